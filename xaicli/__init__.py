@@ -1,0 +1,42 @@
+"""xai: the flight recorder for PyTorch training, and the command line that reads it.
+
+Names resolve lazily: `import xaicli` takes no torch, polars, pyarrow, matplotlib or numpy with it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Run": "xaicli.recorder.run",
+    "init": "xaicli.recorder.active",
+    "log": "xaicli.recorder.active",
+    "open_run": "xaicli.api",
+    "RunReader": "xaicli.api",
+    "saliency": "xaicli.api",
+    "collect_metrics": "xaicli.collectors.collect",
+    "Table": "xaicli.collectors.table",
+    "Predictor": "xaicli.collectors.predictor",
+    "MetricsCollector": "xaicli.collectors.collector",
+    "FunctionalMetricsCollector": "xaicli.collectors.collector",
+    "ClassificationMetricsCollector": "xaicli.collectors.classification",
+    "EmbeddingsMetricsCollector": "xaicli.collectors.embeddings",
+    "SegmentationMetricsCollector": "xaicli.collectors.segmentation",
+    "BoundingBoxMetricsCollector": "xaicli.collectors.boxes",
+    "XaiError": "xaicli.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOMES.get(name):
+        return getattr(import_module(home), name)
+    raise AttributeError(f"module 'xaicli' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m xaicli`, also under `torchrun`."""
+
+from xaicli.cli import entry
+
+entry()

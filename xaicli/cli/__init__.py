@@ -1,0 +1,126 @@
+"""The command line: `main(argv) -> int` is its one entrance and its one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.exceptions import TyperException
+
+from xaicli import __version__
+from xaicli.cli.settings import defaults_of, read_settings
+from xaicli.errors import XaiError
+
+COMMANDS = (
+    "demo",
+    "track_report",
+    "samples",
+    "labels",
+    "saliency",
+    "info",
+)
+"""The commands in the order of the help; each is the function of that name in the module of that name here."""
+
+_INTERRUPTED = 130
+
+
+def build() -> Any:
+    """The command tree, with `XAI_*` variables and the settings file as sources of defaults."""
+    app = typer.Typer(
+        name="xai",
+        help="Which samples a model struggles with, how each class fared, which labels are wrong, what it looks at.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    for name in COMMANDS:
+        module = import_module(f"xaicli.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name.replace("_", "-"))
+        else:
+            app.command(name.replace("_", "-"))(getattr(module, name))
+    tree = typer.main.get_command(app)
+    settings, _ = read_settings(Path())
+    for name, command in tree.commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.envvar:
+                parameter.envvar = f"XAI_{parameter.name.upper()}"
+        lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
+        command.context_settings = {
+            **command.context_settings,
+            "default_map": defaults_of(name, lists, settings),
+        }
+    return tree
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xai {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    del version
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: The arguments without the program's name; `sys.argv` when None.
+
+    Returns:
+        The exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = build().main(args=arguments, prog_name="xai", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except BrokenPipeError:
+        # The reader of our output has gone; what is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except TyperException as error:
+        if error.format_message():
+            _say(error.format_message(), "see: xai --help, or xai COMMAND --help")
+        return int(error.exit_code)
+    except XaiError as error:
+        if _debugging(arguments):
+            raise
+        _say(error.message, error.hint)
+        return error.exit_status
+    except BaseException as error:
+        # polars reports damage as PanicException, which is no Exception; SystemExit belongs to completion.
+        if isinstance(error, SystemExit) or _debugging(arguments):
+            raise
+        _say(f"{type(error).__name__}: {error}", "this is a fault of xai: run again with --debug and report it")
+        return 1
+
+
+def entry() -> None:
+    """What the `xai` command and `python -m xaicli` run."""
+    sys.exit(main())
+
+
+def _debugging(arguments: Sequence[str]) -> bool:
+    return "--debug" in arguments or bool(os.environ.get("XAI_DEBUG"))
+
+
+def _say(message: str, hint: str) -> None:
+    from xaicli.render.text import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {printable(hint)}", file=sys.stderr)

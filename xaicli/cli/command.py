@@ -1,0 +1,50 @@
+"""How a function becomes a command: option groups spelled once as dataclasses, expanded into each command's options."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter annotated with an option group by the group's fields.
+
+    A group is a frozen dataclass whose fields are annotated as Typer options. The command line gets one option a field;
+    the function gets the group, filled in.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    plain: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if dataclasses.is_dataclass(hints[name]):
+            groups[name] = hints[name]
+        else:
+            plain.append(parameter.replace(annotation=hints[name], kind=_KEYWORD))
+    expanded = [parameter for group in groups.values() for parameter in _parameters(group)]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        filled = {
+            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        function(**given, **filled)
+
+    signature = inspect.Signature([*plain, *expanded])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    del run.__wrapped__
+    return run
+
+
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(field.name, _KEYWORD, default=field.default, annotation=hints[field.name])
+        for field in dataclasses.fields(group)
+    ]

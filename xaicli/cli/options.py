@@ -1,0 +1,213 @@
+"""Every option that more than one command has, spelled once.
+
+A group's `arguments()` are the keyword arguments of the library function behind the command: options and Python
+arguments share their names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xaicli.errors import UsageError
+from xaicli.vocabulary import Bounds, Duplicates, Engine, Format, Mode
+
+_DATA = "Selection"
+_SAMPLES = "Samples"
+_OUTPUT = "Output"
+
+
+def split_commas(values: list[str] | None) -> list[str] | None:
+    """`--metric loss,margin --metric el2n` means three metrics."""
+    if not values:
+        return None
+    return [item.strip() for value in values for item in value.split(",") if item.strip()] or None
+
+
+def read_ids(values: list[str] | None) -> list[str] | None:
+    """The ids of `--ids`: a list, `@FILE` with one id a line, or `-` for standard input."""
+    if not values:
+        return None
+    ids: list[str] = []
+    for value in values:
+        if value == "-":
+            ids += sys.stdin.read().splitlines()
+        elif value.startswith("@"):
+            try:
+                ids += Path(value[1:]).read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                raise UsageError(f"--ids {value}: {error.strerror}", hint="one id a line") from error
+        else:
+            ids += value.split(",")
+    return [item.strip() for item in ids if item.strip()]
+
+
+def choices(enum: type[Mode] | type[Bounds] | type[Format] | type[Engine] | type[Duplicates]) -> str:
+    """The values of an enum for a help text."""
+    return ", ".join(enum)
+
+
+class OptionGroup:
+    """A frozen dataclass of options."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as keyword arguments."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields}
+
+
+RunDir = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN_DIR]",
+        show_default=False,
+        help="The run [default: $XAI_RUN, the current folder if it is a run, or the newest run below ./runs].",
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection(OptionGroup):
+    """Which rows a question is about."""
+
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help="Metrics (repeat or comma) [default: loss, else the only one].",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help=f"Modes: {choices(Mode)}, all, or !MODE for the others [default: eval].",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None
+    ds_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help="Dataset ids, or !ID for all but one [default: all, never pooled].",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None
+    epoch: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help="Epochs: numbers, ranges LO-HI, first, last [default: all].",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None
+    epoch_frequency: Annotated[int, typer.Option(help="Use every N-th epoch only.", rich_help_panel=_DATA)] = 1
+    label_key: Annotated[
+        str, typer.Option(help="The column that groups samples: label, prediction, or another.", rich_help_panel=_DATA)
+    ] = "label"
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help="NAME=VALUE,...: names the labels and limits to them.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None
+    duplicates: Annotated[
+        str, typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel=_DATA)
+    ] = Duplicates.LAST.value
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=_DATA)
+    ] = False
+    engine: Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=_DATA)] = (
+        Engine.POLARS.value
+    )
+    spark_remote: Annotated[
+        str | None, typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA)
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleChoice(OptionGroup):
+    """Which samples are shown."""
+
+    max: Annotated[int, typer.Option(metavar="N", help="The N highest samples.", rich_help_panel=_SAMPLES)] = 5
+    min: Annotated[int, typer.Option(metavar="N", help="The N lowest samples.", rich_help_panel=_SAMPLES)] = 5
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=read_ids,
+            metavar="LIST|@FILE|-",
+            help="Samples by id.",
+            rich_help_panel=_SAMPLES,
+            show_default=False,
+        ),
+    ] = None
+    stat: Annotated[
+        str,
+        typer.Option(
+            help="The score of a sample: last, first, mean, min, max, std, slope, or a statistic of dynamics.",
+            rich_help_panel=_SAMPLES,
+        ),
+    ] = "last"
+    complete_only: Annotated[
+        bool,
+        typer.Option("--complete-only", help="Leave out samples absent from the last epoch.", rich_help_panel=_SAMPLES),
+    ] = False
+
+
+BoundsOption = Annotated[
+    list[str],
+    typer.Option(callback=split_commas, help=f"Bands around the mean: {choices(Bounds)}; one picture each."),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output(OptionGroup):
+    """Where an answer goes and how."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for written files [default: RUN_DIR/reports].",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            metavar="LIST",
+            help=f"Files to write: {choices(Format)}.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.", rich_help_panel=_OUTPUT)] = (
+        False
+    )
+    open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=_OUTPUT)] = False
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="No thumbnails (private data).", rich_help_panel=_OUTPUT)
+    ] = False
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=_OUTPUT)] = (
+        False
+    )
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUTPUT)] = False

@@ -1,0 +1,55 @@
+"""Every error a user can meet: what is wrong, what exists, what to try.
+
+This module imports nothing of the package, so every layer may raise its errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_SHOWN = 12
+
+
+class XaiError(Exception):
+    """A fault of the data or of the world: exit status 1.
+
+    Args:
+        message: What is wrong, naming the thing.
+        hint: What exists and what to try; may be empty.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(XaiError):
+    """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2."""
+
+    exit_status = 2
+
+
+class DamagedFileError(XaiError):
+    """A file whose bytes are not those that were written."""
+
+
+def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = "", where: str = "") -> XaiError:
+    """The error for a name that does not exist, with the close matches first.
+
+    Args:
+        kind: What the name names, in the singular ("metric").
+        given: The name the user gave.
+        known: The names that exist.
+        plural: The plural of `kind` where it is not `kind` + "s".
+        where: Where it was looked for ("runs/exp1").
+    """
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(given), names, n=3)
+    listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    exist = f"recorded {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
+    hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
+    return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)

@@ -1,0 +1,347 @@
+"""The run directory, format version 1: where everything lies and which file supersedes which.
+
+The recorder writes by these rules and the reader reads by them; neither spells a path of its own.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from xaicli.errors import XaiError
+from xaicli.vocabulary import FORMAT, FORMAT_VERSION
+
+_PART = re.compile(r"part-a(\d{6,})-r(\d{4,})-(\d{8,})\.parquet")
+_COMPACTED = re.compile(r"c-a(\d{6,})-r(\d{4,})-(\d{8,})-(\d{8,})\.parquet")
+_NO_DS_ID = "_"
+
+
+@dataclass(frozen=True, order=True)
+class PartName:
+    """The identity of a data file: unique without coordination between ranks or restarts.
+
+    A part written by the recorder holds the one sequence number `first == last`; a compacted file stands for all of
+    `first`..`last`.
+    """
+
+    attempt: int
+    rank: int
+    first: int
+    last: int
+    compacted: bool = False
+
+    @classmethod
+    def parse(cls, filename: str) -> PartName | None:
+        """The name behind a file name, or None for a file that is no part (a temporary one, say)."""
+        if match := _PART.fullmatch(filename):
+            attempt, rank, sequence = map(int, match.groups())
+            return cls(attempt, rank, sequence, sequence)
+        if match := _COMPACTED.fullmatch(filename):
+            attempt, rank, first, last = map(int, match.groups())
+            return cls(attempt, rank, first, last, compacted=True)
+        return None
+
+    @property
+    def filename(self) -> str:
+        if self.compacted:
+            return f"c-a{self.attempt:06d}-r{self.rank:04d}-{self.first:08d}-{self.last:08d}.parquet"
+        return f"part-a{self.attempt:06d}-r{self.rank:04d}-{self.first:08d}.parquet"
+
+    def supersedes(self, other: PartName) -> bool:
+        """Whether this file holds all of the rows of `other`, a different file of the same folder."""
+        same_writer = (self.attempt, self.rank) == (other.attempt, other.rank)
+        covers = self.first <= other.first and other.last <= self.last
+        wider = (self.last - self.first, self.compacted) > (other.last - other.first, other.compacted)
+        return same_writer and covers and wider
+
+
+@dataclass(frozen=True, order=True)
+class DataFile:
+    """One Parquet file of rows that share mode, ds_id and epoch."""
+
+    mode: str
+    ds_id: str
+    epoch: int
+    part: PartName
+    path: Path
+
+
+def without_superseded(files: Iterable[DataFile]) -> list[DataFile]:
+    """The files that count: those whose rows no compacted file of the same folder repeats, in a fixed order."""
+    by_writer: dict[tuple[str, str, int, int, int], list[DataFile]] = {}
+    for file in files:
+        key = (file.mode, file.ds_id, file.epoch, file.part.attempt, file.part.rank)
+        by_writer.setdefault(key, []).append(file)
+    kept: list[DataFile] = []
+    for group in by_writer.values():
+        compacted = [file.part for file in group if file.part.compacted]
+        kept += [file for file in group if not any(part.supersedes(file.part) for part in compacted)]
+    return sorted(kept)
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """A recorded column as `xai.json` describes it; `dtype` is Arrow's name for it ("float", "int64", "string")."""
+
+    name: str
+    dtype: str
+    role: str
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`xai.json`: what the run is and which columns its samples have."""
+
+    run_id: str
+    created_at: str
+    name: str | None = None
+    id_type: str | None = None
+    """"int64" or "string"; None until the first row."""
+    label_names: tuple[str, ...] | None = None
+    columns: tuple[ColumnFacts, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a later minor format that this version does not know: kept when the file is written again."""
+
+    def to_json(self) -> str:
+        known = {key: value for key, value in asdict(self).items() if key != "extra"}
+        known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
+        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)
+
+    @classmethod
+    def from_json(cls, text: str, *, path: Path) -> Manifest:
+        """Read `xai.json`.
+
+        Raises:
+            XaiError: The text is no such file, or of a newer format version.
+        """
+        try:
+            facts = json.loads(text)
+            version = int(facts.pop("version"))
+            facts.pop("format", None)
+            if version > FORMAT_VERSION:
+                raise XaiError(
+                    f"{path} has format version {version}; this xai reads up to {FORMAT_VERSION}",
+                    hint="upgrade with: pip install --upgrade xaicli",
+                )
+            columns = tuple(
+                ColumnFacts(c["name"], c["dtype"], c["role"], c.get("schema")) for c in facts.pop("columns", ())
+            )
+            names = facts.pop("label_names", None)
+            return cls(
+                run_id=str(facts.pop("run_id")),
+                created_at=str(facts.pop("created_at")),
+                name=facts.pop("name", None),
+                id_type=facts.pop("id_type", None),
+                label_names=tuple(names) if names else None,
+                columns=columns,
+                config=facts.pop("config", None) or {},
+                environment=facts.pop("environment", None) or {},
+                extra=facts,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the training process: `attempts/000000.json`."""
+
+    attempt: int
+    resumed_from_step: int | None = None
+    """The first training step this attempt logs or, after `load_state`, will log; None until that is known."""
+    world_size: int = 1
+    host: str = ""
+    started_at: str = ""
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths of a run directory."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "xai.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def scalars(self) -> Path:
+        return self.root / "scalars"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def media(self) -> Path:
+        return self.root / "media"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def wal(self) -> Path:
+        return self.root / "wal"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def attempt_file(self, attempt: int) -> Path:
+        return self.attempts / f"{attempt:06d}.json"
+
+    def records_file(self, attempt: int, rank: int) -> Path:
+        """The append-only list of finished files with their row counts and checksums."""
+        return self.attempts / f"{attempt:06d}-r{rank:04d}.files"
+
+    def folder(self, mode: str, ds_id: str, epoch: int) -> Path:
+        """The folder of all rows of one (mode, ds_id, epoch)."""
+        return self.data / f"mode={mode}" / f"ds={encode_ds_id(ds_id)}" / f"epoch={epoch}"
+
+    def is_run(self) -> bool:
+        return self.manifest.is_file()
+
+    def read_manifest(self) -> Manifest:
+        """Read `xai.json`.
+
+        Raises:
+            XaiError: The folder is missing, empty, no run, or of a newer format version.
+        """
+        try:
+            return Manifest.from_json(self.manifest.read_text(encoding="utf-8"), path=self.manifest)
+        except FileNotFoundError:
+            raise not_a_run(self.root) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise XaiError(f"{self.manifest} cannot be read: {error}") from error
+
+    def read_attempts(self) -> list[Attempt]:
+        """All starts of the run in order; a file that cannot be read is passed over."""
+        found = []
+        for path in sorted(self.attempts.glob("*.json")):
+            try:
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                known = {k: v for k, v in facts.items() if k in Attempt.__dataclass_fields__}
+                found.append(replace(Attempt(int(path.stem)), **{**known, "attempt": int(path.stem)}))
+            except (OSError, ValueError, TypeError):
+                continue
+        return found
+
+    def data_files(self) -> Iterator[DataFile]:
+        """Every data file, superseded ones included; temporary and foreign files are passed over."""
+        for mode_folder in _folders(self.data, "mode="):
+            for ds_folder in _folders(mode_folder, "ds="):
+                for epoch_folder in _folders(ds_folder, "epoch="):
+                    epoch_text = epoch_folder.name.removeprefix("epoch=")
+                    if not re.fullmatch(r"-?\d+", epoch_text):
+                        continue
+                    ds_id = decode_ds_id(ds_folder.name.removeprefix("ds="))
+                    mode = mode_folder.name.removeprefix("mode=")
+                    for entry in _entries(epoch_folder):
+                        if part := PartName.parse(entry.name):
+                            yield DataFile(mode, ds_id, int(epoch_text), part, Path(entry.path))
+
+
+def encode_ds_id(ds_id: str) -> str:
+    """The folder name of a ds_id: URL-encoded, `_` for the empty one."""
+    return quote(ds_id, safe="").replace("_", "%5F") if ds_id else _NO_DS_ID
+
+
+def decode_ds_id(text: str) -> str:
+    """The ds_id behind a folder name."""
+    return "" if text == _NO_DS_ID else unquote(text)
+
+
+def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
+    """The run a command is about.
+
+    Args:
+        given: The user's path; without it `$XAI_RUN`, the current directory if it is a run, or the newest run below
+            `./runs`.
+
+    Raises:
+        XaiError: There is no run at the path, or none to be found.
+    """
+    given = given or os.environ.get("XAI_RUN")
+    if given:
+        layout = RunLayout(Path(given))
+        if not layout.is_run():
+            raise not_a_run(layout.root)
+        return layout
+    here = RunLayout(Path())
+    if here.is_run():
+        return here
+    runs = find_runs(Path("runs"))
+    if not runs:
+        raise XaiError(
+            "no run given and none found: the current folder is no run and ./runs holds none",
+            hint="name a run directory, set XAI_RUN, or make one with: xai demo",
+        )
+    return max(runs, key=lambda run: (run.manifest.stat().st_mtime_ns, str(run.root)))
+
+
+def find_runs(folder: Path) -> list[RunLayout]:
+    """All runs at or below a folder, sorted by path; a run's own sub-folders are not searched."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        if "xai.json" in files:
+            found.append(RunLayout(Path(parent)))
+            folders.clear()
+        folders.sort()
+    return sorted(found, key=lambda run: run.root)
+
+
+def not_a_run(path: Path) -> XaiError:
+    """The error for a path that holds no run, saying which of the possible reasons it is."""
+    if not path.exists():
+        return XaiError(f"{path} does not exist", hint="list the runs below a folder with: xai ls FOLDER")
+    if not path.is_dir():
+        return XaiError(f"{path} is a file, not a run directory", hint="name the folder that holds xai.json")
+    below = find_runs(path)
+    if below:
+        shown = ", ".join(str(run.root) for run in below[:5])
+        return XaiError(f"{path} is not a run: it holds no xai.json", hint=f"runs below it: {shown}")
+    state = "is empty" if not any(path.iterdir()) else "is not a run: it holds no xai.json"
+    return XaiError(f"{path} {state}", hint="record one with xaicli.Run(path), or make one with: xai demo")
+
+
+def _folders(parent: Path, prefix: str) -> list[Path]:
+    return sorted(Path(e.path) for e in _entries(parent) if e.name.startswith(prefix) and e.is_dir())
+
+
+def _entries(parent: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

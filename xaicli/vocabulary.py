@@ -1,0 +1,104 @@
+"""The words of the field, defined once: modes, bounds, groups, column names.
+
+Everything else in the package spells these by importing them. Standard library only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+FORMAT = "xai-run"
+FORMAT_VERSION = 1
+SCHEMA_VERSION = 1
+
+
+class Mode(StrEnum):
+    """What the model was doing when a row was logged."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    TEST = "test"
+    INFER = "infer"
+
+
+class Bounds(StrEnum):
+    """What the band around a label's mean stands for."""
+
+    STD = "std"
+    RANGE = "range"
+    NONE = "none"
+    QUANTILE = "quantile"
+    CI = "ci"
+
+
+class Group(StrEnum):
+    """Why a sample was chosen."""
+
+    MAX = "max"
+    MIN = "min"
+    LISTED = "listed"
+
+
+class Duplicates(StrEnum):
+    """What becomes of rows with the same (mode, ds_id, epoch, sample_id) in one attempt."""
+
+    LAST = "last"
+    ALL = "all"
+    ERROR = "error"
+
+
+class Engine(StrEnum):
+    """What executes a query."""
+
+    POLARS = "polars"
+    DUCKDB = "duckdb"
+    SPARK = "spark"
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    HTML = "html"
+    PNG = "png"
+    CSV = "csv"
+    JSON = "json"
+    MD = "md"
+
+
+class Role(StrEnum):
+    """What a recorded column is for."""
+
+    ID = "id"
+    TIME = "time"
+    ORIGIN = "origin"
+    LABEL = "label"
+    METRIC = "metric"
+
+
+SAMPLE_ID = "sample_id"
+MODE = "mode"
+DS_ID = "ds_id"
+EPOCH = "epoch"
+STEP = "step"
+ATTEMPT = "attempt"
+RANK = "rank"
+LABEL = "label"
+PREDICTION = "prediction"
+CORRECT = "correct"
+PROBS = "probs"
+
+KEY_COLUMNS = (SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK)
+"""The columns every stored row has, in their order in the file."""
+
+RESERVED_COLUMNS = (*KEY_COLUMNS, LABEL, PREDICTION, CORRECT, PROBS)
+"""Column names that are no metrics."""
+
+LOSS = "loss"
+LABEL_PROB = "label_prob"
+TOP_PROB = "top_prob"
+MARGIN = "margin"
+EL2N = "el2n"
+ENTROPY = "entropy"
+
+DERIVED_METRICS = (LOSS, LABEL_PROB, TOP_PROB, MARGIN, EL2N, ENTROPY)
+"""The metrics computed from `logits` or `probs` at logging time."""
