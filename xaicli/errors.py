@@ -53,3 +53,13 @@ def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = 
     exist = f"recorded {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
+
+
+def missing_extra(feature: str, extra: str) -> XaiError:
+    """The error for a feature whose optional dependency is not installed.
+
+    Args:
+        feature: What the user wanted ("saliency").
+        extra: The extra of this package that brings it.
+    """
+    return XaiError(f"{feature} needs an optional dependency", hint=f"pip install 'xaicli[{extra}]'")

@@ -1,0 +1,41 @@
+# The two commands a fresh machine needs are `make demo` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_FLAGS ?=
+EXTRAS := saliency,duckdb,captum,test
+
+.PHONY: help demo test check lint types format bench clean
+.DEFAULT_GOAL := help
+
+help: ## say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(VENV)/.installed ## set up, train on the sample digits and write all three reports
+	rm -rf runs/demo
+	$(BIN)/xai demo runs/demo
+	@echo; echo "The reports:"; ls $(CURDIR)/runs/demo/reports/*.html
+
+test: lint types check ## set up and run everything that must pass
+
+check: $(VENV)/.installed ## run the tests
+	$(BIN)/pytest -q -n 2 --dist loadfile
+
+lint: $(VENV)/.installed ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed ## check types
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
