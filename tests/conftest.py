@@ -1,0 +1,51 @@
+"""What every test shares: a quiet, fixed environment and the recorded sample run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SAMPLE_DATA = Path(__file__).parents[1] / "sample_data"
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the user's, and output 80 columns wide without colour."""
+    for name in list(os.environ):
+        if name.startswith("XAI_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("_TYPER_FORCE_DISABLE_TERMINAL", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the recorded run in `sample_data/`: readers may write caches and reports into it."""
+    copy = tmp_path_factory.mktemp("sample") / "run"
+    shutil.copytree(SAMPLE_DATA / "run", copy)
+    return copy
+
+
+Xai = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def xai(capsys: pytest.CaptureFixture[str]) -> Xai:
+    """Run a command line through its entrance: `status, out, err = xai("samples", run)`."""
+    from xaicli.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
