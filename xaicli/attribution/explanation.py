@@ -1,0 +1,206 @@
+"""What an answer about saliency holds: one explanation per (checkpoint, sample, output, target), ready to be shown.
+
+Frozen plain data of numpy arrays and Python values, without torch; pages, pictures, JSON and `maps.npz` are all made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+REFINEMENT = ("smint", "integrated", "smoothgrad", "gradient")
+"""The seed's methods from the most refined: the first one computed makes the overlay."""
+
+
+class InputKind(StrEnum):
+    """How an input is drawn."""
+
+    IMAGE = "image"
+    """Pictures: the input, a map, the overlay."""
+    SIGNAL = "signal"
+    """A curve with its map below or as colour."""
+    TABULAR = "tabular"
+    """One bar a feature."""
+    TOKENS = "tokens"
+    """Text, each token on a ground as strong as its map."""
+
+
+@dataclass(frozen=True)
+class InputView:
+    """One input of one sample as people see it.
+
+    Attributes:
+        name: The input's name; "" for the only one.
+        picture: uint8 (H, W, C) with C 1 or 3, de-normalised; None for what is no image.
+        values: The input itself, one sample without the batch axis; for signals (channels, length) or (length,), for
+            tabular rows (features,).
+        tokens: The text of each token, when `kind` is TOKENS.
+    """
+
+    name: str
+    kind: InputKind
+    picture: Bytes | None = None
+    values: Floats | None = None
+    tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SaliencyMap:
+    """One method's map of one input of one sample.
+
+    Attributes:
+        method: "gradient", "smoothgrad", "integrated", "smint", "gradcam", or the name of a Captum method.
+        input: The input's name.
+        values: (H, W) in [0, 1], scaled for itself: brightness does not compare between maps. (1, length) for signals,
+            tabular rows and tokens.
+        attribution: Signed, of the input's shape, one sample.
+        flat: The map has no contrast and is all zero.
+    """
+
+    method: str
+    input: str
+    values: Floats
+    attribution: Floats
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far to trust one method's maps of one sample.
+
+    Attributes:
+        delta: Relative completeness error: |sum of attributions - (f(x) - f(baseline))| / |f(x) - f(baseline)|; None for
+            methods that promise no completeness.
+        agreement: Rank correlation of the maps from two halves of the draws (or steps); None where there is one draw.
+        flat: All of the sample's maps of this method are flat.
+        quality: `--evaluate`: insertion and deletion AUC, the same of a random map, infidelity, sensitivity; by name.
+    """
+
+    delta: float | None
+    agreement: float | None
+    flat: bool
+    quality: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything about one (checkpoint, sample, output, target).
+
+    Attributes:
+        sample_id: The caller's id.
+        target: The output index explained; -1 when a function of the outputs is explained.
+        target_name, label_name, prediction_name: Names to show; the number as text where there is no name.
+        label_prob, top_prob: Probability of the label and of the prediction.
+        top: The three most probable classes, (name, probability).
+        inputs: One view per input.
+        maps: Per method and input, in the order methods were asked for.
+        trust: Per method.
+        checkpoint: The column, an index into `Saliency.checkpoints`.
+        output: The key or index of the model's output; "" for the only one.
+    """
+
+    sample_id: int | str
+    label: int | str | None
+    target: int
+    prediction: int | None
+    label_prob: float | None
+    top_prob: float | None
+    top: tuple[tuple[str, float], ...]
+    target_name: str
+    label_name: str
+    prediction_name: str
+    inputs: tuple[InputView, ...]
+    maps: tuple[SaliencyMap, ...]
+    trust: Mapping[str, Trust]
+    checkpoint: int = 0
+    output: str = ""
+
+    def map_of(self, method: str, input_name: str) -> SaliencyMap | None:
+        """The map of one method and input, or None."""
+        return next((m for m in self.maps if (m.method, m.input) == (method, input_name)), None)
+
+
+@dataclass(frozen=True)
+class CheckpointColumn:
+    """One checkpoint of the answer: a column when there are several."""
+
+    name: str
+    path: str = ""
+    sha256: str = ""
+    epoch: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class SanityStep:
+    """Cascading randomisation down to one layer: rank correlation of the maps with those of the trained model."""
+
+    layer: str
+    similarity: Mapping[str, float]
+    """Mean over samples, per method."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one sample's map moved from one checkpoint to the next."""
+
+    sample_id: int | str
+    target: int
+    method: str
+    to_checkpoint: int
+    """The later of the two; the earlier is the column before."""
+    correlation: float | None
+    """Rank correlation of the two maps: 1 means that the attention stayed."""
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """The whole answer.
+
+    Attributes:
+        explanations: Ordered by sample, then output and target, then checkpoint.
+        methods: In the order asked for.
+        overlay: The method of the overlay: the most refined one computed.
+        checkpoints: One or more columns, in training order.
+        changes: From each checkpoint to the next; empty with one checkpoint.
+        sanity: `--sanity`, from the output down to the input.
+        settings: How the maps were made: {"smoothing": 25, ...}, for *how this was made*.
+        notes: Lines to be shown to the reader: what was recognised, what could not be done.
+        skipped: Inputs that could not be read, one line each.
+    """
+
+    explanations: tuple[Explanation, ...]
+    methods: tuple[str, ...]
+    overlay: str
+    checkpoints: tuple[CheckpointColumn, ...] = (CheckpointColumn(""),)
+    changes: tuple[Change, ...] = ()
+    sanity: tuple[SanityStep, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def overlay_of(picture: Bytes, saliency: Floats) -> Bytes:
+    """The seed's overlay of a map on a picture: 0.3 s x + 0.3 x + 0.4 s on values in [0, 1].
+
+    This is `0.3 (s (x - lo) + lo) + 0.3 x + 0.4 s d + lo` for an image de-normalised to lo = 0, d = 1.
+
+    Args:
+        picture: uint8 (H, W, C).
+        saliency: (H, W) in [0, 1].
+
+    Returns:
+        uint8 (H, W, C).
+    """
+    x = picture.astype(np.float32) / 255.0
+    s = saliency[:, :, None]
+    blend: Bytes = np.clip((0.3 * s * x + 0.3 * x + 0.4 * s) * 255.0, 0, 255).round().astype(np.uint8)
+    return blend
