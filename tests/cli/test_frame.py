@@ -1,0 +1,161 @@
+"""What every command has in common: help, errors, exit statuses, settings, where the run is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xaicli import __version__
+from xaicli.cli import COMMANDS
+from xaicli.cli.settings import defaults_of, read_settings
+from xaicli.errors import UsageError
+
+
+def test_version(xai) -> None:
+    assert xai("--version") == (0, f"xai {__version__}\n", "")
+
+
+def test_no_arguments_show_the_help(xai) -> None:
+    status, out, err = xai()
+    assert status == 2
+    assert "track-report" in out + err
+
+
+def test_the_help_lists_every_command(xai) -> None:
+    status, out, _ = xai("--help")
+    assert status == 0
+    assert [name for name in COMMANDS if name.replace("_", "-") not in out] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(xai, name: str) -> None:
+    status, out, _ = xai(name.replace("_", "-"), "-h")
+    assert status == 0
+    assert "Usage: xai " + name.replace("_", "-") in out
+    assert "xai " + name.replace("_", "-") in out.split("Options", 1)[0].split("Usage", 1)[1].split("\n", 1)[1] or (
+        "Commands:" in out
+    )
+
+
+def test_an_unknown_command_offers_the_close_one(xai) -> None:
+    status, out, err = xai("sample")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "samples" in err
+
+
+def test_an_unknown_option_is_wrong_usage(xai, sample_run: Path) -> None:
+    status, out, err = xai("samples", sample_run, "--maxi", 3)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "hint: " in err
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is empty"),
+        (lambda path: path.write_text("hello"), "is a file"),
+        (lambda path: [path.mkdir(), (path / "notes.txt").write_text("hello")], "is not a run"),
+    ],
+    ids=["missing", "empty", "file", "no run"],
+)
+@pytest.mark.parametrize("name", ["track-report", "samples", "labels", "info"])
+def test_a_path_that_is_no_run(xai, tmp_path: Path, name: str, make, said: str) -> None:
+    path = tmp_path / "place"
+    make(path)
+    status, out, err = xai(name, path)
+    assert (status, out) == (1, "")
+    first, second = err.splitlines()
+    assert first.startswith("error: ")
+    assert str(path) in first
+    assert said in first
+    assert second.startswith("hint: ")
+
+
+def test_a_folder_of_runs_is_pointed_into(xai, sample_run: Path) -> None:
+    status, _, err = xai("info", sample_run.parent)
+    assert status == 1
+    assert f"runs below it: {sample_run}" in err
+
+
+def test_a_broken_manifest_is_named(xai, tmp_path: Path) -> None:
+    (tmp_path / "xai.json").write_text("{")
+    status, _, err = xai("info", tmp_path)
+    assert status == 1
+    assert str(tmp_path / "xai.json") in err
+
+
+def test_a_newer_format_is_refused(xai, tmp_path: Path) -> None:
+    (tmp_path / "xai.json").write_text('{"format": "xai-run", "version": 99, "run_id": "x", "created_at": ""}')
+    status, _, err = xai("info", tmp_path)
+    assert status == 1
+    assert "format version 99" in err
+    assert "upgrade" in err
+
+
+def test_the_run_is_found_without_being_named(xai, sample_run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(sample_run)
+    here = xai("info", "--json")
+    monkeypatch.chdir(tmp_path)
+    nowhere = xai("info", "--json")
+    monkeypatch.setenv("XAI_RUN", str(sample_run))
+    named = xai("info", "--json")
+    monkeypatch.delenv("XAI_RUN")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "newest").symlink_to(sample_run)
+    assert nowhere[0] == 1
+    assert "no run given and none found" in nowhere[2]
+    assert here[0] == named[0] == 0
+    assert json.loads(here[1])["rows"] == json.loads(named[1])["rows"]
+
+
+def test_flag_beats_variable_beats_file_beats_default(xai, sample_run: Path, tmp_path: Path, monkeypatch) -> None:
+    def highest(*arguments: object) -> int:
+        status, out, err = xai("samples", sample_run, "--json", "--min", 0, *arguments)
+        assert status == 0, err
+        return len(json.loads(out)["rows"])
+
+    monkeypatch.chdir(tmp_path)
+    assert highest() == 5
+    Path("pyproject.toml").write_text("[tool.xai]\nmax = 4\n")
+    assert highest() == 4
+    Path("xai.toml").write_text("[samples]\nmax = 3\n")
+    assert highest() == 3
+    monkeypatch.setenv("XAI_MAX", "2")
+    assert highest() == 2
+    assert highest("--max", 1) == 1
+
+
+def test_a_setting_of_a_command_must_be_an_option_of_it() -> None:
+    assert defaults_of("samples", {"max": False, "metric": True}, {"metric": "loss", "samples": {"max": 2}}) == {
+        "metric": ["loss"],
+        "max": 2,
+    }
+    with pytest.raises(UsageError, match=r"samples\.maxi"):
+        defaults_of("samples", {"max": False}, {"samples": {"maxi": 2}})
+
+
+def test_settings_that_are_no_toml_are_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "xai.toml").write_text("max =")
+    with pytest.raises(UsageError, match=r"xai\.toml"):
+        read_settings(tmp_path)
+
+
+def test_a_closed_pipe_is_quiet(sample_run: Path) -> None:
+    command = f"{sys.executable} -m xaicli samples {sample_run} --json --max 500 | head -c 10 >/dev/null"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stderr == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xaicli", "info", str(tmp_path / "none"), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
