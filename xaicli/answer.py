@@ -42,6 +42,7 @@ class Answer:
         run: The run directory as the user named it.
         selection: What was asked, resolved: modes, ds_ids, epochs, metrics, and the question's own options.
         data: One row per row of the JSON, columns named as there.
+        extra: Further keys of the JSON object beside the fixed ones ("truth"), as plain JSON values.
     """
 
     command: str
@@ -50,3 +51,4 @@ class Answer:
     data: pl.DataFrame
     counts: Counts = field(default_factory=Counts)
     warnings: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ Built once per answer by the modules beside this one; every renderer takes the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,8 @@ class Series:
     """What links the line with cards and tables (a sample's number on the page); never user text."""
     note: str = ""
     """What a hover says beside the value."""
+    colour: int | None = None
+    """Which colour and dash of the palette a `PLAIN` line takes; None for the first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Band:
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
     key: str = ""
+    """The key of the series it surrounds; "" for a band of the whole population."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,25 @@ class LineChart:
     legend: str = ""
     """What bands and dashes mean, in words."""
     alt: str = ""
-    small: bool = False
-    """A small multiple."""
+    subtitle: str = ""
     y_limits: tuple[float, float] | None = None
+    y_log: bool = False
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Small charts in a grid: one picture, one cell a chart on the page."""
+
+    name: str
+    title: str
+    charts: tuple[LineChart, ...]
+    legend: str = ""
+    alt: str = ""
 
 
 @dataclass(frozen=True)
 class ScatterChart:
-    """Points in a plane, coloured by a third value."""
+    """Points in a plane, coloured by a third value; `colour` holds numbers or group names."""
 
     name: str
     title: str
@@ -81,8 +95,32 @@ class ScatterChart:
     colour: tuple[float | str | None, ...] = ()
     colour_label: str = ""
     keys: tuple[str, ...] = ()
+    """Per point, what links it with cards and tables; "" for none. Points with a key are marked."""
     names: tuple[str, ...] = ()
+    """Per point, what a hover says; "" for nothing."""
+    legend: str = ""
     alt: str = ""
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Values by name, signed: the attribution of each column of a table, say."""
+
+    name: str
+    title: str
+    x_label: str
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class ImageChart:
+    """A picture drawn elsewhere that is also written beside the page."""
+
+    name: str
+    title: str
+    image: Image
 
 
 class Cell(StrEnum):
@@ -92,6 +130,7 @@ class Cell(StrEnum):
     INTEGER = "integer"
     NUMBER = "number"
     SPARKLINE = "sparkline"
+    """The cell is a tuple of numbers, None for a gap."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +150,12 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Any, ...], ...]
     note: str = ""
+    keys: tuple[str, ...] = ()
+    """Per row, what links it with lines and cards; "" for none."""
+    terminal_rows: int = 20
+    """How many rows a terminal shows."""
+    folded: bool = False
+    """Whether the page shows it on request only."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +181,10 @@ class Card:
     sparkline: tuple[float | None, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     """(text, relative address) pairs."""
+    deep_link: str = ""
+    """The sample id that a link to `#s=` names."""
+    verdict: str = ""
+    """The line that stands out: label and prediction where they differ."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +204,80 @@ class Text:
     tone: Tone = Tone.PLAIN
 
 
-Block = LineChart | ScatterChart | Table | Gallery | Text
+@dataclass(frozen=True)
+class Figure:
+    """A key figure: a value in large type over a few words."""
+
+    value: str
+    caption: str
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Key figures side by side."""
+
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class MapView:
+    """One way to look at an attribution: "clipped", "full", "signed"."""
+
+    name: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    """One method's map of one sample, with its trust figures in words."""
+
+    method: str
+    title: str
+    views: tuple[MapView, ...]
+    lines: tuple[str, ...] = ()
+    flat: bool = False
+    bars: BarChart | None = None
+    """In place of pictures, for inputs that are no images."""
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """One sample's saliency: what went in, what came out, and each method's map."""
+
+    key: str
+    title: str
+    lines: tuple[str, ...]
+    tone: Tone
+    probabilities: tuple[tuple[str, float, Tone], ...]
+    input: Image | None
+    panels: tuple[MapPanel, ...]
+    links: tuple[tuple[str, str], ...] = ()
+    deep_link: str = ""
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """Saliency, a row a sample."""
+
+    name: str
+    title: str
+    rows: tuple[MapRow, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several ways to look at one thing, one shown at a time on a page: {what it is called: blocks}."""
+
+    name: str
+    title: str
+    views: Mapping[str, tuple[Block, ...]]
+
+
+Block = (
+    LineChart | Multiples | ScatterChart | BarChart | ImageChart | Table | Gallery | Text | Figures | MapGrid | Views
+)
 
 
 @dataclass(frozen=True)
@@ -172,14 +294,15 @@ class Report:
     """Everything to be shown about one answer.
 
     Attributes:
-        name: The stem of the files written ("labels").
+        name: The stem of the page ("labels").
         title: The heading.
         run_line: The run in one line.
         sentence: One plain sentence with the figures that matter.
         sections: The parts in reading order.
         made: *How this was made*: (what, value) pairs - command, selection rule, counts.
-        machine: The JSON object without `outputs`: schema_version, command, run, selection, warnings, counts, rows.
-        tables: Data written beside the page, {file stem: rows}; one CSV each.
+        warnings: What the reader must know before trusting the figures.
+        tables: Data written beside the page, {file stem: what yields the rows}; one CSV each.
+        json_name: The stem of the JSON file; the page's where "".
     """
 
     name: str
@@ -188,6 +311,6 @@ class Report:
     sentence: str
     sections: tuple[Section, ...]
     made: tuple[tuple[str, str], ...]
-    machine: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    tables: Mapping[str, Callable[[], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)
+    json_name: str = ""

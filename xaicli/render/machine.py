@@ -1,0 +1,121 @@
+"""An answer for programs: the JSON object of every command, and comma-separated values.
+
+Cheap on purpose: builds no report and loads nothing that draws.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.vocabulary import SCHEMA_VERSION
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -> str:
+    """The JSON object of an answer, on one line, non-finite numbers as null.
+
+    Args:
+        answer: What a query returned.
+        outputs: The paths of the files written.
+        rows: Whether to include the rows; without them `rows` is null.
+    """
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "command": answer.command,
+        "run": answer.run,
+        "selection": answer.selection,
+        "warnings": list(answer.warnings),
+        "outputs": list(outputs),
+        "counts": answer.counts.as_dict(),
+        **answer.extra,
+    }
+    parts = [f"{json.dumps(key)}:{dump(value)}" for key, value in head.items()]
+    parts.append('"rows":' + (rows_json(answer.data) if rows else "null"))
+    return "{" + ",".join(parts) + "}"
+
+
+def rows_json(frame: pl.DataFrame) -> str:
+    """The rows of a frame as a JSON list of objects; polars writes non-finite numbers as null."""
+    # Widened first: the shortest text of a float32 is another number than the float64 that equals it.
+    wide = {name: _wide(dtype) for name, dtype in frame.schema.items()}
+    return _without_binary(frame).cast(wide).write_json() if frame.width else "[]"
+
+
+def dump(value: Any) -> str:
+    """Any value made of plain Python types as JSON, non-finite numbers as null, unknown types as text."""
+    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON's types: NaN and infinities None, tuples lists, keys text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, pl.DataFrame):
+        return json.loads(rows_json(value))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as comma-separated values (RFC 4180); lists and mappings as JSON inside a cell.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow([_safe(column) for column in columns])
+    writer.writerows([[cell(row.get(column)) for column in columns] for row in rows])
+    return out.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell of comma-separated values."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, (Mapping, list, tuple)):
+        return dump(value)
+    return _safe(value) if isinstance(value, str) else value
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text == text.strip()
+
+
+def _wide(dtype: Any) -> Any:
+    """The type with float64 in place of each float32 inside it, and text (null) in place of bytes."""
+    if dtype == pl.Float32:
+        return pl.Float64
+    if dtype == pl.Binary:
+        return pl.String
+    if isinstance(dtype, pl.List):
+        return pl.List(_wide(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _wide(field.dtype) for field in dtype.fields})
+    return dtype
+
+
+def _without_binary(frame: pl.DataFrame) -> pl.DataFrame:
+    binary = [name for name, dtype in frame.schema.items() if dtype == pl.Binary]
+    return frame.with_columns(pl.lit(None, pl.String).alias(name) for name in binary) if binary else frame

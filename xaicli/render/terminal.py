@@ -1,0 +1,191 @@
+"""A report in the terminal: tables with sparklines, 80 columns wide or as wide as the terminal is."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from xaicli.render.sparkline import sparkline
+from xaicli.render.text import printable
+from xaicli.report.model import (
+    BarChart,
+    Block,
+    Cell,
+    Column,
+    Figures,
+    Gallery,
+    ImageChart,
+    LineChart,
+    MapGrid,
+    Multiples,
+    Report,
+    ScatterChart,
+    Section,
+    Table,
+    Text,
+    Tone,
+    Views,
+)
+from xaicli.report.numbers import short
+
+_STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
+_LONGEST = 36
+_BAR = 24
+
+
+def show(report: Report, paths: Sequence[Path] = (), *, out: Console | None = None, err: Console | None = None) -> None:
+    """Print a report to standard output and its warnings to standard error.
+
+    Args:
+        report: What to show.
+        paths: Files written, listed at the end.
+        out, err: Where to print instead; rich obeys NO_COLOR, FORCE_COLOR and TERM=dumb.
+    """
+    out = out or Console(highlight=False, soft_wrap=False)
+    err = err or Console(stderr=True, highlight=False)
+    for warning in report.warnings:
+        err.print(_text(f"warning: {warning}", "yellow"))
+    out.print(_text(report.title, "bold"))
+    out.print(_text(report.run_line, "dim"))
+    if report.sentence:
+        out.print(_text(report.sentence))
+    for section in report.sections:
+        _section(section, out)
+    if paths:
+        out.print()
+    for path in paths:
+        out.print(_text(f"wrote {path}", "dim"), soft_wrap=True)
+
+
+def as_text(report: Report, width: int = 80) -> str:
+    """The report as plain text of a given width."""
+    stream = io.StringIO()
+    show(report, out=Console(file=stream, width=width, highlight=False, color_system=None), err=Console(quiet=True))
+    return stream.getvalue()
+
+
+def _section(section: Section, out: Console) -> None:
+    blocks = [block for top in section.blocks for block in _first_view(top)]
+    if any(isinstance(block, (Table, MapGrid)) for block in blocks):
+        # The table says what the pictures of its section say.
+        blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, Text, Figures))]
+    if not blocks:
+        return
+    out.print()
+    out.print(_text(section.title, "bold underline"))
+    for block in blocks:
+        _block(block, out, of=section.title)
+
+
+def _first_view(block: Block) -> Sequence[Block]:
+    return next(iter(block.views.values()), ()) if isinstance(block, Views) else (block,)
+
+
+def _block(block: Block, out: Console, of: str) -> None:
+    match block:
+        case Text():
+            out.print(_text(block.text, _STYLES.get(block.tone, "")))
+        case Figures():
+            out.print(_text("   ".join(f"{figure.value} {figure.caption}" for figure in block.figures)))
+        case Table():
+            _table(block, out, of)
+        case LineChart():
+            _lines(block, out)
+        case Multiples():
+            for chart in block.charts:
+                _lines(chart, out)
+        case Gallery():
+            _gallery(block, out)
+        case BarChart():
+            rows = zip(block.names, block.values, strict=True)
+            _plain_table([("", "left"), (block.x_label, "right")], [[n, short(v)] for n, v in rows], out)
+        case MapGrid():
+            _maps(block, out)
+        case Views():
+            for inner in _first_view(block):
+                _block(inner, out, of)
+        case ScatterChart() | ImageChart():
+            pass
+        case _:
+            assert_never(block)
+
+
+def _table(table: Table, out: Console, of: str) -> None:
+    if table.title and table.title != of:
+        out.print(_text(table.title, "bold"))
+    shown = table.rows[: table.terminal_rows]
+    headings = [(c.title, "left" if c.cell in (Cell.TEXT, Cell.SPARKLINE) else "right") for c in table.columns]
+    bounds = [_common_range(table, index) for index in range(len(table.columns))]
+    cells = [[_cell(value, c, b) for value, c, b in zip(row, table.columns, bounds, strict=True)] for row in shown]
+    _plain_table(headings, cells, out)
+    if len(table.rows) > len(shown):
+        out.print(_text(f"and {len(table.rows) - len(shown):,} more rows: --format csv or --json has all", "dim"))
+    if table.note:
+        out.print(_text(table.note, "dim"))
+
+
+def _common_range(table: Table, index: int) -> tuple[float | None, float | None]:
+    """Sparklines of one column share their range, so that they can be compared."""
+    if table.columns[index].cell is not Cell.SPARKLINE:
+        return None, None
+    values = [v for row in table.rows for v in row[index] or () if v is not None and math.isfinite(v)]
+    return (min(values), max(values)) if values else (None, None)
+
+
+def _plain_table(headings: Sequence[tuple[str, Any]], rows: Sequence[Sequence[str]], out: Console) -> None:
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    for title, justify in headings:
+        grid.add_column(_text(title), justify=justify, overflow="fold" if justify == "left" else "ellipsis")
+    for row in rows:
+        grid.add_row(*(_text(value) for value in row))
+    out.print(grid)
+
+
+def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None]) -> str:
+    match column.cell:
+        case Cell.SPARKLINE:
+            return sparkline(value or (), 16, *bounds)
+        case Cell.NUMBER | Cell.INTEGER:
+            return short(value) if value is None or isinstance(value, (int, float)) else str(value)
+        case Cell.TEXT:
+            return "" if value is None else printable(str(value), limit=_LONGEST).replace("\n", " ")
+        case _:
+            assert_never(column.cell)
+
+
+def _lines(chart: LineChart, out: Console) -> None:
+    rows = []
+    for series in chart.series[:_BAR]:
+        known = [y for y in series.y if y is not None and math.isfinite(y)]
+        ends = [short(known[0]), short(known[-1])] if known else ["–", "–"]
+        rows.append([printable(series.name, limit=_LONGEST), sparkline(series.y, _BAR), *ends])
+    _plain_table([(chart.y_label, "left"), (chart.x_label, "left"), ("first", "right"), ("last", "right")], rows, out)
+
+
+def _gallery(gallery: Gallery, out: Console) -> None:
+    if gallery.title:
+        out.print(_text(gallery.title, "bold"))
+    rows = [[card.title, " · ".join((*card.lines, card.verdict)), sparkline(card.sparkline)] for card in gallery.cards]
+    _plain_table([("sample", "left"), ("", "left"), ("history", "left")], rows, out)
+
+
+def _maps(grid: MapGrid, out: Console) -> None:
+    rows = [
+        [row.title, " · ".join(row.lines), panel.title, " · ".join(panel.lines)]
+        for row in grid.rows
+        for panel in row.panels
+    ]
+    _plain_table([("sample", "left"), ("", "left"), ("method", "left"), ("how far to trust it", "left")], rows, out)
+
+
+def _text(text: str, style: str = "") -> RichText:
+    """Text as it is: no markup, no control characters."""
+    return RichText(printable(text), style=style)

@@ -1,0 +1,41 @@
+"""How numbers are written for people."""
+
+from __future__ import annotations
+
+import math
+
+_DIGITS = 4
+
+
+def short(value: float | int | None, digits: int = _DIGITS) -> str:
+    """A number in at most `digits` significant digits, without an exponent where that stays short.
+
+    A missing value is an en dash, a non-finite one its name.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e6:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{decimals}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.{digits - 2}e}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 sample", "1,797 samples"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: list[str], limit: int = 5) -> str:
+    """Names in a sentence: "a, b and c", or "a, b and 7 more"."""
+    if len(names) > limit:
+        return ", ".join(names[: limit - 1]) + f" and {len(names) - limit + 1:,} more"
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"

@@ -1,0 +1,175 @@
+"""What every question returns: the answer with its report, able to show and save itself in every format."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaicli.answer import Answer
+from xaicli.errors import XaiError
+from xaicli.report.model import Report
+from xaicli.vocabulary import Format
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+
+
+class Result:
+    """The answer to a question, shown and saved the same way everywhere: terminal, files, notebook.
+
+    Args:
+        answer: What the query returned.
+        build: What makes the report; called once, and only when something is to be shown.
+    """
+
+    def __init__(self, answer: Answer, build: Callable[[], Report]) -> None:
+        self.answer = answer
+        self._build = build
+
+    @property
+    def data(self) -> pl.DataFrame:
+        """One row per row of the JSON, columns named as there."""
+        return self.answer.data
+
+    @cached_property
+    def report(self) -> Report:
+        """What there is to say and show."""
+        return self._build()
+
+    def figure(self) -> Figure:
+        """The first picture as a matplotlib figure; an empty one says why where there is none."""
+        from xaicli.render.figure import first_figure
+
+        return first_figure(self.report)
+
+    def html(self, *, no_images: bool = False) -> str:
+        """The self-contained page.
+
+        Args:
+            no_images: Leave out pictures of samples.
+        """
+        from xaicli.render.page import page
+
+        return page(self.report, self.answer, no_images=no_images)
+
+    def markdown(self) -> str:
+        """The report as Markdown, without pictures."""
+        from xaicli.render.markdown import markdown
+
+        return markdown(self.report)
+
+    def to_json(self, outputs: Sequence[str] = ()) -> str:
+        """The JSON object of the command line.
+
+        Args:
+            outputs: The paths of the files written.
+        """
+        from xaicli.render.machine import to_json
+
+        return to_json(self.answer, outputs)
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        formats: Sequence[Format | str] | None = None,
+        *,
+        no_images: bool = False,
+    ) -> list[Path]:
+        """Write files; each appears complete or not at all.
+
+        Args:
+            folder: Where to; made if missing.
+            formats: Which kinds of files: html, png, csv, json, md; without it all but md.
+            no_images: Leave out pictures of samples.
+
+        Returns:
+            The paths written, the page first.
+
+        Raises:
+            XaiError: The folder cannot be written to.
+        """
+        default = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
+        wanted = {Format(name) for name in (default if formats is None else formats)}
+        target = Path(folder)
+        paths: list[Path] = []
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for name, content in self._files(wanted, no_images):
+                paths.append(_write(target / name, content))
+            if Format.JSON in wanted:
+                path = target / f"{self.report.json_name or self.report.name}.json"
+                paths.append(_write(path, self.to_json([str(p) for p in (*paths, path)]).encode()))
+        except OSError as error:
+            raise XaiError(
+                f"{error.filename or target} cannot be written: {error.strerror or error}",
+                hint="name another folder with -o DIR",
+            ) from error
+        return paths
+
+    def show_terminal(self, paths: Sequence[Path] = ()) -> None:
+        """Print the report to the terminal, warnings to standard error.
+
+        Args:
+            paths: Files written, listed at the end.
+        """
+        from xaicli.render.terminal import show
+
+        show(self.report, paths)
+
+    def show(self) -> Any:
+        """The live page for a notebook: an IPython display object; outside of one, the report is printed."""
+        from xaicli.render.notebook import live
+
+        shown = live(self.html())
+        if shown is None:
+            self.show_terminal()
+        return shown
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """How a notebook displays the result: a picture and static tables, which untrusted notebooks keep."""
+        from xaicli.render.notebook import mimebundle
+
+        del include, exclude
+        return mimebundle(self.report)
+
+    def __repr__(self) -> str:
+        from xaicli.render.terminal import as_text
+
+        return as_text(self.report)
+
+    def _files(self, wanted: set[Format], no_images: bool) -> Iterator[tuple[str, bytes]]:
+        report = self.report
+        if Format.HTML in wanted:
+            yield f"{report.name}.html", self.html(no_images=no_images).encode()
+        if Format.MD in wanted:
+            yield f"{report.name}.md", self.markdown().encode()
+        if Format.PNG in wanted:
+            from xaicli.render.figure import pictures
+
+            yield from ((f"{name}.png", png) for name, png in pictures(report, no_images=no_images))
+        if Format.CSV in wanted:
+            from xaicli.render.machine import to_csv
+
+            yield from ((f"{stem}.csv", to_csv(rows()).encode()) for stem, rows in report.tables.items())
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name, then rename: a link in its place is replaced, never followed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes the file private; a report is for sharing, as far as the user's umask says.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
