@@ -1,0 +1,96 @@
+"""Summary and custom graphs as files of the run: `state/summary.json` and `state/graphs.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xaicli.state.files import write_text
+from xaicli.summary import Summary
+
+Graphs = Mapping[str, Sequence[Summary]]
+
+_SUMMARY = "summary.json"
+_GRAPHS = "graphs.json"
+_VERSION = 1
+
+
+class Published:
+    """What readers of a run see of its summary and graphs.
+
+    A restarted process that loads no state adds to what earlier attempts published; one that loads a state, or resets,
+    replaces it, since the state holds the history up to its step.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """
+        Args:
+            folder: The run's state folder; None writes nothing.
+        """
+        self._folder = folder
+        self._before: tuple[Summary, dict[str, list[Summary]]] | None = None
+        self._written: dict[str, str] = {}
+
+    def forget(self, mode: str | None = None) -> None:
+        """Let nothing of an earlier attempt live on; with a mode, nothing of that mode."""
+        summary, graphs = self._earlier()
+        if mode is None:
+            self._before = Summary(), {}
+            return
+        for item in [summary, *(graph for several in graphs.values() for graph in several)]:
+            item.history.pop(mode, None)
+
+    def write(self, summary: Summary, graphs: Graphs) -> None:
+        """Write both files where they have changed.
+
+        Raises:
+            OSError: One cannot be written; it is then what it was before.
+        """
+        if self._folder is None:
+            return
+        earlier, earlier_graphs = self._earlier()
+        merged = Summary(summary.name if summary else earlier.name)
+        merged.merge(earlier)
+        merged.merge(summary)
+        self._write(_SUMMARY, merged.to_json(), empty=not merged.history)
+        every = {**earlier_graphs, **graphs}
+        facts = {name: [graph.to_json() for graph in several] for name, several in every.items()}
+        self._write(_GRAPHS, {"graphs": facts}, empty=not facts)
+
+    def _earlier(self) -> tuple[Summary, dict[str, list[Summary]]]:
+        if self._before is None:
+            folder = self._folder
+            self._before = (read_summary(folder), read_graphs(folder)) if folder else (Summary(), {})
+        return self._before
+
+    def _write(self, name: str, facts: dict[str, Any], *, empty: bool) -> None:
+        assert self._folder is not None
+        text = json.dumps({"version": _VERSION, **facts}, allow_nan=False)
+        path = self._folder / name
+        if text == self._written.get(name) or (empty and not path.exists()):
+            return
+        write_text(path, text)
+        self._written[name] = text
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary published in a run's state folder; an unnamed, empty one if there is none or it cannot be read."""
+    try:
+        return Summary.from_json(_read(folder / _SUMMARY))
+    except (OSError, ValueError):
+        return Summary()
+
+
+def read_graphs(folder: Path) -> dict[str, list[Summary]]:
+    """The custom graphs published in a run's state folder, {name: summaries}; empty likewise."""
+    try:
+        facts = _read(folder / _GRAPHS)["graphs"]
+        return {str(name): [Summary.from_json(graph) for graph in several] for name, several in facts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
