@@ -1,0 +1,298 @@
+"""The only writer and verifier of Parquet files: encodings, checksums, atomic appearance.
+
+A file appears only complete: temporary name, fsync, rename, fsync of the folder. Page checksums do not cover the footer,
+so the CRC-32 of the whole file and of its footer are kept apart, in an append-only record per attempt and rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xaicli.errors import DamagedFileError
+from xaicli.layout import RunLayout
+from xaicli.vocabulary import EPOCH, LABEL, PREDICTION, SAMPLE_ID, STEP
+
+_TAIL = 8
+"""The last bytes of a Parquet file: the footer's length (4) and the magic (4)."""
+_PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
+"""Statistics are kept only where they let a reader skip row groups; float ranges do not."""
+_DISTINCT_SHARE = 4
+"""A dictionary pays where a value repeats this many times on average."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a finished file must be.
+
+    Attributes:
+        path: Relative to the run directory, with forward slashes.
+        rows: Rows in the file.
+        bytes: Its size.
+        crc32: CRC-32 of all of its bytes.
+        footer_crc32: CRC-32 of the footer, its length and magic included.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    crc32: int
+    footer_crc32: int
+
+
+def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_072) -> FileRecord:
+    """Write a table so that the file is either absent or complete, also after power loss.
+
+    Args:
+        table: Any rows; encodings are chosen per column.
+        path: Where the file appears; missing folders are made.
+        root: The run directory, which the record's path is relative to.
+        row_group_rows: Rows of a row group.
+
+    Raises:
+        OSError: The file cannot be written; no temporary file is left where it can be removed.
+    """
+    content = encode(table, row_group_rows=row_group_rows)
+    write_bytes(content, path)
+    footer = _footer_size(content[-_TAIL:])
+    return FileRecord(
+        path=path.relative_to(root).as_posix(),
+        rows=table.num_rows,
+        bytes=len(content),
+        crc32=zlib.crc32(content),
+        footer_crc32=zlib.crc32(content[len(content) - footer :]),
+    )
+
+
+def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
+    """The bytes of a Parquet file that holds a table."""
+    dictionary, encodings = _encodings(table)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=row_group_rows,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=dictionary,
+        column_encoding=encodings or None,
+        write_statistics=[name for name in _PRUNING if name in table.column_names],
+        write_page_checksum=True,
+    )
+    return memoryview(sink.getvalue()).cast("B")
+
+
+def _encodings(table: pa.Table) -> tuple[list[str], dict[str, str]]:
+    """The columns that get a dictionary, and the encodings of the others by their path in the file."""
+    dictionary: list[str] = []
+    encodings: dict[str, str] = {}
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if pa.types.is_floating(kind):
+            encodings[name] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
+            encodings[f"{name}.list.element"] = "BYTE_STREAM_SPLIT"
+        elif name in (SAMPLE_ID, STEP) and pa.types.is_integer(kind):
+            encodings[name] = "DELTA_BINARY_PACKED"
+        elif name == SAMPLE_ID and pa.types.is_string(kind):
+            encodings[name] = "DELTA_BYTE_ARRAY"
+        elif pa.types.is_integer(kind) or pa.types.is_string(kind):
+            if _repeats(table.column(name)):
+                dictionary.append(name)
+            else:
+                encodings[name] = "DELTA_BINARY_PACKED" if pa.types.is_integer(kind) else "DELTA_BYTE_ARRAY"
+    return dictionary, encodings
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    sample = column.slice(0, 16_384)
+    distinct = pc.count_distinct(sample).as_py()
+    return bool(distinct <= 16 or distinct * _DISTINCT_SHARE <= len(sample))
+
+
+def write_bytes(content: bytes | memoryview, path: Path) -> None:
+    """Make a file appear complete under its name.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write every byte, whatever the size of the single writes."""
+    view = memoryview(content).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each durable in its parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    row_groups: Sequence[int] | None = None,
+    record: FileRecord | None = None,
+) -> pa.Table:
+    """Read a file with its page checksums verified, and its footer against the record where there is one.
+
+    Args:
+        path: The file.
+        columns: The columns wanted; all when None.
+        row_groups: The row groups wanted; all when None.
+        record: What the file must be.
+
+    Raises:
+        FileNotFoundError: There is no such file; a compaction may have replaced it.
+        DamagedFileError: The bytes are not those that were written.
+    """
+    try:
+        if record is not None:
+            _check_footer(path, record)
+        with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
+            if record is not None and file.metadata.num_rows != record.rows:
+                raise _damaged(path, f"it has {file.metadata.num_rows} rows, {record.rows} were written")
+            wanted = None if columns is None else list(columns)
+            if row_groups is None:
+                return file.read(columns=wanted)
+            return file.read_row_groups(list(row_groups), columns=wanted)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def verify(path: Path, record: FileRecord | None = None) -> None:
+    """Check every byte of a file: against its record, or else by decoding every page.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFileError: The bytes are not those that were written.
+    """
+    if record is None:
+        read(path)
+        return
+    try:
+        with path.open("rb") as file:
+            crc = size = 0
+            while block := file.read(1 << 20):
+                crc, size = zlib.crc32(block, crc), size + len(block)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
+    if (size, crc) != (record.bytes, record.crc32):
+        found = f"{size} bytes, crc32 {crc:08x}"
+        raise _damaged(path, f"it has {found}; {record.bytes} bytes, crc32 {record.crc32:08x} were written")
+
+
+def _check_footer(path: Path, record: FileRecord) -> None:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size != record.bytes:
+            raise _damaged(path, f"it has {size} bytes, {record.bytes} were written")
+        file.seek(max(0, size - _TAIL))
+        footer = min(_footer_size(file.read(_TAIL)), size)
+        file.seek(size - footer)
+        if zlib.crc32(file.read(footer)) != record.footer_crc32:
+            raise _damaged(path, "its footer is not what was written")
+
+
+def _footer_size(tail: bytes | memoryview) -> int:
+    return int.from_bytes(bytes(tail[:4]), "little") + _TAIL
+
+
+def _damaged(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged: {reason}", hint="see what else is: xai doctor RUN_DIR")
+
+
+def append_record(layout: RunLayout, attempt: int, rank: int, record: FileRecord) -> None:
+    """Keep a file's checksums; one line with its own checksum, appended in one write.
+
+    Raises:
+        OSError: The line cannot be written; the file it is about stays good.
+    """
+    path = layout.records_file(attempt, rank)
+    make_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        write_all(descriptor, (b"\n" if torn else b"") + _line(asdict(record)))
+    finally:
+        os.close(descriptor)
+
+
+def read_records(layout: RunLayout) -> dict[str, FileRecord]:
+    """The records of all finished files by their path relative to the run; a damaged line is passed over."""
+    records: dict[str, FileRecord] = {}
+    for path in sorted(layout.attempts.glob("*.files")):
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            if record := _parse(line):
+                records[record.path] = record
+    return records
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps({**facts, "check": _check(facts)}, sort_keys=True).encode() + b"\n"
+
+
+def _parse(line: bytes) -> FileRecord | None:
+    try:
+        facts = json.loads(line)
+        if facts.pop("check") != _check(facts):
+            return None
+        known = {key: facts[key] for key in FileRecord.__dataclass_fields__}
+        return FileRecord(**known)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _check(facts: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(dict(facts), sort_keys=True).encode()):08x}"
