@@ -1,0 +1,142 @@
+"""What a metrics collector is: something that turns a batch and the model's output into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from xaicli.collectors.aggregates import aggregate
+from xaicli.collectors.predictor import Layer, PredictorOutput
+from xaicli.collectors.schema import Schema, checked
+from xaicli.errors import UsageError
+from xaicli.layout import RunLayout
+
+METRICS = "metrics"
+"""The table of one row a sample, which all collectors share unless they say otherwise."""
+
+Preprocess = Callable[[Any, PredictorOutput], tuple[Any, Any]]
+
+
+class MetricsCollector:
+    """Turns a batch and the model's output into columns; subclasses override `compute_metrics`.
+
+    Args:
+        preprocess_fn: Turns (batch, predictor output) into what `compute_metrics` gets.
+        compute_aggregates: Whether the run gets the columns' means as scalars.
+        column_schemas: What the columns mean; inferred where nothing is said.
+        schema: The same, by the name later versions of the seed's package use.
+    """
+
+    preprocess_fn: Preprocess | None = None
+    compute_aggregates: bool = True
+    layers: tuple[Layer, ...] = ()
+    """The hidden layers this collector needs."""
+    _column_schemas: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        preprocess_fn: Preprocess | None = None,
+        compute_aggregates: bool = True,
+        column_schemas: Mapping[str, Any] | None = None,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        if column_schemas and schema:
+            raise UsageError("column_schemas and schema are two spellings of one argument", hint="give one of them")
+        self.preprocess_fn = preprocess_fn
+        self.compute_aggregates = compute_aggregates
+        self._column_schemas = dict(column_schemas or schema or {})
+
+    @property
+    def name(self) -> str:
+        """What messages call this collector."""
+        return type(self).__name__
+
+    @property
+    def column_schemas(self) -> Mapping[str, Any]:
+        """Schemas by column."""
+        return self._column_schemas
+
+    def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> Mapping[str, Any]:
+        """Columns by name, one value for each sample of the batch.
+
+        With a column `example_id` (rows of the table, as in `predictor_output.example_id`) a sample may have several
+        rows or none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override compute_metrics")
+
+    def compute_tables(self, batch: Any, predictor_output: PredictorOutput) -> Mapping[str, Mapping[str, Any]]:
+        """Columns by table and name; a collector that fills several tables overrides this."""
+        return {METRICS: self.compute_metrics(batch, predictor_output)}
+
+    def finish(self, tables: Mapping[str, pa.Table], layout: RunLayout | None) -> Mapping[str, pa.Table]:
+        """Look at all that was collected once the pass is over; may add columns.
+
+        Args:
+            tables: This collector's columns by table, with their `example_id`.
+            layout: The run they are collected for, if there is one.
+        """
+        del layout
+        return tables
+
+    def aggregates(self, tables: Mapping[str, pa.Table]) -> dict[str, float]:
+        """The scalars the run gets: by default those of the columns of the shared table."""
+        return aggregate(tables[METRICS]) if METRICS in tables else {}
+
+    def schema_for(self, column: str) -> Schema | None:
+        """The schema stated for a column."""
+        given = self.column_schemas.get(column)
+        return None if given is None else checked(given, column=column)
+
+    def tables(self, batch: Any, predictor_output: PredictorOutput) -> Mapping[str, Mapping[str, Any]]:
+        """`compute_tables` on what `preprocess_fn` makes of the batch."""
+        if self.preprocess_fn is not None:
+            batch, predictor_output = self.preprocess_fn(batch, predictor_output)
+        return self.compute_tables(batch, predictor_output)
+
+
+class FunctionalMetricsCollector(MetricsCollector):
+    """A function `(batch, predictor output) -> columns` as a collector; a bare function is made one by itself.
+
+    Args:
+        collection_fn: The function.
+    """
+
+    def __init__(
+        self,
+        collection_fn: Callable[[Any, PredictorOutput], Mapping[str, Any]],
+        column_schemas: Mapping[str, Any] | None = None,
+        compute_aggregates: bool = True,
+        *,
+        preprocess_fn: Preprocess | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(preprocess_fn, compute_aggregates, column_schemas, schema=schema)
+        self.collection_fn = collection_fn
+
+    @property
+    def name(self) -> str:
+        return getattr(self.collection_fn, "__name__", type(self.collection_fn).__name__)
+
+    def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> Mapping[str, Any]:
+        return self.collection_fn(batch, predictor_output)
+
+
+def as_collectors(given: Any) -> list[MetricsCollector]:
+    """One collector or function, or a sequence of them, as a list of collectors.
+
+    Raises:
+        UsageError: There is none, or something is neither.
+    """
+    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not items:
+        raise UsageError("no metrics collector given", hint="for example xaicli.ClassificationMetricsCollector()")
+    for item in items:
+        if isinstance(item, type) or not (isinstance(item, MetricsCollector) or callable(item)):
+            shown = item.__name__ if isinstance(item, type) else type(item).__name__
+            raise UsageError(
+                f"{shown} is no metrics collector", hint="give a MetricsCollector object or a function(batch, output)"
+            )
+    return [item if isinstance(item, MetricsCollector) else FunctionalMetricsCollector(item) for item in items]

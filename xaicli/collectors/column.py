@@ -1,0 +1,190 @@
+"""Values as a caller has them - tensors, arrays, lists, pictures - become Arrow columns with a schema."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from xaicli.collectors.schema import (
+    METADATA_KEY,
+    Bool,
+    Embedding,
+    Float,
+    Image,
+    Int,
+    Mask,
+    Schema,
+    String,
+    from_json,
+)
+from xaicli.errors import XaiError
+
+_CHANNELS = (1, 3, 4)
+
+
+class ColumnError(XaiError, ValueError):
+    """A column that cannot be stored, by name."""
+
+
+def arrow_column(name: str, values: Any, schema: Schema | None = None) -> tuple[pa.Field, pa.Array]:
+    """One column with its schema; the caller's precision is kept.
+
+    Args:
+        name: The column's name.
+        values: A tensor on any device, an array, or a sequence; the first axis is the row. Pictures may be PIL images
+            or uint8 arrays.
+        schema: What the values mean; inferred when None.
+
+    Returns:
+        The Arrow field, its schema in the metadata, and the values.
+
+    Raises:
+        ColumnError: The values are no column: a single value, or objects Arrow has no type for.
+    """
+    plain = _as_array_or_list(name, values)
+    if _are_pictures(plain, schema):
+        paletted = isinstance(schema, Mask)
+        array = pa.array([None if p is None else png_bytes(p, palette=paletted) for p in plain], pa.binary())
+        schema = schema or Image()
+    elif isinstance(plain, np.ndarray) and plain.ndim > 1:
+        flat = np.ascontiguousarray(plain.reshape(len(plain), -1))
+        array = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    else:
+        array = _flat(name, plain)
+    schema = schema or infer(array.type)
+    text = json.dumps(schema.to_json(), sort_keys=True)
+    return pa.field(name, array.type, metadata={METADATA_KEY: text.encode()}), array
+
+
+def infer(kind: pa.DataType) -> Schema:
+    """The schema of a column about which only its type is known."""
+    if pa.types.is_boolean(kind):
+        return Bool()
+    if pa.types.is_integer(kind):
+        return Int()
+    if pa.types.is_floating(kind):
+        return Float()
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return String()
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type):
+        return Embedding(size=kind.list_size)
+    return Schema()
+
+
+def schema_of(column: pa.Field) -> Schema:
+    """The schema stored with a column, else the inferred one."""
+    text = (column.metadata or {}).get(METADATA_KEY)
+    return from_json(json.loads(text)) if text else infer(column.type)
+
+
+def png_bytes(picture: Any, *, palette: bool = False) -> bytes:
+    """A picture as PNG.
+
+    Args:
+        picture: A PIL image, or an array (height, width) or (height, width, channels) of uint8, or of floats in [0, 1].
+        palette: Whether the values are classes rather than brightness.
+    """
+    from PIL import Image as Pictures
+
+    if isinstance(picture, np.ndarray):
+        if picture.dtype.kind == "f":
+            picture = np.rint(picture.clip(0, 1) * 255)
+        values = picture.astype(np.uint8)
+        picture = Pictures.fromarray(values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values)
+    if palette and picture.mode == "L":
+        picture = picture.copy()
+        picture.putpalette(_PALETTE)
+    sink = io.BytesIO()
+    picture.save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def _palette() -> list[int]:
+    """The palette of the Pascal VOC devkit (256 colours): bit-reversed class values spread over red, green, blue."""
+    colours = []
+    for value in range(256):
+        colour, rest = [0, 0, 0], value
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colour[channel] |= ((rest >> channel) & 1) << shift
+            rest >>= 3
+        colours += colour
+    return colours
+
+
+_PALETTE = _palette()
+
+
+def _as_array_or_list(name: str, values: Any) -> Any:
+    if hasattr(values, "detach"):
+        return _numpy(values)
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values
+    if hasattr(values, "to_numpy") and not isinstance(values, np.ndarray):
+        values = values.to_numpy()
+    if isinstance(values, np.ndarray):
+        if values.ndim == 0:
+            raise _single_value(name, values)
+        return values.tolist() if values.dtype.kind in "OUS" else values
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Sequence):
+        raise _single_value(name, values)
+    return [_plain(value) for value in values]
+
+
+def _numpy(tensor: Any) -> np.ndarray[Any, Any]:
+    """A tensor's values; bfloat16, which numpy lacks, widened."""
+    tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    return np.asarray(tensor.cpu().numpy())
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "detach"):
+        value = _numpy(value)
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _are_pictures(values: Any, schema: Schema | None) -> bool:
+    if isinstance(values, np.ndarray):
+        if isinstance(schema, (Image, Mask)):
+            return values.ndim in (3, 4)
+        return values.ndim == 4 and values.dtype == np.uint8 and values.shape[3] in _CHANNELS
+    if not isinstance(values, list):
+        return False
+    first = next((value for value in values if value is not None), None)
+    if hasattr(first, "getpixel"):
+        return True
+    return isinstance(first, np.ndarray) and first.ndim >= 2 and isinstance(schema, (Image, Mask))
+
+
+def _flat(name: str, values: Any) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, list):
+        values = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        raise ColumnError(
+            f"column {name!r} holds values that are no column: {', '.join(kinds)}",
+            hint="a column is numbers, text, lists of numbers or pictures, all of one kind",
+        ) from error
+    return array
+
+
+def _single_value(name: str, value: Any) -> ColumnError:
+    return ColumnError(
+        f"column {name!r} is a single {type(value).__name__}, not one value a row",
+        hint="give a list, array or tensor; a value that is the same for all rows goes into constants={...}",
+    )

@@ -1,0 +1,163 @@
+"""Metrics handed to a run as columns: checked, given ids, constants and schemas, and appended to one of its tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xaicli.collectors.aggregates import EXAMPLE_ID
+from xaicli.collectors.column import ColumnError, arrow_column, schema_of
+from xaicli.collectors.schema import checked
+from xaicli.collectors.table import Table, length_of
+from xaicli.errors import UsageError, unknown
+from xaicli.vocabulary import SAMPLE_ID
+
+if TYPE_CHECKING:
+    from xaicli.layout import RunLayout
+    from xaicli.recorder.run import Run
+
+INPUT_TABLE = "input_table"
+DEFAULT_NAME = "metrics"
+
+
+def add_metrics_data(
+    run: Run,
+    metrics: Any,
+    *,
+    input_table_url: Table | str | os.PathLike[str] | None = None,
+    override_column_schemas: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Path:
+    """Append a separate metrics table to a run.
+
+    Args:
+        metrics: Columns by name, all of one length. With `example_id` (rows of the input table, from 0) rows may repeat
+            and need not cover every sample; without it row i is sample i of the input table.
+        input_table_url: The table the samples are of, or its `url`.
+        override_column_schemas: What columns mean; inferred where nothing is said.
+        constants: Columns that are the same in all rows.
+        name: The table; without it the first of `metrics`, `metrics-2`, ... with exactly these columns, or a new one.
+
+    Returns:
+        The Parquet file written.
+
+    Raises:
+        ColumnError: Columns differ in length, or one cannot be stored.
+        XaiError: The input table is unknown, or an `example_id` is none of its rows.
+    """
+    from xaicli.recorder.tables import append_table
+
+    table = metrics_table(
+        metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
+    )
+    return append_table(run, name or _own_name(run.layout, table.column_names), table)
+
+
+def metrics_table(
+    metrics: Any,
+    *,
+    input_table: Table | str | os.PathLike[str] | None = None,
+    schemas: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """The Arrow table behind `add_metrics_data`: ids first, then constants, then the metrics, each with its schema."""
+    columns = _columns(metrics)
+    if stray := [column for column in schemas or {} if column not in columns]:
+        raise unknown("column", stray[0], columns, where="the metrics")
+    if doubled := [column for column in constants or {} if column in columns]:
+        raise UsageError(f"{doubled[0]!r} is both a column and a constant", hint="leave one of them out")
+    given = {column: checked(schema, column=column) for column, schema in (schemas or {}).items()}
+    built = {column: arrow_column(column, values, given.get(column)) for column, values in columns.items()}
+    length = _common_length({column: len(values) for column, (_, values) in built.items()})
+    if input_table is not None:
+        built = _identified(built, length, input_table)
+    identities = {key: built.pop(key) for key in (EXAMPLE_ID, SAMPLE_ID) if key in built}
+    fixed = dict(constants or {})
+    if input_table is not None:
+        fixed = {INPUT_TABLE: input_table.url if isinstance(input_table, Table) else str(input_table)} | fixed
+    everything = identities | {k: constant_column(k, value, length) for k, value in fixed.items()} | built
+    fields = [field for field, _ in everything.values()]
+    return pa.Table.from_arrays([values for _, values in everything.values()], schema=pa.schema(fields))
+
+
+def constant_column(name: str, value: Any, length: int) -> tuple[pa.Field, pa.Array]:
+    """A column of one value; text dictionary-encoded.
+
+    Raises:
+        ColumnError: The value is no number, text or truth value.
+    """
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise ColumnError(f"constant {name!r} is a {type(value).__name__}", hint="constants are numbers or text")
+    array = pa.array([value] * length) if value is None else pa.repeat(value, length)
+    field, array = arrow_column(name, array)
+    if isinstance(value, str):
+        array = array.dictionary_encode()
+    return field.with_type(array.type), array
+
+
+def _columns(metrics: Any) -> dict[str, Any]:
+    if hasattr(metrics, "to_arrow"):
+        metrics = metrics.to_arrow()
+    if isinstance(metrics, pa.Table):
+        return {field.name: metrics[field.name] for field in metrics.schema}
+    if not isinstance(metrics, Mapping):
+        raise UsageError(
+            f"metrics are a {type(metrics).__name__}, not columns by name", hint='give {"loss": [0.5, 0.4], ...}'
+        )
+    if not metrics:
+        raise UsageError("the metrics hold no column", hint='give {"loss": [0.5, 0.4], ...}')
+    return {str(name): values for name, values in metrics.items()}
+
+
+def _common_length(lengths: Mapping[str, int]) -> int:
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise ColumnError(f"the columns differ in length: {told}", hint="every column has one value a row")
+    return next(iter(lengths.values()))
+
+
+def _identified(
+    built: dict[str, tuple[pa.Field, pa.Array]], length: int, input_table: Table | str | os.PathLike[str]
+) -> dict[str, tuple[pa.Field, pa.Array]]:
+    """The columns with an `example_id` that fits the input table."""
+    n_samples = length_of(input_table)
+    if EXAMPLE_ID not in built:
+        if length != n_samples:
+            raise ColumnError(
+                f"the metrics have {length} rows, the input table {n_samples}",
+                hint="without example_id row i is sample i; give example_id for repeated or partial rows",
+            )
+        return built | {EXAMPLE_ID: arrow_column(EXAMPLE_ID, pa.array(range(length), pa.int64()))}
+    field, ids = built[EXAMPLE_ID]
+    if not pa.types.is_integer(ids.type) or ids.null_count:
+        raise ColumnError(f"example_id is {ids.type}, not whole numbers without gaps", hint="rows count from 0")
+    beyond = ids.filter(pc.or_(pc.less(ids, 0), pc.greater_equal(ids, n_samples)))
+    if len(beyond):
+        raise ColumnError(
+            f"example_id {beyond[0]} is no row of the input table, which has {n_samples}", hint="rows count from 0"
+        )
+    return built | {EXAMPLE_ID: (field.with_type(pa.int64()), ids.cast(pa.int64()))}
+
+
+def _own_name(layout: RunLayout, columns: list[str]) -> str:
+    number = 1
+    while True:
+        name = DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}"
+        path = layout.tables / name / "schema.json"
+        if not path.is_file() or set(json.loads(path.read_text(encoding="utf-8"))) == set(columns):
+            return name
+        number += 1
+
+
+def schema_json(table: pa.Table) -> dict[str, Any]:
+    """What `tables/<name>/schema.json` holds: each column's schema as JSON, by name."""
+    return {field.name: schema_of(field).to_json() for field in table.schema}

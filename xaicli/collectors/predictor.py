@@ -1,0 +1,293 @@
+"""A model made callable on whole batches: device, precision, hidden layers, and everything put back afterwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from xaicli.errors import XaiError, unknown
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Layer = str | int
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_TARGETS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
+_INPUTS = ("x", "input", "inputs", "image", "images", "pixel_values", "input_ids", "features", "data")
+
+
+@dataclass(frozen=True)
+class PredictorOutput:
+    """What a model made of a batch.
+
+    The object also behaves as `forward` itself: its attributes, items and every torch function, so that a collector
+    may be written as if it were handed the model's output.
+
+    Attributes:
+        forward: The model's output, floating tensors in float32 at least.
+        hidden_layers: The chosen layers' outputs under the name or number each was asked for by.
+        example_id: The rows of the table the batch is made of.
+    """
+
+    forward: Any
+    hidden_layers: Mapping[Layer, Any] = field(default_factory=dict)
+    example_id: Sequence[int] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.forward, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.forward[key]
+
+    def __len__(self) -> int:
+        return len(self.forward)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.forward)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def unwrap(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(unwrap(item) for item in value)
+            return value.forward if isinstance(value, PredictorOutput) else value
+
+        return function(*unwrap(args), **{name: unwrap(value) for name, value in (kwargs or {}).items()})
+
+
+class Predictor:
+    """Runs a model over batches of any shape.
+
+    Args:
+        model: A module, or any callable.
+        layers: Hidden layers to keep: names as in `named_modules()`, or positions in it.
+        device: Where to run; None is where the model's parameters are.
+        precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
+        preprocess_fn: Turns a batch into the model's one argument, or a dict of keyword arguments.
+        unpack_dicts: Pass a dict batch as keyword arguments, whatever the model's signature says.
+
+    Raises:
+        XaiError: The model is not callable, a layer does not exist, or the precision is unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[..., Any],
+        *,
+        layers: Sequence[Layer] = (),
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+        preprocess_fn: Callable[[Any], Any] | None = None,
+        unpack_dicts: bool = False,
+    ) -> None:
+        if not callable(model):
+            raise XaiError(f"the model is a {type(model).__name__}, which cannot be called", hint="give an nn.Module")
+        if precision not in ("auto", "fp32", *_DTYPES):
+            raise unknown("precision", precision, ("auto", "fp32", *_DTYPES))
+        self.model = model
+        self.module = model if isinstance(model, nn.Module) else None
+        self.preprocess_fn = preprocess_fn
+        self.unpack_dicts = unpack_dicts
+        self.device = _device(device, self.module)
+        self.precision = _precision(precision, self.device)
+        self._layers: dict[Layer, nn.Module] = {}
+        self._hidden: dict[Layer, Any] = {}
+        self.add_layers(layers)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The hidden layers kept."""
+        return tuple(self._layers)
+
+    def add_layers(self, layers: Sequence[Layer]) -> None:
+        """Keep more hidden layers.
+
+        Raises:
+            XaiError: A layer does not exist, or the model is no module.
+        """
+        named = list(self.module.named_modules()) if self.module is not None else []
+        for layer in layers:
+            found = dict(named).get(layer) if isinstance(layer, str) else None
+            if isinstance(layer, int) and -len(named) <= layer < len(named):
+                found = named[layer][1]
+            if found is None:
+                raise unknown("layer", layer, [name for name, _ in named if name], where="the model")
+            self._layers[layer] = found
+
+    @contextmanager
+    def ready(self) -> Iterator[Predictor]:
+        """Evaluation mode, no gradients, hooks in place; everything as it was afterwards, also after an error."""
+        with ExitStack() as stack:
+            if self.module is not None:
+                stack.enter_context(_evaluating(self.module))
+                stack.enter_context(_moved(self.module, self.device))
+            for layer, module in self._layers.items():
+                stack.callback(module.register_forward_hook(self._keeper(layer)).remove)
+            stack.enter_context(torch.no_grad())
+            if dtype := _DTYPES.get(self.precision):
+                stack.enter_context(torch.autocast(self.device.type, dtype=dtype))
+            try:
+                yield self
+            finally:
+                self._hidden.clear()
+
+    def __call__(self, batch: Any, example_id: Sequence[int] = ()) -> PredictorOutput:
+        """The model's output for a batch, which may be a tensor, a tuple or list (the first item is the input) or a dict.
+
+        Inside `ready()` nothing is set up again.
+        """
+        if self._layers and not any(module._forward_hooks for module in self._layers.values()):
+            with self.ready():
+                return self(batch, example_id)
+        args, kwargs = self._arguments(self.to_device(batch))
+        self._hidden.clear()
+        output = self.model(*args, **kwargs)
+        return PredictorOutput(_widened(output), dict(self._hidden), example_id)
+
+    def to_device(self, batch: Any) -> Any:
+        """The batch with every tensor in it on the predictor's device."""
+        if isinstance(batch, torch.Tensor):
+            return batch.to(self.device, non_blocking=True)
+        if isinstance(batch, Mapping):
+            return {key: self.to_device(value) for key, value in batch.items()}
+        if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+            return type(batch)(*(self.to_device(value) for value in batch))
+        if isinstance(batch, (list, tuple)):
+            return type(batch)(self.to_device(value) for value in batch)
+        return batch
+
+    def _keeper(self, layer: Layer) -> Callable[..., None]:
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._hidden[layer] = _widened(first_tensor(output))
+
+        return keep
+
+    def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.preprocess_fn is not None:
+            batch = self.to_device(self.preprocess_fn(batch))
+            return ((), dict(batch)) if isinstance(batch, Mapping) else ((batch,), {})
+        if isinstance(batch, Mapping):
+            return self._from_dict(batch)
+        if isinstance(batch, (list, tuple)) and batch:
+            return (batch[0],), {}
+        return (batch,), {}
+
+    def _from_dict(self, batch: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        inputs = {key: value for key, value in batch.items() if key not in _TARGETS}
+        if self.unpack_dicts:
+            return (), inputs
+        accepted = {key: value for key, value in inputs.items() if key in self._parameters()}
+        if accepted:
+            return (), accepted
+        known = [key for key in _INPUTS if key in inputs]
+        if len(inputs) == 1 or known:
+            return (inputs[known[0] if known else next(iter(inputs))],), {}
+        raise XaiError(
+            f"which part of the batch the model takes cannot be told from its keys: {', '.join(map(str, batch))}",
+            hint="give Predictor(model, preprocess_fn=lambda batch: batch[...]), or unpack_dicts=True",
+        )
+
+    def _parameters(self) -> set[str]:
+        function = self.module.forward if self.module is not None else self.model
+        try:
+            return set(inspect.signature(function).parameters)
+        except (TypeError, ValueError):
+            return set()
+
+
+def first_tensor(output: Any) -> Any:
+    """The first tensor of a module's output, which may be a tuple, a dict or a transformers output."""
+    if isinstance(output, torch.Tensor):
+        return output
+    items: Any = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
+    for item in items:
+        if (found := first_tensor(item)) is not None:
+            return found
+    return None
+
+
+def logits_of(forward: Any) -> torch.Tensor:
+    """The logits in a model's output: the output itself, its `logits` or `out`, else its first tensor.
+
+    Raises:
+        XaiError: It holds no tensor.
+    """
+    forward = forward.forward if isinstance(forward, PredictorOutput) else forward
+    if not isinstance(forward, torch.Tensor):
+        for name in ("logits", "out"):
+            found = forward.get(name) if isinstance(forward, Mapping) else getattr(forward, name, None)
+            if isinstance(found, torch.Tensor):
+                return found
+        forward = first_tensor(forward)
+    if forward is None:
+        raise XaiError("the model's output holds no tensor", hint="give the collector a preprocess_fn that finds it")
+    return forward
+
+
+def labels_of(batch: Any) -> Any:
+    """The labels in a batch: the second of a tuple, or the entry of a dict named like one; None without."""
+    if isinstance(batch, Mapping):
+        return next((batch[key] for key in batch if key in _TARGETS), None)
+    return batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
+
+
+def _device(given: str | torch.device | None, module: nn.Module | None) -> torch.device:
+    if given is not None and given != "auto":
+        return torch.device(given)
+    parameter = next(module.parameters(), None) if module is not None else None
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _precision(given: Precision, device: torch.device) -> Precision:
+    if given != "auto":
+        return given
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def _widened(output: Any) -> Any:
+    """The output with half-precision tensors in float32, so that metrics are computed in it."""
+    if isinstance(output, torch.Tensor):
+        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+    if type(output) in (list, tuple):
+        return type(output)(_widened(item) for item in output)
+    if isinstance(output, Mapping):
+        for key, value in list(output.items()):
+            widened = _widened(value)
+            if widened is not value:
+                output[key] = widened  # type: ignore[index]
+    return output
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Every sub-module in evaluation mode; each one's own mode and each parameter's gradient flag put back."""
+    modes = [(child, child.training) for child in module.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+        for parameter, wanted in flags:
+            if parameter.requires_grad != wanted:
+                parameter.requires_grad_(wanted)
+
+
+@contextmanager
+def _moved(module: nn.Module, device: torch.device) -> Iterator[None]:
+    home = _device(None, module)
+    if home == device:
+        yield
+        return
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)

@@ -1,0 +1,234 @@
+"""What a column means: names of its classes, its range, its unit, or that it holds boxes, masks, embeddings.
+
+A schema travels with its column: as JSON in the Parquet field's metadata (key `xai_schema`) and in
+`tables/<name>/schema.json`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from xaicli.errors import XaiError, unknown
+
+METADATA_KEY = b"xai_schema"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A column without further meaning.
+
+    Args:
+        name: What people see instead of the column's own name; empty for the column's own.
+        description: One sentence for people.
+    """
+
+    kind: ClassVar[str] = "any"
+
+    name: str = ""
+    description: str = field(default="", kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The schema as plain JSON types; what was not given is left out."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"type": self.kind} | {key: value for key, value in given.items() if value not in ("", None, ())}
+
+    def show(self, value: Any) -> str:
+        """A value of the column in words."""
+        return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Bool(Schema):
+    """True or false."""
+
+    kind: ClassVar[str] = "bool"
+
+
+@dataclass(frozen=True)
+class String(Schema):
+    """Text."""
+
+    kind: ClassVar[str] = "string"
+
+
+@dataclass(frozen=True)
+class Int(Schema):
+    """A whole number, with its range where it is known."""
+
+    kind: ClassVar[str] = "int"
+
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Float(Schema):
+    """A number, with its range and unit where they are known; the range is what a scale shows, not a limit."""
+
+    kind: ClassVar[str] = "float"
+
+    minimum: float | None = None
+    maximum: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Confidence(Float):
+    """The probability a model gives to its own answer, in [0, 1]."""
+
+    kind: ClassVar[str] = "confidence"
+
+    minimum: float | None = 0.0
+    maximum: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class IoU(Float):
+    """Intersection over union, in [0, 1]."""
+
+    kind: ClassVar[str] = "iou"
+
+    minimum: float | None = 0.0
+    maximum: float | None = 1.0
+
+
+def _classes(given: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    try:
+        return {int(value): str(name) for value, name in pairs}
+    except (TypeError, ValueError) as error:
+        raise XaiError(
+            f"class names cannot be read from {given!r}", hint='give ["cat", "dog"] or {0: "cat", 1: "dog"}'
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Classes(Schema):
+    """A column whose integers stand for classes."""
+
+    classes: Mapping[int, str] | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _classes(self.classes))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The class names by value."""
+        return dict(self.classes)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"classes": {str(value): name for value, name in self.names.items()}}
+
+    def show(self, value: Any) -> str:
+        """The class's name, `id:7` for a value without one."""
+        return "" if value is None else self.names.get(value, f"id:{value}")
+
+
+@dataclass(frozen=True)
+class CategoricalLabel(_Classes):
+    """Integers that stand for classes.
+
+    Args:
+        classes: The names by position, or by value.
+    """
+
+    kind: ClassVar[str] = "categorical"
+
+
+CategoricalLabelSchema = CategoricalLabel
+"""The name later versions of the seed's package use."""
+
+
+@dataclass(frozen=True)
+class Embedding(Schema):
+    """A vector a sample.
+
+    Args:
+        size: Its length; None if it varies.
+        layer: The layer it comes from.
+        reduction: How it was reduced ("pca"), empty when it was not.
+    """
+
+    kind: ClassVar[str] = "embedding"
+
+    size: int | None = None
+    layer: str = ""
+    reduction: str = ""
+
+
+@dataclass(frozen=True)
+class Image(Schema):
+    """A picture as PNG bytes."""
+
+    kind: ClassVar[str] = "image"
+
+
+@dataclass(frozen=True)
+class Mask(_Classes):
+    """A picture of class values as palette PNG bytes."""
+
+    kind: ClassVar[str] = "mask"
+
+
+@dataclass(frozen=True)
+class BoundingBoxes(_Classes):
+    """A list of boxes a sample.
+
+    Args:
+        box_format: "xyxy", "xywh" or "cxcywh", in pixels.
+    """
+
+    kind: ClassVar[str] = "boxes"
+
+    box_format: str = "xyxy"
+
+
+_KINDS: dict[str, type[Schema]] = {
+    cls.kind: cls
+    for cls in (
+        Schema,
+        Bool,
+        String,
+        Int,
+        Float,
+        Confidence,
+        IoU,
+        CategoricalLabel,
+        Embedding,
+        Image,
+        Mask,
+        BoundingBoxes,
+    )
+}
+
+
+def from_json(facts: Mapping[str, Any]) -> Schema:
+    """The schema behind its JSON; keys a newer version added are ignored.
+
+    Raises:
+        XaiError: The type is unknown.
+    """
+    cls = _KINDS.get(str(facts.get("type", "any")))
+    if cls is None:
+        raise unknown("schema type", facts.get("type"), _KINDS)
+    known = {f.name for f in dataclasses.fields(cls)}
+    return cls(**{key: value for key, value in facts.items() if key in known})
+
+
+def checked(given: Any, *, column: str) -> Schema:
+    """A schema as a caller may give it: a schema, or a plain list of class names.
+
+    Raises:
+        XaiError: It is neither.
+    """
+    if isinstance(given, Schema):
+        return given
+    if isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given):
+        return CategoricalLabel(column, given)
+    raise XaiError(
+        f"the schema of column {column!r} is a {type(given).__name__}",
+        hint='give a schema such as xaicli.CategoricalLabel("label", ["cat", "dog"]) or xaicli.Float()',
+    )

@@ -1,0 +1,263 @@
+"""Samples to train on and to collect metrics over: a dataset with names, ids, weights and two sets of transforms.
+
+Takes no torch with it: a `Table` is a map-style dataset that any `DataLoader` accepts.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xaicli.collectors.rows import ArrayRows, Rows, read_file, read_image_folder
+from xaicli.collectors.schema import checked
+from xaicli.errors import UsageError, XaiError, unknown
+
+if TYPE_CHECKING:
+    from torch.utils.data import Sampler
+
+WEIGHT = "weight"
+_Transform = Callable[[Any], Any]
+_known: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
+
+
+class Table:
+    """A dataset whose samples keep their identity through every transform.
+
+    Row `i` is `example_id` i, whatever sampler or transform is used, so two collections over it can be compared row by
+    row.
+
+    Args:
+        dataset: Any map-style dataset (`__len__` and `__getitem__`), a torch `Dataset` for one.
+        name: What people call it; also the last part of its `url`.
+        schema: Schemas by column (`{"label": CategoricalLabel("label", ["cat", "dog"])}`).
+        ids: The caller's own `sample_id` of every row, integers or strings; the row number when None.
+        weights: One weight a row, 0 leaves it out where asked; default 1.
+        url: Where the rows lie, if not in memory.
+
+    Raises:
+        XaiError: The dataset has no length, or ids or weights do not fit it.
+    """
+
+    def __init__(
+        self,
+        dataset: Rows,
+        *,
+        name: str = "table",
+        schema: Mapping[str, Any] | None = None,
+        ids: Sequence[int | str] | None = None,
+        weights: Any = None,
+        url: str | None = None,
+    ) -> None:
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise XaiError(
+                f"{type(dataset).__name__} is no map-style dataset: it has no length or no rows by number",
+                hint="give an object with __len__ and __getitem__; read a stream into a list first",
+            )
+        self._rows = dataset
+        self._train: tuple[_Transform, ...] = ()
+        self._collect: tuple[_Transform, ...] | None = None
+        self._viewed: Table | None = None
+        self.name = name
+        self.schema = {column: checked(given, column=column) for column, given in (schema or {}).items()}
+        self.sample_ids = None if ids is None else self._fitting(list(ids), "ids")
+        self.weights = None if weights is None else self._valid_weights(weights)
+        self.url = url or self._memory_url(name)
+        _known[self.url] = self
+
+    @classmethod
+    def from_torch_dataset(cls, dataset: Rows, **options: Any) -> Table:
+        """A table over a torch dataset: the constructor by the name the seed's package gives it."""
+        return cls(dataset, **options)
+
+    @classmethod
+    def from_dict(cls, columns: Mapping[str, Any], **options: Any) -> Table:
+        """A table of named arrays of one length; a sample is a dict. A column `weight` gives the weights."""
+        options.setdefault("weights", columns.get(WEIGHT))
+        return cls(ArrayRows(dict(columns)), **options)
+
+    @classmethod
+    def from_arrays(cls, *arrays: Any, **options: Any) -> Table:
+        """A table of arrays of one length; a sample is a tuple, as from torch's `TensorDataset`."""
+        named = {str(position): array for position, array in enumerate(arrays)}
+        return cls(ArrayRows(named, as_tuple=True), **options)
+
+    @classmethod
+    def from_image_folder(cls, folder: str | os.PathLike[str], **options: Any) -> Table:
+        """A table of the images in a folder; a sample is (PIL image, class number), sub-folders are the classes.
+
+        The paths relative to the folder are the ids.
+        """
+        found = read_image_folder(Path(folder))
+        options.setdefault("ids", found.ids)
+        options.setdefault("name", Path(folder).name)
+        options["schema"] = found.schema | dict(options.get("schema") or {})
+        return cls(found.rows, url=str(folder), **options)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Table:
+        """A table over a Parquet or CSV file; a sample is a dict. A column `weight` gives the weights."""
+        rows = read_file(Path(path))
+        if WEIGHT in rows.table.column_names:
+            options.setdefault("weights", rows.table[WEIGHT].to_numpy())
+        options.setdefault("name", Path(path).stem)
+        options["schema"] = rows.schema | dict(options.get("schema") or {})
+        return cls(rows, url=str(path), **options)
+
+    from_parquet = from_file
+    from_csv = from_file
+
+    @classmethod
+    def from_url(cls, url: str | os.PathLike[str]) -> Table:
+        """The table at a `url`: one of this process, a file, or a folder of images.
+
+        Raises:
+            XaiError: There is none.
+        """
+        if table := _known.get(str(url)):
+            return table
+        path = Path(url)
+        if path.is_dir():
+            return cls.from_image_folder(path)
+        if path.is_file():
+            return cls.from_file(path)
+        raise unknown("table", str(url), sorted(_known), where="this process or on disk")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return _transformed(self._row(index), self._train)
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r}, {len(self)} samples)"
+
+    def map(self, function: _Transform) -> Table:
+        """Apply a function to every sample as it is read, after those already there; returns the table itself."""
+        self._train += (function,)
+        return self
+
+    def map_collect_metrics(self, function: _Transform) -> Table:
+        """Apply a function to every *raw* sample when metrics are collected, instead of what `map` was given.
+
+        So augmentations that training needs stay out of the metrics. Returns the table itself.
+        """
+        self._collect = (*(self._collect or ()), function)
+        return self
+
+    def with_transform(self, function: _Transform) -> Table:
+        """A view of the same samples with one more function applied; this table stays as it is."""
+        view = Table(
+            self._rows, name=self.name, schema=self.schema, ids=self.sample_ids, weights=self.weights, url=self.url
+        )
+        view._train = (*self._train, function)
+        view._collect = None if self._collect is None else (*self._collect, function)
+        # The address goes on meaning the table as long as either is alive.
+        view._viewed = _known[self.url] = self
+        return view
+
+    def collect_sample(self, index: int) -> Any:
+        """A sample as metrics collectors see it."""
+        return _transformed(self._row(index), self._train if self._collect is None else self._collect)
+
+    def indices(self, *, exclude_zero_weights: bool = False) -> list[int]:
+        """The row numbers, without those of weight 0 if so wished."""
+        if exclude_zero_weights and self.weights is not None:
+            return [int(index) for index in np.flatnonzero(self.weights)]
+        return list(range(len(self)))
+
+    def create_sampler(
+        self, *, weighted: bool = True, shuffle: bool = True, exclude_zero_weights: bool = True, seed: int = 0
+    ) -> Sampler[int]:
+        """A sampler for training by the weights, with random numbers of its own.
+
+        Args:
+            weighted: Draw rows in proportion to their weight, with replacement.
+            shuffle: Without `weighted`: in random order.
+            exclude_zero_weights: Without `weighted`: leave rows of weight 0 out.
+            seed: Of the private generator.
+        """
+        import torch
+        from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
+
+        generator = torch.Generator().manual_seed(seed)
+        indices = self.indices(exclude_zero_weights=exclude_zero_weights)
+        if weighted and self.weights is not None:
+            drawn = len(indices)
+            return WeightedRandomSampler(self.weights.tolist(), drawn, replacement=True, generator=generator)
+        return SubsetRandomSampler(indices, generator=generator) if shuffle else _InOrder(indices)
+
+    def _row(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self!r} has no row {index}")
+        return self._rows[index % len(self)]
+
+    def _fitting(self, values: Any, what: str) -> Any:
+        if len(values) != len(self):
+            raise XaiError(f"{what} has length {len(values)}, the dataset {len(self)}")
+        return values
+
+    def _valid_weights(self, weights: Any) -> np.ndarray[Any, Any]:
+        values = np.asarray(self._fitting(weights, "weights"), np.float64)
+        if bad := int((~np.isfinite(values) | (values < 0)).sum()):
+            raise XaiError(f"weights holds {bad} values that are negative or not finite", hint="0 leaves a row out")
+        return values
+
+    @staticmethod
+    def _memory_url(name: str) -> str:
+        url, number = f"memory:{name}", 1
+        while url in _known:
+            number += 1
+            url = f"memory:{name}-{number}"
+        return url
+
+
+class CollectView:
+    """A table's samples as collectors see them, each with its row number: what the loader of a collection reads."""
+
+    def __init__(self, table: Table, indices: Sequence[int]) -> None:
+        self._table = table
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        index = self._indices[position]
+        return index, self._table.collect_sample(index)
+
+
+class _InOrder:
+    """The given row numbers in order."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self._indices = indices
+
+    def __iter__(self) -> Any:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def length_of(table_or_url: Table | str | os.PathLike[str]) -> int:
+    """The number of rows of a table given as such or by its `url`.
+
+    Raises:
+        XaiError: There is no such table.
+    """
+    if isinstance(table_or_url, Table):
+        return len(table_or_url)
+    if not str(table_or_url):
+        raise UsageError("the address of the input table is empty", hint="give table.url")
+    return len(Table.from_url(table_or_url))
+
+
+def _transformed(sample: Any, functions: tuple[_Transform, ...]) -> Any:
+    for function in functions:
+        sample = function(sample)
+    return sample
