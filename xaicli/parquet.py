@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,28 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def opened(path: Path, record: FileRecord | None = None) -> Iterator[pq.ParquetFile]:
+    """A file open for verified reading: its footer is checked here, its pages as they are read.
+
+    Args:
+        path: The file.
+        record: What the file must be; without one only its pages can be checked.
+
+    Raises:
+        FileNotFoundError: There is no such file; a compaction may have replaced it.
+        DamagedFileError: The bytes are not those that were written; also raised for faults inside the `with` block.
+    """
+    try:
+        metadata = None if record is None else _checked_footer(path, record)
+        with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, memory_map=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        raise _damaged(path, str(error)) from error
+
+
 def read(
     path: Path,
     columns: Sequence[str] | None = None,
@@ -188,20 +210,11 @@ def read(
         FileNotFoundError: There is no such file; a compaction may have replaced it.
         DamagedFileError: The bytes are not those that were written.
     """
-    try:
-        if record is not None:
-            _check_footer(path, record)
-        with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
-            if record is not None and file.metadata.num_rows != record.rows:
-                raise _damaged(path, f"it has {file.metadata.num_rows} rows, {record.rows} were written")
-            wanted = None if columns is None else list(columns)
-            if row_groups is None:
-                return file.read(columns=wanted)
-            return file.read_row_groups(list(row_groups), columns=wanted)
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
-        raise _damaged(path, str(error)) from error
+    with opened(path, record) as file:
+        wanted = None if columns is None else list(columns)
+        if row_groups is None:
+            return file.read(columns=wanted)
+        return file.read_row_groups(list(row_groups), columns=wanted)
 
 
 def verify(path: Path, record: FileRecord | None = None) -> None:
@@ -228,16 +241,22 @@ def verify(path: Path, record: FileRecord | None = None) -> None:
         raise _damaged(path, f"it has {found}; {record.bytes} bytes, crc32 {record.crc32:08x} were written")
 
 
-def _check_footer(path: Path, record: FileRecord) -> None:
+def _checked_footer(path: Path, record: FileRecord) -> pq.FileMetaData:
+    """The footer of a file, read once, compared with the record and parsed from those very bytes."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size != record.bytes:
             raise _damaged(path, f"it has {size} bytes, {record.bytes} were written")
         file.seek(max(0, size - _TAIL))
-        footer = min(_footer_size(file.read(_TAIL)), size)
-        file.seek(size - footer)
-        if zlib.crc32(file.read(footer)) != record.footer_crc32:
-            raise _damaged(path, "its footer is not what was written")
+        length = min(_footer_size(file.read(_TAIL)), size)
+        file.seek(size - length)
+        footer = file.read(length)
+    if zlib.crc32(footer) != record.footer_crc32:
+        raise _damaged(path, "its footer is not what was written")
+    metadata = pq.read_metadata(pa.BufferReader(footer))
+    if metadata.num_rows != record.rows:
+        raise _damaged(path, f"it has {metadata.num_rows} rows, {record.rows} were written")
+    return metadata
 
 
 def _footer_size(tail: bytes | memoryview) -> int:

@@ -1,0 +1,279 @@
+"""Which rows a question is about: the user's words resolved against what the run holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.reader import Reader
+from xaicli.vocabulary import LABEL, LOSS, Duplicates, Engine, Mode
+
+Pair = tuple[str, str]
+"""(mode, ds_id): the groups that are never pooled."""
+
+Words = str | int | Iterable[str | int] | None
+"""What an option takes in Python: one value, several, or None for the default."""
+
+_ALL = "all"
+_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows a question is about.
+
+    Attributes:
+        pairs: The (mode, ds_id) groups, never pooled.
+        epochs: The epochs of each pair, ascending, never empty.
+        metrics: The metrics, at least one.
+        label_key: The column that groups samples.
+        label_map: {value: name} of the labels it is limited to; empty for all.
+        duplicates: Which rows of one sample in one epoch count.
+        epoch_frequency: Only epochs divisible by this.
+        engine: What executes the query.
+        spark_remote: A Spark Connect server.
+        warnings: What the user should know of how the words were taken.
+    """
+
+    pairs: tuple[Pair, ...]
+    epochs: Mapping[Pair, tuple[int, ...]]
+    metrics: tuple[str, ...]
+    label_key: str = LABEL
+    label_map: Mapping[Any, str] = field(default_factory=dict)
+    duplicates: Duplicates = Duplicates.LAST
+    epoch_frequency: int = 1
+    engine: Engine = Engine.POLARS
+    spark_remote: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes, each once."""
+        return tuple(dict.fromkeys(mode for mode, _ in self.pairs))
+
+    @property
+    def ds_ids(self) -> tuple[str, ...]:
+        """The dataset ids, each once."""
+        return tuple(dict.fromkeys(ds_id for _, ds_id in self.pairs))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The selection as plain JSON types, under the names of the options."""
+        return {
+            "metric": list(self.metrics),
+            "mode": list(self.modes),
+            "ds_id": list(self.ds_ids),
+            "epoch": sorted({epoch for epochs in self.epochs.values() for epoch in epochs}),
+            "epoch_frequency": self.epoch_frequency,
+            "label_key": self.label_key,
+            "label_map": {name: value for value, name in self.label_map.items()},
+            "duplicates": self.duplicates.value,
+            "engine": self.engine.value,
+        }
+
+
+def resolve(
+    reader: Reader,
+    *,
+    metric: Words = None,
+    mode: Words = None,
+    ds_id: Words = None,
+    epoch: Words = None,
+    epoch_frequency: int = 1,
+    label_key: str = LABEL,
+    label_map: Words | Mapping[str, Any] = None,
+    duplicates: str = Duplicates.LAST,
+    engine: str = Engine.POLARS,
+    spark_remote: str | None = None,
+) -> Selection:
+    """Resolve the user's words; the arguments are the options of the command line.
+
+    Args:
+        reader: The run.
+        metric: Metrics; default `loss`, else the only one.
+        mode: Modes, `all`, or `!MODE` for all but one; default `eval`, and `train` with a warning if there is none.
+        ds_id: Dataset ids, or `!ID` for all but one; default all.
+        epoch: Numbers, ranges `LO-HI`, `first`, `last` (of each mode and ds_id); default all.
+        epoch_frequency: Only epochs divisible by this.
+        label_key: The column that groups samples.
+        label_map: `NAME=VALUE` items, or {name: value}.
+        duplicates: `last`, `all` or `error`.
+        engine: `polars`, `duckdb` or `spark`.
+
+    Raises:
+        XaiError: A name that the run does not hold; the message offers close ones.
+        UsageError: A value that makes no sense.
+    """
+    if epoch_frequency < 1:
+        raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}")
+    warnings: list[str] = []
+    modes = _modes(reader, _words(mode), warnings)
+    pairs = _pairs(reader, modes, _words(ds_id))
+    epochs = _epochs(reader, pairs, _words(epoch), epoch_frequency)
+    if label_key not in reader.dtypes and label_key != LABEL:
+        raise unknown("column", label_key, reader.dtypes, where=str(reader.layout.root))
+    return Selection(
+        pairs=tuple(pair for pair in pairs if epochs[pair]),
+        epochs={pair: found for pair, found in epochs.items() if found},
+        metrics=_metrics(reader, _words(metric)),
+        label_key=label_key,
+        label_map=_label_map(reader, label_key, label_map),
+        duplicates=_one_of(Duplicates, "--duplicates", duplicates),
+        epoch_frequency=epoch_frequency,
+        engine=_one_of(Engine, "--engine", engine),
+        spark_remote=spark_remote,
+        warnings=tuple(warnings),
+    )
+
+
+def _words(given: Words) -> list[str] | None:
+    if given is None:
+        return None
+    items = [given] if isinstance(given, str | int) else list(given)
+    return [str(item) for item in items]
+
+
+def _one_of(enum: type[Any], option: str, given: str) -> Any:
+    try:
+        return enum(given)
+    except ValueError:
+        raise UsageError(
+            f"{option} {given!r} is not possible", hint="choose from: " + ", ".join(str(item) for item in enum)
+        ) from None
+
+
+def _metrics(reader: Reader, given: list[str] | None) -> tuple[str, ...]:
+    known = reader.metrics
+    where = str(reader.layout.root)
+    if given:
+        for name in given:
+            if name not in known:
+                raise unknown("metric", name, known, where=where)
+        return tuple(dict.fromkeys(given))
+    if LOSS in known:
+        return (LOSS,)
+    if len(known) == 1:
+        return known
+    if not known:
+        raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)")
+    raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))
+
+
+def _modes(reader: Reader, given: list[str] | None, warnings: list[str]) -> list[str]:
+    known = reader.modes()
+    where = str(reader.layout.root)
+    if not known:
+        raise XaiError(f"{where} holds no samples", hint="log some with run.log_samples(...); see: xai info")
+    if not given:
+        if Mode.EVAL in known:
+            return [Mode.EVAL.value]
+        chosen = Mode.TRAIN.value if Mode.TRAIN in known else known[0]
+        warnings.append(f"the run has no eval rows: showing {chosen}")
+        return [chosen]
+    return _chosen("mode", given, known, allowed={*known, *Mode}, where=where)
+
+
+def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
+    """The known names that words like `a`, `all`, `!b` mean."""
+    excluded = {word[1:] for word in given if word.startswith("!")}
+    wanted = [word for word in given if not word.startswith("!")]
+    for word in excluded - set(allowed):
+        raise unknown(kind, word, known, where=where)
+    for word in wanted:
+        if word not in known and word != _ALL:
+            raise unknown(kind, word, known, where=where)
+    everything = not wanted or _ALL in wanted
+    chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
+    if not chosen:
+        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(known)}")
+    return chosen
+
+
+def _pairs(reader: Reader, modes: list[str], given: list[str] | None) -> list[Pair]:
+    pairs = [(mode, ds_id) for mode in modes for ds_id in reader.ds_ids(mode)]
+    if given is None:
+        return pairs
+    known = list(dict.fromkeys(ds_id for _, ds_id in pairs))
+    chosen = _chosen("ds_id", given, known, allowed=known, where=f"{reader.layout.root}, {' and '.join(modes)}")
+    return [pair for pair in pairs if pair[1] in chosen]
+
+
+def _epochs(reader: Reader, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
+    recorded = {pair: reader.epochs(*pair) for pair in pairs}
+    known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
+    tests = [_epoch_test(word, known) for word in given or ()]
+    chosen = {
+        pair: tuple(e for e in epochs if e % every == 0 and (not tests or any(test(e, epochs) for test in tests)))
+        for pair, epochs in recorded.items()
+    }
+    if not any(chosen.values()):
+        asked = f"no epoch of {', '.join(given)}" if given else "no epoch"
+        divisible = f" that is divisible by {every}" if every > 1 else ""
+        raise XaiError(f"{asked}{divisible} was recorded", hint=f"recorded epochs: {_ranges(known)}")
+    return chosen
+
+
+def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
+    """Whether an epoch is meant by a word, given the epochs of its pair.
+
+    Raises:
+        XaiError: No epoch of any pair is meant.
+        UsageError: The word is no epoch.
+    """
+    if word == "first":
+        return lambda epoch, epochs: epoch == epochs[0]
+    if word == "last":
+        return lambda epoch, epochs: epoch == epochs[-1]
+    if match := _RANGE.fullmatch(word):
+        low, high = int(match[1]), int(match[2])
+    else:
+        try:
+            low = high = int(word)
+        except ValueError:
+            raise UsageError(
+                f"--epoch {word!r} is no epoch", hint="give numbers, ranges LO-HI, first or last"
+            ) from None
+    if not any(low <= epoch <= high for epoch in known):
+        raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {_ranges(known)}")
+    return lambda epoch, _: low <= epoch <= high
+
+
+def _ranges(epochs: Sequence[int]) -> str:
+    """`1-3, 5` for 1, 2, 3, 5."""
+    runs: list[list[int]] = []
+    for epoch in epochs:
+        if runs and epoch == runs[-1][1] + 1:
+            runs[-1][1] = epoch
+        else:
+            runs.append([epoch, epoch])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def _label_map(reader: Reader, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
+    if not given:
+        return {}
+    items = given.items() if isinstance(given, Mapping) else [_name_and_value(word) for word in _words(given) or ()]
+    return {_label_value(reader, label_key, value): str(name) for name, value in items}
+
+
+def _name_and_value(word: str) -> tuple[str, str]:
+    name, equals, value = word.rpartition("=")
+    if not equals or not name or not value:
+        raise UsageError(f"--label-map {word!r} is not NAME=VALUE", hint="--label-map cat=3,dog=5")
+    return name, value
+
+
+def _label_value(reader: Reader, label_key: str, value: Any) -> Any:
+    """A label as the run spells it: an integer, or the class name of one; else text."""
+    dtype = reader.dtypes.get(label_key)
+    if dtype is None or not dtype.is_integer():
+        return str(value)
+    names = reader.manifest.label_names or ()
+    if str(value) in names:
+        return names.index(str(value))
+    try:
+        return int(value)
+    except ValueError:
+        raise unknown("label", value, names, where=str(reader.layout.root)) from None

@@ -1,0 +1,9 @@
+"""Reading a run: which files count, which of their rows count, and that their bytes are those that were written."""
+
+from __future__ import annotations
+
+from xaicli.reader.pieces import Piece
+from xaicli.reader.run import Reader, open_reader
+from xaicli.reader.tally import Tally
+
+__all__ = ["Piece", "Reader", "Tally", "open_reader"]

@@ -1,0 +1,159 @@
+"""What a run holds: its files, modes, dataset ids, epochs, columns, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError
+from xaicli.layout import Attempt, DataFile, RunLayout
+from xaicli.reader.pieces import Listing, Piece, Place, list_pieces, relative
+from xaicli.reader.schema import dtype_of
+from xaicli.vocabulary import RESERVED_COLUMNS, Mode, Role
+
+if TYPE_CHECKING:
+    from xaicli.parquet import FileRecord
+
+_TRIES = 5
+_MODE_ORDER = {mode.value: number for number, mode in enumerate(Mode)}
+
+
+class Holdings:
+    """What one run holds, listed once.
+
+    Args:
+        layout: The run.
+        strict: Raise `DamagedFileError` on a damaged file instead of leaving it out and naming it in `damaged`.
+    """
+
+    def __init__(self, layout: RunLayout, *, strict: bool = False) -> None:
+        self.layout = layout
+        self.strict = strict
+        self.manifest = layout.read_manifest()
+        self._damaged: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the run's files; again when one has vanished meanwhile."""
+        for attempt in range(_TRIES):
+            self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
+            try:
+                self._listing: Listing = list_pieces(self.layout, self.records)
+                break
+            except FileNotFoundError:
+                if attempt == _TRIES - 1:
+                    raise
+        for path in self._listing.damaged:
+            self.note(DamagedFileError(f"{path} is damaged or missing", hint="see: xai doctor"), path)
+
+    def note(self, error: DamagedFileError, path: str) -> None:
+        """Leave a damaged file out, naming it; raise the error instead when strict."""
+        if self.strict:
+            raise error
+        self._damaged.add(path)
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        """All starts of the run, in order."""
+        return self.layout.read_attempts()
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The files left out so far, relative to the run directory."""
+        return tuple(sorted(self._damaged))
+
+    @cached_property
+    def drops(self) -> dict[str, int]:
+        """Rows the recorder could not store, by reason."""
+        reasons: dict[str, int] = {}
+        for path in sorted(self.layout.attempts.glob("*.stats.json")):
+            try:
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                dropped = int(facts.get("rows_dropped") or 0)
+                named = {str(reason): int(n) for reason, n in (facts.get("reasons") or {}).items()}
+            except (OSError, ValueError, TypeError, AttributeError):
+                continue
+            rest = dropped - sum(named.values())
+            for reason, n in (named | ({"other": rest} if rest > 0 else {})).items():
+                reasons[reason] = reasons.get(reason, 0) + n
+        return reasons
+
+    @property
+    def dropped(self) -> int:
+        """How many rows the recorder could not store."""
+        return sum(self.drops.values())
+
+    @cached_property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """Every column of the samples, with its type."""
+        known = {facts.name: dtype_of(facts.dtype) for facts in self.manifest.columns}
+        # A killed process may have stored rows of a column that never reached `xai.json`.
+        for mode in self.modes():
+            for ds_id in self.ds_ids(mode):
+                newest = self.pieces(Place(mode, ds_id, self.epochs(mode, ds_id)[-1]))[-1]
+                known = self._columns_of(newest) | known
+        return known
+
+    def _columns_of(self, piece: Piece) -> dict[str, pl.DataType]:
+        if piece.live is not None:
+            return {field.name: dtype_of(str(field.type)) for field in piece.live.schema}
+        assert piece.file is not None
+        path = relative(self.layout, piece.file)
+        try:
+            with parquet.opened(piece.file.path, self.records.get(path)) as file:
+                schema = file.schema_arrow
+        except FileNotFoundError:
+            return {}
+        except DamagedFileError as error:
+            self.note(error, path)
+            return {}
+        return {field.name: dtype_of(str(field.type)) for field in schema}
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The per-sample metrics, in the order they were first recorded."""
+        roles = {facts.name: facts.role for facts in self.manifest.columns}
+        return tuple(
+            name
+            for name, dtype in self.dtypes.items()
+            if roles.get(name, Role.METRIC) == Role.METRIC and name not in RESERVED_COLUMNS and dtype.is_numeric()
+        )
+
+    def modes(self) -> list[str]:
+        """The modes with rows: train, eval, test, infer."""
+        found = {place.mode for place in self._listing.places}
+        return sorted(found, key=lambda mode: (_MODE_ORDER.get(mode, len(_MODE_ORDER)), mode))
+
+    def ds_ids(self, mode: str) -> list[str]:
+        """The dataset ids with rows in a mode."""
+        return sorted({place.ds_id for place in self._listing.places if place.mode == mode})
+
+    def epochs(self, mode: str, ds_id: str) -> list[int]:
+        """The epochs with rows that count, ascending."""
+        return sorted(p.epoch for p in self._listing.places if (p.mode, p.ds_id) == (mode, ds_id))
+
+    def pieces(self, place: Place) -> tuple[Piece, ...]:
+        """The files and live segments of one place, later ones last."""
+        return self._listing.places.get(place, ())
+
+    def files(
+        self,
+        modes: Sequence[str] | None = None,
+        ds_ids: Sequence[str] | None = None,
+        epochs: Sequence[int] | None = None,
+    ) -> list[DataFile]:
+        """The files that count, of the given modes, ds_ids and epochs; None for all. Nothing is opened."""
+        return [
+            piece.file
+            for place, pieces in self._listing.places.items()
+            if (modes is None or place.mode in modes)
+            and (ds_ids is None or place.ds_id in ds_ids)
+            and (epochs is None or place.epoch in epochs)
+            for piece in pieces
+            if piece.file
+        ]

@@ -1,0 +1,184 @@
+"""The pieces a run's rows lie in - files and live segments - and which of their rows count.
+
+A reader lists once. Live segments are copied *before* the folders are listed: a segment that becomes a part in between
+is then seen twice, which its name reveals; the other order would lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from xaicli.errors import DamagedFileError
+from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.reader.footers import step_range, step_range_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from xaicli.parquet import FileRecord
+    from xaicli.wal import LiveRows
+
+
+class Place(NamedTuple):
+    """What all rows of a piece share."""
+
+    mode: str
+    ds_id: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one place by one writer: a finished file, or the copy of a live segment.
+
+    Attributes:
+        place: Their mode, ds_id and epoch.
+        order: (attempt, rank, sequence): later pieces win over earlier ones.
+        file: The finished file; None for a live segment.
+        live: The rows of a live segment; None for a file.
+        fence: Rows from this step on do not count, a later attempt logged them again; None where all count.
+    """
+
+    place: Place
+    order: tuple[int, int, int]
+    file: DataFile | None = None
+    live: pa.Table | None = None
+    fence: int | None = None
+
+    @property
+    def attempt(self) -> int:
+        return self.order[0]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that counts, at one moment.
+
+    Attributes:
+        places: The pieces of each place in order; places without a piece that counts are absent.
+        damaged: Files whose footer could not be trusted, or that are recorded but gone; relative to the run.
+    """
+
+    places: Mapping[Place, tuple[Piece, ...]]
+    damaged: tuple[str, ...] = ()
+
+
+def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing:
+    """List what counts now.
+
+    Args:
+        layout: The run.
+        records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
+    """
+    live = _live_rows(layout)
+    files = without_superseded(layout.data_files())
+    pieces = [_of_file(file) for file in files] + _not_yet_files(live, files)
+    damaged = set(_gone(layout, records, files))
+    kept = _fenced(layout, pieces, records, damaged)
+    places: dict[Place, list[Piece]] = {}
+    for piece in sorted(kept, key=lambda piece: (piece.place, piece.order)):
+        places.setdefault(piece.place, []).append(piece)
+    return Listing({place: tuple(group) for place, group in places.items()}, tuple(sorted(damaged)))
+
+
+def relative(layout: RunLayout, file: DataFile) -> str:
+    """A file's path as records and reports name it."""
+    return file.path.relative_to(layout.root).as_posix()
+
+
+def _of_file(file: DataFile) -> Piece:
+    part = file.part
+    return Piece(Place(file.mode, file.ds_id, file.epoch), (part.attempt, part.rank, part.first), file=file)
+
+
+def _live_rows(layout: RunLayout) -> list[LiveRows]:
+    # A finished run has no segments, and need not load what reads them.
+    if not layout.wal.is_dir() or not any(layout.wal.iterdir()):
+        return []
+    from xaicli.wal import read_live
+
+    return read_live(layout)
+
+
+def _not_yet_files(live: Iterable[LiveRows], files: Iterable[DataFile]) -> list[Piece]:
+    """The live segments whose rows no listed file holds."""
+    written: dict[tuple[Place, int, int], list[tuple[int, int]]] = {}
+    for file in files:
+        place = Place(file.mode, file.ds_id, file.epoch)
+        written.setdefault((place, file.part.attempt, file.part.rank), []).append((file.part.first, file.part.last))
+    pieces = []
+    for rows in live:
+        place = Place(rows.mode, rows.ds_id, rows.epoch)
+        ranges = written.get((place, rows.attempt, rows.rank), ())
+        if rows.table.num_rows and not any(first <= rows.sequence <= last for first, last in ranges):
+            pieces.append(Piece(place, (rows.attempt, rows.rank, rows.sequence), live=rows.table))
+    return pieces
+
+
+def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[DataFile]) -> list[str]:
+    """Recorded data files that are neither there nor superseded: their rows are missing from every answer."""
+    present: dict[str, set[PartName]] = {}
+    for file in files:
+        present.setdefault(relative(layout, file).rpartition("/")[0], set()).add(file.part)
+    gone = []
+    for path in records:
+        folder, _, name = path.rpartition("/")
+        part = PartName.parse(name) if folder.startswith("data/") else None
+        here = present.get(folder, set())
+        if part and part not in here and not any(other.supersedes(part) for other in here):
+            gone.append(path)
+    return gone
+
+
+def _fenced(
+    layout: RunLayout, pieces: list[Piece], records: Mapping[str, FileRecord], damaged: set[str]
+) -> Iterator[Piece]:
+    """The pieces of which any row counts, each with its fence if that cuts through it."""
+    attempts = {facts.attempt: facts.resumed_from_step for facts in layout.read_attempts()}
+    present = sorted({piece.attempt for piece in pieces})
+    later = sorted({*attempts, *present})
+    if len(later) < 2:
+        yield from pieces
+        return
+    steps = _Steps(layout, records, damaged)
+    starts = {a: attempts[a] for a in later if attempts.get(a) is not None}
+    for attempt in present[1:]:
+        if attempt not in starts:
+            ranges = [steps.of(piece) for piece in pieces if piece.attempt == attempt]
+            starts[attempt] = min((found[0] for found in ranges if found), default=None)
+    for piece in pieces:
+        fence = min((s for a, s in starts.items() if a > piece.attempt and s is not None), default=None)
+        found = None if fence is None else steps.of(piece)
+        if fence is None or (found and found[1] < fence):
+            yield piece
+        elif found and found[0] < fence:
+            yield replace(piece, fence=fence)
+
+
+class _Steps:
+    """The first and last step of pieces, each looked up once."""
+
+    def __init__(self, layout: RunLayout, records: Mapping[str, FileRecord], damaged: set[str]) -> None:
+        self._layout = layout
+        self._records = records
+        self._damaged = damaged
+        self._known: dict[tuple[Place, tuple[int, int, int]], tuple[int, int] | None] = {}
+
+    def of(self, piece: Piece) -> tuple[int, int] | None:
+        """The range of a piece; None where it has no rows or its file is damaged, which is noted."""
+        key = (piece.place, piece.order)
+        if key not in self._known:
+            self._known[key] = self._look_up(piece)
+        return self._known[key]
+
+    def _look_up(self, piece: Piece) -> tuple[int, int] | None:
+        if piece.file is None:
+            return step_range_of(piece.live)
+        path = relative(self._layout, piece.file)
+        try:
+            return step_range(piece.file.path, self._records.get(path))
+        except DamagedFileError:
+            self._damaged.add(path)
+            return None

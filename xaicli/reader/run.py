@@ -1,0 +1,231 @@
+"""The reader of one run: its rows, verified, fenced, each sample once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError
+from xaicli.layout import RunLayout
+from xaicli.reader import duplicates as duplicate_rows
+from xaicli.reader.footers import sorted_ids
+from xaicli.reader.holdings import Holdings
+from xaicli.reader.pieces import Piece, Place, relative
+from xaicli.reader.schema import conform, finite
+from xaicli.reader.tally import Tally
+from xaicli.reader.verified import VerifiedFiles
+from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Duplicates
+
+_TRIES = 5
+
+
+def open_reader(layout: RunLayout, *, strict: bool = False) -> Reader:
+    """Open a run for reading.
+
+    Args:
+        layout: The run.
+        strict: Raise on a damaged file instead of leaving it out.
+
+    Raises:
+        XaiError: The folder is no run or of a newer format version.
+    """
+    return Reader(layout, strict=strict)
+
+
+class Reader(Holdings):
+    """One run and its rows.
+
+    Damaged files are left out and named in `damaged` as they are met; with `strict` they raise `DamagedFileError`.
+    """
+
+    def epoch_frames(
+        self,
+        mode: str,
+        ds_id: str,
+        columns: Sequence[str],
+        epochs: Sequence[int] | None = None,
+        *,
+        duplicates: Duplicates = Duplicates.LAST,
+        tally: Tally | None = None,
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The rows epoch by epoch: every byte verified, fenced rows dropped, duplicates resolved.
+
+        Memory is bounded by two epochs: the next is read while the caller works on one. Non-finite metric values are
+        null, so no statistic sees them; `tally` counts them.
+
+        Args:
+            columns: The columns of each frame, in this order; one that an epoch's files lack is null.
+            epochs: Which epochs, in this order; all, ascending, when None.
+            tally: What counts rows, non-finite values and duplicates.
+
+        Yields:
+            (epoch, frame) for each epoch with rows.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict.
+            XaiError: There are duplicates and `duplicates` is `error`.
+        """
+        wanted = list(self.epochs(mode, ds_id) if epochs is None else epochs)
+        with ThreadPoolExecutor(1) as ahead:
+            reading = [ahead.submit(self.frame, Place(mode, ds_id, wanted[0]), columns, duplicates)] if wanted else []
+            for number, epoch in enumerate(wanted):
+                frame, counted = reading.pop().result()
+                if number + 1 < len(wanted):
+                    place = Place(mode, ds_id, wanted[number + 1])
+                    reading.append(ahead.submit(self.frame, place, columns, duplicates))
+                if tally is not None:
+                    tally.add(counted)
+                if frame.height:
+                    yield epoch, frame
+                del frame
+
+    def frame(
+        self, place: Place, columns: Sequence[str], duplicates: Duplicates = Duplicates.LAST
+    ) -> tuple[pl.DataFrame, Tally]:
+        """The rows of one place, as `epoch_frames` gives them, with what was counted."""
+        for _ in range(_TRIES):
+            try:
+                return self._frame(place, list(columns), duplicates)
+            except FileNotFoundError:
+                # A compaction has replaced the file since it was listed.
+                self.refresh()
+        raise DamagedFileError(f"files of {place} keep vanishing while they are read", hint="try again")
+
+    def _frame(self, place: Place, columns: list[str], duplicates: Duplicates) -> tuple[pl.DataFrame, Tally]:
+        pieces = self.pieces(place)
+        known_unique = len(pieces) == 1 and self._ids_are_unique(pieces[0])
+        needed = columns if known_unique or SAMPLE_ID in columns else [*columns, SAMPLE_ID]
+        frame = self._concatenated(pieces, needed)
+        tally = Tally(duplicates=0 if known_unique else duplicate_rows.count(frame[SAMPLE_ID]))
+        if tally.duplicates:
+            duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, place)
+            if duplicates is Duplicates.LAST:
+                needed = list(dict.fromkeys([*needed, ATTEMPT, STEP, RANK]))
+                frame = duplicate_rows.last(self._concatenated(pieces, needed))
+        tally.rows = frame.height
+        frame, tally.non_finite = finite(frame.select(columns), self.metrics)
+        return frame, tally
+
+    def _ids_are_unique(self, piece: Piece) -> bool:
+        """Whether a file's footer says that no sample repeats in it."""
+        if piece.file is None:
+            return False
+        path = relative(self.layout, piece.file)
+        try:
+            with parquet.opened(piece.file.path, self.records.get(path)) as file:
+                return sorted_ids(file.metadata) is not None
+        except DamagedFileError:
+            return False
+
+    def _concatenated(self, pieces: Sequence[Piece], columns: list[str]) -> pl.DataFrame:
+        """The rows of some pieces that count, in the order of the pieces."""
+        frames = [frame for piece in pieces if (frame := self.read(piece, columns)) is not None]
+        if not frames:
+            return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns})
+        return pl.concat(frames, how="vertical_relaxed")
+
+    def read(
+        self, piece: Piece, columns: Sequence[str], row_groups: Sequence[int] | None = None
+    ) -> pl.DataFrame | None:
+        """The rows of one piece that count, verified; None if its file is damaged, which is noted.
+
+        Args:
+            columns: The columns wanted; absent ones are null.
+            row_groups: The row groups of the file wanted; all when None.
+
+        Raises:
+            FileNotFoundError: The file has vanished.
+            DamagedFileError: It is damaged and the reader is strict.
+        """
+        wanted = list(dict.fromkeys([*columns, *([] if piece.fence is None else [STEP])]))
+        stored = [name for name in wanted if name not in (ATTEMPT, RANK)]
+        if piece.live is not None:
+            table = piece.live.select([name for name in stored if name in piece.live.column_names])
+        else:
+            assert piece.file is not None
+            path = relative(self.layout, piece.file)
+            try:
+                table = parquet.read(piece.file.path, stored, row_groups, self.records.get(path))
+            except DamagedFileError as error:
+                self.note(error, path)
+                return None
+        frame = pl.DataFrame(pl.from_arrow(table))
+        attempt, rank, _ = piece.order
+        origin = [pl.lit(attempt, pl.Int16).alias(ATTEMPT), pl.lit(rank, pl.Int16).alias(RANK)]
+        if piece.fence is not None:
+            frame = frame.filter(pl.col(STEP) < piece.fence)
+        frame = frame.with_columns(column for column in origin if column.meta.output_name() in wanted)
+        return conform(frame, columns, self.dtypes)
+
+    def scan(
+        self,
+        mode: str,
+        ds_id: str,
+        epochs: Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.LazyFrame:
+        """The rows of one (mode, ds_id), lazily: verified whole files, fenced, live rows included.
+
+        Duplicates and non-finite values are untouched.
+
+        Args:
+            epochs: All when None.
+            columns: All, in the order of `xai.json`, when None.
+        """
+        wanted = list(columns) if columns is not None else list(self.dtypes)
+        places = [Place(mode, ds_id, epoch) for epoch in (self.epochs(mode, ds_id) if epochs is None else epochs)]
+        pieces = self.sound(piece for place in places for piece in self.pieces(place))
+        schema = pl.Schema({name: self.dtypes.get(name, pl.Null()) for name in dict.fromkeys([*wanted, STEP])})
+        by_fence: dict[int | None, list[Piece]] = {}
+        for piece in pieces:
+            by_fence.setdefault(piece.fence, []).append(piece)
+        parts = []
+        for fence, group in by_fence.items():
+            lazy = _lazily(group, schema)
+            parts.append(lazy if fence is None else lazy.filter(pl.col(STEP) < fence))
+        return (pl.concat(parts) if parts else pl.LazyFrame(schema=schema)).select(wanted)
+
+    def sound(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """The pieces an engine may read by itself: live rows, and files verified as a whole; damaged ones are noted."""
+        wanted = list(pieces)
+        files = VerifiedFiles(self.layout)
+        for _ in range(_TRIES):
+            try:
+                good, damaged = files.check([piece.file for piece in wanted if piece.file], self.records)
+                break
+            except FileNotFoundError:
+                self.refresh()
+                places = dict.fromkeys(piece.place for piece in wanted)
+                wanted = [piece for place in places for piece in self.pieces(place)]
+        else:
+            raise DamagedFileError("files keep vanishing while they are read", hint="try again")
+        for path, error in damaged:
+            self.note(error, path)
+        kept = set(good)
+        return [piece for piece in wanted if piece.file is None or piece.file in kept]
+
+
+def _lazily(pieces: Sequence[Piece], schema: pl.Schema) -> pl.LazyFrame:
+    """Pieces of one fence as one lazy frame of a schema."""
+    parts = []
+    if paths := [piece.file.path for piece in pieces if piece.file]:
+        parts.append(
+            pl.scan_parquet(
+                paths,
+                schema=schema,
+                missing_columns="insert",
+                extra_columns="ignore",
+                cast_options=pl.ScanCastOptions(categorical_to_string="allow"),
+                hive_partitioning=False,
+                glob=False,
+            )
+        )
+    for piece in pieces:
+        if piece.live is not None:
+            present = [name for name in schema if name in piece.live.column_names]
+            frame = pl.DataFrame(pl.from_arrow(piece.live.select(present)))
+            parts.append(conform(frame, list(schema), schema).cast(schema).lazy())
+    return pl.concat(parts)
