@@ -46,7 +46,7 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
 def rows_json(frame: pl.DataFrame) -> str:
     """The rows of a frame as a JSON list of objects; polars writes non-finite numbers as null."""
     # Widened first: the shortest text of a float32 is another number than the float64 that equals it.
-    wide = {name: _wide(dtype) for name, dtype in frame.schema.items()}
+    wide: dict[Any, Any] = {name: _wide(dtype) for name, dtype in frame.schema.items()}
     return _without_binary(frame).cast(wide).write_json() if frame.width else "[]"
 
 

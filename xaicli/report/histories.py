@@ -1,0 +1,279 @@
+"""Sample histories as lines over the population's bands, as cards, and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from xaicli.report.facts import RunFacts
+from xaicli.report.model import (
+    Band,
+    Block,
+    Card,
+    Cell,
+    Column,
+    Gallery,
+    Image,
+    LineChart,
+    Series,
+    Table,
+    Text,
+    Tone,
+    Views,
+)
+from xaicli.report.names import Keys, Names
+from xaicli.report.numbers import count, short
+from xaicli.vocabulary import Group
+
+TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
+_HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
+_LOG_DECADES = 2
+_CARDS = 24
+LEGEND = (
+    "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
+    "Grey: the middle 90 % and 50 % of all samples, and their median."
+)
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """What is known of samples beside their histories, by (mode, ds_id, sample_id).
+
+    Attributes:
+        images: Thumbnails; also by sample id alone, for a picture logged in another mode.
+        predictions: The model's last answer.
+        saliency: The address of the page that explains samples, "" where there is none.
+        explained: The samples on that page; None for not known.
+    """
+
+    images: Mapping[Any, Image] = field(default_factory=dict)
+    predictions: Mapping[tuple[str, str, int | str], Any] = field(default_factory=dict)
+    saliency: str = ""
+    explained: frozenset[str] | None = None
+
+    def image(self, mode: str, ds_id: str, sample_id: int | str) -> Image | None:
+        """The thumbnail of a sample."""
+        return self.images.get((mode, ds_id, sample_id)) or self.images.get(sample_id)
+
+    def links(self, sample_id: int | str) -> tuple[tuple[str, str], ...]:
+        """The link to a sample's saliency."""
+        if not self.saliency or (self.explained is not None and str(sample_id) not in self.explained):
+            return ()
+        return (("saliency", f"{self.saliency}#s={quote(str(sample_id), safe='')}"),)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One (mode, ds_id, metric) and its part of the answer: nothing is ever pooled across these."""
+
+    mode: str
+    ds_id: str
+    metric: str
+    rows: tuple[Mapping[str, Any], ...]
+    population: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What it is about, in a heading."""
+        return " · ".join(part for part in (self.metric, self.mode, self.ds_id) if part)
+
+
+def subjects(data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFrame | None) -> Iterator[Subject]:
+    """The parts of an answer of histories, in its own order."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in data.iter_rows(named=True):
+        metric = row.get("metric") or (metrics[0] if metrics else "")
+        groups.setdefault((row["mode"], row["ds_id"], metric), []).append(row)
+    bands: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    if population is not None and population.height:
+        for row in population.sort("epoch").iter_rows(named=True):
+            bands.setdefault((row["mode"], row["ds_id"], row["metric"]), []).append(row)
+    # A part whose samples are all gone still shows the population it has.
+    for key in [*groups, *(key for key in bands if key not in groups)]:
+        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())))
+
+
+def blocks(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, samples: SampleFacts) -> list[Block]:
+    """Chart, cards and table of one subject; a sentence where there is nothing to draw."""
+    finite = [p["value"] for row in subject.rows for p in row["history"] or () if _finite(p["value"])]
+    finite += [row["q50"] for row in subject.population if _finite(row["q50"])]
+    if not subject.rows and not finite:
+        return [Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT)]
+    out: list[Block] = []
+    if finite:
+        out.append(
+            _charts(subject, keys, names, positive=min(finite) > 0, spread=max(finite) / max(min(finite), 1e-300))
+        )
+    else:
+        out.append(
+            Text(f"Every value of {subject.metric} here is NaN or infinite: there is no line to draw.", Tone.BAD)
+        )
+    out += list(_galleries(subject, keys, facts, samples))
+    out.append(_table(subject, keys, names, facts, samples))
+    return out
+
+
+def sentence(subject: Subject, samples: SampleFacts) -> str:
+    """What the histories of one subject say, with figures."""
+    said = []
+    medians = [row["q50"] for row in subject.population if _finite(row["q50"])]
+    if len(medians) > 1 and medians[0] != medians[-1]:
+        way = "falls" if medians[-1] < medians[0] else "rises"
+        said.append(f"The median {subject.metric} {way} from {short(medians[0], 3)} to {short(medians[-1], 3)}.")
+    for group, word, bound in ((Group.MAX, "highest", "or more"), (Group.MIN, "lowest", "or less")):
+        rows = [row for row in subject.rows if row["group"] == group and _finite(row["score"])]
+        if not rows:
+            continue
+        edge = (min if group is Group.MAX else max)(row["score"] for row in rows)
+        many = len(rows) > 1
+        said.append(
+            f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
+            f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, samples)}."
+        )
+    return " ".join(said) or f"{count(len(subject.rows), 'sample')} shown."
+
+
+def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], samples: SampleFacts) -> str:
+    known = [
+        (row["label"], samples.predictions[key])
+        for row in rows
+        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in samples.predictions and row["label"] is not None
+    ]
+    wrong = sum(label != prediction for label, prediction in known)
+    if not known or len(known) < len(rows):
+        return ""
+    which = "none is" if not wrong else "all are" if wrong == len(rows) else f"{wrong} {'is' if wrong == 1 else 'are'}"
+    return f"; {which} predicted wrongly" if len(rows) > 1 else "; predicted wrongly" if wrong else ""
+
+
+def _charts(subject: Subject, keys: Keys, names: Names, *, positive: bool, spread: float) -> Block:
+    views: dict[str, tuple[Block, ...]] = {}
+    for axis in ("epoch", "step"):
+        views[axis] = (_chart(subject, keys, names, axis, y_log=False),)
+        if positive and spread > 10**_LOG_DECADES:
+            views[f"{axis}, log"] = (_chart(subject, keys, names, axis, y_log=True),)
+    return Views(names("axes", subject.mode, subject.ds_id, subject.metric), "axes", views)
+
+
+def _chart(subject: Subject, keys: Keys, names: Names, axis: str, *, y_log: bool) -> LineChart:
+    people = subject.population
+    xs = tuple(float(row[axis]) for row in people)
+    bands = tuple(
+        Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
+        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
+        if people
+    )
+    lines = [Series("median", xs, tuple(row["q50"] for row in people), Tone.MEDIAN)] if people else []
+    drawn: set[Any] = set()
+    for row in subject.rows:
+        if row["sample_id"] in drawn:
+            continue
+        drawn.add(row["sample_id"])
+        history = row["history"] or ()
+        lines.append(
+            Series(
+                name=f"#{row['sample_id']}",
+                x=tuple(float(point[axis]) for point in history),
+                y=tuple(point["value"] for point in history),
+                tone=TONES[Group(row["group"])],
+                key=keys(subject.mode, subject.ds_id, row["sample_id"]),
+            )
+        )
+    suffix = ("step",) if axis == "step" else ()
+    return LineChart(
+        name=names("samples", subject.mode, subject.ds_id, subject.metric, *suffix, *(("log",) if y_log else ())),
+        title=f"History of {subject.words}",
+        x_label=axis,
+        y_label=subject.metric,
+        series=tuple(lines),
+        bands=bands,
+        legend=LEGEND if people else LEGEND.split(" Grey")[0],
+        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over {axis}s, {subject.mode}, "
+        f"over the population's bands. {sentence(subject, SampleFacts())}",
+        y_log=y_log,
+    )
+
+
+def _galleries(subject: Subject, keys: Keys, facts: RunFacts | None, samples: SampleFacts) -> Iterator[Gallery]:
+    for group in Group:
+        rows = [row for row in subject.rows if row["group"] == group]
+        cards = tuple(_card(subject, row, keys, facts, samples) for row in rows[:_CARDS])
+        if cards:
+            left_out = len(rows) - len(cards)
+            note = f"and {left_out:,} more in the table" if left_out else ""
+            yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
+
+
+def _card(subject: Subject, row: Mapping[str, Any], keys: Keys, facts: RunFacts | None, samples: SampleFacts) -> Card:
+    sample_id, label = row["sample_id"], row["label"]
+    prediction = samples.predictions.get((subject.mode, subject.ds_id, sample_id))
+    verdict, right = answer_in_words(label, prediction, facts)
+    lines = [f"{subject.metric} {short(row['score'])}" + (" (stale)" if row["stale"] else "")]
+    return Card(
+        key=keys(subject.mode, subject.ds_id, sample_id),
+        title=f"#{sample_id}",
+        lines=(*lines, verdict) if right and verdict else tuple(lines),
+        tone=TONES[Group(row["group"])],
+        image=samples.image(subject.mode, subject.ds_id, sample_id),
+        sparkline=tuple(point["value"] for point in row["history"] or ()),
+        links=samples.links(sample_id),
+        deep_link=str(sample_id),
+        verdict="" if right else verdict,
+    )
+
+
+def answer_in_words(label: Any, prediction: Any, facts: RunFacts | None) -> tuple[str, bool]:
+    """Label and prediction in a few words, and whether they agree (or nothing speaks against it)."""
+    facts = facts or RunFacts("")
+    if label is None and prediction is None:
+        return "", True
+    if prediction is None:
+        return facts.label_name(label), True
+    if label is None:
+        return f"→ {facts.label_name(prediction)}", True
+    if label == prediction:
+        return f"{facts.label_name(label)} ✓", True
+    return f"{facts.label_name(label)} → {facts.label_name(prediction)}", False
+
+
+def _table(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, samples: SampleFacts) -> Table:
+    facts = facts or RunFacts("")
+    predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in samples.predictions for row in subject.rows)
+    columns = [Column("group"), Column("sample"), Column("label")]
+    columns += [Column("prediction")] if predicted else []
+    columns += [Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
+    rows = []
+    for row in subject.rows:
+        prediction = samples.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
+        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), facts.label_name(row["label"])]
+        shown += [facts.label_name(prediction)] if predicted else []
+        history = tuple(point["value"] for point in row["history"] or ())
+        rows.append((*shown, row["score"], history, "stale" if row["stale"] else ""))
+    return Table(
+        name=names("table", subject.mode, subject.ds_id, subject.metric),
+        title=f"Values of {subject.words}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note="stale: absent from the last epoch, shown with the last value there is"
+        if any(r[-1] for r in rows)
+        else "",
+        keys=tuple(keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
+        terminal_rows=40,
+    )
+
+
+def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The histories as rows of one value each, for a CSV file."""
+    for row in data.iter_rows(named=True):
+        head = {key: value for key, value in row.items() if key != "history"}
+        head.setdefault("metric", metrics[0] if metrics else "")
+        yield from ({**head, **point} for point in row["history"] or ())
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)

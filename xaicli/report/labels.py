@@ -1,0 +1,322 @@
+"""The report of each label's metric over time: overview, small multiples with bands, table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.model import (
+    Band,
+    Block,
+    Cell,
+    Column,
+    LineChart,
+    Multiples,
+    Report,
+    Section,
+    Series,
+    Table,
+    Text,
+    Tone,
+    Views,
+)
+from xaicli.report.names import Names
+from xaicli.report.numbers import count, listed, short
+from xaicli.vocabulary import Bounds
+
+BAND_WORDS = {
+    Bounds.STD: "mean ± standard deviation of the label's samples (n − 1): their spread, not the error of the mean",
+    Bounds.RANGE: "lowest to highest sample of the label",
+    Bounds.QUANTILE: "5 % to 95 % of the label's samples",
+    Bounds.CI: "95 % confidence interval of the mean",
+    Bounds.NONE: "no band",
+}
+_TITLES = {
+    Bounds.STD: "± std",
+    Bounds.RANGE: "min–max",
+    Bounds.QUANTILE: "5–95 %",
+    Bounds.CI: "95 % interval",
+    Bounds.NONE: "no band",
+}
+_COLOURED = 12
+_EXTREMES = 5
+_LINES = 60
+_CELLS = 24
+_POINTS = 100
+_TABLE_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class LabelHistory:
+    """One label of one (mode, ds_id, metric): its rows by epoch."""
+
+    name: str
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        return self.rows[-1]
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """Sorts by the last finite mean, highest first; labels without one at the end."""
+        means = [row["mean"] for row in self.rows if finite(row["mean"])]
+        return (-means[-1] if means else math.inf, self.name)
+
+
+def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
+    """The page of `xai labels`.
+
+    Args:
+        answer: Rows `{mode, ds_id, metric, label, name, epoch, step, n, mean, std, min, max, bounds}`.
+        facts: The run.
+    """
+    names = Names()
+    bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
+    parts = list(by_subject(answer.data))
+    sections = [
+        Section(words, names("part", words), tuple(label_blocks(words, labels, bounds, names, key=f"l{index}")))
+        for index, (words, labels) in enumerate(parts)
+    ]
+    nothing: tuple[Block, ...] = (Text("No labels: nothing was recorded here.", Tone.FAINT),)
+    metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
+    return Report(
+        name="labels",
+        title=f"{', '.join(metrics).capitalize()} by label" if metrics else "By label",
+        run_line=run_line(answer, facts),
+        sentence=label_sentence(parts[0][1]) if parts else "No labels.",
+        sections=tuple(sections) or (Section("Labels", "labels", nothing),),
+        made=made(answer, *((f"band {bound}", BAND_WORDS[bound]) for bound in bounds)),
+        warnings=answer.warnings,
+        tables={"labels": lambda: flat_rows(answer.data)},
+    )
+
+
+def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:
+    """Each (mode, ds_id, metric) in words, with its labels from the highest last mean to the lowest."""
+    groups: dict[tuple[str, str, str], dict[Any, list[Mapping[str, Any]]]] = {}
+    for row in data.sort("epoch", maintain_order=True).iter_rows(named=True):
+        labels = groups.setdefault((row["metric"], row["mode"], row["ds_id"]), {})
+        labels.setdefault(row["label"], []).append(row)
+    for key, labels in groups.items():
+        found = [LabelHistory(name_of(rows[-1]), tuple(rows)) for rows in labels.values()]
+        yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
+
+
+def label_sentence(labels: Sequence[LabelHistory]) -> str:
+    """Which labels stand out at the end, with figures."""
+    known = [label for label in labels if finite(label.last["mean"])]
+    if not known:
+        return f"{count(len(labels), 'label')}; no finite value."
+    top, low = known[0], known[-1]
+    if len(known) == 1:
+        return f"One label, {top.name}: {_spread(top)} at the last epoch, over {count(top.last['n'], 'sample')}."
+    said = f"Highest mean at the last epoch: {top.name} ({_spread(top)}). Lowest: {low.name} ({_spread(low)})."
+    risen = [label.name for label in known if (first := _first(label)) is not None and label.last["mean"] > first]
+    if 0 < len(risen) < len(known):
+        said += f" {len(risen)} of {len(labels):,} labels {'ends' if len(risen) == 1 else 'end'} higher than "
+        said += f"{'it' if len(risen) == 1 else 'they'} began: {listed(risen, 4)}."
+    return said
+
+
+def label_blocks(
+    words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, *, key: str = "l"
+) -> Iterator[Block]:
+    """Overview, a grid of small charts per bound, and the last epoch as a table.
+
+    Args:
+        words: What the labels are measured by, in words.
+        labels: From the highest last mean to the lowest.
+        bounds: The bands to show.
+        names: Hands out file names.
+        key: The start of the keys that link a label's lines; unique on the page.
+    """
+    if not any(finite(row["mean"]) for label in labels for row in label.rows):
+        yield Text("Every value here is NaN or infinite: there is no line to draw.", Tone.BAD)
+    else:
+        keyed = [(f"{key}-{index}", label) for index, label in enumerate(labels)]
+        yield _overview(words, labels, names, key)
+        shown = keyed if len(keyed) <= _CELLS else [*keyed[: _CELLS // 2], *keyed[-_CELLS // 2 :]]
+        views: dict[str, tuple[Block, ...]] = {}
+        for bound in bounds:
+            views[_TITLES[bound]] = (_multiples(words, shown, len(labels), bound, names, same_y=True),)
+            if len(labels) > 1:
+                title = f"{_TITLES[bound]}, own axis"
+                views[title] = (_multiples(words, shown, len(labels), bound, names, same_y=False),)
+        yield Views(names("bands", words), "band", views)
+    yield _table(words, labels, bounds, names, key)
+
+
+def _overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str) -> LineChart:
+    many = len(labels) > _COLOURED
+    extremes = {*range(_EXTREMES), *range(len(labels) - _EXTREMES, len(labels))}
+    drawn = [(i, label) for i, label in enumerate(labels) if not many or i in extremes or len(labels) <= _LINES]
+    series = []
+    for order, (i, label) in enumerate(drawn):
+        tone = Tone.PLAIN if not many else Tone.MAX if i < _EXTREMES else Tone.MIN if i in extremes else Tone.FAINT
+        rows = label.rows
+        series.append(
+            Series(
+                name=label.name,
+                x=tuple(float(row["epoch"]) for row in rows),
+                y=tuple(row["mean"] for row in rows),
+                tone=tone,
+                key=f"{key}-{i}",
+                note=f"n = {label.last['n']:,}",
+                colour=None if many else order,
+            )
+        )
+    bands: tuple[Band, ...] = ()
+    legend = "Mean of each label's samples."
+    if many:
+        legend += f" Solid vermilion: the {_EXTREMES} highest at the last epoch; dashed blue: the {_EXTREMES} lowest"
+        legend += "; grey: the others." if len(labels) <= _LINES else "."
+    if len(labels) > _LINES:
+        bands, median = _spread_of_labels(labels)
+        series.append(median)
+        legend += f" Grey: the middle 90 % and 50 % of all {len(labels):,} labels' means, and their median."
+    return LineChart(
+        name=names("labels", words),
+        title=f"Mean {words} of each label",
+        x_label="epoch",
+        y_label="mean",
+        series=tuple(sorted(series, key=lambda line: line.tone is not Tone.FAINT)),
+        bands=bands,
+        legend=legend,
+        alt=f"Mean of {count(len(labels), 'label')} over epochs. {label_sentence(labels)}",
+    )
+
+
+def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...], Series]:
+    frame = pl.DataFrame(
+        [(row["epoch"], row["mean"]) for label in labels for row in label.rows if finite(row["mean"])],
+        schema={"epoch": pl.Int64, "mean": pl.Float64},
+        orient="row",
+    )
+    quantiles = [pl.col("mean").quantile(q, "linear").alias(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
+    table = frame.group_by("epoch").agg(quantiles).sort("epoch")
+    x = tuple(float(epoch) for epoch in table["epoch"])
+    bands = tuple(
+        Band(title, x, tuple(table[low]), tuple(table[high]))
+        for title, low, high in (("middle 90 %", "0.05", "0.95"), ("middle 50 %", "0.25", "0.75"))
+    )
+    return bands, Series("median", x, tuple(table["0.5"]), Tone.MEDIAN)
+
+
+def _multiples(
+    words: str, shown: Sequence[tuple[str, LabelHistory]], total: int, bound: Bounds, names: Names, *, same_y: bool
+) -> Multiples:
+    stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
+    charts = tuple(_small(key, label, bound, stride) for key, label in shown)
+    if same_y:
+        limits = _limits(charts)
+        charts = tuple(replace(chart, y_limits=limits) for chart in charts)
+    legend = f"Band: {BAND_WORDS[bound]}." + (" Same y axis everywhere." if same_y and len(shown) > 1 else "")
+    legend += " From the highest last mean to the lowest."
+    if total > len(shown):
+        legend += (
+            f" The {len(shown) // 2} highest and {len(shown) // 2} lowest of {total:,} labels; all are in the table."
+        )
+    if stride > 1:
+        legend += f" One epoch in {stride} drawn."
+    return Multiples(
+        name=names("labels", words, bound, *(() if same_y else ("own-axis",))),
+        title=f"Each label, {_TITLES[bound]}",
+        charts=charts,
+        legend=legend,
+        alt=f"{count(len(shown), 'small chart')}, one a label, mean with band: {BAND_WORDS[bound]}.",
+    )
+
+
+def _small(key: str, label: LabelHistory, bound: Bounds, stride: int) -> LineChart:
+    rows = [row for i, row in enumerate(label.rows) if (len(label.rows) - 1 - i) % stride == 0]
+    x = tuple(float(row["epoch"]) for row in rows)
+    pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
+    band = Band(_TITLES[bound], x, tuple(p[0] for p in pairs), tuple(p[-1] for p in pairs), key=key)
+    return LineChart(
+        name=key,
+        title=label.name,
+        x_label="epoch",
+        y_label="mean",
+        series=(Series(label.name, x, tuple(row["mean"] for row in rows), key=key, note=f"n = {label.last['n']:,}"),),
+        bands=() if bound is Bounds.NONE else (band,),
+        subtitle=f"{_spread(label)} · n {label.last['n']:,}",
+        alt=f"{label.name}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",
+    )
+
+
+def _limits(charts: Sequence[LineChart]) -> tuple[float, float] | None:
+    values = [v for chart in charts for line in chart.series for v in line.y if finite(v)]
+    values += [v for chart in charts for band in chart.bands for v in (*band.low, *band.high) if finite(v)]
+    known = [v for v in values if v is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
+    return low - margin, high + margin
+
+
+def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, key: str) -> Table:
+    wanted = [bound for bound in bounds if bound not in (Bounds.NONE, Bounds.STD, Bounds.RANGE)]
+    pairs = [Column(f"{_TITLES[bound]} {side}", Cell.NUMBER) for bound in wanted for side in ("low", "high")]
+    rows = []
+    for label in labels[:_TABLE_ROWS]:
+        last = label.last
+        extra = [v for bound in wanted for v in _ends((last["bounds"] or {}).get(bound))]
+        history = tuple(row["mean"] for row in label.rows)
+        numbers = [last[key] for key in ("mean", "std", "min", "max")]
+        rows.append((label.name, last["n"], *numbers, *extra, history, last["epoch"]))
+    left_out = len(labels) - len(rows)
+    return Table(
+        name=names("table", words),
+        title=f"Each label's last epoch: {words}",
+        columns=(
+            Column("label"),
+            Column("n", Cell.INTEGER),
+            *(Column(key, Cell.NUMBER) for key in ("mean", "std", "min", "max")),
+            *pairs,
+            Column("mean over epochs", Cell.SPARKLINE),
+            Column("epoch", Cell.INTEGER),
+        ),
+        rows=tuple(rows),
+        note=f"and {left_out:,} more labels in the CSV and JSON" if left_out else "",
+        keys=tuple(f"{key}-{index}" for index in range(len(rows))),
+    )
+
+
+def _ends(pair: Any) -> tuple[Any, Any]:
+    return (pair[0], pair[-1]) if pair else (None, None)
+
+
+def flat_rows(data: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows with `bounds` spread over two columns each, for a CSV file."""
+    for row in data.iter_rows(named=True):
+        bounds = row.pop("bounds") or {}
+        for bound, pair in bounds.items():
+            row[f"{bound}_low"], row[f"{bound}_high"] = _ends(pair)
+        yield row
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """What a label is called: its name, else its value."""
+    return str(row["name"]) if row.get("name") not in (None, "") else str(row["label"])
+
+
+def finite(value: Any) -> bool:
+    """Whether there is a number to draw."""
+    return value is not None and math.isfinite(value)
+
+
+def _first(label: LabelHistory) -> float | None:
+    return next((row["mean"] for row in label.rows if finite(row["mean"])), None)
+
+
+def _spread(label: LabelHistory) -> str:
+    last = label.last
+    return f"{short(last['mean'], 3)} ± {short(last['std'], 2)}" if finite(last["mean"]) else "no finite value"
