@@ -35,10 +35,10 @@ class Published:
 
     def forget(self, mode: str | None = None) -> None:
         """Let nothing of an earlier attempt live on; with a mode, nothing of that mode."""
-        summary, graphs = self._earlier()
         if mode is None:
             self._before = Summary(), {}
             return
+        summary, graphs = self._earlier()
         for item in [summary, *(graph for several in graphs.values() for graph in several)]:
             item.history.pop(mode, None)
 

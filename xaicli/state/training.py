@@ -1,186 +1,53 @@
-"""The state of a training: counters, modes, summary, custom graphs."""
+"""`run.state`: where a training is, published with its run, saved and resumed."""
 
 from __future__ import annotations
 
-import sys
-import uuid
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from xaicli.layout import RunLayout
+from xaicli.state.attributes import AttributesKeeper
+from xaicli.state.folder import read_state, write_state
+from xaicli.state.keepers import Keeper, RandomnessKeeper
+from xaicli.state.progress import Progress
 from xaicli.state.published import Published
-from xaicli.summary import Summary
+from xaicli.state.restore import Belongings, Things, plain_data, restore_all
 from xaicli.vocabulary import Mode
 
-_HALF = 64
 
-
-class TrainingState:
-    """Where a training is.
-
-    Attributes:
-        mode: "train", "eval", "test", "infer", or None before the first pass (warm-up).
-        ds_id: The dataset id inside the mode, "" where there is only one.
-        exp_id: The training experiment's number, signed 64 bits; a resumed training keeps it.
-        global_step: Training steps done; None before the first.
-        epoch_idx: The current epoch, from 1; 0 before the first.
-        batch_idx: The current batch of the epoch, from 1; None before the first.
-        total_epochs: Epochs the training is meant to run for.
-        train_steps_per_epoch: Training steps that make an epoch, or None for all of the data.
-        eval_steps_per_epoch: The same of an evaluation.
-        log_steps: Log every n steps; 0: no training logs; None: no logs at all.
-        num_devices: GPUs available.
-        stop_training: Whether the training is asked to end.
-        experiment_time: When the training began, `YYYYmmdd-HHMMSS`; "" before.
-        summary: What the experiment wrote with `write_summary`.
-        custom_graphs: {name: summaries} drawn apart from the summary.
-    """
-
-    mode: str | None
-    ds_id: str
-    exp_id: int
-    global_step: int | None
-    epoch_idx: int
-    batch_idx: int | None
-    total_epochs: int
-    train_steps_per_epoch: int | None
-    eval_steps_per_epoch: int | None
-    log_steps: int | None
-    num_devices: int
-    stop_training: bool
-    experiment_time: str
-    summary: Summary
-    custom_graphs: dict[str, list[Summary]]
+class TrainingState(Progress):
+    """Where a training is; its attributes are those of `Progress`."""
 
     def __init__(
         self,
         layout: RunLayout | None = None,
         *,
-        name: str | int | None = None,
-        total_epochs: int = 0,
-        train_steps_per_epoch: int | None = None,
-        eval_steps_per_epoch: int | None = None,
-        log_steps: int | None = None,
-        num_devices: int | None = None,
         rank: int = 0,
         on_load: Callable[[int], None] | None = None,
+        **progress: Any,
     ) -> None:
         """
         Args:
             layout: The run the state belongs to; without one nothing is kept unless `save_state` is told where.
-            name: The experiment's name; without one `write_summary` records nothing.
-            total_epochs: Epochs the training is meant to run for; not 0, it outlives `load_state`.
-            train_steps_per_epoch: Training steps that make an epoch.
-            eval_steps_per_epoch: Evaluation steps that make an epoch.
-            log_steps: Log every n steps.
-            num_devices: GPUs available; found out when None.
             rank: The process's rank; only rank 0 writes files.
             on_load: Called by `load_state`, once all is restored, with the first training step that will be logged.
+            **progress: The arguments of `Progress`.
         """
-        self.mode = None
-        self.ds_id = ""
-        self.batch_idx = None
-        self.total_epochs = total_epochs
-        self.train_steps_per_epoch = train_steps_per_epoch
-        self.eval_steps_per_epoch = eval_steps_per_epoch
-        self.log_steps = log_steps
-        self.num_devices = count_gpus() if num_devices is None else num_devices
-        self.stop_training = False
-        self.experiment_time = ""
-        self.summary = Summary(name)
-        self.custom_graphs = {}
+        super().__init__(**progress)
         self._layout = layout
         self._rank = rank
         self._on_load = on_load
         self._published = Published(layout.state if layout and rank == 0 else None)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.global_step = None
-        self.epoch_idx = 0
-        # The half of a UUID1 that holds the clock: later experiments differ without coordination.
-        self.exp_id = int.from_bytes(uuid.uuid1().bytes, "big", signed=True) >> _HALF
-
-    @property
-    def steps_per_epoch(self) -> int | None:
-        """Steps of an epoch in the current mode; None outside train and eval, or where all of the data is used."""
-        if self.mode == Mode.TRAIN:
-            return self.train_steps_per_epoch
-        if self.mode == Mode.EVAL:
-            return self.eval_steps_per_epoch
-        return None
-
-    def update_global_step(self) -> None:
-        """Count one training step."""
-        self.global_step = (self.global_step or 0) + 1
-
-    def update_batch_idx(self) -> None:
-        """Count one batch of the epoch."""
-        self.batch_idx = (self.batch_idx or 0) + 1
 
     def reset(self, name: str | int | None = None) -> None:
-        """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.
-
-        Args:
-            name: The new experiment's name; without one its summary records nothing.
-        """
-        self.experiment_time = _now()
-        self.mode = Mode.TRAIN.value
-        self.ds_id = ""
-        self._restart()
-        self.batch_idx = None
-        self.stop_training = False
-        self.summary = Summary(name)
-        self.custom_graphs = {}
+        super().reset(name)
         self._published.forget()
 
     def reset_for_test(self, name: str | int | None = None) -> None:
-        """Begin a new test: mode test, and no `test` values in the summary and the graphs.
-
-        Step, `exp_id` and all other values stay. The stop flag is cleared, and unless it was set the epoch becomes the
-        last one.
-
-        Args:
-            name: A new name for the experiment; without one it keeps its own.
-        """
-        self.experiment_time = self.experiment_time or _now()
-        self.mode = Mode.TEST.value
-        self.ds_id = ""
-        if not self.stop_training:
-            self.epoch_idx = self.total_epochs
-        self.stop_training = False
-        if name is not None and name != "":
-            self.summary.name = name
-        for summary in [self.summary, *(graph for graphs in self.custom_graphs.values() for graph in graphs)]:
-            summary.history.pop(Mode.TEST.value, None)
+        super().reset_for_test(name)
         self._published.forget(Mode.TEST.value)
-
-    def write_summary(self, key: str, value: Any) -> None:
-        """Write a value of the current mode and step (0 before the first) into the summary, if the experiment is named.
-
-        Args:
-            key: What it is a value of.
-            value: A number (or an array or tensor of one element), a `ValWithError`, or a text.
-        """
-        if self.summary:
-            self.summary.history[self.mode][key][self.global_step or 0] = _plain(value)
-
-    def add_graph(self, name: str, graph: Summary | Iterable[Summary]) -> None:
-        """Keep summaries to be drawn apart, in place of those of the same name.
-
-        Args:
-            name: The graph's name.
-            graph: One summary or several, overlaid.
-
-        Raises:
-            TypeError: The graph is neither.
-        """
-        graphs = [graph] if isinstance(graph, Summary) else list(graph)
-        for item in graphs:
-            if not isinstance(item, Summary):
-                raise TypeError(f"graph {name!r} must be a Summary or several, but holds a {type(item).__name__}")
-        self.custom_graphs[name] = graphs
 
     def publish(self) -> None:
         """Write summary and custom graphs into the run, where readers find them; nothing if they are unchanged.
@@ -190,25 +57,99 @@ class TrainingState:
         """
         self._published.write(self.summary, self.custom_graphs)
 
+    def save_state(
+        self,
+        dir: str | PathLike[str] | None = None,
+        models: Things = None,
+        optimizers: Things = None,
+        objects: Things = None,
+        *,
+        keep: int = 2,
+    ) -> Path | None:
+        """Save everything a training needs to go on as if it had never stopped, complete or not at all.
 
-def count_gpus() -> int:
-    """GPUs torch can use; 0 where torch is not loaded, since a recorder never loads it."""
-    torch = sys.modules.get("torch")
+        Beside what is named, the state holds this object, summary and custom graphs included, and the global random
+        number generators of Python, numpy and torch (with its GPUs). In a training of several processes only rank 0
+        writes.
+
+        Args:
+            dir: A folder of states, each in a folder of its own; the run's `state/` by default.
+            models: {name: torch.nn.Module}.
+            optimizers: {name: optimizer}.
+            objects: {name: thing}: anything with `state_dict` and `load_state_dict` (schedulers, scalers, loaders), a
+                generator of random numbers, or plain data (numbers, texts, lists, dicts, arrays, tensors).
+            keep: How many states to keep, this one included; older ones are removed.
+
+        Returns:
+            The folder of the new state; None on other ranks.
+
+        Raises:
+            ValueError: Something cannot be saved, named in the message; nothing was written.
+            OSError: It cannot be written; the states of before are whole.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, the state that is saved, not {keep}")
+        folder = self._state_folder(dir)
+        if self._rank != 0:
+            return None
+        parts = {
+            "training": AttributesKeeper("training", self).capture(),
+            "random": RandomnessKeeper("random", None).capture(),
+            **Belongings(models, optimizers, objects).capture(),
+        }
+        return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
+
+    def load_state(
+        self,
+        dir: str | PathLike[str] | None = None,
+        models: Things = None,
+        optimizers: Things = None,
+        objects: Things = None,
+        *,
+        random: bool = True,
+    ) -> dict[str, Any]:
+        """Go on where a saved state was; a load that fails changes nothing.
+
+        This object's own `total_epochs` wins over the saved one unless it is 0, so that a training can be extended.
+        Rows that earlier attempts of the run logged beyond the state's step no longer count.
+
+        Args:
+            dir: A folder of states, whose newest is loaded, or one state's own folder; the run's `state/` by default.
+            models: As for `save_state`, under the same names; all that is given must be in the state and fit.
+            optimizers: Likewise.
+            objects: Likewise. Dicts, lists, sets, arrays and tensors are filled in place.
+            random: Whether to restore the global random number generators; rank 0 only, since only its were saved.
+
+        Returns:
+            The plain data among the saved objects, {name: value}, asked for or not.
+
+        Raises:
+            FileNotFoundError: There is no state, or a part of it is missing.
+            ValueError: It is damaged, or a name, kind or shape differs.
+        """
+        state = read_state(self._state_folder(dir))
+        pairs = _matched(state, Belongings(models, optimizers, objects))
+        if random and self._rank == 0:
+            pairs.append((RandomnessKeeper("random", None), state.get("random")))
+        pairs.append((AttributesKeeper("training", self), state.get("training")))
+        restore_all(pairs, then=self._resumed)
+        self._published.forget()
+        return plain_data(state)
+
+    def _state_folder(self, given: str | PathLike[str] | None) -> Path:
+        if given is not None:
+            return Path(given)
+        if self._layout is None:
+            raise ValueError("this training state belongs to no run: name a folder")
+        return self._layout.state
+
+    def _resumed(self) -> None:
+        if self._on_load is not None:
+            self._on_load((self.global_step or 0) + 1)
+
+
+def _matched(state: Mapping[str, Any], belongings: Belongings) -> list[tuple[Keeper, Any]]:
     try:
-        return int(torch.cuda.device_count()) if torch is not None else 0
-    except Exception:  # a broken driver must not stop a training on the CPU
-        return 0
-
-
-def _now() -> str:
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
-
-
-def _plain(value: Any) -> Any:
-    """A one-element array or tensor as its number, so that the history holds no memory of a device."""
-    if hasattr(value, "item") and getattr(value, "size", None) is not None:
-        try:
-            return value.item()
-        except (TypeError, ValueError, RuntimeError):
-            return value
-    return value
+        return belongings.match(state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no training state: {error!r}") from error

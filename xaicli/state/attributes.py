@@ -1,0 +1,74 @@
+"""The attributes of a training state, and how they are saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from xaicli.state.keepers import Keeper
+from xaicli.summary import Summary
+
+SAVED: dict[str, tuple[type, ...]] = {
+    "mode": (str, NoneType),
+    "ds_id": (str,),
+    "exp_id": (int,),
+    "global_step": (int, NoneType),
+    "epoch_idx": (int,),
+    "batch_idx": (int, NoneType),
+    "total_epochs": (int,),
+    "train_steps_per_epoch": (int, NoneType),
+    "eval_steps_per_epoch": (int, NoneType),
+    "log_steps": (int, NoneType),
+    "num_devices": (int,),
+    "stop_training": (bool,),
+    "experiment_time": (str,),
+}
+"""The attributes a state holds beside summary and graphs, with the types they may have."""
+
+
+class AttributesKeeper(Keeper):
+    """The attributes, summary and custom graphs of a training state."""
+
+    kind = "training"
+
+    def capture(self) -> dict[str, Any]:
+        graphs = self.thing.custom_graphs
+        return {
+            "values": {name: getattr(self.thing, name) for name in SAVED},
+            "summary": self.thing.summary.to_json(),
+            "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
+        }
+
+    def check(self, state: Any) -> None:
+        try:
+            for name, kinds in SAVED.items():
+                if type(state["values"][name]) not in kinds:
+                    raise self.fail(f"{name} cannot be {state['values'][name]!r}")
+            Summary.from_json(state["summary"])
+            _graphs(state)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self.fail(f"the saved state is none of a training ({error!r})") from error
+
+    def apply(self, state: Any) -> None:
+        """Take all over but `total_epochs`, where the caller has set it: so a training can be extended."""
+        total_epochs = self.thing.total_epochs
+        vars(self.thing).update({name: state["values"][name] for name in SAVED})
+        self.thing.total_epochs = total_epochs or self.thing.total_epochs
+        summary = Summary.from_json(state["summary"])
+        self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
+        self.thing.custom_graphs = _graphs(state)
+
+    def snapshot(self) -> Any:
+        summary = self.thing.summary
+        values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
+        return values, summary.name, summary.history
+
+    def undo(self, before: Any) -> None:
+        values, name, history = before
+        vars(self.thing).update(values)
+        self.thing.summary.name, self.thing.summary.history = name, history
+
+
+def _graphs(state: Mapping[str, Any]) -> dict[str, list[Summary]]:
+    return {name: [Summary.from_json(graph) for graph in graphs] for name, graphs in state["custom_graphs"].items()}

@@ -1,0 +1,267 @@
+"""Saved states in a folder: each a folder of its own that appears only complete, the newest last.
+
+<folder>/state-000007/state.json     everything but tensors, with its own checksum and those of the other two
+                      tensors.pt     {number: tensor}, read weights-only
+                      arrays.npz     {number: array}, read without objects
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from xaicli.state.encoding import Encoder, decode
+from xaicli.state.files import remove_leftovers, sync, sync_folder, temporary_folder
+
+_FORMAT = "xai-state"
+_VERSION = 1
+_NAME = re.compile(r"state-(\d{6,})")
+_STATE, _TENSORS, _ARRAYS = "state.json", "tensors.pt", "arrays.npz"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """One saved state as a listing shows it."""
+
+    path: Path
+    sequence: int
+    step: int
+    epoch: int
+    saved_at: str
+    bytes: int
+
+
+def write_state(folder: Path, parts: Mapping[str, Any], *, step: int, epoch: int, keep: int) -> Path:
+    """Write a state beside those of before, then remove all but the newest `keep`.
+
+    Args:
+        folder: The folder of states.
+        parts: What to save, {name: plain data with tensors and arrays}.
+        step: The training step, for listings.
+        epoch: The epoch, for listings.
+        keep: States to keep, this one included, at least 1.
+
+    Returns:
+        The new state's own folder.
+
+    Raises:
+        ValueError: Something cannot be saved; nothing was written.
+        OSError: The disk is full or refuses; the states of before are whole.
+    """
+    encoder = Encoder()
+    encoded = {name: encoder.encode(value, name) for name, value in parts.items()}
+    with temporary_folder(folder) as temporary:
+        files = _write_values(temporary, encoder)
+        facts = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": step,
+            "epoch": epoch,
+            "files": files,
+            **encoded,
+        }
+        _write_json(temporary / _STATE, facts)
+        sync_folder(temporary)
+        final = _rename_to_next(temporary, folder)
+    sync_folder(folder)
+    _prune(folder, keep)
+    return final
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read a state whole, every checksum verified.
+
+    Args:
+        folder: A folder of states, whose newest is read, or one state's own folder.
+
+    Returns:
+        The parts as they were given to `write_state`; tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no state.
+        ValueError: The state is damaged, or none that was written here, or of a newer version.
+    """
+    path = find_state(folder)
+    facts = _read_json(path / _STATE)
+    files = facts.pop("files", {})
+    tensors = _read_tensors(path, files)
+    arrays = _read_arrays(path, files)
+    known = {"format", "version", "saved_at", "step", "epoch"}
+    return {name: decode(value, tensors, arrays) for name, value in facts.items() if name not in known}
+
+
+def find_state(folder: Path) -> Path:
+    """The folder of the state meant: itself if it is one, else the newest below it.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if (folder / _STATE).is_file():
+        return folder
+    numbered = _numbered(folder)
+    if not numbered:
+        what = "holds no saved state" if folder.is_dir() else "does not exist"
+        raise FileNotFoundError(f"could not find a training state: {folder} {what} (save one with save_state)")
+    return numbered[max(numbered)]
+
+
+def saved_states(folder: Path) -> list[SavedState]:
+    """The states of a folder, oldest first; one that cannot be read is passed over."""
+    found = []
+    for sequence, path in sorted(_numbered(folder).items()):
+        try:
+            facts = _read_json(path / _STATE)
+            size = sum(file.stat().st_size for file in path.iterdir())
+            found.append(
+                SavedState(path, sequence, int(facts["step"]), int(facts["epoch"]), str(facts["saved_at"]), size)
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    if not folder.is_dir():
+        return {}
+    matches = ((_NAME.fullmatch(entry.name), entry) for entry in folder.iterdir() if entry.is_dir())
+    return {int(match[1]): entry for match, entry in matches if match}
+
+
+def _rename_to_next(temporary: Path, folder: Path) -> Path:
+    while True:
+        final = folder / f"state-{max(_numbered(folder), default=0) + 1:06d}"
+        try:
+            os.rename(temporary, final)  # noqa: PTH104 - refuses a folder that holds something
+            return final
+        except OSError:
+            if not final.exists():
+                raise
+
+
+def _prune(folder: Path, keep: int) -> None:
+    numbered = _numbered(folder)
+    for sequence in sorted(numbered)[:-keep]:
+        # Renamed first: a process killed while removing must not leave half a state under a state's name.
+        with temporary_folder(folder) as temporary:
+            try:
+                numbered[sequence].rename(temporary / "state")
+            except OSError:
+                continue
+    remove_leftovers(folder)
+
+
+def _write_values(folder: Path, encoder: Encoder) -> dict[str, Any]:
+    files = {}
+    if encoder.tensors:
+        import torch
+
+        torch.save(encoder.tensors, folder / _TENSORS)
+        files[_TENSORS] = _facts_of(folder / _TENSORS)
+    if encoder.arrays:
+        import numpy as np
+
+        np.savez(folder / _ARRAYS, **encoder.arrays)
+        files[_ARRAYS] = _facts_of(folder / _ARRAYS)
+    return files
+
+
+def _facts_of(path: Path) -> dict[str, int]:
+    sync(path)
+    return {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _write_json(path: Path, facts: dict[str, Any]) -> None:
+    facts = {"crc32": _checksum(facts), **facts}
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in facts.items())
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    sync(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        raise ValueError(f"{path} is no training state saved by xai")
+    if not isinstance(facts.get("version"), int) or facts["version"] > _VERSION:
+        raise ValueError(f"{path} is of version {facts.get('version')}; this xai reads up to {_VERSION}")
+    if facts.pop("crc32", None) != _checksum(facts):
+        raise ValueError(f"{path} is damaged: its checksum does not fit; an older state may lie beside its folder")
+    return facts
+
+
+def _checksum(facts: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(facts, allow_nan=False, separators=(",", ":")).encode())
+
+
+def _read_tensors(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    path = _verified(folder, _TENSORS, files)
+    if path is None:
+        return {}
+    import torch
+
+    _refuse_packed(path)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        raise ValueError(f"{path} cannot be read as tensors: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError(f"{path} holds something else than named tensors")
+    return tensors
+
+
+def _read_arrays(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    path = _verified(folder, _ARRAYS, files)
+    if path is None:
+        return {}
+    import numpy as np
+
+    _refuse_packed(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # likewise
+        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+
+
+def _verified(folder: Path, name: str, files: Mapping[str, Any]) -> Path | None:
+    if name not in files:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"could not find {path}, a part of the training state")
+    expected = files[name]
+    if {"bytes": path.stat().st_size, "crc32": _crc32(path)} != expected:
+        raise ValueError(f"{path} is damaged: its checksum does not fit; an older state may lie beside its folder")
+    return path
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive whose members unpack to more than the file: no state is written so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError(f"{path} holds compressed or overlapping members; no state is written so")

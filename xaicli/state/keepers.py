@@ -1,0 +1,275 @@
+"""How each kind of thing is saved and restored: a `Keeper` captures its state, refuses one that does not fit before
+anything has changed, takes one over, and can undo that.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from xaicli.state import randomness
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What `DistributedDataParallel` and `torch.compile` put before every name."""
+
+_LIKE_PARAMETER = frozenset(
+    {
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "exp_inf",
+        "momentum_buffer",
+        "square_avg",
+        "grad_avg",
+        "acc_delta",
+        "sum",
+    }
+)
+"""What torch's optimizers keep in the shape of the parameter itself."""
+
+
+class Keeper(ABC):
+    """One thing whose state is saved and restored."""
+
+    kind: str
+
+    def __init__(self, where: str, thing: Any) -> None:
+        self.where = where
+        self.thing = thing
+
+    @abstractmethod
+    def capture(self) -> Any:
+        """The state, to be encoded."""
+
+    @abstractmethod
+    def check(self, state: Any) -> None:
+        """Raise ValueError for a state that does not fit; change nothing."""
+
+    @abstractmethod
+    def apply(self, state: Any) -> None:
+        """Take the state over."""
+
+    def snapshot(self) -> Any:
+        """What undoes `apply`; shares no memory that `apply` writes to."""
+        return deepcopy(self.capture())
+
+    def undo(self, before: Any) -> None:
+        """Put back what `snapshot` gave."""
+        self.apply(before)
+
+    def fail(self, what: str) -> ValueError:
+        return ValueError(f"{self.where}: {what}; nothing was restored")
+
+
+class ModelKeeper(Keeper):
+    """A module by its state dict, under the names it has without `DistributedDataParallel` and `torch.compile`."""
+
+    kind = "model"
+
+    def capture(self) -> Any:
+        return {name: value for name, (_, value) in self._named().items()}
+
+    def check(self, state: Any) -> None:
+        here = {name: value for name, (_, value) in self._named().items()}
+        if not isinstance(state, dict):
+            raise self.fail("the saved state is no state dict")
+        missing, unexpected = _differences(here, state)
+        if missing or unexpected:
+            raise self.fail(f"the saved names differ; missing: {missing or 'none'}, unexpected: {unexpected or 'none'}")
+        for name, value in here.items():
+            if _shape(value) != _shape(state[name]):
+                raise self.fail(f"{name} is {_words(value)} but was saved as {_words(state[name])}")
+
+    def apply(self, state: Any) -> None:
+        names = {name: full for name, (full, _) in self._named().items()}
+        self.thing.load_state_dict({names[name]: value for name, value in state.items()})
+
+    def snapshot(self) -> Any:
+        return {
+            name: value.detach().cpu().clone() if hasattr(value, "detach") else deepcopy(value)
+            for name, value in self.capture().items()
+        }
+
+    def _named(self) -> dict[str, tuple[str, Any]]:
+        """{plain name: (full name, value)}."""
+        full = self.thing.state_dict()
+        prefix = ""
+        while full:
+            wrapper = next((w for w in _WRAPPERS if all(name.startswith(prefix + w) for name in full)), None)
+            if wrapper is None:
+                break
+            prefix += wrapper
+        return {name.removeprefix(prefix): (name, value) for name, value in full.items()}
+
+
+class OptimizerKeeper(Keeper):
+    """An optimizer by its state dict; the parameters it works on must be as many and of the same shapes."""
+
+    def __init__(self, where: str, thing: Any) -> None:
+        super().__init__(where, thing)
+        self.kind = f"optimizer {type(thing).__name__}"
+
+    def capture(self) -> Any:
+        return self.thing.state_dict()
+
+    def check(self, state: Any) -> None:
+        groups = getattr(self.thing, "param_groups", None)
+        if groups is None:
+            return
+        try:
+            saved = [len(group["params"]) for group in state["param_groups"]]
+            states = dict(state["state"])
+        except (KeyError, TypeError, ValueError):
+            raise self.fail("the saved state is none of an optimizer") from None
+        here = [len(group["params"]) for group in groups]
+        if here != saved:
+            raise self.fail(f"its parameter groups hold {here} parameters but were saved with {saved}")
+        numbers = [number for group in state["param_groups"] for number in group["params"]]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        for number, parameter in zip(numbers, parameters, strict=True):
+            held = states.get(number)
+            for name, value in (held or {}).items() if isinstance(held, dict | None) else ():
+                if name in _LIKE_PARAMETER and _shape(value) not in (None, _shape(parameter)):
+                    raise self.fail(f"{name} of parameter {number} is for {_words(value)}, not {_words(parameter)}")
+
+    def apply(self, state: Any) -> None:
+        self.thing.load_state_dict(state)
+
+    def snapshot(self) -> Any:
+        # Optimizers replace their states on loading, so the old ones need no copy.
+        return self.thing.state_dict()
+
+
+class StatefulKeeper(Keeper):
+    """Anything with `state_dict` and `load_state_dict`: a scheduler, a scaler, a data loader."""
+
+    def __init__(self, where: str, thing: Any) -> None:
+        super().__init__(where, thing)
+        self.kind = f"state_dict of {type(thing).__name__}"
+
+    def capture(self) -> Any:
+        return self.thing.state_dict()
+
+    def check(self, state: Any) -> None:
+        _check_shapes(self, self.thing.state_dict(), state, "")
+
+    def apply(self, state: Any) -> None:
+        self.thing.load_state_dict(state)
+
+
+class GeneratorKeeper(Keeper):
+    """A random number generator object."""
+
+    def __init__(self, where: str, thing: Any) -> None:
+        super().__init__(where, thing)
+        self.kind = f"generator {randomness.generator_state(thing)[0]}"  # type: ignore[index]
+
+    def capture(self) -> Any:
+        return randomness.generator_state(self.thing)[1]  # type: ignore[index]
+
+    def check(self, state: Any) -> None:
+        """The kind of generator is all there is to check; one that refuses is undone."""
+
+    def apply(self, state: Any) -> None:
+        randomness.set_generator_state(self.thing, state)
+
+
+class PlainKeeper(Keeper):
+    """Plain data: dicts, lists, sets, arrays and tensors are filled in place, other values can only be returned."""
+
+    kind = "data"
+
+    def capture(self) -> Any:
+        return self.thing
+
+    def check(self, state: Any) -> None:
+        container = next((kind for kind in (dict, list, set) if isinstance(self.thing, kind)), None)
+        if container is not None and not isinstance(state, container):
+            raise self.fail(f"it is a {type(self.thing).__name__} but was saved as a {type(state).__name__}")
+        if container is None and _shape(self.thing) != _shape(state):
+            raise self.fail(f"it is {_words(self.thing)} but was saved as {_words(state)}")
+
+    def apply(self, state: Any) -> None:
+        if isinstance(self.thing, dict | set):
+            self.thing.clear()
+            self.thing.update(state)
+        elif isinstance(self.thing, list):
+            self.thing[:] = state
+        elif _shape(self.thing) is not None and _is_array(self.thing):
+            _fill(self.thing, state)
+
+
+class RandomnessKeeper(Keeper):
+    """The global random number generators."""
+
+    kind = "random"
+
+    def capture(self) -> Any:
+        return randomness.capture()
+
+    def check(self, state: Any) -> None:
+        randomness.check(state)
+
+    def apply(self, state: Any) -> None:
+        randomness.restore(state)
+
+
+def keeper_of(where: str, thing: Any) -> Keeper:
+    """The keeper of one of the caller's `objects`.
+
+    Raises:
+        ValueError: It has a `state_dict` but no `load_state_dict`.
+    """
+    if hasattr(thing, "state_dict") and not isinstance(thing, type):
+        if not hasattr(thing, "load_state_dict"):
+            raise ValueError(f"{where} has state_dict but no load_state_dict: it could never be restored")
+        return StatefulKeeper(where, thing)
+    if randomness.generator_state(thing) is not None:
+        return GeneratorKeeper(where, thing)
+    return PlainKeeper(where, thing)
+
+
+def _differences(here: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[str, str]:
+    missing = [name for name in here if name not in saved]
+    unexpected = [name for name in saved if name not in here]
+    return _listed(missing), _listed(unexpected)
+
+
+def _listed(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(str(name) for name in names[:shown]) + more
+
+
+def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
+    """Arrays that both states have under the same name must be of one shape; other content may differ."""
+    if isinstance(here, dict) and isinstance(saved, dict):
+        for key in here.keys() & saved.keys():
+            _check_shapes(keeper, here[key], saved[key], f"{path}[{key!r}]")
+    elif _is_array(here) and _is_array(saved) and _shape(here) != _shape(saved):
+        raise keeper.fail(f"{path} is {_words(here)} but was saved as {_words(saved)}")
+
+
+def _is_array(value: Any) -> bool:
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    arrays = [kind for kind in (numpy and numpy.ndarray, torch and torch.Tensor) if kind]
+    return isinstance(value, tuple(arrays))
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if _is_array(value) else None
+
+
+def _words(value: Any) -> str:
+    return f"of shape {list(value.shape)}" if _is_array(value) else f"a {type(value).__name__}"
+
+
+def _fill(array: Any, values: Any) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        with torch.no_grad():
+            array.copy_(torch.as_tensor(values))
+    else:
+        array[...] = values
