@@ -1,0 +1,153 @@
+"""The zip archives that torch writes, inspected before anything in them is loaded.
+
+torch only ever *stores* members, one after the other. Everything else a zip file can do (compression, members that
+share bytes, names that leave the folder, links) is refused: it serves bombs and parser tricks only.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from xaicli.checkpoint.refusal import refused
+from xaicli.errors import DamagedFileError
+
+MAGIC = b"PK\x03\x04"
+_MOST_MEMBERS = 500_000
+_ENCRYPTED = 0x1
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_END_BYTES = 22
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive: its name without the archive's root folder, its size and where its bytes begin."""
+
+    name: str
+    size: int
+    info: zipfile.ZipInfo
+
+
+class Archive:
+    """A checked archive; close it, or use it as a context manager.
+
+    Args:
+        file: The archive, open for reading bytes.
+        path: What to call it in errors.
+
+    Raises:
+        DamagedFileError: It is no whole zip archive.
+        RefusedError: It holds something that torch does not write.
+    """
+
+    def __init__(self, file: IO[bytes], path: Path | str) -> None:
+        self.path = path
+        self._file = file
+        try:
+            self._zip = zipfile.ZipFile(file)
+            infos = self._zip.infolist()
+            self._check_end()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+            raise damaged(path, str(error)) from error
+        if not infos:
+            raise damaged(path, "an empty archive")
+        if len(infos) > _MOST_MEMBERS:
+            raise refused(path, f"{len(infos)} members; at most {_MOST_MEMBERS} are read")
+        for info in infos:
+            self._check_member(info)
+        self._check_layout(infos)
+        self.root = infos[0].filename.split("/")[0]
+        self.members = {m.name: m for m in (self._member(info) for info in infos)}
+
+    @classmethod
+    def open(cls, path: Path) -> Archive:
+        """Open and check the archive at a path."""
+        file = path.open("rb")
+        try:
+            return cls(file, path)
+        except BaseException:
+            file.close()
+            raise
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            DamagedFileError: They are not those that were written.
+        """
+        try:
+            return self._zip.read(self.members[name].info)
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise damaged(self.path, str(error)) from error
+
+    def close(self) -> None:
+        self._zip.close()
+        self._file.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _member(self, info: zipfile.ZipInfo) -> Member:
+        root, _, name = info.filename.partition("/")
+        if root != self.root or not name:
+            raise refused(self.path, f"a member outside its root folder ({info.filename!r})")
+        return Member(name, info.file_size, info)
+
+    def _check_end(self) -> None:
+        # zipfile and torch must agree on which central directory counts: it is the one that ends the file.
+        if self._zip.comment:
+            raise zipfile.BadZipFile("bytes after the end of the archive")
+        self._file.seek(-_END_BYTES, 2)
+        if self._file.read(4) != b"PK\x05\x06":
+            raise zipfile.BadZipFile("bytes after the end of the archive")
+
+    def _check_member(self, info: zipfile.ZipInfo) -> None:
+        name = info.filename
+        if info.orig_filename != name or "\\" in name or "\0" in name:
+            raise refused(self.path, f"a member with an ambiguous name ({info.orig_filename!r})")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise refused(self.path, f"a member that leaves its folder ({name!r})")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise refused(self.path, f"a compressed member ({name!r}, {info.file_size:,} bytes when unpacked)")
+        if info.flag_bits & _ENCRYPTED:
+            raise refused(self.path, f"an encrypted member ({name!r})")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise refused(self.path, f"a symbolic link ({name!r})")
+
+    def _check_layout(self, infos: list[zipfile.ZipInfo]) -> None:
+        seen: set[str] = set()
+        end = 0
+        for info in sorted(infos, key=lambda info: info.header_offset):
+            if info.filename in seen:
+                raise refused(self.path, f"two members with one name ({info.filename!r})")
+            seen.add(info.filename)
+            if info.header_offset < end:
+                raise refused(self.path, f"overlapping members ({info.filename!r})")
+            end = self._data_start(info) + info.file_size
+        if end > self._zip.start_dir:
+            raise refused(self.path, "a member that overlaps the list of members")
+
+    def _data_start(self, info: zipfile.ZipInfo) -> int:
+        self._file.seek(info.header_offset)
+        header = self._file.read(_LOCAL_HEADER.size)
+        if len(header) != _LOCAL_HEADER.size or not header.startswith(MAGIC):
+            raise damaged(self.path, f"no member begins where {info.filename!r} should")
+        *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+        if self._file.read(name_bytes) != info.orig_filename.encode("utf-8"):
+            raise refused(self.path, f"a member with two names ({info.filename!r})")
+        return info.header_offset + _LOCAL_HEADER.size + int(name_bytes) + int(extra_bytes)
+
+
+def damaged(path: Path | str, why: str) -> DamagedFileError:
+    """The error for a file whose bytes are not a whole checkpoint."""
+    return DamagedFileError(
+        f"{path} is damaged or was not written to its end: {why}", hint="copy it again, or take another checkpoint"
+    )
