@@ -1,0 +1,307 @@
+"""Input gradients of many points at once: chunks sized from measured memory and speed, halved when memory runs out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xaicli.attribution.frozen import FrozenModel, is_memory_error
+from xaicli.errors import XaiError
+
+Reduce = Callable[[Any, Tensor], Tensor]
+"""(what the model returned, units) -> (batch,) scalars to differentiate; `units` says which explanation each row is for."""
+
+_CPU_TARGET = 24 << 20
+"""Bytes of activations a chunk may hold on a CPU: about what stays in a core's share of the caches."""
+_CPU_ROWS = (8, 256)
+_GPU_ROWS = (32, 512)
+_GPU_PART = 0.4
+_FASTER = 0.9
+_TRIALS = 3
+
+
+@dataclass
+class Chunks:
+    """The rows of a chunk: an estimate from memory, then tried larger and smaller on the work itself.
+
+    Timing only decides in long jobs: a short one repeats bit for bit.
+    """
+
+    rows: int
+    limits: tuple[int, int]
+    tuning: bool = False
+    spent: dict[int, list[float]] = field(default_factory=dict)
+
+    def next(self) -> int:
+        """How many rows to take now."""
+        return self._candidate() if self.tuning else self.rows
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learn from a full chunk."""
+        if self.tuning and rows == self._candidate():
+            self.spent.setdefault(rows, []).append(seconds / rows)
+
+    def halve(self) -> None:
+        """Memory ran out.
+
+        Raises:
+            XaiError: One row is already too much.
+        """
+        if self.rows == 1 and not self.tuning:
+            raise XaiError("out of memory with a single row", hint="use a smaller input or model, or another --device")
+        self.rows, self.tuning = max(1, min(self.rows, self._candidate()) // 2), False
+
+    def _candidate(self) -> int:
+        """The size being tried: doubled while that is clearly faster, then halved likewise."""
+        low, high = self.limits
+        for factor in (2, 0.5):
+            size = self.rows
+            while True:
+                if len(self.spent.get(size, ())) < _TRIALS:
+                    return size
+                other = int(size * factor)
+                if not low <= other <= high:
+                    break
+                if len(self.spent.get(other, ())) < _TRIALS:
+                    return other
+                if min(self.spent[other]) > _FASTER * min(self.spent[size]):
+                    break
+                size = other
+            if size != self.rows:
+                self.rows = size
+                break
+        self.tuning = False
+        return self.rows
+
+
+_LEARNED: dict[tuple[Any, ...], int] = {}
+"""Sizes found in this process: a second call on the same model and shapes repeats the first."""
+
+
+class Gradients:
+    """Gradients of the frozen model's targets with respect to its inputs, chunk by chunk.
+
+    Args:
+        model: The frozen model.
+        reduce: What is differentiated.
+        constants: Inputs that are only passed through, {position: (unit, ...)}.
+        n_inputs: How many inputs the model takes.
+        graphs: Capture each full chunk as a CUDA graph (CUDA only).
+    """
+
+    def __init__(
+        self, model: FrozenModel, reduce: Reduce, *, constants: dict[int, Tensor], n_inputs: int, graphs: bool = True
+    ) -> None:
+        self.model = model
+        self.reduce = reduce
+        self.constants = constants
+        self.n_inputs = n_inputs
+        self.evaluations = 0
+        self._chunks: Chunks | None = None
+        self._units: Tensor | None = None
+        self._parent: Gradients | None = None
+        self._captured: Any = None
+        self._graphs = graphs and model.device.type == "cuda"
+
+    def only(self, units: Tensor) -> Gradients:
+        """The same for some of the units, renumbered from 0; evaluations are counted here."""
+        part = Gradients(self.model, self.reduce, constants=self.constants, n_inputs=self.n_inputs, graphs=False)
+        part._units, part._parent = units, self
+        return part
+
+    def count(self, rows: int) -> None:
+        """Add to the evaluations made."""
+        self.evaluations += rows
+        if self._parent is not None:
+            self._parent.count(rows)
+
+    def arrange(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        """The model's inputs in call order for rows of points, padded to the batch the model needs."""
+        free = iter(points)
+        rows = [self.constants[i][units] if i in self.constants else next(free) for i in range(self.n_inputs)]
+        return [self.model.arranged(row) for row in rows]
+
+    def __call__(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        """One chunk.
+
+        Args:
+            points: One batch per differentiable input, (row, ...).
+            units: (row,), which explanation each row is for.
+
+        Returns:
+            One gradient per differentiable input, (row, ...), in the points' dtype.
+
+        Raises:
+            XaiError: The outputs do not depend on the inputs through autograd.
+        """
+        units = units if self._units is None else self._units[units]
+        if self._graphs and self.model.batch is None:
+            return self._replayed(points, units)
+        return self._eager(points, units)
+
+    def _eager(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        leaves = [point.detach().requires_grad_() for point in points]
+        with torch.enable_grad():
+            # The model gets a copy: an in-place ReLU must not meet a leaf.
+            result = self.model.forward(self.arrange([leaf.clone() for leaf in leaves], units))
+            scalars = self.reduce(result, units)
+        if not scalars.requires_grad:
+            raise XaiError(
+                "the model's output does not depend on its inputs through autograd",
+                hint="is there torch.no_grad, detach, argmax or .data inside forward? saliency needs the gradient",
+            )
+        grads = torch.autograd.grad(scalars.sum(), leaves, allow_unused=True)
+        return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(grads, leaves, strict=True)]
+
+    def _replayed(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        """The same through a captured CUDA graph of one padded chunk; eager where the model cannot be captured."""
+        rows = len(units)
+        if self._captured is None or self._captured.rows < rows:
+            try:
+                self._captured = _Captured(self._eager, points, units)
+            except RuntimeError:
+                torch.cuda.synchronize()
+                self._graphs = False
+                return self._eager(points, units)
+        captured: _Captured = self._captured
+        return captured.replay(points, units)
+
+    def chunks(self, points: Sequence[Tensor], units: Tensor, total: int) -> Chunks:
+        """The chunk size for a stream of `total` rows; measured once, with one row."""
+        if self._chunks is None:
+            self._chunks = self._measure(points, units)
+        if self.model.batch is None:
+            self._chunks.tuning = self._chunks.tuning and total >= 24 * self._chunks.rows
+        return self._chunks
+
+    def _measure(self, points: Sequence[Tensor], units: Tensor) -> Chunks:
+        if self.model.batch is not None:
+            return Chunks(self.model.batch, (1, self.model.batch))
+        key = (
+            str(self.model.device),
+            self.model.dtype,
+            tuple(tuple(p.shape[1:]) for p in points),
+            tuple(tuple(p.shape) for p in self.model.model.parameters()),
+        )
+        per_row, seconds = self._cost(points, units)
+        on_gpu = self.model.device.type == "cuda"
+        low, high = _GPU_ROWS if on_gpu else _CPU_ROWS
+        room = _GPU_PART * _free_memory(self.model.device)
+        high = max(1, min(high, int(room / per_row)))
+        low = min(low, high)
+        wanted = high if on_gpu else _CPU_TARGET // per_row
+        rows = _LEARNED.get(key) or _power_of_two(max(low, min(high, wanted)))
+        # Only work of more than a few seconds is worth trials, and only new sizes.
+        chunks = Chunks(rows, (low, high), tuning=key not in _LEARNED and seconds > _WORTH_TUNING)
+        self._key = key
+        return chunks
+
+    def _cost(self, points: Sequence[Tensor], units: Tensor) -> tuple[int, float]:
+        """Bytes that autograd keeps for one row, and the seconds it takes."""
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        own = {p.data_ptr() for p in self.model.model.parameters()}
+        start = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self._eager([p[:1] for p in points], units[:1])
+        seconds = time.perf_counter() - start
+        rows = self.model.least
+        return max(1, sum(size for pointer, size in kept.items() if pointer not in own) // rows), seconds
+
+    def remember(self) -> None:
+        """Keep the size found for the next call in this process."""
+        if self._chunks is not None and self.model.batch is None:
+            _LEARNED[self._key] = self._chunks.rows
+
+
+_WORTH_TUNING = 0.05
+
+
+class _Captured:
+    """A CUDA graph of forward and input backward of a fixed number of rows."""
+
+    def __init__(self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor):
+        self.rows = len(units)
+        self.points = [p.clone() for p in points]
+        self.units = units.clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                eager(self.points, self.units)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.gradients = eager(self.points, self.units)
+
+    def replay(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        rows = len(units)
+        for kept, point in zip(self.points, points, strict=True):
+            kept[:rows].copy_(point)
+        self.units[:rows].copy_(units)
+        self.graph.replay()
+        return [g[:rows].clone() for g in self.gradients]
+
+
+def _power_of_two(rows: int) -> int:
+    return 1 << max(0, rows.bit_length() - 1)
+
+
+def _free_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return float(4 << 30)
+
+
+def run(
+    gradients: Gradients,
+    total: int,
+    make: Callable[[int, int], tuple[list[Tensor], Tensor]],
+    take: Callable[[int, int, list[Tensor]], None],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Stream `total` rows through the model.
+
+    Args:
+        make: (first, last) -> points and units of those rows.
+        take: (first, last, gradients) -> None: accumulates.
+        progress: Told how many rows are done after each chunk.
+    """
+    if total <= 0:
+        return
+    chunks = gradients.chunks(*make(0, 1), total)
+    first = 0
+    while first < total:
+        size = chunks.next()
+        last = min(total, first + size)
+        start = time.perf_counter()
+        try:
+            points, units = make(first, last)
+            grads = gradients(points, units)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            if not is_memory_error(error):
+                raise
+            chunks.halve()
+            if gradients.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        if last - first == size:
+            chunks.took(size, time.perf_counter() - start)
+        gradients.count(last - first)
+        take(first, last, grads)
+        progress(last - first)
+        first = last
+    gradients.remember()

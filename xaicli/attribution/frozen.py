@@ -1,0 +1,158 @@
+"""A private copy of the model that only ever gives outputs and input gradients; the caller's stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from xaicli.errors import XaiError
+
+_STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
+_TRAINING_OPS = {"batch_norm": 5, "dropout": 2, "_native_batch_norm_legit": 5, "native_dropout": 2}
+"""Operators whose argument at that position says that they run in training mode."""
+
+
+class FrozenModel:
+    """A frozen copy of a model, called with a list of input batches.
+
+    Attributes:
+        model: The copy: evaluation mode, no gradients on weights.
+        batch: The one batch size the model accepts, or None.
+        least: The smallest batch the model handles: 2 for one that squeezes a batch of one away.
+    """
+
+    def __init__(self, model: nn.Module, *, names: Sequence[str], device: torch.device, static_batch: int | None) -> None:
+        self.model = _private_copy(model).to(device)
+        self.model.requires_grad_(False)
+        self.batch = static_batch
+        self.least = 1
+        self.channels_last = False
+        self.device = device
+        self.keywords = _keywords(model, names)
+        dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
+        self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        if dtypes & {torch.float16, torch.bfloat16}:
+            self.model.to(self.dtype)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """Whatever the model returns for a batch."""
+        if self.keywords:
+            return self.model(**dict(zip(self.keywords, inputs, strict=True)))
+        return self.model(*inputs)
+
+    def forward(self, inputs: Sequence[Tensor]) -> Any:
+        """As a call, explained: a batch size or dtype the model cannot take becomes an error in one line.
+
+        Raises:
+            XaiError: The model fails on these inputs.
+        """
+        try:
+            return self(inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+            if _is_memory(error):
+                raise
+            shapes = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in inputs)
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise XaiError(
+                f"the model fails on inputs of shape {shapes}: {first}",
+                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
+            ) from error
+
+    def learn_batch_limits(self, sample: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> None:
+        """Find out, with one sample, whether the batch size is fixed in the graph or one is too few."""
+        try:
+            with torch.no_grad():
+                one = outputs(self([x[:1] for x in sample]))
+            if one.shape[0] == 1:
+                return
+        except Exception as error:
+            if match := _STATIC.search(str(error)):
+                self.batch = self.batch or int(match.group(1))
+                return
+            if _is_memory(error):
+                return
+        pair = [torch.cat([x[:1], x[:1]]) for x in sample]
+        try:
+            with torch.no_grad():
+                if outputs(self(pair)).shape[0] == 2:
+                    self.least = 2
+        except Exception:
+            return  # The real call, with its own message, comes next.
+
+    def arranged(self, batch: Tensor) -> Tensor:
+        """A batch as the model reads it fastest, padded."""
+        batch = self.padded(batch)
+        if self.channels_last and batch.ndim == 4:
+            return batch.contiguous(memory_format=torch.channels_last)
+        return batch
+
+    def padded(self, batch: Tensor) -> Tensor:
+        """The batch, repeated up to the size the model needs."""
+        size = self.batch or max(self.least, len(batch))
+        if len(batch) >= size:
+            return batch
+        return torch.cat([batch, batch[-1:].expand(size - len(batch), *batch.shape[1:])])
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+is_memory_error = _is_memory
+
+
+def _keywords(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """The inputs' names when the model's forward takes all of them by name, else ()."""
+    if not all(names) or isinstance(model, fx.GraphModule):
+        return ()
+    try:
+        known = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return ()
+    return tuple(names) if all(name in known for name in names) else ()
+
+
+def _private_copy(model: nn.Module) -> nn.Module:
+    try:
+        with torch.no_grad():
+            twin = copy.deepcopy(model)
+    except Exception as error:
+        raise XaiError(
+            f"the model cannot be copied ({type(error).__name__}: {error}), and the caller's own must stay unchanged",
+            hint="give a freshly built model, or its checkpoint",
+        ) from error
+    for module in twin.modules():
+        # The caller's own hooks would see every pass; and gradients they hold are no part of the copy.
+        module._forward_hooks.clear()
+        module._backward_hooks.clear()
+        for parameter in module.parameters(recurse=False):
+            parameter.grad = None
+    if isinstance(twin, fx.GraphModule):
+        _refuse_training_graph(twin)
+    try:
+        twin.eval()
+    except NotImplementedError:
+        pass  # An exported graph has no mode: it was checked above.
+    return twin
+
+
+def _refuse_training_graph(model: fx.GraphModule) -> None:
+    for node in model.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        position = _TRAINING_OPS.get(name)
+        if position is not None and len(node.args) > position and node.args[position] is True:
+            raise XaiError(
+                f"the graph was exported in training mode ({name}): every pass would depend on its batch mates",
+                hint="call model.eval() before torch.export.export, or save with run.save_checkpoint",
+            )

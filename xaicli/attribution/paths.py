@@ -1,0 +1,258 @@
+"""Gradient, smoothgrad, integrated and smint by this package's convention, as one stream of rows.
+
+SmoothGrad: Smilkov et al. 2017 (squared: Hooker et al. 2019); integrated gradients: Sundararajan et al. 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xaicli.attribution.batching import run
+from xaicli.attribution.problem import Attributions, Problem, draws_of
+from xaicli.attribution.settings import GRADIENT, INTEGRATED, SMINT, SMOOTHGRAD, Settings
+
+
+class Kind(IntEnum):
+    """What becomes of a term of the stream."""
+
+    CLEAN = 0
+    SMOOTH = 1
+    INTEGRATED = 2
+    SMINT = 3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Every row of every method, unit after unit; the rows of a term are consecutive.
+
+    Attributes:
+        unit, draw, term: (row,) int64; draw 0 is the clean input.
+        alpha: (row,) float32, the place on the path; 1 for a gradient at the point itself.
+        term_kind, term_half, term_unit, term_draw: (term,).
+        term_steps: (term,), by how much a term's sum is divided: a path's steps; 1 for a point.
+        term_last: (term,), the row after its last one.
+    """
+
+    unit: npt.NDArray[np.int64]
+    draw: npt.NDArray[np.int64]
+    alpha: npt.NDArray[np.float32]
+    term: npt.NDArray[np.int64]
+    term_kind: npt.NDArray[np.int64]
+    term_half: npt.NDArray[np.int64]
+    term_unit: npt.NDArray[np.int64]
+    term_draw: npt.NDArray[np.int64]
+    term_steps: npt.NDArray[np.int64]
+    term_last: npt.NDArray[np.int64]
+
+
+def alphas(steps: int, shift: float = 0.5) -> npt.NDArray[np.float32]:
+    """The places of a path's points, one in each of `steps` equal intervals; their middles unless shifted."""
+    return ((np.arange(steps) + shift) / steps).astype(np.float32)
+
+
+def plan(settings: Settings, n_units: int) -> Stream:
+    """Flatten every pass of every method into one stream."""
+    terms: list[tuple[int, int, int, int, npt.NDArray[np.float32]]] = []
+    point = np.ones(1, dtype=np.float32)
+    wants = settings.methods.__contains__
+    shifts = np.random.default_rng(settings.seed).random(settings.smint_draws)
+    if wants(GRADIENT) or wants(SMOOTHGRAD):
+        terms.append((Kind.CLEAN, 0, 0, 1, point))
+    if wants(SMOOTHGRAD):
+        terms += [(Kind.SMOOTH, draw % 2, draw, 1, point) for draw in range(1, settings.draws)]
+    if wants(INTEGRATED):
+        places = alphas(settings.steps)
+        terms += [(Kind.INTEGRATED, half, 0, settings.steps, places[half::2]) for half in (0, 1) if len(places) > half]
+    if wants(SMINT):
+        first = int(settings.smint_shares_the_clean_path)
+        for draw in range(first, settings.smint_draws):
+            places = alphas(settings.smint_steps, float(shifts[draw]) if settings.shifted else 0.5)
+            terms.append((Kind.SMINT, draw % 2, draw, settings.smint_steps, places))
+    return _flatten(terms, n_units)
+
+
+def _flatten(terms: list[tuple[int, int, int, int, npt.NDArray[np.float32]]], n_units: int) -> Stream:
+    lengths = np.array([len(places) for *_, places in terms])
+    kind, half, draw, steps = (np.array(column, dtype=np.int64) for column in zip(*(t[:4] for t in terms), strict=True))
+    n_terms, rows = len(terms), int(lengths.sum())
+    term = np.repeat(np.arange(n_terms), lengths)
+    return Stream(
+        unit=np.repeat(np.arange(n_units), rows),
+        draw=np.tile(draw[term], n_units),
+        alpha=np.tile(np.concatenate([places for *_, places in terms]), n_units),
+        term=(np.arange(n_units)[:, None] * n_terms + term).ravel(),
+        term_kind=np.tile(kind, n_units),
+        term_half=np.tile(half, n_units),
+        term_unit=np.repeat(np.arange(n_units), n_terms),
+        term_draw=np.tile(draw, n_units),
+        term_steps=np.tile(steps, n_units),
+        term_last=(np.arange(n_units)[:, None] * rows + np.cumsum(lengths)).ravel(),
+    )
+
+
+class Accumulator:
+    """Sums of gradients per term, and of finished terms per (kind, half, unit)."""
+
+    def __init__(self, problem: Problem, stream: Stream, noise: list[Tensor], settings: Settings, *, guard: bool) -> None:
+        self.problem, self.stream, self.noise, self.settings, self.guard = problem, stream, noise, settings, guard
+        self.open: list[Tensor] | None = None
+        device = problem.inputs[0].device
+        present = sorted(set(zip(stream.term_kind.tolist(), stream.term_half.tolist(), strict=True)))
+        self.sums = {key: [torch.zeros_like(x, dtype=_wide(x)) for x in problem.inputs] for key in present}
+        self.path_sums = {kind: torch.zeros(problem.n_units, device=device, dtype=torch.float64) for kind in Kind}
+
+    def make(self, first: int, last: int) -> tuple[list[Tensor], Tensor]:
+        """The points of some rows."""
+        device = self.problem.inputs[0].device
+        units = torch.from_numpy(self.stream.unit[first:last]).to(device)
+        draws = torch.from_numpy(self.stream.draw[first:last]).to(device)
+        alpha = torch.from_numpy(self.stream.alpha[first:last]).to(device)
+        return self._points(units, draws, alpha), units
+
+    def _points(self, units: Tensor, draws: Tensor, alpha: Tensor | None) -> list[Tensor]:
+        points = []
+        for i, x in enumerate(self.problem.inputs):
+            (sigma,), (base,) = self.problem.pick([self.problem.sigma[i]], units), self.problem.pick([self.problem.baselines[i]], units)
+            z = torch.addcmul(x[units], sigma, self.noise[i][draws])
+            if alpha is not None:
+                z = torch.lerp(base.expand_as(z), z, alpha.to(z.dtype).view(-1, *[1] * (z.ndim - 1)))
+            points.append(z)
+        return points
+
+    def take(self, first: int, last: int, gradients: list[Tensor]) -> None:
+        """Add the gradients of some rows; terms that end within them are finished."""
+        terms = self.stream.term[first:last]
+        low, high = int(terms[0]), int(terms[-1])
+        place = torch.from_numpy(terms - low).to(gradients[0].device)
+        sums = []
+        for i, g in enumerate(gradients):
+            g = torch.nan_to_num(g, 0.0, 0.0, 0.0) if self.guard else g
+            total = torch.zeros((high - low + 1, *g.shape[1:]), dtype=g.dtype, device=g.device).index_add_(0, place, g)
+            if self.open is not None:
+                total[0] += self.open[i]
+            sums.append(total)
+        ended = int(self.stream.term_last[high] <= last)
+        self.open = None if ended else [total[-1] for total in sums]
+        finished = np.arange(low, high + ended)
+        if len(finished):
+            self._finish(finished, [total[: len(finished)] for total in sums])
+
+    def _finish(self, terms: npt.NDArray[np.int64], sums: list[Tensor]) -> None:
+        kinds, halves = self.stream.term_kind[terms], self.stream.term_half[terms]
+        for kind, half in sorted(set(zip(kinds.tolist(), halves.tolist(), strict=True))):
+            rows = np.flatnonzero((kinds == kind) & (halves == half))
+            device = sums[0].device
+            index = torch.from_numpy(rows).to(device)
+            chosen = terms[rows]
+            units = torch.from_numpy(self.stream.term_unit[chosen]).to(device)
+            values = [total[index] for total in sums]
+            if kind in (Kind.INTEGRATED, Kind.SMINT):
+                values = self._attributions(values, chosen, units)
+                inner = torch.stack([v.flatten(1).double().sum(1) for v in values]).sum(0)
+                self.path_sums[Kind(kind)].index_add_(0, units, inner)
+            squared = kind in (Kind.SMOOTH, Kind.SMINT) and not self.settings.signed
+            for into, value in zip(self.sums[kind, half], values, strict=True):
+                into.index_add_(0, units, value.square() if squared else value)
+
+    def _attributions(self, sums: list[Tensor], terms: npt.NDArray[np.int64], units: Tensor) -> list[Tensor]:
+        """Mean gradient along each path times that input's own way from the baseline."""
+        draws = torch.from_numpy(self.stream.term_draw[terms]).to(units.device)
+        steps = torch.from_numpy(self.stream.term_steps[terms]).to(units.device)
+        ends = self._points(units, draws, None)
+        return [
+            total * (end - base) / steps.to(total.dtype).view(-1, *[1] * (total.ndim - 1))
+            for total, end, base in zip(sums, ends, self.problem.pick(self.problem.baselines, units), strict=True)
+        ]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def explain(problem: Problem, settings: Settings) -> dict[str, Attributions]:
+    """All of the stream's methods for all units.
+
+    Returns:
+        {method: attributions}, for those of gradient, smoothgrad, integrated, smint that were asked for.
+    """
+    stream = plan(settings, problem.n_units)
+    deepest = int(stream.term_draw.max(initial=0))
+    noise = draws_of(problem.inputs, deepest, seed=settings.seed)
+    for guard in (False, True):
+        accumulator = Accumulator(problem, stream, noise, settings, guard=guard)
+        run(problem.gradients, len(stream.unit), accumulator.make, accumulator.take, problem.progress)
+        # An inf or NaN in one gradient spoils a sum: only then is the work done again with such values left out.
+        if all(bool(torch.isfinite(t).all()) for ts in accumulator.sums.values() for t in ts):
+            break
+    ends = _path_differences(problem, settings, noise)
+    return {m: _assemble(m, accumulator, settings, ends) for m in settings.methods if m in _ASSEMBLED}
+
+
+_ASSEMBLED = (GRADIENT, SMOOTHGRAD, INTEGRATED, SMINT)
+
+
+def _path_differences(problem: Problem, settings: Settings, noise: list[Tensor]) -> dict[str, Tensor]:
+    """f(end) - f(baseline) of integrated's path and, as a mean over its draws, of smint's."""
+    wanted = {INTEGRATED: 1, SMINT: settings.smint_draws}
+    found = {}
+    device = problem.inputs[0].device
+    every = torch.arange(problem.n_units, device=device)
+    ends: list[Tensor] = []
+    start = None
+    for method in (INTEGRATED, SMINT):
+        if method not in settings.methods:
+            continue
+        if start is None:
+            start = problem.forward([b.expand_as(x) for b, x in zip(problem.baselines, problem.inputs, strict=True)], every)
+        for draw in range(len(ends), wanted[method]):
+            points = [
+                torch.addcmul(x, s.expand_as(x[:1]) if len(s) == 1 else s, e[draw])
+                for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)
+            ]
+            ends.append(problem.forward(points, every))
+        found[method] = torch.stack(ends[: wanted[method]]).mean(0) - start
+    return found
+
+
+def _assemble(method: str, done: Accumulator, settings: Settings, ends: dict[str, Tensor]) -> Attributions:
+    sums = done.sums
+
+    def half(kind: Kind, which: int) -> list[Tensor]:
+        return sums.get((kind, which)) or [torch.zeros_like(x) for x in done.problem.inputs]
+
+    def square(values: list[Tensor]) -> list[Tensor]:
+        return values if settings.signed else [v.square() for v in values]
+
+    if method == GRADIENT:
+        return Attributions(half(Kind.CLEAN, 0))
+    if method == INTEGRATED:
+        a, b = half(Kind.INTEGRATED, 0), half(Kind.INTEGRATED, 1)
+        halves = (a, b) if settings.steps > 1 else None
+        return Attributions(_added(a, b), halves, done.path_sums[Kind.INTEGRATED], ends[INTEGRATED])
+    if method == SMOOTHGRAD:
+        n, a, b = settings.draws, _added(half(Kind.SMOOTH, 0), square(half(Kind.CLEAN, 0))), half(Kind.SMOOTH, 1)
+        return _mean_of_halves(a, b, n)
+    n, a, b = settings.smint_draws, half(Kind.SMINT, 0), half(Kind.SMINT, 1)
+    path_sums = done.path_sums[Kind.SMINT]
+    if settings.smint_shares_the_clean_path:
+        a = _added(a, square(_added(half(Kind.INTEGRATED, 0), half(Kind.INTEGRATED, 1))))
+        path_sums = path_sums + done.path_sums[Kind.INTEGRATED]
+    mean = _mean_of_halves(a, b, n)
+    return Attributions(mean.total, mean.halves, path_sums / n, ends[SMINT])
+
+
+def _mean_of_halves(a: list[Tensor], b: list[Tensor], n: int) -> Attributions:
+    total = [v / n for v in _added(a, b)]
+    if n < 2:
+        return Attributions(total)
+    return Attributions(total, ([v / ((n + 1) // 2) for v in a], [v / (n // 2) for v in b]))
+
+
+def _added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    return [x + y for x, y in zip(a, b, strict=True)]

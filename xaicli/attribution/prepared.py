@@ -1,0 +1,196 @@
+"""Everything before the first gradient: the frozen copy, the inputs on their device, the clean outputs, the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from xaicli.attribution.embedding import embedded_inputs
+from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, pick, read_scores
+from xaicli.attribution.settings import Target
+from xaicli.attribution.targets import choose, values_of
+from xaicli.errors import UsageError, XaiError
+
+Arrays = npt.NDArray[Any]
+Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
+
+_CLEAN_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frozen model on clean inputs: everything before the first gradient.
+
+    Attributes:
+        model: The frozen copy in its own precision.
+        inputs: All model inputs in call order, on the device, (sample, ...); token ids replaced by their embeddings.
+        explained: Positions of the differentiable inputs.
+        names: The names of all inputs.
+        scores: The clean outputs.
+        units: (unit,) the sample of each unit.
+        targets: (unit,).
+        reduce: (what the model returned, units) -> (row,) scalars.
+    """
+
+    model: FrozenModel
+    inputs: list[Tensor]
+    explained: tuple[int, ...]
+    names: tuple[str, ...]
+    embedded: tuple[int, ...]
+    scores: Scores
+    units: Tensor
+    targets: Tensor
+    reduce: Callable[[Any, Tensor], Tensor]
+    outputs: Callable[[Any], Tensor]
+    notes: tuple[str, ...] = ()
+
+    def of_units(self, position: int) -> Tensor:
+        """One input, a row per unit."""
+        return self.inputs[position][self.units]
+
+
+def prepare(
+    model: nn.Module,
+    inputs: Given,
+    *,
+    target: Target | Tensor | Arrays = "predicted",
+    device: str | torch.device = "auto",
+    labels: Sequence[Any] | None = None,
+    label_names: Sequence[str] | None = None,
+    output: str | int | None = None,
+    static_batch: int | None = None,
+    raw: bool = False,
+) -> Prepared:
+    """Freeze a copy of the model and take the clean outputs and targets; arguments as in `attribute`.
+
+    Args:
+        raw: Explain a single number as itself whatever the prediction, as the seed does.
+    """
+    place = _device(device)
+    names, tensors = _tensors(inputs)
+    frozen = FrozenModel(model, names=names, device=place, static_batch=static_batch)
+    batches = [_as_input(x, frozen.dtype).to(place) for x in tensors]
+    embedded = embedded_inputs(frozen, batches)
+    batches = embedded.inputs
+    explained = tuple(i for i, x in enumerate(batches) if x.is_floating_point())
+    if not explained:
+        raise XaiError("the model has no input with a gradient", hint="integer inputs need an nn.Embedding in the model")
+    function = target if callable(target) else None
+    outputs = _select(function, output)
+    frozen.learn_batch_limits(batches, outputs)
+    values = clean_outputs(frozen, batches, outputs)
+    n = len(batches[0])
+    scores = read_scores(values)
+    meaning = Meaning.LOGITS if function is not None or raw else scores.meaning
+    chosen = torch.full((n, 1), 0) if function is not None else choose(target, scores, labels, label_names)  # type: ignore[arg-type]
+    if raw and scores.single:
+        chosen = torch.zeros_like(chosen)
+    units = torch.arange(n).repeat_interleave(chosen.shape[1]).to(place)
+    targets = chosen.reshape(-1).to(place)
+
+    def reduce(result: Any, rows: Tensor) -> Tensor:
+        return values_of(outputs(result)[: len(rows)], targets[rows], meaning)
+
+    notes = [NOTES[scores.meaning]] if scores.meaning in NOTES and function is None else []
+    return Prepared(
+        model=frozen,
+        inputs=batches,
+        explained=explained,
+        names=names,
+        embedded=embedded.positions,
+        scores=scores,
+        units=units,
+        targets=torch.full_like(targets, -1) if function is not None else targets,
+        reduce=reduce,
+        outputs=outputs,
+        notes=tuple(notes),
+    )
+
+
+def _select(function: Callable[[Tensor], Tensor] | None, output: str | int | None) -> Callable[[Any], Tensor]:
+    """From what the model returned to (row, output)."""
+    if function is None:
+        return lambda result: pick(result, output)
+
+    def scalars(result: Any) -> Tensor:
+        value = function(result)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            raise UsageError("the target function returns no tensor of one number per row", hint="def target(outputs): return outputs[:, 3]")
+        return value.reshape(len(value), -1)[:, :1]
+
+    return scalars
+
+
+def clean_outputs(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> Tensor:
+    """(sample, output) of the clean inputs, without gradients, a few at a time."""
+    found = []
+    step = model.batch or _CLEAN_ROWS
+    n = len(inputs[0])
+    with torch.no_grad():
+        for first in range(0, n, step):
+            rows = min(step, n - first)
+            batch = [model.padded(x[first : first + rows].clone()) for x in inputs]
+            result = model.forward(batch)
+            values = outputs(result)
+            if len(values) < rows:
+                raise XaiError(
+                    f"the model returns {len(values)} rows for {len(batch[0])} samples (outputs: {', '.join(keys_of(result))})",
+                    hint="outputs need the batch as their first axis; choose another with --output",
+                )
+            found.append(values[:rows])
+    return torch.cat(found)
+
+
+def scalars_of(prepared: Prepared, constants: Mapping[int, Tensor], points: Sequence[Tensor], units: Tensor) -> Tensor:
+    """The explained scalars at some points, in the model's own precision, (row,) float64."""
+    free = iter(points)
+    rows = [constants[i][units] if i in constants else next(free) for i in range(len(prepared.inputs))]
+    found, model = [], prepared.model
+    step = model.batch or _CLEAN_ROWS
+    with torch.no_grad():
+        for first in range(0, len(units), step):
+            part = units[first : first + step]
+            batch = [model.padded(x[first : first + step].clone()) for x in rows]
+            found.append(prepared.reduce(model.forward(batch), part).double())
+    return torch.cat(found)
+
+
+def _device(given: str | torch.device) -> torch.device:
+    if given == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1") from error
+    return device
+
+
+def _tensors(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
+    if isinstance(inputs, Mapping):
+        names, values = tuple(str(name) for name in inputs), list(inputs.values())
+    elif isinstance(inputs, list | tuple) and inputs and all(hasattr(x, "shape") and len(x.shape) for x in inputs):
+        names, values = tuple(f"input{i}" for i in range(len(inputs))), list(inputs)
+    else:
+        names, values = ("",), [inputs]
+    tensors = [x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values]
+    if len(names) == 1:
+        names = ("",) if names == ("input0",) else names
+    lengths = {len(x) if x.ndim else 0 for x in tensors}
+    if len(lengths) != 1 or 0 in lengths:
+        raise UsageError(
+            "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples", hint="(sample, ...) arrays of one length"
+        )
+    return names, tensors
+
+
+def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats and pictures of bytes become the model's floats; other whole numbers and booleans stay what they are."""
+    return x.to(dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x

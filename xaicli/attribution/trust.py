@@ -1,0 +1,113 @@
+"""How far to trust a map: completeness, agreement of two halves, and more steps or draws until both settle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xaicli.attribution.maps import Layout, rank_correlation, strength
+from xaicli.attribution.problem import Attributions, Problem
+from xaicli.attribution.settings import Settings
+
+Figures = npt.NDArray[np.float64]
+_TINY = 1e-6
+_ROUNDS = 3
+
+
+def delta(found: Attributions, n_units: int) -> Figures:
+    """|sum of attributions - (f(x) - f(baseline))| / |f(x) - f(baseline)|, per unit; NaN without a path."""
+    if found.sums is None or found.differences is None:
+        return np.full(n_units, np.nan)
+    sums, differences = found.sums.double().cpu().numpy(), found.differences.double().cpu().numpy()
+    error = np.abs(sums - differences)
+    # Both sides zero is complete; a difference that is all rounding has no meaningful relative error above 1.
+    scale = np.maximum(np.abs(differences), _TINY)
+    relative: Figures = np.where(error == 0, 0.0, error / scale)
+    return relative
+
+
+def agreement(found: Attributions, layouts: list[Layout], n_units: int) -> Figures:
+    """Rank correlation of the strengths of two halves over all inputs, per unit; NaN without halves or contrast."""
+    if found.halves is None:
+        return np.full(n_units, np.nan)
+    sides = [[_strengths(t, layout) for t, layout in zip(half, layouts, strict=True)] for half in found.halves]
+    return np.array(
+        [rank_correlation(*(np.concatenate([per_input[u] for per_input in side]) for side in sides)) for u in range(n_units)]
+    )
+
+
+def _strengths(values: Tensor, layout: Layout) -> list[npt.NDArray[np.float32]]:
+    return [strength(a, layout).ravel() for a in values.detach().cpu().numpy()]
+
+
+def refined(
+    explain: Callable[[Problem, Settings], dict[str, Attributions]], problem: Problem, settings: Settings
+) -> dict[str, Attributions]:
+    """All methods; with a tolerance, again with twice the steps or draws for the units that have not settled.
+
+    A unit has settled when, for every method, delta is within the tolerance and the agreement of the halves is within
+    it of 1 or of what it was before. What was reached after three doublings is kept and shows in its figures.
+    """
+    found = explain(problem, settings)
+    if settings.tolerance is None:
+        return found
+    layouts = [Layout.NO_CHANNELS] * len(problem.inputs)
+    everyone = np.arange(problem.n_units)
+    settled_before = {m: np.full(problem.n_units, np.nan) for m in found}
+    groups = [(everyone, settings)]
+    for _ in range(_ROUNDS):
+        following: list[tuple[npt.NDArray[np.int64], Settings]] = []
+        for units, used in groups:
+            rough, noisy = _unsettled(found, units, settled_before, layouts, settings.tolerance)
+            for coarse, few in ((True, True), (True, False), (False, True)):
+                chosen = units[(rough == coarse) & (noisy == few)]
+                if len(chosen):
+                    following.append((chosen, _more(used, coarse=coarse, few=few)))
+        for units, more in following:
+            index = torch.from_numpy(units).to(problem.inputs[0].device)
+            _replace(found, explain(problem.only(index), more), index)
+        groups = following
+    return found
+
+
+def _unsettled(
+    found: dict[str, Attributions], units: npt.NDArray[np.int64], before: dict[str, Figures], layouts: list[Layout], tolerance: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which units need more steps, and which more draws."""
+    rough, noisy = np.zeros(len(units), dtype=bool), np.zeros(len(units), dtype=bool)
+    for method, values in found.items():
+        n_units = len(values.total[0])
+        rough |= delta(values, n_units)[units] > tolerance
+        now = agreement(values, layouts, n_units)[units]
+        noisy |= (now < 1 - tolerance) & ~(np.abs(now - before[method][units]) <= tolerance)
+        before[method][units] = now
+    return rough, noisy
+
+
+def _more(settings: Settings, *, coarse: bool, few: bool) -> Settings:
+    steps, draws = 2 if coarse else 1, 2 if few else 1
+    return replace(
+        settings,
+        steps=settings.steps * max(steps, draws),
+        smint_steps=settings.smint_steps * steps,
+        draws=settings.draws * draws,
+        smint_draws=settings.smint_draws * draws,
+    )
+
+
+def _replace(found: dict[str, Attributions], newer: dict[str, Attributions], units: Tensor) -> None:
+    for method, values in newer.items():
+        old = found[method]
+        pairs = list(zip(old.total, values.total, strict=True))
+        if old.halves is not None and values.halves is not None:
+            pairs += [p for a, b in zip(old.halves, values.halves, strict=True) for p in zip(a, b, strict=True)]
+        for into, value in pairs:
+            into[units] = value
+        for kept, new in ((old.sums, values.sums), (old.differences, values.differences)):
+            if kept is not None and new is not None:
+                kept[units] = new
