@@ -1,0 +1,139 @@
+"""Arrays with an entry a sample, and the places in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Slots = NDArray[np.int32]
+"""Places of samples in arrays."""
+
+Where = slice | Slots
+"""Distinct slots, ascending: all from one to another, or listed."""
+
+NO_EPOCH = np.int32(np.iinfo(np.int32).min)
+"""Stands for an epoch, or an integer label, that there is not."""
+
+_BLOCK = 1 << 15
+"""Samples worked on at a time: temporary arrays stay in the processor's cache."""
+_SPARSE = 8
+"""Below one sample in so many an epoch is sorted rather than laid out over all slots."""
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Slices that cover 0..n-1, each small enough for the processor's cache."""
+    for start in range(0, n, _BLOCK):
+        yield slice(start, min(start + _BLOCK, n))
+
+
+def part(where: Where, chosen: slice | NDArray[np.intp] | NDArray[np.bool_] | None) -> Where:
+    """The slots of some of the rows that `where` stands for; of all where None."""
+    if chosen is None:
+        return where
+    if not isinstance(where, slice):
+        listed: Slots = where[chosen]
+        return listed
+    if isinstance(chosen, slice):
+        return slice(where.start + chosen.start, where.start + chosen.stop)
+    rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+    return np.asarray(rows + where.start, np.int32)
+
+
+class GrowingArrays:
+    """Named arrays with an entry a slot that grow together."""
+
+    def __init__(self, **fills: Any) -> None:
+        self._fills = {name: fill for name, fill in fills.items() if fill is not None}
+        self._arrays: dict[str, Array] = {name: np.empty(0, fill.dtype) for name, fill in self._fills.items()}
+        self._size = 0
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def __len__(self) -> int:
+        return self._size
+
+    def grow(self, size: int) -> None:
+        """Make room for `size` slots; new ones hold the fill value."""
+        if size <= self._size:
+            return
+        for name, old in self._arrays.items():
+            fill = self._fills[name]
+            # Zeroed memory costs nothing until it is used.
+            new = np.zeros(size, fill.dtype) if fill == 0 else np.full(size, fill)
+            new[: self._size] = old
+            self._arrays[name] = new
+        self._size = size
+
+    def pop(self, name: str) -> Array:
+        """Hand an array over for good: results are computed in place of sums to keep memory low."""
+        return self._arrays.pop(name)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of one epoch, each of another sample.
+
+    Attributes:
+        rows: (n,) their places in the frame; None for all as they lie.
+        where: Their slots.
+        n: How many there are.
+        last: Whether no later row of these samples follows in the epoch.
+    """
+
+    rows: NDArray[np.intp] | None
+    where: Where
+    n: int
+    last: bool = True
+
+    def of(self, column: Array, block: slice) -> Array:
+        """The values of a block of these rows in a column of the frame."""
+        return column[block] if self.rows is None else column[self.rows[block]]
+
+
+def distinct_rows(slots: Slots | None, n: int, n_slots: int) -> Iterator[Rows]:
+    """The rows of an epoch by slot; where samples repeat, in rounds of distinct ones, in the order of the rows.
+
+    Args:
+        slots: (n,) slots, None where they are 0..n-1.
+        n: How many rows there are.
+        n_slots: How many slots there are.
+    """
+    if slots is None:
+        yield Rows(None, slice(0, n), n)
+        return
+    if bool((slots[1:] > slots[:-1]).all()):
+        yield Rows(None, _as_range(slots), n)
+        return
+    if n * _SPARSE >= n_slots:
+        row_of = np.full(n_slots, -1, np.int32)
+        row_of[slots] = np.arange(n, dtype=np.int32)
+        present = np.flatnonzero(row_of >= 0)
+        if len(present) == n:
+            yield Rows(row_of[present].astype(np.intp), _as_range(present.astype(np.int32)), n)
+            return
+    order = np.argsort(slots, kind="stable")
+    ordered = slots[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    lengths = np.diff(np.append(starts, n))
+    # Counted from the end: the last round holds the last row of every sample.
+    still_to_come = np.repeat(starts + lengths, lengths) - np.arange(n) - 1
+    for number in reversed(range(int(lengths.max()))):
+        chosen = still_to_come == number
+        yield Rows(order[chosen], _as_range(ordered[chosen]), int(chosen.sum()), last=number == 0)
+
+
+def _as_range(slots: Slots) -> Where:
+    """Ascending distinct slots as a slice where they have no gaps."""
+    if len(slots) and int(slots[-1]) - int(slots[0]) == len(slots) - 1:
+        return slice(int(slots[0]), int(slots[-1]) + 1)
+    return slots

@@ -1,0 +1,105 @@
+"""When samples were learned and forgotten, and the label each has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.dynamics.arrays import NO_EPOCH, Array, GrowingArrays, Rows, Where, blocks, part
+
+
+class Learning:
+    """When a sample's prediction was right: forgetting after Toneva et al. 2019, correctness after Swayamdipta 2020."""
+
+    def __init__(self) -> None:
+        self._state = GrowingArrays(
+            before=np.int8(-1),
+            correctness=np.int32(0),
+            forgetting=np.int32(0),
+            first_learned=NO_EPOCH,
+            right_since=NO_EPOCH,
+        )
+
+    def __getitem__(self, name: str) -> Array:
+        return self._state[name]
+
+    def grow(self, size: int) -> None:
+        self._state.grow(size)
+
+    def update(self, where: Where, correct: NDArray[np.bool_], epoch: int) -> None:
+        """Add whether each slot's prediction, (n,), was right at an epoch not before the last one."""
+        state = self._state
+        before = state["before"][where]
+        state["correctness"][where] += correct
+        state["forgetting"][where] += (before == 1) & ~correct
+        turned = correct & (before != 1)
+        if turned.any():
+            since = state["right_since"][where]
+            since[turned] = epoch
+            state["right_since"][where] = since
+            learned = state["first_learned"][where]
+            learned[turned & (learned == NO_EPOCH)] = epoch
+            state["first_learned"][where] = learned
+        state["before"][where] = correct
+
+    def results(self) -> dict[str, Array]:
+        """By slot: `correctness`, `forgetting`, `first_learned`, `learned_for_good` (NO_EPOCH for none), int32;
+        `never_learned` and `judged`, whether there was any observation at all, bool. The state is used up.
+        """
+        state = self._state
+        before, for_good = state.pop("before"), state.pop("right_since")
+        for_good[before != 1] = NO_EPOCH
+        correctness = state.pop("correctness")
+        return {
+            "correctness": correctness,
+            "forgetting": state.pop("forgetting"),
+            "never_learned": correctness == 0,
+            "first_learned": state.pop("first_learned"),
+            "learned_for_good": for_good,
+            "judged": before >= 0,
+        }
+
+
+class LastLabel:
+    """The last label of each sample that was not null: small whole numbers as they are, texts by a code."""
+
+    def __init__(self) -> None:
+        self._state = GrowingArrays(label=NO_EPOCH)
+        self._codes: dict[Any, int] | None = None
+
+    def grow(self, size: int) -> None:
+        self._state.grow(size)
+
+    def update(self, rows: Rows, label: pl.Series) -> None:
+        codes = self._coded(label).to_numpy()
+        for block in blocks(rows.n):
+            values = rows.of(codes, block)
+            where = part(rows.where, block)
+            known = values != NO_EPOCH
+            if not known.all():
+                where, values = part(where, known), values[known]
+            self._state["label"][where] = values
+
+    def _coded(self, label: pl.Series) -> pl.Series:
+        if label.dtype == pl.Int32 and self._codes is None:
+            return label.fill_null(int(NO_EPOCH))
+        if self._codes is None:
+            self._codes = {}
+        for value in label.unique().drop_nulls().to_list():
+            self._codes.setdefault(value, len(self._codes))
+        known = pl.Series(list(self._codes), dtype=label.dtype)
+        places = pl.Series(list(self._codes.values()), dtype=pl.Int32)
+        if len(known) == 0:
+            return pl.repeat(int(NO_EPOCH), len(label), dtype=pl.Int32, eager=True)
+        return label.replace_strict(known, places, default=int(NO_EPOCH), return_dtype=pl.Int32)
+
+    def series(self, n: int) -> pl.Series:
+        """(n,) labels by slot as they were recorded, null for none."""
+        codes = pl.Series("label", self._state.pop("label")[:n])
+        codes = codes.set(codes == int(NO_EPOCH), None) if n else codes
+        if self._codes is None:
+            return codes
+        return pl.Series("label", list(self._codes)).gather(codes)

@@ -1,0 +1,181 @@
+"""What is remembered of a metric while the epochs pass by, in float64 and a few bytes a sample.
+
+Sums are kept of distances to a sample's own first value. The distance of that first value is zero, so that the
+variance of n distances is at least their squared mean divided by n - 1: subtracting the two in the end costs at most
+a factor n of the 10^16 that float64 resolves, whatever the size of the values.
+
+Updates of different slots may run in different threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.dynamics.arrays import Array, GrowingArrays, Where
+from xaicli.dynamics.times import Times
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is to be known about a metric.
+
+    Attributes:
+        spread: The standard deviation.
+        trend: The slope over the epochs.
+        extremes: The first, last, smallest and largest value.
+        ema: The weight of a new value in the exponential moving average; 0 for none.
+        early: Of how many first observations to take a separate mean; 0 for none.
+    """
+
+    spread: bool = False
+    trend: bool = False
+    extremes: bool = False
+    ema: float = 0.0
+    early: int = 0
+
+    def __or__(self, other: Parts) -> Parts:
+        return Parts(
+            self.spread or other.spread,
+            self.trend or other.trend,
+            self.extremes or other.extremes,
+            self.ema or other.ema,
+            self.early or other.early,
+        )
+
+
+class MetricSums:
+    """The sums of one metric.
+
+    Args:
+        parts: What is to be known.
+        dtype: Of the metric's values, float32 or float64: first, last, smallest and largest are kept as they are.
+    """
+
+    def __init__(self, parts: Parts, dtype: Any = np.float32) -> None:
+        self.parts = parts
+        kind = np.dtype(dtype).type
+        zero, none = np.float64(0), kind(np.nan)
+        shifted = parts.spread or parts.trend
+        self._shifted = shifted
+        self._state = GrowingArrays(
+            first=none if shifted or parts.extremes else None,
+            sum=zero,
+            squares=zero if parts.spread else None,
+            products=zero if parts.trend else None,
+            last=none if parts.extremes else None,
+            min=kind(np.inf) if parts.extremes else None,
+            max=kind(-np.inf) if parts.extremes else None,
+            ema=np.float64(np.nan) if parts.ema else None,
+            early=zero if parts.early else None,
+            n_early=np.int32(0) if parts.early else None,
+        )
+
+    def __getitem__(self, name: str) -> Array:
+        return self._state[name]
+
+    def grow(self, size: int) -> None:
+        self._state.grow(size)
+
+    def update(self, where: Where, values: Array, time: NDArray[np.float64], observed: NDArray[np.int32]) -> None:
+        """Add one finite value a slot.
+
+        Args:
+            where: The slots.
+            values: (n,) float32 or float64.
+            time: (n,) epochs since the sample's first one.
+            observed: (n,) how often each sample has been observed, this time included.
+        """
+        state = self._state
+        if "first" in state:
+            first = state["first"][where]
+            unset = np.isnan(first)
+            if unset.any():
+                first[unset] = values[unset]
+                state["first"][where] = first
+        distance = values.astype(np.float64)
+        if self.parts.ema:
+            self._update_ema(where, distance)
+        if self.parts.early:
+            self._update_early(where, distance, observed)
+        if self._shifted:
+            distance -= first
+        state["sum"][where] += distance
+        if self.parts.trend:
+            state["products"][where] += distance * time
+        if self.parts.spread:
+            state["squares"][where] += np.square(distance, out=distance)
+        if self.parts.extremes:
+            state["last"][where] = values
+            state["min"][where] = np.minimum(state["min"][where], values)
+            state["max"][where] = np.maximum(state["max"][where], values)
+
+    def _update_ema(self, where: Where, values: NDArray[np.float64]) -> None:
+        average = self._state["ema"][where]
+        step = values - average
+        step *= self.parts.ema
+        fresh = np.isnan(average)
+        if fresh.any():
+            average[fresh] = values[fresh]
+            step[fresh] = 0.0
+        average += step
+        self._state["ema"][where] = average
+
+    def _update_early(self, where: Where, values: NDArray[np.float64], observed: NDArray[np.int32]) -> None:
+        early = observed <= self.parts.early
+        if early.any():
+            self._state["early"][where] += np.where(early, values, 0.0)
+            self._state["n_early"][where] += early
+
+    def results(self, times: Times) -> dict[str, Array]:
+        """The statistics by slot; the sums are used up.
+
+        Args:
+            times: When the values added were observed.
+
+        Returns:
+            float64 `mean`, `std` (divisor n - 1; 0 where n is 1), `variance` (divisor n), `slope` (least squares on the
+            epoch; 0 where all observations share an epoch), `ema`, `early`; `first`, `last`, `min`, `max` as recorded.
+            NaN where a sample had no finite value.
+        """
+        state, n = self._state, times.n
+        seen = n > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = state.pop("sum")
+            mean /= n
+            found: dict[str, Array] = {}
+            if self.parts.trend:
+                # cov(t, d) = mean(t d) - mean(t) mean(d), and the slope is cov(t, d) / var(t).
+                slope = state.pop("products")
+                slope -= times.means() * mean * n
+                spread = times.spread()
+                slope *= n
+                slope /= spread
+                slope[seen & (spread == 0)] = 0.0
+                found["slope"] = slope
+            if self.parts.spread:
+                variance = state.pop("squares")
+                variance /= n
+                variance -= mean * mean
+                found["variance"] = np.maximum(variance, 0.0, out=variance)
+            if self._shifted:
+                mean += state["first"]
+            found["mean"] = mean
+            if self.parts.early:
+                found["early"] = state.pop("early")
+                found["early"] /= state.pop("n_early")
+        if self.parts.ema:
+            found["ema"] = state.pop("ema")
+        if self.parts.extremes:
+            found |= {name: state.pop(name) for name in ("first", "last", "min", "max")}
+            found["min"][~seen] = np.nan
+            found["max"][~seen] = np.nan
+        return found
+
+
+def sample_std(variance: NDArray[np.float64], n: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The standard deviation with divisor n - 1, 0 where n is 1, from the variance with divisor n."""
+    return np.sqrt(variance * (n / np.maximum(n - 1, 1)))
