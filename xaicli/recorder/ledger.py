@@ -1,0 +1,92 @@
+"""What became of every row: counted, warned about once, kept where every later report finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+_FILE_BYTES = 4096
+_REASONS_KEPT = 12
+_REASON_LENGTH = 160
+
+
+class RecorderWarning(UserWarning, RuntimeWarning):
+    """Something could not be recorded; training goes on."""
+
+
+class Ledger:
+    """The counters of one process.
+
+    They lie in a file whose size never changes, so that writing them again needs no room on a full disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+        self.rows_logged = 0
+        self.rows_stored = 0
+        self.rows_dropped = 0
+        self.reasons: Counter[str] = Counter()
+        self.stalls = 0
+        self.bytes = 0
+        self.files = 0
+        self.write_failures = 0
+
+    def stats(self) -> dict[str, Any]:
+        """The counters as plain JSON types."""
+        return {
+            "rows_logged": self.rows_logged,
+            "rows_stored": self.rows_stored,
+            "rows_dropped": self.rows_dropped,
+            "reasons": dict(self.reasons),
+            "stalls": self.stalls,
+            "files": self.files,
+            "bytes": self.bytes,
+            "write_failures": self.write_failures,
+        }
+
+    def drop(self, rows: int, reason: str) -> None:
+        """Count rows that will not be stored, and say so the first time."""
+        with self._lock:
+            self.rows_dropped += rows
+            known = reason[:_REASON_LENGTH]
+            if known not in self.reasons and len(self.reasons) >= _REASONS_KEPT:
+                known = "other"
+            self.reasons[known] += rows
+        self.warn(reason, f"xai: {reason}; rows are dropped and counted, training goes on")
+        self.write()
+
+    def stored(self, rows: int, size: int) -> None:
+        """Count a finished file; `rows` are its sample rows."""
+        with self._lock:
+            self.rows_stored += rows
+            self.bytes += size
+            self.files += 1
+
+    def warn(self, kind: str, message: str) -> None:
+        """Warn once a kind, whatever the warning filters: nothing is raised into training."""
+        if kind in self._warned:
+            return
+        self._warned.add(kind)
+        try:
+            warnings.warn(message, RecorderWarning, stacklevel=4)
+        except Warning:
+            print(message, file=sys.stderr)  # noqa: T201
+
+    def write(self) -> None:
+        """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
+        text = json.dumps(self.stats()).encode()
+        with contextlib.suppress(OSError), self._lock:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                os.pwrite(descriptor, text.ljust(_FILE_BYTES), 0)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,156 @@
+"""Thumbnails for reports and exact model inputs for saliency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xaicli.recorder import columns
+
+LONGEST_SIDE = 96
+"""Pixels; a larger picture is shrunk."""
+_CHANNELS = (1, 3, 4)
+
+Row = tuple[Any, ...]
+
+
+def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str) -> list[Row]:
+    """One row a picture.
+
+    Args:
+        sample_id: (N,) ids, or one for a single picture.
+        images: (N, H, W, C), (N, C, H, W), (N, H, W), or one picture without N, or a list of pictures of any sizes;
+            uint8, or floats: in [0, 1], or else stretched from their own smallest to largest value.
+        mode: The mode the pictures belong to.
+        ds_id: The dataset.
+
+    Raises:
+        ValueError: The pictures have no such shape or are not as many as the ids.
+    """
+    ids = columns.ids(sample_id)
+    pictures = [_shrunk(_hwc(picture)) for picture in _each(images, len(ids))]
+    return [
+        (_plain(key), mode, ds_id, *picture.shape, picture.tobytes())
+        for key, picture in zip(ids, pictures, strict=True)
+    ]
+
+
+def _each(images: Any, n: int) -> list[NDArray[Any]]:
+    if isinstance(images, list | tuple):
+        arrays = [columns.to_array(image, "images") for image in images]
+    else:
+        array = columns.to_array(images, "images")
+        arrays = [array] if n == 1 and (array.ndim == 2 or (array.ndim == 3 and array.shape[0] != 1)) else list(array)
+    if len(arrays) != n:
+        raise ValueError(f"images has {len(arrays)} pictures for {n} sample ids")
+    return arrays
+
+
+def _hwc(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    if picture.ndim == 2:
+        picture = picture[:, :, None]
+    if picture.ndim != 3:
+        raise ValueError(f"images has a picture of shape {picture.shape}; (H, W, C) or (C, H, W) is needed")
+    if picture.shape[2] not in _CHANNELS:
+        if picture.shape[0] not in _CHANNELS:
+            raise ValueError(f"images has a picture of shape {picture.shape}; 1, 3 or 4 channels are needed")
+        picture = picture.transpose(1, 2, 0)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    values = np.nan_to_num(picture.astype(np.float32), posinf=0, neginf=0)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if low < 0 or high > 1:
+        values = (values - low) / ((high - low) or 1)
+    return np.ascontiguousarray((values * 255 + 0.5).astype(np.uint8))
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most `LONGEST_SIDE` pixels a side: every pixel is the mean of those it stands for."""
+    height, width, _ = picture.shape
+    factor = max(height, width) / LONGEST_SIDE
+    if factor <= 1:
+        return picture
+    values = picture.astype(np.float32)
+    for axis, size in ((0, height), (1, width)):
+        edges = np.linspace(0, size, max(1, round(size / factor)) + 1).astype(int)
+        counts = np.diff(edges).reshape([-1 if a == axis else 1 for a in range(3)])
+        values = np.add.reduceat(values, edges[:-1], axis=axis) / counts
+    return (values + 0.5).astype(np.uint8)
+
+
+def image_table(rows: list[Row]) -> pa.Table:
+    """The table of `media/`."""
+    ids, mode, ds_id, height, width, channels, pixels = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "sample_id": _ids(ids),
+            "mode": pa.array(mode),
+            "ds_id": pa.array(ds_id),
+            "height": pa.array(height, pa.int32()),
+            "width": pa.array(width, pa.int32()),
+            "channels": pa.array(channels, pa.int8()),
+            "pixels": pa.array(pixels, pa.binary()),
+        }
+    )
+
+
+def input_rows(sample_id: Any, inputs: Any, label: Any, *, mode: str, ds_id: str) -> list[Row]:
+    """One row a sample and input.
+
+    Args:
+        sample_id: (N,) ids.
+        inputs: (N, ...), or {input name: (N, ...)}; kept bit for bit, bfloat16 as float32.
+        label: (N,) labels, or None.
+        mode: The mode the inputs belong to.
+        ds_id: The dataset.
+
+    Raises:
+        ValueError: An input or the labels are not as many as the ids.
+    """
+    ids = columns.ids(sample_id)
+    labels = [None] * len(ids) if label is None else list(columns.labels(label, "label"))
+    named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    rows: list[Row] = []
+    for name, value in named.items():
+        array = columns.to_array(value, str(name) or "inputs")
+        if array.dtype.kind not in "fiubc":
+            raise ValueError(f"{name or 'inputs'} is not numeric: {array.dtype}")
+        if array.ndim == 0 or len(array) != len(ids) or len(labels) != len(ids):
+            raise ValueError(f"{name or 'inputs'} has shape {array.shape} and {len(labels)} labels for {len(ids)} ids")
+        array = np.ascontiguousarray(array)
+        shape, dtype = list(array.shape[1:]), array.dtype.name
+        rows += [
+            (_plain(key), mode, ds_id, _plain(y), str(name), dtype, shape, one.tobytes())
+            for key, y, one in zip(ids, labels, array, strict=True)
+        ]
+    return rows
+
+
+def input_table(rows: list[Row]) -> pa.Table:
+    """The table of `inputs/`."""
+    ids, mode, ds_id, label, name, dtype, shape, data = zip(*rows, strict=True)
+    texts = any(isinstance(y, str) for y in label)
+    return pa.table(
+        {
+            "sample_id": _ids(ids),
+            "mode": pa.array(mode),
+            "ds_id": pa.array(ds_id),
+            "label": pa.array(label, pa.string() if texts else pa.int32()),
+            "name": pa.array(name),
+            "dtype": pa.array(dtype),
+            "shape": pa.array(shape, pa.list_(pa.int32())),
+            "data": pa.array(data, pa.binary()),
+        }
+    )
+
+
+def _ids(ids: tuple[Any, ...]) -> pa.Array:
+    return pa.array(ids, pa.string() if isinstance(ids[0], str) else pa.int64())
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

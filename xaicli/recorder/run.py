@@ -1,0 +1,439 @@
+"""`Run`: the flight recorder a training loop holds."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xaicli.errors import XaiError
+from xaicli.layout import Manifest, RunLayout
+from xaicli.recorder import media, scalars, start
+from xaicli.recorder.batch import Batches
+from xaicli.recorder.buffer import Buffer
+from xaicli.recorder.catalogue import Catalogue
+from xaicli.recorder.ledger import Ledger
+from xaicli.recorder.segment import memory_segment
+from xaicli.recorder.stream import SampleStream
+from xaicli.recorder.writer import Writer
+from xaicli.state import TrainingState
+from xaicli.traceability import describe_environment
+from xaicli.vocabulary import Mode
+from xaicli.wal import SegmentFacts
+
+if TYPE_CHECKING:
+    from xaicli.state import TrainingState as State
+
+T = TypeVar("T")
+
+FLUSH_SECONDS = 60.0
+_CLOSE_SECONDS = 2.0
+_MEDIA_BYTES = 8 << 20
+
+
+class Run:
+    """Records one training into a run directory.
+
+    Logging never raises into training unless `strict`: what cannot be stored is dropped, counted and warned about once.
+
+    Attributes:
+        layout: The run directory's paths.
+        state: Mode, epoch and step where `log_samples` is not told them; saved and restored with the training.
+        attempt: The restart number of this process's launch, from 0.
+        rank: The process's rank.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        total_epochs: int = 0,
+        label_names: Sequence[str] | None = None,
+        epoch_frequency: int = 1,
+        keep_probs: bool | Collection[int] = False,
+        resume: str = "allow",
+        rank: int | None = None,
+        strict: bool = False,
+        float64: Collection[str] = (),
+    ) -> None:
+        """
+        Args:
+            run_dir: The run directory; made, or continued as a new attempt.
+            name: The run's name.
+            config: What the training was configured with; shown in reports.
+            total_epochs: Epochs the training is meant to run for.
+            label_names: The classes' names, in the order of the logits.
+            epoch_frequency: Record the samples of every n-th epoch only: those it divides.
+            keep_probs: Keep the class probabilities (float16), in all epochs or in those listed.
+            resume: "allow" continues a run or begins one, "never" refuses to continue, "must" refuses to begin.
+            rank: The process's rank; that of the process group or `RANK` when None.
+            strict: Raise what else would be counted and warned about.
+            float64: Metrics to be kept in double precision.
+
+        Raises:
+            XaiError: The directory's state contradicts `resume`, or its format is newer.
+            ValueError: `epoch_frequency` is less than 1.
+        """
+        if epoch_frequency < 1:
+            raise ValueError(f"epoch_frequency={epoch_frequency} must be 1 or more")
+        self.layout = RunLayout(Path(run_dir))
+        self.rank = start.find_rank(rank)
+        self.strict = strict
+        self._epoch_frequency = epoch_frequency
+        self._keep_probs = keep_probs
+        self._pid = os.getpid()
+        self.attempt = start.claim_attempt(self.layout, self.rank, resume=resume)
+        fresh = Manifest(
+            run_id=uuid.uuid4().hex,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=name,
+            label_names=tuple(label_names) if label_names else None,
+            config=dict(config or {}),
+            environment=describe_environment(config),
+        )
+        manifest = start.open_manifest(self.layout, fresh)
+        self._catalogue = Catalogue(self.layout, manifest)
+        self._ledger = Ledger(start.stats_file(self.layout, self.attempt, self.rank))
+        self._ledger.write()
+        self.state: State = TrainingState(
+            self.layout, name=name, total_epochs=total_epochs, rank=self.rank, on_load=self._note_resumed
+        )
+        self._resume_noted = self.attempt == 0
+        self._batches = Batches(self._catalogue, label_names=manifest.label_names, float64=float64)
+        origin = SegmentFacts(manifest.run_id, self.attempt, self.rank, "", "", 0, start.boot_id())
+        segments = [memory_segment() for _ in range(3)]
+        self._stream = SampleStream(self.layout, origin, segments, self._catalogue, self._ledger)
+        place = (self.attempt, self.rank)
+        self._scalars = Buffer(
+            self.layout, self.layout.scalars, place, scalars.to_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
+        )
+        self._media = Buffer(
+            self.layout, self.layout.media, place, media.image_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
+        )
+        self._inputs = Buffer(
+            self.layout, self.layout.inputs, place, media.input_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
+        )
+        self._buffers = (self._scalars, self._media, self._inputs)
+        self._writer = Writer(self._ledger, interval=FLUSH_SECONDS, on_timer=self._hand_over)
+        self._stream.writer = self._writer
+        for buffer in self._buffers:
+            buffer.writer, buffer.ledger = self._writer, self._ledger
+        self._count = 0
+        self._closed = False
+        atexit.register(self.close)
+
+    # -- logging
+
+    def log_samples(
+        self,
+        *,
+        sample_id: Any,
+        label: Any = None,
+        prediction: Any = None,
+        logits: Any = None,
+        probs: Any = None,
+        mode: str | None = None,
+        ds_id: str | None = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        **metrics: Any,
+    ) -> None:
+        """Record one row a sample.
+
+        With `logits` or `probs`, (N, K), the prediction and the metrics of `vocabulary.DERIVED_METRICS` are added.
+
+        Args:
+            sample_id: (N,) whole numbers or texts, one kind a run.
+            label: (N,) whole numbers or texts.
+            prediction: (N,) of the label's kind.
+            logits: (N, K).
+            probs: (N, K), rows summing to 1.
+            mode: train, eval, test or infer; `state.mode` when None.
+            ds_id: The dataset; `state.ds_id` when None.
+            epoch: `state.epoch_idx` when None.
+            step: `state.global_step` when None.
+            **metrics: (N,) numbers each.
+
+        Raises:
+            ValueError: With `strict`: the batch cannot be stored; the column is named.
+        """
+        try:
+            state = self.state
+            at_epoch = state.epoch_idx if epoch is None else int(epoch)
+            if at_epoch % self._epoch_frequency:
+                return
+            at_step = (state.global_step or 0) if step is None else int(step)
+            at_mode = _mode(state.mode or Mode.TRAIN if mode is None else mode)
+            self._refuse_if_unusable()
+            keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
+            plan, rows, values = self._batches.make(
+                sample_id, label, prediction, logits, probs, metrics, keep_probs=keep
+            )
+            if not rows:
+                return
+            if not self._resume_noted:
+                self._note_first_step(at_step)
+            key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
+            self._stream.append(key, at_step, plan, rows, values)
+        except Exception as error:
+            self._refuse(error, _length(sample_id))
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Record per-step values of the whole run.
+
+        Args:
+            values: {key: number}. A key `step`, `iteration` or `epoch` gives the time axis, else a counter does.
+
+        Raises:
+            ValueError: With `strict`: a value is no number; it is named.
+        """
+        try:
+            self._refuse_if_unusable()
+            state = self.state
+            moment = scalars.Moment(
+                state.mode or "", state.ds_id, state.epoch_idx or None, self._count, self.attempt, self.rank
+            )
+            rows = scalars.scalar_rows(values, moment)
+            self._count += 1
+            self._scalars.add(rows, 100 * len(rows))
+        except Exception as error:
+            self._refuse(error, 0)
+
+    def log_images(self, sample_id: Any, images: Any) -> None:
+        """Keep thumbnails for reports; a later one of the same sample replaces the earlier.
+
+        Args:
+            sample_id: (N,) ids.
+            images: (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or float.
+
+        Raises:
+            ValueError: With `strict`: they are no pictures, or not as many as the ids.
+        """
+        try:
+            self._refuse_if_unusable()
+            rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
+            self._media.add(rows, sum(len(row[-1]) for row in rows))
+        except Exception as error:
+            self._refuse(error, 0)
+
+    def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None) -> None:
+        """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
+
+        Args:
+            sample_id: (N,) ids.
+            inputs: (N, ...), or {input name: (N, ...)}.
+            label: (N,) labels.
+
+        Raises:
+            ValueError: With `strict`: they are not as many as the ids.
+        """
+        try:
+            self._refuse_if_unusable()
+            rows = media.input_rows(sample_id, inputs, label, mode=self.state.mode or "", ds_id=self.state.ds_id)
+            self._inputs.add(rows, sum(len(row[-1]) for row in rows))
+        except Exception as error:
+            self._refuse(error, 0)
+
+    def add_metrics_data(
+        self,
+        metrics: Any,
+        *,
+        input_table_url: Any = None,
+        override_column_schemas: Mapping[str, Any] | None = None,
+        constants: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Path:
+        """Add a separate metrics table; see `xaicli.collectors.metrics_table.add_metrics_data`."""
+        from xaicli.collectors import metrics_table
+
+        return metrics_table.add_metrics_data(
+            self,
+            metrics,
+            input_table_url=input_table_url,
+            override_column_schemas=override_column_schemas,
+            constants=constants,
+            name=name,
+        )
+
+    def add_metrics(
+        self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any
+    ) -> Path:
+        """`add_metrics_data` in its other spelling."""
+        return self.add_metrics_data(
+            metrics, input_table_url=foreign_table_url, override_column_schemas=schema, **others
+        )
+
+    def save_checkpoint(
+        self,
+        model: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        example_inputs: Any = None,
+        arch: Any = None,
+        arch_args: Mapping[str, Any] | None = None,
+        label_names: Sequence[str] | None = None,
+        input_range: tuple[float, float] | None = None,
+    ) -> Path:
+        """Write a checkpoint that `xai saliency` loads without user code where the model can be exported.
+
+        Args:
+            model: A `torch.nn.Module`.
+            path: Where; `checkpoints/ckpt.pt` of the run when None.
+            example_inputs: Inputs to export the model with.
+            arch: What makes the model, where it cannot be exported.
+            arch_args: Its arguments.
+            label_names: The classes' names; the run's when None.
+            input_range: Smallest and largest value of an input.
+
+        Returns:
+            The path written.
+        """
+        from xaicli.checkpoint.save import save_checkpoint
+
+        names = label_names or self.manifest.label_names
+        return save_checkpoint(
+            model,
+            self.layout.checkpoints / "ckpt.pt" if path is None else path,
+            example_inputs=example_inputs,
+            arch=arch,
+            arch_args=arch_args,
+            label_names=list(names) if names else None,
+            input_range=input_range,
+            epoch=self.state.epoch_idx or None,
+            step=self.state.global_step,
+        )
+
+    # -- loops
+
+    def epochs(self, n: int | None = None) -> Iterator[int]:
+        """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`)."""
+        last = self.state.total_epochs if n is None else n
+        self.state.total_epochs = self.state.total_epochs or last
+        while self.state.epoch_idx < last and not self.state.stop_training:
+            self.state.epoch_idx += 1
+            self.state.batch_idx = None
+            yield self.state.epoch_idx
+
+    def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
+        """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step."""
+        state = self.state
+        state.mode, state.ds_id, state.batch_idx = _mode(mode), ds_id, None
+        for batch in batches:
+            state.update_batch_idx()
+            if state.mode == Mode.TRAIN:
+                state.update_global_step()
+            yield batch
+            if state.stop_training and state.mode == Mode.TRAIN:
+                return
+
+    # -- life
+
+    @property
+    def manifest(self) -> Manifest:
+        """What `xai.json` holds, as far as this process knows."""
+        return self._catalogue.manifest
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def flush(self) -> None:
+        """Put everything logged so far into files; they survive power loss when this returns.
+
+        Raises:
+            XaiError: With `strict`: something could not be written.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._publish()
+        self._hand_over()
+        done = self._writer.wait_idle(None)
+        self._ledger.write()
+        if not done and self.strict:
+            raise XaiError(f"{self.layout.root}: not everything could be written", hint="see the warning before")
+
+    def close(self) -> None:
+        """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        self._publish()
+        self._hand_over()
+        self._writer.wait_idle(None)
+        for job in self._writer.stop(_CLOSE_SECONDS):
+            job.give_up("the disk took no more when the run was closed")
+        self._ledger.write()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters: rows logged, stored, dropped (and why), stalls, files, bytes."""
+        return self._ledger.stats()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _hand_over(self) -> None:
+        self._stream.hand_over()
+        for buffer in self._buffers:
+            buffer.hand_over()
+
+    def _publish(self) -> None:
+        try:
+            self.state.publish()
+        except Exception as error:
+            self._ledger.warn("publish", f"xai: the summary cannot be written: {error}")
+
+    def _note_resumed(self, step: int) -> None:
+        """Called by `state.load_state` with the first step that will be logged."""
+        if self.attempt > 0:
+            start.note_resume_step(self.layout, self.attempt, step, certain=True)
+        self._resume_noted = True
+
+    def _note_first_step(self, step: int) -> None:
+        start.note_resume_step(self.layout, self.attempt, step)
+        self._resume_noted = True
+
+    def _refuse_if_unusable(self) -> None:
+        if os.getpid() != self._pid:
+            raise ValueError("a run is logged to by the process that opened it, not by a DataLoader worker or a fork")
+        if self._closed:
+            raise ValueError(f"the run {self.layout.root} is closed")
+
+    def _refuse(self, error: Exception, rows: int) -> None:
+        """Count a batch that cannot be stored; raise with `strict`."""
+        if self.strict:
+            raise error
+        self._ledger.rows_logged += rows
+        self._ledger.drop(rows, str(error) or type(error).__name__)
+
+
+def _mode(given: str) -> str:
+    """A mode as plain text.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    try:
+        return Mode(given).value
+    except ValueError:
+        raise ValueError(f"mode {given!r} is none of {', '.join(Mode)}") from None
+
+
+def _length(column: Any) -> int:
+    try:
+        return len(column)
+    except TypeError:
+        return 1
