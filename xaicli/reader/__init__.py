@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from xaicli.reader.pieces import Piece
+from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.run import Reader, open_reader
 from xaicli.reader.tally import Tally
 
-__all__ = ["Piece", "Reader", "Tally", "open_reader"]
+__all__ = ["Piece", "Place", "Reader", "Tally", "open_reader"]

@@ -56,6 +56,18 @@ def _facts(metadata: Any) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def ids_are_unique(path: Path, record: FileRecord | None) -> bool:
+    """Whether a file's footer says that no sample repeats in it."""
+    with parquet.opened(path, record) as file:
+        return sorted_ids(file.metadata) is not None
+
+
+def row_count(path: Path, record: FileRecord | None) -> int:
+    """How many rows a file has."""
+    with parquet.opened(path, record) as file:
+        return int(file.metadata.num_rows)
+
+
 def step_range(path: Path, record: FileRecord | None) -> tuple[int, int] | None:
     """The first and last step of a file: from its statistics, else by reading the column; None without rows.
 

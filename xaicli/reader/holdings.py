@@ -96,7 +96,7 @@ class Holdings:
         for mode in self.modes():
             for ds_id in self.ds_ids(mode):
                 newest = self.pieces(Place(mode, ds_id, self.epochs(mode, ds_id)[-1]))[-1]
-                known = self._columns_of(newest) | known
+                known |= {n: dtype for n, dtype in self._columns_of(newest).items() if n not in known}
         return known
 
     def _columns_of(self, piece: Piece) -> dict[str, pl.DataType]:

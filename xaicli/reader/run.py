@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -11,7 +13,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.reader import duplicates as duplicate_rows
-from xaicli.reader.footers import sorted_ids
+from xaicli.reader.footers import ids_are_unique, row_count, step_range, step_range_of
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.schema import conform, finite
@@ -19,6 +21,10 @@ from xaicli.reader.tally import Tally
 from xaicli.reader.verified import VerifiedFiles
 from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Duplicates
 
+if TYPE_CHECKING:
+    from xaicli.parquet import FileRecord
+
+T = TypeVar("T")
 _TRIES = 5
 
 
@@ -111,14 +117,7 @@ class Reader(Holdings):
 
     def _ids_are_unique(self, piece: Piece) -> bool:
         """Whether a file's footer says that no sample repeats in it."""
-        if piece.file is None:
-            return False
-        path = relative(self.layout, piece.file)
-        try:
-            with parquet.opened(piece.file.path, self.records.get(path)) as file:
-                return sorted_ids(file.metadata) is not None
-        except DamagedFileError:
-            return False
+        return piece.file is not None and self._of_file(piece, ids_are_unique, False)
 
     def _concatenated(self, pieces: Sequence[Piece], columns: list[str]) -> pl.DataFrame:
         """The rows of some pieces that count, in the order of the pieces."""
@@ -159,6 +158,42 @@ class Reader(Holdings):
             frame = frame.filter(pl.col(STEP) < piece.fence)
         frame = frame.with_columns(column for column in origin if column.meta.output_name() in wanted)
         return conform(frame, columns, self.dtypes)
+
+    def last_step(self, place: Place) -> int | None:
+        """The largest step logged at a place, from the footers where they tell; None without rows."""
+        return max((found[1] for piece in self.pieces(place) if (found := self._steps(piece))), default=None)
+
+    def row_count(self, place: Place) -> int:
+        """How many rows of a place count, duplicates included, from the footers where they tell."""
+        return sum(self._count(piece) for piece in self.pieces(place))
+
+    def _steps(self, piece: Piece) -> tuple[int, int] | None:
+        if piece.fence is not None:
+            frame = self.read(piece, [STEP])
+            return None if frame is None or frame.is_empty() else frame.select(pl.min(STEP), max=pl.max(STEP)).row(0)
+        if piece.live is not None:
+            return step_range_of(piece.live)
+        return self._of_file(piece, step_range, None)
+
+    def _count(self, piece: Piece) -> int:
+        if piece.fence is not None:
+            frame = self.read(piece, [STEP])
+            return 0 if frame is None else frame.height
+        if piece.live is not None:
+            return int(piece.live.num_rows)
+        return self._of_file(piece, row_count, 0)
+
+    def _of_file(self, piece: Piece, ask: Callable[[Path, FileRecord | None], T], otherwise: T) -> T:
+        """What a file's footer says; `otherwise` where it is damaged, which is noted, or has vanished."""
+        assert piece.file is not None
+        path = relative(self.layout, piece.file)
+        try:
+            return ask(piece.file.path, self.records.get(path))
+        except DamagedFileError as error:
+            self.note(error, path)
+        except FileNotFoundError:
+            pass
+        return otherwise
 
     def scan(
         self,

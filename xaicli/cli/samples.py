@@ -1,0 +1,21 @@
+"""`xai samples`."""
+
+from __future__ import annotations
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, RunDir, SampleChoice, Selection
+from xaicli.cli.output import write
+from xaicli.layout import find_run
+
+
+@command
+def samples(run_dir: RunDir = None, *, select: Selection, choice: SampleChoice, output: Output) -> None:
+    """The samples with the highest and lowest values, and listed ones, with their histories.
+
+    Example: xai samples runs/demo --metric loss --max 10 --min 0 --ids 17,42
+    """
+    from xaicli.api import RunReader
+
+    run = RunReader(find_run(run_dir))
+    result = run.samples(**choice.arguments(), **select.arguments())
+    write(result, output, folder=run.layout.reports)

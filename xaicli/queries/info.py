@@ -1,0 +1,65 @@
+"""What a run holds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.reader import Place, Reader
+from xaicli.vocabulary import DS_ID, MODE
+
+
+def info(reader: Reader) -> Answer:
+    """One row per (mode, ds_id).
+
+    Returns:
+        Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
+        gaps (epochs missing between the first and the last).
+    """
+    rows = []
+    for mode in reader.modes():
+        for ds_id in reader.ds_ids(mode):
+            epochs = reader.epochs(mode, ds_id)
+            places = [Place(mode, ds_id, epoch) for epoch in epochs]
+            rows.append(
+                {
+                    MODE: mode,
+                    DS_ID: ds_id,
+                    "epochs": epochs,
+                    "rows": sum(reader.row_count(place) for place in places),
+                    "metrics": list(reader.metrics),
+                    "files": sum(len(reader.pieces(place)) for place in places),
+                    "last_step": reader.last_step(places[-1]),
+                    "gaps": gaps(epochs),
+                }
+            )
+    schema = {
+        MODE: pl.String(),
+        DS_ID: pl.String(),
+        "epochs": pl.List(pl.Int64),
+        "rows": pl.Int64(),
+        "metrics": pl.List(pl.String),
+        "files": pl.Int64(),
+        "last_step": pl.Int64(),
+        "gaps": pl.List(pl.Int64),
+    }
+    data = pl.DataFrame(rows, schema=schema, orient="row")
+    return Answer(
+        command="info",
+        run=str(reader.layout.root),
+        selection={"id_type": reader.manifest.id_type, "attempts": len(reader.attempts)},
+        data=data,
+        counts=Counts(rows=int(data["rows"].sum()), dropped=reader.dropped, damaged=reader.damaged),
+        warnings=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
+    )
+
+
+def gaps(epochs: list[int]) -> list[int]:
+    """The epochs missing from an ascending list, which may hold every n-th epoch only."""
+    if len(epochs) < 2:
+        return []
+    stride = min(later - earlier for earlier, later in pairwise(epochs))
+    present = set(epochs)
+    return [epoch for epoch in range(epochs[0], epochs[-1], stride) if epoch not in present]

@@ -1,0 +1,170 @@
+"""The spread of a metric within each label, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.scores import within_labels
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Place, Reader, Tally
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds
+
+NORMAL_975 = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
+
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str | None = ("std",)) -> Answer:
+    """Statistics of each metric per (mode, ds_id, epoch, label), over the samples with a finite value.
+
+    Args:
+        reader: The run.
+        selection: Which rows; its label key groups them, its label map limits and names the labels.
+        bounds: `std` mean -/+ std, `range` min and max, `quantile` 5 %, 50 %, 95 % (linear interpolation), `ci` the
+            95 % interval of the mean, `none`; several at once.
+
+    Returns:
+        Rows mode, ds_id, metric, label, name, epoch, step, n, mean, std (n - 1; 0.0 where n = 1), min, max, bounds
+        {bound: [low, high]}, quantile [low, median, high], none null. Samples without a label are left out.
+
+    Raises:
+        UsageError: A bound that does not exist.
+        XaiError: The run has no labels, or a label of the label map does not occur.
+    """
+    wanted = parse_bounds(bounds)
+    if selection.label_key not in reader.dtypes:
+        raise XaiError(
+            f"{reader.layout.root} has no column {selection.label_key!r} to group by",
+            hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",
+        )
+    tally = Tally()
+    parts = [part for pair in selection.pairs for part in _of_pair(reader, selection, pair, wanted, tally)]
+    data = pl.concat(parts, how="vertical_relaxed") if parts else _empty(reader, selection, wanted)
+    _refuse_unknown_labels(reader, selection, data)
+    return Answer(
+        command="labels",
+        run=str(reader.layout.root),
+        selection={**selection.as_dict(), "bounds": [bound.value for bound in wanted]},
+        data=_named(reader, selection, data),
+        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, damaged=reader.damaged),
+        warnings=selection.warnings,
+    )
+
+
+def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
+    """The bounds asked for, each once; `none` when nothing is asked.
+
+    Raises:
+        UsageError: A bound that does not exist.
+    """
+    words = [given] if isinstance(given, str) else list(given or [Bounds.NONE])
+    for word in words:
+        if word not in set(Bounds):
+            raise UsageError(f"--bounds {word!r} is not possible", hint="choose from: " + ", ".join(Bounds))
+    return tuple(dict.fromkeys(Bounds(word) for word in words))
+
+
+def _of_pair(
+    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+) -> list[pl.DataFrame]:
+    """The statistics of one (mode, ds_id), one frame for each metric."""
+    key = selection.label_key
+    by_metric: dict[str, list[pl.DataFrame]] = {metric: [] for metric in selection.metrics}
+    columns = list(dict.fromkeys([key, *selection.metrics]))
+    frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally)
+    for epoch, frame in frames:
+        rows = within_labels(frame.filter(pl.col(key).is_not_null()), selection)
+        step = reader.last_step(Place(*pair, epoch))
+        for metric, parts in by_metric.items():
+            parts.append(_of_epoch(rows, key, metric, bounds, epoch, step))
+    return [
+        pl.concat(parts, how="vertical_relaxed")
+        .sort("label", EPOCH)
+        .select(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(metric).alias("metric"), pl.all())
+        for metric, parts in by_metric.items()
+        if parts
+    ]
+
+
+def _of_epoch(
+    rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, ...], epoch: int, step: int | None
+) -> pl.DataFrame:
+    """The statistics of one epoch's rows by label."""
+    # Float32 means would differ between engines in the ninth digit.
+    value = pl.col(metric).cast(pl.Float64)
+    quantiles = [value.quantile(q, "linear").alias(f"q{q}") for q in _QUANTILES if Bounds.QUANTILE in bounds]
+    grouped = (
+        rows.lazy()
+        .filter(pl.col(metric).is_not_null())
+        .group_by(pl.col(key).alias("label"))
+        .agg(
+            pl.len().cast(pl.Int64).alias("n"),
+            value.mean().alias("mean"),
+            value.std(ddof=1).fill_null(0.0).alias("std"),
+            value.min().alias("min"),
+            value.max().alias("max"),
+            *quantiles,
+        )
+    )
+    return (
+        grouped.with_columns(
+            pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP), band_columns(bounds)
+        )
+        .select("label", EPOCH, STEP, "n", "mean", "std", "min", "max", "bounds")
+        .collect()
+    )
+
+
+def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:
+    """The struct of bands from the columns mean, std, n, min, max and the quantiles."""
+    mean, std = pl.col("mean"), pl.col("std")
+    margin = NORMAL_975 * std / pl.col("n").sqrt()
+    bands: dict[Bounds, pl.Expr] = {
+        Bounds.STD: pl.concat_list(mean - std, mean + std),
+        Bounds.RANGE: pl.concat_list("min", "max"),
+        Bounds.NONE: pl.lit(None, pl.List(pl.Float64)),
+        Bounds.QUANTILE: pl.concat_list(f"q{q}" for q in _QUANTILES),
+        Bounds.CI: pl.concat_list(mean - margin, mean + margin),
+    }
+    return pl.struct(bands[bound].alias(bound.value) for bound in bounds).alias("bounds")
+
+
+def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataFrame:
+    """The rows with each label's name: of the label map, else of the run, else the label itself."""
+    names: dict[Any, str] = dict(selection.label_map)
+    recorded = reader.manifest.label_names if selection.label_key in (LABEL, "prediction") else None
+    found = data["label"].unique().to_list()
+    if recorded and data.schema["label"].is_integer():
+        names = {i: recorded[i] for i in found if 0 <= i < len(recorded)} | names
+    table = pl.DataFrame(
+        {"label": found, "name": [names.get(label, str(label)) for label in found]},
+        schema={"label": data.schema["label"], "name": pl.String()},
+    )
+    joined = data.join(table, on="label", how="left", maintain_order="left")
+    return joined.select(MODE, DS_ID, "metric", "label", "name", pl.exclude(MODE, DS_ID, "metric", "label", "name"))
+
+
+def _empty(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> pl.DataFrame:
+    label = reader.dtypes[selection.label_key]
+    rows = pl.DataFrame(schema={selection.label_key: label, "": pl.Float64()})
+    frame = _of_epoch(rows, selection.label_key, "", bounds, 0, 0)
+    words = [pl.lit("", pl.String()).alias(name) for name in (MODE, DS_ID, "metric")]
+    return frame.select(*words, pl.all()).clear()
+
+
+def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFrame) -> None:
+    found = set(data["label"].unique().to_list())
+    for label in selection.label_map:
+        if label not in found:
+            rows = [
+                reader.frame(Place(*pair, selection.epochs[pair][-1]), [selection.label_key])[0]
+                for pair in selection.pairs
+            ]
+            known = pl.concat(rows)[selection.label_key].drop_nulls().unique().sort()
+            raise unknown("label", label, known.to_list(), where=str(reader.layout.root))

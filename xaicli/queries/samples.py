@@ -1,0 +1,122 @@
+"""The samples with the highest and lowest scores, and listed ones, each with its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError
+from xaicli.queries.histories import histories
+from xaicli.queries.ids import parse_ids, refuse_unknown
+from xaicli.queries.scores import SCORE, STALE, extremes, last_scores
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Tally
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Group
+
+LAST = "last"
+POINT = pl.Struct({"epoch": pl.Int32(), "step": pl.Int64(), "value": pl.Float64()})
+"""One point of a history; the value is null where it was not finite."""
+
+
+def samples(
+    reader: Reader,
+    selection: Selection,
+    *,
+    max: int = 5,
+    min: int = 5,
+    ids: Sequence[Any] | None = None,
+    stat: str = LAST,
+    complete_only: bool = False,
+    scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None,
+) -> Answer:
+    """The max-n, min-n and listed samples of each (mode, ds_id) and metric.
+
+    A sample's score is its last finite value; of equal scores the smaller sample_id comes first. A sample without a
+    finite value in the last epoch competes with the last it has and is marked stale.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        max: How many of the highest scores.
+        min: How many of the lowest.
+        ids: Samples to list whatever their score.
+        stat: The name of the score; any but `last` needs `scores`.
+        complete_only: Leave stale samples out of max and min.
+        scores: The scores of another statistic for each ((mode, ds_id), metric): sample_id, score, stale.
+
+    Returns:
+        Rows mode, ds_id, (metric, with more than one), sample_id, label, group, rank (from 1), score, stale,
+        history [{epoch, step, value}].
+
+    Raises:
+        UsageError: `max` or `min` is negative.
+        XaiError: A listed id that the selected rows do not hold.
+    """
+    for name, n in (("max", max), ("min", min)):
+        if n < 0:
+            raise UsageError(f"--{name} must be non-negative, not {n}")
+    wanted = parse_ids(reader, ids)
+    tally = Tally()
+    parts: list[pl.DataFrame] = []
+    n_stale = 0
+    known: set[Any] = set()
+    for pair in selection.pairs:
+        chosen: dict[str, pl.DataFrame] = {}
+        for metric in selection.metrics:
+            found = scores[pair, metric] if scores is not None else last_scores(reader, selection, pair, metric)
+            n_stale += int(found[STALE].sum())
+            chosen[metric] = _chosen(found, max, min, wanted, complete_only=complete_only)
+        shown = pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique()
+        past = histories(reader, selection, pair, shown, tally)
+        known |= set(past[SAMPLE_ID])
+        parts += [_rows(frame, past, pair, metric) for metric, frame in chosen.items()]
+    refuse_unknown(reader, selection, wanted, known)
+    data = pl.concat(parts)
+    return Answer(
+        command="samples",
+        run=str(reader.layout.root),
+        selection={
+            **selection.as_dict(),
+            "max": max,
+            "min": min,
+            "ids": wanted,
+            "stat": stat,
+            "complete_only": complete_only,
+        },
+        data=data if len(selection.metrics) > 1 else data.drop("metric"),
+        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, n_stale, reader.damaged),
+        warnings=selection.warnings,
+    )
+
+
+def _chosen(scores: pl.DataFrame, n_max: int, n_min: int, ids: list[Any], *, complete_only: bool) -> pl.DataFrame:
+    """The shown samples: sample_id, score, stale, group, rank; a listed one without a score has null."""
+    competing = scores.filter(~pl.col(STALE)) if complete_only else scores
+    listed = pl.DataFrame({SAMPLE_ID: ids}, schema={SAMPLE_ID: scores.schema[SAMPLE_ID]})
+    listed = listed.join(scores, on=SAMPLE_ID, how="left", maintain_order="left")
+    groups = {
+        Group.MAX: extremes(competing, n_max, highest=True),
+        Group.MIN: extremes(competing, n_min, highest=False),
+        Group.LISTED: listed.with_columns(pl.col(STALE).fill_null(True)),
+    }
+    return pl.concat(
+        frame.select(SAMPLE_ID, SCORE, STALE).with_columns(
+            pl.lit(group.value).alias("group"), pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("rank")
+        )
+        for group, frame in groups.items()
+    )
+
+
+def _rows(chosen: pl.DataFrame, past: pl.DataFrame, pair: Pair, metric: str) -> pl.DataFrame:
+    """The shown samples with label and history."""
+    mode, ds_id = pair
+    point = pl.struct("epoch", "step", pl.col(metric).alias("value")).cast(POINT)
+    by_sample = past.group_by(SAMPLE_ID, maintain_order=True).agg(pl.col(LABEL).last(), point.alias("history"))
+    return (
+        chosen.join(by_sample, on=SAMPLE_ID, how="inner", maintain_order="left")
+        .with_columns(pl.lit(mode).alias(MODE), pl.lit(ds_id).alias(DS_ID), pl.lit(metric).alias("metric"))
+        .select(MODE, DS_ID, "metric", SAMPLE_ID, LABEL, "group", "rank", SCORE, STALE, "history")
+    )
