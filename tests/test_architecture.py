@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "xaicli"
 LAYERS = (
     {"errors", "vocabulary"},
     {"layout", "answer"},
-    {"parquet", "wal"},
+    {"parquet", "wal", "tables"},
     {"summary", "traceability"},
     {"state"},
     {"checkpoint", "sources"},

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xaicli.collectors.column import schema_of
-from xaicli.collectors.schema import CategoricalLabel
+from xaicli.tables.column import schema_of
+from xaicli.tables.metrics_table import EXAMPLE_ID
+from xaicli.tables.schema import CategoricalLabel
 from xaicli.vocabulary import SAMPLE_ID
 
-EXAMPLE_ID = "example_id"
 _IDS = frozenset({EXAMPLE_ID, SAMPLE_ID})
 
 

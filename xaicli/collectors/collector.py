@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from xaicli.collectors.aggregates import aggregate
 from xaicli.collectors.predictor import Layer, PredictorOutput
-from xaicli.collectors.schema import Schema, checked
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
+from xaicli.tables.schema import Schema, checked
 
 METRICS = "metrics"
 """The table of one row a sample, which all collectors share unless they say otherwise."""

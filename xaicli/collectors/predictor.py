@@ -138,7 +138,7 @@ class Predictor:
                 self._hidden.clear()
 
     def __call__(self, batch: Any, example_id: Sequence[int] = ()) -> PredictorOutput:
-        """The model's output for a batch, which may be a tensor, a tuple or list (the first item is the input) or a dict.
+        """The model's output for a batch: a tensor, a tuple or list (the first item is the input), or a dict.
 
         Inside `ready()` nothing is set up again.
         """
@@ -201,7 +201,7 @@ class Predictor:
             return set()
 
 
-def first_tensor(output: Any) -> Any:
+def first_tensor(output: Any) -> torch.Tensor | None:
     """The first tensor of a module's output, which may be a tuple, a dict or a transformers output."""
     if isinstance(output, torch.Tensor):
         return output
@@ -219,15 +219,14 @@ def logits_of(forward: Any) -> torch.Tensor:
         XaiError: It holds no tensor.
     """
     forward = forward.forward if isinstance(forward, PredictorOutput) else forward
-    if not isinstance(forward, torch.Tensor):
-        for name in ("logits", "out"):
-            found = forward.get(name) if isinstance(forward, Mapping) else getattr(forward, name, None)
-            if isinstance(found, torch.Tensor):
-                return found
-        forward = first_tensor(forward)
-    if forward is None:
+    for name in ("logits", "out"):
+        found = forward.get(name) if isinstance(forward, Mapping) else getattr(forward, name, None)
+        if isinstance(found, torch.Tensor):
+            return found
+    tensor = first_tensor(forward)
+    if tensor is None:
         raise XaiError("the model's output holds no tensor", hint="give the collector a preprocess_fn that finds it")
-    return forward
+    return tensor
 
 
 def labels_of(batch: Any) -> Any:

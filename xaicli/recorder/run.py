@@ -250,17 +250,30 @@ class Run:
         constants: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Path:
-        """Add a separate metrics table; see `xaicli.collectors.metrics_table.add_metrics_data`."""
-        from xaicli.collectors import metrics_table
+        """Add rows to a metrics table of the run, beside its samples; they are durable when this returns.
 
-        return metrics_table.add_metrics_data(
-            self,
-            metrics,
-            input_table_url=input_table_url,
-            override_column_schemas=override_column_schemas,
-            constants=constants,
-            name=name,
+        Args:
+            metrics: Columns by name, all of one length. With `example_id` (rows of the input table, from 0) rows may
+                repeat and need not cover every sample; without it row i is sample i of the input table.
+            input_table_url: The `Table` the samples are of, or its `url`.
+            override_column_schemas: What columns mean; inferred where nothing is said.
+            constants: Columns that are the same in all rows.
+            name: The table; when None the first of `metrics`, `metrics-2`, ... that is new or has exactly these columns.
+
+        Returns:
+            The file written.
+
+        Raises:
+            XaiError: The columns differ in length, one cannot be stored, or the input table is unknown.
+            OSError: It cannot be written.
+        """
+        from xaicli.recorder.tables import append_table
+        from xaicli.tables.metrics_table import default_name, metrics_table
+
+        table = metrics_table(
+            metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
         )
+        return append_table(self, name or default_name(self.layout, table.column_names), table)
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any

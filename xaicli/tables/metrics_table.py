@@ -1,63 +1,27 @@
-"""Metrics handed to a run as columns: checked, given ids, constants and schemas, and appended to one of its tables."""
+"""Metrics as columns, ready for a run: checked, given ids, constants and schemas. Takes no torch with it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xaicli.collectors.aggregates import EXAMPLE_ID
-from xaicli.collectors.column import ColumnError, arrow_column, schema_of
-from xaicli.collectors.schema import checked
-from xaicli.collectors.table import Table, length_of
 from xaicli.errors import UsageError, unknown
+from xaicli.tables.column import ColumnError, arrow_column
+from xaicli.tables.schema import checked
+from xaicli.tables.table import Table, length_of
 from xaicli.vocabulary import SAMPLE_ID
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
-    from xaicli.recorder.run import Run
 
+EXAMPLE_ID = "example_id"
 INPUT_TABLE = "input_table"
 DEFAULT_NAME = "metrics"
-
-
-def add_metrics_data(
-    run: Run,
-    metrics: Any,
-    *,
-    input_table_url: Table | str | os.PathLike[str] | None = None,
-    override_column_schemas: Mapping[str, Any] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    name: str | None = None,
-) -> Path:
-    """Append a separate metrics table to a run.
-
-    Args:
-        metrics: Columns by name, all of one length. With `example_id` (rows of the input table, from 0) rows may repeat
-            and need not cover every sample; without it row i is sample i of the input table.
-        input_table_url: The table the samples are of, or its `url`.
-        override_column_schemas: What columns mean; inferred where nothing is said.
-        constants: Columns that are the same in all rows.
-        name: The table; without it the first of `metrics`, `metrics-2`, ... with exactly these columns, or a new one.
-
-    Returns:
-        The Parquet file written.
-
-    Raises:
-        ColumnError: Columns differ in length, or one cannot be stored.
-        XaiError: The input table is unknown, or an `example_id` is none of its rows.
-    """
-    from xaicli.recorder.tables import append_table
-
-    table = metrics_table(
-        metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
-    )
-    return append_table(run, name or _own_name(run.layout, table.column_names), table)
 
 
 def metrics_table(
@@ -67,7 +31,19 @@ def metrics_table(
     schemas: Mapping[str, Any] | None = None,
     constants: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """The Arrow table behind `add_metrics_data`: ids first, then constants, then the metrics, each with its schema."""
+    """The rows of a metrics table: ids first, then constants, then the metrics, each column with its schema.
+
+    Args:
+        metrics: Columns by name, all of one length. With `example_id` (rows of the input table, from 0) rows may repeat
+            and need not cover every sample; without it row i is sample i of the input table.
+        input_table: The table the samples are of, or its `url`.
+        schemas: What columns mean; inferred where nothing is said.
+        constants: Columns that are the same in all rows.
+
+    Raises:
+        ColumnError: Columns differ in length, or one cannot be stored.
+        XaiError: The input table is unknown, or an `example_id` is none of its rows.
+    """
     columns = _columns(metrics)
     if stray := [column for column in schemas or {} if column not in columns]:
         raise unknown("column", stray[0], columns, where="the metrics")
@@ -148,7 +124,8 @@ def _identified(
     return built | {EXAMPLE_ID: (field.with_type(pa.int64()), ids.cast(pa.int64()))}
 
 
-def _own_name(layout: RunLayout, columns: list[str]) -> str:
+def default_name(layout: RunLayout, columns: Collection[str]) -> str:
+    """The table unnamed metrics go to: the first of `metrics`, `metrics-2`, ... that is new or has just these columns."""
     number = 1
     while True:
         name = DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}"
@@ -156,8 +133,3 @@ def _own_name(layout: RunLayout, columns: list[str]) -> str:
         if not path.is_file() or set(json.loads(path.read_text(encoding="utf-8"))) == set(columns):
             return name
         number += 1
-
-
-def schema_json(table: pa.Table) -> dict[str, Any]:
-    """What `tables/<name>/schema.json` holds: each column's schema as JSON, by name."""
-    return {field.name: schema_of(field).to_json() for field in table.schema}

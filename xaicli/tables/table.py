@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaicli.collectors.rows import ArrayRows, Rows, read_file, read_image_folder
-from xaicli.collectors.schema import checked
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.tables.rows import ArrayRows, Rows, read_file, read_image_folder
+from xaicli.tables.schema import checked
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -172,7 +172,7 @@ class Table:
 
     def create_sampler(
         self, *, weighted: bool = True, shuffle: bool = True, exclude_zero_weights: bool = True, seed: int = 0
-    ) -> Sampler[int]:
+    ) -> Sampler[int] | Iterable[int]:
         """A sampler for training by the weights, with random numbers of its own.
 
         Args:
@@ -189,7 +189,7 @@ class Table:
         if weighted and self.weights is not None:
             drawn = len(indices)
             return WeightedRandomSampler(self.weights.tolist(), drawn, replacement=True, generator=generator)
-        return SubsetRandomSampler(indices, generator=generator) if shuffle else _InOrder(indices)
+        return SubsetRandomSampler(indices, generator=generator) if shuffle else indices
 
     def _row(self, index: int) -> Any:
         if not -len(self) <= index < len(self):
@@ -229,19 +229,6 @@ class CollectView:
     def __getitem__(self, position: int) -> tuple[int, Any]:
         index = self._indices[position]
         return index, self._table.collect_sample(index)
-
-
-class _InOrder:
-    """The given row numbers in order."""
-
-    def __init__(self, indices: Sequence[int]) -> None:
-        self._indices = indices
-
-    def __iter__(self) -> Any:
-        return iter(self._indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
 
 
 def length_of(table_or_url: Table | str | os.PathLike[str]) -> int:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from xaicli.collectors.column import ColumnError, schema_of
-from xaicli.collectors.schema import CategoricalLabel, Image, Schema
 from xaicli.errors import XaiError
+from xaicli.tables.column import ColumnError, schema_of
+from xaicli.tables.schema import CategoricalLabel, Image, Schema
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 

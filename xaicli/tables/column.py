@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xaicli.collectors.schema import (
+from xaicli.errors import XaiError
+from xaicli.tables.schema import (
     METADATA_KEY,
     Bool,
     Embedding,
@@ -22,7 +23,6 @@ from xaicli.collectors.schema import (
     String,
     from_json,
 )
-from xaicli.errors import XaiError
 
 _CHANNELS = (1, 3, 4)
 
