@@ -18,10 +18,8 @@ from xaicli.errors import XaiError
 
 COMMANDS = (
     "demo",
-    "track_report",
     "samples",
     "labels",
-    "saliency",
     "info",
 )
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
