@@ -115,7 +115,8 @@ class _Loading:
             if not self.trust:
                 raise
             self._trusting(error.message.partition("it holds ")[2])
-            return LoadedModel(ExportedModel(torch.export.load(self.path).module()), facts)
+            program = torch.export.load(self.path)
+            return LoadedModel(ExportedModel(program.module()), facts)
 
     def _graph(self, data: bytes, facts: CheckpointFacts) -> LoadedModel:
         model, package = load_graph(data, self.path, device=self.device)
@@ -126,7 +127,8 @@ class _Loading:
             raise refused(self.path, "TorchScript, a program of its own")
         self._trusting("TorchScript, a program of its own")
         try:
-            return LoadedModel(torch.jit.load(str(self.path), map_location="cpu"), facts)
+            model = torch.jit.load(str(self.path), map_location="cpu")  # type: ignore[no-untyped-call]
+            return LoadedModel(model, facts)
         except RuntimeError as error:
             raise XaiError(f"{self.path}: torch cannot read the TorchScript: {first_line(error)}") from error
 

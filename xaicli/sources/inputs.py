@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from xaicli.errors import XaiError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +39,112 @@ class Source(Protocol):
     def sample_ids(self) -> Sequence[Any]:
         """The ids of all samples, in the source's order."""
 
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The names of integer labels, in order, where the source knows them."""
+
     def take(self, which: int | Sequence[Any]) -> Inputs:
-        """Read the first `which` samples, or those with the given ids in the given order.
+        """Read the first `which` readable samples, or those with the given ids in the given order.
 
         Raises:
-            XaiError: An id does not exist, or (when opened strict) a sample cannot be read.
+            XaiError: An id does not exist, no sample can be read, or (when opened strict) one cannot be read.
         """
+
+
+class BadSampleError(Exception):
+    """A sample that cannot be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: the model's inputs without a batch axis, its label, and its picture (height, width, channel)."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    label: Any = None
+    picture: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class IndexedSource:
+    """A source whose samples are read one by one, by position.
+
+    Attributes:
+        sample_ids: The ids in order.
+        read: Reads the sample at a position; raises BadSampleError.
+        name: What to call the source in errors.
+        strict: Whether a bad sample is an error; else it is skipped and counted.
+        label_names: The names of integer labels.
+    """
+
+    sample_ids: Sequence[Any]
+    read: Callable[[int], Sample]
+    name: str
+    strict: bool = False
+    label_names: tuple[str, ...] | None = None
+
+    def take(self, which: int | Sequence[Any]) -> Inputs:
+        """Read samples; see `Source.take`."""
+        wanted = self._first(which) if isinstance(which, int) else self._listed(which)
+        limit = which if isinstance(which, int) else len(which)
+        ids: list[Any] = []
+        samples: list[Sample] = []
+        skipped: list[str] = []
+        for position, sample_id in wanted:
+            try:
+                samples.append(self.read(position))
+                ids.append(sample_id)
+            except BadSampleError as error:
+                if self.strict:
+                    raise XaiError(
+                        f"sample {sample_id} of {self.name}: {error}", hint="without --strict it is skipped"
+                    ) from error
+                skipped.append(f"sample {sample_id}: {error}")
+            if len(samples) == limit:
+                break
+        if not samples:
+            raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
+        return _together(ids, samples, tuple(skipped), self.name)
+
+    def _first(self, n: int) -> Iterator[tuple[int, Any]]:
+        if n < 1:
+            raise XaiError(f"{n} samples asked of {self.name}", hint="ask for one or more")
+        yield from enumerate(self.sample_ids)
+
+    def _listed(self, ids: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        positions = {sample_id: position for position, sample_id in reversed(list(enumerate(self.sample_ids)))}
+        known = next(iter(positions), None)
+        for given in ids:
+            # Ids come as text from a command line.
+            sample_id = int(given) if isinstance(known, int) and str(given).lstrip("-").isdigit() else given
+            sample_id = str(given) if isinstance(known, str) else sample_id
+            if sample_id not in positions:
+                raise unknown("sample", given, list(positions)[:1000], where=self.name)
+            yield positions[sample_id], sample_id
+
+
+def plain(value: Any) -> Any:
+    """An id or label as a Python int, float, str or None, whatever array or tensor scalar it came as."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _together(ids: list[Any], samples: list[Sample], skipped: tuple[str, ...], name: str) -> Inputs:
+    import numpy as np
+
+    first = samples[0]
+    arrays = {}
+    for key in first.arrays:
+        shapes = {sample.arrays[key].shape for sample in samples}
+        if len(shapes) > 1:
+            shown = " and ".join(str(shape) for shape in sorted(shapes)[:2])
+            raise XaiError(f"samples of {name} differ in shape: {shown}", hint="make pictures alike with --resize")
+        arrays[key] = np.stack([sample.arrays[key] for sample in samples])
+    labels = [plain(sample.label) for sample in samples]
+    pictures = [sample.picture for sample in samples if sample.picture is not None]
+    alike = len(pictures) == len(samples) and len({picture.shape for picture in pictures}) == 1
+    return Inputs(
+        sample_id=[plain(sample_id) for sample_id in ids],
+        arrays=arrays,
+        label=None if all(label is None for label in labels) else labels,
+        pictures=np.stack(pictures) if alike else None,
+        skipped=skipped,
+    )

@@ -1,0 +1,103 @@
+"""Arrays: `.npz` files, and what a factory gives as arrays."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.errors import XaiError
+from xaicli.sources.inputs import IndexedSource, Sample, plain
+from xaicli.sources.preparation import Preparation
+
+ID_NAMES = ("sample_id", "sample_ids", "id", "ids", "image_id", "index")
+LABEL_NAMES = ("label", "labels", "y", "target", "targets", "class", "classes")
+INPUT_NAMES = ("x", "X", "inputs", "input", "images", "image", "data", "features", "pixel_values", "pixels")
+_LARGEST = 16 * 2**30
+
+
+def open_npz(path: Path, preparation: Preparation, *, strict: bool) -> IndexedSource:
+    """Open a NumPy archive: an input array (or several), labels and ids, told by their names.
+
+    Raises:
+        XaiError: It is no such archive, is too large, or holds pickled objects.
+    """
+    return from_arrays(_read_npz(path), str(path), preparation, strict=strict)
+
+
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]], name: str, preparation: Preparation, *, strict: bool
+) -> IndexedSource:
+    """A source of samples held in arrays, each (sample, ...).
+
+    Args:
+        arrays: The input under one of the usual names ("x", "images"), or several inputs under their own; labels and
+            ids under theirs ("y", "label"; "sample_id").
+        name: What to call it in errors.
+        preparation: How pixels become input.
+        strict: Whether a bad sample is an error.
+
+    Raises:
+        XaiError: There is no input, or the arrays differ in length.
+    """
+    label_key = next((key for key in LABEL_NAMES if key in arrays), None)
+    id_key = next((key for key in ID_NAMES if key in arrays), None)
+    usual = next((key for key in INPUT_NAMES if key in arrays), None)
+    inputs = {key: value for key, value in arrays.items() if key not in (label_key, id_key) and value.ndim > 0}
+    if usual is not None:
+        inputs = {usual: arrays[usual]}
+    if not inputs:
+        raise XaiError(f"{name} holds no inputs", hint=f"it holds {', '.join(arrays) or 'nothing'}; name the inputs x")
+    lengths = {key: len(arrays[key]) for key in (*inputs, *filter(None, (label_key, id_key)))}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise XaiError(f"the arrays of {name} differ in length: {shown}", hint="name the input x and the labels y")
+    n_samples = next(iter(lengths.values()))
+    ids: Sequence[Any] = [plain(i) for i in arrays[id_key]] if id_key else range(n_samples)
+
+    def read(position: int) -> Sample:
+        prepared = {key: preparation.from_array(value[position]) for key, value in inputs.items()}
+        picture = next(iter(prepared.values()))[1]
+        label = plain(arrays[label_key][position]) if label_key else None
+        values = {("" if len(prepared) == 1 else key): array for key, (array, _) in prepared.items()}
+        return Sample(values, label, picture)
+
+    return IndexedSource(ids, read, name, strict)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(info.file_size for info in archive.infolist())
+            if total > _LARGEST:
+                raise XaiError(f"{path} unpacks to {total:,} bytes; at most {_LARGEST:,} are read")
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    with archive.open(info) as file:
+                        data = file.read(info.file_size)
+                    arrays[info.filename.removesuffix(".npy")] = _read_npy(data)
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+        raise XaiError(
+            f"{path} is no readable .npz: {error}", hint="write it with numpy.savez(path, x=..., y=...)"
+        ) from error
+    return arrays
+
+
+def _read_npy(data: bytes) -> NDArray[Any]:
+    # numpy allocates what the header claims before it reads: the claim must fit the bytes that are there.
+    header = io.BytesIO(data)
+    version = np.lib.format.read_magic(header)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(header)
+    if dtype.hasobject:
+        raise ValueError("an array of pickled objects")
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(data) - header.tell():
+        raise ValueError("an array whose size is not that of its data")
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

@@ -1,0 +1,196 @@
+"""Data from the user's own code: a Dataset, an iterable, arrays, whatever `module:factory` makes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.checkpoint.architecture import resolve, searching
+from xaicli.errors import XaiError
+from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES, from_arrays
+from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, plain
+from xaicli.sources.preparation import Preparation
+
+_MOST_ITEMS = 1_000_000
+
+
+def open_factory(
+    spec: str,
+    preparation: Preparation,
+    *,
+    mode: str | None,
+    pythonpath: Sequence[str | PathLike[str]],
+    strict: bool,
+) -> IndexedSource:
+    """Import what the user named, call it where it can be called, and take what it gives as samples.
+
+    Args:
+        spec: `module:factory`. A factory that has a parameter `mode` is given the mode.
+        preparation: How pixels become input.
+        mode: The mode asked for.
+        pythonpath: Folders searched for the module.
+        strict: Whether a sample that cannot be read is an error.
+
+    Raises:
+        XaiError: There is no such factory, it fails, or what it gives holds no samples.
+    """
+    made = resolve(spec, pythonpath=pythonpath, option="--data")
+    if callable(made) and not hasattr(made, "__getitem__"):
+        arguments = {"mode": mode} if "mode" in _parameters(made) and mode is not None else {}
+        with searching(pythonpath):
+            try:
+                made = made(**arguments)
+            except TypeError as error:
+                raise XaiError(f"--data {spec}: {error}", hint="name a factory that needs no arguments") from error
+    return from_object(made, f"--data {spec}", preparation, strict=strict)
+
+
+def from_object(made: Any, name: str, preparation: Preparation, *, strict: bool) -> IndexedSource:
+    """A source from a Dataset, a DataLoader, an iterable of samples, `(x, y)` arrays, or a dict of arrays.
+
+    Args:
+        made: The object. A sample is `x`, `(x, y)`, `(x1, x2, ..., y)`, `(sample_id, x, y)`, or a dict.
+        name: What to call it in errors.
+        preparation: How pixels become input.
+        strict: Whether a sample that cannot be read is an error.
+
+    Raises:
+        XaiError: It is none of these.
+    """
+    if isinstance(made, Mapping):
+        return from_arrays({str(key): _array(value) for key, value in made.items()}, name, preparation, strict=strict)
+    if _is_array(made):
+        return from_arrays({"x": _array(made)}, name, preparation, strict=strict)
+    if isinstance(made, tuple) and all(_is_array(part) for part in made) and made:
+        *inputs, labels = made if len(made) > 1 else (*made, None)
+        arrays = {f"x{i}" if len(inputs) > 1 else "x": _array(part) for i, part in enumerate(inputs)}
+        extra = {} if labels is None else {"y": _array(labels)}
+        return from_arrays(arrays | extra, name, preparation, strict=strict)
+    items = _items(made, name)
+    return IndexedSource(
+        _Ids(items), lambda position: _sample(items, position, preparation), name, strict, _names(made)
+    )
+
+
+@dataclass(frozen=True)
+class _Consumed(Sequence[Any]):
+    """The items of an iterable, kept as they are asked for: a generator can be read once only."""
+
+    rest: Iterator[Any]
+    seen: list[Any] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        self._fill(_MOST_ITEMS)
+        return len(self.seen)
+
+    def __getitem__(self, position: Any) -> Any:
+        self._fill(position + 1)
+        return self.seen[position]
+
+    def _fill(self, n: int) -> None:
+        while len(self.seen) < n:
+            try:
+                self.seen.append(next(self.rest))
+            except StopIteration:
+                return
+
+
+@dataclass(frozen=True)
+class _Ids(Sequence[Any]):
+    """The ids of items: what they say, else their positions."""
+
+    items: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: Any) -> Any:
+        if not isinstance(self.items, _Consumed):
+            if position >= len(self.items):
+                raise IndexError(position)
+            return position
+        return _id_of(self.items[position], position)
+
+
+def _items(made: Any, name: str) -> Any:
+    dataset = getattr(made, "dataset", made)  # a DataLoader would shuffle and batch
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return dataset
+    if isinstance(dataset, Iterable):
+        return _Consumed(iter(dataset))
+    raise XaiError(
+        f"{name} gives a {type(made).__name__}", hint="give a Dataset, an iterable, (x, y) or a dict of arrays"
+    )
+
+
+def _sample(items: Any, position: int, preparation: Preparation) -> Sample:
+    try:
+        item = items[position]
+    except IndexError:
+        raise
+    except Exception as error:  # the user's own reading code: any failure is that sample's
+        raise BadSampleError(f"{type(error).__name__}: {str(error)[:200]}") from error
+    inputs, label = _parts(item)
+    prepared = {key: preparation.from_array(_array(value)) for key, value in inputs.items()}
+    if not prepared:
+        raise BadSampleError("it has no input")
+    return Sample({k: array for k, (array, _) in prepared.items()}, label, next(iter(prepared.values()))[1])
+
+
+def _parts(item: Any) -> tuple[dict[str, Any], Any]:
+    """The inputs by name and the label of one item."""
+    if isinstance(item, Mapping):
+        label = next((item[key] for key in LABEL_NAMES if key in item), None)
+        usual = next((key for key in INPUT_NAMES if key in item), None)
+        if usual is not None:
+            return {"": item[usual]}, label
+        return {str(k): v for k, v in item.items() if k not in (*LABEL_NAMES, *ID_NAMES)}, label
+    if isinstance(item, tuple | list):
+        parts = item[1:] if len(item) > 2 and _is_scalar(item[0]) else item
+        if len(parts) == 1:
+            return {"": parts[0]}, None
+        *inputs, label = parts
+        return {("" if len(inputs) == 1 else f"x{i}"): part for i, part in enumerate(inputs)}, label
+    return {"": item}, None
+
+
+def _id_of(item: Any, position: int) -> Any:
+    if isinstance(item, Mapping):
+        return plain(next((item[key] for key in ID_NAMES if key in item), position))
+    if isinstance(item, tuple | list) and len(item) > 2 and _is_scalar(item[0]):
+        return plain(item[0])
+    return position
+
+
+def _names(made: Any) -> tuple[str, ...] | None:
+    names = getattr(getattr(made, "dataset", made), "classes", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """An array from a tensor, a PIL image, a list or an array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") and hasattr(value, "shape") and len(value.shape) > 0
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | str | np.integer) or getattr(value, "shape", None) == ()
+
+
+def _parameters(function: Any) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return set()

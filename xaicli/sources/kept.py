@@ -1,0 +1,103 @@
+"""The inputs a run kept with `run.log_inputs`: exactly what the model saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.errors import XaiError
+from xaicli.layout import PartName, RunLayout
+from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
+from xaicli.sources.preparation import Preparation
+
+_ADVICE = "name the data with --data, or keep inputs while training: run.log_inputs(ids, x, label=y)"
+
+Place = tuple[Path, int]
+"""A row: the file and its number in it."""
+
+
+def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool) -> IndexedSource:
+    """Open the inputs kept in a run.
+
+    Args:
+        layout: The run.
+        mode: Only inputs of this mode; any when None.
+        preparation: How to draw them; the values are never changed.
+        strict: Whether a damaged file is an error instead of being left out.
+
+    Raises:
+        XaiError: The run kept none.
+    """
+    rows: dict[Any, dict[str, Place]] = {}
+    problems: list[str] = []
+    for path in _parts(layout.inputs):
+        try:
+            _index(path, mode, rows)
+        except (OSError, ValueError, KeyError) as error:
+            if strict:
+                raise XaiError(f"{path} cannot be read: {error}", hint="find damage with: xai doctor") from error
+            problems.append(path.name)
+    if not rows:
+        damage = f"; {len(problems)} damaged files were left out" if problems else ""
+        of_mode = f" of mode {mode}" if mode else ""
+        raise XaiError(f"{layout.root} holds no kept inputs{of_mode}{damage}", hint=_ADVICE)
+    ids = list(rows)
+    tables: dict[Path, Any] = {}
+
+    def read(position: int) -> Sample:
+        arrays: dict[str, NDArray[Any]] = {}
+        label = None
+        for name, (path, row) in rows[ids[position]].items():
+            facts = _row(tables, path, row)
+            arrays[name] = _array(facts)
+            label = facts["label"]
+        return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))))
+
+    return IndexedSource(ids, read, f"the inputs kept in {layout.root}", strict)
+
+
+def _parts(folder: Path) -> list[Path]:
+    named = [(name, path) for path in folder.glob("*.parquet") if (name := PartName.parse(path.name))]
+    return [path for _, path in sorted(named)]
+
+
+def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> None:
+    """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["sample_id", "mode", "name"], page_checksum_verification=True)
+    here: dict[Any, dict[str, Place]] = {}
+    columns = (table.column(name).to_pylist() for name in ("sample_id", "mode", "name"))
+    for row, (sample_id, row_mode, name) in enumerate(zip(*columns, strict=True)):
+        if mode is None or row_mode == mode:
+            here.setdefault(sample_id, {})[name] = (path, row)
+    for sample_id, places in here.items():
+        rows.setdefault(sample_id, {}).update(places)
+
+
+def _row(tables: dict[Path, Any], path: Path, row: int) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path not in tables:
+            columns = ["label", "dtype", "shape", "data"]
+            tables[path] = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        facts: dict[str, Any] = tables[path].slice(row, 1).to_pylist()[0]
+    except (OSError, KeyError, IndexError, pa.ArrowException) as error:
+        raise BadSampleError(f"{path.name} cannot be read ({error})") from error
+    return facts
+
+
+def _array(facts: dict[str, Any]) -> NDArray[Any]:
+    try:
+        dtype = np.dtype(facts["dtype"])
+        shape = tuple(int(n) for n in facts["shape"])
+        if dtype.kind not in "biuf" or any(n < 0 for n in shape):
+            raise ValueError(f"dtype {dtype}, shape {shape}")
+        return np.frombuffer(facts["data"], dtype=dtype).reshape(shape)
+    except (TypeError, ValueError) as error:
+        raise BadSampleError(f"its bytes are no such array ({error})") from error

@@ -1,0 +1,73 @@
+"""`--data`: from what a user names to a source of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xaicli.errors import XaiError
+from xaicli.sources.inputs import Source
+from xaicli.sources.preparation import Preparation, size
+
+if TYPE_CHECKING:
+    from xaicli.layout import RunLayout
+
+_FORMS = "it takes module:factory, a folder of images, an .npz file, or a Parquet table"
+
+
+def open_source(
+    spec: str | PathLike[str] | None,
+    *,
+    layout: RunLayout | None = None,
+    mode: str | None = None,
+    resize: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_shape: Sequence[int] | None = None,
+    label_names: Sequence[str] | None = None,
+    pythonpath: Sequence[str | PathLike[str]] = (),
+    strict: bool = False,
+) -> Source:
+    """Open a source of samples.
+
+    Args:
+        spec: `module:factory`, an image folder, an `.npz` file or a Parquet table; None for the inputs kept in the run.
+        layout: The run, for kept inputs.
+        mode: Only samples of this mode: of kept inputs, or handed to a factory that takes `mode`.
+        resize: Height and width of pictures, or one number for both.
+        mean: Per channel, subtracted from pictures in [0, 1].
+        std: Per channel, divided by after that.
+        input_shape: The shape of one input as the checkpoint has it; pictures are brought to it.
+        label_names: The outputs of the checkpoint in order: the numbers of class folders with these names.
+        pythonpath: Folders searched for a factory's module.
+        strict: Whether a sample that cannot be read is an error instead of being skipped and counted.
+
+    Raises:
+        XaiError: There is no such source, or it holds nothing.
+    """
+    preparation = Preparation(
+        resize=size(resize),
+        mean=tuple(mean) if mean is not None else None,
+        std=tuple(std) if std is not None else None,
+        shape=tuple(input_shape) if input_shape is not None else None,
+    )
+    if spec is None:
+        if layout is None:
+            raise XaiError("no data given, and no run whose kept inputs could serve", hint=f"--data: {_FORMS}")
+        from xaicli.sources.kept import open_kept
+
+        return open_kept(layout, mode, preparation, strict=strict)
+    path = Path(spec)
+    if path.suffix == ".npz" and path.is_file():
+        from xaicli.sources.arrays import open_npz
+
+        return open_npz(path, preparation, strict=strict)
+    if path.exists():
+        raise XaiError(f"--data {spec} is none of the forms it takes", hint=_FORMS)
+    if ":" in str(spec):
+        from xaicli.sources.factory import open_factory
+
+        return open_factory(str(spec), preparation, mode=mode, pythonpath=pythonpath, strict=strict)
+    raise XaiError(f"--data {spec}: there is no such file or folder", hint=_FORMS)
