@@ -1,0 +1,109 @@
+"""Summary and graphs as files of the run, over several attempts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xaicli.layout import RunLayout
+from xaicli.state import TrainingState
+from xaicli.state.published import read_graphs, read_summary
+from xaicli.summary import Summary
+
+
+def start(run: Path) -> TrainingState:
+    state = TrainingState(RunLayout(run), name="exp")
+    state.mode = "train"
+    return state
+
+
+def step(state: TrainingState, value: float) -> None:
+    state.update_global_step()
+    state.write_summary("loss", value)
+
+
+def test_nothing_written_leaves_no_file(tmp_path: Path) -> None:
+    TrainingState(RunLayout(tmp_path)).publish()
+    assert not (tmp_path / "state").exists()
+
+
+def test_readers_find_summary_and_graphs(tmp_path: Path) -> None:
+    state = start(tmp_path)
+    step(state, 0.5)
+    graph = Summary("curve")
+    graph.history["eval"]["acc"][1] = 0.9
+    state.add_graph("g", graph)
+    state.publish()
+    assert read_summary(tmp_path / "state") == state.summary
+    assert read_graphs(tmp_path / "state") == {"g": [graph]}
+
+
+def test_an_unchanged_summary_is_not_written_again(tmp_path: Path) -> None:
+    state = start(tmp_path)
+    step(state, 0.5)
+    state.publish()
+    (tmp_path / "state" / "summary.json").unlink()
+    state.publish()
+    assert not (tmp_path / "state" / "summary.json").exists()
+    step(state, 0.4)
+    state.publish()
+    assert read_summary(tmp_path / "state") == state.summary
+
+
+def test_a_restart_without_a_state_adds_to_what_was_there(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    step(first, 1.0)
+    step(first, 0.9)
+    first.publish()
+    second = start(tmp_path)
+    step(second, 5.0)
+    second.publish()
+    assert read_summary(tmp_path / "state").history == {"train": {"loss": {1: 5.0, 2: 0.9}}}
+
+
+def test_a_restart_from_a_state_drops_what_came_after_it(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    step(first, 1.0)
+    first.save_state()
+    step(first, 0.9)
+    step(first, 0.8)
+    first.publish()
+    second = start(tmp_path)
+    second.load_state()
+    step(second, 0.7)
+    second.publish()
+    assert read_summary(tmp_path / "state").history == {"train": {"loss": {1: 1.0, 2: 0.7}}}
+
+
+def test_a_reset_drops_everything_and_a_test_drops_the_old_test(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    step(first, 1.0)
+    first.mode = "test"
+    first.write_summary("loss", 3.0)
+    first.publish()
+    tester = start(tmp_path)
+    tester.reset_for_test()
+    tester.write_summary("acc", 0.5)
+    tester.publish()
+    assert read_summary(tmp_path / "state").history == {"train": {"loss": {1: 1.0}}, "test": {"acc": {0: 0.5}}}
+    fresh = start(tmp_path)
+    fresh.reset("new")
+    fresh.publish()
+    again = read_summary(tmp_path / "state")
+    assert (again.name, again.history) == ("new", {})
+
+
+def test_only_rank_0_publishes(tmp_path: Path) -> None:
+    other = TrainingState(RunLayout(tmp_path), name="exp", rank=1)
+    step(other, 1.0)
+    other.publish()
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"graphs": [1]}', '{"graphs": {"g": 3}}', '{"name": 1}', "\xff"])
+def test_damaged_files_read_as_empty(tmp_path: Path, text: str) -> None:
+    for name in ("summary.json", "graphs.json"):
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    assert read_summary(tmp_path).history == {}
+    assert read_graphs(tmp_path) == {}
