@@ -155,7 +155,7 @@ def record(
             with torch.no_grad():
                 for ids, x, y in run.steps(_batches(evaluation), mode="eval"):
                     run.log_samples(sample_id=ids, label=y, logits=model(x))
-            run.log({"epoch": epoch, "train_loss": float(loss.mean())})
+            run.log({"epoch": epoch, "train_loss": loss.detach().mean()})
             if on_epoch:
                 on_epoch(epoch, epochs)
         run.save_checkpoint(
