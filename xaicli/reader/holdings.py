@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,11 @@ class Holdings:
     def attempts(self) -> list[Attempt]:
         """All starts of the run, in order."""
         return self.layout.read_attempts()
+
+    @property
+    def fences(self) -> Mapping[int, int]:
+        """{attempt: first step whose rows do not count}: a later attempt has logged these steps again."""
+        return self._listing.fences
 
     @property
     def damaged(self) -> tuple[str, ...]:

@@ -58,10 +58,12 @@ class Listing:
 
     Attributes:
         places: The pieces of each place in order; places without a piece that counts are absent.
+        fences: {attempt: first step whose rows do not count}, of attempts that have one.
         damaged: Files whose footer could not be trusted, or that are recorded but gone; relative to the run.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
+    fences: Mapping[int, int]
     damaged: tuple[str, ...] = ()
 
 
@@ -76,11 +78,13 @@ def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing
     files = without_superseded(layout.data_files())
     pieces = [_of_file(file) for file in files] + _not_yet_files(live, files)
     damaged = set(_gone(layout, records, files))
-    kept = _fenced(layout, pieces, records, damaged)
+    steps = _Steps(layout, records, damaged)
+    fences = _fences(layout, pieces, steps)
+    kept = _fenced(pieces, fences, steps)
     places: dict[Place, list[Piece]] = {}
     for piece in sorted(kept, key=lambda piece: (piece.place, piece.order)):
         places.setdefault(piece.place, []).append(piece)
-    return Listing({place: tuple(group) for place, group in places.items()}, tuple(sorted(damaged)))
+    return Listing({place: tuple(group) for place, group in places.items()}, fences, tuple(sorted(damaged)))
 
 
 def relative(layout: RunLayout, file: DataFile) -> str:
@@ -132,24 +136,26 @@ def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[
     return gone
 
 
-def _fenced(
-    layout: RunLayout, pieces: list[Piece], records: Mapping[str, FileRecord], damaged: set[str]
-) -> Iterator[Piece]:
-    """The pieces of which any row counts, each with its fence if that cuts through it."""
-    attempts = {facts.attempt: facts.resumed_from_step for facts in layout.read_attempts()}
-    present = sorted({piece.attempt for piece in pieces})
-    later = sorted({*attempts, *present})
-    if len(later) < 2:
-        yield from pieces
-        return
-    steps = _Steps(layout, records, damaged)
-    starts = {a: attempts[a] for a in later if attempts.get(a) is not None}
-    for attempt in present[1:]:
-        if attempt not in starts:
+def _fences(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> dict[int, int]:
+    """The first step of each attempt whose rows no longer count: where the first of the later attempts set in."""
+    starts = {facts.attempt: facts.resumed_from_step for facts in layout.read_attempts()}
+    logged = sorted({piece.attempt for piece in pieces})
+    for attempt in logged[1:]:
+        if starts.get(attempt) is None:
             ranges = [steps.of(piece) for piece in pieces if piece.attempt == attempt]
             starts[attempt] = min((found[0] for found in ranges if found), default=None)
+    fences = {}
+    for attempt in {*starts, *logged}:
+        later = [step for other, step in starts.items() if other > attempt and step is not None]
+        if later:
+            fences[attempt] = min(later)
+    return fences
+
+
+def _fenced(pieces: list[Piece], fences: Mapping[int, int], steps: _Steps) -> Iterator[Piece]:
+    """The pieces of which any row counts, each with its fence if that cuts through it."""
     for piece in pieces:
-        fence = min((s for a, s in starts.items() if a > piece.attempt and s is not None), default=None)
+        fence = fences.get(piece.attempt)
         found = None if fence is None else steps.of(piece)
         if fence is None or (found and found[1] < fence):
             yield piece

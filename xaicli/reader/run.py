@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,10 +15,10 @@ from xaicli.layout import RunLayout
 from xaicli.reader import duplicates as duplicate_rows
 from xaicli.reader.footers import ids_are_unique, row_count, step_range, step_range_of
 from xaicli.reader.holdings import Holdings
+from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.schema import conform, finite
 from xaicli.reader.tally import Tally
-from xaicli.reader.verified import VerifiedFiles
 from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Duplicates
 
 if TYPE_CHECKING:
@@ -208,59 +208,7 @@ class Reader(Holdings):
 
         Args:
             epochs: All when None.
-            columns: All, in the order of `xai.json`, when None.
+            columns: All when None.
         """
-        wanted = list(columns) if columns is not None else list(self.dtypes)
-        places = [Place(mode, ds_id, epoch) for epoch in (self.epochs(mode, ds_id) if epochs is None else epochs)]
-        pieces = self.sound(piece for place in places for piece in self.pieces(place))
-        schema = pl.Schema({name: self.dtypes.get(name, pl.Null()) for name in dict.fromkeys([*wanted, STEP])})
-        by_fence: dict[int | None, list[Piece]] = {}
-        for piece in pieces:
-            by_fence.setdefault(piece.fence, []).append(piece)
-        parts = []
-        for fence, group in by_fence.items():
-            lazy = _lazily(group, schema)
-            parts.append(lazy if fence is None else lazy.filter(pl.col(STEP) < fence))
-        return (pl.concat(parts) if parts else pl.LazyFrame(schema=schema)).select(wanted)
-
-    def sound(self, pieces: Iterable[Piece]) -> list[Piece]:
-        """The pieces an engine may read by itself: live rows, and files verified as a whole; damaged ones are noted."""
-        wanted = list(pieces)
-        files = VerifiedFiles(self.layout)
-        for _ in range(_TRIES):
-            try:
-                good, damaged = files.check([piece.file for piece in wanted if piece.file], self.records)
-                break
-            except FileNotFoundError:
-                self.refresh()
-                places = dict.fromkeys(piece.place for piece in wanted)
-                wanted = [piece for place in places for piece in self.pieces(place)]
-        else:
-            raise DamagedFileError("files keep vanishing while they are read", hint="try again")
-        for path, error in damaged:
-            self.note(error, path)
-        kept = set(good)
-        return [piece for piece in wanted if piece.file is None or piece.file in kept]
-
-
-def _lazily(pieces: Sequence[Piece], schema: pl.Schema) -> pl.LazyFrame:
-    """Pieces of one fence as one lazy frame of a schema."""
-    parts = []
-    if paths := [piece.file.path for piece in pieces if piece.file]:
-        parts.append(
-            pl.scan_parquet(
-                paths,
-                schema=schema,
-                missing_columns="insert",
-                extra_columns="ignore",
-                cast_options=pl.ScanCastOptions(categorical_to_string="allow"),
-                hive_partitioning=False,
-                glob=False,
-            )
-        )
-    for piece in pieces:
-        if piece.live is not None:
-            present = [name for name in schema if name in piece.live.column_names]
-            frame = pl.DataFrame(pl.from_arrow(piece.live.select(present)))
-            parts.append(conform(frame, list(schema), schema).cast(schema).lazy())
-    return pl.concat(parts)
+        wanted = self.epochs(mode, ds_id) if epochs is None else epochs
+        return scan(self, [Place(mode, ds_id, epoch) for epoch in wanted], list(columns or self.dtypes))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.layout import DataFile, RunLayout
+from xaicli.layout import RunLayout
 
 if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
@@ -34,8 +35,8 @@ class VerifiedFiles:
             self._known = {}
 
     def check(
-        self, files: Iterable[DataFile], records: Mapping[str, FileRecord]
-    ) -> tuple[list[DataFile], list[tuple[str, DamagedFileError]]]:
+        self, files: Iterable[Path], records: Mapping[str, FileRecord]
+    ) -> tuple[list[Path], list[tuple[str, DamagedFileError]]]:
         """Verify what is not known yet.
 
         Args:
@@ -48,16 +49,16 @@ class VerifiedFiles:
         Raises:
             FileNotFoundError: A file has vanished.
         """
-        sound: list[DataFile] = []
+        sound: list[Path] = []
         damaged: list[tuple[str, DamagedFileError]] = []
         fresh = False
         for file in files:
-            path = file.path.relative_to(self._root).as_posix()
-            facts = file.path.stat()
+            path = file.relative_to(self._root).as_posix()
+            facts = file.stat()
             identity = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
             if self._known.get(path) != identity:
                 try:
-                    parquet.verify(file.path, records.get(path))
+                    parquet.verify(file, records.get(path))
                 except DamagedFileError as error:
                     damaged.append((path, error))
                     continue
