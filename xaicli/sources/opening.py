@@ -64,6 +64,14 @@ def open_source(
         from xaicli.sources.arrays import open_npz
 
         return open_npz(path, preparation, strict=strict)
+    if path.suffix in (".parquet", ".pq") or (path.is_dir() and any(path.glob("*.parquet"))):
+        from xaicli.sources.table import open_table
+
+        return open_table(path, preparation, strict=strict)
+    if path.is_dir():
+        from xaicli.sources.folder import open_folder
+
+        return open_folder(path, preparation, label_names=label_names, strict=strict)
     if path.exists():
         raise XaiError(f"--data {spec} is none of the forms it takes", hint=_FORMS)
     if ":" in str(spec):
