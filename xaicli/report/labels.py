@@ -142,13 +142,14 @@ def label_blocks(
     else:
         keyed = [(f"{key}-{index}", label) for index, label in enumerate(labels)]
         yield _overview(words, labels, names, key)
+        everyone = _everyone(labels) if len(labels) > 1 else None
         shown = keyed if len(keyed) <= _CELLS else [*keyed[: _CELLS // 2], *keyed[-_CELLS // 2 :]]
         views: dict[str, tuple[Block, ...]] = {}
         for bound in bounds:
-            views[_TITLES[bound]] = (_multiples(words, shown, len(labels), bound, names, same_y=True),)
+            views[_TITLES[bound]] = (_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=True),)
             if len(labels) > 1:
                 title = f"{_TITLES[bound]}, own axis"
-                views[title] = (_multiples(words, shown, len(labels), bound, names, same_y=False),)
+                views[title] = (_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=False),)
         yield Views(names("bands", words), "band", views)
     yield _table(words, labels, bounds, names, key)
 
@@ -209,20 +210,37 @@ def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...],
     return bands, Series("median", x, tuple(table["0.5"]), Tone.MEDIAN)
 
 
+def _everyone(labels: Sequence[LabelHistory]) -> Series:
+    """The mean of all samples whatever their label: each label's mean weighted by its number of samples."""
+    sums: dict[int, tuple[float, int]] = {}
+    for row in (row for label in labels for row in label.rows if finite(row["mean"])):
+        total, n = sums.get(row["epoch"], (0.0, 0))
+        sums[row["epoch"]] = total + row["mean"] * row["n"], n + row["n"]
+    epochs = sorted(epoch for epoch, (_, n) in sums.items() if n)
+    means = tuple(sums[epoch][0] / sums[epoch][1] for epoch in epochs)
+    return Series("all samples", tuple(float(epoch) for epoch in epochs), means, Tone.REFERENCE)
+
+
 def _multiples(
-    words: str, shown: Sequence[tuple[str, LabelHistory]], total: int, bound: Bounds, names: Names, *, same_y: bool
+    words: str,
+    shown: Sequence[tuple[str, LabelHistory]],
+    everyone: Series | None,
+    bound: Bounds,
+    names: Names,
+    *,
+    total: int,
+    same_y: bool,
 ) -> Multiples:
     stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
-    charts = tuple(_small(key, label, bound, stride) for key, label in shown)
+    charts = tuple(_small(key, label, everyone, bound, stride) for key, label in shown)
     if same_y:
         limits = _limits(charts)
         charts = tuple(replace(chart, y_limits=limits) for chart in charts)
     legend = f"Band: {BAND_WORDS[bound]}." + (" Same y axis everywhere." if same_y and len(shown) > 1 else "")
-    legend += " From the highest last mean to the lowest."
+    legend += " Dashed grey: all samples." if len(shown) > 1 else ""
     if total > len(shown):
-        legend += (
-            f" The {len(shown) // 2} highest and {len(shown) // 2} lowest of {total:,} labels; all are in the table."
-        )
+        half = len(shown) // 2
+        legend += f" The {half} highest and {half} lowest of {total:,} labels; the table has all."
     if stride > 1:
         legend += f" One epoch in {stride} drawn."
     return Multiples(
@@ -234,7 +252,7 @@ def _multiples(
     )
 
 
-def _small(key: str, label: LabelHistory, bound: Bounds, stride: int) -> LineChart:
+def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int) -> LineChart:
     rows = [row for i, row in enumerate(label.rows) if (len(label.rows) - 1 - i) % stride == 0]
     x = tuple(float(row["epoch"]) for row in rows)
     pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
@@ -244,7 +262,10 @@ def _small(key: str, label: LabelHistory, bound: Bounds, stride: int) -> LineCha
         title=label.name,
         x_label="epoch",
         y_label="mean",
-        series=(Series(label.name, x, tuple(row["mean"] for row in rows), key=key, note=f"n = {label.last['n']:,}"),),
+        series=(
+            *([everyone] if everyone else []),
+            Series(label.name, x, tuple(row["mean"] for row in rows), key=key, note=f"n = {label.last['n']:,}"),
+        ),
         bands=() if bound is Bounds.NONE else (band,),
         subtitle=f"{_spread(label)} · n {label.last['n']:,}",
         alt=f"{label.name}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",

@@ -20,6 +20,7 @@ class Tone(StrEnum):
     MEDIAN = "median"
     PLAIN = "plain"
     FAINT = "faint"
+    REFERENCE = "reference"
     GOOD = "good"
     BAD = "bad"
 

@@ -1,0 +1,285 @@
+"""Blocks of a report as the page's template takes them: pictures drawn, numbers in words, ids handed out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+from markupsafe import Markup
+
+from xaicli.render.machine import dump
+from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
+from xaicli.render.text import printable
+from xaicli.report.model import (
+    BarChart,
+    Block,
+    Card,
+    Cell,
+    Figures,
+    Gallery,
+    Image,
+    ImageChart,
+    LineChart,
+    MapGrid,
+    MapPanel,
+    MapRow,
+    Multiples,
+    ScatterChart,
+    Table,
+    Text,
+    Views,
+)
+from xaicli.report.numbers import short
+
+Context = dict[str, Any]
+_DIGITS = 5
+_SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
+_SHOWN = 300
+"""The longest text of a cell or card: a label may be kilobytes long."""
+
+
+class Blocks:
+    """Turns blocks into template contexts, sharing pictures' values between charts that show the same lines.
+
+    Args:
+        no_images: Leave out pictures of samples.
+    """
+
+    def __init__(self, *, no_images: bool = False) -> None:
+        self._no_images = no_images
+        self._data: dict[str, str] = {}
+        self._identities = 0
+
+    @property
+    def charts(self) -> str:
+        """The values behind the charts as JSON, for the script: {id: {xl, yl, lines: [{k, n, x, y, lo, hi, t}]}}."""
+        return "{" + ",".join(f'"{name}":{text}' for text, name in self._data.items()) + "}"
+
+    def context(self, block: Block) -> Context:
+        """One block, `kind` says which macro shows it."""
+        match block:
+            case LineChart():
+                return self._chart("line", block, _line_values(block), narrow=True)
+            case ScatterChart():
+                return self._chart("square", block, _point_values(block))
+            case BarChart():
+                return self._chart("bars", block, {"lines": []})
+            case Multiples():
+                return self._multiples(block)
+            case Table():
+                return _table(block)
+            case Gallery():
+                cards = [self._card(card) for card in block.cards]
+                return {"kind": "gallery", "title": block.title, "note": block.note, "cards": cards}
+            case Text():
+                return {"kind": "text", "text": block.text, "tone": block.tone.value}
+            case Figures():
+                return {"kind": "figures", "figures": block.figures}
+            case ImageChart():
+                if self._no_images:
+                    return {"kind": "text", "text": "Pictures were left out (--no-images).", "tone": "faint"}
+                return {"kind": "image", "title": block.title, "uri": data_uri(block.image), "alt": block.image.alt}
+            case Views():
+                views = [{"name": n, "blocks": [self.context(b) for b in inner]} for n, inner in block.views.items()]
+                return {"kind": "views", "id": self._identity(), "title": block.title, "views": views}
+            case MapGrid():
+                return self._maps(block)
+            case _:
+                assert_never(block)
+
+    def _identity(self) -> str:
+        self._identities += 1
+        return f"c{self._identities}"
+
+    def _values(self, values: Mapping[str, Any]) -> str:
+        text = dump(values)
+        return self._data.setdefault(text, f"d{len(self._data)}")
+
+    def _chart(
+        self, kind: str, chart: LineChart | ScatterChart | BarChart, values: Mapping[str, Any], *, narrow: bool = False
+    ) -> Context:
+        from xaicli.render.figure import svg
+
+        identity = self._identity()
+        drawn = svg(chart, identity)
+        if narrow:
+            drawn = [_with_class(drawn[0], "wide"), _with_class(svg(chart, f"{identity}n", narrow=True)[0], "narrow")]
+        legend = getattr(chart, "legend", "")
+        return {"kind": kind, "data": self._values(values), "svgs": [Markup(text) for text in drawn], "legend": legend}
+
+    def _multiples(self, grid: Multiples) -> Context:
+        from xaicli.render.figure import svg
+
+        cells = [
+            {
+                "key": chart.series[-1].key,
+                "data": self._values(_line_values(chart)),
+                "title": printable(chart.title, limit=_SHOWN),
+                "subtitle": chart.subtitle,
+                "svg": Markup(drawn),
+            }
+            for chart, drawn in zip(grid.charts, svg(grid, self._identity()), strict=True)
+        ]
+        return {"kind": "multiples", "title": grid.title, "legend": grid.legend, "cells": cells}
+
+    def _card(self, card: Card) -> Context:
+        image = None if self._no_images else card.image
+        return {
+            "key": card.key,
+            "deep_link": card.deep_link,
+            "tone": card.tone.value,
+            "title": printable(card.title, limit=_SHOWN),
+            "lines": [printable(line, limit=_SHOWN) for line in card.lines],
+            "verdict": printable(card.verdict, limit=_SHOWN),
+            "links": card.links,
+            "spark": spark(card.sparkline, fill=True),
+            **self._picture("image", image),
+        }
+
+    def _picture(self, name: str, image: Image | None) -> Context:
+        if image is None:
+            return {name: None}
+        small = image.width * image.height <= LOSSLESS_PIXELS
+        return {name: data_uri(image), "small": small, "alt": image.alt}
+
+    def _maps(self, grid: MapGrid) -> Context:
+        methods = list(dict.fromkeys(panel.method for row in grid.rows for panel in row.panels))
+        scales = list(dict.fromkeys(view.name for row in grid.rows for panel in row.panels for view in panel.views))
+        identity = self._identity()
+        return {
+            "kind": "maps",
+            "id": identity,
+            "note": grid.note,
+            "scales": [_SCALES.get(name, name) for name in scales],
+            "methods": [{p.method: p.title for row in grid.rows for p in row.panels}[method] for method in methods],
+            "rows": [self._map_row(row, methods, f"{identity}-i{i}") for i, row in enumerate(grid.rows)],
+        }
+
+    def _map_row(self, row: MapRow, methods: Sequence[str], input_id: str) -> Context:
+        image = None if self._no_images else row.input
+        shapes = [view.image for panel in row.panels for view in panel.views]
+        shape = row.input or (shapes[0] if shapes else None)
+        return {
+            "key": row.key,
+            "deep_link": row.deep_link,
+            "title": printable(row.title, limit=_SHOWN),
+            "lines": [printable(line, limit=_SHOWN) for line in row.lines],
+            "tone": row.tone.value,
+            "probabilities": [
+                (printable(name, limit=_SHOWN), f"{value:.2f}", f"{100 * max(0.0, min(1.0, value)):.1f}", tone.value)
+                for name, value, tone in row.probabilities
+            ],
+            "links": row.links,
+            "input_id": input_id,
+            "width": shape.width if shape else 1,
+            "height": shape.height if shape else 1,
+            "panels": [self._panel(panel, methods.index(panel.method)) for panel in row.panels],
+            "small": shape is not None and shape.width * shape.height <= LOSSLESS_PIXELS,
+            "alt": row.input.alt if row.input else "",
+            "input": data_uri(image) if image else None,
+        }
+
+    def _panel(self, panel: MapPanel, order: int) -> Context:
+        return {
+            "order": order,
+            "title": panel.title,
+            "lines": panel.lines,
+            "flat": panel.flat,
+            "views": [{"name": v.name, "uri": data_uri(v.image), "alt": v.image.alt} for v in panel.views],
+            "bars": self.context(panel.bars) if panel.bars else None,
+        }
+
+
+def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
+    """A history as a line without axes; empty where there is nothing to draw."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    if not known:
+        return Markup("")
+    low, high = min(known), max(known)
+    step = 100 / max(1, len(values) - 1)
+    places = [
+        None if v is None or not math.isfinite(v) else (i * step, 18 - 16 * (v - low) / (high - low or 1.0))
+        for i, v in enumerate(values)
+    ]
+    path, pen = "", "M"
+    for place in places:
+        if place is None:
+            pen = "M"
+            continue
+        path += f"{pen}{place[0]:.1f} {place[1]:.1f}"
+        pen = "L"
+    if len(known) == 1:
+        path += "h4"
+    under = f'<path class="fill" d="{path}L100 20L0 20z"/>' if fill and len(known) == len(values) > 1 else ""
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" aria-hidden="true">'
+        f'{under}<path d="{path}"/></svg>'
+    )
+
+
+def _with_class(svg: str, name: str) -> str:
+    return svg.replace("<svg ", f'<svg class="{name}" ', 1)
+
+
+def _line_values(chart: LineChart) -> Context:
+    bands = {band.key: band for band in chart.bands if band.key}
+    lines = []
+    for line in chart.series:
+        values: Context = {"k": line.key, "n": printable(line.name, limit=_SHOWN), "t": line.note}
+        values |= {"x": [_rounded(x) for x in line.x], "y": [_rounded(y) for y in line.y]}
+        if line.key in bands and len(bands[line.key].low) == len(line.y):
+            values["lo"] = [_rounded(v) for v in bands[line.key].low]
+            values["hi"] = [_rounded(v) for v in bands[line.key].high]
+        lines.append({key: value for key, value in values.items() if value != ""})
+    shared = lines[0]["x"] if lines else []
+    lines = [{k: v for k, v in line.items() if k != "x" or v != shared} for line in lines]
+    return {"xl": chart.x_label, "yl": chart.y_label, "x": shared, "lines": lines}
+
+
+def _point_values(chart: ScatterChart) -> Context:
+    lines = []
+    for i, name in enumerate(chart.names):
+        if name:
+            point: Context = {"k": chart.keys[i] if i < len(chart.keys) else "", "n": printable(name, limit=_SHOWN)}
+            lines.append(point | {"x": [_rounded(chart.x[i])], "y": [_rounded(chart.y[i])]})
+    return {"xl": chart.x_label, "yl": chart.y_label, "lines": lines}
+
+
+def _rounded(value: float | None) -> float | int | None:
+    if value is None or not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.{_DIGITS}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
+
+def _table(table: Table) -> Context:
+    numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
+    keys = table.keys or ("",) * len(table.rows)
+    rows = [
+        {"key": key, "cells": [_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)]}
+        for key, row in zip(keys, table.rows, strict=True)
+    ]
+    columns = [{"title": c.title, "numeric": n} for c, n in zip(table.columns, numeric, strict=True)]
+    named = {"name": table.name, "title": table.title, "note": table.note, "folded": table.folded}
+    return {"kind": "table", **named, "columns": columns, "rows": rows}
+
+
+def _cell(value: Any, kind: Cell) -> Context:
+    text: str | Markup
+    exact, numeric = "", False
+    match kind:
+        case Cell.SPARKLINE:
+            known = [v for v in value or () if v is not None and math.isfinite(v)]
+            text, exact = spark(value or ()), f"{known[-1]:.6g}" if known else ""
+        case Cell.NUMBER | Cell.INTEGER:
+            numeric = True
+            plain = value is None or isinstance(value, (int, float))
+            text = short(value) if plain else printable(str(value), limit=_SHOWN)
+            if isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != text:
+                exact = f"{value:.9g}"
+        case Cell.TEXT:
+            text = "" if value is None else printable(str(value), limit=_SHOWN)
+        case _:
+            assert_never(kind)
+    return {"text": text, "value": exact, "numeric": numeric}

@@ -1,0 +1,165 @@
+"""What every picture shares: settings, fonts, axes without clutter, texts that cannot hurt."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xaicli.render.palette import LIGHT
+from xaicli.render.text import printable
+from xaicli.report.numbers import short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS_PER_INCH = 72.0
+LONGEST_NAME = 24
+_CHARACTER = 0.58
+"""The mean width of a character, in font sizes."""
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xai",
+    "text.parse_math": False,
+    "path.simplify": False,
+    "font.family": ["DejaVu Sans"],
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "figure.dpi": POINTS_PER_INCH,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The measures of a picture in points; `header` is the strip above that only the PNG shows."""
+
+    width: float
+    height: float
+    header: float
+    font: float
+
+    def text_width(self, text: str) -> float:
+        """About how wide a text is."""
+        return len(text) * self.font * _CHARACTER
+
+
+WIDE = Size(800, 320, 52, 9)
+NARROW = Size(372, 270, 52, 10)
+SQUARE = Size(560, 400, 52, 9)
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """matplotlib with its defaults and ours, whatever the user's `matplotlibrc` says."""
+    import warnings
+
+    import matplotlib as mpl
+
+    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
+    with warnings.catch_warnings(), mpl.rc_context():
+        # A script the font lacks shows boxes in the PNG; the page's browser draws it.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing")
+        warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
+        mpl.rcParams.update(defaults)
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(size: Size, title: str, legend: str) -> Figure:
+    """An empty figure with its header: a title and, in words, what lines and bands mean."""
+    from matplotlib.figure import Figure
+
+    total = size.height + size.header
+    figure = Figure(figsize=(size.width / POINTS_PER_INCH, total / POINTS_PER_INCH), facecolor=LIGHT["page"])
+    place: dict[str, Any] = {"x": 14 / size.width, "ha": "left", "va": "top", "gid": "header"}
+    figure.text(y=1 - 10 / total, s=name(title, 90), fontsize=size.font + 3, weight="bold", color=LIGHT["ink"], **place)
+    wrapped = textwrap.wrap(printable(legend).replace("\n", " "), int(size.width / size.font / _CHARACTER * 1.08))[:2]
+    figure.text(
+        y=1 - 28 / total, s="\n".join(wrapped), fontsize=size.font - 1, color=LIGHT["muted"], linespacing=1.3, **place
+    )
+    return figure
+
+
+def add_axes(figure: Figure, size: Size, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Axes at margins in points, below the header."""
+    total = size.height + size.header
+    box = (
+        left / size.width,
+        bottom / total,
+        (size.width - left - right) / size.width,
+        (size.height - top - bottom) / total,
+    )
+    axes = figure.add_axes(box)
+    plain_axes(axes, size.font)
+    return axes
+
+
+def plain_axes(axes: Axes, font: float) -> None:
+    """No frame and no ticks, only numbers and quiet horizontal lines."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_facecolor("none")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, labelsize=font, labelcolor=LIGHT["muted"], pad=5, which="both")
+    axes.grid(True, axis="y", color=LIGHT["grid"], linewidth=0.7, gid="grid")
+    axes.set_axisbelow(True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        axis.label.set_color(LIGHT["muted"])
+        axis.label.set_fontsize(font)
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(True, axis="y", color=LIGHT["grid"], linewidth=0.7)
+
+
+def tick(value: float) -> str:
+    """The text of a tick."""
+    return short(0.0 if abs(value) < 1e-12 else float(value), 4).replace("-", "−")
+
+
+def name(text: str, limit: int = LONGEST_NAME) -> str:
+    """A text of elsewhere as one line a picture can show."""
+    return printable(text.replace("\n", " "), limit=limit)
+
+
+def gaps(values: Sequence[float | None]) -> list[float]:
+    """Values for drawing: what is missing or not finite becomes NaN, a gap."""
+    return [value if value is not None and math.isfinite(value) else math.nan for value in values]
+
+
+def png(figure: Figure, *, density: float = 2.0) -> bytes:
+    """The picture as PNG, header included; the same bytes each time.
+
+    Args:
+        figure: What to encode.
+        density: Pixels per point.
+    """
+    return _saved(figure, "png", dpi=POINTS_PER_INCH * density, metadata={"Software": None})
+
+
+def raw_svg(figure: Figure) -> bytes:
+    """The picture as matplotlib writes SVG; `render.svg` makes it fit for a page."""
+    return _saved(figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    import io
+
+    out = io.BytesIO()
+    with settings():
+        figure.savefig(out, format=kind, facecolor=LIGHT["page"], **options)
+    return out.getvalue()

@@ -1,0 +1,222 @@
+"use strict";
+// Hover, highlight, sort, filter, copy, deep links. Without it the pictures, tables and toggles stay.
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const make = (tag, text = "", attributes = {}) => {
+    const element = document.createElement(tag);
+    element.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const charts = JSON.parse(document.getElementById("charts").textContent);
+  const tip = make("div", "", { id: "tip", hidden: "" });
+  const spoken = make("p", "", { class: "quiet", role: "status" });
+  document.body.append(tip, spoken);
+  const number = (value) => Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
+
+  // Highlight: everything with the same key, on the whole page.
+  let pinned = "";
+  const light = (key) => {
+    const shown = key || pinned;
+    for (const element of all(".on")) element.classList.remove("on");
+    document.body.classList.toggle("picking", Boolean(shown));
+    if (shown) for (const element of all(`[data-k="${CSS.escape(shown)}"]`)) element.classList.add("on");
+  };
+  const pin = (key, sample) => {
+    pinned = pinned === key ? "" : key;
+    light("");
+    if (sample === undefined) return;
+    // Throws in a frame without an address of its own.
+    try { history.replaceState(null, "", pinned ? "#s=" + encodeURIComponent(sample) : "#"); } catch { /* stays */ }
+  };
+
+  // Charts: the nearest point of the nearest line, by pointer or by keys.
+  const scale = (value, from, to, log) => log
+    ? (Math.log(value) - Math.log(from)) / (Math.log(to) - Math.log(from))
+    : (value - from) / (to - from);
+  const points = (svg, lines) => {
+    const [left, top, right, bottom] = svg.dataset.box.split(" ").map(Number);
+    const [x0, x1] = svg.dataset.x.split(" ").map(Number);
+    const [y0, y1, log] = svg.dataset.y.split(" ");
+    const found = [];
+    lines.forEach((line, order) => line.y.forEach((y, i) => {
+      if (y === null || (log && y <= 0)) return;
+      const px = left + (right - left) * scale(line.x[i], x0, x1);
+      const py = bottom - (bottom - top) * scale(y, Number(y0), Number(y1), log);
+      if (py >= top - 2 && py <= bottom + 2) found.push({ order, i, px, py });
+    }));
+    return found;
+  };
+  const describe = (data, line, i) => {
+    const said = [`${data.xl} ${number(line.x[i])}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i])}`];
+    if (line.lo && line.lo[i] !== null) said.push(`${number(line.lo[i])} to ${number(line.hi[i])}`);
+    if (line.t) said.push(line.t);
+    return said;
+  };
+  const show = (svg, data, point) => {
+    const line = data.lines[point.order];
+    const at = new DOMPoint(point.px, point.py).matrixTransform(svg.getScreenCTM());
+    const said = line.y[point.i] === undefined ? [] : describe(data, line, point.i);
+    tip.replaceChildren(make("b", line.n), ...said.map((text) => make("span", text)));
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = Math.max(4, Math.min(at.x - box.width / 2, innerWidth - box.width - 4)) + "px";
+    tip.style.top = (at.y - box.height - 14 < 4 ? at.y + 16 : at.y - box.height - 14) + "px";
+    let dot = svg.querySelector("circle");
+    if (!dot) {
+      dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+      dot.setAttribute("r", 3.2);
+      svg.append(dot);
+    }
+    dot.setAttribute("cx", point.px);
+    dot.setAttribute("cy", point.py);
+    light(line.k);
+    return [line.n, ...said].join(", ");
+  };
+  const hide = (svg) => {
+    tip.hidden = true;
+    for (const dot of all("circle", svg)) dot.remove();
+    light("");
+  };
+  const watch = (svg, data) => {
+    let spots = null;
+    let current = null;
+    const known = () => (spots ??= points(svg, data.lines));
+    svg.addEventListener("pointermove", (event) => {
+      const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const far = (p) => 4 * (p.px - at.x) ** 2 + (p.py - at.y) ** 2;
+      current = known().reduce((best, p) => (!best || far(p) < far(best) ? p : best), null);
+      if (current && far(current) < 60 ** 2) show(svg, data, current); else hide(svg);
+    });
+    svg.addEventListener("pointerleave", () => hide(svg));
+    svg.addEventListener("click", () => {
+      const line = current && data.lines[current.order];
+      if (!line || !line.k) return;
+      const card = document.querySelector(`[data-s][data-k="${CSS.escape(line.k)}"]`);
+      pin(line.k, card ? card.dataset.s : undefined);
+    });
+    svg.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (event.key === "Escape") { pinned = ""; hide(svg); }
+      if (event.key === "Enter" && current) pin(data.lines[current.order].k);
+      if (!step || !known().length) return;
+      event.preventDefault();
+      const orders = [...new Set(known().map((p) => p.order))];
+      const order = current ? current.order : orders[0];
+      const next = orders[(orders.indexOf(order) + step[0] + orders.length) % orders.length];
+      const line = known().filter((p) => p.order === next);
+      const place = current ? line.findIndex((p) => p.i >= current.i) : line.length - 1;
+      current = line[Math.max(0, Math.min(line.length - 1, (place < 0 ? line.length - 1 : place) + step[1]))];
+      spoken.textContent = show(svg, data, current);
+    });
+    svg.addEventListener("blur", () => hide(svg));
+    if (!svg.closest(".cell")) svg.setAttribute("tabindex", "0");
+  };
+  for (const figure of all("figure[data-d]")) {
+    const data = charts[figure.dataset.d];
+    if (!data) continue;
+    for (const line of data.lines) line.x ??= data.x;
+    for (const svg of all("svg[data-box]", figure)) watch(svg, data);
+  }
+
+  // Cards and rows light their line; a button pins them; #s=<id> finds them.
+  for (const card of all("[data-s]")) {
+    const title = card.querySelector("h3, h4");
+    const button = make("button", title.textContent, { type: "button", title: "keep this sample lit" });
+    title.replaceChildren(button);
+    button.addEventListener("click", () => pin(card.dataset.k, card.dataset.s));
+  }
+  for (const element of all("[data-s], tr[data-k], .cell[data-k]")) {
+    element.addEventListener("pointerenter", () => light(element.dataset.k));
+    element.addEventListener("pointerleave", () => light(""));
+  }
+  addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned = ""; light(""); } });
+  const follow = () => {
+    if (!location.hash.startsWith("#s=")) return;
+    let wanted = "";
+    try { wanted = decodeURIComponent(location.hash.slice(3)); } catch { return; }
+    const card = all("[data-s]").find((element) => element.dataset.s === wanted);
+    if (!card) return;
+    pinned = "";
+    pin(card.dataset.k);
+    card.scrollIntoView({ block: "center" });
+  };
+  addEventListener("hashchange", follow);
+  follow();
+
+  // Tables: sort, filter, copy.
+  const value = (cell) => cell.dataset.v ?? cell.textContent;
+  const compare = (a, b) => {
+    const [x, y] = [Number(a.replace(/,/g, "")), Number(b.replace(/,/g, ""))];
+    if (a !== "" && b !== "" && !Number.isNaN(x) && !Number.isNaN(y)) return x - y;
+    return a.localeCompare(b, "en");
+  };
+  const sort = (table, column, heading) => {
+    const up = heading.getAttribute("aria-sort") === "descending" || (!heading.hasAttribute("aria-sort")
+      && !heading.classList.contains("num"));
+    for (const other of all("th", table)) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const missing = (text) => text === "" || text === "–" || text === "nan";
+    const rows = [...table.tBodies[0].rows].map((row) => [value(row.cells[column]), row]);
+    rows.sort(([a], [b]) => missing(a) - missing(b) || (up ? compare(a, b) : compare(b, a)));
+    table.tBodies[0].append(...rows.map(([, row]) => row));
+  };
+  const quoted = (text) => {
+    // A spreadsheet would run such text as a formula.
+    const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const copied = async (text) => {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* not allowed here: the old way */ }
+    const area = make("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  };
+  for (const table of all("table")) {
+    all("th", table).forEach((heading, column) => {
+      if (!heading.textContent) return;
+      const button = make("button", heading.textContent, { type: "button" });
+      heading.replaceChildren(button);
+      button.addEventListener("click", () => sort(table, column, heading));
+    });
+    const rows = () => [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    const tools = make("div", "", { class: "tools" });
+    const filter = make("input", "", { type: "search", placeholder: "filter rows", "aria-label": "filter rows" });
+    filter.addEventListener("input", () => {
+      const wanted = filter.value.toLowerCase();
+      for (const row of table.tBodies[0].rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+    const copy = make("button", "copy as CSV", { type: "button" });
+    copy.addEventListener("click", async () => {
+      const lines = [table.tHead.rows[0], ...rows()].map((row) => [...row.cells].map((c) => quoted(value(c))).join(","));
+      copy.textContent = (await copied(lines.join("\r\n") + "\r\n")) ? "copied" : "not allowed here";
+      setTimeout(() => { copy.textContent = "copy as CSV"; }, 1500);
+    });
+    if (table.tBodies[0].rows.length > 5) tools.append(filter);
+    tools.append(copy);
+    table.parentElement.before(tools);
+  }
+
+  // Saliency: how much of the map lies over the input.
+  for (const maps of all(".maps")) {
+    if (!maps.querySelector(".over")) continue;
+    const set = make("fieldset");
+    const slider = make("input", "", { type: "range", min: 0, max: 100, value: 60, "aria-label": "opacity" });
+    slider.addEventListener("input", () => maps.style.setProperty("--opacity", slider.value / 100));
+    set.append(make("legend", "opacity"), slider);
+    maps.querySelector(".controls").append(set);
+  }
+
+  // Light or dark by hand.
+  const root = document.documentElement;
+  const theme = make("button", "◐", { type: "button", class: "theme", "aria-label": "light or dark" });
+  theme.addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+  document.body.append(theme);
+})();

@@ -1,0 +1,119 @@
+"""The self-contained page: one file, no network, a policy that lets nothing but our own script and sheet run."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from xaicli import __version__
+from xaicli.answer import Answer
+from xaicli.render.blocks import Blocks
+from xaicli.render.machine import to_json
+from xaicli.render.palette import DARK, LIGHT
+from xaicli.render.text import printable
+from xaicli.report.model import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_MOST_JSON = 1 << 20
+"""A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
+
+_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+_EXTRA = {"light": {"card": "#f6f8fa", "edge": "#c3cad2"}, "dark": {"card": "#1c2127", "edge": "#444c56"}}
+
+
+def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
+    """Render a report as HTML; the same text each time for the same input.
+
+    Args:
+        report: What to show.
+        answer: Whose JSON the page carries.
+        no_images: Leave out pictures of samples.
+    """
+    from markupsafe import Markup
+
+    blocks = Blocks(no_images=no_images)
+    sections = [
+        {
+            "title": printable(section.title, limit=120),
+            "anchor": section.anchor,
+            "blocks": [blocks.context(b) for b in section.blocks],
+        }
+        for section in report.sections
+    ]
+    json = to_json(answer)
+    if len(json) > _MOST_JSON:
+        json = to_json(answer, rows=False)
+    style, script = style_sheet(), _read("page.js")
+    return _template().render(
+        report=_Printable(report),
+        sections=sections,
+        run=printable(answer.run, limit=120),
+        version=__version__,
+        policy=policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        answer=Markup(in_script(json)),
+        charts=Markup(in_script(blocks.charts)),
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: pictures from the page itself, and the one sheet and script by their hashes."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def in_script(json: str) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.translate(_ESCAPES)
+
+
+@functools.cache
+def style_sheet() -> str:
+    """The sheet: our palettes as variables, then the rules."""
+    light = _variables(LIGHT | _EXTRA["light"] | {"opacity": ".6"})
+    dark = _variables(DARK | _EXTRA["dark"])
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {{ {dark} }} }}\n"
+        f"@media screen {{ :root[data-theme=dark] {{ color-scheme: dark; {dark} }} "
+        ":root[data-theme=light] { color-scheme: light; } }\n" + _read("page.css")
+    )
+
+
+def _variables(colours: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}: {value};" for name, value in colours.items())
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _read(name: str) -> str:
+    return (files("xaicli.render") / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(_read("page.html"))
+
+
+class _Printable:
+    """The texts of a report without characters that hide or reorder others; the template escapes them."""
+
+    def __init__(self, report: Report) -> None:
+        self.title = printable(report.title, limit=200)
+        self.run_line = printable(report.run_line)
+        self.sentence = printable(report.sentence)
+        self.warnings = [printable(warning, limit=2000) for warning in report.warnings]
+        self.made = [(printable(what, limit=80), printable(value, limit=4000)) for what, value in report.made]

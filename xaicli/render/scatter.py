@@ -1,0 +1,123 @@
+"""Points in a plane, and bars by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from xaicli.render.canvas import SQUARE, Size, add_axes, gaps, name, new_figure
+from xaicli.render.palette import LIGHT
+from xaicli.report.model import BarChart, ScatterChart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_POINTS = 3000
+_LEVELS = 5
+_GROUP_COLOURS = ("min", "p3", "max", "listed", "p4", "p5")
+_DOT = 3.4
+
+
+def scatter_figure(chart: ScatterChart) -> Figure:
+    """Draw a plane of points: marked ones ringed, very many thinned evenly."""
+    legend = chart.legend
+    shown = drawn_points(chart)
+    if len(shown) < len(chart.x):
+        legend = f"{legend} {len(shown):,} of {len(chart.x):,} points drawn.".strip()
+    figure = new_figure(SQUARE, chart.title, legend)
+    axes = add_axes(figure, SQUARE, left=44, bottom=36, right=110, top=12)
+    axes.set_gid("axes-0")
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
+    groups = _groups(chart, shown)
+    for row, (title, colour, members) in enumerate(groups):
+        _dots(axes, [chart.x[i] for i in members], [chart.y[i] for i in members], colour)
+        place = (1 + 12 / 406, 1 - row * 16 / 352 - 0.04)
+        axes.plot(
+            [place[0]],
+            [place[1]],
+            "o",
+            markersize=5,
+            color=LIGHT[colour],
+            transform=axes.transAxes,
+            clip_on=False,
+            markeredgewidth=0,
+            gid=f"dot.{colour}.",
+        )
+        axes.text(
+            place[0] + 0.025,
+            place[1],
+            name(title, 18),
+            transform=axes.transAxes,
+            va="center",
+            fontsize=SQUARE.font,
+            color=LIGHT["ink"],
+        )
+    for i in shown:
+        if i < len(chart.keys) and chart.keys[i]:
+            ring: dict[str, Any] = {"markersize": 7.5, "markerfacecolor": "none", "markeredgewidth": 1.3}
+            axes.plot(
+                [chart.x[i]], [chart.y[i]], "o", markeredgecolor=LIGHT["ink"], gid=f"ring.ink.{chart.keys[i]}", **ring
+            )
+    return figure
+
+
+def drawn_points(chart: ScatterChart) -> list[int]:
+    """The points that are drawn: all with a key, and of the others every k-th so that few thousand remain."""
+    finite = [i for i, (x, y) in enumerate(zip(gaps(chart.x), gaps(chart.y), strict=True)) if x == x and y == y]
+    if len(finite) <= _MOST_POINTS:
+        return finite
+    stride = -(-len(finite) // _MOST_POINTS)
+    return [i for order, i in enumerate(finite) if order % stride == 0 or (i < len(chart.keys) and chart.keys[i])]
+
+
+def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, list[int]]]:
+    """(what it is called, colour, points) of each colour: groups by name, numbers in five equal steps."""
+    if not chart.colour:
+        return [("samples", "min", list(shown))]
+    if any(isinstance(value, str) for value in chart.colour):
+        titles = list(dict.fromkeys(str(value) for value in chart.colour if value is not None))
+        return [
+            (title, _GROUP_COLOURS[i % len(_GROUP_COLOURS)], [p for p in shown if chart.colour[p] == title])
+            for i, title in enumerate(titles)
+        ]
+    values = {p: float(chart.colour[p]) for p in shown if chart.colour[p] is not None}  # type: ignore[arg-type]
+    if not values:
+        return [("samples", "min", list(shown))]
+    low, high = min(values.values()), max(values.values())
+    step = (high - low) / _LEVELS or 1.0
+    groups = []
+    for level in reversed(range(_LEVELS)):
+        members = [p for p, v in values.items() if min(_LEVELS - 1, int((v - low) / step)) == level]
+        groups.append((f"{low + level * step:.3g} – {low + (level + 1) * step:.3g}", f"v{level}", members))
+    return [group for group in groups if group[2]]
+
+
+def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> None:
+    """Many dots as one path: round-capped strokes of no length weigh a sixth of a marker each."""
+    if not x:
+        return
+    nan = float("nan")
+    xs = [v for value in x for v in (value, value, nan)]
+    ys = [v for value in y for v in (value, value + 1e-9 * (abs(value) or 1.0), nan)]
+    axes.plot(xs, ys, color=LIGHT[colour], alpha=0.6, linewidth=_DOT, solid_capstyle="round", gid=f"points.{colour}.")
+
+
+def bar_figure(chart: BarChart) -> Figure:
+    """Draw values by name as horizontal bars, positive and negative told apart."""
+    longest = max((len(name(text)) for text in chart.names), default=0)
+    size = Size(420, 40 + 15 * len(chart.names), 36, 9)
+    figure = new_figure(size, chart.title, "")
+    axes = add_axes(figure, size, left=16 + longest * 5.4, bottom=30, right=20, top=4)
+    axes.set_gid("axes-0")
+    axes.grid(False)
+    axes.grid(True, axis="x", color=LIGHT["grid"], linewidth=0.7, gid="grid")
+    places = range(len(chart.names))
+    for place, value in zip(places, gaps(chart.values), strict=True):
+        colour = "max" if value >= 0 else "min"
+        axes.barh(place, value, height=0.68, color=LIGHT[colour], linewidth=0, gid=f"bar.{colour}.")
+    axes.set_yticks(list(places), [name(text) for text in chart.names], color=LIGHT["ink"])
+    axes.invert_yaxis()
+    axes.set_xlabel(chart.x_label)
+    return figure
