@@ -1,12 +1,13 @@
 """The only writer and verifier of Parquet files: encodings, checksums, atomic appearance.
 
-A file appears only complete: temporary name, fsync, rename, fsync of the folder. Page checksums do not cover the footer,
-so the CRC-32 of the whole file and of its footer are kept apart, in an append-only record per attempt and rank.
+A file appears only complete: temporary name, fsync, rename, fsync of the folder. Page checksums do not cover the
+footer, so the CRC-32 of the whole file and of its footer are kept apart, in an append-only record per attempt and rank.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -62,6 +63,8 @@ def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_
     Raises:
         OSError: The file cannot be written; no temporary file is left where it can be removed.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(root))
     content = encode(table, row_group_rows=row_group_rows)
     write_bytes(content, path)
     footer = _footer_size(content[-_TAIL:])
@@ -121,6 +124,11 @@ def _repeats(column: pa.ChunkedArray) -> bool:
     return bool(distinct <= 16 or distinct * _DISTINCT_SHARE <= len(sample))
 
 
+def reached(point: str) -> None:
+    """A named point on the way of a file to the disk. Does nothing; a test puts a kill or a fault in its place."""
+    del point
+
+
 def write_bytes(content: bytes | memoryview, path: Path) -> None:
     """Make a file appear complete under its name.
 
@@ -132,12 +140,17 @@ def write_bytes(content: bytes | memoryview, path: Path) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
+            reached("opened")
             write_all(descriptor, content)
+            reached("written")
             os.fsync(descriptor)
+            reached("synced")
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
+        temporary.rename(path)
+        reached("renamed")
         sync_folder(path.parent)
+        reached("folder synced")
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

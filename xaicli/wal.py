@@ -1,8 +1,9 @@
 """Write-ahead segments: the rows that are logged but not yet in a part.
 
-A segment belongs to one (mode, ds_id, epoch) of one rank. After a header of `HEADER_BYTES` it holds frames: one a batch,
-with its own CRC-32, its columns at fixed widths one after the other, texts as lengths followed by their bytes. How many
-bytes of frames count is stored last, in one aligned 8-byte store: what a killed process had not finished does not exist.
+A segment belongs to one (mode, ds_id, epoch) of one rank. After a header of `HEADER_BYTES` it holds frames: one a
+batch, with its own CRC-32, its columns at fixed widths one after the other, texts as lengths followed by their bytes.
+How many bytes of frames count is stored last, in one aligned 8-byte store: what a killed process had not finished does
+not exist.
 
     header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32, JSON {run_id, mode, ds_id, ...}
     frame    length u32, crc32 u32 of what follows, rows u32, plan u16, kind u16, step i64, payload
@@ -81,6 +82,16 @@ class Frame:
     rows: int
     step: int
     columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class SegmentCopy:
+    """A segment as it was at one moment; `content` is what follows the header."""
+
+    facts: SegmentFacts
+    sequence: int
+    content: memoryview
+    frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,8 @@ def to_table(
         if column.name in constant:
             arrays[column.name] = pa.repeat(constant[column.name], n)
         elif logged is not None and column.name in logged.column_names:
-            arrays[column.name] = logged.column(column.name)
+            # Ranks may differ in which metrics they keep in double precision.
+            arrays[column.name] = logged.column(column.name).cast(arrow_type(column.dtype))
         else:
             arrays[column.name] = pa.nulls(n, arrow_type(column.dtype))
     return pa.table(arrays)
@@ -255,17 +267,14 @@ def read_live(layout: RunLayout) -> list[LiveRows]:
 
     A caller reads this first and lists `data/` afterwards, then leaves out what is in both.
     """
-    segments = [found for path in segment_files(layout) if (found := _copy(path))]
-    if not segments:
-        return []
-    columns = layout.read_manifest().columns
+    segments = [found for path in segment_files(layout) if (found := read_segment(path)) and found.frames]
+    columns = layout.read_manifest().columns if segments else ()
     live = []
-    for facts, sequence, content in segments:
-        frames = list(scan_frames(content, checked=True))
-        if frames:
-            table = to_table(content, frames, facts, columns)
-            place = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank, sequence)
-            live.append(LiveRows(*place, table))
+    for segment in segments:
+        facts = segment.facts
+        table = to_table(segment.content, segment.frames, facts, columns)
+        place = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank, segment.sequence)
+        live.append(LiveRows(*place, table))
     return live
 
 
@@ -274,8 +283,11 @@ def segment_files(layout: RunLayout) -> list[Path]:
     return sorted(layout.wal.glob("*.seg"))
 
 
-def _copy(path: Path) -> tuple[SegmentFacts, int, memoryview] | None:
-    """A segment's facts, sequence and used bytes; None where it is empty, or was handed over while it was read."""
+def read_segment(path: Path) -> SegmentCopy | None:
+    """A copy of a segment; None where it is empty, or was handed over while it was read.
+
+    Every frame's checksum is verified: after power loss the size may be newer than the frames.
+    """
     for _ in range(_READ_TRIES):
         try:
             with path.open("rb") as file:
@@ -288,8 +300,9 @@ def _copy(path: Path) -> tuple[SegmentFacts, int, memoryview] | None:
                 after = read_header(file.read(HEADER_BYTES))
         except OSError:
             return None
-        if after is not None and (after[0], after[1]) == (facts, sequence) and len(content) == used:
-            return facts, sequence, memoryview(content)
+        if after is not None and after[:2] == (facts, sequence):
+            view = memoryview(content)
+            return SegmentCopy(facts, sequence, view, tuple(scan_frames(view, checked=True)))
     return None
 
 

@@ -74,7 +74,7 @@ class Batches:
         if answer is not None:
             names.append((words.PREDICTION, _kind(answer, "int32")))
             values.append(answer)
-        for name, value in (derived | metrics if derived else metrics).items():
+        for name, value in ({**derived, **metrics} if derived else metrics).items():
             if name in _NO_METRICS:
                 raise ValueError(f"{name} is a column of its own and no metric")
             if name == words.CORRECT:

@@ -14,6 +14,9 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.writer import Writer
 
+_MOST_ROWS = 65_536
+_MOST_BYTES = 8 << 20
+
 
 class Buffer:
     """One folder's rows, handed over when they are many or large."""
@@ -24,9 +27,8 @@ class Buffer:
         folder: Path,
         origin: tuple[int, int],
         to_table: Callable[[list[Any]], pa.Table],
-        *,
-        most_rows: int,
-        most_bytes: int,
+        writer: Writer,
+        ledger: Ledger,
     ) -> None:
         """
         Args:
@@ -34,28 +36,26 @@ class Buffer:
             folder: Where the files go.
             origin: (attempt, rank).
             to_table: Makes a table of the rows added.
-            most_rows: Rows that make a file.
-            most_bytes: Bytes that make a file.
+            writer: What writes the files.
+            ledger: What counts them.
         """
         self.layout = layout
         self.folder = folder
         self.origin = origin
         self._to_table = to_table
-        self._most_rows = most_rows
-        self._most_bytes = most_bytes
+        self._writer = writer
+        self.ledger = ledger
         self._rows: list[Any] = []
         self._bytes = 0
         self._sequence = 0
         self._lock = threading.RLock()
-        self.writer: Writer
-        self.ledger: Ledger
 
     def add(self, rows: list[Any], size: int) -> None:
         """Keep rows of `size` bytes together."""
         with self._lock:
             self._rows += rows
             self._bytes += size
-            if len(self._rows) >= self._most_rows or self._bytes >= self._most_bytes:
+            if len(self._rows) >= _MOST_ROWS or self._bytes >= _MOST_BYTES:
                 self.hand_over()
 
     def hand_over(self) -> None:
@@ -63,7 +63,7 @@ class Buffer:
         with self._lock:
             if self._rows:
                 part = PartName(*self.origin, self._sequence, self._sequence)
-                self.writer.submit(BufferJob(self, self._rows, self.folder / part.filename))
+                self._writer.submit(BufferJob(self, self._rows, self.folder / part.filename))
                 self._rows, self._bytes = [], 0
                 self._sequence += 1
 
@@ -85,6 +85,7 @@ class BufferJob:
     def store(self) -> None:
         self._buffer.store(self._rows, self._path)
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        del for_good
         kind = self._path.parent.name
         self._buffer.ledger.warn(f"lost {kind}", f"xai: {len(self._rows)} rows of {kind} are lost: {reason}")

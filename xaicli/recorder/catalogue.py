@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
 from xaicli import vocabulary as words
+from xaicli.errors import XaiError
 from xaicli.layout import ColumnFacts, Manifest, RunLayout
 from xaicli.parquet import write_bytes
 from xaicli.recorder.start import locked
@@ -19,6 +21,8 @@ class Catalogue:
 
     def __init__(self, layout: RunLayout, manifest: Manifest) -> None:
         self._layout = layout
+        self._lock = threading.RLock()
+        self._unsaved = False
         self._adopt(manifest)
 
     def _adopt(self, manifest: Manifest) -> None:
@@ -27,28 +31,57 @@ class Catalogue:
         self._dtypes = {column.name: column.dtype for column in manifest.columns}
 
     def learn(self, dtypes: Mapping[str, str]) -> None:
-        """Add the columns of a batch.
+        """Add the columns of a batch; when `xai.json` cannot be written now, it is tried again before the next part.
 
         Args:
             dtypes: {name: Arrow type}.
 
         Raises:
             ValueError: A column is of another kind than the run's.
-            OSError: `xai.json` cannot be written.
         """
         self._check(dtypes)
         if dtypes.keys() <= self._dtypes.keys():
             return
-        with locked(self._layout):
-            self._adopt(self._layout.read_manifest())
-            self._check(dtypes)
-            merged = self._dtypes | {name: dtype for name, dtype in dtypes.items() if name not in self._dtypes}
-            if {words.LABEL, words.PREDICTION} <= merged.keys():
-                merged[words.CORRECT] = "bool"
-            columns = manifest_columns(merged)
-            manifest = replace(self.manifest, columns=columns, id_type=merged.get(words.SAMPLE_ID))
-            write_bytes(manifest.to_json().encode(), self._layout.manifest)
-            self._adopt(manifest)
+        with self._lock:
+            try:
+                with locked(self._layout):
+                    self._adopt(self._layout.read_manifest())
+                    self._check(dtypes)
+                    self._add(dtypes)
+                    self._write()
+            except (OSError, XaiError):
+                self._add(dtypes)
+
+    def current(self) -> tuple[ColumnFacts, ...]:
+        """The run's columns now, those of other ranks included; written if that failed before.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        with self._lock, locked(self._layout):
+            try:
+                known = self._layout.read_manifest()
+            except XaiError as error:
+                raise OSError(str(error)) from error
+            if known.columns != self.facts or self._unsaved:
+                mine = self._dtypes
+                self._adopt(known)
+                if not mine.keys() <= self._dtypes.keys():
+                    self._add(mine)
+                    self._write()
+            return self.facts
+
+    def _add(self, dtypes: Mapping[str, str]) -> None:
+        merged = self._dtypes | {name: dtype for name, dtype in dtypes.items() if name not in self._dtypes}
+        if {words.LABEL, words.PREDICTION} <= merged.keys():
+            merged[words.CORRECT] = "bool"
+        columns = manifest_columns(merged)
+        self._adopt(replace(self.manifest, columns=columns, id_type=merged.get(words.SAMPLE_ID)))
+        self._unsaved = True
+
+    def _write(self) -> None:
+        write_bytes(self.manifest.to_json().encode(), self._layout.manifest)
+        self._unsaved = False
 
     def _check(self, dtypes: Mapping[str, str]) -> None:
         for name, dtype in dtypes.items():

@@ -17,7 +17,7 @@ def derive(
 
     Args:
         scores: (N, K) logits or probabilities.
-        label: (N,) class indices; one outside [0, K) (an ignore index) has NaN for all that needs it. None without labels.
+        label: (N,) class indices, or None; one outside [0, K) (an ignore index) has NaN for all that needs it.
         are_logits: Whether the scores are logits.
         with_loss: Whether the cross entropy is wanted.
 

@@ -21,6 +21,35 @@ class RecorderWarning(UserWarning, RuntimeWarning):
     """Something could not be recorded; training goes on."""
 
 
+class ForeignProcessError(ValueError):
+    """A DataLoader worker or a fork logged."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a run is logged to by the process that opened it, not by a DataLoader worker or a fork: "
+            "return the values from the worker and log them in the training loop"
+        )
+
+
+_foreign_warned = False
+
+
+def warn_foreign_process() -> None:
+    """Say once in this process that it cannot log."""
+    global _foreign_warned
+    if not _foreign_warned:
+        _foreign_warned = True
+        say(f"xai: {ForeignProcessError()}; its rows are not recorded")
+
+
+def say(message: str) -> None:
+    """Warn, whatever the warning filters: nothing is raised into training."""
+    try:
+        warnings.warn(message, RecorderWarning, stacklevel=5)
+    except Warning:
+        print(message, file=sys.stderr)  # noqa: T201
+
+
 class Ledger:
     """The counters of one process.
 
@@ -29,11 +58,13 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        # A signal may come while the lock is held, and its handler counts too.
+        self._lock = threading.RLock()
         self._warned: set[str] = set()
         self.rows_logged = 0
         self.rows_stored = 0
         self.rows_dropped = 0
+        self.rows_waiting = 0
         self.reasons: Counter[str] = Counter()
         self.stalls = 0
         self.bytes = 0
@@ -46,6 +77,7 @@ class Ledger:
             "rows_logged": self.rows_logged,
             "rows_stored": self.rows_stored,
             "rows_dropped": self.rows_dropped,
+            "rows_waiting": self.rows_waiting,
             "reasons": dict(self.reasons),
             "stalls": self.stalls,
             "files": self.files,
@@ -70,16 +102,14 @@ class Ledger:
             self.rows_stored += rows
             self.bytes += size
             self.files += 1
+        self.write()
 
     def warn(self, kind: str, message: str) -> None:
-        """Warn once a kind, whatever the warning filters: nothing is raised into training."""
+        """Warn, once a kind."""
         if kind in self._warned:
             return
         self._warned.add(kind)
-        try:
-            warnings.warn(message, RecorderWarning, stacklevel=4)
-        except Warning:
-            print(message, file=sys.stderr)  # noqa: T201
+        say(message)
 
     def write(self) -> None:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""

@@ -78,7 +78,7 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for axis, size in ((0, height), (1, width)):
         edges = np.linspace(0, size, max(1, round(size / factor)) + 1).astype(int)
         counts = np.diff(edges).reshape([-1 if a == axis else 1 for a in range(3)])
-        values = np.add.reduceat(values, edges[:-1], axis=axis) / counts
+        values = np.add.reduceat(values, edges[:-1], axis=axis) / counts.astype(np.float32)
     return (values + 0.5).astype(np.uint8)
 
 

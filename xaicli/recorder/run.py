@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,27 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from xaicli.errors import XaiError
 from xaicli.layout import Manifest, RunLayout
-from xaicli.recorder import media, scalars, start
+from xaicli.recorder import lifetime, media, scalars, start
 from xaicli.recorder.batch import Batches
-from xaicli.recorder.buffer import Buffer
-from xaicli.recorder.catalogue import Catalogue
-from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.segment import memory_segment
-from xaicli.recorder.stream import SampleStream
-from xaicli.recorder.writer import Writer
+from xaicli.recorder.ledger import ForeignProcessError, warn_foreign_process
+from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
 from xaicli.traceability import describe_environment
 from xaicli.vocabulary import Mode
-from xaicli.wal import SegmentFacts
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState as State
 
 T = TypeVar("T")
-
-FLUSH_SECONDS = 60.0
-_CLOSE_SECONDS = 2.0
-_MEDIA_BYTES = 8 << 20
 
 
 class Run:
@@ -87,9 +78,8 @@ class Run:
         self.rank = start.find_rank(rank)
         self.strict = strict
         self._epoch_frequency = epoch_frequency
-        self._keep_probs = keep_probs
+        self._keep_probs = keep_probs if isinstance(keep_probs, bool) else frozenset(keep_probs)
         self._pid = os.getpid()
-        self.attempt = start.claim_attempt(self.layout, self.rank, resume=resume)
         fresh = Manifest(
             run_id=uuid.uuid4().hex,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,36 +88,18 @@ class Run:
             config=dict(config or {}),
             environment=describe_environment(config),
         )
-        manifest = start.open_manifest(self.layout, fresh)
-        self._catalogue = Catalogue(self.layout, manifest)
-        self._ledger = Ledger(start.stats_file(self.layout, self.attempt, self.rank))
-        self._ledger.write()
+        self._session = Session(self.layout, fresh, rank=self.rank, resume=resume, strict=strict)
+        self.attempt = self._session.attempt
         self.state: State = TrainingState(
             self.layout, name=name, total_epochs=total_epochs, rank=self.rank, on_load=self._note_resumed
         )
         self._resume_noted = self.attempt == 0
-        self._batches = Batches(self._catalogue, label_names=manifest.label_names, float64=float64)
-        origin = SegmentFacts(manifest.run_id, self.attempt, self.rank, "", "", 0, start.boot_id())
-        segments = [memory_segment() for _ in range(3)]
-        self._stream = SampleStream(self.layout, origin, segments, self._catalogue, self._ledger)
-        place = (self.attempt, self.rank)
-        self._scalars = Buffer(
-            self.layout, self.layout.scalars, place, scalars.to_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
+        self._batches = Batches(
+            self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64)
         )
-        self._media = Buffer(
-            self.layout, self.layout.media, place, media.image_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
-        )
-        self._inputs = Buffer(
-            self.layout, self.layout.inputs, place, media.input_table, most_rows=65_536, most_bytes=_MEDIA_BYTES
-        )
-        self._buffers = (self._scalars, self._media, self._inputs)
-        self._writer = Writer(self._ledger, interval=FLUSH_SECONDS, on_timer=self._hand_over)
-        self._stream.writer = self._writer
-        for buffer in self._buffers:
-            buffer.writer, buffer.ledger = self._writer, self._ledger
-        self._count = 0
+        self._n_logged = 0
         self._closed = False
-        atexit.register(self.close)
+        lifetime.watch(self)
 
     # -- logging
 
@@ -181,7 +153,7 @@ class Run:
             if not self._resume_noted:
                 self._note_first_step(at_step)
             key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            self._stream.append(key, at_step, plan, rows, values)
+            self._session.samples.append(key, at_step, plan, rows, values)
         except Exception as error:
             self._refuse(error, _length(sample_id))
 
@@ -198,11 +170,11 @@ class Run:
             self._refuse_if_unusable()
             state = self.state
             moment = scalars.Moment(
-                state.mode or "", state.ds_id, state.epoch_idx or None, self._count, self.attempt, self.rank
+                state.mode or "", state.ds_id, state.epoch_idx or None, self._n_logged, self.attempt, self.rank
             )
             rows = scalars.scalar_rows(values, moment)
-            self._count += 1
-            self._scalars.add(rows, 100 * len(rows))
+            self._n_logged += 1
+            self._session.scalars.add(rows, 100 * len(rows))
         except Exception as error:
             self._refuse(error, 0)
 
@@ -219,7 +191,7 @@ class Run:
         try:
             self._refuse_if_unusable()
             rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
-            self._media.add(rows, sum(len(row[-1]) for row in rows))
+            self._session.media.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
             self._refuse(error, 0)
 
@@ -237,7 +209,7 @@ class Run:
         try:
             self._refuse_if_unusable()
             rows = media.input_rows(sample_id, inputs, label, mode=self.state.mode or "", ds_id=self.state.ds_id)
-            self._inputs.add(rows, sum(len(row[-1]) for row in rows))
+            self._session.inputs.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
             self._refuse(error, 0)
 
@@ -258,7 +230,7 @@ class Run:
             input_table_url: The `Table` the samples are of, or its `url`.
             override_column_schemas: What columns mean; inferred where nothing is said.
             constants: Columns that are the same in all rows.
-            name: The table; when None the first of `metrics`, `metrics-2`, ... that is new or has exactly these columns.
+            name: The table; when None the first of `metrics`, `metrics-2`, ... that is new or has these columns.
 
         Returns:
             The file written.
@@ -351,7 +323,7 @@ class Run:
     @property
     def manifest(self) -> Manifest:
         """What `xai.json` holds, as far as this process knows."""
-        return self._catalogue.manifest
+        return self._session.catalogue.manifest
 
     @property
     def is_closed(self) -> bool:
@@ -364,31 +336,32 @@ class Run:
         Raises:
             XaiError: With `strict`: something could not be written.
         """
-        if self._closed or os.getpid() != self._pid:
-            return
-        self._publish()
-        self._hand_over()
-        done = self._writer.wait_idle(None)
-        self._ledger.write()
-        if not done and self.strict:
+        if not self.flush_within(None) and self.strict:
             raise XaiError(f"{self.layout.root}: not everything could be written", hint="see the warning before")
+
+    def flush_within(self, seconds: float | None) -> bool:
+        """Flush for at most this long; False where not everything could be written."""
+        if self._closed or os.getpid() != self._pid:
+            return True
+        self._publish()
+        return self._session.flush(seconds)
 
     def close(self) -> None:
         """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        atexit.unregister(self.close)
+        lifetime.forget(self)
         self._publish()
-        self._hand_over()
-        self._writer.wait_idle(None)
-        for job in self._writer.stop(_CLOSE_SECONDS):
-            job.give_up("the disk took no more when the run was closed")
-        self._ledger.write()
+        self._session.close()
+
+    def is_busy(self) -> bool:
+        """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
+        return self._session.samples.is_busy
 
     def stats(self) -> dict[str, Any]:
         """Counters: rows logged, stored, dropped (and why), stalls, files, bytes."""
-        return self._ledger.stats()
+        return self._session.ledger.stats()
 
     def __enter__(self) -> Run:
         return self
@@ -398,39 +371,49 @@ class Run:
     ) -> None:
         self.close()
 
-    def _hand_over(self) -> None:
-        self._stream.hand_over()
-        for buffer in self._buffers:
-            buffer.hand_over()
-
     def _publish(self) -> None:
+        if self._session.fault:
+            return
         try:
             self.state.publish()
         except Exception as error:
-            self._ledger.warn("publish", f"xai: the summary cannot be written: {error}")
+            self._session.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
 
     def _note_resumed(self, step: int) -> None:
         """Called by `state.load_state` with the first step that will be logged."""
-        if self.attempt > 0:
-            start.note_resume_step(self.layout, self.attempt, step, certain=True)
-        self._resume_noted = True
+        self._note_first_step(step, certain=True)
 
-    def _note_first_step(self, step: int) -> None:
-        start.note_resume_step(self.layout, self.attempt, step)
+    def _note_first_step(self, step: int, *, certain: bool = False) -> None:
+        """Keep where this attempt begins; without it readers take the smallest step they find."""
         self._resume_noted = True
+        if self.attempt:
+            with contextlib.suppress(OSError, ValueError):
+                start.note_resume_step(self.layout, self.attempt, step, certain=certain)
 
     def _refuse_if_unusable(self) -> None:
         if os.getpid() != self._pid:
-            raise ValueError("a run is logged to by the process that opened it, not by a DataLoader worker or a fork")
+            raise ForeignProcessError
         if self._closed:
             raise ValueError(f"the run {self.layout.root} is closed")
+        if self._session.fault:
+            raise ValueError(self._session.fault)
 
     def _refuse(self, error: Exception, rows: int) -> None:
         """Count a batch that cannot be stored; raise with `strict`."""
         if self.strict:
             raise error
-        self._ledger.rows_logged += rows
-        self._ledger.drop(rows, str(error) or type(error).__name__)
+        if isinstance(error, ForeignProcessError):
+            warn_foreign_process()  # the counters belong to the process that opened the run
+            return
+        ledger = self._session.ledger
+        ledger.rows_logged += rows
+        ledger.drop(rows, str(error) or type(error).__name__)
+
+    def __getstate__(self) -> Any:
+        raise XaiError(
+            "a run cannot be sent to another process",
+            hint="return the values from the worker and log them in the training loop",
+        )
 
 
 def _mode(given: str) -> str:

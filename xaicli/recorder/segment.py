@@ -67,8 +67,12 @@ class Segment:
         rows: Rows held.
     """
 
-    def __init__(self, memory: Any, *, durable: bool, path: Path | None = None) -> None:
-        self.durable = durable
+    def __init__(self, memory: Any, *, path: Path | None = None) -> None:
+        """
+        Args:
+            memory: A writable buffer.
+            path: The file it maps, if it is one: its rows survive the process.
+        """
         self.path = path
         self._memory = memory
         self._view = memoryview(memory).cast("B")
@@ -177,10 +181,10 @@ class Segment:
         self._used[0] = 0
         self.rows = self._at = 0
 
-
-def memory_segment(size: int = SEGMENT_BYTES) -> Segment:
-    """A segment that does not survive the process."""
-    return Segment(bytearray(HEADER_BYTES + size), durable=False)
+    @property
+    def is_durable(self) -> bool:
+        """Whether the rows outlive the process."""
+        return self.path is not None and self.path.exists()
 
 
 def padded(size: int) -> int:

@@ -20,8 +20,8 @@ class Job(Protocol):
     def store(self) -> None:
         """Write the file; what raises is tried again later."""
 
-    def give_up(self, reason: str) -> None:
-        """The file will not be written by this process."""
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """The file will not be written by this process, or, `for_good`, by none: its rows cannot be stored."""
 
 
 class Writer:
@@ -86,9 +86,11 @@ class Writer:
         while job := self._next():
             try:
                 job.store()
-            except Exception as error:  # whatever it is, the rows stay where they are and training goes on
+            except OSError as error:  # the disk: the rows stay where they are, and it is tried again
                 self._note_failure(error)
                 continue
+            except Exception as error:  # the rows themselves: no second try would do better
+                job.give_up(f"rows cannot be stored: {error}", for_good=True)
             with self._changed:
                 if self._jobs and self._jobs[0] is job:
                     self._jobs.popleft()

@@ -1,0 +1,42 @@
+"""A segment's rows as a part."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from xaicli import parquet, wal
+from xaicli.layout import ColumnFacts, PartName, RunLayout
+from xaicli.wal import SegmentFacts
+
+
+def store_rows(
+    layout: RunLayout,
+    facts: SegmentFacts,
+    sequence: int,
+    content: memoryview,
+    frames: Sequence[wal.Frame],
+    columns: Sequence[ColumnFacts],
+) -> parquet.FileRecord:
+    """Write the part of a segment's rows; it is durable when this returns.
+
+    Args:
+        layout: The run.
+        facts: Whose rows they are.
+        sequence: The part's number.
+        content: The segment's bytes after the header.
+        frames: Its batches.
+        columns: The run's columns.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    table = wal.to_table(content, frames, facts, columns)
+    table = table.replace_schema_metadata(wal.part_metadata(facts, sequence))
+    name = PartName(facts.attempt, facts.rank, sequence, sequence).filename
+    folder = layout.folder(facts.mode, facts.ds_id, facts.epoch)
+    record = parquet.write(table, folder / name, root=layout.root)
+    # A file without a record is good; only its check is weaker.
+    with contextlib.suppress(OSError):
+        parquet.append_record(layout, facts.attempt, facts.rank, record)
+    return record

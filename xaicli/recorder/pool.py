@@ -1,0 +1,106 @@
+"""The three segments of a rank, in turn: one is filled, one is written, one is spare."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from pathlib import Path
+
+from xaicli import parquet
+from xaicli.layout import RunLayout
+from xaicli.recorder import allocation
+from xaicli.recorder.ledger import Ledger
+from xaicli.recorder.segment import Segment
+
+LONGEST_WAIT = 5.0
+"""Seconds a step waits for a segment when the disk is behind."""
+
+
+class Pool:
+    """Allocates the segments when the first row comes, and hands them out."""
+
+    def __init__(self, layout: RunLayout, attempt: int, rank: int, ledger: Ledger) -> None:
+        self._layout = layout
+        self._origin = (attempt, rank)
+        self._ledger = ledger
+        self._free: deque[Segment] = deque()
+        self._made = 0
+        self._behind = False
+        self._in_memory = False
+        self._lock_file = allocation.lock_path(self._path(0))
+        self._changed = threading.Condition()
+
+    def _path(self, number: int) -> Path:
+        return allocation.segment_path(self._layout, *self._origin, number)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there are segments."""
+        return self._made > 0
+
+    def make_one(self) -> None:
+        """Allocate the next segment; in memory where the disk cannot hold it, said once."""
+        segment = None
+        if not self._in_memory:
+            try:
+                if not self._made:
+                    parquet.make_folder(self._layout.wal)
+                    allocation.hold(self._lock_file)
+                segment = allocation.file_segment(self._path(self._made))
+            except OSError as error:
+                self._in_memory = True
+                self._ledger.warn(
+                    "memory",
+                    f"xai: no write-ahead segments in {self._layout.wal} ({error}): "
+                    "rows wait in memory, and a killed process loses those of the last minute",
+                )
+        with self._changed:
+            self._free.append(segment or allocation.memory_segment())
+            self._made += 1
+            self._changed.notify_all()
+
+    def take(self) -> Segment | None:
+        """A free segment; None when the disk takes nothing and all are full."""
+        with self._changed:
+            if not self._free:
+                self._ledger.stalls += 1
+                # While the disk takes nothing, only the first step waits for it.
+                if not self._behind:
+                    self._changed.wait_for(lambda: bool(self._free), LONGEST_WAIT)
+                self._behind = not self._free
+            else:
+                self._behind = False
+            return self._free.popleft() if self._free else None
+
+    def give(self, segment: Segment) -> None:
+        """Take back a segment whose rows are stored, or lost."""
+        segment.reset()
+        parquet.reached("reset")
+        with self._changed:
+            self._free.append(segment)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Remove the files of segments that hold nothing; the others wait for the next open."""
+        with contextlib.suppress(OSError):
+            for segment in self._free:
+                if segment.path is not None:
+                    segment.path.unlink(missing_ok=True)
+            self._free.clear()
+            allocation.release(self._lock_file)
+            self._layout.wal.rmdir()
+
+
+class AllocateJob:
+    """One more segment, allocated by the writer so that no step waits for it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def store(self) -> None:
+        self._pool.make_one()
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """A segment that was not needed."""
+        del reason, for_good
