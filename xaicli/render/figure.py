@@ -94,20 +94,14 @@ def svg(chart: Chart, identity: str, *, narrow: bool = False) -> list[str]:
     raw = canvas.raw_svg(figure)
     if isinstance(chart, Multiples):
         frames = [
-            Frame(
-                lines.cell_box(chart, i),
-                f"{identity}-{i}",
-                cell.alt,
-                axes=i,
-                attributes=_scales(figure, i, f"{identity}-{i}"),
-            )
+            Frame(lines.cell_box(chart, i), cell.alt, axes=i, attributes=_scales(figure, i, f"{identity}-{i}"))
             for i, cell in enumerate(chart.charts)
         ]
         return inline(raw, frames)
     width, total = (float(v) * canvas.POINTS_PER_INCH for v in figure.get_size_inches())
     header = canvas.NARROW.header if not isinstance(chart, BarChart) else 36.0
     box = (0.0, header, width, total - header)
-    return inline(raw, [Frame(box, identity, chart.alt, attributes=_scales(figure, 0, identity))])
+    return inline(raw, [Frame(box, chart.alt, attributes=_scales(figure, 0, identity))])
 
 
 def _scales(figure: Figure, index: int, identity: str) -> dict[str, str]:

@@ -101,7 +101,7 @@ def _line(axes: Axes, line: Series, *, thin: bool) -> None:
     width = 0.9 if thin and line.tone is Tone.PLAIN else _WIDTHS.get(line.tone, 1.4)
     alpha = 0.55 if line.tone is Tone.FAINT else 1.0
     group = f"line.{colour}.{line.key}"
-    axes.plot(line.x, ys, color=LIGHT[colour], linestyle=dash, linewidth=width, alpha=alpha, gid=group)
+    axes.plot(line.x, ys, color=LIGHT[colour], linestyle=dash, linewidth=width, alpha=alpha, gid=group, clip_on=False)
     alone = [i for i in range(len(ys)) if _is_alone(ys, i)]
     if alone:
         points: dict[str, Any] = {
@@ -111,7 +111,9 @@ def _line(axes: Axes, line: Series, *, thin: bool) -> None:
             "markeredgewidth": 0,
             "gid": f"dot{group[4:]}",
         }
-        axes.plot([line.x[i] for i in alone], [ys[i] for i in alone], color=LIGHT[colour], **points)
+        axes.plot(
+            [line.x[i] for i in alone], [ys[i] for i in alone], color=LIGHT[colour], gid=f"dot{group[4:]}", **points
+        )
 
 
 def _is_alone(ys: Sequence[float], index: int) -> bool:
@@ -125,7 +127,13 @@ def _band(axes: Axes, band: Band, chart: LineChart) -> None:
     colour = colour_and_dash(owner.tone, owner.colour)[0] if owner else "band"
     low, high = gaps(band.low), gaps(band.high)
     group = f"band.{colour}.{band.key}"
-    shade: dict[str, Any] = {"color": LIGHT[colour], "alpha": 0.22 if owner else 0.16, "linewidth": 0, "gid": group}
+    shade: dict[str, Any] = {
+        "color": LIGHT[colour],
+        "alpha": 0.22 if owner else 0.16,
+        "linewidth": 0,
+        "gid": group,
+        "clip_on": False,
+    }
     axes.fill_between(band.x, low, high, **shade)
     alone = [i for i in range(len(low)) if _is_alone(low, i)]
     if alone:
@@ -136,7 +144,8 @@ def _band(axes: Axes, band: Band, chart: LineChart) -> None:
             color=LIGHT[colour],
             alpha=0.35,
             linewidth=6,
-            gid=f"bar.{colour}.{band.key}",
+            gid=f"span.{colour}.{band.key}",
+            clip_on=False,
         )
 
 

@@ -56,7 +56,12 @@ def scatter_figure(chart: ScatterChart) -> Figure:
         )
     for i in shown:
         if i < len(chart.keys) and chart.keys[i]:
-            ring: dict[str, Any] = {"markersize": 7.5, "markerfacecolor": "none", "markeredgewidth": 1.3}
+            ring: dict[str, Any] = {
+                "markersize": 7.5,
+                "markerfacecolor": "none",
+                "markeredgewidth": 1.3,
+                "clip_on": False,
+            }
             axes.plot(
                 [chart.x[i]], [chart.y[i]], "o", markeredgecolor=LIGHT["ink"], gid=f"ring.ink.{chart.keys[i]}", **ring
             )
@@ -101,7 +106,16 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
     nan = float("nan")
     xs = [v for value in x for v in (value, value, nan)]
     ys = [v for value in y for v in (value, value + 1e-9 * (abs(value) or 1.0), nan)]
-    axes.plot(xs, ys, color=LIGHT[colour], alpha=0.6, linewidth=_DOT, solid_capstyle="round", gid=f"points.{colour}.")
+    axes.plot(
+        xs,
+        ys,
+        color=LIGHT[colour],
+        alpha=0.6,
+        linewidth=_DOT,
+        solid_capstyle="round",
+        clip_on=False,
+        gid=f"points.{colour}.",
+    )
 
 
 def bar_figure(chart: BarChart) -> Figure:
@@ -116,7 +130,7 @@ def bar_figure(chart: BarChart) -> Figure:
     places = range(len(chart.names))
     for place, value in zip(places, gaps(chart.values), strict=True):
         colour = "max" if value >= 0 else "min"
-        axes.barh(place, value, height=0.68, color=LIGHT[colour], linewidth=0, gid=f"bar.{colour}.")
+        axes.barh(place, value, height=0.68, color=LIGHT[colour], linewidth=0, clip_on=False, gid=f"bar.{colour}.")
     axes.set_yticks(list(places), [name(text) for text in chart.names], color=LIGHT["ink"])
     axes.invert_yaxis()
     axes.set_xlabel(chart.x_label)
