@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import os
+import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,39 +15,18 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import nn
+from torch import fx, nn
 from torch.export import Dim
 
 from xaicli.checkpoint.archive import Archive
-from xaicli.checkpoint.package import Package, open_package
+from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.errors import XaiError
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-class ExportedModel(nn.Module):
-    """A graph as a module: it evaluates, whatever mode it is asked for.
-
-    Args:
-        graph: The module of an exported program.
-    """
-
-    def __init__(self, graph: nn.Module) -> None:
-        super().__init__()
-        self.graph = graph
-        self.training = False
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        return self.graph(*inputs, **named)
-
-    def train(self, mode: bool = True) -> ExportedModel:
-        """Nothing changes: the mode was fixed by the export."""
-        del mode
-        return self
-
-
-def load_graph(data: bytes, path: Path | str, *, device: str = "cpu") -> tuple[ExportedModel, Package]:
+def load_graph(data: bytes, path: Path | str, *, device: str = "cpu") -> tuple[fx.GraphModule, Package]:
     """Load a graph from the bytes of a `.pt2` archive, running no code of its maker.
 
     Args:
@@ -67,7 +47,7 @@ def load_graph(data: bytes, path: Path | str, *, device: str = "cpu") -> tuple[E
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        return ExportedModel(program.module(check_guards=False)), package
+        return evaluating(program.module(check_guards=False)), package
     except Exception as error:
         raise XaiError(
             f"{path}: torch {torch.__version__} cannot read the graph: {first_line(error)}",
@@ -138,6 +118,26 @@ def _is_plain(output: object) -> bool:
 def _is_variadic(model: nn.Module) -> bool:
     kinds = {p.kind for p in inspect.signature(model.forward).parameters.values()}
     return inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def evaluating(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph whose `eval()` and `train()` do nothing instead of raising: its mode was fixed by the export."""
+
+    def keep(module: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
+        del mode
+        return module
+
+    graph.training = False
+    graph.train = types.MethodType(keep, graph)  # type: ignore[method-assign]
+    graph.eval = types.MethodType(keep, graph)  # type: ignore[method-assign]
+    return graph
+
+
+def zeros_for(package: Package) -> tuple[torch.Tensor, ...]:
+    """Inputs of zeros that a graph accepts."""
+    return tuple(
+        torch.zeros(entry.example, dtype=getattr(torch, dtype_name(entry.dtype))) for entry in package.program.inputs
+    )
 
 
 @contextlib.contextmanager

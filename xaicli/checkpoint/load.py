@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from xaicli.checkpoint.architecture import builder, searching
-from xaicli.checkpoint.exported import ExportedModel, first_line, load_graph
+from xaicli.checkpoint.child import check_in_child
+from xaicli.checkpoint.exported import evaluating, first_line, load_graph
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel
 from xaicli.checkpoint.files import Container, classes_in, read_torch, sha256, sniff
 from xaicli.checkpoint.own import is_own, read_own
@@ -116,9 +117,10 @@ class _Loading:
                 raise
             self._trusting(error.message.partition("it holds ")[2])
             program = torch.export.load(self.path)
-            return LoadedModel(ExportedModel(program.module()), facts)
+            return LoadedModel(evaluating(program.module()), facts)
 
     def _graph(self, data: bytes, facts: CheckpointFacts) -> LoadedModel:
+        check_in_child(data, self.path)
         model, package = load_graph(data, self.path, device=self.device)
         return LoadedModel(model, with_graph_facts(facts, package))
 

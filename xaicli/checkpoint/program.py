@@ -48,6 +48,8 @@ class GraphInput:
     shape: tuple[int | None, ...]
     dtype: int
     """The number torch's export schema has for it."""
+    example: tuple[int, ...]
+    """A shape the graph accepts: where an axis can have any length, the one it was exported with."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,15 @@ def _user_inputs(graph: Mapping[str, Any], specs: list[Mapping[str, Any]]) -> It
     for spec in specs:
         if name := spec.get("user_input", {}).get("arg", {}).get("as_tensor", {}).get("name"):
             meta = graph["tensor_values"][name]
-            yield GraphInput(name, tuple(size.get("as_int") for size in meta["sizes"]), meta["dtype"])
+            shape = tuple(size.get("as_int") for size in meta["sizes"])
+            yield GraphInput(name, shape, meta["dtype"], tuple(_example(size) for size in meta["sizes"]))
+
+
+def _example(size: Mapping[str, Any]) -> int:
+    if "as_int" in size:
+        return int(size["as_int"])
+    hint = size["as_expr"].get("hint") or {}
+    return int(hint.get("as_int", 2))
 
 
 def shown(value: object) -> str:

@@ -25,8 +25,8 @@ _CHANNELS = (1, 3, 4)
 class Preparation:
     """How pixels become model input.
 
-    Pixels are image files and uint8 arrays: they are resized, scaled to [0, 1] and normalised. Every other array is
-    what the model sees already; `mean` and `std` then only serve to draw its picture.
+    Pixels are image files and uint8 arrays of a picture's shape: they are resized, scaled to [0, 1] and normalised.
+    Every other array is what the model sees already; `mean` and `std` then only serve to draw its picture.
 
     Attributes:
         resize: (height, width); the picture is scaled to cover it and cropped around its centre.
@@ -69,10 +69,10 @@ class Preparation:
         """The model's input and the picture, if it is one, of one sample's array."""
         if array.dtype == np.uint8 and (pixels := _as_pixels(array)) is not None:
             return self.from_pixels(pixels)
-        if array.dtype == np.float64:
+        if array.dtype in (np.float64, np.uint8):
             array = array.astype(np.float32)
-        if self.shape is not None and array.shape != self.shape and (1, *array.shape) == self.shape:
-            array = array[None]
+        if self.shape is not None and array.size == int(np.prod(self.shape)) and _grown(array.shape, self.shape):
+            array = array.reshape(self.shape)
         return array, self.picture(array)
 
     def picture(self, array: NDArray[Any]) -> NDArray[np.uint8] | None:
@@ -135,6 +135,11 @@ def size(given: int | Sequence[int] | None) -> tuple[int, int] | None:
     if height < 1 or width < 1 or height * width > _MOST_PIXELS:
         raise XaiError(f"--resize {height}x{width} is no picture size", hint="for example 224, or 224x160")
     return int(height), int(width)
+
+
+def _grown(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a flat row of values, or a picture without a channel axis, can be nothing but the wanted shape."""
+    return len(shape) == 1 or (1, *shape) == wanted
 
 
 def _by_channel(values: tuple[float, ...], channels: int, option: str) -> NDArray[np.float32]:

@@ -1,0 +1,124 @@
+"""The first load of a graph that was not made here, in a process of its own with limits on memory, files and time.
+
+What the inspection admits cannot run code; it could still be built to take memory or time without end. A graph that was
+once saved or checked on this machine is remembered by its digest and not checked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from xaicli.checkpoint.refusal import refused
+from xaicli.errors import XaiError
+
+_MEMORY = 16 * 2**30
+"""Address space, not memory in use: torch alone maps several GiB."""
+_SECONDS = 120
+_LARGEST_WRITTEN = 2**20
+_REFUSED, _FAILED = 3, 4
+
+
+def check_in_child(data: bytes, path: Path, *, seconds: int = _SECONDS, memory: int = _MEMORY) -> None:
+    """Load a graph in a child process and run it once on zeros; return when that ended well.
+
+    Args:
+        data: The `.pt2` archive, inspected already.
+        path: What to call it in errors.
+        seconds: How long it may take.
+        memory: How many bytes of address space it may have, beside four times the archive.
+
+    Raises:
+        RefusedError: It took too long, too much memory, or ended the process.
+        XaiError: torch cannot read or run it.
+    """
+    if is_known(data):
+        return
+    with tempfile.TemporaryDirectory(prefix="xai-") as folder:
+        file = Path(folder, "graph.pt2")
+        file.write_bytes(data)
+        # -P: whatever lies in the current folder is not imported.
+        command = [sys.executable, "-P", "-m", "xaicli.checkpoint.child", str(file), str(memory + 4 * len(data))]
+        try:
+            ended = subprocess.run(
+                command, capture_output=True, text=True, timeout=seconds, env=_environment(folder), check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise refused(path, f"a graph that takes more than {seconds} s to load") from error
+    if ended.returncode == _FAILED:
+        raise XaiError(f"{path}: {ended.stdout.strip()[:500]}", hint="load the weights with --arch module:factory")
+    if ended.returncode == _REFUSED:
+        raise refused(path, f"a graph that is not admitted: {ended.stdout.strip()[:500]}")
+    if ended.returncode != 0:
+        raise refused(path, f"a graph that needs more memory than it should (the check ended with {ended.returncode})")
+    remember(data)
+
+
+def is_known(data: bytes) -> bool:
+    """Whether a graph was saved or checked on this machine before."""
+    return _mark(data).is_file()
+
+
+def remember(data: bytes) -> None:
+    """Note that a graph is known; where that cannot be written it will be checked again."""
+    mark = _mark(data)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        return
+
+
+def _mark(data: bytes) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "xai" / "graphs" / hashlib.sha256(data).hexdigest()
+
+
+def _environment(folder: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"}
+    here = {"TMPDIR": folder, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return {**kept, **here, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+
+
+def _main(file: str, memory: str) -> int:
+    """What the child does."""
+    _limit(int(memory))
+    import torch
+
+    from xaicli.checkpoint.exported import first_line, load_graph, zeros_for
+    from xaicli.checkpoint.refusal import RefusedError
+
+    torch.set_num_threads(1)
+    try:
+        model, package = load_graph(Path(file).read_bytes(), "the graph")
+        with torch.no_grad():
+            model(*zeros_for(package))
+    except RefusedError as error:
+        print(error.message)  # noqa: T201 - this is the child's answer
+        return _REFUSED
+    except MemoryError:
+        return 1
+    except Exception as error:
+        if "allocate" in str(error):
+            return 1
+        print(first_line(error))  # noqa: T201
+        return _FAILED
+    return 0
+
+
+def _limit(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:  # no such limits on Windows: the time limit remains
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_WRITTEN, _LARGEST_WRITTEN))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:3]))
