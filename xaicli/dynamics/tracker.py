@@ -15,6 +15,7 @@ from xaicli.dynamics.learning import LastLabel, Learning
 from xaicli.dynamics.metrics import MetricSums, sample_std
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.ranks import RankJumps
+from xaicli.dynamics.regions import named
 from xaicli.dynamics.times import Times
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
 
@@ -42,6 +43,8 @@ class Tracker:
         self._label = LastLabel()
         self._jumps = RankJumps(plan.burn_in) if plan.jumps else None
         self._last_epoch = int(NO_EPOCH)
+        self.accuracy: dict[int, float] = {}
+        """The share of right predictions on the labels given, by epoch."""
 
     def add(self, epoch: int, frame: pl.DataFrame) -> None:
         """Take the rows of one epoch, in any order; samples may be missing, new, or there more than once."""
@@ -49,7 +52,7 @@ class Tracker:
         slots = self._index.slots(frame[SAMPLE_ID])
         columns = self._metric_columns(frame)
         self._grow()
-        judged = self._judged(frame)
+        judged = self._judged(epoch, frame)
         label = frame[self._plan.label] if self._plan.label in frame.columns else None
         for rows in distinct_rows(slots, len(frame), len(self._index)):
             self._add_rows(epoch, rows, columns, judged)
@@ -70,7 +73,7 @@ class Tracker:
                 self._own_times.setdefault(name, self._times.copy())
         return columns
 
-    def _judged(self, frame: pl.DataFrame) -> NDArray[np.int8] | None:
+    def _judged(self, epoch: int, frame: pl.DataFrame) -> NDArray[np.int8] | None:
         """1 right, 0 wrong, -1 unknown."""
         if not self._plan.judged_by:
             return None
@@ -79,6 +82,8 @@ class Tracker:
         else:
             label, prediction = (frame[name] for name in self._plan.judged_by)
             right = label == prediction
+        if (share := right.mean()) is not None:
+            self.accuracy[epoch] = float(share)  # type: ignore[arg-type]
         judged: NDArray[np.int8] = right.cast(pl.Int8).fill_null(-1).to_numpy()
         return judged
 
@@ -147,7 +152,8 @@ class Tracker:
             `sample_id`, `label`, `n_obs`, `stale`, the summaries of each metric wanted, and of `confidence`,
             `variability`, `correctness`, `forgetting`, `never_learned`, `first_learned`, `learned_for_good`, `aum`,
             `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to` those that the
-            columns allow. Null where a sample has no finite value.
+            columns allow; `loss_mean` and `el2n_mean`, over all epochs, wherever there is a loss or an el2n. Null where
+            no value was finite.
         """
         n = len(self._index)
         ids = self._index.ids
@@ -170,7 +176,8 @@ class Tracker:
             jumped = ~np.isnan(found["rank_jump"])
             for name, values in found.items():
                 table.add(name, values)
-            table.add_series("rank_jump_direction", pl.Series(np.where(rises[:n], "up", "down")), where=jumped)
+            direction = np.where(jumped, rises, -1).astype(np.int8)[:n]
+            table.add_series("rank_jump_direction", named(direction, ("down", "up")))
         return pl.DataFrame(table.columns)
 
     def _add_results(self, table: _Assembly, name: str) -> None:
@@ -183,8 +190,10 @@ class Tracker:
             table.add("aum", found["mean"])
         elif name == EL2N:
             table.add("el2n", found.pop("early"))
+            table.add("el2n_mean", found["mean"])
         elif name == LOSS:
             table.add("ema", found.pop("ema"))
+            table.add("loss_mean", found["mean"])
         if name in self._plan.metrics:
             found["std"] = sample_std(found.pop("variance"), times.n)
             for statistic in _SUMMARY:

@@ -1,0 +1,125 @@
+"""One pass over the selected epochs, for every question about training dynamics that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import polars as pl
+
+from xaicli.answer import Counts
+from xaicli.dynamics.memorisation import memorised
+from xaicli.dynamics.plan import Plan
+from xaicli.dynamics.regions import regions
+from xaicli.dynamics.tracker import Tracker
+from xaicli.errors import UsageError
+from xaicli.queries.scores import within_labels
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Tally
+from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN
+
+_THREADS = 2
+
+NEEDS = {
+    LABEL_PROB: ("confidence", "variability", "region"),
+    CORRECT: ("correctness", "forgetting", "never_learned", "first_learned", "learned_for_good"),
+    MARGIN: ("aum",),
+    EL2N: ("el2n",),
+    LOSS: ("ema",),
+}
+"""The statistics that need a column, in the order of the answer; the first is null only where the column is."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One pass over the selected epochs, for every question that needs it.
+
+    Attributes:
+        frames: By (mode, ds_id): one row a sample, by id, with the columns of `Tracker.frame` and `region`.
+        accuracy: By (mode, ds_id) and epoch: the share of predictions that equal the labels given.
+        early_epochs: Of how many first observations `el2n` is the mean.
+        burn_in: Changes of rank that end in one of so many first epochs do not count.
+        tally: What was counted while reading.
+        warnings: What the user should know.
+    """
+
+    frames: Mapping[Pair, pl.DataFrame]
+    accuracy: Mapping[Pair, Mapping[int, float]]
+    early_epochs: int
+    burn_in: int
+    tally: Tally
+    warnings: tuple[str, ...]
+
+    @property
+    def stale(self) -> int:
+        """How many samples are absent from the last epoch."""
+        return sum(int(frame["stale"].sum()) for frame in self.frames.values())
+
+    def counts(self, reader: Reader) -> Counts:
+        """What went in and what had to be left out."""
+        tally = self.tally
+        return Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, self.stale, reader.damaged)
+
+
+def compute(reader: Reader, selection: Selection, *, early_epochs: int = 10, burn_in: int = 2) -> Statistics:
+    """All statistics of every sample of each (mode, ds_id), one epoch in memory at a time.
+
+    Raises:
+        UsageError: `early_epochs` or `burn_in` makes no sense.
+    """
+    if early_epochs < 1:
+        raise UsageError(f"--early-epochs must be at least 1, not {early_epochs}")
+    if burn_in < 0:
+        raise UsageError(f"--burn-in must be non-negative, not {burn_in}")
+    plan = Plan(selection.metrics, frozenset(reader.dtypes), selection.label_key, early_epochs, burn_in)
+    tally = Tally()
+    frames: dict[Pair, pl.DataFrame] = {}
+    accuracy: dict[Pair, Mapping[int, float]] = {}
+    for pair in selection.pairs:
+        frames[pair], accuracy[pair] = _track(reader, selection, pair, plan, tally)
+    absent = _absent(frames)
+    return Statistics(
+        frames={pair: frame.drop(absent, strict=False) for pair, frame in frames.items()},
+        accuracy=accuracy,
+        early_epochs=early_epochs,
+        burn_in=burn_in,
+        tally=tally,
+        warnings=(*selection.warnings, *_explained(absent), *memorised(reader, selection, accuracy)),
+    )
+
+
+def _track(
+    reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
+) -> tuple[pl.DataFrame, Mapping[int, float]]:
+    epochs = selection.epochs[pair]
+    columns = plan.columns()
+    with ThreadPoolExecutor(_THREADS) as workers:
+        tracker = Tracker(plan, workers)
+        for epoch, frame in reader.epoch_frames(*pair, columns, epochs, duplicates=selection.duplicates, tally=tally):
+            tracker.add(epoch, within_labels(frame, selection))
+            del frame
+    found = tracker.frame()
+    if {"confidence", "variability"} <= set(found.columns):
+        found = found.with_columns(regions(found["confidence"], found["variability"]))
+    return found, tracker.accuracy
+
+
+def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:
+    """The statistics nothing was recorded for, {statistic: the column it needs}."""
+    absent: dict[str, str] = {}
+    for column, statistics in NEEDS.items():
+        sign = statistics[0]
+        if all(sign not in frame.columns or frame[sign].is_null().all() for frame in frames.values()):
+            absent |= dict.fromkeys(statistics, column)
+    return absent
+
+
+def _explained(absent: Mapping[str, str]) -> list[str]:
+    if not absent:
+        return []
+    by_column: dict[str, list[str]] = {}
+    for statistic, column in absent.items():
+        by_column.setdefault(column, []).append(statistic)
+    missing = "; ".join(f"{', '.join(names)} (need {column})" for column, names in by_column.items())
+    return [f"not recorded, so left out: {missing}; log_samples(logits=..., label=...) records all of these"]

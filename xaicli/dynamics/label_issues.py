@@ -1,0 +1,170 @@
+"""Samples whose label the kept class probabilities of one epoch contradict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.answer import Answer, Counts
+from xaicli.dynamics.confident import issues
+from xaicli.dynamics.memorisation import MEMORISED
+from xaicli.dynamics.names import LabelNames
+from xaicli.queries.scores import within_labels
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Place, Reader
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
+
+COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label", EPOCH)
+
+
+@dataclass(frozen=True)
+class Held:
+    """The class probabilities kept of one epoch.
+
+    Attributes:
+        epoch: The epoch.
+        ids: (n,) sample ids, ascending.
+        label: (n,) labels as recorded.
+        number: (n,) the labels as places in `probs`.
+        probs: (n, classes) probabilities.
+        accuracy: The share of samples whose most probable class is their label.
+    """
+
+    epoch: int
+    ids: pl.Series
+    label: pl.Series
+    number: NDArray[np.int64]
+    probs: NDArray[np.floating]
+    accuracy: float
+
+    @property
+    def own(self) -> NDArray[np.float64]:
+        """(n,) the probability of the label."""
+        return np.clip(self.probs[np.arange(len(self.number)), self.number].astype(np.float64), 0.0, 1.0)
+
+    @property
+    def scores(self) -> pl.DataFrame:
+        """sample_id and score, the probability that the label is wrong: 1 - p[label]."""
+        return pl.DataFrame({SAMPLE_ID: self.ids, "score": 1.0 - self.own})
+
+
+def doubts(reader: Reader, selection: Selection, pair: Pair) -> Held | None:
+    """The probabilities to judge labels by: of the last selected epoch that kept them and has not memorised them.
+
+    Where training has memorised the labels in every epoch kept, the earliest of these. None where none were kept.
+    """
+    if PROBS not in reader.dtypes:
+        return None
+    found: Held | None = None
+    for epoch in reversed(selection.epochs[pair]):
+        held = _held(reader, selection, Place(*pair, epoch))
+        if held is None:
+            continue
+        found = held
+        if pair[0] != Mode.TRAIN or held.accuracy <= MEMORISED:
+            break
+    return found
+
+
+def _held(reader: Reader, selection: Selection, place: Place) -> Held | None:
+    frame, _ = reader.frame(place, [SAMPLE_ID, selection.label_key, PROBS], selection.duplicates)
+    frame = within_labels(frame, selection).rename({selection.label_key: LABEL}).drop_nulls([PROBS, LABEL])
+    classes = frame[PROBS].list.len().max() if frame.height else 0
+    if not isinstance(classes, int) or classes < 2:
+        return None
+    numbers = _numbers(frame[LABEL], reader)
+    sound = numbers.is_between(0, classes - 1) & (frame[PROBS].list.len() == classes)
+    frame = frame.with_columns(numbers.alias("number")).filter(sound).unique(SAMPLE_ID, keep="last").sort(SAMPLE_ID)
+    probs = frame[PROBS].explode().to_numpy().reshape(-1, classes)
+    finite = np.isfinite(probs).all(axis=1)
+    if not finite.all():
+        frame, probs = frame.filter(pl.Series(finite)), probs[finite]
+    if frame.is_empty():
+        return None
+    number = frame["number"].to_numpy()
+    accuracy = float((probs.argmax(axis=1) == number).mean())
+    return Held(place.epoch, frame[SAMPLE_ID], frame[LABEL], number, probs, accuracy)
+
+
+def _numbers(label: pl.Series, reader: Reader) -> pl.Series:
+    """Labels as places among the classes, null where that is not known."""
+    if label.dtype.is_integer():
+        return label.cast(pl.Int64)
+    names = list(reader.manifest.label_names or ())
+    return label.cast(pl.String).replace_strict(names, range(len(names)), default=None, return_dtype=pl.Int64)
+
+
+def label_issues(reader: Reader, selection: Selection, *, top: int | None = None) -> Answer:
+    """The samples whose label confident learning contradicts, the least probable label first.
+
+    Args:
+        reader: The run.
+        selection: Which rows; of its epochs one is used (`doubts`).
+        top: At most how many of each (mode, ds_id); all when None.
+
+    Returns:
+        mode, ds_id, sample_id, score (1 - p[label]), reason, label, suggested_label (the most probable class), epoch.
+    """
+    warnings = list(selection.warnings)
+    parts = [_empty(reader, selection)]
+    for pair in selection.pairs:
+        held = doubts(reader, selection, pair)
+        where = " ".join(filter(None, pair))
+        if held is None:
+            warnings.append(f"no class probabilities of {where} were kept: record them with Run(..., keep_probs=True)")
+            continue
+        if held.accuracy > MEMORISED and pair[0] == Mode.TRAIN:
+            warnings.append(
+                f"at epoch {held.epoch}, whose {where} probabilities are used, {held.accuracy:.1%} of the labels were "
+                "already memorised: few issues, or none, do not mean clean labels; keep probabilities of earlier epochs"
+            )
+        parts.append(_of_pair(reader, selection, pair, held, top))
+    return Answer(
+        command="label-issues",
+        run=str(reader.layout.root),
+        selection={**selection.as_dict(), "top": top},
+        data=pl.concat(parts, how="vertical_relaxed"),
+        counts=Counts(damaged=reader.damaged),
+        warnings=tuple(warnings),
+    )
+
+
+def _empty(reader: Reader, selection: Selection) -> pl.DataFrame:
+    label = reader.dtypes.get(selection.label_key, pl.Int32())
+    kinds = (pl.String(), pl.String(), reader.dtypes.get(SAMPLE_ID, pl.Int64()), pl.Float64(), pl.String())
+    return pl.DataFrame(schema=dict(zip(COLUMNS, (*kinds, label, label, pl.Int32()), strict=True)))
+
+
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Held, top: int | None) -> pl.DataFrame:
+    found = issues(held.probs, held.number)
+    scores = 1.0 - held.own[found]
+    chosen = np.argsort(-scores, kind="stable")[:top]
+    found, scores = found[chosen], scores[chosen]
+    suggested = held.probs[found].argmax(axis=1)
+    names = LabelNames.of(reader, selection)
+    spelt = _spelt(suggested, held.label.dtype, reader)
+    reasons = [
+        f"predicted {names[other]} with probability {float(held.probs[row, number]):.2f}, against {1 - score:.2f} for "
+        f"its label, at epoch {held.epoch}"
+        for row, number, other, score in zip(found, suggested, spelt, scores, strict=True)
+    ]
+    columns = {
+        SAMPLE_ID: held.ids.gather(found),
+        "score": scores,
+        "reason": pl.Series(reasons, dtype=pl.String),
+        LABEL: held.label.gather(found),
+        "suggested_label": spelt,
+    }
+    origin = [pl.lit(value).alias(name) for name, value in zip((MODE, DS_ID), pair, strict=True)]
+    return pl.DataFrame(columns).with_columns(*origin, pl.lit(held.epoch, pl.Int32).alias(EPOCH)).select(COLUMNS)
+
+
+def _spelt(numbers: NDArray[np.intp], dtype: pl.DataType, reader: Reader) -> pl.Series:
+    """Classes spelt as the run's labels are."""
+    if dtype.is_integer():
+        return pl.Series(numbers).cast(dtype)
+    names = reader.manifest.label_names or ()
+    return pl.Series([names[number] for number in numbers], dtype=pl.String)

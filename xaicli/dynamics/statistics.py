@@ -1,0 +1,78 @@
+"""`xai dynamics`: every training-dynamics statistic of every sample."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.dynamics.computed import NEEDS, Statistics, compute
+from xaicli.dynamics.truth import score_rankings
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+_SUMMARIES = ("last", "first", "mean", "min", "max", "std", "slope")
+_JUMP = ("rank_jump", "rank_jump_epoch", "rank_jump_direction")
+
+
+def dynamics(
+    reader: Reader,
+    selection: Selection,
+    *,
+    early_epochs: int = 10,
+    burn_in: int = 2,
+    truth: str | os.PathLike[str] | None = None,
+    computed: Statistics | None = None,
+) -> Answer:
+    """Every training-dynamics statistic of every sample.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        early_epochs: `el2n` is the mean over so many first observations of a sample.
+        burn_in: Changes of rank that end in one of so many first epochs do not count.
+        truth: A CSV or Parquet file with `sample_id` and `label` (the true one) or `mislabelled` (0/1); scores every
+            ranking of suspects against it.
+        computed: The pass over the epochs, when it has been made already; the two options above are then its.
+
+    Returns:
+        One row a sample, by mode, ds_id and id: mode, ds_id, sample_id, label, n_obs, stale, and the statistics; those
+        that the recorded columns do not allow are absent and named in a warning.
+
+    Raises:
+        UsageError: An option makes no sense.
+        XaiError: The truth cannot be read or does not fit the run.
+    """
+    found = computed or compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
+    extra: dict[str, Any] = {}
+    warnings = list(found.warnings)
+    if truth is not None:
+        extra["truth"], said = score_rankings(reader, selection, found, truth)
+        warnings += said
+    return Answer(
+        command="dynamics",
+        run=str(reader.layout.root),
+        selection={
+            **selection.as_dict(),
+            "early_epochs": found.early_epochs,
+            "burn_in": found.burn_in,
+            "truth": None if truth is None else os.fspath(truth),
+        },
+        data=pl.concat([_public(found, selection, pair) for pair in selection.pairs], how="diagonal"),
+        counts=found.counts(reader),
+        warnings=tuple(warnings),
+        extra=extra,
+    )
+
+
+def _public(found: Statistics, selection: Selection, pair: Pair) -> pl.DataFrame:
+    """The columns that are shown, in their order."""
+    frame = found.frames[pair]
+    summaries = [f"{metric}_{name}" for metric in selection.metrics for name in _SUMMARIES]
+    statistics = [name for names in NEEDS.values() for name in names]
+    order = [SAMPLE_ID, LABEL, "n_obs", "stale", *summaries, *statistics, *_JUMP]
+    origin = [pl.lit(value).alias(name) for name, value in zip((MODE, DS_ID), pair, strict=True)]
+    return frame.select(*origin, *(name for name in order if name in frame.columns))

@@ -1,0 +1,176 @@
+"""Every ranking of suspects scored against labels known to be wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.dynamics.computed import Statistics
+from xaicli.dynamics.label_issues import doubts
+from xaicli.dynamics.ranks import mid_ranks
+from xaicli.dynamics.suspects import suspicion
+from xaicli.errors import XaiError, unknown
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader
+from xaicli.vocabulary import LABEL, SAMPLE_ID
+
+MISLABELLED = "mislabelled"
+
+_RANKINGS: Mapping[str, int] = {
+    "loss_mean": 1,
+    "loss_last": 1,
+    "ema": 1,
+    "el2n": 1,
+    "confidence": -1,
+    "aum": -1,
+    "correctness": -1,
+    "variability": 1,
+    "forgetting": 1,
+    "rank_jump": 1,
+}
+"""The statistics that rank samples, and which end is suspicious."""
+
+_FIRST = 100
+
+
+def score_rankings(
+    reader: Reader, selection: Selection, computed: Statistics, path: str | os.PathLike[str]
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """How well each ranking finds the samples whose label is wrong.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        computed: The statistics of every sample.
+        path: The truth: CSV or Parquet with sample_id and the true label, or mislabelled (0/1).
+
+    Returns:
+        {ranking: {auroc, ap, p_at_100}} (null without both right and wrong labels), and warnings. With more than one
+        (mode, ds_id), which are never pooled, a ranking's name has them in front: `train suspects`.
+
+    Raises:
+        XaiError: The file cannot be read, lacks a column, or has no sample of the run.
+    """
+    truth = read_truth(path, reader)
+    found: dict[str, dict[str, float | None]] = {}
+    warnings: list[str] = []
+    for pair in selection.pairs:
+        frame = computed.frames[pair]
+        wrong = _wrong(frame, truth, os.fspath(path))
+        known = wrong.is_not_null()
+        if (unknown_labels := frame.height - int(known.sum())) or truth.height > frame.height:
+            warnings.append(
+                f"the truth knows {frame.height - unknown_labels:,} of {frame.height:,} samples of "
+                f"{' '.join(filter(None, pair))}; only these are scored"
+            )
+        target = wrong.filter(known).to_numpy()
+        prefix = f"{' '.join(filter(None, pair))} " if len(selection.pairs) > 1 else ""
+        for name, scores in _rankings(reader, selection, pair, frame).items():
+            found[prefix + name] = grade(scores[known.to_numpy()], target)
+        if target.all() or not target.any():
+            warnings.append("all known labels are wrong" if target.any() else "no known label is wrong")
+    return found, warnings
+
+
+def read_truth(path: str | os.PathLike[str], reader: Reader) -> pl.DataFrame:
+    """sample_id, as the run's kind, and `label`, as the run spells it, or `mislabelled` (bool).
+
+    Raises:
+        XaiError: The file cannot be read or lacks a column.
+    """
+    file = Path(path)
+    try:
+        frame = pl.read_parquet(file) if file.suffix in (".parquet", ".pq") else pl.read_csv(file, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise XaiError(f"{file} cannot be read: {error}", hint="CSV or Parquet with sample_id and label") from error
+    if SAMPLE_ID not in frame.columns:
+        raise XaiError(f"{file} has no column sample_id", hint=f"its columns: {', '.join(frame.columns)}")
+    if not {LABEL, MISLABELLED} & set(frame.columns):
+        raise XaiError(f"{file} has neither label nor mislabelled", hint=f"its columns: {', '.join(frame.columns)}")
+    ids = frame[SAMPLE_ID].cast(reader.dtypes.get(SAMPLE_ID, pl.Int64()), strict=False)
+    if MISLABELLED in frame.columns:
+        verdict = frame[MISLABELLED].cast(pl.String).str.strip_chars().str.to_lowercase()
+        value = verdict.replace_strict({"1": True, "true": True, "0": False, "false": False}, default=None)
+        return pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value.cast(pl.Boolean)}).drop_nulls().unique(SAMPLE_ID)
+    return pl.DataFrame({SAMPLE_ID: ids, LABEL: _as_recorded(frame[LABEL], reader)}).drop_nulls().unique(SAMPLE_ID)
+
+
+def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:
+    """True labels as the run spells its own: numbers, also for class names, or text."""
+    dtype = reader.dtypes.get(LABEL, pl.Int32())
+    if not dtype.is_integer():
+        return label.cast(pl.String)
+    numbers = label.cast(pl.Float64, strict=False).cast(dtype, strict=False)
+    names = reader.manifest.label_names or ()
+    if numbers.null_count() > label.null_count():
+        named = label.cast(pl.String).replace_strict(list(names), range(len(names)), default=None, return_dtype=dtype)
+        numbers = numbers.fill_null(named)
+        strange = label.filter(numbers.is_null() & label.is_not_null())
+        if len(strange):
+            raise unknown("label", strange[0], names, where=str(reader.layout.root))
+    return numbers
+
+
+def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
+    """(n,) whether each sample's label is wrong, null where the truth does not know it."""
+    joined = frame.select(SAMPLE_ID, LABEL).join(
+        truth.rename({LABEL: "true"}, strict=False), on=SAMPLE_ID, how="left", maintain_order="left"
+    )
+    wrong = joined[MISLABELLED] if MISLABELLED in joined.columns else joined[LABEL] != joined["true"]
+    if wrong.null_count() == len(wrong):
+        raise XaiError(f"{path} knows no sample of the run", hint=f"sample ids of the run: {_some(frame[SAMPLE_ID])}")
+    return wrong
+
+
+def _some(ids: pl.Series) -> str:
+    return ", ".join(map(str, ids.head(5))) + (", ..." if len(ids) > 5 else "")
+
+
+def _rankings(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """The scores of every sample by every ranking, higher for more suspicious ones; samples without come last."""
+    found = {name: sign * frame[name].cast(pl.Float64) for name, sign in _RANKINGS.items() if name in frame.columns}
+    found["suspects"] = suspicion(frame)
+    held = doubts(reader, selection, pair)
+    if held is not None:
+        scores = frame.select(SAMPLE_ID).join(held.scores, on=SAMPLE_ID, how="left", maintain_order="left")
+        found["label_issues"] = scores["score"]
+    return {name: _filled(scores) for name, scores in found.items() if scores.null_count() < len(scores)}
+
+
+def _filled(scores: pl.Series) -> NDArray[np.float64]:
+    lowest: Any = scores.min()
+    filled: NDArray[np.float64] = scores.fill_null(lowest - 1.0).to_numpy()
+    return filled
+
+
+def grade(scores: NDArray[np.float64], wrong: NDArray[np.bool_]) -> dict[str, float | None]:
+    """AUROC, average precision and the precision among the first 100 of one ranking.
+
+    Equal scores count half for AUROC and share one threshold for average precision; among the first 100 they come in
+    the order given.
+
+    Args:
+        scores: (n,) higher for more suspicious samples, in the order of sample ids.
+        wrong: (n,) which labels are wrong.
+    """
+    n_wrong = int(wrong.sum())
+    n_right = len(wrong) - n_wrong
+    if not n_wrong or not n_right:
+        return {"auroc": None, "ap": None, "p_at_100": None}
+    rank_sum = float(mid_ranks(scores)[wrong].sum())
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(wrong[order])
+    borders = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    precision = hits[borders] / (borders + 1)
+    first = wrong[order[:_FIRST]]
+    return {
+        "auroc": (rank_sum - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right),
+        "ap": float((precision * np.diff(hits[borders], prepend=0)).sum()) / n_wrong,
+        "p_at_100": float(first.mean()),
+    }
