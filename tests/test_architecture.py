@@ -28,7 +28,7 @@ LAYERS = (
     {"report"},
     {"render"},
     {"results"},
-    {"api"},
+    {"api", "saliency_result", "saliency_call"},
     {"collectors"},
     {"integrations", "demo"},
     {"cli"},

@@ -32,6 +32,9 @@ class InputRange:
     std: tuple[float, ...] | None = None
 
 
+UNKNOWN_RANGE = InputRange()
+
+
 def per_sample(x: Tensor, statistic: str) -> Tensor:
     """amin or amax of each sample, shaped (sample, 1, ...) to broadcast."""
     dims = tuple(range(1, x.ndim))
@@ -72,7 +75,7 @@ def baseline_of(kind: Baseline | Path, x: Tensor, *, known: InputRange, seed: in
 
 
 def _black(x: Tensor, known: InputRange) -> Tensor:
-    """What black is in the model's own units: -mean / std, else the least value an input can have, else the sample's least."""
+    """What black is in the model's own units: -mean / std, else an input's least value, else the sample's least."""
     if known.mean is not None and known.std is not None and x.ndim >= 3 and x.shape[1] == len(known.mean):
         black = -torch.tensor(known.mean, dtype=x.dtype) / torch.tensor(known.std, dtype=x.dtype)
         return black.to(x.device).view(1, -1, *[1] * (x.ndim - 2))

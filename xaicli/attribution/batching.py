@@ -15,7 +15,7 @@ from xaicli.attribution.frozen import FrozenModel, is_memory_error
 from xaicli.errors import XaiError
 
 Reduce = Callable[[Any, Tensor], Tensor]
-"""(what the model returned, units) -> (batch,) scalars to differentiate; `units` says which explanation each row is for."""
+"""(what the model returned, units) -> (batch,) scalars to differentiate; `units`: which explanation a row is for."""
 
 _CPU_TARGET = 24 << 20
 """Bytes of activations a chunk may hold on a CPU: about what stays in a core's share of the caches."""
@@ -230,11 +230,13 @@ _WORTH_TUNING = 0.05
 class _Captured:
     """A CUDA graph of forward and input backward of a fixed number of rows."""
 
-    def __init__(self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor):
+    def __init__(
+        self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor
+    ):
         self.rows = len(units)
         self.points = [p.clone() for p in points]
         self.units = units.clone()
-        side = torch.cuda.Stream()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
@@ -271,7 +273,7 @@ def run(
     total: int,
     make: Callable[[int, int], tuple[list[Tensor], Tensor]],
     take: Callable[[int, int, list[Tensor]], None],
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[int], None],
 ) -> None:
     """Stream `total` rows through the model.
 

@@ -39,7 +39,9 @@ def embedded_inputs(model: FrozenModel, inputs: Sequence[Tensor]) -> Embedded:
     for position, module in found.items():
         with torch.no_grad():
             arranged[position] = module(inputs[position])
-    model.model = _FromEmbedding(model.model, {p: (m, inputs[p]) for p, m in found.items()}, len(inputs), model.keywords)
+    model.model = _FromEmbedding(
+        model.model, {p: (m, inputs[p]) for p, m in found.items()}, len(inputs), model.keywords
+    )
     model.keywords = ()
     return Embedded(arranged, tuple(sorted(found)))
 
@@ -51,7 +53,12 @@ def _readers(model: FrozenModel, inputs: Sequence[Tensor]) -> dict[int, nn.Modul
     def watch(module: nn.Module, arguments: tuple[Any, ...], _: Any) -> None:
         for position, x in enumerate(inputs):
             given = arguments[0] if arguments else None
-            if isinstance(given, Tensor) and position not in found and given.shape == x[:2].shape and given.equal(x[:2]):
+            if (
+                isinstance(given, Tensor)
+                and position not in found
+                and given.shape == x[:2].shape
+                and given.equal(x[:2])
+            ):
                 found[position] = module
 
     hooks = [m.register_forward_hook(watch) for m in model.model.modules() if isinstance(m, nn.Embedding)]
@@ -77,7 +84,7 @@ class _FromEmbedding(nn.Module):
         self.keywords = keywords
         self._given: dict[nn.Module, Tensor] = {}
         for module, _ in replaced.values():
-            module.register_forward_hook(lambda module, arguments, result: self._given.get(module, result))
+            module.register_forward_hook(lambda module, _, result: self._given.get(module, result))
 
     def forward(self, *inputs: Tensor) -> Any:
         arranged = list(inputs)

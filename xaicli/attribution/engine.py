@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.attribution import gradcam, paths, seed_convention, trust
-from xaicli.attribution.baselines import InputRange, baseline_of, per_sample
+from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
 from xaicli.attribution.batching import Gradients
-from xaicli.attribution.maps import layout_of, scaled, strength
+from xaicli.attribution.maps import Layout, layout_of, scaled, strength
 from xaicli.attribution.precision import fast_model
 from xaicli.attribution.prepared import Arrays, Given, Prepared, prepare, scalars_of
 from xaicli.attribution.problem import Attributions, Problem
 from xaicli.attribution.settings import GRADCAM, Convention, Settings, Target, settle
+
 
 @dataclass(frozen=True)
 class Attribution:
@@ -78,7 +79,7 @@ def attribute(
     output: str | int | None = None,
     tolerance: float | None = None,
     evaluations: int | None = None,
-    input_range: InputRange = InputRange(),
+    input_range: InputRange = UNKNOWN_RANGE,
     pictures: tuple[int, int] | None = None,
     static_batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -128,19 +129,115 @@ def attribute(
         static_batch=static_batch,
         raw=settings.convention is Convention.FE,
     )
-    return explain(prepared, settings, input_range=input_range, pictures=pictures, progress=progress)
+    return Explainer(prepared, settings, input_range=input_range, pictures=pictures).explain(progress=progress)
 
 
-def explain(
-    prepared: Prepared,
-    settings: Settings,
-    *,
-    input_range: InputRange = InputRange(),
-    pictures: tuple[int, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Attribution:
-    """All of the settings' methods on a prepared model."""
-    total = settings.evaluations_per_sample * len(prepared.units)
+class Explainer:
+    """A prepared model with its fast copy, ready to explain any of its units.
+
+    Args:
+        prepared: The model, inputs and targets.
+        settings: Which methods and how.
+        input_range: What is known of the input's range.
+        pictures: Height and width of the samples' pictures, when an input of rank 2 is one.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        settings: Settings,
+        *,
+        input_range: InputRange = UNKNOWN_RANGE,
+        pictures: tuple[int, int] | None = None,
+    ) -> None:
+        self.prepared, self.settings, self.input_range = prepared, settings, input_range
+        self.fast, self.precision = fast_model(prepared, settings)
+        self.names = tuple(prepared.names[i] for i in prepared.explained)
+        self.layouts = {
+            prepared.names[i]: layout_of(tuple(prepared.inputs[i].shape[1:]), pictures, embedded=i in prepared.embedded)
+            for i in prepared.explained
+        }
+
+    def explain(
+        self, units: Tensor | None = None, *, progress: Callable[[int, int], None] | None = None
+    ) -> Attribution:
+        """All methods for all units, or for some.
+
+        Args:
+            units: Indices into the prepared units.
+            progress: Called with (rows done, rows in all).
+        """
+        prepared = self.prepared if units is None else self.prepared.only(units)
+        problem = self._problem(
+            prepared, _counting(progress, self.settings.evaluations_per_sample * len(prepared.units))
+        )
+        found: dict[str, Attributions] = {}
+        if set(self.settings.methods) - {GRADCAM}:
+            convention = seed_convention if self.settings.convention is Convention.FE else paths
+            found |= trust.refined(convention.explain, problem, self.settings)
+        if GRADCAM in self.settings.methods:
+            found[GRADCAM] = gradcam.explain(prepared)
+        return self._collected(prepared, problem, {m: found[m] for m in self.settings.methods})
+
+    def _problem(self, prepared: Prepared, advance: Callable[[int], None]) -> Problem:
+        settings = self.settings
+        xs = [prepared.of_units(i) for i in prepared.explained]
+        if settings.convention is Convention.FE:
+            sigma = [(x.max() - x.min()).mul(settings.noise).view([1] * x.ndim) for x in xs]
+        else:
+            sigma = [settings.noise * (per_sample(x, "amax") - per_sample(x, "amin")) for x in xs]
+        n_inputs = len(prepared.inputs)
+        constants = {i: prepared.of_units(i) for i in range(n_inputs) if i not in prepared.explained}
+        return Problem(
+            inputs=xs,
+            baselines=[
+                baseline_of(settings.baseline, x, known=self.input_range, seed=settings.seed, position=i)
+                for i, x in enumerate(xs)
+            ],
+            sigma=sigma,
+            gradients=Gradients(self.fast, prepared.reduce, constants=constants, n_inputs=n_inputs),
+            forward=lambda points, rows: scalars_of(prepared, constants, points, rows),
+            progress=advance,
+        )
+
+    def _collected(self, prepared: Prepared, problem: Problem, found: Mapping[str, Attributions]) -> Attribution:
+        arrays = {m: {k: _array(t) for k, t in zip(self.names, a.total, strict=True)} for m, a in found.items()}
+        maps, flat = draw(arrays, self.layouts)
+        layouts, n = list(self.layouts.values()), problem.n_units
+        broken = sum(int((~np.isfinite(a)).sum()) for by_input in arrays.values() for a in by_input.values())
+        notes = [f"{broken} attribution values are not finite and count as 0 in the maps"] if broken else []
+        return Attribution(
+            maps=maps,
+            attributions=arrays,
+            targets=prepared.targets.cpu().numpy(),
+            sample=prepared.units.cpu().numpy(),
+            predictions=prepared.scores.predictions.numpy(),
+            probabilities=prepared.scores.probabilities.numpy(),
+            delta={m: trust.delta(a, n) for m, a in found.items()},
+            agreement={m: trust.agreement(a, layouts, n) for m, a in found.items()},
+            flat=flat,
+            inputs=self.names,
+            embedded=tuple(prepared.names[i] for i in prepared.embedded),
+            evaluations=problem.gradients.evaluations,
+            precision=self.precision,
+            notes=(*prepared.notes, *notes),
+        )
+
+
+def draw(
+    arrays: Mapping[str, Mapping[str, Arrays]], layouts: Mapping[str, Layout]
+) -> tuple[dict[str, dict[str, npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.bool_]]]:
+    """The maps of {method: {input: (unit, ...)}}, and per method which units are flat in every input."""
+    maps: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+    flat: dict[str, npt.NDArray[np.bool_]] = {}
+    for method, by_input in arrays.items():
+        drawn = {name: [scaled(strength(a, layouts[name])) for a in values] for name, values in by_input.items()}
+        maps[method] = {name: np.stack([picture for picture, _ in pairs]) for name, pairs in drawn.items()}
+        flat[method] = np.logical_and.reduce([[is_flat for _, is_flat in pairs] for pairs in drawn.values()])
+    return maps, flat
+
+
+def _counting(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
     done = 0
 
     def advance(rows: int) -> None:
@@ -149,82 +246,7 @@ def explain(
         if progress is not None:
             progress(min(done, total), total)
 
-    problem, precision = _problem(prepared, settings, input_range, advance)
-    found: dict[str, Attributions] = {}
-    if set(settings.methods) - {GRADCAM}:
-        convention = seed_convention if settings.convention is Convention.FE else paths
-        found |= trust.refined(convention.explain, problem, settings)
-    if GRADCAM in settings.methods:
-        found[GRADCAM] = gradcam.explain(prepared)
-    return _collect(prepared, problem, {m: found[m] for m in settings.methods}, pictures, precision)
-
-
-def _problem(
-    prepared: Prepared, settings: Settings, input_range: InputRange, advance: Callable[[int], None]
-) -> tuple[Problem, str]:
-    xs = [prepared.of_units(i) for i in prepared.explained]
-    if settings.convention is Convention.FE:
-        sigma = [(x.max() - x.min()).mul(settings.noise).view([1] * x.ndim) for x in xs]
-    else:
-        sigma = [settings.noise * (per_sample(x, "amax") - per_sample(x, "amin")) for x in xs]
-    n_inputs = len(prepared.inputs)
-    constants = {i: prepared.of_units(i) for i in range(n_inputs) if i not in prepared.explained}
-    fast, precision = fast_model(prepared, settings)
-
-    def forward(points: Sequence[Tensor], units: Tensor) -> Tensor:
-        return scalars_of(prepared, constants, points, units)
-
-    problem = Problem(
-        inputs=xs,
-        baselines=[
-            baseline_of(settings.baseline, x, known=input_range, seed=settings.seed, position=i) for i, x in enumerate(xs)
-        ],
-        sigma=sigma,
-        gradients=Gradients(fast, prepared.reduce, constants=constants, n_inputs=n_inputs),
-        forward=forward,
-        progress=advance,
-    )
-    return problem, precision
-
-
-def _collect(
-    prepared: Prepared,
-    problem: Problem,
-    found: Mapping[str, Attributions],
-    pictures: tuple[int, int] | None,
-    precision: str,
-) -> Attribution:
-    names = tuple(prepared.names[i] for i in prepared.explained)
-    layouts = {
-        prepared.names[i]: layout_of(tuple(prepared.inputs[i].shape[1:]), pictures, embedded=i in prepared.embedded)
-        for i in prepared.explained
-    }
-    arrays = {m: {k: _array(t) for k, t in zip(names, a.total, strict=True)} for m, a in found.items()}
-    maps: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
-    flat: dict[str, npt.NDArray[np.bool_]] = {}
-    for method, by_input in arrays.items():
-        drawn = {name: [scaled(strength(a, layouts[name])) for a in values] for name, values in by_input.items()}
-        maps[method] = {name: np.stack([picture for picture, _ in pairs]) for name, pairs in drawn.items()}
-        flat[method] = np.array([[is_flat for _, is_flat in pairs] for pairs in drawn.values()]).all(axis=0)
-    broken = sum(int((~np.isfinite(a)).sum()) for by_input in arrays.values() for a in by_input.values())
-    notes = (*prepared.notes, *([f"{broken} attribution values are not finite and count as 0 in the maps"] if broken else []))
-    scores = prepared.scores
-    return Attribution(
-        maps=maps,
-        attributions=arrays,
-        targets=prepared.targets.cpu().numpy(),
-        sample=prepared.units.cpu().numpy(),
-        predictions=scores.predictions.numpy(),
-        probabilities=scores.probabilities.numpy(),
-        delta={m: trust.delta(a, problem.n_units) for m, a in found.items()},
-        agreement={m: trust.agreement(a, list(layouts.values()), problem.n_units) for m, a in found.items()},
-        flat=flat,
-        inputs=names,
-        embedded=tuple(prepared.names[i] for i in prepared.embedded),
-        evaluations=problem.gradients.evaluations,
-        precision=precision,
-        notes=notes,
-    )
+    return advance
 
 
 def _array(values: Tensor) -> Arrays:

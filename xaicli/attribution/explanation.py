@@ -1,6 +1,6 @@
 """What an answer about saliency holds: one explanation per (checkpoint, sample, output, target), ready to be shown.
 
-Frozen plain data of numpy arrays and Python values, without torch; pages, pictures, JSON and `maps.npz` are all made of it.
+Frozen plain data of numpy arrays and Python values, without torch; pages, pictures, JSON and `maps.npz` are made of it.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Trust:
     """How far to trust one method's maps of one sample.
 
     Attributes:
-        delta: Relative completeness error: |sum of attributions - (f(x) - f(baseline))| / |f(x) - f(baseline)|; None for
-            methods that promise no completeness.
+        delta: Relative completeness error, |sum of attributions - (f(x) - f(baseline))| / |f(x) - f(baseline)|; None
+            for methods that promise no completeness.
         agreement: Rank correlation of the maps from two halves of the draws (or steps); None where there is one draw.
         flat: All of the sample's maps of this method are flat.
         quality: `--evaluate`: insertion and deletion AUC, the same of a random map, infidelity, sensitivity; by name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import re
@@ -27,7 +28,9 @@ class FrozenModel:
         least: The smallest batch the model handles: 2 for one that squeezes a batch of one away.
     """
 
-    def __init__(self, model: nn.Module, *, names: Sequence[str], device: torch.device, static_batch: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, *, names: Sequence[str], device: torch.device, static_batch: int | None
+    ) -> None:
         self.model = _private_copy(model).to(device)
         self.model.requires_grad_(False)
         self.batch = static_batch
@@ -138,10 +141,9 @@ def _private_copy(model: nn.Module) -> nn.Module:
             parameter.grad = None
     if isinstance(twin, fx.GraphModule):
         _refuse_training_graph(twin)
-    try:
+    # An exported graph has no mode: it was checked above.
+    with contextlib.suppress(NotImplementedError):
         twin.eval()
-    except NotImplementedError:
-        pass  # An exported graph has no mode: it was checked above.
     return twin
 
 

@@ -72,7 +72,7 @@ def _watched(prepared: Prepared, batch: list[Tensor], keep: Callable[[Any], None
         return prepared.model.forward(batch)
     wanted = _with_blocks(model)
     # A copy of the value: an in-place ReLU after the module would otherwise change what was kept.
-    hooks = [m.register_forward_hook(lambda m, a, result: _kept(result, keep)) for m in wanted]
+    hooks = [m.register_forward_hook(lambda *call: _kept(call[2], keep)) for m in wanted]
     try:
         return prepared.model.forward(batch)
     finally:
@@ -92,7 +92,9 @@ def _with_blocks(model: nn.Module) -> list[nn.Module]:
     """Modules that are, or are made of, convolutions, and activations and norms: whatever yields feature maps."""
     kinds = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.ReLU, nn.GELU, nn.SiLU)
     found = [m for m in model.modules() if m is not model]
-    return [m for m in found if isinstance(m, kinds) or any(isinstance(c, nn.modules.conv._ConvNd) for c in m.children())]
+    return [
+        m for m in found if isinstance(m, kinds) or any(isinstance(c, nn.modules.conv._ConvNd) for c in m.children())
+    ]
 
 
 class _Watching(fx.Interpreter):

@@ -67,7 +67,8 @@ def strength(attribution: npt.NDArray[Any], layout: Layout) -> Floats:
 def scaled(plane: Floats) -> tuple[Floats, bool]:
     """The saliency map of a plane of strengths, and whether it is flat.
 
-    lo = min, hi = the value at sorted position floor(0.99 (HW - 1)); clip((m - lo) / (hi - lo), 0, 1); a flat map is all zero.
+    lo = min, hi = the value at sorted position floor(0.99 (HW - 1)); clip((m - lo) / (hi - lo), 0, 1); a flat map is
+    all zero.
     """
     values = np.sort(plane, axis=None)
     lo, hi = float(values[0]), float(values[int(_UPPER * (values.size - 1))])

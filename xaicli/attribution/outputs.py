@@ -30,7 +30,7 @@ class Meaning(Enum):
 NOTES = {
     Meaning.PROBABILITIES: "the model returns probabilities (softmax): gradients shrink towards zero where it is sure; "
     "a model that returns logits gives clearer maps",
-    Meaning.SINGLE_LOGIT: "the model returns one number, read as the logit of class 1: prediction 1 where it is positive; "
+    Meaning.SINGLE_LOGIT: "the model returns one number, read as the logit of class 1: prediction 1 where positive; "
     "class 0 is explained by its negative",
     Meaning.SINGLE_PROBABILITY: "the model returns one number in [0, 1], read as the probability of class 1; "
     "class 0 is explained by its negative",
@@ -58,7 +58,7 @@ def pick(result: Any, output: str | int | None) -> Tensor:
     if not tensor.is_floating_point():
         raise XaiError(
             f"the model's output {'' if output is None else output} has dtype {tensor.dtype}: it has no gradient",
-            hint="choose another with --output, or let the model return scores instead of classes",
+            hint="choose another with --output-key, or let the model return scores instead of classes",
         )
     if tensor.ndim == 1:
         return tensor.unsqueeze(1)

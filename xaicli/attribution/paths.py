@@ -99,7 +99,9 @@ def _flatten(terms: list[tuple[int, int, int, int, npt.NDArray[np.float32]]], n_
 class Accumulator:
     """Sums of gradients per term, and of finished terms per (kind, half, unit)."""
 
-    def __init__(self, problem: Problem, stream: Stream, noise: list[Tensor], settings: Settings, *, guard: bool) -> None:
+    def __init__(
+        self, problem: Problem, stream: Stream, noise: list[Tensor], settings: Settings, *, guard: bool
+    ) -> None:
         self.problem, self.stream, self.noise, self.settings, self.guard = problem, stream, noise, settings, guard
         self.open: list[Tensor] | None = None
         device = problem.inputs[0].device
@@ -118,7 +120,10 @@ class Accumulator:
     def _points(self, units: Tensor, draws: Tensor, alpha: Tensor | None) -> list[Tensor]:
         points = []
         for i, x in enumerate(self.problem.inputs):
-            (sigma,), (base,) = self.problem.pick([self.problem.sigma[i]], units), self.problem.pick([self.problem.baselines[i]], units)
+            (sigma,), (base,) = (
+                self.problem.pick([self.problem.sigma[i]], units),
+                self.problem.pick([self.problem.baselines[i]], units),
+            )
             z = torch.addcmul(x[units], sigma, self.noise[i][draws])
             if alpha is not None:
                 z = torch.lerp(base.expand_as(z), z, alpha.to(z.dtype).view(-1, *[1] * (z.ndim - 1)))
@@ -209,7 +214,9 @@ def _path_differences(problem: Problem, settings: Settings, noise: list[Tensor])
         if method not in settings.methods:
             continue
         if start is None:
-            start = problem.forward([b.expand_as(x) for b, x in zip(problem.baselines, problem.inputs, strict=True)], every)
+            start = problem.forward(
+                [b.expand_as(x) for b, x in zip(problem.baselines, problem.inputs, strict=True)], every
+            )
         for draw in range(len(ends), wanted[method]):
             points = [
                 torch.addcmul(x, s.expand_as(x[:1]) if len(s) == 1 else s, e[draw])

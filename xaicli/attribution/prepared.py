@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Arrays = npt.NDArray[Any]
 Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
 
 _CLEAN_ROWS = 32
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Prepared:
     reduce: Callable[[Any, Tensor], Tensor]
     outputs: Callable[[Any], Tensor]
     notes: tuple[str, ...] = ()
+
+    def only(self, units: Tensor) -> Prepared:
+        """The same for some of the units; predictions and probabilities stay those of all samples."""
+        targets, reduce = self.targets[units], self.reduce
+        return replace(
+            self, units=self.units[units], targets=targets, reduce=lambda result, rows: reduce(result, units[rows])
+        )
 
     def of_units(self, position: int) -> Tensor:
         """One input, a row per unit."""
@@ -81,7 +89,9 @@ def prepare(
     batches = embedded.inputs
     explained = tuple(i for i, x in enumerate(batches) if x.is_floating_point())
     if not explained:
-        raise XaiError("the model has no input with a gradient", hint="integer inputs need an nn.Embedding in the model")
+        raise XaiError(
+            "the model has no input with a gradient", hint="integer inputs need an nn.Embedding in the model"
+        )
     function = target if callable(target) else None
     outputs = _select(function, output)
     frozen.learn_batch_limits(batches, outputs)
@@ -122,7 +132,10 @@ def _select(function: Callable[[Tensor], Tensor] | None, output: str | int | Non
     def scalars(result: Any) -> Tensor:
         value = function(result)
         if not isinstance(value, Tensor) or value.ndim == 0:
-            raise UsageError("the target function returns no tensor of one number per row", hint="def target(outputs): return outputs[:, 3]")
+            raise UsageError(
+                "the target function returns no tensor of one number per row",
+                hint="def target(outputs): return outputs[:, 3]",
+            )
         return value.reshape(len(value), -1)[:, :1]
 
     return scalars
@@ -141,8 +154,8 @@ def clean_outputs(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callabl
             values = outputs(result)
             if len(values) < rows:
                 raise XaiError(
-                    f"the model returns {len(values)} rows for {len(batch[0])} samples (outputs: {', '.join(keys_of(result))})",
-                    hint="outputs need the batch as their first axis; choose another with --output",
+                    f"the model returns {len(values)} rows for {len(batch[0])} samples; its outputs: {', '.join(keys_of(result))}",
+                    hint="outputs need the batch as their first axis; choose another with --output-key",
                 )
             found.append(values[:rows])
     return torch.cat(found)
@@ -169,7 +182,9 @@ def _device(given: str | torch.device) -> torch.device:
         device = torch.device(given)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1") from error
+        raise UsageError(
+            f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1"
+        ) from error
     return device
 
 
@@ -180,13 +195,16 @@ def _tensors(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
         names, values = tuple(f"input{i}" for i in range(len(inputs))), list(inputs)
     else:
         names, values = ("",), [inputs]
-    tensors = [x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values]
+    tensors = [
+        x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values
+    ]
     if len(names) == 1:
         names = ("",) if names == ("input0",) else names
     lengths = {len(x) if x.ndim else 0 for x in tensors}
     if len(lengths) != 1 or 0 in lengths:
         raise UsageError(
-            "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples", hint="(sample, ...) arrays of one length"
+            "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples",
+            hint="(sample, ...) arrays of one length",
         )
     return names, tensors
 
@@ -194,3 +212,16 @@ def _tensors(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
 def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Floats and pictures of bytes become the model's floats; other whole numbers and booleans stay what they are."""
     return x.to(dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x
+
+
+def as_arrays(inputs: Given) -> dict[str, Arrays]:
+    """Inputs by name, (sample, ...) each; "" for the only one.
+
+    Raises:
+        UsageError: They differ in length, or hold nothing.
+    """
+    names, tensors = _tensors(inputs)
+    return {
+        name: x.float().cpu().numpy() if x.dtype in _HALVES else x.cpu().numpy()
+        for name, x in zip(names, tensors, strict=True)
+    }

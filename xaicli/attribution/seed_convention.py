@@ -1,7 +1,7 @@
 """The seed's numbers (`--convention fe`): FastEstimator's Saliency before December 2020, on the same random draws.
 
-Everything is taken over the whole batch: the noise range, the mid-grey baseline, and smint's baseline of each noisy batch.
-The path sum over `linspace(0, 1, n)` is not divided, smint's first term is the raw squared gradient, and with several
+Everything is taken over the whole batch: the noise range, the mid-grey baseline, and smint's baseline of each
+noisy batch. The path sum over `linspace(0, 1, n)` is not divided, smint's first term is the raw squared gradient, and with several
 inputs every gradient is multiplied by every input's difference.
 """
 
@@ -19,7 +19,7 @@ from xaicli.errors import XaiError
 
 
 def explain(problem: Problem, settings: Settings) -> dict[str, Attributions]:
-    """Gradient, smoothgrad, integrated and smint of a batch, each draw one `randn` of the batch per input in input order.
+    """Gradient, smoothgrad, integrated and smint of a batch, each draw one `randn` of the batch per input.
 
     The draws come from one generator: smoothgrad's n - 1 first, then smint's.
     """

@@ -16,7 +16,9 @@ from xaicli.errors import UsageError, XaiError
 _TOP = re.compile(r"top(\d+)")
 
 
-def choose(target: Target | Tensor, scores: Scores, labels: Sequence[Any] | None, names: Sequence[str] | None) -> Tensor:
+def choose(
+    target: Target | Tensor, scores: Scores, labels: Sequence[Any] | None, names: Sequence[str] | None
+) -> Tensor:
     """The targets, frozen over every pass.
 
     Args:
@@ -37,7 +39,8 @@ def choose(target: Target | Tensor, scores: Scores, labels: Sequence[Any] | None
     chosen = torch.as_tensor(target)
     if chosen.is_floating_point() or chosen.ndim > 2 or (chosen.ndim and len(chosen) != n):
         raise UsageError(
-            f"target has shape {tuple(chosen.shape)} and dtype {chosen.dtype}", hint=f"one whole number for each of {n} samples"
+            f"target has shape {tuple(chosen.shape)} and dtype {chosen.dtype}",
+            hint=f"one whole number for each of {n} samples",
         )
     chosen = chosen.long().cpu()
     chosen = chosen.expand(n) if not chosen.ndim else chosen
@@ -50,7 +53,9 @@ def _named(target: str, scores: Scores, labels: Sequence[Any] | None, names: Seq
         return scores.predictions[:, None]
     if target == "label":
         if labels is None or any(label is None for label in labels):
-            raise XaiError("the samples have no labels to explain", hint="use --target predicted, or give --data with labels")
+            raise XaiError(
+                "the samples have no labels to explain", hint="use --target predicted, or give --data with labels"
+            )
         return _within(torch.tensor([[index_of(label, names)] for label in labels]), classes)
     if match := _TOP.fullmatch(target):
         k = int(match.group(1))

@@ -37,7 +37,10 @@ def agreement(found: Attributions, layouts: list[Layout], n_units: int) -> Figur
         return np.full(n_units, np.nan)
     sides = [[_strengths(t, layout) for t, layout in zip(half, layouts, strict=True)] for half in found.halves]
     return np.array(
-        [rank_correlation(*(np.concatenate([per_input[u] for per_input in side]) for side in sides)) for u in range(n_units)]
+        [
+            rank_correlation(*(np.concatenate([per_input[u] for per_input in side]) for side in sides))
+            for u in range(n_units)
+        ]
     )
 
 
@@ -76,7 +79,11 @@ def refined(
 
 
 def _unsettled(
-    found: dict[str, Attributions], units: npt.NDArray[np.int64], before: dict[str, Figures], layouts: list[Layout], tolerance: float
+    found: dict[str, Attributions],
+    units: npt.NDArray[np.int64],
+    before: dict[str, Figures],
+    layouts: list[Layout],
+    tolerance: float,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which units need more steps, and which more draws."""
     rough, noisy = np.zeros(len(units), dtype=bool), np.zeros(len(units), dtype=bool)

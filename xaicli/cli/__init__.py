@@ -20,6 +20,7 @@ COMMANDS = (
     "demo",
     "samples",
     "labels",
+    "saliency",
     "info",
 )
 """The commands in the order of the help; each is the function of that name in the module of that name here."""

@@ -1,0 +1,356 @@
+"""A whole call: several checkpoints, the same samples, targets and draws; finished samples kept, shared among ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from xaicli.attribution.baselines import InputRange
+from xaicli.attribution.changes import changes_of
+from xaicli.attribution.engine import Attribution, Explainer
+from xaicli.attribution.explanation import (
+    REFINEMENT,
+    CheckpointColumn,
+    Explanation,
+    Saliency,
+    SaliencyMap,
+    Trust,
+)
+from xaicli.attribution.prepared import Prepared, prepare
+from xaicli.attribution.settings import Convention, Settings, Target
+from xaicli.attribution.store import Store, key_of
+from xaicli.attribution.views import views_of
+from xaicli.errors import XaiError
+from xaicli.sources.inputs import plain
+
+if TYPE_CHECKING:
+    from xaicli.checkpoint.facts import CheckpointFacts
+    from xaicli.sources.inputs import Inputs
+
+_ROWS_TOGETHER = 2048
+_POLL_SECONDS = 0.5
+
+Progress = Callable[[float, int], None]
+"""(samples done, samples in all): a sample under way counts by the part that is done."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model to be explained.
+
+    Attributes:
+        name: What the column is called.
+        load: Gives the model; called when its turn comes, so that only one is in memory.
+        facts: What its checkpoint says; None for a bare module.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    facts: CheckpointFacts | None = None
+
+    @property
+    def known(self) -> InputRange:
+        facts = self.facts
+        if facts is None:
+            return InputRange()
+        return InputRange(facts.input_range[0] if facts.input_range else None, facts.mean, facts.std)
+
+    def described(self) -> CheckpointColumn:
+        facts = self.facts
+        if facts is None:
+            return CheckpointColumn(self.name)
+        return CheckpointColumn(self.name, str(facts.path), facts.sha256, facts.epoch, facts.step)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a session.
+
+    Attributes:
+        target, outputs: As `attribute`'s target and output; several outputs are explained one after the other.
+        store: Where finished samples are kept; None to keep nothing.
+        captum: Further methods by their names in `captum.attr`.
+        evaluate, sanity: Also score the maps; also compare them with those of randomised models.
+        rank, world_size: Which share of the samples is this process's.
+    """
+
+    settings: Settings
+    target: Target | Any = "predicted"
+    outputs: tuple[str | int | None, ...] = (None,)
+    device: str = "auto"
+    label_names: tuple[str, ...] = ()
+    store: Path | None = None
+    captum: tuple[str, ...] = ()
+    evaluate: bool = False
+    sanity: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+
+def explain(
+    columns: Sequence[Column], inputs: Inputs, request: Request, *, progress: Progress | None = None
+) -> Saliency:
+    """Explain samples through one or more checkpoints.
+
+    The last column is explained first: its predictions are the targets of all.
+
+    Args:
+        columns: In training order.
+        inputs: The samples.
+        request: What is asked.
+        progress: Called with (samples done, samples in all).
+
+    Returns:
+        The answer; on a rank other than 0, only that rank's share.
+    """
+    if not inputs.sample_id:
+        raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
+    found: list[tuple[int, int, int, Explanation]] = []
+    notes: dict[str, None] = {}
+    advance = _advance(progress, len(columns) * len(request.outputs) * len(_share(request, len(inputs.sample_id))))
+    used = ""
+    for position, output in enumerate(request.outputs):
+        frozen_targets: Any = request.target
+        for number in reversed(range(len(columns))):
+            work = _Work(columns[number], number, inputs, replace(request, target=frozen_targets), output)
+            explained = work.run(advance)
+            for row, explanations in explained.items():
+                found += [(row, position, number, e) for e in explanations]
+            notes |= dict.fromkeys(work.notes)
+            used = work.precision or used
+            if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
+                frozen_targets = work.targets
+    return _saliency(columns, inputs, request, found, tuple(notes), used)
+
+
+class _Work:
+    """One column and output of a call."""
+
+    def __init__(self, column: Column, number: int, inputs: Inputs, request: Request, output: str | int | None) -> None:
+        self.column, self.number, self.inputs, self.request, self.output = column, number, inputs, request, output
+        self.notes: tuple[str, ...] = ()
+        self.targets: Any = None
+        self.precision = ""
+        self.store = Store(request.store)
+        self._pictures = inputs.pictures.shape[1:3] if inputs.pictures is not None else None
+
+    def run(self, advance: Callable[[float], None]) -> dict[int, tuple[Explanation, ...]]:
+        """Every sample of this rank (of all ranks on rank 0), by its position."""
+        request = self.request
+        prepared = self._prepare()
+        self.notes, self.targets = (
+            prepared.notes,
+            prepared.targets.reshape(len(self.inputs.sample_id), -1).cpu().numpy(),
+        )
+        keys = self._keys()
+        mine = _share(request, len(keys))
+        done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
+        advance(len(done))
+        explainer = Explainer(prepared, request.settings, input_range=self.column.known, pictures=self._pictures)
+        self.precision = explainer.precision
+        for rows in self._groups([row for row in mine if row not in done]):
+            done |= self._explained(explainer, rows, keys, advance)
+        if request.rank == 0:
+            done |= self._others(keys, set(mine))
+        return {row: self._with_views(explanations, row, prepared) for row, explanations in done.items()}
+
+    def _prepare(self) -> Prepared:
+        facts = self.column.facts
+        return prepare(
+            self.column.load(),
+            self.inputs.arrays,
+            target=self.request.target,
+            device=self.request.device,
+            labels=self.inputs.label,
+            label_names=self.request.label_names,
+            output=self.output,
+            static_batch=facts.static_batch if facts else None,
+            raw=self.request.settings.convention is Convention.FE,
+        )
+
+    def _keys(self) -> list[str]:
+        facts, request = self.column.facts, self.request
+        whole_batch = request.settings.convention is Convention.FE
+        batch = list(self.inputs.arrays.values()) if whole_batch else []
+        common = key_of(facts.sha256 if facts else "", request.settings, self.output, request.device, *batch)
+        return [
+            key_of(common, sample_id, self.targets[row].tolist(), *(a[row] for a in self.inputs.arrays.values()))
+            for row, sample_id in enumerate(self.inputs.sample_id)
+        ]
+
+    def _groups(self, rows: list[int]) -> Iterator[list[int]]:
+        if self.request.settings.convention is Convention.FE:
+            # Its numbers depend on the whole batch.
+            if rows:
+                yield list(range(len(self.inputs.sample_id)))
+            return
+        per_sample = self.request.settings.evaluations_per_sample * self.targets.shape[1]
+        size = max(1, _ROWS_TOGETHER // max(1, per_sample))
+        for first in range(0, len(rows), size):
+            yield rows[first : first + size]
+
+    def _explained(
+        self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
+    ) -> dict[int, tuple[Explanation, ...]]:
+        k = self.targets.shape[1]
+        units = torch.tensor([row * k + t for row in rows for t in range(k)], device=explainer.prepared.units.device)
+        last = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            advance(len(rows) * (done / total - last))
+            last = done / total
+
+        attribution = explainer.explain(units, progress=progress)
+        advance(len(rows) * (1.0 - last))
+        self.notes = (*self.notes, *attribution.notes)
+        found = {}
+        for place, row in enumerate(rows):
+            explanations = tuple(self._explanation(attribution, place * k + t, row) for t in range(k))
+            self.store.write(keys[row], explanations)
+            found[row] = explanations
+        return found
+
+    def _explanation(self, a: Attribution, unit: int, row: int) -> Explanation:
+        label = None if self.inputs.label is None else plain(self.inputs.label[row])
+        names, target, prediction = self.request.label_names, int(a.targets[unit]), int(a.predictions[row])
+        p = a.probabilities[row]
+        index = _label_index(label, names, len(p))
+        return Explanation(
+            sample_id=plain(self.inputs.sample_id[row]),
+            label=label,
+            target=target,
+            prediction=prediction,
+            label_prob=float(p[index]) if index is not None else None,
+            top_prob=float(p[prediction]),
+            top=tuple((_name(int(c), names), float(p[c])) for c in np.argsort(-p, kind="stable")[:3]),
+            target_name=_name(target, names) if target >= 0 else "function",
+            label_name="" if label is None else _name(label, names),
+            prediction_name=_name(prediction, names),
+            inputs=(),
+            maps=tuple(
+                SaliencyMap(m, name, values[unit], a.attributions[m][name][unit], not values[unit].any())
+                for m, by_input in a.maps.items()
+                for name, values in by_input.items()
+            ),
+            trust={
+                m: Trust(
+                    _number(a.delta[m][unit]),
+                    _number(a.agreement[m][unit]),
+                    bool(a.flat[m][unit]),
+                    {q: _number(values[unit]) for q, values in a.quality.get(m, {}).items()},
+                )
+                for m in a.maps
+            },
+            checkpoint=self.number,
+            output="" if self.output is None else str(self.output),
+        )
+
+    def _others(self, keys: list[str], mine: set[int]) -> dict[int, tuple[Explanation, ...]]:
+        """The samples of other ranks, as they finish."""
+        found: dict[int, tuple[Explanation, ...]] = {}
+        waiting = [row for row in range(len(keys)) if row not in mine]
+        while waiting:
+            for row in list(waiting):
+                kept = self.store.read(keys[row])
+                if kept is not None:
+                    found[row] = kept
+                    waiting.remove(row)
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        return found
+
+    def _with_views(self, explanations: Sequence[Explanation], row: int, prepared: Prepared) -> tuple[Explanation, ...]:
+        embedded = [prepared.names[i] for i in prepared.embedded]
+        views = views_of(self.inputs.arrays, self.inputs.pictures, row, embedded=embedded, known=self.column.known)
+        return tuple(replace(e, inputs=views, checkpoint=self.number) for e in explanations)
+
+
+def _saliency(
+    columns: Sequence[Column],
+    inputs: Inputs,
+    request: Request,
+    found: list[tuple[int, int, int, Explanation]],
+    notes: tuple[str, ...],
+    precision: str,
+) -> Saliency:
+    targets: dict[tuple[int, int, int], list[int]] = {}
+    for row, position, number, e in found:
+        targets.setdefault((row, position, number), []).append(e.target)
+    # sorted is stable: a sample's targets keep their order within (row, output), checkpoints come last.
+    rank = {id(e): targets[row, position, number].index(e.target) for row, position, number, e in found}
+    ordered = [e for *_, e in sorted(found, key=lambda f: (f[0], f[1], rank[id(f[3])], f[2]))]
+    methods = tuple(ordered[0].trust) if ordered else request.settings.methods
+    settings = request.settings
+    overlay = next((m for m in REFINEMENT if m in methods), methods[0])
+    return Saliency(
+        explanations=tuple(ordered),
+        methods=methods,
+        overlay=overlay,
+        checkpoints=tuple(column.described() for column in columns),
+        changes=changes_of(ordered, methods) if len(columns) > 1 else (),
+        settings=_described(settings, request, precision),
+        notes=notes,
+        skipped=inputs.skipped,
+    )
+
+
+def _described(settings: Settings, request: Request, precision: str) -> Mapping[str, Any]:
+    target = request.target
+    return {
+        "target": getattr(target, "__name__", None) or str(target),
+        "methods": list(settings.methods),
+        "smoothing": settings.draws,
+        "integrating": [settings.smint_steps, settings.smint_draws],
+        "baseline": str(settings.baseline),
+        "noise": settings.noise,
+        "signed": settings.signed,
+        "convention": settings.convention.value,
+        "precision": precision or settings.precision.value,
+        "seed": settings.seed,
+        "tolerance": settings.tolerance,
+        "evaluations": settings.evaluations_per_sample,
+    }
+
+
+def _advance(progress: Progress | None, total: int) -> Callable[[float], None]:
+    done = 0.0
+
+    def advance(samples: float) -> None:
+        nonlocal done
+        done += samples
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
+def _share(request: Request, n: int) -> list[int]:
+    if request.settings.convention is Convention.FE:
+        return list(range(n)) if request.rank == 0 else []
+    return list(range(request.rank, n, request.world_size))
+
+
+def _label_index(label: Any, names: Sequence[str], classes: int) -> int | None:
+    if isinstance(label, str) and label in names:
+        return list(names).index(label)
+    try:
+        index = int(label)
+    except (TypeError, ValueError):
+        return None
+    return index if 0 <= index < classes else None
+
+
+def _name(label: Any, names: Sequence[str]) -> str:
+    return names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,282 @@
+"""`xai saliency`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, RunDir, read_ids, split_commas
+from xaicli.cli.output import REPORT_FORMATS, write
+
+_MODEL = "Model and data"
+_SAMPLES = "Samples"
+_MAPS = "Maps"
+
+
+@command
+def saliency(
+    run_dir: RunDir = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CKPT",
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="A path, a pattern, or a name in the run's checkpoints/; repeat: a column each [default: ckpt.pt].",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="module:factory, an image folder, .npz or Parquet [default: the inputs kept in the run].",
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(metavar="MODULE:FACTORY", rich_help_panel=_MODEL, help="What builds the model.")
+    ] = None,
+    arch_args: Annotated[
+        str | None, typer.Option(metavar="JSON", rich_help_panel=_MODEL, help="Keyword arguments for --arch.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=_MODEL, help='Which weights, where a file has several ("ema").'),
+    ] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", rich_help_panel=_MODEL, help="Also load what can run code.")
+    ] = False,
+    pythonpath: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel=_MODEL, show_default=False, help="Folders to import from (repeat)."
+        ),
+    ] = None,
+    resize: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="H,W", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Size of pictures."
+        ),
+    ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            callback=split_commas,
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="Subtracted per channel.",
+        ),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            callback=split_commas,
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="Divided by per channel.",
+        ),
+    ] = None,
+    output_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output-key",
+            callback=split_commas,
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="Key or index of the model's output, where it returns several.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(rich_help_panel=_MODEL, help="auto, cpu, cuda, cuda:1.")] = "auto",
+    samples: Annotated[int, typer.Option(metavar="N", rich_help_panel=_SAMPLES, help="How many samples.")] = 16,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=read_ids,
+            metavar="LIST|@FILE|-",
+            rich_help_panel=_SAMPLES,
+            show_default=False,
+            help="Samples by id.",
+        ),
+    ] = None,
+    pick: Annotated[
+        str, typer.Option(rich_help_panel=_SAMPLES, help="worst or best by the logged metric, random, first.")
+    ] = "first",
+    metric: Annotated[
+        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss].")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", rich_help_panel=_SAMPLES, help="Fail on a sample that cannot be read.")
+    ] = False,
+    target: Annotated[
+        str, typer.Option(rich_help_panel=_MAPS, help="predicted, label, a class, topK, or module:function.")
+    ] = "predicted",
+    methods: Annotated[
+        list[str],
+        typer.Option(
+            callback=split_commas, rich_help_panel=_MAPS, help="gradient, smoothgrad, integrated, smint, gradcam."
+        ),
+    ] = ("gradient", "smoothgrad", "integrated", "smint"),  # type: ignore[assignment]
+    captum: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            callback=split_commas,
+            rich_help_panel=_MAPS,
+            show_default=False,
+            help="Further methods by their names in captum.attr.",
+        ),
+    ] = None,
+    smoothing: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Draws of smoothgrad; 0 disables it.")] = 25,
+    integrating: Annotated[
+        list[str],
+        typer.Option(
+            metavar="STEPS[,DRAWS]",
+            callback=split_commas,
+            rich_help_panel=_MAPS,
+            help="Steps of integrated, draws of smint.",
+        ),
+    ] = ("25", "7"),  # type: ignore[assignment]
+    evaluations: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_MAPS, show_default=False, help="Gradient evaluations for each sample."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_MAPS, show_default=False, help="Add steps until delta and agreement settle (0.05)."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option(rich_help_panel=_MAPS, help="mid, zero, uniform, black, blur, or a file.")
+    ] = "mid",
+    noise: Annotated[float, typer.Option(rich_help_panel=_MAPS, help="Sigma, as a part of the input's range.")] = 0.15,
+    signed: Annotated[
+        bool, typer.Option("--signed/--magnitude", rich_help_panel=_MAPS, help="Means, not of squares.")
+    ] = False,
+    convention: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="xai, or fe for the seed's numbers.")] = "xai",
+    precision: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="auto, fp32, bf16.")] = "auto",
+    seed: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Of every random draw.")] = 0,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", rich_help_panel=_MAPS, help="Insertion, deletion, infidelity, sensitivity.")
+    ] = False,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", rich_help_panel=_MAPS, help="Compare with maps of randomised models.")
+    ] = False,
+    *,
+    output: Output,
+) -> None:
+    """What the model looked at: saliency maps from a checkpoint, each with how far to trust it.
+
+    An interrupted call continues where it stopped; `torchrun ... -m xaicli saliency ...` shares the samples out.
+
+    Example: xai saliency runs/demo --model ckpt.pt --samples 16 --pick worst
+    """
+    from xaicli.saliency_call import explain_run, find_place
+
+    place = find_place(run_dir, model or [])
+    folder = output.output or place.folder
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    with _progress(shown=rank == 0 and not (output.no_progress or output.quiet)) as progress:
+        result = explain_run(
+            place,
+            data=data,
+            arch=arch,
+            arch_args=arch_args,
+            weights=weights,
+            trust_checkpoint=trust_checkpoint,
+            pythonpath=pythonpath or (),
+            mode=mode,
+            resize=_integers("resize", resize),
+            mean=_floats("mean", mean),
+            std=_floats("std", std),
+            samples=samples,
+            ids=ids,
+            pick=pick,
+            metric=metric,
+            target=target,
+            output=output_key,
+            captum=captum or (),
+            evaluate=evaluate,
+            sanity=sanity,
+            device=_own_device(device),
+            strict=strict,
+            store=_store(folder, place.layout),
+            rank=rank,
+            world_size=world_size,
+            progress=progress,
+            methods=methods,
+            smoothing=smoothing,
+            integrating=_integers("integrating", list(integrating)) or (),
+            evaluations=evaluations,
+            tolerance=tolerance,
+            baseline=baseline,
+            noise=noise,
+            signed=signed,
+            convention=convention,
+            precision=precision,
+            seed=seed,
+        )
+    if rank == 0:
+        write(result, output, folder=place.folder, always=REPORT_FORMATS)
+
+
+def _store(folder: Path, layout: Any) -> Path:
+    """Finished samples: in the run's cache, else beside the reports."""
+    return (layout.cache if layout else folder / "cache") / "saliency"
+
+
+def _own_device(device: str) -> str:
+    """With torchrun, each rank's own GPU."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"{device}:{local}" if device == "cuda" and local else device
+
+
+def _progress(*, shown: bool) -> AbstractContextManager[Callable[[float, int], None] | None]:
+    """A bar with an estimate of the time left, on a terminal only."""
+    import sys
+
+    if not shown or not sys.stderr.isatty():
+        return nullcontext(None)
+    return _bar()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[float, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("maps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("maps", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _integers(name: str, values: list[str] | None) -> list[int] | None:
+    return None if not values else [int(_number(name, value, whole=True)) for value in values]
+
+
+def _floats(name: str, values: list[str] | None) -> list[float] | None:
+    return None if not values else [_number(name, value) for value in values]
+
+
+def _number(name: str, value: str, *, whole: bool = False) -> float:
+    from xaicli.errors import UsageError
+
+    try:
+        return int(value) if whole else float(value)
+    except ValueError:
+        raise UsageError(
+            f"--{name} takes numbers, not {value!r}", hint=f"--{name} 25,7" if whole else f"--{name} 0.5"
+        ) from None
