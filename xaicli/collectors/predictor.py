@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -96,29 +97,25 @@ class Predictor:
         self.unpack_dicts = unpack_dicts
         self.device = _device(device, self.module)
         self.precision = _precision(precision, self.device)
-        self._layers: dict[Layer, nn.Module] = {}
         self._hidden: dict[Layer, Any] = {}
-        self.add_layers(layers)
+        self._layers = self._found(layers)
+        self._is_ready = False
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The hidden layers kept."""
         return tuple(self._layers)
 
-    def add_layers(self, layers: Sequence[Layer]) -> None:
-        """Keep more hidden layers.
+    def with_layers(self, layers: Sequence[Layer]) -> Predictor:
+        """The same predictor keeping more hidden layers; this one stays as it is.
 
         Raises:
             XaiError: A layer does not exist, or the model is no module.
         """
-        named = list(self.module.named_modules()) if self.module is not None else []
-        for layer in layers:
-            found = dict(named).get(layer) if isinstance(layer, str) else None
-            if isinstance(layer, int) and -len(named) <= layer < len(named):
-                found = named[layer][1]
-            if found is None:
-                raise unknown("layer", layer, [name for name, _ in named if name], where="the model")
-            self._layers[layer] = found
+        other = copy.copy(self)
+        other._hidden = {}
+        other._layers = self._layers | self._found(layers)
+        return other
 
     @contextmanager
     def ready(self) -> Iterator[Predictor]:
@@ -132,23 +129,26 @@ class Predictor:
             stack.enter_context(torch.no_grad())
             if dtype := _DTYPES.get(self.precision):
                 stack.enter_context(torch.autocast(self.device.type, dtype=dtype))
-            try:
-                yield self
-            finally:
-                self._hidden.clear()
+            stack.callback(self._end)
+            self._is_ready = True
+            yield self
 
     def __call__(self, batch: Any, example_id: Sequence[int] = ()) -> PredictorOutput:
         """The model's output for a batch: a tensor, a tuple or list (the first item is the input), or a dict.
 
-        Inside `ready()` nothing is set up again.
+        Outside of `ready()` the model is made ready for this one batch.
         """
-        if self._layers and not any(module._forward_hooks for module in self._layers.values()):
+        if not self._is_ready:
             with self.ready():
                 return self(batch, example_id)
         args, kwargs = self._arguments(self.to_device(batch))
         self._hidden.clear()
         output = self.model(*args, **kwargs)
         return PredictorOutput(_widened(output), dict(self._hidden), example_id)
+
+    def _end(self) -> None:
+        self._is_ready = False
+        self._hidden.clear()
 
     def to_device(self, batch: Any) -> Any:
         """The batch with every tensor in it on the predictor's device."""
@@ -161,6 +161,18 @@ class Predictor:
         if isinstance(batch, (list, tuple)):
             return type(batch)(self.to_device(value) for value in batch)
         return batch
+
+    def _found(self, layers: Sequence[Layer]) -> dict[Layer, nn.Module]:
+        named = list(self.module.named_modules()) if self.module is not None else []
+        modules: dict[Layer, nn.Module] = {}
+        for layer in layers:
+            found = dict(named).get(layer) if isinstance(layer, str) else None
+            if isinstance(layer, int) and -len(named) <= layer < len(named):
+                found = named[layer][1]
+            if found is None:
+                raise unknown("layer", layer, [name for name, _ in named if name], where="the model")
+            modules[layer] = found
+        return modules
 
     def _keeper(self, layer: Layer) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:

@@ -125,7 +125,7 @@ def _identified(
 
 
 def default_name(layout: RunLayout, columns: Collection[str]) -> str:
-    """The table unnamed metrics go to: the first of `metrics`, `metrics-2`, ... that is new or has just these columns."""
+    """The table unnamed metrics go to: the first of `metrics`, `metrics-2`, ... that is new or has these columns."""
     number = 1
     while True:
         name = DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}"

@@ -1,0 +1,273 @@
+"""One inference pass over a table: each batch goes through the model once and to every collector."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, default_collate
+
+from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
+from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering
+from xaicli.collectors.predictor import Predictor
+from xaicli.errors import UsageError
+from xaicli.recorder.active import active_run
+from xaicli.recorder.run import Run
+from xaicli.recorder.tables import append_table
+from xaicli.tables.column import arrow_column
+from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column
+from xaicli.tables.table import CollectView, Table
+from xaicli.vocabulary import SAMPLE_ID
+
+SPLIT = "split"
+_BATCH_SIZE = 64
+_OURS = ("dataset", "shuffle", "sampler", "batch_sampler", "drop_last")
+_AXES = ("epoch", "iteration", "step")
+_PART_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a pass brought.
+
+    Attributes:
+        tables: The rows by table, as they were written to the run.
+        aggregates: The scalars the run got, without the split before their names.
+        paths: The files written.
+    """
+
+    tables: Mapping[str, pa.Table]
+    aggregates: Mapping[str, float]
+    paths: tuple[Path, ...]
+
+
+class CollectionError(CollectorError):
+    """Collectors failed; what the others brought is in the run, and in `collected`."""
+
+    def __init__(self, failures: list[CollectorError], collected: Collected) -> None:
+        kept = ", ".join(collected.tables) or "nothing"
+        super().__init__(
+            "; ".join(failure.message for failure in failures),
+            hint=" ".join(filter(None, [failures[0].hint, f"kept from the other collectors: {kept}"])),
+        )
+        self.collected = collected
+
+
+def collect_metrics(
+    table: Table,
+    metrics_collectors: MetricsCollector | Callable[..., Any] | list[Any] | tuple[Any, ...],
+    model_or_predictor: nn.Module | Predictor | Callable[..., Any],
+    *,
+    constants: Mapping[str, Any] | None = None,
+    split: str = "",
+    run: Run | None = None,
+    dataloader_args: Mapping[str, Any] | None = None,
+    exclude_zero_weights: bool = False,
+    collect_aggregates: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+) -> Collected:
+    """Run a model over a table once and write what the collectors make of it into the run.
+
+    The model runs in evaluation mode without gradients; its modes, gradient flags, hooks and device are as before
+    afterwards, and so is every random generator: collecting during training does not change the training. Samples
+    come in the table's order through `Table.map_collect_metrics`. Memory grows with what the collectors return.
+
+    Args:
+        table: The samples; a torch dataset is made a `Table`.
+        metrics_collectors: One collector or function `(batch, predictor output) -> columns`, or several.
+        model_or_predictor: A model, or a `Predictor` with device, precision and hidden layers of its own.
+        constants: Columns that are the same in all rows (`{"epoch": 3}`).
+        split: What part of the data this is; a column, and the prefix of the scalars (`val/loss`).
+        run: The run; the active one when None.
+        dataloader_args: Options of the `DataLoader` (batch_size, num_workers, collate_fn, ...).
+        exclude_zero_weights: Leave out samples of weight 0.
+        collect_aggregates: Log means of the columns as scalars of the run.
+        progress: Called with (samples done, samples in all) after every batch.
+        seed: Of the random numbers that transforms draw while collecting.
+
+    Returns:
+        The rows, scalars and files.
+
+    Raises:
+        CollectionError: A collector failed; the others' rows are written, and in the error's `collected`.
+        UsageError: The arguments make no sense.
+        ValueError: No run was given and none is active.
+    """
+    run = run or active_run()
+    table = table if isinstance(table, Table) else Table(table)
+    collectors = as_collectors(metrics_collectors)
+    predictor = (
+        model_or_predictor if isinstance(model_or_predictor, Predictor) else Predictor(model_or_predictor)
+    ).with_layers([layer for collector in collectors for layer in collector.layers])
+    indices = table.indices(exclude_zero_weights=exclude_zero_weights)
+    if not indices:
+        raise UsageError(f"{table!r} has no samples to collect metrics of")
+    loader = _loader(table, indices, dataloader_args or {}, seed)
+    gatherings = _pass(loader, predictor, collectors, len(indices), progress, seed)
+    results = _finished(gatherings, run)
+    head = _Head(table, split, dict(constants or {}))
+    tables = {name: head.before(rows) for name, rows in _merged(results).items()}
+    paths = tuple(
+        append_table(run, name, rows.slice(start, _PART_ROWS))
+        for name, rows in tables.items()
+        for start in range(0, rows.num_rows, _PART_ROWS)
+    )
+    aggregates: dict[str, float] = {}
+    if collect_aggregates:
+        for gathering, found in results:
+            aggregates |= gathering.collector.aggregates(found) if gathering.collector.compute_aggregates else {}
+        if aggregates:
+            named = {f"{split}/{name}" if split else name: value for name, value in aggregates.items()}
+            run.log({axis: head.constants[axis] for axis in _AXES if axis in head.constants} | named)
+    collected = Collected(tables, aggregates, paths)
+    if failures := [gathering.failure for gathering in gatherings if gathering.failure is not None]:
+        raise CollectionError(failures, collected)
+    return collected
+
+
+def _pass(
+    loader: DataLoader[Any],
+    predictor: Predictor,
+    collectors: list[MetricsCollector],
+    total: int,
+    progress: Callable[[int, int], None] | None,
+    seed: int,
+) -> list[Gathering]:
+    """Every batch through the model once and to every collector."""
+    taken: dict[str, str] = {}
+    gatherings = [Gathering(collector, taken=dict(taken)) for collector in collectors]
+    done = 0
+    with predictor.ready(), _own_randomness(seed):
+        for number, (example_id, samples) in enumerate(loader):
+            rows = BatchOfRows(number, example_id)
+            batch = predictor.to_device(samples)
+            try:
+                output = predictor(batch, example_id)
+            except Exception as error:
+                error.add_note(f"while the model ran on {rows}")
+                raise
+            for gathering in gatherings:
+                # What an earlier collector fills is known once it has seen its first batch.
+                gathering.taken = dict(taken) if number == 0 else gathering.taken
+                gathering.add(batch, output, rows)
+                if number == 0:
+                    taken |= dict.fromkeys(gathering.columns, gathering.collector.name)
+            done += len(example_id)
+            if progress is not None:
+                progress(done, total)
+    return gatherings
+
+
+def _finished(gatherings: list[Gathering], run: Run) -> list[tuple[Gathering, Mapping[str, pa.Table]]]:
+    """Each collector's tables after it had its last look at them; a failure there ends that collector alone."""
+    results: list[tuple[Gathering, Mapping[str, pa.Table]]] = []
+    for gathering in gatherings:
+        if gathering.failure is not None:
+            continue
+        try:
+            results.append((gathering, gathering.collector.finish(gathering.tables(), run.layout)))
+        except Exception as error:
+            told = f"collector {gathering.collector.name} failed after the last batch: {error}"
+            gathering.failure = CollectorError(told, hint=getattr(error, "hint", ""))
+            gathering.failure.__cause__ = error
+    return results
+
+
+def _merged(results: list[tuple[Gathering, Mapping[str, pa.Table]]]) -> dict[str, pa.Table]:
+    """The tables of all collectors; those of one row a sample side by side in one."""
+    merged: dict[str, pa.Table] = {}
+    for gathering, tables in results:
+        for name, rows in tables.items():
+            if name not in merged:
+                merged[name] = rows
+            elif name == METRICS and rows[EXAMPLE_ID].equals(merged[name][EXAMPLE_ID]):
+                for column in rows.schema:
+                    if column.name != EXAMPLE_ID:
+                        merged[name] = merged[name].append_column(column, rows[column.name])
+            else:
+                merged[_free_name(f"{name}-{gathering.collector.name}", merged)] = rows
+    return merged
+
+
+def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The columns in front of what was collected: ids, where the samples are from, constants."""
+
+    table: Table
+    split: str
+    constants: Mapping[str, Any]
+
+    def before(self, rows: pa.Table) -> pa.Table:
+        fixed = {INPUT_TABLE: self.table.url} | ({SPLIT: self.split} if self.split else {}) | dict(self.constants)
+        columns = {EXAMPLE_ID: (rows.schema.field(EXAMPLE_ID), rows[EXAMPLE_ID])}
+        if self.table.sample_ids is not None:
+            ids = [self.table.sample_ids[index] for index in rows[EXAMPLE_ID].to_pylist()]
+            columns[SAMPLE_ID] = arrow_column(SAMPLE_ID, ids)
+        columns |= {
+            name: constant_column(name, value, rows.num_rows)
+            for name, value in fixed.items()
+            if name not in rows.column_names
+        }
+        columns |= {f.name: (f, rows[f.name]) for f in rows.schema if f.name not in columns}
+        return pa.Table.from_arrays(
+            [values for _, values in columns.values()], schema=pa.schema([field for field, _ in columns.values()])
+        )
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Keeps row numbers beside what the caller's own collation makes of the samples."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any]:
+        return [index for index, _ in pairs], self.collate([sample for _, sample in pairs])
+
+
+def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:
+    """Every sample once, in order.
+
+    Raises:
+        UsageError: The options would change which samples come, or in which order.
+    """
+    if ours := [name for name in _OURS if name in arguments]:
+        raise UsageError(
+            f"dataloader_args holds {ours[0]!r}: a collection visits every sample once, in order",
+            hint="leave it out; choose samples by weights and exclude_zero_weights=True",
+        )
+    options = {"batch_size": _BATCH_SIZE, "generator": torch.Generator().manual_seed(seed), **arguments}
+    collate = _Collate(options.pop("collate_fn", None) or default_collate)
+    view: Any = CollectView(table, indices)
+    return DataLoader(view, collate_fn=collate, **options)
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)

@@ -1,0 +1,131 @@
+"""What a segmentation model makes of every picture: its mask, and how far it agrees with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from xaicli.collectors.collector import MetricsCollector, Preprocess
+from xaicli.collectors.predictor import PredictorOutput, labels_of, logits_of
+from xaicli.errors import XaiError
+from xaicli.tables.column import ColumnError
+from xaicli.tables.schema import Float, IoU, Mask
+
+_TARGETS = ("mask", "masks", "segmentation")
+_LARGEST_CLASS = 255
+
+
+class SegmentationMetricsCollector(MetricsCollector):
+    """Predicted mask, pixel accuracy, IoU of every class, mean IoU and dice, one row a picture.
+
+    A class that neither truth nor prediction has is undefined: null, and left out of the means.
+
+    Args:
+        label_map: The classes' names, by position or value.
+        ignore_index: Pixels of this class in the truth do not count.
+        save_masks: Keep the predicted mask as a palette PNG, column `predicted_mask`.
+        preprocess_fn: Turns (batch, predictor output) into (truth, prediction): class numbers (N, H, W), the prediction
+            also as logits (N, C, H, W).
+    """
+
+    def __init__(
+        self,
+        label_map: Mapping[int, str] | Sequence[str],
+        *,
+        ignore_index: int = 255,
+        save_masks: bool = True,
+        preprocess_fn: Preprocess | None = None,
+        compute_aggregates: bool = True,
+    ) -> None:
+        super().__init__(preprocess_fn, compute_aggregates)
+        mask = Mask(classes=label_map)
+        if not mask.names or not all(0 <= value <= _LARGEST_CLASS for value in mask.names):
+            raise XaiError("label_map needs class values between 0 and 255", hint='{0: "background", 1: "cat"}')
+        self.names = mask.names
+        self.ignore_index = ignore_index
+        self.save_masks = save_masks
+        measures = {name: IoU() for name in ("mean_iou", *map(_column, self.names.values()))}
+        shares = {name: Float(minimum=0.0, maximum=1.0) for name in ("pixel_accuracy", "dice")}
+        self._column_schemas = {"predicted_mask": mask, **measures, **shares}
+
+    def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
+        truth = batch if isinstance(batch, torch.Tensor) and self.preprocess_fn else _truth_of(batch)
+        masks = _masks_of(predictor_output, None if truth is None else truth.shape[-2:])
+        columns: dict[str, Any] = {}
+        if self.save_masks:
+            columns["predicted_mask"] = masks.to(torch.uint8)
+        if truth is None:
+            return columns
+        if truth.ndim == 4 and truth.shape[1] == 1:
+            truth = truth[:, 0]
+        if truth.shape != masks.shape:
+            raise ColumnError(f"the truth has shape {tuple(truth.shape)}, the prediction {tuple(masks.shape)}")
+        return columns | self._measures(truth.long(), masks.long())
+
+    def _measures(self, truth: torch.Tensor, masks: torch.Tensor) -> dict[str, Any]:
+        both, true, predicted, right, counted = self._areas(truth, masks)
+        union = true + predicted - both
+        iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+        dice = np.divide(2 * both, true + predicted, out=np.zeros_like(both), where=union > 0)
+        defined = union > 0
+        columns = {
+            "pixel_accuracy": _share(right, counted),
+            "mean_iou": _share((iou * defined).sum(axis=1), defined.sum(axis=1)),
+            "dice": _share((dice * defined).sum(axis=1), defined.sum(axis=1)),
+        }
+        for position, name in enumerate(self.names.values()):
+            columns[_column(name)] = pa.array(iou[:, position].astype(np.float32), mask=~defined[:, position])
+        return columns
+
+    def _areas(self, truth: torch.Tensor, masks: torch.Tensor) -> tuple[NDArray[np.float64], ...]:
+        """Pixels of each picture that both, the truth, the prediction have in each class; that agree; that count."""
+        valid = truth != self.ignore_index
+        agree = (truth == masks) & valid
+        per_class = [
+            [((part == value) & where).flatten(1).sum(dim=1) for value in self.names]
+            for part, where in ((truth, agree), (truth, valid), (masks, valid))
+        ]
+        stacked = [torch.stack(counts, dim=1).cpu().numpy().astype(np.float64) for counts in per_class]
+        totals = [which.flatten(1).sum(dim=1).cpu().numpy().astype(np.float64) for which in (agree, valid)]
+        return (*stacked, *totals)
+
+
+def _column(name: str) -> str:
+    return f"iou_{name}"
+
+
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> pa.Array:
+    values = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return pa.array(values.astype(np.float32), mask=whole == 0)
+
+
+def _truth_of(batch: Any) -> torch.Tensor | None:
+    found = labels_of(batch)
+    if found is None and isinstance(batch, Mapping):
+        found = next((batch[key] for key in _TARGETS if key in batch), None)
+    return None if found is None else torch.as_tensor(found)
+
+
+def _masks_of(output: Any, size: Any) -> torch.Tensor:
+    """(N, H, W) class numbers; logits of another size than the truth are interpolated first.
+
+    Raises:
+        XaiError: The output is neither.
+    """
+    logits = logits_of(output)
+    if logits.ndim == 3 and not logits.is_floating_point():
+        return logits
+    if logits.ndim != 4:
+        raise XaiError(
+            f"the model's output has shape {tuple(logits.shape)}, not (samples, classes, height, width)",
+            hint="give a preprocess_fn that returns (truth, prediction)",
+        )
+    if size is not None and logits.shape[-2:] != size:
+        logits = functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
