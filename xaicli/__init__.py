@@ -27,7 +27,7 @@ _HOMES = {
     "SegmentationMetricsCollector": "xaicli.collectors.segmentation",
     "BoundingBoxMetricsCollector": "xaicli.collectors.boxes",
     "InstanceMaskMetricsCollector": "xaicli.collectors.boxes",
-    "rematch": "xaicli.collectors.boxes",
+    "rematch": "xaicli.collectors.rematching",
     "Schema": "xaicli.tables.schema",
     "CategoricalLabel": "xaicli.tables.schema",
     "CategoricalLabelSchema": "xaicli.tables.schema",

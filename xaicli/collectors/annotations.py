@@ -1,0 +1,167 @@
+"""The objects of a picture however a model or dataset writes them down, in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.collectors.masks import bounding_box, decode
+from xaicli.collectors.matching import Objects
+from xaicli.errors import UsageError, unknown
+from xaicli.tables.column import ColumnError
+
+BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The objects of one picture.
+
+    Attributes:
+        objects: Classes, confidences, crowd flags.
+        boxes: (N, 4) x0, y0, x1, y1.
+        masks: (N, H, W), or None for boxes alone.
+    """
+
+    objects: Objects
+    boxes: NDArray[np.float64]
+    masks: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class AnnotationReader:
+    """Reads annotations: a dict of `boxes`, `labels`, `scores`, `iscrowd`, `masks`, or a list of COCO dicts.
+
+    Args:
+        box_format: What the numbers of a box in a dict of arrays mean; a COCO dict's `bbox` is always xywh.
+        label_mapping: Class numbers of the annotations to those of the classes.
+        with_masks: Whether masks are needed.
+    """
+
+    box_format: str = "xyxy"
+    label_mapping: Mapping[int, int] | None = None
+    with_masks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.box_format not in BOX_FORMATS:
+            raise unknown("box format", self.box_format, BOX_FORMATS)
+
+    def read(self, given: Any, *, predicted: bool) -> Annotations:
+        """The objects of one picture.
+
+        Raises:
+            ColumnError: Something is missing, of another length, or no finite number.
+        """
+        if isinstance(given, Mapping) and isinstance(given.get("annotations"), Sequence):
+            given = given["annotations"]
+        parts, box_format = (given, self.box_format) if isinstance(given, Mapping) else (_from_coco(given), "xywh")
+        labels = _array(parts, ("labels", "label"), np.int64)
+        masks = self._masks(parts)
+        boxes = _array(parts, ("boxes", "bbox"), np.float64, optional=masks is not None)
+        if boxes is None:
+            found = [bounding_box(mask) for mask in masks] if masks is not None else []
+            boxes, box_format = np.asarray(found, np.float64), "xyxy"
+        scores = _array(parts, ("scores", "score", "confidence"), np.float64, optional=not predicted)
+        crowd = _array(parts, ("iscrowd",), np.bool_, optional=True)
+        n = len(labels) if labels is not None else 0
+        labels = np.zeros(0, np.int64) if labels is None else labels
+        parts_by_name = {"boxes": boxes.reshape(-1, 4), "scores": scores, "iscrowd": crowd, "masks": masks}
+        for name, values in parts_by_name.items():
+            if values is not None and len(values) != n:
+                raise ColumnError(f"an annotation has {len(values)} {name} for {n} labels")
+        if not np.isfinite(boxes).all():
+            raise ColumnError("a box holds a value that is not finite")
+        return Annotations(
+            Objects(
+                self._mapped(labels),
+                np.ones(n) if scores is None or not predicted else scores,
+                np.zeros(n, np.bool_) if crowd is None or predicted else crowd,
+            ),
+            as_xyxy(boxes.reshape(-1, 4), box_format),
+            masks,
+        )
+
+    def _mapped(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.label_mapping is None:
+            return labels
+        if strange := sorted({int(label) for label in labels} - set(self.label_mapping)):
+            raise unknown("label", strange[0], sorted(self.label_mapping), where="label_mapping")
+        return np.asarray([self.label_mapping[int(label)] for label in labels], np.int64)
+
+    def _masks(self, parts: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        if not self.with_masks:
+            return None
+        masks = _array(parts, ("masks", "mask"), np.float64)
+        assert masks is not None
+        if masks.ndim == 4 and masks.shape[1] == 1:
+            masks = masks[:, 0]
+        if masks.ndim != 3:
+            raise ColumnError(f"masks have shape {masks.shape}, not (objects, height, width)")
+        return np.asarray(masks > 0.5)
+
+
+def as_xyxy(boxes: NDArray[np.float64], box_format: str) -> NDArray[np.float64]:
+    """(N, 4) boxes as x0, y0, x1, y1.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    first, second = boxes[:, :2], boxes[:, 2:]
+    match box_format:
+        case "xyxy":
+            return boxes
+        case "xywh":
+            return np.concatenate([first, first + second], axis=1)
+        case "cxcywh":
+            return np.concatenate([first - second / 2, first + second / 2], axis=1)
+    raise UsageError(f"no box format {box_format!r}", hint="formats: " + ", ".join(BOX_FORMATS))
+
+
+def _from_coco(given: Any) -> dict[str, Any]:
+    """A list of COCO's annotation dicts as a dict of arrays."""
+    if not isinstance(given, Sequence) or not all(isinstance(item, Mapping) for item in given):
+        raise ColumnError(
+            f"the annotations of a picture are a {type(given).__name__}",
+            hint="give {'boxes': ..., 'labels': ..., 'scores': ...} or a list of COCO dicts",
+        )
+    parts: dict[str, Any] = {"labels": [item.get("category_id") for item in given]}
+    parts["iscrowd"] = [item.get("iscrowd", 0) for item in given]
+    if all("bbox" in item for item in given):
+        parts["boxes"] = np.asarray([item["bbox"] for item in given], np.float64).reshape(-1, 4)
+    if (given and all("score" in item for item in given)) or not given:
+        parts["scores"] = [item["score"] for item in given]
+    if given and all(isinstance(item.get("segmentation"), Mapping) for item in given):
+        parts["masks"] = np.stack([_coco_mask(item["segmentation"]) for item in given])
+    elif not given:
+        parts["masks"] = np.zeros((0, 1, 1))
+    return parts
+
+
+def _coco_mask(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
+    height, width = segmentation["size"]
+    if not isinstance(segmentation["counts"], Sequence) or isinstance(segmentation["counts"], (str, bytes)):
+        raise ColumnError(
+            "a segmentation holds compressed run lengths", hint="decode it first (pycocotools.mask.decode)"
+        )
+    return decode(segmentation["counts"], int(height), int(width))
+
+
+def _array(parts: Mapping[str, Any], names: tuple[str, ...], kind: Any, *, optional: bool = False) -> Any:
+    found = next((parts[name] for name in names if parts.get(name) is not None), None)
+    if found is None:
+        if optional:
+            return None
+        raise ColumnError(
+            f"an annotation has no {names[0]!r}; it holds {', '.join(map(str, parts)) or 'nothing'}",
+            hint="give {'boxes': ..., 'labels': ..., 'scores': ...}, or a preprocess_fn that does",
+        )
+    if hasattr(found, "detach"):
+        found = found.detach().cpu().numpy()
+    try:
+        return np.asarray(found).astype(kind)
+    except (TypeError, ValueError) as error:
+        raise ColumnError(f"{names[0]!r} of an annotation cannot be read: {error}") from error
