@@ -169,6 +169,12 @@ class SampleChoice(OptionGroup):
     ] = False
 
 
+EarlyEpochs = Annotated[
+    int, typer.Option(metavar="N", help="el2n is the mean over the first N observations of a sample.")
+]
+
+BurnIn = Annotated[int, typer.Option(metavar="N", help="Changes of rank that end in the first N epochs do not count.")]
+
 BoundsOption = Annotated[
     list[str],
     typer.Option(callback=split_commas, help=f"Bands around the mean: {choices(Bounds)}; one picture each."),

@@ -1,0 +1,42 @@
+"""`xai dynamics`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
+from xaicli.cli.output import write
+from xaicli.layout import find_run
+
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV or Parquet with sample_id and the true label, or mislabelled (0/1): scores every ranking.",
+    ),
+]
+
+
+@command
+def dynamics(
+    run_dir: RunDir = None,
+    *,
+    early_epochs: EarlyEpochs = 10,
+    burn_in: BurnIn = 2,
+    truth: Truth = None,
+    select: Selection,
+    output: Output,
+) -> None:
+    """Every training-dynamics statistic of every sample, and the data map.
+
+    Example: xai dynamics runs/demo --mode train --metric loss,margin --json
+    """
+    from xaicli.api import RunReader
+
+    run = RunReader(find_run(run_dir))
+    result = run.dynamics(early_epochs=early_epochs, burn_in=burn_in, truth=truth, **select.arguments())
+    write(result, output, folder=run.layout.reports)
