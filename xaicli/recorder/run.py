@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MODES: dict[str, str] = {mode: mode.value for mode in Mode}
+
 
 class Run:
     """Records one training into a run directory.
@@ -79,7 +81,6 @@ class Run:
         self.strict = strict
         self._epoch_frequency = epoch_frequency
         self._keep_probs = keep_probs if isinstance(keep_probs, bool) else frozenset(keep_probs)
-        self._pid = os.getpid()
         fresh = Manifest(
             run_id=uuid.uuid4().hex,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,14 +92,19 @@ class Run:
         self._session = Session(self.layout, fresh, rank=self.rank, resume=resume, strict=strict)
         self.attempt = self._session.attempt
         self.state: State = TrainingState(
-            self.layout, name=name, total_epochs=total_epochs, rank=self.rank, on_load=self._note_resumed
+            self.layout,
+            name=name,
+            total_epochs=total_epochs,
+            rank=self.rank,
+            on_save=self.flush,
+            on_load=self._note_resumed,
         )
         self._resume_noted = self.attempt == 0
         self._batches = Batches(
             self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64)
         )
-        self._n_logged = 0
         self._closed = False
+        self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         lifetime.watch(self)
 
     # -- logging
@@ -142,8 +148,9 @@ class Run:
             if at_epoch % self._epoch_frequency:
                 return
             at_step = (state.global_step or 0) if step is None else int(step)
-            at_mode = _mode(state.mode or Mode.TRAIN if mode is None else mode)
-            self._refuse_if_unusable()
+            at_mode = _MODES.get(mode or state.mode or "train") or _unknown_mode(mode or state.mode)
+            if self._unusable is not None:
+                raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
             plan, rows, values = self._batches.make(
                 sample_id, label, prediction, logits, probs, metrics, keep_probs=keep
@@ -167,13 +174,14 @@ class Run:
             ValueError: With `strict`: a value is no number; it is named.
         """
         try:
-            self._refuse_if_unusable()
+            if self._unusable is not None:
+                raise self._unusable
             state = self.state
             moment = scalars.Moment(
-                state.mode or "", state.ds_id, state.epoch_idx or None, self._n_logged, self.attempt, self.rank
+                state.mode or "", state.ds_id, state.epoch_idx or None, state.log_count, self.attempt, self.rank
             )
             rows = scalars.scalar_rows(values, moment)
-            self._n_logged += 1
+            state.log_count += 1
             self._session.scalars.add(rows, 100 * len(rows))
         except Exception as error:
             self._refuse(error, 0)
@@ -189,7 +197,8 @@ class Run:
             ValueError: With `strict`: they are no pictures, or not as many as the ids.
         """
         try:
-            self._refuse_if_unusable()
+            if self._unusable is not None:
+                raise self._unusable
             rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
             self._session.media.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
@@ -207,7 +216,8 @@ class Run:
             ValueError: With `strict`: they are not as many as the ids.
         """
         try:
-            self._refuse_if_unusable()
+            if self._unusable is not None:
+                raise self._unusable
             rows = media.input_rows(sample_id, inputs, label, mode=self.state.mode or "", ds_id=self.state.ds_id)
             self._session.inputs.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
@@ -309,7 +319,7 @@ class Run:
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
         """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step."""
         state = self.state
-        state.mode, state.ds_id, state.batch_idx = _mode(mode), ds_id, None
+        state.mode, state.ds_id, state.batch_idx = _MODES.get(mode) or _unknown_mode(mode), ds_id, None
         for batch in batches:
             state.update_batch_idx()
             if state.mode == Mode.TRAIN:
@@ -341,16 +351,17 @@ class Run:
 
     def flush_within(self, seconds: float | None) -> bool:
         """Flush for at most this long; False where not everything could be written."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return True
         self._publish()
         return self._session.flush(seconds)
 
     def close(self) -> None:
         """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return
         self._closed = True
+        self._unusable = ValueError(f"the run {self.layout.root} is closed")
         lifetime.forget(self)
         self._publish()
         self._session.close()
@@ -390,13 +401,10 @@ class Run:
             with contextlib.suppress(OSError, ValueError):
                 start.note_resume_step(self.layout, self.attempt, step, certain=certain)
 
-    def _refuse_if_unusable(self) -> None:
-        if os.getpid() != self._pid:
-            raise ForeignProcessError
-        if self._closed:
-            raise ValueError(f"the run {self.layout.root} is closed")
-        if self._session.fault:
-            raise ValueError(self._session.fault)
+    def become_foreign(self) -> None:
+        """Called in a fork: the run belongs to the process that opened it."""
+        self._closed = True
+        self._unusable = ForeignProcessError()
 
     def _refuse(self, error: Exception, rows: int) -> None:
         """Count a batch that cannot be stored; raise with `strict`."""
@@ -416,16 +424,8 @@ class Run:
         )
 
 
-def _mode(given: str) -> str:
-    """A mode as plain text.
-
-    Raises:
-        ValueError: There is no such mode.
-    """
-    try:
-        return Mode(given).value
-    except ValueError:
-        raise ValueError(f"mode {given!r} is none of {', '.join(Mode)}") from None
+def _unknown_mode(given: object) -> str:
+    raise ValueError(f"mode {given!r} is none of {', '.join(Mode)}")
 
 
 def _length(column: Any) -> int:

@@ -23,6 +23,7 @@ SAVED: dict[str, tuple[type, ...]] = {
     "num_devices": (int,),
     "stop_training": (bool,),
     "experiment_time": (str,),
+    "log_count": (int,),
 }
 """The attributes a state holds beside summary and graphs, with the types they may have."""
 

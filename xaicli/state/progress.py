@@ -33,6 +33,7 @@ class Progress:
         experiment_time: When the training began, `YYYYmmdd-HHMMSS`; "" before.
         summary: What the experiment wrote with `write_summary`.
         custom_graphs: {name: summaries} drawn apart from the summary.
+        log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
     mode: str | None
@@ -50,6 +51,7 @@ class Progress:
     experiment_time: str
     summary: Summary
     custom_graphs: dict[str, list[Summary]]
+    log_count: int
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Progress:
     def _restart(self) -> None:
         self.global_step = None
         self.epoch_idx = 0
+        self.log_count = 0
         # The half of a UUID1 that holds the clock: later experiments differ without coordination.
         self.exp_id = int.from_bytes(uuid.uuid1().bytes, "big", signed=True) >> _HALF
 

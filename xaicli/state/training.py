@@ -25,6 +25,7 @@ class TrainingState(Progress):
         layout: RunLayout | None = None,
         *,
         rank: int = 0,
+        on_save: Callable[[], None] | None = None,
         on_load: Callable[[int], None] | None = None,
         **progress: Any,
     ) -> None:
@@ -32,12 +33,14 @@ class TrainingState(Progress):
         Args:
             layout: The run the state belongs to; without one nothing is kept unless `save_state` is told where.
             rank: The process's rank; only rank 0 writes files.
+            on_save: Called by `save_state` before it writes: what was logged up to here must be in files, too.
             on_load: Called by `load_state`, once all is restored, with the first training step that will be logged.
             **progress: The arguments of `Progress`.
         """
         super().__init__(**progress)
         self._layout = layout
         self._rank = rank
+        self._on_save = on_save
         self._on_load = on_load
         self._published = Published(layout.state if layout and rank == 0 else None)
 
@@ -68,7 +71,8 @@ class TrainingState(Progress):
     ) -> Path | None:
         """Save everything a training needs to go on as if it had never stopped, complete or not at all.
 
-        Beside what is named, the state holds this object, summary and custom graphs included, and the global random
+        What the run has logged so far is flushed first: a resumed training does not log it again. Beside what is named,
+        the state holds this object, summary and custom graphs included, and the global random
         number generators of Python, numpy and torch (with its GPUs). In a training of several processes only rank 0
         writes.
 
@@ -90,6 +94,8 @@ class TrainingState(Progress):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, the state that is saved, not {keep}")
         folder = self._state_folder(dir)
+        if self._on_save is not None:
+            self._on_save()
         if self._rank != 0:
             return None
         parts = {
