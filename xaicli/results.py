@@ -25,11 +25,15 @@ class Result:
     Args:
         answer: What the query returned.
         build: What makes the report; called once, and only when something is to be shown.
+        brief: What makes a report good enough for a terminal, where the whole one takes long.
     """
 
-    def __init__(self, answer: Answer, build: Callable[[], Report]) -> None:
+    def __init__(
+        self, answer: Answer, build: Callable[[], Report], *, brief: Callable[[], Report] | None = None
+    ) -> None:
         self.answer = answer
         self._build = build
+        self._brief = brief
 
     @property
     def data(self) -> pl.DataFrame:
@@ -119,7 +123,8 @@ class Result:
         """
         from xaicli.render.terminal import show
 
-        show(self.report, paths)
+        built = "report" in self.__dict__
+        show(self._brief() if self._brief and not built else self.report, paths)
 
     def show(self) -> Any:
         """The live page for a notebook: an IPython display object; outside of one, the report is printed."""
@@ -140,7 +145,11 @@ class Result:
     def __repr__(self) -> str:
         from xaicli.render.terminal import as_text
 
-        return as_text(self.report)
+        return as_text(self._brief() if self._brief else self.report)
+
+    def attachments(self) -> Iterator[tuple[str, bytes]]:
+        """Further files of this answer, (name, content), written whatever the formats: none."""
+        yield from ()
 
     def _files(self, wanted: set[Format], no_images: bool) -> Iterator[tuple[str, bytes]]:
         report = self.report
@@ -156,6 +165,7 @@ class Result:
             from xaicli.render.machine import to_csv
 
             yield from ((f"{stem}.csv", to_csv(rows()).encode()) for stem, rows in report.tables.items())
+        yield from self.attachments()
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -92,7 +92,8 @@ def _grouped(children: list[ElementTree.Element], kind: str, rest: str) -> Itera
     colour, _, key = rest.partition(".")
     attributes = {"class": f"{kind} c-{colour}" if colour else kind, **({"data-k": key} if key else {})}
     if len(children) == 1:
-        yield ElementTree.Element(children[0].tag, {**attributes, **children[0].attrib})
+        children[0].attrib.update(attributes)
+        yield children[0]
         return
     group = ElementTree.Element("g", attributes)
     group.extend(children)

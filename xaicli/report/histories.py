@@ -36,7 +36,7 @@ _LOG_DECADES = 2
 _CARDS = 24
 LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
-    "Grey: the middle 90 % and 50 % of all samples, and their median."
+    "Grey: the middle 90 % and 50 % of all samples, and their median."
 )
 
 
@@ -165,7 +165,7 @@ def _chart(subject: Subject, keys: Keys, names: Names, axis: str, *, y_log: bool
     xs = tuple(float(row[axis]) for row in people)
     bands = tuple(
         Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
-        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
+        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
         if people
     )
     lines = [Series("median", xs, tuple(row["q50"] for row in people), Tone.MEDIAN)] if people else []

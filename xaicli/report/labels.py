@@ -33,15 +33,15 @@ from xaicli.vocabulary import Bounds
 BAND_WORDS = {
     Bounds.STD: "mean ± standard deviation of the label's samples (n − 1): their spread, not the error of the mean",
     Bounds.RANGE: "lowest to highest sample of the label",
-    Bounds.QUANTILE: "5 % to 95 % of the label's samples",
-    Bounds.CI: "95 % confidence interval of the mean",
+    Bounds.QUANTILE: "5 % to 95 % of the label's samples",
+    Bounds.CI: "95 % confidence interval of the mean",
     Bounds.NONE: "no band",
 }
 _TITLES = {
     Bounds.STD: "± std",
     Bounds.RANGE: "min–max",
-    Bounds.QUANTILE: "5–95 %",
-    Bounds.CI: "95 % interval",
+    Bounds.QUANTILE: "5–95 %",
+    Bounds.CI: "95 % interval",
     Bounds.NONE: "no band",
 }
 _COLOURED = 12
@@ -181,7 +181,7 @@ def _overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str
     if len(labels) > _LINES:
         bands, median = _spread_of_labels(labels)
         series.append(median)
-        legend += f" Grey: the middle 90 % and 50 % of all {len(labels):,} labels' means, and their median."
+        legend += f" Grey: the middle 90 % and 50 % of all {len(labels):,} labels' means, and their median."
     return LineChart(
         name=names("labels", words),
         title=f"Mean {words} of each label",
@@ -205,7 +205,7 @@ def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...],
     x = tuple(float(epoch) for epoch in table["epoch"])
     bands = tuple(
         Band(title, x, tuple(table[low]), tuple(table[high]))
-        for title, low, high in (("middle 90 %", "0.05", "0.95"), ("middle 50 %", "0.25", "0.75"))
+        for title, low, high in (("middle 90 %", "0.05", "0.95"), ("middle 50 %", "0.25", "0.75"))
     )
     return bands, Series("median", x, tuple(table["0.5"]), Tone.MEDIAN)
 

@@ -1,0 +1,109 @@
+"""A report as Markdown: sentences and tables, for a pull request or a note."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, assert_never
+
+from xaicli.render.sparkline import sparkline
+from xaicli.render.text import printable
+from xaicli.report.model import (
+    BarChart,
+    Block,
+    Cell,
+    Figures,
+    Gallery,
+    ImageChart,
+    LineChart,
+    MapGrid,
+    Multiples,
+    Report,
+    ScatterChart,
+    Table,
+    Text,
+    Views,
+)
+from xaicli.report.numbers import short
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
+_ROWS = 200
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown (GitHub's flavour), without pictures; text from elsewhere is escaped."""
+    lines = [f"# {escaped(report.title)}", "", escaped(report.run_line), "", escaped(report.sentence), ""]
+    for warning in report.warnings:
+        lines += [f"> **warning:** {escaped(warning)}", ""]
+    for section in report.sections:
+        body = [line for block in section.blocks for line in _block(block)]
+        if body:
+            lines += [f"## {escaped(section.title)}", "", *body]
+    lines += ["## How this was made", ""]
+    lines += [f"- {escaped(what)}: {escaped(value)}" for what, value in report.made]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", printable(text).replace("\n", " "))
+
+
+def _block(block: Block) -> Iterator[str]:
+    match block:
+        case Text():
+            yield from (escaped(block.text), "")
+        case Figures():
+            yield from (" · ".join(f"**{escaped(f.value)}** {escaped(f.caption)}" for f in block.figures), "")
+        case Table():
+            if block.title:
+                yield from (f"**{escaped(block.title)}**", "")
+            numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in block.columns]
+            rows = [
+                [_cell(value, column.cell) for value, column in zip(row, block.columns, strict=True)]
+                for row in block.rows[:_ROWS]
+            ]
+            yield from _table([escaped(column.title) for column in block.columns], numeric, rows)
+            if len(block.rows) > _ROWS:
+                yield from (f"and {len(block.rows) - _ROWS:,} more rows", "")
+            if block.note:
+                yield from (escaped(block.note), "")
+        case BarChart():
+            rows = [[escaped(name), short(value)] for name, value in zip(block.names, block.values, strict=True)]
+            yield from _table(["", escaped(block.x_label)], [False, True], rows)
+        case MapGrid():
+            rows = [
+                [
+                    escaped(row.title),
+                    escaped(" · ".join(row.lines)),
+                    escaped(panel.title),
+                    escaped(" · ".join(panel.lines)),
+                ]
+                for row in block.rows
+                for panel in row.panels
+            ]
+            yield from _table(["sample", "answer", "method", "how far to trust it"], [False] * 4, rows)
+        case LineChart() | Multiples() | ScatterChart() | ImageChart() | Gallery() | Views():
+            # Pictures lie beside as PNG; the tables say the same.
+            return
+        case _:
+            assert_never(block)
+
+
+def _table(titles: Sequence[str], numeric: Sequence[bool], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{'|'.join('---:' if number else '---' for number in numeric)}|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def _cell(value: Any, kind: Cell) -> str:
+    match kind:
+        case Cell.SPARKLINE:
+            return sparkline(value or ())
+        case Cell.NUMBER | Cell.INTEGER:
+            return short(value) if value is None or isinstance(value, (int, float)) else escaped(str(value))
+        case Cell.TEXT:
+            return "" if value is None else escaped(str(value))
+        case _:
+            assert_never(kind)
