@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 EXTRAS := saliency,duckdb,captum,test
 
-.PHONY: help demo test check lint types format bench clean
+.PHONY: help demo test check lint types format docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -36,6 +36,9 @@ types: $(VENV)/.installed ## check types
 format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
+	$(BIN)/python docs/make_commands.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

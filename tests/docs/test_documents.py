@@ -40,3 +40,12 @@ def test_every_command_named_exists(path: Path) -> None:
 def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_page_of_commands_is_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # no settings file of the user's
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import make_commands  # type: ignore[import-not-found]
+
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make_commands.markdown(), "run: make docs"
+    assert (ROOT / "docs" / "xai.1").read_text(encoding="utf-8") == make_commands.man_page(), "run: make docs"

@@ -1,0 +1,58 @@
+"""Write `commands.md` and the man page `xai.1` from the help of every command: `python docs/make_commands.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
+_WIDTH = "100"
+
+
+def help_of(*command: str) -> str:
+    """What `xai COMMAND --help` prints, 100 columns wide, without colour."""
+    from xaicli.cli import main
+
+    os.environ.update(COLUMNS=_WIDTH, _TYPER_FORCE_DISABLE_TERMINAL="1")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main([*command, "--help"])
+    return out.getvalue().rstrip()
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command and, behind a group, its sub-commands."""
+    from xaicli.cli import build
+
+    found: list[tuple[str, ...]] = []
+    for name, command in build().commands.items():
+        found.append((name,))
+        found += [(name, sub) for sub in getattr(command, "commands", {})]
+    return found
+
+
+def markdown() -> str:
+    """The page of all commands."""
+    blocks = [("xai", help_of())] + [(f"xai {' '.join(command)}", help_of(*command)) for command in commands()]
+    parts = [
+        f"## {title}\n\n" + "\n".join(f"    {line}".rstrip() for line in text.split("\n")) for title, text in blocks
+    ]
+    return "# Commands\n\nMade by `make docs` from each command's `--help`.\n\n" + "\n\n".join(parts) + "\n"
+
+
+def man_page() -> str:
+    """The same as a man page."""
+    lines = ['.TH XAI 1 "" "xai" "User Commands"', ".SH NAME", "xai \\- the flight recorder for PyTorch training"]
+    lines += [".SH SYNOPSIS", ".B xai", "[\\-\\-version] COMMAND [RUN_DIR] ..."]
+    for title, command in [("xai", ()), *((f"xai {' '.join(command)}", command) for command in commands())]:
+        body = help_of(*command).replace("\\", "\\e").replace("-", "\\-")
+        quoted = "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in body.split("\n"))
+        lines += [f'.SH "{title.upper()}"', ".nf", quoted, ".fi"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "commands.md").write_text(markdown(), encoding="utf-8")
+    (HERE / "xai.1").write_text(man_page(), encoding="utf-8")
