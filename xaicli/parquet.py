@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -28,6 +29,8 @@ _TAIL = 8
 """The last bytes of a Parquet file: the footer's length (4) and the magic (4)."""
 _PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
 """Statistics are kept only where they let a reader skip row groups; float ranges do not."""
+_FACTS = b"xai"
+_DIGEST_ROWS = 100_000
 _DISTINCT_SHARE = 4
 """A dictionary pays where a value repeats this many times on average."""
 
@@ -79,6 +82,7 @@ def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_
 
 def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
     """The bytes of a Parquet file that holds a table."""
+    table = _with_facts(table)
     dictionary, encodings = _encodings(table)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -93,6 +97,50 @@ def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
         write_page_checksum=True,
     )
     return memoryview(sink.getvalue()).cast("B")
+
+
+def _with_facts(table: pa.Table) -> pa.Table:
+    """The table with what a reader asks most often in its metadata, so that it need not read the rows to know.
+
+    Under the key `xai`, beside what is there: `non_finite` {metric: NaN and infinite values}, and `sorted_ids`, a
+    digest of the ids where they are strictly increasing: no sample repeats then, and equal digests mean equal samples.
+    """
+    if not {SAMPLE_ID, STEP} <= set(table.column_names) or not table.num_rows:
+        return table
+    metadata = dict(table.schema.metadata or {})
+    facts = json.loads(metadata.get(_FACTS, b"{}"))
+    facts["non_finite"] = {
+        field.name: table.num_rows - table.column(field.name).null_count - _n_finite(table.column(field.name))
+        for field in table.schema
+        if pa.types.is_floating(field.type)
+    }
+    if digest := _sorted_digest(table.column(SAMPLE_ID)):
+        facts["sorted_ids"] = digest
+    return table.replace_schema_metadata({**metadata, _FACTS: json.dumps(facts).encode()})
+
+
+def _n_finite(column: pa.ChunkedArray) -> int:
+    import pyarrow.compute as pc
+
+    # Arrow knows no is_finite for half floats.
+    wide = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+    return int(pc.sum(pc.is_finite(wide)).as_py() or 0)
+
+
+def _sorted_digest(ids: pa.ChunkedArray) -> str | None:
+    """BLAKE2b of strictly increasing ids; None for others."""
+    import pyarrow.compute as pc
+
+    if ids.null_count or pc.any(pc.less_equal(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py():
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(ids), _DIGEST_ROWS):
+        some = ids.slice(start, _DIGEST_ROWS)
+        if pa.types.is_integer(ids.type):
+            digest.update(some.to_numpy())
+        else:
+            digest.update("".join(f"{len(text)}:{text}" for text in some.to_pylist()).encode())
+    return str(digest.hexdigest())
 
 
 def _encodings(table: pa.Table) -> tuple[list[str], dict[str, str]]:
