@@ -89,12 +89,16 @@ def _main(file: str, memory: str) -> int:
     _limit(int(memory))
     import torch
 
+    from xaicli.checkpoint.archive import Archive
     from xaicli.checkpoint.exported import first_line, load_graph, zeros_for
+    from xaicli.checkpoint.package import open_package
     from xaicli.checkpoint.refusal import RefusedError
 
     torch.set_num_threads(1)
     try:
-        model, package = load_graph(Path(file).read_bytes(), "the graph")
+        with Archive.open(Path(file)) as archive:
+            package = open_package(archive)
+        model = load_graph(package, "the graph")
         with torch.no_grad():
             model(*zeros_for(package))
     except RefusedError as error:

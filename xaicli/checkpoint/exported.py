@@ -26,20 +26,20 @@ _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def load_graph(data: bytes, path: Path | str, *, device: str = "cpu") -> tuple[fx.GraphModule, Package]:
-    """Load a graph from the bytes of a `.pt2` archive, running no code of its maker.
+def load_graph(package: Package, path: Path | str, *, device: str = "cpu") -> fx.GraphModule:
+    """Load an admitted graph.
 
     Args:
-        data: The archive as it came.
+        package: The archive as rebuilt by the inspection.
         path: What to call it in errors.
         device: Where the model shall be.
 
+    Returns:
+        The graph as a module, whose batch size and mode are as they were exported.
+
     Raises:
-        RefusedError: It holds something beyond a graph and raw tensors.
         XaiError: torch cannot read the graph.
     """
-    with Archive(io.BytesIO(data), path) as archive:
-        package = open_package(archive)
     try:
         with forced_weights_only():
             program = torch.export.load(io.BytesIO(package.rebuilt))
@@ -47,7 +47,7 @@ def load_graph(data: bytes, path: Path | str, *, device: str = "cpu") -> tuple[f
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        return evaluating(program.module(check_guards=False)), package
+        return evaluating(program.module(check_guards=False))
     except Exception as error:
         raise XaiError(
             f"{path}: torch {torch.__version__} cannot read the graph: {first_line(error)}",
@@ -87,12 +87,12 @@ def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tu
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
     with Archive(buffer, "the exported graph") as archive:
-        data = open_package(archive).rebuilt
-    graph, _ = load_graph(data, "the exported graph")
+        package = open_package(archive)
+    graph = load_graph(package, "the exported graph")
     with torch.no_grad():
         for one, other in zip(pytree.tree_leaves(expected), pytree.tree_leaves(graph(*batches)), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
-    return data, fixed
+    return package.rebuilt, fixed
 
 
 class _Plain(nn.Module):

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
+from xaicli.checkpoint.facts import CheckpointFacts
+from xaicli.checkpoint.package import TensorFacts
 from xaicli.checkpoint.refusal import refused
+from xaicli.checkpoint.tensor_file import describe_tensors
 from xaicli.errors import XaiError
 
 
@@ -34,22 +36,14 @@ class LogitsOf(nn.Module):
         return logits if isinstance(logits, torch.Tensor) else output[0]
 
 
-def load_folder(path: Path, facts: CheckpointFacts) -> LoadedModel:
+def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, CheckpointFacts]:
     """Load a model folder with the class its configuration names, out of transformers' own.
 
     Raises:
         RefusedError: It brings code of its own, or pickled weights only.
         XaiError: transformers is missing, or cannot load the folder.
     """
-    config = _json(path / "config.json")
-    if "auto_map" in config:
-        raise refused(
-            path, "code of its own (auto_map in config.json)", hint="load it in your own code: --arch module:factory"
-        )
-    if not any(path.glob("*.safetensors")):
-        raise refused(
-            path, "no safetensors", hint="save it again with save_pretrained(folder, safe_serialization=True)"
-        )
+    config = _admitted(path)
     try:
         import transformers
     except ImportError as error:
@@ -62,10 +56,34 @@ def load_folder(path: Path, facts: CheckpointFacts) -> LoadedModel:
         model = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise XaiError(f"{path}: transformers cannot load it: {str(error).splitlines()[0]}") from error
-    return LoadedModel(LogitsOf(model), _with_folder_facts(facts, path, config, getattr(model, "main_input_name", "")))
+    facts = _with_folder_facts(facts, path, config)
+    return LogitsOf(model), replace(facts, input_names=(getattr(model, "main_input_name", "input"),))
 
 
-def _with_folder_facts(facts: CheckpointFacts, path: Path, config: Mapping[str, Any], name: str) -> CheckpointFacts:
+def describe_folder(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFacts, ...], CheckpointFacts]:
+    """The tensors and facts of a model folder, read without transformers.
+
+    Raises:
+        RefusedError: It brings code of its own, or pickled weights only.
+    """
+    config = _admitted(path)
+    files = sorted(path.glob("*.safetensors"))
+    tensors = tuple(tensor for file in files for tensor in describe_tensors(file, facts)[0])
+    return tensors, _with_folder_facts(facts, path, config)
+
+
+def _admitted(path: Path) -> dict[str, Any]:
+    config = _json(path / "config.json")
+    if "auto_map" in config:
+        raise refused(
+            path, "code of its own (auto_map in config.json)", hint="build it yourself: --arch module:factory"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise refused(path, "no safetensors", hint="save it again with save_pretrained(folder)")
+    return config
+
+
+def _with_folder_facts(facts: CheckpointFacts, path: Path, config: Mapping[str, Any]) -> CheckpointFacts:
     labels = config.get("id2label") or {}
     processor = _json(path / "preprocessor_config.json") if (path / "preprocessor_config.json").is_file() else {}
     mean, std = processor.get("image_mean"), processor.get("image_std")
@@ -73,7 +91,6 @@ def _with_folder_facts(facts: CheckpointFacts, path: Path, config: Mapping[str, 
     return replace(
         facts,
         label_names=tuple(str(labels[key]) for key in sorted(labels, key=int)) or None,
-        input_names=(name,) if name else None,
         input_shapes=((int(channels), int(size), int(size)),) if size and channels else None,
         mean=tuple(map(float, mean)) if isinstance(mean, list) else None,
         std=tuple(map(float, std)) if isinstance(std, list) else None,

@@ -51,29 +51,41 @@ def read_own(content: Mapping[str, Any], facts: CheckpointFacts) -> OwnContent:
             f"{facts.path} has checkpoint version {version}; this xai reads up to {FORMAT_VERSION}",
             hint="upgrade with: pip install --upgrade xaicli",
         )
+    facts = described(content, replace(facts, kind=Kind.XAI))
     try:
         graph = content["graph"]
-        inputs = [dict(entry) for entry in content["inputs"]]
         return OwnContent(
-            facts=replace(
-                facts,
-                kind=Kind.XAI,
-                label_names=_tuple(content.get("label_names"), str),
-                input_names=_tuple([entry["name"] for entry in inputs], str) or None,
-                input_shapes=tuple(tuple(map(int, entry["shape"])) for entry in inputs) or None,
-                input_dtypes=_tuple([entry["dtype"] for entry in inputs], str) or None,
-                input_range=_range(content.get("input_range")),
-                mean=_tuple(content.get("mean"), float),
-                std=_tuple(content.get("std"), float),
-                epoch=_integer(content.get("epoch")),
-                step=_integer(content.get("step")),
-                arch=None if content.get("arch") is None else str(content["arch"]),
-            ),
+            facts=facts,
             graph=None if graph is None else bytes(graph.contiguous().numpy()),
             graph_error=str(content.get("graph_error") or ""),
             weights={str(key): value for key, value in content["state_dict"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise damaged(facts.path, f"{type(error).__name__}: {error}") from error
+
+
+def described(content: Mapping[str, Any], facts: CheckpointFacts) -> CheckpointFacts:
+    """Facts completed by a description, each value converted to its type.
+
+    Raises:
+        DamagedFileError: A value is not of its type.
+    """
+    try:
+        inputs = [dict(entry) for entry in content.get("inputs") or ()]
+        return replace(
+            facts,
+            label_names=_tuple(content.get("label_names"), str),
+            input_names=_tuple([entry["name"] for entry in inputs], str) or None,
+            input_shapes=tuple(tuple(map(int, entry["shape"])) for entry in inputs) or None,
+            input_dtypes=_tuple([entry["dtype"] for entry in inputs], str) or None,
+            input_range=_range(content.get("input_range")),
+            mean=_tuple(content.get("mean"), float),
+            std=_tuple(content.get("std"), float),
+            epoch=_integer(content.get("epoch")),
+            step=_integer(content.get("step")),
+            arch=None if content.get("arch") is None else str(content["arch"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(facts.path, f"{type(error).__name__}: {error}") from error
 
 

@@ -8,7 +8,17 @@ from xaicli.errors import XaiError
 
 
 class RefusedError(XaiError):
-    """A file that could run code, or take memory without end, when loaded; nothing of it was loaded."""
+    """A file that could run code, or take memory without end, when loaded; nothing of it was loaded.
+
+    Args:
+        path: The file as the user named it.
+        thing: What it holds that is not loaded.
+        hint: What to try.
+    """
+
+    def __init__(self, path: str | PathLike[str], thing: str, *, hint: str) -> None:
+        super().__init__(f"{path} is not loaded: it holds {thing}", hint=hint)
+        self.thing = thing
 
 
 def refused(path: str | PathLike[str], thing: str, *, hint: str = "") -> RefusedError:
@@ -19,7 +29,7 @@ def refused(path: str | PathLike[str], thing: str, *, hint: str = "") -> Refused
         thing: What it holds that is not loaded ("pickled weights (data/weights/weight_0)").
         hint: What to try; by default how to look into the file and how to convert it where it is trusted.
     """
-    return RefusedError(f"{path} is not loaded: it holds {thing}", hint=hint or convert_hint(path))
+    return RefusedError(path, thing, hint=hint or convert_hint(path))
 
 
 def convert_hint(path: str | PathLike[str]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaicli.checkpoint.writing import write_whole
 from xaicli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def save_checkpoint(
         "epoch": None if epoch is None else int(epoch),
         "step": None if step is None else int(step),
     }
-    return _write(content, Path(path))
+    return write_whole(Path(path), lambda file: torch.save(content, file))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -167,25 +167,3 @@ def _evaluating_copy(model: nn.Module) -> nn.Module:
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach().cpu().clone()
     return copy.deepcopy(model, memo).eval()
-
-
-def _write(content: Mapping[str, Any], path: Path) -> Path:
-    """Write under a temporary name, flush to the disk, rename."""
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path

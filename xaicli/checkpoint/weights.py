@@ -52,6 +52,14 @@ def find_weights(content: object, path: Path, *, wanted: str | None = None) -> t
     return stripped(weights), key
 
 
+def find_module(content: object) -> nn.Module | None:
+    """The model in an unpickled checkpoint: the content itself, or the module under one of the usual keys."""
+    if isinstance(content, nn.Module):
+        return content
+    found = content if isinstance(content, Mapping) else {}
+    return next((found[key] for key in _USUAL_KEYS if isinstance(found.get(key), nn.Module)), None)
+
+
 def weight_sets(content: object) -> list[str]:
     """The keys under which a checkpoint holds weights, "" for the content itself."""
     return [key for key, _ in _state_dicts(content, "", 0)]

@@ -1,0 +1,154 @@
+"""Looking into a checkpoint without loading it: what it is, what it holds, what it would run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from os import PathLike
+from pathlib import Path
+from typing import Any, assert_never
+
+from xaicli.checkpoint.archive import Archive
+from xaicli.checkpoint.facts import CheckpointFacts, Kind
+from xaicli.checkpoint.files import Container, classes_in, read_torch, sha256, sniff
+from xaicli.checkpoint.own import is_own, read_own
+from xaicli.checkpoint.package import TensorFacts, open_package
+from xaicli.checkpoint.reading import training_facts, with_graph_facts
+from xaicli.checkpoint.refusal import RefusedError
+from xaicli.checkpoint.tensor_file import describe_tensors
+from xaicli.checkpoint.weights import check_storage, find_weights, tensors_in, weight_sets
+
+
+class Verdict(StrEnum):
+    """How a checkpoint can be loaded."""
+
+    AS_IT_IS = "as it is"
+    WITH_ARCH = "with --arch"
+    WITH_TRUST = "only with --trust-checkpoint"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a checkpoint.
+
+    Attributes:
+        facts: What it is and says of itself.
+        n_bytes: The size of the file, or of the folder's files.
+        verdict: How it can be loaded.
+        tensors: Its tensors, optimizer state included.
+        weight_sets: The keys under which it holds weights, for `--weights`.
+        operators: The operators of its graph and how often each is used.
+        runs: What loading it in full would import, call or start; empty when nothing.
+        refusal: Why it is not loaded; "" when it is.
+    """
+
+    facts: CheckpointFacts
+    n_bytes: int
+    verdict: Verdict
+    tensors: tuple[TensorFacts, ...] = ()
+    weight_sets: tuple[str, ...] = ()
+    operators: Mapping[str, int] | None = None
+    runs: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
+    """Look into a checkpoint, running and importing nothing it names.
+
+    Raises:
+        DamagedFileError: It is not complete.
+        XaiError: There is no such file, or it is no checkpoint.
+    """
+    path = Path(path)
+    try:
+        container = sniff(path)
+    except RefusedError as error:
+        return _refused(_blank(path, Kind.STATE_DICT), error, ())
+    match container:
+        case Container.FOLDER:
+            return _folder(_blank(path, Kind.HUGGING_FACE))
+        case Container.SAFETENSORS:
+            blank = _blank(path, Kind.SAFETENSORS)
+            tensors, facts = describe_tensors(path, blank.facts)
+            return replace(blank, facts=facts, tensors=tensors, weight_sets=("",), verdict=Verdict.WITH_ARCH)
+        case Container.PACKAGE:
+            return _package(_blank(path, Kind.EXPORTED))
+        case Container.TORCHSCRIPT:
+            return _torchscript(_blank(path, Kind.TORCHSCRIPT))
+        case Container.TORCH | Container.LEGACY:
+            return _torch_file(_blank(path, Kind.PICKLED_MODULE))
+    assert_never(container)
+
+
+def _blank(path: Path, kind: Kind) -> Inspection:
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    n_bytes = sum(file.stat().st_size for file in files)
+    return Inspection(CheckpointFacts(kind, path, sha256(path)), n_bytes, Verdict.AS_IT_IS)
+
+
+def _refused(found: Inspection, error: RefusedError, runs: tuple[str, ...]) -> Inspection:
+    return replace(found, verdict=Verdict.WITH_TRUST, refusal=error.thing, runs=runs)
+
+
+def _folder(found: Inspection) -> Inspection:
+    from xaicli.checkpoint.hugging_face import describe_folder
+
+    try:
+        tensors, facts = describe_folder(found.facts.path, found.facts)
+    except RefusedError as error:
+        return _refused(found, error, ())
+    return replace(found, facts=facts, tensors=tensors)
+
+
+def _package(found: Inspection) -> Inspection:
+    with Archive.open(found.facts.path) as archive:
+        try:
+            package = open_package(archive)
+        except RefusedError as error:
+            return _refused(found, error, (error.thing,))
+    facts = with_graph_facts(found.facts, package)
+    return replace(found, facts=facts, tensors=package.tensors, operators=package.program.operators)
+
+
+def _torchscript(found: Inspection) -> Inspection:
+    with Archive.open(found.facts.path) as archive:
+        code = tuple(sorted(name for name in archive.members if name.startswith("code/") and name.endswith(".py")))
+    return replace(found, verdict=Verdict.WITH_TRUST, runs=code, refusal="TorchScript, a program of its own")
+
+
+def _torch_file(found: Inspection) -> Inspection:
+    path = found.facts.path
+    try:
+        content = read_torch(path)
+        check_storage(content, path)
+    except RefusedError as error:
+        return _refused(found, error, tuple(classes_in(path)))
+    if is_own(content):
+        return _own(found, content)
+    sets = tuple(weight_sets(content))
+    key = find_weights(content, path, wanted=sets[0])[1] if sets else ""
+    facts = replace(found.facts, **training_facts(content, key))
+    return replace(found, facts=facts, verdict=Verdict.WITH_ARCH, tensors=_tensors(content), weight_sets=sets)
+
+
+def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
+    own = read_own(content, found.facts)
+    found = replace(found, facts=own.facts, tensors=_tensors(own.weights), verdict=Verdict.WITH_ARCH)
+    if own.graph is None:
+        return replace(found, facts=replace(own.facts, notes=(f"no graph: {own.graph_error}",)))
+    with Archive(io.BytesIO(own.graph), own.facts.path) as archive:
+        try:
+            package = open_package(archive)
+        except RefusedError as error:
+            return _refused(found, error, (error.thing,))
+    facts = with_graph_facts(own.facts, package)
+    return replace(found, facts=facts, verdict=Verdict.AS_IT_IS, operators=package.program.operators)
+
+
+def _tensors(content: object) -> tuple[TensorFacts, ...]:
+    return tuple(
+        TensorFacts(name, str(x.dtype).removeprefix("torch."), tuple(x.shape), x.numel() * x.element_size())
+        for name, x in tensors_in(content)
+    )
