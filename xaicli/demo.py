@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-LABEL_NAMES = tuple("0123456789")
+LABEL_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 EPOCHS = 12
 _BATCH = 64
 _INK = 16.0
