@@ -147,10 +147,6 @@ class Result:
 
         return as_text(self._brief() if self._brief else self.report)
 
-    def attachments(self) -> Iterator[tuple[str, bytes]]:
-        """Further files of this answer, (name, content), written whatever the formats: none."""
-        yield from ()
-
     def _files(self, wanted: set[Format], no_images: bool) -> Iterator[tuple[str, bytes]]:
         report = self.report
         if Format.HTML in wanted:
@@ -165,7 +161,6 @@ class Result:
             from xaicli.render.machine import to_csv
 
             yield from ((f"{stem}.csv", to_csv(rows()).encode()) for stem, rows in report.tables.items())
-        yield from self.attachments()
 
 
 def _write(path: Path, content: bytes) -> Path:

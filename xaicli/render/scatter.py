@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 3000
 _LEVELS = 5
-_GROUP_COLOURS = ("min", "p3", "max", "listed", "p4", "p5")
+_GROUP_COLOURS = ("min", "p3", "max", "faint", "listed", "p4")
 _DOT = 3.4
 
 
@@ -82,10 +82,11 @@ def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, l
     if not chart.colour:
         return [("samples", "min", list(shown))]
     if any(isinstance(value, str) for value in chart.colour):
-        titles = list(dict.fromkeys(str(value) for value in chart.colour if value is not None))
+        titles = chart.colours or tuple(dict.fromkeys(str(value) for value in chart.colour if value is not None))
         return [
             (title, _GROUP_COLOURS[i % len(_GROUP_COLOURS)], [p for p in shown if chart.colour[p] == title])
             for i, title in enumerate(titles)
+            if title in chart.colour
         ]
     values = {p: float(chart.colour[p]) for p in shown if chart.colour[p] is not None}  # type: ignore[arg-type]
     if not values:

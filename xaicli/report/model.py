@@ -94,7 +94,8 @@ class ScatterChart:
     x: tuple[float, ...]
     y: tuple[float, ...]
     colour: tuple[float | str | None, ...] = ()
-    colour_label: str = ""
+    colours: tuple[str, ...] = ()
+    """The group names in the order of the palette; that of their appearance without it."""
     keys: tuple[str, ...] = ()
     """Per point, what links it with cards and tables; "" for none. Points with a key are marked."""
     names: tuple[str, ...] = ()

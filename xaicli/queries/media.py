@@ -1,0 +1,85 @@
+"""Thumbnails kept in a run, of the samples asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError
+from xaicli.parquet import FileRecord
+from xaicli.reader import Reader
+from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
+
+_KEYS = [SAMPLE_ID, MODE, DS_ID]
+_PIXELS = ["height", "width", "channels", "pixels"]
+_LONGEST_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture: uint8 bytes of (height, width, channels), channels 1, 3 or 4."""
+
+    height: int
+    width: int
+    channels: int
+    pixels: bytes
+
+
+def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
+    """The pictures of some samples; of several pictures of one sample in one mode and data set the latest.
+
+    Args:
+        reader: The run.
+        wanted: Sample ids.
+
+    Returns:
+        {(mode, ds_id, sample_id): picture}, and a warning for each file that had to be left out.
+    """
+    folder = reader.layout.media
+    found: dict[tuple[str, str, Any], Thumbnail] = {}
+    warnings: list[str] = []
+    if not wanted or not folder.is_dir():
+        return found, warnings
+    records = parquet.read_records(reader.layout)
+    # Part names sort by attempt, rank and sequence: what was logged later comes later.
+    for path in sorted(folder.glob("*.parquet")):
+        name = f"{folder.name}/{path.name}"
+        try:
+            rows = _rows(path, wanted, records.get(name))
+        except DamagedFileError as error:
+            warnings.append(f"pictures left out: {error.message}")
+            continue
+        except FileNotFoundError:
+            continue
+        for row in rows:
+            if _sound(row):
+                found[row[MODE], row[DS_ID], row[SAMPLE_ID]] = Thumbnail(*(row[name] for name in _PIXELS))
+    return found, warnings
+
+
+def _rows(path: Path, wanted: Collection[Any], record: FileRecord | None) -> list[dict[str, Any]]:
+    """The rows of the samples wanted; pixels are read only of row groups that hold one."""
+    with parquet.opened(path, record) as file:
+        groups = []
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=[SAMPLE_ID])[SAMPLE_ID].to_pylist()
+            if not set(ids).isdisjoint(wanted):
+                groups.append(group)
+        if not groups:
+            return []
+        frame = pl.DataFrame(pl.from_arrow(file.read_row_groups(groups, columns=[*_KEYS, *_PIXELS])))
+    return frame.filter(pl.col(SAMPLE_ID).is_in(list(wanted))).to_dicts()
+
+
+def _sound(row: dict[str, Any]) -> bool:
+    """Whether the pixels are as many as the shape says: a file from elsewhere may say anything."""
+    height, width, channels, pixels = (row[name] for name in _PIXELS)
+    if None in (height, width, channels, pixels) or channels not in (1, 3, 4):
+        return False
+    sides_fit = 0 < height <= _LONGEST_SIDE and 0 < width <= _LONGEST_SIDE
+    return bool(sides_fit and len(pixels) == height * width * channels)

@@ -1,0 +1,85 @@
+"""The report of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from xaicli.answer import Answer
+from xaicli.report.facts import as_list, made, run_line
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Tone
+from xaicli.report.names import Names
+from xaicli.report.numbers import short
+
+_TITLES = {"metric": "Metrics", "label": "Labels", "sample": "Samples"}
+_GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed", "flipped": "flipped"}
+
+
+def compare_report(answer: Answer) -> Report:
+    """The page of `xai compare`.
+
+    Args:
+        answer: Rows kind, mode, ds_id, metric, label, sample_id, group, rank, values, change, correct.
+    """
+    names = Names()
+    runs = short_names([str(run) for run in as_list(answer.selection.get("runs"))], answer)
+    rows = answer.data.to_dicts()
+    sections = []
+    for kind, title in _TITLES.items():
+        chosen = [row for row in rows if row["kind"] == kind]
+        if chosen:
+            sections.append(Section(title, names("part", kind), (_table(kind, title, chosen, runs),)))
+    nothing: tuple[Block, ...] = (Text("The runs share nothing to compare.", Tone.FAINT),)
+    return Report(
+        name="compare",
+        title="Runs side by side",
+        run_line=run_line(answer, None),
+        sentence=_sentence(rows, runs),
+        sections=tuple(sections) or (Section("Runs", "runs", nothing),),
+        made=made(answer, ("change", "the last run's value minus the first's")),
+        warnings=answer.warnings,
+        tables={"compare": lambda: iter(rows)},
+    )
+
+
+def short_names(paths: Sequence[str], answer: Answer) -> list[str]:
+    """The runs by their folders' names; whole paths where these are not enough to tell them apart."""
+    if not paths:
+        most = max((len(values) for values in answer.data["values"].to_list() if values), default=0)
+        return [f"run {number}" for number in range(1, most + 1)]
+    last = [PurePath(path).name for path in paths]
+    return last if len(set(last)) == len(last) else list(paths)
+
+
+def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
+    said = []
+    for row in rows:
+        known = [value for value in row["values"] or () if value is not None]
+        if row["kind"] == "metric" and len(known) > 1:
+            shown = ", ".join(f"{short(v, 3)} in {n}" for n, v in zip(runs, row["values"], strict=False))
+            said.append(f"Mean {row['metric']} ({row['mode']}): {shown}.")
+    flipped = sum(1 for row in rows if row.get("group") == "flipped")
+    if flipped:
+        said.append(f"{flipped:,} samples are right in one of first and last run and wrong in the other.")
+    return " ".join(said) or "Nothing in common."
+
+
+def _table(kind: str, title: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> Table:
+    heads = {"metric": ["mode", "metric"], "label": ["mode", "metric", "label"]}.get(kind, ["mode", "why", "sample"])
+    columns = [*map(Column, heads), *(Column(run, Cell.NUMBER) for run in runs), Column("change", Cell.NUMBER)]
+    columns += [Column("right")] if kind == "sample" else []
+    shown = []
+    for row in rows:
+        mode = " ".join(part for part in (row["mode"], row["ds_id"]) if part)
+        first = {
+            "metric": [mode, row["metric"]],
+            "label": [mode, row["metric"], row["label"]],
+            "sample": [mode, f"{row['metric']} {_GROUPS.get(row['group'], row['group'])}", row["sample_id"]],
+        }[kind]
+        values = list(row["values"] or ())
+        cells = [*first, *values, *[None] * (len(runs) - len(values)), row["change"]]
+        if kind == "sample":
+            cells.append(" ".join({True: "✓", False: "✗"}.get(right, "–") for right in row["correct"] or ()))
+        shown.append(tuple(cells))
+    return Table(f"compare-{kind}", f"{title} of each run at its last epoch", tuple(columns), tuple(shown))

@@ -1,0 +1,194 @@
+"""The report of training dynamics: the data map, what its regions hold, every statistic as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.model import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Figures,
+    Report,
+    ScatterChart,
+    Section,
+    Table,
+    Text,
+    Tone,
+)
+from xaicli.report.names import Names
+from xaicli.report.numbers import count, short
+from xaicli.report.plain import in_words
+
+REGIONS = ("easy", "ambiguous", "hard", "in between")
+LEGEND = (
+    "Each dot is a sample: how sure the model was of its label over the epochs, and how much that varied. "
+    "Hard samples low, ambiguous right, easy at the top left."
+)
+_NAMED = 600
+_TABLE_ROWS = 1000
+_FIRST = ("sample_id", "label", "region")
+_HIDDEN = ("mode", "ds_id")
+_NEW_NAMES = {"rank_jump_epoch": "jump epoch", "rank_jump_direction": "direction"}
+
+KeyOf = Callable[[str, str, Any], str]
+"""The key of a sample on the page, "" where it has none: (mode, ds_id, sample_id) -> key."""
+
+
+def dynamics_report(answer: Answer, facts: RunFacts | None = None) -> Report:
+    """The page of `xai dynamics`.
+
+    Args:
+        answer: One row a sample: mode, ds_id, sample_id, label, and the statistics that the run allows.
+        facts: The run.
+    """
+    names = Names()
+    parts = list(by_pair(answer.data))
+    sections = []
+    for words, frame in parts:
+        blocks: list[Block] = [*map_blocks(words, frame, names, facts, lambda *_: "")]
+        blocks.append(_table(words, frame, names, facts))
+        sections.append(Section(f"Data map of {words}", names("part", words), tuple(blocks)))
+    if "truth" in answer.extra:
+        sections.insert(0, Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
+    nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
+    return Report(
+        name="dynamics",
+        title="Training dynamics",
+        run_line=run_line(answer, facts),
+        sentence=" ".join(map_sentence(words, frame) for words, frame in parts) or "No samples.",
+        sections=tuple(sections) or (Section("Samples", "samples", nothing),),
+        made=made(answer, *definitions(answer)),
+        warnings=answer.warnings,
+        tables={"dynamics": lambda: answer.data.iter_rows(named=True)},
+    )
+
+
+def by_pair(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each (mode, ds_id) in words, with its rows."""
+    for (mode, ds_id), frame in data.group_by("mode", "ds_id", maintain_order=True):
+        yield " · ".join(part for part in (str(mode), str(ds_id)) if part), frame
+
+
+def map_sentence(words: str, frame: pl.DataFrame) -> str:
+    """How many samples lie where."""
+    said = f"{words}: {count(frame.height, 'sample')}"
+    if "never_learned" in frame.columns:
+        said += f", {int(frame['never_learned'].fill_null(False).sum()):,} never learned"
+    if "forgetting" in frame.columns:
+        said += f", {int((frame['forgetting'].fill_null(0) > 0).sum()):,} forgotten at least once"
+    return said + "."
+
+
+def map_blocks(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | None, key_of: KeyOf) -> Iterator[Block]:
+    """The data map, and how many samples each region holds; a sentence where the run allows no map."""
+    if not {"confidence", "variability"} <= set(frame.columns):
+        yield Text("No data map: it needs label_prob, which log_samples derives from logits or probs.", Tone.FAINT)
+        return
+    drawn = frame.filter(pl.col("confidence").is_finite() & pl.col("variability").is_finite())
+    if drawn.is_empty():
+        yield Text("No data map: no sample has a finite label_prob.", Tone.FAINT)
+        return
+    region = drawn["region"] if "region" in drawn.columns else pl.Series([None] * drawn.height, dtype=pl.String)
+    groups = region.cast(pl.String).fill_null(REGIONS[-1])
+    yield Figures(
+        tuple(
+            Figure(f"{int((groups == name).sum()):,}", name, Tone.MAX if name == "hard" else Tone.PLAIN)
+            for name in REGIONS
+            if (groups == name).any() or name != REGIONS[-1]
+        )
+    )
+    ids = drawn["sample_id"].to_list()
+    keys = tuple(key_of(m, d, i) for m, d, i in zip(drawn["mode"], drawn["ds_id"], ids, strict=True))
+    yield ScatterChart(
+        name=names("data-map", words),
+        title=f"Data map of {words}",
+        x_label="variability",
+        y_label="confidence",
+        x=tuple(drawn["variability"]),
+        y=tuple(drawn["confidence"]),
+        colour=tuple(groups),
+        colours=REGIONS,
+        keys=keys,
+        names=_point_names(drawn, ids, keys, facts),
+        legend=LEGEND + (" Ringed: samples named elsewhere on this page." if any(keys) else ""),
+        alt=f"Data map of {count(drawn.height, 'sample')}: confidence against variability. "
+        + ", ".join(f"{int((groups == name).sum()):,} {name}" for name in REGIONS),
+    )
+
+
+def _point_names(
+    frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], facts: RunFacts | None
+) -> tuple[str, ...]:
+    facts = facts or RunFacts("")
+    few = frame.height <= _NAMED
+    labels = frame["label"].to_list() if "label" in frame.columns else [None] * frame.height
+    return tuple(
+        f"#{sample_id} {facts.label_name(label)}" if few or key else ""
+        for sample_id, label, key in zip(ids, labels, keys, strict=True)
+    )
+
+
+def _table(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | None) -> Table:
+    facts = facts or RunFacts("")
+    order = [name for name in _FIRST if name in frame.columns]
+    order += [name for name in frame.columns if name not in (*_FIRST, *_HIDDEN)]
+    by = next((name for name in ("loss_mean", "aum", "confidence") if name in frame.columns), None)
+    shown = frame.sort(by, descending=by == "loss_mean", nulls_last=True) if by else frame
+    shown = shown.head(_TABLE_ROWS).select(order)
+    columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in shown.schema.items())
+    rows = tuple(
+        tuple(
+            facts.label_name(value)
+            if name == "label"
+            else value
+            if isinstance(value, (int, float))
+            else in_words(value)
+            for name, value in zip(order, row, strict=True)
+        )
+        for row in shown.iter_rows()
+    )
+    left_out = frame.height - shown.height
+    note = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
+    return Table(names("dynamics", words), f"Every statistic, {words}", columns, rows, note, terminal_rows=10)
+
+
+def _cell(name: str, dtype: pl.DataType) -> Cell:
+    if name in ("sample_id", "label"):
+        return Cell.TEXT
+    return Cell.INTEGER if dtype.is_integer() else Cell.NUMBER if dtype.is_numeric() else Cell.TEXT
+
+
+def truth_table(truth: Any) -> Table:
+    """How well each ranking finds the labels that are truly wrong."""
+    rows = tuple(
+        (ranking, scores.get("auroc"), scores.get("ap"), scores.get("p_at_100")) for ranking, scores in truth.items()
+    )
+    return Table(
+        "truth",
+        "How well each ranking finds the truly mislabelled",
+        (Column("ranking"), *(Column(title, Cell.NUMBER) for title in ("AUROC", "average precision", "P@100"))),
+        rows,
+    )
+
+
+def definitions(answer: Answer) -> tuple[tuple[str, str], ...]:
+    """What the statistics mean, as far as the answer has them."""
+    early = as_list(answer.selection.get("early_epochs"))
+    said = {
+        "confidence": "mean probability of the label over the epochs observed",
+        "variability": "standard deviation of it, divisor n",
+        "correctness": "number of epochs predicted right",
+        "forgetting": "number of changes from right to wrong between consecutive observations",
+        "aum": "mean margin: label logit minus the largest other",
+        "el2n": f"mean length of the error vector over the first {short(early[0]) if early else 10} observations",
+        "rank_jump": "largest change of normalised rank against the median change, in robust standard deviations",
+        "region": "ambiguous: top third of variability; else hard: bottom third of confidence, easy: top third",
+    }
+    return tuple((name.replace("_", " "), text) for name, text in said.items() if name in answer.data.columns)
