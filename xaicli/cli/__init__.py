@@ -20,8 +20,15 @@ COMMANDS = (
     "demo",
     "samples",
     "labels",
+    "dynamics",
     "saliency",
     "info",
+    "ls",
+    "findings",
+    "compare",
+    "query",
+    "export",
+    "checkpoint",
 )
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
 
@@ -92,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except TyperException as error:
-        if error.format_message():
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+        else:
             _say(error.format_message(), "see: xai --help, or xai COMMAND --help")
         return int(error.exit_code)
     except XaiError as error:
