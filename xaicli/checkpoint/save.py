@@ -166,4 +166,6 @@ def _evaluating_copy(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = copied
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach().cpu().clone()
-    return copy.deepcopy(model, memo).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(model, memo).eval()
