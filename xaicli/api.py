@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout, find_run
@@ -51,6 +52,86 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
     return RunReader(find_run(os.fspath(path)))
 
 
+def compare(
+    *runs: str | os.PathLike[str],
+    max: int = 5,
+    min: int = 5,
+    ids: Sequence[Any] | None = None,
+    **select: Unpack[Select],
+) -> Result:
+    """Several runs side by side: the same metric, labels and samples; which samples flipped.
+
+    Args:
+        runs: Two run directories or more.
+        max: How many samples whose score grew most from the first run to the last.
+        min: How many samples whose score fell most.
+        ids: Samples to list.
+    """
+    from xaicli.queries.compare import compare
+
+    words: dict[str, Any] = dict(select)
+    strict = bool(words.pop("strict", False))
+    readers = [open_run(path).reader(strict=strict) for path in runs]
+    answer = compare(readers, max=max, min=min, ids=ids, **words)
+
+    def build() -> Report:
+        from xaicli.report.compare import compare_report
+
+        return compare_report(answer)
+
+    return Result(answer, build)
+
+
+def scalars(
+    *runs: str | os.PathLike[str],
+    key: Words = None,
+    mode: Words = None,
+    ds_id: Words = None,
+    smoothing: float = 0.0,
+    group: Words | Mapping[str, str | Sequence[str]] = None,
+    strict: bool = False,
+) -> Result:
+    """Per-step scalars, summaries and custom graphs of one or several runs over time.
+
+    Args:
+        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
+        key: Only these scalars; patterns with `*` and `?` are possible.
+        mode: Only these modes.
+        ds_id: Only these dataset ids.
+        smoothing: Weight of the past in an exponential mean, from 0 to below 1.
+        group: `NAME=PATTERN,...` items or {name: patterns}: runs shown as one, mean and spread.
+        strict: Fail on a damaged file instead of leaving it out.
+    """
+    from xaicli.queries.scalars import scalars
+
+    answer = scalars(
+        [Path(run) for run in runs],
+        key=key,
+        mode=mode,
+        ds_id=ds_id,
+        smoothing=smoothing,
+        group=group,
+        strict=strict,
+    )
+    layout = RunLayout(Path(runs[0]))
+    alone = len(runs) == 1 and layout.is_run()
+
+    def build() -> Report:
+        from xaicli.report.facts import RunFacts
+        from xaicli.report.scalars import scalars_report
+
+        return scalars_report(answer, RunFacts.of(layout) if alone else None)
+
+    return Result(answer, build)
+
+
+def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
+    """The runs at or below a folder."""
+    from xaicli.queries.runs import runs
+
+    return _table(runs(Path(folder)), None, "Runs")
+
+
 class RunReader:
     """A run to ask about. Every method takes the options of the command of its name and returns a result.
 
@@ -93,7 +174,14 @@ class RunReader:
         """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
         from xaicli.queries.info import info
 
-        return self._plain(info(self.reader(strict=strict)), "What the run holds")
+        answer = info(self.reader(strict=strict))
+
+        def build() -> Report:
+            from xaicli.report.info import info_report
+
+            return info_report(answer, self.facts)
+
+        return Result(answer, build)
 
     def scan(self, **select: Unpack[Select]) -> pl.LazyFrame:
         """The selected rows, lazily: all columns, fenced, files verified; duplicates and non-finite values untouched.
@@ -132,7 +220,12 @@ class RunReader:
 
             return samples_report(answer, self.facts, population=population(reader, selection))
 
-        return Result(answer, build)
+        def brief() -> Report:
+            from xaicli.report.samples import samples_report
+
+            return samples_report(answer, self.facts)
+
+        return Result(answer, build, brief=brief)
 
     def labels(self, *, bounds: Sequence[str] | str | None = ("std",), **select: Unpack[Select]) -> Result:
         """Each label's mean and spread over the epochs."""
@@ -148,15 +241,154 @@ class RunReader:
 
         return Result(answer, build)
 
-    def _plain(self, answer: Answer, title: str) -> Result:
-        """A result shown as one table."""
+    def scalars(
+        self,
+        *,
+        key: Words = None,
+        mode: Words = None,
+        ds_id: Words = None,
+        smoothing: float = 0.0,
+        strict: bool = False,
+    ) -> Result:
+        """The run's scalars, summary and custom graphs over time."""
+        return scalars(self.layout.root, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, strict=strict)
+
+    def query(self, sql: str, *, engine: str = "polars", strict: bool = False) -> Result:
+        """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
+        from xaicli.queries.sql import query
+
+        return self._plain(query(self.reader(strict=strict), sql, engine=engine), "Query")
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        format: str = "",
+        shape: str = "long",
+        **select: Unpack[Select],
+    ) -> Answer:
+        """Write the selected rows to a file; every metric unless `metric` names some.
+
+        Args:
+            target: The file, or an open binary stream.
+            format: `csv`, `parquet`, `jsonl` or `json`; the file's suffix without it.
+            shape: `long`, a row per sample and epoch, or `wide`, a row per sample.
+        """
+        from xaicli.maintenance.export import export_answer
+
+        every = not select.get("metric")
+        reader, selection = self.select(**select)
+        return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)
+
+    def dynamics(
+        self,
+        *,
+        early_epochs: int = 10,
+        burn_in: int = 2,
+        truth: str | os.PathLike[str] | None = None,
+        **select: Unpack[Select],
+    ) -> Result:
+        """Every training-dynamics statistic of every sample."""
+        from xaicli.dynamics.statistics import dynamics
+
+        reader, selection = self.select(**select)
+        answer = dynamics(reader, selection, early_epochs=early_epochs, burn_in=burn_in, truth=truth)
 
         def build() -> Report:
-            from xaicli.report.plain import plain_report
+            from xaicli.report.datamap import dynamics_report
 
-            return plain_report(answer, self.facts, title=title)
+            return dynamics_report(answer, self.facts)
 
         return Result(answer, build)
+
+    def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
+        """What to look at first, each with its reason."""
+        from xaicli.dynamics.findings import findings
+
+        reader, selection = self.select(**select)
+        answer = findings(reader, selection, top=top, early_epochs=early_epochs, burn_in=burn_in)
+
+        def build() -> Report:
+            from xaicli.queries.media import thumbnails
+            from xaicli.report.findings import findings_report
+            from xaicli.report.gathering import images
+            from xaicli.report.histories import SampleFacts
+
+            pictures, _ = thumbnails(reader, set(answer.data["sample_id"].drop_nulls()))
+            return findings_report(answer, self.facts, samples=SampleFacts(images(pictures)))
+
+        def brief() -> Report:
+            from xaicli.report.findings import findings_report
+
+            return findings_report(answer, self.facts)
+
+        return Result(answer, build, brief=brief)
+
+    def report(
+        self,
+        *,
+        max: int = 5,
+        min: int = 5,
+        ids: Sequence[Any] | None = None,
+        stat: str = "last",
+        complete_only: bool = False,
+        bounds: Sequence[str] | str | None = ("std",),
+        folder: str | os.PathLike[str] | None = None,
+        **select: Unpack[Select],
+    ) -> Result:
+        """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made.
+
+        Args:
+            folder: Where the page will lie, to link it with a saliency page there; the run's reports by default.
+        """
+        from xaicli.queries.samples import LAST
+        from xaicli.report.gathering import gather, sample_facts, saliency_page
+
+        reader, selection = self.select(**select)
+        gathered = gather(
+            reader,
+            selection,
+            max=max,
+            min=min,
+            ids=ids,
+            stat=stat,
+            complete_only=complete_only,
+            bounds=bounds,
+            scores=None if stat == LAST else lambda: _scores(reader, selection, stat),
+        )
+        answer = gathered.answer
+
+        def build() -> Report:
+            from xaicli.queries.population import population
+            from xaicli.report.track import track_report
+
+            page = saliency_page(self.layout, Path(folder) if folder else self.layout.reports)
+            samples, warnings = sample_facts(reader, gathered, page)
+            return track_report(
+                answer,
+                gathered,
+                self.facts,
+                population=population(reader, selection),
+                samples=samples,
+                warnings=warnings,
+            )
+
+        return Result(answer, build)
+
+    def _plain(self, answer: Answer, title: str) -> Result:
+        """A result shown as one table."""
+        return _table(answer, self.facts, title)
+
+
+def _table(answer: Answer, facts: RunFacts | None, title: str) -> Result:
+    """A result that is one table."""
+
+    def build() -> Report:
+        from xaicli.report.plain import plain_report
+
+        return plain_report(answer, facts, title=title)
+
+    return Result(answer, build)
 
 
 def _scores(reader: Reader, selection: Selection, stat: str) -> dict[tuple[Pair, str], pl.DataFrame]:

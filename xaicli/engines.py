@@ -55,8 +55,7 @@ def opened(
         with import_duckdb().connect(":memory:") as connection:
             yield nw.from_native(duckdb_rows(connection, reader, places, wanted))
     else:
-        with spark_session(spark_remote) as session:
-            yield nw.from_native(_spark_rows(session, reader, places, wanted))
+        yield nw.from_native(_spark_rows(spark_session(spark_remote), reader, places, wanted))
 
 
 def collect(lazy: nw.LazyFrame[Any]) -> pl.DataFrame:
@@ -99,9 +98,10 @@ def duckdb_rows(connection: Any, reader: Reader, places: Sequence[Place], column
     return connection.sql(" UNION ALL BY NAME ".join(selects))
 
 
-@contextmanager
-def spark_session(remote: str | None) -> Iterator[Any]:
-    """A Spark session: of a Connect server, else the active one or a new local one, which is stopped again.
+def spark_session(remote: str | None) -> Any:
+    """A Spark session: of a Connect server, else the active one or a new local one.
+
+    It stays for the next question, starting one takes seconds; pyspark ends it with the process.
 
     Raises:
         XaiError: pyspark is not installed, or no session can be had (Java is missing, say).
@@ -111,21 +111,16 @@ def spark_session(remote: str | None) -> Iterator[Any]:
     except ImportError as error:
         raise XaiError("pyspark is not installed", hint="pip install 'xaicli[spark]'; it needs Java 17") from error
     try:
-        active = None if remote else SparkSession.getActiveSession()
         builder = SparkSession.builder.remote(remote) if remote else SparkSession.builder.appName("xai")
-        session = active or builder.getOrCreate()
+        session = builder.getOrCreate()
+        # Pages are checked by Spark itself, too: its executors may read other bytes than were verified here.
+        session.conf.set("parquet.page.verify-checksum.enabled", "true")
+        return session
     except Exception as error:
-        where = remote or "here"
+        where = f"at {remote}" if remote else "here"
         raise XaiError(
             f"no Spark session {where}: {error}", hint="Spark needs Java 17, or --spark-remote URL"
         ) from error
-    try:
-        # Pages are checked by Spark itself, too: its executors may read other bytes than were verified here.
-        session.conf.set("parquet.page.verify-checksum.enabled", "true")
-        yield session
-    finally:
-        if active is None:
-            session.stop()
 
 
 def _spark_rows(session: Any, reader: Reader, places: Sequence[Place], columns: Sequence[str]) -> Any:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import UsageError
-from xaicli.queries.histories import histories
+from xaicli.errors import DamagedFileError, UsageError
+from xaicli.queries.aligned import Aligned, NotAlignedError
+from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.ids import parse_ids, refuse_unknown
-from xaicli.queries.scores import SCORE, STALE, extremes, last_scores
+from xaicli.queries.scores import SCORE, STALE, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Group
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
+
+if TYPE_CHECKING:
+    from xaicli.queries.elsewhere import Elsewhere
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "step": pl.Int64(), "value": pl.Float64()})
@@ -59,22 +64,12 @@ def samples(
         if n < 0:
             raise UsageError(f"--{name} must be non-negative, not {n}")
     wanted = parse_ids(reader, ids)
+    asked = _Asked(max, min, wanted, complete_only, scores)
     tally = Tally()
-    parts: list[pl.DataFrame] = []
-    n_stale = 0
-    known: set[Any] = set()
-    for pair in selection.pairs:
-        chosen: dict[str, pl.DataFrame] = {}
-        for metric in selection.metrics:
-            found = scores[pair, metric] if scores is not None else last_scores(reader, selection, pair, metric)
-            n_stale += int(found[STALE].sum())
-            chosen[metric] = _chosen(found, max, min, wanted, complete_only=complete_only)
-        shown = pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique()
-        past = histories(reader, selection, pair, shown, tally)
-        known |= set(past[SAMPLE_ID])
-        parts += [_rows(frame, past, pair, metric) for metric, frame in chosen.items()]
-    refuse_unknown(reader, selection, wanted, known)
-    data = pl.concat(parts)
+    found = [_of_pair(reader, selection, pair, asked, tally) for pair in selection.pairs]
+    refuse_unknown(reader, selection, wanted, {item for part in found for item in part.known})
+    data = pl.concat([part.rows for part in found])
+    n_stale = sum(part.n_stale for part in found)
     return Answer(
         command="samples",
         run=str(reader.layout.root),
@@ -92,14 +87,63 @@ def samples(
     )
 
 
-def _chosen(scores: pl.DataFrame, n_max: int, n_min: int, ids: list[Any], *, complete_only: bool) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Asked:
+    """Which samples are shown."""
+
+    max: int
+    min: int
+    ids: list[Any]
+    complete_only: bool
+    scores: Mapping[tuple[Pair, str], pl.DataFrame] | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The rows of one (mode, ds_id), the listed ids it has, and how many of its samples are stale."""
+
+    rows: pl.DataFrame
+    known: frozenset[Any]
+    n_stale: int
+
+
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: _Asked, tally: Tally) -> _Found:
+    """The shown samples of one (mode, ds_id), by the fastest way its files allow."""
+    if selection.engine is not Engine.POLARS:
+        from xaicli.queries.elsewhere import elsewhere
+
+        with elsewhere(reader, selection, pair) as source:
+            return _from(source, selection, pair, asked, tally)
+    try:
+        return _from(Aligned(reader, selection, pair), selection, pair, asked, tally)
+    except (NotAlignedError, DamagedFileError, FileNotFoundError):
+        # Epoch by epoch, damaged files are named and vanished ones looked for again.
+        return _from(Epochwise(reader, selection, pair), selection, pair, asked, tally)
+
+
+def _from(
+    source: Aligned | Epochwise | Elsewhere, selection: Selection, pair: Pair, asked: _Asked, tally: Tally
+) -> _Found:
+    chosen: dict[str, pl.DataFrame] = {}
+    n_stale = 0
+    for metric in selection.metrics:
+        scores = source.last_scores(metric) if asked.scores is None else asked.scores[pair, metric]
+        n_stale += int(scores[STALE].sum())
+        chosen[metric] = _chosen(scores, asked)
+    past = source.histories(pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique())
+    source.count(tally)
+    rows = pl.concat([_rows(frame, past, pair, metric) for metric, frame in chosen.items()])
+    return _Found(rows, frozenset(past[SAMPLE_ID]), n_stale)
+
+
+def _chosen(scores: pl.DataFrame, asked: _Asked) -> pl.DataFrame:
     """The shown samples: sample_id, score, stale, group, rank; a listed one without a score has null."""
-    competing = scores.filter(~pl.col(STALE)) if complete_only else scores
-    listed = pl.DataFrame({SAMPLE_ID: ids}, schema={SAMPLE_ID: scores.schema[SAMPLE_ID]})
+    competing = scores.filter(~pl.col(STALE)) if asked.complete_only else scores
+    listed = pl.DataFrame({SAMPLE_ID: asked.ids}, schema={SAMPLE_ID: scores.schema[SAMPLE_ID]})
     listed = listed.join(scores, on=SAMPLE_ID, how="left", maintain_order="left")
     groups = {
-        Group.MAX: extremes(competing, n_max, highest=True),
-        Group.MIN: extremes(competing, n_min, highest=False),
+        Group.MAX: extremes(competing, asked.max, highest=True),
+        Group.MIN: extremes(competing, asked.min, highest=False),
         Group.LISTED: listed.with_columns(pl.col(STALE).fill_null(True)),
     }
     return pl.concat(

@@ -56,6 +56,14 @@ def _facts(metadata: Any) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def steps(metadata: Any) -> tuple[int, int] | None:
+    """The first and last step of a file; None where the footer does not say."""
+    found = _facts(metadata).get("steps")
+    if isinstance(found, list) and len(found) == 2 and all(isinstance(step, int) for step in found):
+        return found[0], found[1]
+    return None
+
+
 def ids_are_unique(path: Path, record: FileRecord | None) -> bool:
     """Whether a file's footer says that no sample repeats in it."""
     with parquet.opened(path, record) as file:
@@ -79,10 +87,11 @@ def step_range(path: Path, record: FileRecord | None) -> tuple[int, int] | None:
         metadata = file.metadata
         if metadata.num_rows == 0:
             return None
+        if known := steps(metadata):
+            return known
         ranges = [column_range(metadata, STEP, group) for group in range(metadata.num_row_groups)]
         if all(ranges):
-            known = [found for found in ranges if found]
-            return min(low for low, _ in known), max(high for _, high in known)
+            return min(found[0] for found in ranges if found), max(found[1] for found in ranges if found)
         return step_range_of(file.read(columns=[STEP]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,6 +56,8 @@ class Reader(Holdings):
         *,
         duplicates: Duplicates = Duplicates.LAST,
         tally: Tally | None = None,
+        tallies: dict[int, Tally] | None = None,
+        keep_non_finite: bool = False,
     ) -> Iterator[tuple[int, pl.DataFrame]]:
         """The rows epoch by epoch: every byte verified, fenced rows dropped, duplicates resolved.
 
@@ -66,6 +68,8 @@ class Reader(Holdings):
             columns: The columns of each frame, in this order; one that an epoch's files lack is null.
             epochs: Which epochs, in this order; all, ascending, when None.
             tally: What counts rows, non-finite values and duplicates.
+            tallies: The same, for each epoch apart.
+            keep_non_finite: Leave NaN and infinities as they are stored.
 
         Yields:
             (epoch, frame) for each epoch with rows.
@@ -76,25 +80,37 @@ class Reader(Holdings):
         """
         wanted = list(self.epochs(mode, ds_id) if epochs is None else epochs)
         with ThreadPoolExecutor(1) as ahead:
-            reading = [ahead.submit(self.frame, Place(mode, ds_id, wanted[0]), columns, duplicates)] if wanted else []
+
+            def read(epoch: int) -> Future[tuple[pl.DataFrame, Tally]]:
+                place = Place(mode, ds_id, epoch)
+                return ahead.submit(self.frame, place, columns, duplicates, keep_non_finite=keep_non_finite)
+
+            reading = [read(epoch) for epoch in wanted[:1]]
             for number, epoch in enumerate(wanted):
                 frame, counted = reading.pop().result()
-                if number + 1 < len(wanted):
-                    place = Place(mode, ds_id, wanted[number + 1])
-                    reading.append(ahead.submit(self.frame, place, columns, duplicates))
+                reading += [read(later) for later in wanted[number + 1 : number + 2]]
                 if tally is not None:
                     tally.add(counted)
+                if tallies is not None:
+                    tallies[epoch] = counted
                 if frame.height:
                     yield epoch, frame
                 del frame
 
     def frame(
-        self, place: Place, columns: Sequence[str], duplicates: Duplicates = Duplicates.LAST
+        self,
+        place: Place,
+        columns: Sequence[str],
+        duplicates: Duplicates = Duplicates.LAST,
+        *,
+        keep_non_finite: bool = False,
     ) -> tuple[pl.DataFrame, Tally]:
         """The rows of one place, as `epoch_frames` gives them, with what was counted."""
         for _ in range(_TRIES):
             try:
-                return self._frame(place, list(columns), duplicates)
+                frame, tally = self._frame(place, list(columns), duplicates)
+                cleaned, tally.non_finite = finite(frame, self.metrics)
+                return (frame if keep_non_finite else cleaned), tally
             except FileNotFoundError:
                 # A compaction has replaced the file since it was listed.
                 self.refresh()
@@ -112,8 +128,7 @@ class Reader(Holdings):
                 needed = list(dict.fromkeys([*needed, ATTEMPT, STEP, RANK]))
                 frame = duplicate_rows.last(self._concatenated(pieces, needed))
         tally.rows = frame.height
-        frame, tally.non_finite = finite(frame.select(columns), self.metrics)
-        return frame, tally
+        return frame.select(columns), tally
 
     def _ids_are_unique(self, piece: Piece) -> bool:
         """Whether a file's footer says that no sample repeats in it."""

@@ -1,0 +1,36 @@
+"""`xai compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, Selection, read_ids
+from xaicli.cli.output import write
+from xaicli.layout import find_run
+
+
+@command
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="A B...", help="Two run directories or more.")],
+    *,
+    max: Annotated[int, typer.Option(metavar="N", help="The N samples that grew most.")] = 5,
+    min: Annotated[int, typer.Option(metavar="N", help="The N samples that fell most.")] = 5,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(callback=read_ids, metavar="LIST|@FILE|-", help="Samples by id.", show_default=False),
+    ] = None,
+    select: Selection,
+    output: Output,
+) -> None:
+    """The same metric, labels and samples side by side between runs, and the samples that flipped.
+
+    Example: xai compare runs/a runs/b --metric loss
+    """
+    from xaicli import api
+
+    result = api.compare(*runs, max=max, min=min, ids=ids, **select.arguments())
+    write(result, output, folder=find_run(runs[0]).reports)

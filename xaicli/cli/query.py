@@ -1,0 +1,39 @@
+"""`xai query`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, choices
+from xaicli.cli.output import write
+from xaicli.errors import UsageError
+from xaicli.layout import RunLayout, find_run
+from xaicli.vocabulary import Engine
+
+
+@command
+def query(
+    words: Annotated[list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT.")],
+    *,
+    engine: Annotated[str, typer.Option(help=f"Whose SQL: {choices(Engine)}.")] = Engine.POLARS.value,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
+    output: Output,
+) -> None:
+    """SQL over a run's samples, scalars and tables; nothing can be changed by it.
+
+    Example: xai query runs/demo "SELECT label, avg(loss) FROM samples WHERE epoch = 3 GROUP BY label"
+    """
+    from xaicli.api import RunReader
+
+    layout, sql = _run_and_sql(words)
+    write(RunReader(layout).query(sql, engine=engine, strict=strict), output, folder=layout.reports)
+
+
+def _run_and_sql(words: list[str]) -> tuple[RunLayout, str]:
+    """The run and the statement, the run first or left out."""
+    if len(words) > 2:
+        raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
+    return find_run(words[0] if len(words) == 2 else None), words[-1]

@@ -1,0 +1,246 @@
+"""The samples of a run as files other tools read: CSV, Parquet, JSON; long, or one row per sample.
+
+Long exports are written epoch by epoch, so memory does not grow with the run; one row per sample needs all of its
+values at once. A file appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TypeVar, assert_never
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.scores import within_labels
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Tally
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
+
+_FORMULA = "^[=+\\-@\t\r]"
+_BESIDE = (LABEL, PREDICTION, CORRECT)
+
+
+class ExportFormat(StrEnum):
+    """The file formats."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+    JSON = "json"
+
+
+class Shape(StrEnum):
+    """What a row is: one sample in one epoch, or one sample with a column per metric and epoch."""
+
+    LONG = "long"
+    WIDE = "wide"
+
+
+def export(
+    reader: Reader,
+    selection: Selection,
+    target: Path | IO[bytes],
+    *,
+    format: ExportFormat,
+    shape: Shape = Shape.LONG,
+    tally: Tally | None = None,
+) -> None:
+    """Write the selected rows.
+
+    Long columns: mode, ds_id, sample_id, epoch, step, label, prediction, correct (where recorded), the metrics. Wide:
+    mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`. In CSV, text that a spreadsheet would run as
+    a formula gets an apostrophe in front; JSON has null for non-finite numbers.
+
+    Args:
+        target: The file to make, or an open binary stream.
+        tally: What counts rows, non-finite values and duplicates.
+
+    Raises:
+        XaiError: The file cannot be written.
+    """
+    frames = _long(reader, selection, tally) if shape is Shape.LONG else _wide(reader, selection, tally)
+    if not isinstance(target, Path):
+        _write(frames, target, format)
+        return
+    try:
+        with _appearing(target) as stream:
+            _write(frames, stream, format)
+    except OSError as error:
+        raise XaiError(f"{target} cannot be written: {error.strerror}", hint="choose another place with -o") from error
+
+
+def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
+    beside = [name for name in _BESIDE if name in reader.dtypes]
+    columns = list(dict.fromkeys([SAMPLE_ID, STEP, *beside, *selection.metrics]))
+    key = [selection.label_key] if selection.label_map and selection.label_key not in columns else []
+    for pair in selection.pairs:
+        for epoch, frame in _frames(reader, selection, pair, columns + key, tally):
+            yield within_labels(frame, selection).select(
+                *_origin(pair),
+                SAMPLE_ID,
+                pl.lit(epoch, pl.Int32).alias(EPOCH),
+                *(pl.col(name) for name in columns if name != SAMPLE_ID),
+            )
+
+
+def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
+    key = selection.label_key
+    labelled = key in reader.dtypes
+    every = sorted({epoch for epochs in selection.epochs.values() for epoch in epochs})
+    values = [f"{metric}_{epoch}" for epoch in every for metric in selection.metrics]
+    columns = list(dict.fromkeys([SAMPLE_ID, *([key] if labelled else []), *selection.metrics]))
+    for pair in selection.pairs:
+        wide: pl.DataFrame | None = None
+        for epoch, frame in _frames(reader, selection, pair, columns, tally):
+            one = within_labels(frame, selection).unique(SAMPLE_ID, keep="last", maintain_order=True)
+            label = pl.col(key).alias("_new") if labelled else pl.lit(None).alias("_new")
+            named = [pl.col(metric).alias(f"{metric}_{epoch}") for metric in selection.metrics]
+            one = one.select(SAMPLE_ID, label, *named)
+            if wide is None:
+                wide = one.rename({"_new": LABEL})
+            else:
+                joined = wide.join(one, on=SAMPLE_ID, how="full", coalesce=True, maintain_order="left_right")
+                wide = joined.with_columns(pl.coalesce("_new", LABEL).alias(LABEL)).drop("_new")
+        if wide is not None:
+            absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]
+            yield wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
+
+
+def _frames(
+    reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str], tally: Tally | None
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    return reader.epoch_frames(
+        *pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally, keep_non_finite=True
+    )
+
+
+def _origin(pair: Pair) -> list[pl.Expr]:
+    return [pl.lit(value, pl.String).alias(name) for name, value in zip((MODE, DS_ID), pair, strict=True)]
+
+
+def _write(frames: Iterator[pl.DataFrame], stream: IO[bytes], format: ExportFormat) -> None:
+    if format is ExportFormat.CSV:
+        for number, frame in enumerate(frames):
+            stream.write(_guarded(frame).write_csv(include_header=number == 0).encode())
+    elif format is ExportFormat.JSONL:
+        for frame in frames:
+            stream.write(_json_numbers(frame).write_ndjson().encode())
+    elif format is ExportFormat.JSON:
+        for number, frame in enumerate(frames):
+            text = _json_numbers(frame).write_json().removeprefix("[").removesuffix("]")
+            stream.write(("[" if number == 0 else ",\n" if text else "").encode() + text.encode())
+        stream.write(b"]\n")
+    elif format is ExportFormat.PARQUET:
+        _write_parquet(frames, stream)
+    else:
+        assert_never(format)
+
+
+def _write_parquet(frames: Iterator[pl.DataFrame], stream: IO[bytes]) -> None:
+    import pyarrow.parquet as pq
+
+    writer = None
+    for frame in frames:
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if writer is None:
+            writer = pq.ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table.cast(writer.schema))
+    if writer is None:
+        raise XaiError("there are no rows to export", hint="see: xai info")
+    writer.close()
+
+
+def _guarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text cells that start like a formula, and are no number, with an apostrophe in front."""
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    formula = {
+        name: pl.col(name).str.contains(_FORMULA) & pl.col(name).cast(pl.Float64, strict=False).is_null()
+        for name in texts
+    }
+    return frame.with_columns(
+        pl.when(formula[name]).then(pl.lit("'") + pl.col(name)).otherwise(pl.col(name)).alias(name) for name in texts
+    )
+
+
+def _json_numbers(frame: pl.DataFrame) -> pl.DataFrame:
+    # The shortest text of a float32 is another number than the float64 that equals it.
+    floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+    wide = frame.with_columns(pl.col(floats).cast(pl.Float64)) if floats else frame
+    return wide.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in floats)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def export_answer(
+    reader: Reader,
+    selection: Selection,
+    target: str | os.PathLike[str] | IO[bytes],
+    *,
+    format: str = "",
+    shape: str = Shape.LONG,
+    every_metric: bool = False,
+) -> Answer:
+    """Export, and say what was written.
+
+    Args:
+        target: The file, or an open binary stream.
+        format: A format's name; the file's suffix without it.
+        every_metric: All metrics, not only the selected ones.
+
+    Returns:
+        One row: path, format, shape, rows.
+
+    Raises:
+        UsageError: No such format or shape.
+        XaiError: The file cannot be written.
+    """
+    path = Path(target) if isinstance(target, str | os.PathLike) else None
+    kind = _one_of(ExportFormat, "export format", format or (path.suffix.lstrip(".") if path else "csv"))
+    chosen = replace(selection, metrics=reader.metrics) if every_metric else selection
+    tally = Tally()
+    export(
+        reader,
+        chosen,
+        target if path is None else path,  # type: ignore[arg-type]
+        format=kind,
+        shape=_one_of(Shape, "shape", shape),
+        tally=tally,
+    )
+    written = {"path": str(path or "-"), "format": kind.value, "shape": shape, "rows": tally.rows}
+    return Answer(
+        command="export",
+        run=str(reader.layout.root),
+        selection={**chosen.as_dict(), "shape": shape, "format": kind.value},
+        data=pl.DataFrame([written]),
+        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, damaged=reader.damaged),
+        warnings=selection.warnings,
+    )
+
+
+T = TypeVar("T", bound=StrEnum)
+
+
+def _one_of(enum: type[T], kind: str, word: str) -> T:
+    try:
+        return enum(word.lower())
+    except ValueError:
+        raise UsageError(f"no {kind} {word!r}", hint="choose from: " + ", ".join(enum)) from None

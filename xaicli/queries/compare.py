@@ -1,0 +1,193 @@
+"""Several runs side by side: the same metric, the same labels, the same samples, and which samples flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.epochwise import Epochwise
+from xaicli.queries.ids import parse_ids
+from xaicli.queries.labels import labels
+from xaicli.queries.scores import SCORE, extremes, within_labels
+from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.reader import Place, Reader
+from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
+
+FLIPPED = "flipped"
+
+_SCHEMA = {
+    "kind": pl.String(),
+    MODE: pl.String(),
+    DS_ID: pl.String(),
+    "metric": pl.String(),
+    "label": pl.String(),
+    SAMPLE_ID: pl.String(),
+    "group": pl.String(),
+    "rank": pl.Int64(),
+    "values": pl.List(pl.Float64),
+    "change": pl.Float64(),
+    "correct": pl.List(pl.Boolean),
+}
+
+
+def compare(
+    readers: Sequence[Reader],
+    *,
+    max: int = 5,
+    min: int = 5,
+    ids: Sequence[Any] | None = None,
+    **select: Any,
+) -> Answer:
+    """Two or more runs side by side, each at the last of its selected epochs.
+
+    Args:
+        readers: The runs, in order; changes are the last's value minus the first's.
+        max: How many samples whose score grew most.
+        min: How many samples whose score fell most.
+        ids: Samples to list.
+        select: What `resolve` takes.
+
+    Returns:
+        Rows by `kind`: `metric` (the mean over the samples), `label` (the mean of each label), `sample`; with mode,
+        ds_id, metric, label (its name), sample_id, group (max: grew most, min: fell most, listed, flipped: right in
+        one of first and last run and wrong in the other), rank, values and correct (one a run, null where a run has
+        none), change. Ids are text.
+
+    Raises:
+        UsageError: Fewer than two runs, or a negative count.
+        XaiError: The runs share no (mode, ds_id), or one lacks what is asked for.
+    """
+    if len(readers) < 2:
+        raise UsageError("compare needs two runs or more", hint="xai compare runs/a runs/b")
+    for name, n in (("max", max), ("min", min)):
+        if n < 0:
+            raise UsageError(f"--{name} must be non-negative, not {n}")
+    selections = [resolve(reader, **select) for reader in readers]
+    pairs = [pair for pair in selections[0].pairs if all(pair in other.pairs for other in selections)]
+    if not pairs:
+        shown = "; ".join(f"{r.layout.root}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True))
+        raise XaiError("the runs share no mode and ds_id", hint=shown)
+    metrics = [metric for metric in selections[0].metrics if all(metric in reader.metrics for reader in readers)]
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        for metric in metrics:
+            ones = [replace(selection, pairs=(pair,), metrics=(metric,)) for selection in selections]
+            rows += _metric_and_labels(readers, ones, pair, metric)
+            rows += _samples(readers, ones, pair, metric, max, min, ids)
+    data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    return Answer(
+        command="compare",
+        run=" ".join(str(reader.layout.root) for reader in readers),
+        selection={
+            **selections[0].as_dict(),
+            "metric": metrics,
+            "runs": [str(reader.layout.root) for reader in readers],
+            "max": max,
+            "min": min,
+            "ids": [str(item) for item in ids or ()],
+        },
+        data=data,
+        counts=Counts(
+            rows=data.height,
+            dropped=sum(reader.dropped for reader in readers),
+            damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
+        ),
+        warnings=tuple(dict.fromkeys(warning for selection in selections for warning in selection.warnings)),
+    )
+
+
+def _metric_and_labels(
+    readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str
+) -> list[dict[str, Any]]:
+    """The mean of the metric, and of each label, in each run's last selected epoch."""
+    means: list[float | None] = []
+    by_label: list[Mapping[str, float]] = []
+    for reader, selection in zip(readers, selections, strict=True):
+        last = selection.epochs[pair][-1]
+        at_end = replace(selection, epochs={pair: (last,)})
+        columns = [metric, *([selection.label_key] if selection.label_map else [])]
+        frame, _ = reader.frame(Place(*pair, last), columns, selection.duplicates)
+        value = within_labels(frame, selection)[metric].cast(pl.Float64).mean()
+        means.append(value if isinstance(value, float) else None)
+        known = selection.label_key in reader.dtypes
+        found = labels(reader, at_end, bounds="none").data if known else pl.DataFrame({"name": [], "mean": []})
+        by_label.append(dict(zip(found["name"], found["mean"], strict=True)))
+    rows = [_row("metric", pair, metric, means)]
+    for name in dict.fromkeys(name for found in by_label for name in found):
+        rows.append(_row("label", pair, metric, [found.get(name) for found in by_label], label=name))
+    return rows
+
+
+def _samples(
+    readers: Sequence[Reader],
+    selections: Sequence[Selection],
+    pair: Pair,
+    metric: str,
+    n_max: int,
+    n_min: int,
+    ids: Sequence[Any] | None,
+) -> list[dict[str, Any]]:
+    """The samples that changed most between the first and the last run, listed ones, and those that flipped."""
+    joined: pl.DataFrame | None = None
+    for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
+        found = (
+            Epochwise(reader, selection, pair)
+            .last_scores(metric)
+            .select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
+        )
+        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
+        if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
+            raise XaiError("the runs have different kinds of sample ids", hint="compare runs over the same data")
+        joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
+    assert joined is not None
+    last = len(readers) - 1
+    table = joined.with_columns((pl.col(f"value{last}") - pl.col("value0")).alias(SCORE))
+    changed = table.filter(pl.col(SCORE).is_not_null())
+    flips = table.filter(pl.col("correct0") != pl.col(f"correct{last}")).sort(
+        pl.col(SCORE).abs(), SAMPLE_ID, descending=[True, False], nulls_last=True
+    )
+    wanted = parse_ids(readers[0], ids)
+    groups = {
+        Group.MAX.value: extremes(changed, n_max, highest=True),
+        Group.MIN.value: extremes(changed, n_min, highest=False),
+        Group.LISTED.value: table.filter(pl.col(SAMPLE_ID).is_in(wanted)),
+        FLIPPED: flips,
+    }
+    return [
+        _row(
+            "sample",
+            pair,
+            metric,
+            [row[f"value{number}"] for number in range(len(readers))],
+            label=next((row[f"label{n}"] for n in range(last, -1, -1) if row[f"label{n}"] is not None), None),
+            sample_id=str(row[SAMPLE_ID]),
+            group=group,
+            rank=rank,
+            correct=[row[f"correct{number}"] for number in range(len(readers))],
+        )
+        for group, frame in groups.items()
+        for rank, row in enumerate(frame.iter_rows(named=True), 1)
+    ]
+
+
+def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl.DataFrame:
+    """Label and correctness of each sample in the last selected epoch, in columns named after the run's number."""
+    place = Place(*pair, selection.epochs[pair][-1])
+    frame, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, CORRECT, selection.label_key])), selection.duplicates)
+    return frame.unique(SAMPLE_ID, keep="last", maintain_order=True).select(
+        SAMPLE_ID,
+        pl.col(CORRECT).cast(pl.Boolean).alias(f"correct{number}"),
+        pl.col(selection.label_key).cast(pl.String).alias(f"label{number}"),
+    )
+
+
+def _row(kind: str, pair: Pair, metric: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:
+    first, last = values[0], values[-1]
+    change = None if first is None or last is None else last - first
+    known = {"kind": kind, MODE: pair[0], DS_ID: pair[1], "metric": metric, "values": list(values), "change": change}
+    return {**dict.fromkeys(_SCHEMA), **known, **more}

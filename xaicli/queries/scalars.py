@@ -1,0 +1,187 @@
+"""Per-step scalars, summaries and custom graphs of one or several runs, smoothed and averaged over groups of runs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.layout import RunLayout, find_runs, not_a_run
+from xaicli.queries.curves import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SCHEMA, SMOOTHED, SOURCE, N, averaged, members_of
+from xaicli.queries.recorded import KEY, VALUE, recorded_scalars
+from xaicli.queries.selection import Words
+from xaicli.queries.training_log import is_log, read_log
+from xaicli.reader import Reader, open_reader
+from xaicli.state.published import read_graphs, read_summary
+from xaicli.summary import Summary, ValWithError
+from xaicli.vocabulary import DS_ID, MODE, STEP
+
+_LOG_SUFFIX = ".txt"
+
+
+def scalars(
+    runs: Sequence[Path],
+    *,
+    key: Words = None,
+    mode: Words = None,
+    ds_id: Words = None,
+    smoothing: float = 0.0,
+    group: Words | Mapping[str, str | Iterable[str]] = None,
+    strict: bool = False,
+) -> Answer:
+    """Every value over time.
+
+    Args:
+        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
+        key: Only these keys; patterns with `*` and `?` are possible.
+        mode: Only these modes, `all`, or `!MODE` for the others.
+        ds_id: Only these dataset ids.
+        smoothing: Weight of the past in an exponential mean, at least 0 and less than 1, corrected for its start: the
+            value at t is the mean of all values up to t with weights smoothing^(t - i).
+        group: `NAME=PATTERN,...` items or {name: patterns}: the runs whose path or name matches become one curve, the
+            mean with mean -/+ standard deviation (n - 1) over the runs that have the step.
+        strict: Fail on a damaged file instead of leaving it out.
+
+    Returns:
+        Rows run, source (scalars, summary, graph, log), graph, line, key, mode, ds_id, axis, epoch, step, value, low,
+        high, n (runs behind the value), and `smoothed` with smoothing. Non-finite values stay in `value`, are left out
+        of means and smoothing, and are counted.
+
+    Raises:
+        XaiError: There is no such run, log, key or mode.
+        UsageError: The smoothing is out of range, or a group matches nothing.
+    """
+    if not 0 <= smoothing < 1:
+        raise UsageError(f"--smoothing must be at least 0 and less than 1, not {smoothing}")
+    warnings: list[str] = []
+    damaged: list[str] = []
+    frames: dict[str, pl.DataFrame] = {}
+    for path in _expanded(runs):
+        frames[str(path)] = _of_log(path) if path.is_file() else _of_run(path, strict, damaged)
+    rows = pl.concat(frames.values())
+    where = ", ".join(frames)
+    if not rows.height:
+        raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
+    rows = _only(rows, KEY, key, "scalar", where, patterns=True)
+    rows = _only(rows, MODE, mode, "mode", where)
+    rows = _only(rows, DS_ID, ds_id, "ds_id", where)
+    groups = members_of(group, list(frames))
+    rows = averaged(rows, groups, warnings)
+    non_finite = int((~rows[VALUE].is_finite()).sum())
+    if smoothing:
+        rows = rows.with_columns(smooth(VALUE, smoothing).over(CURVE).alias(SMOOTHED))
+    return Answer(
+        command="scalars",
+        run=where,
+        selection={
+            "runs": list(frames),
+            "key": rows[KEY].unique().sort().to_list(),
+            "mode": rows[MODE].unique().sort().to_list(),
+            "ds_id": rows[DS_ID].unique().sort().to_list(),
+            "smoothing": smoothing,
+            "group": {name: list(members) for name, members in groups.items()},
+        },
+        data=rows,
+        counts=Counts(rows=rows.height, non_finite=non_finite, damaged=tuple(damaged)),
+        warnings=tuple(warnings),
+    )
+
+
+def custom_graphs(layout: RunLayout) -> dict[str, list[Summary]]:
+    """The custom graphs of a run, {name: the summaries overlaid in it}."""
+    return read_graphs(layout.state)
+
+
+def smooth(column: str, weight: float) -> pl.Expr:
+    """The exponential mean of a column's finite values; null where the value is not finite."""
+    finite = pl.when(pl.col(column).is_finite()).then(pl.col(column))
+    return finite.ewm_mean(alpha=1 - weight, adjust=True, ignore_nulls=True)
+
+
+def run_frame(reader: Reader) -> pl.DataFrame:
+    """The scalars, summary and custom graphs of one run, in the columns of `SCHEMA`."""
+    run = str(reader.layout.root)
+    recorded = recorded_scalars(reader).with_columns(
+        *(pl.lit(text).alias(name) for name, text in ((RUN, run), (SOURCE, "scalars"), (GRAPH, ""), (LINE, ""))),
+        pl.lit(None, pl.Float64).alias(LOW),
+        pl.lit(None, pl.Float64).alias(HIGH),
+        pl.lit(1, pl.Int64).alias(N),
+    )
+    summaries = [_of_summary(read_summary(reader.layout.state), run, "summary")]
+    for name, lines in custom_graphs(reader.layout).items():
+        summaries += [_of_summary(line, run, "graph", name) for line in lines]
+    return pl.concat([recorded.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)), *summaries])
+
+
+def _expanded(runs: Iterable[Path]) -> list[Path]:
+    """The runs and logs meant, each once; a folder that is no run stands for those in it."""
+    found: list[Path] = []
+    for path in runs:
+        if (path.is_file() and path.suffix == _LOG_SUFFIX) or RunLayout(path).is_run():
+            found.append(path)
+            continue
+        below = [run.root for run in find_runs(path)] if path.is_dir() else []
+        logs = [log for log in sorted(path.glob(f"*{_LOG_SUFFIX}")) if is_log(log)] if path.is_dir() else []
+        if not below and not logs:
+            raise not_a_run(path)
+        found += [*below, *logs]
+    return list(dict.fromkeys(found))
+
+
+def _of_run(path: Path, strict: bool, damaged: list[str]) -> pl.DataFrame:
+    reader = open_reader(RunLayout(path), strict=strict)
+    frame = run_frame(reader)
+    damaged += [file for file in reader.damaged if file.startswith(reader.layout.scalars.name)]
+    return frame
+
+
+def _of_log(path: Path) -> pl.DataFrame:
+    return _of_summary(read_log(path), str(path), "log")
+
+
+def _of_summary(summary: Summary, run: str, source: str, graph: str = "") -> pl.DataFrame:
+    """The numbers of a summary; texts and the key `epoch` are no curves."""
+    line = "" if not graph or summary.name is None else str(summary.name)
+    rows = []
+    for mode, name, step, value in summary.rows():
+        if name == "epoch" or isinstance(value, str) or value is None:
+            continue
+        key, _, ds_id = name.partition("|")
+        band = (value.y_min, value.y_max) if isinstance(value, ValWithError) else (None, None)
+        number = float(value)
+        rows.append((run, source, graph, line, key, mode or "", ds_id, STEP, None, step, number, *band, 1))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort(KEY, MODE, DS_ID, STEP, maintain_order=True)
+
+
+def _only(
+    rows: pl.DataFrame, column: str, given: Words, kind: str, where: str, *, patterns: bool = False
+) -> pl.DataFrame:
+    """The rows whose column is one of the words: names, `all`, `!name`, or patterns.
+
+    Raises:
+        XaiError: A word means nothing that is there, or nothing is left.
+    """
+    if given is None:
+        return rows
+    words = [str(word) for word in ([given] if isinstance(given, str | int) else given)]
+    known = rows[column].unique().sort().to_list()
+
+    def meant(word: str) -> set[str]:
+        matches = {name for name in known if name == word or (patterns and fnmatch.fnmatchcase(name, word))}
+        if not matches:
+            raise unknown(kind, word, [name or '""' for name in known], where=where)
+        return matches
+
+    wanted: set[str] = set()
+    for word in words:
+        if not word.startswith("!"):
+            wanted |= set(known) if word == "all" else meant(word)
+    excluded = {name for word in words if word.startswith("!") for name in known if name == word[1:]}
+    chosen = (wanted or set(known)) - excluded
+    if not chosen:
+        raise XaiError(f"no {kind} is left of {', '.join(words)} in {where}", hint=f"recorded: {', '.join(known)}")
+    return rows.filter(pl.col(column).is_in(list(chosen)))
