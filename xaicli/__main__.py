@@ -6,6 +6,6 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]
 
-from xaicli.cli import entry  # noqa: E402
+from xaicli.cli import entry
 
 entry()
