@@ -30,7 +30,7 @@ _TYPES = {
     "outcome": pa.string(),
     "iscrowd": pa.bool_(),
     "iou_threshold": pa.float32(),
-    # These and the confidence in double precision, so that matching the stored boxes again gives what matching the model's gave.
+    # In double precision as the confidence: matching the stored boxes again gives what matching the model's gave.
     "x0": pa.float64(),
     "y0": pa.float64(),
     "x1": pa.float64(),
@@ -124,9 +124,9 @@ class BoundingBoxMetricsCollector(MetricsCollector):
 class InstanceMaskMetricsCollector(BoundingBoxMetricsCollector):
     """Matches predicted with true instance masks; `iou` is that of the masks.
 
-    As `BoundingBoxMetricsCollector`, with masks (objects, height, width) besides; probabilities above 0.5 are inside, and
-    a mask without a box gets its own. The table `instances` also keeps the mask: `height`, `width`, and `counts`, the
-    run lengths column by column as COCO writes them.
+    As `BoundingBoxMetricsCollector`, with masks (objects, height, width) besides. Probabilities above 0.5 are inside,
+    and a mask without a box gets its own. The table `instances` also keeps the mask: `height`, `width`, and `counts`,
+    the run lengths column by column as COCO writes them.
     """
 
     with_masks = True

@@ -14,9 +14,9 @@ from xaicli import vocabulary as words
 from xaicli.collectors.collector import MetricsCollector, Preprocess
 from xaicli.collectors.predictor import PredictorOutput, labels_of, logits_of
 from xaicli.errors import XaiError
-from xaicli.recorder.derived import derive
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Schema
+from xaicli.wal.derived import derive
 
 _TOP = 5
 
@@ -25,7 +25,7 @@ class ClassificationMetricsCollector(MetricsCollector):
     """Label, prediction and what follows from the logits; the batch is (input, label, ...) or a dict with a label.
 
     Columns: `label`; `predicted`; `loss`; `accuracy` (right or not); `confidence`, the probability of the prediction;
-    `label_prob`, that of the label; `margin`, `entropy`, `el2n` as `xaicli.recorder.derived.derive` defines them;
+    `label_prob`, that of the label; `margin`, `entropy`, `el2n` as `xaicli.wal.derived.derive` defines them;
     `top5`, whether the label is among the five most probable classes, where there are more than five; `probs` (float16)
     on request. What needs a label is null where it is none of the classes, as an ignore index is.
 

@@ -123,6 +123,9 @@ def _check_same(first: pa.Schema, now: pa.Schema) -> None:
 
 
 def _go_together(before: pa.DataType, now: pa.DataType) -> bool:
+    fixed = pa.types.is_fixed_size_list
+    if fixed(before) and fixed(now) and before.list_size != now.list_size:
+        return False
     try:
         schemas = [pa.schema([("column", before)]), pa.schema([("column", now)])]
         pa.unify_schemas(schemas, promote_options="permissive")

@@ -18,8 +18,8 @@ from xaicli.tables.metrics_table import EXAMPLE_ID
 
 _BOX = ("x0", "y0", "x1", "y1")
 _OF_OBJECT = frozenset(
-    ("sample_id", "instance_id", "source", "label", "confidence", "iou", "match_id", "outcome", "iscrowd")
-    + ("iou_threshold", *_BOX, "height", "width", "counts")
+    {"sample_id", "instance_id", "source", "label", "confidence", "iou", "match_id", "outcome", "iscrowd"}
+    | {"iou_threshold", *_BOX, "height", "width", "counts"}
 )
 _NEEDED = (EXAMPLE_ID, "instance_id", "source", "label", "confidence", *_BOX)
 

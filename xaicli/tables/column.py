@@ -122,7 +122,7 @@ _PALETTE = _palette()
 
 def _as_array_or_list(name: str, values: Any) -> Any:
     if hasattr(values, "detach"):
-        return _numpy(values)
+        values = _numpy(values)
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
     if hasattr(values, "to_numpy") and not isinstance(values, np.ndarray):

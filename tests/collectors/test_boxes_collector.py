@@ -1,0 +1,226 @@
+"""Boxes and instance masks: the long table, the counts, and matching again without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+
+from xaicli import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector, rematch
+from xaicli.collectors.collect import CollectionError, collect_metrics
+from xaicli.errors import UsageError, XaiError
+from xaicli.recorder.run import Run
+from xaicli.tables.column import schema_of
+from xaicli.tables.schema import CategoricalLabel
+from xaicli.tables.table import Table
+
+TRUTH = [
+    {"boxes": torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]]), "labels": torch.tensor([0, 1])},
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)},
+    {"boxes": torch.tensor([[0.0, 0, 50, 50]]), "labels": torch.tensor([0]), "iscrowd": torch.tensor([1])},
+]
+PREDICTED = [
+    {
+        "boxes": torch.tensor([[0.0, 0, 10, 8], [1, 1, 10, 10], [20, 20, 30, 30]]),
+        "labels": torch.tensor([0, 0, 0]),
+        "scores": torch.tensor([0.9, 0.8, 0.7]),
+    },
+    {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.3])},
+    {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([0]), "scores": torch.tensor([0.6])},
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with Run(tmp_path / "run", strict=True) as opened:
+        yield opened
+
+
+def collected(
+    run: Run, collector: Any, truth: Any = None, predicted: Any = None, **options: Any
+) -> dict[str, pa.Table]:
+    """Collect over pictures that are numbers: the model looks its output up."""
+    predicted = PREDICTED if predicted is None else predicted
+    table = Table(list(enumerate(TRUTH if truth is None else truth)))
+    args = {"batch_size": 2, "collate_fn": lambda samples: tuple(zip(*samples, strict=True))}
+    model = lambda numbers: [predicted[int(i)] for i in numbers]  # noqa: E731
+    result = collect_metrics(table, collector, model, run=run, dataloader_args=args, **options)
+    return dict(result.tables)
+
+
+def test_a_row_an_object_and_counts_a_picture(run: Run) -> None:
+    tables = collected(run, BoundingBoxMetricsCollector(["cat", "dog"]))
+    rows = tables["boxes"].to_pylist()
+    shown = [(r["example_id"], r["instance_id"], r["source"], r["label"], r["outcome"], r["match_id"]) for r in rows]
+    assert shown == [
+        (0, 0, "gt", 0, "tp", 2),
+        (0, 1, "gt", 1, "fn", None),
+        (0, 2, "pred", 0, "tp", 0),
+        (0, 3, "pred", 0, "fp", None),
+        (0, 4, "pred", 0, "fp", None),
+        (1, 0, "pred", 1, "fp", None),
+        (2, 0, "gt", 0, "ignored", None),
+        (2, 1, "pred", 0, "ignored", 0),
+    ]
+    assert rows[2]["iou"] == pytest.approx(0.8)
+    assert rows[3]["iou"] == pytest.approx(0.81)
+    assert rows[4]["iou"] == 0.0
+    assert [rows[2][name] for name in ("x0", "y0", "x1", "y1")] == [0, 0, 10, 8]
+    assert rows[0]["confidence"] is None
+    assert tables["metrics"].select(["tp", "fp", "fn"]).to_pylist() == [
+        {"tp": 1, "fp": 2, "fn": 1},
+        {"tp": 0, "fp": 1, "fn": 0},
+        {"tp": 0, "fp": 0, "fn": 0},
+    ]
+    assert tables["metrics"]["mean_iou"].to_pylist() == [pytest.approx(0.8), None, None]
+    run.flush()
+    scalars = pl.read_parquet(run.layout.scalars / "*.parquet")
+    values = dict(zip(scalars["key"], scalars["value"], strict=True))
+    assert values["precision"] == pytest.approx(1 / 4)
+    assert values["recall"] == pytest.approx(1 / 2)
+    assert values["fp"] == 1.0
+
+
+def random_pictures(n: int, masks: bool = False) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pictures of overlapping objects, some without any."""
+    rng = np.random.default_rng(3)
+
+    def some(count: int) -> dict[str, Any]:
+        low = rng.integers(0, 12, (count, 2)).astype(float)
+        boxes = np.concatenate([low, low + rng.integers(1, 12, (count, 2))], axis=1)
+        objects: dict[str, Any] = {"boxes": boxes, "labels": rng.integers(0, 2, count)}
+        objects["scores"] = rng.choice([0.1, 0.4, 0.9], count) + rng.normal(0, 1e-9, count)
+        objects["iscrowd"] = rng.random(count) < 0.2
+        if masks:
+            grid = np.stack(np.meshgrid(np.arange(24), np.arange(24)), axis=-1)
+            objects["masks"] = np.asarray(
+                [((grid >= box[:2]) & (grid < box[2:])).all(axis=-1) & (rng.random((24, 24)) < 0.8) for box in boxes]
+            ).reshape(count, 24, 24)
+        return objects
+
+    return [some(int(rng.integers(0, 6))) for _ in range(n)], [some(int(rng.integers(0, 6))) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("collector", "name", "masks"),
+    [(BoundingBoxMetricsCollector, "boxes", False), (InstanceMaskMetricsCollector, "instances", True)],
+)
+def test_matching_stored_rows_again_is_matching_the_model_again(
+    run: Run, collector: Any, name: str, masks: bool
+) -> None:
+    truth, predicted = random_pictures(30, masks)
+    at = {
+        threshold: collected(
+            run, collector(["a", "b"], iou_threshold=threshold), truth, predicted, constants={"epoch": epoch}
+        )
+        for epoch, threshold in enumerate((0.3, 0.5, 0.75))
+    }
+    stored = parquet.read_table(sorted((run.layout.tables / name).glob("*.parquet")))
+    assert stored.num_rows == sum(tables[name].num_rows for tables in at.values())
+    assert len(set(at[0.3][name]["outcome"].to_pylist())) == 4
+    for threshold, tables in at.items():
+        again = rematch(stored, threshold)
+        for epoch in range(3):
+            part = again.filter(pa.compute.equal(again["epoch"], epoch))
+            for column in ("iou", "match_id", "outcome", "iou_threshold"):
+                assert part[column].to_pylist() == tables[name][column].to_pylist(), (threshold, column)
+        assert again.drop_columns(["iou", "match_id", "outcome", "iou_threshold"]).equals(
+            stored.drop_columns(["iou", "match_id", "outcome", "iou_threshold"])
+        )
+    assert at[0.3][name]["outcome"].to_pylist() != at[0.75][name]["outcome"].to_pylist()
+    assert rematch(pl.from_arrow(stored), 0.5)["outcome"].to_pylist() == rematch(stored, 0.5)["outcome"].to_pylist()
+
+
+def test_coco_annotations_and_other_formats_mean_the_same(run: Run) -> None:
+    plain = collected(run, BoundingBoxMetricsCollector(["cat", "dog"]))["boxes"]
+
+    def coco(picture: dict[str, Any]) -> list[dict[str, Any]]:
+        crowd = picture.get("iscrowd", torch.zeros(len(picture["labels"])))
+        return [
+            {"bbox": [x0, y0, x1 - x0, y1 - y0], "category_id": label + 90, "score": score, "iscrowd": int(is_crowd)}
+            for (x0, y0, x1, y1), label, score, is_crowd in zip(
+                picture["boxes"].tolist(),
+                picture["labels"].tolist(),
+                picture.get("scores", torch.ones(len(picture["labels"]))).tolist(),
+                crowd.tolist(),
+                strict=True,
+            )
+        ]
+
+    mapped = BoundingBoxMetricsCollector(["cat", "dog"], {90: 0, 91: 1})
+    again = collected(run, mapped, [coco(p) for p in TRUTH], [coco(p) for p in PREDICTED])["boxes"]
+    assert again["outcome"].to_pylist() == plain["outcome"].to_pylist()
+    assert again["label"].to_pylist() == plain["label"].to_pylist()
+
+    def centred(picture: dict[str, Any]) -> dict[str, Any]:
+        low, high = picture["boxes"][:, :2], picture["boxes"][:, 2:]
+        return picture | {"boxes": torch.cat([(low + high) / 2, high - low], dim=1)}
+
+    other = BoundingBoxMetricsCollector(["cat", "dog"], box_format="cxcywh")
+    boxes = collected(run, other, [centred(p) for p in TRUTH], [centred(p) for p in PREDICTED])["boxes"]
+    assert [boxes[c].to_pylist() for c in ("x0", "y1")] == [plain[c].to_pylist() for c in ("x0", "y1")]
+
+
+def test_a_mask_without_a_box_gets_its_own(run: Run) -> None:
+    mask = np.zeros((1, 1, 6, 8), np.float32)
+    mask[0, 0, 1:3, 2:7] = 0.9
+    predicted = [{"masks": torch.tensor(mask), "labels": [0], "scores": [0.5]}]
+    truth = [{"masks": mask[:, 0] > 0, "labels": [0]}]
+    rows = collected(run, InstanceMaskMetricsCollector(["cell"]), truth, predicted)["instances"].to_pylist()
+    assert [rows[1][name] for name in ("x0", "y0", "x1", "y1", "iou", "outcome")] == [2, 1, 7, 3, 1.0, "tp"]
+    assert (rows[1]["height"], rows[1]["width"]) == (6, 8)
+    assert rows[1]["counts"] == rows[0]["counts"]
+    coco = [[{"category_id": 0, "segmentation": {"size": [6, 8], "counts": rows[1]["counts"]}}], []]
+    again = collected(run, InstanceMaskMetricsCollector(["cell"]), coco, [*predicted, []])
+    assert again["instances"]["iou"].to_pylist() == [1.0, 1.0]
+    assert again["metrics"]["fn"].to_pylist() == [0, 0]
+
+
+def test_preprocessing_and_columns_of_the_caller(run: Run) -> None:
+    collector = BoundingBoxMetricsCollector(
+        ["cat", "dog"],
+        preprocess_fn=lambda batch, output: ([t | {} for t in batch[1]], output.forward),
+        extra_metrics_fn=lambda truth, _predicted: {"n_true": [len(t["labels"]) for t in truth]},
+    )
+    assert collected(run, collector)["metrics"]["n_true"].to_pylist() == [2, 0, 1]
+    schema = parquet.read_schema(next((run.layout.tables / "boxes").glob("*.parquet")))
+    assert schema_of(schema.field("label")) == CategoricalLabel(classes=["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "told"),
+    [
+        ([{"boxes": [[0, 0, 1, 1]]}], [PREDICTED[0]], "an annotation has no 'labels'; it holds boxes"),
+        ([TRUTH[0]], [{"boxes": [[0, 0, 1, 1]], "labels": [0]}], "an annotation has no 'scores'"),
+        ([TRUTH[0]], [PREDICTED[0] | {"labels": [0]}], "an annotation has 3 boxes for 1 labels"),
+        (
+            [TRUTH[0]],
+            [PREDICTED[0] | {"boxes": torch.full((3, 4), torch.nan)}],
+            "a box holds a value that is not finite",
+        ),
+        ([5], [PREDICTED[0]], "the annotations of a picture are a int"),
+    ],
+)
+def test_what_is_no_annotation_is_told(run: Run, truth: Any, predicted: Any, told: str) -> None:
+    with pytest.raises(CollectionError) as caught:
+        collected(run, BoundingBoxMetricsCollector(["cat", "dog"]), truth, predicted)
+    assert told in caught.value.message
+    assert "batch 0 (example_id 0 to 0)" in caught.value.message
+
+
+def test_other_faults_are_told(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"iou_threshold=1.5 is not in \(0, 1\]"):
+        BoundingBoxMetricsCollector(["cat"], iou_threshold=1.5)
+    with pytest.raises(XaiError, match="no box format 'yxyx'"):
+        BoundingBoxMetricsCollector(["cat"], box_format="yxyx")
+    with pytest.raises(CollectionError, match="no label '0' in label_mapping"):
+        collected(run, BoundingBoxMetricsCollector(["cat"], {90: 0}))
+    with pytest.raises(XaiError, match="the table has no column 'example_id': its rows are no objects"):
+        rematch(pa.table({"a": [1]}), 0.5)

@@ -1,0 +1,291 @@
+"""`collect_metrics`: one pass, every collector, nothing changed, faults named."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+import xaicli
+from xaicli.collectors.collect import CollectionError, collect_metrics
+from xaicli.collectors.collector import MetricsCollector
+from xaicli.collectors.predictor import Predictor, PredictorOutput
+from xaicli.errors import UsageError, XaiError
+from xaicli.recorder.run import Run
+from xaicli.tables.table import Table
+
+N = 10
+
+
+class Counting(nn.Module):
+    """Doubles its input and counts how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.factor
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with Run(tmp_path / "run", strict=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table.from_arrays(np.arange(N, dtype=np.float32), np.arange(N) % 3, name="ten")
+
+
+def doubled(_batch: Any, output: PredictorOutput) -> dict[str, Any]:
+    return {"doubled": output.forward}
+
+
+class Difference(MetricsCollector):
+    """Output minus input, with a schema."""
+
+    def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
+        return {"difference": (predictor_output.forward - batch[0]).tolist(), "label": batch[1]}
+
+    @property
+    def column_schemas(self) -> Mapping[str, Any]:
+        return {"difference": xaicli.Float("output - input", 0.0, 9.0), "label": ["a", "b", "c"]}
+
+
+def scalars(run: Run) -> dict[str, float]:
+    run.flush()
+    frame = pl.read_parquet(run.layout.scalars / "*.parquet")
+    return dict(zip(frame["key"], frame["value"], strict=True))
+
+
+def test_all_collectors_share_one_forward_a_batch(run: Run, table: Table) -> None:
+    model = Counting().train()
+    args = {"batch_size": 4}
+    collected = collect_metrics(table, [doubled, Difference()], model, run=run, split="val", dataloader_args=args)
+    assert model.calls == 3
+    assert model.training
+    frame = pl.read_parquet(run.layout.tables / "metrics" / "*.parquet")
+    assert frame.columns == ["example_id", "input_table", "split", "doubled", "difference", "label"]
+    assert frame["example_id"].to_list() == list(range(N))
+    assert frame["doubled"].to_list() == [2.0 * i for i in range(N)]
+    assert frame["difference"].to_list() == [float(i) for i in range(N)]
+    assert set(frame["split"]) == {"val"}
+    assert collected.paths[0].parent == run.layout.tables / "metrics"
+    assert scalars(run) == {
+        "val/doubled": 9.0,
+        "val/difference": 4.5,
+        "val/label/a": 4.0,
+        "val/label/b": 3.0,
+        "val/label/c": 3.0,
+    }
+
+
+def test_constants_are_columns_and_the_time_axis(run: Run, table: Table) -> None:
+    for epoch in (1, 2):
+        collect_metrics(table, doubled, Counting(), run=run, constants={"epoch": epoch})
+    frame = pl.read_parquet(run.layout.tables / "metrics" / "*.parquet")
+    assert frame["epoch"].to_list() == [1] * N + [2] * N
+    run.flush()
+    assert pl.read_parquet(run.layout.scalars / "*.parquet")["step"].to_list() == [1, 2]
+
+
+def test_the_active_run_is_meant_when_none_is_given(tmp_path: Path, table: Table) -> None:
+    with xaicli.init(tmp_path / "active") as run:
+        xaicli.collect_metrics(table, doubled, Counting())
+        assert (run.layout.tables / "metrics" / "schema.json").is_file()
+    with pytest.raises(ValueError, match="no active run"):
+        xaicli.collect_metrics(table, doubled, Counting())
+
+
+def test_ids_of_the_table_and_zero_weights(run: Run) -> None:
+    table = Table.from_dict(
+        {"x": np.arange(4, dtype=np.float32), "weight": np.array([1.0, 0.0, 2.0, 0.0])}, ids=["a", "b", "c", "d"]
+    )
+    collected = collect_metrics(table, doubled, Counting(), run=run, exclude_zero_weights=True)
+    assert collected.tables["metrics"].select(["example_id", "sample_id", "doubled"]).to_pylist() == [
+        {"example_id": 0, "sample_id": "a", "doubled": 0.0},
+        {"example_id": 2, "sample_id": "c", "doubled": 4.0},
+    ]
+    everything = collect_metrics(table, doubled, Counting(), run=run)
+    assert everything.tables["metrics"].num_rows == 4
+    with pytest.raises(UsageError, match="has no samples"):
+        collect_metrics(Table([1.0], weights=[0]), doubled, Counting(), run=run, exclude_zero_weights=True)
+
+
+def test_random_transforms_repeat_and_training_randomness_is_untouched(run: Run) -> None:
+    def noisy(sample: Any) -> Any:
+        return sample[0] + torch.rand(()) + np.random.rand() + random.random()
+
+    table = Table.from_arrays(np.zeros(N, np.float32)).map(noisy)
+
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+    def seeded() -> None:
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+
+    seeded()
+    expected = draw()
+    seeded()
+    first = collect_metrics(table, doubled, Counting(), run=run).tables["metrics"]["doubled"].to_pylist()
+    assert draw() == expected
+    second = collect_metrics(table, doubled, Counting(), run=run).tables["metrics"]["doubled"].to_pylist()
+    assert first == second
+    assert len(set(first)) == N
+
+
+def test_workers_and_collation_of_the_caller(run: Run) -> None:
+    table = Table([{"x": float(i)} for i in range(5)])
+    collected = collect_metrics(
+        table,
+        lambda batch, _output: {"n": [len(batch)] * len(batch)},
+        Predictor(Counting(), preprocess_fn=lambda batch: torch.tensor([sample["x"] for sample in batch])),
+        run=run,
+        dataloader_args={"batch_size": 2, "num_workers": 1, "collate_fn": list},
+    )
+    assert collected.tables["metrics"]["n"].to_pylist() == [2, 2, 2, 2, 1]
+    with pytest.raises(UsageError, match="dataloader_args holds 'shuffle'"):
+        collect_metrics(table, doubled, Counting(), run=run, dataloader_args={"shuffle": True})
+
+
+def test_progress_counts_samples(run: Run, table: Table) -> None:
+    seen: list[tuple[int, int]] = []
+    collect_metrics(
+        table, doubled, Counting(), run=run, dataloader_args={"batch_size": 4}, progress=lambda *now: seen.append(now)
+    )
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_rows_may_repeat_under_the_ids_of_the_batch(run: Run, table: Table) -> None:
+    def twice(_batch: Any, output: PredictorOutput) -> dict[str, Any]:
+        ids = [i for i in output.example_id for _ in range(2)]
+        return {"example_id": ids, "copy": [0, 1] * len(output.example_id)}
+
+    collected = collect_metrics(table, [doubled, twice], Counting(), run=run, dataloader_args={"batch_size": 3})
+    assert collected.tables["metrics"].num_rows == N
+    assert collected.tables["metrics-twice"]["example_id"].to_pylist() == [i for i in range(N) for _ in range(2)]
+
+
+class Faulty:
+    """A collector function that misbehaves in its second batch."""
+
+    __name__ = "faulty"
+
+    def __init__(self, fault: Any) -> None:
+        self.fault = fault
+        self.calls = 0
+
+    def __call__(self, _batch: Any, output: PredictorOutput) -> Any:
+        self.calls += 1
+        good = {"value": [1.0] * len(output.forward)}
+        return good if self.calls == 1 else self.fault(good, output)
+
+
+def raising(_good: Any, _output: Any) -> Any:
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (lambda _good, _output: {"value": [1.0]}, "column 'value' has 1 values where the batch has 4"),
+        (lambda good, _output: good | {"more": good["value"]}, "column 'more' is new: the batches before had value"),
+        (lambda good, _output: {"other": good["value"]}, "column 'other' is new"),
+        (lambda _good, _output: {}, "column 'value' is missing"),
+        (lambda _good, _output: {"value": [object()] * 4}, "column 'value' holds values that are no column: object"),
+        (lambda _good, _output: {"value": ["a"] * 4}, "column 'value' is string where the batches before had double"),
+        (lambda _good, _output: [1, 2], "it returned a list, not columns by name"),
+        (lambda _good, _output: {"value": 1.0}, "column 'value' is a single float"),
+        (lambda _good, _output: {"example_id": [99], "value": [1.0]}, "example_id 99 is not in the batch"),
+        (raising, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_fault_names_collector_and_batch_and_the_others_are_kept(
+    run: Run, table: Table, fault: Any, told: str
+) -> None:
+    model = Counting().train()
+    faulty = Faulty(fault)
+    with pytest.raises(CollectionError) as caught:
+        collect_metrics(table, [faulty, doubled], model, run=run, dataloader_args={"batch_size": 4})
+    assert "collector faulty failed in batch 1 (example_id 4 to 7): " + told in caught.value.message
+    assert "kept from the other collectors: metrics" in caught.value.hint
+    assert (faulty.calls, model.calls, model.training) == (2, 3, True)
+    frame = pl.read_parquet(run.layout.tables / "metrics" / "*.parquet")
+    assert frame.columns == ["example_id", "input_table", "doubled"]
+    assert frame["doubled"].to_list() == [2.0 * i for i in range(N)]
+    assert caught.value.collected.tables["metrics"].num_rows == N
+    assert scalars(run) == {"doubled": 9.0}
+
+
+def test_two_collectors_of_one_column_are_told(run: Run, table: Table) -> None:
+    with pytest.raises(CollectionError, match="column 'doubled' is already collected by doubled"):
+        collect_metrics(table, [doubled, lambda _b, o: {"doubled": o.forward}], Counting(), run=run)
+
+
+def test_integers_then_floats_and_nothing_but_nulls(run: Run, table: Table) -> None:
+    def mixed(_batch: Any, output: PredictorOutput) -> dict[str, Any]:
+        n, first = len(output.example_id), output.example_id[0] == 0
+        return {"grows": [1] * n if first else [0.5] * n, "empty": [None] * n, "late": [None if first else 2.0] * n}
+
+    rows = collect_metrics(table, mixed, Counting(), run=run, dataloader_args={"batch_size": 5}).tables["metrics"]
+    assert rows["grows"].to_pylist() == [1.0] * 5 + [0.5] * 5
+    assert rows["empty"].null_count == N
+    assert rows["late"].to_pylist() == [None] * 5 + [2.0] * 5
+    assert scalars(run) == {"grows": 0.75, "late": 2.0}
+
+
+def test_means_leave_out_what_is_not_finite(run: Run, table: Table) -> None:
+    values = [1.0, float("nan"), float("inf"), 3.0, None] * 2
+    collect_metrics(table, lambda _b, _o: {"v": values, "ok": [True, False] * 5}, Counting(), run=run)
+    assert scalars(run) == {"v": 2.0, "ok": 0.5}
+
+
+def test_a_fault_of_the_model_names_the_batch_and_restores(run: Run, table: Table) -> None:
+    class Breaking(Counting):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x[0] == 4:
+                raise RuntimeError("broken")
+            return super().forward(x)
+
+    model = Breaking().train()
+    state = torch.random.get_rng_state()
+    with pytest.raises(RuntimeError, match="broken") as caught:
+        collect_metrics(table, doubled, model, run=run, dataloader_args={"batch_size": 2})
+    assert caught.value.__notes__ == ["while the model ran on batch 2 (example_id 4 to 5)"]
+    assert model.training
+    assert torch.is_grad_enabled()
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_what_is_no_collector_is_told(run: Run, table: Table) -> None:
+    with pytest.raises(UsageError, match="Difference is no metrics collector"):
+        collect_metrics(table, Difference, Counting(), run=run)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no metrics collector given"):
+        collect_metrics(table, [], Counting(), run=run)
+    with pytest.raises(CollectionError, match="MetricsCollector does not override compute_metrics"):
+        collect_metrics(table, MetricsCollector(), Counting(), run=run)
+
+
+def test_preprocessing_and_silent_aggregates(run: Run, table: Table) -> None:
+    collector = xaicli.FunctionalMetricsCollector(
+        lambda batch, output: {"sum": batch + output},
+        {"sum": xaicli.Int()},
+        False,
+        preprocess_fn=lambda batch, output: (batch[0].long(), output.forward.long()),
+    )
+    rows = collect_metrics(table, collector, Counting(), run=run).tables["metrics"]
+    assert rows["sum"].to_pylist() == [3 * i for i in range(N)]
+    assert list(run.layout.scalars.glob("*")) == []
+    with pytest.raises(XaiError, match="two spellings"):
+        xaicli.FunctionalMetricsCollector(doubled, {"a": xaicli.Int()}, schema={"a": xaicli.Int()})

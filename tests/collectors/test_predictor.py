@@ -1,0 +1,140 @@
+"""The predictor runs any model over any batch and leaves no trace."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from xaicli.collectors.predictor import Predictor, PredictorOutput, first_tensor, labels_of, logits_of
+from xaicli.errors import XaiError
+
+
+class Net(nn.Module):
+    """Two layers with everything that evaluation mode changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))  # type: ignore[no-any-return]
+
+
+class Keyword(nn.Module):
+    """A model that takes its inputs by name, as transformers do."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, Any]:
+        assert attention_mask is not None
+        return {"loss": torch.tensor(0.0), "logits": input_ids.float() * attention_mask}
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+X = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+
+
+def test_every_kind_of_batch_reaches_the_model(net: Net) -> None:
+    expected = net.eval()(X)
+    net.train()
+    predict = Predictor(net)
+    pair = namedtuple("pair", "image label")
+    for batch in (X, (X, torch.zeros(3)), [X, torch.zeros(3)], pair(X, torch.zeros(3)), {"x": X, "label": 1}):
+        assert torch.equal(predict(batch).forward, expected)
+    assert torch.equal(predict({"anything": X}).forward, expected)
+    mask = torch.ones(2, 4)
+    output = Predictor(Keyword())({"input_ids": X[:2].long(), "attention_mask": mask, "labels": 1, "idx": 2})
+    assert torch.equal(logits_of(output), X[:2])
+    assert torch.equal(Predictor(net, preprocess_fn=lambda b: b["a"])({"a": X, "b": X}).forward, expected)
+    assert torch.equal(Predictor(net, unpack_dicts=True)({"x": X, "labels": X}).forward, expected)
+    with pytest.raises(XaiError, match="cannot be told from its keys: a, b") as caught:
+        predict({"a": X, "b": X})
+    assert "preprocess_fn" in caught.value.hint
+
+
+def test_modes_flags_hooks_and_statistics_are_as_before(net: Net) -> None:
+    net.train()
+    net.body[1].eval()
+    net.head.weight.requires_grad_(False)
+    modes = [module.training for module in net.modules()]
+    flags = [parameter.requires_grad for parameter in net.parameters()]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    predictor = Predictor(net, layers=["body.0", -1])
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), predictor.ready():  # noqa: PT012
+        assert not any(module.training for module in net.modules())
+        assert not torch.is_grad_enabled()
+        predictor(X)
+        net.head.bias.requires_grad_(False)
+        predictor(torch.ones(2, 5))
+    assert [module.training for module in net.modules()] == modes
+    assert [parameter.requires_grad for parameter in net.parameters()] == flags
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_hidden_layers_by_name_and_by_position(net: Net) -> None:
+    names = [name for name, _ in net.named_modules()]
+    number = names.index("body.0")
+    output = Predictor(net, layers=["body.0", number, "head"])(X)
+    assert list(output.hidden_layers) == ["body.0", number, "head"]
+    assert torch.equal(output.hidden_layers["body.0"], net.body[0](X))
+    assert torch.equal(output.hidden_layers[number], output.hidden_layers["body.0"])
+    assert torch.equal(output.hidden_layers["head"], output.forward)
+    with pytest.raises(XaiError, match=r"no layer 'body\.9' in the model") as caught:
+        Predictor(net, layers=["body.9"])
+    assert "body.0" in caught.value.hint
+    with pytest.raises(XaiError, match="no layer '99'"):
+        Predictor(net, layers=[99])
+
+
+def test_mixed_precision_is_chosen_and_metrics_are_computed_in_full(net: Net) -> None:
+    full, half = Predictor(net)(X).forward, Predictor(net, precision="bf16", layers=["head"])(X)
+    assert Predictor(net).precision == "fp32"
+    assert half.forward.dtype == half.hidden_layers["head"].dtype == torch.float32
+    assert not torch.equal(full, half.forward)
+    assert torch.allclose(full, half.forward, atol=0.05)
+    with pytest.raises(XaiError, match="no precision 'fp8'"):
+        Predictor(net, precision="fp8")  # type: ignore[arg-type]
+
+
+def test_a_function_is_a_model_and_a_number_is_none() -> None:
+    assert Predictor(lambda x: x * 2)([X]).forward.equal(X * 2)
+    with pytest.raises(XaiError, match="the model is a int"):
+        Predictor(3)  # type: ignore[arg-type]
+
+
+def test_the_output_may_be_used_as_if_it_were_the_model_output() -> None:
+    output = PredictorOutput(X, {}, [0, 1, 2])
+    assert torch.equal(output.argmax(1), X.argmax(1))
+    assert torch.equal(torch.softmax(output, 1), torch.softmax(X, 1))
+    assert torch.equal(torch.cat([output, output]), torch.cat([X, X]))
+    assert torch.equal(output[0], X[0])
+    assert (len(output), output.shape) == (3, X.shape)
+    assert PredictorOutput({"logits": X})["logits"] is X
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = output.no_such
+
+
+def test_logits_labels_and_tensors_are_found() -> None:
+    @dataclass
+    class Output:
+        loss: torch.Tensor
+        logits: torch.Tensor
+
+    assert logits_of(PredictorOutput(Output(X.sum(), X))) is X
+    assert logits_of({"aux": X + 1, "out": X}) is X
+    assert first_tensor((None, [{"a": X}])) is X
+    assert labels_of((X, 5)) == labels_of({"x": X, "labels": 5}) == 5
+    assert labels_of(X) is labels_of({"x": X}) is None
+    with pytest.raises(XaiError, match="holds no tensor"):
+        logits_of(PredictorOutput([1, 2]))
