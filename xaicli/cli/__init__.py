@@ -18,6 +18,7 @@ from xaicli.errors import XaiError
 
 COMMANDS = (
     "demo",
+    "track_report",
     "samples",
     "labels",
     "dynamics",
@@ -25,6 +26,7 @@ COMMANDS = (
     "info",
     "ls",
     "findings",
+    "scalars",
     "compare",
     "query",
     "export",

@@ -38,6 +38,7 @@ from xaicli.report.numbers import short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
+_LAST = 200
 _BAR = 24
 
 
@@ -58,7 +59,8 @@ def show(report: Report, paths: Sequence[Path] = (), *, out: Console | None = No
     if report.sentence:
         out.print(_text(report.sentence))
     for section in report.sections:
-        _section(section, out)
+        if not section.page_only:
+            _section(section, out)
     if paths:
         out.print()
     for path in paths:
@@ -124,7 +126,11 @@ def _table(table: Table, out: Console, of: str) -> None:
     shown = table.rows[: table.terminal_rows]
     headings = [(c.title, "left" if c.cell in (Cell.TEXT, Cell.SPARKLINE) else "right") for c in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
-    cells = [[_cell(value, c, b) for value, c, b in zip(row, table.columns, bounds, strict=True)] for row in shown]
+    # The last text, a reason say, may take several lines.
+    limits = [_LONGEST] * (len(table.columns) - 1) + [_LAST]
+    cells = [
+        [_cell(v, c, b, n) for v, c, b, n in zip(row, table.columns, bounds, limits, strict=True)] for row in shown
+    ]
     _plain_table(headings, cells, out)
     if len(table.rows) > len(shown):
         out.print(_text(f"and {len(table.rows) - len(shown):,} more rows: --format csv or --json has all", "dim"))
@@ -149,14 +155,14 @@ def _plain_table(headings: Sequence[tuple[str, Any]], rows: Sequence[Sequence[st
     out.print(grid)
 
 
-def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None]) -> str:
+def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None], limit: int) -> str:
     match column.cell:
         case Cell.SPARKLINE:
             return sparkline(value or (), 16, *bounds)
         case Cell.NUMBER | Cell.INTEGER:
             return short(value) if value is None or isinstance(value, (int, float)) else str(value)
         case Cell.TEXT:
-            return "" if value is None else printable(str(value), limit=_LONGEST).replace("\n", " ")
+            return "" if value is None else printable(str(value), limit=limit).replace("\n", " ")
         case _:
             assert_never(column.cell)
 

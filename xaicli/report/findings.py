@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -65,6 +66,7 @@ def finding_blocks(
     samples: SampleFacts,
     *,
     cards: bool = True,
+    terminal_rows: int = 10,
 ) -> Iterator[Block]:
     """Cards of the first samples where there are pictures, and all in a table with their reasons."""
     facts = facts or RunFacts("")
@@ -73,7 +75,7 @@ def finding_blocks(
     if cards and pictured:
         note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
         yield Gallery(title, tuple(_card(row, keys, facts, samples) for row in pictured[:_CARDS]), note)
-    yield _table(rows, title, names, keys, facts)
+    yield replace(_table(rows, title, names, keys, facts), terminal_rows=terminal_rows)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, names: Names, keys: Keys, facts: RunFacts) -> Table:

@@ -289,6 +289,8 @@ class Section:
     title: str
     anchor: str
     blocks: tuple[Block, ...]
+    page_only: bool = False
+    """Too much for a terminal."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
-"""The report of per-step scalars, summaries and custom graphs, several runs overlaid."""
+"""The report of scalars, summaries and custom graphs over time: one chart a key, the runs overlaid."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.queries.curves import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE
+from xaicli.queries.recorded import AXIS, KEY, VALUE
+from xaicli.queries.scalars import smooth
 from xaicli.report.facts import RunFacts, made, run_line
 from xaicli.report.model import (
     Band,
@@ -23,141 +28,250 @@ from xaicli.report.model import (
     Table,
     Text,
     Tone,
-    Views,
 )
 from xaicli.report.names import Names
-from xaicli.report.numbers import count
+from xaicli.report.numbers import count, listed, short
+from xaicli.vocabulary import DS_ID, MODE, STEP
 
-_CELLS = 24
+_CHARTS = 6
+"""Keys that get a chart each; more share a grid of small ones."""
+_CELLS = 48
 _POINTS = 400
 _LINES = 24
+_TABLE_ROWS = 2000
+_COURSE = 12
 
-Rows = list[Mapping[str, Any]]
+
+@dataclass(frozen=True)
+class Curve:
+    """One line over time; `smoothed` is `value` without smoothing."""
+
+    what: dict[str, str]
+    """What tells it apart: the values of `CURVE`."""
+    step: tuple[int, ...]
+    value: tuple[float | None, ...]
+    smoothed: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+    @property
+    def known(self) -> list[tuple[int, float]]:
+        """The finite (step, value) pairs."""
+        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if value is not None]
+
+    @property
+    def has_band(self) -> bool:
+        return any(low is not None for low in self.low)
 
 
 def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     """The page of `xai scalars`.
 
     Args:
-        answer: Rows run, source, graph, line, key, mode, ds_id, axis, epoch, step, value, low, high, n, and `smoothed`.
-        facts: The run, where there is one.
+        answer: The rows of `queries.scalars`.
+        facts: The run; None for several.
     """
     names = Names()
-    blocks = tuple(scalar_blocks(answer.data, names)) or (Text("No scalars: run.log was not called.", Tone.FAINT),)
-    keys = list(dict.fromkeys(answer.data["key"])) if answer.data.height else []
-    runs = answer.data["run"].n_unique() if answer.data.height else 0
+    weight = float(answer.selection.get("smoothing") or 0)
+    plain, drawn = answer.data.filter(pl.col(SOURCE) != "graph"), answer.data.filter(pl.col(SOURCE) == "graph")
+    sections = [
+        Section(title, anchor, tuple(scalar_blocks(rows, names, smoothing=weight, title=title)))
+        for title, anchor, rows in (("Scalars", "scalars", plain), ("Custom graphs", "graphs", drawn))
+        if rows.height
+    ]
+    rules = []
+    if weight:
+        rules.append(("smoothing", f"exponential mean, weight {weight:g} of the past, corrected for its start"))
+    if answer.selection.get("group"):
+        rules.append(("groups", "mean of the runs, band mean ± standard deviation (n − 1) over the runs"))
     return Report(
         name="scalars",
-        title="Scalars",
+        title="Scalars over time",
         run_line=run_line(answer, facts),
-        sentence=f"{count(len(keys), 'key')} in {count(runs, 'run')}, {count(answer.data.height, 'value')}.",
-        sections=(Section("Scalars and custom graphs", "scalars", blocks),),
-        made=made(answer),
+        sentence=_sentence(answer),
+        sections=tuple(sections),
+        made=made(answer, *rules),
         warnings=answer.warnings,
         tables={"scalars": lambda: answer.data.iter_rows(named=True)},
     )
 
 
-def scalar_blocks(data: pl.DataFrame, names: Names) -> Iterator[Block]:
-    """A chart per custom graph, a small one per key, and the last values as a table."""
-    if data.is_empty():
-        return
-    runs = data["run"].n_unique()
-    for (graph,), frame in data.filter(pl.col("graph").fill_null("") != "").group_by("graph", maintain_order=True):
-        yield _graph(str(graph), frame, runs, names)
-    keyed = data.filter(pl.col("graph").fill_null("") == "")
-    charts = [_small(str(key), frame, runs) for (key,), frame in keyed.group_by("key", maintain_order=True)]
-    drawn = [chart for chart in charts if any(_finite(y) for line in chart.series for y in line.y)]
-    if drawn:
-        legend = f"The first {_CELLS} of {len(drawn):,} keys; the table has all. " if len(drawn) > _CELLS else ""
-        yield Multiples(
-            names("scalars"),
-            "Each key over time",
-            tuple(drawn[:_CELLS]),
-            legend=legend
-            + ("One line a run. " if runs > 1 else "")
-            + "Bands, where there are some: mean ± std of runs.",
-            alt=f"{count(len(drawn), 'key')} over steps: " + ", ".join(chart.title for chart in drawn[:_CELLS]),
-        )
-    yield _table(data, names)
+def scalar_blocks(
+    rows: pl.DataFrame, names: Names, *, smoothing: float = 0.0, title: str = "Scalars"
+) -> Iterator[Block]:
+    """A chart for each key and time axis, then every curve in figures.
+
+    Args:
+        rows: Rows of `queries.scalars`.
+        names: Hands out file names.
+        smoothing: The weight the rows were smoothed with.
+        title: What the table is called.
+    """
+    found = list(curves(rows, smoothing))
+    charts = [_chart(group, found, names, smoothing) for group in _by_chart(found).values()]
+    charts = [chart for chart in charts if chart.series]
+    if not charts:
+        yield Text("Every value here is NaN or infinite: there is no line to draw.", Tone.BAD)
+    elif len(charts) <= _CHARTS:
+        yield from charts
+    else:
+        more = len(charts) - _CELLS
+        legend = charts[0].legend + (f" {more:,} more are in the table." if more > 0 else "")
+        alt = f"Small charts of {count(len(charts[:_CELLS]), 'scalar')} over time."
+        yield Multiples(names("grid", title), title, tuple(charts[:_CELLS]), legend=legend, alt=alt)
+    yield _table(found, names, title)
 
 
-def _graph(graph: str, frame: pl.DataFrame, runs: int, names: Names) -> Block:
-    views: dict[str, tuple[Block, ...]] = {}
-    for (key,), of_key in frame.group_by("key", maintain_order=True):
-        series, bands = _lines(of_key, runs)
-        chart = LineChart(
-            name=names("graph", graph, key),
-            title=f"{graph}: {key}",
-            x_label=_axis(of_key),
-            y_label=str(key),
-            series=series,
-            bands=bands,
-            alt=f"Custom graph {graph}, {key}: {count(len(series), 'line')} over {_axis(of_key)}s",
-        )
-        views[str(key)] = (chart,)
-    return Views(names("graph-views", graph), graph, views)
+def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
+    """The rows curve by curve, in their order."""
+    wanted = [VALUE, SMOOTHED if SMOOTHED in rows.columns else VALUE, LOW, HIGH]
+    for key, part in rows.group_by(CURVE, maintain_order=True):
+        if smoothing:
+            part = part.with_columns(smooth(name, smoothing).alias(name) for name in (LOW, HIGH))
+        value, smoothed, low, high = (_finite(part[name]) for name in wanted)
+        what = dict(zip(CURVE, (str(item) for item in key), strict=True))
+        yield Curve(what, tuple(part[STEP].to_list()), value, smoothed, low, high)
 
 
-def _small(key: str, frame: pl.DataFrame, runs: int) -> LineChart:
-    series, bands = _lines(frame, runs)
-    ends = [line.y[-1] for line in series if line.y]
-    last = f"{ends[0]:.4g}" if len(ends) == 1 and ends[0] is not None else count(len(series), "line")
-    return LineChart(
-        key, key, _axis(frame), key, series, bands, subtitle=last, alt=f"{key} over {_axis(frame)}s, last {last}"
-    )
+def thinned(y: Sequence[float | None], most: int = _POINTS) -> list[int]:
+    """Which points of a long line to draw: the lowest and highest of each stretch, so that no spike is lost."""
+    if len(y) <= most:
+        return list(range(len(y)))
+    stretches = most // 2
+    kept: set[int] = {0, len(y) - 1}
+    for number in range(stretches):
+        inside = range(number * len(y) // stretches, (number + 1) * len(y) // stretches)
+        known = [index for index in inside if y[index] is not None]
+        if known:
+            kept |= {min(known, key=lambda i: y[i] or 0.0), max(known, key=lambda i: y[i] or 0.0)}
+        elif inside:
+            kept.add(inside[0])
+    return sorted(kept)
 
 
-def _lines(frame: pl.DataFrame, runs: int) -> tuple[tuple[Series, ...], tuple[Band, ...]]:
-    by = ["run", "source", "line", "mode", "ds_id", "axis"]
+def _finite(column: pl.Series) -> tuple[float | None, ...]:
+    return tuple(value if value is not None and math.isfinite(value) else None for value in column.to_list())
+
+
+def _by_chart(found: Sequence[Curve]) -> dict[tuple[str, ...], list[Curve]]:
+    charts: dict[tuple[str, ...], list[Curve]] = {}
+    for curve in found:
+        charts.setdefault(tuple(curve.what[part] for part in (GRAPH, KEY, AXIS)), []).append(curve)
+    return charts
+
+
+def _chart(group: Sequence[Curve], found: Sequence[Curve], names: Names, smoothing: float) -> LineChart:
+    what = group[0].what
+    drawn = [curve for curve in group if curve.known][:_LINES]
     series: list[Series] = []
     bands: list[Band] = []
-    for order, (curve, rows) in enumerate(frame.group_by(by, maintain_order=True)):
-        if order == _LINES:
-            break
-        run, _, line, mode, ds_id, _ = (str(part or "") for part in curve)
-        shown = _thinned(rows.to_dicts())
-        words = [line, mode, ds_id] if runs == 1 else [run.rstrip("/").rsplit("/", 1)[-1], line, mode, ds_id]
-        name = " ".join(word for word in words if word) or "value"
-        x = tuple(float(row["step"] if row["step"] is not None else i) for i, row in enumerate(shown))
-        value = "smoothed" if "smoothed" in frame.columns else "value"
-        series.append(Series(name, x, tuple(row[value] for row in shown), key=f"c-{order}", colour=order))
-        if any(row["low"] is not None for row in shown):
-            low, high = (tuple(row[side] for row in shown) for side in ("low", "high"))
-            bands.append(Band("mean ± std", x, low, high, key=f"c-{order}"))
-    return tuple(series), tuple(bands)
-
-
-def _thinned(rows: Sequence[Mapping[str, Any]]) -> Rows:
-    """At most some hundred points, evenly, the last one among them."""
-    stride = -(-len(rows) // _POINTS)
-    return [row for i, row in enumerate(rows) if (len(rows) - 1 - i) % stride == 0] if stride > 1 else list(rows)
-
-
-def _axis(frame: pl.DataFrame) -> str:
-    axes = frame["axis"].drop_nulls().unique().to_list()
-    return str(axes[0]) if len(axes) == 1 else "step"
-
-
-def _table(data: pl.DataFrame, names: Names) -> Table:
-    several = data["run"].n_unique() > 1
-    rows = []
-    for curve, frame in data.group_by("run", "graph", "line", "key", "mode", "ds_id", maintain_order=True):
-        run, *words = (str(part or "") for part in curve)
-        history = tuple(frame["value"].to_list())
-        known = [v for v in history if _finite(v)]
-        name = " ".join(word for word in words if word)
-        ends = (known[0], known[-1], min(known), max(known)) if known else (None,) * 4
-        rows.append((*([run] if several else []), name, len(history), *ends, history))
-    columns = (
-        *([Column("run")] if several else []),
-        Column("key"),
-        Column("values", Cell.INTEGER),
-        *(Column(title, Cell.NUMBER) for title in ("first", "last", "min", "max")),
-        Column("history", Cell.SPARKLINE),
+    for order, curve in enumerate(drawn):
+        name, key = _name(curve, group), _key(curve, found)
+        points = thinned(curve.smoothed)
+        x = tuple(float(curve.step[i]) for i in points)
+        if smoothing:
+            raw = thinned(curve.value)
+            y = tuple(curve.value[i] for i in raw)
+            series.append(Series(f"{name}, as recorded", tuple(float(curve.step[i]) for i in raw), y, Tone.FAINT))
+        if curve.has_band:
+            low, high = (tuple(side[i] for i in points) for side in (curve.low, curve.high))
+            bands.append(Band(name, x, low, high, key=key))
+        series.append(Series(name, x, tuple(curve.smoothed[i] for i in points), key=key, colour=order))
+    title = f"{what[GRAPH]}: {what[KEY]}" if what[GRAPH] and what[GRAPH] != what[KEY] else what[KEY]
+    legend = _legend(group, drawn, smoothing)
+    return LineChart(
+        name=names("scalar", what[GRAPH], what[KEY], what[AXIS]),
+        title=title,
+        x_label=what[AXIS],
+        y_label=what[KEY],
+        series=tuple(sorted(series, key=lambda line: line.tone is not Tone.FAINT)),
+        bands=tuple(bands),
+        legend=legend,
+        alt=f"{title} over {what[AXIS]}, {count(len(drawn), 'line')}. "
+        + " ".join(_in_words(c, group) for c in drawn[:4]),
     )
-    return Table(names("scalars-table"), "First, last and extreme values", columns, tuple(rows))
 
 
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
+def _legend(group: Sequence[Curve], drawn: Sequence[Curve], smoothing: float) -> str:
+    said = []
+    if smoothing:
+        said.append(f"Smoothed, weight {smoothing:g}; faint: as recorded.")
+    if any(curve.has_band for curve in drawn):
+        said.append("Band: the value's error band, or mean ± standard deviation over the runs of a group.")
+    if any(len(curve.step) > _POINTS for curve in drawn):
+        said.append("Of long lines the lowest and highest point of each stretch is drawn.")
+    if len(group) > len(drawn):
+        said.append(f"{len(group) - len(drawn):,} more lines are in the table.")
+    return " ".join(said)
+
+
+def _name(curve: Curve, group: Sequence[Curve]) -> str:
+    """What tells a curve apart from the others of its chart."""
+    runs = _short_runs(group)
+    parts = [LINE, RUN, MODE, DS_ID, SOURCE]
+    differing = [part for part in parts if len({other.what[part] for other in group}) > 1]
+    words = [runs[curve.what[RUN]] if part == RUN else curve.what[part] for part in differing if curve.what[part]]
+    return " · ".join(words) or curve.what[LINE] or curve.what[MODE] or curve.what[KEY]
+
+
+def _key(curve: Curve, found: Sequence[Curve]) -> str:
+    return f"c-{next(number for number, other in enumerate(found) if other is curve)}"
+
+
+def _in_words(curve: Curve, group: Sequence[Curve]) -> str:
+    (first_step, first), (last_step, last) = curve.known[0], curve.known[-1]
+    where = curve.what[AXIS]
+    return f"{_name(curve, group)}: {short(first)} at {where} {first_step:,}, {short(last)} at {where} {last_step:,}."
+
+
+def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
+    runs = _short_runs(found)
+    several = len(runs) > 1
+    columns = [
+        Column("scalar"),
+        *([Column("run")] if several else []),
+        *(Column(name, Cell.NUMBER) for name in ("first", "last", "lowest", "highest")),
+        Column("course", Cell.SPARKLINE),
+    ]
+    rows = []
+    for curve in found[:_TABLE_ROWS]:
+        values = [value for _, value in curve.known]
+        figures: list[Any] = [values[0], values[-1], min(values), max(values)] if values else [None] * 4
+        course = tuple(curve.smoothed[i] for i in thinned(curve.smoothed, _COURSE))
+        named = (_title(curve, found), runs[curve.what[RUN]]) if several else (_title(curve, found),)
+        rows.append((*named, *figures, course))
+    left_out = len(found) - len(rows)
+    return Table(
+        name=names("table", title),
+        title=title,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note=f"and {left_out:,} more curves in the CSV and JSON" if left_out else "",
+        keys=tuple(_key(curve, found) for curve in found[:_TABLE_ROWS]),
+        terminal_rows=60,
+    )
+
+
+def _title(curve: Curve, found: Sequence[Curve]) -> str:
+    """A curve's name in the table: its key with what else differs among curves of that key."""
+    what = curve.what
+    alike = [other for other in found if other.what[KEY] == what[KEY]]
+    words = [what[part] for part in (GRAPH, LINE, MODE, DS_ID) if what[part] not in ("", what[KEY])]
+    words += [what[part] for part in (AXIS, SOURCE) if len({other.what[part] for other in alike}) > 1]
+    return " ".join([what[KEY], *words])
+
+
+def _short_runs(found: Sequence[Curve]) -> dict[str, str]:
+    """{run: its path below the folder all share}."""
+    runs = list(dict.fromkeys(curve.what[RUN] for curve in found))
+    shared = os.path.commonpath([os.path.dirname(run) for run in runs]) if len(runs) > 1 else ""  # noqa: PTH120
+    return {run: os.path.relpath(run, shared) if shared else run for run in runs}
+
+
+def _sentence(answer: Answer) -> str:
+    keys, runs = answer.data[KEY].unique().sort().to_list(), answer.data[RUN].n_unique()
+    said = f"{count(answer.data.height, 'value')} of {listed([str(key) for key in keys])}"
+    said += f" in {count(runs, 'run')}." if runs > 1 else "."
+    if answer.counts.non_finite:
+        said += f" NaN or infinite, and a gap in the line: {answer.counts.non_finite:,}."
+    return said

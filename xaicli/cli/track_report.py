@@ -1,0 +1,29 @@
+"""`xai track-report`."""
+
+from __future__ import annotations
+
+from xaicli.cli.command import command
+from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection
+from xaicli.cli.output import REPORT_FORMATS, write
+from xaicli.layout import find_run
+
+
+@command
+def track_report(
+    run_dir: RunDir = None,
+    bounds: BoundsOption = ("std",),  # type: ignore[assignment]
+    *,
+    select: Selection,
+    choice: SampleChoice,
+    output: Output,
+) -> None:
+    """Everything about a run on one page: histories, labels, data map, suspects, scalars, how the run was made.
+
+    Example: xai track-report runs/demo --max 10 --min 0 --open
+    """
+    from xaicli.api import RunReader
+
+    run = RunReader(find_run(run_dir))
+    folder = output.output or run.layout.reports
+    result = run.report(bounds=bounds, folder=folder, **choice.arguments(), **select.arguments())
+    write(result, output, folder=folder, always=REPORT_FORMATS)

@@ -1,0 +1,230 @@
+"""Everything there is to know about a run, asked once: the parts of the track report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.jumps import rank_jumps
+from xaicli.dynamics.label_issues import label_issues
+from xaicli.dynamics.statistics import dynamics
+from xaicli.dynamics.suspects import suspects
+from xaicli.errors import XaiError
+from xaicli.layout import RunLayout
+from xaicli.queries.labels import labels
+from xaicli.queries.media import Thumbnail, thumbnails
+from xaicli.queries.samples import samples
+from xaicli.queries.scalars import run_frame
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Place, Reader
+from xaicli.report.histories import SampleFacts
+from xaicli.report.model import Image
+from xaicli.vocabulary import PREDICTION, SAMPLE_ID
+
+T = TypeVar("T")
+_SUSPECTS = 100
+_JUMPS = 10
+_EVIDENCE = ("sample_id", "score", "reason", "label", "suggested_label")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The answers behind a track report; None where the run does not allow one.
+
+    Attributes:
+        samples: Histories of the highest, lowest and listed samples.
+        computed: The pass over the epochs behind all statistics of dynamics.
+        absent: {part: why it is missing}.
+        faults: Of these, what should not have happened.
+    """
+
+    samples: Answer
+    labels: Answer | None = None
+    computed: Statistics | None = None
+    dynamics: Answer | None = None
+    suspects: Answer | None = None
+    label_issues: Answer | None = None
+    jumps: Answer | None = None
+    scalars: pl.DataFrame | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> Answer:
+        """The machine's view: the samples, with suspects, label issues, rank jumps and labels beside them."""
+        warnings = list(self.samples.warnings)
+        for part in (self.labels, self.dynamics, self.suspects, self.label_issues, self.jumps):
+            warnings += part.warnings if part else ()
+        warnings += self.faults
+        extra: dict[str, Any] = {
+            "suspects": _evidence(self.suspects),
+            "label_issues": _evidence(self.label_issues),
+            "rank_jumps": self.jumps.data if self.jumps else [],
+            "labels": self.labels.data if self.labels else [],
+        }
+        return replace(
+            self.samples,
+            command="track-report",
+            warnings=tuple(dict.fromkeys(warnings)),
+            extra={**self.samples.extra, **extra},
+        )
+
+
+def gather(
+    reader: Reader,
+    selection: Selection,
+    *,
+    max: int = 5,
+    min: int = 5,
+    ids: Sequence[Any] | None = None,
+    stat: str = "last",
+    complete_only: bool = False,
+    bounds: Sequence[str] | str | None = ("std",),
+    scores: Callable[[], Mapping[tuple[Pair, str], pl.DataFrame]] | None = None,
+) -> Gathered:
+    """Ask everything; a question that the run cannot answer is left out with a line saying why.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        max, min, ids, stat, complete_only: As for `samples`.
+        bounds: As for `labels`.
+        scores: Gives the scores of another statistic than the last value.
+
+    Raises:
+        UsageError: An option makes no sense.
+        XaiError: A listed id that the selected rows do not hold.
+    """
+    chosen = samples(
+        reader,
+        selection,
+        max=max,
+        min=min,
+        ids=ids,
+        stat=stat,
+        complete_only=complete_only,
+        scores=scores() if scores else None,
+    )
+    absent: dict[str, str] = {}
+    faults: list[str] = []
+
+    def asked(part: str, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except XaiError as error:
+            absent[part] = error.message
+        except Exception as error:
+            # The other parts of the page are worth having even when one fails.
+            absent[part] = f"{part} could not be computed: {type(error).__name__}: {error}"
+            faults.append(absent[part])
+        return None
+
+    computed = asked("training dynamics", lambda: compute(reader, selection))
+    by_pass = _of_pass(reader, selection, computed) if computed else {}
+    if computed is None:
+        absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
+    return Gathered(
+        samples=chosen,
+        labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
+        computed=computed,
+        **{name: asked(part, question) for name, (part, question) in by_pass.items()},
+        label_issues=asked("label issues", lambda: label_issues(reader, selection)),
+        scalars=asked("scalars", lambda: run_frame(reader)),
+        absent=absent,
+        faults=tuple(faults),
+    )
+
+
+def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict[str, tuple[str, Callable[[], Answer]]]:
+    """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
+    return {
+        "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
+        "suspects": ("suspects", lambda: suspects(reader, selection, top=_SUSPECTS, computed=computed)),
+        "jumps": ("rank changes", lambda: rank_jumps(reader, selection, top=_JUMPS, computed=computed)),
+    }
+
+
+@dataclass(frozen=True)
+class SaliencyPage:
+    """Where samples are explained.
+
+    Attributes:
+        address: Relative to the track report; "" where there is no page and none can be made.
+        explained: The ids on it; None where there is no page yet.
+    """
+
+    address: str = ""
+    explained: frozenset[str] | None = None
+
+
+def saliency_page(layout: RunLayout, folder: Path) -> SaliencyPage:
+    """The saliency page beside a track report: the one that is there, or the one the run's checkpoint allows.
+
+    Args:
+        layout: The run.
+        folder: Where the track report will lie.
+    """
+    address = "saliency.html"
+    if (folder / address).is_file():
+        try:
+            rows = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))["rows"]
+            return SaliencyPage(address, frozenset(str(row["sample_id"]) for row in rows))
+        except (OSError, ValueError, KeyError, TypeError):
+            return SaliencyPage(address)
+    can_be_made = layout.inputs.is_dir() and layout.checkpoints.is_dir()
+    return SaliencyPage(address if can_be_made else "")
+
+
+def sample_facts(reader: Reader, gathered: Gathered, page: SaliencyPage) -> tuple[SampleFacts, list[str]]:
+    """Thumbnails and last predictions of the samples a track report shows, and warnings.
+
+    Args:
+        reader: The run.
+        gathered: What is shown.
+        page: Where samples are explained.
+    """
+    shown: dict[Pair, set[Any]] = {}
+    for answer in (gathered.samples, gathered.suspects, gathered.label_issues, gathered.jumps):
+        if answer is not None:
+            for mode, ds_id, sample_id in answer.data.select("mode", "ds_id", SAMPLE_ID).iter_rows():
+                shown.setdefault((mode, ds_id), set()).add(sample_id)
+    pictures, warnings = thumbnails(reader, {sample_id for ids in shown.values() for sample_id in ids})
+    return SampleFacts(images(pictures), _predictions(reader, shown), page.address, page.explained), warnings
+
+
+def images(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Image]:
+    """Thumbnails as pictures of a report, by (mode, ds_id, sample_id) and by sample id alone."""
+    found: dict[Any, Image] = {}
+    for (mode, ds_id, sample_id), picture in pictures.items():
+        image = Image(picture.width, picture.height, picture.channels, picture.pixels, f"sample {sample_id}")
+        found[mode, ds_id, sample_id] = found[sample_id] = image
+    return found
+
+
+def _predictions(reader: Reader, shown: Mapping[Pair, set[Any]]) -> dict[tuple[str, str, Any], Any]:
+    """The predictions of the last epoch."""
+    found: dict[tuple[str, str, Any], Any] = {}
+    if PREDICTION not in reader.dtypes:
+        return found
+    for pair, ids in shown.items():
+        epochs = reader.epochs(*pair)
+        if not epochs:
+            continue
+        frame, _ = reader.frame(Place(*pair, epochs[-1]), [SAMPLE_ID, PREDICTION])
+        chosen = frame.filter(pl.col(SAMPLE_ID).is_in(list(ids)) & pl.col(PREDICTION).is_not_null())
+        found |= {(*pair, sample_id): prediction for sample_id, prediction in chosen.iter_rows()}
+    return found
+
+
+def _evidence(answer: Answer | None) -> list[dict[str, Any]]:
+    """Suspects or label issues as the JSON lists them."""
+    if answer is None:
+        return []
+    return [{key: row.get(key) for key in (*_EVIDENCE, "mode", "ds_id")} for row in answer.data.iter_rows(named=True)]

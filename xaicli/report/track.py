@@ -1,0 +1,222 @@
+"""The track report: everything about a run on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.report.datamap import definitions, map_blocks
+from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.findings import finding_blocks
+from xaicli.report.gathering import Gathered
+from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
+from xaicli.report.labels import BAND_WORDS, by_subject, flat_rows, label_blocks, label_sentence
+from xaicli.report.model import Block, Figure, Figures, Report, Section, Text, Tone
+from xaicli.report.names import Keys, Names
+from xaicli.report.numbers import short
+from xaicli.report.samples import score_rule
+from xaicli.report.scalars import scalar_blocks
+from xaicli.report.system import system_blocks
+from xaicli.vocabulary import Bounds
+
+_SUSPECTS_SHOWN = 25
+_SUSPECTS_IN_TERMINAL = 8
+
+Tables = dict[str, Callable[[], Iterable[Mapping[str, Any]]]]
+
+
+def track_report(
+    answer: Answer,
+    gathered: Gathered,
+    facts: RunFacts,
+    *,
+    population: pl.DataFrame | None = None,
+    samples: SampleFacts | None = None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """The page of `xai track-report`.
+
+    Args:
+        answer: The machine's view of all of it.
+        gathered: The answers.
+        facts: The run.
+        population: Quantiles per (mode, ds_id, metric, epoch).
+        samples: Thumbnails, predictions, where the saliency page is.
+        warnings: Of pictures that could not be read.
+    """
+    names, keys, samples = Names(), Keys(), samples or SampleFacts()
+    metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
+    parts = list(subjects(answer.data, metrics, population))
+    sections = [
+        _histories(parts, gathered, names, keys, facts, samples),
+        _labels(gathered, names),
+        _suspects(gathered, names, keys, facts, samples),
+        _data_map(gathered, names, keys, facts),
+        _issues(gathered, names, keys, facts, samples),
+        _jumps(gathered, names, keys, facts, samples),
+        _scalars(gathered, names),
+        Section("System and traceability", "system", tuple(system_blocks(facts)), page_only=True),
+    ]
+    bounds = [Bounds(bound) for bound in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
+    rules = [("score", score_rule(answer)), ("ties", "the smaller sample_id first")]
+    rules += [(f"band {bound}", BAND_WORDS[bound]) for bound in bounds]
+    rules += list(definitions(gathered.dynamics)) if gathered.dynamics else []
+    return Report(
+        name="track-report",
+        title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
+        run_line=run_line(answer, facts),
+        sentence=_sentence(parts, gathered, samples, facts),
+        sections=tuple(sections),
+        made=made(answer, *rules),
+        warnings=(*answer.warnings, *warnings),
+        tables=_tables(answer, gathered, metrics),
+        json_name="report",
+    )
+
+
+def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> Tables:
+    tables: Tables = {"samples": lambda: long_rows(answer.data, metrics)}
+    labels, suspects = gathered.labels, gathered.suspects
+    if labels is not None:
+        tables["labels"] = lambda: flat_rows(labels.data)
+    if suspects is not None:
+        tables["suspects"] = lambda: suspects.data.iter_rows(named=True)
+    return tables
+
+
+def _sentence(parts: Sequence[Subject], gathered: Gathered, samples: SampleFacts, facts: RunFacts) -> str:
+    said = [sentence(parts[0], samples)] if parts else ["No samples were recorded in this selection."]
+    notes = facts.config.get("notes")
+    if isinstance(notes, str) and notes:
+        said.append(notes.rstrip(".") + ".")
+    if gathered.suspects is not None and gathered.suspects.data.height:
+        first = gathered.suspects.data.row(0, named=True)
+        said.append(f"Most suspicious label: #{first['sample_id']}, {first['reason']}.")
+    return " ".join(said)
+
+
+def _histories(
+    parts: Sequence[Subject],
+    gathered: Gathered,
+    names: Names,
+    keys: Keys,
+    facts: RunFacts,
+    samples: SampleFacts,
+) -> Section:
+    found: list[Block] = [Figures(tuple(_figures(parts, gathered)))]
+    for part in parts:
+        if len(parts) > 1:
+            found.append(Text(f"{part.words}: {sentence(part, samples)}"))
+        found += blocks(part, keys, names, facts, samples)
+    if not parts:
+        found.append(Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT))
+    return Section("Histories", "histories", tuple(found))
+
+
+def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
+    """The key figures: how much there is, how the median moved, how much is right, what is suspicious."""
+    computed = gathered.computed
+    if computed is not None:
+        several = len(computed.frames) > 1
+        for (mode, ds_id), frame in computed.frames.items():
+            yield Figure(f"{frame.height:,}", f"samples{f' in {mode} {ds_id}'.rstrip() if several else ''}")
+    epochs = {row["epoch"] for part in parts for row in part.population}
+    if epochs:
+        yield Figure(f"{len(epochs):,}", "epoch" if len(epochs) == 1 else "epochs")
+    for part in parts[:2]:
+        medians = [row["q50"] for row in part.population if row["q50"] is not None]
+        if medians:
+            yield Figure(f"{short(medians[0], 3)} → {short(medians[-1], 3)}", f"median {part.words}")
+    if computed is not None:
+        for (mode, ds_id), by_epoch in computed.accuracy.items():
+            if by_epoch:
+                share = by_epoch[max(by_epoch)]
+                where = " ".join(part for part in (mode, ds_id) if part)
+                yield Figure(f"{share:.1%}", f"of {where} labels predicted at the last epoch")
+    dropped = gathered.samples.counts.dropped
+    if dropped:
+        yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
+
+
+def _labels(gathered: Gathered, names: Names) -> Section:
+    found: list[Block] = []
+    if gathered.labels is not None:
+        bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
+        for index, (words, histories) in enumerate(by_subject(gathered.labels.data)):
+            found.append(Text(f"{words}: {label_sentence(histories)}"))
+            found += label_blocks(words, histories, bounds, names, key=f"l{index}")
+    return Section(
+        "Labels", "labels", tuple(found) or (_missing(gathered, "labels", "No labels were recorded."),), page_only=True
+    )
+
+
+def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+    title = "Probably mislabelled"
+    answer = gathered.suspects
+    if answer is None or answer.data.is_empty():
+        why = "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
+        return Section(title, "suspects", (_missing(gathered, "suspects", why),))
+    found: list[Block] = [
+        Text(
+            "Ranked by the whole history, not by the final loss: a network that has memorised its labels "
+            "no longer shows which are wrong."
+        )
+    ]
+    for (mode, ds_id), frame in answer.data.group_by("mode", "ds_id", maintain_order=True):
+        words = " ".join(str(part) for part in (title, mode, ds_id) if part)
+        shown = frame.head(_SUSPECTS_SHOWN)
+        found += finding_blocks(shown, words, names, keys, facts, samples, terminal_rows=_SUSPECTS_IN_TERMINAL)
+        if frame.height > _SUSPECTS_SHOWN:
+            found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
+    return Section(title, "suspects", tuple(found))
+
+
+def _data_map(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts) -> Section:
+    found: list[Block] = []
+    if gathered.dynamics is not None:
+        for (mode, ds_id), frame in gathered.dynamics.data.group_by("mode", "ds_id", maintain_order=True):
+            words = " · ".join(str(part) for part in (mode, ds_id) if part)
+            found += map_blocks(words, frame, names, facts, keys.known)
+    missing = _missing(gathered, "data map", gathered.absent.get("training dynamics", "No samples."))
+    return Section("Data map", "data-map", tuple(found) or (missing,), page_only=True)
+
+
+def _issues(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+    title = "Label issues"
+    answer = gathered.label_issues
+    if answer is None or answer.data.is_empty():
+        why = "None found. That does not say that all labels are right."
+        if answer is None or answer.warnings:
+            why = " ".join(answer.warnings) if answer else "Not asked: it needs Run(keep_probs=True)."
+        return Section(title, "label-issues", (_missing(gathered, "label issues", why),))
+    shown = answer.data.head(_SUSPECTS_SHOWN)
+    words = "Labels that one epoch's probabilities contradict"
+    found = list(finding_blocks(shown, words, names, keys, facts, samples, cards=False))
+    more = answer.data.height - shown.height
+    rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
+    return Section(title, "label-issues", (*found, *rest), page_only=True)
+
+
+def _jumps(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+    title = "Sudden rank changes"
+    answer = gathered.jumps
+    if answer is None or answer.data.is_empty():
+        why = "None: no sample moved against all others after the first epochs."
+        return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
+    note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
+    found = finding_blocks(answer.data, title, names, keys, facts, samples, cards=False)
+    return Section(title, "rank-changes", (note, *found), page_only=True)
+
+
+def _scalars(gathered: Gathered, names: Names) -> Section:
+    found = tuple(scalar_blocks(gathered.scalars, names)) if gathered.scalars is not None else ()
+    missing = _missing(gathered, "scalars", "None: run.log was not called.")
+    return Section("Scalars and custom graphs", "scalars", found or (missing,), page_only=True)
+
+
+def _missing(gathered: Gathered, part: str, otherwise: str) -> Text:
+    """Why a part is not there."""
+    return Text(gathered.absent.get(part, otherwise), Tone.FAINT)
