@@ -1,0 +1,70 @@
+"""`xai scalars`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, choices, split_commas
+from xaicli.cli.output import write
+from xaicli.layout import find_run
+from xaicli.vocabulary import Mode
+
+
+@command
+def scalars(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN_DIR]...",
+            help="Runs, FastEstimator logs (.txt), or folders of either [default: as for other commands].",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            "--metric",
+            callback=split_commas,
+            help="Scalars by name or pattern (repeat or comma) [default: all].",
+            show_default=False,
+        ),
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas, help=f"Modes: {choices(Mode)}, all, or !MODE [default: all].", show_default=False
+        ),
+    ] = None,
+    ds_id: Annotated[
+        list[str] | None, typer.Option(callback=split_commas, help="Dataset ids [default: all].", show_default=False)
+    ] = None,
+    smoothing: Annotated[
+        float, typer.Option(metavar="W", help="Weight of the past in an exponential mean, from 0 to below 1.")
+    ] = 0.0,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATTERN,...",
+            help="Show the runs whose path or name matches as one: mean and spread (repeat).",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
+    output: Output,
+) -> None:
+    """The scalars, summaries and custom graphs of one or several runs over time.
+
+    Example: xai scalars runs/a runs/b --key loss --smoothing 0.6 --group "both=runs/*"
+    """
+    from xaicli.api import scalars
+
+    given = runs or [find_run(None).root]
+    result = scalars(*given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, strict=strict)
+    first = given[0] if given[0].is_dir() else given[0].parent
+    write(result, output, folder=first / "reports")
