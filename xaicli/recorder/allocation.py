@@ -12,7 +12,7 @@ from pathlib import Path
 from xaicli.layout import RunLayout
 from xaicli.parquet import make_folder
 from xaicli.recorder.segment import SEGMENT_BYTES, Segment
-from xaicli.wal import HEADER_BYTES
+from xaicli.wal.frames import HEADER_BYTES
 
 SEGMENTS = 3
 _PAGE = mmap.PAGESIZE

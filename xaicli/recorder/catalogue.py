@@ -11,7 +11,6 @@ from xaicli.errors import XaiError
 from xaicli.layout import ColumnFacts, Manifest, RunLayout
 from xaicli.parquet import write_bytes
 from xaicli.recorder.start import locked
-from xaicli.wal import manifest_columns
 
 _KINDS = {"int64": "whole numbers", "int32": "whole numbers", "string": "texts"}
 
@@ -75,7 +74,7 @@ class Catalogue:
         merged = self._dtypes | {name: dtype for name, dtype in dtypes.items() if name not in self._dtypes}
         if {words.LABEL, words.PREDICTION} <= merged.keys():
             merged[words.CORRECT] = "bool"
-        columns = manifest_columns(merged)
+        columns = _in_order(merged)
         self._adopt(replace(self.manifest, columns=columns, id_type=merged.get(words.SAMPLE_ID)))
         self._unsaved = True
 
@@ -88,3 +87,30 @@ class Catalogue:
             known = self._dtypes.get(name, dtype)
             if known != dtype and name in (words.SAMPLE_ID, words.LABEL, words.PREDICTION):
                 raise ValueError(f"{name} must be {_KINDS[known]} as before in this run, not {_KINDS[dtype]}")
+
+
+def _in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:
+    """The run's columns in the order of a part.
+
+    Args:
+        columns: {name: Arrow type} of the id, label, prediction, correct, probs and metrics seen so far, metrics in the
+            order of their appearance.
+    """
+    fixed = {
+        words.SAMPLE_ID: (columns.get(words.SAMPLE_ID, "int64"), words.Role.ID),
+        words.MODE: ("string", words.Role.ORIGIN),
+        words.DS_ID: ("string", words.Role.ORIGIN),
+        words.EPOCH: ("int32", words.Role.TIME),
+        words.STEP: ("int64", words.Role.TIME),
+        words.ATTEMPT: ("int16", words.Role.ORIGIN),
+        words.RANK: ("int16", words.Role.ORIGIN),
+    }
+    facts = [ColumnFacts(name, dtype, role.value) for name, (dtype, role) in fixed.items()]
+    for name in (words.LABEL, words.PREDICTION, words.CORRECT):
+        if name in columns:
+            facts.append(ColumnFacts(name, columns[name], words.Role.LABEL.value))
+    metrics = [name for name in columns if name not in words.RESERVED_COLUMNS]
+    facts += [ColumnFacts(name, columns[name], words.Role.METRIC.value) for name in metrics]
+    if words.PROBS in columns:
+        facts.append(ColumnFacts(words.PROBS, columns[words.PROBS], words.Role.LABEL.value))
+    return tuple(facts)

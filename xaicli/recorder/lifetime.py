@@ -20,6 +20,9 @@ class Closable(Protocol):
     def flush_within(self, seconds: float) -> bool:
         """Flush for a bounded time."""
 
+    def become_foreign(self) -> None:
+        """Refuse from now on: this is a fork."""
+
     def is_busy(self) -> bool:
         """Whether this thread is in the middle of logging."""
 
@@ -29,6 +32,16 @@ _FLUSH_SECONDS = 10.0
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _before: Any = None
 _pending: list[tuple[int, FrameType | None]] = []
+
+
+def _in_fork() -> None:
+    """A fork has the runs of its parent, but not their threads, and must not write to them."""
+    for run in list(_open):
+        run.become_foreign()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_in_fork)
 
 
 def watch(run: Closable) -> None:

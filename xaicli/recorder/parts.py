@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from xaicli import parquet, wal
+from xaicli import parquet
 from xaicli.layout import ColumnFacts, PartName, RunLayout
-from xaicli.wal import SegmentFacts
+from xaicli.wal.frames import Frame, SegmentFacts
+from xaicli.wal.rows import part_metadata, to_table
 
 
 def store_rows(
@@ -15,7 +16,7 @@ def store_rows(
     facts: SegmentFacts,
     sequence: int,
     content: memoryview,
-    frames: Sequence[wal.Frame],
+    frames: Sequence[Frame],
     columns: Sequence[ColumnFacts],
 ) -> parquet.FileRecord:
     """Write the part of a segment's rows; it is durable when this returns.
@@ -31,8 +32,8 @@ def store_rows(
     Raises:
         OSError: It cannot be written.
     """
-    table = wal.to_table(content, frames, facts, columns)
-    table = table.replace_schema_metadata(wal.part_metadata(facts, sequence))
+    table = to_table(content, frames, facts, columns)
+    table = table.replace_schema_metadata(part_metadata(facts, sequence))
     name = PartName(facts.attempt, facts.rank, sequence, sequence).filename
     folder = layout.folder(facts.mode, facts.ds_id, facts.epoch)
     record = parquet.write(table, folder / name, root=layout.root)

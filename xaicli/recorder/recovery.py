@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from xaicli import wal
 from xaicli.layout import RunLayout
 from xaicli.recorder.allocation import hold, lock_path, release
 from xaicli.recorder.parts import store_rows
+from xaicli.wal.frames import read_segment, segment_files
+from xaicli.wal.live import is_stored
 
 
 def recover(layout: RunLayout) -> int:
@@ -24,12 +25,12 @@ def recover(layout: RunLayout) -> int:
         OSError: A part cannot be written; its segment stays, and readers read it where it is.
     """
     rows = 0
-    for lock in sorted({lock_path(path) for path in wal.segment_files(layout)}):
+    for lock in sorted({lock_path(path) for path in segment_files(layout)}):
         if not hold(lock):
             continue
         try:
             # Listed again: the process that had the lock before may have been faster.
-            for path in wal.segment_files(layout):
+            for path in segment_files(layout):
                 if lock_path(path) == lock:
                     rows += _recover_one(layout, path)
         finally:
@@ -39,8 +40,8 @@ def recover(layout: RunLayout) -> int:
 
 def _recover_one(layout: RunLayout, path: Path) -> int:
     rows = 0
-    segment = wal.read_segment(path)
-    if segment is not None and not wal.is_stored(layout, segment.facts, segment.sequence):
+    segment = read_segment(path)
+    if segment is not None and not is_stored(layout, segment.facts, segment.sequence):
         rows = sum(frame.rows for frame in segment.frames)
         if rows:
             columns = layout.read_manifest().columns

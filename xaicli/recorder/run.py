@@ -152,9 +152,7 @@ class Run:
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            plan, rows, values = self._batches.make(
-                sample_id, label, prediction, logits, probs, metrics, keep_probs=keep
-            )
+            plan, rows, values = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
             if not rows:
                 return
             if not self._resume_noted:

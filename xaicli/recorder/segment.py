@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import zlib
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.recorder.columns import Column, Texts
-from xaicli.wal import (
-    ALIGNMENT,
+from xaicli.wal.frames import (
     CRC_FROM,
     FRAME,
     HEADER,
@@ -25,38 +25,57 @@ from xaicli.wal import (
     Kind,
     SegmentFacts,
     item_size,
+    padded,
     scan_frames,
     storage,
 )
 
 SEGMENT_BYTES = 5_500_000
 _SCRATCHES_KEPT = 32
+_CRC = struct.Struct("<I")
+_ROWS = int(Kind.ROWS)
+
+
+class Scratch(NamedTuple):
+    """The memory a frame is assembled in.
+
+    Attributes:
+        frame: All of it.
+        checked: What the checksum covers.
+        columns: The place of each column.
+        fixed: Bytes up to where texts begin.
+    """
+
+    frame: memoryview
+    checked: memoryview
+    columns: list[NDArray[Any]]
+    fixed: int
 
 
 class Plan:
     """The columns of a batch, and the memory a batch of them is assembled in."""
 
     def __init__(self, columns: Sequence[tuple[str, str]]) -> None:
-        # Widest first, so that every column is aligned.
-        self.columns = tuple(sorted(columns, key=lambda column: -item_size(column[1])))
-        self.order = [columns.index(column) for column in self.columns]
-        self.row_bytes = sum(item_size(dtype) for _, dtype in self.columns)
-        self.has_texts = any(dtype == "string" for _, dtype in self.columns)
-        self._scratches: dict[int, tuple[bytearray, list[NDArray[Any]]]] = {}
+        self.columns = tuple(columns)
+        self.has_texts = any(dtype == "string" for _, dtype in columns)
+        self._scratches: dict[int, Scratch] = {}
 
-    def scratch(self, rows: int) -> tuple[bytearray, list[NDArray[Any]]]:
-        """A frame of `rows` rows and the views of its columns."""
+    def scratch(self, rows: int) -> Scratch:
+        """Memory for a frame of `rows` rows."""
         if made := self._scratches.get(rows):
             return made
         if len(self._scratches) >= _SCRATCHES_KEPT:
             self._scratches.clear()
-        buffer = bytearray(padded(FRAME.size + rows * self.row_bytes))
-        views, at = [], FRAME.size
+        size = FRAME.size + sum(padded(rows * item_size(dtype)) for _, dtype in self.columns)
+        frame = memoryview(bytearray(size))
+        places, at = [], FRAME.size
         for _, dtype in self.columns:
-            views.append(np.frombuffer(buffer, storage(dtype), rows, at))
-            at += rows * item_size(dtype)
-        self._scratches[rows] = buffer, views
-        return buffer, views
+            base, width = storage(dtype)
+            place = np.frombuffer(frame, base, rows * (width or 1), at)
+            places.append(place.reshape(rows, width) if width else place)
+            at += padded(rows * item_size(dtype))
+        made = self._scratches[rows] = Scratch(frame, frame[CRC_FROM:], places, at)
+        return made
 
 
 class Segment:
@@ -93,7 +112,7 @@ class Segment:
         if HEADER.size + len(text) > HEADER_BYTES:
             raise ValueError(f"ds_id is too long: {len(facts.ds_id)} characters")
         self._view[HEADER.size : HEADER.size + len(text)] = text
-        HEADER.pack_into(self._view, 0, MAGIC, sequence, 0, len(text), zlib.crc32(text))
+        HEADER.pack_into(self._view, 0, MAGIC, sequence, 0, len(text), crc32(text))
 
     def append(self, plan: Plan, rows: int, step: int, values: Sequence[Column]) -> bool:
         """Add a batch; False where there is no room for it.
@@ -112,26 +131,28 @@ class Segment:
             number = self._add_plan(plan)
             if number is None:
                 return False
-        buffer, views = plan.scratch(rows)
         if plan.has_texts:
             return self._append_texts(plan, number, rows, step, values)
-        length = len(buffer)
-        end = self._at + length
-        if end > self._room:
+        frame, checked, places, length = plan.scratch(rows)
+        if self._at + length > self._room:
             return False
-        for view, place in zip(views, plan.order, strict=True):
-            view[...] = values[place]
-        FRAME.pack_into(buffer, 0, length, 0, rows, number, Kind.ROWS, step)
-        self._put(buffer, rows)
+        for place, value in zip(places, values):  # noqa: B905 - the plan was made of these values
+            place[...] = value
+        FRAME.pack_into(frame, 0, length, 0, rows, number, _ROWS, step)
+        _CRC.pack_into(frame, 4, crc32(checked))
+        start = HEADER_BYTES + self._at
+        self._view[start : start + length] = frame
+        self.rows += rows
+        self._at += length
+        self._used[0] = self._at
         return True
 
     def _put(self, frame: bytearray, rows: int) -> None:
-        view = memoryview(frame)
-        frame[4:8] = zlib.crc32(view[CRC_FROM:]).to_bytes(4, "little")
+        _CRC.pack_into(frame, 4, crc32(memoryview(frame)[CRC_FROM:]))
         start = HEADER_BYTES + self._at
-        self._view[start : start + len(frame)] = view
-        self._at += len(frame)
+        self._view[start : start + len(frame)] = frame
         self.rows += rows
+        self._at += len(frame)
         self._used[0] = self._at
 
     def _add_plan(self, plan: Plan) -> int | None:
@@ -147,21 +168,19 @@ class Segment:
         return number
 
     def _append_texts(self, plan: Plan, number: int, rows: int, step: int, values: Sequence[Column]) -> bool:
-        buffer, views = plan.scratch(rows)
+        scratch = plan.scratch(rows)
         texts = []
-        for view, place, (_, dtype) in zip(views, plan.order, plan.columns, strict=True):
-            value = values[place]
+        for place, value, (_, dtype) in zip(scratch.columns, values, plan.columns, strict=True):
             if dtype == "string":
-                view[...], text = encode_texts(value)  # type: ignore[arg-type]
+                place[...], text = encode_texts(value)  # type: ignore[arg-type]
                 texts.append(text)
             else:
-                view[...] = value
-        fixed = FRAME.size + rows * plan.row_bytes
-        length = padded(fixed + sum(map(len, texts)))
+                place[...] = value
+        length = padded(scratch.fixed + sum(map(len, texts)))
         if self._at + length > self._room:
             return False
-        frame = buffer[:fixed]
-        FRAME.pack_into(frame, 0, length, 0, rows, number, Kind.ROWS, step)
+        frame = bytearray(scratch.frame)
+        FRAME.pack_into(frame, 0, length, 0, rows, number, _ROWS, step)
         for text in texts:
             frame += text
         frame += bytes(length - len(frame))
@@ -185,11 +204,6 @@ class Segment:
     def is_durable(self) -> bool:
         """Whether the rows outlive the process."""
         return self.path is not None and self.path.exists()
-
-
-def padded(size: int) -> int:
-    """A size rounded up so that what follows is aligned."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def encode_texts(values: Texts) -> tuple[list[int], bytes]:

@@ -11,7 +11,7 @@ from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.recovery import recover
 from xaicli.recorder.stream import SampleStream
 from xaicli.recorder.writer import Writer
-from xaicli.wal import SegmentFacts
+from xaicli.wal.frames import SegmentFacts
 
 FLUSH_SECONDS = 60.0
 CLOSE_SECONDS = 2.0

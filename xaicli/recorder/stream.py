@@ -17,7 +17,7 @@ from xaicli.recorder.parts import store_rows
 from xaicli.recorder.pool import AllocateJob, Pool
 from xaicli.recorder.segment import Plan, Segment
 from xaicli.recorder.writer import Writer
-from xaicli.wal import SegmentFacts
+from xaicli.wal.frames import SegmentFacts
 
 Key = tuple[str, str, int]
 """mode, ds_id, epoch."""

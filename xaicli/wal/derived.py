@@ -1,0 +1,151 @@
+"""What follows from a batch's logits or probabilities: prediction, correctness, loss, margin and their kin."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli import vocabulary as words
+
+Floats = NDArray[np.float32]
+
+_NEED_LABEL = (words.LOSS, words.LABEL_PROB, words.MARGIN, words.EL2N)
+_LEAST = np.float32(-1e4)
+"""Below this a float32 `exp` is 0 by far: stands for -inf where a product with 0 must be 0."""
+
+
+class Derived(NamedTuple):
+    """What was derived.
+
+    Attributes:
+        prediction: (N,) class indices.
+        metrics: {metric: (N,)}; without a label only `top_prob` and `entropy`.
+        probs: (N, K) class probabilities.
+    """
+
+    prediction: NDArray[np.int32]
+    metrics: dict[str, Floats]
+    probs: Floats
+
+
+def derive(scores: NDArray[Any], label: NDArray[Any] | None, *, are_logits: bool, with_loss: bool = True) -> Derived:
+    """Everything derived, in numpy.
+
+    `loss` is the cross entropy; `margin` the label's score minus the largest other (Pleiss et al. 2020,
+    arXiv:2001.10528), of logits or of probabilities as given; `el2n` the norm of the probabilities minus the one-hot
+    label (Paul et al. 2021, arXiv:2107.07075); `entropy` in nats.
+
+    Args:
+        scores: (N, K) logits or probabilities.
+        label: (N,) class indices, or None; one outside [0, K) (an ignore index) has NaN for all that needs it.
+        are_logits: Whether the scores are logits.
+        with_loss: Whether the cross entropy is wanted.
+
+    Raises:
+        ValueError: The scores are not (N, K), or there is not one label a row.
+    """
+    scores = two_dimensional(scores, "logits" if are_logits else "probs")
+    if label is not None and len(label) != len(scores):
+        raise ValueError(f"label has {len(label)} values for {len(scores)} rows of scores")
+    with np.errstate(all="ignore"):
+        return _from_logits(scores, label, with_loss) if are_logits else _from_probs(scores, label, with_loss)
+
+
+def _from_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
+    # (K, N): reductions over classes then run along contiguous samples, some times faster for few classes.
+    z = np.array(scores.T, np.float32, order="C")
+    top = np.maximum.reduce(z, 0)
+    z -= top
+    e = np.exp(z)
+    total = np.add.reduce(e, 0)
+    log_total = np.log(total)
+    # -sum p log p = log total - sum e z / total, where a class ruled out by -inf adds 0 and not 0 * inf.
+    entropy = log_total - np.einsum("kn,kn->n", e, np.maximum(z, _LEAST)) / total
+    metrics = {words.TOP_PROB: 1 / total, words.ENTROPY: entropy}
+    probs = (e / total).T
+    if label is not None:
+        place, known = _places(label, *z.shape)
+        at_label = z.take(place)
+        if with_loss:
+            metrics[words.LOSS] = log_total - at_label
+        metrics[words.LABEL_PROB] = e.take(place) / total
+        metrics[words.MARGIN] = at_label - _largest_other(z, place)
+        metrics[words.EL2N] = _el2n(e, place) / total
+        _blank(metrics, known)
+    return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
+
+
+def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
+    p = np.array(scores.T, np.float32, order="C")
+    entropy = -np.einsum("kn,kn->n", p, np.log(np.where(p > 0, p, 1)))
+    metrics = {words.TOP_PROB: np.maximum.reduce(p, 0), words.ENTROPY: entropy}
+    probs = np.ascontiguousarray(scores, np.float32)
+    if label is not None:
+        place, known = _places(label, *p.shape)
+        at_label = p.take(place)
+        if with_loss:
+            metrics[words.LOSS] = -np.log(at_label)
+        metrics[words.LABEL_PROB] = at_label
+        metrics[words.EL2N] = _el2n(p.copy(), place, rest=1 - at_label)
+        metrics[words.MARGIN] = at_label - _largest_other(p, place)
+        _blank(metrics, known)
+    return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
+
+
+@lru_cache(maxsize=64)
+def _rows(n: int) -> NDArray[np.intp]:
+    return np.arange(n)
+
+
+def _places(label: NDArray[Any], k: int, n: int) -> tuple[NDArray[np.intp], NDArray[np.bool_] | None]:
+    """Where each sample's label lies in a flattened (K, N) array, and which labels are classes; None when all are."""
+    y = label.astype(np.intp)
+    known = None
+    # As unsigned numbers, negative labels are large: one comparison finds both kinds of strangers.
+    if n and np.maximum.reduce(y.view(np.uintp)) >= k:
+        known = (y >= 0) & (y < k)
+        y = np.where(known, y, 0)
+    y *= n
+    y += _rows(n)
+    return y, known
+
+
+def _largest_other(z: Floats, place: NDArray[np.intp]) -> Floats:
+    """(N,) the largest score of a class other than the label, -inf where there is only one class; changes `z`."""
+    z.put(place, -np.inf)
+    return np.maximum.reduce(z, 0)  # type: ignore[no-any-return]
+
+
+def _el2n(e: Floats, place: NDArray[np.intp], rest: Floats | None = None) -> Floats:
+    """(N,) the norm of `e` without the label's entry and of the sum of these others in its place; changes `e`.
+
+    1 - p_y is the sum of the other probabilities, which does not cancel where p_y is near 1.
+    """
+    e.put(place, 0)
+    others = np.add.reduce(e, 0) if rest is None else rest
+    return np.sqrt(np.einsum("kn,kn->n", e, e) + others * others)  # type: ignore[no-any-return]
+
+
+def _blank(metrics: dict[str, Floats], known: NDArray[np.bool_] | None) -> None:
+    if known is not None:
+        for name in _NEED_LABEL:
+            if name in metrics:
+                metrics[name] = np.where(known, metrics[name], np.float32(np.nan))
+
+
+def two_dimensional(scores: NDArray[Any], name: str) -> NDArray[Any]:
+    """(N, K) of scores; a single row is a batch of one.
+
+    Raises:
+        ValueError: They are no numbers, or not of this shape.
+    """
+    if scores.dtype.kind not in "fiub":
+        raise ValueError(f"{name} is not numeric: {scores.dtype}")
+    if scores.ndim == 1 and len(scores):
+        return scores[None, :]
+    if scores.ndim != 2 or not scores.shape[1]:
+        raise ValueError(f"{name} has shape {scores.shape}; (samples, classes) is needed")
+    return scores

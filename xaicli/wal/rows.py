@@ -1,0 +1,144 @@
+"""The rows of a segment as the table of a part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from xaicli import vocabulary as words
+from xaicli.layout import ColumnFacts
+from xaicli.wal.derived import derive
+from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Frame, SegmentFacts, item_size, padded, storage
+
+_NULLABLE = (words.LABEL, words.PREDICTION)
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """The type of a column in a part."""
+    if dtype.startswith(("float16", "list")):
+        return pa.list_(pa.float16())
+    return {"float": pa.float32(), "double": pa.float64()}.get(dtype) or pa.type_for_alias(dtype)
+
+
+def to_table(
+    content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
+) -> pa.Table:
+    """The rows of a segment in the columns of a part, in the order they were logged.
+
+    Args:
+        content: The segment's bytes after the header.
+        frames: Its frames.
+        facts: Whose rows they are.
+        columns: The run's columns; those the segment lacks are null.
+    """
+    pieces = [_piece(content, group, facts, columns) for group in _same_plan(frames)]
+    empty = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]).empty_table()
+    return pa.concat_tables([empty, *pieces])
+
+
+def _complete(logged: dict[str, pa.Array], n: int, facts: SegmentFacts, columns: Sequence[ColumnFacts]) -> pa.Table:
+    """The columns of a part: those logged, those that are the same in every row, and nulls."""
+    constant = {
+        words.MODE: pa.scalar(facts.mode, pa.string()),
+        words.DS_ID: pa.scalar(facts.ds_id, pa.string()),
+        words.EPOCH: pa.scalar(facts.epoch, pa.int32()),
+        words.ATTEMPT: pa.scalar(facts.attempt, pa.int16()),
+        words.RANK: pa.scalar(facts.rank, pa.int16()),
+    }
+    arrays: dict[str, Any] = {}
+    for column in columns:
+        if column.name in constant:
+            arrays[column.name] = pa.repeat(constant[column.name], n)
+        elif column.name in logged:
+            # Ranks may differ in which metrics they keep in double precision.
+            arrays[column.name] = logged[column.name].cast(arrow_type(column.dtype))
+        else:
+            arrays[column.name] = pa.nulls(n, arrow_type(column.dtype))
+    return pa.table(arrays)
+
+
+def part_metadata(facts: SegmentFacts, sequence: int) -> dict[str, str]:
+    """The footer key of a part."""
+    known = {key: value for key, value in asdict(facts).items() if key != "boot_id"}
+    return {"xai": json.dumps({"version": words.FORMAT_VERSION, **known, "sequence": sequence})}
+
+
+def _same_plan(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+    group: list[Frame] = []
+    for frame in frames:
+        if group and frame.columns is not group[0].columns and frame.columns != group[0].columns:
+            yield group
+            group = []
+        group.append(frame)
+    if group:
+        yield group
+
+
+def _piece(
+    content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
+) -> pa.Table:
+    """The rows of frames that share a plan."""
+    rows = [frame.rows for frame in frames]
+    offsets = [frame.start for frame in frames]
+    numbers: dict[str, NDArray[Any]] = {}
+    for name, dtype in frames[0].columns:
+        size = item_size(dtype)
+        raw = b"".join([content[at : at + n * size] for at, n in zip(offsets, rows, strict=True)])
+        offsets = [at + padded(n * size) for at, n in zip(offsets, rows, strict=True)]
+        base, width = storage(dtype)
+        values = np.frombuffer(raw, base)
+        numbers[name] = values.reshape(-1, width) if width else values
+    texts = {name: numbers.pop(name) for name, dtype in frames[0].columns if dtype == "string"}
+    for name in SCORES.keys() & numbers.keys():
+        numbers = _derived(name, numbers.pop(name), numbers) | numbers
+    arrays = {name: _array(values, nullable=name in _NULLABLE) for name, values in numbers.items()}
+    arrays |= _texts(content, offsets, rows, texts)
+    arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
+    label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
+    if label is not None and prediction is not None and label.type == prediction.type:
+        arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
+    return _complete(arrays, sum(rows), facts, columns)
+
+
+def _derived(name: str, scores: NDArray[Any], numbers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The columns that follow from scores of (rows, classes)."""
+    are_logits, kept = SCORES[name]
+    found = derive(scores, numbers.get(words.LABEL), are_logits=are_logits, with_loss=words.LOSS not in numbers)
+    derived = {words.PREDICTION: found.prediction, **found.metrics}
+    return derived | ({words.PROBS: found.probs.astype(np.float16)} if kept else {})
+
+
+def _array(values: NDArray[Any], *, nullable: bool) -> pa.Array:
+    if values.ndim == 2:
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float16()))
+    return pa.array(values, mask=values == NULL_INT if nullable else None)
+
+
+def _texts(
+    content: memoryview, offsets: list[int], rows: list[int], lengths: dict[str, NDArray[Any]]
+) -> dict[str, pa.Array]:
+    """The columns of texts, whose bytes follow one after the other at `offsets` in each frame."""
+    edges = np.concatenate([[0], np.cumsum(rows)])
+    arrays = {}
+    for name, each in lengths.items():
+        absent = each == NULL_LENGTH
+        ends = np.concatenate([[0], np.cumsum(np.where(absent, 0, each), dtype=np.int64)])
+        sizes = np.diff(ends[edges]).tolist()
+        text = b"".join([content[at : at + size] for at, size in zip(offsets, sizes, strict=True)])
+        offsets = [at + size for at, size in zip(offsets, sizes, strict=True)]
+        arrays[name] = _text_array(text, ends, absent)
+    return arrays
+
+
+def _text_array(text: bytes, ends: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
+    validity = pa.py_buffer(np.packbits(~absent, bitorder="little").tobytes())
+    buffers = [validity, pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.string(), len(absent), buffers)
