@@ -111,9 +111,7 @@ def _line(axes: Axes, line: Series, *, thin: bool) -> None:
             "markeredgewidth": 0,
             "gid": f"dot{group[4:]}",
         }
-        axes.plot(
-            [line.x[i] for i in alone], [ys[i] for i in alone], color=LIGHT[colour], gid=f"dot{group[4:]}", **points
-        )
+        axes.plot([line.x[i] for i in alone], [ys[i] for i in alone], color=LIGHT[colour], **points)
 
 
 def _is_alone(ys: Sequence[float], index: int) -> bool:
