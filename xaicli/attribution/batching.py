@@ -21,7 +21,9 @@ _CPU_TARGET = 24 << 20
 """Bytes of activations a chunk may hold on a CPU: about what stays in a core's share of the caches."""
 _CPU_ROWS = (8, 256)
 _GPU_ROWS = (32, 512)
-_GPU_PART = 0.4
+_MEMORY_PART = 0.4
+_FIRST_ROWS = 8
+_WORTH_TUNING_SECONDS = 20.0
 _FASTER = 0.9
 _TRIALS = 3
 
@@ -109,6 +111,11 @@ class Gradients:
         self._captured: Any = None
         self._graphs = graphs and model.device.type == "cuda"
 
+    @property
+    def sized(self) -> bool:
+        """Whether the chunk size is known."""
+        return self._chunks is not None or self.model.batch is not None
+
     def only(self, units: Tensor) -> Gradients:
         """The same for some of the units, renumbered from 0; evaluations are counted here."""
         part = Gradients(self.model, self.reduce, constants=self.constants, n_inputs=self.n_inputs, graphs=False)
@@ -172,59 +179,47 @@ class Gradients:
         captured: _Captured = self._captured
         return captured.replay(points, units)
 
-    def chunks(self, points: Sequence[Tensor], units: Tensor, total: int) -> Chunks:
-        """The chunk size for a stream of `total` rows; measured once, with one row."""
-        if self._chunks is None:
-            self._chunks = self._measure(points, units)
-        if self.model.batch is None:
-            self._chunks.tuning = self._chunks.tuning and total >= 24 * self._chunks.rows
-        return self._chunks
-
-    def _measure(self, points: Sequence[Tensor], units: Tensor) -> Chunks:
-        if self.model.batch is not None:
-            return Chunks(self.model.batch, (1, self.model.batch))
+    def chunks(self, points: Sequence[Tensor], total: int) -> Chunks:
+        """The chunk size for a stream of `total` rows: the model's own, what was learned before, or a first try."""
         key = (
             str(self.model.device),
-            self.model.dtype,
             tuple(tuple(p.shape[1:]) for p in points),
-            tuple(tuple(p.shape) for p in self.model.model.parameters()),
+            tuple((tuple(p.shape), p.dtype) for p in self.model.model.parameters()),
         )
-        per_row, seconds = self._cost(points, units)
-        on_gpu = self.model.device.type == "cuda"
-        low, high = _GPU_ROWS if on_gpu else _CPU_ROWS
-        room = _GPU_PART * _free_memory(self.model.device)
-        high = max(1, min(high, int(room / per_row)))
-        low = min(low, high)
-        wanted = high if on_gpu else _CPU_TARGET // per_row
-        rows = _LEARNED.get(key) or _power_of_two(max(low, min(high, wanted)))
-        # Only work of more than a few seconds is worth trials, and only new sizes.
-        chunks = Chunks(rows, (low, high), tuning=key not in _LEARNED and seconds > _WORTH_TUNING)
+        if self.model.batch is not None:
+            return Chunks(self.model.batch, (1, self.model.batch))
+        if self._chunks is None and key in _LEARNED:
+            self._chunks = Chunks(_LEARNED[key], (1, _LEARNED[key]))
         self._key = key
-        return chunks
+        return self._chunks or Chunks(min(total, _FIRST_ROWS), (1, _FIRST_ROWS))
 
-    def _cost(self, points: Sequence[Tensor], units: Tensor) -> tuple[int, float]:
-        """Bytes that autograd keeps for one row, and the seconds it takes."""
+    def measured(self, points: Sequence[Tensor], units: Tensor, total: int) -> tuple[list[Tensor], Chunks]:
+        """The first chunk, and the size for the next ones from what autograd kept for it and how long it took."""
         kept: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
-            kept[tensor.data_ptr()] = tensor.nbytes
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        own = {p.data_ptr() for p in self.model.model.parameters()}
+        own = {p.untyped_storage().data_ptr() for p in (*self.model.model.parameters(), *self.model.model.buffers())}
         start = time.perf_counter()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            self._eager([p[:1] for p in points], units[:1])
+            gradients = self._eager(points, units if self._units is None else self._units[units])
         seconds = time.perf_counter() - start
-        rows = self.model.least
-        return max(1, sum(size for pointer, size in kept.items() if pointer not in own) // rows), seconds
+        rows = len(units)
+        per_row = max(1, sum(size for pointer, size in kept.items() if pointer not in own) // rows)
+        on_gpu = self.model.device.type == "cuda"
+        low, high = _GPU_ROWS if on_gpu else _CPU_ROWS
+        high = max(1, min(high, int(_MEMORY_PART * _free_memory(self.model.device) / per_row)))
+        low = min(low, high)
+        found = _power_of_two(max(low, min(high, high if on_gpu else _CPU_TARGET // per_row)))
+        self._chunks = Chunks(found, (low, high), tuning=seconds * total / rows > _WORTH_TUNING_SECONDS)
+        return gradients, self._chunks
 
     def remember(self) -> None:
         """Keep the size found for the next call in this process."""
-        if self._chunks is not None and self.model.batch is None:
+        if self._chunks is not None:
             _LEARNED[self._key] = self._chunks.rows
-
-
-_WORTH_TUNING = 0.05
 
 
 class _Captured:
@@ -284,7 +279,7 @@ def run(
     """
     if total <= 0:
         return
-    chunks = gradients.chunks(*make(0, 1), total)
+    chunks = gradients.chunks(make(0, 1)[0], total)
     first = 0
     while first < total:
         size = chunks.next()
@@ -292,7 +287,10 @@ def run(
         start = time.perf_counter()
         try:
             points, units = make(first, last)
-            grads = gradients(points, units)
+            if gradients.sized:
+                grads = gradients(points, units)
+            else:
+                grads, chunks = gradients.measured(points, units, total)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             if not is_memory_error(error):
                 raise

@@ -187,6 +187,7 @@ class Explainer:
         else:
             sigma = [settings.noise * (per_sample(x, "amax") - per_sample(x, "amin")) for x in xs]
         n_inputs = len(prepared.inputs)
+        exact = self.fast if self.precision == "fp32" else prepared.model
         constants = {i: prepared.of_units(i) for i in range(n_inputs) if i not in prepared.explained}
         return Problem(
             inputs=xs,
@@ -196,7 +197,8 @@ class Explainer:
             ],
             sigma=sigma,
             gradients=Gradients(self.fast, prepared.reduce, constants=constants, n_inputs=n_inputs),
-            forward=lambda points, rows: scalars_of(prepared, constants, points, rows),
+            forward=lambda points, rows: scalars_of(exact, prepared, constants, points, rows),
+            clean=prepared.clean,
             progress=advance,
         )
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, fx, nn
 from xaicli.errors import XaiError
 
 _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
+_LEAST = 2
+"""No batch of one: some models squeeze it away."""
 _TRAINING_OPS = {"batch_norm": 5, "dropout": 2, "_native_batch_norm_legit": 5, "native_dropout": 2}
 """Operators whose argument at that position says that they run in training mode."""
 
@@ -25,7 +28,6 @@ class FrozenModel:
     Attributes:
         model: The copy: evaluation mode, no gradients on weights.
         batch: The one batch size the model accepts, or None.
-        least: The smallest batch the model handles: 2 for one that squeezes a batch of one away.
     """
 
     def __init__(
@@ -34,7 +36,6 @@ class FrozenModel:
         self.model = _private_copy(model).to(device)
         self.model.requires_grad_(False)
         self.batch = static_batch
-        self.least = 1
         self.channels_last = False
         self.device = device
         self.keywords = _keywords(model, names)
@@ -69,26 +70,22 @@ class FrozenModel:
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 
-    def learn_batch_limits(self, sample: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> None:
-        """Find out, with one sample, whether the batch size is fixed in the graph or one is too few."""
+    def learn_batch(self, sample: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> bool:
+        """After a failure: find out, with one sample, whether the model takes one batch size only.
+
+        Returns:
+            Whether another size than before is now used.
+        """
+        if self.batch is not None:
+            return False
         try:
             with torch.no_grad():
-                one = outputs(self([x[:1] for x in sample]))
-            if one.shape[0] == 1:
-                return
+                one = outputs(self([x[:1].clone() for x in sample]))
+            self.batch = 1 if one.shape[0] == 1 else None
         except Exception as error:
-            if match := _STATIC.search(str(error)):
-                self.batch = self.batch or int(match.group(1))
-                return
-            if _is_memory(error):
-                return
-        pair = [torch.cat([x[:1], x[:1]]) for x in sample]
-        try:
-            with torch.no_grad():
-                if outputs(self(pair)).shape[0] == 2:
-                    self.least = 2
-        except Exception:
-            return  # The real call, with its own message, comes next.
+            match = _STATIC.search(str(error))
+            self.batch = int(match.group(1)) if match else None
+        return self.batch is not None
 
     def arranged(self, batch: Tensor) -> Tensor:
         """A batch as the model reads it fastest, padded."""
@@ -99,7 +96,7 @@ class FrozenModel:
 
     def padded(self, batch: Tensor) -> Tensor:
         """The batch, repeated up to the size the model needs."""
-        size = self.batch or max(self.least, len(batch))
+        size = self.batch or max(_LEAST, len(batch))
         if len(batch) >= size:
             return batch
         return torch.cat([batch, batch[-1:].expand(size - len(batch), *batch.shape[1:])])
@@ -126,7 +123,8 @@ def _keywords(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
 
 def _private_copy(model: nn.Module) -> nn.Module:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
             twin = copy.deepcopy(model)
     except Exception as error:
         raise XaiError(

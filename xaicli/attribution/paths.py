@@ -204,27 +204,23 @@ _ASSEMBLED = (GRADIENT, SMOOTHGRAD, INTEGRATED, SMINT)
 
 def _path_differences(problem: Problem, settings: Settings, noise: list[Tensor]) -> dict[str, Tensor]:
     """f(end) - f(baseline) of integrated's path and, as a mean over its draws, of smint's."""
-    wanted = {INTEGRATED: 1, SMINT: settings.smint_draws}
-    found = {}
-    device = problem.inputs[0].device
-    every = torch.arange(problem.n_units, device=device)
-    ends: list[Tensor] = []
-    start = None
-    for method in (INTEGRATED, SMINT):
-        if method not in settings.methods:
-            continue
-        if start is None:
-            start = problem.forward(
-                [b.expand_as(x) for b, x in zip(problem.baselines, problem.inputs, strict=True)], every
-            )
-        for draw in range(len(ends), wanted[method]):
-            points = [
-                torch.addcmul(x, s.expand_as(x[:1]) if len(s) == 1 else s, e[draw])
-                for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)
-            ]
-            ends.append(problem.forward(points, every))
-        found[method] = torch.stack(ends[: wanted[method]]).mean(0) - start
-    return found
+    methods = [m for m in (INTEGRATED, SMINT) if m in settings.methods]
+    if not methods:
+        return {}
+    start = _at_baseline(problem)
+    every = torch.arange(problem.n_units, device=problem.inputs[0].device)
+    ends = [problem.clean]
+    for draw in range(1, settings.smint_draws if SMINT in methods else 1):
+        points = [torch.addcmul(x, s, e[draw]) for x, s, e in zip(problem.inputs, problem.sigma, noise, strict=True)]
+        ends.append(problem.forward(points, every))
+    return {m: (torch.stack(ends).mean(0) if m == SMINT else problem.clean) - start for m in methods}
+
+
+def _at_baseline(problem: Problem) -> Tensor:
+    """f(baseline) of every unit."""
+    every = torch.arange(problem.n_units, device=problem.inputs[0].device)
+    points = [b.expand_as(x) for b, x in zip(problem.baselines, problem.inputs, strict=True)]
+    return problem.forward(points, every)
 
 
 def _assemble(method: str, done: Accumulator, settings: Settings, ends: dict[str, Tensor]) -> Attributions:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from xaicli.attribution.folding import folded
 from xaicli.attribution.frozen import FrozenModel
@@ -15,6 +15,7 @@ from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import Convention, Precision, Settings
 
 _PROBE = 2
+_CONVOLUTIONAL = 2
 
 
 def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str]:
@@ -31,10 +32,17 @@ def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str
     bf16 = settings.precision is Precision.BF16 or (settings.precision is Precision.AUTO and bf16_pays(model.device))
     if bf16:
         fast.model = _InBf16(fast.model.to(torch.bfloat16))
-    if any(x.ndim == 4 for x in inputs):
+    if any(x.ndim == 4 for x in inputs) and _convolutions(fast.model) >= _CONVOLUTIONAL:
         fast.model = fast.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fast.channels_last = True
     return fast, "bf16" if bf16 else "fp32"
+
+
+def _convolutions(model: nn.Module) -> int:
+    """How many convolutions there are, in modules or a graph: a vision transformer has one, and loses by channels last."""
+    graphs = [m for m in model.modules() if isinstance(m, fx.GraphModule)]
+    in_graph = sum("conv" in str(node.target) for g in graphs for node in g.graph.nodes if node.op == "call_function")
+    return in_graph + sum(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
 
 
 def bf16_pays(device: torch.device) -> bool:

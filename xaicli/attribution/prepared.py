@@ -37,6 +37,7 @@ class Prepared:
         scores: The clean outputs.
         units: (unit,) the sample of each unit.
         targets: (unit,).
+        clean: (unit,) float64, the explained scalars.
         reduce: (what the model returned, units) -> (row,) scalars.
     """
 
@@ -48,6 +49,7 @@ class Prepared:
     scores: Scores
     units: Tensor
     targets: Tensor
+    clean: Tensor
     reduce: Callable[[Any, Tensor], Tensor]
     outputs: Callable[[Any], Tensor]
     notes: tuple[str, ...] = ()
@@ -56,7 +58,11 @@ class Prepared:
         """The same for some of the units; predictions and probabilities stay those of all samples."""
         targets, reduce = self.targets[units], self.reduce
         return replace(
-            self, units=self.units[units], targets=targets, reduce=lambda result, rows: reduce(result, units[rows])
+            self,
+            units=self.units[units],
+            targets=targets,
+            clean=self.clean[units],
+            reduce=lambda result, rows: reduce(result, units[rows]),
         )
 
     def of_units(self, position: int) -> Tensor:
@@ -94,8 +100,12 @@ def prepare(
         )
     function = target if callable(target) else None
     outputs = _select(function, output)
-    frozen.learn_batch_limits(batches, outputs)
-    values = clean_outputs(frozen, batches, outputs)
+    try:
+        values = clean_outputs(frozen, batches, outputs)
+    except XaiError:
+        if not frozen.learn_batch(batches, outputs):
+            raise
+        values = clean_outputs(frozen, batches, outputs)
     n = len(batches[0])
     scores = read_scores(values)
     meaning = Meaning.LOGITS if function is not None or raw else scores.meaning
@@ -108,6 +118,7 @@ def prepare(
     def reduce(result: Any, rows: Tensor) -> Tensor:
         return values_of(outputs(result)[: len(rows)], targets[rows], meaning)
 
+    rows = values.to(place)[units]
     notes = [NOTES[scores.meaning]] if scores.meaning in NOTES and function is None else []
     return Prepared(
         model=frozen,
@@ -118,6 +129,7 @@ def prepare(
         scores=scores,
         units=units,
         targets=torch.full_like(targets, -1) if function is not None else targets,
+        clean=values_of(rows, targets, meaning).double(),
         reduce=reduce,
         outputs=outputs,
         notes=tuple(notes),
@@ -154,23 +166,29 @@ def clean_outputs(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callabl
             values = outputs(result)
             if len(values) < rows:
                 raise XaiError(
-                    f"the model returns {len(values)} rows for {len(batch[0])} samples; its outputs: {', '.join(keys_of(result))}",
-                    hint="outputs need the batch as their first axis; choose another with --output-key",
+                    f"the model returns {len(values)} rows for {len(batch[0])} samples",
+                    hint=f"outputs need the batch as their first axis; it has: {', '.join(keys_of(result)) or 'one'}",
                 )
             found.append(values[:rows])
     return torch.cat(found)
 
 
-def scalars_of(prepared: Prepared, constants: Mapping[int, Tensor], points: Sequence[Tensor], units: Tensor) -> Tensor:
-    """The explained scalars at some points, in the model's own precision, (row,) float64."""
+def scalars_of(
+    model: FrozenModel,
+    prepared: Prepared,
+    constants: Mapping[int, Tensor],
+    points: Sequence[Tensor],
+    units: Tensor,
+) -> Tensor:
+    """The explained scalars at some points, without gradients, (row,) float64."""
     free = iter(points)
     rows = [constants[i][units] if i in constants else next(free) for i in range(len(prepared.inputs))]
-    found, model = [], prepared.model
+    found = []
     step = model.batch or _CLEAN_ROWS
     with torch.no_grad():
         for first in range(0, len(units), step):
             part = units[first : first + step]
-            batch = [model.padded(x[first : first + step].clone()) for x in rows]
+            batch = [model.arranged(x[first : first + step].clone()) for x in rows]
             found.append(prepared.reduce(model.forward(batch), part).double())
     return torch.cat(found)
 

@@ -20,7 +20,8 @@ class Problem:
         baselines: One per input, broadcasting to it.
         sigma: Standard deviation of the noise per input, broadcasting to it.
         gradients: Input gradients of the units' targets.
-        forward: (points, units) -> (row,), the explained scalars in the model's own precision.
+        forward: (points, units) -> (row,), the explained scalars, never in bf16.
+        clean: (unit,), the explained scalars of the inputs themselves.
         progress: Told the number of rows done.
     """
 
@@ -29,6 +30,7 @@ class Problem:
     sigma: list[Tensor]
     gradients: Gradients
     forward: Callable[[Sequence[Tensor], Tensor], Tensor]
+    clean: Tensor
     progress: Callable[[int], None]
 
     @property
@@ -44,6 +46,7 @@ class Problem:
             sigma=self.pick(self.sigma, units),
             gradients=self.gradients.only(units),
             forward=lambda points, rows: forward(points, units[rows]),
+            clean=self.clean[units],
             progress=self.progress,
         )
 

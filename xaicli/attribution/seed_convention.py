@@ -1,8 +1,8 @@
 """The seed's numbers (`--convention fe`): FastEstimator's Saliency before December 2020, on the same random draws.
 
 Everything is taken over the whole batch: the noise range, the mid-grey baseline, and smint's baseline of each
-noisy batch. The path sum over `linspace(0, 1, n)` is not divided, smint's first term is the raw squared gradient, and with several
-inputs every gradient is multiplied by every input's difference.
+noisy batch. The path sum over `linspace(0, 1, n)` is not divided, smint's first term is the raw squared
+gradient, and with several inputs every gradient is multiplied by every input's difference.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _integrated_with_trust(problem: Problem, settings: Settings) -> Attributions
     units = torch.arange(problem.n_units, device=x[0].device)
     start = problem.forward([b.expand_as(t) for b, t in zip(base, x, strict=True)], units)
     sums = torch.stack([t.flatten(1).double().sum(1) for t in total]).sum(0) / n
-    return Attributions(total, (halves[0], halves[1]) if n > 1 else None, sums, problem.forward(x, units) - start)
+    return Attributions(total, (halves[0], halves[1]) if n > 1 else None, sums, problem.clean - start)
 
 
 def _sum_of_gradients(

@@ -1,0 +1,207 @@
+"""Attributions against what is known: linear models, completeness, independence of samples, a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.attribution.nets import conv_net, smooth_net
+from xaicli.attribution.engine import attribute
+from xaicli.attribution.maps import Layout, scaled, strength
+
+ALL = ("gradient", "smoothgrad", "integrated", "smint", "gradcam")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def gradient(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    z = x.clone().requires_grad_()
+    return torch.autograd.grad(model(z).gather(1, target[:, None]).sum(), z)[0]
+
+
+@pytest.mark.parametrize("baseline", ["mid", "zero", "uniform", "black"])
+def test_a_linear_model_is_its_weights(baseline: str) -> None:
+    model = nn.Linear(7, 4)
+    x = torch.randn(5, 7)
+    a = attribute(model, x, target=2, baseline=baseline, methods=("gradient", "integrated"))
+    w = model.weight[2].detach()
+    assert np.allclose(a.attributions["gradient"][""], w.expand(5, 7))
+    integrated = torch.from_numpy(a.attributions["integrated"][""])
+    start = x - integrated / w
+    if baseline == "zero":
+        assert torch.allclose(integrated, w * x, atol=1e-6)
+    if baseline == "mid":
+        middle = (x.amax(1, keepdim=True) + x.amin(1, keepdim=True)) / 2
+        assert torch.allclose(integrated, w * (x - middle), atol=1e-6)
+    assert torch.allclose(integrated.sum(1), (w * (x - start)).sum(1), atol=1e-5)
+    assert a.delta["integrated"].max() < 1e-4
+
+
+def test_smoothgrad_of_a_linear_model_is_the_squared_weight_and_signed_the_weight() -> None:
+    model = nn.Linear(7, 4)
+    x = torch.randn(3, 7)
+    w = model.weight[1].detach().numpy()
+    for signed, expected in ((False, w**2), (True, w)):
+        a = attribute(model, x, target=1, methods=("smoothgrad",), signed=signed)
+        assert np.allclose(a.attributions["smoothgrad"][""], np.tile(expected, (3, 1)), atol=1e-6)
+
+
+def test_one_draw_of_smoothgrad_is_the_squared_gradient_and_of_smint_the_squared_integrated() -> None:
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    a = attribute(model, x, methods=ALL[:4], smoothing=1, integrating=(5, 1), precision="fp32")
+    of = {m: a.attributions[m][""] for m in ALL[:4]}
+    assert np.allclose(of["smoothgrad"], of["gradient"] ** 2, atol=1e-7)
+    assert np.allclose(of["smint"], of["integrated"] ** 2, atol=1e-7)
+    signed = attribute(model, x, methods=ALL[:4], smoothing=1, integrating=(5, 1), signed=True)
+    assert np.allclose(signed.attributions["smoothgrad"][""], signed.attributions["gradient"][""], atol=1e-7)
+
+
+def test_gradient_and_integrated_equal_a_plain_loop() -> None:
+    model, x = conv_net(), torch.randn(4, 2, 8, 8)
+    target = model(x).argmax(1)
+    a = attribute(model, x, methods=("gradient", "integrated"), integrating=(7, 1), baseline="zero", precision="fp32")
+    assert a.targets.tolist() == target.tolist()
+    assert np.allclose(a.attributions["gradient"][""], gradient(model, x, target), atol=1e-5)
+    path = sum(gradient(model, x * ((k + 0.5) / 7), target) for k in range(7))
+    assert np.allclose(a.attributions["integrated"][""], x * path / 7, atol=1e-5)
+
+
+def test_smoothgrad_without_noise_is_the_squared_gradient_whatever_the_draws() -> None:
+    model, x = conv_net(), torch.randn(2, 2, 8, 8)
+    a = attribute(model, x, methods=("gradient", "smoothgrad", "integrated", "smint"), noise=0, smoothing=6)
+    assert np.allclose(a.attributions["smoothgrad"][""], a.attributions["gradient"][""] ** 2, rtol=1e-4, atol=1e-7)
+    assert np.allclose(a.attributions["smint"][""], a.attributions["integrated"][""] ** 2, rtol=1e-4, atol=1e-7)
+
+
+def test_smooth_nets_are_complete() -> None:
+    model, x = smooth_net().double(), torch.randn(6, 6, dtype=torch.float64)
+    a = attribute(model, x, methods=("integrated", "smint"), integrating=(200, 3), baseline="zero", target=0)
+    total = a.attributions["integrated"][""].sum(1)
+    with torch.no_grad():
+        expected = (model(x) - model(torch.zeros_like(x)))[:, 0].numpy()
+    assert np.allclose(total, expected, atol=1e-5)
+    assert a.delta["integrated"].max() < 1e-3
+    assert a.delta["smint"].max() < 1e-3
+    assert a.precision == "fp64"
+
+
+@pytest.mark.parametrize("baseline", ["mid", "uniform", "blur"])
+def test_a_map_does_not_depend_on_its_neighbours(baseline: str) -> None:
+    model, x = conv_net(), torch.randn(5, 2, 8, 8) * torch.tensor([1.0, 5.0, 0.2, 3.0, 1.0]).view(-1, 1, 1, 1)
+    together = attribute(model, x, methods=ALL, baseline=baseline, smoothing=6, integrating=(6, 4))
+    for row in (0, 2, 4):
+        alone = attribute(model, x[row : row + 1], methods=ALL, baseline=baseline, smoothing=6, integrating=(6, 4))
+        for method in ALL:
+            assert np.allclose(alone.maps[method][""][0], together.maps[method][""][row], atol=1e-5), method
+            assert np.allclose(alone.agreement[method][0], together.agreement[method][row], atol=1e-3, equal_nan=True)
+
+
+def test_the_same_call_gives_the_same_maps_and_another_seed_others() -> None:
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    first, second, other = (attribute(model, x, seed=seed) for seed in (3, 3, 4))
+    for method in first.maps:
+        assert np.array_equal(first.attributions[method][""], second.attributions[method][""])
+    assert not np.allclose(first.maps["smoothgrad"][""], other.maps["smoothgrad"][""])
+    assert np.array_equal(first.maps["gradient"][""], other.maps["gradient"][""])
+
+
+def test_evaluations_are_those_of_the_methods_and_shared_work_is_done_once() -> None:
+    model, x = conv_net(), torch.randn(2, 2, 8, 8)
+    assert attribute(model, x).evaluations == 2 * (1 + 24 + 25 + 6 * 25)
+    assert attribute(model, x, methods=("smint",)).evaluations == 2 * 7 * 25
+    assert attribute(model, x, methods=("gradient",)).evaluations == 2
+
+
+def test_a_budget_is_kept_and_spent_on_draws() -> None:
+    model, x = conv_net(), torch.randn(2, 2, 8, 8)
+    for budget in (5, 17, 48, 100):
+        assert attribute(model, x, evaluations=budget).evaluations <= 2 * budget
+    assert attribute(model, x, methods=("smint",), evaluations=48).evaluations == 2 * 48
+
+
+def test_a_budget_reaches_the_fidelity_of_25_x_7_with_a_third_of_the_evaluations() -> None:
+    from xaicli.attribution.maps import rank_correlation
+
+    model, x = conv_net(size=12, seed=2), torch.randn(6, 2, 12, 12)
+    smint = ("smint",)
+    converged = attribute(model, x, methods=smint, integrating=(20, 120), seed=99).attributions["smint"][""]
+
+    def fidelity(**settings: object) -> float:
+        found = attribute(model, x, methods=smint, **settings).attributions["smint"][""]  # type: ignore[arg-type]
+        planes = [
+            (strength(a, Layout.CHANNELS_FIRST), strength(b, Layout.CHANNELS_FIRST))
+            for a, b in zip(found, converged, strict=True)
+        ]
+        return float(np.mean([rank_correlation(a, b) for a, b in planes]))
+
+    seeds = range(3)
+    full = np.mean([fidelity(integrating=(25, 7), seed=s) for s in seeds])
+    third = np.mean([fidelity(evaluations=175 // 3, seed=s) for s in seeds])
+    assert third >= full
+
+
+def test_tolerance_adds_steps_until_delta_settles() -> None:
+    model, x = smooth_net(seed=5), 3 * torch.randn(5, 6)
+    rough = attribute(model, x, methods=("integrated",), integrating=(2, 1), baseline="zero", target=0)
+    settled = attribute(
+        model, x, methods=("integrated",), integrating=(2, 1), baseline="zero", target=0, tolerance=0.02
+    )
+    assert rough.delta["integrated"].max() > 0.02
+    assert settled.delta["integrated"].max() < rough.delta["integrated"].max()
+    assert settled.evaluations > rough.evaluations
+
+
+def test_a_map_is_clipped_at_the_99th_percentile() -> None:
+    m = np.arange(200, dtype=np.float32).reshape(10, 20)
+    picture, flat = scaled(m)
+    assert not flat
+    assert np.allclose(picture, np.clip(m / 197.0, 0, 1))
+    zero, flat = scaled(np.full((3, 4), 2.5, dtype=np.float32))
+    assert flat
+    assert not zero.any()
+
+
+def test_flat_maps_are_zero_and_flagged() -> None:
+    model = nn.Linear(4, 3)
+    with torch.no_grad():
+        model.weight.zero_()
+    a = attribute(model, torch.randn(2, 4))
+    for method in a.maps:
+        assert a.flat[method].all()
+        assert not a.maps[method][""].any()
+
+
+def test_gradcam_is_the_weighted_activation() -> None:
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    target = model(x).argmax(1)
+    activation = model[:6](x).detach().requires_grad_()
+    score = model[6:](activation).gather(1, target[:, None]).sum()
+    weights = torch.autograd.grad(score, activation)[0].mean((2, 3), keepdim=True)
+    cam = torch.relu((weights * activation).sum(1, keepdim=True)).detach()
+    wide = nn.functional.interpolate(cam, size=(8, 8), mode="bilinear", align_corners=False)
+    found = attribute(model, x, methods=("gradcam",)).attributions["gradcam"][""].sum(1)
+    assert np.allclose(found, wide[:, 0], atol=1e-5)
+
+
+def test_bf16_keeps_the_ranks() -> None:
+    from xaicli.attribution.maps import rank_correlation
+
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    full = attribute(model, x, methods=("smint",), precision="fp32")
+    half = attribute(model, x, methods=("smint",), precision="bf16")
+    assert half.precision == "bf16"
+    for a, b in zip(full.maps["smint"][""], half.maps["smint"][""], strict=True):
+        assert rank_correlation(a, b) > 0.98
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: a graph of one chunk is captured there")
+def test_a_captured_graph_gives_the_same_maps() -> None:
+    model, x = conv_net(), torch.randn(4, 2, 8, 8)
+    here = attribute(model, x, device="cpu", precision="fp32")
+    there = attribute(model, x, device="cuda", precision="fp32")
+    assert np.allclose(here.maps["integrated"][""], there.maps["integrated"][""], atol=1e-3)
