@@ -342,7 +342,7 @@ class RunReader:
             folder: Where the page will lie, to link it with a saliency page there; the run's reports by default.
         """
         from xaicli.queries.samples import LAST
-        from xaicli.report.gathering import gather, sample_facts, saliency_page
+        from xaicli.report.gathering import gather, saliency_page, sample_facts
 
         reader, selection = self.select(**select)
         gathered = gather(
