@@ -115,7 +115,9 @@ class Archive:
             raise refused(self.path, f"a member with an ambiguous name ({info.orig_filename!r})")
         if name.startswith("/") or ".." in name.split("/"):
             raise refused(self.path, f"a member that leaves its folder ({name!r})")
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        # TorchScript alone compresses, its source code; that is never unpacked here.
+        stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not stored and not name.partition("/")[2].startswith("code/"):
             raise refused(self.path, f"a compressed member ({name!r}, {info.file_size:,} bytes when unpacked)")
         if info.flag_bits & _ENCRYPTED:
             raise refused(self.path, f"an encrypted member ({name!r})")
@@ -131,7 +133,7 @@ class Archive:
             seen.add(info.filename)
             if info.header_offset < end:
                 raise refused(self.path, f"overlapping members ({info.filename!r})")
-            end = self._data_start(info) + info.file_size
+            end = self._data_start(info) + info.compress_size
         if end > self._zip.start_dir:
             raise refused(self.path, "a member that overlaps the list of members")
 

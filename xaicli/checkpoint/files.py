@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,6 @@ def _zip_form(archive: Archive) -> Container:
 
 
 def _pickle_refusal(path: Path, error: pickle.UnpicklingError) -> RefusedError:
-    classes = classes_in(path)
-    named = ", ".join(classes[:6]) if classes else str(error).strip().splitlines()[-1][:200]
+    classes = classes_in(path) or re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
+    named = ", ".join(classes[:6]) or str(error).strip().splitlines()[0][:200]
     return refused(path, f"a pickle that runs code when it is read: {named}", hint=convert_hint(path))

@@ -1,0 +1,245 @@
+"""A checkpoint from a stranger runs no code, takes no endless memory, and is refused with its reason."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import hostile
+import pytest
+import torch
+from conftest import Digits, gradient
+from torch import nn
+
+from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.refusal import RefusedError
+from xaicli.cli import main
+from xaicli.errors import DamagedFileError, XaiError
+
+
+@pytest.mark.parametrize("name", hostile.PACKAGES)
+def test_a_crafted_graph_is_refused_with_its_reason(name: str, pt2: Path, tmp_path: Path, canary: Path) -> None:
+    edit, reason = hostile.PACKAGES[name]
+    path = tmp_path / "model.pt2"
+    path.write_bytes(hostile.edited(pt2.read_bytes(), edit, canary))
+    with pytest.raises(RefusedError) as raised:
+        load_checkpoint(path)
+    assert reason in raised.value.message
+    assert f"xai checkpoint convert {path}" in raised.value.hint or raised.value.hint
+
+
+@pytest.mark.parametrize("name", hostile.PACKAGES)
+def test_a_crafted_graph_inside_the_shims_checkpoint_is_refused_too(
+    name: str, ckpt: Path, pt2: Path, tmp_path: Path, canary: Path
+) -> None:
+    edit, reason = hostile.PACKAGES[name]
+    content = torch.load(ckpt, weights_only=True)
+    crafted = bytearray(hostile.edited(pt2.read_bytes(), edit, canary))
+    torch.save({**content, "graph": torch.frombuffer(crafted, dtype=torch.uint8)}, tmp_path / "ckpt.pt")
+    with pytest.raises(RefusedError) as raised:
+        load_checkpoint(tmp_path / "ckpt.pt")
+    assert reason in raised.value.message
+
+
+@pytest.mark.parametrize("name", hostile.RUN_ON_LOAD)
+def test_the_corpus_is_alive(name: str, pt2: Path, tmp_path: Path) -> None:
+    """What is refused here does run in torch's own loader: the payloads are no paper tigers."""
+    mark = tmp_path / "ran"
+    crafted = hostile.edited(pt2.read_bytes(), hostile.PACKAGES[name][0], mark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.export.load(io.BytesIO(crafted))
+        except Exception:
+            pass
+    assert mark.exists()
+
+
+def test_inspecting_a_crafted_graph_says_what_it_would_run(pt2: Path, tmp_path: Path, canary: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(hostile.edited(pt2.read_bytes(), hostile.opaque_constant, canary))
+    found = inspect_checkpoint(path)
+    assert found.verdict is Verdict.WITH_TRUST
+    assert "opaque constant" in found.refusal
+    assert found.runs == (found.refusal,)
+
+
+def test_sample_inputs_are_dropped_unread(
+    pt2: Path, tmp_path: Path, canary: Path, model: Digits, images: torch.Tensor
+) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(hostile.with_sample_inputs(pt2.read_bytes(), canary))
+    loaded = load_checkpoint(path).model
+    torch.testing.assert_close(gradient(loaded, images), gradient(model, images))
+
+
+def test_stack_traces_and_other_remarks_do_no_harm(
+    pt2: Path, tmp_path: Path, canary: Path, images: torch.Tensor
+) -> None:
+    evil = f"\\n    open({str(canary)!r}, 'w')\\n"
+    members = hostile.members_of(pt2.read_bytes())
+    members[hostile.GRAPH] = members[hostile.GRAPH].replace(b'"stack_trace": "', f'"stack_trace": "{evil}'.encode())
+    (tmp_path / "model.pt2").write_bytes(hostile.archive_of(members))
+    load_checkpoint(tmp_path / "model.pt2").model(images)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
+def test_a_pickle_is_refused_and_what_it_calls_is_named(suffix: str, tmp_path: Path, canary: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "x": hostile.Touch(canary)}, path)
+    with pytest.raises(RefusedError) as raised:
+        load_checkpoint(path)
+    assert "io.open" in raised.value.message or "_io.open" in raised.value.message
+    assert f"xai checkpoint convert {path} --trust-checkpoint" in raised.value.hint
+
+
+@pytest.mark.parametrize("variable", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"])
+def test_no_variable_opens_the_door(
+    variable: str, pt2: Path, tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    torch.save({"w": torch.zeros(2), "x": hostile.Touch(canary)}, tmp_path / "model.pt")
+    with pytest.raises(RefusedError):
+        load_checkpoint(tmp_path / "model.pt")
+    (tmp_path / "model.pt2").write_bytes(hostile.with_sample_inputs(pt2.read_bytes(), canary))
+    load_checkpoint(tmp_path / "model.pt2")
+
+
+def test_an_old_bare_pickle_is_refused(tmp_path: Path, canary: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(pickle.dumps(hostile.Touch(canary), protocol=2))
+    with pytest.raises(XaiError):
+        load_checkpoint(tmp_path / "model.pth")
+    torch.save({"x": hostile.Touch(canary)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(RefusedError) as raised:
+        load_checkpoint(tmp_path / "old.pth")
+    assert "open" in raised.value.message
+
+
+def test_a_pickled_module_is_refused_by_its_class(model: Digits, tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "model.pt")
+    with pytest.raises(RefusedError) as raised:
+        load_checkpoint(tmp_path / "model.pt")
+    assert "torch.nn.modules.container.Sequential" in raised.value.message
+
+
+def test_settings_in_a_training_dict_are_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "args": Namespace(lr=0.1)}, tmp_path / "model.pt")
+    with pytest.raises(RefusedError, match=r"argparse\.Namespace"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "model.pt")
+    with pytest.raises(RefusedError, match="TorchScript"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_a_zero_stride_giant_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).expand(10**12)}, tmp_path / "model.pt")
+    with pytest.raises(RefusedError, match="larger than its storage") as raised:
+        load_checkpoint(tmp_path / "model.pt")
+    assert "4,000,000,000,000 of 4 bytes" in raised.value.message
+
+
+def test_a_sparse_giant_is_refused(tmp_path: Path) -> None:
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        giant = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1), (10**12,))
+    torch.save({"w": giant}, tmp_path / "model.pt")
+    with pytest.raises(RefusedError, match="not dense"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"w": torch.zeros(5_000_000)}, buffer)
+    bomb = hostile.archive_of(hostile.members_of(buffer.getvalue()), compression=zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 100_000
+    (tmp_path / "model.pt").write_bytes(bomb)
+    with pytest.raises(RefusedError, match="a compressed member"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_overlapping_members_are_refused(ckpt: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(hostile.overlapping(ckpt.read_bytes()))
+    with pytest.raises(XaiError, match="overlap|two names"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_links_in_an_archive_are_refused(pt2: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(hostile.linked(pt2.read_bytes()))
+    with pytest.raises(RefusedError, match="a symbolic link"):
+        load_checkpoint(tmp_path / "model.pt2")
+
+
+def test_a_link_out_of_a_run_is_refused(ckpt: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "xai.json").write_text("{}")
+    (folder / "ckpt.pt").symlink_to(ckpt)
+    with pytest.raises(RefusedError, match="a symbolic link that leaves its run"):
+        load_checkpoint(folder / "ckpt.pt")
+    (folder / "real.pt").write_bytes(ckpt.read_bytes())
+    (folder / "latest.pt").symlink_to("real.pt")
+    assert load_checkpoint(folder / "latest.pt").facts.epoch == 3
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "pt2"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_called_damaged(
+    kind: str, share: float, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    whole: Path = request.getfixturevalue(kind)
+    path = tmp_path / whole.name
+    data = whole.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DamagedFileError) as raised:
+        load_checkpoint(path)
+    assert str(path) in raised.value.message
+
+
+def test_flipped_bytes_never_run_and_never_crash(pt2: Path, tmp_path: Path, canary: Path) -> None:
+    """Whatever 60 single changes do to an archive, the answer is a model or an XaiError."""
+    data = bytearray(pt2.read_bytes())
+    path = tmp_path / "model.pt2"
+    for step in range(60):
+        position = step * len(data) // 60
+        changed = bytearray(data)
+        changed[position] ^= 0x41
+        path.write_bytes(changed)
+        try:
+            inspect_checkpoint(path)
+        except XaiError as error:
+            assert str(path) in error.message
+
+
+def test_bytes_before_and_after_an_archive_are_refused(pt2: Path, tmp_path: Path) -> None:
+    for data in (pt2.read_bytes() + b"tail", b"head" + pt2.read_bytes()):
+        (tmp_path / "model.pt2").write_bytes(data)
+        with pytest.raises(XaiError):
+            load_checkpoint(tmp_path / "model.pt2")
+
+
+def test_a_hugging_face_folder_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Evil"}, "architectures": ["Evil"]}')
+    (tmp_path / "evil.py").write_text("raise SystemExit")
+    with pytest.raises(RefusedError, match="auto_map"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_command_line_refuses_quietly_and_shows_what_to_type(
+    tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"x": hostile.Touch(canary)}, path)
+    assert main(["checkpoint", "convert", str(path), "-o", str(tmp_path / "out.safetensors")]) == 1
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "hint: see what it would run: xai checkpoint inspect" in said
+    assert not (tmp_path / "out.safetensors").exists()
+    assert main(["checkpoint", "inspect", str(path)]) == 0
+    assert "would run: " in capsys.readouterr().out

@@ -1,0 +1,153 @@
+"""What the shim writes: loadable without code, complete or absent, and the caller's model as it was."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import hostile
+import pytest
+import torch
+from conftest import Digits, gradient
+from torch import nn
+
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.save import save_checkpoint
+from xaicli.errors import UsageError
+
+
+class Branching(nn.Module):
+    """What torch cannot export: the path depends on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight if x.sum() > 0 else -x
+
+
+class Pair(nn.Module):
+    """Two inputs, two named outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 2), nn.Linear(4, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": self.left(a) + self.right(b), "left": self.left(a)}
+
+
+class Fixed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(4, -1) * 2
+
+
+def test_any_torch_can_read_it_weights_only(ckpt: Path, model: Digits) -> None:
+    content = torch.load(ckpt, weights_only=True)
+    assert content["format"] == "xai-checkpoint"
+    assert content["version"] == 1
+    assert content["label_names"] == ["cat", "dog", "hen", "owl"]
+    assert (content["epoch"], content["step"], content["arch"]) == (3, 120, "zoo:digits")
+    assert content["inputs"] == [{"name": "image", "shape": [1, 6, 6], "dtype": "float32"}]
+    assert content["state_dict"].keys() == model.state_dict().keys()
+
+
+def test_the_graph_inside_holds_neither_samples_nor_source(ckpt: Path) -> None:
+    graph = bytes(torch.load(ckpt, weights_only=True)["graph"].numpy())
+    members = hostile.members_of(graph)
+    assert members[hostile.SAMPLES] == b""
+    assert b"stack_trace" not in members[hostile.GRAPH]
+    assert b"conftest" not in graph
+
+
+def test_the_callers_model_is_not_changed(tmp_path: Path, images: torch.Tensor) -> None:
+    model = Digits().train()
+    model.head.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    identities = [id(parameter) for parameter in model.parameters()]
+    state = torch.get_rng_state()
+    save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=images[:2])
+    assert [module.training for module in model.modules()] == modes
+    assert [id(parameter) for parameter in model.parameters()] == identities
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_one_example_is_enough_for_any_batch(batch: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=torch.randn(1, 3))
+    loaded = load_checkpoint(tmp_path / "ckpt.pt")
+    x = torch.randn(batch, 3)
+    assert loaded.facts.static_batch is None
+    torch.testing.assert_close(gradient(loaded.model, x), gradient(model, x))
+
+
+def test_several_inputs_by_name_and_several_outputs(tmp_path: Path) -> None:
+    model = Pair()
+    a, b = torch.randn(2, 3), torch.randn(2, 4)
+    save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs={"b": b, "a": a})
+    loaded = load_checkpoint(tmp_path / "ckpt.pt")
+    assert loaded.facts.input_names == ("a", "b")
+    assert loaded.facts.input_shapes == ((3,), (4,))
+    for name, value in model(a, b).items():
+        torch.testing.assert_close(loaded.model(a, b)[name], value)
+
+
+def test_a_model_torch_cannot_export_is_saved_without_a_graph(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="holds no graph, because torch could not export") as caught:
+        path = save_checkpoint(Branching(), tmp_path / "ckpt.pt", example_inputs=torch.ones(2, 3))
+    assert caught[0].filename == __file__
+    content = torch.load(path, weights_only=True)
+    assert content["graph"] is None
+    assert "data-dependent" in content["graph_error"]
+    assert torch.equal(content["state_dict"]["weight"], torch.ones(3))
+
+
+def test_without_examples_it_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="no example_inputs were given"):
+        save_checkpoint(nn.Linear(2, 2), tmp_path / "ckpt.pt")
+
+
+def test_a_model_of_one_batch_size_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="one batch size only"):
+        save_checkpoint(Fixed(), tmp_path / "ckpt.pt", example_inputs=torch.randn(4, 3))
+    assert load_checkpoint(tmp_path / "ckpt.pt").facts.static_batch == 4
+
+
+@pytest.mark.parametrize("given", [[1, 2], {"nothing": torch.zeros(1, 2)}])
+def test_examples_of_another_kind_are_named(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        save_checkpoint(nn.Linear(2, 2), tmp_path / "ckpt.pt", example_inputs=given)
+    assert raised.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ckpt.pt"
+    path.write_bytes(ckpt.read_bytes())
+
+    def fail(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"), pytest.warns(UserWarning):
+        save_checkpoint(nn.Linear(2, 2), path)
+    assert path.read_bytes() == ckpt.read_bytes()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ckpt.pt"]
+
+
+def test_wrappers_are_taken_off(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    path = save_checkpoint(nn.DataParallel(model), tmp_path / "ckpt.pt", example_inputs=images[:2])
+    assert torch.load(path, weights_only=True)["state_dict"].keys() == model.state_dict().keys()
+
+
+def test_members_are_stored_as_torch_stores_them(ckpt: Path) -> None:
+    with zipfile.ZipFile(ckpt) as file:
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
