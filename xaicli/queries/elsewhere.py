@@ -29,12 +29,13 @@ class Elsewhere:
         self._reader = reader
         self._selection = selection
         self._pair = pair
-        self._stored = rows
-        self._rows = portable.finite(rows, selection.metrics)
+        self._logged = rows
+        self._rows = rows
         found = collect(portable.n_rows(rows)).cast(pl.Int64)
         self._n_rows, distinct = (int(value or 0) for value in found.row(0))
         self._n_duplicates = self._n_rows - distinct
         self._resolve()
+        self._finite = portable.finite(self._rows, selection.metrics)
 
     def _resolve(self) -> None:
         if self._n_duplicates and self._selection.duplicates is Duplicates.ERROR:
@@ -46,17 +47,16 @@ class Elsewhere:
             )
         if self._n_duplicates and self._selection.duplicates is Duplicates.LAST:
             self._rows = portable.without_duplicates(self._rows)
-            self._stored = portable.without_duplicates(self._stored)
             self._n_rows -= self._n_duplicates
 
     def count(self, tally: Tally) -> None:
         """Count the rows, duplicates and non-finite values."""
-        spoilt = collect(portable.n_non_finite(self._stored, self._selection.metrics)).cast(pl.Int64).row(0)
+        spoilt = collect(portable.n_non_finite(self._rows, self._selection.metrics)).cast(pl.Int64).row(0)
         tally.add(Tally(self._n_rows, sum(int(n or 0) for n in spoilt), self._n_duplicates))
 
     def last_scores(self, metric: str) -> pl.DataFrame:
         """What `scores.last_scores` gives."""
-        rows = portable.within_labels(self._rows, self._selection.label_key, list(self._selection.label_map))
+        rows = portable.within_labels(self._finite, self._selection.label_key, list(self._selection.label_map))
         last = self._selection.epochs[self._pair][-1]
         found = collect(portable.last_values(rows, metric))
         return found.select(SAMPLE_ID, pl.col("score").alias(SCORE), (pl.col(EPOCH) != last).alias(STALE))
@@ -64,19 +64,19 @@ class Elsewhere:
     def histories(self, ids: pl.Series) -> pl.DataFrame:
         """What `histories.histories` gives."""
         columns = {LABEL: self._selection.label_key, **{metric: metric for metric in self._selection.metrics}}
-        past = collect(portable.of_samples(self._rows, ids.to_list(), columns))
+        past = collect(portable.of_samples(self._finite, ids.to_list(), columns))
         joined = past.join(self._steps(), on=EPOCH, how="left", maintain_order="left")
         return joined.select(SAMPLE_ID, LABEL, EPOCH, STEP, *self._selection.metrics)
 
     def label_statistics(self, metric: str, bounds: Sequence[Bounds]) -> pl.DataFrame:
         """Rows label, epoch, step, n, mean, std, min, max and the quantiles if wanted; by label and epoch."""
         selection = self._selection
-        rows = portable.within_labels(self._rows, selection.label_key, list(selection.label_map))
+        rows = portable.within_labels(self._finite, selection.label_key, list(selection.label_map))
         found = collect(portable.label_statistics(rows, selection.label_key, metric, bounds))
         return found.join(self._steps(), on=EPOCH, how="left").with_columns(pl.col("std").fill_null(0.0))
 
     def _steps(self) -> pl.DataFrame:
-        return collect(portable.last_steps(self._rows))
+        return collect(portable.last_steps(self._logged))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -12,7 +12,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
@@ -73,7 +73,38 @@ def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
 def _of_pair(
     reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
 ) -> list[pl.DataFrame]:
-    """The statistics of one (mode, ds_id), one frame for each metric."""
+    """The statistics of one (mode, ds_id), one frame for each metric that has values."""
+    by_metric = _epochwise if selection.engine is Engine.POLARS else _elsewhere
+    mode, ds_id = pair
+    return [
+        frame.with_columns(band_columns(bounds))
+        .sort(LABEL, EPOCH)
+        .select(
+            pl.lit(mode).alias(MODE),
+            pl.lit(ds_id).alias(DS_ID),
+            pl.lit(metric).alias("metric"),
+            *(LABEL, EPOCH, STEP, "n", "mean", "std", "min", "max", "bounds"),
+        )
+        for metric, frame in by_metric(reader, selection, pair, bounds, tally)
+    ]
+
+
+def _elsewhere(
+    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each metric's statistics as another engine computes them."""
+    from xaicli.queries.elsewhere import elsewhere
+
+    with elsewhere(reader, selection, pair) as source:
+        source.count(tally)
+        for metric in selection.metrics:
+            yield metric, source.label_statistics(metric, bounds)
+
+
+def _epochwise(
+    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each metric's statistics by polars, epoch by epoch."""
     key = selection.label_key
     by_metric: dict[str, list[pl.DataFrame]] = {metric: [] for metric in selection.metrics}
     columns = list(dict.fromkeys([key, *selection.metrics]))
@@ -81,44 +112,28 @@ def _of_pair(
     for epoch, frame in frames:
         rows = within_labels(frame.filter(pl.col(key).is_not_null()), selection)
         step = reader.last_step(Place(*pair, epoch))
+        times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP)]
         for metric, parts in by_metric.items():
-            parts.append(_of_epoch(rows, key, metric, bounds, epoch, step))
-    return [
-        pl.concat(parts, how="vertical_relaxed")
-        .sort("label", EPOCH)
-        .select(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(metric).alias("metric"), pl.all())
-        for metric, parts in by_metric.items()
-        if parts
-    ]
+            parts.append(_of_epoch(rows, key, metric, bounds).with_columns(times))
+    for metric, parts in by_metric.items():
+        if parts:
+            yield metric, pl.concat(parts, how="vertical_relaxed")
 
 
-def _of_epoch(
-    rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, ...], epoch: int, step: int | None
-) -> pl.DataFrame:
+def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, ...]) -> pl.DataFrame:
     """The statistics of one epoch's rows by label."""
     # Float32 means would differ between engines in the ninth digit.
     value = pl.col(metric).cast(pl.Float64)
     quantiles = [value.quantile(q, "linear").alias(f"q{q}") for q in _QUANTILES if Bounds.QUANTILE in bounds]
-    grouped = (
-        rows.lazy()
-        .filter(pl.col(metric).is_not_null())
-        .group_by(pl.col(key).alias("label"))
-        .agg(
-            pl.len().cast(pl.Int64).alias("n"),
-            value.mean().alias("mean"),
-            value.std(ddof=1).fill_null(0.0).alias("std"),
-            value.min().alias("min"),
-            value.max().alias("max"),
-            *quantiles,
-        )
-    )
-    return (
-        grouped.with_columns(
-            pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP), band_columns(bounds)
-        )
-        .select("label", EPOCH, STEP, "n", "mean", "std", "min", "max", "bounds")
-        .collect()
-    )
+    grouped = rows.lazy().filter(pl.col(metric).is_not_null()).group_by(pl.col(key).alias(LABEL))
+    return grouped.agg(
+        pl.len().cast(pl.Int64).alias("n"),
+        value.mean().alias("mean"),
+        value.std(ddof=1).fill_null(0.0).alias("std"),
+        value.min().alias("min"),
+        value.max().alias("max"),
+        *quantiles,
+    ).collect()
 
 
 def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:
@@ -151,11 +166,13 @@ def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataF
 
 
 def _empty(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> pl.DataFrame:
-    label = reader.dtypes[selection.label_key]
-    rows = pl.DataFrame(schema={selection.label_key: label, "": pl.Float64()})
-    frame = _of_epoch(rows, selection.label_key, "", bounds, 0, 0)
-    words = [pl.lit("", pl.String()).alias(name) for name in (MODE, DS_ID, "metric")]
-    return frame.select(*words, pl.all()).clear()
+    """No rows, with the columns there would be."""
+    lists = pl.Struct({bound.value: pl.List(pl.Float64) for bound in bounds})
+    texts = dict.fromkeys((MODE, DS_ID, "metric"), pl.String())
+    numbers = dict.fromkeys(("mean", "std", "min", "max"), pl.Float64())
+    times = {EPOCH: pl.Int32(), STEP: pl.Int64(), "n": pl.Int64()}
+    label = {LABEL: reader.dtypes[selection.label_key]}
+    return pl.DataFrame(schema={**texts, **label, **times, **numbers, "bounds": lists})
 
 
 def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFrame) -> None:

@@ -1,0 +1,122 @@
+"""Samples and labels against plain Python, to the last id, on random small runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from written_run import WrittenRun
+
+from xaicli.queries.labels import labels
+from xaicli.queries.samples import samples
+from xaicli.queries.selection import resolve
+from xaicli.reader import Reader, open_reader
+
+# Few distinct values make ties; NaN and infinities are common.
+VALUES = st.sampled_from([0.0, -0.0, 0.1, 0.5, 1.0, 2.5, -3.0, math.nan, math.inf, -math.inf])
+INT_IDS = st.integers(-3, 8)
+TEXT_IDS = st.sampled_from(["a", "b", "B", "é", "", "a/b", "10", "9", "=1+1"])
+
+
+def rows(ids: st.SearchStrategy[Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Rows with repeated samples, missing epochs, a late metric, one-row groups, two attempts, two ranks."""
+    row = st.fixed_dictionaries(
+        {
+            "sample_id": ids,
+            "epoch": st.integers(1, 4),
+            "loss": VALUES,
+            "label": st.one_of(st.none(), st.integers(0, 2)),
+            "rank": st.integers(0, 1),
+            "attempt": st.integers(0, 1),
+            "late": st.integers(0, 2),
+        }
+    )
+    return st.lists(row, min_size=1, max_size=40).map(_with_steps)
+
+
+def _with_steps(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps that grow with the epoch; a run logs in the order of attempts and epochs."""
+    ordered = sorted(found, key=lambda row: (row["attempt"], row["epoch"]))
+    return [{**row, "step": row["epoch"] * 10 + row.pop("late")} for row in ordered]
+
+
+@contextmanager
+def written(found: list[dict[str, Any]], resumed: int | None, batch: int) -> Iterator[Reader]:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        run = WrittenRun(folder / "run")
+        if any(row["attempt"] == 1 for row in found):
+            run.attempt(1, resumed)
+        for start in range(0, len(found), batch):
+            run.write(found[start : start + batch], row_group_rows=3)
+        yield open_reader(run.layout)
+    finally:
+        shutil.rmtree(folder)
+
+
+def resumes(found: list[dict[str, Any]], resumed: int | None) -> dict[int, int]:
+    second = [row["step"] for row in found if row["attempt"] == 1]
+    return {1: min(second) if resumed is None else resumed} if second else {}
+
+
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RUNS = st.tuples(
+    st.one_of(rows(INT_IDS), rows(TEXT_IDS)), st.one_of(st.none(), st.integers(10, 45)), st.sampled_from([1, 5, 100])
+)
+
+
+@SETTINGS
+@given(RUNS, st.integers(0, 4), st.integers(0, 4), st.sampled_from(["polars", "polars", "duckdb"]))
+def test_samples(run: tuple[list[dict[str, Any]], int | None, int], n_max: int, n_min: int, engine: str) -> None:
+    found, resumed, batch = run
+    resumed_at = resumes(found, resumed)
+    expected_rows = oracle.counting(found, resumed_at)
+    if not expected_rows:
+        return
+    with written(found, resumed, batch) as reader:
+        listed = list(dict.fromkeys(row["sample_id"] for row in expected_rows))[:2]
+        answer = samples(reader, resolve(reader, engine=engine), max=n_max, min=n_min, ids=listed)
+        assert answer.data.to_dicts() == oracle.samples(expected_rows, max=n_max, min=n_min, ids=listed)
+        counts = answer.counts
+        assert counts.rows == len(expected_rows)
+        assert counts.non_finite == sum(not math.isfinite(row["loss"]) for row in expected_rows)
+        assert counts.duplicates == len(oracle.unfenced(found, resumed_at)) - len(expected_rows)
+        assert counts.damaged == ()
+
+
+@SETTINGS
+@given(RUNS, st.sampled_from(["polars", "polars", "duckdb"]))
+def test_labels(run: tuple[list[dict[str, Any]], int | None, int], engine: str) -> None:
+    found, resumed, batch = run
+    resumed_at = resumes(found, resumed)
+    expected_rows = oracle.counting(found, resumed_at)
+    if not expected_rows:
+        return
+    with written(found, resumed, batch) as reader:
+        answer = labels(reader, resolve(reader, engine=engine), bounds=["std", "range", "quantile", "ci", "none"])
+        expected = oracle.labels(expected_rows)
+        assert {(row["label"], row["epoch"]) for row in answer.data.to_dicts()} == set(expected)
+        assert answer.data.height == len(expected)
+        for row in answer.data.to_dicts():
+            want = expected[row["label"], row["epoch"]]
+            assert (row["n"], row["min"], row["max"]) == (want["n"], want["min"], want["max"])
+            assert row["mean"] == pytest.approx(want["mean"], rel=1e-12, abs=1e-12)
+            assert row["std"] == pytest.approx(want["std"], rel=1e-12, abs=1e-12)
+            assert row["step"] == max(r["epoch_step"] for r in expected_rows if r["epoch"] == row["epoch"])
+            bounds = row["bounds"]
+            assert bounds["std"] == pytest.approx([row["mean"] - row["std"], row["mean"] + row["std"]])
+            assert bounds["range"] == [row["min"], row["max"]]
+            assert bounds["quantile"] == pytest.approx(want["quantile"])
+            assert bounds["ci"] == pytest.approx(want["ci"])
+            assert bounds["none"] is None
+        assert answer.counts.rows == len(expected_rows)
+        assert answer.counts.duplicates == len(oracle.unfenced(found, resumed_at)) - len(expected_rows)
