@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+import xaicli
 from xaicli.layout import RunLayout
+from xaicli.report.facts import RunFacts
 from xaicli.state import TrainingState
-from xaicli.state.published import read_graphs, read_summary
+from xaicli.state.published import read_descriptions, read_graphs, read_summary
 from xaicli.summary import Summary
 
 
@@ -107,3 +110,39 @@ def test_damaged_files_read_as_empty(tmp_path: Path, text: str) -> None:
         (tmp_path / name).write_bytes(text.encode("latin-1"))
     assert read_summary(tmp_path).history == {}
     assert read_graphs(tmp_path) == {}
+
+
+def test_models_and_data_are_described_for_reports(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 3)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(10, 2)), batch_size=4)
+    with xaicli.Run(tmp_path) as run:
+        for _ in run.steps(loader):
+            pass
+        for _ in run.steps([1, 2], mode="eval", ds_id="b"):
+            pass
+        run.state.save_state(models={"net": model})
+    described = RunFacts.of(RunLayout(tmp_path)).environment
+    assert described["models"]["net"]["parameters"] == 9
+    assert (described["data"]["train"]["samples"], described["data"]["train"]["batches"]) == (10, 3)
+    assert described["data"]["eval b"] == {"class": "builtins.list", "samples": 2}
+    with xaicli.Run(tmp_path) as run:
+        run.state.note_model("other", torch.nn.ReLU())
+    assert set(read_descriptions(tmp_path / "state")["models"]) == {"net", "other"}
+
+
+def test_a_model_that_cannot_be_described_does_not_stop_a_training(tmp_path: Path) -> None:
+    state = TrainingState(RunLayout(tmp_path))
+    state.note_model("odd", 3)
+    state.publish()
+    assert read_descriptions(tmp_path / "state") == {"models": {"odd": {"class": "int"}}}
+
+
+def test_a_loop_inside_a_loop_leaves_the_outer_mode(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path) as run:
+        seen = []
+        for number in run.steps(range(3)):
+            seen.append((run.state.mode, run.state.ds_id, run.state.batch_idx, run.state.global_step))
+            if number == 1:
+                list(run.steps(range(5), mode="eval", ds_id="x"))
+                assert (run.state.mode, run.state.batch_idx) == ("eval", 5)
+    assert seen == [("train", "", 1, 1), ("train", "", 2, 2), ("train", "", 3, 3)]

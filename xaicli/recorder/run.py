@@ -290,6 +290,7 @@ class Run:
         """
         from xaicli.checkpoint.save import save_checkpoint
 
+        self.state.note_model("model", model)
         names = label_names or self.manifest.label_names
         return save_checkpoint(
             model,
@@ -318,12 +319,15 @@ class Run:
         """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step."""
         state = self.state
         state.mode, state.ds_id, state.batch_idx = _MODES.get(mode) or _unknown_mode(mode), ds_id, None
-        for batch in batches:
-            state.update_batch_idx()
-            if state.mode == Mode.TRAIN:
+        mode = state.mode
+        state.note_data(mode, ds_id, batches)
+        for number, batch in enumerate(batches, start=1):
+            # A loop inside this one, an evaluation every n steps say, leaves its own mode behind.
+            state.mode, state.ds_id, state.batch_idx = mode, ds_id, number
+            if mode == Mode.TRAIN:
                 state.update_global_step()
             yield batch
-            if state.stop_training and state.mode == Mode.TRAIN:
+            if state.stop_training and mode == Mode.TRAIN:
                 return
 
     # -- life

@@ -9,6 +9,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.layout import Attempt, RunLayout
 from xaicli.report.numbers import count
+from xaicli.state.published import read_descriptions
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class RunFacts:
             created_at=manifest.created_at,
             label_names=manifest.label_names or (),
             config=manifest.config,
-            environment=manifest.environment,
+            environment={**manifest.environment, **read_descriptions(layout.state)},
             attempts=tuple(layout.read_attempts()),
         )
 

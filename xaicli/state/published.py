@@ -1,4 +1,4 @@
-"""Summary and custom graphs as files of the run: `state/summary.json` and `state/graphs.json`."""
+"""What readers see of a state: `summary.json`, `graphs.json` and `described.json` in the run's `state/`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ Graphs = Mapping[str, Sequence[Summary]]
 
 _SUMMARY = "summary.json"
 _GRAPHS = "graphs.json"
+_DESCRIBED = "described.json"
 _VERSION = 1
 
 
@@ -32,6 +33,21 @@ class Published:
         self._folder = folder
         self._before: tuple[Summary, dict[str, list[Summary]]] | None = None
         self._written: dict[str, str] = {}
+        self._described: dict[str, dict[str, Any]] = {}
+
+    def describe(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep what is known of a model or of data.
+
+        Args:
+            kind: "models" or "data".
+            name: Which of them.
+            facts: Plain JSON types.
+        """
+        self._described.setdefault(kind, {})[name] = dict(facts)
+
+    def is_described(self, kind: str, name: str) -> bool:
+        """Whether `describe` was called for it."""
+        return name in self._described.get(kind, {})
 
     def forget(self, mode: str | None = None) -> None:
         """Let nothing of an earlier attempt live on; with a mode, nothing of that mode."""
@@ -58,6 +74,10 @@ class Published:
         every = {**earlier_graphs, **graphs}
         facts = {name: [graph.to_json() for graph in several] for name, several in every.items()}
         self._write(_GRAPHS, {"graphs": facts}, empty=not facts)
+        if self._described:
+            known = read_descriptions(self._folder)
+            every_kind = {kind: {**known.get(kind, {}), **named} for kind, named in self._described.items()}
+            self._write(_DESCRIBED, {"described": {**known, **every_kind}}, empty=False)
 
     def _earlier(self) -> tuple[Summary, dict[str, list[Summary]]]:
         if self._before is None:
@@ -67,7 +87,7 @@ class Published:
 
     def _write(self, name: str, facts: dict[str, Any], *, empty: bool) -> None:
         assert self._folder is not None
-        text = json.dumps({"version": _VERSION, **facts}, allow_nan=False)
+        text = json.dumps({"version": _VERSION, **facts}, allow_nan=False, default=str)
         path = self._folder / name
         if text == self._written.get(name) or (empty and not path.exists()):
             return
@@ -88,6 +108,15 @@ def read_graphs(folder: Path) -> dict[str, list[Summary]]:
     try:
         facts = _read(folder / _GRAPHS)["graphs"]
         return {str(name): [Summary.from_json(graph) for graph in several] for name, several in facts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was trained and on what, {"models" or "data": {name: facts}}; empty likewise."""
+    try:
+        described = _read(folder / _DESCRIBED)["described"]
+        return {str(kind): dict(named) for kind, named in described.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -14,6 +14,7 @@ from xaicli.state.keepers import Keeper, RandomnessKeeper
 from xaicli.state.progress import Progress
 from xaicli.state.published import Published
 from xaicli.state.restore import Belongings, Things, plain_data, restore_all
+from xaicli.traceability import describe_dataset, describe_model
 from xaicli.vocabulary import Mode
 
 
@@ -60,6 +61,23 @@ class TrainingState(Progress):
         """
         self._published.write(self.summary, self.custom_graphs)
 
+    def note_model(self, name: str, model: Any) -> None:
+        """Keep what a model is - class, parameters, layers - for the run's reports; once a name, and never raises."""
+        self._note("models", name, model, describe_model)
+
+    def note_data(self, mode: str, ds_id: str, data: Any) -> None:
+        """Keep what a loader or a dataset is for the run's reports; likewise, and without reading a sample."""
+        self._note("data", f"{mode} {ds_id}".strip(), data, describe_dataset)
+
+    def _note(self, kind: str, name: str, thing: Any, describe: Callable[[Any], dict[str, Any]]) -> None:
+        if self._rank != 0 or self._published.is_described(kind, name):
+            return
+        try:
+            facts = describe(thing)
+        except Exception:  # a model of the user's own may fail to print itself; a training goes on
+            facts = {"class": type(thing).__qualname__}
+        self._published.describe(kind, name, facts)
+
     def save_state(
         self,
         dir: str | PathLike[str] | None = None,
@@ -71,10 +89,9 @@ class TrainingState(Progress):
     ) -> Path | None:
         """Save everything a training needs to go on as if it had never stopped, complete or not at all.
 
-        What the run has logged so far is flushed first: a resumed training does not log it again. Beside what is named,
-        the state holds this object, summary and custom graphs included, and the global random
-        number generators of Python, numpy and torch (with its GPUs). In a training of several processes only rank 0
-        writes.
+        What the run has logged so far is flushed first, since a resumed training does not log it again. Beside what is
+        named, the state holds this object, summary and custom graphs included, and the global random number generators
+        of Python, numpy and torch (with its GPUs). In a training of several processes only rank 0 writes.
 
         Args:
             dir: A folder of states, each in a folder of its own; the run's `state/` by default.
@@ -94,6 +111,9 @@ class TrainingState(Progress):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, the state that is saved, not {keep}")
         folder = self._state_folder(dir)
+        belongings = Belongings(models, optimizers, objects)
+        for name, model in (models or {}).items():
+            self.note_model(name, model)
         if self._on_save is not None:
             self._on_save()
         if self._rank != 0:
@@ -101,7 +121,7 @@ class TrainingState(Progress):
         parts = {
             "training": AttributesKeeper("training", self).capture(),
             "random": RandomnessKeeper("random", None).capture(),
-            **Belongings(models, optimizers, objects).capture(),
+            **belongings.capture(),
         }
         return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
 
