@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,25 +225,30 @@ def _ranked(
     available: Iterable[Any], layout: RunLayout, samples: int, pick: str, metric: str | None, mode: str | None
 ) -> list[Any]:
     """The worst or best samples of the source by their last logged value."""
-    import polars as pl
-
     from xaicli.api import RunReader
-    from xaicli.queries.scores import SCORE, last_scores
-    from xaicli.vocabulary import SAMPLE_ID
 
-    chosen: Mapping[str, Any] = {"metric": metric, "mode": mode}
-    reader, selection = RunReader(layout).select(**{k: v for k, v in chosen.items() if v})
+    chosen: Any = {key: value for key, value in (("metric", metric), ("mode", mode)) if value}
+    run = RunReader(layout)
+    _, selection = run.select(**chosen)
     name = selection.metrics[0]
     highest = (pick == "worst") != (name in HIGHER_IS_BETTER)
-    scores = pl.concat([last_scores(reader, selection, pair, name) for pair in selection.pairs])
-    held = pl.Series(SAMPLE_ID, list(available), dtype=scores.schema[SAMPLE_ID], strict=False)
-    kept = scores.filter(pl.col(SAMPLE_ID).is_in(held.implode())).unique(SAMPLE_ID, keep="first", maintain_order=True)
-    if kept.is_empty():
+    held = {str(sample_id) for sample_id in available}
+    asked = samples
+    while True:
+        # The extremes of the whole run first; further only while the source holds too few of them.
+        sides = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
+        rows = run.samples(**sides, **{**chosen, "metric": name}).data
+        best = rows.sort("score", "sample_id", descending=[highest, False])["sample_id"].to_list()
+        found = list(dict.fromkeys(sample_id for sample_id in best if str(sample_id) in held))
+        if len(found) >= samples or len(best) < asked:
+            break
+        asked *= 8
+    if not found:
         raise XaiError(
             f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",
             hint="do the ids of --data equal the logged ones? --mode chooses the rows",
         )
-    return kept.sort(SCORE, SAMPLE_ID, descending=[highest, False])[SAMPLE_ID].head(samples).to_list()
+    return found[:samples]
 
 
 def _target(text: str, pythonpath: Sequence[str]) -> Any:

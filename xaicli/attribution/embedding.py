@@ -79,22 +79,29 @@ class _FromEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.replaced = replaced
+        self.positions = tuple(replaced)
+        # A module list: a deep copy of this one replaces the copies of the embeddings.
+        self.readers = nn.ModuleList(module for module, _ in replaced.values())
+        self.ids = [ids[:1] for _, ids in replaced.values()]
         self.n_inputs = n_inputs
         self.keywords = keywords
-        self._given: dict[nn.Module, Tensor] = {}
-        for module, _ in replaced.values():
-            module.register_forward_hook(lambda module, _, result: self._given.get(module, result))
+        for module in self.readers:
+            module.register_forward_hook(_answer_with_the_given)
 
     def forward(self, *inputs: Tensor) -> Any:
         arranged = list(inputs)
-        for position, (module, ids) in self.replaced.items():
-            self._given[module] = inputs[position]
+        for position, module, ids in zip(self.positions, self.readers, self.ids, strict=True):
+            module._given = inputs[position]
             # Only the shape of the ids matters now; any valid ids will do.
-            arranged[position] = ids[:1].expand(len(inputs[position]), *ids.shape[1:])
+            arranged[position] = ids.expand(len(inputs[position]), *ids.shape[1:])
         try:
             if self.keywords:
                 return self.model(**dict(zip(self.keywords, arranged, strict=True)))
             return self.model(*arranged)
         finally:
-            self._given.clear()
+            for module in self.readers:
+                del module._given
+
+
+def _answer_with_the_given(module: nn.Module, _: Any, result: Tensor) -> Any:
+    return getattr(module, "_given", result)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from xaicli.attribution.frozen import twin_of
+
 _CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}
 _RELATIVE = 1e-3
 
@@ -44,9 +46,7 @@ def _folded_modules(model: nn.Module) -> nn.Module | None:
 
 
 def _folded_graph(model: fx.GraphModule) -> fx.GraphModule | None:
-    import copy
-
-    twin = copy.deepcopy(model)
+    twin = twin_of(model)
     changed = False
     for node in list(twin.graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten.batch_norm.default:

@@ -8,13 +8,14 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from xaicli.errors import XaiError
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 _LEAST = 2
 """No batch of one: some models squeeze it away."""
@@ -121,11 +122,16 @@ def _keywords(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) if all(name in known for name in names) else ()
 
 
+def twin_of(model: _Module) -> _Module:
+    """A deep copy."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
+        return copy.deepcopy(model)
+
+
 def _private_copy(model: nn.Module) -> nn.Module:
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
-            twin = copy.deepcopy(model)
+        twin = twin_of(model)
     except Exception as error:
         raise XaiError(
             f"the model cannot be copied ({type(error).__name__}: {error}), and the caller's own must stay unchanged",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from xaicli.attribution.folding import folded
-from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.frozen import FrozenModel, twin_of
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import Convention, Precision, Settings
 
@@ -28,7 +28,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str
     if not prepared.embedded and not model.keywords and model.batch is None:
         fast.model = folded(model.model, inputs)
     if fast.model is model.model:
-        fast.model = copy.deepcopy(model.model)
+        fast.model = twin_of(model.model)
     bf16 = settings.precision is Precision.BF16 or (settings.precision is Precision.AUTO and bf16_pays(model.device))
     if bf16:
         fast.model = _InBf16(fast.model.to(torch.bfloat16))
@@ -39,7 +39,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str
 
 
 def _convolutions(model: nn.Module) -> int:
-    """How many convolutions there are, in modules or a graph: a vision transformer has one, and loses by channels last."""
+    """How many convolutions there are, in modules or a graph: a vision transformer has one."""
     graphs = [m for m in model.modules() if isinstance(m, fx.GraphModule)]
     in_graph = sum("conv" in str(node.target) for g in graphs for node in g.graph.nodes if node.op == "call_function")
     return in_graph + sum(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())

@@ -1,0 +1,358 @@
+"""Models as people write them: each works, or says in one line why it cannot."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.attribution.nets import Calling, conv_net
+from xaicli.attribution.engine import attribute
+from xaicli.errors import UsageError, XaiError
+
+FEW: dict[str, Any] = {"smoothing": 3, "integrating": (4, 2)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def state(model: nn.Module) -> list[Any]:
+    hooks = [len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    values = [t.clone() for t in (*model.parameters(), *model.buffers())]
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    flags = [p.requires_grad for p in model.parameters()] + [m.training for m in model.modules()]
+    return [hooks, flags, grads, values]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_of_the_model_or_the_inputs_changes(training: bool) -> None:
+    model = conv_net().train(training)
+    model[0].weight.requires_grad_(False)
+    model(torch.randn(2, 2, 8, 8)).sum().backward()
+    seen: list[Any] = []
+    model[4].register_forward_hook(lambda *call: seen.append(call[0]))
+    before, x = state(model), torch.randn(3, 2, 8, 8, requires_grad=True)
+    given = x.detach().clone()
+    attribute(model, x, methods=("gradient", "smint", "gradcam"), **FEW)
+    after = state(model)
+    assert before[:2] == after[:2]
+    for a, b in zip(before[2] + before[3], after[2] + after[3], strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+    assert not seen
+    assert x.grad is None
+    assert torch.equal(x.detach(), given)
+
+
+def test_batch_norm_in_training_mode_uses_its_running_statistics() -> None:
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    expected = attribute(model, x, **FEW)
+    found = attribute(model.train(), x, **FEW)
+    assert np.allclose(expected.maps["smint"][""], found.maps["smint"][""])
+
+
+def test_an_in_place_relu_on_the_input() -> None:
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    found = attribute(model, x, target=0, methods=("gradient",)).attributions["gradient"][""]
+    assert np.allclose(found, (model[1].weight[0] * (x > 0)).detach(), atol=1e-6)
+
+
+def test_pictures_of_bytes() -> None:
+    model = conv_net()
+    x = torch.randint(0, 256, (2, 2, 8, 8), dtype=torch.uint8)
+    by_bytes, by_floats = attribute(model, x, **FEW), attribute(model, x.float(), **FEW)
+    assert np.array_equal(by_bytes.maps["smint"][""], by_floats.maps["smint"][""])
+
+
+def test_no_grad_inside_forward_is_explained() -> None:
+    def forward(linear: nn.Module, x: Tensor) -> Any:
+        with torch.no_grad():
+            return linear(x)
+
+    with pytest.raises(XaiError, match="does not depend on its inputs through autograd") as raised:
+        attribute(Calling(forward), torch.randn(2, 4))
+    assert "no_grad" in raised.value.hint
+
+
+def test_a_batch_of_one_and_a_model_that_squeezes_it() -> None:
+    squeezing = Calling(lambda linear, x: linear(x).squeeze())
+    x = torch.randn(1, 4)
+    found = attribute(squeezing, x, target=1, methods=("gradient",)).attributions["gradient"][""]
+    assert np.allclose(found[0], squeezing.linear.weight[1].detach())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_a_graph_exported_with_a_fixed_batch(batch: int) -> None:
+    model, x = conv_net(), torch.randn(5, 2, 8, 8)
+    graph = torch.export.export(model, (x[:batch].clone(),)).module()
+    expected, found = attribute(model, x, precision="fp32", **FEW), attribute(graph, x, precision="fp32", **FEW)
+    for method in expected.maps:
+        assert np.allclose(expected.attributions[method][""], found.attributions[method][""], atol=1e-4), method
+
+
+def test_a_graph_with_any_batch_is_folded_and_gives_the_same() -> None:
+    from xaicli.attribution.folding import folded
+
+    model, x = conv_net(), torch.randn(5, 2, 8, 8)
+    dynamic = ({0: torch.export.Dim("b", min=1)},)
+    graph = torch.export.export(model, (x,), dynamic_shapes=dynamic).module()
+    small = folded(graph, [x[:2]])
+    assert not any("batch_norm" in str(node.target) for node in small.graph.nodes if node.op == "call_function")  # type: ignore[union-attr]
+    methods = ("gradient", "smint", "gradcam")
+    expected, found = attribute(model, x, methods=methods, **FEW), attribute(graph, x, methods=methods, **FEW)
+    for method in methods:
+        assert np.allclose(expected.attributions[method][""], found.attributions[method][""], atol=1e-4), method
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_graph_exported_in_training_mode_is_refused() -> None:
+    graph = torch.export.export(conv_net().train(), (torch.randn(2, 2, 8, 8),)).module()
+    with pytest.raises(XaiError, match="exported in training mode"):
+        attribute(graph, torch.randn(2, 2, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "output"),
+    [
+        (lambda y: (y, y * 0), None),
+        (lambda y: (y * 0, y), 1),
+        (lambda y: [y], "0"),
+        (lambda y: {"aux": y * 0, "logits": y}, None),
+        (lambda y: {"aux": y * 0, "scores": y}, "scores"),
+        (lambda y: {"classes": y.argmax(1), "scores": y}, None),
+    ],
+)
+def test_tuples_dicts_and_heads(wrap: Any, output: Any) -> None:
+    model = Calling(lambda linear, x: wrap(linear(x)))
+    found = attribute(model, torch.randn(2, 4), target=2, output=output, methods=("gradient",))
+    assert np.allclose(found.attributions["gradient"][""][0], model.linear.weight[2].detach())
+
+
+def test_an_unknown_output_names_those_that_exist() -> None:
+    model = Calling(lambda linear, x: {"a": linear(x), "b": linear(x)})
+    with pytest.raises(XaiError, match="no output 'c'") as raised:
+        attribute(model, torch.randn(2, 4), output="c")
+    assert "a, b" in raised.value.hint
+
+
+def test_spatial_outputs_are_reduced_by_their_mean() -> None:
+    model = nn.Conv2d(2, 3, 1)
+    x = torch.randn(2, 2, 4, 4)
+    found = attribute(model, x, target=1, methods=("gradient",)).attributions["gradient"][""]
+    expected = (model.weight[1] / 16).detach().expand(2, 4, 4)
+    assert np.allclose(found[0], expected, atol=1e-6)
+
+
+def test_a_softmax_is_recognised() -> None:
+    model = Calling(lambda linear, x: linear(x).softmax(1))
+    x = torch.randn(3, 4)
+    found = attribute(model, x, **FEW)
+    assert np.allclose(found.probabilities, model(x).detach(), atol=1e-6)
+    assert any("softmax" in note for note in found.notes)
+
+
+def test_a_single_logit_is_two_classes() -> None:
+    model = Calling(lambda linear, x: linear(x)[:, :1])
+    x = torch.randn(8, 4)
+    found = attribute(model, x, methods=("gradient",))
+    logit = model(x).detach()[:, 0]
+    assert found.predictions.tolist() == (logit > 0).long().tolist()
+    assert np.allclose(found.probabilities[:, 1], torch.sigmoid(logit), atol=1e-6)
+    sign = np.where(found.predictions == 1, 1.0, -1.0)[:, None]
+    assert np.allclose(found.attributions["gradient"][""], sign * model.linear.weight[0].detach().numpy(), atol=1e-6)
+    assert any("one number" in note for note in found.notes)
+
+
+def test_targets_of_every_kind() -> None:
+    model, x = Calling(lambda linear, x: linear(x)), torch.randn(4, 4)
+    order = model(x).argsort(1, descending=True)
+    names = ("ant", "bee", "cow")
+
+    def targets(**given: Any) -> list[int]:
+        return attribute(model, x, methods=("gradient",), **given).targets.tolist()
+
+    assert targets() == order[:, 0].tolist()
+    assert targets(target="top2") == order[:, :2].flatten().tolist()
+    assert targets(target="label", labels=[2, 1, 0, 1]) == [2, 1, 0, 1]
+    assert targets(target="label", labels=["bee", "ant", "cow", "bee"], label_names=names) == [1, 0, 2, 1]
+    assert targets(target="cow", label_names=names) == [2] * 4
+    assert targets(target=1) == targets(target="1") == [1] * 4
+    assert targets(target=np.array([0, 1, 2, 0])) == [0, 1, 2, 0]
+    function = attribute(model, x, methods=("gradient",), target=lambda y: y[:, 0] - y[:, 1])
+    w = model.linear.weight.detach().numpy()
+    assert np.allclose(function.attributions["gradient"][""], np.tile(w[0] - w[1], (4, 1)), atol=1e-6)
+    assert function.targets.tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": 7}, "no output 7"),
+        ({"target": "top9"}, "3 classes"),
+        ({"target": "cat"}, "no target 'cat'"),
+        ({"target": "label"}, "no labels"),
+        ({"methods": ("grad",)}, "no saliency method"),
+        ({"smoothing": -1}, "smoothing is -1"),
+        ({"integrating": (1, 2, 3)}, "integrating"),
+        ({"baseline": "grey"}, "no baseline"),
+        ({"noise": -0.1}, "noise"),
+        ({"convention": "captum"}, "no convention"),
+        ({"precision": "fp8"}, "no precision"),
+        ({"device": "quantum"}, "no device"),
+        ({"evaluations": 1}, "evaluations"),
+        ({"tolerance": 0}, "tolerance"),
+    ],
+)
+def test_a_wrong_argument_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises((UsageError, XaiError), match=message) as raised:
+        attribute(Calling(lambda linear, x: linear(x)), torch.randn(2, 4), **given)
+    assert raised.value.hint
+
+
+def test_inputs_that_do_not_fit_are_explained() -> None:
+    with pytest.raises(XaiError, match=r"fails on inputs of shape \(2, 5\)"):
+        attribute(nn.Linear(4, 3), torch.randn(2, 5))
+
+
+def test_several_inputs_each_have_a_map_and_their_own_difference() -> None:
+    model = Calling(lambda linear, a, b: linear(a) * 2 + linear(b[:, 0]))
+    a, b = torch.randn(3, 4), torch.randn(3, 2, 4)
+    found = attribute(model, {"a": a, "b": b}, target=1, baseline="zero", methods=("gradient", "integrated"))
+    w = model.linear.weight[1].detach()
+    assert np.allclose(found.attributions["integrated"]["a"], 2 * w * a, atol=1e-5)
+    assert np.allclose(found.attributions["integrated"]["b"][:, 0], w * b[:, 0], atol=1e-5)
+    assert not found.attributions["integrated"]["b"][:, 1].any()
+    assert found.delta["integrated"].max() < 1e-4
+    assert found.maps["gradient"]["a"].shape == (3, 1, 4)
+
+
+def test_an_unused_input_has_a_flat_map() -> None:
+    model = Calling(lambda linear, a, _: linear(a))
+    found = attribute(model, [torch.randn(3, 4), torch.randn(3, 4)], methods=("gradient",))
+    assert not found.maps["gradient"]["input1"].any()
+    assert found.maps["gradient"]["input0"].any()
+
+
+def test_whole_number_inputs_beside_floats_are_passed_through() -> None:
+    model = Calling(lambda linear, x, scale: linear(x) * scale[:, None])
+    scale = torch.tensor([1, 2, 3])
+    found = attribute(model, [torch.randn(3, 4), scale], target=0, methods=("gradient",))
+    w = model.linear.weight[0].detach()
+    assert np.allclose(found.attributions["gradient"]["input0"], scale[:, None] * w, atol=1e-6)
+
+
+def test_token_ids_are_explained_at_their_embedding() -> None:
+    torch.manual_seed(0)
+
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(20, 6)
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.out(self.embed(ids).mean(1))
+
+    model, ids = Text(), torch.randint(0, 20, (4, 5))
+    found = attribute(model, ids, target=2, baseline="zero", methods=("gradient", "integrated"))
+    w = model.out.weight[2].detach() / 5
+    assert np.allclose(found.attributions["gradient"][""], w.expand(4, 5, 6), atol=1e-6)
+    assert np.allclose(found.attributions["integrated"][""], (model.embed(ids) * w).detach(), atol=1e-6)
+    assert found.maps["integrated"][""].shape == (4, 1, 5)
+    assert found.embedded == ("",)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 9), (3, 8, 8), (2, 3, 5, 6)])
+def test_inputs_of_every_rank(shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 3))
+    found = attribute(model, torch.randn(2, *shape), baseline="blur", **FEW)
+    height = 1 if len(shape) < 3 else shape[-2]
+    assert found.maps["smint"][""].shape == (2, height, shape[-1])
+    assert found.attributions["smint"][""].shape == (2, *shape)
+
+
+def test_inf_and_nan_activations_leave_finite_maps() -> None:
+    def spiky(linear: nn.Module, x: Tensor) -> Tensor:
+        return linear(x) + (x.abs().sqrt() * 0).sum(1, keepdim=True) + torch.where(x[:, :1] > 9, torch.inf, 0.0)
+
+    x = torch.randn(3, 4)
+    x[0, 1] = 0.0  # the gradient of the square root is infinite here, times 0: NaN
+    x[1, 0] = 10.0
+    found = attribute(Calling(spiky), x, target=0, **FEW)
+    for method in found.maps:
+        assert np.isfinite(found.maps[method][""]).all()
+
+
+def test_memory_that_runs_out_halves_the_chunk() -> None:
+    sizes: list[int] = []
+
+    def hungry(linear: nn.Module, x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if x.requires_grad and len(x) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return linear(x)
+
+    model, x = Calling(hungry), torch.randn(4, 4)
+    found = attribute(model, x, target=1, methods=("integrated",), integrating=(9, 1), baseline="zero")
+    assert np.allclose(found.attributions["integrated"][""], model.linear.weight[1].detach() * x, atol=1e-6)
+    assert max(sizes) > 5
+
+
+def test_a_model_that_cannot_be_copied_is_explained() -> None:
+    model = nn.Linear(4, 3)
+    model.scale = model.weight.sum() * 2  # no leaf: deepcopy refuses it
+    with pytest.raises(XaiError, match="cannot be copied"):
+        attribute(model, torch.randn(2, 4))
+
+
+def test_baselines() -> None:
+    from xaicli.attribution.baselines import InputRange, baseline_of
+    from xaicli.attribution.settings import Baseline
+
+    x = torch.rand(3, 2, 5, 6) * 4 - 1
+
+    def start(kind: Baseline, known: InputRange | None = None) -> Tensor:
+        return baseline_of(kind, x, known=known or InputRange(), seed=0, position=0).expand_as(x)
+
+    assert torch.allclose(start(Baseline.MID)[1], (x[1].max() + x[1].min()) / 2 * torch.ones(2, 5, 6))
+    assert not start(Baseline.ZERO).any()
+    assert torch.allclose(start(Baseline.BLACK)[2], x[2].min() * torch.ones(2, 5, 6))
+    assert torch.allclose(start(Baseline.BLACK, InputRange(lowest=-3.0)), torch.full_like(x, -3.0))
+    normalised = start(Baseline.BLACK, InputRange(mean=(0.5, 0.2), std=(0.25, 0.1)))
+    assert torch.allclose(normalised[0, :, 0, 0], torch.tensor([-2.0, -2.0]))
+    uniform = start(Baseline.UNIFORM)
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    assert ((uniform >= low) & (uniform <= high)).all()
+    assert torch.equal(uniform, start(Baseline.UNIFORM))
+    blurred = start(Baseline.BLUR)
+    assert blurred.var() < x.var()
+    assert torch.allclose(
+        baseline_of(Baseline.BLUR, torch.full((1, 1, 4, 4), 2.0), known=InputRange(), seed=0, position=0),
+        torch.full((1, 1, 4, 4), 2.0),
+    )
+
+
+def test_a_baseline_from_a_file(tmp_path: Any) -> None:
+    model, x = nn.Linear(4, 3), torch.randn(2, 4)
+    start = np.arange(4, dtype=np.float32)
+    np.save(tmp_path / "b.npy", start)
+    found = attribute(model, x, target=0, baseline=str(tmp_path / "b.npy"), methods=("integrated",))
+    expected = model.weight[0].detach() * (x - torch.from_numpy(start))
+    assert np.allclose(found.attributions["integrated"][""], expected, atol=1e-5)
+    np.save(tmp_path / "wrong.npy", np.zeros(5))
+    with pytest.raises(XaiError, match="does not fit"):
+        attribute(model, x, baseline=str(tmp_path / "wrong.npy"), methods=("integrated",))
+
+
+def test_the_deep_copy_leaves_an_exported_graph_alone() -> None:
+    x = torch.randn(4, 2, 8, 8)
+    graph = torch.export.export(conv_net(), (x,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)).module()
+    before = copy.deepcopy({name: value.clone() for name, value in graph.state_dict().items()})
+    attribute(graph, x, **FEW)
+    assert all(torch.equal(before[name], value) for name, value in graph.state_dict().items())
