@@ -12,6 +12,7 @@ from xaicli.render.machine import dump
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
 from xaicli.render.text import printable
 from xaicli.report.model import (
+    FIXED,
     BarChart,
     Block,
     Card,
@@ -145,7 +146,8 @@ class Blocks:
 
     def _maps(self, grid: MapGrid) -> Context:
         methods = list(dict.fromkeys(panel.method for row in grid.rows for panel in row.panels))
-        scales = list(dict.fromkeys(view.name for row in grid.rows for panel in row.panels for view in panel.views))
+        views = (view.name for row in grid.rows for panel in row.panels for view in panel.views)
+        scales = [name for name in dict.fromkeys(views) if name != FIXED]
         identity = self._identity()
         return {
             "kind": "maps",
@@ -174,7 +176,11 @@ class Blocks:
             "input_id": input_id,
             "width": shape.width if shape else 1,
             "height": shape.height if shape else 1,
-            "panels": [self._panel(panel, methods.index(panel.method)) for panel in row.panels],
+            "panels": [
+                self._panel(panel, methods.index(panel.method))
+                for panel in row.panels
+                if not (self._no_images and any(view.name == FIXED for view in panel.views))
+            ],
             "small": shape is not None and shape.width * shape.height <= LOSSLESS_PIXELS,
             "alt": row.input.alt if row.input else "",
             "input": data_uri(image) if image else None,
@@ -187,7 +193,8 @@ class Blocks:
             "lines": panel.lines,
             "flat": panel.flat,
             "views": [{"name": v.name, "uri": data_uri(v.image), "alt": v.image.alt} for v in panel.views],
-            "bars": self.context(panel.bars) if panel.bars else None,
+            "chart": self.context(panel.chart) if panel.chart else None,
+            "tokens": [(printable(text, limit=_SHOWN), round(10 * max(0.0, min(1.0, s)))) for text, s in panel.tokens],
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from xaicli.render import canvas, lines, scatter
+from xaicli.render import canvas, lines, maps, scatter
 from xaicli.render.pixels import png_of
 from xaicli.render.svg import Frame, inline
 from xaicli.report.model import (
@@ -26,6 +26,8 @@ from xaicli.report.model import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_ROWS_OF_SHEET = 16
 
 Chart = LineChart | Multiples | ScatterChart | BarChart
 
@@ -60,10 +62,13 @@ def draw(chart: Chart, *, narrow: bool = False) -> Figure:
 
 def first_figure(report: Report) -> Figure:
     """The first picture of a report; an empty one says so where there is none."""
+    grid = next(_grids(report), None)
     chart = next(charts(report), None)
-    if chart is not None:
+    if chart is not None and grid is None:
         return draw(chart)
     with canvas.settings():
+        if grid is not None:
+            return maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET])
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
 
 
@@ -76,6 +81,11 @@ def pictures(report: Report, *, no_images: bool = False) -> Iterator[tuple[str, 
     """
     for chart in charts(report):
         yield chart.name, canvas.png(draw(chart))
+    for grid in _grids(report):
+        for number, row in enumerate(grid.rows, 1):
+            with canvas.settings():
+                figure = maps.sheet(grid, (row,), no_images=no_images)
+            yield f"{grid.name}-{number:03d}", canvas.png(figure)
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:
@@ -120,6 +130,14 @@ def _scales(figure: Figure, index: int, identity: str) -> dict[str, str]:
         "data-x": f"{x0:.6g} {x1:.6g}",
         "data-y": f"{y0:.6g} {y1:.6g}" + (" log" if axes.get_yscale() == "log" else ""),
     }
+
+
+def _grids(report: Report) -> Iterator[MapGrid]:
+    """Every grid of saliency maps."""
+    for section in report.sections:
+        for top in section.blocks:
+            inner = (block for blocks in top.views.values() for block in blocks) if isinstance(top, Views) else (top,)
+            yield from (block for block in inner if isinstance(block, MapGrid))
 
 
 def _charts_in(block: Block) -> Iterator[Chart]:

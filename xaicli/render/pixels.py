@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 
 from xaicli.report.model import Image
@@ -29,10 +30,30 @@ def data_uri(image: Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
 
 
+def rgb(image: Image) -> tuple[str, bytes]:
+    """Pillow's name of the kind of pixels, and the pixels with the palette applied."""
+    if not image.palette:
+        return {1: "L", 3: "RGB", 4: "RGBA"}[image.channels], image.pixels
+    red, green, blue = (image.pixels.translate(table) for table in _tables(image.palette))
+    pixels = bytearray(3 * len(image.pixels))
+    pixels[0::3], pixels[1::3], pixels[2::3] = red, green, blue
+    return "RGB", bytes(pixels)
+
+
+@functools.cache
+def _tables(palette: str) -> tuple[bytes, bytes, bytes]:
+    """The red, green and blue of each grey level."""
+    from matplotlib import colormaps
+
+    levels = [colormaps[palette](level / 255, bytes=True) for level in range(256)]
+    red, green, blue = (bytes(int(level[channel]) for level in levels) for channel in range(3))
+    return red, green, blue
+
+
 def _encoded(image: Image, kind: str, **options: object) -> bytes:
     from PIL import Image as Pillow
 
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[image.channels]
+    mode, pixels = rgb(image)
     out = io.BytesIO()
-    Pillow.frombytes(mode, (image.width, image.height), image.pixels).save(out, kind, **options)
+    Pillow.frombytes(mode, (image.width, image.height), pixels).save(out, kind, **options)
     return out.getvalue()

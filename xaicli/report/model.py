@@ -169,6 +169,8 @@ class Image:
     channels: int
     pixels: bytes
     alt: str
+    palette: str = ""
+    """The colours of a single channel, by matplotlib's name ("inferno"); "" for grey."""
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,13 @@ class Figures:
     figures: tuple[Figure, ...]
 
 
+FIXED = "fixed"
+"""The name of a view that holds the input too and is not for toggling."""
+
+
 @dataclass(frozen=True)
 class MapView:
-    """One way to look at an attribution: "clipped", "full", "signed"."""
+    """One way to look at an attribution: "clipped", "full", "signed"; or `FIXED`."""
 
     name: str
     image: Image
@@ -239,8 +245,10 @@ class MapPanel:
     views: tuple[MapView, ...]
     lines: tuple[str, ...] = ()
     flat: bool = False
-    bars: BarChart | None = None
-    """In place of pictures, for inputs that are no images."""
+    chart: BarChart | LineChart | None = None
+    """In place of pictures, for tables and signals."""
+    tokens: tuple[tuple[str, float], ...] = ()
+    """In place of pictures, for text: (token, strength in [0, 1])."""
 
 
 @dataclass(frozen=True)
