@@ -15,7 +15,7 @@ from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
 from xaicli.recorder.segment import Plan
 from xaicli.wal.derived import derive, two_dimensional
-from xaicli.wal.frames import SCORES
+from xaicli.wal.frames import SCORES, storage
 
 _IN_FILE = {"float32": "float", "float64": "double"}
 _KEPT = 64
@@ -83,11 +83,13 @@ class Batches:
         given += metrics.values()
         if scores is not None:
             given.append(scores)
-        if list(map(type, given)).count(_ndarray) != len(given):
-            given = [columns.tensor_to_array(value) if columns.is_tensor(value) else value for value in given]
         known = self._known.get(call)
         if known is not None and self._fits(known, given):
             return known.plan, len(given[0]), given
+        if columns.has_tensors(given):
+            given = [columns.tensor_to_array(value) if columns.is_tensor(value) else value for value in given]
+            if known is not None and self._fits(known, given):
+                return known.plan, len(given[0]), given
         if scores is not None:
             scores = given.pop()
         batch = self._checked(given, label is not None, prediction is not None, list(metrics), scores, call[0])
@@ -141,9 +143,12 @@ class Batches:
         if len(self._known) > _KEPT:
             self._known.clear()
         if deferred:
-            self._known[call] = _Known(plan, [*dtypes, scores.dtype], wide, len(dtypes), scores.shape[1])
-        else:
-            self._known[call] = _Known(plan, dtypes, wide, -1, 0)
+            dtypes.append(scores.dtype)
+        stored = [np.dtype(np.int32) if place in wide else dtype for place, dtype in enumerate(dtypes)]
+        is_direct = stored == [storage(dtype)[0] for _, dtype in plan.columns]
+        n_classes = scores.shape[1] if deferred else 0
+        fast = Plan(plan.columns, is_direct=is_direct)
+        self._known[call] = _Known(fast, dtypes, wide, len(dtypes) - 1 if deferred else -1, n_classes)
 
     def _checked(
         self,

@@ -24,6 +24,12 @@ def is_tensor(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def has_tensors(values: list[Any]) -> bool:
+    """Whether any of the values is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
+
+
 def to_array(value: Any, name: str) -> NDArray[Any]:
     """Any array-like as a numpy array, without a copy where there need be none.
 
@@ -46,7 +52,7 @@ def tensor_to_array(tensor: Any) -> NDArray[Any]:
     """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         tensor = tensor.cpu()
     try:
         return tensor.numpy()  # type: ignore[no-any-return]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from xaicli.recorder.columns import Column, Texts
 from xaicli.wal.frames import (
-    CRC_FROM,
     FRAME,
     HEADER,
     HEADER_BYTES,
@@ -24,6 +22,7 @@ from xaicli.wal.frames import (
     Frame,
     Kind,
     SegmentFacts,
+    checksum_seed,
     item_size,
     padded,
     scan_frames,
@@ -32,49 +31,37 @@ from xaicli.wal.frames import (
 
 SEGMENT_BYTES = 5_500_000
 _SCRATCHES_KEPT = 32
-_CRC = struct.Struct("<I")
 _ROWS = int(Kind.ROWS)
 
 
-class Scratch(NamedTuple):
-    """The memory a frame is assembled in.
+class Plan:
+    """The columns of a batch, and the memory a batch of them is assembled in.
 
     Attributes:
-        frame: All of it.
-        checked: What the checksum covers.
-        columns: The place of each column.
-        fixed: Bytes up to where texts begin.
+        columns: ((name, dtype), ...).
+        is_direct: Values come in exactly these types and may be copied as bytes.
     """
 
-    frame: memoryview
-    checked: memoryview
-    columns: list[NDArray[Any]]
-    fixed: int
-
-
-class Plan:
-    """The columns of a batch, and the memory a batch of them is assembled in."""
-
-    def __init__(self, columns: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, columns: Sequence[tuple[str, str]], *, is_direct: bool = False) -> None:
         self.columns = tuple(columns)
+        self.is_direct = is_direct
         self.has_texts = any(dtype == "string" for _, dtype in columns)
-        self._scratches: dict[int, Scratch] = {}
+        self._scratches: dict[int, tuple[bytearray, list[NDArray[Any]]]] = {}
 
-    def scratch(self, rows: int) -> Scratch:
-        """Memory for a frame of `rows` rows."""
+    def scratch(self, rows: int) -> tuple[bytearray, list[NDArray[Any]]]:
+        """Memory for the payload of `rows` rows, texts left out, and the place of each column in it."""
         if made := self._scratches.get(rows):
             return made
         if len(self._scratches) >= _SCRATCHES_KEPT:
             self._scratches.clear()
-        size = FRAME.size + sum(padded(rows * item_size(dtype)) for _, dtype in self.columns)
-        frame = memoryview(bytearray(size))
-        places, at = [], FRAME.size
+        payload = bytearray(sum(padded(rows * item_size(dtype)) for _, dtype in self.columns))
+        places, at = [], 0
         for _, dtype in self.columns:
             base, width = storage(dtype)
-            place = np.frombuffer(frame, base, rows * (width or 1), at)
+            place = np.frombuffer(payload, base, rows * (width or 1), at)
             places.append(place.reshape(rows, width) if width else place)
             at += padded(rows * item_size(dtype))
-        made = self._scratches[rows] = Scratch(frame, frame[CRC_FROM:], places, at)
+        made = self._scratches[rows] = payload, places
         return made
 
 
@@ -131,61 +118,33 @@ class Segment:
             number = self._add_plan(plan)
             if number is None:
                 return False
-        if plan.has_texts:
-            return self._append_texts(plan, number, rows, step, values)
-        frame, checked, places, length = plan.scratch(rows)
+        try:
+            # An even number of rows needs no padding; the copy is then one call.
+            payload = b"".join(values) if plan.is_direct and not rows & 1 else _assembled(plan, rows, values)  # type: ignore[arg-type]
+        except TypeError:  # a value is not contiguous
+            payload = _assembled(plan, rows, values)
+        return self._put(payload, rows, number, _ROWS, step)
+
+    def _put(self, payload: bytes | bytearray, rows: int, number: int, kind: int, step: int) -> bool:
+        length = FRAME.size + len(payload)
+        start = HEADER_BYTES + self._at
         if self._at + length > self._room:
             return False
-        for place, value in zip(places, values):  # noqa: B905 - the plan was made of these values
-            place[...] = value
-        FRAME.pack_into(frame, 0, length, 0, rows, number, _ROWS, step)
-        _CRC.pack_into(frame, 4, crc32(checked))
-        start = HEADER_BYTES + self._at
-        self._view[start : start + length] = frame
+        crc = crc32(payload, checksum_seed(rows, number, step))
+        self._view[start : start + FRAME.size] = FRAME.pack(length, crc, rows, number, kind, step)
+        self._view[start + FRAME.size : start + length] = payload
         self.rows += rows
         self._at += length
         self._used[0] = self._at
         return True
 
-    def _put(self, frame: bytearray, rows: int) -> None:
-        _CRC.pack_into(frame, 4, crc32(memoryview(frame)[CRC_FROM:]))
-        start = HEADER_BYTES + self._at
-        self._view[start : start + len(frame)] = frame
-        self.rows += rows
-        self._at += len(frame)
-        self._used[0] = self._at
-
     def _add_plan(self, plan: Plan) -> int | None:
         text = json.dumps(plan.columns).encode()
-        frame = bytearray(padded(FRAME.size + len(text)))
-        frame[FRAME.size :] = text.ljust(len(frame) - FRAME.size)
-        if self._at + len(frame) > self._room:
-            return None
         number = len(self._plans)
-        FRAME.pack_into(frame, 0, len(frame), 0, 0, number, Kind.PLAN, 0)
-        self._put(frame, 0)
+        if not self._put(text.ljust(padded(len(text))), 0, number, int(Kind.PLAN), 0):
+            return None
         self._plans[plan] = number
         return number
-
-    def _append_texts(self, plan: Plan, number: int, rows: int, step: int, values: Sequence[Column]) -> bool:
-        scratch = plan.scratch(rows)
-        texts = []
-        for place, value, (_, dtype) in zip(scratch.columns, values, plan.columns, strict=True):
-            if dtype == "string":
-                place[...], text = encode_texts(value)  # type: ignore[arg-type]
-                texts.append(text)
-            else:
-                place[...] = value
-        length = padded(scratch.fixed + sum(map(len, texts)))
-        if self._at + length > self._room:
-            return False
-        frame = bytearray(scratch.frame)
-        FRAME.pack_into(frame, 0, length, 0, rows, number, _ROWS, step)
-        for text in texts:
-            frame += text
-        frame += bytes(length - len(frame))
-        self._put(frame, rows)
-        return True
 
     def content(self) -> memoryview:
         """The frames' bytes."""
@@ -204,6 +163,29 @@ class Segment:
     def is_durable(self) -> bool:
         """Whether the rows outlive the process."""
         return self.path is not None and self.path.exists()
+
+
+def _assembled(plan: Plan, rows: int, values: Sequence[Column]) -> bytearray:
+    """The payload of a batch, each value brought into its column's type."""
+    payload, places = plan.scratch(rows)
+    if plan.has_texts:
+        return _with_texts(plan, payload, places, values)
+    for place, value in zip(places, values, strict=True):
+        place[...] = value
+    return payload
+
+
+def _with_texts(plan: Plan, fixed: bytearray, places: Sequence[NDArray[Any]], values: Sequence[Column]) -> bytearray:
+    """The payload of a batch with texts: lengths among the columns, the bytes after them."""
+    texts = []
+    for place, value, (_, dtype) in zip(places, values, plan.columns, strict=True):
+        if dtype == "string":
+            place[...], text = encode_texts(value)  # type: ignore[arg-type]
+            texts.append(text)
+        else:
+            place[...] = value
+    payload = fixed + b"".join(texts)
+    return payload + bytes(padded(len(payload)) - len(payload))
 
 
 def encode_texts(values: Texts) -> tuple[list[int], bytes]:

@@ -6,7 +6,7 @@ How many bytes of frames count is stored last, in one aligned 8-byte store: what
 not exist.
 
     header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32, JSON {run_id, mode, ds_id, ...}
-    frame    length u32, crc32 u32 of what follows, rows u32, plan u16, kind u16, step i64, payload
+    frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, step i64, payload
     payload  of a plan frame: JSON [[column, dtype], ...]; of a rows frame: the columns of that plan, each padded to
              8 bytes, then the texts' bytes, column by column
 """
@@ -30,8 +30,6 @@ MAGIC = b"XAISEG1\n"
 HEADER_BYTES = 4096
 HEADER = struct.Struct("<8sQQII")
 FRAME = struct.Struct("<IIIHHq")
-CRC_FROM = 8
-"""A frame's checksum covers what follows itself."""
 USED_AT = 16
 ALIGNMENT = 8
 
@@ -101,6 +99,11 @@ class SegmentCopy:
     frames: tuple[Frame, ...]
 
 
+def checksum_seed(rows: int, plan: int, step: int) -> int:
+    """Where a frame's checksum starts from, so that it covers the header's fields too."""
+    return (step + rows + plan) & 0xFFFFFFFF
+
+
 def item_size(dtype: str) -> int:
     """Bytes of one value in the fixed part of a frame; a text's length takes 4."""
     base, width = storage(dtype)
@@ -134,7 +137,7 @@ def scan_frames(content: memoryview, *, checked: bool) -> Iterator[Frame]:
         end = at + length
         if length < FRAME.size or end > len(content):
             return
-        if checked and zlib.crc32(content[at + CRC_FROM : end]) != crc:
+        if checked and zlib.crc32(content[at + FRAME.size : end], checksum_seed(rows, plan, step)) != crc:
             return
         if kind == Kind.PLAN:
             text = bytes(content[at + FRAME.size : end]).rstrip(b" ")
