@@ -304,6 +304,47 @@ class Run:
             step=self.state.global_step,
         )
 
+    def keep_best(
+        self,
+        model: Any,
+        value: Any,
+        *,
+        metric: str = "loss",
+        better: str = "lower",
+        keep: int = 1,
+        **checkpoint: Any,
+    ) -> Path | None:
+        """Save a checkpoint if it is among the best by a metric; `checkpoints/best-<metric>.pt` is always the best.
+
+        Args:
+            model: A `torch.nn.Module`.
+            value: The metric's value; one that is not finite is never among the best.
+            metric: What the value is of.
+            better: "lower" or "higher".
+            keep: How many of the best to keep, `best-<metric>-<step>.pt`; the others are removed.
+            **checkpoint: What `save_checkpoint` takes.
+
+        Returns:
+            The checkpoint written, or None: it was not among the best, or this is not rank 0.
+
+        Raises:
+            ValueError: `keep` or `better` makes no sense.
+        """
+        if self.rank != 0:
+            return None
+        from xaicli.state.best import keep_best
+
+        return keep_best(
+            self.layout.checkpoints,
+            lambda path: self.save_checkpoint(model, path, **checkpoint),
+            metric=metric,
+            value=float(value),
+            better=better,
+            keep=keep,
+            epoch=self.state.epoch_idx,
+            step=self.state.global_step or 0,
+        )
+
     # -- loops
 
     def epochs(self, n: int | None = None) -> Iterator[int]:

@@ -1,0 +1,163 @@
+"""The best checkpoints by a metric: the few that are worth their disk space, and which of them is the best.
+
+checkpoints/best-<metric>-<step>.pt     those kept
+            best-<metric>.pt            the best of them, the same bytes under a fixed name
+            best-<metric>.json          their values
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import quote
+
+from xaicli.state.files import write_text
+
+_SUFFIX = ".pt"
+
+
+class Better(StrEnum):
+    """Which values of a metric are the good ones."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint that was among the best when it was made."""
+
+    file: str
+    value: float
+    epoch: int
+    step: int
+    saved_at: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file in a run's `checkpoints/` as a listing shows it; metric and value only for those kept as best."""
+
+    path: Path
+    bytes: int
+    metric: str = ""
+    value: float | None = None
+    epoch: int | None = None
+    step: int | None = None
+    is_best: bool = False
+
+
+def keep_best(
+    folder: Path,
+    save: Callable[[Path], object],
+    *,
+    metric: str,
+    value: float,
+    better: str = Better.LOWER,
+    keep: int = 1,
+    epoch: int = 0,
+    step: int = 0,
+) -> Path | None:
+    """Save a checkpoint if its value is among the best, and remove the one that is so no more.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        save: Writes the checkpoint to a path, complete or not at all; called only if it is to be kept.
+        metric: What the value is of.
+        value: Its value; one that is not finite is never among the best, of equal ones the earlier is better.
+        better: "lower" or "higher".
+        keep: How many to keep, at least 1.
+        epoch: When it is.
+        step: When it is; a checkpoint of the same step is replaced.
+
+    Returns:
+        The checkpoint written, or None.
+
+    Raises:
+        ValueError: `keep` is less than 1, or `better` is neither word.
+        OSError: Something cannot be written; those kept before are whole.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    try:
+        direction = Better(better)
+    except ValueError:
+        raise ValueError(f"better must be one of {', '.join(Better)}, not {better!r}") from None
+    stem = f"best-{quote(metric, safe='')}"
+    before = _read(folder / f"{stem}.json")
+    name = f"{stem}-{step:08d}{_SUFFIX}"
+    others = [kept for kept in before if kept.file != name]
+    entry = Kept(name, float(value), epoch, step, datetime.now(UTC).isoformat(timespec="seconds"))
+    ranked = sorted([*others, entry], key=lambda kept: _rank(kept, direction))[:keep]
+    if entry not in ranked or not math.isfinite(entry.value):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder / name)
+    facts = {"metric": metric, "better": direction.value, "kept": [asdict(kept) for kept in ranked]}
+    write_text(folder / f"{stem}.json", json.dumps(facts, indent=1))
+    if ranked[0] == entry:
+        _put(folder / name, folder / f"{stem}{_SUFFIX}")
+    for kept in others:
+        if kept not in ranked:
+            (folder / kept.file).unlink(missing_ok=True)
+    return folder / name
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """The files of a run's checkpoint folder by name, those kept as best with their values."""
+    best: dict[str, Checkpoint] = {}
+    for index in sorted(folder.glob("best-*.json")):
+        metric = _metric(index)
+        for number, kept in enumerate(_read(index)):
+            path = folder / kept.file
+            best[kept.file] = Checkpoint(path, 0, metric, kept.value, kept.epoch, kept.step, is_best=number == 0)
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".json":
+            known = best.get(path.name, Checkpoint(path, 0))
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Checkpoint(**{**vars(known), "bytes": path.stat().st_size}))
+    return found
+
+
+def _rank(kept: Kept, better: Better) -> tuple[float, int]:
+    return (-kept.value if better is Better.HIGHER else kept.value, kept.step)
+
+
+def _read(index: Path) -> list[Kept]:
+    """The entries of an index whose files are there; none where the index is missing or damaged."""
+    try:
+        entries = [Kept(**facts) for facts in json.loads(index.read_text(encoding="utf-8"))["kept"]]
+        plain = [kept for kept in entries if kept.file == Path(kept.file).name and math.isfinite(kept.value)]
+        return [kept for kept in plain if (index.parent / kept.file).is_file()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _metric(index: Path) -> str:
+    try:
+        return str(json.loads(index.read_text(encoding="utf-8"))["metric"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return index.stem.removeprefix("best-")
+
+
+def _put(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of the file that had it; a copy where the disk has no links."""
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
