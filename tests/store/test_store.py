@@ -1,0 +1,151 @@
+"""Runs in an object store: a folder as a store, and an S3 server in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xaicli.errors import XaiError
+from xaicli.store.objects import Entry, Store, local_files, mirror_folder
+from xaicli.store.sync import pull, push
+from xaicli.store.upload import Uploader
+
+pytest.importorskip("obstore", reason="the s3 extra is not installed")
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {entry.key: (root / entry.key).read_bytes() for entry in local_files(root)}
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/bucket/exp1"
+
+
+@pytest.fixture
+def s3_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield "s3://bucket/exp1"
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_what_is_pushed_is_pulled_byte_for_byte(
+    kind: str, sample_run: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = Store(request.getfixturevalue(kind))
+    pushed = push(sample_run, store)
+    again = push(sample_run, store)
+    pulled = pull(store, tmp_path / "copy")
+    assert set(pushed.sent) == set(pulled.sent) == set(contents(sample_run))
+    assert again.sent == ()
+    assert again.present == len(pushed.sent)
+    assert contents(tmp_path / "copy") == contents(sample_run)
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_an_immutable_file_is_never_replaced(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    store = Store(request.getfixturevalue(kind))
+    (tmp_path / "a.parquet").write_bytes(b"first")
+    assert store.put(tmp_path, Entry("a.parquet", 5))
+    assert not store.put(tmp_path, Entry("a.parquet", 5))
+    (tmp_path / "a.parquet").write_bytes(b"another run")
+    with pytest.raises(XaiError, match="exists with other contents"):
+        store.put(tmp_path, Entry("a.parquet", 11))
+    store.fetch(Entry("a.parquet", 5), tmp_path / "back")
+    assert (tmp_path / "back" / "a.parquet").read_bytes() == b"first"
+
+
+def test_a_changed_manifest_travels_again(sample_run: Path, folder_store: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sample_run, run)
+    store = Store(folder_store)
+    push(run, store)
+    manifest = json.loads((run / "xai.json").read_text())
+    same_size = (run / "xai.json").read_text().replace(manifest["run_id"], manifest["run_id"][::-1])
+    (run / "xai.json").write_text(same_size)
+    assert push(run, store).sent == ("xai.json",)
+
+
+def test_live_segments_caches_reports_and_temporary_files_stay_here(tmp_path: Path) -> None:
+    for name in ("wal/segment", "cache/x", "reports/a.html", "data/.part.tmp", "attempts/.lock", "xai.json"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert [entry.key for entry in local_files(tmp_path)] == ["xai.json"]
+
+
+def test_a_key_that_would_leave_the_run_is_refused(folder_store: str, tmp_path: Path) -> None:
+    with pytest.raises(XaiError, match="leave the run directory"):
+        Store(folder_store).fetch(Entry("../../evil.parquet", 1), tmp_path / "copy")
+    assert not (tmp_path.parent / "evil.parquet").exists()
+
+
+def test_the_uploader_sends_everything_and_the_next_attempt_continues(
+    folder_store: str, sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    uploader = Uploader(folder_store, interval=0.05)
+    uploader.start()
+    shutil.copytree(sample_run, uploader.root, dirs_exist_ok=True)
+    assert uploader.close() == []
+    assert contents(tmp_path / "bucket" / "exp1") == contents(sample_run)
+    shutil.rmtree(tmp_path / "home")
+    following = Uploader(folder_store, interval=0.05)
+    following.start()
+    assert (following.root / "xai.json").read_bytes() == (sample_run / "xai.json").read_bytes()
+    assert following.close() == []
+
+
+def test_a_store_out_of_reach_costs_a_warning_and_nothing_else(
+    sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    uploader = Uploader("s3://bucket/exp1", interval=0.05)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        uploader.start()
+        shutil.copytree(sample_run, uploader.root, dirs_exist_ok=True)
+        left = uploader.close(timeout=1.0)
+    assert set(left) == set(contents(sample_run))
+    assert f"xai sync {mirror_folder('s3://bucket/exp1')} s3://bucket/exp1" in str(said[-1].message)
+    assert "secret" not in "".join(str(warning.message) for warning in said)
+
+
+def test_sync_from_the_command_line(xai, sample_run: Path, folder_store: str, tmp_path: Path) -> None:
+    status, out, err = xai("sync", sample_run, folder_store, "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["command"] == "sync"
+    assert answer["counts"]["files"] == len(contents(sample_run)) == len(answer["rows"])
+    status, out, err = xai("sync", folder_store, tmp_path / "copy", "-q")
+    assert status == 0, err
+    assert set(out.split()) == set(contents(sample_run))
+
+
+@pytest.mark.parametrize("pair", [("a", "b"), ("s3://a/b", "s3://c/d")])
+def test_sync_wants_one_folder_and_one_address(xai, pair: tuple[str, str]) -> None:
+    status, _, err = xai("sync", *pair)
+    assert status == 2
+    assert "hint: push: xai sync runs/exp1 s3://bucket/exp1" in err

@@ -1,0 +1,74 @@
+"""`xai sync`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.errors import UsageError
+from xaicli.layout import RunLayout, find_run
+
+
+@command
+def sync(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The run directory, or its address in a store.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The address (s3://...), or a folder to pull into.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Push a run to an object store, or pull one from it; only what is missing travels.
+
+    Example: xai sync runs/exp1 s3://bucket/exp1
+    """
+    del debug  # read by the error boundary
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from xaicli.store.objects import Store, is_url
+    from xaicli.store.sync import pull, push
+
+    if is_url(source) == is_url(target):
+        raise UsageError(
+            "one of SOURCE and TARGET must be a run directory, the other an address such as s3://bucket/run",
+            hint="push: xai sync runs/exp1 s3://bucket/exp1; pull: xai sync s3://bucket/exp1 runs/exp1",
+        )
+    console = Console(stderr=True)
+    with Progress(console=console, disable=no_progress or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("sync")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if is_url(target):
+            done = push(find_run(source).root, Store(target), progress=show)
+        else:
+            done = pull(Store(source), Path(target), progress=show)
+            RunLayout(Path(target)).read_manifest()
+    if as_json:
+        rows = [{"key": key} for key in done.sent]
+        counts = {"files": len(done.sent), "bytes": done.bytes, "present": done.present}
+        selection = {"source": source, "target": target}
+        typer.echo(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "command": "sync",
+                    "run": source if is_url(target) else target,
+                    "selection": selection,
+                    "warnings": [],
+                    "outputs": [] if is_url(target) else [str(Path(target) / key) for key in done.sent],
+                    "counts": counts,
+                    "rows": rows,
+                }
+            )
+        )
+    elif quiet:
+        typer.echo("\n".join(done.sent))
+    else:
+        typer.echo(f"{len(done.sent)} files ({done.bytes / 1e6:.1f} MB) went to {target}; {done.present} were there.")

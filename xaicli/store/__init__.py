@@ -1,0 +1,1 @@
+"""Runs in an object store: `objects` is the store, `sync` pushes and pulls, `upload` follows a training."""
