@@ -17,7 +17,8 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Piece, Place, Reader, Tally, footers
+from xaicli.reader import Piece, Place, Reader, Tally
+from xaicli.reader.footers import Footer
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import EPOCH, LABEL, SAMPLE_ID, STEP
 
@@ -31,11 +32,10 @@ class NotAlignedError(Exception):
 
 @dataclass(frozen=True)
 class _Glimpse:
-    """What was read of one epoch: its last step, its counts, and the shown samples' values."""
+    """What was read of one epoch: its footer, and each metric's values of the shown samples, null where missing."""
 
-    step: int
-    tally: Tally
-    values: pl.DataFrame
+    footer: Footer
+    values: list[np.ndarray[Any, np.dtype[np.float64]]]
 
 
 class Aligned:
@@ -55,7 +55,7 @@ class Aligned:
         if selection.label_map or selection.label_key not in reader.dtypes:
             raise NotAlignedError
         with self._opened(self._pieces[self._last]) as file:
-            self._digest = footers.sorted_ids(file.metadata)
+            self._digest = Footer.of(file.metadata).sorted_ids
             columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
             if self._digest is None or not set(columns) <= set(file.schema_arrow.names):
                 raise NotAlignedError
@@ -93,15 +93,26 @@ class Aligned:
         if shown.height < len(ids.unique()):
             raise NotAlignedError
         places = shown["_place"].to_numpy().astype(np.int64)
-        fixed = shown.select(SAMPLE_ID, pl.col(self._selection.label_key).alias(LABEL))
         with ThreadPoolExecutor(_THREADS) as pool:
             glimpses = list(pool.map(lambda epoch: self._glimpse(epoch, places), self._pieces))
-        parts = []
-        for epoch, glimpse in zip(self._pieces, glimpses, strict=True):
-            self._tally.add(glimpse.tally)
-            times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(glimpse.step, pl.Int64).alias(STEP)]
-            parts.append(fixed.with_columns(times).hstack(glimpse.values))
-        return pl.concat(parts)
+        metrics = self._selection.metrics
+        for glimpse in glimpses:
+            footer = glimpse.footer
+            spoilt = sum((footer.non_finite or {}).get(metric, 0) for metric in metrics)
+            self._tally.add(Tally(footer.rows, spoilt, 0))
+        last_steps = [glimpse.footer.steps[1] if glimpse.footer.steps else None for glimpse in glimpses]
+        epochs = pl.DataFrame(
+            {EPOCH: list(self._pieces), STEP: last_steps}, schema={EPOCH: pl.Int32(), STEP: pl.Int64()}
+        )
+        fixed = shown.select(SAMPLE_ID, pl.col(self._selection.label_key).alias(LABEL))
+        values = {
+            metric: np.concatenate([glimpse.values[number] for glimpse in glimpses])
+            for number, metric in enumerate(metrics)
+        }
+        numbers = pl.DataFrame(values, schema=dict.fromkeys(metrics, pl.Float64()))
+        found = epochs.join(fixed, how="cross", maintain_order="left_right").hstack(numbers)
+        nulls = [pl.when(pl.col(metric).is_finite()).then(pl.col(metric)).alias(metric) for metric in metrics]
+        return found.select(SAMPLE_ID, LABEL, EPOCH, STEP, *nulls)
 
     def count(self, tally: Tally) -> None:
         """Count the rows and non-finite values of all epochs, as their footers say."""
@@ -110,20 +121,18 @@ class Aligned:
     def _glimpse(self, epoch: int, places: np.ndarray[Any, np.dtype[np.int64]]) -> _Glimpse:
         try:
             with self._opened(self._pieces[epoch]) as file:
-                metadata = file.metadata
-                facts = footers.non_finite(metadata), footers.steps(metadata)
-                if footers.sorted_ids(metadata) != self._digest or facts[0] is None or facts[1] is None:
+                footer = Footer.of(file.metadata)
+                if footer.sorted_ids != self._digest or footer.non_finite is None or footer.steps is None:
                     raise NotAlignedError
-                spoilt = sum(facts[0].get(metric, 0) for metric in self._selection.metrics)
-                values = self._values(file, places)
+                return _Glimpse(footer, self._values(file, places))
         except (DamagedFileError, FileNotFoundError) as error:
             raise NotAlignedError from error
-        return _Glimpse(facts[1][1], Tally(int(metadata.num_rows), spoilt, 0), values)
 
-    def _values(self, file: Any, places: np.ndarray[Any, np.dtype[np.int64]]) -> pl.DataFrame:
-        """The metrics at some row numbers, as float64, null where not finite."""
+    def _values(self, file: Any, places: np.ndarray[Any, np.dtype[np.int64]]) -> list[Any]:
+        """Each metric at some row numbers as float64, NaN where it is missing."""
         metrics = self._selection.metrics
-        present = [metric for metric in metrics if metric in file.schema_arrow.names]
+        names = file.metadata.schema.names
+        present = [metric for metric in metrics if metric in names]
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         of_place = np.searchsorted(starts, places, side="right") - 1
@@ -131,20 +140,12 @@ class Aligned:
         # Where each wanted row group begins in what is read.
         begins = np.concatenate([[0], np.cumsum([counts[group] for group in groups])])[:-1]
         rows = begins[np.searchsorted(groups, of_place)] + places - starts[of_place]
+        if len(groups) == 0 or not present:
+            return [np.full(len(places), np.nan) for _ in metrics]
         table = file.read_row_groups(groups.tolist(), columns=present, use_threads=False)
-        found = pl.DataFrame(pl.from_arrow(table)) if present else pl.DataFrame()
-        return pl.DataFrame(
-            [
-                _finite(found[metric].gather(rows)) if metric in present else _nothing(metric, len(places))
-                for metric in metrics
-            ]
-        )
-
-
-def _finite(values: pl.Series) -> pl.Series:
-    wide = values.cast(pl.Float64)
-    return wide.set(~wide.is_finite(), None)
-
-
-def _nothing(metric: str, n: int) -> pl.Series:
-    return pl.Series(metric, [None] * n, dtype=pl.Float64)
+        return [
+            table.column(metric).to_numpy().astype(np.float64)[rows]
+            if metric in present
+            else np.full(len(places), np.nan)
+            for metric in metrics
+        ]

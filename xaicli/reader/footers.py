@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,89 +17,66 @@ if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
 
 
-def column_range(metadata: Any, column: str, row_group: int) -> tuple[Any, Any] | None:
-    """The smallest and largest value of a column in a row group; None where no statistics were kept.
+@dataclass(frozen=True)
+class Footer:
+    """What is asked of a file most often; `xaicli.parquet` keeps most of it under the footer's key `xai`.
 
-    Args:
-        metadata: The footer, `pyarrow.parquet.FileMetaData`.
+    Attributes:
+        rows: How many rows it has.
+        steps: Their first and last step; None where that takes reading the column, or there are no rows.
+        sorted_ids: A digest of the sample ids where they strictly increase, so that no sample repeats; else None.
+        non_finite: {metric: how many values are NaN or infinite}; None where the footer does not say.
     """
-    index = column_index(metadata, column)
-    if index is None:
-        return None
-    statistics = metadata.row_group(row_group).column(index).statistics
-    if statistics is None or not statistics.has_min_max:
-        return None
-    return statistics.min, statistics.max
+
+    rows: int
+    steps: tuple[int, int] | None = None
+    sorted_ids: str | None = None
+    non_finite: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, metadata: Any) -> Footer:
+        """The footer of an open file, `pyarrow.parquet.FileMetaData`."""
+        try:
+            facts = json.loads((metadata.metadata or {}).get(b"xai", b"{}"))
+            steps, digest, spoilt = facts.get("steps"), facts.get("sorted_ids"), facts.get("non_finite")
+            return cls(
+                rows=int(metadata.num_rows),
+                steps=(int(steps[0]), int(steps[1])) if steps else _steps_by_statistics(metadata),
+                sorted_ids=None if digest is None else str(digest),
+                non_finite=None if spoilt is None else {str(name): int(n) for name, n in spoilt.items()},
+            )
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return cls(rows=int(metadata.num_rows), steps=_steps_by_statistics(metadata))
 
 
-def column_index(metadata: Any, column: str) -> int | None:
-    """The position of a plain column among a file's leaves; None where there is none."""
-    names = metadata.schema.names
-    return names.index(column) if column in names else None
-
-
-def sorted_ids(metadata: Any) -> str | None:
-    """The digest of a file's ids if they are strictly increasing, as a compacted file's footer holds it."""
-    digest = _facts(metadata).get("sorted_ids")
-    return digest if isinstance(digest, str) else None
-
-
-def non_finite(metadata: Any) -> dict[str, int] | None:
-    """How many non-finite values each metric of a file has; None where the footer does not say."""
-    counts = _facts(metadata).get("non_finite")
-    return {str(name): int(n) for name, n in counts.items()} if isinstance(counts, dict) else None
-
-
-def _facts(metadata: Any) -> dict[str, Any]:
-    try:
-        facts = json.loads((metadata.metadata or {}).get(b"xai", b"{}"))
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def steps(metadata: Any) -> tuple[int, int] | None:
-    """The first and last step of a file; None where the footer does not say."""
-    found = _facts(metadata).get("steps")
-    if isinstance(found, list) and len(found) == 2 and all(isinstance(step, int) for step in found):
-        return found[0], found[1]
-    return None
-
-
-def ids_are_unique(path: Path, record: FileRecord | None) -> bool:
-    """Whether a file's footer says that no sample repeats in it."""
-    with parquet.opened(path, record) as file:
-        return sorted_ids(file.metadata) is not None
-
-
-def row_count(path: Path, record: FileRecord | None) -> int:
-    """How many rows a file has."""
-    with parquet.opened(path, record) as file:
-        return int(file.metadata.num_rows)
-
-
-def step_range(path: Path, record: FileRecord | None) -> tuple[int, int] | None:
-    """The first and last step of a file: from its statistics, else by reading the column; None without rows.
+def read_footer(path: Path, record: FileRecord | None) -> Footer:
+    """The footer of a file; its steps are known if it has rows.
 
     Raises:
-        DamagedFileError: The footer or the column is not what was written.
+        DamagedFileError: The footer is not what was written, or the steps had to be read and are not.
         FileNotFoundError: The file has vanished.
     """
     with parquet.opened(path, record) as file:
-        metadata = file.metadata
-        if metadata.num_rows == 0:
-            return None
-        if known := steps(metadata):
-            return known
-        ranges = [column_range(metadata, STEP, group) for group in range(metadata.num_row_groups)]
-        if all(ranges):
-            return min(found[0] for found in ranges if found), max(found[1] for found in ranges if found)
-        return step_range_of(file.read(columns=[STEP]))
+        footer = Footer.of(file.metadata)
+        if footer.steps is None and footer.rows:
+            return Footer(footer.rows, step_range(file.read(columns=[STEP])), footer.sorted_ids, footer.non_finite)
+        return footer
 
 
-def step_range_of(table: pa.Table) -> tuple[int, int] | None:
+def step_range(table: pa.Table) -> tuple[int, int] | None:
     """The first and last step of rows in memory; None without rows."""
     import pyarrow.compute as pc
 
     found = pc.min_max(table.column(STEP)).as_py()
     return None if found["min"] is None else (int(found["min"]), int(found["max"]))
+
+
+def _steps_by_statistics(metadata: Any) -> tuple[int, int] | None:
+    names = metadata.schema.names
+    if STEP not in names or not metadata.num_row_groups:
+        return None
+    index = names.index(STEP)
+    kept = [metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)]
+    if not all(statistics is not None and statistics.has_min_max for statistics in kept):
+        return None
+    return min(statistics.min for statistics in kept), max(statistics.max for statistics in kept)

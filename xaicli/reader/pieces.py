@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
-from xaicli.reader.footers import step_range, step_range_of
+from xaicli.reader.footers import read_footer, step_range
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -180,11 +180,12 @@ class _Steps:
         return self._known[key]
 
     def _look_up(self, piece: Piece) -> tuple[int, int] | None:
-        if piece.file is None:
-            return step_range_of(piece.live)
+        if piece.live is not None:
+            return step_range(piece.live)
+        assert piece.file is not None
         path = relative(self._layout, piece.file)
         try:
-            return step_range(piece.file.path, self._records.get(path))
+            return read_footer(piece.file.path, self._records.get(path)).steps
         except DamagedFileError:
             self._damaged.add(path)
             return None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -13,7 +12,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.reader import duplicates as duplicate_rows
-from xaicli.reader.footers import ids_are_unique, row_count, step_range, step_range_of
+from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
@@ -21,10 +20,6 @@ from xaicli.reader.schema import conform, finite
 from xaicli.reader.tally import Tally
 from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Duplicates
 
-if TYPE_CHECKING:
-    from xaicli.parquet import FileRecord
-
-T = TypeVar("T")
 _TRIES = 5
 
 
@@ -46,6 +41,10 @@ class Reader(Holdings):
 
     Damaged files are left out and named in `damaged` as they are met; with `strict` they raise `DamagedFileError`.
     """
+
+    def __init__(self, layout: RunLayout, *, strict: bool = False) -> None:
+        self._footers: dict[Path, Footer] = {}
+        super().__init__(layout, strict=strict)
 
     def epoch_frames(
         self,
@@ -118,37 +117,41 @@ class Reader(Holdings):
 
     def _frame(self, place: Place, columns: list[str], duplicates: Duplicates) -> tuple[pl.DataFrame, Tally]:
         pieces = self.pieces(place)
-        known_unique = len(pieces) == 1 and self._ids_are_unique(pieces[0])
-        needed = columns if known_unique or SAMPLE_ID in columns else [*columns, SAMPLE_ID]
-        frame = self._concatenated(pieces, needed)
-        tally = Tally(duplicates=0 if known_unique else duplicate_rows.count(frame[SAMPLE_ID]))
+        alone = len(pieces) == 1
+        frame = self._concatenated(pieces, columns if SAMPLE_ID in columns else [*columns, SAMPLE_ID], spare_ids=alone)
+        tally = Tally()
+        if not (alone and self._ids_are_unique(pieces[0])):
+            tally.duplicates = duplicate_rows.count(frame[SAMPLE_ID])
         if tally.duplicates:
             duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, place)
             if duplicates is Duplicates.LAST:
-                needed = list(dict.fromkeys([*needed, ATTEMPT, STEP, RANK]))
+                needed = list(dict.fromkeys([*columns, SAMPLE_ID, ATTEMPT, STEP, RANK]))
                 frame = duplicate_rows.last(self._concatenated(pieces, needed))
         tally.rows = frame.height
         return frame.select(columns), tally
 
     def _ids_are_unique(self, piece: Piece) -> bool:
-        """Whether a file's footer says that no sample repeats in it."""
-        return piece.file is not None and self._of_file(piece, ids_are_unique, False)
+        """Whether the footer of a file that has been read says that no sample repeats in it."""
+        footer = self._footers.get(piece.file.path) if piece.file else None
+        return footer is not None and footer.sorted_ids is not None
 
-    def _concatenated(self, pieces: Sequence[Piece], columns: list[str]) -> pl.DataFrame:
+    def _concatenated(
+        self, pieces: Sequence[Piece], columns: Sequence[str], *, spare_ids: bool = False
+    ) -> pl.DataFrame:
         """The rows of some pieces that count, in the order of the pieces."""
-        frames = [frame for piece in pieces if (frame := self.read(piece, columns)) is not None]
+        read = (self.read(piece, columns, spare_ids=spare_ids) for piece in pieces)
+        frames = [frame for frame in read if frame is not None]
         if not frames:
             return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns})
         return pl.concat(frames, how="vertical_relaxed")
 
-    def read(
-        self, piece: Piece, columns: Sequence[str], row_groups: Sequence[int] | None = None
-    ) -> pl.DataFrame | None:
+    def read(self, piece: Piece, columns: Sequence[str], *, spare_ids: bool = False) -> pl.DataFrame | None:
         """The rows of one piece that count, verified; None if its file is damaged, which is noted.
 
         Args:
             columns: The columns wanted; absent ones are null.
-            row_groups: The row groups of the file wanted; all when None.
+            spare_ids: Give nulls for `sample_id`, if it is the last column, where no sample repeats: it is wanted only
+                to find duplicates.
 
         Raises:
             FileNotFoundError: The file has vanished.
@@ -162,7 +165,11 @@ class Reader(Holdings):
             assert piece.file is not None
             path = relative(self.layout, piece.file)
             try:
-                table = parquet.read(piece.file.path, stored, row_groups, self.records.get(path))
+                with parquet.opened(piece.file.path, self.records.get(path)) as file:
+                    footer = self._footers.setdefault(piece.file.path, Footer.of(file.metadata))
+                    if spare_ids and footer.sorted_ids and columns[-1] == SAMPLE_ID and len(columns) > 1:
+                        stored.remove(SAMPLE_ID)
+                    table = file.read(columns=stored)
             except DamagedFileError as error:
                 self.note(error, path)
                 return None
@@ -171,7 +178,8 @@ class Reader(Holdings):
         origin = [pl.lit(attempt, pl.Int16).alias(ATTEMPT), pl.lit(rank, pl.Int16).alias(RANK)]
         if piece.fence is not None:
             frame = frame.filter(pl.col(STEP) < piece.fence)
-        frame = frame.with_columns(column for column in origin if column.meta.output_name() in wanted)
+        if {ATTEMPT, RANK} & set(wanted):
+            frame = frame.with_columns(column for column in origin if column.meta.output_name() in wanted)
         return conform(frame, columns, self.dtypes)
 
     def last_step(self, place: Place) -> int | None:
@@ -187,8 +195,9 @@ class Reader(Holdings):
             frame = self.read(piece, [STEP])
             return None if frame is None or frame.is_empty() else frame.select(pl.min(STEP), max=pl.max(STEP)).row(0)
         if piece.live is not None:
-            return step_range_of(piece.live)
-        return self._of_file(piece, step_range, None)
+            return step_range(piece.live)
+        footer = self._footer(piece)
+        return footer.steps if footer else None
 
     def _count(self, piece: Piece) -> int:
         if piece.fence is not None:
@@ -196,19 +205,25 @@ class Reader(Holdings):
             return 0 if frame is None else frame.height
         if piece.live is not None:
             return int(piece.live.num_rows)
-        return self._of_file(piece, row_count, 0)
+        footer = self._footer(piece)
+        return footer.rows if footer else 0
 
-    def _of_file(self, piece: Piece, ask: Callable[[Path, FileRecord | None], T], otherwise: T) -> T:
-        """What a file's footer says; `otherwise` where it is damaged, which is noted, or has vanished."""
+    def _footer(self, piece: Piece) -> Footer | None:
+        """A file's footer; None where it is damaged, which is noted, or has vanished."""
         assert piece.file is not None
+        known = self._footers.get(piece.file.path)
+        if known and (known.steps or not known.rows):
+            return known
         path = relative(self.layout, piece.file)
         try:
-            return ask(piece.file.path, self.records.get(path))
+            footer = read_footer(piece.file.path, self.records.get(path))
         except DamagedFileError as error:
             self.note(error, path)
+            return None
         except FileNotFoundError:
-            pass
-        return otherwise
+            return None
+        self._footers[piece.file.path] = footer
+        return footer
 
     def scan(
         self,
