@@ -1,7 +1,7 @@
 """Follow a training: put each finished file of its run into an object store, in the background.
 
-Training writes to a local folder and never waits for the network. What a store did not take is tried again; what is left
-when the process ends is said, and `xai sync` finishes it.
+Training writes to a local folder and never waits for the network. What a store did not take is tried again; what is
+left when the process ends is said, and `xai sync` finishes it.
 """
 
 from __future__ import annotations
