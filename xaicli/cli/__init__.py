@@ -31,6 +31,8 @@ COMMANDS = (
     "query",
     "export",
     "checkpoint",
+    "compact",
+    "doctor",
 )
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
 

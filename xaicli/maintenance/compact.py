@@ -1,0 +1,224 @@
+"""Compaction: one file an epoch and writer, sorted by sample; the parts it stands for are removed later."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError, XaiError
+from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.parquet import FileRecord
+from xaicli.vocabulary import FORMAT_VERSION, SAMPLE_ID, STEP
+from xaicli.wal.frames import read_segment, segment_files
+
+ROW_GROUP_ROWS = 16_384
+"""One id in all epochs reads a half of what it does with row groups eight times as long."""
+GRACE_SECONDS = 600.0
+"""How long a superseded file stays: a reader that has listed it may still open it."""
+
+Writer = tuple[str, str, int, int, int]
+"""mode, ds_id, epoch, attempt, rank: whose files may become one."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """One file made of others.
+
+    Attributes:
+        path: Relative to the run.
+        parts: Files it stands for.
+        rows: Rows in it.
+        bytes_before: Bytes of the parts.
+        bytes: Bytes of the file.
+    """
+
+    path: str
+    parts: int
+    rows: int
+    bytes_before: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction did.
+
+    Attributes:
+        files: What was made.
+        removed: Superseded and left-over files removed, relative to the run.
+        waiting: Superseded files that stay until readers are done with them.
+        damaged: Files that cannot be read, relative to the run; what they belong to was left as it is.
+    """
+
+    files: tuple[Compacted, ...]
+    removed: tuple[str, ...]
+    waiting: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+
+def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
+    """Compact what can be: safe beside readers, a running trainer, and a kill at any moment.
+
+    Args:
+        layout: The run.
+        grace: Seconds a superseded file is kept after the file that stands for it appeared.
+
+    Raises:
+        XaiError: It is no run, or is being compacted by another process.
+    """
+    layout.read_manifest()
+    made: list[Compacted] = []
+    damaged: list[str] = []
+    with _alone(layout):
+        # Segments first: a part that appears afterwards is not compacted across a sequence seen here.
+        unsaved = _unsaved(layout)
+        records = parquet.read_records(layout)
+        for writer, files in _by_writer(without_superseded(layout.data_files())).items():
+            for group in _stretches(files, unsaved.get(writer, ())):
+                try:
+                    made += _merge(layout, writer, group, records)
+                except DamagedFileError as error:
+                    damaged.append(error.message)
+                except FileNotFoundError:
+                    continue  # moved away meanwhile, by the doctor or a hand
+        removed, waiting = _remove_superseded(layout, grace)
+    return Compaction(tuple(made), tuple(removed), tuple(waiting), tuple(damaged))
+
+
+@contextlib.contextmanager
+def _alone(layout: RunLayout) -> Iterator[None]:
+    parquet.make_folder(layout.cache)
+    descriptor = os.open(layout.cache / "compact.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise XaiError(f"{layout.root} is being compacted already", hint="wait for the other xai compact") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unsaved(layout: RunLayout) -> dict[Writer, list[int]]:
+    """The sequences that are still in a segment."""
+    found: dict[Writer, list[int]] = {}
+    for path in segment_files(layout):
+        if segment := read_segment(path):
+            facts = segment.facts
+            writer = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank)
+            found.setdefault(writer, []).append(segment.sequence)
+    return found
+
+
+def _by_writer(files: Sequence[DataFile]) -> dict[Writer, list[DataFile]]:
+    groups: dict[Writer, list[DataFile]] = {}
+    for file in files:
+        writer = (file.mode, file.ds_id, file.epoch, file.part.attempt, file.part.rank)
+        groups.setdefault(writer, []).append(file)
+    return groups
+
+
+def _stretches(files: Sequence[DataFile], unsaved: Sequence[int]) -> Iterator[list[DataFile]]:
+    """Files that may become one: in order, without a sequence among them that is still in a segment."""
+    group: list[DataFile] = []
+    for file in sorted(files, key=lambda file: file.part.first):
+        if group and any(group[-1].part.last < sequence < file.part.first for sequence in unsaved):
+            yield group
+            group = []
+        group.append(file)
+    if group:
+        yield group
+
+
+def _merge(
+    layout: RunLayout, writer: Writer, files: Sequence[DataFile], records: Mapping[str, FileRecord]
+) -> list[Compacted]:
+    """The one file of several, if it is not there yet."""
+    if len(files) == 1 and files[0].part.compacted:
+        return []
+    first, last = files[0].part, files[-1].part
+    table = _sorted([_read(layout, file, records) for file in files])
+    part = PartName(first.attempt, first.rank, first.first, last.last, compacted=True)
+    table = table.replace_schema_metadata({"xai": _footer(layout, writer, part)})
+    path = files[0].path.with_name(part.filename)
+    before = sum(file.path.stat().st_size for file in files)
+    record = parquet.write(table, path, root=layout.root, row_group_rows=ROW_GROUP_ROWS)
+    parquet.append_record(layout, part.attempt, part.rank, record)
+    return [Compacted(record.path, len(files), record.rows, before, record.bytes)]
+
+
+def _read(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord]) -> pa.Table:
+    """A file whose every byte was checked: what is wrong now would be right by its checksum afterwards."""
+    record = records.get(file.path.relative_to(layout.root).as_posix())
+    if record is not None:
+        parquet.verify(file.path, record)
+    return parquet.read(file.path, record=record)
+
+
+def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all by (sample_id, step), and among equals in the order they were logged."""
+    table = pa.concat_tables([t.replace_schema_metadata() for t in tables], promote_options="permissive")
+    keys = table.select([SAMPLE_ID, STEP]).append_column("", pa.array(range(table.num_rows), pa.int64()))
+    order = [(SAMPLE_ID, "ascending"), (STEP, "ascending"), ("", "ascending")]
+    return table.take(pc.sort_indices(keys, sort_keys=order)).combine_chunks()
+
+
+def _footer(layout: RunLayout, writer: Writer, part: PartName) -> str:
+    mode, ds_id, epoch, attempt, rank = writer
+    facts = {"version": FORMAT_VERSION, "run_id": layout.read_manifest().run_id, "mode": mode, "ds_id": ds_id}
+    facts |= {"epoch": epoch, "attempt": attempt, "rank": rank, "sequence": part.first, "last_sequence": part.last}
+    return json.dumps(facts)
+
+
+def _remove_superseded(layout: RunLayout, grace: float) -> tuple[list[str], list[str]]:
+    """Remove what compacted files stand for once these are old enough, and temporary files as old."""
+    files = list(layout.data_files())
+    kept = {file.path for file in without_superseded(files)}
+    records = parquet.read_records(layout)
+    removed, waiting = [], []
+    for file in files:
+        if file.path in kept:
+            continue
+        name = file.path.relative_to(layout.root).as_posix()
+        if all(_is_settled(layout, by, records, grace) for by in _superseding(file, files) if by.path in kept):
+            file.path.unlink(missing_ok=True)
+            removed.append(name)
+        else:
+            waiting.append(name)
+    for path in layout.data.rglob(".*.tmp"):
+        if _age(path) > max(grace, GRACE_SECONDS):
+            path.unlink(missing_ok=True)
+            removed.append(path.relative_to(layout.root).as_posix())
+    return removed, waiting
+
+
+def _superseding(file: DataFile, files: Sequence[DataFile]) -> list[DataFile]:
+    return [other for other in files if other.path.parent == file.path.parent and other.part.supersedes(file.part)]
+
+
+def _is_settled(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord], grace: float) -> bool:
+    """Whether a compacted file is old enough and, every byte of it checked, good enough to be the only one."""
+    if _age(file.path) < grace:
+        return False
+    try:
+        parquet.verify(file.path, records.get(file.path.relative_to(layout.root).as_posix()))
+    except (DamagedFileError, FileNotFoundError):
+        return False
+    return True
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

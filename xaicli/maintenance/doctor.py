@@ -1,0 +1,205 @@
+"""The doctor: every byte of a run against its checksums, damage named, and moved out of the way if wanted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError, XaiError
+from xaicli.layout import PartName, RunLayout, decode_ds_id, without_superseded
+from xaicli.parquet import FileRecord
+from xaicli.wal.frames import HEADER_BYTES, read_header, scan_frames, segment_files
+
+QUARANTINE = "quarantine"
+_FOLDERS = ("data", "scalars", "tables", "media", "inputs")
+
+
+class Complaint(StrEnum):
+    """What can be wrong with a file."""
+
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    MISPLACED = "misplaced"
+    UNREADABLE = "unreadable"
+    TORN = "torn"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        path: Relative to the run.
+        complaint: What is wrong with it.
+        reason: How that shows.
+        rows: Rows concerned, where known.
+        moved_to: Where it was put, relative to the run; "" while it is where it was.
+    """
+
+    path: str
+    complaint: Complaint
+    reason: str
+    rows: int | None = None
+    moved_to: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The state of a run.
+
+    Attributes:
+        files: Files examined.
+        rows: Sample rows in good files, superseded ones left out.
+        bytes: Bytes examined.
+        unrecorded: Good files without recorded checksums; their pages were decoded instead.
+        findings: What is wrong.
+    """
+
+    files: int
+    rows: int
+    bytes: int
+    unrecorded: int
+    findings: tuple[Finding, ...]
+
+
+def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
+    """Verify a run without trusting any cache.
+
+    Args:
+        layout: The run.
+        quarantine: Move damaged and misplaced files to `quarantine/`, where nothing reads them.
+
+    Raises:
+        XaiError: It is no run.
+    """
+    layout.read_manifest()
+    records = parquet.read_records(layout)
+    counted = {file.path for file in without_superseded(layout.data_files())}
+    findings: list[Finding] = []
+    files = rows = size = unrecorded = 0
+    for path in _parquet_files(layout):
+        record = records.get(_name(layout, path))
+        try:
+            files, size = files + 1, size + path.stat().st_size
+            n = _examine(layout, path, record)
+        except FileNotFoundError:
+            continue  # a compaction has removed it
+        except XaiError as error:
+            finding = _finding(layout, path, error, record)
+            findings.append(_quarantined(layout, finding) if quarantine else finding)
+            continue
+        unrecorded += record is None
+        rows += n if path in counted else 0
+    findings += [*_missing(layout, records), *_attempts(layout), *_segments(layout)]
+    return Diagnosis(files, rows, size, unrecorded, tuple(findings))
+
+
+class _MisplacedError(XaiError):
+    """A good file in a folder that says something else about it."""
+
+
+def _parquet_files(layout: RunLayout) -> Iterator[Path]:
+    for folder in _FOLDERS:
+        yield from sorted(path for path in (layout.root / folder).rglob("*.parquet") if not path.name.startswith("."))
+
+
+def _name(layout: RunLayout, path: Path) -> str:
+    return path.relative_to(layout.root).as_posix()
+
+
+def _examine(layout: RunLayout, path: Path, record: FileRecord | None) -> int:
+    """Rows of a good file.
+
+    Raises:
+        DamagedFileError: It is not what was written.
+        _MisplacedError: It belongs elsewhere.
+    """
+    parquet.verify(path, record)
+    with pq.ParquetFile(path) as file:
+        rows, footer = int(file.metadata.num_rows), file.metadata.metadata or {}
+    if record is not None and rows != record.rows:
+        raise DamagedFileError(f"it has {rows} rows, {record.rows} were written")
+    if layout.data in path.parents:
+        _check_place(layout, path, json.loads(footer.get(b"xai", b"{}")))
+    return rows
+
+
+def _check_place(layout: RunLayout, path: Path, facts: Mapping[str, Any]) -> None:
+    """Compare what a file says of itself with its folder and name."""
+    part = PartName.parse(path.name)
+    places = dict(piece.split("=", 1) for piece in path.relative_to(layout.data).parts[:-1] if "=" in piece)
+    named = {
+        "mode": places.get("mode"),
+        "ds_id": decode_ds_id(places.get("ds", "")) if "ds" in places else None,
+        "epoch": int(places["epoch"]) if places.get("epoch", "").lstrip("-").isdigit() else None,
+        "attempt": part.attempt if part else None,
+        "rank": part.rank if part else None,
+    }
+    for key, value in named.items():
+        if key in facts and facts[key] != value:
+            raise _MisplacedError(f"its {key} is {facts[key]!r}, its place says {value!r}")
+
+
+def _finding(layout: RunLayout, path: Path, error: XaiError, record: FileRecord | None) -> Finding:
+    complaint = Complaint.MISPLACED if isinstance(error, _MisplacedError) else Complaint.DAMAGED
+    reason = error.message.removeprefix(f"{path} is damaged: ")
+    return Finding(_name(layout, path), complaint, reason, record.rows if record else None)
+
+
+def _quarantined(layout: RunLayout, finding: Finding) -> Finding:
+    target = layout.root / QUARANTINE / finding.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (layout.root / finding.path).rename(target)
+    return replace(finding, moved_to=_name(layout, target))
+
+
+def _missing(layout: RunLayout, records: Mapping[str, FileRecord]) -> Iterator[Finding]:
+    """Recorded files that are gone, and that no compacted file stands for."""
+    for name, record in sorted(records.items()):
+        path = layout.root / name
+        if path.exists():
+            continue
+        part = PartName.parse(path.name)
+        beside = [PartName.parse(other.name) for other in path.parent.glob("c-*.parquet")]
+        if part is None or not any(other and other.supersedes(part) for other in beside):
+            moved = layout.root / QUARANTINE / name
+            reason = f"it is in {QUARANTINE}/" if moved.exists() else "its rows were written, and it is gone"
+            yield Finding(name, Complaint.MISSING, reason, record.rows, _name(layout, moved) if moved.exists() else "")
+
+
+def _attempts(layout: RunLayout) -> Iterator[Finding]:
+    """Files of attempts that are no JSON; a reader passes over them."""
+    for path in sorted(layout.attempts.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            # An empty one was claimed by a process that was killed before it wrote.
+            if path.exists() and path.stat().st_size:
+                yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
+
+
+def _segments(layout: RunLayout) -> Iterator[Finding]:
+    """Segments whose frames end before they should: bytes that power loss or damage took."""
+    for path in segment_files(layout):
+        try:
+            content = memoryview(path.read_bytes())
+        except OSError as error:
+            if path.exists():
+                yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
+            continue
+        header = read_header(content[:HEADER_BYTES])
+        if header is None:
+            continue
+        used = header[2]
+        whole = max((frame.end for frame in scan_frames(content[HEADER_BYTES:][:used], checked=True)), default=0)
+        claimed = list(scan_frames(content[HEADER_BYTES:][:used], checked=False))
+        lost = sum(frame.rows for frame in claimed if frame.start >= whole)
+        if lost or not claimed:
+            yield Finding(_name(layout, path), Complaint.TORN, f"{used - whole} bytes fail their checksum", lost)
