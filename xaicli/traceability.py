@@ -66,7 +66,7 @@ def describe_environment(config: Mapping[str, Any] | None = None, *, folder: Pat
 
     Args:
         config: The caller's configuration, searched for seeds.
-        folder: Where the code lies; that of the started script, or the current one, by default.
+        folder: Where the code lies; by default that of the started script, else the current one.
 
     Returns:
         command, python, host, packages {name: version}, hardware, variables, seeds, and code {commit, branch, dirty,
@@ -82,7 +82,7 @@ def describe_environment(config: Mapping[str, Any] | None = None, *, folder: Pat
         "hardware": _hardware,
         "variables": lambda: {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "seeds": lambda: _seeds(config or {}),
-        "code": lambda: describe_code(folder or _code_folder()),
+        "code": lambda: describe_code(folder or _script_folder()) or describe_code(folder or Path.cwd()),
     }
     described = {name: _quietly(part) for name, part in parts.items()}
     return {name: value for name, value in described.items() if value not in (None, "", {})}
@@ -216,9 +216,9 @@ def _seeds(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "torch": torch.initial_seed()} if torch is not None else found
 
 
-def _code_folder() -> Path:
-    script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else None
-    return script.resolve().parent if script is not None and script.is_file() else Path.cwd()
+def _script_folder() -> Path:
+    script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
+    return script.resolve().parent if script.is_file() else Path.cwd()
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,30 @@ def test_a_run_keeps_the_best_checkpoint_that_saliency_can_load(tmp_path: Path) 
         torch.nn.functional.linear(torch.ones(1, 3), torch.full((2, 3), 0.3), model.bias),
     )
     assert [(c.step, c.is_best) for c in checkpoints(tmp_path / "checkpoints") if c.metric] == [(2, True), (3, False)]
+
+
+def test_info_shows_states_and_checkpoints(tmp_path: Path, xai: Callable[..., tuple[int, str, str]]) -> None:
+    model = torch.nn.Linear(3, 2)
+    with xaicli.Run(tmp_path) as run:
+        for _ in run.steps(range(3)):
+            run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[0.5, 0.6])
+        run.keep_best(model, 0.25, metric="acc", better="higher", example_inputs=torch.zeros(2, 3))
+        run.state.save_state(models={"net": model})
+    status, out, _ = xai("info", tmp_path)
+    assert status == 0
+    for text in ("state-000001", "best-acc-00000003.pt", "best acc", "0.25", "net.parameters"):
+        assert text in out
+    status, out, _ = xai("info", tmp_path, "--json")
+    selection = json.loads(out)["selection"]
+    assert selection["states"] == ["state-000001 (step 3, epoch 0)"]
+    assert selection["checkpoints"] == ["best-acc-00000003.pt (best acc 0.25)", "best-acc.pt"]
+
+
+def test_sql_sees_the_scalars_that_count(tmp_path: Path, xai: Callable[..., tuple[int, str, str]]) -> None:
+    for values in ([1.0, 2.0, 3.0], [9.0]):
+        with xaicli.Run(tmp_path) as run:
+            for step, value in enumerate(values, start=4 - len(values)):
+                run.log({"step": step, "x": value})
+    status, out, _ = xai("query", tmp_path, "SELECT step, value FROM scalars ORDER BY step", "--json")
+    assert status == 0
+    assert [(row["step"], row["value"]) for row in json.loads(out)["rows"]] == [(1, 1.0), (2, 2.0), (3, 9.0)]

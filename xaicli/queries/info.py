@@ -8,11 +8,13 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.reader import Place, Reader
+from xaicli.state.best import Checkpoint, checkpoints
+from xaicli.state.folder import saved_states
 from xaicli.vocabulary import DS_ID, MODE
 
 
 def info(reader: Reader) -> Answer:
-    """One row per (mode, ds_id).
+    """One row per (mode, ds_id); saved states and checkpoints are named in the selection.
 
     Returns:
         Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
@@ -49,11 +51,23 @@ def info(reader: Reader) -> Answer:
     return Answer(
         command="info",
         run=str(reader.layout.root),
-        selection={"id_type": reader.manifest.id_type, "attempts": len(reader.attempts)},
+        selection={
+            "id_type": reader.manifest.id_type,
+            "attempts": len(reader.attempts),
+            "states": [f"{s.path.name} (step {s.step}, epoch {s.epoch})" for s in saved_states(reader.layout.state)],
+            "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
+        },
         data=data,
         counts=Counts(rows=int(data["rows"].sum()), dropped=reader.dropped, damaged=reader.damaged),
         warnings=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
     )
+
+
+def _checkpoint(found: Checkpoint) -> str:
+    if found.value is None:
+        return found.path.name
+    best = "best " if found.is_best else ""
+    return f"{found.path.name} ({best}{found.metric} {found.value:g})"
 
 
 def gaps(epochs: list[int]) -> list[int]:

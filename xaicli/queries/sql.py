@@ -10,6 +10,8 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.engines import duckdb_rows, import_duckdb
 from xaicli.errors import UsageError
+from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
+from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.vocabulary import Engine
@@ -58,12 +60,19 @@ def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     places = all_places(reader)
     found: dict[str, pl.LazyFrame | None] = {
         SAMPLES: scan(reader, places, list(reader.dtypes)) if places else None,
-        SCALARS: scan_folder(reader, reader.layout.scalars),
+        SCALARS: _scalars(reader),
     }
     folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
     for folder in folders:
         found[unquote(folder.name)] = scan_folder(reader, folder)
     return {name: lazy for name, lazy in found.items() if lazy is not None}
+
+
+def _scalars(reader: Reader) -> pl.LazyFrame | None:
+    """The scalars, read only by a statement that names them; None where there are none."""
+    if not any(reader.layout.scalars.glob("*.parquet")):
+        return None
+    return pl.defer(lambda: recorded_scalars(reader), schema=SCALAR_COLUMNS)
 
 
 def all_places(reader: Reader) -> list[Place]:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.layout import RunLayout
 from xaicli.report.facts import RunFacts, made, run_line
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text, Tone
 from xaicli.report.numbers import count, listed
 from xaicli.report.system import system_blocks
+from xaicli.state.best import Checkpoint, checkpoints
+from xaicli.state.folder import saved_states
+
+_STATE_COLUMNS = (
+    Column("state"),
+    Column("step", Cell.INTEGER),
+    Column("epoch", Cell.INTEGER),
+    Column("MB", Cell.NUMBER),
+    Column("saved"),
+)
+_CHECKPOINT_COLUMNS = (
+    Column("checkpoint"),
+    Column("MB", Cell.NUMBER),
+    Column("kept as"),
+    Column("value", Cell.NUMBER),
+)
 
 
 def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
@@ -24,6 +42,8 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     sections = [Section("Modes", "modes", (_modes(rows),))]
     if metrics:
         sections.append(Section("Metrics", "metrics", (Text(", ".join(metrics)),)))
+    if facts and (kept := tuple(_kept(RunLayout(Path(facts.path))))):
+        sections.append(Section("States and checkpoints", "states", kept))
     if facts:
         sections.append(Section("System and traceability", "system", tuple(system_blocks(facts))))
     total = sum(row["rows"] for row in rows)
@@ -40,6 +60,20 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         warnings=answer.warnings,
         tables={"info": lambda: answer.data.iter_rows(named=True)},
     )
+
+
+def _kept(layout: RunLayout) -> Iterator[Table]:
+    """The saved states and the checkpoints, a table each."""
+    if states := saved_states(layout.state):
+        rows = tuple((s.path.name, s.step, s.epoch, s.bytes / 1e6, s.saved_at[:16].replace("T", " ")) for s in states)
+        yield Table("states", "Saved states", _STATE_COLUMNS, rows)
+    if files := checkpoints(layout.checkpoints):
+        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS, tuple(_checkpoint(file) for file in files))
+
+
+def _checkpoint(file: Checkpoint) -> tuple[Any, ...]:
+    kept_as = f"{'best' if file.is_best else 'good'} {file.metric}" if file.metric else ""
+    return file.path.name, file.bytes / 1e6, kept_as, file.value
 
 
 def _modes(rows: list[dict[str, Any]]) -> Table:
