@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.export import Dim
 
 from xaicli.checkpoint.archive import Archive
+from xaicli.checkpoint.child import remember
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.errors import XaiError
 
@@ -92,6 +93,7 @@ def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tu
     with torch.no_grad():
         for one, other in zip(pytree.tree_leaves(expected), pytree.tree_leaves(graph(*batches)), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    remember(package.rebuilt)
     return package.rebuilt, fixed
 
 

@@ -133,7 +133,6 @@ def _graph(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.
     """The exported graph as bytes in a tensor, or why there is none, and why its batch size is fixed."""
     import torch
 
-    from xaicli.checkpoint.child import remember
     from xaicli.checkpoint.exported import export_graph, first_line
 
     if not inputs:
@@ -148,7 +147,6 @@ def _graph(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.
         return None, reason, ""
     if fixed_batch:
         warnings.warn(f"the checkpoint's graph takes one batch size only ({fixed_batch})", stacklevel=3)
-    remember(data)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8), None, fixed_batch
 
 

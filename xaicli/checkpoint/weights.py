@@ -26,8 +26,8 @@ def find_weights(content: object, path: Path, *, wanted: str | None = None) -> t
     Args:
         content: What the file holds: a state dict, or a dict with one inside, at most two dicts deep.
         path: What to call the file in errors.
-        wanted: The key to take, dotted for a deeper one ("ema", "model.params"); without it the usual ones are tried,
-            the trained weights before averaged ones.
+        wanted: The key to take, dotted for a deeper one ("model.params"), or "ema" for averaged weights of any name;
+            without it the usual ones are tried, the trained weights before averaged ones.
 
     Returns:
         The state dict with wrapper prefixes stripped, and the key it stood under ("" for the content itself).
@@ -39,10 +39,8 @@ def find_weights(content: object, path: Path, *, wanted: str | None = None) -> t
     if not found:
         raise XaiError(f"{path} holds no weights", hint=f"it holds {_described(content)}")
     if wanted is not None:
-        if wanted not in found:
-            error = unknown("weights", wanted, [key or "(the file itself)" for key in found], plural="weights")
-            raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("recorded weights", "--weights"))
-        return stripped(found[wanted]), wanted
+        key = _matching(wanted, list(found), path)
+        return stripped(found[key]), key
     for key in ("", *_USUAL_KEYS, *_AVERAGED_KEYS):
         if key in found:
             return stripped(found[key]), key
@@ -67,9 +65,10 @@ def weight_sets(content: object) -> list[str]:
 
 def stripped(weights: Mapping[str, torch.Tensor]) -> StateDict:
     """Without the prefixes that wrappers put before every key."""
-    result = dict(weights)
+    # AveragedModel keeps its counter beside the module it wraps.
+    result = {key: value for key, value in weights.items() if key != "n_averaged"} or dict(weights)
     # Only when all of the keys have it: a model may well have a part called "module".
-    while prefix := next((p for p in _PREFIXES if result and all(key.startswith(p) for key in _named(result))), ""):
+    while prefix := next((p for p in _PREFIXES if result and all(key.startswith(p) for key in result)), ""):
         result = {key.removeprefix(prefix): value for key, value in result.items()}
     return result
 
@@ -175,6 +174,18 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+def _matching(wanted: str, keys: list[str], path: Path) -> str:
+    """The key a user means: its full name, the only one below it, or `ema` for averaged weights of any name."""
+    if wanted in keys:
+        return wanted
+    tops = _AVERAGED_KEYS if wanted == "ema" else (wanted,)
+    found = [key for key in keys if any(f"{key}.".startswith(f"{top}.") for top in tops)]
+    if len(found) != 1:
+        error = unknown("weights", wanted, [key or "(the file itself)" for key in keys], plural="weights")
+        raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("recorded weights", "--weights"))
+    return found[0]
+
+
 def _state_dicts(content: object, name: str, depth: int) -> Iterable[tuple[str, StateDict]]:
     if not isinstance(content, Mapping):
         return
@@ -191,11 +202,6 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
     # Extra state of a module is no tensor; a training dict's few loose tensors make no state dict.
     others = [key for key in content if key not in tensors and not str(key).endswith("_extra_state")]
     return bool(tensors) and all(isinstance(key, str) for key in tensors) and not others
-
-
-def _named(weights: Mapping[str, torch.Tensor]) -> list[str]:
-    # AveragedModel keeps its counter beside the module it wraps.
-    return [key for key in weights if key != "n_averaged"] or list(weights)
 
 
 def _described(content: object) -> str:

@@ -1,0 +1,207 @@
+"""`xai checkpoint inspect` and `convert`: any file becomes one that cannot run code, with its facts."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Digits, gradient
+
+from xaicli.checkpoint.convert import convert_checkpoint
+from xaicli.checkpoint.facts import Kind
+from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.cli import main
+from xaicli.errors import UsageError, XaiError
+
+Shown = pytest.CaptureFixture[str]
+
+
+def test_weights_and_facts_survive_safetensors(
+    ckpt: Path, tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path
+) -> None:
+    path = convert_checkpoint(ckpt, tmp_path / "model.safetensors")
+    loaded = load_checkpoint(path, arch="zoo:digits", pythonpath=[zoo])
+    facts = loaded.facts
+    assert (facts.kind, facts.epoch, facts.step, facts.mean) == (Kind.SAFETENSORS, 3, 120, (0.5,))
+    assert (facts.label_names, facts.input_shapes) == (("cat", "dog", "hen", "owl"), ((1, 6, 6),))
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+
+
+@pytest.mark.parametrize("form", ["pt2", "pt"])
+def test_weights_become_a_graph(form: str, tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path) -> None:
+    torch.save({"state_dict": model.state_dict(), "epoch": 5}, tmp_path / "train.pth")
+    path = convert_checkpoint(
+        tmp_path / "train.pth",
+        to=form,
+        arch="zoo:digits",
+        pythonpath=[zoo],
+        input_shape=[(1, 6, 6)],
+        label_names=["a", "b", "c", "d"],
+    )
+    assert path == tmp_path / f"train.{form}"
+    loaded = load_checkpoint(path)
+    assert loaded.facts.static_batch is None
+    for batch in (images, images[:1]):
+        torch.testing.assert_close(gradient(loaded.model, batch), gradient(model, batch))
+    if form == "pt":
+        assert (loaded.facts.epoch, loaded.facts.label_names) == (5, ("a", "b", "c", "d"))
+
+
+def test_a_graph_becomes_the_shims_checkpoint(pt2: Path, tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    path = convert_checkpoint(pt2, tmp_path / "ckpt.pt", label_names=["cat", "dog", "hen", "owl"])
+    loaded = load_checkpoint(path)
+    assert (loaded.facts.kind, loaded.facts.input_shapes) == (Kind.XAI, ((1, 6, 6),))
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+
+
+def test_a_graph_gives_its_weights(pt2: Path, tmp_path: Path, model: Digits) -> None:
+    from safetensors.torch import load_file
+
+    found = load_file(convert_checkpoint(pt2, tmp_path / "weights.safetensors"))
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_runs_code_is_converted_when_trusted(
+    tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path
+) -> None:
+    torch.save({"state_dict": model.state_dict(), "args": Namespace(lr=1)}, tmp_path / "train.pt")
+    torch.save(model, tmp_path / "whole.pt")
+    torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / "script.pt")
+    for name in ("train.pt", "whole.pt", "script.pt"):
+        with pytest.raises(XaiError, match="is not loaded") as raised:
+            convert_checkpoint(tmp_path / name)
+        assert f"xai checkpoint convert {tmp_path / name} --trust-checkpoint" in raised.value.hint
+        with pytest.warns(UserWarning, match="trusting"):
+            path = convert_checkpoint(tmp_path / name, trust=True)
+        loaded = load_checkpoint(path, arch="zoo:digits", pythonpath=[zoo])
+        torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+
+
+def test_a_trusted_module_becomes_a_graph(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    torch.save(model, tmp_path / "whole.pt")
+    with pytest.warns(UserWarning, match="trusting"):
+        path = convert_checkpoint(tmp_path / "whole.pt", to="pt2", trust=True, input_shape=[(1, 6, 6)])
+    torch.testing.assert_close(gradient(load_checkpoint(path).model, images), gradient(model, images))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_torch_cannot_export_says_what_to_do(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / "script.pt")
+    for form in ("pt2", "pt"):
+        with pytest.raises(XaiError, match="torch cannot export") as raised, pytest.warns(match="trusting"):
+            convert_checkpoint(
+                tmp_path / "script.pt", to=form, output=tmp_path / "o", trust=True, input_shape=[(1, 6, 6)]
+            )
+        assert "safetensors" in raised.value.hint
+        assert not (tmp_path / "o").exists()
+
+
+def test_a_graph_needs_to_know_its_input(tmp_path: Path, model: Digits, zoo: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    with pytest.raises(UsageError, match="does not say what its inputs look like") as raised:
+        convert_checkpoint(tmp_path / "model.pth", to="pt2", arch="zoo:digits", pythonpath=[zoo])
+    assert "--input-shape" in raised.value.hint
+
+
+def test_a_checkpoint_is_never_replaced_by_itself(ckpt: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="would replace"):
+        convert_checkpoint(ckpt, ckpt)
+    with pytest.raises(UsageError, match="'onnx'") as raised:
+        convert_checkpoint(ckpt, tmp_path / "model.onnx")
+    assert "safetensors, pt2, pt" in raised.value.hint
+
+
+def test_inspection_tells_each_kind(ckpt: Path, pt2: Path, tmp_path: Path, model: Digits) -> None:
+    own = inspect_checkpoint(ckpt)
+    assert (own.facts.kind, own.verdict, own.runs, own.refusal) == (Kind.XAI, Verdict.AS_IT_IS, (), "")
+    assert {t.name: t.shape for t in own.tensors}["features.0.weight"] == (3, 1, 3, 3)
+    assert own.operators is not None
+    assert own.operators["torch.ops.aten.conv2d.default"] == 1
+    graph = inspect_checkpoint(pt2)
+    assert (graph.facts.kind, graph.verdict) == (Kind.EXPORTED, Verdict.AS_IT_IS)
+    assert sum(t.n_bytes for t in graph.tensors) == sum(t.n_bytes for t in own.tensors)
+    torch.save({"model": model.state_dict(), "model_ema": model.state_dict(), "epoch": 2}, tmp_path / "train.pt")
+    train = inspect_checkpoint(tmp_path / "train.pt")
+    assert (train.facts.kind, train.verdict, train.facts.epoch) == (Kind.TRAINING_DICT, Verdict.WITH_ARCH, 2)
+    assert train.weight_sets == ("model", "model_ema")
+    torch.save(model, tmp_path / "whole.pt")
+    whole = inspect_checkpoint(tmp_path / "whole.pt")
+    assert (whole.facts.kind, whole.verdict) == (Kind.PICKLED_MODULE, Verdict.WITH_TRUST)
+    assert "conftest.Digits" in whole.runs
+    weights = inspect_checkpoint(convert_checkpoint(ckpt, tmp_path / "m.safetensors"))
+    assert (weights.facts.kind, weights.verdict) == (Kind.SAFETENSORS, Verdict.WITH_ARCH)
+    assert sum(t.n_bytes for t in weights.tensors) == sum(t.n_bytes for t in own.tensors)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_inspection_of_torchscript_lists_its_code(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / "script.pt")
+    found = inspect_checkpoint(tmp_path / "script.pt")
+    assert (found.facts.kind, found.verdict) == (Kind.TORCHSCRIPT, Verdict.WITH_TRUST)
+    assert any(name.startswith("code/") for name in found.runs)
+
+
+def test_the_command_prints_json(ckpt: Path, capsys: Shown) -> None:
+    import hashlib
+
+    assert main(["checkpoint", "inspect", str(ckpt), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema_version"], answer["command"]) == (1, "checkpoint inspect")
+    assert answer["checkpoint"]["sha256"] == hashlib.sha256(ckpt.read_bytes()).hexdigest()
+    assert answer["checkpoint"]["loads"] == "as it is"
+    assert answer["counts"]["rows"] == len(answer["rows"]) == 9
+    assert answer["rows"][0].keys() == {"name", "dtype", "shape", "bytes"}
+
+
+def test_the_command_prints_text(ckpt: Path, capsys: Shown) -> None:
+    assert main(["checkpoint", "inspect", str(ckpt)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("ckpt.pt: a checkpoint of xai\n")
+    assert "It loads as it is." in shown
+    assert "input image: 1 x 6 x 6 float32" in shown
+    assert "would run: nothing of its own" in shown
+    assert "features.0.weight" in shown
+
+
+def test_the_command_converts(ckpt: Path, tmp_path: Path, capsys: Shown, zoo: Path, model: Digits) -> None:
+    assert main(["checkpoint", "convert", str(ckpt), "-o", str(tmp_path / "a.pt2"), "-q"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.pt2'}\n"
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    arguments = ["--arch", "zoo:digits", "--pythonpath", str(zoo), "--input-shape", "1,6,6", "--json"]
+    assert main(["checkpoint", "convert", str(tmp_path / "w.pth"), "-o", str(tmp_path / "b.pt"), *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["outputs"] == [str(tmp_path / "b.pt")]
+    assert load_checkpoint(tmp_path / "b.pt").facts.input_shapes == ((1, 6, 6),)
+
+
+def test_the_command_says_what_it_trusts(tmp_path: Path, model: Digits, capsys: Shown) -> None:
+    torch.save(model, tmp_path / "whole.pt")
+    assert main(["checkpoint", "convert", str(tmp_path / "whole.pt"), "--trust-checkpoint"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: trusting")
+    assert "sha256" in said
+    assert "conftest.Digits" in said
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--input-shape", "a,b"], 2), (["--to", "onnx"], 2)])
+def test_wrong_usage_ends_with_two(arguments: list[str], status: int, ckpt: Path, capsys: Shown) -> None:
+    assert main(["checkpoint", "convert", str(ckpt), *arguments]) == status
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_missing_file_ends_with_one(tmp_path: Path, capsys: Shown) -> None:
+    assert main(["checkpoint", "inspect", str(tmp_path / "no.pt")]) == 1
+    assert "hint: " in capsys.readouterr().err
+
+
+def test_names_from_elsewhere_cannot_colour_the_terminal(tmp_path: Path, capsys: Shown) -> None:
+    torch.save({"a\x1b[31mred": torch.zeros(1), "b\u202e": torch.zeros(1)}, tmp_path / "model.pt")
+    assert main(["checkpoint", "inspect", str(tmp_path / "model.pt")]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
