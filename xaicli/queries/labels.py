@@ -110,7 +110,7 @@ def _epochwise(
     columns = list(dict.fromkeys([key, *selection.metrics]))
     frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally)
     for epoch, frame in frames:
-        rows = within_labels(frame.filter(pl.col(key).is_not_null()), selection)
+        rows = within_labels(frame if not frame[key].null_count() else frame.drop_nulls(key), selection)
         step = reader.last_step(Place(*pair, epoch))
         times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP)]
         for metric, parts in by_metric.items():
@@ -125,7 +125,8 @@ def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, .
     # Float32 means would differ between engines in the ninth digit.
     value = pl.col(metric).cast(pl.Float64)
     quantiles = [value.quantile(q, "linear").alias(f"q{q}") for q in _QUANTILES if Bounds.QUANTILE in bounds]
-    grouped = rows.lazy().filter(pl.col(metric).is_not_null()).group_by(pl.col(key).alias(LABEL))
+    known = rows if not rows[metric].null_count() else rows.drop_nulls(metric)
+    grouped = known.lazy().group_by(pl.col(key).alias(LABEL))
     return grouped.agg(
         pl.len().cast(pl.Int64).alias("n"),
         value.mean().alias("mean"),
@@ -133,7 +134,7 @@ def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, .
         value.min().alias("min"),
         value.max().alias("max"),
         *quantiles,
-    ).collect()
+    ).collect(engine="streaming")
 
 
 def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:

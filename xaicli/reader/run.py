@@ -108,6 +108,8 @@ class Reader(Holdings):
         for _ in range(_TRIES):
             try:
                 frame, tally = self._frame(place, list(columns), duplicates)
+                if self._all_finite(place):
+                    return frame, tally
                 cleaned, tally.non_finite = finite(frame, self.metrics)
                 return (frame if keep_non_finite else cleaned), tally
             except FileNotFoundError:
@@ -129,6 +131,13 @@ class Reader(Holdings):
                 frame = duplicate_rows.last(self._concatenated(pieces, needed))
         tally.rows = frame.height
         return frame.select(columns), tally
+
+    def _all_finite(self, place: Place) -> bool:
+        """Whether the footers of the files that have been read say that every metric value is finite."""
+        footers = [self._footers.get(piece.file.path) if piece.file else None for piece in self.pieces(place)]
+        return all(
+            footer and footer.non_finite is not None and not any(footer.non_finite.values()) for footer in footers
+        )
 
     def _ids_are_unique(self, piece: Piece) -> bool:
         """Whether the footer of a file that has been read says that no sample repeats in it."""
