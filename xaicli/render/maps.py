@@ -11,12 +11,15 @@ from xaicli.render.pixels import LOSSLESS_PIXELS, rgb
 from xaicli.report.model import FIXED, BarChart, Image, LineChart, MapGrid, MapPanel, MapRow, Tone
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SIDE, _GAP, _HEAD, _FOOT = 132.0, 10.0, 16.0, 24.0
 _WORDS = 150.0
 _HEADER = 44.0
+_DIMMED = 0.55
 
 
 def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> Figure:
@@ -41,7 +44,7 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
             left = _WORDS + column * (_SIDE + _GAP)
             place = (left / size.width, 1 - (top + _HEAD + _SIDE) / total, _SIDE / size.width, _SIDE / total)
             axes = figure.add_axes(place)
-            _panel(axes, panel, size.font)
+            _panel(axes, panel, row.input, size.font)
     return figure
 
 
@@ -62,12 +65,13 @@ def _words(figure: Figure, row: MapRow, size: Size, top: float, total: float) ->
         figure.text(right, place, f"{value:.2f}", fontsize=size.font - 0.5, color=LIGHT["muted"], va="top", ha="right")
 
 
-def _panel(axes: Axes, panel: MapPanel | Image, font: float) -> None:
-    image = panel if isinstance(panel, Image) else panel.views[0].image if panel.views else None
+def _panel(axes: Axes, panel: MapPanel | Image, below: Image | None, font: float) -> None:
+    view = panel.views[0] if isinstance(panel, MapPanel) and panel.views else None
+    image = panel if isinstance(panel, Image) else view.image if view else None
     title = "input" if isinstance(panel, Image) else panel.title
     axes.set_title(name(title, 26), fontsize=font, color=LIGHT["ink"], pad=4)
     if image is not None:
-        _picture(axes, image)
+        _picture(axes, image, below if view and view.name == FIXED else None)
     elif isinstance(panel, MapPanel):
         _drawing(axes, panel, font)
     if isinstance(panel, MapPanel):
@@ -85,16 +89,26 @@ def _panel(axes: Axes, panel: MapPanel | Image, font: float) -> None:
         )
 
 
-def _picture(axes: Axes, image: Image) -> None:
+def _picture(axes: Axes, image: Image, below: Image | None) -> None:
+    """Show a picture; over another one, dimmed, as light over light ("screen")."""
+    import numpy as np
+
+    shown = _array(image)
+    if below is not None and (below.width, below.height) == (image.width, image.height):
+        shown = np.float32(1) - (1 - np.float32(_DIMMED) * _array(below)) * (1 - shown)
+    few = image.width * image.height <= LOSSLESS_PIXELS
+    axes.imshow(shown, interpolation="nearest" if few else "antialiased")
+    axes.set_axis_off()
+
+
+def _array(image: Image) -> npt.NDArray[np.float32]:
+    """(height, width, 3) in [0, 1]."""
     import numpy as np
 
     kind, pixels = rgb(image)
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[kind]
-    array = np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, channels)
-    shown = np.repeat(array, 3, axis=2) if channels == 1 else array
-    few = image.width * image.height <= LOSSLESS_PIXELS
-    axes.imshow(shown, interpolation="nearest" if few else "antialiased")
-    axes.set_axis_off()
+    array = np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, channels)[:, :, :3]
+    return np.broadcast_to(array, (image.height, image.width, 3)).astype(np.float32) / 255
 
 
 def _drawing(axes: Axes, panel: MapPanel, font: float) -> None:

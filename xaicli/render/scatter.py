@@ -105,8 +105,10 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
     if not x:
         return
     nan = float("nan")
+    # Agg draws nothing for a stroke of no length; this one is far below a pixel.
+    length = 2e-4 * (max(y) - min(y) or abs(y[0]) or 1.0)
     xs = [v for value in x for v in (value, value, nan)]
-    ys = [v for value in y for v in (value, value + 1e-9 * (abs(value) or 1.0), nan)]
+    ys = [v for value in y for v in (value, value + length, nan)]
     axes.plot(
         xs,
         ys,

@@ -98,7 +98,13 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, names: Names, keys: Ke
         cells += [row.get("epoch")] if has["epoch"] else []
         shown.append((*cells, row["reason"]))
     known = tuple(keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows)
-    return Table(names("table", title), f"{title}: {count(len(rows), 'row')}", tuple(columns), tuple(shown), keys=known)
+    return Table(
+        names("table", title),
+        f"{title}: {count(len(rows), 'sample')} with reasons" if has["sample_id"] else title,
+        tuple(columns),
+        tuple(shown),
+        keys=known,
+    )
 
 
 def _card(row: Mapping[str, Any], keys: Keys, facts: RunFacts, samples: SampleFacts) -> Card:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xaicli.attribution.explanation import Explanation, InputKind, InputView, SaliencyMap, overlay_of
+from xaicli.attribution.explanation import Explanation, InputKind, InputView, SaliencyMap
 from xaicli.report.model import FIXED, BarChart, Image, LineChart, MapPanel, MapView, Series, Tone
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
+    from xaicli.attribution.explanation import Floats
 
 MAGNITUDE, SIGNED = "inferno", "berlin"
 """Both are black where there is nothing."""
@@ -39,7 +36,7 @@ def panels_of(
         title: What to call the panel.
         lines: What to say below.
         group: What a toggle switches it by; the method by default.
-        overlay: Only the map over the picture, as the seed blends them.
+        overlay: Only the map over the picture.
     """
     for view in e.inputs:
         found = e.map_of(method, view.name)
@@ -47,9 +44,8 @@ def panels_of(
             continue
         shown = f"{title} · {view.name}" if view.name and len(e.inputs) > 1 else title
         toggled = group or ("overlay" if overlay else method)
-        if overlay and view.picture is not None:
-            blended = overlay_of(_three(view.picture), found.values)
-            image = _rgb(blended, f"{shown}, sample {e.sample_id}")
+        if overlay:
+            image = _grey(found.values, MAGNITUDE, f"{shown}, sample {e.sample_id}")
             yield MapPanel(toggled, shown, (MapView(FIXED, image),), lines)
         else:
             yield _panel(e, view, found, toggled, shown, lines)
@@ -116,17 +112,6 @@ def _picture(view: InputView, alt: str) -> Image | None:
         return None
     height, width, channels = view.picture.shape
     return Image(width, height, channels, view.picture.tobytes(), alt)
-
-
-def _rgb(picture: npt.NDArray[np.uint8], alt: str) -> Image:
-    height, width, channels = picture.shape
-    return Image(width, height, channels, picture.tobytes(), alt)
-
-
-def _three(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    import numpy as np
-
-    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
 
 
 def _bars(found: SaliencyMap, title: str, alt: str) -> BarChart:

@@ -225,7 +225,7 @@ class Figures:
 
 
 FIXED = "fixed"
-"""The name of a view that holds the input too and is not for toggling."""
+"""The name of the view that always lies over the input, whatever is toggled."""
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,12 @@ def _grid(saliency: Saliency, facts: RunFacts | None) -> MapGrid:
             for panel in panels_of(e, method, TITLES.get(method, method), _trust_lines(e.trust.get(method)))
         ]
         rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts))
-    return MapGrid("saliency", "Maps", tuple(rows), _NOTE)
+    return MapGrid("saliency", "Saliency", tuple(rows), _NOTE)
 
 
 def _overlay(e: Explanation, saliency: Saliency) -> Iterator[MapPanel]:
     """The most refined map over the input."""
-    title = f"overlay of {TITLES.get(saliency.overlay, saliency.overlay)}"
+    title = f"Overlay: {TITLES.get(saliency.overlay, saliency.overlay)}"
     yield from panels_of(e, saliency.overlay, title, (), overlay=True)
 
 
@@ -130,7 +130,9 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None) -> tuple[Block, .
                 )
             ]
             found.append(_row(group[-1], number, tuple(panels), facts))
-        views[TITLES.get(method, method)] = (MapGrid(f"saliency-{method}", "Maps", tuple(found), _NOTE),)
+        views[TITLES.get(method, method)] = (
+            MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE),
+        )
     return (Views("methods", "method", views),)
 
 
@@ -141,7 +143,8 @@ def _column(saliency: Saliency, index: int) -> str:
 
 def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None) -> MapRow:
     wrong = _is_wrong(e)
-    lines = [f"label {e.label_name}"] if e.label is not None else []
+    sure = f" ({e.label_prob:.2f})" if e.label_prob is not None else ""
+    lines = [f"label {e.label_name}{sure}"] if e.label is not None else []
     if e.target_name and e.target != e.prediction:
         lines.append(f"explained {e.target_name}")
     if e.output:
@@ -178,7 +181,7 @@ def _trust_lines(trust: Trust | None) -> tuple[str, ...]:
         return ()
     said = [f"delta {short(trust.delta, 2)}"] if trust.delta is not None else []
     said += [f"agreement {short(trust.agreement, 2)}"] if trust.agreement is not None else []
-    return (" · ".join(said),) if said else ()
+    return tuple(said)
 
 
 def _trust_table(saliency: Saliency) -> Table:

@@ -166,7 +166,7 @@ def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sam
         )
     ]
     for (mode, ds_id), frame in answer.data.group_by("mode", "ds_id", maintain_order=True):
-        words = " ".join(str(part) for part in (title, mode, ds_id) if part)
+        words = " ".join(str(part) for part in (mode, ds_id) if part)
         shown = frame.head(_SUSPECTS_SHOWN)
         found += finding_blocks(shown, words, names, keys, facts, samples, terminal_rows=_SUSPECTS_IN_TERMINAL)
         if frame.height > _SUSPECTS_SHOWN:
