@@ -14,6 +14,7 @@ from xaicli.recorder import columns
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
 from xaicli.recorder.segment import Plan
+from xaicli.recorder.transfer import is_remote
 from xaicli.wal.derived import derive, two_dimensional
 from xaicli.wal.frames import SCORES, storage
 
@@ -64,8 +65,8 @@ class Batches:
         probs: Any,
         metrics: Mapping[str, Any],
         keep_probs: bool,
-    ) -> Batch:
-        """Check and complete a batch.
+    ) -> Batch | None:
+        """Check and complete a batch; None where it is on a device.
 
         Raises:
             ValueError: It cannot be stored; the column is named.
@@ -87,6 +88,8 @@ class Batches:
         if known is not None and self._fits(known, given):
             return known.plan, len(given[0]), given
         if columns.has_tensors(given):
+            if any(map(is_remote, given)):
+                return None
             given = [columns.tensor_to_array(value) if columns.is_tensor(value) else value for value in given]
             if known is not None and self._fits(known, given):
                 return known.plan, len(given[0]), given

@@ -74,7 +74,7 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factor = max(height, width) / LONGEST_SIDE
     if factor <= 1:
         return picture
-    values = picture.astype(np.float32)
+    values: NDArray[Any] = picture.astype(np.float32)
     for axis, size in ((0, height), (1, width)):
         edges = np.linspace(0, size, max(1, round(size / factor)) + 1).astype(int)
         counts = np.diff(edges).reshape([-1 if a == axis else 1 for a in range(3)])

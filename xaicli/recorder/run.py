@@ -15,6 +15,7 @@ from xaicli.errors import XaiError
 from xaicli.layout import Manifest, RunLayout
 from xaicli.recorder import lifetime, media, scalars, start
 from xaicli.recorder.batch import Batches
+from xaicli.recorder.intake import Intake
 from xaicli.recorder.ledger import ForeignProcessError, warn_foreign_process
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
@@ -100,9 +101,8 @@ class Run:
             on_load=self._note_resumed,
         )
         self._resume_noted = self.attempt == 0
-        self._batches = Batches(
-            self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64)
-        )
+        batches = Batches(self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64))
+        self._intake = Intake(batches, self._session.samples, self._refuse)
         self._closed = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         lifetime.watch(self)
@@ -152,13 +152,10 @@ class Run:
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            plan, rows, values = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
-            if not rows:
-                return
             if not self._resume_noted:
                 self._note_first_step(at_step)
             key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            self._session.samples.append(key, at_step, plan, rows, values)
+            self._intake.add(key, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
         except Exception as error:
             self._refuse(error, _length(sample_id))
 
@@ -397,6 +394,7 @@ class Run:
         if self._closed:
             return True
         self._publish()
+        self._intake.drain()
         return self._session.flush(seconds)
 
     def close(self) -> None:
@@ -407,6 +405,7 @@ class Run:
         self._unusable = ValueError(f"the run {self.layout.root} is closed")
         lifetime.forget(self)
         self._publish()
+        self._intake.drain()
         self._session.close()
 
     def is_busy(self) -> bool:

@@ -78,6 +78,8 @@ class SampleStream:
     def _turn(self, key: Key) -> Segment | None:
         """Hand over the active segment and begin the next."""
         mode, ds_id, epoch = key
+        if not -(2**31) <= epoch < 2**31:
+            raise ValueError(f"epoch {epoch} is beyond 32 bits")
         if len(quote(ds_id, safe="")) > _LONGEST_NAME:
             raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
         self.hand_over()

@@ -1,0 +1,160 @@
+"""The way of a batch from the caller into the stream: at once from the host, after its copy from a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli import vocabulary as words
+from xaicli.recorder import columns
+from xaicli.recorder.batch import Batches
+from xaicli.recorder.stream import Key, SampleStream
+from xaicli.recorder.transfer import Transfers, derive_on_device, is_remote
+
+Given = dict[str, Any]
+"""The columns as the caller gave them, `logits`, `probs` and metrics among them; absent ones are left out."""
+
+
+class Intake:
+    """Keeps batches in the order they were given, whatever device they are on."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        samples: SampleStream,
+        refuse: Callable[[Exception, int], None],
+        transfers: Transfers | None = None,
+    ) -> None:
+        """
+        Args:
+            batches: Checks and completes them.
+            samples: Keeps them.
+            refuse: Told of a batch that turns out bad after its copy.
+            transfers: Brings them to the host.
+        """
+        self._batches = batches
+        self._samples = samples
+        self._refuse = refuse
+        self._transfers = transfers or Transfers()
+
+    def add(
+        self,
+        key: Key,
+        step: int,
+        sample_id: Any,
+        label: Any,
+        prediction: Any,
+        logits: Any,
+        probs: Any,
+        metrics: Mapping[str, Any],
+        keep: bool,
+    ) -> None:
+        """Keep a batch.
+
+        Raises:
+            ValueError: It cannot be stored; the column is named.
+        """
+        if not self._transfers:
+            batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
+            if batch is not None:
+                plan, rows, values = batch
+                if rows:
+                    self._samples.append(key, step, plan, rows, values)
+                return
+        with self._samples.lock:
+            self._transfers.drain()
+            given = {
+                words.SAMPLE_ID: sample_id,
+                words.LABEL: label,
+                words.PREDICTION: prediction,
+                "logits": logits,
+                "probs": probs,
+                **metrics,
+            }
+            self._fetch(key, step, {name: value for name, value in given.items() if value is not None}, keep)
+
+    def drain(self) -> None:
+        """Wait for every batch on its way."""
+        if self._transfers:
+            with self._samples.lock:
+                self._transfers.drain(wait=True)
+
+    def _fetch(self, key: Key, step: int, given: Given, keep: bool) -> None:
+        """Start the copy of what is on a device; hold copies of the rest, which the caller may change."""
+        if not keep:
+            given = _derived(given)
+        rows = _rows(given)
+        remote = {name: value for name, value in given.items() if is_remote(value)}
+        host = {name: _own_copy(value) for name, value in given.items() if name not in remote}
+
+        def arrive(arrays: dict[str, NDArray[Any]]) -> None:
+            try:
+                found = host | arrays
+                ids, label, prediction, logits, probs = (found.pop(name, None) for name in _NAMED)
+                batch = self._batches.make(ids, label, prediction, logits, probs, found, keep)
+                if batch is not None and batch[1]:
+                    self._samples.append(key, step, *batch)
+            except Exception as error:  # it is the batch's fault, not that of the call that finds the copy arrived
+                self._refuse(error, rows)
+
+        if remote:
+            self._transfers.fetch(remote, arrive)
+        else:
+            self._transfers.follow(arrive)
+
+
+_NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")
+
+
+def _derived(given: Given) -> Given:
+    """What was given, with what follows from scores on a device in their place."""
+    name = "logits" if "logits" in given else "probs"
+    scores: Any = given.get(name)
+    if not is_remote(scores) or scores.ndim != 2 or not scores.shape[1]:
+        return given
+    import torch
+
+    label = given.get(words.LABEL)
+    if label is not None and not isinstance(label, torch.Tensor):
+        whole = columns.labels(label, words.LABEL)
+        if isinstance(whole, list):
+            return given  # names are looked up on the host
+        label = torch.from_numpy(whole)
+    if label is not None and label.numel() != len(scores):
+        raise ValueError(f"label has {label.numel()} values for {len(scores)} rows of {name}")
+    found = derive_on_device(
+        scores,
+        None if label is None else label.reshape(-1),
+        are_logits=name == "logits",
+        with_loss=words.LOSS not in given,
+    )
+    return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
+
+
+def _rows(given: Given) -> int:
+    """The batch's length, by its shapes alone.
+
+    Raises:
+        ValueError: The columns differ; one is named.
+    """
+    rows = _length(given[words.SAMPLE_ID])
+    for name, value in given.items():
+        if _length(value) != rows:
+            raise ValueError(f"{name} has {_length(value)} values for {rows} sample ids")
+    return rows
+
+
+def _length(value: Any) -> int:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else 1
+    return 1 if isinstance(value, str) or not hasattr(value, "__len__") else len(value)
+
+
+def _own_copy(value: Any) -> Any:
+    if columns.is_tensor(value):
+        value = columns.tensor_to_array(value)
+    return np.array(value) if isinstance(value, np.ndarray) else list(value) if isinstance(value, list) else value

@@ -1,0 +1,185 @@
+"""Batches on a GPU: copied to pinned memory without waiting, kept once the copy has arrived, a step or two later."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli import vocabulary as words
+
+if TYPE_CHECKING:
+    import torch
+
+Then = Callable[[dict[str, NDArray[Any]]], None]
+
+MOST_PENDING = 64
+"""Batches on their way at most; beyond, the oldest is waited for, so that memory is bounded."""
+
+
+class Event(Protocol):
+    """A moment on a device's stream."""
+
+    def query(self) -> bool:
+        """Whether it has passed."""
+
+    def synchronize(self) -> None:
+        """Wait until it has."""
+
+
+class _Place(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class _Pending(NamedTuple):
+    """A copy on its way, or a batch behind one; `source` is held until the copy has arrived."""
+
+    event: Event | None
+    host: torch.Tensor | None
+    source: torch.Tensor | None
+    places: list[_Place]
+    then: Then
+
+
+def _copy_from_cuda(source: torch.Tensor) -> tuple[torch.Tensor, Event]:
+    import torch
+
+    host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+    host.copy_(source, non_blocking=True)
+    event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(source.device))
+    return host, event
+
+
+class Transfers:
+    """The batches on their way to the host, in order."""
+
+    def __init__(self, copy: Callable[[Any], tuple[Any, Event]] = _copy_from_cuda) -> None:
+        """
+        Args:
+            copy: Starts the copy of a flat tensor to the host: (the host's tensor, the event of its arrival).
+        """
+        self._copy = copy
+        self._pending: deque[_Pending] = deque()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def fetch(self, tensors: Mapping[str, torch.Tensor], then: Then) -> None:
+        """Start copying tensors of one device and return at once.
+
+        Args:
+            tensors: {name: tensor}.
+            then: Called with {name: array} from a later `drain`, in the order of the fetches.
+        """
+        import torch
+
+        plain = {name: _plain(tensor) for name, tensor in tensors.items()}
+        # Widest first, so that each lies aligned in the one buffer.
+        order = sorted(plain, key=lambda name: -plain[name].element_size())
+        places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
+        source = torch.cat([plain[name].reshape(-1).view(torch.uint8) for name in order])
+        host, event = self._copy(source)
+        self._pending.append(_Pending(event, host, source, places, then))
+
+    def follow(self, then: Then) -> None:
+        """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
+        self._pending.append(_Pending(None, None, None, [], then))
+
+    def drain(self, *, wait: bool = False) -> None:
+        """Finish the copies that have arrived.
+
+        Args:
+            wait: Wait for all of them.
+        """
+        while self._pending:
+            first = self._pending[0]
+            if first.event is not None and not first.event.query():
+                if not wait and len(self._pending) <= MOST_PENDING:
+                    return
+                first.event.synchronize()
+            self._pending.popleft()
+            first.then(_unpacked(first))
+
+
+def _unpacked(pending: _Pending) -> dict[str, NDArray[Any]]:
+    if pending.host is None:
+        return {}
+    raw, at = pending.host.numpy(), 0
+    arrays = {}
+    for name, dtype, shape in pending.places:
+        size = dtype.itemsize * int(np.prod(shape))
+        arrays[name] = raw[at : at + size].view(dtype).reshape(shape)
+        at += size
+    return arrays
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor of a type numpy knows."""
+    tensor = tensor.detach()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    return tensor.contiguous()
+
+
+def _numpy_dtype(tensor: torch.Tensor) -> np.dtype[Any]:
+    return np.dtype(str(tensor.dtype).removeprefix("torch."))
+
+
+def is_remote(value: object) -> bool:
+    """Whether a value is a tensor on a CUDA device, from which copies need not wait; never loads torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor) and value.is_cuda
+
+
+def derive_on_device(
+    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool
+) -> dict[str, torch.Tensor]:
+    """What `xaicli.wal.derived.derive` computes, by a few kernels where the scores are, without waiting for them.
+
+    Args:
+        scores: (N, K) logits or probabilities.
+        label: (N,) class indices on any device, or None.
+        are_logits: Whether the scores are logits.
+        with_loss: Whether the cross entropy is wanted.
+
+    Returns:
+        {column: (N,)}, the prediction among them.
+    """
+    import torch
+
+    with torch.no_grad():
+        z = scores.detach().float()
+        classes = z.shape[1]
+        log_p = torch.log_softmax(z, 1) if are_logits else z.log()
+        p = log_p.exp() if are_logits else z
+        top, order = z.topk(min(2, classes), 1)
+        found = {
+            words.PREDICTION: order[:, 0].int(),
+            words.TOP_PROB: p.gather(1, order[:, :1])[:, 0],
+            words.ENTROPY: torch.special.entr(p).sum(1),
+        }
+        if label is None:
+            return found
+        y = label.to(z.device, non_blocking=True).long()
+        known = (y >= 0) & (y < classes)
+        at = torch.where(known, y, 0)[:, None]
+        at_label = p.gather(1, at)[:, 0]
+        second = top[:, 1] if classes > 1 else torch.full_like(top[:, 0], -torch.inf)
+        other = torch.where(order[:, 0] == at[:, 0], second, top[:, 0])
+        others = p.scatter(1, at, 0.0)
+        rest = others.sum(1) if are_logits else 1 - at_label
+        of_label = {
+            words.LABEL_PROB: at_label,
+            words.MARGIN: z.gather(1, at)[:, 0] - other,
+            words.EL2N: torch.sqrt((others * others).sum(1) + rest * rest),
+        }
+        if with_loss:
+            of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
+        return found | {name: torch.where(known, value, torch.nan) for name, value in of_label.items()}
