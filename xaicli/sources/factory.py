@@ -41,7 +41,7 @@ def open_factory(
         XaiError: There is no such factory, it fails, or what it gives holds no samples.
     """
     made = resolve(spec, pythonpath=pythonpath, option="--data")
-    if callable(made) and not hasattr(made, "__getitem__"):
+    if isinstance(made, type) or (callable(made) and not hasattr(made, "__getitem__")):
         arguments = {"mode": mode} if "mode" in _parameters(made) and mode is not None else {}
         with searching(pythonpath):
             try:
