@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ def workers() -> Iterator[ThreadPoolExecutor]:
 
 def track(rows: list[dict[str, Any]], workers: ThreadPoolExecutor, plan: Plan = PLAN) -> pl.DataFrame:
     """The statistics of rows, epoch by epoch."""
-    tracker = Tracker(plan, workers)
-    id_type = pl.String if rows and isinstance(rows[0]["sample_id"], str) else pl.Int64
-    label_type = pl.String if rows and isinstance(rows[0]["label"], str) else pl.Int32
+    id_type = pl.String() if isinstance(rows[0]["sample_id"], str) else pl.Int64()
+    tracker = Tracker(replace(plan, id_type=id_type), workers)
+    label_type = pl.String if isinstance(rows[0]["label"], str) else pl.Int32
     for epoch in sorted({row["epoch"] for row in rows}):
         there = [row for row in rows if row["epoch"] == epoch]
         schema = {"sample_id": id_type, **SCHEMA, "label": label_type}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,23 @@ def part(where: Where, chosen: slice | NDArray[np.intp] | NDArray[np.bool_] | No
         return slice(where.start + chosen.start, where.start + chosen.stop)
     rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
     return np.asarray(rows + where.start, np.int32)
+
+
+def joined(parts: list[tuple[Where, Array]]) -> tuple[Where, Array]:
+    """Slots and their values as one, where they come in parts."""
+    wheres = [where for where, _ in parts]
+    values = parts[0][1] if len(parts) == 1 else np.concatenate([values for _, values in parts])
+    first = wheres[0]
+    if len(parts) == 1:
+        return first, values
+    slices = [where for where in wheres if isinstance(where, slice)]
+    if len(slices) == len(wheres) and all(a.stop == b.start for a, b in itertools.pairwise(slices)):
+        return slice(slices[0].start, slices[-1].stop), values
+    return np.concatenate([_listed(where) for where in wheres]), values
+
+
+def _listed(where: Where) -> Slots:
+    return np.arange(where.start, where.stop, dtype=np.int32) if isinstance(where, slice) else where
 
 
 class GrowingArrays:
@@ -100,16 +118,16 @@ class Rows:
         return column[block] if self.rows is None else column[self.rows[block]]
 
 
-def distinct_rows(slots: Slots | None, n: int, n_slots: int) -> Iterator[Rows]:
+def distinct_rows(slots: Where, n: int, n_slots: int) -> Iterator[Rows]:
     """The rows of an epoch by slot; where samples repeat, in rounds of distinct ones, in the order of the rows.
 
     Args:
-        slots: (n,) slots, None where they are 0..n-1.
+        slots: (n,) slots.
         n: How many rows there are.
         n_slots: How many slots there are.
     """
-    if slots is None:
-        yield Rows(None, slice(0, n), n)
+    if isinstance(slots, slice):
+        yield Rows(None, slots, n)
         return
     if bool((slots[1:] > slots[:-1]).all()):
         yield Rows(None, _as_range(slots), n)

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from xaicli.answer import Counts
+from xaicli.dynamics.chunks import DamageFoundError, chunks
+from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.regions import regions
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import UsageError
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN
-
-_THREADS = 2
+from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID, Duplicates
 
 NEEDS = {
     LABEL_PROB: ("confidence", "variability", "region"),
@@ -62,8 +61,17 @@ class Statistics:
         return Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, self.stale, reader.damaged)
 
 
-def compute(reader: Reader, selection: Selection, *, early_epochs: int = 10, burn_in: int = 2) -> Statistics:
+def compute(
+    reader: Reader, selection: Selection, *, early_epochs: int = 10, burn_in: int = 2, jumps: bool = True
+) -> Statistics:
     """All statistics of every sample of each (mode, ds_id), one epoch in memory at a time.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        early_epochs: `el2n` is the mean over so many first observations of a sample.
+        burn_in: Changes of rank that end in one of so many first epochs do not count.
+        jumps: Whether to follow ranks at all: half of the work.
 
     Raises:
         UsageError: `early_epochs` or `burn_in` makes no sense.
@@ -72,7 +80,16 @@ def compute(reader: Reader, selection: Selection, *, early_epochs: int = 10, bur
         raise UsageError(f"--early-epochs must be at least 1, not {early_epochs}")
     if burn_in < 0:
         raise UsageError(f"--burn-in must be non-negative, not {burn_in}")
-    plan = Plan(selection.metrics, frozenset(reader.dtypes), selection.label_key, early_epochs, burn_in)
+    plan = Plan(
+        selection.metrics,
+        frozenset(reader.dtypes),
+        selection.label_key,
+        early_epochs,
+        burn_in,
+        jumps,
+        reader.dtypes.get(SAMPLE_ID, pl.Int64()),
+        MANY if selection.duplicates is Duplicates.ALL else max(map(len, selection.epochs.values())),
+    )
     tally = Tally()
     frames: dict[Pair, pl.DataFrame] = {}
     accuracy: dict[Pair, Mapping[int, float]] = {}
@@ -92,14 +109,18 @@ def compute(reader: Reader, selection: Selection, *, early_epochs: int = 10, bur
 def _track(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
-    epochs = selection.epochs[pair]
-    columns = plan.columns()
-    with ThreadPoolExecutor(_THREADS) as workers:
-        tracker = Tracker(plan, workers)
-        for epoch, frame in reader.epoch_frames(*pair, columns, epochs, duplicates=selection.duplicates, tally=tally):
-            tracker.add(epoch, within_labels(frame, selection))
-            del frame
-    found = tracker.frame()
+    counted = Tally()
+    with ThreadPoolExecutor(1) as helper:
+        tracker = Tracker(plan, helper)
+        try:
+            for chunk in chunks(reader, selection, pair, plan.columns(), counted):
+                tracker.reserve(chunk.epoch_rows)
+                tracker.add(chunk.epoch, chunk.frame, complete=chunk.complete)
+                del chunk
+        except DamageFoundError:
+            return _track(reader, selection, pair, plan, tally)
+        found = tracker.frame()
+    tally.add(counted)
     if {"confidence", "variability"} <= set(found.columns):
         found = found.with_columns(regions(found["confidence"], found["variability"]))
     return found, tracker.accuracy

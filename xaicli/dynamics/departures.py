@@ -76,6 +76,7 @@ def _trend(means: pl.DataFrame) -> float:
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    distances = np.abs(values - np.median(values))
-    scale = robust_scale(distances, float(distances.max()))
+    centre = float(np.median(values))
+    distances = np.abs(values - centre)
+    scale = robust_scale(values, centre, float(distances.max()))
     return distances / scale if scale else np.zeros_like(distances)

@@ -10,15 +10,22 @@ from numpy.typing import NDArray
 
 from xaicli.dynamics.arrays import NO_EPOCH, Array, GrowingArrays, Rows, Where, blocks, part
 
+MANY = 2**31 - 1
+
 
 class Learning:
-    """When a sample's prediction was right: forgetting after Toneva et al. 2019, correctness after Swayamdipta 2020."""
+    """When a sample's prediction was right: forgetting after Toneva et al. 2019, correctness after Swayamdipta 2020.
 
-    def __init__(self) -> None:
+    Args:
+        most: No sample is observed more often.
+    """
+
+    def __init__(self, most: int = MANY) -> None:
+        count = np.min_scalar_type(-most).type(0)
         self._state = GrowingArrays(
             before=np.int8(-1),
-            correctness=np.int32(0),
-            forgetting=np.int32(0),
+            correctness=count,
+            forgetting=count,
             first_learned=NO_EPOCH,
             right_since=NO_EPOCH,
         )
@@ -52,10 +59,10 @@ class Learning:
         state = self._state
         before, for_good = state.pop("before"), state.pop("right_since")
         for_good[before != 1] = NO_EPOCH
-        correctness = state.pop("correctness")
+        correctness = state.pop("correctness").astype(np.int32)
         return {
             "correctness": correctness,
-            "forgetting": state.pop("forgetting"),
+            "forgetting": state.pop("forgetting").astype(np.int32),
             "never_learned": correctness == 0,
             "first_learned": state.pop("first_learned"),
             "learned_for_good": for_good,

@@ -71,7 +71,7 @@ class MetricSums:
             max=kind(-np.inf) if parts.extremes else None,
             ema=np.float64(np.nan) if parts.ema else None,
             early=zero if parts.early else None,
-            n_early=np.int32(0) if parts.early else None,
+            n_early=np.min_scalar_type(-parts.early).type(0) if parts.early else None,
         )
 
     def __getitem__(self, name: str) -> Array:
@@ -80,13 +80,15 @@ class MetricSums:
     def grow(self, size: int) -> None:
         self._state.grow(size)
 
-    def update(self, where: Where, values: Array, time: NDArray[np.float64], observed: NDArray[np.int32]) -> None:
+    def update(
+        self, where: Where, values: Array, time: NDArray[np.float64] | float, observed: NDArray[np.int32]
+    ) -> None:
         """Add one finite value a slot.
 
         Args:
             where: The slots.
             values: (n,) float32 or float64.
-            time: (n,) epochs since the sample's first one.
+            time: (n,) epochs since the sample's first one; one number where they are equal.
             observed: (n,) how often each sample has been observed, this time included.
         """
         state = self._state
@@ -176,6 +178,6 @@ class MetricSums:
         return found
 
 
-def sample_std(variance: NDArray[np.float64], n: NDArray[np.int32]) -> NDArray[np.float64]:
+def sample_std(variance: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:
     """The standard deviation with divisor n - 1, 0 where n is 1, from the variance with divisor n."""
     return np.sqrt(variance * (n / np.maximum(n - 1, 1)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import polars as pl
+
+from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.metrics import Parts
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, PREDICTION, SAMPLE_ID
 
@@ -24,6 +27,8 @@ class Plan:
         early_epochs: Of how many first observations `el2n` is the mean.
         burn_in: Changes of rank that end in one of so many first epochs do not count.
         jumps: Whether ranks are followed at all.
+        id_type: Of the sample ids.
+        most: No sample is observed more often.
     """
 
     metrics: tuple[str, ...]
@@ -32,6 +37,8 @@ class Plan:
     early_epochs: int = 10
     burn_in: int = 2
     jumps: bool = True
+    id_type: pl.DataType = field(default_factory=pl.Int64)
+    most: int = MANY
 
     def parts(self) -> dict[str, Parts]:
         """What is needed of each metric."""

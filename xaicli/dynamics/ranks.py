@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.dynamics.arrays import NO_EPOCH, Array, GrowingArrays, Where, blocks, part
+
+T = TypeVar("T", bound=np.signedinteger[Any])
 
 NORMAL_MAD = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
@@ -30,26 +35,39 @@ def mid_ranks(values: Array) -> NDArray[np.float64]:
         (n,) ranks, whole or half numbers.
     """
     n = len(values)
-    if values.dtype == np.float32 and n < 2**32:
-        packed = _packed(values)
-        packed.sort()
-        order = (packed & _INDEX_MASK).view(np.int64)
-        packed >>= _INDEX_BITS
-        ascending: Array = packed
-    else:
+    return doubled_mid_ranks(values, np.empty(n, np.int64), np.empty(n, np.uint64)) / 2
+
+
+def doubled_mid_ranks(values: Array, out: NDArray[T], packed: NDArray[np.uint64]) -> NDArray[T]:
+    """Twice the mid-ranks: whole numbers.
+
+    Args:
+        values: (n,) float32 or float64, finite.
+        out: (n,) where to put them.
+        packed: (n,) a place to work in.
+    """
+    n = len(values)
+    if values.dtype != np.float32 or n >= 2**32:
         order = np.argsort(values)
         ascending = values[order]
-    ranks = np.empty(n)
-    ranks[order] = _shared(ascending)
-    return ranks
+        _place(out, lambda block: order[block], ascending[1:] == ascending[:-1])
+        return out
+    keys = _packed(values, packed)
+    keys.sort()
+    tied = np.empty(max(n - 1, 0), np.bool_)
+    for block in blocks(len(tied)):
+        # The upper halves are equal where nothing but the lower half differs.
+        differing = keys[block.start + 1 : block.stop + 1] ^ keys[block]
+        np.less_equal(differing, _INDEX_MASK, out=tied[block])
+    _place(out, lambda block: (keys[block] & _INDEX_MASK).view(np.int64), tied)
+    return out
 
 
-def _packed(values: NDArray[np.float32]) -> NDArray[np.uint64]:
+def _packed(values: NDArray[np.float32], packed: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Whole numbers in the order of the values, each with the value's place in its lower half.
 
     The upper half holds the bits of a float, all turned around where it is negative, else the sign alone.
     """
-    packed = np.empty(len(values), np.uint64)
     for block in blocks(len(values)):
         bits = (values[block] + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0, its equal.
         bits ^= (bits >> 31) | _SIGN
@@ -59,49 +77,67 @@ def _packed(values: NDArray[np.float32]) -> NDArray[np.uint64]:
     return packed
 
 
-def _shared(ascending: Array) -> NDArray[np.float64]:
-    """The mid-rank at every place of sorted values."""
-    n = len(ascending)
-    ranks = np.arange(1.0, n + 1)
-    tied = np.zeros(n + 1, np.bool_)  # tied[i]: value i equals value i - 1.
-    np.equal(ascending[1:], ascending[:-1], out=tied[1:n])
-    if tied.any():
-        member = tied[:-1] | tied[1:]
-        starts = np.flatnonzero(tied[1:] & ~tied[:-1])
-        ends = np.flatnonzero(tied[:-1] & ~tied[1:]) + 1
-        ranks[member] = np.repeat((starts + ends + 1) / 2, ends - starts)
-    return ranks
+def _place(doubled: NDArray[T], order: Callable[[slice], NDArray[np.int64]], tied: NDArray[np.bool_]) -> None:
+    """Fill in twice the mid-ranks of sorted values.
+
+    Args:
+        doubled: (n,) to be filled.
+        order: The places of the sorted values of a block.
+        tied: (n - 1,) whether a sorted value equals the one before it.
+    """
+    n = len(doubled)
+    edges = np.zeros(n + 1, np.bool_)
+    edges[1:n] = tied
+    starts = np.flatnonzero(edges[1:] & ~edges[:-1])
+    ends = np.flatnonzero(edges[:-1] & ~edges[1:]) + 1
+    shared = np.repeat((starts + ends + 1).astype(doubled.dtype), ends - starts)
+    used = 0
+    for block in blocks(n):
+        ranks = 2 * np.arange(block.start + 1, block.stop + 1, dtype=doubled.dtype)
+        member = edges[block] | edges[block.start + 1 : block.stop + 1]
+        n_shared = int(np.count_nonzero(member))
+        if n_shared:
+            ranks[member] = shared[used : used + n_shared]
+            used += n_shared
+        doubled[order(block)] = ranks
 
 
-def median(values: NDArray[np.float64], low: float, high: float) -> float:
+def median(values: NDArray[np.float64], low: float, high: float, centre: float | None = None) -> float:
     """The exact median of values in [low, high]: a histogram finds the few that must be sorted.
 
     Args:
         values: (n,), n > 0.
         low: No value is below.
         high: No value is above.
+        centre: With it, the median of the absolute distances from there, which are then in [low, high].
     """
     n = len(values)
     lower, upper = (n - 1) // 2, n // 2
-    inside, skipped = values, 0
+    inside, skipped = _distances(values, centre) if n <= _BINS else values, 0
     if n > _BINS:
-        bins, counts = _histogram(values, low, high)
+        bins, counts = _histogram(values, low, high, centre)
         below = np.cumsum(counts)
         first, last = np.searchsorted(below, [lower, upper], side="right")
         # Between the two bins there is nothing: the two middle values are neighbours.
-        inside = values[(bins == first) | (bins == last)]
+        inside = _distances(values[(bins == first) | (bins == last)], centre)
         skipped = int(below[first - 1]) if first else 0
     places = (lower - skipped, upper - skipped)
     middle = np.partition(inside, places)
     return float((middle[places[0]] + middle[places[1]]) / 2)
 
 
-def _histogram(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+def _distances(values: NDArray[np.float64], centre: float | None) -> NDArray[np.float64]:
+    return values if centre is None else np.abs(values - centre)
+
+
+def _histogram(
+    values: NDArray[np.float64], low: float, high: float, centre: float | None
+) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """The bin of every value, of 65,536 equal ones, and how many each holds."""
     bins = np.empty(len(values), np.uint16)
     counts = np.zeros(_BINS, np.int64)
     for block in blocks(len(values)):
-        scaled = values[block] - low
+        scaled = _distances(values[block], centre) - low
         scaled *= (_BINS - 1) / (high - low)
         whole = scaled.astype(np.intp)
         bins[block] = whole
@@ -109,20 +145,21 @@ def _histogram(values: NDArray[np.float64], low: float, high: float) -> tuple[ND
     return bins, counts
 
 
-def robust_scale(distances: NDArray[np.float64], high: float) -> float:
-    """1.4826 MAD of absolute distances from the median.
+def robust_scale(values: NDArray[np.float64], centre: float, high: float) -> float:
+    """1.4826 MAD: the median absolute distance from the median, as the standard deviation of a normal distribution.
 
     Where more than half of the distances are zero, but for rounding, so is the MAD, and the mean absolute distance,
-    scaled to a normal distribution likewise, takes its place (Iglewicz and Hoaglin 1993); 0 only if all are zero.
+    scaled likewise, takes its place (Iglewicz and Hoaglin 1993); 0 only if all are zero.
 
     Args:
-        distances: (n,), not negative, n > 0.
-        high: None is above.
+        values: (n,), n > 0.
+        centre: Their median.
+        high: No distance from it is larger.
     """
-    mad = median(distances, 0.0, high)
+    mad = median(values, 0.0, high, centre)
     if mad > _ROUNDING:
         return NORMAL_MAD * mad
-    mean = float(distances.mean())
+    mean = sum(float(_distances(values[block], centre).sum()) for block in blocks(len(values))) / len(values)
     return NORMAL_MEAN_DEVIATION * mean if mean > _ROUNDING else 0.0
 
 
@@ -139,12 +176,15 @@ class RankJumps:
     def __init__(self, burn_in: int) -> None:
         self._burn_in = burn_in
         self._epochs = 0
+        # Places to work in, kept: fresh memory of this size costs more than the work.
+        self._ranks = np.empty(0, np.int64)
+        self._packed = np.empty(0, np.uint64)
         self._state = GrowingArrays(
             rank=np.float64(np.nan),
             jump=np.float64(np.nan),
             epoch=NO_EPOCH,
-            start=np.float32(np.nan),
-            end=np.float32(np.nan),
+            start=np.float16(np.nan),
+            end=np.float16(np.nan),
             rises=np.bool_(False),
         )
 
@@ -156,41 +196,37 @@ class RankJumps:
 
     def update(self, where: Where, values: Array, epoch: int) -> None:
         """Add all finite values of an epoch after the last one, one a slot."""
+        n = len(values)
         self._epochs += 1
-        if len(values) == 0:
+        if n == 0:
             return
-        now = mid_ranks(values)
-        now /= len(values)
-        counts = self._epochs > self._burn_in
-        change = self._move(where, now)
-        known = np.flatnonzero(~np.isnan(change)) if np.isnan(change.sum()) else None
-        changes = change if known is None else change[known]
-        if counts and len(changes):
-            centre = median(changes, -1.0, 1.0)
-            scale = robust_scale(np.abs(changes - centre), 2.0)
-            if known is not None:
-                where, now = part(where, known), now[known]
+        if n > len(self._ranks):
+            self._ranks, self._packed = np.empty(n, np.min_scalar_type(-2 * n - 1)), np.empty(n, np.uint64)
+        now = doubled_mid_ranks(values, self._ranks[:n], self._packed[:n])
+        change = self._move(where, now, self._packed[:n].view(np.float64))
+        if self._epochs <= self._burn_in:
+            return
+        known = ~np.isnan(change)
+        if not known.all():
+            where, change = part(where, known), change[known]
+        if len(change):
+            centre = median(change, -1.0, 1.0)
             # Without any scale nobody moved against the others.
-            self._keep(where, changes, now, centre, scale or np.inf, epoch)
+            self._keep(where, change, centre, robust_scale(change, centre, 2.0) or np.inf, epoch)
 
-    def _move(self, where: Where, now: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Put the new ranks in place of the old; their differences, NaN where there was none."""
-        rank, change = self._state["rank"], np.empty_like(now)
-        for block in blocks(len(now)):
+    def _move(
+        self, where: Where, doubled: NDArray[np.signedinteger[Any]], change: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Put the new ranks, normalised, in place of the old; their differences, NaN where there was none."""
+        rank = self._state["rank"]
+        for block in blocks(len(doubled)):
             slots = part(where, block)
-            np.subtract(now[block], rank[slots], out=change[block])
-            rank[slots] = now[block]
+            normalised = doubled[block] / (2 * len(doubled))
+            np.subtract(normalised, rank[slots], out=change[block])
+            rank[slots] = normalised
         return change
 
-    def _keep(
-        self,
-        where: Where,
-        changes: NDArray[np.float64],
-        now: NDArray[np.float64],
-        centre: float,
-        scale: float,
-        epoch: int,
-    ) -> None:
+    def _keep(self, where: Where, changes: NDArray[np.float64], centre: float, scale: float, epoch: int) -> None:
         """Remember the changes that are larger than those before."""
         state = self._state
         for block in blocks(len(changes)):
@@ -198,7 +234,8 @@ class RankJumps:
             excess = changes[block] - centre
             jumps = np.abs(excess) / scale
             chosen = np.flatnonzero(~(jumps <= state["jump"][slots]))
-            slots, end = part(slots, chosen), now[block][chosen]
+            slots = part(slots, chosen)
+            end = state["rank"][slots]
             state["jump"][slots] = jumps[chosen]
             state["epoch"][slots] = epoch
             state["start"][slots] = end - changes[block][chosen]
@@ -206,12 +243,14 @@ class RankJumps:
             state["rises"][slots] = excess[chosen] > 0
 
     def results(self) -> dict[str, Array]:
-        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rank_from`, `rank_to`, `rises`."""
+        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`; `rank_from` and `rank_to`
+        to three digits."""
         state = self._state
+        self._ranks, self._packed = np.empty(0), np.empty(0, np.uint64)
         return {
             "rank_jump": state.pop("jump"),
             "rank_jump_epoch": state.pop("epoch"),
-            "rank_from": state.pop("start"),
-            "rank_to": state.pop("end"),
+            "rank_from": state.pop("start").astype(np.float32),
+            "rank_to": state.pop("end").astype(np.float32),
             "rises": state.pop("rises"),
         }

@@ -32,16 +32,20 @@ def regions(confidence: pl.Series, variability: pl.Series) -> pl.Series:
         confidence: (n,) float64 in the order of sample ids, null for none.
         variability: (n,) likewise.
     """
-    on_map = np.flatnonzero((confidence.is_not_null() & variability.is_not_null()).to_numpy())
+    known = (confidence.is_not_null() & variability.is_not_null()).to_numpy()
+    third = int(np.count_nonzero(known)) // _SHARE
     place = np.full(len(confidence), -1, np.int8)
-    certain, varied = (column.to_numpy()[on_map] for column in (confidence, variability))
-    third = len(on_map) // _SHARE
+    certain, varied = confidence.to_numpy(), variability.to_numpy()
+    on_map: NDArray[np.intp] | None = None
+    if not known.all():
+        on_map = np.flatnonzero(known)
+        certain, varied = certain[on_map], varied[on_map]
     for region, chosen in (
         (Region.EASY, highest(certain, third)),
-        (Region.HARD, highest(-certain, third)),
+        (Region.HARD, lowest(certain, third)),
         (Region.AMBIGUOUS, highest(varied, third)),
     ):
-        place[on_map[chosen]] = _ORDER.index(region)
+        place[chosen if on_map is None else on_map[chosen]] = _ORDER.index(region)
     return named(place, _ORDER).alias("region")
 
 
@@ -55,12 +59,25 @@ def highest(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
     if k == 0:
         return np.empty(0, np.intp)
     border = np.partition(values, len(values) - k)[len(values) - k]
-    above = np.flatnonzero(values > border)
-    at = np.flatnonzero(values == border)[: k - len(above)]
-    return np.sort(np.concatenate((above, at)))
+    return _filled(values > border, values == border, k)
+
+
+def lowest(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """The places, ascending, of the k lowest values; of equal ones the earlier."""
+    if k == 0:
+        return np.empty(0, np.intp)
+    border = np.partition(values, k - 1)[k - 1]
+    return _filled(values < border, values == border, k)
+
+
+def _filled(inside: NDArray[np.bool_], at_border: NDArray[np.bool_], k: int) -> NDArray[np.intp]:
+    """The k places inside, or at the border and first."""
+    missing = k - int(np.count_nonzero(inside))
+    inside[np.flatnonzero(at_border)[:missing]] = True
+    return np.flatnonzero(inside)
 
 
 def named(codes: NDArray[np.int8], names: tuple[str, ...]) -> pl.Series:
-    """Texts for codes, null for -1."""
+    """Texts for codes, null for -1; as an enum, a sixteenth of the memory of text."""
     series = pl.Series(codes)
-    return pl.Series(list(map(str, names))).gather(series.set(series < 0, None))
+    return series.set(series < 0, None).cast(pl.UInt8).cat.to(pl.Enum(list(map(str, names))))

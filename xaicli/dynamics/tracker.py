@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, blocks, distinct_rows, part
+from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, blocks, distinct_rows, joined, part
 from xaicli.dynamics.ids import IdIndex
 from xaicli.dynamics.learning import LastLabel, Learning
 from xaicli.dynamics.metrics import MetricSums, sample_std
@@ -28,36 +28,65 @@ class Tracker:
 
     Args:
         plan: What to find out.
-        workers: What runs the parts of an epoch.
+        helper: What follows the ranks of one epoch while the next is taken; one thread suffices.
     """
 
-    def __init__(self, plan: Plan, workers: Executor) -> None:
+    def __init__(self, plan: Plan, helper: Executor) -> None:
         self._plan = plan
-        self._workers = workers
-        self._index = IdIndex()
+        self._helper = helper
+        self._index = IdIndex.of(plan.id_type)
         self._capacity = 0
         self._times = Times()
         self._sums: dict[str, MetricSums] = {}
         self._own_times: dict[str, Times] = {}
-        self._learning = Learning() if plan.judged_by else None
+        self._learning = Learning(plan.most) if plan.judged_by else None
         self._label = LastLabel()
         self._jumps = RankJumps(plan.burn_in) if plan.jumps else None
+        self._to_rank: list[tuple[Where, Array]] = []
+        self._ranking: Future[None] | None = None
         self._last_epoch = int(NO_EPOCH)
-        self.accuracy: dict[int, float] = {}
-        """The share of right predictions on the labels given, by epoch."""
+        self._taken = 0
+        self._right: dict[int, list[int]] = {}
 
-    def add(self, epoch: int, frame: pl.DataFrame) -> None:
-        """Take the rows of one epoch, in any order; samples may be missing, new, or there more than once."""
+    @property
+    def accuracy(self) -> dict[int, float]:
+        """The share of right predictions on the labels given, by epoch."""
+        return {epoch: right / known for epoch, (right, known) in self._right.items() if known}
+
+    def reserve(self, n: int) -> None:
+        """Make room for so many samples at once: cheaper than growing."""
+        if not self._capacity:
+            self._grow(n)
+            self._index.reserve(n)
+
+    def add(self, epoch: int, frame: pl.DataFrame, *, complete: bool = True) -> None:
+        """Take rows of one epoch, in any order; samples may be missing, new, or there more than once.
+
+        Args:
+            epoch: Not before the last one.
+            frame: The columns of the plan. Where an epoch comes in several frames, no sample is in two of them.
+            complete: Whether these are the last rows of the epoch.
+        """
         self._last_epoch = epoch
-        slots = self._index.slots(frame[SAMPLE_ID])
+        slots = self._index.slots(frame[SAMPLE_ID], after=self._taken)
         columns = self._metric_columns(frame)
-        self._grow()
+        if len(self._index) > self._capacity:
+            self._grow(max(len(self._index), int(self._capacity * _GROWTH)))
         judged = self._judged(epoch, frame)
         label = frame[self._plan.label] if self._plan.label in frame.columns else None
         for rows in distinct_rows(slots, len(frame), len(self._index)):
-            self._add_rows(epoch, rows, columns, judged)
+            for block in blocks(rows.n):
+                self._add_block(epoch, rows, block, columns, judged)
             if label is not None:
                 self._label.update(rows, label)
+            if self._jumps is not None and rows.last:
+                self._to_rank.append(self._ranked_by(rows, columns))
+        self._taken = 0 if complete else self._taken + len(frame)
+        if complete:
+            for times in (self._times, *self._own_times.values()):
+                times.complete(len(self._index))
+            if self._jumps is not None:
+                self._follow_ranks(self._jumps, epoch)
 
     def _metric_columns(self, frame: pl.DataFrame) -> dict[str, Array]:
         """The metrics as float arrays, NaN for null; from the first gap on a metric has its own times."""
@@ -69,8 +98,9 @@ class Tracker:
             columns[name] = values = series.to_numpy()
             if name not in self._sums:
                 self._sums[name] = MetricSums(parts, values.dtype)
-            if not np.isfinite(values).all():
-                self._own_times.setdefault(name, self._times.copy())
+                self._sums[name].grow(self._capacity)
+            if not np.isfinite(values).all() and name not in self._own_times:
+                self._own_times[name] = self._times.copy()
         return columns
 
     def _judged(self, epoch: int, frame: pl.DataFrame) -> NDArray[np.int8] | None:
@@ -82,68 +112,63 @@ class Tracker:
         else:
             label, prediction = (frame[name] for name in self._plan.judged_by)
             right = label == prediction
-        if (share := right.mean()) is not None:
-            self.accuracy[epoch] = float(share)  # type: ignore[arg-type]
         judged: NDArray[np.int8] = right.cast(pl.Int8).fill_null(-1).to_numpy()
+        so_far = self._right.setdefault(epoch, [0, 0])
+        so_far[0] += int(np.count_nonzero(judged == 1))
+        so_far[1] += len(judged) - right.null_count()
         return judged
 
-    def _grow(self) -> None:
-        if len(self._index) <= self._capacity:
-            return
-        self._capacity = max(len(self._index), int(self._capacity * _GROWTH))
+    def _grow(self, capacity: int) -> None:
+        self._wait()
+        self._capacity = capacity
         followed = (self._times, self._label, self._learning, self._jumps)
         for state in (*followed, *self._sums.values(), *self._own_times.values()):
             if state is not None:
-                state.grow(self._capacity)
+                state.grow(capacity)
 
-    def _add_rows(self, epoch: int, rows: Rows, columns: Mapping[str, Array], judged: NDArray[np.int8] | None) -> None:
-        tasks: list[Future[None]] = []
-        if self._jumps is not None and rows.last:
-            tasks.append(self._workers.submit(self._follow_ranks, self._jumps, epoch, rows, columns))
-        every = list(blocks(rows.n))
-        half = (len(every) + 1) // 2
-        for some in (every[:half], every[half:]):
-            tasks.append(self._workers.submit(self._add_blocks, epoch, rows, some, columns, judged))
-        for task in tasks:
-            task.result()
+    def _wait(self) -> None:
+        """Until the ranks of the epoch before are done."""
+        if self._ranking is not None:
+            self._ranking.result()
+            self._ranking = None
 
-    def _follow_ranks(self, jumps: RankJumps, epoch: int, rows: Rows, columns: Mapping[str, Array]) -> None:
+    def _ranked_by(self, rows: Rows, columns: Mapping[str, Array]) -> tuple[Where, Array]:
+        """Slots and finite values of the metric whose ranks are followed."""
         name = self._plan.metrics[0]
         values = columns[name] if rows.rows is None else columns[name][rows.rows]
-        where = rows.where
-        if name in self._own_times:
-            finite = np.isfinite(values)
-            values, where = values[finite], part(where, finite)
-        jumps.update(where, values, epoch)
+        if name not in self._own_times:
+            return rows.where, values
+        finite = np.isfinite(values)
+        return part(rows.where, finite), values[finite]
 
-    def _add_blocks(
-        self,
-        epoch: int,
-        rows: Rows,
-        some: list[slice],
-        columns: Mapping[str, Array],
-        judged: NDArray[np.int8] | None,
+    def _follow_ranks(self, jumps: RankJumps, epoch: int) -> None:
+        self._wait()
+        where, values = joined(self._to_rank)
+        self._to_rank = []
+        self._ranking = self._helper.submit(jumps.update, where, values, epoch)
+
+    def _add_block(
+        self, epoch: int, rows: Rows, block: slice, columns: Mapping[str, Array], judged: NDArray[np.int8] | None
     ) -> None:
-        for block in some:
-            where = part(rows.where, block)
-            time = self._times.update(where, epoch)
-            observed = self._times.n[where]
-            for name, column in columns.items():
-                values = rows.of(column, block)
-                if name in self._own_times:
-                    finite = np.isfinite(values)
-                    there = part(where, finite)
-                    own_time = self._own_times[name].update(there, epoch)
-                    self._sums[name].update(there, values[finite], own_time, observed[finite])
-                else:
-                    self._sums[name].update(where, values, time, observed)
-            if judged is not None and self._learning is not None:
-                right = rows.of(judged, block)
-                known = right >= 0
-                if known.all():
-                    self._learning.update(where, right.view(np.bool_), epoch)
-                else:
-                    self._learning.update(part(where, known), right[known] == 1, epoch)
+        where = part(rows.where, block)
+        time = self._times.update(where, epoch)
+        observed = self._times.observed(where)
+        for name, column in columns.items():
+            values = rows.of(column, block)
+            if name in self._own_times:
+                finite = np.isfinite(values)
+                there = part(where, finite)
+                own_time = self._own_times[name].update(there, epoch)
+                self._sums[name].update(there, values[finite], own_time, observed[finite])
+            else:
+                self._sums[name].update(where, values, time, observed)
+        if judged is not None and self._learning is not None:
+            right = rows.of(judged, block)
+            known = right >= 0
+            if known.all():
+                self._learning.update(where, right.view(np.bool_), epoch)
+            else:
+                self._learning.update(part(where, known), right[known] == 1, epoch)
 
     def frame(self) -> pl.DataFrame:
         """One row a sample, by id; the tracker is used up.
@@ -155,13 +180,14 @@ class Tracker:
             columns allow; `loss_mean` and `el2n_mean`, over all epochs, wherever there is a loss or an el2n. Null where
             no value was finite.
         """
+        self._wait()
         n = len(self._index)
         ids = self._index.ids
         order = None if ids.is_sorted() else ids.arg_sort().to_numpy()
         table = _Assembly(n, order)
         table.add_series(SAMPLE_ID, ids)
         table.add_series("label", self._label.series(n))
-        table.add("n_obs", self._times.n)
+        table.add("n_obs", self._times.n.astype(np.int32))
         table.add("stale", self._times.last != self._last_epoch)
         for name in list(self._sums):
             self._add_results(table, name)
@@ -210,7 +236,7 @@ class _Assembly:
 
     def add(self, name: str, values: Array, *, where: NDArray[np.bool_] | None = None) -> None:
         """Add a column by slot; NaN, NO_EPOCH and all but `where` become null."""
-        series = pl.Series(name, values[: self._n])
+        series = pl.Series(name, np.ascontiguousarray(values[: self._n]))
         if series.dtype.is_float():
             series = series.fill_nan(None)
         elif values.dtype == np.int32 and name.endswith(("_learned", "_for_good", "_epoch")) and len(series):
