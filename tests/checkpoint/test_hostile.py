@@ -228,6 +228,22 @@ def test_a_hugging_face_folder_with_code_of_its_own_is_refused(tmp_path: Path) -
         load_checkpoint(tmp_path)
 
 
+def test_settings_inside_a_run_are_not_the_users(
+    tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run from a stranger brings `xai.toml` and a module; the user steps into it and types a command."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "xai.json").write_text("{}")
+    (run / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    (run / "xai.toml").write_text('[saliency]\narch = "evil:make"\ndata = "evil:make"\npythonpath = ["."]\n')
+    torch.save(nn.Linear(2, 2).state_dict(), run / "checkpoints" / "ckpt.pt")
+    for folder in (run, run / "checkpoints"):
+        monkeypatch.chdir(folder)
+        assert main(["saliency", "--model", str(run / "checkpoints" / "ckpt.pt")]) != 0
+        assert "error: " in capsys.readouterr().err
+
+
 def test_the_command_line_refuses_quietly_and_shows_what_to_type(
     tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,54 @@ class Pair(nn.Module):
         return {"sum": self.left(a) + self.right(b), "left": self.left(a)}
 
 
+class Named(nn.Module):
+    """Parameters whose names are no identifiers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.ParameterDict({"a-b": nn.Parameter(torch.ones(3)), "c d": nn.Parameter(torch.ones(3))})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale["a-b"] * self.scale["c d"]
+
+
+class Attention(nn.Module):
+    """What transformers are made of, on several positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x).mean(1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cells(x)[0][:, -1]
+
+
+class Mixed(nn.Module):
+    """Constants, a passage without gradient, autocast, a complex transform, an index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            offset = self.linear(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.linear(x)
+        mask = torch.ones(x.shape[0], 3, dtype=torch.bool)
+        mixed = torch.einsum("...i,ij->...j", x.float() + offset, torch.tensor([[1.0, 2.0, 3.0]] * 3))
+        return torch.where(mask, torch.fft.fft(mixed).abs(), torch.full_like(mixed, float("-inf")))
+
+
 class Fixed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(4, -1) * 2
@@ -87,6 +135,27 @@ def test_one_example_is_enough_for_any_batch(batch: int, tmp_path: Path) -> None
     x = torch.randn(batch, 3)
     assert loaded.facts.static_batch is None
     torch.testing.assert_close(gradient(loaded.model, x), gradient(model, x))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (Named(), (3,)),
+        (Attention(), (4, 8)),
+        (Recurrent(), (5, 3)),
+        (Mixed(), (3,)),
+        (nn.Sequential(nn.Conv1d(2, 3, 3, padding="same"), nn.MaxPool1d(2), nn.GELU("tanh"), nn.Flatten()), (2, 8)),
+    ],
+    ids=["names", "attention", "recurrent", "mixed", "signal"],
+)
+def test_real_architectures_pass_the_inspection(model: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = model.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=torch.randn(2, *shape))
+    x = torch.randn(3, *shape)
+    loaded = load_checkpoint(tmp_path / "ckpt.pt").model
+    torch.testing.assert_close(gradient(loaded, x), gradient(model, x), rtol=1e-3, atol=1e-4)
 
 
 def test_several_inputs_by_name_and_several_outputs(tmp_path: Path) -> None:

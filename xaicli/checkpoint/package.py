@@ -173,7 +173,7 @@ def _check_payload(
 ) -> TensorFacts:
     path_name = str(entry.get("path_name"))
     member = folder + path_name
-    if re.fullmatch(r"\w+(\.\w+)*", key, re.ASCII) is None:
+    if re.fullmatch(r"[\w -]+(\.[\w -]+)*", key, re.ASCII) is None:
         raise refused(archive.path, f"a tensor with no plain name ({shown(key)})")
     if entry.get("use_pickle") is not False:
         raise refused(archive.path, f"pickled weights ({shown(member)} for {shown(key)})")

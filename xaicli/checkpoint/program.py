@@ -15,7 +15,7 @@ from typing import Any
 
 from xaicli.checkpoint.expressions import is_arithmetic, is_guard, is_symbol
 
-_KEY = re.compile(r"\w{1,200}(\.\w{1,200})*", re.ASCII)
+_KEY = re.compile(r"[\w -]{1,200}(\.[\w -]{1,200})*", re.ASCII)
 _TEXT = re.compile(r"[\w .,:+<>\-]{0,500}", re.ASCII)
 _VALUE_NAME = re.compile(r"[A-Za-z_]\w{0,200}", re.ASCII)
 _ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)

@@ -16,9 +16,14 @@ from xaicli.errors import UsageError
 def read_settings(folder: Path) -> tuple[dict[str, Any], Path | None]:
     """The settings that apply in a folder, and the file they come from: `xai.toml` first, else `pyproject.toml`.
 
+    Inside a run directory there are none: it may come from a stranger, and settings name code to import.
+
     Raises:
         UsageError: The file is no TOML.
     """
+    here = folder.resolve()
+    if any((place / "xai.json").is_file() for place in (here, *here.parents)):
+        return {}, None
     for name, keys in (("xai.toml", ()), ("pyproject.toml", ("tool", "xai"))):
         path = folder / name
         if not path.is_file():
