@@ -21,7 +21,7 @@ from xaicli.vocabulary import STEP
 
 T = TypeVar("T")
 
-_ROWS = 1 << 17
+_ROWS = 1 << 16
 """Rows of a large file read at a time."""
 
 

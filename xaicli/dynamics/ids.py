@@ -121,7 +121,8 @@ class NumberIndex(IdIndex):
             self._table = np.full(high - low + 1, -1, np.int32)
             self._table[self._known[: self._n] - low] = np.arange(self._n, dtype=np.int32)
         if inside.all():
-            return self._table[numbers - low]
+            found: Slots = self._table[numbers - low]
+            return found
         return np.asarray(np.where(inside, self._table[np.where(inside, numbers, low) - low], -1), np.int32)
 
 

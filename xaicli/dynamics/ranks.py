@@ -246,7 +246,7 @@ class RankJumps:
         """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`; `rank_from` and `rank_to`
         to three digits."""
         state = self._state
-        self._ranks, self._packed = np.empty(0), np.empty(0, np.uint64)
+        self._ranks, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
         return {
             "rank_jump": state.pop("jump"),
             "rank_jump_epoch": state.pop("epoch"),
