@@ -87,6 +87,19 @@ class Training:
             self.run.log({"epoch": epoch, "epochs_done": epoch})
             self.save()
 
+    def by_batches(self) -> None:
+        """Saved every third batch, in the middle of epochs, with the run's own loops over a shuffling loader."""
+        loader = torch.utils.data.DataLoader(TRAIN_IDS, batch_size=BATCH, shuffle=True)  # type: ignore[arg-type]
+        for epoch in self.run.epochs(EPOCHS):
+            for ids in self.run.steps(loader):
+                self.learn(ids.tolist())
+                time.sleep(0.005)
+                if (self.run.state.batch_idx or 0) % 3 == 0:
+                    self.save()
+            for ids in self.run.steps(torch.tensor(EVAL_IDS).split(BATCH), mode="eval"):
+                self.judge(ids.tolist())
+            self.run.log({"epoch": epoch, "epochs_done": epoch})
+
     def by_steps(self) -> None:
         """Saved every third step, in the middle of epochs, with a loop of the user's own."""
         state = self.run.state

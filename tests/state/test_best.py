@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xaicli
@@ -91,6 +91,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, options: dict[str, objec
         offer(tmp_path, 0.5, 1, **options)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(0, 4).map(float) | st.just(math.nan), max_size=8),
     st.integers(1, 3),

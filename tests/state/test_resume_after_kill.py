@@ -16,6 +16,8 @@ import torch
 
 import xaicli
 from xaicli.layout import RunLayout
+from xaicli.queries.recorded import recorded_scalars
+from xaicli.reader import open_reader
 from xaicli.state.published import read_summary
 
 _SCRIPT = Path(__file__).with_name("killed_training.py")
@@ -52,7 +54,7 @@ def rows_of(run: Path) -> pl.DataFrame:
     return last.drop("attempt").sort(keys)
 
 
-@pytest.mark.parametrize("style", ["epochs", "steps"])
+@pytest.mark.parametrize("style", ["epochs", "batches", "steps"])
 def test_a_killed_and_resumed_training_is_the_one_never_killed(tmp_path: Path, trainer: Trainer, style: str) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert trainer.train(straight, style) == 0
@@ -69,4 +71,7 @@ def test_a_killed_and_resumed_training_is_the_one_never_killed(tmp_path: Path, t
     rows = rows_of(straight)
     assert rows.height == 3 * (40 + 12)
     assert rows_of(killed).equals(rows)
+    logged, again = (recorded_scalars(open_reader(RunLayout(run))).drop("attempt") for run in (straight, killed))
+    assert again.equals(logged)
+    assert logged.height >= 24
     assert read_summary(killed / "state") == read_summary(straight / "state")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_things import OPTIMIZERS, SCHEDULERS, Training, same
 
@@ -257,6 +257,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(PLAIN)
 def test_plain_data_survives_json(value: object) -> None:
     encoder = Encoder()

@@ -116,7 +116,7 @@ def test_summary_and_custom_graphs_are_curves_too(tmp_path: Path) -> None:
     assert [section.title for section in result.report.sections] == ["Scalars", "Custom graphs"]
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(-1e3, 1e3) | st.just(math.nan), min_size=1, max_size=12), st.floats(0.01, 0.99))
 def test_smoothing_is_the_weighted_mean_of_the_past(numbers: list[float], weight: float) -> None:
     frame = pl.DataFrame({"value": pl.Series(numbers, dtype=pl.Float64)}).select(smooth("value", weight))
@@ -233,6 +233,7 @@ def test_a_name_from_elsewhere_stays_text(tmp_path: Path, xai: Xai) -> None:
     assert "<img src=x" not in (tmp_path / "out" / "scalars.html").read_text()
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(-1, 1) | st.none(), min_size=1, max_size=60), st.integers(4, 20))
 def test_thinning_keeps_extremes_and_ends(numbers: list[float | None], most: int) -> None:
     kept = thinned(numbers, most)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xaicli.summary import Summary, ValWithError, average_summaries
@@ -110,6 +110,7 @@ HISTORIES = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(HISTORIES, min_size=2, max_size=4))
 def test_averages_equal_plain_python(histories: list[dict[str, dict[str, dict[int, float]]]]) -> None:
     merged = average_summaries("all", [summary_of(i, **history) for i, history in enumerate(histories)])
@@ -123,6 +124,7 @@ def test_averages_equal_plain_python(histories: list[dict[str, dict[str, dict[in
             assert found.y_max - found.y_min == pytest.approx(2 * statistics.stdev(values), abs=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.one_of(st.none(), st.text(max_size=3), st.integers()),
     st.dictionaries(

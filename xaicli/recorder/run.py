@@ -345,28 +345,30 @@ class Run:
     # -- loops
 
     def epochs(self, n: int | None = None) -> Iterator[int]:
-        """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`)."""
-        last = self.state.total_epochs if n is None else n
-        self.state.total_epochs = self.state.total_epochs or last
-        while self.state.epoch_idx < last and not self.state.stop_training:
-            self.state.epoch_idx += 1
-            self.state.batch_idx = None
-            yield self.state.epoch_idx
+        """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
+
+        After a state that was saved inside the training loop, first the epoch it was saved in, which `steps` goes on
+        with.
+        """
+        state = self.state
+        last = state.total_epochs if n is None else n
+        state.total_epochs = max(state.total_epochs, last)
+        if state.is_mid_epoch and not state.stop_training:
+            yield state.epoch_idx
+        while state.epoch_idx < last and not state.stop_training:
+            state.epoch_idx += 1
+            state.batch_idx = None
+            yield state.epoch_idx
 
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
-        """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step."""
+        """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.
+
+        `TrainingState.batches` says how many, and what a resume does.
+        """
         state = self.state
         state.mode, state.ds_id, state.batch_idx = _MODES.get(mode) or _unknown_mode(mode), ds_id, None
-        mode = state.mode
-        state.note_data(mode, ds_id, batches)
-        for number, batch in enumerate(batches, start=1):
-            # A loop inside this one, an evaluation every n steps say, leaves its own mode behind.
-            state.mode, state.ds_id, state.batch_idx = mode, ds_id, number
-            if mode == Mode.TRAIN:
-                state.update_global_step()
-            yield batch
-            if state.stop_training and mode == Mode.TRAIN:
-                return
+        state.note_data(state.mode, ds_id, batches)
+        yield from state.batches(batches)
 
     # -- life
 

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any
 
 from xaicli.state.keepers import Keeper
+from xaicli.state.loop import EpochLoop
 from xaicli.summary import Summary
 
 SAVED: dict[str, tuple[type, ...]] = {
@@ -33,12 +34,24 @@ class AttributesKeeper(Keeper):
 
     kind = "training"
 
+    def __init__(self, thing: Any, loop: EpochLoop, *, with_random: bool = True) -> None:
+        """
+        Args:
+            thing: The training state.
+            loop: Its training loop.
+            with_random: Whether a loop resumed in the middle of an epoch restores the generators of its start.
+        """
+        super().__init__("training", thing)
+        self.loop = loop
+        self.with_random = with_random
+
     def capture(self) -> dict[str, Any]:
         graphs = self.thing.custom_graphs
         return {
             "values": {name: getattr(self.thing, name) for name in SAVED},
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
+            "loop": self.loop.capture(),
         }
 
     def check(self, state: Any) -> None:
@@ -48,6 +61,7 @@ class AttributesKeeper(Keeper):
                     raise self.fail(f"{name} cannot be {state['values'][name]!r}")
             Summary.from_json(state["summary"])
             _graphs(state)
+            EpochLoop.parse(state["loop"], with_random=self.with_random)
         except (KeyError, TypeError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
@@ -59,14 +73,15 @@ class AttributesKeeper(Keeper):
         summary = Summary.from_json(state["summary"])
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
         self.thing.custom_graphs = _graphs(state)
+        self.loop.resumed = EpochLoop.parse(state["loop"], with_random=self.with_random)
 
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, summary.name, summary.history
+        return values, summary.name, summary.history, self.loop.resumed
 
     def undo(self, before: Any) -> None:
-        values, name, history = before
+        values, name, history, self.loop.resumed = before
         vars(self.thing).update(values)
         self.thing.summary.name, self.thing.summary.history = name, history
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xaicli.layout import RunLayout
 from xaicli.state.attributes import AttributesKeeper
 from xaicli.state.folder import read_state, write_state
 from xaicli.state.keepers import Keeper, RandomnessKeeper
+from xaicli.state.loop import EpochLoop, cut
 from xaicli.state.progress import Progress
 from xaicli.state.published import Published
 from xaicli.state.restore import Belongings, Things, plain_data, restore_all
 from xaicli.traceability import describe_dataset, describe_model
 from xaicli.vocabulary import Mode
+
+T = TypeVar("T")
 
 
 class TrainingState(Progress):
@@ -41,17 +44,42 @@ class TrainingState(Progress):
         super().__init__(**progress)
         self._layout = layout
         self._rank = rank
+        self._loop = EpochLoop()
         self._on_save = on_save
         self._on_load = on_load
         self._published = Published(layout.state if layout and rank == 0 else None)
 
     def reset(self, name: str | int | None = None) -> None:
         super().reset(name)
+        self._loop.resumed = None
         self._published.forget()
 
     def reset_for_test(self, name: str | int | None = None) -> None:
         super().reset_for_test(name)
         self._published.forget(Mode.TEST.value)
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether a state was loaded that had been saved inside the training loop of an epoch not yet gone on with."""
+        return self._loop.resumed is not None
+
+    def batches(self, loader: Iterable[T]) -> Iterator[T]:
+        """The batches of the current mode while `batch_idx` and, in training, `global_step` count them.
+
+        There are `steps_per_epoch` of them where that is not None: the loader is cut short or begun again. After a
+        state that was saved inside this loop, once the step of a batch was done, the training goes on with the next
+        batch: a shuffling loader gives the same order again, and the batches done are passed over.
+        """
+        mode, ds_id = self.mode, self.ds_id
+        limited = cut(loader, self.steps_per_epoch)
+        for number, batch in self._loop.batches(limited) if mode == Mode.TRAIN else enumerate(limited, start=1):
+            # A loop inside this one, an evaluation every n steps say, leaves its own mode behind.
+            self.mode, self.ds_id, self.batch_idx = mode, ds_id, number
+            if mode == Mode.TRAIN:
+                self.update_global_step()
+            yield batch
+            if self.stop_training and mode == Mode.TRAIN:
+                return
 
     def publish(self) -> None:
         """Write summary and custom graphs into the run, where readers find them; nothing if they are unchanged.
@@ -119,7 +147,7 @@ class TrainingState(Progress):
         if self._rank != 0:
             return None
         parts = {
-            "training": AttributesKeeper("training", self).capture(),
+            "training": AttributesKeeper(self, self._loop).capture(),
             "random": RandomnessKeeper("random", None).capture(),
             **belongings.capture(),
         }
@@ -155,9 +183,10 @@ class TrainingState(Progress):
         """
         state = read_state(self._state_folder(dir))
         pairs = _matched(state, Belongings(models, optimizers, objects))
-        if random and self._rank == 0:
+        with_random = random and self._rank == 0
+        if with_random:
             pairs.append((RandomnessKeeper("random", None), state.get("random")))
-        pairs.append((AttributesKeeper("training", self), state.get("training")))
+        pairs.append((AttributesKeeper(self, self._loop, with_random=with_random), state.get("training")))
         restore_all(pairs, then=self._resumed)
         self._published.forget()
         return plain_data(state)
