@@ -66,7 +66,7 @@ def release(lock: Path) -> None:
         os.close(descriptor)
 
 
-def file_segment(path: Path, size: int = SEGMENT_BYTES) -> Segment:
+def file_segment(path: Path, size: int = 0) -> Segment:
     """A segment whose rows survive the process.
 
     Every page is allocated before the first row: a file that is merely long would end the training with SIGBUS when the
@@ -75,6 +75,7 @@ def file_segment(path: Path, size: int = SEGMENT_BYTES) -> Segment:
     Raises:
         OSError: There is no room, or the file system cannot do this.
     """
+    size = size or SEGMENT_BYTES
     make_folder(path.parent)
     if kind := remote_file_system(path.parent):
         raise OSError(errno.ENOTSUP, f"a {kind} file system cannot hold write-ahead segments", str(path))

@@ -22,7 +22,7 @@ _IN_FILE = {"float32": "float", "float64": "double"}
 _KEPT = 64
 _DEFERRED_CLASSES = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
-_LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "logits", "probs", "kept logits", "kept probs"
+_LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _ndarray = np.ndarray
 _dtype_of = attrgetter("dtype")
 _shape_of = attrgetter("shape")
@@ -187,10 +187,11 @@ class Batches:
     def _add_scores(self, found: dict[str, tuple[str, Column]], scores: Any, kind: str, rows: int) -> None:
         """Add scores of few classes as they are, to be derived from later; of many, what follows from them."""
         are_logits, keep = SCORES[kind]
-        values = two_dimensional(columns.to_array(scores, kind), kind.removeprefix("kept "))
+        name = "logits" if are_logits else "probs"
+        values = two_dimensional(columns.to_array(scores, name), name)
         n, classes = values.shape
         if n != rows:
-            raise ValueError(f"{kind.removeprefix('kept ')} has {n} rows for {rows} sample ids")
+            raise ValueError(f"{name} has {n} rows for {rows} sample ids")
         label = found[words.LABEL][1] if words.LABEL in found else None
         if classes <= _DEFERRED_CLASSES and not isinstance(label, list):
             found[kind] = f"float32[{classes}]", values

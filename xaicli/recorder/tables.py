@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -33,7 +32,7 @@ def append_table(run: Run, name: str, table: pa.Table) -> Path:
         OSError: It cannot be written.
     """
     layout = run.layout
-    folder = layout.tables / quote(name, safe="").replace(".", "%2E")
+    folder = layout.table_folder(name)
     schemas = {
         field.name: json.loads(field.metadata[_SCHEMA_KEY])
         for field in table.schema

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def _copy_from_cuda(source: torch.Tensor) -> tuple[torch.Tensor, Event]:
 
     host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
     host.copy_(source, non_blocking=True)
-    event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event = cast(Any, torch.cuda.Event)()
     event.record(torch.cuda.current_stream(source.device))
     return host, event
 

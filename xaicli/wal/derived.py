@@ -95,7 +95,7 @@ def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: boo
     return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _rows(n: int) -> NDArray[np.intp]:
     return np.arange(n)
 

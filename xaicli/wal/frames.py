@@ -39,8 +39,8 @@ NULL_LENGTH = 0xFFFFFFFF
 """Stands for a missing text among the lengths."""
 
 SCORES = {
-    "logits": (True, False),
-    "probs": (False, False),
+    "raw logits": (True, False),
+    "raw probs": (False, False),
     "kept logits": (True, True),
     "kept probs": (False, True),
 }

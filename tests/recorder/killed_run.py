@@ -1,0 +1,56 @@
+"""A training that logs until it is killed: `killed_run.py RUN_DIR ACKS SEED [POINT NTH]`.
+
+After every `log_samples` that returned, it appends the number of rows logged so far to ACKS. Row i of rank r has the id
+i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from xaicli import parquet
+from xaicli.recorder import allocation
+from xaicli.recorder.run import Run
+
+# Small segments, so that many are handed over before the kill.
+allocation.SEGMENT_BYTES = 150_000
+
+
+def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> None:
+    hits = 0
+
+    def reached(here: str) -> None:
+        nonlocal hits
+        hits += here == point
+        if here == point and hits == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    parquet.reached = reached
+    rank = int(os.environ.get("RANK", 0))
+    draw = np.random.default_rng(seed)
+    with Path(acks).open("ab", buffering=0) as acknowledged, Run(run_dir) as run:
+        logged, step = 0, 0
+        while True:
+            step += 1
+            n = int(draw.integers(1, 1500))
+            i = np.arange(logged, logged + n)
+            ids = i * 1000 + rank
+            run.log_samples(
+                sample_id=[f"{key}ß" for key in ids] if seed % 2 else ids,
+                label=i % 10,
+                loss=i / 2,
+                mode="eval" if step // 20 % 2 else "train",
+                epoch=step // 40,
+                step=step,
+            )
+            logged += n
+            acknowledged.write(b"%d\n" % logged)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:5], *map(int, sys.argv[5:6]))

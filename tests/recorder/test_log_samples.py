@@ -1,0 +1,265 @@
+"""What `log_samples` stores, derives and refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import column, rows
+
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+
+
+def test_every_kind_of_array_gives_the_same_row(tmp_path: Path) -> None:
+    forms: list[Any] = [
+        [0.5, 2.0],
+        np.array([0.5, 2.0]),
+        np.array([[0.5], [2.0]], np.float16),
+        torch.tensor([0.5, 2.0], requires_grad=True),
+        torch.tensor([[0.5], [2.0]], dtype=torch.bfloat16),
+        torch.tensor([0.5, 2.0], dtype=torch.float64),
+        [torch.tensor(0.5), torch.tensor(2.0)],
+    ]
+    with Run(tmp_path / "run", strict=True) as run:
+        for epoch, form in enumerate(forms, 1):
+            ids = torch.tensor([7, 8], dtype=torch.int32) if epoch % 2 else [7, 8]
+            run.log_samples(sample_id=ids, label=np.array([1, 0], np.uint8), loss=form, epoch=epoch, step=epoch)
+    stored = rows(tmp_path / "run").sort_by([("epoch", "ascending"), ("sample_id", "ascending")]).to_pylist()
+    assert [(row["sample_id"], row["label"], row["loss"]) for row in stored] == [(7, 1, 0.5), (8, 0, 2.0)] * len(forms)
+
+
+def test_a_single_sample_needs_no_axis(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=torch.tensor(3), loss=torch.tensor(0.25), logits=torch.tensor([1.0, 2.0]), label=1)
+    assert column(tmp_path / "run", "loss") == [0.25]
+    assert column(tmp_path / "run", "prediction") == [1]
+
+
+def test_columns_have_the_documented_order_and_types(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True, float64=["precise"]) as run:
+        run.log_samples(sample_id=[1], label=[2], prediction=[2], loss=[1.0], precise=[0.1], mode="eval", ds_id="a/b", step=5)
+    table = rows(tmp_path / "run")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("sample_id", "int64"),
+        ("mode", "string"),
+        ("ds_id", "string"),
+        ("epoch", "int32"),
+        ("step", "int64"),
+        ("attempt", "int16"),
+        ("rank", "int16"),
+        ("label", "int32"),
+        ("prediction", "int32"),
+        ("correct", "bool"),
+        ("loss", "float"),
+        ("precise", "double"),
+    ]
+    assert table.to_pylist()[0] | {"loss": 1.0} == {
+        **dict(sample_id=1, mode="eval", ds_id="a/b", epoch=0, step=5, attempt=0, rank=0, label=2, prediction=2),
+        **dict(correct=True, loss=1.0, precise=0.1),
+    }
+    assert list((tmp_path / "run" / "data").rglob("mode=eval/ds=a%2Fb/epoch=0/part-a000000-r0000-00000000.parquet"))
+
+
+def test_the_manifest_lists_the_columns(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", name="n", config={"lr": 1}, label_names=["a", "b"], strict=True) as run:
+        run.log_samples(sample_id=["x"], loss=[1.0])
+    facts = json.loads((tmp_path / "run" / "xai.json").read_text())
+    assert (facts["format"], facts["version"], facts["id_type"]) == ("xai-run", 1, "string")
+    assert (facts["name"], facts["config"], facts["label_names"]) == ("n", {"lr": 1}, ["a", "b"])
+    assert {"name": "loss", "dtype": "float", "role": "metric"} in facts["columns"]
+
+
+def test_a_late_metric_is_null_before(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[1], loss=[1.0], step=1)
+        run.log_samples(sample_id=[2], loss=[2.0], late=[9.0], step=2)
+        run.log_samples(sample_id=[3], late=[8.0], label=[None], step=3)
+    assert column(tmp_path / "run", "late") == [None, 9.0, 8.0]
+    assert column(tmp_path / "run", "loss") == [1.0, 2.0, None]
+    assert column(tmp_path / "run", "label") == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"sample_id": [1, 2], "loss": [1.0]}, "loss has 1 values for 2 sample ids"),
+        ({"sample_id": ["a"], "loss": [1.0]}, "sample_id must be whole numbers as before"),
+        ({"sample_id": [1.5], "loss": [1.0]}, "sample_id must be whole numbers or texts"),
+        ({"sample_id": [2**63], "loss": [1.0]}, "sample_id"),
+        ({"sample_id": [None], "loss": [1.0]}, "sample_id has a missing value"),
+        ({"sample_id": [1], "loss": ["low"]}, "loss is not numeric"),
+        ({"sample_id": [1], "loss": [[1.0, 2.0]]}, "loss has shape (1, 2)"),
+        ({"sample_id": [1], "loss": [[1.0], [2.0, 3.0]]}, "loss"),
+        ({"sample_id": [1], "label": [2**31]}, "label has a value beyond 32 bits"),
+        ({"sample_id": [1], "label": [0.5]}, "label must be whole numbers or texts"),
+        ({"sample_id": [1], "logits": [[]]}, "logits has shape (1, 0)"),
+        ({"sample_id": [1], "logits": [[1.0, 2.0], [1.0, 2.0]]}, "logits has 2 rows for 1 sample ids"),
+        ({"sample_id": [1], "mode": "val", "loss": [1.0]}, "mode 'val' is none of train, eval"),
+        ({"sample_id": [1], "epoch": 2**31, "loss": [1.0]}, "epoch 2147483648"),
+        ({"sample_id": [1], "ds_id": "x" * 300, "loss": [1.0]}, "ds_id is too long"),
+        ({"sample_id": [1], "attempt": [1.0]}, "attempt is a column of its own"),
+    ],
+)
+def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str, Any], named: str) -> None:
+    with Run(tmp_path / "strict", strict=True) as run:
+        run.log_samples(sample_id=[0], loss=[0.0])
+        with pytest.raises(ValueError) as error:
+            run.log_samples(**bad)
+        assert named in str(error.value)
+    run = Run(tmp_path / "lenient")
+    run.log_samples(sample_id=[0], loss=[0.0])
+    with pytest.warns(RecorderWarning, match="training goes on") as warned:
+        for _ in range(2):
+            run.log_samples(**bad)
+    run.log_samples(sample_id=[5], loss=[5.0])
+    run.close()
+    assert len(warned) == 1
+    stats = run.stats()
+    assert stats["rows_dropped"] == 2 * len(bad["sample_id"])
+    assert stats["rows_logged"] == stats["rows_stored"] + stats["rows_dropped"]
+    assert column(tmp_path / "lenient", "loss") == [0.0, 5.0]
+    kept = json.loads((tmp_path / "lenient" / "attempts" / "000000-r0000.stats.json").read_text())
+    assert kept["rows_dropped"] == stats["rows_dropped"]
+
+
+def test_a_lone_surrogate_is_refused_and_spoils_nothing(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=["good"], loss=[1.0])
+        with pytest.warns(RecorderWarning):
+            run.log_samples(sample_id=["bad\ud800"], loss=[2.0])
+        run.log_samples(sample_id=["nul\0 ünï"], loss=[3.0])
+    assert column(tmp_path / "run", "sample_id") == ["good", "nul\0 ünï"]
+
+
+def test_warnings_as_errors_do_not_reach_training(tmp_path: Path) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Run(tmp_path / "run") as run:
+            run.log_samples(sample_id=[1], loss=["no number"])
+    assert run.stats()["rows_dropped"] == 1
+
+
+def test_special_values_are_stored_as_they_are(tmp_path: Path) -> None:
+    values = [math.nan, math.inf, -math.inf, -0.0, 1e-45]
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=range(5), loss=values, flag=np.array([True, False, True, True, False]))
+        run.log_samples(sample_id=[], loss=[])
+    stored = np.array(column(tmp_path / "run", "loss"), np.float32)
+    assert stored.tobytes() == np.array(values, np.float32).tobytes()
+    assert column(tmp_path / "run", "flag") == [1.0, 0.0, 1.0, 1.0, 0.0]
+
+
+def test_state_says_where_and_arguments_say_otherwise(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        seen = []
+        for epoch in run.epochs(2):
+            for batch in run.steps([10, 20], mode="train"):
+                run.log_samples(sample_id=[batch], loss=[0.0])
+                seen.append((epoch, run.state.global_step, run.state.batch_idx))
+            for batch in run.steps([30], mode="eval", ds_id="held out"):
+                run.log_samples(sample_id=[batch], loss=[1.0])
+        run.log_samples(sample_id=[99], loss=[0.0], mode="test", ds_id="", epoch=9, step=123)
+    assert seen == [(1, 1, 1), (1, 2, 2), (2, 3, 1), (2, 4, 2)]
+    places = {(r["mode"], r["ds_id"], r["epoch"], r["step"]) for r in rows(tmp_path / "run").to_pylist()}
+    assert places == {
+        *{("train", "", 1, 1), ("train", "", 1, 2), ("train", "", 2, 3), ("train", "", 2, 4)},
+        *{("eval", "held out", 1, 2), ("eval", "held out", 2, 4), ("test", "", 9, 123)},
+    }
+
+
+def test_epoch_frequency_records_the_epochs_it_divides(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", epoch_frequency=3, strict=True) as run:
+        for epoch in run.epochs(7):
+            run.log_samples(sample_id=[epoch], loss=[1.0])
+    assert column(tmp_path / "run", "epoch") == [3, 6]
+
+
+def test_probabilities_are_kept_in_the_epochs_asked_for(tmp_path: Path) -> None:
+    logits = np.array([[0.0, 1.0, -2.0]])
+    many = np.linspace(-1, 1, 50)[None]
+    with Run(tmp_path / "few", keep_probs=[2], strict=True) as few, Run(tmp_path / "many", keep_probs=True) as run:
+        for epoch in (1, 2):
+            few.log_samples(sample_id=[epoch], logits=logits, label=[1], epoch=epoch)
+        run.log_samples(sample_id=[1], probs=np.exp(many) / np.exp(many).sum(), epoch=1)
+    none, kept = column(tmp_path / "few", "probs")
+    assert none is None
+    assert kept == pytest.approx((np.exp(logits) / np.exp(logits).sum())[0], abs=1e-3)
+    assert len(column(tmp_path / "many", "probs")[0]) == 50  # type: ignore[arg-type]
+    assert str(rows(tmp_path / "few").schema.field("probs").type) == "list<element: halffloat>"
+
+
+def test_text_labels_are_compared_by_the_runs_names(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", label_names=["cat", "dog"], strict=True) as run:
+        run.log_samples(sample_id=[1, 2], label=["dog", "cat"], logits=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    assert column(tmp_path / "run", "prediction") == ["dog", "dog"]
+    assert column(tmp_path / "run", "correct") == [True, False]
+    assert column(tmp_path / "run", "label_prob") == pytest.approx([0.7310586, 0.2689414])
+
+
+def test_a_batch_larger_than_a_segment_is_stored_in_pieces(tmp_path: Path) -> None:
+    n = 400_001
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=np.arange(n), loss=np.arange(n) % 97, step=1)
+    table = rows(tmp_path / "run").sort_by("sample_id")
+    assert (table["sample_id"].to_numpy() == np.arange(n)).all()
+    assert (table["loss"].to_numpy() == np.arange(n) % 97).all()
+    assert run.stats()["rows_stored"] == n
+
+
+def test_non_contiguous_odd_and_changing_batches(tmp_path: Path) -> None:
+    both = np.arange(20, dtype=np.int64).reshape(10, 2)
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    with Run(tmp_path / "run", strict=True) as run:
+        for i, n in enumerate([4, 4, 3, 4, 1]):
+            at = slice(2 * i, 2 * i + n)
+            run.log_samples(sample_id=both[at, 0] + 100 * i, label=both[at, 1], loss=values[at, 0], step=i)
+        run.log_samples(sample_id=np.array([900]), label=np.array([-7]), loss=np.array([1.0], np.float32), step=9)
+        run.log_samples(sample_id=np.array([901]), label=np.array([3], np.int32), loss=np.array([2.0]), step=9)
+    stored = rows(tmp_path / "run").sort_by([("step", "ascending"), ("sample_id", "ascending")]).to_pylist()
+    expected = [
+        (int(both[k, 0]) + 100 * i, int(both[k, 1]), float(values[k, 0]))
+        for i, n in enumerate([4, 4, 3, 4, 1])
+        for k in range(2 * i, min(2 * i + n, 10))
+    ]
+    assert [(r["sample_id"], r["label"], r["loss"]) for r in stored] == [*expected, (900, -7, 1.0), (901, 3, 2.0)]
+
+
+_batches = st.lists(
+    st.tuples(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
+        st.integers(0, 3),
+        st.sampled_from(["train", "eval"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(batches=_batches, as_text=st.booleans())
+def test_any_sequence_of_batches_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[Any], as_text: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any") / "run"
+    expected = []
+    with Run(folder, strict=True) as run:
+        for step, (ids, epoch, mode, labelled) in enumerate(batches):
+            keys = [f"{i}é" for i in ids] if as_text else ids
+            extra = {"label": [i % 5 for i in ids]} if labelled else {}
+            run.log_samples(sample_id=keys, loss=[step] * len(ids), epoch=epoch, mode=mode, step=step, **extra)
+            expected += [(key, mode, epoch, step, i % 5 if labelled else None) for key, i in zip(keys, ids, strict=True)]
+            if step % 3 == 2:
+                run.flush()
+    stored = [(r["sample_id"], r["mode"], r["epoch"], r["step"], r.get("label")) for r in rows(folder).to_pylist()]
+    assert sorted(stored, key=str) == sorted(expected, key=str)
