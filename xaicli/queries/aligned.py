@@ -79,9 +79,8 @@ class Aligned:
         return parquet.opened(piece.file.path, self._reader.records.get(path))
 
     def last_scores(self, metric: str) -> pl.DataFrame:
-        """What `Epochwise.last_scores` gives."""
-        score = pl.col(metric).cast(pl.Float64).alias(SCORE)
-        return self._frame.select(SAMPLE_ID, score, pl.lit(False).alias(STALE))
+        """What `Epochwise.last_scores` gives; scores as wide as they are stored."""
+        return self._frame.select(SAMPLE_ID, pl.col(metric).alias(SCORE), pl.lit(False).alias(STALE))
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
         """What `Epochwise.histories` gives.
@@ -124,15 +123,17 @@ class Aligned:
                 footer = Footer.of(file.metadata)
                 if footer.sorted_ids != self._digest or footer.non_finite is None or footer.steps is None:
                     raise NotAlignedError
-                return _Glimpse(footer, self._values(file, places))
+                present = [metric for metric in self._selection.metrics if metric in footer.non_finite]
+                return _Glimpse(footer, self._values(file, present, places))
         except (DamagedFileError, FileNotFoundError) as error:
             raise NotAlignedError from error
 
-    def _values(self, file: Any, places: np.ndarray[Any, np.dtype[np.int64]]) -> list[Any]:
-        """Each metric at some row numbers as float64, NaN where it is missing."""
+    def _values(self, file: Any, present: list[str], places: np.ndarray[Any, np.dtype[np.int64]]) -> list[Any]:
+        """Each metric at some row numbers as float64, NaN where it is missing.
+
+        The names in the file's metadata are not asked for: that makes a cycle, which keeps a megabyte a file alive.
+        """
         metrics = self._selection.metrics
-        names = file.metadata.schema.names
-        present = [metric for metric in metrics if metric in names]
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         of_place = np.searchsorted(starts, places, side="right") - 1
@@ -144,7 +145,7 @@ class Aligned:
             return [np.full(len(places), np.nan) for _ in metrics]
         table = file.read_row_groups(groups.tolist(), columns=present, use_threads=False)
         return [
-            table.column(metric).to_numpy().astype(np.float64)[rows]
+            table.column(metric).to_numpy()[rows].astype(np.float64)
             if metric in present
             else np.full(len(places), np.nan)
             for metric in metrics

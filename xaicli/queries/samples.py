@@ -140,14 +140,15 @@ def _chosen(scores: pl.DataFrame, asked: _Asked) -> pl.DataFrame:
     """The shown samples: sample_id, score, stale, group, rank; a listed one without a score has null."""
     competing = scores.filter(~pl.col(STALE)) if asked.complete_only else scores
     listed = pl.DataFrame({SAMPLE_ID: asked.ids}, schema={SAMPLE_ID: scores.schema[SAMPLE_ID]})
-    listed = listed.join(scores, on=SAMPLE_ID, how="left", maintain_order="left")
+    few = scores.filter(pl.col(SAMPLE_ID).is_in(asked.ids))
+    listed = listed.join(few, on=SAMPLE_ID, how="left", maintain_order="left")
     groups = {
         Group.MAX: extremes(competing, asked.max, highest=True),
         Group.MIN: extremes(competing, asked.min, highest=False),
         Group.LISTED: listed.with_columns(pl.col(STALE).fill_null(True)),
     }
     return pl.concat(
-        frame.select(SAMPLE_ID, SCORE, STALE).with_columns(
+        frame.select(SAMPLE_ID, pl.col(SCORE).cast(pl.Float64), STALE).with_columns(
             pl.lit(group.value).alias("group"), pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("rank")
         )
         for group, frame in groups.items()

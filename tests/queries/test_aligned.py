@@ -1,0 +1,132 @@
+"""Where epochs are aligned, `samples` reads footers and few row groups, and answers the same."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from written_run import WrittenRun
+
+from xaicli.queries import samples as samples_module
+from xaicli.queries.samples import samples
+from xaicli.queries.selection import resolve
+from xaicli.reader import open_reader
+
+
+def sorted_rows(n: int, epochs: int) -> list[dict[str, Any]]:
+    return [
+        {"sample_id": i, "epoch": epoch, "label": i % 3, "loss": float((i * 37 + epoch * 11) % 101), "other": 1.0}
+        for epoch in range(1, epochs + 1)
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int] | None, list[str] | None]]:
+    """(epoch's folder, row groups or None for all, columns) of everything read from now on."""
+    log: list[tuple[str, list[int] | None, list[str] | None]] = []
+    opened: dict[int, str] = {}
+    init, read, read_groups = pq.ParquetFile.__init__, pq.ParquetFile.read, pq.ParquetFile.read_row_groups
+
+    def spy_init(self: Any, source: Any, **options: Any) -> None:
+        if isinstance(source, Path):
+            opened[id(self)] = source.parent.name
+            assert options["page_checksum_verification"]
+        init(self, source, **options)
+
+    def spy_read(self: Any, columns: Any = None, **options: Any) -> Any:
+        log.append((opened[id(self)], None, columns))
+        return read(self, columns=columns, **options)
+
+    def spy_groups(self: Any, groups: Any, columns: Any = None, **options: Any) -> Any:
+        log.append((opened[id(self)], list(groups), columns))
+        return read_groups(self, groups, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "__init__", spy_init)
+    monkeypatch.setattr(pq.ParquetFile, "read", spy_read)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy_groups)
+    return log
+
+
+def test_reads_only_the_row_groups_it_must(tmp_path: Path, reads: list[Any]) -> None:
+    rows = sorted_rows(100, 4)
+    run = WrittenRun(tmp_path / "run")
+    run.write(rows, row_group_rows=10)
+    run.write([{**row, "mode": "train"} for row in rows])
+    reader = open_reader(run.layout)
+    reads.clear()
+    answer = samples(reader, resolve(reader, epoch="2-4"), max=2, min=0)
+    assert answer.data.to_dicts() == oracle.samples(
+        oracle.counting(row for row in rows if row["epoch"] >= 2), max=2, min=0
+    )
+    groups = sorted({row["sample_id"] // 10 for row in answer.data.to_dicts()})
+    last, *others = reads
+    assert last == ("epoch=4", None, ["sample_id", "label", "loss"])
+    assert sorted(others) == [(f"epoch={epoch}", groups, ["loss"]) for epoch in (2, 3, 4)]
+    assert len(groups) < 10
+
+
+def test_counts_come_from_the_footers(tmp_path: Path) -> None:
+    rows = sorted_rows(20, 3)
+    rows[3]["loss"], rows[25]["loss"], rows[26]["loss"] = math.nan, math.inf, math.nan
+    run = WrittenRun(tmp_path / "run")
+    run.write(rows)
+    reader = open_reader(run.layout)
+    counts = samples(reader, resolve(reader)).counts
+    assert (counts.rows, counts.non_finite, counts.duplicates, counts.stale) == (60, 3, 0, 0)
+
+
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@SETTINGS
+@given(
+    st.sets(st.integers(-5, 40), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.lists(st.sampled_from([0.0, 1.0, 2.0, math.nan, -1.5]), min_size=48, max_size=48),
+    st.booleans(),
+    st.sampled_from(["same", "one missing", "text"]),
+)
+def test_equals_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory,
+    ids: set[int],
+    epochs: int,
+    values: list[float],
+    spoil_last: bool,
+    kind: str,
+) -> None:
+    drawn = iter(values)
+    rows = []
+    for epoch in range(1, epochs + 1):
+        for i in sorted(ids):
+            value = next(drawn)
+            finite = epoch == epochs and not spoil_last
+            rows.append(
+                {"sample_id": i, "epoch": epoch, "label": 1, "loss": 0.5 if finite and math.isnan(value) else value}
+            )
+    if kind == "one missing" and len(rows) > 1:
+        del rows[-1 if spoil_last else 0]
+    if kind == "text":
+        rows = [{**row, "sample_id": f"s{row['sample_id']:+04d}"} for row in rows]
+        rows.sort(key=lambda row: (row["epoch"], row["sample_id"]))
+    run = WrittenRun(tmp_path_factory.mktemp("runs") / "run")
+    run.write(rows, row_group_rows=3)
+    reader = open_reader(run.layout)
+    listed = [rows[0]["sample_id"]]
+    answer = samples(reader, resolve(reader), max=3, min=3, ids=listed)
+    assert answer.data.to_dicts() == oracle.samples(oracle.counting(rows), max=3, min=3, ids=listed)
+    assert answer.counts.non_finite == sum(math.isnan(row["loss"]) for row in rows)
+
+
+def test_aligned_epochs_are_not_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write(sorted_rows(20, 3))
+    monkeypatch.setattr(samples_module, "Epochwise", None)
+    reader = open_reader(run.layout)
+    assert samples(reader, resolve(reader)).data.height == 10
