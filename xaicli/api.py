@@ -253,6 +253,38 @@ class RunReader:
         """The run's scalars, summary and custom graphs over time."""
         return scalars(self.layout.root, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, strict=strict)
 
+    def embeddings(
+        self,
+        *,
+        table: str = "metrics",
+        column: Sequence[str] | str | None = None,
+        colour: str | None = None,
+        epoch: int | None = None,
+        split: str | None = None,
+        strict: bool = False,
+    ) -> Result:
+        """Collected embeddings in a plane, coloured by a label or a metric.
+
+        Args:
+            table: The table they were collected into.
+            column: The columns of vectors; those reduced at collection, else all, when None.
+            colour: The column that colours the points; label, predicted or loss, the first there is, when None.
+            epoch: That epoch; the last collected when None.
+            split: That split; all when None.
+            strict: Fail on a damaged file instead of leaving it out.
+        """
+        from xaicli.queries.embeddings import embeddings
+
+        reader = self.reader(strict=strict)
+        answer = embeddings(reader, table=table, column=column, colour=colour, epoch=epoch, split=split)
+
+        def build() -> Report:
+            from xaicli.report.embeddings import embeddings_report
+
+            return embeddings_report(answer, self.facts)
+
+        return Result(answer, build)
+
     def query(self, sql: str, *, engine: str = "polars", strict: bool = False) -> Result:
         """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
         from xaicli.queries.sql import query

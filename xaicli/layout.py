@@ -229,6 +229,10 @@ class RunLayout:
         """The folder of all rows of one (mode, ds_id, epoch)."""
         return self.data / f"mode={mode}" / f"ds={encode_ds_id(ds_id)}" / f"epoch={epoch}"
 
+    def table_folder(self, name: str) -> Path:
+        """The folder of one metrics table: its name URL-encoded, so that any text will do."""
+        return self.tables / quote(name, safe="").replace(".", "%2E")
+
     def is_run(self) -> bool:
         return self.manifest.is_file()
 

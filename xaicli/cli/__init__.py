@@ -30,6 +30,8 @@ COMMANDS = (
     "compare",
     "query",
     "export",
+    "collect",
+    "embeddings",
     "checkpoint",
     "compact",
     "doctor",

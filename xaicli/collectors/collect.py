@@ -24,7 +24,7 @@ from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
 from xaicli.tables.column import arrow_column
 from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column
-from xaicli.tables.table import CollectView, Table
+from xaicli.tables.table import MISSING, CollectView, Table
 from xaicli.vocabulary import SAMPLE_ID
 
 SPLIT = "split"
@@ -85,7 +85,7 @@ def collect_metrics(
         table: The samples; a torch dataset is made a `Table`.
         metrics_collectors: One collector or function `(batch, predictor output) -> columns`, or several.
         model_or_predictor: A model, or a `Predictor` with device, precision and hidden layers of its own.
-        constants: Columns that are the same in all rows (`{"epoch": 3}`).
+        constants: Columns that are the same in all rows (`{"epoch": 3}`); epoch and step are the run's unless given.
         split: What part of the data this is; a column, and the prefix of the scalars (`val/loss`).
         run: The run; the active one when None.
         dataloader_args: Options of the `DataLoader` (batch_size, num_workers, collate_fn, ...).
@@ -114,7 +114,7 @@ def collect_metrics(
     loader = _loader(table, indices, dataloader_args or {}, seed)
     gatherings = _pass(loader, predictor, collectors, len(indices), progress, seed)
     results = _finished(gatherings, run)
-    head = _Head(table, split, dict(constants or {}))
+    head = _Head(table, split, _moment(run) | dict(constants or {}))
     tables = {name: head.before(rows) for name, rows in _merged(results).items()}
     paths = tuple(
         append_table(run, name, rows.slice(start, _PART_ROWS))
@@ -148,6 +148,8 @@ def _pass(
     done = 0
     with predictor.ready(), _own_randomness(seed):
         for number, (example_id, samples) in enumerate(loader):
+            if not example_id:
+                continue
             rows = BatchOfRows(number, example_id)
             batch = predictor.to_device(samples)
             try:
@@ -157,9 +159,9 @@ def _pass(
                 raise
             for gathering in gatherings:
                 # What an earlier collector fills is known once it has seen its first batch.
-                gathering.taken = dict(taken) if number == 0 else gathering.taken
+                gathering.taken = dict(taken) if not done else gathering.taken
                 gathering.add(batch, output, rows)
-                if number == 0:
+                if not done:
                     taken |= dict.fromkeys(gathering.columns, gathering.collector.name)
             done += len(example_id)
             if progress is not None:
@@ -206,6 +208,12 @@ def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:
     return name
 
 
+def _moment(run: Run) -> dict[str, Any]:
+    """When in the training this is, as far as the run knows; step and attempt tell what a resumed run has undone."""
+    epoch, step = run.state.epoch_idx, run.state.global_step
+    return ({"epoch": epoch} if epoch else {}) | ({} if step is None else {"step": step, "attempt": run.attempt})
+
+
 @dataclass(frozen=True)
 class _Head:
     """The columns in front of what was collected: ids, where the samples are from, constants."""
@@ -238,7 +246,8 @@ class _Collate:
     collate: Callable[[list[Any]], Any]
 
     def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any]:
-        return [index for index, _ in pairs], self.collate([sample for _, sample in pairs])
+        kept = [(index, sample) for index, sample in pairs if sample is not MISSING]
+        return [index for index, _ in kept], self.collate([sample for _, sample in kept]) if kept else None
 
 
 def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:

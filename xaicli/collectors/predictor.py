@@ -70,7 +70,7 @@ class Predictor:
         layers: Hidden layers to keep: names as in `named_modules()`, or positions in it.
         device: Where to run; None is where the model's parameters are.
         precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
-        preprocess_fn: Turns a batch into the model's one argument, or a dict of keyword arguments.
+        preprocess_fn: Turns a batch into the model's argument, a tuple of arguments, or a dict of keyword arguments.
         unpack_dicts: Pass a dict batch as keyword arguments, whatever the model's signature says.
 
     Raises:
@@ -183,7 +183,9 @@ class Predictor:
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.preprocess_fn is not None:
             batch = self.to_device(self.preprocess_fn(batch))
-            return ((), dict(batch)) if isinstance(batch, Mapping) else ((batch,), {})
+            if isinstance(batch, Mapping):
+                return (), dict(batch)
+            return (batch if isinstance(batch, tuple) else (batch,)), {}
         if isinstance(batch, Mapping):
             return self._from_dict(batch)
         if isinstance(batch, (list, tuple)) and batch:

@@ -180,7 +180,7 @@ class Recording:
                 table,
                 self._collectors,
                 model,
-                constants={"epoch": epoch, "step": self.run.state.global_step or 0},
+                constants={"epoch": epoch},
                 split=split,
                 run=self.run,
                 dataloader_args=self._dataloader_args,

@@ -129,7 +129,7 @@ def default_name(layout: RunLayout, columns: Collection[str]) -> str:
     number = 1
     while True:
         name = DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}"
-        path = layout.tables / name / "schema.json"
+        path = layout.table_folder(name) / "schema.json"
         if not path.is_file() or set(json.loads(path.read_text(encoding="utf-8"))) == set(columns):
             return name
         number += 1

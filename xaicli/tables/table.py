@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from torch.utils.data import Sampler
 
 WEIGHT = "weight"
+
+
+class _Missing:
+    """The type of `MISSING`; one object also in the worker processes of a `DataLoader`."""
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
+"""What a row is that cannot be read: no transform sees it, and a collection leaves it out."""
+
 _Transform = Callable[[Any], Any]
 _known: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
 
@@ -38,6 +50,9 @@ class Table:
         ids: The caller's own `sample_id` of every row, integers or strings; the row number when None.
         weights: One weight a row, 0 leaves it out where asked; default 1.
         url: Where the rows lie, if not in memory.
+
+    Attributes:
+        rows: The dataset.
 
     Raises:
         XaiError: The dataset has no length, or ids or weights do not fit it.
@@ -58,7 +73,7 @@ class Table:
                 f"{type(dataset).__name__} is no map-style dataset: it has no length or no rows by number",
                 hint="give an object with __len__ and __getitem__; read a stream into a list first",
             )
-        self._rows = dataset
+        self.rows = dataset
         self._train: tuple[_Transform, ...] = ()
         self._collect: tuple[_Transform, ...] | None = None
         self._viewed: Table | None = None
@@ -128,7 +143,7 @@ class Table:
         raise unknown("table", str(url), sorted(_known), where="this process or on disk")
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
         return _transformed(self._row(index), self._train)
@@ -152,7 +167,7 @@ class Table:
     def with_transform(self, function: _Transform) -> Table:
         """A view of the same samples with one more function applied; this table stays as it is."""
         view = Table(
-            self._rows, name=self.name, schema=self.schema, ids=self.sample_ids, weights=self.weights, url=self.url
+            self.rows, name=self.name, schema=self.schema, ids=self.sample_ids, weights=self.weights, url=self.url
         )
         view._train = (*self._train, function)
         view._collect = None if self._collect is None else (*self._collect, function)
@@ -194,7 +209,7 @@ class Table:
     def _row(self, index: int) -> Any:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self!r} has no row {index}")
-        return self._rows[index % len(self)]
+        return self.rows[index % len(self)]
 
     def _fitting(self, values: Any, what: str) -> Any:
         if len(values) != len(self):
@@ -245,6 +260,6 @@ def length_of(table_or_url: Table | str | os.PathLike[str]) -> int:
 
 
 def _transformed(sample: Any, functions: tuple[_Transform, ...]) -> Any:
-    for function in functions:
+    for function in () if sample is MISSING else functions:
         sample = function(sample)
     return sample

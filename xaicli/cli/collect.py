@@ -1,0 +1,202 @@
+"""`xai collect`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.options import Output, RunDir, split_commas
+from xaicli.cli.output import write
+from xaicli.errors import UsageError
+from xaicli.layout import RunLayout
+
+_MODEL = "Model and data"
+_COLLECTORS = "Collectors"
+_PASS = "The pass"
+
+
+@command
+def collect(
+    run_dir: RunDir = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CKPT",
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="A path, or a name in the run's checkpoints/ [default: ckpt.pt].",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="module:factory, an image folder, .npz or Parquet [default: the inputs kept in the run].",
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(metavar="MODULE:FACTORY", rich_help_panel=_MODEL, help="What builds the model.")
+    ] = None,
+    arch_args: Annotated[
+        str | None, typer.Option(metavar="JSON", rich_help_panel=_MODEL, help="Keyword arguments for --arch.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=_MODEL, help='Which weights, where a file has several ("ema").'),
+    ] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", rich_help_panel=_MODEL, help="Also load what can run code.")
+    ] = False,
+    pythonpath: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel=_MODEL, show_default=False, help="Folders to import from (repeat)."
+        ),
+    ] = None,
+    resize: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="H,W", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Size of pictures."
+        ),
+    ] = None,
+    mean: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Subtracted."
+        ),
+    ] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Divided by."
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(rich_help_panel=_MODEL, show_default=False, help="Kept inputs of this mode.")
+    ] = None,
+    collectors: Annotated[
+        list[str],
+        typer.Option(
+            callback=split_commas,
+            rich_help_panel=_COLLECTORS,
+            help="classification, embeddings, segmentation, boxes, masks, or module:name.",
+        ),
+    ] = ("classification",),  # type: ignore[assignment]
+    label_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            rich_help_panel=_COLLECTORS,
+            show_default=False,
+            help="The classes' names [default: the checkpoint's, else the run's].",
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas, rich_help_panel=_COLLECTORS, show_default=False, help="Layers of the embeddings."
+        ),
+    ] = None,
+    reshape: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_COLLECTORS,
+            help="mean, flatten, avg_pool_1_1, avg_pool_2_2, avg_pool_3_3.",
+        ),
+    ] = "mean",
+    reduction: Annotated[str, typer.Option(rich_help_panel=_COLLECTORS, help="pca, umap, pacmap, none.")] = "pca",
+    components: Annotated[int, typer.Option(rich_help_panel=_COLLECTORS, help="Dimensions after it.")] = 2,
+    probs: Annotated[
+        bool, typer.Option("--probs", rich_help_panel=_COLLECTORS, help="All probabilities.")
+    ] = False,
+    iou: Annotated[float, typer.Option(rich_help_panel=_COLLECTORS, help="The least IoU of a match.")] = 0.5,
+    split: Annotated[str, typer.Option(rich_help_panel=_PASS, help="What part of the data this is.")] = "",
+    epoch: Annotated[
+        int | None, typer.Option(rich_help_panel=_PASS, show_default=False, help="[default: the checkpoint's].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Samples a forward.")] = 64,
+    workers: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Processes that read data.")] = 0,
+    device: Annotated[str, typer.Option(rich_help_panel=_PASS, help="auto, cpu, cuda, cuda:1.")] = "auto",
+    precision: Annotated[str, typer.Option(rich_help_panel=_PASS, help="auto, fp32, bf16, fp16.")] = "auto",
+    no_aggregates: Annotated[
+        bool, typer.Option("--no-aggregates", rich_help_panel=_PASS, help="No means as scalars of the run.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", rich_help_panel=_PASS, help="Fail on a sample that cannot be read.")
+    ] = False,
+    *,
+    output: Output,
+) -> None:
+    """One inference pass of a checkpoint over a dataset, with collectors, into a run.
+
+    Example: xai collect runs/demo --data pictures/ --collectors classification,embeddings --layers features
+    """
+    from xaicli.collectors.session import CollectorOptions, collect_run
+
+    with _progress(shown=not (output.no_progress or output.quiet)) as progress:
+        result = collect_run(
+            run_dir,
+            model=model,
+            data=data,
+            collectors=collectors,
+            options=CollectorOptions(
+                label_names=tuple(label_names or ()),
+                layers=tuple(layers or ()),
+                reshape=reshape,
+                reduction=None if reduction == "none" else reduction,
+                components=components,
+                probs=probs,
+                iou_threshold=iou,
+            ),
+            arch=arch,
+            arch_args=arch_args,
+            weights=weights,
+            trust_checkpoint=trust_checkpoint,
+            pythonpath=pythonpath or (),
+            resize=[int(value) for value in _numbers("resize", resize) or ()] or None,
+            mean=_numbers("mean", mean),
+            std=_numbers("std", std),
+            mode=mode,
+            split=split,
+            epoch=epoch,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+            aggregates=not no_aggregates,
+            strict=strict,
+            progress=progress,
+        )
+    write(result, output, folder=RunLayout(Path(result.answer.run)).reports)
+
+
+def _numbers(name: str, values: list[str] | None) -> list[float] | None:
+    try:
+        return [float(value) for value in values] if values else None
+    except ValueError as error:
+        raise UsageError(f"--{name} takes numbers, not {','.join(values or ())!r}") from error
+
+
+def _progress(*, shown: bool) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    """A bar with an estimate of the time left, on a terminal only."""
+    import sys
+
+    return _bar() if shown and sys.stderr.isatty() else nullcontext(None)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("samples", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,282 @@
+"""`xai collect`: a checkpoint, data and collectors by name; one pass; what it brought."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+
+from xaicli.answer import Answer, Counts
+from xaicli.collectors.boxes import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector
+from xaicli.collectors.classification import ClassificationMetricsCollector
+from xaicli.collectors.collect import Collected, collect_metrics
+from xaicli.collectors.collector import MetricsCollector, as_collectors
+from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
+from xaicli.collectors.predictor import Precision, Predictor
+from xaicli.collectors.segmentation import SegmentationMetricsCollector
+from xaicli.collectors.sourced import SourceRows, table_of
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.layout import RunLayout
+from xaicli.recorder.run import Run
+from xaicli.report.facts import RunFacts
+from xaicli.report.plain import plain_report
+from xaicli.results import Result
+from xaicli.saliency_call import find_place
+from xaicli.tables.column import schema_of
+
+if TYPE_CHECKING:
+    from xaicli.checkpoint.facts import CheckpointFacts
+    from xaicli.report.model import Report
+
+COLLECTORS = ("classification", "embeddings", "segmentation", "boxes", "masks")
+"""The collectors that have a name; others are `module:name`."""
+
+
+@dataclass(frozen=True)
+class CollectorOptions:
+    """What the named collectors are made with.
+
+    Attributes:
+        label_names: The classes' names.
+        layers: The layers of `embeddings`.
+        reshape: Its strategy.
+        reduction: Its reduction, None for none.
+        components: Dimensions after the reduction.
+        probs: Whether `classification` keeps all probabilities.
+        iou_threshold: Of `boxes` and `masks`.
+    """
+
+    label_names: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    reshape: str = "mean"
+    reduction: str | None = "pca"
+    components: int = 2
+    probs: bool = False
+    iou_threshold: float = 0.5
+
+
+def collect_run(
+    run_dir: str | os.PathLike[str] | None,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    collectors: Sequence[str] = ("classification",),
+    options: CollectorOptions | None = None,
+    arch: str | None = None,
+    arch_args: str | None = None,
+    weights: str | None = None,
+    trust_checkpoint: bool = False,
+    pythonpath: Sequence[str] = (),
+    resize: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    mode: str | None = None,
+    split: str = "",
+    epoch: int | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    aggregates: bool = True,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """One inference pass of a checkpoint over data, with collectors, into a run.
+
+    Args:
+        run_dir: The run; begun where there is none at the path; see `find_run` when None.
+        model: A checkpoint's path, or its name in the run's `checkpoints/`.
+        data: As `xaicli.sources.opening.open_source`, or `module:name` of a `Table`; the run's kept inputs if None.
+        collectors: Names, or `module:name` of collectors and functions.
+        options: What the named collectors are made with.
+        epoch: The epoch the rows belong to; the checkpoint's own when None.
+
+    Returns:
+        What was collected: a row for each column.
+
+    Raises:
+        XaiError: Something named does not exist.
+        CollectionError: A collector failed; the others' rows are in the run.
+    """
+    from xaicli.checkpoint.load import load_checkpoint
+
+    options = options or CollectorOptions()
+    begins = run_dir is not None and not Path(run_dir).exists()
+    place = find_place(None if begins else run_dir, [model] if model else [])
+    if len(place.checkpoints) > 1:
+        raise UsageError(f"{model} names {len(place.checkpoints)} checkpoints", hint="collect over one at a time")
+    layout = RunLayout(Path(os.fspath(run_dir))) if begins and run_dir is not None else place.layout
+    if layout is None:
+        raise XaiError("no run to collect into", hint="name one; it is begun where there is none: xai collect runs/new")
+    loaded = load_checkpoint(
+        place.checkpoints[0],
+        arch=arch,
+        arch_args=arch_args,
+        weights=weights,
+        trust=trust_checkpoint,
+        pythonpath=pythonpath,
+        device=_device(device),
+    )
+    names = options.label_names or loaded.facts.label_names or _names_of(layout)
+    table = table_of(
+        data,
+        pythonpath=pythonpath,
+        label_names=names or None,
+        layout=place.layout,
+        mode=mode,
+        resize=resize,
+        mean=mean if mean is not None else loaded.facts.mean,
+        std=std if std is not None else loaded.facts.std,
+        input_shape=_input_shape(loaded.facts),
+        strict=strict,
+    )
+    chosen = [_collector(name, options, tuple(names), pythonpath) for name in collectors]
+    predictor = Predictor(
+        loaded.model,
+        precision=precision,
+        preprocess_fn=_model_inputs if isinstance(table.rows, SourceRows) else None,
+    )
+    at = epoch if epoch is not None else loaded.facts.epoch
+    with Run(layout.root) as run:
+        collected = collect_metrics(
+            table,
+            chosen,
+            predictor,
+            constants=_known({"epoch": at, "step": loaded.facts.step, "checkpoint": str(place.checkpoints[0])}),
+            split=split,
+            run=run,
+            dataloader_args={"batch_size": loaded.facts.static_batch or batch_size, "num_workers": workers},
+            collect_aggregates=aggregates,
+            progress=progress,
+        )
+    skipped = tuple(table.rows.skipped) if isinstance(table.rows, SourceRows) else ()
+    selection = _known(
+        {
+            "model": str(place.checkpoints[0]),
+            "data": data,
+            "collectors": list(collectors),
+            "split": split or None,
+            "epoch": at,
+            "precision": predictor.precision,
+        }
+    )
+    return _result(layout, selection, collected, skipped)
+
+
+def summary(tables: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """One row a column: its table, name, type, rows, missing values, and of numbers mean, smallest, largest."""
+    return pl.DataFrame(
+        [
+            {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
+            for name, rows in tables.items()
+            for field in rows.schema
+        ],
+        schema={
+            "table": pl.String,
+            "column": pl.String,
+            "type": pl.String,
+            "rows": pl.Int64,
+            "missing": pl.Int64,
+            "non_finite": pl.Int64,
+            "mean": pl.Float64,
+            "min": pl.Float64,
+            "max": pl.Float64,
+        },
+    )
+
+
+def _figures(column: pa.ChunkedArray) -> dict[str, Any]:
+    known: dict[str, Any] = {"rows": len(column), "missing": column.null_count}
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return known
+    values = pl.Series(pl.from_arrow(column)).cast(pl.Float64).drop_nulls()
+    finite = values.filter(values.is_finite())
+    return known | {
+        "non_finite": len(values) - len(finite),
+        "mean": finite.mean(),
+        "min": finite.min(),
+        "max": finite.max(),
+    }
+
+
+def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, skipped: tuple[str, ...]) -> Result:
+    data = summary(collected.tables)
+    rows = sum(table.num_rows for table in collected.tables.values())
+    answer = Answer(
+        command="collect",
+        run=str(layout.root),
+        selection=selection | {"files": [str(path) for path in collected.paths]},
+        data=data,
+        counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=len(skipped)),
+        warnings=tuple(f"left out: {text}" for text in skipped),
+    )
+
+    def build() -> Report:
+        said = f"{', '.join(f'{t.num_rows:,} rows in {name}' for name, t in collected.tables.items())}."
+        return plain_report(answer, RunFacts.of(layout), title="Collected metrics", sentence=said, terminal_rows=60)
+
+    return Result(answer, build)
+
+
+def _collector(
+    name: str, options: CollectorOptions, names: tuple[str, ...], pythonpath: Sequence[str]
+) -> MetricsCollector:
+    match name:
+        case "classification":
+            return ClassificationMetricsCollector(names or None, probs=options.probs)
+        case "embeddings":
+            if not options.layers:
+                raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
+            layers = [int(layer) if layer.lstrip("-").isdigit() else layer for layer in options.layers]
+            return EmbeddingsMetricsCollector(
+                layers, options.reshape, reduction=options.reduction, n_components=options.components
+            )
+        case "segmentation":
+            return SegmentationMetricsCollector(_needed(name, names))
+        case "boxes":
+            return BoundingBoxMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
+        case "masks":
+            return InstanceMaskMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
+    if ":" not in name:
+        raise unknown("collector", name, [*COLLECTORS, "module:name"])
+    from xaicli.checkpoint.architecture import resolve
+
+    made = resolve(name, pythonpath=pythonpath, option="--collectors")
+    return as_collectors(made() if isinstance(made, type) else made)[0]
+
+
+def _needed(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise UsageError(f"--collectors {name} needs the classes' names", hint="--label-names cat,dog")
+    return names
+
+
+def _model_inputs(batch: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(batch[0])
+
+
+def _input_shape(facts: CheckpointFacts) -> tuple[int, ...] | None:
+    shapes = facts.input_shapes
+    return shapes[0] if shapes and len(shapes) == 1 and all(n is not None for n in shapes[0]) else None
+
+
+def _names_of(layout: RunLayout) -> tuple[str, ...]:
+    return layout.read_manifest().label_names or () if layout.is_run() else ()
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _device(given: str) -> str:
+    if given != "auto":
+        return given
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,192 @@
+"""Collected embeddings as points of a plane, each with a value to colour it by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.reader import Reader
+from xaicli.reader.lazy import scan_folder
+from xaicli.tables.pca import PCA
+from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, from_json
+
+_COLOURS = ("label", "labels", "predicted", "loss")
+_IDS = ("sample_id", "example_id")
+_EPOCH = "epoch"
+_SPLIT = "split"
+_SMALLEST = 2
+
+
+def embeddings(
+    reader: Reader,
+    *,
+    table: str = "metrics",
+    column: Sequence[str] | str | None = None,
+    colour: str | None = None,
+    epoch: int | None = None,
+    split: str | None = None,
+) -> Answer:
+    """Every sample's place in the plane of its embedding.
+
+    Args:
+        reader: The run.
+        table: The table that holds the embeddings.
+        column: Columns of vectors; when None those that were reduced at collection, else all. Vectors of more than two
+            dimensions are projected on the two principal components of what is shown.
+        colour: The column that colours the points; the first of label, predicted, loss that exists when None.
+        epoch: That epoch; the last one collected when None.
+        split: That split; all when None.
+
+    Returns:
+        Rows column, split, epoch, sample_id, x, y, colour.
+
+    Raises:
+        XaiError: The run has no such table, column, epoch or split.
+    """
+    folder = reader.layout.table_folder(table)
+    lazy = scan_folder(reader, folder)
+    if lazy is None:
+        raise unknown("table", table, _tables(reader), where=str(reader.layout.root))
+    schemas = _schemas(reader, table)
+    kinds = lazy.collect_schema()
+    columns = _chosen(column, kinds, schemas)
+    by = _colour(colour, kinds)
+    identity = next((name for name in _IDS if name in kinds), None)
+    if identity is None:
+        raise XaiError(f"the rows of table {table!r} say no sample", hint="collect them with xaicli.collect_metrics")
+    kept = [name for name in (identity, by, _EPOCH, _SPLIT, *columns) if name and name in kinds]
+    frame = _at(lazy.select(dict.fromkeys(kept)).collect(engine="streaming"), epoch, split)
+    data = pl.concat(
+        [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
+    )
+    return Answer(
+        command="embeddings",
+        run=str(reader.layout.root),
+        selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split},
+        data=data,
+        counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
+    )
+
+
+def _points(
+    frame: pl.DataFrame, column: str, identity: str, by: str | None, schemas: dict[str, Schema]
+) -> Iterator[pl.DataFrame]:
+    """One column's points, a frame for each split and epoch."""
+    groups = [name for name in (_SPLIT, _EPOCH) if name in frame.columns]
+    present = frame.drop_nulls(column)
+    plane = _plane(present[column])
+    for key, rows in (
+        present.with_columns(x=plane[:, 0], y=plane[:, 1]).group_by(groups, maintain_order=True)
+        if groups
+        else [((), present.with_columns(x=plane[:, 0], y=plane[:, 1]))]
+    ):
+        at = dict(zip(groups, key, strict=True))
+        yield rows.select(
+            column=pl.lit(column),
+            split=pl.lit(str(at.get(_SPLIT) or "")),
+            epoch=pl.lit(at.get(_EPOCH), pl.Int64),
+            sample_id=pl.col(identity),
+            x=pl.col("x"),
+            y=pl.col("y"),
+            colour=_named(rows, by, schemas),
+        )
+
+
+def _plane(vectors: pl.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N, 2): the vectors themselves, or their two principal components; NaN where one is not finite."""
+    values = np.asarray(vectors.to_numpy(), np.float64).reshape(len(vectors), -1)
+    if values.shape[1] == _SMALLEST or not len(values):
+        return values.reshape(len(values), _SMALLEST)
+    finite = np.isfinite(values).all(axis=1)
+    plane = np.full((len(values), _SMALLEST), np.nan)
+    if finite.any():
+        pca = PCA(_SMALLEST)
+        pca.fit(values[finite].astype(np.float32))
+        reduced = pca.transform(values[finite].astype(np.float32))
+        plane[finite] = 0.0
+        plane[np.flatnonzero(finite)[:, None], np.arange(reduced.shape[1])] = reduced
+    return plane
+
+
+def _named(rows: pl.DataFrame, by: str | None, schemas: dict[str, Schema]) -> pl.Expr:
+    """The colour's column: class names where the values stand for classes."""
+    if by is None:
+        return pl.lit(None, pl.String)
+    schema = schemas.get(by)
+    if isinstance(schema, CategoricalLabel) or rows[by].dtype.is_integer() or rows[by].dtype == pl.Boolean:
+        shown = schema or Schema()
+        return pl.col(by).map_elements(shown.show, return_dtype=pl.String)
+    return pl.col(by)
+
+
+def _chosen(column: Sequence[str] | str | None, kinds: pl.Schema, schemas: dict[str, Schema]) -> list[str]:
+    vectors = [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, pl.Array) and kind.inner.is_float() and kind.size >= _SMALLEST
+    ]
+    if column:
+        wanted = [column] if isinstance(column, str) else list(column)
+        for name in wanted:
+            if name not in vectors:
+                raise unknown("embedding column", name, vectors)
+        return wanted
+    stated = {name: schema for name in vectors if isinstance(schema := schemas.get(name), Embedding)}
+    found = [name for name, schema in stated.items() if schema.reduction] or list(stated) or vectors
+    if not found:
+        raise XaiError(
+            "the table holds no embeddings",
+            hint='collect them with xaicli.EmbeddingsMetricsCollector(["layer"], reduction="pca")',
+        )
+    return found
+
+
+def _colour(colour: str | None, kinds: pl.Schema) -> str | None:
+    if colour is None:
+        return next((name for name in _COLOURS if name in kinds), None)
+    if colour not in kinds:
+        raise unknown("column", colour, kinds, where="the table")
+    if not (kinds[colour].is_numeric() or kinds[colour] in (pl.String, pl.Boolean)):
+        raise UsageError(f"column {colour!r} is {kinds[colour]}, which is no colour", hint="a number, label or text")
+    return colour
+
+
+def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFrame:
+    """The rows of an epoch and a split, of each sample the last one collected."""
+    if _EPOCH in frame.columns:
+        epochs = frame[_EPOCH].drop_nulls()
+        chosen = epoch if epoch is not None else epochs.max()
+        if epoch is not None and epoch not in epochs:
+            raise unknown("epoch", epoch, sorted(epochs.unique()), where="the table")
+        frame = frame if chosen is None else frame.filter(pl.col(_EPOCH) == chosen)
+    elif epoch is not None:
+        raise UsageError("the table has no epochs", hint="leave --epoch out")
+    if split is not None:
+        splits = frame[_SPLIT].unique().to_list() if _SPLIT in frame.columns else []
+        if split not in splits:
+            raise unknown("split", split, sorted(str(name) for name in splits), where="the table")
+        frame = frame.filter(pl.col(_SPLIT) == split)
+    keys = [name for name in (*_IDS, _EPOCH, _SPLIT) if name in frame.columns]
+    return frame.unique(keys, keep="last", maintain_order=True)
+
+
+def _schemas(reader: Reader, table: str) -> dict[str, Schema]:
+    path = reader.layout.table_folder(table) / "schema.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {name: from_json(facts) for name, facts in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError, XaiError):
+        return {}
+
+
+def _tables(reader: Reader) -> list[str]:
+    from urllib.parse import unquote
+
+    folder = reader.layout.tables
+    return sorted(unquote(path.name) for path in folder.iterdir()) if folder.is_dir() else []

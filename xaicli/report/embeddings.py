@@ -1,0 +1,87 @@
+"""The report of collected embeddings: a picture for every layer, split and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.model import Block, Report, ScatterChart, Section, Text, Tone
+from xaicli.report.names import Names
+from xaicli.report.numbers import count
+
+_NAMED = 600
+
+
+def embeddings_report(answer: Answer, facts: RunFacts | None = None) -> Report:
+    """The page of `xai embeddings`.
+
+    Args:
+        answer: Rows column, split, epoch, sample_id, x, y, colour.
+        facts: The run.
+    """
+    names = Names()
+    sections = tuple(
+        Section(title, names("part", title), tuple(embedding_blocks(answer, title, frame, names)))
+        for title, frame in by_picture(answer.data)
+    )
+    n_columns = answer.data["column"].n_unique()
+    sentence = f"{count(answer.data['sample_id'].n_unique(), 'sample')} in the space of {count(n_columns, 'layer')}"
+    colour = answer.selection.get("colour")
+    return Report(
+        name="embeddings",
+        title="Embeddings",
+        run_line=run_line(answer, facts),
+        sentence=sentence + (f", coloured by {colour}." if colour else "."),
+        sections=sections or (Section("Embeddings", "embeddings", (Text("No samples.", Tone.FAINT),)),),
+        made=made(answer),
+        warnings=answer.warnings,
+        tables={"embeddings": lambda: answer.data.iter_rows(named=True)},
+    )
+
+
+def by_picture(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each (column, split, epoch) in words, with its rows."""
+    for (column, split, epoch), frame in data.group_by("column", "split", "epoch", maintain_order=True):
+        words = [str(column), str(split)] + ([] if epoch is None else [f"epoch {epoch}"])
+        yield " · ".join(word for word in words if word), frame
+
+
+def embedding_blocks(answer: Answer, title: str, frame: pl.DataFrame, names: Names) -> Iterator[Block]:
+    """The picture of one column at one time, or why there is none."""
+    shown = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
+    if shown.is_empty():
+        yield Text("No sample has a finite embedding.", Tone.FAINT)
+        return
+    by = answer.selection.get("colour")
+    few = shown.height <= _NAMED
+    yield ScatterChart(
+        name=names("embedding", title),
+        title=title,
+        x_label="first dimension",
+        y_label="second dimension",
+        x=tuple(shown["x"]),
+        y=tuple(shown["y"]),
+        colour=() if by is None else tuple(_plain(value) for value in shown["colour"]),
+        colours=() if by is None or shown["colour"].dtype != pl.String else _groups(shown["colour"]),
+        names=tuple(f"#{row[0]} {row[1] if row[1] is not None else ''}" for row in _hover(shown)) if few else (),
+        legend=f"Each dot is a sample, coloured by {by}." if by else "Each dot is a sample.",
+        alt=f"{count(shown.height, 'sample')} in the plane of {title}",
+    )
+
+
+def _hover(frame: pl.DataFrame) -> Iterator[tuple[Any, Any]]:
+    yield from frame.select("sample_id", "colour").iter_rows()
+
+
+def _groups(values: pl.Series) -> tuple[str, ...]:
+    """The classes in the order of their names."""
+    return tuple(sorted(values.drop_nulls().unique().to_list()))
+
+
+def _plain(value: Any) -> float | str | None:
+    """A colour value; NaN is none."""
+    return None if value is None or value != value else value
