@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dynamics import oracle
+import dynamics_oracle as oracle
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.tracker import Tracker
 

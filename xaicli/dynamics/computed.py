@@ -10,6 +10,7 @@ import polars as pl
 
 from xaicli.answer import Counts
 from xaicli.dynamics.chunks import DamageFoundError, chunks
+from xaicli.dynamics.elsewhere import statistics_elsewhere
 from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
@@ -18,7 +19,7 @@ from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import UsageError
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID, Duplicates
+from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID, Duplicates, Engine
 
 NEEDS = {
     LABEL_PROB: ("confidence", "variability", "region"),
@@ -109,6 +110,9 @@ def compute(
 def _track(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
+    if selection.engine is not Engine.POLARS:
+        found, accuracy = statistics_elsewhere(reader, selection, pair, plan, tally)
+        return _on_map(found), accuracy
     counted = Tally()
     with ThreadPoolExecutor(1) as helper:
         tracker = Tracker(plan, helper)
@@ -121,9 +125,14 @@ def _track(
             return _track(reader, selection, pair, plan, tally)
         found = tracker.frame()
     tally.add(counted)
+    return _on_map(found), tracker.accuracy
+
+
+def _on_map(found: pl.DataFrame) -> pl.DataFrame:
+    """The statistics with each sample's region of the data map."""
     if {"confidence", "variability"} <= set(found.columns):
-        found = found.with_columns(regions(found["confidence"], found["variability"]))
-    return found, tracker.accuracy
+        return found.with_columns(regions(found["confidence"], found["variability"]))
+    return found
 
 
 def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:

@@ -17,7 +17,7 @@ NORMAL_MAD = 1.4826
 NORMAL_MEAN_DEVIATION = 1.253314137315500
 """The same over its mean absolute deviation: sqrt(pi / 2)."""
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Differences of ranks in (0, 1] below this are none."""
 _BINS = 65_536
 _INDEX_BITS = np.uint64(32)
@@ -157,10 +157,10 @@ def robust_scale(values: NDArray[np.float64], centre: float, high: float) -> flo
         high: No distance from it is larger.
     """
     mad = median(values, 0.0, high, centre)
-    if mad > _ROUNDING:
+    if mad > ROUNDING:
         return NORMAL_MAD * mad
     mean = sum(float(_distances(values[block], centre).sum()) for block in blocks(len(values))) / len(values)
-    return NORMAL_MEAN_DEVIATION * mean if mean > _ROUNDING else 0.0
+    return NORMAL_MEAN_DEVIATION * mean if mean > ROUNDING else 0.0
 
 
 class RankJumps:

@@ -1,0 +1,189 @@
+"""The statistics of every sample over a lazy dataframe, for any engine: what `Tracker` finds, as relations.
+
+Each function takes rows of one (mode, ds_id) with metrics finite or null (`queries.portable.finite`) and gives one row
+a sample. An order within a sample is always total: `HISTORY`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import narwhals.stable.v2 as nw
+
+from xaicli.dynamics.plan import EMA_WEIGHT, Plan
+from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
+from xaicli.engines import ORDER
+from xaicli.queries.portable import Rows, without_duplicates
+from xaicli.vocabulary import ATTEMPT, EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, RANK, SAMPLE_ID, STEP
+
+HISTORY = (EPOCH, ATTEMPT, STEP, RANK, ORDER)
+
+_NUMBER = "_number"
+_RIGHT = "_right"
+
+
+def statistics(rows: Rows, plan: Plan, epochs: Sequence[int]) -> list[Rows]:
+    """Everything the plan asks for, in relations to be joined on sample_id; the first has every sample.
+
+    Args:
+        rows: Finite, with `HISTORY` and the columns of the plan.
+        plan: What to find out.
+        epochs: The epochs of the rows, ascending.
+    """
+    numbered = rows.with_columns(nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias(_NUMBER))
+    found = [observations(rows, epochs[-1])]
+    if plan.label in plan.available:
+        found.append(last_label(rows, plan.label))
+    for metric in plan.parts():
+        found.append(history(numbered, metric, plan, full=metric in plan.metrics))
+    if plan.judged_by:
+        right = nw.col(plan.judged_by[0])
+        judged = right if len(plan.judged_by) == 1 else right == nw.col(plan.judged_by[1])
+        found.append(learning(rows.with_columns(judged.alias(_RIGHT))))
+    if plan.jumps and len(epochs) > plan.burn_in:
+        found.append(rank_jumps(rows, plan.metrics[0], epochs[plan.burn_in]))
+    return found
+
+
+def observations(rows: Rows, last_epoch: int) -> Rows:
+    """sample_id, n_obs, stale."""
+    counted = rows.group_by(SAMPLE_ID).agg(
+        nw.col(EPOCH).count().cast(nw.Int32()).alias("n_obs"), nw.col(EPOCH).max().alias("_last")
+    )
+    return counted.select(SAMPLE_ID, "n_obs", (nw.col("_last") != last_epoch).alias("stale"))
+
+
+def last_label(rows: Rows, label: str) -> Rows:
+    """sample_id, label: the last that was not null."""
+    known = rows.filter(~nw.col(label).is_null()).select(SAMPLE_ID, *HISTORY, nw.col(label).alias(LABEL))
+    return known.unique([SAMPLE_ID], keep="last", order_by=list(HISTORY)).select(SAMPLE_ID, LABEL)
+
+
+def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
+    """sample_id, the summaries of a metric if `full`, and the statistics named after what it measures.
+
+    Args:
+        numbered: Rows with `_number`, how often the sample had been observed, this time included.
+    """
+    value = nw.col("_value")
+    known = numbered.select(SAMPLE_ID, *HISTORY, _NUMBER, nw.col(metric).alias("_value")).filter(~value.is_null())
+    known = known.with_columns(
+        nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias("_k"),
+        nw.col(EPOCH).count().over(SAMPLE_ID).alias("_n"),
+        (nw.col(EPOCH) - nw.col(EPOCH).cast(nw.Float64()).mean().over(SAMPLE_ID)).alias("_time"),
+        (value - value.mean().over(SAMPLE_ID)).alias("_off"),
+    )
+    early = nw.when(nw.col(_NUMBER) <= plan.early_epochs).then(value)
+    newer = (nw.col("_n") - nw.col("_k")).cast(nw.Float64())
+    weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))
+    terms = known.with_columns(
+        early.alias("_early"),
+        (value * weight * (newer * math.log(1 - EMA_WEIGHT)).exp()).alias("_ema"),
+        nw.when(nw.col("_k") == 1).then(value).alias("_first"),
+        nw.when(nw.col("_k") == nw.col("_n")).then(value).alias("_last"),
+        (nw.col("_off") * nw.col("_off")).alias("_square"),
+        (nw.col("_off") * nw.col("_time")).alias("_product"),
+        (nw.col("_time") * nw.col("_time")).alias("_spread"),
+    )
+    sums = terms.group_by(SAMPLE_ID).agg(
+        nw.col("_n").max(),
+        value.mean().alias("_mean"),
+        value.min().alias("_min"),
+        value.max().alias("_max"),
+        nw.col("_first").max(),
+        nw.col("_last").max(),
+        nw.col("_square").sum(),
+        nw.col("_product").sum(),
+        nw.col("_spread").sum(),
+        nw.col("_ema").sum(),
+        nw.col("_early").mean(),
+    )
+    return sums.select(SAMPLE_ID, *_named(metric, full=full))
+
+
+def _named(metric: str, *, full: bool) -> list[nw.Expr]:
+    n, mean = nw.col("_n").cast(nw.Float64()), nw.col("_mean")
+    own = {
+        LABEL_PROB: {"confidence": mean, "variability": (nw.col("_square") / n).sqrt()},
+        MARGIN: {"aum": mean},
+        EL2N: {"el2n": nw.col("_early"), "el2n_mean": mean},
+        LOSS: {"ema": nw.col("_ema"), "loss_mean": mean},
+    }
+    several = nw.when(nw.col("_n") > 1)
+    moved = nw.when(nw.col("_spread") > 0)
+    summaries = {
+        f"{metric}_last": nw.col("_last"),
+        f"{metric}_first": nw.col("_first"),
+        f"{metric}_mean": mean,
+        f"{metric}_min": nw.col("_min"),
+        f"{metric}_max": nw.col("_max"),
+        f"{metric}_std": several.then((nw.col("_square") / (n - 1)).sqrt()).otherwise(nw.lit(0.0)),
+        f"{metric}_slope": moved.then(nw.col("_product") / nw.col("_spread")).otherwise(nw.lit(0.0)),
+    }
+    wanted = own.get(metric, {}) | (summaries if full else {})
+    return [expression.alias(name) for name, expression in wanted.items()]
+
+
+def learning(rows: Rows) -> Rows:
+    """sample_id, correctness, forgetting, never_learned, first_learned, learned_for_good, by whether a row is `_right`."""
+    right = nw.col(_RIGHT)
+    order = list(HISTORY)
+    known = rows.filter(~right.is_null()).select(SAMPLE_ID, *HISTORY, right)
+    known = known.with_columns(
+        right.cast(nw.Int32()).alias("_one"),
+        nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=order).alias("_k"),
+    ).with_columns(
+        nw.col("_one").shift(1).over(SAMPLE_ID, order_by=order).alias("_before"),
+        nw.when(~right).then(nw.col("_k")).alias("_wrong"),
+    )
+    known = known.with_columns(nw.col("_wrong").max().over(SAMPLE_ID).fill_null(0).alias("_last_wrong"))
+    marked = known.with_columns(
+        ((nw.col("_before") == 1) & ~right).fill_null(False).cast(nw.Int32()).alias("_forgotten"),
+        nw.when(right).then(nw.col(EPOCH)).alias("_learned"),
+        nw.when(nw.col("_k") > nw.col("_last_wrong")).then(nw.col(EPOCH)).alias("_for_good"),
+    )
+    counted = marked.group_by(SAMPLE_ID).agg(
+        nw.col("_one").sum().cast(nw.Int32()).alias("correctness"),
+        nw.col("_forgotten").sum().cast(nw.Int32()).alias("forgetting"),
+        nw.col("_learned").min().alias("first_learned"),
+        nw.col("_for_good").min().alias("learned_for_good"),
+    )
+    return counted.with_columns((nw.col("correctness") == 0).alias("never_learned"))
+
+
+def rank_jumps(rows: Rows, metric: str, first_counted: int) -> Rows:
+    """sample_id, rank_jump, rank_jump_epoch, rank_from, rank_to, rises.
+
+    Args:
+        first_counted: The first epoch in which a change may end.
+    """
+    known = without_duplicates(rows).filter(~nw.col(metric).is_null())
+    # Zero and minus zero are equal, which not every engine's order says.
+    ranked = known.select(SAMPLE_ID, EPOCH, (nw.col(metric) + 0.0).alias("_value"))
+    rank = nw.col("_value").rank("average").over(EPOCH) / nw.col("_value").count().over(EPOCH)
+    moved = ranked.with_columns(rank.alias("rank_to"))
+    moved = moved.with_columns(nw.col("rank_to").shift(1).over(SAMPLE_ID, order_by=[EPOCH]).alias("rank_from"))
+    moved = moved.filter(~nw.col("rank_from").is_null(), nw.col(EPOCH) >= first_counted)
+    change = nw.col("rank_to") - nw.col("rank_from")
+    moved = moved.with_columns(change.alias("_change"))
+    moved = moved.with_columns((nw.col("_change") - nw.col("_change").median().over(EPOCH)).alias("_excess"))
+    moved = moved.with_columns(nw.col("_excess").abs().alias("_distance"))
+    moved = moved.with_columns(
+        nw.col("_distance").median().over(EPOCH).alias("_mad"), nw.col("_distance").mean().over(EPOCH).alias("_mean")
+    )
+    fallback = nw.when(nw.col("_mean") > ROUNDING).then(nw.col("_distance") / nw.col("_mean") / NORMAL_MEAN_DEVIATION)
+    by_mean = fallback.otherwise(nw.lit(0.0))
+    jump = nw.when(nw.col("_mad") > ROUNDING).then(nw.col("_distance") / nw.col("_mad") / NORMAL_MAD)
+    moved = moved.with_columns(jump.otherwise(by_mean).alias("rank_jump"))
+    largest = moved.with_columns((-nw.col("rank_jump")).alias("_least")).unique(
+        [SAMPLE_ID], keep="first", order_by=["_least", EPOCH]
+    )
+    return largest.select(
+        SAMPLE_ID,
+        "rank_jump",
+        nw.col(EPOCH).alias("rank_jump_epoch"),
+        "rank_from",
+        "rank_to",
+        (nw.col("_excess") > 0).alias("rises"),
+    )
