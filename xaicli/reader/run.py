@@ -182,7 +182,8 @@ class Reader(Holdings):
             except DamagedFileError as error:
                 self.note(error, path)
                 return None
-        frame = pl.DataFrame(pl.from_arrow(table))
+        # Where the file has none of the columns, their nulls still need a height.
+        frame = pl.DataFrame(pl.from_arrow(table)) if table.num_columns else pl.DataFrame({"": [None] * table.num_rows})
         attempt, rank, _ = piece.order
         origin = [pl.lit(attempt, pl.Int16).alias(ATTEMPT), pl.lit(rank, pl.Int16).alias(RANK)]
         if piece.fence is not None:

@@ -44,15 +44,11 @@ def conform(frame: pl.DataFrame, columns: Sequence[str], dtypes: Mapping[str, pl
         dtypes: The type of a column no file has yet.
     """
     present = frame.schema
-
-    def column(name: str) -> pl.Expr:
-        if name not in present:
-            return pl.lit(None, dtype=dtypes.get(name, pl.Null())).alias(name)
-        if present[name] in (pl.Categorical, pl.Enum):
-            return pl.col(name).cast(pl.String)
-        return pl.col(name)
-
-    return frame.select(column(name) for name in columns)
+    texts = [name for name in columns if present.get(name) in (pl.Categorical, pl.Enum)]
+    absent = [pl.lit(None, dtype=dtypes.get(name, pl.Null())).alias(name) for name in columns if name not in present]
+    if texts or absent:
+        frame = frame.with_columns(*(pl.col(name).cast(pl.String) for name in texts), *absent)
+    return frame.select(columns)
 
 
 def finite(frame: pl.DataFrame, metrics: Sequence[str]) -> tuple[pl.DataFrame, int]:

@@ -1,0 +1,245 @@
+"""Which files and rows count: superseded, fenced, live, damaged, vanished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from written_run import WrittenRun
+
+from xaicli import parquet, wal
+from xaicli.errors import DamagedFileError, XaiError
+from xaicli.layout import PartName
+from xaicli.reader import Place, Reader, Tally, open_reader
+from xaicli.vocabulary import Duplicates
+
+EVAL_1 = Place("eval", "", 1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> WrittenRun:
+    return WrittenRun(tmp_path / "run")
+
+
+def rows(ids: range, epoch: int = 1, **more: Any) -> list[dict[str, Any]]:
+    return [{"sample_id": i, "epoch": epoch, "label": i % 2, "loss": float(i), **more} for i in ids]
+
+
+def ids_of(reader: Reader, place: Place = EVAL_1) -> list[int]:
+    return reader.frame(place, ["sample_id"])[0]["sample_id"].to_list()
+
+
+def test_holdings(run: WrittenRun) -> None:
+    run.write(rows(range(3)) + rows(range(2), epoch=7) + rows(range(2), mode="train", ds_id="a/b"))
+    reader = open_reader(run.layout)
+    assert reader.modes() == ["train", "eval"]
+    assert (reader.ds_ids("train"), reader.ds_ids("eval")) == (["a/b"], [""])
+    assert reader.epochs("eval", "") == [1, 7]
+    assert reader.metrics == ("loss",)
+    assert [file.epoch for file in reader.files(["eval"], epochs=[7])] == [7]
+    assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (3, 10)
+
+
+def test_compacted_file_supersedes_its_parts(run: WrittenRun) -> None:
+    for i in range(3):
+        run.write(rows(range(i, i + 1)))
+    compacted = run.layout.folder("eval", "", 1) / PartName(0, 0, 0, 1, compacted=True).filename
+    parts = [file.path for file in run.layout.data_files()]
+    table = pa.concat_tables([parquet.read(path) for path in parts[:2]])
+    parquet.append_record(run.layout, 0, 0, parquet.write(table, compacted, root=run.layout.root))
+    assert sorted(ids_of(open_reader(run.layout))) == [0, 1, 2]
+    # Deleted later; the records still know them.
+    for path in parts[:2]:
+        path.unlink()
+    reader = open_reader(run.layout)
+    assert sorted(ids_of(reader)) == [0, 1, 2]
+    assert reader.damaged == ()
+
+
+def test_a_compaction_in_between_is_followed(run: WrittenRun) -> None:
+    run.write(rows(range(4)))
+    reader = open_reader(run.layout)
+    (part,) = [file.path for file in run.layout.data_files()]
+    part.rename(part.with_name(PartName(0, 0, 0, 0, compacted=True).filename))
+    assert ids_of(reader) == [0, 1, 2, 3]
+    assert reader.scan("eval", "").collect().height == 4
+
+
+@pytest.mark.parametrize(("resumed", "kept"), [(20, {1: [0, 1], 2: [5]}), (None, {1: [0, 1], 2: [5]}), (21, None)])
+def test_fence(run: WrittenRun, resumed: int | None, kept: dict[int, list[int]] | None) -> None:
+    run.write(rows(range(2)) + rows(range(2), epoch=2) + rows(range(2), epoch=3))
+    run.attempt(1, resumed)
+    run.write(rows(range(5, 6), epoch=2, attempt=1, step=20))
+    reader = open_reader(run.layout)
+    found = {epoch: ids_of(reader, Place("eval", "", epoch)) for epoch in reader.epochs("eval", "")}
+    # The resume step is the first that does not count: 21 keeps the old epoch 2, logged at step 20.
+    assert found == (kept or {1: [0, 1], 2: [0, 1, 5]})
+
+
+def test_fence_through_a_file(run: WrittenRun) -> None:
+    run.write([{"sample_id": i, "epoch": 1, "step": 10 + i, "loss": 0.0} for i in range(6)])
+    run.attempt(1, 13)
+    reader = open_reader(run.layout)
+    assert ids_of(reader) == [0, 1, 2]
+    assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (3, 12)
+    assert reader.scan("eval", "", columns=["sample_id"]).collect()["sample_id"].to_list() == [0, 1, 2]
+
+
+def test_live_rows_join_until_they_are_a_part(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.write(rows(range(2)))
+    table = pa.table(
+        {"sample_id": [8, 9], "epoch": [1, 1], "step": [11, 11], "loss": pa.array([1.0, 2.0], pa.float32())}
+    )
+    live = [wal.LiveRows("eval", "", 1, 0, 0, sequence, table) for sequence in (0, 1)]
+    run.layout.wal.mkdir()
+    (run.layout.wal / "segment").touch()
+    monkeypatch.setattr(wal, "read_live", lambda _: live)
+    reader = open_reader(run.layout)
+    # Sequence 0 has become the part since it was copied.
+    assert ids_of(reader) == [0, 1, 8, 9]
+    assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (4, 11)
+    assert reader.scan("eval", "").collect()["sample_id"].to_list() == [0, 1, 8, 9]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_page(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+def flip_footer(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGE = pytest.mark.parametrize("damage", [cut, flip_page, flip_footer, delete, empty])
+
+
+@DAMAGE
+def test_damaged_file_is_left_out_and_named(run: WrittenRun, damage: Callable[[Path], None]) -> None:
+    good, bad = run.write(rows(range(50))), run.write(rows(range(50, 99)))
+    damage(bad[0])
+    reader = open_reader(run.layout)
+    name = bad[0].relative_to(run.layout.root).as_posix()
+    assert ids_of(reader) == list(range(50))
+    assert reader.damaged == (name,)
+    assert good[0].exists()
+    lazily = open_reader(run.layout)
+    assert lazily.scan("eval", "").collect().height == 50
+    assert lazily.damaged == (name,)
+    with pytest.raises(DamagedFileError, match="damaged"):
+        ids_of(open_reader(run.layout, strict=True))
+
+
+def test_every_flipped_byte_is_noticed(run: WrittenRun) -> None:
+    (path,) = run.write(rows(range(200)))
+    content = path.read_bytes()
+    good = ids_of(open_reader(run.layout))
+    for place in range(4, len(content), max(1, len(content) // 120)):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 0x10
+        path.write_bytes(spoilt)
+        reader = open_reader(run.layout)
+        frame, _ = reader.frame(EVAL_1, ["sample_id", "loss"])
+        # Bytes of other columns are not read; those that are must be right or left out.
+        assert reader.damaged or (frame["sample_id"].to_list() == good and frame["loss"].to_list() == good)
+
+
+def test_verified_files_are_remembered_until_they_change(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = run.write(rows(range(5)))
+    checked: list[Path] = []
+    verify = parquet.verify
+    monkeypatch.setattr(parquet, "verify", lambda path, record: (checked.append(path), verify(path, record)))
+    for _ in range(2):
+        open_reader(run.layout).scan("eval", "").collect()
+    assert checked == [path]
+    flip_page(path)
+    reader = open_reader(run.layout)
+    assert reader.scan("eval", "").collect().height == 0
+    assert reader.damaged
+
+
+def test_file_without_record_is_good(run: WrittenRun) -> None:
+    run.write(rows(range(5)), recorded=False)
+    reader = open_reader(run.layout)
+    assert ids_of(reader) == list(range(5))
+    assert reader.damaged == ()
+
+
+def test_duplicates(run: WrittenRun) -> None:
+    run.write(rows(range(3)))
+    run.write([{"sample_id": 1, "epoch": 1, "label": 0, "loss": 9.0, "rank": 1}])
+    reader = open_reader(run.layout)
+    frames = reader.epoch_frames("eval", "", ["sample_id", "loss"], tally=(tally := Tally()))
+    assert [frame.rows() for _, frame in frames] == [[(0, 0.0), (2, 2.0), (1, 9.0)]]
+    assert tally == Tally(rows=3, non_finite=0, duplicates=1)
+    everything, _ = reader.frame(EVAL_1, ["loss"], Duplicates.ALL)
+    assert sorted(everything["loss"]) == [0.0, 1.0, 2.0, 9.0]
+    with pytest.raises(XaiError, match="sample 1 was logged more than once in eval, epoch 1"):
+        reader.frame(EVAL_1, ["loss"], Duplicates.ERROR)
+
+
+def test_late_metric_is_null_before(run: WrittenRun) -> None:
+    run.write(rows(range(2)))
+    run.write(rows(range(2), epoch=2, late=0.5))
+    reader = open_reader(run.layout)
+    assert reader.metrics == ("loss", "late")
+    found = {epoch: frame["late"].to_list() for epoch, frame in reader.epoch_frames("eval", "", ["late"])}
+    assert found == {1: [None, None], 2: [0.5, 0.5]}
+    lazy = reader.scan("eval", "", columns=["epoch", "late"]).collect()
+    assert lazy.schema == {"epoch": pl.Int32, "late": pl.Float32}
+
+
+def test_column_that_never_reached_the_manifest(run: WrittenRun) -> None:
+    run.write(rows(range(2)))
+    facts = json.loads(run.layout.manifest.read_text())
+    facts["columns"] = [column for column in facts["columns"] if column["name"] != "loss"]
+    run.layout.manifest.write_text(json.dumps(facts))
+    assert open_reader(run.layout).metrics == ("loss",)
+
+
+def test_dropped_rows_by_reason(run: WrittenRun) -> None:
+    run.write(rows(range(2)))
+    (run.layout.attempts / "000000-r0000.stats.json").write_text(
+        json.dumps({"rows_dropped": 5, "reasons": {"disk full": 3}})
+    )
+    (run.layout.attempts / "000000-r0001.stats.json").write_text("{")
+    reader = open_reader(run.layout)
+    assert (reader.dropped, reader.drops) == (5, {"disk full": 3, "other": 2})
+
+
+def test_newer_version_is_refused_and_unknown_keys_are_not(run: WrittenRun) -> None:
+    run.write(rows(range(2)))
+    facts = json.loads(run.layout.manifest.read_text())
+    run.layout.manifest.write_text(json.dumps({**facts, "colour": "blue"}))
+    assert ids_of(open_reader(run.layout)) == [0, 1]
+    run.layout.manifest.write_text(json.dumps({**facts, "version": 2}))
+    with pytest.raises(XaiError, match="version 2"):
+        open_reader(run.layout)
+
+
+def test_foreign_files_are_passed_over(run: WrittenRun) -> None:
+    (path,) = run.write(rows(range(2)))
+    shutil.copy(path, path.with_name("copy of part.parquet"))
+    path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+    (path.parent.parent / "epoch=next").mkdir()
+    assert ids_of(open_reader(run.layout)) == [0, 1]
