@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,24 @@ def test_a_loop_inside_a_loop_leaves_the_outer_mode(tmp_path: Path) -> None:
                 list(run.steps(range(5), mode="eval", ds_id="x"))
                 assert (run.state.mode, run.state.batch_idx) == ("eval", 5)
     assert seen == [("train", "", 1, 1), ("train", "", 2, 2), ("train", "", 3, 3)]
+
+
+def test_each_start_keeps_its_own_command_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("first.py", "second.py"):
+        monkeypatch.setattr(sys, "argv", [command])
+        with xaicli.Run(tmp_path):
+            pass
+    starts = read_descriptions(tmp_path / "state")["starts"]
+    assert [starts[number]["command"].split()[-1] for number in ("0", "1")] == ["first.py", "second.py"]
+    assert starts["1"]["code"] == starts["0"]["code"]
+
+
+def test_readers_see_the_summary_at_the_end_of_each_epoch(tmp_path: Path) -> None:
+    seen = []
+    with xaicli.Run(tmp_path, name="x") as run:
+        for epoch in run.epochs(3):
+            seen.append([row[3] for row in read_summary(tmp_path / "state").rows()])
+            for _ in run.steps(range(2)):
+                pass
+            run.state.write_summary("epoch done", epoch)
+    assert seen == [[], [1], [1, 2]]

@@ -100,6 +100,7 @@ class Run:
             on_save=self.flush,
             on_load=self._note_resumed,
         )
+        self.state.note_start(self.attempt, fresh.environment)
         self._resume_noted = self.attempt == 0
         batches = Batches(self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64))
         self._intake = Intake(batches, self._session.samples, self._refuse)
@@ -355,10 +356,12 @@ class Run:
         state.total_epochs = max(state.total_epochs, last)
         if state.is_mid_epoch and not state.stop_training:
             yield state.epoch_idx
+            self._publish()
         while state.epoch_idx < last and not state.stop_training:
             state.epoch_idx += 1
             state.batch_idx = None
             yield state.epoch_idx
+            self._publish()
 
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
         """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.

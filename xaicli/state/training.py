@@ -97,6 +97,12 @@ class TrainingState(Progress):
         """Keep what a loader or a dataset is for the run's reports; likewise, and without reading a sample."""
         self._note("data", f"{mode} {ds_id}".strip(), data, describe_dataset)
 
+    def note_start(self, attempt: int, environment: Mapping[str, Any]) -> None:
+        """Keep how an attempt was started: the run's environment is that of the last one, and code changes between."""
+        if self._rank == 0:
+            facts = {name: environment[name] for name in ("command", "code", "host") if name in environment}
+            self._published.describe("starts", str(attempt), facts)
+
     def _note(self, kind: str, name: str, thing: Any, describe: Callable[[Any], dict[str, Any]]) -> None:
         if self._rank != 0 or self._published.is_described(kind, name):
             return
