@@ -22,6 +22,8 @@ from xaicli.checkpoint.refusal import RefusedError
 from xaicli.cli import main
 from xaicli.errors import DamagedFileError, XaiError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
 
 @pytest.mark.parametrize("name", hostile.PACKAGES)
 def test_a_crafted_graph_is_refused_with_its_reason(name: str, pt2: Path, tmp_path: Path, canary: Path) -> None:
@@ -153,6 +155,21 @@ def test_a_sparse_giant_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "model.pt")
 
 
+def test_a_tensor_without_values_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(10**12, device="meta")}, tmp_path / "model.pt")
+    with pytest.raises(RefusedError, match="without values"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+def test_a_graph_of_the_old_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as file:
+        for name in ("version", "serialized_exported_program.json", "serialized_state_dict.pt"):
+            file.writestr(name, b"")
+    with pytest.raises(RefusedError, match="as torch wrote it before") as raised:
+        load_checkpoint(tmp_path / "model.pt2")
+    assert "torch.export.save" in raised.value.hint
+
+
 def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"w": torch.zeros(5_000_000)}, buffer)
@@ -221,10 +238,18 @@ def test_bytes_before_and_after_an_archive_are_refused(pt2: Path, tmp_path: Path
             load_checkpoint(tmp_path / "model.pt2")
 
 
-def test_a_hugging_face_folder_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Evil"}, "architectures": ["Evil"]}')
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"auto_map": {"AutoModel": "evil.Evil"}, "architectures": ["Evil"]}',
+        '{"architectures": ["ViTModel"], "text_config": {"auto_map": {"AutoModel": "evil.Evil"}}}',
+        '{"architectures": ["DetrModel"], "backbone": "evil/weights", "use_pretrained_backbone": true}',
+    ],
+)
+def test_a_hugging_face_folder_that_fetches_code_is_refused(config: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
     (tmp_path / "evil.py").write_text("raise SystemExit")
-    with pytest.raises(RefusedError, match="auto_map"):
+    with pytest.raises(RefusedError, match="fetches code"):
         load_checkpoint(tmp_path)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import Digits, gradient
 from torch import nn
+from torch.export import Dim
 
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.load import load_checkpoint
@@ -230,6 +232,42 @@ def test_an_arch_that_cannot_be_is_named(arch: str, reason: str, tmp_path: Path,
     with pytest.raises(XaiError, match=reason) as raised:
         load_checkpoint(tmp_path / "model.pt", arch=arch, pythonpath=[zoo])
     assert raised.value.hint
+
+
+def test_an_arch_of_timm_is_made_without_its_weights(
+    tmp_path: Path, model: Digits, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm itself is not needed to test what it is asked for."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def create_model(name: str, **options: Any) -> nn.Module:
+        asked.append((name, options))
+        return Digits(options["num_classes"])
+
+    timm = types.SimpleNamespace(list_models=lambda: ["resnet18", "vit_tiny"], create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", timm)  # type: ignore[arg-type]
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    loaded = load_checkpoint(tmp_path / "model.pt", arch="timm:resnet18", arch_args={"num_classes": 4})
+    assert asked == [("resnet18", {"pretrained": False, "num_classes": 4})]
+    torch.testing.assert_close(loaded.model(images), model(images))
+    with pytest.raises(XaiError, match="no timm model 'resnet81'") as raised:
+        load_checkpoint(tmp_path / "model.pt", arch="timm:resnet81")
+    assert "resnet18" in raised.value.hint
+
+
+def test_an_arch_that_is_not_needed_is_said(pt2: Path) -> None:
+    assert "--arch was not used" in load_checkpoint(pt2, arch="zoo:digits").facts.notes[0]
+
+
+def test_a_graph_whose_axes_all_vary(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    axes = ({0: Dim("batch"), 2: Dim("height", min=8), 3: Dim("width", min=8)},)
+    program = torch.export.export(model, (torch.randn(2, 1, 16, 16),), dynamic_shapes=axes)
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = load_checkpoint(tmp_path / "model.pt2")
+    assert (loaded.facts.input_shapes, loaded.facts.static_batch) == (None, None)
+    x = torch.randn(3, 1, 20, 9)
+    torch.testing.assert_close(gradient(loaded.model, x), gradient(model, x))
 
 
 def test_arguments_of_an_arch_are_json(tmp_path: Path, zoo: Path) -> None:

@@ -88,6 +88,15 @@ class Mixed(nn.Module):
         return torch.where(mask, torch.fft.fft(mixed).abs(), torch.full_like(mixed, float("-inf")))
 
 
+class Counting(nn.Module):
+    """A number that depends on the values, with what torch asserts about it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n_positive = (x > 0).sum().item()
+        torch._check(n_positive >= 0)
+        return x * n_positive
+
+
 class Fixed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(4, -1) * 2
@@ -144,9 +153,10 @@ def test_one_example_is_enough_for_any_batch(batch: int, tmp_path: Path) -> None
         (Attention(), (4, 8)),
         (Recurrent(), (5, 3)),
         (Mixed(), (3,)),
+        (Counting(), (3,)),
         (nn.Sequential(nn.Conv1d(2, 3, 3, padding="same"), nn.MaxPool1d(2), nn.GELU("tanh"), nn.Flatten()), (2, 8)),
     ],
-    ids=["names", "attention", "recurrent", "mixed", "signal"],
+    ids=["names", "attention", "recurrent", "mixed", "counting", "signal"],
 )
 def test_real_architectures_pass_the_inspection(model: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> None:
     model = model.eval()

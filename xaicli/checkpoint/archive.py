@@ -19,6 +19,7 @@ from xaicli.errors import DamagedFileError
 
 MAGIC = b"PK\x03\x04"
 _MOST_MEMBERS = 500_000
+_OLD_GRAPH = "serialized_exported_program.json"
 _ENCRYPTED = 0x1
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END_BYTES = 22
@@ -58,6 +59,9 @@ class Archive:
             raise damaged(path, "an empty archive")
         if len(infos) > _MOST_MEMBERS:
             raise refused(path, f"{len(infos)} members; at most {_MOST_MEMBERS} are read")
+        if any(info.filename == _OLD_GRAPH for info in infos):
+            hint = "export it again: torch.export.save(program, path)"
+            raise refused(path, "a graph as torch wrote it before 2.8, whose tensors are pickles", hint=hint)
         for info in infos:
             self._check_member(info)
         self._check_layout(infos)

@@ -74,9 +74,11 @@ def describe_folder(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFac
 
 def _admitted(path: Path) -> dict[str, Any]:
     config = _json(path / "config.json")
-    if "auto_map" in config:
+    if _names_code(config):
         raise refused(
-            path, "code of its own (auto_map in config.json)", hint="build it yourself: --arch module:factory"
+            path,
+            "a configuration that fetches code or weights",
+            hint="build it yourself: --arch module:factory",
         )
     if not any(path.glob("*.safetensors")):
         raise refused(path, "no safetensors", hint="save it again with save_pretrained(folder)")
@@ -96,6 +98,14 @@ def _with_folder_facts(facts: CheckpointFacts, path: Path, config: Mapping[str, 
         std=tuple(map(float, std)) if isinstance(std, list) else None,
         arch=str((config.get("architectures") or [""])[0]) or None,
     )
+
+
+def _names_code(config: object) -> bool:
+    """Whether a configuration, or a part of it, has transformers import the folder's code or ask the network."""
+    if isinstance(config, dict):
+        named = "auto_map" in config or config.get("use_pretrained_backbone") or config.get("trust_remote_code")
+        return bool(named) or any(_names_code(value) for value in config.values())
+    return isinstance(config, list) and any(_names_code(value) for value in config)
 
 
 def _json(path: Path) -> dict[str, Any]:

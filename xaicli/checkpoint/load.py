@@ -75,6 +75,8 @@ def build_model(
         with searching(pythonpath):
             model, notes = model_with(contents.weights, builder(arch, arch_args, pythonpath), facts.path)
         return LoadedModel(model.to(device), replace(facts, static_batch=None, notes=(*facts.notes, *notes)))
+    if arch is not None:
+        facts = replace(facts, notes=(*facts.notes, "--arch was not used: the checkpoint holds the model itself"))
     if contents.model is not None:
         return LoadedModel(contents.model.to(device).eval(), facts)
     if contents.graph is not None:

@@ -23,7 +23,7 @@ _MODEL = re.compile(r"models/(\w+)\.json", re.ASCII)
 _WEIGHT = re.compile(r"data/weights/weight_\d+", re.ASCII)
 _CONSTANT = re.compile(r"data/constants/tensor_\d+", re.ASCII)
 _HEADERS = ("archive_format", "archive_version", "byteorder", ".data/version", "version", ".data/serialization_id")
-_LARGEST_JSON = 256 * 2**20
+_LARGEST_JSON = 64 * 2**20
 
 _DTYPES = {
     1: ("uint8", 1),

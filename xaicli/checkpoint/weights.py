@@ -80,8 +80,10 @@ def check_storage(content: object, path: Path) -> None:
         RefusedError: A tensor is larger than its storage, or of a layout that needs no storage.
     """
     for name, tensor in tensors_in(content):
-        if tensor.layout != torch.strided or tensor.is_quantized:
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
             raise refused(path, f"a tensor that is not dense ({name!r}, {tensor.layout})")
+        if tensor.is_meta:
+            raise refused(path, f"a tensor without values ({name!r})", hint="save it again from a real device")
         claimed = tensor.numel() * tensor.element_size()
         stored = tensor.untyped_storage().nbytes()
         if claimed > stored:
