@@ -24,9 +24,11 @@ class RecorderWarning(UserWarning, RuntimeWarning):
 class ForeignProcessError(ValueError):
     """A DataLoader worker or a fork logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = "") -> None:
+        # A DataLoader raises a worker's exception again, by its type and a message.
         super().__init__(
-            "a run is logged to by the process that opened it, not by a DataLoader worker or a fork: "
+            message
+            or "a run is logged to by the process that opened it, not by a DataLoader worker or a fork: "
             "return the values from the worker and log them in the training loop"
         )
 

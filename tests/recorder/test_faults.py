@@ -1,0 +1,247 @@
+"""A disk that is full, read-only, broken or gone: training goes on, and the loss is counted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded import column, rows
+
+from xaicli import parquet
+from xaicli.errors import XaiError
+from xaicli.recorder import allocation, pool, session, writer
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(writer, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(pool, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.2)
+
+
+class Disk:
+    """A small file system of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mount(self, options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.folder]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a tmpfs needs root")
+
+    def make_read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    yield Disk(folder)
+    subprocess.run(["umount", "-l", folder], capture_output=True, check=False)
+
+
+def log_much(run: Run, first: int, last: int) -> None:
+    """Rows `first`..`last`, hard to compress, 1,000 a step."""
+    draw = np.random.default_rng(first)
+    for at in range(first, last, 1000):
+        ids = draw.permutation(np.arange(at, at + 1000))
+        run.log_samples(sample_id=ids, a=draw.random(1000), b=draw.random(1000), c=draw.random(1000), step=at)
+
+
+def is_accounted_for(run: Run) -> bool:
+    stats = run.stats()
+    return bool(stats["rows_logged"] == stats["rows_stored"] + stats["rows_dropped"] + stats["rows_waiting"])
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_full_disk_drops_and_counts(disk: Disk) -> None:
+    disk.mount("size=26m")
+    run = Run(disk.folder / "run")
+    log_much(run, 0, 3_000_000)
+    began = time.monotonic()
+    run.close()
+    assert time.monotonic() - began < 5
+    stats = run.stats()
+    assert stats["rows_dropped"] > 0
+    assert stats["rows_stored"] > 0
+    assert is_accounted_for(run)
+    kept = json.loads((disk.folder / "run" / "attempts" / "000000-r0000.stats.json").read_text())
+    assert kept["rows_dropped"] == stats["rows_dropped"]
+    ids = rows(disk.folder / "run")["sample_id"].to_numpy()
+    assert len(ids) == len(set(ids)) == stats["rows_logged"] - stats["rows_dropped"]
+
+
+def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parquet.write_all
+
+    def no_room(descriptor: int, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run(tmp_path / "run")
+    log_much(run, 0, 10_000)
+    monkeypatch.setattr(parquet, "write_all", no_room)
+    with pytest.warns(RecorderWarning, match="cannot be written"):
+        run.flush()
+    log_much(run, 10_000, 20_000)
+    monkeypatch.setattr(parquet, "write_all", whole)
+    run.close()
+    assert run.stats()["rows_dropped"] == 0
+    assert column(tmp_path / "run", "sample_id") == list(range(20_000))
+
+
+def test_no_room_for_segments_means_memory_and_is_said_once(disk: Disk) -> None:
+    disk.mount("size=7m")
+    with pytest.warns(RecorderWarning, match="rows wait in memory") as warned:
+        run = Run(disk.folder / "run")
+        log_much(run, 0, 5_000)
+        run.flush()
+        log_much(run, 5_000, 10_000)
+        run.close()
+    assert len([w for w in warned if "memory" in str(w.message)]) == 1
+    assert column(disk.folder / "run", "sample_id") == list(range(10_000))
+
+
+def test_a_file_system_without_mapped_files_means_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "remote_file_system", lambda folder: "nfs4")
+    with pytest.warns(RecorderWarning, match="nfs4"), Run(tmp_path / "run") as run:
+        log_much(run, 0, 2_000)
+    assert column(tmp_path / "run", "sample_id") == list(range(2_000))
+
+
+def test_memory_segments_are_flushed_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "FLUSH_SECONDS", 0.1)
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=[1.0])
+    deadline = time.monotonic() + 20
+    while not run.stats()["rows_stored"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list((tmp_path / "run" / "data").rglob("part-*.parquet"))
+    run.close()
+
+
+def test_a_read_only_folder_records_nothing_and_says_so(disk: Disk) -> None:
+    disk.mount("size=1m")
+    disk.make_read_only()
+    with pytest.raises(XaiError, match="cannot be written"):
+        Run(disk.folder / "run", strict=True)
+    with pytest.warns(RecorderWarning, match="nothing is recorded"):
+        run = Run(disk.folder / "run")
+    with pytest.warns(RecorderWarning, match="rows are dropped"):
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0])
+    run.log({"lr": 0.1})
+    run.flush()
+    run.close()
+    assert (run.stats()["rows_logged"], run.stats()["rows_dropped"]) == (2, 2)
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
+    disk.mount("size=40m")
+    run = Run(disk.folder / "run")
+    log_much(run, 0, 10_000)
+    run.flush()
+    log_much(run, 10_000, 12_000)
+    # What is mapped keeps the disk busy: read-only by fault injection instead of a remount.
+    refused = OSError(errno.EROFS, "Read-only file system")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "write_bytes", lambda *_: (_ for _ in ()).throw(refused))
+        run.close()
+    assert run.stats()["rows_waiting"] == 2_000
+    assert is_accounted_for(run)
+    assert column(disk.folder / "run", "sample_id") == list(range(12_000))
+
+
+@pytest.mark.parametrize(("call", "k"), [("write", 2), ("write", 3), ("write", 5), ("fsync", 3), ("fsync", 4)])
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_an_io_error_now_and_then_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, k: int
+) -> None:
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[0], a=[0.0], b=[0.0], c=[0.0])
+    whole, calls = getattr(os, call), 0
+
+    def broken(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls % k == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(*arguments)
+
+    monkeypatch.setattr(parquet.os, call, broken)
+    for epoch in range(1, 8):
+        run.log_samples(sample_id=range(epoch * 1000, epoch * 1000 + 500), a=np.arange(500), epoch=epoch, step=epoch)
+        run.flush()
+    for _ in range(20):
+        run.flush()
+    run.close()
+    monkeypatch.undo()
+    Run(tmp_path / "run").close()
+    expected = [0, *(i for epoch in range(1, 8) for i in range(epoch * 1000, epoch * 1000 + 500))]
+    assert column(tmp_path / "run", "sample_id") == expected
+    assert calls > k
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_deleted_folder_is_counted_and_not_made_again(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    log_much(run, 0, 1_000)
+    run.flush()
+    shutil.rmtree(tmp_path / "run")
+    log_much(run, 1_000, 500_000)
+    began = time.monotonic()
+    run.close()
+    assert time.monotonic() - began < 5
+    assert run.stats()["rows_stored"] == 1_000
+    assert run.stats()["rows_dropped"] == 499_000
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_slow_disk_never_holds_a_step_longer_than_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parquet.write
+    monkeypatch.setattr(parquet, "write", lambda *a, **k: (time.sleep(0.5), whole(*a, **k))[1])
+    run = Run(tmp_path / "run")
+    slowest = 0.0
+    with pytest.warns(RecorderWarning, match="too slow"):
+        for epoch in range(12):
+            began = time.monotonic()
+            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
+            slowest = max(slowest, time.monotonic() - began)
+    run.close()
+    assert slowest < 0.5
+    assert run.stats()["stalls"] > 0
+    assert is_accounted_for(run)
+
+
+def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.recorder import parts
+
+    whole = parts.to_table
+
+    def faulty(content: object, frames: object, facts: object, columns: object) -> object:
+        if facts.epoch == 2:  # type: ignore[attr-defined]
+            raise ArithmeticError("a fault of ours")
+        return whole(content, frames, facts, columns)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts, "to_table", faulty)
+    run = Run(tmp_path / "run")
+    with pytest.warns(RecorderWarning, match="a fault of ours"):
+        for epoch in range(1, 6):
+            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
+        run.flush()
+    run.close()
+    assert column(tmp_path / "run", "epoch") == [1, 3, 4, 5]
+    assert run.stats()["rows_dropped"] == 1

@@ -1,0 +1,262 @@
+"""Restarts, ranks, forks, workers, signals, and the end of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from recorded import column, rows
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.layout import RunLayout
+from xaicli.recorder import lifetime, start
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+
+
+def attempts(run_dir: Path) -> list[tuple[int, int | None]]:
+    return [(facts.attempt, facts.resumed_from_step) for facts in RunLayout(run_dir).read_attempts()]
+
+
+def test_each_start_is_an_attempt_that_notes_its_first_step(tmp_path: Path) -> None:
+    for first in (1, 6, 4):
+        with Run(tmp_path / "run", strict=True) as run:
+            for step in range(first, first + 5):
+                run.log_samples(sample_id=[step], loss=[1.0], step=step)
+    assert attempts(tmp_path / "run") == [(0, None), (1, 6), (2, 4)]
+    assert set(rows(tmp_path / "run")["attempt"].to_pylist()) == {0, 1, 2}
+
+
+def test_restored_state_says_where_an_attempt_begins(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for _ in run.steps(range(10), mode="train"):
+            run.log_samples(sample_id=[1], loss=[1.0])
+        run.state.save_state(tmp_path / "saved")
+    with Run(tmp_path / "run", strict=True) as run:
+        run.state.load_state(tmp_path / "saved")
+        # The evaluation at the checkpoint's own step must not end what the first attempt logged at that step.
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval")
+    assert attempts(tmp_path / "run") == [(0, None), (1, 11)]
+
+
+def test_resume_words(tmp_path: Path) -> None:
+    with pytest.raises(XaiError, match="no run to resume"):
+        Run(tmp_path / "run", resume="must")
+    with pytest.raises(UsageError, match="none of the choices"):
+        Run(tmp_path / "run", resume="perhaps")
+    Run(tmp_path / "run", resume="never").close()
+    with pytest.raises(XaiError, match="holds a run already"):
+        Run(tmp_path / "run", resume="never")
+    Run(tmp_path / "run", resume="must").close()
+    assert [number for number, _ in attempts(tmp_path / "run")] == [0, 1]
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path / "run").close()
+    path = tmp_path / "run" / "xai.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    with pytest.raises(XaiError, match="format version 2"):
+        Run(tmp_path / "run")
+
+
+_LAUNCH = """
+import os, sys, threading
+from xaicli.recorder.run import Run
+with Run(sys.argv[1], strict=True) as run:
+    run.log_samples(sample_id=[run.rank], loss=[1.0], step=int(sys.argv[2]))
+    print(run.attempt, run.rank)
+"""
+
+
+def launch(run_dir: Path, ranks: int, step: int) -> set[str]:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, run_dir, str(step)],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    return {process.communicate(timeout=120)[0].strip() for process in processes}
+
+
+def test_ranks_that_start_at_once_agree_on_the_attempt(tmp_path: Path) -> None:
+    assert launch(tmp_path / "run", 4, 1) == {f"0 {rank}" for rank in range(4)}
+    # The same launcher again, with fewer ranks: the ranks are claimed, so this is a new attempt.
+    assert launch(tmp_path / "run", 2, 2) == {"1 0", "1 1"}
+    assert column(tmp_path / "run", "sample_id") == [0, 0, 1, 1, 2, 3]
+    facts = json.loads((tmp_path / "run" / "attempts" / "000000.json").read_text())
+    assert facts["world_size"] == 4
+    assert attempts(tmp_path / "run")[1] == (1, 2)
+
+
+def test_ranks_of_several_hosts_share_a_launch_by_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"TORCHELASTIC_RUN_ID": "job", "MASTER_ADDR": "host0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    here = start.launch_key()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert start.launch_key() == here
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert start.launch_key() != here
+
+
+def test_many_threads_open_one_run_at_once(tmp_path: Path) -> None:
+    runs: list[Run] = []
+    threads = [
+        threading.Thread(target=lambda rank=rank: runs.append(Run(tmp_path / "run", rank=rank))) for rank in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for run in runs:
+        run.log_samples(sample_id=[run.rank], loss=[0.5])
+        run.close()
+    assert {run.attempt for run in runs} == {0}
+    assert column(tmp_path / "run", "sample_id") == list(range(16))
+
+
+def test_ranks_share_one_schema(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", rank=0, strict=True) as zero, Run(tmp_path / "run", rank=1, strict=True) as one:
+        zero.log_samples(sample_id=[1], a=[1.0], step=1)
+        one.log_samples(sample_id=[2], b=[2.0], step=1)
+        with pytest.raises(ValueError, match="sample_id must be whole numbers"):
+            one.log_samples(sample_id=["text"], b=[2.0], c=[1.0])
+    names = [facts.name for facts in RunLayout(tmp_path / "run").read_manifest().columns]
+    assert names[-2:] == ["a", "b"]
+
+
+def test_a_fork_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=[1.0])
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            with pytest.warns(RecorderWarning, match="DataLoader worker or a fork"):
+                run.log_samples(sample_id=[2], loss=[2.0])
+            run.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    run.log_samples(sample_id=[3], loss=[3.0])
+    run.close()
+    assert column(tmp_path / "run", "sample_id") == [1, 3]
+    assert run.stats()["rows_dropped"] == 0
+
+
+def test_a_data_loader_worker_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    class Logging(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> int:
+            run.log_samples(sample_id=[index], loss=[1.0])
+            return index
+
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[9], loss=[1.0])
+        with pytest.raises(ValueError, match="not by a DataLoader worker"):
+            list(torch.utils.data.DataLoader(Logging(), num_workers=1, multiprocessing_context="fork"))
+        with pytest.raises(XaiError, match="cannot be sent to another process"):
+            pickle.dumps(run)
+    assert column(tmp_path / "run", "sample_id") == [9]
+
+
+_ENDING = """
+import os, signal, sys
+from xaicli.recorder.run import Run
+how = sys.argv[2]
+if how == "handled":
+    def handler(number, frame):
+        run.log_samples(sample_id=[2], loss=[2.0])
+        sys.exit(7)
+    signal.signal(signal.SIGTERM, handler)
+run = Run(sys.argv[1])
+run.log_samples(sample_id=[1], loss=[1.0])
+run.log({"lr": 0.5})
+if how == "error":
+    raise SystemError("the training failed")
+if how in ("terminated", "handled"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("unreachable")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "ids"),
+    [("exit", 0, [1]), ("error", 1, [1]), ("terminated", -signal.SIGTERM, [1]), ("handled", 7, [1, 2])],
+)
+def test_the_end_of_the_process_flushes(tmp_path: Path, how: str, status: int, ids: list[int]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDING, tmp_path / "run", how], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (status, "")
+    layout = RunLayout(tmp_path / "run")
+    assert not layout.wal.exists()
+    assert column(tmp_path / "run", "sample_id") == ids
+    assert len(list(layout.scalars.glob("*.parquet"))) == 1
+
+
+def test_sigterm_in_the_middle_of_a_batch_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(signal, "signal", signal.signal)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        with Run(tmp_path / "run", strict=True) as run:
+            run.log_samples(sample_id=[1], loss=[1.0])
+            segment = run._session.samples._active
+            assert segment is not None
+            whole = segment._put
+
+            def interrupted(*arguments: object) -> bool:
+                signal.raise_signal(signal.SIGTERM)
+                assert not asked
+                assert lifetime.is_pending()
+                return whole(*arguments)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(segment, "_put", interrupted)
+            run.log_samples(sample_id=[2], loss=[2.0])
+            assert asked == [signal.SIGTERM]
+            assert run.stats()["rows_stored"] == 2
+            run.log_samples(sample_id=[3], loss=[3.0])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert column(tmp_path / "run", "loss") == [1.0, 2.0, 3.0]
+
+
+def test_the_last_run_to_close_leaves_sigterm_as_it_was(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
+    assert signal.getsignal(signal.SIGTERM) is not before
+    one.close()
+    assert signal.getsignal(signal.SIGTERM) is not before
+    two.close()
+    two.close()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_logging_to_a_closed_run_is_an_error_or_counted(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.close()
+    with pytest.warns(RecorderWarning, match="is closed"):
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 1.0])
+    assert run.stats()["rows_dropped"] == 2
+
+
+def test_the_recorder_loads_no_torch() -> None:
+    program = "import sys, xaicli.recorder.run; print(sorted({'torch', 'polars', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
