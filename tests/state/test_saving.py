@@ -165,6 +165,16 @@ def test_wrapped_and_bare_models_are_one(tmp_path: Path, prefix: str) -> None:
     assert torch.equal(other.weight, bare.weight)
 
 
+def test_a_module_among_the_objects_is_checked_like_a_model(tmp_path: Path) -> None:
+    average = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
+    TrainingState().save_state(tmp_path, objects={"ema": average})
+    other = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
+    TrainingState().load_state(tmp_path, objects={"ema": other})
+    assert same(other.state_dict(), average.state_dict())
+    with pytest.raises(ValueError, match=r"objects\['ema'\]: the saved names differ"):
+        TrainingState().load_state(tmp_path, objects={"ema": torch.nn.Linear(2, 2)})
+
+
 def test_shared_weights_stay_shared_and_views_stay_small(tmp_path: Path) -> None:
     model = torch.nn.ModuleDict({"a": torch.nn.Linear(64, 64), "b": torch.nn.Linear(64, 64)})
     model["b"].weight = model["a"].weight

@@ -226,7 +226,7 @@ def keeper_of(where: str, thing: Any) -> Keeper:
     if hasattr(thing, "state_dict") and not isinstance(thing, type):
         if not hasattr(thing, "load_state_dict"):
             raise ValueError(f"{where} has state_dict but no load_state_dict: it could never be restored")
-        return StatefulKeeper(where, thing)
+        return ModelKeeper(where, thing) if _is_module(thing) else StatefulKeeper(where, thing)
     if randomness.generator_state(thing) is not None:
         return GeneratorKeeper(where, thing)
     return PlainKeeper(where, thing)
@@ -256,6 +256,11 @@ def _is_array(value: Any) -> bool:
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     arrays = [kind for kind in (numpy and numpy.ndarray, torch and torch.Tensor) if kind]
     return isinstance(value, tuple(arrays))
+
+
+def _is_module(thing: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.nn.Module)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -113,7 +113,7 @@ def read_graphs(folder: Path) -> dict[str, list[Summary]]:
 
 
 def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was trained, on what and how it was started, {"models", "data" or "starts": {name: facts}}; empty likewise."""
+    """What was trained, on what, how it was started: {"models", "data" or "starts": {name: facts}}; empty likewise."""
     try:
         described = _read(folder / _DESCRIBED)["described"]
         return {str(kind): dict(named) for kind, named in described.items()}
