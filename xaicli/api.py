@@ -203,11 +203,27 @@ class RunReader:
         ids: Sequence[Any] | None = None,
         stat: str = "last",
         complete_only: bool = False,
+        table: str | None = None,
+        reduce: str = "mean",
         **select: Unpack[Select],
     ) -> Result:
-        """The samples with the highest and lowest scores, and listed ones, with their histories."""
+        """The samples with the highest and lowest scores, and listed ones, with their histories.
+
+        Args:
+            max: How many of the highest.
+            min: How many of the lowest.
+            ids: Samples to list.
+            stat: The score: `last`, `first`, `mean`, `min`, `max`, `std`, `slope`, or a statistic of `dynamics`.
+            complete_only: Leave out samples absent from the last epoch.
+            table: A metrics table to ask instead of the samples.
+            reduce: Of several rows of a sample in a table: `max`, `min`, `mean`, `count` or `first`.
+        """
         from xaicli.queries.samples import LAST, samples
 
+        if table is not None:
+            return self._table_samples(
+                table, select, max=max, min=min, ids=ids, complete_only=complete_only, reduce=reduce
+            )
         reader, selection = self.select(**select)
         scores = None if stat == LAST else _scores(reader, selection, stat)
         answer = samples(
@@ -226,6 +242,21 @@ class RunReader:
             return samples_report(answer, self.facts)
 
         return Result(answer, build, brief=brief)
+
+    def _table_samples(self, table: str, select: Select, **asked: Any) -> Result:
+        """`samples` of a metrics table."""
+        from xaicli.queries.table_samples import table_samples
+
+        words: dict[str, Any] = dict(select)
+        chosen = {name: words[name] for name in ("metric", "mode", "label_key") if words.get(name)}
+        answer = table_samples(self.reader(strict=select.get("strict", False)), table, **chosen, **asked)
+
+        def build() -> Report:
+            from xaicli.report.samples import samples_report
+
+            return samples_report(answer, self.facts)
+
+        return Result(answer, build)
 
     def labels(self, *, bounds: Sequence[str] | str | None = ("std",), **select: Unpack[Select]) -> Result:
         """Each label's mean and spread over the epochs."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir, SampleChoice, Selection
 from xaicli.cli.output import write
@@ -9,7 +13,19 @@ from xaicli.layout import find_run
 
 
 @command
-def samples(run_dir: RunDir = None, *, select: Selection, choice: SampleChoice, output: Output) -> None:
+def samples(
+    run_dir: RunDir = None,
+    *,
+    select: Selection,
+    choice: SampleChoice,
+    table: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Ask a metrics table instead.", show_default=False)
+    ] = None,
+    reduce: Annotated[
+        str, typer.Option(help="Several rows of a sample in a table: max, min, mean, count, first.")
+    ] = "mean",
+    output: Output,
+) -> None:
     """The samples with the highest and lowest values, and listed ones, with their histories.
 
     Example: xai samples runs/demo --metric loss --max 10 --min 0 --ids 17,42
@@ -17,5 +33,5 @@ def samples(run_dir: RunDir = None, *, select: Selection, choice: SampleChoice, 
     from xaicli.api import RunReader
 
     run = RunReader(find_run(run_dir))
-    result = run.samples(**choice.arguments(), **select.arguments())
+    result = run.samples(table=table, reduce=reduce, **choice.arguments(), **select.arguments())
     write(result, output, folder=run.layout.reports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -17,9 +17,6 @@ from xaicli.queries.scores import SCORE, STALE, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
-
-if TYPE_CHECKING:
-    from xaicli.queries.elsewhere import Elsewhere
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "step": pl.Int64(), "value": pl.Float64()})
@@ -60,46 +57,50 @@ def samples(
         UsageError: `max` or `min` is negative.
         XaiError: A listed id that the selected rows do not hold.
     """
-    for name, n in (("max", max), ("min", min)):
-        if n < 0:
-            raise UsageError(f"--{name} must be non-negative, not {n}")
     wanted = parse_ids(reader, ids)
-    asked = _Asked(max, min, wanted, complete_only, scores)
+    asked = Asked(max, min, wanted, complete_only, scores)
     tally = Tally()
     found = [_of_pair(reader, selection, pair, asked, tally) for pair in selection.pairs]
     refuse_unknown(reader, selection, wanted, {item for part in found for item in part.known})
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
+    counts = Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, n_stale, reader.damaged)
+    return answer(reader, selection, asked, data, counts, {"stat": stat})
+
+
+def answer(
+    reader: Reader, selection: Selection, asked: Asked, data: pl.DataFrame, counts: Counts, more: Mapping[str, Any]
+) -> Answer:
+    """The answer to a question about samples."""
+    options = {"max": asked.max, "min": asked.min, "ids": asked.ids, "complete_only": asked.complete_only}
     return Answer(
         command="samples",
         run=str(reader.layout.root),
-        selection={
-            **selection.as_dict(),
-            "max": max,
-            "min": min,
-            "ids": wanted,
-            "stat": stat,
-            "complete_only": complete_only,
-        },
+        selection={**selection.as_dict(), **options, **more},
         data=data if len(selection.metrics) > 1 else data.drop("metric"),
-        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, n_stale, reader.damaged),
+        counts=counts,
         warnings=selection.warnings,
     )
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """Which samples are shown."""
 
     max: int
     min: int
     ids: list[Any]
-    complete_only: bool
-    scores: Mapping[tuple[Pair, str], pl.DataFrame] | None
+    complete_only: bool = False
+    scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None
+
+    def __post_init__(self) -> None:
+        for name, n in (("max", self.max), ("min", self.min)):
+            if n < 0:
+                raise UsageError(f"--{name} must be non-negative, not {n}")
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """The rows of one (mode, ds_id), the listed ids it has, and how many of its samples are stale."""
 
     rows: pl.DataFrame
@@ -107,23 +108,38 @@ class _Found:
     n_stale: int
 
 
-def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: _Asked, tally: Tally) -> _Found:
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
     """The shown samples of one (mode, ds_id), by the fastest way its files allow."""
     if selection.engine is not Engine.POLARS:
         from xaicli.queries.elsewhere import elsewhere
 
         with elsewhere(reader, selection, pair) as source:
-            return _from(source, selection, pair, asked, tally)
+            return of_source(source, selection, pair, asked, tally)
     try:
-        return _from(Aligned(reader, selection, pair), selection, pair, asked, tally)
+        return of_source(Aligned(reader, selection, pair), selection, pair, asked, tally)
     except (NotAlignedError, DamagedFileError, FileNotFoundError):
         # Epoch by epoch, damaged files are named and vanished ones looked for again.
-        return _from(Epochwise(reader, selection, pair), selection, pair, asked, tally)
+        return of_source(Epochwise(reader, selection, pair), selection, pair, asked, tally)
 
 
-def _from(
-    source: Aligned | Epochwise | Elsewhere, selection: Selection, pair: Pair, asked: _Asked, tally: Tally
-) -> _Found:
+class Source(Protocol):
+    """What computes scores and histories of one (mode, ds_id)."""
+
+    def last_scores(self, metric: str) -> pl.DataFrame:
+        """Each sample's last finite value: sample_id, score, stale."""
+        ...
+
+    def histories(self, ids: pl.Series) -> pl.DataFrame:
+        """The rows of some samples by epoch: sample_id, label, epoch, step, and each metric as float64 or null."""
+        ...
+
+    def count(self, tally: Tally) -> None:
+        """Count what has been read."""
+        ...
+
+
+def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
+    """The shown samples of one (mode, ds_id)."""
     chosen: dict[str, pl.DataFrame] = {}
     n_stale = 0
     for metric in selection.metrics:
@@ -133,10 +149,10 @@ def _from(
     past = source.histories(pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique())
     source.count(tally)
     rows = pl.concat([_rows(frame, past, pair, metric) for metric, frame in chosen.items()])
-    return _Found(rows, frozenset(past[SAMPLE_ID]), n_stale)
+    return Found(rows, frozenset(past[SAMPLE_ID]), n_stale)
 
 
-def _chosen(scores: pl.DataFrame, asked: _Asked) -> pl.DataFrame:
+def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:
     """The shown samples: sample_id, score, stale, group, rank; a listed one without a score has null."""
     competing = scores.filter(~pl.col(STALE)) if asked.complete_only else scores
     listed = pl.DataFrame({SAMPLE_ID: asked.ids}, schema={SAMPLE_ID: scores.schema[SAMPLE_ID]})

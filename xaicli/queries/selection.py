@@ -109,15 +109,15 @@ def resolve(
     if epoch_frequency < 1:
         raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}")
     warnings: list[str] = []
-    modes = _modes(reader, _words(mode), warnings)
-    pairs = _pairs(reader, modes, _words(ds_id))
-    epochs = _epochs(reader, pairs, _words(epoch), epoch_frequency)
+    modes = _modes(reader, words(mode), warnings)
+    pairs = _pairs(reader, modes, words(ds_id))
+    epochs = _epochs(reader, pairs, words(epoch), epoch_frequency)
     if label_key not in reader.dtypes and label_key != LABEL:
         raise unknown("column", label_key, reader.dtypes, where=str(reader.layout.root))
     return Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},
-        metrics=_metrics(reader, _words(metric)),
+        metrics=_metrics(reader, words(metric)),
         label_key=label_key,
         label_map=_label_map(reader, label_key, label_map),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
@@ -128,7 +128,8 @@ def resolve(
     )
 
 
-def _words(given: Words) -> list[str] | None:
+def words(given: Words) -> list[str] | None:
+    """What an option was given, as a list of texts; None for nothing."""
     if given is None:
         return None
     items = [given] if isinstance(given, str | int) else list(given)
@@ -254,7 +255,7 @@ def _ranges(epochs: Sequence[int]) -> str:
 def _label_map(reader: Reader, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
     if not given:
         return {}
-    items = given.items() if isinstance(given, Mapping) else [_name_and_value(word) for word in _words(given) or ()]
+    items = given.items() if isinstance(given, Mapping) else [_name_and_value(word) for word in words(given) or ()]
     return {_label_value(reader, label_key, value): str(name) for name, value in items}
 
 
