@@ -236,7 +236,7 @@ def _ranked(
     asked = samples
     while True:
         # The extremes of the whole run first; further only while the source holds too few of them.
-        sides = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
+        sides: Any = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
         rows = run.samples(**sides, **{**chosen, "metric": name}).data
         best = rows.sort("score", "sample_id", descending=[highest, False])["sample_id"].to_list()
         found = list(dict.fromkeys(sample_id for sample_id in best if str(sample_id) in held))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from xaicli.attribution import gradcam, paths, seed_convention, trust
+from xaicli.attribution import gradcam, paths, peers, seed_convention, trust
 from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
 from xaicli.attribution.batching import Gradients
 from xaicli.attribution.maps import Layout, layout_of, scaled, strength
@@ -140,6 +141,7 @@ class Explainer:
         settings: Which methods and how.
         input_range: What is known of the input's range.
         pictures: Height and width of the samples' pictures, when an input of rank 2 is one.
+        captum: Further methods, as `peers.named` spells them.
     """
 
     def __init__(
@@ -149,8 +151,10 @@ class Explainer:
         *,
         input_range: InputRange = UNKNOWN_RANGE,
         pictures: tuple[int, int] | None = None,
+        captum: tuple[str, ...] = (),
     ) -> None:
-        self.prepared, self.settings, self.input_range = prepared, settings, input_range
+        self.prepared, self.settings, self.input_range, self.pictures = prepared, settings, input_range, pictures
+        self.captum = captum
         self.fast, self.precision = fast_model(prepared, settings)
         self.names = tuple(prepared.names[i] for i in prepared.explained)
         self.layouts = {
@@ -177,7 +181,27 @@ class Explainer:
             found |= trust.refined(convention.explain, problem, self.settings)
         if GRADCAM in self.settings.methods:
             found[GRADCAM] = gradcam.explain(prepared)
-        return self._collected(prepared, problem, {m: found[m] for m in self.settings.methods})
+        found = {m: found[m] for m in self.settings.methods}
+        for method in self.captum:
+            found[method] = peers.explain(method, prepared, problem, self.settings)
+        return self._collected(prepared, problem, found)
+
+    def problem(self, units: Tensor) -> Problem:
+        """What is differentiated, for some units."""
+        return self._problem(self.prepared.only(units), _counting(None, 0))
+
+    def with_inputs(self, inputs: list[Tensor], settings: Settings) -> Explainer:
+        """The same for other inputs, the targets kept; without Captum's methods."""
+        return Explainer(
+            replace(self.prepared, inputs=inputs), settings, input_range=self.input_range, pictures=self.pictures
+        )
+
+    def with_model(self, model: nn.Module) -> Explainer:
+        """The same for other weights, the targets kept; without Captum's methods."""
+        frozen = copy.copy(self.prepared.model)
+        frozen.model = model
+        prepared = replace(self.prepared, model=frozen)
+        return Explainer(prepared, self.settings, input_range=self.input_range, pictures=self.pictures)
 
     def _problem(self, prepared: Prepared, advance: Callable[[int], None]) -> Problem:
         settings = self.settings
@@ -198,6 +222,9 @@ class Explainer:
             sigma=sigma,
             gradients=Gradients(self.fast, prepared.reduce, constants=constants, n_inputs=n_inputs),
             forward=lambda points, rows: scalars_of(exact, prepared, constants, points, rows),
+            probability=lambda points, rows: scalars_of(
+                exact, replace(prepared, reduce=prepared.probability), constants, points, rows
+            ),
             clean=prepared.clean,
             progress=advance,
         )

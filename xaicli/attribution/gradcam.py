@@ -35,7 +35,7 @@ def explain(prepared: Prepared) -> Attributions:
         batch = [model.padded(prepared.of_units(i)[rows]) for i in range(len(prepared.inputs))]
         parts.append(_cams(prepared, batch, rows))
     cam = torch.cat(parts)
-    return Attributions([_spread(cam, prepared.of_units(i)) for i in prepared.explained])
+    return Attributions([spread(cam, prepared.of_units(i)) for i in prepared.explained])
 
 
 def _cams(prepared: Prepared, batch: list[Tensor], rows: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class _Watching(fx.Interpreter):
         return result
 
 
-def _spread(cam: Tensor, x: Tensor) -> Tensor:
+def spread(cam: Tensor, x: Tensor) -> Tensor:
     """(unit, *places) at the size of the input, divided among the channels so that they sum to it."""
     size = x.shape[2:]
     if len(size) != cam.ndim - 1 or len(size) not in _MODES:

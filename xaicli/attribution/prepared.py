@@ -15,7 +15,7 @@ from xaicli.attribution.embedding import embedded_inputs
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, pick, read_scores
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import choose, values_of
+from xaicli.attribution.targets import choose, probability_of, values_of
 from xaicli.errors import UsageError, XaiError
 
 Arrays = npt.NDArray[Any]
@@ -39,6 +39,7 @@ class Prepared:
         targets: (unit,).
         clean: (unit,) float64, the explained scalars.
         reduce: (what the model returned, units) -> (row,) scalars.
+        probability: The same -> (row,) the targets' probabilities.
     """
 
     model: FrozenModel
@@ -51,18 +52,19 @@ class Prepared:
     targets: Tensor
     clean: Tensor
     reduce: Callable[[Any, Tensor], Tensor]
-    outputs: Callable[[Any], Tensor]
+    probability: Callable[[Any, Tensor], Tensor]
     notes: tuple[str, ...] = ()
 
     def only(self, units: Tensor) -> Prepared:
         """The same for some of the units; predictions and probabilities stay those of all samples."""
-        targets, reduce = self.targets[units], self.reduce
+        targets, reduce, probability = self.targets[units], self.reduce, self.probability
         return replace(
             self,
             units=self.units[units],
             targets=targets,
             clean=self.clean[units],
             reduce=lambda result, rows: reduce(result, units[rows]),
+            probability=lambda result, rows: probability(result, units[rows]),
         )
 
     def of_units(self, position: int) -> Tensor:
@@ -118,6 +120,10 @@ def prepare(
     def reduce(result: Any, rows: Tensor) -> Tensor:
         return values_of(outputs(result)[: len(rows)], targets[rows], meaning)
 
+    def probability(result: Any, rows: Tensor) -> Tensor:
+        scores = outputs(result)[: len(rows)]
+        return scores[:, 0] if function is not None else probability_of(scores, targets[rows], meaning)
+
     rows = values.to(place)[units]
     notes = [NOTES[scores.meaning]] if scores.meaning in NOTES and function is None else []
     return Prepared(
@@ -131,7 +137,7 @@ def prepare(
         targets=torch.full_like(targets, -1) if function is not None else targets,
         clean=values_of(rows, targets, meaning).double(),
         reduce=reduce,
-        outputs=outputs,
+        probability=probability,
         notes=tuple(notes),
     )
 

@@ -21,6 +21,7 @@ class Problem:
         sigma: Standard deviation of the noise per input, broadcasting to it.
         gradients: Input gradients of the units' targets.
         forward: (points, units) -> (row,), the explained scalars, never in bf16.
+        probability: (points, units) -> (row,), the targets' probabilities, or the scalars of a function.
         clean: (unit,), the explained scalars of the inputs themselves.
         progress: Told the number of rows done.
     """
@@ -30,6 +31,7 @@ class Problem:
     sigma: list[Tensor]
     gradients: Gradients
     forward: Callable[[Sequence[Tensor], Tensor], Tensor]
+    probability: Callable[[Sequence[Tensor], Tensor], Tensor]
     clean: Tensor
     progress: Callable[[int], None]
 
@@ -39,13 +41,14 @@ class Problem:
 
     def only(self, units: Tensor) -> Problem:
         """The problem of some of the units."""
-        forward = self.forward
+        forward, probability = self.forward, self.probability
         return Problem(
             inputs=[x[units] for x in self.inputs],
             baselines=self.pick(self.baselines, units),
             sigma=self.pick(self.sigma, units),
             gradients=self.gradients.only(units),
             forward=lambda points, rows: forward(points, units[rows]),
+            probability=lambda points, rows: probability(points, units[rows]),
             clean=self.clean[units],
             progress=self.progress,
         )

@@ -15,15 +15,19 @@ from torch import nn
 from xaicli.attribution.baselines import InputRange
 from xaicli.attribution.changes import changes_of
 from xaicli.attribution.engine import Attribution, Explainer
+from xaicli.attribution.evaluate import quality
 from xaicli.attribution.explanation import (
     REFINEMENT,
     CheckpointColumn,
     Explanation,
     Saliency,
     SaliencyMap,
+    SanityStep,
     Trust,
 )
+from xaicli.attribution.peers import named
 from xaicli.attribution.prepared import Prepared, prepare
+from xaicli.attribution.sanity import cascade
 from xaicli.attribution.settings import Convention, Settings, Target
 from xaicli.attribution.store import Store, key_of
 from xaicli.attribution.views import views_of
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 _ROWS_TOGETHER = 2048
 _POLL_SECONDS = 0.5
+_SANITY_UNITS = 8
+"""Randomised models are compared on a few samples: each step costs as much as the maps themselves."""
 
 Progress = Callable[[float, int], None]
 """(samples done, samples in all): a sample under way counts by the part that is done."""
@@ -116,6 +122,8 @@ def explain(
     notes: dict[str, None] = {}
     advance = _advance(progress, len(columns) * len(request.outputs) * len(_share(request, len(inputs.sample_id))))
     used = ""
+    sanity: tuple[SanityStep, ...] = ()
+    request = replace(request, captum=named(request.captum))
     for position, output in enumerate(request.outputs):
         frozen_targets: Any = request.target
         for number in reversed(range(len(columns))):
@@ -125,9 +133,10 @@ def explain(
                 found += [(row, position, number, e) for e in explanations]
             notes |= dict.fromkeys(work.notes)
             used = work.precision or used
+            sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
                 frozen_targets = work.targets
-    return _saliency(columns, inputs, request, found, tuple(notes), used)
+    return _saliency(columns, inputs, request, found, tuple(notes), used, sanity)
 
 
 class _Work:
@@ -138,6 +147,7 @@ class _Work:
         self.notes: tuple[str, ...] = ()
         self.targets: Any = None
         self.precision = ""
+        self.sanity: tuple[SanityStep, ...] = ()
         self.store = Store(request.store)
         self._pictures = inputs.pictures.shape[1:3] if inputs.pictures is not None else None
 
@@ -153,8 +163,16 @@ class _Work:
         mine = _share(request, len(keys))
         done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
         advance(len(done))
-        explainer = Explainer(prepared, request.settings, input_range=self.column.known, pictures=self._pictures)
+        explainer = Explainer(
+            prepared,
+            request.settings,
+            input_range=self.column.known,
+            pictures=self._pictures,
+            captum=request.captum,
+        )
         self.precision = explainer.precision
+        if request.sanity and request.rank == 0:
+            self.sanity = self._cascade(explainer)
         for rows in self._groups([row for row in mine if row not in done]):
             done |= self._explained(explainer, rows, keys, advance)
         if request.rank == 0:
@@ -179,7 +197,15 @@ class _Work:
         facts, request = self.column.facts, self.request
         whole_batch = request.settings.convention is Convention.FE
         batch = list(self.inputs.arrays.values()) if whole_batch else []
-        common = key_of(facts.sha256 if facts else "", request.settings, self.output, request.device, *batch)
+        common = key_of(
+            facts.sha256 if facts else "",
+            request.settings,
+            self.output,
+            request.device,
+            request.captum,
+            request.evaluate,
+            *batch,
+        )
         return [
             key_of(common, sample_id, self.targets[row].tolist(), *(a[row] for a in self.inputs.arrays.values()))
             for row, sample_id in enumerate(self.inputs.sample_id)
@@ -209,6 +235,8 @@ class _Work:
             last = done / total
 
         attribution = explainer.explain(units, progress=progress)
+        if self.request.evaluate:
+            attribution = replace(attribution, quality=quality(explainer, attribution, units))
         advance(len(rows) * (1.0 - last))
         self.notes = (*self.notes, *attribution.notes)
         found = {}
@@ -217,6 +245,10 @@ class _Work:
             self.store.write(keys[row], explanations)
             found[row] = explanations
         return found
+
+    def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
+        units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
+        return cascade(explainer, explainer.explain(units), units)
 
     def _explanation(self, a: Attribution, unit: int, row: int) -> Explanation:
         label = None if self.inputs.label is None else plain(self.inputs.label[row])
@@ -280,6 +312,7 @@ def _saliency(
     found: list[tuple[int, int, int, Explanation]],
     notes: tuple[str, ...],
     precision: str,
+    sanity: tuple[SanityStep, ...],
 ) -> Saliency:
     targets: dict[tuple[int, int, int], list[int]] = {}
     for row, position, number, e in found:
@@ -296,6 +329,7 @@ def _saliency(
         overlay=overlay,
         checkpoints=tuple(column.described() for column in columns),
         changes=changes_of(ordered, methods) if len(columns) > 1 else (),
+        sanity=sanity,
         settings=_described(settings, request, precision),
         notes=notes,
         skipped=inputs.skipped,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -102,3 +102,23 @@ def values_of(outputs: Tensor, targets: Tensor, meaning: Meaning) -> Tensor:
     if meaning in (Meaning.SINGLE_LOGIT, Meaning.SINGLE_PROBABILITY):
         return outputs[:, 0] * (2 * targets - 1).to(outputs.dtype)
     return outputs.gather(1, targets[:, None])[:, 0]
+
+
+def probability_of(outputs: Tensor, targets: Tensor, meaning: Meaning) -> Tensor:
+    """The probability of each row's target.
+
+    Args:
+        outputs: (row, output).
+        targets: (row,).
+    """
+    match meaning:
+        case Meaning.LOGITS:
+            return values_of(outputs.softmax(1), targets, meaning)
+        case Meaning.PROBABILITIES:
+            return values_of(outputs, targets, meaning)
+        case Meaning.SINGLE_LOGIT:
+            return torch.sigmoid(values_of(outputs, targets, meaning))
+        case Meaning.SINGLE_PROBABILITY:
+            return torch.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0])
+        case _:
+            assert_never(meaning)

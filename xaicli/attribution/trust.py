@@ -27,7 +27,8 @@ def delta(found: Attributions, n_units: int) -> Figures:
     error = np.abs(sums - differences)
     # Both sides zero is complete; a difference that is all rounding has no meaningful relative error above 1.
     scale = np.maximum(np.abs(differences), _TINY)
-    relative: Figures = np.where(error == 0, 0.0, error / scale)
+    with np.errstate(invalid="ignore"):
+        relative: Figures = np.where(error == 0, 0.0, error / scale)
     return relative
 
 
