@@ -85,8 +85,12 @@ def _draw(axes: Axes, chart: LineChart, ticks: int = 7) -> None:
     if xs and min(xs) < max(xs):
         axes.set_xlim(min(xs), max(xs))
     elif xs:
-        axes.set_xlim(xs[0] - 0.5, xs[0] + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        # A lone point stands at the right, beside its name.
+        axes.set_xlim(xs[0] - 1, xs[0])
+    if xs and min(xs) == max(xs):
+        axes.set_xticks([xs[0]])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if chart.y_log:
         log_axis(axes)
     else:

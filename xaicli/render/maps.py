@@ -108,7 +108,7 @@ def _array(image: Image) -> npt.NDArray[np.float32]:
     kind, pixels = rgb(image)
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[kind]
     array = np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, channels)[:, :, :3]
-    return np.broadcast_to(array, (image.height, image.width, 3)).astype(np.float32) / 255
+    return np.broadcast_to(array, (image.height, image.width, 3)).astype(np.float32) / np.float32(255)
 
 
 def _drawing(axes: Axes, panel: MapPanel, font: float) -> None:

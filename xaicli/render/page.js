@@ -58,6 +58,8 @@
     const at = new DOMPoint(point.px, point.py).matrixTransform(svg.getScreenCTM());
     const said = line.y[point.i] === undefined ? [] : describe(data, line, point.i);
     tip.replaceChildren(make("b", line.n), ...said.map((text) => make("span", text)));
+    const picture = line.k && document.querySelector(`[data-k="${CSS.escape(line.k)}"] img.picture`);
+    if (picture) tip.prepend(picture.cloneNode());
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
     tip.style.left = Math.max(4, Math.min(at.x - box.width / 2, innerWidth - box.width - 4)) + "px";
@@ -131,11 +133,15 @@
     element.addEventListener("pointerleave", () => light(""));
   }
   addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned = ""; light(""); } });
+  const absent = make("p", "", { class: "warnings", role: "status", hidden: "" });
+  document.querySelector("header").append(absent);
   const follow = () => {
     if (!location.hash.startsWith("#s=")) return;
     let wanted = "";
     try { wanted = decodeURIComponent(location.hash.slice(3)); } catch { return; }
     const card = all("[data-s]").find((element) => element.dataset.s === wanted);
+    absent.textContent = card ? "" : `Sample ${wanted} is not on this page; ask for it with --ids.`;
+    absent.hidden = Boolean(card);
     if (!card) return;
     pinned = "";
     pin(card.dataset.k);

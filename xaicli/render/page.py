@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _MOST_JSON = 1 << 20
 """A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
 
-_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+_HIDDEN = (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_ESCAPES = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *_HIDDEN)}
 _EXTRA = {"light": {"card": "#f6f8fa", "edge": "#c3cad2"}, "dark": {"card": "#1c2127", "edge": "#444c56"}}
 
 
@@ -51,7 +52,7 @@ def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
         json = to_json(answer, rows=False)
     style, script = style_sheet(), _read("page.js")
     return _template().render(
-        report=_Printable(report),
+        report=report,
         sections=sections,
         run=printable(answer.run, limit=120),
         version=__version__,
@@ -72,7 +73,7 @@ def policy(style: str, script: str) -> str:
 
 
 def in_script(json: str) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element it stands in, nor reorder the page's source to a reader's eye."""
     return json.translate(_ESCAPES)
 
 
@@ -105,15 +106,10 @@ def _read(name: str) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(_read("page.html"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    return environment.from_string(_read("page.html"))
 
 
-class _Printable:
-    """The texts of a report without characters that hide or reorder others; the template escapes them."""
-
-    def __init__(self, report: Report) -> None:
-        self.title = printable(report.title, limit=200)
-        self.run_line = printable(report.run_line)
-        self.sentence = printable(report.sentence)
-        self.warnings = [printable(warning, limit=2000) for warning in report.warnings]
-        self.made = [(printable(what, limit=80), printable(value, limit=4000)) for what, value in report.made]
+def _shown(value: object) -> object:
+    """What the template puts on the page: text without characters that hide or reorder others; then it is escaped."""
+    return printable(value) if type(value) is str else value

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
+from xaicli.render.text import printable
+
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -51,7 +53,7 @@ def inline(source: bytes, frames: Sequence[Frame]) -> list[str]:
 
 
 def _part(figure: ElementTree.Element, frame: Frame, shapes: Mapping[str, ElementTree.Element]) -> str:
-    head = {"viewBox": " ".join(_short(v) for v in frame.box), "role": "img", "aria-label": frame.alt}
+    head = {"viewBox": " ".join(_short(v) for v in frame.box), "role": "img", "aria-label": printable(frame.alt)}
     svg = ElementTree.Element("svg", {**head, **frame.attributes})
     for child in figure:
         name = child.get("id", "")

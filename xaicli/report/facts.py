@@ -8,7 +8,7 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.layout import Attempt, RunLayout
-from xaicli.report.numbers import count
+from xaicli.report.numbers import count, cut
 from xaicli.state.published import read_descriptions
 
 
@@ -52,10 +52,10 @@ class RunFacts:
         )
 
     def label_name(self, label: Any) -> str:
-        """What a label is called."""
+        """What a label is called, in few enough characters to show."""
         if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
-            return self.label_names[label]
-        return "–" if label is None else str(label)
+            return cut(self.label_names[label])
+        return "–" if label is None else cut(str(label))
 
 
 def run_line(answer: Answer, facts: RunFacts | None) -> str:

@@ -103,7 +103,7 @@ def blocks(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, s
     finite = [p["value"] for row in subject.rows for p in row["history"] or () if _finite(p["value"])]
     finite += [row["q50"] for row in subject.population if _finite(row["q50"])]
     if not subject.rows and not finite:
-        return [Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT)]
+        return [Text(f"No sample has a finite {subject.metric} here: there is nothing to rank or draw.", Tone.BAD)]
     out: list[Block] = []
     if finite:
         out.append(
@@ -135,7 +135,7 @@ def sentence(subject: Subject, samples: SampleFacts) -> str:
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
             f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, samples)}."
         )
-    return " ".join(said) or f"{count(len(subject.rows), 'sample')} shown."
+    return " ".join(said) or f"No sample has a finite {subject.metric}."
 
 
 def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], samples: SampleFacts) -> str:

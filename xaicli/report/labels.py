@@ -27,7 +27,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.names import Names
-from xaicli.report.numbers import count, listed, short
+from xaicli.report.numbers import count, cut, listed, short
 from xaicli.vocabulary import Bounds
 
 BAND_WORDS = {
@@ -116,8 +116,10 @@ def label_sentence(labels: Sequence[LabelHistory]) -> str:
         return f"{count(len(labels), 'label')}; no finite value."
     top, low = known[0], known[-1]
     if len(known) == 1:
-        return f"One label, {top.name}: {_spread(top)} at the last epoch, over {count(top.last['n'], 'sample')}."
-    said = f"Highest mean at the last epoch: {top.name} ({_spread(top)}). Lowest: {low.name} ({_spread(low)})."
+        return f"One label, {cut(top.name)}: {_spread(top)} at the last epoch, over {count(top.last['n'], 'sample')}."
+    said = (
+        f"Highest mean at the last epoch: {cut(top.name)} ({_spread(top)}). Lowest: {cut(low.name)} ({_spread(low)})."
+    )
     risen = [label.name for label in known if (first := _first(label)) is not None and label.last["mean"] > first]
     if 0 < len(risen) < len(known):
         said += f" {len(risen)} of {len(labels):,} labels {'ends' if len(risen) == 1 else 'end'} higher than "
@@ -268,7 +270,7 @@ def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds
         ),
         bands=() if bound is Bounds.NONE else (band,),
         subtitle=f"{_spread(label)} · n {label.last['n']:,}",
-        alt=f"{label.name}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",
+        alt=f"{cut(label.name)}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",
     )
 
 

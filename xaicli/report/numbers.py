@@ -34,8 +34,14 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def cut(text: str, limit: int = 40) -> str:
+    """A text of elsewhere short enough for a sentence or a card; JSON and CSV have all of it."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def listed(names: list[str], limit: int = 5) -> str:
     """Names in a sentence: "a, b and c", or "a, b and 7 more"."""
+    names = [cut(name) for name in names]
     if len(names) > limit:
         return ", ".join(names[: limit - 1]) + f" and {len(names) - limit + 1:,} more"
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"

@@ -16,12 +16,13 @@ from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sen
 from xaicli.report.labels import BAND_WORDS, by_subject, flat_rows, label_blocks, label_sentence
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text, Tone
 from xaicli.report.names import Keys, Names
-from xaicli.report.numbers import short
+from xaicli.report.numbers import cut, short
 from xaicli.report.samples import score_rule
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.system import system_blocks
 from xaicli.vocabulary import Bounds
 
+_LONGEST = 160
 _SUSPECTS_SHOWN = 25
 _SUSPECTS_IN_TERMINAL = 8
 
@@ -91,10 +92,10 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, samples: SampleFacts
     said = [sentence(parts[0], samples)] if parts else ["No samples were recorded in this selection."]
     notes = facts.config.get("notes")
     if isinstance(notes, str) and notes:
-        said.append(notes.rstrip(".") + ".")
+        said.append(cut(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
     if gathered.suspects is not None and gathered.suspects.data.height:
         first = gathered.suspects.data.row(0, named=True)
-        said.append(f"Most suspicious label: #{first['sample_id']}, {first['reason']}.")
+        said.append(f"Most suspicious label: #{first['sample_id']}, {cut(first['reason'], _LONGEST)}.")
     return " ".join(said)
 
 
@@ -122,14 +123,16 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
     if computed is not None:
         several = len(computed.frames) > 1
         for (mode, ds_id), frame in computed.frames.items():
-            yield Figure(f"{frame.height:,}", f"samples{f' in {mode} {ds_id}'.rstrip() if several else ''}")
+            where = f" in {mode} {ds_id}".rstrip() if several else ""
+            yield Figure(f"{frame.height:,}", ("sample" if frame.height == 1 else "samples") + where)
     epochs = {row["epoch"] for part in parts for row in part.population}
     if epochs:
         yield Figure(f"{len(epochs):,}", "epoch" if len(epochs) == 1 else "epochs")
     for part in parts[:2]:
         medians = [row["q50"] for row in part.population if row["q50"] is not None]
         if medians:
-            yield Figure(f"{short(medians[0], 3)} → {short(medians[-1], 3)}", f"median {part.words}")
+            ends = dict.fromkeys((short(medians[0], 3), short(medians[-1], 3)))
+            yield Figure(" → ".join(ends), f"median {part.words}")
     if computed is not None:
         for (mode, ds_id), by_epoch in computed.accuracy.items():
             if by_epoch:
@@ -149,7 +152,11 @@ def _labels(gathered: Gathered, names: Names) -> Section:
             found.append(Text(f"{words}: {label_sentence(histories)}"))
             found += label_blocks(words, histories, bounds, names, key=f"l{index}")
     return Section(
-        "Labels", "labels", tuple(found) or (_missing(gathered, "labels", "No labels were recorded."),), page_only=True
+        "Labels",
+        "labels",
+        tuple(found)
+        or (_missing(gathered, "labels", "Nothing to show: no label has a finite value in this selection."),),
+        page_only=True,
     )
 
 

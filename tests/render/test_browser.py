@@ -1,0 +1,208 @@
+"""Pages in a real browser: nothing complains, nothing is fetched, everything that can be pressed works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import chromium
+import pytest
+from chromium import Chromium, Page
+from recorded_run import HOSTILE, record
+from report_answers import labels_result, samples_result
+
+from xaicli.api import open_run
+from xaicli.render import page as page_module
+
+pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium here: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    running = Chromium(tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    hostile = record(folder / "run", label_names=HOSTILE, samples=24, epochs=3)
+    texts = {
+        "samples": samples_result(epochs=8, images=True, listed=("a b/</script>", "17")).html(),
+        "labels": labels_result(labels=4, epochs=5).html(),
+        "track": open_run(hostile).report(max=2, min=2).html(),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text)
+    return {name: folder / f"{name}.html" for name in texts}
+
+
+@pytest.fixture
+def open_page(browser: Chromium, pages: dict[str, Path]) -> Iterator[object]:
+    opened: list[Page] = []
+
+    def open_one(name: str, fragment: str = "", **how: object) -> Page:
+        opened.append(browser.open(pages[name].as_uri() + fragment, **how))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield open_one
+    for page in opened:
+        page.close()
+
+
+@pytest.mark.parametrize("name", ["samples", "labels", "track"])
+@pytest.mark.parametrize("how", [{}, {"dark": True}, {"width": 400}, {"script": False}], ids=str)
+def test_nothing_complains_and_nothing_is_fetched(open_page, name: str, how: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+    page = open_page(name, **how)
+    assert page.complaints() == []
+    assert page.requests() == []
+    assert page.run("window.hit") is None
+    assert page.run("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"
+
+
+def test_hostile_names_are_shown_as_they_are(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("track")
+    shown = page.run("document.body.innerText")
+    assert HOSTILE[0] in shown
+    assert page.run("document.querySelectorAll('img[src=x], svg[onload]').length") == 0
+
+
+@pytest.mark.parametrize("guard", ["escaping", "policy"])
+def test_each_guard_holds_alone(guard: str, browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
+    result = labels_result(labels=1, epochs=1, names=(hostile,))
+    with monkeypatch.context() as patch:
+        if guard == "policy":
+            page_module._template.cache_clear()
+            import jinja2
+
+            real = jinja2.Environment
+            patch.setattr(jinja2, "Environment", lambda **options: real(**{**options, "autoescape": False}))
+        else:
+            patch.setattr(
+                page_module, "policy", lambda *_: "default-src * 'unsafe-inline'; script-src * 'unsafe-inline'"
+            )
+        html = result.html()
+    page_module._template.cache_clear()
+    assert (hostile in html) is (guard == "policy")
+    (tmp_path / "x.html").write_text(html)
+    page = browser.open((tmp_path / "x.html").as_uri())
+    assert page.run("window.hit") is None
+    page.close()
+
+
+def test_axes_toggle_also_without_script(open_page) -> None:  # type: ignore[no-untyped-def]
+    for script in (True, False):
+        page = open_page("samples", script=script)
+        visible = "[...document.querySelectorAll('.view')].map(v => v.offsetHeight > 0)"
+        assert page.run(visible).index(True) == 0
+        page.click(".views label:nth-of-type(2)")
+        assert page.run(visible).index(True) == 1
+        assert page.run(visible).count(True) == 1
+
+
+def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    data = json.loads(page.run("document.getElementById('charts').textContent"))
+    line = next(line for line in data["d0"]["lines"] if line["n"] == "#100")
+    x, y = page.run(
+        "(() => { const svg = document.querySelector('svg.wide'); svg.scrollIntoView({block: 'center'});"
+        "const path = svg.querySelector('.line[data-k=" + line["k"] + "]');"
+        "const end = path.getPointAtLength(path.getTotalLength());"
+        "const at = new DOMPoint(end.x, end.y).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; })()"
+    )
+    page.hover(x - 1, y)
+    tip = page.run("document.getElementById('tip').innerText")
+    assert tip.splitlines() == ["#100", f"epoch 8, loss: {line['y'][-1]:.4g}"]
+    lit = f".on[data-k={line['k']}]"
+    assert page.run(f"document.querySelectorAll('article{lit}').length") == 1
+    assert page.run(f"document.querySelectorAll('tr{lit}').length") == 1
+    page.hover(5, 5)
+    assert page.run("document.getElementById('tip').hidden && document.querySelectorAll('.on').length") == 0
+
+
+def test_keys_walk_along_lines_and_escape_clears(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    page.run("document.querySelector('svg.wide').focus()")
+    page.press("ArrowDown")
+    first = page.run("document.getElementById('tip').innerText")
+    page.press("ArrowLeft")
+    second = page.run("document.getElementById('tip').innerText")
+    assert "epoch 8" in first
+    assert "epoch 7" in second
+    assert page.run("document.querySelector('[role=status].quiet').textContent").startswith(second.splitlines()[0])
+    page.press("Escape")
+    assert page.run("document.getElementById('tip').hidden")
+
+
+def test_tables_sort_by_value_and_back(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("labels")
+    column = "[...document.querySelectorAll('tbody tr')].map(r => r.cells[1].textContent)"
+    heading = "thead th:nth-of-type(2) button"
+    page.click(heading)
+    assert page.run(column) == ["303", "302", "301", "300"]
+    page.click(heading)
+    assert page.run(column) == ["300", "301", "302", "303"]
+    assert page.run("document.querySelector('th[aria-sort]').ariaSort") == "ascending"
+
+
+def test_rows_filter(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    page.run(
+        "(() => { const f = document.querySelector('input[type=search]'); f.value = 'MIN';"
+        "f.dispatchEvent(new Event('input')); })()"
+    )
+    shown = "[...document.querySelectorAll('tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent)"
+    assert page.run(shown) == [f"min {i}" for i in range(1, 6)]
+
+
+def test_a_table_copies_as_csv(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("labels")
+    page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click(".tools button")
+    lines = page.run("window.copied").split("\r\n")
+    assert lines[0].startswith("label,n,mean,std,min,max,")
+    assert len(lines) == 1 + 4 + 1
+    cells = lines[1].split(",")
+    shown = page.run("document.querySelector('tbody tr').cells[2].dataset.v")
+    assert cells[2] == shown
+
+
+@pytest.mark.parametrize("sample", ["a b/</script>", "17"])
+def test_a_link_finds_its_sample(open_page, sample: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples", "#s=" + quote(sample, safe=""))
+    assert page.run("document.querySelector('article.on').dataset.s") == sample
+
+
+def test_a_link_to_a_sample_that_is_not_there_says_so(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples", "#s=nobody")
+    assert "nobody is not on this page" in page.run("document.querySelector('header').innerText")
+
+
+def test_pinning_a_card_changes_the_address(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples")
+    page.click("article[data-s='100'] button")
+    assert page.run("location.hash") == "#s=100"
+    page.click("article[data-s='100'] button")
+    assert page.run("document.querySelectorAll('.line.on').length") == 0
+
+
+def test_dark_and_light_have_contrast(open_page) -> None:  # type: ignore[no-untyped-def]
+    for dark in (False, True):
+        page = open_page("samples", dark=dark)
+        ratio = page.run(CONTRAST)
+        assert min(ratio.values()) >= 4.5, ratio
+
+
+CONTRAST = """(() => {
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const page = light(getComputedStyle(document.body).backgroundColor);
+  const ratio = (c) => { const l = light(c); return (Math.max(l, page) + .05) / (Math.min(l, page) + .05); };
+  const probe = document.createElement('i'); document.body.append(probe);
+  return Object.fromEntries(['ink', 'muted', 'max', 'min', 'listed', 'p0', 'p1', 'p2', 'p3', 'p4', 'p5'].map(name => {
+    probe.style.color = `var(--${name})`; return [name, ratio(getComputedStyle(probe).color)]; }));
+})()"""

@@ -1,0 +1,131 @@
+"""Reports in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from report_answers import labels_result, samples_result
+from rich.console import Console
+
+from xaicli.render.sparkline import sparkline
+from xaicli.render.terminal import as_text, show
+from xaicli.report.model import Cell, Column, Report, Section, Table, Text
+
+
+def report_of(*blocks: object) -> Report:
+    return Report("x", "Title", "run x", "A sentence.", (Section("Part", "part", blocks),), ())  # type: ignore[arg-type]
+
+
+def stripped(report: Report) -> str:
+    """The text without blanks at the ends of lines, which an editor would remove here."""
+    return "\n".join(line.rstrip() for line in as_text(report).split("\n"))
+
+
+def test_labels_at_80_columns() -> None:
+    assert stripped(labels_result(labels=3, epochs=6).report) == GOLDEN_LABELS
+
+
+GOLDEN_LABELS = """\
+Loss by label
+run runs/exp1 · mode eval · metric loss · recorded 2026-11-20 17:02
+Highest mean at the last epoch: airplane (2.09 ± 0.091). Lowest: bird (1.58 ±
+0.18).
+
+loss · eval
+Each label's last epoch: loss · eval
+label        n    mean       std     min     max   mean over epochs   epoch
+───────────────────────────────────────────────────────────────────────────
+airplane   300   2.088   0.09054   1.907    2.36   █▇▆▅▄▃                 6
+car        301   1.577    0.2011   1.174    2.18   ▄▄▃▂▂▁                 6
+bird       302   1.576    0.1799   1.216   2.116   ▅▄▃▂▂▁                 6
+"""
+
+
+def test_samples_at_80_columns() -> None:
+    assert stripped(samples_result(epochs=4, top=2, listed=(17,)).report) == GOLDEN_SAMPLES
+
+
+GOLDEN_SAMPLES = """\
+Sample histories: loss
+run runs/exp1 · mode eval · metric loss · recorded 2026-11-20 17:02
+The median loss falls from 0.882 to 0.607. The 2 highest samples are at 3.48 or
+more; all are predicted wrongly. The 2 lowest samples are at 0.458 or less; none
+is predicted wrongly.
+
+loss · eval
+Values of loss · eval
+group      sample   label      prediction    score   history
+───────────────────────────────────────────────────────────────
+max 1      100      airplane   car           4.155   ▇██▇
+max 2      101      car        bird          3.478   ▆▆▆▆
+min 1      200      airplane   airplane     0.2725   ▁▁▂▁
+min 2      201      car        car          0.4576   ▂▁▁▂
+listed 1   17       airplane   airplane     0.2186   ▂▂▂▁
+"""
+
+
+def test_no_line_is_wider_than_the_terminal() -> None:
+    wide = "word " * 40
+    table = Table("t", "", (Column("a"), Column("b", Cell.NUMBER), Column("c")), ((wide, 1.0, wide),))
+    assert max(map(len, as_text(report_of(table)).splitlines())) <= 80
+
+
+def test_markup_control_characters_and_bidi_are_text() -> None:
+    hostile = "[red]x[/red] \x1b[31m \u202e \x07"
+    text = as_text(report_of(Table("t", "", (Column("a"),), ((hostile,),)), Text(hostile)))
+    assert "[red]x[/red]" in text
+    assert not {"\x1b", "\u202e", "\x07"} & set(text)
+
+
+def test_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    samples_result(epochs=2, top=1, listed=()).show_terminal()
+    out, err = capsys.readouterr()
+    assert "mind the gap" in err
+    assert "mind the gap" not in out
+
+
+def test_written_paths_come_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = labels_result(labels=1, epochs=2)
+    result.show_terminal(result.save(tmp_path, ["csv"]))
+    assert capsys.readouterr().out.rstrip().endswith(f"wrote {tmp_path / 'labels.csv'}")
+
+
+@pytest.mark.parametrize(("variable", "colour"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
+def test_colour_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, variable: str, colour: bool) -> None:
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "1")
+    stream = io.StringIO()
+    show(labels_result(labels=1, epochs=2).report, out=Console(file=stream, width=80, force_terminal=None))
+    assert ("\x1b[" in stream.getvalue()) is colour
+
+
+def test_a_long_table_says_how_many_rows_are_missing() -> None:
+    table = Table("t", "", (Column("n", Cell.INTEGER),), tuple((i,) for i in range(25)), terminal_rows=20)
+    assert "and 5 more rows" in as_text(report_of(table))
+
+
+def test_an_empty_report_has_a_title_and_a_sentence() -> None:
+    assert as_text(Report("x", "Title", "run x", "Nothing.", (), ())) == "Title\nrun x\nNothing.\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([], ""),
+        ([None, None], "  "),
+        ([1.0], "▄"),
+        ([2.0, 2.0], "▄▄"),
+        ([0.0, None, 7.0], "▁ █"),
+        ([0.0, float("nan"), float("inf"), 7.0], "▁  █"),
+        (list(range(8)), "▁▂▃▄▅▆▇█"),
+    ],
+)
+def test_sparkline(values: list[float | None], line: str) -> None:
+    assert sparkline(values) == line
+
+
+def test_a_long_sparkline_is_averaged_into_its_width() -> None:
+    assert sparkline([0.0] * 50 + [1.0] * 50, 10) == "▁▁▁▁▁█████"
