@@ -189,7 +189,7 @@ def test_labels_follow_the_checkpoints_names(pictures: Path) -> None:
 
 def test_pictures_are_brought_to_size(pictures: Path) -> None:
     assert open_source(pictures, resize=(3, 2)).take(1).arrays[""].shape == (1, 3, 3, 2)
-    assert open_source(pictures, resize=3).take(1).arrays[""].shape == (1, 3, 3, 3)
+    assert open_source(pictures, resize=[3]).take(1).arrays[""].shape == (1, 3, 3, 3)
     grey = open_source(pictures, input_shape=(1, 8, 8)).take(1)
     assert grey.arrays[""].shape == (1, 1, 8, 8)
     assert grey.pictures is not None
@@ -218,7 +218,9 @@ def test_formats_that_start_programs_are_no_pictures(tmp_path: Path) -> None:
         open_source(tmp_path).take(1)
 
 
-@pytest.mark.parametrize(("option", "value"), [("mean", (0.1, 0.2)), ("std", (0.1, 0.2)), ("resize", (0, 4))])
+@pytest.mark.parametrize(
+    ("option", "value"), [("mean", (0.1, 0.2)), ("std", (0.1, 0.2)), ("resize", (0, 4)), ("resize", (1, 2, 3))]
+)
 def test_options_that_do_not_fit_are_named(option: str, value: Any, pictures: Path) -> None:
     with pytest.raises(XaiError, match=f"--{option}"):
         open_source(pictures, **{option: value}).take(1)

@@ -236,6 +236,7 @@ def _described(found: Inspection) -> Iterator[tuple[str, str]]:
     if len(found.weight_sets) > 1:
         yield "weights", ", ".join(found.weight_sets)
     if found.operators:
-        yield "operators", f"{sum(found.operators.values())} of {len(found.operators)} kinds, all of them torch's own"
+        n_kinds = len(found.operators)
+        yield "graph", f"{sum(found.operators.values())} operations of {n_kinds} kinds, all of them torch's own"
     for note in facts.notes:
         yield "note", note

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.sources.inputs import BadSampleError
 
 _MOST_PIXELS = 64_000_000
@@ -131,9 +131,12 @@ def size(given: int | Sequence[int] | None) -> tuple[int, int] | None:
     """`--resize` as (height, width): one number is a square."""
     if given is None:
         return None
-    height, width = (given, given) if isinstance(given, int) else tuple(given)
+    sides = [given] if isinstance(given, int) else list(given)
+    if len(sides) not in (1, 2):
+        raise UsageError(f"--resize takes a height and a width, not {len(sides)} numbers", hint="for example 224x160")
+    height, width = sides[0], sides[-1]
     if height < 1 or width < 1 or height * width > _MOST_PIXELS:
-        raise XaiError(f"--resize {height}x{width} is no picture size", hint="for example 224, or 224x160")
+        raise UsageError(f"--resize {height}x{width} is no picture size", hint="for example 224, or 224x160")
     return int(height), int(width)
 
 
