@@ -41,6 +41,9 @@ _HOMES = {
     "Image": "xaicli.tables.schema",
     "Mask": "xaicli.tables.schema",
     "BoundingBoxes": "xaicli.tables.schema",
+    "Summary": "xaicli.summary",
+    "ValWithError": "xaicli.summary",
+    "average_summaries": "xaicli.summary",
     "XaiError": "xaicli.errors",
 }
 

@@ -198,6 +198,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "object scalar": lambda f: f["objects"].update(x={"kind": "data", "value": {"$scalar": ["|O8", "AAAAAAAAAAA="]}}),
     "unhashable set": lambda f: f["objects"].update(x={"kind": "data", "value": {"$set": [[]]}}),
     "deep": lambda f: f["objects"].update(x={"kind": "data", "value": nested(900)}),
+    "data without a value": lambda f: f["objects"].update(x={"kind": "data"}),
+    "a loop of -1 batches": lambda f: f["training"].update(loop={"done": -1, "random": None}),
+    "a loop without generators": lambda f: f["training"].update(loop={"done": 1, "random": {}}),
+    "files are a list": lambda f: f.update(files=[]),
     "models are a list": lambda f: f.update(models=[]),
     "a model without kind": lambda f: f["models"].update(net={}),
     "model values are text": lambda f: f["models"]["net"]["value"].update({"0.weight": "x"}),
@@ -212,6 +216,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_forged_state_is_refused_and_changes_nothing(saved: Path, name: str) -> None:
     rewritten(saved, CHANGES[name])
     fails_and_changes_nothing(saved, ValueError)
+
+
+@pytest.mark.parametrize("depth", [990, 5_000, 200_000])
+def test_a_state_nested_too_deeply_is_refused(saved: Path, depth: int) -> None:
+    (saved / "state.json").write_text('{"format": "xai-state", "x": ' + "[" * depth + "]" * depth + "}")
+    fails_and_changes_nothing(saved, ValueError, "state.json")
 
 
 class Evil:

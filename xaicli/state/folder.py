@@ -198,13 +198,15 @@ def _write_json(path: Path, facts: dict[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+        checksum = facts.pop("crc32", None) if isinstance(facts, dict) else None
+        is_whole = checksum == _checksum(facts)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
         raise ValueError(f"{path} is no training state saved by xai")
     if not isinstance(facts.get("version"), int) or facts["version"] > _VERSION:
         raise ValueError(f"{path} is of version {facts.get('version')}; this xai reads up to {_VERSION}")
-    if facts.pop("crc32", None) != _checksum(facts):
+    if not is_whole:
         raise ValueError(f"{path} is damaged: its checksum does not fit; an older state may lie beside its folder")
     return facts
 

@@ -188,14 +188,14 @@ class TrainingState(Progress):
             ValueError: It is damaged, or a name, kind or shape differs.
         """
         state = read_state(self._state_folder(dir))
-        pairs = _matched(state, Belongings(models, optimizers, objects))
+        pairs, data = _matched(state, Belongings(models, optimizers, objects))
         with_random = random and self._rank == 0
         if with_random:
             pairs.append((RandomnessKeeper("random", None), state.get("random")))
         pairs.append((AttributesKeeper(self, self._loop, with_random=with_random), state.get("training")))
         restore_all(pairs, then=self._resumed)
         self._published.forget()
-        return plain_data(state)
+        return data
 
     def _state_folder(self, given: str | PathLike[str] | None) -> Path:
         if given is not None:
@@ -209,8 +209,13 @@ class TrainingState(Progress):
             self._on_load((self.global_step or 0) + 1)
 
 
-def _matched(state: Mapping[str, Any], belongings: Belongings) -> list[tuple[Keeper, Any]]:
+def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Keeper, Any]], dict[str, Any]]:
+    """Each thing with its saved state, and the plain data.
+
+    Raises:
+        ValueError: A thing is missing or of another kind, or the state is none.
+    """
     try:
-        return belongings.match(state)
+        return belongings.match(state), plain_data(state)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"this is no training state: {error!r}") from error
