@@ -22,6 +22,7 @@ from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
 N = 10
+HEAD = ["example_id", "input_table", "split", "epoch", "step", "attempt"]
 
 
 class Counting(nn.Module):
@@ -76,7 +77,7 @@ def test_all_collectors_share_one_forward_a_batch(run: Run, table: Table) -> Non
     assert model.calls == 3
     assert model.training
     frame = pl.read_parquet(run.layout.tables / "metrics" / "*.parquet")
-    assert frame.columns == ["example_id", "input_table", "split", "doubled", "difference", "label"]
+    assert frame.columns == [*HEAD, "doubled", "difference", "label"]
     assert frame["example_id"].to_list() == list(range(N))
     assert frame["doubled"].to_list() == [2.0 * i for i in range(N)]
     assert frame["difference"].to_list() == [float(i) for i in range(N)]
@@ -98,6 +99,19 @@ def test_constants_are_columns_and_the_time_axis(run: Run, table: Table) -> None
     assert frame["epoch"].to_list() == [1] * N + [2] * N
     run.flush()
     assert pl.read_parquet(run.layout.scalars / "*.parquet")["step"].to_list() == [1, 2]
+
+
+def test_the_time_is_the_training_s_own(run: Run, table: Table) -> None:
+    for epoch in run.epochs(2):
+        for _ in run.steps([0, 1, 2]):
+            pass
+        rows = collect_metrics(table, doubled, Counting(), run=run).tables["metrics"]
+        assert rows.slice(0, 1).select(["epoch", "step", "attempt"]).to_pylist() == [
+            {"epoch": epoch, "step": 3 * epoch, "attempt": 0}
+        ]
+    run.flush()
+    frame = pl.read_parquet(run.layout.scalars / "*.parquet")
+    assert frame.select("step", "epoch", "axis").rows() == [(3, 1, "step"), (6, 2, "step")]
 
 
 def test_the_active_run_is_meant_when_none_is_given(tmp_path: Path, table: Table) -> None:
@@ -222,7 +236,7 @@ def test_a_fault_names_collector_and_batch_and_the_others_are_kept(
     assert "kept from the other collectors: metrics" in caught.value.hint
     assert (faulty.calls, model.calls, model.training) == (2, 3, True)
     frame = pl.read_parquet(run.layout.tables / "metrics" / "*.parquet")
-    assert frame.columns == ["example_id", "input_table", "doubled"]
+    assert frame.columns == [*HEAD, "doubled"]
     assert frame["doubled"].to_list() == [2.0 * i for i in range(N)]
     assert caught.value.collected.tables["metrics"].num_rows == N
     assert scalars(run) == {"doubled": 9.0}

@@ -24,6 +24,7 @@ from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
 from xaicli.tables.column import arrow_column
 from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column
+from xaicli.tables.schema import Int
 from xaicli.tables.table import MISSING, CollectView, Table
 from xaicli.vocabulary import SAMPLE_ID
 
@@ -127,7 +128,8 @@ def collect_metrics(
             aggregates |= gathering.collector.aggregates(found) if gathering.collector.compute_aggregates else {}
         if aggregates:
             named = {f"{split}/{name}" if split else name: value for name, value in aggregates.items()}
-            run.log({axis: head.constants[axis] for axis in _AXES if axis in head.constants} | named)
+            times = {axis: head.constants[axis] for axis in _AXES if head.constants.get(axis) is not None}
+            run.log(times | named)
     collected = Collected(tables, aggregates, paths)
     if failures := [gathering.failure for gathering in gatherings if gathering.failure is not None]:
         raise CollectionError(failures, collected)
@@ -208,10 +210,12 @@ def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:
     return name
 
 
-def _moment(run: Run) -> dict[str, Any]:
+_MOMENT = {"epoch": pa.int32(), "step": pa.int64(), "attempt": pa.int16()}
+
+
+def _moment(run: Run) -> dict[str, int | None]:
     """When in the training this is, as far as the run knows; step and attempt tell what a resumed run has undone."""
-    epoch, step = run.state.epoch_idx, run.state.global_step
-    return ({"epoch": epoch} if epoch else {}) | ({} if step is None else {"step": step, "attempt": run.attempt})
+    return {"epoch": run.state.epoch_idx or None, "step": run.state.global_step, "attempt": run.attempt}
 
 
 @dataclass(frozen=True)
@@ -223,20 +227,25 @@ class _Head:
     constants: Mapping[str, Any]
 
     def before(self, rows: pa.Table) -> pa.Table:
-        fixed = {INPUT_TABLE: self.table.url} | ({SPLIT: self.split} if self.split else {}) | dict(self.constants)
         columns = {EXAMPLE_ID: (rows.schema.field(EXAMPLE_ID), rows[EXAMPLE_ID])}
         if self.table.sample_ids is not None:
             ids = [self.table.sample_ids[index] for index in rows[EXAMPLE_ID].to_pylist()]
             columns[SAMPLE_ID] = arrow_column(SAMPLE_ID, ids)
-        columns |= {
-            name: constant_column(name, value, rows.num_rows)
-            for name, value in fixed.items()
-            if name not in rows.column_names
-        }
-        columns |= {f.name: (f, rows[f.name]) for f in rows.schema if f.name not in columns}
+        for name, value in {INPUT_TABLE: self.table.url, SPLIT: self.split, **self.constants}.items():
+            if name not in rows.column_names:
+                columns[name] = _constant(name, value, rows.num_rows)
+        columns |= {field.name: (field, rows[field.name]) for field in rows.schema if field.name not in columns}
         return pa.Table.from_arrays(
             [values for _, values in columns.values()], schema=pa.schema([field for field, _ in columns.values()])
         )
+
+
+def _constant(name: str, value: Any, length: int) -> tuple[pa.Field, pa.Array]:
+    """A constant's column; the times of one type in every table, null where they are not known."""
+    kind = _MOMENT.get(name)
+    if kind is None or not isinstance(value, (int, type(None))):
+        return constant_column(name, value, length)
+    return arrow_column(name, pa.array([value] * length, kind), Int())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Predictor:
 
     Args:
         model: A module, or any callable.
-        layers: Hidden layers to keep: names as in `named_modules()`, or positions in it.
+        layers: Hidden layers to keep: names as in `named_modules()`, or positions in it, as numbers or text.
         device: Where to run; None is where the model's parameters are.
         precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
         preprocess_fn: Turns a batch into the model's argument, a tuple of arguments, or a dict of keyword arguments.
@@ -166,9 +167,9 @@ class Predictor:
         named = list(self.module.named_modules()) if self.module is not None else []
         modules: dict[Layer, nn.Module] = {}
         for layer in layers:
-            found = dict(named).get(layer) if isinstance(layer, str) else None
-            if isinstance(layer, int) and -len(named) <= layer < len(named):
-                found = named[layer][1]
+            found = dict(named).get(str(layer)) if isinstance(layer, str) else None
+            if found is None and re.fullmatch(r"-?\d+", str(layer)) and -len(named) <= int(layer) < len(named):
+                found = named[int(layer)][1]
             if found is None:
                 raise unknown("layer", layer, [name for name, _ in named if name], where="the model")
             modules[layer] = found

@@ -233,9 +233,8 @@ def _collector(
         case "embeddings":
             if not options.layers:
                 raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
-            layers = [int(layer) if layer.lstrip("-").isdigit() else layer for layer in options.layers]
             return EmbeddingsMetricsCollector(
-                layers, options.reshape, reduction=options.reduction, n_components=options.components
+                options.layers, options.reshape, reduction=options.reduction, n_components=options.components
             )
         case "segmentation":
             return SegmentationMetricsCollector(_needed(name, names))

@@ -61,7 +61,7 @@ def embeddings(
     if identity is None:
         raise XaiError(f"the rows of table {table!r} say no sample", hint="collect them with xaicli.collect_metrics")
     kept = [name for name in (identity, by, _EPOCH, _SPLIT, *columns) if name and name in kinds]
-    frame = _at(lazy.select(dict.fromkeys(kept)).collect(engine="streaming"), epoch, split)
+    frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), epoch, split)
     data = pl.concat(
         [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
     )

@@ -1,0 +1,178 @@
+"""`xai collect` and `xai embeddings` through the command line's entrance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image as Pictures
+from torch import nn
+from torch.nn import functional
+
+import xaicli
+from xaicli.checkpoint.save import save_checkpoint
+
+N = 40
+X = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a checkpoint and an .npz."""
+    save_checkpoint(model(), tmp_path / "ckpt.pt", example_inputs=X[:2], label_names=["no", "yes"], epoch=7, step=70)
+    np.savez(tmp_path / "data.npz", x=X.numpy(), y=Y.numpy())
+    return tmp_path
+
+
+def test_a_checkpoint_over_data_into_a_new_run(place: Path, xai: Any) -> None:
+    run = place / "runs" / "new"
+    status, out, err = xai(
+        "collect", run, "--model", place / "ckpt.pt", "--data", place / "data.npz", "--split", "val", "--json"
+    )
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["command"] == "collect"
+    assert answer["counts"] == {"rows": N, "non_finite": 0, "dropped": 0}
+    assert answer["selection"]["epoch"] == 7
+    by_column = {row["column"]: row for row in answer["rows"]}
+    with torch.no_grad():
+        loss = functional.cross_entropy(model()(X), Y, reduction="none")
+    assert by_column["loss"]["mean"] == pytest.approx(float(loss.mean()), abs=1e-6)
+    assert by_column["predicted"]["type"] == "categorical"
+    stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet").sort("example_id")
+    assert stored["loss"].to_list() == pytest.approx(loss.tolist(), abs=1e-5)
+    assert stored["sample_id"].to_list() == list(range(N))
+    assert set(stored["split"]) == {"val"}
+    assert (set(stored["epoch"]), set(stored["step"])) == ({7}, {70})
+    scalars = pl.read_parquet(run / "scalars" / "*.parquet")
+    values = dict(zip(scalars["key"], scalars["value"], strict=True))
+    assert values["val/accuracy"] == pytest.approx(float((model()(X).argmax(1) == Y).float().mean()))
+    status, out, _ = xai("collect", run, "--model", place / "ckpt.pt", "--data", place / "data.npz", "--no-aggregates")
+    assert status == 0
+    assert "40 rows in metrics." in out
+    assert "loss" in out
+
+
+def test_collectors_by_module_and_layers_with_arch(place: Path, xai: Any) -> None:
+    (place / "own.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))\n"
+        "def largest(batch, output):\n    return {'largest': output.forward.max(1).values}\n"
+    )
+    torch.save(model().state_dict(), place / "weights.pt")
+    run = place / "run"
+    status, out, err = xai(
+        "collect", run, "--model", place / "weights.pt", "--arch", "own:net", "--pythonpath", place,
+        "--data", place / "data.npz", "--collectors", "classification,embeddings,own:largest", "--layers", "0",
+        "--label-names", "no,yes", "--batch-size", 16,
+    )  # fmt: skip
+    assert status == 0, err
+    stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet").sort("example_id")
+    with torch.no_grad():
+        assert stored["largest"].to_list() == pytest.approx(model()(X).max(1).values.tolist(), abs=1e-6)
+        hidden = model()[0](X).numpy()  # type: ignore[index]
+    assert np.allclose(np.asarray(stored["embeddings_0"].to_list()), hidden, atol=1e-6)
+
+    status, out, err = xai("embeddings", run, "--colour", "predicted", "--json", "--format", "html,png,csv")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert [Path(path).suffix for path in answer["outputs"]].count(".png") == 1
+    assert answer["selection"]["column"] == ["embeddings_0_pca"]
+    rows = {row["sample_id"]: row for row in answer["rows"]}
+    assert len(rows) == N
+    reduced = np.asarray(stored["embeddings_0_pca"].to_list())
+    assert [rows[i]["x"] for i in range(N)] == pytest.approx(reduced[:, 0].tolist(), abs=1e-6)
+    assert {row["colour"] for row in answer["rows"]} == {"no", "yes"}
+    page = (run / "reports" / "embeddings.html").read_text()
+    assert "embeddings_0_pca" in page
+    assert "no" in page
+
+    status, out, err = xai("embeddings", run, "--column", "embeddings_0", "--colour", "loss", "--json")
+    assert status == 0, err
+    centred = hidden - hidden.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    projected = np.asarray(
+        [[row["x"], row["y"]] for row in sorted(json.loads(out)["rows"], key=lambda r: r["sample_id"])]
+    )
+    assert np.allclose(np.abs(projected), np.abs(centred @ directions[:2].T), atol=1e-4)
+
+
+def test_pictures_of_a_folder_and_one_that_cannot_be_read(place: Path, xai: Any) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("no/a", "no/b", "yes/c", "yes/d"):
+        path = place / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Pictures.fromarray(rng.integers(0, 255, (4, 4), dtype=np.uint8)).save(path)
+    (place / "pictures" / "no" / "b.png").write_bytes(b"no picture")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    save_checkpoint(net, place / "flat.pt", example_inputs=torch.zeros(2, 1, 4, 4), label_names=["no", "yes"])
+    run = place / "run"
+    arguments = ("collect", run, "--model", place / "flat.pt", "--data", place / "pictures", "--json")
+    status, out, err = xai(*arguments)
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["counts"]["dropped"] == 1
+    assert "b.png" in answer["warnings"][0]
+    stored = pl.read_parquet(run / "tables" / "metrics" / "*.parquet")
+    assert stored["label"].to_list() == [0, 1, 1]
+    assert len(stored["sample_id"].unique()) == 3
+    status, _, err = xai(*arguments, "--strict")
+    assert status == 1
+    assert "b.png" in err
+
+
+def test_inputs_kept_in_the_run_are_the_default_data(place: Path, xai: Any) -> None:
+    with xaicli.Run(place / "run", label_names=["no", "yes"]) as run:
+        run.state.mode = "eval"
+        run.log_inputs([10 + i for i in range(N)], X, Y)
+        run.save_checkpoint(model(), example_inputs=X[:2])
+    status, _, err = xai("collect", place / "run", "--json")
+    assert status == 0, err
+    stored = pl.read_parquet(place / "run" / "tables" / "metrics" / "*.parquet")
+    assert sorted(stored["sample_id"]) == [10 + i for i in range(N)]
+    with torch.no_grad():
+        loss = functional.cross_entropy(model()(X), Y)
+    assert stored["loss"].mean() == pytest.approx(float(loss), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("--collectors", "classificaton"), 1, "no collector 'classificaton'"),
+        (("--collectors", "embeddings"), 2, "--collectors embeddings needs layers"),
+        (("--collectors", "embeddings", "--layers", "9.9"), 1, "no layer '9.9' in the model"),
+        (("--collectors", "nowhere:thing"), 1, "nowhere"),
+        (("--data", "nothing.npz"), 1, "nothing.npz"),
+        (("--precision", "fp8"), 1, "no precision 'fp8'"),
+        (("--mean", "a"), 2, "--mean takes numbers"),
+    ],
+)
+def test_what_does_not_exist_is_told(place: Path, xai: Any, arguments: Any, status: int, told: str) -> None:
+    given = ("collect", place / "run", "--model", place / "ckpt.pt", "--data", place / "data.npz", *arguments)
+    got, out, err = xai(*given)
+    assert (got, out) == (status, "")
+    assert told in err
+
+
+def test_embeddings_that_are_not_there_are_told(place: Path, xai: Any) -> None:
+    with xaicli.Run(place / "run") as run:
+        run.add_metrics_data({"example_id": [0], "a": [1.0]})
+    for arguments, told in (
+        ((), "the table holds no embeddings"),
+        (("--table", "metrix"), "no table 'metrix'"),
+        (("--column", "b"), "no embedding column 'b'"),
+    ):
+        status, out, err = xai("embeddings", place / "run", *arguments)
+        assert (status, out) == (1, "")
+        assert told in err
