@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer, Counts
 from xaicli.dynamics.confident import issues
-from xaicli.dynamics.memorisation import MEMORISED
+from xaicli.dynamics.memorisation import MEMORISED, accuracy
 from xaicli.dynamics.names import LabelNames
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
+
+_UNDER_WAY = 0.9
+"""Training accuracy above which a net that memorises has begun to: wrong labels are among the last it learns."""
 
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label", EPOCH)
 
@@ -52,21 +56,28 @@ class Held:
 
 
 def doubts(reader: Reader, selection: Selection, pair: Pair) -> Held | None:
-    """The probabilities to judge labels by: of the last selected epoch that kept them and has not memorised them.
+    """The probabilities to judge labels by: of the last selected epoch that kept any.
 
-    Where training has memorised the labels in every epoch kept, the earliest of these. None where none were kept.
+    Where training has memorised the labels by then, of the last one before memorisation was under way, else of the
+    earliest there is. None where none were kept.
     """
     if PROBS not in reader.dtypes:
         return None
-    found: Held | None = None
-    for epoch in reversed(selection.epochs[pair]):
-        held = _held(reader, selection, Place(*pair, epoch))
-        if held is None:
-            continue
-        found = held
-        if pair[0] != Mode.TRAIN or held.accuracy <= MEMORISED:
-            break
-    return found
+    epochs = selection.epochs[pair]
+    last = next(_kept(reader, selection, pair, epochs[::-1]), None)
+    if last is None or pair[0] != Mode.TRAIN or last.accuracy <= MEMORISED:
+        return last
+    before = [epoch for epoch in epochs if epoch < last.epoch]
+    learning = [epoch for epoch in before if accuracy(reader, pair, epoch) <= _UNDER_WAY]
+    found = next(_kept(reader, selection, pair, learning[::-1]), None)
+    return found or next(_kept(reader, selection, pair, before), last)
+
+
+def _kept(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]) -> Iterator[Held]:
+    """The probabilities of those epochs that kept any."""
+    for epoch in epochs:
+        if (held := _held(reader, selection, Place(*pair, epoch))) is not None:
+            yield held
 
 
 def _held(reader: Reader, selection: Selection, place: Place) -> Held | None:

@@ -14,7 +14,7 @@ MEMORISED = 0.99
 """Training accuracy on the labels given above which they count as memorised."""
 
 
-def memorised(reader: Reader, selection: Selection, accuracy: Mapping[Pair, Mapping[int, float]]) -> list[str]:
+def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping[int, float]]) -> list[str]:
     """A warning for each training set whose labels were memorised at its last selected epoch.
 
     The training rows are looked at even when another mode is selected: the same network made those.
@@ -22,17 +22,17 @@ def memorised(reader: Reader, selection: Selection, accuracy: Mapping[Pair, Mapp
     Args:
         reader: The run.
         selection: Which rows a question is about.
-        accuracy: What is already known, by (mode, ds_id) and epoch.
+        known: The accuracies there are already, by (mode, ds_id) and epoch.
     """
     warnings = []
     for ds_id in reader.ds_ids(Mode.TRAIN) if Mode.TRAIN in reader.modes() else ():
         pair = (Mode.TRAIN.value, ds_id)
-        if pair in accuracy:
-            epoch, share = max(accuracy[pair].items(), default=(0, 0.0))
+        if pair in known:
+            epoch, share = max(known[pair].items(), default=(0, 0.0))
         else:
             last = max(epoch for epochs in selection.epochs.values() for epoch in epochs)
             epoch = max((e for e in reader.epochs(*pair) if e <= last), default=-1)
-            share = _accuracy(reader, pair, epoch) if epoch >= 0 else 0.0
+            share = accuracy(reader, pair, epoch) if epoch >= 0 else 0.0
         if share > MEMORISED:
             where = f"train {ds_id}".strip()
             warnings.append(
@@ -42,12 +42,13 @@ def memorised(reader: Reader, selection: Selection, accuracy: Mapping[Pair, Mapp
     return warnings
 
 
-def _accuracy(reader: Reader, pair: Pair, epoch: int) -> float:
-    known = set(reader.dtypes)
-    if CORRECT in known:
+def accuracy(reader: Reader, pair: Pair, epoch: int) -> float:
+    """The share of predictions of one epoch that equal the labels given; 0 where nothing says."""
+    columns = set(reader.dtypes)
+    if CORRECT in columns:
         frame, _ = reader.frame(Place(*pair, epoch), [CORRECT])
         right = frame[CORRECT]
-    elif {LABEL, PREDICTION} <= known:
+    elif {LABEL, PREDICTION} <= columns:
         frame, _ = reader.frame(Place(*pair, epoch), [LABEL, PREDICTION])
         right = frame[LABEL] == frame[PREDICTION]
     else:

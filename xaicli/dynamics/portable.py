@@ -126,7 +126,7 @@ def _named(metric: str, *, full: bool) -> list[nw.Expr]:
 
 
 def learning(rows: Rows) -> Rows:
-    """sample_id, correctness, forgetting, never_learned, first_learned, learned_for_good, by whether a row is `_right`."""
+    """sample_id, correctness, forgetting, never_learned, first_learned, learned_for_good, by what was `_right`."""
     right = nw.col(_RIGHT)
     order = list(HISTORY)
     known = rows.filter(~right.is_null()).select(SAMPLE_ID, *HISTORY, right)
