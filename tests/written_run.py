@@ -86,6 +86,8 @@ class WrittenRun:
 def _arrow_type(name: str, values: Sequence[Any]) -> pa.DataType:
     if any(isinstance(value, str) for value in values):
         return pa.string()
+    if any(isinstance(value, list) for value in values):
+        return pa.list_(pa.float16())
     if name == "sample_id":
         return pa.int64()
     if name in ("epoch",):
