@@ -1,0 +1,293 @@
+"""The commands through their entrance: JSON as the contract spells it, exit statuses, terminal, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from written_run import WrittenRun
+
+Xai = Callable[..., tuple[int, str, str]]
+
+
+def asked(xai: Xai, *arguments: object) -> dict[str, Any]:
+    status, out, err = xai(*arguments, "--json")
+    assert status == 0, err
+    answer: dict[str, Any] = json.loads(out)
+    head = ["schema_version", "command", "run", "selection", "warnings", "outputs", "counts", "rows"]
+    assert [key for key in answer if key in head] == head
+    assert (answer["schema_version"], answer["command"]) == (1, arguments[0])
+    return answer
+
+
+def test_samples(xai: Xai, root: Path) -> None:
+    answer = asked(xai, "samples", root, "--ds-id", "a", "--max", 2, "--min", 1, "--ids", "4,11")
+    assert answer["counts"] == {
+        "rows": 47,
+        "non_finite": 1,
+        "duplicates": 0,
+        "dropped": 0,
+        "stale": 1,
+        "damaged": [],
+    }
+    assert [(row["group"], row["rank"], row["sample_id"]) for row in answer["rows"]] == [
+        ("max", 1, 11),
+        ("max", 2, 10),
+        ("min", 1, 0),
+        ("listed", 1, 4),
+        ("listed", 2, 11),
+    ]
+    assert answer["rows"][3] == {
+        "mode": "eval",
+        "ds_id": "a",
+        "sample_id": 4,
+        "label": 1,
+        "group": "listed",
+        "rank": 1,
+        "score": 1.25,
+        "stale": False,
+        "history": [
+            {"epoch": 1, "step": 10, "value": 5.0},
+            {"epoch": 2, "step": 20, "value": None},
+            {"epoch": 3, "step": 30, "value": pytest.approx(5 / 3, rel=1e-7)},
+            {"epoch": 4, "step": 40, "value": 1.25},
+        ],
+    }
+
+
+def test_stale_and_complete_only(xai: Xai, root: Path) -> None:
+    # Sample 3 has its last value, 4 / 3, from epoch 3.
+    arguments = ("samples", root, "--ds-id", "a", "--max", 12, "--min", 0)
+    stale = {row["sample_id"] for row in asked(xai, *arguments)["rows"] if row["stale"]}
+    assert stale == {3}
+    complete = asked(xai, *arguments, "--complete-only")["rows"]
+    assert [row["sample_id"] for row in complete] == [11, 10, 9, 8, 7, 6, 5, 4, 2, 1, 0]
+
+
+def test_ds_ids_are_never_pooled(xai: Xai, root: Path) -> None:
+    rows = asked(xai, "samples", root, "--max", 1, "--min", 0)["rows"]
+    assert [(row["ds_id"], row["score"]) for row in rows] == [("a", 3.0), ("b", 103.0)]
+
+
+def test_two_metrics_name_themselves(xai: Xai, root: Path) -> None:
+    rows = asked(xai, "samples", root, "--ds-id", "a", "--metric", "loss,margin", "--max", 1, "--min", 0)["rows"]
+    assert [(row["metric"], row["sample_id"]) for row in rows] == [("loss", 11), ("margin", 0)]
+
+
+def test_epoch_frequency(xai: Xai, root: Path) -> None:
+    rows = asked(xai, "samples", root, "--ds-id", "a", "--max", 1, "--min", 0, "--epoch-frequency", 2)["rows"]
+    assert [point["epoch"] for point in rows[0]["history"]] == [2, 4]
+
+
+def test_label_map_limits_samples(xai: Xai, root: Path) -> None:
+    rows = asked(xai, "samples", root, "--ds-id", "a", "--label-map", "Hund=1", "--min", 0)["rows"]
+    assert {row["label"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("stat", ["mean", "first", "max", "slope", "confidence"])
+def test_other_statistics(xai: Xai, root: Path, stat: str) -> None:
+    status, out, err = xai("samples", root, "--ds-id", "a", "--stat", stat, "--max", 1, "--min", 0, "--json")
+    if stat == "confidence":
+        # No probabilities were logged.
+        assert (status, out) == (1, "")
+        assert "confidence" in err
+        return
+    assert status == 0
+    expected = {"mean": 11, "first": 11, "max": 11, "slope": 0}
+    assert json.loads(out)["rows"][0]["sample_id"] == expected[stat]
+
+
+def test_labels(xai: Xai, root: Path, tmp_path: Path) -> None:
+    answer = asked(xai, "labels", root, "--ds-id", "a", "--bounds", "std,range", "-o", tmp_path)
+    row = answer["rows"][0]
+    assert list(row) == [
+        *("mode", "ds_id", "metric", "label", "name", "epoch", "step", "n", "mean", "std", "min", "max", "bounds")
+    ]
+    # Samples 0, 3, 6, 9 with losses 1, 4, 7, 10.
+    assert (row["label"], row["name"], row["epoch"], row["step"], row["n"]) == (0, "cat", 1, 10, 4)
+    assert (row["mean"], row["min"], row["max"]) == (5.5, 1.0, 10.0)
+    assert row["std"] == pytest.approx(15**0.5)
+    assert row["bounds"] == {"std": pytest.approx([5.5 - 15**0.5, 5.5 + 15**0.5]), "range": [1.0, 10.0]}
+    written = {Path(path).suffix for path in answer["outputs"]}
+    assert written >= {".html", ".png", ".csv", ".json"}
+    assert all(Path(path).stat().st_size for path in answer["outputs"])
+
+
+def test_label_map_limits_and_names(xai: Xai, root: Path, tmp_path: Path) -> None:
+    found = asked(xai, "labels", root, "--ds-id", "a", "--label-map", "Hund=1,Aal=2", "-o", tmp_path)
+    assert {(row["label"], row["name"]) for row in found["rows"]} == {(1, "Hund"), (2, "Aal")}
+
+
+def test_label_key(xai: Xai, root: Path, tmp_path: Path) -> None:
+    rows = asked(xai, "labels", root, "--ds-id", "a", "--label-key", "correct", "-o", tmp_path)["rows"]
+    assert {(row["label"], row["epoch"]) for row in rows} == {(False, 1), (False, 2), (True, 3), (True, 4)}
+
+
+def test_info(xai: Xai, root: Path) -> None:
+    answer = asked(xai, "info", root)
+    assert [(row["mode"], row["ds_id"], row["rows"]) for row in answer["rows"]] == [
+        ("train", "", 48),
+        ("eval", "a", 47),
+        ("eval", "b", 47),
+    ]
+    assert answer["rows"][0]["epochs"] == [1, 2, 3, 4]
+    assert answer["rows"][0]["metrics"] == ["loss", "margin"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error", "hint"),
+    [
+        (["samples", "--metric", "los"], 1, "no metric 'los'", "did you mean loss?"),
+        (["samples", "--mode", "trian"], 1, "no mode 'trian'", "did you mean train?"),
+        (["samples", "--max", "-1"], 2, "--max must be non-negative, not -1", ""),
+        (["samples", "--min", "-2"], 2, "--min must be non-negative, not -2", ""),
+        (["samples", "--ids", "99"], 1, "no sample_id '99'", "11"),
+        (["samples", "--ids", "x"], 1, "no sample_id 'x'", "integers"),
+        (["samples", "--epoch", "17"], 1, "there is no epoch 17", "1-4"),
+        (["samples", "--stat", "lst"], 1, "no statistic 'lst'", "last"),
+        (["samples", "--table", "t"], 1, "no table 't'", "there are no tables"),
+        (["labels", "--label-map", "x=7"], 1, "no label '7'", "0, 1, 2"),
+        (["labels", "--bounds", "stdd"], 2, "--bounds 'stdd'", "std, range"),
+        (["labels", "--label-key", "colour"], 1, "no column 'colour'", "label"),
+    ],
+)
+def test_bad_input(xai: Xai, root: Path, arguments: list[str], status: int, error: str, hint: str) -> None:
+    command, *rest = arguments
+    found, out, err = xai(command, root, *rest)
+    assert (found, out) == (status, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert error in lines[0]
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def test_strict_fails_on_damage_and_lenient_names_it(xai: Xai, root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(root, copy)
+    damaged = copy / "data/mode=eval/ds=a/epoch=4/part-a000000-r0000-00000007.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    for command in ("samples", "labels", "info"):
+        answer = asked(xai, command, copy, *(["-o", tmp_path / "out"] if command == "labels" else []))
+        assert answer["counts"]["damaged"] == [damaged.relative_to(copy).as_posix()]
+        status, _, err = xai(command, copy, "--strict")
+        assert status == 1
+        assert "part-a000000-r0000-00000007.parquet" in err
+
+
+def test_ls(xai: Xai, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "runs/good")
+    shutil.copytree(root, tmp_path / "runs/new")
+    manifest = tmp_path / "runs/new/xai.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 9'))
+    rows = asked(xai, "ls", tmp_path)["rows"]
+    assert [Path(row["run"]).name for row in rows] == ["good", "new"]
+    assert (rows[0]["rows"], rows[0]["modes"], rows[0]["problem"]) == (142, ["train", "eval"], None)
+    assert "version 9" in rows[1]["problem"]
+    (tmp_path / "empty").mkdir()
+    assert asked(xai, "ls", tmp_path / "empty")["warnings"]
+    assert xai("ls", tmp_path / "absent")[0] == 1
+
+
+def test_compare(xai: Xai, tmp_path: Path) -> None:
+    for name, losses, correct in (("a", [1.0, 2.0, 3.0], [1, 1, 0]), ("b", [1.5, 0.5, 3.0], [0, 1, 1])):
+        run = WrittenRun(tmp_path / name)
+        run.write(
+            {"sample_id": i, "epoch": 1, "label": i % 2, "loss": losses[i], "correct": bool(correct[i])}
+            for i in range(3)
+        )
+    answer = asked(xai, "compare", tmp_path / "a", tmp_path / "b", "--max", 1, "--min", 1, "--ids", 2)
+    rows = answer["rows"]
+    assert next(row for row in rows if row["kind"] == "metric")["values"] == pytest.approx([2.0, 5 / 3])
+    labels = {row["label"]: row["values"] for row in rows if row["kind"] == "label"}
+    assert labels == {"0": pytest.approx([2.0, 2.25]), "1": pytest.approx([2.0, 0.5])}
+    samples = [(row["group"], row["sample_id"], row["change"]) for row in rows if row["kind"] == "sample"]
+    assert samples == [
+        ("max", "0", 0.5),
+        ("min", "1", -1.5),
+        ("listed", "2", 0.0),
+        ("flipped", "0", 0.5),
+        ("flipped", "2", 0.0),
+    ]
+    assert xai("compare", tmp_path / "a")[0] == 2
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_query(xai: Xai, root: Path, engine: str) -> None:
+    sql = "SELECT mode, ds_id, count(*) AS n, max(margin) AS best FROM samples WHERE epoch > 2 GROUP BY mode, ds_id"
+    rows = asked(xai, "query", root, f"{sql} ORDER BY mode, ds_id", "--engine", engine)["rows"]
+    assert [(row["mode"], row["ds_id"], row["n"]) for row in rows] == [
+        ("eval", "a", 23),
+        ("eval", "b", 23),
+        ("train", "", 24),
+    ]
+    assert rows[0]["best"] == -0.25
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize(
+    "sql",
+    ["DROP TABLE samples", "SELECT nothing FROM samples", "SELECT 1; SELECT 2", "COPY samples TO 'x.csv'", "hello"],
+)
+def test_query_refuses(
+    xai: Xai, root: Path, engine: str, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = xai("query", root, sql, "--engine", engine)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "jsonl", "json"])
+def test_export_long(xai: Xai, root: Path, tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"samples.{format}"
+    answer = asked(xai, "export", root, "--ds-id", "a", "-o", path)
+    assert answer["outputs"] == [str(path)]
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "json": pl.read_json}[format]
+    frame = read(path)
+    assert frame.columns == [
+        *("mode", "ds_id", "sample_id", "epoch", "step", "label", "prediction", "correct", "loss", "margin")
+    ]
+    assert frame.height == 47
+    row = frame.row(by_predicate=(pl.col("sample_id") == 2) & (pl.col("epoch") == 2), named=True)
+    assert (row["label"], row["correct"], row["loss"]) == (2, False, 1.5)
+    spoilt = frame.row(by_predicate=(pl.col("sample_id") == 4) & (pl.col("epoch") == 2), named=True)
+    assert spoilt["loss"] is None or spoilt["loss"] != spoilt["loss"]
+
+
+def test_export_wide(xai: Xai, root: Path, tmp_path: Path) -> None:
+    asked(xai, "export", root, "--metric", "loss", "--mode", "all", "--shape", "wide", "-o", tmp_path / "wide.csv")
+    rows = list(csv.DictReader((tmp_path / "wide.csv").open()))
+    assert len(rows) == 36
+    assert list(rows[0]) == ["mode", "ds_id", "sample_id", "label", "loss_1", "loss_2", "loss_3", "loss_4"]
+    absent = next(row for row in rows if row["ds_id"] == "a" and row["sample_id"] == "3")
+    assert (absent["loss_1"], absent["loss_4"]) == ("4.0", "")
+
+
+def test_export_to_standard_output(xai: Xai, root: Path) -> None:
+    status, out, _ = xai("export", root, "--ds-id", "a", "--epoch", "last", "-o", "-", "--format", "jsonl")
+    assert status == 0
+    assert [json.loads(line)["sample_id"] for line in out.splitlines()] == [0, 1, 2, *range(4, 12)]
+
+
+def test_export_guards_spreadsheets(xai: Xai, tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write({"sample_id": text, "epoch": 1, "loss": -1.0} for text in ("=1+1", "@x", "-5", "plain"))
+    xai("export", run.layout.root, "-o", tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["sample_id"] for row in rows] == ["'=1+1", "'@x", "-5", "plain"]
+    assert rows[0]["loss"] == "-1.0"
+
+
+def test_samples_in_the_terminal(xai: Xai, root: Path) -> None:
+    status, out, _ = xai("samples", root, "--ds-id", "a", "--max", 2, "--min", 0)
+    assert status == 0
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "cat" in out or "eel" in out

@@ -1,0 +1,124 @@
+"""How the user's words are taken, and what is said of words that mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from written_run import WrittenRun
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.selection import Selection, resolve
+from xaicli.reader import Reader, open_reader
+
+A, B, TRAIN = ("eval", "a"), ("eval", "b"), ("train", "")
+
+
+@pytest.fixture(scope="module")
+def reader(written: WrittenRun) -> Reader:
+    return open_reader(written.layout)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pairs"),
+    [
+        (None, (A, B)),
+        ("train", (TRAIN,)),
+        (["train", "eval"], (TRAIN, A, B)),
+        ("all", (TRAIN, A, B)),
+        ("!eval", (TRAIN,)),
+        ("!infer", (TRAIN, A, B)),
+        (["all", "!train"], (A, B)),
+    ],
+)
+def test_modes(reader: Reader, mode: Any, pairs: Any) -> None:
+    assert resolve(reader, mode=mode).pairs == pairs
+
+
+@pytest.mark.parametrize(("ds_id", "pairs"), [(None, (A, B)), ("a", (A,)), ("!a", (B,)), (["a", "b"], (A, B))])
+def test_ds_ids(reader: Reader, ds_id: Any, pairs: Any) -> None:
+    assert resolve(reader, ds_id=ds_id).pairs == pairs
+
+
+@pytest.mark.parametrize(
+    ("epoch", "every", "epochs"),
+    [
+        (None, 1, (1, 2, 3, 4)),
+        (2, 1, (2,)),
+        ("2-3", 1, (2, 3)),
+        (["1", "3-9"], 1, (1, 3, 4)),
+        ("first", 1, (1,)),
+        ("last", 1, (4,)),
+        (None, 2, (2, 4)),
+        ("1-3", 3, (3,)),
+    ],
+)
+def test_epochs(reader: Reader, epoch: Any, every: int, epochs: Any) -> None:
+    assert resolve(reader, epoch=epoch, epoch_frequency=every).epochs == {A: epochs, B: epochs}
+
+
+def test_metrics(reader: Reader) -> None:
+    assert resolve(reader).metrics == ("loss",)
+    assert resolve(reader, metric=["margin", "loss", "margin"]).metrics == ("margin", "loss")
+
+
+def test_label_map(reader: Reader) -> None:
+    assert resolve(reader, label_map=["Katze=0", "a=b=2"]).label_map == {0: "Katze", 2: "a=b"}
+    assert resolve(reader, label_map={"Hund": "dog"}).label_map == {1: "Hund"}
+
+
+def test_no_eval_rows_falls_back_to_train_and_says_so(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write([{"sample_id": 1, "epoch": 1, "mode": "train", "other": 0.5}])
+    selection = resolve(open_reader(run.layout))
+    assert (selection.modes, selection.metrics) == (("train",), ("other",))
+    assert selection.warnings == ("the run has no eval rows: showing train",)
+
+
+def test_selection_is_plain_json(reader: Reader) -> None:
+    selection: Selection = resolve(reader, ds_id="a", epoch="last", label_map=["Katze=0"])
+    assert selection.as_dict() == {
+        "metric": ["loss"],
+        "mode": ["eval"],
+        "ds_id": ["a"],
+        "epoch": [4],
+        "epoch_frequency": 1,
+        "label_key": "label",
+        "label_map": {"Katze": 0},
+        "duplicates": "last",
+        "engine": "polars",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint", "kind"),
+    [
+        ({"metric": "lossy"}, "no metric 'lossy'", "did you mean loss? recorded metrics: loss, margin", XaiError),
+        ({"mode": "evl"}, "no mode 'evl'", "did you mean eval?", XaiError),
+        ({"mode": "test"}, "no mode 'test'", "recorded modes: train, eval", XaiError),
+        ({"mode": "!tran"}, "no mode 'tran'", "did you mean train?", XaiError),
+        ({"mode": ["!train", "!eval"]}, "no mode is left", "recorded: train, eval", XaiError),
+        ({"ds_id": "c"}, "no ds_id 'c'", "recorded ds_ids: a, b", XaiError),
+        ({"epoch": 9}, "there is no epoch 9", "recorded epochs: 1-4", XaiError),
+        ({"epoch": "soon"}, "--epoch 'soon' is no epoch", "numbers", UsageError),
+        ({"epoch_frequency": 0}, "--epoch-frequency must be at least 1", "", UsageError),
+        ({"epoch_frequency": 9}, "divisible by 9", "recorded epochs: 1-4", XaiError),
+        ({"label_key": "labl"}, "no column 'labl'", "did you mean label?", XaiError),
+        ({"label_map": ["cat"]}, "is not NAME=VALUE", "cat=3", UsageError),
+        ({"label_map": ["x=bird"]}, "no label 'bird'", "recorded labels: cat, dog, eel", XaiError),
+        ({"duplicates": "some"}, "--duplicates 'some'", "last, all, error", UsageError),
+        ({"engine": "dask"}, "--engine 'dask'", "polars, duckdb, spark", UsageError),
+    ],
+)
+def test_words_that_mean_nothing(reader: Reader, words: Any, message: str, hint: str, kind: type[XaiError]) -> None:
+    with pytest.raises(kind) as raised:
+        resolve(reader, **words)
+    assert message in raised.value.message
+    assert hint in raised.value.hint
+    assert type(raised.value) is kind
+
+
+def test_run_without_samples(tmp_path: Path) -> None:
+    with pytest.raises(XaiError, match="holds no samples"):
+        resolve(open_reader(WrittenRun(tmp_path / "run").layout))
