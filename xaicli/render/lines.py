@@ -69,7 +69,7 @@ def multiples_figure(grid: Multiples) -> Figure:
 def cell_box(grid: Multiples, index: int) -> tuple[float, float, float, float]:
     """Where cell `index` lies in the picture of a grid: left, top, width, height in points from the top left."""
     columns = min(_COLUMNS, max(1, len(grid.charts)))
-    top = 52 + 8 + index // columns * (_CELL.height + _CELL_HEAD) + _CELL_HEAD
+    top = 52 + index // columns * (_CELL.height + _CELL_HEAD) + _CELL_HEAD
     return index % columns * _CELL.width, top, _CELL.width, _CELL.height
 
 

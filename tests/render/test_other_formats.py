@@ -1,0 +1,126 @@
+"""Markdown, notebooks, pictures, and what a result does with them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+from report_answers import labels_result, samples_result
+
+from xaicli.errors import XaiError
+from xaicli.render.markdown import escaped, markdown
+from xaicli.render.pixels import data_uri, png_of
+from xaicli.report.model import Cell, Column, Image, Report, Section, Table
+
+
+def pixels_of(png: bytes) -> tuple[tuple[int, int], bytes]:
+    picture = Pillow.open(io.BytesIO(png))
+    return picture.size, picture.convert("RGB").tobytes()
+
+
+def test_markdown_has_sentence_tables_and_how_it_was_made() -> None:
+    text = markdown(labels_result(labels=1, epochs=2).report)
+    assert text.startswith("# Loss by label\n")
+    assert "| label | n | mean | std | min | max | mean over epochs | epoch |" in text
+    assert "|---|---:|---:|---:|---:|---:|---|---:|" in text
+    assert "- command: xai labels runs/exp1" in text
+
+
+def test_markdown_escapes_what_would_be_markup() -> None:
+    table = Table("t", "", (Column("a|b"), Column("n", Cell.NUMBER)), (("<b>|*x*\n[y](z)", None),))
+    text = markdown(Report("x", "T", "r", "s", (Section("P", "p", (table,)),), ()))
+    assert "| a\\|b | n |" in text
+    assert "| \\<b\\>\\|\\*x\\* \\[y\\](z) | – |" in text
+    assert escaped("`a` $b$") == "\\`a\\` \\$b\\$"
+
+
+def test_a_notebook_gets_text_markdown_and_a_picture() -> None:
+    bundle = labels_result(labels=1, epochs=2)._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/markdown", "image/png"}
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+
+
+def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    display = types.ModuleType("IPython.display")
+    display.HTML = lambda text: shown.append(text) or text  # type: ignore[attr-defined]
+    notebook = types.ModuleType("IPython")
+    notebook.version_info = (9, 0)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    labels_result(labels=1, epochs=1).show()
+    assert shown[0].startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert 'sandbox="allow-scripts"' in shown[0]
+    assert "allow-same-origin" not in shown[0]
+
+
+def test_outside_a_notebook_show_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert labels_result(labels=1, epochs=1).show() is None
+    assert "Loss by label" in capsys.readouterr().out
+
+
+def test_a_figure_is_matplotlibs_and_needs_no_pyplot() -> None:
+    figure = samples_result(epochs=2, top=1, listed=()).figure()
+    assert isinstance(figure, Figure)
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_an_empty_report_still_has_a_figure() -> None:
+    result = labels_result(labels=1, epochs=1)
+    result.__dict__["report"] = Report("x", "Title", "r", "Nothing.", (), ())
+    assert len(result.figure().axes) == 0
+
+
+def test_small_pictures_are_kept_exactly() -> None:
+    image = Image(8, 8, 3, bytes(range(192)), "x")
+    assert pixels_of(png_of(image)) == ((8, 8), bytes(range(192)))
+    assert data_uri(image).startswith("data:image/png;base64,")
+
+
+def test_large_pictures_are_webp() -> None:
+    image = Image(100, 80, 1, bytes(8000), "x")
+    kind, data = data_uri(image).split(",")
+    assert kind == "data:image/webp;base64"
+    assert Pillow.open(io.BytesIO(base64.b64decode(data))).size == (100, 80)
+
+
+def test_a_palette_colours_a_grey_picture() -> None:
+    size, pixels = pixels_of(png_of(Image(2, 1, 1, bytes([0, 255]), "x", "inferno")))
+    assert size == (2, 1)
+    assert pixels == bytes([0, 0, 3, 252, 254, 164])
+
+
+def test_save_writes_what_is_asked_for(tmp_path: Path) -> None:
+    paths = labels_result(labels=2, epochs=2, bounds=("std",)).save(tmp_path / "new", ["html", "png", "md"])
+    assert [p.name for p in paths] == [
+        "labels.html",
+        "labels.md",
+        "labels-loss-eval.png",
+        "labels-loss-eval-std.png",
+        "labels-loss-eval-std-own-axis.png",
+    ]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in paths)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(XaiError, match="cannot be written") as error:
+        labels_result(labels=1, epochs=1).save(tmp_path / "file", ["csv"])
+    assert "-o DIR" in error.value.hint
+
+
+def test_the_report_is_built_once() -> None:
+    calls = []
+    result = labels_result(labels=1, epochs=1)
+    build = result._build
+    result._build = lambda: calls.append(1) or build()  # type: ignore[func-returns-value]
+    assert result.report is result.report
+    result.html()
+    assert calls == [1]

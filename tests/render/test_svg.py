@@ -1,0 +1,169 @@
+"""matplotlib's SVG made fit for a page."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_answers import labels_result
+
+from xaicli.render import figure
+from xaicli.render.lines import spread
+from xaicli.render.svg import path_data
+from xaicli.report.model import Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
+
+NAN = float("nan")
+
+
+def line_chart(*series: Series, bands: tuple[Band, ...] = (), y_log: bool = False) -> LineChart:
+    return LineChart("c", "Title", "epoch", "loss", series, bands, "A legend.", alt="an alt", y_log=y_log)
+
+
+def drawn(chart: object) -> ElementTree.Element:
+    (text,) = figure.svg(chart, "c1")  # type: ignore[arg-type]
+    return ElementTree.fromstring(text)
+
+
+def classes(root: ElementTree.Element) -> list[str]:
+    return [e.attrib["class"] for e in root.iter() if "class" in e.attrib]
+
+
+def test_lines_bear_their_class_and_key_and_no_style() -> None:
+    root = drawn(line_chart(Series("a", (1, 2), (1.0, 2.0), Tone.MAX, key="s-0")))
+    line = next(e for e in root.iter() if e.get("class") == "line c-max")
+    assert line.get("data-k") == "s-0"
+    assert not [e for e in root.iter() if "style" in e.attrib]
+    assert [e.attrib["id"] for e in root.iter() if "id" in e.attrib] == ["c1"]
+    assert root.attrib["aria-label"] == "an alt"
+
+
+def test_the_title_and_legend_are_for_the_png_only() -> None:
+    texts = [e.text for e in drawn(line_chart(Series("a", (1, 2), (1.0, 2.0)))).iter("text")]
+    assert "Title" not in texts
+    assert "A legend." not in texts
+    assert {"a", "epoch"} <= set(texts)
+
+
+def test_the_script_finds_a_point_where_the_line_is_drawn() -> None:
+    root = drawn(line_chart(Series("a", (1, 5), (10.0, 20.0), key="k")))
+    left, top, right, bottom = map(float, root.attrib["data-box"].split())
+    x0, x1 = map(float, root.attrib["data-x"].split())
+    y0, y1 = map(float, root.attrib["data-y"].split())
+    path = next(e for e in root.iter("path") if e.get("data-k") == "k").attrib["d"]
+    start = [float(v) for v in re.match(r"M(\S+) (\S+)l", path).groups()]  # type: ignore[union-attr]
+    assert (x0, x1) == (1, 5)
+    assert start[0] == pytest.approx(left, abs=0.1)
+    assert start[1] == pytest.approx(bottom - (bottom - top) * (10 - y0) / (y1 - y0), abs=0.1)
+    assert right > left
+
+
+@pytest.mark.parametrize("gap", [None, NAN, float("inf")])
+def test_a_gap_parts_the_line_and_a_lone_point_is_a_dot(gap: float | None) -> None:
+    root = drawn(line_chart(Series("a", (1, 2, 3, 4, 5), (1.0, 2.0, gap, gap and gap, 3.0), key="k")))
+    path = next(e for e in root.iter("path") if (e.get("class") or "").startswith("line")).attrib["d"]
+    assert path.count("l") == 1
+    assert len([c for c in classes(root) if c.startswith("dot")]) == 1
+
+
+def test_one_epoch_is_a_dot_with_its_name() -> None:
+    root = drawn(line_chart(Series("only", (3,), (1.0,), key="k")))
+    assert [c for c in classes(root) if c.startswith(("dot", "name"))] == ["dot c-p0", "name c-p0"]
+
+
+def test_a_band_over_one_epoch_is_a_bar() -> None:
+    band = Band("b", (3,), (1.0,), (2.0,), key="k")
+    root = drawn(line_chart(Series("a", (3,), (1.5,), key="k"), bands=(band,)))
+    assert "span c-p0" in classes(root)
+
+
+def test_too_many_lines_get_no_names() -> None:
+    root = drawn(line_chart(*(Series(f"n{i}", (1, 2), (i, i), key=f"k{i}") for i in range(60))))
+    assert not [c for c in classes(root) if c.startswith("name")]
+
+
+@pytest.mark.parametrize("name", ["_hidden", "x_$\\frac{$", "<b>&amp;", "日本語", "\ud800", "\x00", "a\nb", "$$"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    chart = line_chart(Series(name, (1, 2), (1.0, 2.0), key="k"))
+    texts = [e.text or "" for e in drawn(chart).iter("text")]
+    shown = name.replace("\n", " ").replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    assert shown in texts
+
+
+def test_a_log_axis_leaves_out_what_it_cannot_show() -> None:
+    root = drawn(line_chart(Series("a", (1, 2, 3), (0.001, 0.0, 1000.0), key="k"), y_log=True))
+    assert root.attrib["data-y"].endswith(" log")
+
+
+def test_a_grid_is_one_picture_and_a_cell_each() -> None:
+    cells = tuple(line_chart(Series(f"n{i}", (1, 2), (1.0, i), key=f"k{i}")) for i in range(5))
+    grid = Multiples("g", "Grid", cells)
+    texts = figure.svg(grid, "c1")
+    assert len(texts) == 5
+    boxes = [ElementTree.fromstring(text).attrib["viewBox"] for text in texts]
+    assert len(set(boxes)) == 5
+    for index, text in enumerate(texts):
+        keys = {e.attrib["data-k"] for e in ElementTree.fromstring(text).iter() if "data-k" in e.attrib}
+        assert keys == {f"k{index}"}
+
+
+def test_a_cell_lies_inside_its_box() -> None:
+    grid = next(c for c in figure.charts(labels_result(labels=6, epochs=4).report) if isinstance(c, Multiples))
+    for text in figure.svg(grid, "c1"):
+        root = ElementTree.fromstring(text)
+        left, top, width, height = map(float, root.attrib["viewBox"].split())
+        x0, y0, x1, y1 = map(float, root.attrib["data-box"].split())
+        assert left < x0 < x1 < left + width
+        assert top < y0 < y1 < top + height
+
+
+def test_points_are_one_path_per_group_and_marked_ones_ringed() -> None:
+    chart = ScatterChart("s", "S", "x", "y", (0, 1, 2, NAN), (0, 1, 2, 3), ("a", "b", "a", "a"), keys=("", "k", "", ""))
+    found = classes(drawn(chart))
+    assert found.count("points c-min") == 1
+    assert found.count("points c-p3") == 1
+    assert found.count("ring c-ink") == 1
+
+
+def test_very_many_points_are_thinned_but_marked_ones_stay() -> None:
+    n = 10_000
+    keys = tuple("k" if i == 7777 else "" for i in range(n))
+    chart = ScatterChart("s", "S", "x", "y", tuple(map(float, range(n))), (0.5,) * n, keys=keys)
+    shown = figure.scatter.drawn_points(chart)
+    assert len(shown) <= 3001
+    assert 7777 in shown
+
+
+def test_bars_tell_for_from_against() -> None:
+    found = classes(drawn(BarChart("b", "B", "attribution", ("up", "down"), (2.0, -1.0), alt="bars")))
+    assert [c for c in found if c.startswith("bar")] == ["bar c-max", "bar c-min"]
+
+
+@given(st.lists(st.tuples(st.floats(-900, 900), st.floats(-900, 900)), min_size=1, max_size=30))
+def test_relative_path_data_does_not_drift(points: list[tuple[float, float]]) -> None:
+    text = path_data(" ".join(f"{'ML'[i > 0]} {x:.6f} {y:.6f}" for i, (x, y) in enumerate(points)))
+    numbers = [float(v) for v in re.findall(r"-?\d*\.?\d+", text)]
+    at, found = (0.0, 0.0), []
+    for x, y in zip(numbers[::2], numbers[1::2], strict=True):
+        at = (at[0] + x, at[1] + y)
+        found.append(at)
+    for (x, y), (a, b) in zip(found, points, strict=True):
+        assert (x, y) == (pytest.approx(a, abs=0.06), pytest.approx(b, abs=0.06))
+
+
+@given(st.lists(st.floats(-50, 150), min_size=1, max_size=12))
+def test_names_keep_their_distance_and_order(wanted: list[float]) -> None:
+    places = spread(wanted, 5.0, 0.0, 100.0)
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    ordered = [places[i] for i in order]
+    assert all(b - a >= 5.0 - 1e-6 for a, b in itertools.pairwise(ordered))
+    assert ordered[-1] <= 100.0 + 1e-6
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=10, unique=True))
+def test_names_with_room_stay_where_they_belong(steps: list[int]) -> None:
+    wanted = [10.0 * step for step in steps]
+    assert spread(wanted, 5.0, -10.0, 300.0) == pytest.approx(wanted)
