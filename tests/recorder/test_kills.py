@@ -67,7 +67,9 @@ def no_survivors() -> Iterator[None]:
 def check(ranks: Ranks, seed: int, attempts: int = 1) -> int:
     """Every row once and whole, none missing of those acknowledged; returns how many there are."""
     table = rows(ranks.run_dir)
-    ids = [int(key.rstrip("ß")) for key in table["sample_id"].to_pylist()] if seed % 2 else table["sample_id"].to_numpy()
+    ids = (
+        [int(key.rstrip("ß")) for key in table["sample_id"].to_pylist()] if seed % 2 else table["sample_id"].to_numpy()
+    )
     number, rank = np.divmod(np.asarray(ids, np.int64), 1000)
     assert (table["loss"].to_numpy() == (number / 2).astype(np.float32)).all()
     assert (table["label"].to_numpy() == number % 10).all()

@@ -45,7 +45,9 @@ def test_a_single_sample_needs_no_axis(tmp_path: Path) -> None:
 
 def test_columns_have_the_documented_order_and_types(tmp_path: Path) -> None:
     with Run(tmp_path / "run", strict=True, float64=["precise"]) as run:
-        run.log_samples(sample_id=[1], label=[2], prediction=[2], loss=[1.0], precise=[0.1], mode="eval", ds_id="a/b", step=5)
+        run.log_samples(
+            sample_id=[1], label=[2], prediction=[2], loss=[1.0], precise=[0.1], mode="eval", ds_id="a/b", step=5
+        )
     table = rows(tmp_path / "run")
     assert [(field.name, str(field.type)) for field in table.schema] == [
         ("sample_id", "int64"),
@@ -258,7 +260,9 @@ def test_any_sequence_of_batches_comes_back(
             keys = [f"{i}é" for i in ids] if as_text else ids
             extra = {"label": [i % 5 for i in ids]} if labelled else {}
             run.log_samples(sample_id=keys, loss=[step] * len(ids), epoch=epoch, mode=mode, step=step, **extra)
-            expected += [(key, mode, epoch, step, i % 5 if labelled else None) for key, i in zip(keys, ids, strict=True)]
+            expected += [
+                (key, mode, epoch, step, i % 5 if labelled else None) for key, i in zip(keys, ids, strict=True)
+            ]
             if step % 3 == 2:
                 run.flush()
     stored = [(r["sample_id"], r["mode"], r["epoch"], r["step"], r.get("label")) for r in rows(folder).to_pylist()]

@@ -97,7 +97,9 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
             continue
         unrecorded += record is None
         rows += n if path in counted else 0
-    findings += [*_missing(layout, records), *_attempts(layout), *_segments(layout)]
+    named = {finding.path for finding in findings}
+    findings += [finding for finding in _missing(layout, records) if finding.path not in named]
+    findings += [*_attempts(layout), *_segments(layout)]
     return Diagnosis(files, rows, size, unrecorded, tuple(findings))
 
 

@@ -67,6 +67,7 @@ class Ledger:
         self.rows_stored = 0
         self.rows_dropped = 0
         self.rows_waiting = 0
+        self.records_dropped = 0
         self.reasons: Counter[str] = Counter()
         self.stalls = 0
         self.bytes = 0
@@ -80,6 +81,7 @@ class Ledger:
             "rows_stored": self.rows_stored,
             "rows_dropped": self.rows_dropped,
             "rows_waiting": self.rows_waiting,
+            "records_dropped": self.records_dropped,
             "reasons": dict(self.reasons),
             "stalls": self.stalls,
             "files": self.files,
@@ -96,6 +98,13 @@ class Ledger:
                 known = "other"
             self.reasons[known] += rows
         self.warn(reason, f"xai: {reason}; rows are dropped and counted, training goes on")
+        self.write()
+
+    def drop_record(self, reason: str) -> None:
+        """Count scalars, pictures or inputs that will not be stored, and say so the first time."""
+        with self._lock:
+            self.records_dropped += 1
+        self.warn(reason, f"xai: {reason}; it is not recorded, training goes on")
         self.write()
 
     def stored(self, rows: int, size: int) -> None:

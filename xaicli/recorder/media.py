@@ -44,6 +44,8 @@ def _each(images: Any, n: int) -> list[NDArray[Any]]:
         arrays = [columns.to_array(image, "images") for image in images]
     else:
         array = columns.to_array(images, "images")
+        if array.ndim < 2 or array.dtype.kind not in "fiub":
+            raise ValueError(f"images has no pictures: shape {array.shape}, {array.dtype}")
         arrays = [array] if n == 1 and (array.ndim == 2 or (array.ndim == 3 and array.shape[0] != 1)) else list(array)
     if len(arrays) != n:
         raise ValueError(f"images has {len(arrays)} pictures for {n} sample ids")

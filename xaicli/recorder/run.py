@@ -180,7 +180,7 @@ class Run:
             state.log_count += 1
             self._session.scalars.add(rows, 100 * len(rows))
         except Exception as error:
-            self._refuse(error, 0)
+            self._refuse(error, None)
 
     def log_images(self, sample_id: Any, images: Any) -> None:
         """Keep thumbnails for reports; a later one of the same sample replaces the earlier.
@@ -198,7 +198,7 @@ class Run:
             rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
             self._session.media.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
-            self._refuse(error, 0)
+            self._refuse(error, None)
 
     def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None) -> None:
         """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
@@ -217,7 +217,7 @@ class Run:
             rows = media.input_rows(sample_id, inputs, label, mode=self.state.mode or "", ds_id=self.state.ds_id)
             self._session.inputs.add(rows, sum(len(row[-1]) for row in rows))
         except Exception as error:
-            self._refuse(error, 0)
+            self._refuse(error, None)
 
     def add_metrics_data(
         self,
@@ -336,7 +336,7 @@ class Run:
             self.layout.checkpoints,
             lambda path: self.save_checkpoint(model, path, **checkpoint),
             metric=metric,
-            value=float(value),
+            value=float(value.item() if hasattr(value, "item") else value),
             better=better,
             keep=keep,
             epoch=self.state.epoch_idx,
@@ -453,16 +453,19 @@ class Run:
         self._closed = True
         self._unusable = ForeignProcessError()
 
-    def _refuse(self, error: Exception, rows: int) -> None:
-        """Count a batch that cannot be stored; raise with `strict`."""
+    def _refuse(self, error: Exception, rows: int | None) -> None:
+        """Count a batch of rows, or (None) another record, that cannot be stored; raise with `strict`."""
         if self.strict:
             raise error
         if isinstance(error, ForeignProcessError):
             warn_foreign_process()  # the counters belong to the process that opened the run
             return
-        ledger = self._session.ledger
-        ledger.rows_logged += rows
-        ledger.drop(rows, str(error) or type(error).__name__)
+        ledger, reason = self._session.ledger, str(error) or type(error).__name__
+        if rows is None:
+            ledger.drop_record(reason)
+        else:
+            ledger.rows_logged += rows
+            ledger.drop(rows, reason)
 
     def __getstate__(self) -> Any:
         raise XaiError(

@@ -1,0 +1,245 @@
+"""Compaction: the same rows in fewer files, beside readers and a running trainer, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from xaicli import parquet, wal
+from xaicli.errors import XaiError
+from xaicli.layout import DataFile, RunLayout, without_superseded
+from xaicli.maintenance.compact import compact
+from xaicli.recorder.run import Run
+
+Rows = Counter[tuple[tuple[str, object], ...]]
+
+
+def stored(layout: RunLayout) -> Rows:
+    """Every row a reader counts."""
+    live = wal.read_live(layout)
+    files = without_superseded(layout.data_files())
+    tables = [parquet.read(file.path) for file in files]
+    tables += [segment.table for segment in live if not any(holds(file, segment) for file in files)]
+    # A column that came later is absent or null: the same.
+    rows = [row for table in tables for row in table.to_pylist()]
+    return Counter(tuple((name, value) for name, value in row.items() if value is not None) for row in rows)
+
+
+def holds(file: DataFile, segment: wal.LiveRows) -> bool:
+    same = (file.mode, file.ds_id, file.epoch) == (segment.mode, segment.ds_id, segment.epoch)
+    writer = (file.part.attempt, file.part.rank) == (segment.attempt, segment.rank)
+    return same and writer and file.part.first <= segment.sequence <= file.part.last
+
+
+def log(run: Run, first: int, last: int, epoch: int = 1) -> None:
+    for step in range(first, last):
+        ids = np.random.default_rng(step).permutation(20)
+        run.log_samples(sample_id=ids, label=ids % 3, loss=ids * step, step=step, epoch=epoch)
+        run.flush()
+
+
+def data_files(layout: RunLayout) -> list[str]:
+    return sorted(file.path.name for file in layout.data_files())
+
+
+def test_one_sorted_file_an_epoch_stands_for_its_parts(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 4)
+        run.log_samples(sample_id=[1, 1], late=[0.5, 0.25], step=4, epoch=1)
+    before = stored(layout)
+    done = compact(layout, grace=0)
+    assert data_files(layout) == ["c-a000000-r0000-00000000-00000004.parquet"]
+    assert stored(layout) == before
+    (file,) = layout.data_files()
+    table = parquet.read(file.path)
+    keys = list(zip(table["sample_id"].to_pylist(), table["step"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+    assert [v for v in table["late"].to_pylist() if v is not None] == [0.5, 0.25], "the order of logging is kept"
+    assert (done.files[0].parts, done.files[0].rows) == (5, 82)
+    parquet.verify(file.path, parquet.read_records(layout)[done.files[0].path])
+    assert compact(layout, grace=0).files == ()
+
+
+def test_row_groups_are_small(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        run.log_samples(sample_id=np.arange(40_000), loss=np.arange(40_000))
+    compact(layout)
+    (path,) = layout.data.rglob("c-*.parquet")
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [16_384, 16_384, 7_232]
+
+
+def test_replaced_files_stay_for_readers_until_the_grace_is_over(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+    before = stored(layout)
+    done = compact(layout)
+    assert len(done.waiting) == 3
+    assert len(data_files(layout)) == 4
+    assert stored(layout) == before
+    (made,) = layout.data.rglob("c-*.parquet")
+    os.utime(made, (0, 0))
+    assert len(compact(layout).removed) == 3
+    assert stored(layout) == before
+
+
+def test_parts_are_not_removed_for_a_damaged_replacement(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+    compact(layout)
+    (made,) = layout.data.rglob("c-*.parquet")
+    content = bytearray(made.read_bytes())
+    content[100] ^= 1
+    made.write_bytes(content)
+    done = compact(layout, grace=0)
+    assert (done.removed, len(done.waiting)) == ((), 3)
+
+
+def test_a_damaged_part_is_named_and_keeps_its_neighbours_as_they_are(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 2)
+        log(run, 2, 4, epoch=2)
+    path = sorted(layout.data.rglob("part-*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    done = compact(layout, grace=0)
+    assert len(done.damaged) == 1
+    assert path.name in done.damaged[0]
+    assert [Path(file.path).parent.name for file in done.files] == ["epoch=2"]
+
+
+def test_attempts_ranks_and_growing_epochs(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    for _ in range(2):
+        with Run(layout.root, rank=0, strict=True) as zero, Run(layout.root, rank=1, strict=True) as one:
+            log(zero, 0, 3)
+            log(one, 0, 2)
+            compact(layout, grace=0)
+            log(zero, 3, 5)
+    before = stored(layout)
+    compact(layout, grace=0)
+    assert stored(layout) == before
+    writers = {(f.part.attempt, f.part.rank): (f.part.first, f.part.last) for f in layout.data_files()}
+    assert writers == {(0, 0): (0, 4), (0, 1): (0, 1), (1, 0): (0, 4), (1, 1): (0, 1)}
+
+
+def test_never_across_a_sequence_that_is_still_in_a_segment(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    program = """
+import os, sys
+from xaicli import parquet
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+for epoch in (1, 2, 1):
+    run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch, step=epoch)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program, layout.root], check=True, timeout=60)
+    # The first of epoch 1 is on disk only in its segment; give the third a part, as a recovery that died would.
+    segments = sorted(wal.read_live(layout), key=lambda segment: segment.sequence)
+    last = segments[-1]
+    folder = layout.folder("train", "", 1)
+    for sequence in (2, 3):
+        parquet.write(last.table, folder / f"part-a000000-r0000-{sequence:08}.parquet", root=layout.root)
+    parquet.write(segments[0].table.slice(0, 0), folder / "part-a000000-r0000-00000000.parquet", root=layout.root)
+    (folder / "part-a000000-r0000-00000000.parquet").rename(folder / "part-a000000-r0000-00000009.parquet")
+    stretches = {Path(file.path).name for file in compact(layout, grace=0).files if "epoch=1" in file.path}
+    assert all("00000000" not in name.split("-", 3)[3] for name in stretches)
+    assert any(segment.sequence == 0 for segment in wal.read_live(layout))
+
+
+def test_beside_a_trainer_and_readers_no_row_is_missed_or_doubled(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    stop = threading.Event()
+    faults: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def loop() -> None:
+            try:
+                while not stop.is_set():
+                    work()
+            except BaseException as error:
+                faults.append(error)
+
+        return threading.Thread(target=loop)
+
+    def read() -> None:
+        for _ in range(20):
+            try:
+                seen = stored(layout)
+            except FileNotFoundError:
+                continue  # a reader lists again
+            assert max(seen.values(), default=1) == 1
+            numbers = sorted(key[0][1] for key in seen)
+            assert numbers == list(range(len(numbers)))
+            return
+
+    with Run(layout.root, strict=True) as run:
+        run.log_samples(sample_id=[0], loss=[0.0], epoch=0)
+        threads = [guarded(read), guarded(lambda: compact(layout, grace=0.2) and None)]
+        for thread in threads:
+            thread.start()
+        for i in range(1, 400):
+            run.log_samples(sample_id=[i], loss=[i], epoch=i // 50)
+            if i % 5 == 0:
+                run.flush()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not faults, faults
+    compact(layout, grace=0)
+    assert sorted(key[0][1] for key in stored(layout)) == list(range(400))
+
+
+@pytest.mark.parametrize("point", ["written", "synced", "renamed", "folder synced"])
+def test_a_kill_at_any_point_leaves_every_row_once(tmp_path: Path, point: str) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+        log(run, 3, 5, epoch=2)
+    before = stored(layout)
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from xaicli import parquet
+from xaicli.layout import RunLayout
+from xaicli.maintenance.compact import compact
+parquet.reached = lambda point: point == {point!r} and os.kill(os.getpid(), signal.SIGKILL)
+compact(RunLayout(Path(sys.argv[1])), grace=0)
+"""
+    assert subprocess.run([sys.executable, "-c", program, layout.root], timeout=60, check=False).returncode == -9
+    assert stored(layout) == before
+    compact(layout, grace=0)
+    assert stored(layout) == before
+    assert len(data_files(layout)) == 2
+
+
+def test_only_one_compaction_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.maintenance import compact as module
+
+    layout = RunLayout(tmp_path / "run")
+    Run(layout.root).close()
+    with module._alone(layout), pytest.raises(XaiError, match="being compacted already"):
+        compact(layout)
+
+
+def test_the_command(tmp_path: Path, xai: Callable[..., tuple[int, str, str]]) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        log(run, 0, 3)
+    status, out, _ = xai("compact", tmp_path / "run")
+    assert status == 0
+    assert "1 files made, 0 replaced ones removed; 3 more stay for readers" in out.replace("\n", " ")
+    assert xai("compact", tmp_path / "nothing")[0] == 1

@@ -1,0 +1,127 @@
+"""Scalars, thumbnails, inputs, tables, checkpoints, and the active run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import xaicli
+from xaicli import parquet
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+from xaicli.recorder.tables import append_table
+
+
+def table(run_dir: Path, folder: str) -> list[dict[str, object]]:
+    files = sorted((run_dir / folder).glob("*.parquet"))
+    return [row for file in files for row in parquet.read(file).to_pylist()]
+
+
+def test_scalars_take_their_axis_from_the_keys(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log({"lr": 0.5})
+        run.log({"lr": torch.tensor(0.25), "acc": np.float32(1), "epoch": 3})
+        run.log({"lr": 1, "step": 70, "epoch": 4})
+        run.log({"lr": True, "iteration": 9})
+        run.state.mode, run.state.epoch_idx = "eval", 5
+        run.log({"acc": float("nan")})
+    rows = table(tmp_path / "run", "scalars")
+    assert [(r["key"], r["value"], r["axis"], r["step"], r["epoch"]) for r in rows[:5]] == [
+        ("lr", 0.5, "counter", 0, None),
+        ("lr", 0.25, "epoch", 3, 3),
+        ("acc", 1.0, "epoch", 3, 3),
+        ("lr", 1.0, "step", 70, 4),
+        ("lr", 1.0, "iteration", 9, None),
+    ]
+    assert (rows[5]["mode"], rows[5]["epoch"], rows[5]["axis"], rows[5]["step"]) == ("eval", 5, "counter", 4)
+    with Run(tmp_path / "run", strict=True) as run, pytest.raises(ValueError, match="lr has 2 values"):
+        run.log({"lr": [1.0, 2.0]})
+
+
+def test_thumbnails_of_any_shape_become_small_pictures(tmp_path: Path) -> None:
+    chequered = np.indices((4, 4)).sum(0) % 2
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_images([1], chequered[None].astype(np.float32))
+        run.log_images([2], torch.full((1, 3, 8, 6), 255, dtype=torch.uint8))
+        run.log_images([3, 4], [np.zeros((200, 100, 3), np.uint8), np.full((5, 5, 4), 7, np.uint8)])
+        run.log_images([5], np.array([[-1.0, 1.0]]))
+        with pytest.raises(ValueError, match="2 pictures for 1 sample ids"):
+            run.log_images([1], np.zeros((2, 4, 4, 3), np.uint8))
+        with pytest.raises(ValueError, match="1, 3 or 4 channels"):
+            run.log_images([1], np.zeros((1, 7, 9, 8), np.uint8))
+    rows = table(tmp_path / "run", "media")
+    assert [(r["sample_id"], r["height"], r["width"], r["channels"]) for r in rows] == [
+        *[(1, 4, 4, 1), (2, 8, 6, 3), (3, 96, 48, 3), (4, 5, 5, 4), (5, 1, 2, 1)]
+    ]
+    assert np.frombuffer(rows[0]["pixels"], np.uint8).reshape(4, 4).tolist() == (chequered * 255).tolist()  # type: ignore[call-overload]
+    assert rows[4]["pixels"] == b"\x00\xff"
+
+
+def test_inputs_come_back_bit_for_bit(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_inputs(["a", "b"], {"image": x, "tokens": tokens}, label=["cat", "dog"])
+        with pytest.raises(ValueError, match="2 labels for 1 ids"):
+            run.log_inputs(["a"], x[:1], label=["cat", "dog"])
+    rows = table(tmp_path / "run", "inputs")
+    assert [(r["sample_id"], r["name"], r["label"]) for r in rows] == [
+        *[("a", "image", "cat"), ("b", "image", "dog"), ("a", "tokens", "cat"), ("b", "tokens", "dog")]
+    ]
+    for row, expected in zip(rows, [*x, *tokens.numpy()], strict=True):
+        restored = np.frombuffer(row["data"], row["dtype"]).reshape(row["shape"])  # type: ignore[call-overload]
+        assert restored.dtype == expected.dtype
+        assert (restored == expected).all()
+
+
+def test_tables_keep_rows_and_schemas_of_every_call(tmp_path: Path) -> None:
+    field = pa.field("box", pa.float64(), metadata={"xai_schema": '{"kind": "box"}'})
+    with Run(tmp_path / "run") as run:
+        first = append_table(run, "a/b .", pa.table({"box": [1.0]}, schema=pa.schema([field])))
+        second = append_table(run, "a/b .", pa.table({"box": [2.0], "more": ["x"]}))
+    assert first.parent == second.parent == tmp_path / "run" / "tables" / "a%2Fb%20%2E"
+    assert [parquet.read(path)["box"].to_pylist() for path in (first, second)] == [[1.0], [2.0]]
+    assert json.loads((first.parent / "schema.json").read_text()) == {"box": {"kind": "box"}}
+
+
+def test_the_active_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no active run"):
+        xaicli.log({"lr": 1.0})
+    first = xaicli.init(tmp_path / "first")
+    xaicli.log({"lr": 1.0})
+    second = xaicli.init(tmp_path / "second")
+    assert first.is_closed
+    xaicli.log({"lr": 2.0})
+    second.close()
+    with pytest.raises(ValueError, match="no active run"):
+        xaicli.log({"lr": 1.0})
+    assert [row["value"] for name in ("first", "second") for row in table(tmp_path / name, "scalars")] == [1.0, 2.0]
+
+
+def test_bad_scalars_and_pictures_do_not_reach_training(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(RecorderWarning, match="lr is not numeric"):
+            run.log({"lr": "high"})
+        with pytest.warns(RecorderWarning, match="images"):
+            run.log_images([1], "no picture")
+        with pytest.warns(RecorderWarning, match="inputs"):
+            run.log_inputs([1], [["text"]])
+    assert (run.stats()["records_dropped"], run.stats()["rows_dropped"]) == (3, 0)
+
+
+def test_a_checkpoint_lies_in_the_run_and_knows_its_labels(tmp_path: Path) -> None:
+    from xaicli.checkpoint.load import load_checkpoint
+
+    model = torch.nn.Linear(3, 2)
+    with Run(tmp_path / "run", label_names=["no", "yes"], strict=True) as run:
+        path = run.save_checkpoint(model, example_inputs=torch.zeros(2, 3))
+    assert path == tmp_path / "run" / "checkpoints" / "ckpt.pt"
+    loaded = load_checkpoint(path)
+    assert list(loaded.facts.label_names or ()) == ["no", "yes"]
+    x = torch.randn(4, 3)
+    assert torch.allclose(loaded.model(x), model(x))
