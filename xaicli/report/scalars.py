@@ -231,13 +231,13 @@ def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
         Column("scalar"),
         *([Column("run")] if several else []),
         *(Column(name, Cell.NUMBER) for name in ("first", "last", "lowest", "highest")),
-        Column("course", Cell.SPARKLINE),
+        Column("course, own scale", Cell.SPARKLINE),
     ]
     rows = []
     for curve in found[:_TABLE_ROWS]:
         values = [value for _, value in curve.known]
         figures: list[Any] = [values[0], values[-1], min(values), max(values)] if values else [None] * 4
-        course = tuple(curve.smoothed[i] for i in thinned(curve.smoothed, _COURSE))
+        course = _on_own_scale([curve.smoothed[i] for i in thinned(curve.smoothed, _COURSE)])
         named = (_title(curve, found), runs[curve.what[RUN]]) if several else (_title(curve, found),)
         rows.append((*named, *figures, course))
     left_out = len(found) - len(rows)
@@ -250,6 +250,13 @@ def _table(found: Sequence[Curve], names: Names, title: str) -> Table:
         keys=tuple(_key(curve, found) for curve in found[:_TABLE_ROWS]),
         terminal_rows=60,
     )
+
+
+def _on_own_scale(values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Values from 0 to 1: the sparklines of a table share one scale, but scalars are of different kinds."""
+    known = [value for value in values if value is not None]
+    low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
+    return tuple(None if value is None else (value - low) / span if span else 0.5 for value in values)
 
 
 def _title(curve: Curve, found: Sequence[Curve]) -> str:
