@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "xaicli"
 LAYERS = (
     {"errors", "vocabulary"},
     {"layout", "answer"},
+    {"store"},
+    {"location"},
     {"parquet", "wal", "tables"},
     {"summary", "traceability"},
     {"state"},

@@ -35,6 +35,7 @@ COMMANDS = (
     "checkpoint",
     "compact",
     "doctor",
+    "sync",
 )
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
 
