@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from xaicli import __version__
+from xaicli.cli.notices import plain_warnings
 from xaicli.cli.settings import defaults_of, read_settings
 from xaicli.errors import XaiError
 
@@ -96,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = build().main(args=arguments, prog_name="xai", standalone_mode=False)
+        with plain_warnings():
+            status = build().main(args=arguments, prog_name="xai", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except BrokenPipeError:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,22 +95,21 @@ def convert(
     """
     del debug
     shapes = [_shape(text) for text in input_shape or ()]
-    with _warnings_in_plain():
-        from xaicli.checkpoint.convert import convert_checkpoint
+    from xaicli.checkpoint.convert import convert_checkpoint
 
-        written = convert_checkpoint(
-            file,
-            output,
-            to=to,
-            arch=arch,
-            arch_args=arch_args,
-            weights=weights,
-            input_shape=shapes,
-            input_dtype=input_dtype,
-            label_names=label_names,
-            trust=trust_checkpoint,
-            pythonpath=pythonpath or (),
-        )
+    written = convert_checkpoint(
+        file,
+        output,
+        to=to,
+        arch=arch,
+        arch_args=arch_args,
+        weights=weights,
+        input_shape=shapes,
+        input_dtype=input_dtype,
+        label_names=label_names,
+        trust=trust_checkpoint,
+        pythonpath=pythonpath or (),
+    )
     if json:
         print(_object("checkpoint convert", {"file": str(file)}, outputs=[str(written)]))
     else:
@@ -132,22 +128,6 @@ def _shape(text: str) -> tuple[int, ...]:
             f"--input-shape {text!r} is no shape", hint="one sample without the batch, for example 3,224,224"
         )
     return shape
-
-
-@contextmanager
-def _warnings_in_plain() -> Iterator[None]:
-    """Warnings of the library as one line each on standard error."""
-    from xaicli.render.text import printable
-
-    def show_plainly(message: Warning | str, *details: Any, **named: Any) -> None:
-        del details, named
-        print(f"warning: {printable(str(message))}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own are for its developers
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show_plainly
-        yield
 
 
 def _object(
