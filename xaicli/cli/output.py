@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaicli.cli.options import Output
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ def write(result: Result, output: Output, *, folder: Path, always: tuple[Format,
 
     Raises:
         UsageError: `--format` names no format.
+        XaiError: The folder inside the run leads elsewhere.
     """
     formats = chosen_formats(output, always)
+    if formats and output.output is None and folder.is_symlink():
+        # A run from elsewhere must not choose where files are written.
+        raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
     paths = result.save(output.output or folder, formats=formats, no_images=output.no_images) if formats else []
     if output.json:
         print(result.to_json(outputs=[str(path) for path in paths]))

@@ -93,8 +93,9 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, samples: SampleFacts
     notes = facts.config.get("notes")
     if isinstance(notes, str) and notes:
         said.append(cut(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
-    if gathered.suspects is not None and gathered.suspects.data.height:
-        first = gathered.suspects.data.row(0, named=True)
+    doubted = gathered.suspects.data.drop_nulls("suggested_label") if gathered.suspects else pl.DataFrame()
+    if doubted.height:
+        first = doubted.row(0, named=True)
         said.append(f"Most suspicious label: #{first['sample_id']}, {cut(first['reason'], _LONGEST)}.")
     return " ".join(said)
 

@@ -1,0 +1,222 @@
+"""`xai track-report`: everything about a run, from a run made by the real recorder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded_run import MISLABELLED, SAMPLES, record
+
+import xaicli
+from xaicli.api import open_run
+from xaicli.report.gathering import saliency_page
+from xaicli.report.model import Gallery, LineChart, MapGrid, Multiples, Report, ScatterChart, Table, Text, Views
+
+Xai = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("track") / "run")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> Report:
+    return open_run(run).report(max=3, min=2, ids=[10]).report
+
+
+def section(report: Report, anchor: str) -> list[object]:
+    blocks = next(s.blocks for s in report.sections if s.anchor == anchor)
+    return [
+        inner for b in blocks for inner in ([x for v in b.views.values() for x in v] if isinstance(b, Views) else [b])
+    ]
+
+
+def test_the_mislabelled_samples_stand_at_the_top(run: Path, report: Report) -> None:
+    result = open_run(run).report(max=3, min=2)
+    assert {row["sample_id"] for row in result.data.to_dicts() if row["group"] == "max"} == set(MISLABELLED)
+    assert {s["sample_id"] for s in json.loads(result.to_json())["suspects"][:3]} == set(MISLABELLED)
+    cards = next(b for b in section(report, "suspects") if isinstance(b, Gallery)).cards
+    assert {card.deep_link for card in cards[:3]} == {str(i) for i in MISLABELLED}
+    assert all(card.image is not None and "→" in card.verdict for card in cards[:3])
+
+
+def test_the_json_holds_suspects_and_label_issues_with_their_reasons(run: Path) -> None:
+    found = json.loads(open_run(run).report().to_json())
+    assert found["command"] == "track-report"
+    assert found["label_issues"]
+    for row in (*found["suspects"], *found["label_issues"]):
+        assert {"sample_id", "score", "reason", "label", "suggested_label"} <= set(row)
+        assert row["reason"]
+    assert {row["group"] for row in found["rows"]} == {"max", "min"}
+
+
+def test_every_part_is_there(report: Report) -> None:
+    kinds = {s.anchor: {type(b) for b in section(report, s.anchor)} for s in report.sections}
+    assert {LineChart, Gallery, Table} <= kinds["histories"]
+    assert {LineChart, Multiples, Table} <= kinds["labels"]
+    assert ScatterChart in kinds["data-map"]
+    assert Table in kinds["suspects"] & kinds["label-issues"] & kinds["rank-changes"] & kinds["system"]
+    assert kinds["scalars"] - {Text}
+    assert not any(MapGrid in found for found in kinds.values())
+
+
+def test_the_sentence_gives_the_figures(report: Report) -> None:
+    assert re.match(
+        r"The median loss falls from [\d.]+ to [\d.]+\. The 3 highest samples are at [\d.]+ or more; ", report.sentence
+    )
+    assert "Some labels are wrong on purpose." in report.sentence
+    assert re.search(r"Most suspicious label: #(7|21|42), never learned", report.sentence)
+
+
+def test_card_line_and_row_of_a_sample_share_a_key(report: Report) -> None:
+    blocks = section(report, "histories")
+    card = next(c for b in blocks if isinstance(b, Gallery) for c in b.cards if c.deep_link == "10")
+    chart = next(b for b in blocks if isinstance(b, LineChart))
+    table = next(b for b in blocks if isinstance(b, Table))
+    assert [line.name for line in chart.series if line.key == card.key] == ["#10"]
+    assert [row[1] for row, key in zip(table.rows, table.keys, strict=True) if key == card.key] == ["10"]
+
+
+def test_how_the_run_was_made_is_told(report: Report) -> None:
+    tables = {b.title: dict(b.rows) for b in section(report, "system") if isinstance(b, Table) and len(b.columns) == 2}
+    assert tables["Configuration"]["lr"] == "0.1"
+    assert tables["Packages"]["numpy"] == np.__version__
+    assert any(isinstance(b, Table) and b.title == "Attempts" for b in section(report, "system"))
+    assert dict(report.made)["rows read"] == f"{SAMPLES * 6} rows"
+
+
+def test_the_files_beside_the_page(run: Path, tmp_path: Path, xai: Xai) -> None:
+    status, out, err = xai("track-report", run, "-o", tmp_path, "-q", "--max", 2, "--min", 1)
+    assert (status, err) == (0, "")
+    written = {Path(line).name for line in out.splitlines()}
+    assert written == {path.name for path in tmp_path.iterdir()}
+    assert {"track-report.html", "report.json", "samples.csv", "labels.csv", "samples-eval-loss.png"} <= written
+    rows = list(csv.DictReader((tmp_path / "samples.csv").open(newline="")))
+    assert len(rows) == 3 * 6
+    assert set(rows[0]) >= {
+        "mode",
+        "ds_id",
+        "metric",
+        "sample_id",
+        "label",
+        "group",
+        "rank",
+        "score",
+        "epoch",
+        "step",
+        "value",
+    }
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert [Path(path).name for path in found["outputs"]] == [Path(line).name for line in out.splitlines()]
+    assert (tmp_path / "track-report.html").stat().st_size <= 500_000
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        open_run(run).report(max=1, min=1).save(tmp_path / name, ["html", "csv"])
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_json_on_standard_output_is_one_object(run: Path, tmp_path: Path, xai: Xai) -> None:
+    status, out, _ = xai("track-report", run, "--json", "-o", tmp_path, "--format", "csv")
+    assert status == 0
+    assert json.loads(out)["outputs"] == [
+        str(tmp_path / name) for name in ("samples.csv", "labels.csv", "suspects.csv")
+    ]
+
+
+def test_the_terminal_shows_samples_and_suspects_only(run: Path, tmp_path: Path, xai: Xai) -> None:
+    _, out, _ = xai("track-report", run, "-o", tmp_path, "--format", "md")
+    assert "Probably mislabelled" in out
+    assert "never learned" in out
+    assert "Configuration" not in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith("wrote")) <= 80
+
+
+def test_a_reports_folder_that_leads_elsewhere_is_refused(tmp_path: Path, xai: Xai) -> None:
+    run = record(tmp_path / "run", samples=4, epochs=1, images=False)
+    (tmp_path / "elsewhere").mkdir()
+    (run / "reports").symlink_to(tmp_path / "elsewhere")
+    status, _, err = xai("track-report", run)
+    assert status == 1
+    assert "is a link" in err
+    assert "-o DIR" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def bare_run(folder: Path, **columns: object) -> Path:
+    """A run of 6 samples with only what is given."""
+    with xaicli.Run(folder) as run:
+        for epoch in range(1, 4):
+            run.log_samples(sample_id=[f"id {i}" for i in range(6)], mode="eval", epoch=epoch, **columns)  # type: ignore[arg-type]
+    return folder
+
+
+def test_what_a_run_lacks_is_left_out_with_a_line_saying_why(tmp_path: Path) -> None:
+    result = open_run(bare_run(tmp_path / "run", loss=np.arange(6.0))).report()
+    texts = {
+        s.anchor: " ".join(b.text for b in section(result.report, s.anchor) if isinstance(b, Text))
+        for s in result.report.sections
+    }
+    assert "label_prob" in texts["data-map"]
+    for anchor in ("labels", "suspects", "label-issues", "scalars"):
+        assert texts[anchor], anchor
+    assert "could not be computed" not in " ".join(texts.values()) + " ".join(result.report.warnings)
+    assert "id 5" in result.html()
+
+
+@pytest.mark.parametrize("how", [{"nan": True}, {"samples": 1, "epochs": 1}, {"images": False}], ids=str)
+def test_odd_runs_make_whole_pages(tmp_path: Path, how: dict[str, bool]) -> None:
+    result = open_run(record(tmp_path / "run", **how)).report()  # type: ignore[arg-type]
+    paths = result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "track-report.html") in paths
+    assert "could not be computed" not in " ".join(result.report.warnings)
+
+
+def test_nan_only_is_said(tmp_path: Path) -> None:
+    report = open_run(record(tmp_path / "run", nan=True)).report().report
+    assert report.sentence.startswith("No sample has a finite loss.")
+
+
+def test_a_failing_part_does_not_take_the_page_with_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("xaicli.report.gathering.label_issues", broken)
+    result = open_run(run).report()
+    assert any("label issues could not be computed: ZeroDivisionError: oh" in w for w in result.report.warnings)
+    assert "Most suspicious" in result.report.sentence
+
+
+def test_a_damaged_picture_file_is_named_and_left_out(tmp_path: Path) -> None:
+    run = record(tmp_path / "run", samples=8, epochs=2)
+    file = next((run / "media").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    report = open_run(run).report().report
+    assert any(file.name in warning for warning in report.warnings)
+    assert not any(c.image for s in report.sections for b in s.blocks if isinstance(b, Gallery) for c in b.cards)
+
+
+def test_links_lead_to_the_saliency_page_as_far_as_it_goes(run: Path, tmp_path: Path) -> None:
+    layout = open_run(run).layout
+    assert saliency_page(layout, tmp_path).address == ""
+    (tmp_path / "saliency.html").write_text("x")
+    assert saliency_page(layout, tmp_path).explained is None
+    (tmp_path / "saliency.json").write_text(json.dumps({"rows": [{"sample_id": 7}]}))
+    cards = {
+        card.deep_link: card.links
+        for block in section(open_run(run).report(folder=tmp_path, max=3, min=0).report, "histories")
+        if isinstance(block, Gallery)
+        for card in block.cards
+    }
+    assert cards["7"] == (("saliency", "saliency.html#s=7"),)
+    assert cards["21"] == ()
