@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
-EXTRAS := saliency,duckdb,captum,test
+EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 
 .PHONY: help demo test check lint types format docs bench clean
 .DEFAULT_GOAL := help

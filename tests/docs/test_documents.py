@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+OPTIONAL = {"lightning", "transformers"}
+
 
 def python_blocks(path: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -18,6 +20,8 @@ def python_blocks(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
 def test_the_code_blocks_run_in_their_order(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for package in OPTIONAL & {path.stem}:
+        pytest.importorskip(package, reason=f"{package} is not installed")
     names: dict[str, object] = {}
     for number, block in enumerate(python_blocks(path), start=1):
         exec(compile(block, f"{path.name}, block {number}", "exec"), names)
