@@ -264,6 +264,22 @@ def test_lists_and_features(tmp_path: Path) -> None:
     assert taken.skipped == ("sample 1: it has no value",)
 
 
+def test_a_folder_of_tables_is_one_table(tmp_path: Path) -> None:
+    for number in range(3):
+        table = pa.table({"x": [[float(i)] for i in range(number * 5, number * 5 + 5)]})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=2)
+    source = open_source(tmp_path)
+    assert len(source.sample_ids) == 15
+    assert source.take([14, 0, 7, 4, 5]).arrays[""].ravel().tolist() == [14, 0, 7, 4, 5]
+
+
+def test_a_row_group_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"x": [[0.0] * 1000] * 1000}), tmp_path / "data.parquet", use_dictionary=False)
+    monkeypatch.setattr("xaicli.sources.rows._LARGEST_GROUP", 10_000)
+    with pytest.raises(XaiError, match="unpacks to"):
+        open_source(tmp_path / "data.parquet")
+
+
 def test_a_table_without_inputs_names_its_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"], "label": [1]}), tmp_path / "data.parquet")
     with pytest.raises(XaiError, match="holds no inputs") as raised:

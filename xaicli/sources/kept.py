@@ -12,11 +12,14 @@ from xaicli.errors import XaiError
 from xaicli.layout import PartName, RunLayout
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
 from xaicli.sources.preparation import Preparation
+from xaicli.sources.rows import ParquetRows
 
 _ADVICE = "name the data with --data, or keep inputs while training: run.log_inputs(ids, x, label=y)"
 
-Place = tuple[Path, int]
+Place = tuple[ParquetRows, int]
 """A row: the file and its number in it."""
+
+_COLUMNS = ("label", "dtype", "shape", "data")
 
 
 def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool) -> IndexedSource:
@@ -36,22 +39,21 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
     for path in _parts(layout.inputs):
         try:
             _index(path, mode, rows)
-        except (OSError, ValueError, KeyError) as error:
+        except XaiError as error:
             if strict:
-                raise XaiError(f"{path} cannot be read: {error}", hint="find damage with: xai doctor") from error
+                raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
             problems.append(path.name)
     if not rows:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         of_mode = f" of mode {mode}" if mode else ""
         raise XaiError(f"{layout.root} holds no kept inputs{of_mode}{damage}", hint=_ADVICE)
     ids = list(rows)
-    tables: dict[Path, Any] = {}
 
     def read(position: int) -> Sample:
         arrays: dict[str, NDArray[Any]] = {}
         label = None
-        for name, (path, row) in rows[ids[position]].items():
-            facts = _row(tables, path, row)
+        for name, (file, row) in rows[ids[position]].items():
+            facts = file.row(row, _COLUMNS)
             arrays[name] = _array(facts)
             label = facts["label"]
         return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))))
@@ -66,30 +68,14 @@ def _parts(folder: Path) -> list[Path]:
 
 def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> None:
     """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["sample_id", "mode", "name"], page_checksum_verification=True)
+    file = ParquetRows([path])
     here: dict[Any, dict[str, Place]] = {}
-    columns = (table.column(name).to_pylist() for name in ("sample_id", "mode", "name"))
+    columns = (file.column(name) for name in ("sample_id", "mode", "name"))
     for row, (sample_id, row_mode, name) in enumerate(zip(*columns, strict=True)):
         if mode is None or row_mode == mode:
-            here.setdefault(sample_id, {})[name] = (path, row)
+            here.setdefault(sample_id, {})[name] = (file, row)
     for sample_id, places in here.items():
         rows.setdefault(sample_id, {}).update(places)
-
-
-def _row(tables: dict[Path, Any], path: Path, row: int) -> dict[str, Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if path not in tables:
-            columns = ["label", "dtype", "shape", "data"]
-            tables[path] = pq.read_table(path, columns=columns, page_checksum_verification=True)
-        facts: dict[str, Any] = tables[path].slice(row, 1).to_pylist()[0]
-    except (OSError, KeyError, IndexError, pa.ArrowException) as error:
-        raise BadSampleError(f"{path.name} cannot be read ({error})") from error
-    return facts
 
 
 def _array(facts: dict[str, Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from xaicli.errors import XaiError
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
 from xaicli.sources.preparation import Preparation
+from xaicli.sources.rows import ParquetRows
 
 _PATH_NAMES = ("path", "image_path", "file", "filename", "file_name", "img", "file_path")
 
@@ -29,35 +30,26 @@ def open_table(path: Path, preparation: Preparation, *, strict: bool) -> Indexed
     Raises:
         XaiError: It is no Parquet table, or holds no input.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise XaiError(
-            f"{path} is no readable Parquet table: {error}", hint="write it with polars or pandas"
-        ) from error
-    names = table.column_names
+    table = ParquetRows(sorted(path.glob("*.parquet")) if path.is_dir() else [path])
+    names = table.schema.names
     id_name = next((name for name in ID_NAMES if name in names), None)
     label_name = next((name for name in LABEL_NAMES if name in names), None)
     input_name = next((name for name in (*INPUT_NAMES, *_PATH_NAMES) if name in names), None)
-    folder = path if path.is_dir() else path.parent
     if input_name is not None:
-        columns = [input_name]
-        reader = _reader(table.schema.field(input_name), folder, preparation)
+        columns: tuple[str, ...] = (input_name,)
+        reader = _reader(table.schema.field(input_name), path if path.is_dir() else path.parent, preparation)
     else:
-        columns = [f.name for f in table.schema if _is_number(f.type) and f.name not in (id_name, label_name)]
+        columns = tuple(f.name for f in table.schema if _is_number(f.type) and f.name not in (id_name, label_name))
         reader = _features(columns)
     if not columns:
         raise XaiError(f"{path} holds no inputs", hint=f"its columns: {', '.join(names)}; name the input x or image")
+    labels = table.column(label_name) if label_name else None
 
     def read(position: int) -> Sample:
-        row = table.select(columns).slice(position, 1).to_pylist()[0]
-        array, picture = reader(row)
-        return Sample({"": array}, table.column(label_name)[position].as_py() if label_name else None, picture)
+        array, picture = reader(table.row(position, columns))
+        return Sample({"": array}, labels[position] if labels else None, picture)
 
-    ids = table.column(id_name).to_pylist() if id_name else range(len(table))
+    ids = table.column(id_name) if id_name else range(len(table))
     return IndexedSource(ids, read, str(path), strict)
 
 
@@ -78,7 +70,7 @@ def _reader(field: Any, folder: Path, preparation: Preparation) -> Reader:
     raise XaiError(f"column {name} is {kind}: no image, path or list", hint="name the input column x or image")
 
 
-def _features(columns: list[str]) -> Reader:
+def _features(columns: tuple[str, ...]) -> Reader:
     def read(row: dict[str, Any]) -> tuple[NDArray[Any], None]:
         return np.array([float(_given(row[name])) for name in columns], dtype=np.float32), None
 
