@@ -74,6 +74,7 @@ class Table:
                 hint="give an object with __len__ and __getitem__; read a stream into a list first",
             )
         self.rows = dataset
+        self._length = len(dataset)
         self._train: tuple[_Transform, ...] = ()
         self._collect: tuple[_Transform, ...] | None = None
         self._viewed: Table | None = None
@@ -143,7 +144,7 @@ class Table:
         raise unknown("table", str(url), sorted(_known), where="this process or on disk")
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._length
 
     def __getitem__(self, index: int) -> Any:
         return _transformed(self._row(index), self._train)
@@ -207,9 +208,9 @@ class Table:
         return SubsetRandomSampler(indices, generator=generator) if shuffle else indices
 
     def _row(self, index: int) -> Any:
-        if not -len(self) <= index < len(self):
+        if not -self._length <= index < self._length:
             raise IndexError(f"{self!r} has no row {index}")
-        return self.rows[index % len(self)]
+        return self.rows[index % self._length]
 
     def _fitting(self, values: Any, what: str) -> Any:
         if len(values) != len(self):
