@@ -32,6 +32,13 @@ class WrittenRun:
         self.attempt(0)
         self.manifest()
 
+    @classmethod
+    def at(cls, root: Path) -> WrittenRun:
+        """A run that exists."""
+        run = cls.__new__(cls)
+        run.layout = RunLayout(root)
+        return run
+
     def manifest(self) -> None:
         """Write `xai.json` as the columns are now."""
         id_type = self._columns["sample_id"].dtype if "sample_id" in self._columns else None

@@ -9,6 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
@@ -43,14 +44,19 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
             f"{reader.layout.root} has no column {selection.label_key!r} to group by",
             hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",
         )
+    question = {"question": "labels", "bounds": [bound.value for bound in wanted]}
+    return cached(reader, selection, question, lambda: _computed(reader, selection, wanted))
+
+
+def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> Answer:
     tally = Tally()
-    parts = [part for pair in selection.pairs for part in _of_pair(reader, selection, pair, wanted, tally)]
-    data = pl.concat(parts, how="vertical_relaxed") if parts else _empty(reader, selection, wanted)
+    parts = [part for pair in selection.pairs for part in _of_pair(reader, selection, pair, bounds, tally)]
+    data = pl.concat(parts, how="vertical_relaxed") if parts else _empty(reader, selection, bounds)
     _refuse_unknown_labels(reader, selection, data)
     return Answer(
         command="labels",
         run=str(reader.layout.root),
-        selection={**selection.as_dict(), "bounds": [bound.value for bound in wanted]},
+        selection={**selection.as_dict(), "bounds": [bound.value for bound in bounds]},
         data=_named(reader, selection, data),
         counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, damaged=reader.damaged),
         warnings=selection.warnings,
