@@ -104,16 +104,20 @@ def statistics(root: Path, *, jumps: bool) -> None:
     compute(reader, resolve(reader, mode="train"), jumps=jumps)
 
 
+AGAIN = "dynamics asked again"
 WORK: dict[str, Callable[[Path], None]] = {
     "decode": decode,
     "decode, polars": decode_polars,
     "dynamics without rank_jump": lambda root: statistics(root, jumps=False),
     "dynamics": lambda root: statistics(root, jumps=True),
+    AGAIN: lambda root: statistics(root, jumps=True),
 }
 
 
 def measure(name: str, root: Path) -> tuple[float, float]:
     """Seconds, imports apart, and the peak memory in MB, of a fresh process."""
+    if name != AGAIN:
+        shutil.rmtree(root / "cache", ignore_errors=True)
     command = [sys.executable, __file__, "--work", name, "--folder", str(root)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, peak = map(float, done.stdout.split())
@@ -130,8 +134,8 @@ def main() -> None:
     parser.add_argument("--work", choices=list(WORK), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        import polars
-        import pyarrow.parquet
+        import polars  # noqa: F401 - loaded before the clock starts
+        import pyarrow.parquet  # noqa: F401
 
         start = time.perf_counter()
         WORK[given.work](given.folder)

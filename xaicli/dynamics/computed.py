@@ -11,6 +11,7 @@ import polars as pl
 from xaicli.answer import Counts
 from xaicli.dynamics.chunks import DamageFoundError, chunks
 from xaicli.dynamics.elsewhere import statistics_elsewhere
+from xaicli.dynamics.keep import Keeper, Kept
 from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
@@ -113,19 +114,29 @@ def _track(
     if selection.engine is not Engine.POLARS:
         found, accuracy = statistics_elsewhere(reader, selection, pair, plan, tally)
         return _on_map(found), accuracy
-    counted = Tally()
+    keeper = Keeper(reader, selection, pair, plan)
+    kept = keeper.load()
+    if kept is None:
+        kept = _pass(reader, selection, pair, plan)
+        if not reader.damaged:
+            keeper.save(kept)
+    tally.add(kept.tally)
+    return _on_map(kept.frame), kept.accuracy
+
+
+def _pass(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> Kept:
+    """Once over the epochs; from the start when a file turns out to be damaged."""
+    tally = Tally()
     with ThreadPoolExecutor(1) as helper:
         tracker = Tracker(plan, helper)
         try:
-            for chunk in chunks(reader, selection, pair, plan.columns(), counted):
+            for chunk in chunks(reader, selection, pair, plan.columns(), tally):
                 tracker.reserve(chunk.epoch_rows)
                 tracker.add(chunk.epoch, chunk.frame, complete=chunk.complete)
                 del chunk
         except DamageFoundError:
-            return _track(reader, selection, pair, plan, tally)
-        found = tracker.frame()
-    tally.add(counted)
-    return _on_map(found), tracker.accuracy
+            return _pass(reader, selection, pair, plan)
+        return Kept(tracker.frame(), tracker.accuracy, tally)
 
 
 def _on_map(found: pl.DataFrame) -> pl.DataFrame:
