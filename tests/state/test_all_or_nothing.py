@@ -23,6 +23,9 @@ import pytest
 import torch
 from training_things import Training, same
 
+import xaicli
+from xaicli.layout import RunLayout
+from xaicli.maintenance.doctor import examine
 from xaicli.state import TrainingState
 from xaicli.state.folder import saved_states
 
@@ -342,3 +345,20 @@ def test_a_killed_save_leaves_a_whole_state(tmp_path: Path) -> None:
     assert len(saved_states(tmp_path)) <= 3
     TrainingState().save_state(tmp_path)
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tmp")]
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.pt", "arrays.npz"])
+def test_the_doctor_names_a_damaged_state(tmp_path: Path, name: str) -> None:
+    training = Training()
+    with xaicli.Run(tmp_path, name="x") as run:
+        run.state.write_summary("loss", 1.0)
+        path = run.state.save_state(**training.belongings)
+    assert path is not None
+    assert examine(RunLayout(tmp_path)).findings == ()
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 0x10
+    (path / name).write_bytes(content)
+    (tmp_path / "state" / "summary.json").write_text("{")
+    found = {finding.path: finding.reason for finding in examine(RunLayout(tmp_path)).findings}
+    assert set(found) == {"state/state-000001", "state/summary.json"}
+    assert name in found["state/state-000001"]

@@ -15,6 +15,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName, RunLayout, decode_ds_id, without_superseded
 from xaicli.parquet import FileRecord
+from xaicli.state.examine import faults
 from xaicli.wal.frames import HEADER_BYTES, read_header, scan_frames, segment_files
 
 QUARANTINE = "quarantine"
@@ -99,8 +100,14 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         rows += n if path in counted else 0
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
-    findings += [*_attempts(layout), *_segments(layout)]
+    findings += [*_attempts(layout), *_segments(layout), *_states(layout)]
     return Diagnosis(files, rows, size, unrecorded, tuple(findings))
+
+
+def _states(layout: RunLayout) -> Iterator[Finding]:
+    """Saved states, summary and graphs that are not what was written; nothing moves them, since others lie beside."""
+    for path, reason in faults(layout.state):
+        yield Finding(_name(layout, path), Complaint.DAMAGED, reason)
 
 
 class _MisplacedError(XaiError):

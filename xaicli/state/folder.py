@@ -130,6 +130,23 @@ def saved_states(folder: Path) -> list[SavedState]:
     return found
 
 
+def numbered_states(folder: Path) -> list[Path]:
+    """The folders of states, oldest first, whatever is in them."""
+    return [path for _, path in sorted(_numbered(folder).items())]
+
+
+def verify_state(path: Path) -> None:
+    """Compare one state's files with their checksums.
+
+    Raises:
+        FileNotFoundError: A part is missing.
+        ValueError: A part is damaged.
+    """
+    files = _read_json(path / _STATE).get("files", {})
+    for name in (_TENSORS, _ARRAYS):
+        _verified(path, name, files)
+
+
 def _numbered(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,28 +98,45 @@ class Published:
 def read_summary(folder: Path) -> Summary:
     """The summary published in a run's state folder; an unnamed, empty one if there is none or it cannot be read."""
     try:
-        return Summary.from_json(_read(folder / _SUMMARY))
-    except (OSError, ValueError):
+        return _summary(folder / _SUMMARY)
+    except UNREADABLE:
         return Summary()
 
 
 def read_graphs(folder: Path) -> dict[str, list[Summary]]:
     """The custom graphs published in a run's state folder, {name: summaries}; empty likewise."""
     try:
-        facts = _read(folder / _GRAPHS)["graphs"]
-        return {str(name): [Summary.from_json(graph) for graph in several] for name, several in facts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _graphs(folder / _GRAPHS)
+    except UNREADABLE:
         return {}
 
 
 def read_descriptions(folder: Path) -> dict[str, dict[str, Any]]:
     """What was trained, on what, how it was started: {"models", "data" or "starts": {name: facts}}; empty likewise."""
     try:
-        described = _read(folder / _DESCRIBED)["described"]
-        return {str(kind): dict(named) for kind, named in described.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _descriptions(folder / _DESCRIBED)
+    except UNREADABLE:
         return {}
+
+
+def _summary(path: Path) -> Summary:
+    return Summary.from_json(_read(path))
+
+
+def _graphs(path: Path) -> dict[str, list[Summary]]:
+    graphs = _read(path)["graphs"]
+    return {str(name): [Summary.from_json(graph) for graph in several] for name, several in graphs.items()}
+
+
+def _descriptions(path: Path) -> dict[str, dict[str, Any]]:
+    return {str(kind): dict(named) for kind, named in _read(path)["described"].items()}
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+CHECKS: Mapping[str, Callable[[Path], object]] = {_SUMMARY: _summary, _GRAPHS: _graphs, _DESCRIBED: _descriptions}
+"""{file name: what reads it or raises}."""
