@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 import xaicli
 from xaicli.dynamics.plan import Plan
@@ -56,8 +57,11 @@ class Keeper:
             if _crc32(data) != known["crc32"]:
                 return None
             accuracy = {int(epoch): float(share) for epoch, share in known["accuracy"].items()}
-            return Kept(pl.read_ipc(data), accuracy, Tally(**known["tally"]))
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+            # Mapped, not read: columns nobody asks for cost nothing.
+            table = pa.ipc.open_file(pa.memory_map(str(data))).read_all()
+            frame = pl.DataFrame(pl.from_arrow(table, rechunk=False))
+            return Kept(frame, accuracy, Tally(**known["tally"]))
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, pl.exceptions.PolarsError):
             return None
 
     def save(self, kept: Kept) -> None:
