@@ -61,6 +61,13 @@ def log_much(run: Run, first: int, last: int) -> None:
         run.log_samples(sample_id=ids, a=draw.random(1000), b=draw.random(1000), c=draw.random(1000), step=at)
 
 
+def log_and_close(run: Run) -> None:
+    log_much(run, 0, 5_000)
+    run.flush()
+    log_much(run, 5_000, 10_000)
+    run.close()
+
+
 def is_accounted_for(run: Run) -> bool:
     stats = run.stats()
     return bool(stats["rows_logged"] == stats["rows_stored"] + stats["rows_dropped"] + stats["rows_waiting"])
@@ -87,7 +94,7 @@ def test_a_full_disk_drops_and_counts(disk: Disk) -> None:
 def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parquet.write_all
 
-    def no_room(descriptor: int, content: bytes) -> None:
+    def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = Run(tmp_path / "run")
@@ -104,18 +111,15 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
 
 def test_no_room_for_segments_means_memory_and_is_said_once(disk: Disk) -> None:
     disk.mount("size=7m")
+    run = Run(disk.folder / "run")
     with pytest.warns(RecorderWarning, match="rows wait in memory") as warned:
-        run = Run(disk.folder / "run")
-        log_much(run, 0, 5_000)
-        run.flush()
-        log_much(run, 5_000, 10_000)
-        run.close()
+        log_and_close(run)
     assert len([w for w in warned if "memory" in str(w.message)]) == 1
     assert column(disk.folder / "run", "sample_id") == list(range(10_000))
 
 
 def test_a_file_system_without_mapped_files_means_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "remote_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(allocation, "remote_file_system", lambda _: "nfs4")
     with pytest.warns(RecorderWarning, match="nfs4"), Run(tmp_path / "run") as run:
         log_much(run, 0, 2_000)
     assert column(tmp_path / "run", "sample_id") == list(range(2_000))
@@ -214,12 +218,17 @@ def test_a_slow_disk_never_holds_a_step_longer_than_one_wait(tmp_path: Path, mon
     whole = parquet.write
     monkeypatch.setattr(parquet, "write", lambda *a, **k: (time.sleep(0.5), whole(*a, **k))[1])
     run = Run(tmp_path / "run")
-    slowest = 0.0
-    with pytest.warns(RecorderWarning, match="too slow"):
+
+    def slowest_step() -> float:
+        slowest = 0.0
         for epoch in range(12):
             began = time.monotonic()
             run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
             slowest = max(slowest, time.monotonic() - began)
+        return slowest
+
+    with pytest.warns(RecorderWarning, match="too slow"):
+        slowest = slowest_step()
     run.close()
     assert slowest < 0.5
     assert run.stats()["stalls"] > 0
@@ -238,10 +247,14 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
 
     monkeypatch.setattr(parts, "to_table", faulty)
     run = Run(tmp_path / "run")
-    with pytest.warns(RecorderWarning, match="a fault of ours"):
+
+    def log_five_epochs() -> None:
         for epoch in range(1, 6):
             run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
         run.flush()
+
+    with pytest.warns(RecorderWarning, match="a fault of ours"):
+        log_five_epochs()
     run.close()
     assert column(tmp_path / "run", "epoch") == [1, 3, 4, 5]
     assert run.stats()["rows_dropped"] == 1

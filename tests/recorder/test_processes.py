@@ -213,7 +213,7 @@ def test_the_end_of_the_process_flushes(tmp_path: Path, how: str, status: int, i
 def test_sigterm_in_the_middle_of_a_batch_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(signal, "signal", signal.signal)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
         with Run(tmp_path / "run", strict=True) as run:
             run.log_samples(sample_id=[1], loss=[1.0])

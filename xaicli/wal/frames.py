@@ -161,6 +161,16 @@ def read_header(content: bytes | memoryview) -> tuple[SegmentFacts, int, int] | 
         return None
 
 
+def read_sequence(path: Path) -> int | None:
+    """The number of the part that a segment's rows become, or became last; None where it is gone or new."""
+    try:
+        with path.open("rb") as file:
+            magic, sequence, *_ = HEADER.unpack(file.read(HEADER.size))
+    except (OSError, struct.error):
+        return None
+    return int(sequence) if magic == MAGIC else None
+
+
 def segment_files(layout: RunLayout) -> list[Path]:
     """The segments of all ranks and attempts."""
     return sorted(layout.wal.glob("*.seg"))

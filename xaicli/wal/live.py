@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from xaicli.layout import PartName, RunLayout
-from xaicli.wal.frames import SegmentFacts, read_segment, segment_files
+from xaicli.wal.frames import SegmentCopy, SegmentFacts, read_segment, read_sequence, segment_files
 from xaicli.wal.rows import to_table
+
+_PASSES = 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def read_live(layout: RunLayout) -> list[LiveRows]:
 
     A caller reads this first and lists `data/` afterwards, then leaves out what is in both.
     """
-    segments = [found for path in segment_files(layout) if (found := read_segment(path)) and found.frames]
+    segments = [segment for segment in _copies(layout) if segment.frames]
     columns = layout.read_manifest().columns if segments else ()
     live = []
     for segment in segments:
@@ -38,6 +40,21 @@ def read_live(layout: RunLayout) -> list[LiveRows]:
         place = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank, segment.sequence)
         live.append(LiveRows(*place, table))
     return live
+
+
+def _copies(layout: RunLayout) -> list[SegmentCopy]:
+    """Copies of all segments at one moment.
+
+    A segment that was empty when it was copied may be filled while the others are, and its rows would be missing among
+    later ones: when any has begun anew meanwhile, all are copied again.
+    """
+    copies: list[SegmentCopy] = []
+    for _ in range(_PASSES):
+        before = [(path, read_sequence(path)) for path in segment_files(layout)]
+        copies = [found for path, _ in before if (found := read_segment(path))]
+        if [(path, read_sequence(path)) for path in segment_files(layout)] == before:
+            break
+    return copies
 
 
 def is_stored(layout: RunLayout, facts: SegmentFacts, sequence: int) -> bool:
