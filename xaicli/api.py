@@ -129,7 +129,14 @@ def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
     """The runs at or below a folder."""
     from xaicli.queries.runs import runs
 
-    return _table(runs(Path(folder)), None, "Runs")
+    answer = runs(Path(folder))
+
+    def build() -> Report:
+        from xaicli.report.runs import runs_report
+
+        return runs_report(answer)
+
+    return Result(answer, build)
 
 
 class RunReader:
