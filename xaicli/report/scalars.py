@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.queries.curves import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE
-from xaicli.queries.recorded import AXIS, KEY, VALUE
-from xaicli.queries.scalars import smooth
+from xaicli.queries.curves import GRAPH, LINE, RUN, SOURCE
+from xaicli.queries.recorded import AXIS, KEY
+from xaicli.report.curves import POINTS, Curve, curves, thinned
 from xaicli.report.facts import RunFacts, made, run_line
 from xaicli.report.model import (
     Band,
@@ -31,37 +29,14 @@ from xaicli.report.model import (
 )
 from xaicli.report.names import Names
 from xaicli.report.numbers import count, listed, short
-from xaicli.vocabulary import DS_ID, MODE, STEP
+from xaicli.vocabulary import DS_ID, MODE
 
 _CHARTS = 6
 """Keys that get a chart each; more share a grid of small ones."""
 _CELLS = 48
-_POINTS = 400
 _LINES = 24
 _TABLE_ROWS = 2000
 _COURSE = 12
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line over time; `smoothed` is `value` without smoothing."""
-
-    what: dict[str, str]
-    """What tells it apart: the values of `CURVE`."""
-    step: tuple[int, ...]
-    value: tuple[float | None, ...]
-    smoothed: tuple[float | None, ...]
-    low: tuple[float | None, ...]
-    high: tuple[float | None, ...]
-
-    @property
-    def known(self) -> list[tuple[int, float]]:
-        """The finite (step, value) pairs."""
-        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if value is not None]
-
-    @property
-    def has_band(self) -> bool:
-        return any(low is not None for low in self.low)
 
 
 def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
@@ -122,37 +97,6 @@ def scalar_blocks(
     yield _table(found, names, title)
 
 
-def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
-    """The rows curve by curve, in their order."""
-    wanted = [VALUE, SMOOTHED if SMOOTHED in rows.columns else VALUE, LOW, HIGH]
-    for key, part in rows.group_by(CURVE, maintain_order=True):
-        if smoothing:
-            part = part.with_columns(smooth(name, smoothing).alias(name) for name in (LOW, HIGH))
-        value, smoothed, low, high = (_finite(part[name]) for name in wanted)
-        what = dict(zip(CURVE, (str(item) for item in key), strict=True))
-        yield Curve(what, tuple(part[STEP].to_list()), value, smoothed, low, high)
-
-
-def thinned(y: Sequence[float | None], most: int = _POINTS) -> list[int]:
-    """Which points of a long line to draw: the lowest and highest of each stretch, so that no spike is lost."""
-    if len(y) <= most:
-        return list(range(len(y)))
-    stretches = most // 2
-    kept: set[int] = {0, len(y) - 1}
-    for number in range(stretches):
-        inside = range(number * len(y) // stretches, (number + 1) * len(y) // stretches)
-        known = [index for index in inside if y[index] is not None]
-        if known:
-            kept |= {min(known, key=lambda i: y[i] or 0.0), max(known, key=lambda i: y[i] or 0.0)}
-        elif inside:
-            kept.add(inside[0])
-    return sorted(kept)
-
-
-def _finite(column: pl.Series) -> tuple[float | None, ...]:
-    return tuple(value if value is not None and math.isfinite(value) else None for value in column.to_list())
-
-
 def _by_chart(found: Sequence[Curve]) -> dict[tuple[str, ...], list[Curve]]:
     charts: dict[tuple[str, ...], list[Curve]] = {}
     for curve in found:
@@ -198,7 +142,7 @@ def _legend(group: Sequence[Curve], drawn: Sequence[Curve], smoothing: float) ->
         said.append(f"Smoothed, weight {smoothing:g}; faint: as recorded.")
     if any(curve.has_band for curve in drawn):
         said.append("Band: the value's error band, or mean ± standard deviation over the runs of a group.")
-    if any(len(curve.step) > _POINTS for curve in drawn):
+    if any(len(curve.step) > POINTS for curve in drawn):
         said.append("Of long lines the lowest and highest point of each stretch is drawn.")
     if len(group) > len(drawn):
         said.append(f"{len(group) - len(drawn):,} more lines are in the table.")

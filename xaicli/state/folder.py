@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from typing import Any
 
 from xaicli.state.encoding import Encoder, decode
 from xaicli.state.files import remove_leftovers, sync, sync_folder, temporary_folder
+from xaicli.state.values import ARRAYS, TENSORS, read_arrays, read_tensors, verified, write_values
 
 _FORMAT = "xai-state"
 _VERSION = 1
 _NAME = re.compile(r"state-(\d{6,})")
-_STATE, _TENSORS, _ARRAYS = "state.json", "tensors.pt", "arrays.npz"
-_BLOCK = 1 << 20
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def write_state(folder: Path, parts: Mapping[str, Any], *, step: int, epoch: int
     encoder = Encoder()
     encoded = {name: encoder.encode(value, name) for name, value in parts.items()}
     with temporary_folder(folder) as temporary:
-        files = _write_values(temporary, encoder)
+        files = write_values(temporary, encoder)
         facts = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -94,8 +93,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     path = find_state(folder)
     facts = _read_json(path / _STATE)
     files = facts.pop("files", {})
-    tensors = _read_tensors(path, files)
-    arrays = _read_arrays(path, files)
+    tensors = read_tensors(path, files)
+    arrays = read_arrays(path, files)
     known = {"format", "version", "saved_at", "step", "epoch"}
     return {name: decode(value, tensors, arrays) for name, value in facts.items() if name not in known}
 
@@ -143,8 +142,8 @@ def verify_state(path: Path) -> None:
         ValueError: A part is damaged.
     """
     files = _read_json(path / _STATE).get("files", {})
-    for name in (_TENSORS, _ARRAYS):
-        _verified(path, name, files)
+    for name in (TENSORS, ARRAYS):
+        verified(path, name, files)
 
 
 def _numbered(folder: Path) -> dict[int, Path]:
@@ -177,34 +176,6 @@ def _prune(folder: Path, keep: int) -> None:
     remove_leftovers(folder)
 
 
-def _write_values(folder: Path, encoder: Encoder) -> dict[str, Any]:
-    files = {}
-    if encoder.tensors:
-        import torch
-
-        torch.save(encoder.tensors, folder / _TENSORS)
-        files[_TENSORS] = _facts_of(folder / _TENSORS)
-    if encoder.arrays:
-        import numpy as np
-
-        np.savez(folder / _ARRAYS, **encoder.arrays)
-        files[_ARRAYS] = _facts_of(folder / _ARRAYS)
-    return files
-
-
-def _facts_of(path: Path) -> dict[str, int]:
-    sync(path)
-    return {"bytes": path.stat().st_size, "crc32": _crc32(path)}
-
-
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
 def _write_json(path: Path, facts: dict[str, Any]) -> None:
     facts = {"crc32": _checksum(facts), **facts}
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in facts.items())
@@ -230,57 +201,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _checksum(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, allow_nan=False, separators=(",", ":")).encode())
-
-
-def _read_tensors(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    path = _verified(folder, _TENSORS, files)
-    if path is None:
-        return {}
-    import torch
-
-    _refuse_packed(path)
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        raise ValueError(f"{path} cannot be read as tensors: {error}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} holds something else than named tensors")
-    return tensors
-
-
-def _read_arrays(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    path = _verified(folder, _ARRAYS, files)
-    if path is None:
-        return {}
-    import numpy as np
-
-    _refuse_packed(path)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # likewise
-        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
-
-
-def _verified(folder: Path, name: str, files: Mapping[str, Any]) -> Path | None:
-    if name not in files:
-        return None
-    path = folder / name
-    if not path.is_file():
-        raise FileNotFoundError(f"could not find {path}, a part of the training state")
-    expected = files[name]
-    if {"bytes": path.stat().st_size, "crc32": _crc32(path)} != expected:
-        raise ValueError(f"{path} is damaged: its checksum does not fit; an older state may lie beside its folder")
-    return path
-
-
-def _refuse_packed(path: Path) -> None:
-    """Refuse an archive whose members unpack to more than the file: no state is written so."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if packed or sum(member.file_size for member in members) > path.stat().st_size:
-        raise ValueError(f"{path} holds compressed or overlapping members; no state is written so")

@@ -4,13 +4,12 @@ anything has changed, takes one over, and can undo that.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from xaicli.state import randomness
+from xaicli.state.shapes import differences, fill, in_words, is_array, is_module, shape_of
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What `DistributedDataParallel` and `torch.compile` put before every name."""
@@ -76,12 +75,12 @@ class ModelKeeper(Keeper):
         here = {name: value for name, (_, value) in self._named().items()}
         if not isinstance(state, dict):
             raise self.fail("the saved state is no state dict")
-        missing, unexpected = _differences(here, state)
+        missing, unexpected = differences(here, state)
         if missing or unexpected:
             raise self.fail(f"the saved names differ; missing: {missing or 'none'}, unexpected: {unexpected or 'none'}")
         for name, value in here.items():
-            if _shape(value) != _shape(state[name]):
-                raise self.fail(f"{name} is {_words(value)} but was saved as {_words(state[name])}")
+            if shape_of(value) != shape_of(state[name]):
+                raise self.fail(f"{name} is {in_words(value)} but was saved as {in_words(state[name])}")
 
     def apply(self, state: Any) -> None:
         names = {name: full for name, (full, _) in self._named().items()}
@@ -132,8 +131,8 @@ class OptimizerKeeper(Keeper):
         for number, parameter in zip(numbers, parameters, strict=True):
             held = states.get(number)
             for name, value in (held or {}).items() if isinstance(held, dict | None) else ():
-                if name in _LIKE_PARAMETER and _shape(value) not in (None, _shape(parameter)):
-                    raise self.fail(f"{name} of parameter {number} is for {_words(value)}, not {_words(parameter)}")
+                if name in _LIKE_PARAMETER and shape_of(value) not in (None, shape_of(parameter)):
+                    raise self.fail(f"{name} of parameter {number} is for {in_words(value)}, not {in_words(parameter)}")
 
     def apply(self, state: Any) -> None:
         self.thing.load_state_dict(state)
@@ -189,8 +188,8 @@ class PlainKeeper(Keeper):
         container = next((kind for kind in (dict, list, set) if isinstance(self.thing, kind)), None)
         if container is not None and not isinstance(state, container):
             raise self.fail(f"it is a {type(self.thing).__name__} but was saved as a {type(state).__name__}")
-        if container is None and _shape(self.thing) != _shape(state):
-            raise self.fail(f"it is {_words(self.thing)} but was saved as {_words(state)}")
+        if container is None and shape_of(self.thing) != shape_of(state):
+            raise self.fail(f"it is {in_words(self.thing)} but was saved as {in_words(state)}")
 
     def apply(self, state: Any) -> None:
         if isinstance(self.thing, dict | set):
@@ -198,8 +197,8 @@ class PlainKeeper(Keeper):
             self.thing.update(state)
         elif isinstance(self.thing, list):
             self.thing[:] = state
-        elif _shape(self.thing) is not None and _is_array(self.thing):
-            _fill(self.thing, state)
+        elif shape_of(self.thing) is not None and is_array(self.thing):
+            fill(self.thing, state)
 
 
 class RandomnessKeeper(Keeper):
@@ -226,21 +225,10 @@ def keeper_of(where: str, thing: Any) -> Keeper:
     if hasattr(thing, "state_dict") and not isinstance(thing, type):
         if not hasattr(thing, "load_state_dict"):
             raise ValueError(f"{where} has state_dict but no load_state_dict: it could never be restored")
-        return ModelKeeper(where, thing) if _is_module(thing) else StatefulKeeper(where, thing)
+        return ModelKeeper(where, thing) if is_module(thing) else StatefulKeeper(where, thing)
     if randomness.generator_state(thing) is not None:
         return GeneratorKeeper(where, thing)
     return PlainKeeper(where, thing)
-
-
-def _differences(here: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[str, str]:
-    missing = [name for name in here if name not in saved]
-    unexpected = [name for name in saved if name not in here]
-    return _listed(missing), _listed(unexpected)
-
-
-def _listed(names: list[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(str(name) for name in names[:shown]) + more
 
 
 def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
@@ -248,33 +236,5 @@ def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
     if isinstance(here, dict) and isinstance(saved, dict):
         for key in here.keys() & saved.keys():
             _check_shapes(keeper, here[key], saved[key], f"{path}[{key!r}]")
-    elif _is_array(here) and _is_array(saved) and _shape(here) != _shape(saved):
-        raise keeper.fail(f"{path} is {_words(here)} but was saved as {_words(saved)}")
-
-
-def _is_array(value: Any) -> bool:
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    arrays = [kind for kind in (numpy and numpy.ndarray, torch and torch.Tensor) if kind]
-    return isinstance(value, tuple(arrays))
-
-
-def _is_module(thing: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(thing, torch.nn.Module)
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if _is_array(value) else None
-
-
-def _words(value: Any) -> str:
-    return f"of shape {list(value.shape)}" if _is_array(value) else f"a {type(value).__name__}"
-
-
-def _fill(array: Any, values: Any) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
-        with torch.no_grad():
-            array.copy_(torch.as_tensor(values))
-    else:
-        array[...] = values
+    elif is_array(here) and is_array(saved) and shape_of(here) != shape_of(saved):
+        raise keeper.fail(f"{path} is {in_words(here)} but was saved as {in_words(saved)}")
