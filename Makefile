@@ -37,6 +37,9 @@ format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.installed ## run every benchmark and write benchmarks/RESULTS.md (about half an hour)
+	$(BIN)/python benchmarks/results.py
+
 docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
 	$(BIN)/python docs/make_commands.py
 
