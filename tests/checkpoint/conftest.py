@@ -92,6 +92,12 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs count as checked in a child already, which takes seconds; test_child.py is about that."""
+    monkeypatch.setattr("xaicli.checkpoint.load.check_in_child", lambda *given: None)
+
+
+@pytest.fixture
 def zoo(tmp_path: Path) -> Path:
     """A folder with the user's own module `zoo`."""
     folder = tmp_path / "code"

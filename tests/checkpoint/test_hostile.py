@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import hostile
 import pytest
@@ -170,6 +171,14 @@ def test_a_graph_of_the_old_format_is_refused_with_the_way_out(tmp_path: Path) -
     assert "torch.export.save" in raised.value.hint
 
 
+def test_a_list_of_lists_of_lists_takes_no_time(tmp_path: Path) -> None:
+    nested: list[Any] = [torch.zeros(1)]
+    for _ in range(60):
+        nested = [nested, nested]
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "laughs": nested}, tmp_path / "model.pt")
+    assert inspect_checkpoint(tmp_path / "model.pt").tensors[0].name == "state_dict.w"
+
+
 def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"w": torch.zeros(5_000_000)}, buffer)
@@ -232,7 +241,7 @@ def test_flipped_bytes_never_crash(pt2: Path, tmp_path: Path) -> None:
 
 
 def test_bytes_before_and_after_an_archive_are_refused(pt2: Path, tmp_path: Path) -> None:
-    for data in (pt2.read_bytes() + b"tail", b"head" + pt2.read_bytes()):
+    for data in (pt2.read_bytes() + b"tail", b"head" + pt2.read_bytes(), pt2.read_bytes() + pt2.read_bytes()):
         (tmp_path / "model.pt2").write_bytes(data)
         with pytest.raises(XaiError):
             load_checkpoint(tmp_path / "model.pt2")

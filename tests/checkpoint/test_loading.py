@@ -127,6 +127,7 @@ def test_the_name_of_a_file_does_not_matter(pt2: Path, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "model.bin").facts.kind is Kind.EXPORTED
 
 
+@pytest.mark.usefixtures("checked")
 def test_a_static_graph_says_its_batch(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
     torch.export.save(torch.export.export(model, (images[:3],)), tmp_path / "model.pt2")
     loaded = load_checkpoint(tmp_path / "model.pt2")
@@ -259,6 +260,7 @@ def test_an_arch_that_is_not_needed_is_said(pt2: Path) -> None:
     assert "--arch was not used" in load_checkpoint(pt2, arch="zoo:digits").facts.notes[0]
 
 
+@pytest.mark.usefixtures("checked")
 def test_a_graph_whose_axes_all_vary(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     axes = ({0: Dim("batch"), 2: Dim("height", min=8), 3: Dim("width", min=8)},)
@@ -350,7 +352,16 @@ def test_a_newer_version_is_refused_clearly(ckpt: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"inputs": 7}, {"mean": ["x"]}, {"graph": "text"}, {"epoch": "last"}, {"inputs": [{}]}]
+    "change",
+    [
+        {"inputs": 7},
+        {"mean": ["x"]},
+        {"graph": "text"},
+        {"epoch": "last"},
+        {"inputs": [{}]},
+        {"std": [0]},
+        {"inputs": [{"name": "x", "shape": [-1], "dtype": "float32"}]},
+    ],
 )
 def test_facts_of_another_type_are_damage(change: dict[str, Any], ckpt: Path, tmp_path: Path) -> None:
     torch.save({**torch.load(ckpt, weights_only=True), **change}, tmp_path / "ckpt.pt")

@@ -212,6 +212,11 @@ def test_pictures_of_several_sizes_need_resize(tmp_path: Path) -> None:
     assert "--resize" in raised.value.hint
 
 
+def test_a_checkpoint_cannot_ask_for_giant_pictures(pictures: Path) -> None:
+    with pytest.raises(XaiError, match="too large"):
+        open_source(pictures, input_shape=(3, 100_000, 100_000)).take(1)
+
+
 def test_formats_that_start_programs_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with pytest.raises(XaiError, match="no sample of"):
@@ -219,7 +224,15 @@ def test_formats_that_start_programs_are_no_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("mean", (0.1, 0.2)), ("std", (0.1, 0.2)), ("resize", (0, 4)), ("resize", (1, 2, 3))]
+    ("option", "value"),
+    [
+        ("mean", (0.1, 0.2)),
+        ("std", (0.1, 0.2)),
+        ("resize", (0, 4)),
+        ("resize", (1, 2, 3)),
+        ("std", (0.0,)),
+        ("mean", (float("nan"),)),
+    ],
 )
 def test_options_that_do_not_fit_are_named(option: str, value: Any, pictures: Path) -> None:
     with pytest.raises(XaiError, match=f"--{option}"):

@@ -129,6 +129,9 @@ class Archive:
             raise refused(self.path, f"a symbolic link ({name!r})")
 
     def _check_layout(self, infos: list[zipfile.ZipInfo]) -> None:
+        if min(info.header_offset for info in infos) != 0:
+            # zipfile forgives bytes before the archive and torch does not: they would read different archives.
+            raise refused(self.path, "bytes before the archive")
         seen: set[str] = set()
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):

@@ -20,7 +20,7 @@ _MEMORY = 16 * 2**30
 """Address space, not memory in use: torch alone maps several GiB."""
 _SECONDS = 120
 _LARGEST_WRITTEN = 2**20
-_REFUSED, _FAILED = 3, 4
+_REFUSED, _FAILED, _OUT_OF_MEMORY = 3, 4, 5
 
 
 def check_in_child(data: bytes, path: Path, *, seconds: int = _SECONDS, memory: int = _MEMORY) -> None:
@@ -53,8 +53,13 @@ def check_in_child(data: bytes, path: Path, *, seconds: int = _SECONDS, memory: 
         raise XaiError(f"{path}: {ended.stdout.strip()[:500]}", hint="load the weights with --arch module:factory")
     if ended.returncode == _REFUSED:
         raise refused(path, f"a graph that is not admitted: {ended.stdout.strip()[:500]}")
+    if ended.returncode == _OUT_OF_MEMORY or ended.returncode < 0:
+        raise refused(path, "a graph that needs more memory than it should")
     if ended.returncode != 0:
-        raise refused(path, f"a graph that needs more memory than it should (the check ended with {ended.returncode})")
+        said = ended.stderr.strip().splitlines()[-1:] or [f"it ended with {ended.returncode}"]
+        raise XaiError(
+            f"{path}: its graph could not be checked: {said[0]}", hint="run again with --debug and report it"
+        )
     remember(data)
 
 
@@ -80,7 +85,9 @@ def _mark(data: bytes) -> Path:
 
 def _environment(folder: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"}
-    here = {"TMPDIR": folder, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    package = Path(__file__).parents[2]
+    path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    here = {"TMPDIR": folder, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return {**kept, **here, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
@@ -105,10 +112,10 @@ def _main(file: str, memory: str) -> int:
         print(error.message)  # noqa: T201 - this is the child's answer
         return _REFUSED
     except MemoryError:
-        return 1
+        return _OUT_OF_MEMORY
     except Exception as error:
         if "allocate" in str(error):
-            return 1
+            return _OUT_OF_MEMORY
         print(first_line(error))  # noqa: T201
         return _FAILED
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -76,11 +77,11 @@ def described(content: Mapping[str, Any], facts: CheckpointFacts) -> CheckpointF
             facts,
             label_names=_tuple(content.get("label_names"), str),
             input_names=_tuple([entry["name"] for entry in inputs], str) or None,
-            input_shapes=tuple(tuple(map(int, entry["shape"])) for entry in inputs) or None,
+            input_shapes=tuple(_shape(entry["shape"]) for entry in inputs) or None,
             input_dtypes=_tuple([entry["dtype"] for entry in inputs], str) or None,
             input_range=_range(content.get("input_range")),
             mean=_tuple(content.get("mean"), float),
-            std=_tuple(content.get("std"), float),
+            std=_tuple(content.get("std"), _divisor),
             epoch=_integer(content.get("epoch")),
             step=_integer(content.get("step")),
             arch=None if content.get("arch") is None else str(content["arch"]),
@@ -98,6 +99,20 @@ def _range(values: Any) -> tuple[float, float] | None:
         return None
     low, high = values
     return float(low), float(high)
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    shape = tuple(int(value) for value in values)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"{shape} is no shape")
+    return shape
+
+
+def _divisor(value: Any) -> float:
+    number = float(value)
+    if number == 0 or not math.isfinite(number):
+        raise ValueError(f"{value} is no standard deviation")
+    return number
 
 
 def _integer(value: Any) -> int | None:

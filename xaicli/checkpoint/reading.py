@@ -65,6 +65,9 @@ def read_checkpoint(
         DamagedFileError: The file is not complete.
         XaiError: There is no such file, or it is no checkpoint.
     """
+    if torch.__version__ < "2.10":
+        hint = "pip install 'torch>=2.10'"
+        raise XaiError(f"torch {torch.__version__} can be made to run code by a file it reads weights-only", hint=hint)
     path = Path(path)
     container = sniff(path)
     reading = _Reading(path, CheckpointFacts(Kind.STATE_DICT, path, sha256(path)), weights, trust)

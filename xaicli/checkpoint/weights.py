@@ -90,18 +90,18 @@ def check_storage(content: object, path: Path) -> None:
             raise refused(path, f"a tensor larger than its storage ({name!r}: {claimed:,} of {stored:,} bytes)")
 
 
-def tensors_in(content: object, name: str = "", depth: int = 0) -> Iterable[tuple[str, torch.Tensor]]:
-    """All tensors in nested dicts, lists and tuples with their dotted names."""
-    if isinstance(content, torch.Tensor):
-        yield name, content
-    elif depth < 32:
-        items: Iterable[tuple[object, object]] = ()
-        if isinstance(content, Mapping):
-            items = content.items()
-        elif isinstance(content, list | tuple | set):
-            items = enumerate(content)
-        for key, item in items:
-            yield from tensors_in(item, f"{name}.{key}" if name else str(key), depth + 1)
+def tensors_in(content: object) -> Iterable[tuple[str, torch.Tensor]]:
+    """All tensors in nested dicts, lists and tuples with their dotted names, each container visited once."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("", content)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            waiting += [(f"{name}.{key}" if name else str(key), item) for key, item in reversed(items)]
 
 
 def model_with(weights: StateDict, build: Callable[[], nn.Module], path: Path) -> tuple[nn.Module, tuple[str, ...]]:

@@ -92,6 +92,8 @@ class Preparation:
 
     def _sized(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         wanted = self.resize or (self.shape[-2:] if self.shape is not None and len(self.shape) in (2, 3) else None)
+        if wanted is not None and wanted[0] * wanted[1] > _MOST_PIXELS:
+            raise XaiError(f"pictures of {wanted[0]} x {wanted[1]} pixels are too large", hint="say a size: --resize")
         if wanted is None or pixels.shape[:2] == tuple(wanted):
             return pixels
         from PIL import Image, ImageOps
@@ -148,7 +150,12 @@ def _grown(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def _by_channel(values: tuple[float, ...], channels: int, option: str) -> NDArray[np.float32]:
     if len(values) not in (1, channels):
         raise XaiError(f"{option} has {len(values)} values for {channels} channels", hint="one, or one a channel")
-    return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
+    array = np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
+    if not np.isfinite(array).all() or (option == "--std" and not array.all()):
+        raise XaiError(
+            f"{option} {','.join(map(str, values))} cannot be used", hint="finite numbers, no zero for --std"
+        )
+    return array
 
 
 def _as_pixels(array: NDArray[Any]) -> NDArray[np.uint8] | None:
