@@ -19,7 +19,7 @@ from xaicli.collectors.collector import MetricsCollector
 from xaicli.collectors.predictor import Predictor, PredictorOutput
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
-from xaicli.tables.table import Table
+from xaicli.tables.table import MISSING, Table
 
 N = 10
 HEAD = ["example_id", "input_table", "split", "epoch", "step", "attempt"]
@@ -112,6 +112,40 @@ def test_the_time_is_the_training_s_own(run: Run, table: Table) -> None:
     run.flush()
     frame = pl.read_parquet(run.layout.scalars / "*.parquet")
     assert frame.select("step", "epoch", "axis").rows() == [(3, 1, "step"), (6, 2, "step")]
+
+
+def test_what_a_resumed_run_has_undone_does_not_count(tmp_path: Path, table: Table) -> None:
+    for steps in (range(1, 5), range(3, 6)):
+        with Run(tmp_path / "run", strict=True) as run:
+            for step in steps:
+                run.state.global_step = run.state.epoch_idx = step
+                run.log_samples(sample_id=[0], loss=[1.0])
+                collect_metrics(table, doubled, Counting(), run=run)
+    answer = xaicli.open_run(tmp_path / "run").query(
+        "SELECT step, attempt, count(*) AS n FROM metrics GROUP BY step, attempt ORDER BY step"
+    )
+    assert answer.data.rows() == [(1, 0, N), (2, 0, N), (3, 1, N), (4, 1, N), (5, 1, N)]
+
+
+def test_columns_of_another_kind_go_to_a_table_of_their_own(run: Run, table: Table) -> None:
+    for value in (1.0, "one", 2.0, "two"):
+        collect_metrics(table, lambda _b, _o, v=value: {"v": [v] * N}, Counting(), run=run)
+    kept = {path.name: pl.read_parquet(path / "*.parquet")["v"].unique().sort() for path in run.layout.tables.iterdir()}
+    assert {name: values.to_list() for name, values in kept.items()} == {
+        "metrics": [1.0, 2.0],
+        "metrics-2": ["one", "two"],
+    }
+
+
+def test_rows_that_cannot_be_read_are_left_out(run: Run) -> None:
+    rows = [MISSING, MISSING, 1.0, MISSING, 3.0]
+    table = Table(rows).map(lambda value: value + 1)
+    for workers in (0, 1):
+        args = {"batch_size": 2, "num_workers": workers}
+        collected = collect_metrics(table, doubled, Counting(), run=run, dataloader_args=args)
+        assert collected.tables["metrics"]["example_id"].to_pylist() == [2, 4]
+        assert collected.tables["metrics"]["doubled"].to_pylist() == [4.0, 8.0]
+        assert collected.left_out == 3
 
 
 def test_the_active_run_is_meant_when_none_is_given(tmp_path: Path, table: Table) -> None:

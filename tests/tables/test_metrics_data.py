@@ -82,6 +82,16 @@ def test_unnamed_metrics_go_where_their_columns_are(run: Run) -> None:
     assert named.parent.parent == run.layout.tables
 
 
+def test_a_column_keeps_its_kind_within_a_table(run: Run) -> None:
+    run.add_metrics_data({"a": [1]}, name="own")
+    run.add_metrics_data({"a": [0.5], "late": ["x"]}, name="own")
+    with pytest.raises(ColumnError, match="column 'a' is string; in the table 'own' it is int64") as caught:
+        run.add_metrics_data({"a": ["x"]}, name="own")
+    assert "a table of their own" in caught.value.hint
+    folders = [run.add_metrics_data(columns).parent.name for columns in ({"b": [1]}, {"b": ["x"]}, {"b": [2.5]})]
+    assert folders == ["metrics", "metrics-2", "metrics"]
+
+
 def test_lengths_that_do_not_match_are_named(run: Run, table: Table) -> None:
     with pytest.raises(ValueError, match="the columns differ in length: 'loss' has 2, 'accuracy' has 3"):
         run.add_metrics_data({"loss": [1, 2], "accuracy": [1, 2, 3]})

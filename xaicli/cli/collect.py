@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -113,9 +111,7 @@ def collect(
     ] = "mean",
     reduction: Annotated[str, typer.Option(rich_help_panel=_COLLECTORS, help="pca, umap, pacmap, none.")] = "pca",
     components: Annotated[int, typer.Option(rich_help_panel=_COLLECTORS, help="Dimensions after it.")] = 2,
-    probs: Annotated[
-        bool, typer.Option("--probs", rich_help_panel=_COLLECTORS, help="All probabilities.")
-    ] = False,
+    probs: Annotated[bool, typer.Option("--probs", rich_help_panel=_COLLECTORS, help="All probabilities.")] = False,
     iou: Annotated[float, typer.Option(rich_help_panel=_COLLECTORS, help="The least IoU of a match.")] = 0.5,
     split: Annotated[str, typer.Option(rich_help_panel=_PASS, help="What part of the data this is.")] = "",
     epoch: Annotated[
@@ -140,40 +136,39 @@ def collect(
     """
     from xaicli.collectors.session import CollectorOptions, collect_run
 
-    with _progress(shown=not (output.no_progress or output.quiet)) as progress:
-        result = collect_run(
-            run_dir,
-            model=model,
-            data=data,
-            collectors=collectors,
-            options=CollectorOptions(
-                label_names=tuple(label_names or ()),
-                layers=tuple(layers or ()),
-                reshape=reshape,
-                reduction=None if reduction == "none" else reduction,
-                components=components,
-                probs=probs,
-                iou_threshold=iou,
-            ),
-            arch=arch,
-            arch_args=arch_args,
-            weights=weights,
-            trust_checkpoint=trust_checkpoint,
-            pythonpath=pythonpath or (),
-            resize=[int(value) for value in _numbers("resize", resize) or ()] or None,
-            mean=_numbers("mean", mean),
-            std=_numbers("std", std),
-            mode=mode,
-            split=split,
-            epoch=epoch,
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            aggregates=not no_aggregates,
-            strict=strict,
-            progress=progress,
-        )
+    result = collect_run(
+        run_dir,
+        model=model,
+        data=data,
+        collectors=collectors,
+        options=CollectorOptions(
+            label_names=tuple(label_names or ()),
+            layers=tuple(layers or ()),
+            reshape=reshape,
+            reduction=None if reduction == "none" else reduction,
+            components=components,
+            probs=probs,
+            iou_threshold=iou,
+        ),
+        arch=arch,
+        arch_args=arch_args,
+        weights=weights,
+        trust_checkpoint=trust_checkpoint,
+        pythonpath=pythonpath or (),
+        resize=[int(value) for value in _numbers("resize", resize) or ()] or None,
+        mean=_numbers("mean", mean),
+        std=_numbers("std", std),
+        mode=mode,
+        split=split,
+        epoch=epoch,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        aggregates=not no_aggregates,
+        strict=strict,
+        progress=not (output.no_progress or output.quiet),
+    )
     write(result, output, folder=RunLayout(Path(result.answer.run)).reports)
 
 
@@ -182,21 +177,3 @@ def _numbers(name: str, values: list[str] | None) -> list[float] | None:
         return [float(value) for value in values] if values else None
     except ValueError as error:
         raise UsageError(f"--{name} takes numbers, not {','.join(values or ())!r}") from error
-
-
-def _progress(*, shown: bool) -> AbstractContextManager[Callable[[int, int], None] | None]:
-    """A bar with an estimate of the time left, on a terminal only."""
-    import sys
-
-    return _bar() if shown and sys.stderr.isatty() else nullcontext(None)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("samples", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

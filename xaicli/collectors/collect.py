@@ -18,12 +18,14 @@ from torch.utils.data import DataLoader, default_collate
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering
 from xaicli.collectors.predictor import Predictor
+from xaicli.collectors.progress import Progress, shown
 from xaicli.errors import UsageError
+from xaicli.layout import RunLayout
 from xaicli.recorder.active import active_run
 from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
 from xaicli.tables.column import arrow_column
-from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column
+from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column, misfit, names_like, stored_columns
 from xaicli.tables.schema import Int
 from xaicli.tables.table import MISSING, CollectView, Table
 from xaicli.vocabulary import SAMPLE_ID
@@ -43,11 +45,13 @@ class Collected:
         tables: The rows by table, as they were written to the run.
         aggregates: The scalars the run got, without the split before their names.
         paths: The files written.
+        left_out: How many samples could not be read.
     """
 
     tables: Mapping[str, pa.Table]
     aggregates: Mapping[str, float]
     paths: tuple[Path, ...]
+    left_out: int = 0
 
 
 class CollectionError(CollectorError):
@@ -73,7 +77,7 @@ def collect_metrics(
     dataloader_args: Mapping[str, Any] | None = None,
     exclude_zero_weights: bool = False,
     collect_aggregates: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool = True,
     seed: int = 0,
 ) -> Collected:
     """Run a model over a table once and write what the collectors make of it into the run.
@@ -92,7 +96,7 @@ def collect_metrics(
         dataloader_args: Options of the `DataLoader` (batch_size, num_workers, collate_fn, ...).
         exclude_zero_weights: Leave out samples of weight 0.
         collect_aggregates: Log means of the columns as scalars of the run.
-        progress: Called with (samples done, samples in all) after every batch.
+        progress: Called with (samples done, samples in all) after every batch; True is a bar, on a terminal only.
         seed: Of the random numbers that transforms draw while collecting.
 
     Returns:
@@ -113,10 +117,11 @@ def collect_metrics(
     if not indices:
         raise UsageError(f"{table!r} has no samples to collect metrics of")
     loader = _loader(table, indices, dataloader_args or {}, seed)
-    gatherings = _pass(loader, predictor, collectors, len(indices), progress, seed)
+    with shown(progress) as told:
+        gatherings, done = _pass(loader, predictor, collectors, len(indices), told, seed)
     results = _finished(gatherings, run)
     head = _Head(table, split, _moment(run) | dict(constants or {}))
-    tables = {name: head.before(rows) for name, rows in _merged(results).items()}
+    tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
     paths = tuple(
         append_table(run, name, rows.slice(start, _PART_ROWS))
         for name, rows in tables.items()
@@ -130,7 +135,7 @@ def collect_metrics(
             named = {f"{split}/{name}" if split else name: value for name, value in aggregates.items()}
             times = {axis: head.constants[axis] for axis in _AXES if head.constants.get(axis) is not None}
             run.log(times | named)
-    collected = Collected(tables, aggregates, paths)
+    collected = Collected(tables, aggregates, paths, len(indices) - done)
     if failures := [gathering.failure for gathering in gatherings if gathering.failure is not None]:
         raise CollectionError(failures, collected)
     return collected
@@ -141,10 +146,10 @@ def _pass(
     predictor: Predictor,
     collectors: list[MetricsCollector],
     total: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     seed: int,
-) -> list[Gathering]:
-    """Every batch through the model once and to every collector."""
+) -> tuple[list[Gathering], int]:
+    """Every batch through the model once and to every collector; also how many samples there were."""
     taken: dict[str, str] = {}
     gatherings = [Gathering(collector, taken=dict(taken)) for collector in collectors]
     done = 0
@@ -168,7 +173,7 @@ def _pass(
             done += len(example_id)
             if progress is not None:
                 progress(done, total)
-    return gatherings
+    return gatherings, done
 
 
 def _finished(gatherings: list[Gathering], run: Run) -> list[tuple[Gathering, Mapping[str, pa.Table]]]:
@@ -198,16 +203,17 @@ def _merged(results: list[tuple[Gathering, Mapping[str, pa.Table]]]) -> dict[str
                     if column.name != EXAMPLE_ID:
                         merged[name] = merged[name].append_column(column, rows[column.name])
             else:
-                merged[_free_name(f"{name}-{gathering.collector.name}", merged)] = rows
+                free = (other for other in names_like(f"{name}-{gathering.collector.name}") if other not in merged)
+                merged[next(free)] = rows
     return merged
 
 
-def _free_name(wanted: str, taken: Mapping[str, Any]) -> str:
-    number, name = 1, wanted
-    while name in taken:
-        number += 1
-        name = f"{wanted}-{number}"
-    return name
+def _fitting(layout: RunLayout, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables by the first name under which the run has none with another type in one of their columns."""
+    return {
+        next(like for like in names_like(name) if misfit(stored_columns(layout, like) or {}, rows) is None): rows
+        for name, rows in tables.items()
+    }
 
 
 _MOMENT = {"epoch": pa.int32(), "step": pa.int64(), "attempt": pa.int16()}

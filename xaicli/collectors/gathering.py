@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from xaicli.collectors.collector import METRICS, MetricsCollector
 from xaicli.collectors.predictor import PredictorOutput
 from xaicli.errors import XaiError
-from xaicli.tables.column import ColumnError, arrow_column
+from xaicli.tables.column import ColumnError, arrow_column, go_together
 from xaicli.tables.metrics_table import EXAMPLE_ID
 
 
@@ -117,21 +117,9 @@ def _check_same(first: pa.Schema, now: pa.Schema) -> None:
         raise ColumnError(f"column {missing[0]!r} is missing: the batches before had it")
     for name in first.names:
         before, kind = first.field(name).type, now.field(name).type
-        if before != kind and not _go_together(before, kind):
+        if before != kind and not go_together(before, kind):
             hint = 'embeddings need one size: reshape_strategy="mean"' if pa.types.is_fixed_size_list(kind) else ""
             raise ColumnError(f"column {name!r} is {kind} where the batches before had {before}", hint=hint)
-
-
-def _go_together(before: pa.DataType, now: pa.DataType) -> bool:
-    fixed = pa.types.is_fixed_size_list
-    if fixed(before) and fixed(now) and before.list_size != now.list_size:
-        return False
-    try:
-        schemas = [pa.schema([("column", before)]), pa.schema([("column", now)])]
-        pa.unify_schemas(schemas, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return False
-    return True
 
 
 def _joined(chunks: list[pa.Table]) -> pa.Table:

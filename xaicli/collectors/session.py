@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from xaicli.collectors.collect import Collected, collect_metrics
 from xaicli.collectors.collector import MetricsCollector, as_collectors
 from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
 from xaicli.collectors.predictor import Precision, Predictor
+from xaicli.collectors.progress import Progress
 from xaicli.collectors.segmentation import SegmentationMetricsCollector
 from xaicli.collectors.sourced import SourceRows, table_of
 from xaicli.errors import UsageError, XaiError, unknown
@@ -84,7 +85,7 @@ def collect_run(
     precision: Precision = "auto",
     aggregates: bool = True,
     strict: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool = True,
 ) -> Result:
     """One inference pass of a checkpoint over data, with collectors, into a run.
 
@@ -213,8 +214,8 @@ def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, 
         run=str(layout.root),
         selection=selection | {"files": [str(path) for path in collected.paths]},
         data=data,
-        counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=len(skipped)),
-        warnings=tuple(f"left out: {text}" for text in skipped),
+        counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=collected.left_out),
+        warnings=_left_out(collected.left_out, skipped),
     )
 
     def build() -> Report:
@@ -222,6 +223,13 @@ def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, 
         return plain_report(answer, RunFacts.of(layout), title="Collected metrics", sentence=said, terminal_rows=60)
 
     return Result(answer, build)
+
+
+def _left_out(n: int, skipped: tuple[str, ...]) -> tuple[str, ...]:
+    """What to say of samples that could not be read; worker processes count them but cannot say which."""
+    if n and not skipped:
+        return (f"{n} samples could not be read and are left out; --workers 0 names them",)
+    return tuple(f"left out: {text}" for text in skipped)
 
 
 def _collector(

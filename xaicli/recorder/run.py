@@ -246,12 +246,14 @@ class Run:
             OSError: It cannot be written.
         """
         from xaicli.recorder.tables import append_table
-        from xaicli.tables.metrics_table import default_name, metrics_table
+        from xaicli.tables.metrics_table import check_fits, default_name, metrics_table
 
         table = metrics_table(
             metrics, input_table=input_table_url, schemas=override_column_schemas, constants=constants
         )
-        return append_table(self, name or default_name(self.layout, table.column_names), table)
+        if name:
+            check_fits(self.layout, name, table)
+        return append_table(self, name or default_name(self.layout, table), table)
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any

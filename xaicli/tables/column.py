@@ -82,6 +82,20 @@ def schema_of(column: pa.Field) -> Schema:
     return from_json(json.loads(text)) if text else infer(column.type)
 
 
+def go_together(before: pa.DataType, now: pa.DataType) -> bool:
+    """Whether one column can hold values of both types."""
+    before, now = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (before, now))
+    fixed = pa.types.is_fixed_size_list
+    if fixed(before) and fixed(now) and before.list_size != now.list_size:
+        return False
+    try:
+        schemas = [pa.schema([("column", before)]), pa.schema([("column", now)])]
+        pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False
+    return True
+
+
 def png_bytes(picture: Any, *, palette: bool = False) -> bytes:
     """A picture as PNG.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as parquet
 
 from xaicli.errors import UsageError, unknown
-from xaicli.tables.column import ColumnError, arrow_column
+from xaicli.tables.column import ColumnError, arrow_column, go_together
 from xaicli.tables.schema import checked
 from xaicli.tables.table import Table, length_of
 from xaicli.vocabulary import SAMPLE_ID
@@ -124,12 +125,51 @@ def _identified(
     return built | {EXAMPLE_ID: (field.with_type(pa.int64()), ids.cast(pa.int64()))}
 
 
-def default_name(layout: RunLayout, columns: Collection[str]) -> str:
+def default_name(layout: RunLayout, table: pa.Table) -> str:
     """The table unnamed metrics go to: the first of `metrics`, `metrics-2`, ... that is new or has these columns."""
-    number = 1
-    while True:
-        name = DEFAULT_NAME if number == 1 else f"{DEFAULT_NAME}-{number}"
-        path = layout.table_folder(name) / "schema.json"
-        if not path.is_file() or set(json.loads(path.read_text(encoding="utf-8"))) == set(columns):
-            return name
-        number += 1
+    return next(
+        name
+        for name in names_like(DEFAULT_NAME)
+        if (stored := stored_columns(layout, name)) is None
+        or (set(stored) == set(table.column_names) and misfit(stored, table) is None)
+    )
+
+
+def names_like(name: str) -> Iterator[str]:
+    """`metrics`, `metrics-2`, `metrics-3`, ..."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def stored_columns(layout: RunLayout, name: str) -> dict[str, pa.DataType] | None:
+    """The columns a table of the run has so far; None if it is not there."""
+    found: dict[str, pa.DataType] = {}
+    for path in sorted(layout.table_folder(name).glob("*.parquet")):
+        try:
+            found = {field.name: field.type for field in parquet.read_schema(path)} | found
+        except (OSError, pa.ArrowException):
+            # A damaged part is the reader's to name.
+            continue
+    return found or None
+
+
+def misfit(stored: Mapping[str, pa.DataType], table: pa.Table) -> str | None:
+    """The first column that is of another type than it was stored with."""
+    return next(
+        (f.name for f in table.schema if f.name in stored and not go_together(stored[f.name], f.type)),
+        None,
+    )
+
+
+def check_fits(layout: RunLayout, name: str, table: pa.Table) -> None:
+    """That rows can be added to a table.
+
+    Raises:
+        ColumnError: A column is of another type there.
+    """
+    stored = stored_columns(layout, name) or {}
+    if (column := misfit(stored, table)) is not None:
+        raise ColumnError(
+            f"column {column!r} is {table.schema.field(column).type}; in the table {name!r} it is {stored[column]}",
+            hint="give the rows a table of their own: name=...",
+        )
