@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 from markupsafe import Markup
 
 from xaicli.render.machine import dump
+from xaicli.render.maps import shown_panels
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
 from xaicli.render.text import printable
 from xaicli.report.model import (
@@ -145,8 +147,9 @@ class Blocks:
         return {name: data_uri(image), "small": small, "alt": image.alt}
 
     def _maps(self, grid: MapGrid) -> Context:
-        methods = list(dict.fromkeys(panel.method for row in grid.rows for panel in row.panels))
-        views = (view.name for row in grid.rows for panel in row.panels for view in panel.views)
+        rows = [replace(row, panels=shown_panels(row, no_images=self._no_images)) for row in grid.rows]
+        titles = {panel.method: panel.title for row in rows for panel in row.panels}
+        views = (view.name for row in rows for panel in row.panels for view in panel.views)
         scales = [name for name in dict.fromkeys(views) if name != FIXED]
         identity = self._identity()
         return {
@@ -154,8 +157,8 @@ class Blocks:
             "id": identity,
             "note": grid.note,
             "scales": [_SCALES.get(name, name) for name in scales],
-            "methods": [{p.method: p.title for row in grid.rows for p in row.panels}[method] for method in methods],
-            "rows": [self._map_row(row, methods, f"{identity}-i{i}") for i, row in enumerate(grid.rows)],
+            "methods": list(titles.values()),
+            "rows": [self._map_row(row, list(titles), f"{identity}-i{i}") for i, row in enumerate(rows)],
         }
 
     def _map_row(self, row: MapRow, methods: Sequence[str], input_id: str) -> Context:
@@ -176,11 +179,7 @@ class Blocks:
             "input_id": input_id,
             "width": shape.width if shape else 1,
             "height": shape.height if shape else 1,
-            "panels": [
-                self._panel(panel, methods.index(panel.method))
-                for panel in row.panels
-                if not (self._no_images and any(view.name == FIXED for view in panel.views))
-            ],
+            "panels": [self._panel(panel, methods.index(panel.method)) for panel in row.panels],
             "small": shape is not None and shape.width * shape.height <= LOSSLESS_PIXELS,
             "alt": row.input.alt if row.input else "",
             "input": data_uri(image) if image else None,

@@ -30,7 +30,7 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
         rows: The samples to draw.
         no_images: Leave out the inputs, and what shows them.
     """
-    panels = [[p for p in row.panels if not (no_images and p.views and p.views[0].name == FIXED)] for row in rows]
+    panels = [shown_panels(row, no_images=no_images) for row in rows]
     columns = max((len(found) + (row.input is not None) for found, row in zip(panels, rows, strict=True)), default=1)
     pitch = _HEAD + _SIDE + _FOOT
     size = Size(_WORDS + columns * (_SIDE + _GAP) + 16, len(rows) * pitch + 4, _HEADER, 8)
@@ -46,6 +46,11 @@ def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> 
             axes = figure.add_axes(place)
             _panel(axes, panel, row.input, size.font)
     return figure
+
+
+def shown_panels(row: MapRow, *, no_images: bool) -> tuple[MapPanel, ...]:
+    """The panels of a sample; without images, those that do not show the input."""
+    return tuple(p for p in row.panels if not (no_images and p.views and p.views[0].name == FIXED))
 
 
 def _words(figure: Figure, row: MapRow, size: Size, top: float, total: float) -> None:

@@ -210,7 +210,7 @@
   // Saliency: how much of the map lies over the input.
   for (const maps of all(".maps")) {
     if (!maps.querySelector(".over")) continue;
-    const set = make("fieldset");
+    const set = make("fieldset", "", { class: "opacity" });
     const slider = make("input", "", { type: "range", min: 0, max: 100, value: 60, "aria-label": "opacity" });
     slider.addEventListener("input", () => maps.style.setProperty("--opacity", slider.value / 100));
     set.append(make("legend", "opacity"), slider);

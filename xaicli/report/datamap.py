@@ -143,20 +143,16 @@ def _table(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | None
     shown = frame.sort(by, descending=by == "loss_mean", nulls_last=True) if by else frame
     shown = shown.head(_TABLE_ROWS).select(order)
     columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in shown.schema.items())
-    rows = tuple(
-        tuple(
-            facts.label_name(value)
-            if name == "label"
-            else value
-            if isinstance(value, (int, float))
-            else in_words(value)
-            for name, value in zip(order, row, strict=True)
-        )
-        for row in shown.iter_rows()
-    )
+    rows = tuple(tuple(_shown(n, v, facts) for n, v in zip(order, row, strict=True)) for row in shown.iter_rows())
     left_out = frame.height - shown.height
     note = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
     return Table(names("dynamics", words), f"Every statistic, {words}", columns, rows, note, terminal_rows=10)
+
+
+def _shown(name: str, value: Any, facts: RunFacts) -> Any:
+    if name == "label":
+        return facts.label_name(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else in_words(value)
 
 
 def _cell(name: str, dtype: pl.DataType) -> Cell:

@@ -110,7 +110,7 @@ def _selection(answer: Answer) -> list[tuple[str, str]]:
     said = []
     for key, value in answer.selection.items():
         values = [str(item) for item in as_list(value)]
-        if not values or values == [""]:
+        if not values or values == [""] or value == {}:
             continue
         shown = ", ".join(values) if len(values) <= 12 else f"{', '.join(values[:12])} and {len(values) - 12:,} more"
         said.append((key.replace("_", " "), shown))

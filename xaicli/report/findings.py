@@ -65,6 +65,7 @@ def finding_blocks(
     facts: RunFacts | None,
     samples: SampleFacts,
     *,
+    heading: str = "",
     cards: bool = True,
     terminal_rows: int = 10,
 ) -> Iterator[Block]:
@@ -74,7 +75,7 @@ def finding_blocks(
     pictured = [row for row in rows if row.get("sample_id") is not None and _image(row, samples)]
     if cards and pictured:
         note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
-        yield Gallery(title, tuple(_card(row, keys, facts, samples) for row in pictured[:_CARDS]), note)
+        yield Gallery(heading, tuple(_card(row, keys, facts, samples) for row in pictured[:_CARDS]), note)
     yield replace(_table(rows, title, names, keys, facts), terminal_rows=terminal_rows)
 
 

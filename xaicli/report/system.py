@@ -17,13 +17,13 @@ _MOST = 200
 def system_blocks(facts: RunFacts) -> Iterator[Block]:
     """Tables of everything that is known about how the run came to be."""
     if facts.config:
-        yield _pairs("config", "Configuration", facts.config)
+        yield _pairs("config", "Configuration", facts.config, folded=False)
     else:
         yield Text("No configuration was given to Run(config=...).", Tone.FAINT)
     environment = facts.environment
     code = environment.get("code")
     if isinstance(code, Mapping) and code:
-        yield _pairs("code", "Code", {_code_word(key): value for key, value in code.items()})
+        yield _pairs("code", "Code", {_code_word(key): value for key, value in code.items()}, folded=False)
     else:
         yield Text("No git checkout was found where the code lies: the commit is not known.", Tone.FAINT)
     plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
@@ -40,11 +40,13 @@ def _code_word(key: str) -> str:
     return {"dirty": "differs from the commit", "diff_sha256": "sha-256 of the difference"}.get(key, key)
 
 
-def _pairs(name: str, title: str, values: Mapping[str, Any]) -> Table:
+def _pairs(name: str, title: str, values: Mapping[str, Any], *, folded: bool = True) -> Table:
     flat = list(_flat(values))
     rows = tuple((key, _short(value)) for key, value in flat[:_MOST])
     note = f"and {len(flat) - _MOST:,} more" if len(flat) > _MOST else ""
-    return Table(f"system-{name}", title, (Column("what"), Column("value")), rows, note, folded=True, terminal_rows=12)
+    return Table(
+        f"system-{name}", title, (Column("what"), Column("value")), rows, note, folded=folded, terminal_rows=12
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -174,9 +174,12 @@ def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sam
         )
     ]
     for (mode, ds_id), frame in answer.data.group_by("mode", "ds_id", maintain_order=True):
-        words = " ".join(str(part) for part in (mode, ds_id) if part)
+        where = " ".join(str(part) for part in (mode, ds_id) if part)
+        words = f"{title}, {where}"
         shown = frame.head(_SUSPECTS_SHOWN)
-        found += finding_blocks(shown, words, names, keys, facts, samples, terminal_rows=_SUSPECTS_IN_TERMINAL)
+        found += finding_blocks(
+            shown, words, names, keys, facts, samples, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL
+        )
         if frame.height > _SUSPECTS_SHOWN:
             found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
     return Section(title, "suspects", tuple(found))

@@ -1,0 +1,284 @@
+"""Reports built from answers: what they say, in which order, under which names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_answers import FACTS, labels_result, samples_result
+
+from xaicli.answer import Answer, Counts
+from xaicli.report.compare import compare_report
+from xaicli.report.datamap import dynamics_report
+from xaicli.report.facts import RunFacts, made
+from xaicli.report.findings import findings_report
+from xaicli.report.labels import labels_report
+from xaicli.report.model import Figures, LineChart, Multiples, ScatterChart, Table, Tone, Views
+from xaicli.report.names import Keys, Names
+from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.plain import plain_report
+from xaicli.report.samples import samples_report
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (1234567, "1,234,567"),
+        (0.12345, "0.1235"),
+        (12.0, "12"),
+        (1234.56, "1,235"),
+        (99999.9, "100,000"),
+        (0.00001234, "1.23e-05"),
+        (-0.5, "-0.5"),
+        (1e12, "1.00e+12"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (True, "yes"),
+    ],
+)
+def test_numbers_for_people(value: float | None, text: str) -> None:
+    assert short(value) == text
+
+
+@given(st.floats(-1e300, 1e300))
+def test_four_digits_are_close_enough(value: float) -> None:
+    assert float(short(value).replace(",", "")) == pytest.approx(value, rel=6e-3)
+
+
+def test_words() -> None:
+    assert count(1, "sample") == "1 sample"
+    assert count(1797, "sample") == "1,797 samples"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed([str(i) for i in range(9)], 3) == "0, 1 and 7 more"
+    assert listed([]) == "none"
+    assert cut("x" * 50, 10) == "x" * 9 + "…"
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
+def test_names_are_safe_and_never_shared(parts: list[tuple[str, str]]) -> None:
+    names = Names()
+    given_names = {part: names(*part) for part in parts}
+    assert len(set(given_names.values())) == len(set(parts))
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in given_names.values())
+    assert all(names(*part) == name for part, name in given_names.items())
+
+
+def test_names_of_hostile_metrics_stay_in_their_folder() -> None:
+    assert Names()("samples", "../../etc", "a/b\\c") == "samples-etc-a-b-c"
+
+
+def test_keys_tell_modes_apart() -> None:
+    keys = Keys()
+    assert keys("eval", "", 1) == keys("eval", "", 1) != keys("train", "", 1)
+    assert keys.known("eval", "", 2) == ""
+
+
+def chart_of(result: Any) -> LineChart:
+    views = next(b for s in result.report.sections for b in s.blocks if isinstance(b, Views))
+    return next(b for b in views.views["epoch"] if isinstance(b, LineChart))
+
+
+def test_a_sample_in_two_groups_is_one_line() -> None:
+    result = samples_result(epochs=3, top=1, listed=(100,))
+    assert [line.name for line in chart_of(result).series] == ["median", "#100", "#200"]
+
+
+def test_lines_have_the_tone_of_their_group_and_bands_come_from_the_population() -> None:
+    chart = chart_of(samples_result(epochs=3, top=1, listed=(17,)))
+    assert [line.tone for line in chart.series] == [Tone.MEDIAN, Tone.MAX, Tone.MIN, Tone.LISTED]
+    assert [band.low[0] < band.high[0] for band in chart.bands] == [True, True]
+    assert chart.bands[0].low[0] < chart.bands[1].low[0]
+
+
+def test_a_log_axis_is_offered_only_where_it_helps() -> None:
+    views = next(b for s in samples_result(epochs=30).report.sections for b in s.blocks if isinstance(b, Views))
+    assert list(views.views) == ["epoch", "epoch, log", "step", "step, log"]
+    data = samples_result(epochs=30).data.with_columns(
+        history=pl.lit(
+            [{"epoch": 1, "step": 1, "value": -1.0}],
+            dtype=pl.List(pl.Struct({"epoch": pl.Int64, "step": pl.Int64, "value": pl.Float64})),
+        )
+    )
+    answer = Answer("samples", "r", {"metric": ["loss"]}, data)
+    views = next(b for s in samples_report(answer).sections for b in s.blocks if isinstance(b, Views))
+    assert list(views.views) == ["epoch", "step"]
+
+
+def test_no_samples_is_a_page_that_says_so() -> None:
+    empty = samples_result(epochs=1).data.clear()
+    report = samples_report(Answer("samples", "r", {"metric": ["loss"]}, empty))
+    assert report.sentence == "No samples."
+    assert report.sections[0].blocks
+
+
+def test_labels_stand_from_the_highest_last_mean_to_the_lowest() -> None:
+    report = labels_result(labels=6).report
+    table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table))
+    means = [row[2] for row in table.rows]
+    assert means == sorted(means, reverse=True)
+    views = next(b for s in report.sections for b in s.blocks if isinstance(b, Views))
+    assert list(views.views) == ["± std", "± std, own axis", "min–max", "min–max, own axis"]
+    for blocks in views.views.values():
+        (grid,) = blocks
+        assert isinstance(grid, Multiples)
+        assert [chart.title for chart in grid.charts] == [row[0] for row in table.rows]
+
+
+def test_the_same_axis_holds_every_band() -> None:
+    views = next(b for s in labels_result().report.sections for b in s.blocks if isinstance(b, Views))
+    (grid,) = views.views["min–max"]
+    assert isinstance(grid, Multiples)
+    (limits,) = {chart.y_limits for chart in grid.charts}
+    assert limits is not None
+    values = [v for chart in grid.charts for band in chart.bands for v in (*band.low, *band.high) if v is not None]
+    assert limits[0] < min(values) <= max(values) < limits[1]
+
+
+def test_the_legend_says_what_the_band_means() -> None:
+    views = next(b for s in labels_result().report.sections for b in s.blocks if isinstance(b, Views))
+    legends = [block.legend for blocks in views.views.values() for block in blocks if isinstance(block, Multiples)]
+    assert "standard deviation of the label's samples (n − 1): their spread, not the error of the mean" in legends[0]
+    assert "lowest to highest sample" in legends[2]
+
+
+def test_the_dashed_line_is_the_mean_of_all_samples() -> None:
+    data = labels_result(labels=2, epochs=1).data
+    views = next(b for s in labels_result(labels=2, epochs=1).report.sections for b in s.blocks if isinstance(b, Views))
+    (grid,) = views.views["± std"]
+    assert isinstance(grid, Multiples)
+    everyone = next(line for line in grid.charts[0].series if line.tone is Tone.REFERENCE)
+    assert everyone.y[0] == pytest.approx((data["mean"] * data["n"]).sum() / data["n"].sum())
+
+
+def test_a_label_without_a_finite_value_stands_last_and_is_no_extreme() -> None:
+    data = labels_result(labels=3, epochs=2).data
+    data = data.with_columns(mean=pl.when(pl.col("label") == 0).then(math.nan).otherwise(pl.col("mean")))
+    report = labels_report(Answer("labels", "r", {"bounds": ["std"]}, data), FACTS)
+    table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table))
+    assert table.rows[-1][0] == "airplane"
+    assert "airplane" not in report.sentence
+
+
+DYNAMICS = pl.DataFrame(
+    {
+        "mode": ["eval"] * 4,
+        "ds_id": [""] * 4,
+        "sample_id": [1, 2, 3, 4],
+        "label": [0, 1, 0, None],
+        "n_obs": [3, 3, 3, 3],
+        "stale": [False, False, True, False],
+        "loss_mean": [0.1, 2.0, 1.0, math.nan],
+        "confidence": [0.9, 0.1, 0.5, None],
+        "variability": [0.05, 0.02, 0.3, None],
+        "region": ["easy", "hard", "ambiguous", None],
+        "never_learned": [False, True, False, None],
+        "forgetting": [0, 0, 2, None],
+    }
+)
+
+
+def test_the_data_map_shows_regions_and_leaves_out_samples_without_a_place() -> None:
+    report = dynamics_report(Answer("dynamics", "r", {"early_epochs": 10}, DYNAMICS), FACTS)
+    blocks = report.sections[0].blocks
+    figures = next(b for b in blocks if isinstance(b, Figures))
+    assert [(f.caption, f.value) for f in figures.figures] == [("easy", "1"), ("ambiguous", "1"), ("hard", "1")]
+    chart = next(b for b in blocks if isinstance(b, ScatterChart))
+    assert chart.x == (0.05, 0.02, 0.3)
+    assert chart.names == ("#1 airplane", "#2 car", "#3 airplane")
+    assert report.sentence == "eval: 4 samples, 1 never learned, 1 forgotten at least once."
+    assert ("variability", "standard deviation of it, divisor n") in report.made
+
+
+def test_the_truth_is_a_table() -> None:
+    truth = {"mean loss": {"auroc": 0.8, "ap": 0.5, "p_at_100": 0.4}}
+    report = dynamics_report(Answer("dynamics", "r", {}, DYNAMICS, extra={"truth": truth}))
+    (table,) = report.sections[0].blocks
+    assert isinstance(table, Table)
+    assert table.rows == (("mean loss", 0.8, 0.5, 0.4),)
+
+
+def test_findings_are_grouped_with_their_reasons() -> None:
+    row = {"mode": "eval", "ds_id": "", "label": 1, "score": 0.5, "epoch": None, "suggested_label": None}
+    rows = [
+        {"finding": "suspect", "sample_id": 7, **row, "suggested_label": 2, "reason": "never learned"},
+        {"finding": "departing_label", "sample_id": None, **row, "epoch": 3, "reason": "rises while others fall"},
+    ]
+    report = findings_report(Answer("findings", "r", {}, pl.DataFrame(rows, infer_schema_length=None)), FACTS)
+    assert [s.title for s in report.sections] == ["Probably mislabelled", "Labels that depart from the others"]
+    first, second = (next(b for b in s.blocks if isinstance(b, Table)) for s in report.sections)
+    assert first.rows == (("7", "car", "bird", 0.5, "never learned"),)
+    assert second.rows == (("car", 0.5, 3, "rises while others fall"),)
+
+
+def test_no_findings_is_no_promise() -> None:
+    empty = pl.DataFrame(schema={"finding": pl.String, "mode": pl.String, "ds_id": pl.String})
+    assert "Nothing stands out" in findings_report(Answer("findings", "r", {}, empty)).sentence
+
+
+def test_runs_side_by_side() -> None:
+    base = {
+        "mode": "eval",
+        "ds_id": "",
+        "metric": "loss",
+        "label": None,
+        "sample_id": None,
+        "group": None,
+        "rank": None,
+    }
+    rows = [
+        {"kind": "metric", **base, "values": [1.0, 0.5], "change": -0.5, "correct": None},
+        {
+            "kind": "sample",
+            **base,
+            "sample_id": "7",
+            "group": "flipped",
+            "rank": 1,
+            "values": [2.0, None],
+            "change": None,
+            "correct": [True, False],
+        },
+    ]
+    answer = Answer("compare", "a b", {"runs": ["runs/a", "runs/b"]}, pl.DataFrame(rows, infer_schema_length=None))
+    report = compare_report(answer)
+    assert report.sentence.startswith("Mean loss (eval): 1 in a, 0.5 in b.")
+    samples = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and s.title == "Samples")
+    assert samples.rows == (("eval", "loss flipped", "7", 2.0, None, None, "✓ ✗"),)
+
+
+def test_any_answer_is_a_table() -> None:
+    data = pl.DataFrame({"a": [[1, 2]], "b": [{"x": None}], "c": [b"abc"], "d": [None]})
+    report = plain_report(Answer("query", "r", {}, data))
+    (table,) = report.sections[0].blocks
+    assert isinstance(table, Table)
+    assert table.rows == (("1, 2", "x ", "3 bytes", ""),)
+
+
+def test_every_count_is_told() -> None:
+    counts = Counts(rows=5, non_finite=1, duplicates=2, dropped=3, stale=4, damaged=("data/x.parquet",))
+    said = dict(made(Answer("samples", "r", {}, pl.DataFrame(), counts)))
+    assert said["rows read"] == "5 rows"
+    assert said["non-finite values"].startswith("1,")
+    assert said["duplicate rows"].startswith("2;")
+    assert said["rows dropped while recording"] == "3"
+    assert said["samples absent from the last epoch"] == "4"
+    assert said["damaged files left out"] == "data/x.parquet"
+
+
+def test_label_names() -> None:
+    facts = RunFacts("r", label_names=("cat", "dog"))
+    assert [facts.label_name(v) for v in (0, 1, 2, -1, None, "owl", True)] == [
+        "cat",
+        "dog",
+        "2",
+        "-1",
+        "–",
+        "owl",
+        "True",
+    ]

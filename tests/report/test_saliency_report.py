@@ -1,0 +1,228 @@
+"""The saliency page: pictures of maps, trust figures, links, every kind of input."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from xaicli.attribution.explanation import (
+    Change,
+    CheckpointColumn,
+    Explanation,
+    InputKind,
+    InputView,
+    Saliency,
+    SaliencyMap,
+    SanityStep,
+    Trust,
+)
+from xaicli.render.terminal import as_text
+from xaicli.report.facts import RunFacts
+from xaicli.report.model import BarChart, LineChart, MapGrid, Report, Table, Tone, Views
+from xaicli.saliency_result import SaliencyResult
+
+METHODS = ("gradient", "smint")
+
+
+def explanation(
+    sample_id: int | str = 7, *, side: int = 8, wrong: bool = False, checkpoint: int = 0, flat: bool = False
+) -> Explanation:
+    """One image with a map that rises to the right; the signed attribution is negative in the upper half."""
+    values = np.tile(np.linspace(0, 1, side, dtype=np.float32), (side, 1))
+    attribution = np.stack([values, values]).astype(np.float32)
+    attribution[:, : side // 2] *= -1
+    picture = np.full((side, side, 3), 200, np.uint8)
+    return Explanation(
+        sample_id=sample_id,
+        label=1,
+        target=2 if wrong else 1,
+        prediction=2 if wrong else 1,
+        label_prob=0.25,
+        top_prob=0.5,
+        top=(("owl" if wrong else "cat", 0.5), ("dog", 0.2), ("<b>", 0.1)),
+        target_name="owl" if wrong else "cat",
+        label_name="cat",
+        prediction_name="owl" if wrong else "cat",
+        inputs=(InputView("", InputKind.IMAGE, picture),),
+        maps=tuple(SaliencyMap(m, "", values, attribution, flat) for m in METHODS),
+        trust={"gradient": Trust(None, None, flat), "smint": Trust(0.01, 0.9, flat, {"deletion": 0.3})},
+        checkpoint=checkpoint,
+    )
+
+
+def result(*explanations: Explanation, facts: RunFacts | None = None, **more: object) -> SaliencyResult:
+    saliency = Saliency(explanations, METHODS, "smint", **more)  # type: ignore[arg-type]
+    return SaliencyResult(saliency, run="runs/a", facts=facts)
+
+
+def grid_of(report: Report) -> MapGrid:
+    blocks = report.sections[0].blocks
+    return next(b for b in blocks if isinstance(b, MapGrid))
+
+
+def picture_of(html: str, name: str) -> Pillow.Image:
+    data = re.search(rf'class="over {name} pixels" src="data:image/png;base64,([^"]+)"', html)
+    assert data is not None
+    return Pillow.open(io.BytesIO(base64.b64decode(data[1]))).convert("RGB")
+
+
+def test_a_row_a_sample_with_each_map_and_the_overlay() -> None:
+    grid = grid_of(result(explanation(7), explanation(8, wrong=True)).report)
+    assert [row.title for row in grid.rows] == ["#7", "#8"]
+    assert [panel.title for panel in grid.rows[0].panels] == [
+        "Gradient",
+        "Integrated + smooth",
+        "Overlay: Integrated + smooth",
+    ]
+    assert grid.rows[0].lines == ("label cat (0.25)", "predicted cat ✓")
+    assert grid.rows[1].lines == ("label cat (0.25)", "predicted owl")
+    assert (grid.rows[0].tone, grid.rows[1].tone) == (Tone.PLAIN, Tone.BAD)
+    assert grid.rows[0].panels[1].lines == ("delta 0.01", "agreement 0.9")
+
+
+def test_the_sentence_counts_what_is_wrong_and_flat() -> None:
+    sentence = result(explanation(1), explanation(2, wrong=True), explanation(3, flat=True)).report.sentence
+    assert sentence.startswith("1 of 3 predicted wrongly. Two halves of the draws agree to 0.9")
+    assert "2 maps are flat" in sentence
+
+
+def test_the_pictures_show_the_maps() -> None:
+    html = result(explanation()).html()
+    clipped, signed = picture_of(html, "clipped"), picture_of(html, "signed")
+    assert clipped.size == (8, 8)
+    assert clipped.getpixel((0, 0)) == (0, 0, 3)
+    assert clipped.getpixel((7, 0)) == (252, 254, 164)
+    against, for_it = signed.getpixel((7, 0)), signed.getpixel((7, 7))
+    assert isinstance(against, tuple)
+    assert isinstance(for_it, tuple)
+    assert against[2] > against[0]
+    assert for_it[0] > for_it[2]
+
+
+def test_the_input_is_embedded_once() -> None:
+    html = result(explanation()).html()
+    (picture,) = re.findall(r'<image id="([^"]+)"', html)
+    assert len(re.findall(rf'href="#{picture}"', html)) == 1 + len(METHODS) + 1
+
+
+def test_no_images_leaves_out_inputs_and_overlays(tmp_path: Path) -> None:
+    found = result(explanation())
+    html = found.html(no_images=True)
+    assert "<image" not in html
+    assert "Overlay" not in html.split('id="answer"')[0]
+    assert picture_of(html, "clipped")
+    paths = found.save(tmp_path, ["png"], no_images=True)
+    assert [p.name for p in paths] == ["saliency-001.png", "maps.npz"]
+
+
+def test_a_sheet_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Path) -> None:
+    paths = result(explanation(7), explanation("../x")).save(tmp_path)
+    assert {p.name for p in paths} == {
+        "saliency.html",
+        "saliency-001.png",
+        "saliency-002.png",
+        "saliency.csv",
+        "maps.npz",
+        "saliency.json",
+    }
+    rows = list(csv.DictReader((tmp_path / "saliency.csv").open(newline="")))
+    assert [(row["sample_id"], row["method"]) for row in rows][:2] == [("7", "gradient"), ("7", "smint")]
+    assert rows[1]["agreement"] == "0.9"
+
+
+def test_history_is_linked_where_there_is_a_run() -> None:
+    facts = RunFacts("runs/a")
+    assert grid_of(result(explanation("a/b"), facts=facts).report).rows[0].links == (
+        ("history", "track-report.html#s=a%2Fb"),
+    )
+    assert grid_of(result(explanation()).report).rows[0].links == ()
+
+
+def test_trust_figures_are_a_table_in_the_terminal() -> None:
+    text = as_text(result(explanation(wrong=True)).report)
+    assert "cat → owl" in text
+    assert re.search(r"smint +0\.01 +0\.9 +0\.3", text)
+
+
+def test_checkpoints_are_columns_in_training_order() -> None:
+    columns = (CheckpointColumn("a.pt", epoch=1), CheckpointColumn("b.pt", epoch=5))
+    change = Change(7, 1, "smint", 1, 0.4)
+    report = result(explanation(), explanation(checkpoint=1), checkpoints=columns, changes=(change,)).report
+    views = report.sections[0].blocks[0]
+    assert isinstance(views, Views)
+    assert list(views.views) == ["Integrated + smooth", "Gradient"]
+    (grid,) = views.views["Integrated + smooth"]
+    assert isinstance(grid, MapGrid)
+    assert [panel.title for panel in grid.rows[0].panels] == ["a.pt · epoch 1", "b.pt · epoch 5"]
+    moved = next(b for s in report.sections if s.anchor == "changes" for b in s.blocks)
+    assert isinstance(moved, Table)
+    assert moved.rows == (("7", "smint", "b.pt · epoch 5", 0.4),)
+
+
+def test_randomised_models_are_a_table() -> None:
+    report = result(explanation(), sanity=(SanityStep("fc", {"gradient": 0.1, "smint": 0.2}),)).report
+    (table,) = next(s for s in report.sections if s.anchor == "sanity").blocks
+    assert isinstance(table, Table)
+    assert table.rows == (("fc", 0.1, 0.2),)
+
+
+def other_input(kind: InputKind, values: np.ndarray, tokens: tuple[str, ...] = ()) -> SaliencyResult:
+    strengths = np.abs(values).reshape(1, -1).astype(np.float32)
+    view = InputView("", kind, values=values.astype(np.float32), tokens=tokens)
+    maps = tuple(SaliencyMap(m, "", strengths / strengths.max(), values.astype(np.float32)) for m in METHODS)
+    base = explanation()
+    return result(Explanation(**{**vars(base), "inputs": (view,), "maps": maps}))
+
+
+def test_tables_get_bars_the_strongest_first() -> None:
+    panel = grid_of(other_input(InputKind.TABULAR, np.array([0.5, -2.0, 1.0])).report).rows[0].panels[0]
+    assert isinstance(panel.chart, BarChart)
+    assert panel.chart.names == ("feature 1", "feature 2", "feature 0")
+    assert panel.chart.values == (-2.0, 1.0, 0.5)
+
+
+def test_signals_get_curves() -> None:
+    panel = grid_of(other_input(InputKind.SIGNAL, np.linspace(-1, 1, 50)).report).rows[0].panels[0]
+    assert isinstance(panel.chart, LineChart)
+    assert [line.name for line in panel.chart.series] == ["signal", "map"]
+    assert panel.chart.series[0].y[0] == 0.0
+    assert panel.chart.series[0].y[-1] == 1.0
+
+
+def test_tokens_are_shaded_text() -> None:
+    html = other_input(InputKind.TOKENS, np.array([0.0, 2.0]), ("<i>", "good")).html()
+    assert '<span class="t0">&lt;i&gt;</span>' in html
+    assert '<span class="t10">good</span>' in html
+
+
+@pytest.mark.parametrize("kind", [InputKind.TABULAR, InputKind.SIGNAL, InputKind.TOKENS])
+def test_every_kind_of_input_can_be_saved(tmp_path: Path, kind: InputKind) -> None:
+    paths = other_input(kind, np.array([0.5, -2.0, 1.0]), ("a", "b", "c")).save(tmp_path, ["html", "png", "md"])
+    assert len(paths) == 4
+
+
+def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
+    draw = np.random.default_rng(0)
+    y, x = np.mgrid[:224, :224].astype(np.float32) / 224
+    rows = []
+    for i in range(16):
+        blob = np.exp(-40 * ((x - draw.random()) ** 2 + (y - draw.random()) ** 2)).astype(np.float32)
+        attribution = (draw.normal(size=(3, 224, 224)) * blob).astype(np.float32)
+        size = np.abs(attribution).sum(0)
+        values = np.clip(size / np.percentile(size, 99), 0, 1).astype(np.float32)
+        waves = 127 + 100 * np.sin(20 * x + i)[:, :, None] * np.ones(3) + draw.normal(0, 8, (224, 224, 3))
+        picture = np.clip(waves, 0, 255).astype(np.uint8)
+        methods = ("gradient", "smoothgrad", "integrated", "smint")
+        maps = tuple(SaliencyMap(m, "", values, attribution) for m in methods)
+        trust = {m: Trust(0.1, 0.9, False) for m in methods}
+        view = InputView("", InputKind.IMAGE, picture)
+        rows.append(Explanation(**{**vars(explanation(i)), "inputs": (view,), "maps": maps, "trust": trust}))
+    saliency = Saliency(tuple(rows), ("gradient", "smoothgrad", "integrated", "smint"), "smint")
+    assert len(SaliencyResult(saliency).html().encode()) <= 4_000_000
