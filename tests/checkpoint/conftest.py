@@ -94,7 +94,7 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs count as checked in a child already, which takes seconds; test_child.py is about that."""
-    monkeypatch.setattr("xaicli.checkpoint.load.check_in_child", lambda *given: None)
+    monkeypatch.setattr("xaicli.checkpoint.load.check_in_child", lambda *_: None)
 
 
 @pytest.fixture

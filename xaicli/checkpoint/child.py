@@ -18,18 +18,20 @@ from xaicli.errors import XaiError
 
 _MEMORY = 16 * 2**30
 """Address space, not memory in use: torch alone maps several GiB."""
-_SECONDS = 120
+_CPU_SECONDS = 60
+_WALL_SECONDS = 600
+"""Long, for a busy machine: the processor time is the real limit."""
 _LARGEST_WRITTEN = 2**20
 _REFUSED, _FAILED, _OUT_OF_MEMORY = 3, 4, 5
 
 
-def check_in_child(data: bytes, path: Path, *, seconds: int = _SECONDS, memory: int = _MEMORY) -> None:
+def check_in_child(data: bytes, path: Path, *, wall_seconds: float = _WALL_SECONDS, memory: int = _MEMORY) -> None:
     """Load a graph in a child process and run it once on zeros; return when that ended well.
 
     Args:
         data: The `.pt2` archive, inspected already.
         path: What to call it in errors.
-        seconds: How long it may take.
+        wall_seconds: How long it may take at most.
         memory: How many bytes of address space it may have, beside four times the archive.
 
     Raises:
@@ -45,16 +47,16 @@ def check_in_child(data: bytes, path: Path, *, seconds: int = _SECONDS, memory: 
         command = [sys.executable, "-P", "-m", "xaicli.checkpoint.child", str(file), str(memory + 4 * len(data))]
         try:
             ended = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, env=_environment(folder), check=False
+                command, capture_output=True, text=True, timeout=wall_seconds, env=_environment(folder), check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise refused(path, f"a graph that takes more than {seconds} s to load") from error
+            raise refused(path, f"a graph that takes more than {wall_seconds} s to load") from error
     if ended.returncode == _FAILED:
         raise XaiError(f"{path}: {ended.stdout.strip()[:500]}", hint="load the weights with --arch module:factory")
     if ended.returncode == _REFUSED:
         raise refused(path, f"a graph that is not admitted: {ended.stdout.strip()[:500]}")
     if ended.returncode == _OUT_OF_MEMORY or ended.returncode < 0:
-        raise refused(path, "a graph that needs more memory than it should")
+        raise refused(path, "a graph that needs more memory or time than it should")
     if ended.returncode != 0:
         said = ended.stderr.strip().splitlines()[-1:] or [f"it ended with {ended.returncode}"]
         raise XaiError(
@@ -128,6 +130,7 @@ def _limit(memory: int) -> None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_WRITTEN, _LARGEST_WRITTEN))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
