@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
@@ -11,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout, find_run
 from xaicli.results import Result
+from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
     import polars as pl
@@ -260,8 +262,10 @@ class RunReader:
 
         def build() -> Report:
             from xaicli.report.samples import samples_report
+            from xaicli.tables.stored import class_names
 
-            return samples_report(answer, self.facts)
+            names = class_names(self.layout, table, str(words.get("label_key") or LABEL))
+            return samples_report(answer, replace(self.facts, label_names=names) if names else self.facts)
 
         return Result(answer, build)
 

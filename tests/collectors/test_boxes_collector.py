@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,20 @@ def test_a_row_an_object_and_counts_a_picture(run: Run) -> None:
     assert values["precision"] == pytest.approx(1 / 4)
     assert values["recall"] == pytest.approx(1 / 2)
     assert values["fp"] == 1.0
+
+
+def test_boxes_are_asked_for_as_samples_are(run: Run, xai: Any) -> None:
+    collected(run, BoundingBoxMetricsCollector(["cat", "dog"]), split="val")
+    run.close()
+    arguments = ("samples", run.layout.root, "--table", "boxes", "--metric", "iou", "--reduce", "min", "--max", 0)
+    status, out, err = xai(*arguments, "--json")
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    shown = [(row["mode"], row["sample_id"], row["score"]) for row in rows]
+    assert shown == [("val", 0, 0.0), ("val", 1, 0.0), ("val", 2, 1.0)]
+    _, out, _ = xai(*arguments)
+    assert "cat" in out
+    assert "dog" in out
 
 
 def random_pictures(n: int, masks: bool = False) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

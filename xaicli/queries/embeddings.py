@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.tables.pca import PCA
-from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, from_json
+from xaicli.tables.schema import CategoricalLabel, Embedding, Schema
+from xaicli.tables.stored import stored_schemas
 
 _COLOURS = ("label", "labels", "predicted", "loss")
 _IDS = ("sample_id", "example_id")
@@ -53,7 +53,7 @@ def embeddings(
     lazy = scan_folder(reader, folder)
     if lazy is None:
         raise unknown("table", table, _tables(reader), where=str(reader.layout.root))
-    schemas = _schemas(reader, table)
+    schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
     by = _colour(colour, kinds)
@@ -174,15 +174,6 @@ def _at(frame: pl.DataFrame, epoch: int | None, split: str | None) -> pl.DataFra
         frame = frame.filter(pl.col(_SPLIT) == split)
     keys = [name for name in (*_IDS, _EPOCH, _SPLIT) if name in frame.columns]
     return frame.unique(keys, keep="last", maintain_order=True)
-
-
-def _schemas(reader: Reader, table: str) -> dict[str, Schema]:
-    path = reader.layout.table_folder(table) / "schema.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: from_json(facts) for name, facts in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError, XaiError):
-        return {}
 
 
 def _tables(reader: Reader) -> list[str]:
