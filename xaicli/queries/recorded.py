@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from xaicli import parquet
@@ -25,7 +27,7 @@ SCHEMA = {
     RANK: pl.Int16(),
 }
 
-_LINE = (KEY, MODE, DS_ID, AXIS)
+_CURVE = (KEY, MODE, DS_ID, AXIS)
 _TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 
@@ -44,28 +46,40 @@ def recorded_scalars(reader: Reader) -> pl.DataFrame:
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
     """
-    frame = _rows(reader)
-    attempts = frame[ATTEMPT].unique().sort(descending=True).to_list()
-    resumed = {a.attempt: a.resumed_from_step for a in reader.attempts}
-    later: pl.DataFrame | None = None
+    resumed = {attempt.attempt: attempt.resumed_from_step for attempt in reader.attempts}
+    curves = _rows(reader).partition_by(_CURVE, as_dict=True, maintain_order=True)
+    counting = [_one_a_moment(_not_taken_over(curves[key], resumed)) for key in sorted(curves)]
+    return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
+
+
+def _not_taken_over(curve: pl.DataFrame, resumed: Mapping[int, int | None]) -> pl.DataFrame:
+    """The rows of one curve that no later attempt has taken over from.
+
+    Args:
+        curve: The rows, in the order they were logged in.
+        resumed: {attempt: the training step it resumed from}.
+    """
+    is_training_time = curve[AXIS][0] in _TRAINING_AXES
+    fence: int | None = None
     kept = []
-    for attempt in attempts:
-        rows = frame.filter(pl.col(ATTEMPT) == attempt)
-        firsts = rows.group_by(_LINE).agg(pl.col(STEP).min().alias("first"))
+    for attempt in curve[ATTEMPT].unique().sort(descending=True).to_list():
+        rows = curve.filter(pl.col(ATTEMPT) == attempt)
         steps = [step for number, step in resumed.items() if number > attempt and step is not None]
-        if steps:
-            rows = rows.filter(~pl.col(AXIS).is_in(_TRAINING_AXES) | (pl.col(STEP) < min(steps)))
-        if later is not None:
-            taken = rows.join(later, on=_LINE, how="left", maintain_order="left")
-            rows = taken.filter(pl.col("first").is_null() | (pl.col(STEP) < pl.col("first"))).drop("first")
-            firsts = pl.concat([later, firsts]).group_by(_LINE).agg(pl.col("first").min())
-        later = firsts
-        kept.append(rows)
-    one = pl.concat(kept) if kept else frame
-    ordered = one.sort(RANK, descending=True, maintain_order=True).unique(
-        [*_LINE, STEP], keep="last", maintain_order=True
-    )
-    return ordered.sort([*_LINE, STEP])
+        limits = [fence, *(steps if is_training_time else ())]
+        known = [limit for limit in limits if limit is not None]
+        kept.append(rows.filter(pl.col(STEP) < min(known)) if known else rows)
+        first = int(rows[STEP].min())  # type: ignore[arg-type]
+        fence = first if fence is None else min(fence, first)
+    return pl.concat(reversed(kept))
+
+
+def _one_a_moment(curve: pl.DataFrame) -> pl.DataFrame:
+    """The last value of the lowest rank at each step, by step."""
+    steps = curve[STEP]
+    if curve.height < 2 or bool((steps.diff().drop_nulls() > 0).all()):
+        return curve
+    ordered = curve.sort(RANK, descending=True, maintain_order=True)
+    return ordered.unique(STEP, keep="last", maintain_order=True).sort(STEP)
 
 
 def _rows(reader: Reader) -> pl.DataFrame:
