@@ -8,14 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.ranks import robust_scale
+from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.queries.labels import labels
 from xaicli.queries.selection import Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE
-
-ODD = 3.5
-"""Robust deviations from the median label beyond which a label departs (Iglewicz and Hoaglin 1993)."""
 
 _FEWEST = 4
 """Among fewer labels there is no majority to depart from."""

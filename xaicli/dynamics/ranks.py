@@ -17,6 +17,9 @@ NORMAL_MAD = 1.4826
 NORMAL_MEAN_DEVIATION = 1.253314137315500
 """The same over its mean absolute deviation: sqrt(pi / 2)."""
 
+ODD = 3.5
+"""Robust deviations from the median beyond which a value is an outlier (Iglewicz and Hoaglin 1993)."""
+
 ROUNDING = 1e-12
 """Differences of ranks in (0, 1] below this are none."""
 _BINS = 65_536

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.names import LabelNames, ordinal
-from xaicli.dynamics.ranks import mid_ranks
+from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.errors import UsageError
 from xaicli.queries.selection import Pair, Selection
@@ -31,6 +31,7 @@ All are means over the whole history, which memorisation of the label at the end
 """
 
 _MIDDLE = 0.5
+_STEADY = 3
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 
 
@@ -75,7 +76,8 @@ def suspects(
     Args:
         reader: The run.
         selection: Which rows.
-        top: At most how many of each (mode, ds_id); never one that is less suspicious than the middle.
+        top: At most how many of each (mode, ds_id); never one that is less suspicious than the middle, or whose label
+            was hardly contradicted: see `contradicted`.
         early_epochs: As for `dynamics`.
         burn_in: As for `dynamics`.
         computed: The pass over the epochs, when it has been made already.
@@ -112,6 +114,9 @@ def most_suspicious(frame: pl.DataFrame, top: int) -> pl.DataFrame:
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame, top: int) -> pl.DataFrame:
     chosen = most_suspicious(frame, top)
     votes = predictions(reader, selection, pair, chosen)
+    if PREDICTION in reader.dtypes:
+        kept = contradicted(chosen, votes, frame)
+        chosen, votes = chosen.filter(kept), votes.filter(kept)
     places = {name: _place(frame[name], sign, chosen[name]) for name, sign in _evidence_of(frame)}
     names = LabelNames.of(reader, selection)
     reasons = [
@@ -125,6 +130,22 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFra
         .join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
         .select(COLUMNS)
     )
+
+
+def contradicted(chosen: pl.DataFrame, votes: pl.DataFrame, everyone: pl.DataFrame) -> pl.Series:
+    """Which of some samples had their label contradicted: a third of their predictions name one and the same other.
+
+    Or they were predicted wrongly far more often than usual (`ODD` robust deviations above the median): a net that
+    memorises fast contradicts a wrong label only for a few epochs, but all others for fewer still.
+    """
+    steady = votes["suggested_times"].fill_null(0) * _STEADY >= chosen["n_obs"]
+    if "correctness" not in everyone.columns:
+        return steady
+    wrong = (everyone["n_obs"] - everyone["correctness"]).drop_nulls().cast(pl.Float64).to_numpy()
+    centre = float(np.median(wrong)) if len(wrong) else 0.0
+    usual = robust_scale(wrong, centre, float(wrong.max())) if len(wrong) and wrong.max() > 0 else 0.0
+    odd = (chosen["n_obs"] - chosen["correctness"]) - centre > ODD * usual
+    return steady | (odd & votes["suggested_label"].is_not_null() & (usual > 0))
 
 
 def _evidence_of(frame: pl.DataFrame) -> list[tuple[str, int]]:

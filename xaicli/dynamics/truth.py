@@ -64,7 +64,7 @@ def score_rankings(
         frame = computed.frames[pair]
         wrong = _wrong(frame, truth, os.fspath(path))
         known = wrong.is_not_null()
-        if (unknown_labels := frame.height - int(known.sum())) or truth.height > frame.height:
+        if unknown_labels := frame.height - int(known.sum()):
             warnings.append(
                 f"the truth knows {frame.height - unknown_labels:,} of {frame.height:,} samples of "
                 f"{' '.join(filter(None, pair))}; only these are scored"
