@@ -38,6 +38,14 @@ def _compiled_and_parallel(model: Digits, path: Path) -> None:
     torch.save({f"module._orig_mod.{key}": value for key, value in model.state_dict().items()}, path)
 
 
+def _compiled_parts(model: Digits, path: Path) -> None:
+    torch.save({key.replace("features.", "features._orig_mod."): v for key, v in model.state_dict().items()}, path)
+
+
+def _mixed(model: Digits, path: Path) -> None:
+    torch.save({**model.state_dict(), "epoch": 3, "arch": "digits"}, path)
+
+
 def _training(key: str) -> Saver:
     def save(model: Digits, path: Path) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -74,6 +82,8 @@ KINDS: dict[str, tuple[Saver, Kind]] = {
     "plain.pt": (_state_dict, Kind.STATE_DICT),
     "parallel.pth": (_parallel, Kind.STATE_DICT),
     "compiled.pth": (_compiled_and_parallel, Kind.STATE_DICT),
+    "parts.pth": (_compiled_parts, Kind.STATE_DICT),
+    "mixed.pth": (_mixed, Kind.STATE_DICT),
     "legacy.pth": (_legacy, Kind.STATE_DICT),
     "state_dict.pt": (_training("state_dict"), Kind.TRAINING_DICT),
     "model.pt": (_training("model"), Kind.TRAINING_DICT),

@@ -115,7 +115,7 @@ class _Reading:
         check_storage(content, self.path)
         if is_own(content):
             own = read_own(content, self.facts)
-            contents = Contents(own.facts, weights=own.weights, graph_error=own.graph_error)
+            contents = Contents(own.facts, weights=stripped(own.weights), graph_error=own.graph_error)
             return contents if own.graph is None else self._graph(own.graph, contents)
         state_dict, key = find_weights(content, self.path, wanted=self.weights)
         return Contents(replace(self.facts, **training_facts(content, key)), weights=state_dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from xaicli.errors import XaiError, unknown
 
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model", "shadow")
-_PREFIXES = ("module.", "_orig_mod.", "_forward_module.")
+_PREFIXES = ("module.", "_forward_module.")
+_TRANSPARENT = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What wrappers of single parts leave inside keys."""
+
 _SHOWN = 6
 
 StateDict = dict[str, torch.Tensor]
@@ -35,7 +39,7 @@ def find_weights(content: object, path: Path, *, wanted: str | None = None) -> t
     Raises:
         XaiError: There is none, or none under the wanted key.
     """
-    found = dict(_state_dicts(content, "", 0))
+    found = dict(_state_dicts(content, "", 0)) or _loose(content)
     if not found:
         raise XaiError(f"{path} holds no weights", hint=f"it holds {_described(content)}")
     if wanted is not None:
@@ -64,9 +68,10 @@ def weight_sets(content: object) -> list[str]:
 
 
 def stripped(weights: Mapping[str, torch.Tensor]) -> StateDict:
-    """Without the prefixes that wrappers put before every key."""
+    """Without what wrappers (`DataParallel`, `torch.compile`, FSDP) put into keys."""
     # AveragedModel keeps its counter beside the module it wraps.
-    result = {key: value for key, value in weights.items() if key != "n_averaged"} or dict(weights)
+    named = {key: value for key, value in weights.items() if key != "n_averaged"} or dict(weights)
+    result = {_TRANSPARENT.sub(r"\1", key): value for key, value in named.items()}
     # Only when all of the keys have it: a model may well have a part called "module".
     while prefix := next((p for p in _PREFIXES if result and all(key.startswith(p) for key in result)), ""):
         result = {key.removeprefix(prefix): value for key, value in result.items()}
@@ -197,6 +202,13 @@ def _state_dicts(content: object, name: str, depth: int) -> Iterable[tuple[str, 
     for key, value in content.items():
         if isinstance(key, str) and depth < 2 and "optim" not in key.lower():
             yield from _state_dicts(value, f"{name}.{key}" if name else key, depth + 1)
+
+
+def _loose(content: object) -> dict[str, StateDict]:
+    """The tensors of a dict that mixes them with other values, where there is no state dict proper."""
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    return {"": tensors} if tensors else {}
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
