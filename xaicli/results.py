@@ -124,7 +124,7 @@ class Result:
         from xaicli.render.terminal import show
 
         built = "report" in self.__dict__
-        show(self._brief() if self._brief and not built else self.report, paths)
+        show(self._brief() if self._brief and not built else self.report, paths, counts=self.answer.counts)
 
     def show(self) -> Any:
         """The live page for a notebook: an IPython display object; outside of one, the report is printed."""

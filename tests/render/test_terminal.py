@@ -9,6 +9,7 @@ import pytest
 from report_answers import labels_result, samples_result
 from rich.console import Console
 
+from xaicli.answer import Counts
 from xaicli.render.sparkline import sparkline
 from xaicli.render.terminal import as_text, show
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
@@ -84,6 +85,15 @@ def test_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert "mind the gap" in err
     assert "mind the gap" not in out
+
+
+def test_what_was_left_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    samples_result(epochs=2, top=1, listed=()).show_terminal()
+    assert capsys.readouterr().out.endswith("\n\n3 duplicate rows · 2 samples absent from the last epoch\n")
+    counts = Counts(non_finite=1, dropped=0, damaged=("data/x.parquet",))
+    stream = io.StringIO()
+    show(report_of(), counts=counts, out=Console(file=stream, width=80))
+    assert stream.getvalue().endswith("1 non-finite value left out · 1 damaged file left out: data/x.parquet\n")
 
 
 def test_written_paths_come_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

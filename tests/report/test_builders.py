@@ -157,6 +157,13 @@ def test_the_dashed_line_is_the_mean_of_all_samples() -> None:
     assert everyone.y[0] == pytest.approx((data["mean"] * data["n"]).sum() / data["n"].sum())
 
 
+def test_the_number_of_samples_behind_each_point_is_kept() -> None:
+    views = next(b for s in labels_result(labels=1, epochs=3).report.sections for b in s.blocks if isinstance(b, Views))
+    (grid,) = views.views["± std"]
+    assert isinstance(grid, Multiples)
+    assert grid.charts[0].series[-1].counts == (300, 300, 300)
+
+
 def test_a_label_without_a_finite_value_stands_last_and_is_no_extreme() -> None:
     data = labels_result(labels=3, epochs=2).data
     data = data.with_columns(mean=pl.when(pl.col("label") == 0).then(math.nan).otherwise(pl.col("mean")))

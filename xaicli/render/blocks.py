@@ -56,7 +56,7 @@ class Blocks:
 
     @property
     def charts(self) -> str:
-        """The values behind the charts as JSON, for the script: {id: {xl, yl, lines: [{k, n, x, y, lo, hi, t}]}}."""
+        """The values behind the charts as JSON, for the script: {id: {xl, yl, lines: [{k, n, x, y, lo, hi, c, t}]}}."""
         return "{" + ",".join(f'"{name}":{text}' for text, name in self._data.items()) + "}"
 
     def context(self, block: Block) -> Context:
@@ -237,6 +237,10 @@ def _line_values(chart: LineChart) -> Context:
         if line.key in bands and len(bands[line.key].low) == len(line.y):
             values["lo"] = [_rounded(v) for v in bands[line.key].low]
             values["hi"] = [_rounded(v) for v in bands[line.key].high]
+        if len(set(line.counts)) > 1:
+            values["c"] = list(line.counts)
+        elif line.counts:
+            values["t"] = f"n = {line.counts[0]:,}"
         lines.append({key: value for key, value in values.items() if value != ""})
     shared = lines[0]["x"] if lines else []
     lines = [{k: v for k, v in line.items() if k != "x" or v != shared} for line in lines]

@@ -50,6 +50,7 @@
   const describe = (data, line, i) => {
     const said = [`${data.xl} ${number(line.x[i])}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i])}`];
     if (line.lo && line.lo[i] !== null) said.push(`${number(line.lo[i])} to ${number(line.hi[i])}`);
+    if (line.c) said.push("n = " + line.c[i].toLocaleString("en"));
     if (line.t) said.push(line.t);
     return said;
   };

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from xaicli.answer import Counts
 from xaicli.render.sparkline import sparkline
 from xaicli.render.text import printable
 from xaicli.report.model import (
@@ -34,7 +35,7 @@ from xaicli.report.model import (
     Tone,
     Views,
 )
-from xaicli.report.numbers import short
+from xaicli.report.numbers import count, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -42,12 +43,20 @@ _LAST = 200
 _BAR = 24
 
 
-def show(report: Report, paths: Sequence[Path] = (), *, out: Console | None = None, err: Console | None = None) -> None:
+def show(
+    report: Report,
+    paths: Sequence[Path] = (),
+    *,
+    counts: Counts | None = None,
+    out: Console | None = None,
+    err: Console | None = None,
+) -> None:
     """Print a report to standard output and its warnings to standard error.
 
     Args:
         report: What to show.
         paths: Files written, listed at the end.
+        counts: What was left out, told where there is something to tell.
         out, err: Where to print instead; rich obeys NO_COLOR, FORCE_COLOR and TERM=dumb.
     """
     out = out or Console(highlight=False, soft_wrap=False)
@@ -61,6 +70,9 @@ def show(report: Report, paths: Sequence[Path] = (), *, out: Console | None = No
     for section in report.sections:
         if not section.page_only:
             _section(section, out)
+    if left_out := _left_out(counts):
+        out.print()
+        out.print(_text(left_out, "dim"))
     if paths:
         out.print()
     for path in paths:
@@ -72,6 +84,25 @@ def as_text(report: Report, width: int = 80) -> str:
     stream = io.StringIO()
     show(report, out=Console(file=stream, width=width, highlight=False, color_system=None), err=Console(quiet=True))
     return stream.getvalue()
+
+
+def _left_out(counts: Counts | None) -> str:
+    """The counts that are not zero, in a sentence."""
+    if counts is None:
+        return ""
+    said = [
+        count(number, noun, plural)
+        for number, noun, plural in (
+            (counts.non_finite, "non-finite value left out", "non-finite values left out"),
+            (counts.duplicates, "duplicate row", ""),
+            (counts.stale, "sample absent from the last epoch", "samples absent from the last epoch"),
+            (counts.dropped, "row not recorded", "rows not recorded"),
+        )
+        if number
+    ]
+    if counts.damaged:
+        said.append(f"{count(len(counts.damaged), 'damaged file')} left out: {listed(list(counts.damaged), 3)}")
+    return " · ".join(said)
 
 
 def _section(section: Section, out: Console) -> None:

@@ -171,7 +171,7 @@ def _overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str
                 y=tuple(row["mean"] for row in rows),
                 tone=tone,
                 key=f"{key}-{i}",
-                note=f"n = {label.last['n']:,}",
+                counts=tuple(row["n"] for row in rows),
                 colour=None if many else order,
             )
         )
@@ -266,7 +266,7 @@ def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds
         y_label="mean",
         series=(
             *([everyone] if everyone else []),
-            Series(label.name, x, tuple(row["mean"] for row in rows), key=key, note=f"n = {label.last['n']:,}"),
+            Series(label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] for row in rows)),
         ),
         bands=() if bound is Bounds.NONE else (band,),
         subtitle=f"{_spread(label)} · n {label.last['n']:,}",

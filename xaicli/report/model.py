@@ -37,6 +37,8 @@ class Series:
     """What links the line with cards and tables (a sample's number on the page); never user text."""
     note: str = ""
     """What a hover says beside the value."""
+    counts: tuple[int, ...] = ()
+    """How many samples are behind each point."""
     colour: int | None = None
     """Which colour and dash of the palette a `PLAIN` line takes; None for the first."""
 
