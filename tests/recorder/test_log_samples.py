@@ -246,6 +246,31 @@ def test_non_contiguous_odd_and_changing_batches(tmp_path: Path) -> None:
     assert [(r["sample_id"], r["label"], r["loss"]) for r in stored] == [*expected, (900, -7, 1.0), (901, 3, 2.0)]
 
 
+class Column:
+    """A column of another library, with numpy's dtype and shape but not its methods."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+        self.dtype, self.shape = self.values.dtype, self.values.shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+        return self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@pytest.mark.parametrize("kind", [Column, np.ma.array])
+def test_other_libraries_columns_among_arrays(tmp_path: Path, kind: Any) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for step in range(6):
+            make = kind if step % 2 else np.asarray
+            ids, values = np.arange(4) + 4 * step, np.full(4, step, np.float32)
+            run.log_samples(sample_id=make(ids), label=make(ids % 3), loss=make(values), step=step)
+    stored = rows(tmp_path / "run").to_pylist()
+    assert [(r["sample_id"], r["label"], r["loss"]) for r in stored] == [(i, i % 3, i // 4) for i in range(24)]
+
+
 _batches = st.lists(
     st.tuples(
         st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),

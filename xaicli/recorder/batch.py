@@ -23,7 +23,6 @@ _KEPT = 64
 _DEFERRED_CLASSES = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
-_ndarray = np.ndarray
 _dtype_of = attrgetter("dtype")
 _shape_of = attrgetter("shape")
 _NO_METRICS = (frozenset(words.RESERVED_COLUMNS) | SCORES.keys()) - {words.CORRECT}
@@ -101,7 +100,10 @@ class Batches:
 
     def _fits(self, known: _Known, given: list[Any]) -> bool:
         """Whether values are what they were the last time; labels of 64 bits are replaced by narrow ones."""
-        if list(map(type, given)).count(_ndarray) != len(given) or list(map(_dtype_of, given)) != known.dtypes:
+        try:
+            if list(map(_dtype_of, given)) != known.dtypes:
+                return False
+        except AttributeError:  # a list
             return False
         shapes = list(map(_shape_of, given))
         shape = shapes[0]
@@ -115,6 +117,8 @@ class Batches:
                 memory = self._make_memory(shape[0], place)
             narrow, back = memory
             label = given[place]
+            if type(label) is not np.ndarray:
+                return False
             narrow[...] = label
             back[...] = narrow
             # Compared as bytes: several times faster than as numbers.

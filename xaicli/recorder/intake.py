@@ -57,7 +57,7 @@ class Intake:
         Raises:
             ValueError: It cannot be stored; the column is named.
         """
-        if not self._transfers:
+        if not self._transfers.pending:
             batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
             if batch is not None:
                 plan, rows, values = batch
@@ -78,7 +78,7 @@ class Intake:
 
     def drain(self) -> None:
         """Wait for every batch on its way."""
-        if self._transfers:
+        if self._transfers.pending:
             with self._samples.lock:
                 self._transfers.drain(wait=True)
 

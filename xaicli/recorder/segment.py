@@ -22,7 +22,6 @@ from xaicli.wal.frames import (
     Frame,
     Kind,
     SegmentFacts,
-    checksum_seed,
     item_size,
     padded,
     scan_frames,
@@ -32,6 +31,8 @@ from xaicli.wal.frames import (
 SEGMENT_BYTES = 5_500_000
 _SCRATCHES_KEPT = 32
 _ROWS = int(Kind.ROWS)
+_FRAME_BYTES = FRAME.size
+_pack_frame = FRAME.pack_into
 
 
 class Plan:
@@ -126,13 +127,13 @@ class Segment:
         return self._put(payload, rows, number, _ROWS, step)
 
     def _put(self, payload: bytes | bytearray, rows: int, number: int, kind: int, step: int) -> bool:
-        length = FRAME.size + len(payload)
+        length = _FRAME_BYTES + len(payload)
         start = HEADER_BYTES + self._at
         if self._at + length > self._room:
             return False
-        crc = crc32(payload, checksum_seed(rows, number, step))
-        self._view[start : start + FRAME.size] = FRAME.pack(length, crc, rows, number, kind, step)
-        self._view[start + FRAME.size : start + length] = payload
+        crc = crc32(payload, (step + rows + number) & 0xFFFFFFFF)  # checksum_seed, without the call
+        _pack_frame(self._view, start, length, crc, rows, number, kind, step)
+        self._view[start + _FRAME_BYTES : start + length] = payload
         self.rows += rows
         self._at += length
         self._used[0] = self._at

@@ -58,7 +58,11 @@ def _copy_from_cuda(source: torch.Tensor) -> tuple[torch.Tensor, Event]:
 
 
 class Transfers:
-    """The batches on their way to the host, in order."""
+    """The batches on their way to the host, in order.
+
+    Attributes:
+        pending: Those not arrived yet, or behind one that has not.
+    """
 
     def __init__(self, copy: Callable[[Any], tuple[Any, Event]] = _copy_from_cuda) -> None:
         """
@@ -66,10 +70,7 @@ class Transfers:
             copy: Starts the copy of a flat tensor to the host: (the host's tensor, the event of its arrival).
         """
         self._copy = copy
-        self._pending: deque[_Pending] = deque()
-
-    def __len__(self) -> int:
-        return len(self._pending)
+        self.pending: deque[_Pending] = deque()
 
     def fetch(self, tensors: Mapping[str, torch.Tensor], then: Then) -> None:
         """Start copying tensors of one device and return at once.
@@ -86,11 +87,11 @@ class Transfers:
         places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
         source = torch.cat([plain[name].reshape(-1).view(torch.uint8) for name in order])
         host, event = self._copy(source)
-        self._pending.append(_Pending(event, host, source, places, then))
+        self.pending.append(_Pending(event, host, source, places, then))
 
     def follow(self, then: Then) -> None:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
-        self._pending.append(_Pending(None, None, None, [], then))
+        self.pending.append(_Pending(None, None, None, [], then))
 
     def drain(self, *, wait: bool = False) -> None:
         """Finish the copies that have arrived.
@@ -98,13 +99,13 @@ class Transfers:
         Args:
             wait: Wait for all of them.
         """
-        while self._pending:
-            first = self._pending[0]
+        while self.pending:
+            first = self.pending[0]
             if first.event is not None and not first.event.query():
-                if not wait and len(self._pending) <= MOST_PENDING:
+                if not wait and len(self.pending) <= MOST_PENDING:
                     return
                 first.event.synchronize()
-            self._pending.popleft()
+            self.pending.popleft()
             first.then(_unpacked(first))
 
 
