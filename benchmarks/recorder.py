@@ -99,9 +99,7 @@ def measure(name: str, step: Step, *, most: int = 20_000, pause: float = 0.0) ->
         if after > end:
             break
     micros = np.array(taken[min(100, len(taken) // 10) :]) / 1e3
-    return Line(
-        name, float(np.median(micros)), float(np.percentile(micros, 99)), float(micros.max()), len(micros), note=note
-    )
+    return Line(name, float(np.median(micros)), float(np.percentile(micros, 99)), float(micros.max()), len(micros))
 
 
 def ours(folder: Path) -> tuple[list[Line], dict[str, float]]:
