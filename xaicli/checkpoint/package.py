@@ -209,11 +209,11 @@ def _plain_payload(entry: Mapping[str, Any]) -> dict[str, Any]:
     meta = entry["tensor_meta"]
     return {
         "path_name": entry["path_name"],
-        "is_param": entry["is_param"] is True,
+        "is_param": entry.get("is_param") is True,
         "use_pickle": False,
         "tensor_meta": {
             **{key: meta[key] for key in ("dtype", "sizes", "strides", "storage_offset", "layout")},
-            "requires_grad": meta["requires_grad"] is True,
+            "requires_grad": meta.get("requires_grad") is True,
             "device": {"type": "cpu", "index": None},
         },
     }
