@@ -122,6 +122,25 @@ def test_a_loader_that_keeps_its_own_position_is_not_touched(tmp_path: Path) -> 
     fresh.load_state(tmp_path)
     assert list(epoch(fresh, Stateful([3, 4]))) == [3, 4]
     assert fresh.batch_idx == 5
+    shorter = TrainingState(train_steps_per_epoch=4)
+    shorter.load_state(tmp_path)
+    shorter.train_steps_per_epoch = 4
+    assert list(epoch(shorter, Stateful([3, 4]))) == [3]
+
+
+def test_a_training_loop_inside_a_training_loop_has_its_own_position(tmp_path: Path) -> None:
+    state = TrainingState()
+    outer = []
+    for batch in epoch(state, range(4)):
+        outer.append(batch)
+        if batch == 1:
+            assert list(epoch(state, range(2))) == [0, 1]
+        if batch == 2:
+            state.save_state(tmp_path)
+    assert outer == [0, 1, 2, 3]
+    fresh = TrainingState()
+    fresh.load_state(tmp_path)
+    assert list(epoch(fresh, range(4))) == [3]
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(None, [0, 1, 2]), (2, [0, 1]), (7, [0, 1, 2, 0, 1, 2, 0]), (0, [])])

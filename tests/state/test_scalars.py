@@ -215,6 +215,22 @@ def test_the_command_prints_json_and_a_table(tmp_path: Path, xai: Xai) -> None:
     assert "▁" in out or "█" in out
 
 
+def test_the_command_averages_groups(tmp_path: Path, xai: Xai) -> None:
+    for name, shift in (("a1", 0.0), ("a2", 2.0)):
+        record(tmp_path / name, [{"step": 1, "loss": 1.0 + shift}])
+    status, out, _ = xai("scalars", tmp_path, "--group", "A=a1,a2", "--json")
+    assert status == 0
+    (row,) = json.loads(out)["rows"]
+    assert (row["run"], row["value"], row["n"]) == ("A", 2.0, 2)
+    assert (row["low"], row["high"]) == pytest.approx((2 - math.sqrt(2), 2 + math.sqrt(2)))
+    status, _, err = xai("scalars", tmp_path, "--group", "A=zzz")
+    assert status == 2
+    assert err.startswith("error: --group A=zzz matches no run\nhint: ")
+    status, _, err = xai("scalars", tmp_path / "missing")
+    assert status == 1
+    assert "missing does not exist" in err
+
+
 def test_the_command_writes_files(tmp_path: Path, xai: Xai) -> None:
     record(tmp_path / "run", [{"step": s, "loss": 1 / s} for s in range(1, 5)])
     status, out, _ = xai("scalars", tmp_path / "run", "-o", tmp_path / "out", "--format", "html,csv,png", "-q")

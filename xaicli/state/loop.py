@@ -63,18 +63,28 @@ class EpochLoop:
             randomness.check(random)
         return Position(done, random if with_random else None)
 
-    def batches(self, loader: Iterable[T]) -> Iterator[tuple[int, T]]:
-        """The batches with their numbers in the epoch, from 1, or from the first not done."""
+    def batches(self, loader: Iterable[T], steps: int | None = None) -> Iterator[tuple[int, T]]:
+        """The batches with their numbers in the epoch, from 1, or from the first not done.
+
+        Args:
+            loader: What gives the batches.
+            steps: How many make an epoch; all there are where None.
+        """
         resumed, self.resumed = self.resumed, None
         if resumed is None:
-            self.position = Position(0, randomness.capture())
-            iterator = iter(loader)
+            position = Position(0, randomness.capture())
+            iterator = iter(cut(loader, steps))
+        elif hasattr(loader, "load_state_dict"):
+            position = resumed
+            iterator = iter(cut(loader, None if steps is None else steps - resumed.done))
         else:
-            self.position = resumed
-            iterator = _passed(loader, resumed)
+            position = resumed
+            iterator = _passed(cut(loader, steps), resumed)
         try:
-            for number, batch in enumerate(iterator, start=self.position.done + 1):
-                self.position = replace(self.position, done=number)
+            self.position = position
+            for number, batch in enumerate(iterator, start=position.done + 1):
+                # A loop inside this one has a position of its own.
+                self.position = replace(position, done=number)
                 yield number, batch
         finally:
             self.position = None
@@ -82,8 +92,6 @@ class EpochLoop:
 
 def _passed(loader: Iterable[T], resumed: Position) -> Iterator[T]:
     """An iterator from which the batches done are taken, with the generators as they are now."""
-    if hasattr(loader, "load_state_dict"):
-        return iter(loader)
     now = randomness.capture()
     if resumed.random is not None:
         randomness.restore(resumed.random)

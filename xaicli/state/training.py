@@ -71,8 +71,9 @@ class TrainingState(Progress):
         batch: a shuffling loader gives the same order again, and the batches done are passed over.
         """
         mode, ds_id = self.mode, self.ds_id
-        limited = cut(loader, self.steps_per_epoch)
-        for number, batch in self._loop.batches(limited) if mode == Mode.TRAIN else enumerate(limited, start=1):
+        steps = self.steps_per_epoch
+        numbered = self._loop.batches(loader, steps) if mode == Mode.TRAIN else enumerate(cut(loader, steps), start=1)
+        for number, batch in numbered:
             # A loop inside this one, an evaluation every n steps say, leaves its own mode behind.
             self.mode, self.ds_id, self.batch_idx = mode, ds_id, number
             if mode == Mode.TRAIN:
