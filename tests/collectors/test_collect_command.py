@@ -132,6 +132,37 @@ def test_pictures_of_a_folder_and_one_that_cannot_be_read(place: Path, xai: Any)
     assert "b.png" in err
 
 
+def test_a_table_of_the_user_s_own_with_boxes(place: Path, xai: Any) -> None:
+    (place / "shapes.py").write_text(
+        "import torch, xaicli\nfrom torch import nn\n"
+        "TRUTH = [{'boxes': [[0, 0, 10, 10]], 'labels': [0]},\n"
+        "         {'boxes': [[0, 0, 4, 4], [5, 5, 9, 9]], 'labels': [1, 0]}]\n"
+        "TABLE = xaicli.Table([(torch.tensor(float(i)), t) for i, t in enumerate(TRUTH)],\n"
+        "                     collate_fn=lambda samples: tuple(zip(*samples)))\n"
+        "class Detector(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.score = nn.Parameter(torch.tensor(0.5))\n"
+        "    def forward(self, images):\n"
+        "        one = {'boxes': [[0, 0, 4, 4]], 'labels': [1], 'scores': [float(self.score)]}\n"
+        "        return [one for _ in images]\n"
+    )
+    torch.save({"score": torch.tensor(0.25)}, place / "detector.pt")
+    status, out, err = xai(
+        "collect", place / "run", "--model", place / "detector.pt", "--arch", "shapes:Detector", "--pythonpath", place,
+        "--data", "shapes:TABLE", "--collectors", "boxes", "--label-names", "ant,bee", "--iou", 0.9, "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    assert {row["table"] for row in json.loads(out)["rows"]} == {"boxes", "metrics"}
+    boxes = pl.read_parquet(place / "run" / "tables" / "boxes" / "*.parquet")
+    assert boxes.select("example_id", "source", "outcome").rows() == [
+        (0, "gt", "fn"),
+        (0, "pred", "fp"),
+        (1, "gt", "tp"),
+        (1, "gt", "fn"),
+        (1, "pred", "tp"),
+    ]
+    assert boxes["confidence"].drop_nulls().to_list() == [0.25, 0.25]
+
+
 def test_inputs_kept_in_the_run_are_the_default_data(place: Path, xai: Any) -> None:
     with xaicli.Run(place / "run", label_names=["no", "yes"]) as run:
         run.state.mode = "eval"

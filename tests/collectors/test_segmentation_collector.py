@@ -78,6 +78,13 @@ def test_by_a_loop_over_pixels_from_logits_of_another_size(run: Run) -> None:
     assert "predicted_mask" not in rows[0]
 
 
+def test_classes_without_a_name_are_none(run: Run) -> None:
+    truth, masks = torch.tensor([[[0, 7, 9, -1]]]), torch.tensor([[[0, 7, 1, 0]]])
+    row = collected(run, masks, truth).to_pylist()[0]
+    assert [row[f"iou_{name}"] for name in NAMES] == [pytest.approx(1 / 2), 0.0, None]
+    assert row["pixel_accuracy"] == pytest.approx(2 / 4)
+
+
 def test_without_truth_there_is_the_mask_alone_and_schemas_name_classes(run: Run) -> None:
     rows = collected(run, torch.zeros(2, 3, 4, 4))
     assert rows.column_names[6:] == ["predicted_mask"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +124,19 @@ def test_what_is_misspelt_is_told(run: Run) -> None:
         run.add_metrics_data({"loss": [1]}, input_table_url="elsewhere")
     with pytest.raises(UsageError, match="the metrics hold no column"):
         run.add_metrics_data({})
+
+
+def test_metrics_need_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, xaicli\n"
+        f"with xaicli.Run({str(tmp_path / 'run')!r}) as run:\n"
+        "    table = xaicli.Table.from_dict({'x': [1, 2]})\n"
+        "    schemas = {'a': ['u', 'v']}\n"
+        "    run.add_metrics_data({'a': [1, 2]}, input_table_url=table.url, override_column_schemas=schemas)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_frames_are_columns_too(run: Run) -> None:

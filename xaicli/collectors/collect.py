@@ -277,7 +277,7 @@ def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed
             hint="leave it out; choose samples by weights and exclude_zero_weights=True",
         )
     options = {"batch_size": _BATCH_SIZE, "generator": torch.Generator().manual_seed(seed), **arguments}
-    collate = _Collate(options.pop("collate_fn", None) or default_collate)
+    collate = _Collate(options.pop("collate_fn", None) or table.collate_fn or default_collate)
     view: Any = CollectView(table, indices)
     return DataLoader(view, collate_fn=collate, **options)
 

@@ -85,15 +85,23 @@ class SegmentationMetricsCollector(MetricsCollector):
 
     def _areas(self, truth: torch.Tensor, masks: torch.Tensor) -> tuple[NDArray[np.float64], ...]:
         """Pixels of each picture that both, the truth, the prediction have in each class; that agree; that count."""
-        valid = truth != self.ignore_index
-        agree = (truth == masks) & valid
-        per_class = [
-            [((part == value) & where).flatten(1).sum(dim=1) for value in self.names]
-            for part, where in ((truth, agree), (truth, valid), (masks, valid))
-        ]
-        stacked = [torch.stack(counts, dim=1).cpu().numpy().astype(np.float64) for counts in per_class]
-        totals = [which.flatten(1).sum(dim=1).cpu().numpy().astype(np.float64) for which in (agree, valid)]
-        return (*stacked, *totals)
+        n, valid = len(self.names), truth != self.ignore_index
+        true, predicted = self._positions(truth), self._positions(masks)
+        picture = torch.arange(len(truth), device=truth.device).reshape(-1, 1, 1)
+        pairs = ((picture * (n + 1) + true) * (n + 1) + predicted)[valid]
+        counts = torch.bincount(pairs, minlength=len(truth) * (n + 1) ** 2).reshape(-1, n + 1, n + 1)
+        both, right = counts.diagonal(dim1=1, dim2=2)[:, :n], ((truth == masks) & valid).flatten(1).sum(dim=1)
+        areas = (both, counts.sum(dim=2)[:, :n], counts.sum(dim=1)[:, :n], right, valid.flatten(1).sum(dim=1))
+        return tuple(part.cpu().numpy().astype(np.float64) for part in areas)
+
+    def _positions(self, values: torch.Tensor) -> torch.Tensor:
+        """Class values as positions in `names`; all others as one more."""
+        table = torch.full((_LARGEST_CLASS + 2,), len(self.names), device=values.device)
+        table[torch.tensor(list(self.names), device=values.device)] = torch.arange(
+            len(self.names), device=values.device
+        )
+        known = (values >= 0) & (values <= _LARGEST_CLASS)
+        return table[values.where(known, torch.full_like(values, _LARGEST_CLASS + 1))]
 
 
 def _column(name: str) -> str:

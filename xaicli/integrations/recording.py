@@ -246,6 +246,6 @@ def _class_logits(output: Any) -> torch.Tensor:
     if logits.ndim != 2:
         raise XaiError(
             f"the model's output has shape {tuple(logits.shape)}, not (samples, classes)",
-            hint="give samples_fn=lambda batch, output: dict(sample_id=..., loss=...)",
+            hint="return {'loss': loss, 'logits': logits} from training_step, or give samples_fn",
         )
     return logits.detach()

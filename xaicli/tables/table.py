@@ -49,6 +49,7 @@ class Table:
         schema: Schemas by column (`{"label": CategoricalLabel("label", ["cat", "dog"])}`).
         ids: The caller's own `sample_id` of every row, integers or strings; the row number when None.
         weights: One weight a row, 0 leaves it out where asked; default 1.
+        collate_fn: Makes a batch of samples that torch's own collation cannot put together; what a collection uses.
         url: Where the rows lie, if not in memory.
 
     Attributes:
@@ -66,6 +67,7 @@ class Table:
         schema: Mapping[str, Any] | None = None,
         ids: Sequence[int | str] | None = None,
         weights: Any = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         url: str | None = None,
     ) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
@@ -79,6 +81,7 @@ class Table:
         self._collect: tuple[_Transform, ...] | None = None
         self._viewed: Table | None = None
         self.name = name
+        self.collate_fn = collate_fn
         self.schema = {column: checked(given, column=column) for column, given in (schema or {}).items()}
         self.sample_ids = None if ids is None else self._fitting(list(ids), "ids")
         self.weights = None if weights is None else self._valid_weights(weights)
@@ -168,7 +171,13 @@ class Table:
     def with_transform(self, function: _Transform) -> Table:
         """A view of the same samples with one more function applied; this table stays as it is."""
         view = Table(
-            self.rows, name=self.name, schema=self.schema, ids=self.sample_ids, weights=self.weights, url=self.url
+            self.rows,
+            name=self.name,
+            schema=self.schema,
+            ids=self.sample_ids,
+            weights=self.weights,
+            collate_fn=self.collate_fn,
+            url=self.url,
         )
         view._train = (*self._train, function)
         view._collect = None if self._collect is None else (*self._collect, function)
