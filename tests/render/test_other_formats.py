@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 import types
 from pathlib import Path
@@ -40,10 +41,13 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert escaped("`a` $b$") == "\\`a\\` \\$b\\$"
 
 
-def test_a_notebook_gets_text_markdown_and_a_picture() -> None:
-    bundle = labels_result(labels=1, epochs=2)._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/markdown", "image/png"}
+def test_a_notebook_gets_text_static_html_and_a_picture() -> None:
+    bundle = labels_result(labels=1, epochs=2, names=("<script>x</script>",))._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "image/png"}
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["image/png"] in bundle["text/html"]
+    assert "<td>&lt;script&gt;x&lt;/script&gt;</td>" in bundle["text/html"]
+    assert not {"<script", "style=", "<iframe"} & set(re.findall(r"<script|style=|<iframe", bundle["text/html"]))
 
 
 def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,13 @@ def test_written_paths_come_last(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.rstrip().endswith(f"wrote {tmp_path / 'labels.csv'}")
 
 
+def test_many_pictures_are_one_line() -> None:
+    stream = io.StringIO()
+    paths = [Path("out/page.html"), *(Path(f"out/p-{i:02d}.png") for i in range(16))]
+    show(report_of(), paths, out=Console(file=stream, width=80))
+    assert stream.getvalue().endswith("wrote out/page.html\nwrote 16 pictures beside, p-00.png the first\n")
+
+
 @pytest.mark.parametrize(("variable", "colour"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
 def test_colour_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, variable: str, colour: bool) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR"):

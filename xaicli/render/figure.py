@@ -62,7 +62,7 @@ def draw(chart: Chart, *, narrow: bool = False) -> Figure:
 
 def first_figure(report: Report) -> Figure:
     """The first picture of a report; an empty one says so where there is none."""
-    grid = next(_grids(report), None)
+    grid = next(grids(report), None)
     chart = next(charts(report), None)
     if chart is not None and grid is None:
         return draw(chart)
@@ -81,7 +81,7 @@ def pictures(report: Report, *, no_images: bool = False) -> Iterator[tuple[str, 
     """
     for chart in charts(report):
         yield chart.name, canvas.png(draw(chart))
-    for grid in _grids(report):
+    for grid in grids(report):
         for number, row in enumerate(grid.rows, 1):
             with canvas.settings():
                 figure = maps.sheet(grid, (row,), no_images=no_images)
@@ -132,7 +132,7 @@ def _scales(figure: Figure, index: int, identity: str) -> dict[str, str]:
     }
 
 
-def _grids(report: Report) -> Iterator[MapGrid]:
+def grids(report: Report) -> Iterator[MapGrid]:
     """Every grid of saliency maps."""
     for section in report.sections:
         for top in section.blocks:

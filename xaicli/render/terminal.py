@@ -41,6 +41,7 @@ _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "r
 _LONGEST = 36
 _LAST = 200
 _BAR = 24
+_PICTURES = 10
 
 
 def show(
@@ -75,8 +76,11 @@ def show(
         out.print(_text(left_out, "dim"))
     if paths:
         out.print()
-    for path in paths:
+    pictures = [path for path in paths if path.suffix == ".png"]
+    for path in paths if len(pictures) <= _PICTURES else [path for path in paths if path not in pictures]:
         out.print(_text(f"wrote {path}", "dim"), soft_wrap=True)
+    if len(pictures) > _PICTURES:
+        out.print(_text(f"wrote {len(pictures)} pictures beside, {pictures[0].name} the first", "dim"), soft_wrap=True)
 
 
 def as_text(report: Report, width: int = 80) -> str:

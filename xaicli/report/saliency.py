@@ -208,7 +208,7 @@ def _trust_table(saliency: Saliency) -> Table:
         *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
         Column(""),
     )
-    return Table("trust", "Trust figures of each map", columns, tuple(rows), keys=tuple(keys), terminal_rows=64)
+    return Table("trust", "Trust figures of each map", columns, tuple(rows), keys=tuple(keys), terminal_rows=24)
 
 
 def _changes(saliency: Saliency) -> Table:
