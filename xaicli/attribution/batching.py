@@ -24,6 +24,27 @@ _GPU_ROWS = (32, 512)
 _MEMORY_PART = 0.4
 _FIRST_ROWS = 8
 _WORTH_TUNING_SECONDS = 20.0
+
+
+class _Entry(torch.autograd.Function):
+    """Where points enter the model: no leaves, so an in-place ReLU may meet them, and no copy of them either.
+
+    The points are given up to the model; their gradient is left in `gradients[place]`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, point: Tensor, entry: Tensor, gradients: list[Tensor | None], place: int) -> Tensor:
+        del entry
+        ctx.gradients, ctx.place = gradients, place
+        ctx.mark_dirty(point)
+        return point
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None, None]:
+        ctx.gradients[ctx.place] = outputs[0]
+        return None, outputs[0].new_zeros(()), None, None
+
+
 _FASTER = 0.9
 _TRIALS = 3
 
@@ -138,7 +159,7 @@ class Gradients:
         """One chunk.
 
         Args:
-            points: One batch per differentiable input, (row, ...).
+            points: One batch per differentiable input, (row, ...); given up to the model, which may change them.
             units: (row,), which explanation each row is for.
 
         Returns:
@@ -153,18 +174,19 @@ class Gradients:
         return self._eager(points, units)
 
     def _eager(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
-        leaves = [point.detach().requires_grad_() for point in points]
+        entry = torch.zeros((), device=points[0].device, requires_grad=True)
+        gradients: list[Tensor | None] = [None] * len(points)
         with torch.enable_grad():
-            # The model gets a copy: an in-place ReLU must not meet a leaf.
-            result = self.model.forward(self.arrange([leaf.clone() for leaf in leaves], units))
-            scalars = self.reduce(result, units)
+            enter: Any = _Entry.apply
+            entered = [enter(point, entry, gradients, i) for i, point in enumerate(points)]
+            scalars = self.reduce(self.model.forward(self.arrange(entered, units)), units)
         if not scalars.requires_grad:
             raise XaiError(
                 "the model's output does not depend on its inputs through autograd",
                 hint="is there torch.no_grad, detach, argmax or .data inside forward? saliency needs the gradient",
             )
-        grads = torch.autograd.grad(scalars.sum(), leaves, allow_unused=True)
-        return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(grads, leaves, strict=True)]
+        torch.autograd.grad(scalars.sum(), entry, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, points, strict=True)]
 
     def _replayed(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
         """The same through a captured CUDA graph of one padded chunk; eager where the model cannot be captured."""

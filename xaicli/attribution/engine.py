@@ -155,7 +155,7 @@ class Explainer:
     ) -> None:
         self.prepared, self.settings, self.input_range, self.pictures = prepared, settings, input_range, pictures
         self.captum = captum
-        self.fast, self.precision = fast_model(prepared, settings)
+        self.fast, self.precision, self.parted = fast_model(prepared, settings)
         self.names = tuple(prepared.names[i] for i in prepared.explained)
         self.layouts = {
             prepared.names[i]: layout_of(tuple(prepared.inputs[i].shape[1:]), pictures, embedded=i in prepared.embedded)
@@ -226,6 +226,10 @@ class Explainer:
                 exact, replace(prepared, reduce=prepared.probability), constants, points, rows
             ),
             clean=prepared.clean,
+            stem=self.parted.stem if self.parted else None,
+            gradients_behind_stem=Gradients(self.parted.rest, prepared.reduce, constants={}, n_inputs=1)
+            if self.parted
+            else None,
             progress=advance,
         )
 
@@ -247,7 +251,7 @@ class Explainer:
             flat=flat,
             inputs=self.names,
             embedded=tuple(prepared.names[i] for i in prepared.embedded),
-            evaluations=problem.gradients.evaluations,
+            evaluations=problem.evaluations,
             precision=self.precision,
             notes=(*prepared.notes, *notes),
         )

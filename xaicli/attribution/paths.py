@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -104,44 +105,69 @@ class Accumulator:
     ) -> None:
         self.problem, self.stream, self.noise, self.settings, self.guard = problem, stream, noise, settings, guard
         self.open: list[Tensor] | None = None
+        self.stem = problem.stem if int(stream.term_steps.max()) > 1 else None
+        self._kept: tuple[int, Tensor | None] = (-1, None)
+        if self.stem is not None:
+            base = problem.baselines[0]
+            self._hidden_base = self.stem.forward(base.expand(len(base), *problem.inputs[0].shape[1:]).contiguous())
         device = problem.inputs[0].device
         present = sorted(set(zip(stream.term_kind.tolist(), stream.term_half.tolist(), strict=True)))
         self.sums = {key: [torch.zeros_like(x, dtype=_wide(x)) for x in problem.inputs] for key in present}
         self.path_sums = {kind: torch.zeros(problem.n_units, device=device, dtype=torch.float64) for kind in Kind}
 
     def make(self, first: int, last: int) -> tuple[list[Tensor], Tensor]:
-        """The points of some rows."""
+        """The points of some rows, behind the stem where there is one."""
         device = self.problem.inputs[0].device
         units = torch.from_numpy(self.stream.unit[first:last]).to(device)
-        draws = torch.from_numpy(self.stream.draw[first:last]).to(device)
         alpha = torch.from_numpy(self.stream.alpha[first:last]).to(device)
-        return self._points(units, draws, alpha), units
+        if self.stem is not None:
+            return [self._behind_stem(first, last, units, alpha)], units
+        draws = torch.from_numpy(self.stream.draw[first:last]).to(device)
+        ends = self._ends(units, draws)
+        bases = self.problem.pick(self.problem.baselines, units)
+        return [_between(b, z, alpha) for b, z in zip(bases, ends, strict=True)], units
 
-    def _points(self, units: Tensor, draws: Tensor, alpha: Tensor | None) -> list[Tensor]:
-        points = []
-        for i, x in enumerate(self.problem.inputs):
-            (sigma,), (base,) = (
-                self.problem.pick([self.problem.sigma[i]], units),
-                self.problem.pick([self.problem.baselines[i]], units),
-            )
-            z = torch.addcmul(x[units], sigma, self.noise[i][draws])
-            if alpha is not None:
-                z = torch.lerp(base.expand_as(z), z, alpha.to(z.dtype).view(-1, *[1] * (z.ndim - 1)))
-            points.append(z)
+    def _ends(self, units: Tensor, draws: Tensor) -> list[Tensor]:
+        sigmas = self.problem.pick(self.problem.sigma, units)
+        together = zip(self.problem.inputs, sigmas, self.noise, strict=True)
+        return [torch.addcmul(x[units], sigma, noise[draws]) for x, sigma, noise in together]
+
+    def _behind_stem(self, first: int, last: int, units: Tensor, alpha: Tensor) -> Tensor:
+        """The stem once for each term among the rows; the points of a path lie between its two ends."""
+        assert self.stem is not None
+        term = self.stream.term[first:last]
+        low, high = int(term[0]), int(term[-1])
+        known, kept = self._kept
+        new = np.arange(low + (known == low), high + 1)
+        hidden = [kept] if known == low and kept is not None else []
+        if len(new):
+            chosen = [torch.from_numpy(a[new]).to(units.device) for a in (self.stream.term_unit, self.stream.term_draw)]
+            hidden.append(self.stem.forward(self._ends(*chosen)[0]))
+        ends = torch.cat(hidden) if len(hidden) > 1 else hidden[0]
+        self._kept = (high, ends[-1:])
+        points = torch.empty((last - first, *ends.shape[1:]), dtype=ends.dtype, device=ends.device)
+        if ends.ndim == 4 and ends.is_contiguous(memory_format=torch.channels_last):
+            points = points.contiguous(memory_format=torch.channels_last)
+        shaped = alpha.to(ends.dtype).view(-1, *[1] * (ends.ndim - 1))
+        for a, b in pairwise(_edges(term)):
+            unit, end = int(self.stream.unit[first + a]), int(term[a]) - low
+            base = self._hidden_base[unit if len(self._hidden_base) > 1 else 0]
+            torch.lerp(base.expand_as(points[a:b]), ends[end].expand_as(points[a:b]), shaped[a:b], out=points[a:b])
         return points
 
     def take(self, first: int, last: int, gradients: list[Tensor]) -> None:
         """Add the gradients of some rows; terms that end within them are finished."""
         terms = self.stream.term[first:last]
-        low, high = int(terms[0]), int(terms[-1])
-        place = torch.from_numpy(terms - low).to(gradients[0].device)
+        edges = _edges(terms)
         sums = []
         for i, g in enumerate(gradients):
             g = torch.nan_to_num(g, 0.0, 0.0, 0.0) if self.guard else g
-            total = torch.zeros((high - low + 1, *g.shape[1:]), dtype=g.dtype, device=g.device).index_add_(0, place, g)
+            single = len(edges) - 1 == len(terms)
+            total = g if single else torch.stack([_summed(g[a:b]) for a, b in pairwise(edges)])
             if self.open is not None:
                 total[0] += self.open[i]
             sums.append(total)
+        low, high = int(terms[0]), int(terms[-1])
         ended = int(self.stream.term_last[high] <= last)
         self.open = None if ended else [total[-1] for total in sums]
         finished = np.arange(low, high + ended)
@@ -150,6 +176,9 @@ class Accumulator:
 
     def _finish(self, terms: npt.NDArray[np.int64], sums: list[Tensor]) -> None:
         kinds, halves = self.stream.term_kind[terms], self.stream.term_half[terms]
+        if self.stem is not None:
+            units = torch.from_numpy(self.stream.term_unit[terms]).to(sums[0].device)
+            sums = [self.stem.transposed(sums[0], self.problem.inputs[0][units])]
         for kind, half in sorted(set(zip(kinds.tolist(), halves.tolist(), strict=True))):
             rows = np.flatnonzero((kinds == kind) & (halves == half))
             device = sums[0].device
@@ -169,11 +198,29 @@ class Accumulator:
         """Mean gradient along each path times that input's own way from the baseline."""
         draws = torch.from_numpy(self.stream.term_draw[terms]).to(units.device)
         steps = torch.from_numpy(self.stream.term_steps[terms]).to(units.device)
-        ends = self._points(units, draws, None)
+        ends = self._ends(units, draws)
         return [
             total * (end - base) / steps.to(total.dtype).view(-1, *[1] * (total.ndim - 1))
             for total, end, base in zip(sums, ends, self.problem.pick(self.problem.baselines, units), strict=True)
         ]
+
+
+def _edges(terms: npt.NDArray[np.int64]) -> list[int]:
+    """Where the rows of each term begin, and the end."""
+    return [0, *(np.flatnonzero(np.diff(terms)) + 1).tolist(), len(terms)]
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """The sum over rows, as a matrix-vector product: faster than a reduction along the outermost axis."""
+    nhwc = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    ordered = rows.permute(0, 2, 3, 1) if nhwc else rows
+    total = (ordered.new_ones(1, len(rows)) @ ordered.reshape(len(rows), -1)).view(ordered.shape[1:])
+    return total.permute(2, 0, 1) if nhwc else total
+
+
+def _between(base: Tensor, end: Tensor, alpha: Tensor) -> Tensor:
+    """base + alpha (end - base), a row each."""
+    return torch.lerp(base.expand_as(end), end, alpha.to(end.dtype).view(-1, *[1] * (end.ndim - 1)))
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -191,7 +238,9 @@ def explain(problem: Problem, settings: Settings) -> dict[str, Attributions]:
     noise = draws_of(problem.inputs, deepest, seed=settings.seed)
     for guard in (False, True):
         accumulator = Accumulator(problem, stream, noise, settings, guard=guard)
-        run(problem.gradients, len(stream.unit), accumulator.make, accumulator.take, problem.progress)
+        gradients = problem.gradients if accumulator.stem is None else problem.gradients_behind_stem
+        assert gradients is not None
+        run(gradients, len(stream.unit), accumulator.make, accumulator.take, problem.progress)
         # An inf or NaN in one gradient spoils a sum: only then is the work done again with such values left out.
         if all(bool(torch.isfinite(t).all()) for ts in accumulator.sums.values() for t in ts):
             break

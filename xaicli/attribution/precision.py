@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,30 +13,74 @@ from torch import Tensor, fx, nn
 from xaicli.attribution.folding import folded
 from xaicli.attribution.frozen import FrozenModel, twin_of
 from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.settings import Convention, Precision, Settings
+from xaicli.attribution.settings import INTEGRATED, SMINT, Convention, Precision, Settings
+from xaicli.attribution.stem import Stem, split
 
 _PROBE = 2
+_RELATIVE = 1e-3
 _CONVOLUTIONAL = 2
 
 
-def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str]:
-    """The model for gradient passes and the name of its precision; the seed's convention takes the model as it is."""
+@dataclass(frozen=True)
+class Parted:
+    """The fast model in two parts: its first layer, and the rest."""
+
+    stem: Stem
+    rest: FrozenModel
+
+
+def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str, Parted | None]:
+    """The model for gradient passes, the name of its precision, and its two parts where it can be parted.
+
+    The seed's convention takes the model as it is.
+    """
     model = prepared.model
     if settings.convention is Convention.FE or model.dtype == torch.float64:
-        return model, "fp64" if model.dtype == torch.float64 else "fp32"
-    fast = copy.copy(model)
+        return model, "fp64" if model.dtype == torch.float64 else "fp32", None
+    fast, stem = copy.copy(model), None
     inputs = [x[:_PROBE] for x in prepared.inputs]
-    if not prepared.embedded and not model.keywords and model.batch is None:
-        fast.model = folded(model.model, inputs)
+    if len(inputs) == 1 and not prepared.embedded and not model.keywords and model.batch is None:
+        small = folded(model.model)
+        stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
+        if stem is not None and not _agrees(prepared, lambda x: stem.rest(stem.layer(x))):
+            stem = None
+        if small is not model.model and (stem is not None or _agrees(prepared, small)):
+            fast.model = small
     if fast.model is model.model:
         fast.model = twin_of(model.model)
     bf16 = settings.precision is Precision.BF16 or (settings.precision is Precision.AUTO and bf16_pays(model.device))
+    fast = _laid_out(fast, bf16=bf16, images=any(x.ndim == 4 for x in inputs))
+    if stem is None:
+        return fast, "bf16" if bf16 else "fp32", None
+    rest = copy.copy(model)
+    rest.model = stem.rest
+    hidden = stem.forward(inputs[0])
+    rest = _laid_out(rest, bf16=bf16, images=hidden.ndim == 4)
+    return fast, "bf16" if bf16 else "fp32", Parted(replace(stem, channels_last=rest.channels_last), rest)
+
+
+def _agrees(prepared: Prepared, twin: Callable[[Tensor], Any]) -> bool:
+    """Whether a rewritten model gives the explained scalars of a few samples."""
+    rows = torch.arange(min(_PROBE, len(prepared.units)), device=prepared.units.device)
+    batch = prepared.model.padded(prepared.of_units(0)[rows].clone())
+    try:
+        with torch.no_grad():
+            found = prepared.reduce(twin(batch), rows).double()
+    except Exception:
+        return False
+    expected = prepared.clean[rows]
+    return bool(torch.allclose(found, expected, rtol=_RELATIVE, atol=_RELATIVE * float(expected.abs().max())))
+
+
+def _laid_out(model: FrozenModel, *, bf16: bool, images: bool) -> FrozenModel:
+    """In its precision and memory format."""
+    convolutional = images and _convolutions(model.model) >= _CONVOLUTIONAL
     if bf16:
-        fast.model = _InBf16(fast.model.to(torch.bfloat16))
-    if any(x.ndim == 4 for x in inputs) and _convolutions(fast.model) >= _CONVOLUTIONAL:
-        fast.model = fast.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        fast.channels_last = True
-    return fast, "bf16" if bf16 else "fp32"
+        model.model = _InBf16(model.model.to(torch.bfloat16))
+    if convolutional:
+        model.model = model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.channels_last = True
+    return model
 
 
 def _convolutions(model: nn.Module) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xaicli.attribution.batching import Gradients
+from xaicli.attribution.stem import Stem
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Problem:
         probability: (points, units) -> (row,), the targets' probabilities, or the scalars of a function.
         clean: (unit,), the explained scalars of the inputs themselves.
         progress: Told the number of rows done.
+        stem: The first layer, where it can be done once per path.
+        gradients_behind_stem: As `gradients`, with respect to the stem's output.
     """
 
     inputs: list[Tensor]
@@ -34,10 +37,18 @@ class Problem:
     probability: Callable[[Sequence[Tensor], Tensor], Tensor]
     clean: Tensor
     progress: Callable[[int], None]
+    stem: Stem | None = None
+    gradients_behind_stem: Gradients | None = None
 
     @property
     def n_units(self) -> int:
         return len(self.inputs[0])
+
+    @property
+    def evaluations(self) -> int:
+        """Gradient evaluations made."""
+        behind = self.gradients_behind_stem
+        return self.gradients.evaluations + (behind.evaluations if behind else 0)
 
     def only(self, units: Tensor) -> Problem:
         """The problem of some of the units."""
@@ -51,6 +62,8 @@ class Problem:
             probability=lambda points, rows: probability(points, units[rows]),
             clean=self.clean[units],
             progress=self.progress,
+            stem=self.stem,
+            gradients_behind_stem=self.gradients_behind_stem.only(units) if self.gradients_behind_stem else None,
         )
 
     def pick(self, values: Sequence[Tensor], units: Tensor) -> list[Tensor]:
