@@ -104,7 +104,7 @@ def measure(name: str, step: Step, *, most: int = 20_000, pause: float = 0.0) ->
 
 def ours(folder: Path) -> tuple[list[Line], dict[str, float]]:
     """The recorder, by batch size and kind of array; and bytes a row."""
-    lines, facts = [], {}
+    lines: list[Line] = []
     for n in (BATCH, 1024):
         batches = Batches(n)
         given = [batches.arrays(i) for i in range(DISTINCT)]
@@ -116,9 +116,21 @@ def ours(folder: Path) -> tuple[list[Line], dict[str, float]]:
 
             lines.append(measure(f"xai, numpy, {n} samples", as_numpy))
             lines.append(measure(f"xai, numpy, {n} samples, {PAUSE * 1e3:g} ms apart", as_numpy, pause=PAUSE))
-        facts[f"bytes a row, random values, {n} a step"] = run.stats()["bytes"] / run.stats()["rows_stored"]
         lines += _with_torch(folder, batches)
-    return lines, facts
+    return lines, {"bytes a row (8 columns, random values)": bytes_a_row(folder)}
+
+
+def bytes_a_row(folder: Path) -> float:
+    """Of rows with an id, a step, a label, a prediction and four metrics, all random."""
+    draw = np.random.default_rng(1)
+    rows = 131_072
+    ids = draw.permutation(1_281_167)[:rows].reshape(-1, BATCH)
+    with Run(folder / "bytes") as run:
+        for step, batch in enumerate(ids):
+            values = {name: draw.normal(size=BATCH).astype(np.float32) for name in METRICS}
+            label, prediction = draw.integers(0, CLASSES, (2, BATCH))
+            run.log_samples(sample_id=batch, label=label, prediction=prediction, epoch=1, step=step, **values)
+    return float(run.stats()["bytes"] / run.stats()["rows_stored"])
 
 
 def _with_torch(folder: Path, batches: Batches) -> list[Line]:

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recorded import column, rows
 
@@ -235,6 +236,26 @@ def test_sigterm_in_the_middle_of_a_batch_waits_for_its_end(tmp_path: Path, monk
     finally:
         signal.signal(signal.SIGTERM, before)
     assert column(tmp_path / "run", "loss") == [1.0, 2.0, 3.0]
+
+
+def test_threads_may_log_to_one_run(tmp_path: Path) -> None:
+    def log(thread: int) -> None:
+        for step in range(200):
+            ids = np.arange(64) + 64 * (200 * thread + step)
+            run.log_samples(sample_id=ids, label=ids % 1009, prediction=ids % 13, loss=ids.astype(np.float32), epoch=1)
+
+    with Run(tmp_path / "run", strict=True) as run:
+        threads = [threading.Thread(target=log, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    stored = rows(tmp_path / "run").sort_by("sample_id")
+    ids = stored["sample_id"].to_numpy()
+    assert (ids == np.arange(4 * 200 * 64)).all()
+    assert (stored["label"].to_numpy() == ids % 1009).all()
+    assert (stored["prediction"].to_numpy() == ids % 13).all()
+    assert (stored["loss"].to_numpy() == ids).all()
 
 
 def test_the_last_run_to_close_leaves_sigterm_as_it_was(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
-from xaicli.recorder import columns
+from xaicli.recorder import columns, lifetime
 from xaicli.recorder.batch import Batches
 from xaicli.recorder.stream import Key, SampleStream
 from xaicli.recorder.transfer import Transfers, derive_on_device, is_remote
@@ -57,24 +57,21 @@ class Intake:
         Raises:
             ValueError: It cannot be stored; the column is named.
         """
-        if not self._transfers.pending:
-            batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
-            if batch is not None:
-                plan, rows, values = batch
-                if rows:
-                    self._samples.append(key, step, plan, rows, values)
-                return
         with self._samples.lock:
-            self._transfers.drain()
-            given = {
-                words.SAMPLE_ID: sample_id,
-                words.LABEL: label,
-                words.PREDICTION: prediction,
-                "logits": logits,
-                "probs": probs,
-                **metrics,
-            }
-            self._fetch(key, step, {name: value for name, value in given.items() if value is not None}, keep)
+            if self._transfers.pending:
+                self._transfers.drain()
+            if self._transfers.pending:
+                batch = None
+            else:
+                batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
+            if batch is None:
+                named = zip(_NAMED, (sample_id, label, prediction, logits, probs), strict=True)
+                given = {**dict(named), **metrics}
+                self._fetch(key, step, {name: value for name, value in given.items() if value is not None}, keep)
+            elif batch[1]:
+                self._samples.append(key, step, *batch)
+        if lifetime.is_pending():
+            lifetime.finish_pending()
 
     def drain(self) -> None:
         """Wait for every batch on its way."""

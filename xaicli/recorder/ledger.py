@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,19 @@ def warn_foreign_process() -> None:
         say(f"xai: {ForeignProcessError()}; its rows are not recorded")
 
 
-def say(message: str) -> None:
-    """Warn, whatever the warning filters: nothing is raised into training."""
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Let a warning be no more than a warning, whatever the filters."""
     try:
+        yield
+    except Warning as warning:
+        print(warning, file=sys.stderr)  # noqa: T201
+
+
+def say(message: str) -> None:
+    """Warn; nothing is raised into training."""
+    with quietly():
         warnings.warn(message, RecorderWarning, stacklevel=5)
-    except Warning:
-        print(message, file=sys.stderr)  # noqa: T201
 
 
 class Ledger:

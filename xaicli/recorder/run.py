@@ -16,7 +16,7 @@ from xaicli.layout import Manifest, RunLayout
 from xaicli.recorder import lifetime, media, scalars, start
 from xaicli.recorder.batch import Batches
 from xaicli.recorder.intake import Intake
-from xaicli.recorder.ledger import ForeignProcessError, warn_foreign_process
+from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
 from xaicli.traceability import describe_environment
@@ -24,6 +24,7 @@ from xaicli.vocabulary import Mode
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState as State
+    from xaicli.store.upload import Uploader
 
 T = TypeVar("T")
 
@@ -59,7 +60,8 @@ class Run:
     ) -> None:
         """
         Args:
-            run_dir: The run directory; made, or continued as a new attempt.
+            run_dir: The run directory; made, or continued as a new attempt. Of an address like s3://bucket/run a
+                local folder is recorded to, and its files are uploaded in the background.
             name: The run's name.
             config: What the training was configured with; shown in reports.
             total_epochs: Epochs the training is meant to run for.
@@ -77,7 +79,8 @@ class Run:
         """
         if epoch_frequency < 1:
             raise ValueError(f"epoch_frequency={epoch_frequency} must be 1 or more")
-        self.layout = RunLayout(Path(run_dir))
+        self._uploader = _uploader(os.fspath(run_dir))
+        self.layout = RunLayout(self._uploader.root if self._uploader else Path(run_dir))
         self.rank = start.find_rank(rank)
         self.strict = strict
         self._epoch_frequency = epoch_frequency
@@ -414,6 +417,9 @@ class Run:
         self._publish()
         self._intake.drain()
         self._session.close()
+        if self._uploader is not None:
+            with quietly():
+                self._uploader.close()
 
     def is_busy(self) -> bool:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
@@ -474,6 +480,18 @@ class Run:
             "a run cannot be sent to another process",
             hint="return the values from the worker and log them in the training loop",
         )
+
+
+def _uploader(address: str) -> Uploader | None:
+    """What follows a run that has an address in an object store."""
+    if "://" not in address:
+        return None
+    from xaicli.store.upload import Uploader
+
+    uploader = Uploader(address)
+    with quietly():
+        uploader.start()
+    return uploader
 
 
 def _unknown_mode(given: object) -> str:

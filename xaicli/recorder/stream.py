@@ -8,7 +8,6 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from xaicli.layout import RunLayout
-from xaicli.recorder import lifetime
 from xaicli.recorder.allocation import SEGMENTS
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
@@ -42,18 +41,15 @@ class SampleStream:
         self.lock = threading.RLock()
 
     def append(self, key: Key, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
-        """Keep a batch; one that finds no room is dropped and counted.
+        """Keep a batch; one that finds no room is dropped and counted. The caller holds `lock`.
 
         Raises:
             ValueError: A text has no UTF-8 form, or the ds_id no folder name.
         """
-        with self.lock:
-            active = self._active
-            if active is None or key != self._key or not active.append(plan, rows, step, values):
-                self._append_next(key, step, plan, rows, values)
-            self._ledger.rows_logged += rows
-        if lifetime.is_pending():
-            lifetime.finish_pending()
+        active = self._active
+        if active is None or key != self._key or not active.append(plan, rows, step, values):
+            self._append_next(key, step, plan, rows, values)
+        self._ledger.rows_logged += rows
 
     @property
     def is_busy(self) -> bool:
