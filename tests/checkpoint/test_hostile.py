@@ -227,6 +227,27 @@ def test_a_truncated_file_is_called_damaged(
     assert str(path) in raised.value.message
 
 
+@pytest.mark.parametrize("kind", ["ckpt", "pt2"])
+def test_a_weight_that_changed_on_the_disk_is_damage(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """torch itself would load it and compute with it."""
+    whole: Path = request.getfixturevalue(kind)
+    data = bytearray(whole.read_bytes())
+    weight = hostile.members_of(bytes(data))["data/0" if kind == "ckpt" else "data/weights/weight_0"]
+    data[data.index(weight) + 3] ^= 0x10
+    (tmp_path / whole.name).write_bytes(data)
+    with pytest.raises(DamagedFileError, match="are not those that were written"):
+        load_checkpoint(tmp_path / whole.name)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path: Path, model: Digits) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(model.state_dict(), tmp_path / "model.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert len(inspect_checkpoint(tmp_path / "model.pt").tensors) == 9
+
+
 def test_flipped_bytes_never_crash(pt2: Path, tmp_path: Path) -> None:
     """Whatever 60 single changes do to an archive, the answer is an inspection or an XaiError."""
     data = bytearray(pt2.read_bytes())

@@ -136,6 +136,7 @@ def _zip_form(archive: Archive) -> Container:
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         return Container.TORCHSCRIPT
     if "data.pkl" in names:
+        archive.verify()
         return Container.TORCH
     raise XaiError(
         f"{archive.path} is a zip archive, but none of torch's",
