@@ -19,6 +19,7 @@ History = defaultdict[str | None, defaultdict[str, dict[int, Any]]]
 """{mode: {key: {step: value}}}; missing modes and keys appear when written to."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_STEPS = 2**63
 _NOT_AVERAGED = frozenset({"epoch"})
 
 
@@ -119,8 +120,10 @@ class Summary:
             for mode, key, step, value in facts["values"]:
                 if not isinstance(mode, str | None) or not isinstance(key, str):
                     raise ValueError(f"mode {mode!r} or key {key!r} of a summary is no text")
+                if not -_STEPS <= int(step) < _STEPS:
+                    raise ValueError(f"a summary has no step {step}")
                 summary.history[mode][key][int(step)] = _from_json(value)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"this is no summary: {error!r}") from error
         return summary
 
@@ -193,8 +196,21 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(value: Any) -> Any:
-    if not isinstance(value, dict):
+    """The value behind its JSON; a number too large for a float is an OverflowError, another kind a ValueError."""
+    if isinstance(value, str | bool | None):
         return value
+    if isinstance(value, int | float):
+        float(value)
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"a summary holds no {type(value).__name__}")
     if "number" in value:
         return float(value["number"])
-    return ValWithError(*(_from_json(value[key]) for key in ("y_min", "y", "y_max")))
+    return ValWithError(*(_number_from_json(value[key]) for key in ("y_min", "y", "y_max")))
+
+
+def _number_from_json(value: Any) -> float:
+    number = _from_json(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{value!r} is no number")
+    return number

@@ -175,6 +175,12 @@ def test_json_keeps_bands_and_non_finite_numbers() -> None:
         {"name": "a", "values": [[{}, "loss", 1, 2.0]]},
         {"name": "a", "values": [["train", "loss", "x", 2.0]]},
         {"name": "a", "values": [["train", "loss", 1, {"y": 3}]]},
+        {"name": "a", "values": [["train", "loss", 1, {"y_min": 1, "y": "x", "y_max": 3}]]},
+        {"name": "a", "values": [["train", "loss", 1, {"number": {}}]]},
+        {"name": "a", "values": [["train", "loss", 1, [2.0]]]},
+        {"name": "a", "values": [["train", "loss", 1, 10**400]]},
+        {"name": "a", "values": [["train", "loss", math.inf, 1.0]]},
+        {"name": "a", "values": [["train", "loss", 2**63, 1.0]]},
         [],
     ],
 )
