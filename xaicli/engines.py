@@ -115,6 +115,8 @@ def spark_session(remote: str | None) -> Any:
         session = builder.getOrCreate()
         # Pages are checked by Spark itself, too: its executors may read other bytes than were verified here.
         session.conf.set("parquet.page.verify-checksum.enabled", "true")
+        # Its own fast reader does not know the encoding of metrics (BYTE_STREAM_SPLIT); parquet-java's does.
+        session.conf.set("spark.sql.parquet.enableVectorizedReader", "false")
         return session
     except Exception as error:
         where = f"at {remote}" if remote else "here"
@@ -133,7 +135,9 @@ def _spark_rows(session: Any, reader: Reader, places: Sequence[Place], columns: 
         where = sf.lit(True) if group.fence is None else sf.col(STEP) < group.fence
         if group.paths:
             paths = [str(path.resolve()) for path in group.paths]
-            frame = session.read.option("mergeSchema", "true").option("recursiveFileLookup", "true").parquet(*paths)
+            # Named columns only: Spark cannot read the half precision of kept probabilities.
+            schema = ", ".join(f"`{name}` {_SPARK_TYPES[type(dtype)]}" for name, dtype in dtypes.items())
+            frame = session.read.schema(schema).option("recursiveFileLookup", "true").parquet(*paths)
             order = session.createDataFrame(
                 [(path, number) for number, path in enumerate(paths, position)], "_path string, _file long"
             )
