@@ -18,7 +18,7 @@ from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
 
-_QUANTILES = (0.05, 0.5, 0.95)
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str | None = ("std",)) -> Answer:
@@ -130,7 +130,7 @@ def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, .
     """The statistics of one epoch's rows by label."""
     # Float32 means would differ between engines in the ninth digit.
     value = pl.col(metric).cast(pl.Float64)
-    quantiles = [value.quantile(q, "linear").alias(f"q{q}") for q in _QUANTILES if Bounds.QUANTILE in bounds]
+    quantiles = [value.quantile(q, "linear").alias(name) for name, q in QUANTILES.items() if Bounds.QUANTILE in bounds]
     known = rows if not rows[metric].null_count() else rows.drop_nulls(metric)
     grouped = known.lazy().group_by(pl.col(key).alias(LABEL))
     return grouped.agg(
@@ -151,7 +151,7 @@ def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:
         Bounds.STD: pl.concat_list(mean - std, mean + std),
         Bounds.RANGE: pl.concat_list("min", "max"),
         Bounds.NONE: pl.lit(None, pl.List(pl.Float64)),
-        Bounds.QUANTILE: pl.concat_list(f"q{q}" for q in _QUANTILES),
+        Bounds.QUANTILE: pl.concat_list(*QUANTILES),
         Bounds.CI: pl.concat_list(mean - margin, mean + margin),
     }
     return pl.struct(bands[bound].alias(bound.value) for bound in bounds).alias("bounds")

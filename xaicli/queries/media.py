@@ -17,7 +17,8 @@ from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 
 _KEYS = [SAMPLE_ID, MODE, DS_ID]
 _PIXELS = ["height", "width", "channels", "pixels"]
-_LONGEST_SIDE = 4096
+_LONGEST_SIDE = 512
+"""Pixels; the recorder keeps far smaller ones, a run from elsewhere may hold anything."""
 
 
 @dataclass(frozen=True)

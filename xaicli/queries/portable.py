@@ -16,7 +16,7 @@ from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, RANK, SAMPLE_ID, STEP, Boun
 
 Rows = nw.LazyFrame[Any]
 
-QUANTILES = {"q0.05": 0.05, "q0.5": 0.5, "q0.95": 0.95}
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 def finite(rows: Rows, metrics: Sequence[str]) -> Rows:
