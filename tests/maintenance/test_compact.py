@@ -136,29 +136,43 @@ def test_attempts_ranks_and_growing_epochs(tmp_path: Path) -> None:
     assert writers == {(0, 0): (0, 4), (0, 1): (0, 1), (1, 0): (0, 4), (1, 1): (0, 1)}
 
 
-def test_never_across_a_sequence_that_is_still_in_a_segment(tmp_path: Path) -> None:
-    layout = RunLayout(tmp_path / "run")
-    program = """
+_KILLED = """
 import os, sys
-from xaicli import parquet
 from xaicli.recorder.run import Run
 run = Run(sys.argv[1])
 for epoch in (1, 2, 1):
     run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch, step=epoch)
 os._exit(0)
 """
-    subprocess.run([sys.executable, "-c", program, layout.root], check=True, timeout=60)
-    # The first of epoch 1 is on disk only in its segment; give the third a part, as a recovery that died would.
-    segments = sorted(wal.read_live(layout), key=lambda segment: segment.sequence)
-    last = segments[-1]
-    folder = layout.folder("train", "", 1)
-    for sequence in (2, 3):
-        parquet.write(last.table, folder / f"part-a000000-r0000-{sequence:08}.parquet", root=layout.root)
-    parquet.write(segments[0].table.slice(0, 0), folder / "part-a000000-r0000-00000000.parquet", root=layout.root)
-    (folder / "part-a000000-r0000-00000000.parquet").rename(folder / "part-a000000-r0000-00000009.parquet")
-    stretches = {Path(file.path).name for file in compact(layout, grace=0).files if "epoch=1" in file.path}
-    assert all("00000000" not in name.split("-", 3)[3] for name in stretches)
-    assert any(segment.sequence == 0 for segment in wal.read_live(layout))
+
+
+def test_what_a_killed_training_left_is_stored_first(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", _KILLED, layout.root], check=True, timeout=60)
+    before = stored(layout)
+    assert sum(before.values()) == 3
+    compact(layout, grace=0)
+    assert stored(layout) == before
+    assert not layout.wal.exists() or not list(layout.wal.iterdir())
+    assert len(data_files(layout)) == 2
+
+
+def test_never_across_a_sequence_that_is_still_in_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.maintenance import compact as module
+
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 5)
+        writer = ("train", "", 1, 0, 0)
+        # As if the part of sequence 2 had not been there when the segments were looked at.
+        (part,) = (file.path for file in layout.data_files() if file.part.first == 2)
+        hidden = part.read_bytes()
+        part.unlink()
+        monkeypatch.setattr(module, "_unsaved", lambda _: {writer: [2]})
+        compact(layout, grace=0)
+        part.write_bytes(hidden)
+    assert [(f.part.first, f.part.last) for f in layout.data_files()] == [(0, 1), (3, 4), (2, 2)]
+    assert sum(stored(layout).values()) == 100
 
 
 def test_beside_a_trainer_and_readers_no_row_is_missed_or_doubled(tmp_path: Path) -> None:
@@ -227,7 +241,7 @@ compact(RunLayout(Path(sys.argv[1])), grace=0)
     assert len(data_files(layout)) == 2
 
 
-def test_only_one_compaction_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_compaction_at_a_time(tmp_path: Path) -> None:
     from xaicli.maintenance import compact as module
 
     layout = RunLayout(tmp_path / "run")

@@ -246,6 +246,21 @@ def test_non_contiguous_odd_and_changing_batches(tmp_path: Path) -> None:
     assert [(r["sample_id"], r["label"], r["loss"]) for r in stored] == [*expected, (900, -7, 1.0), (901, 3, 2.0)]
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_one_score_a_sample_is_that_of_the_second_class(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for step in range(3):
+            logits = torch.tensor([2.0, -1.0]).reshape(shape)
+            run.log_samples(sample_id=[0, 1], label=[1, 1], logits=logits, mode="train", step=step)
+            run.log_samples(sample_id=[0, 1], label=[1, 1], probs=torch.sigmoid(logits), mode="eval", step=step)
+    for row in rows(tmp_path / "run").to_pylist():
+        z = [2.0, -1.0][row["sample_id"]]
+        assert row["label_prob"] == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-5)
+        assert row["prediction"] == (z > 0)
+        if row["mode"] == "train":
+            assert row["margin"] == pytest.approx(z)
+
+
 class Column:
     """A column of another library, with numpy's dtype and shape but not its methods."""
 

@@ -56,6 +56,9 @@ def test_resume_words(tmp_path: Path) -> None:
     with pytest.raises(XaiError, match="holds a run already"):
         Run(tmp_path / "run", resume="never")
     Run(tmp_path / "run", resume="must").close()
+    (tmp_path / "file").touch()
+    with pytest.raises(XaiError, match="is a file"):
+        Run(tmp_path / "file")
     assert [number for number, _ in attempts(tmp_path / "run")] == [0, 1]
 
 

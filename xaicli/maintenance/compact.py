@@ -18,6 +18,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
+from xaicli.recorder.recovery import recover
 from xaicli.vocabulary import FORMAT_VERSION, SAMPLE_ID, STEP
 from xaicli.wal.frames import read_segment, segment_files
 
@@ -80,6 +81,9 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
     made: list[Compacted] = []
     damaged: list[str] = []
     with _alone(layout):
+        # What a killed training left; a disk that has no room for it leaves it in the segments.
+        with contextlib.suppress(OSError):
+            recover(layout)
         # Segments first: a part that appears afterwards is not compacted across a sequence seen here.
         unsaved = _unsaved(layout)
         records = parquet.read_records(layout)

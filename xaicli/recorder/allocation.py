@@ -16,7 +16,21 @@ from xaicli.wal.frames import HEADER_BYTES
 
 SEGMENTS = 3
 _PAGE = mmap.PAGESIZE
-_REMOTE = ("nfs", "cifs", "smb", "lustre", "fuse", "ceph", "gpfs", "beegfs", "9p", "afs", "glusterfs", "orangefs")
+_REMOTE = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "fuse",
+    "ceph",
+    "gpfs",
+    "beegfs",
+    "9p",
+    "afs",
+    "glusterfs",
+    "orangefs",
+    "virtiofs",
+)
 """File systems on which a mapped file is slow, or not what other hosts see."""
 
 _held: dict[Path, int] = {}

@@ -136,7 +136,9 @@ class Batches:
     def _remember(self, call: tuple[Any, ...], plan: Plan, given: list[Any], scores: Any) -> None:
         """Keep a kind of call whose values can go to the segment as they are."""
         deferred = scores is not None and plan.columns[-1][0] in SCORES
-        if scores is not None and not deferred:
+        if scores is not None and not (deferred and type(scores) is np.ndarray and scores.ndim == 2):
+            return
+        if deferred and scores.shape[1] == 1:
             return
         if not all(type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "fiu" for value in given):
             return
@@ -192,7 +194,11 @@ class Batches:
         """Add scores of few classes as they are, to be derived from later; of many, what follows from them."""
         are_logits, keep = SCORES[kind]
         name = "logits" if are_logits else "probs"
-        values = two_dimensional(columns.to_array(scores, name), name)
+        values = columns.to_array(scores, name)
+        values = two_dimensional(values[:, None] if values.ndim == 1 and rows > 1 else values, name)
+        if values.shape[1] == 1:
+            # One score a sample is that of the second of two classes.
+            values = np.concatenate([np.zeros_like(values) if are_logits else 1 - values, values], axis=1)
         n, classes = values.shape
         if n != rows:
             raise ValueError(f"{name} has {n} rows for {rows} sample ids")

@@ -110,8 +110,8 @@ def _derived(given: Given) -> Given:
     """What was given, with what follows from scores on a device in their place."""
     name = "logits" if "logits" in given else "probs"
     scores: Any = given.get(name)
-    if not is_remote(scores) or scores.ndim != 2 or not scores.shape[1]:
-        return given
+    if not is_remote(scores) or scores.ndim != 2 or scores.shape[1] < 2:
+        return given  # what there is to say about it is said on the host
     import torch
 
     label = given.get(words.LABEL)

@@ -135,8 +135,8 @@ class Run:
             sample_id: (N,) whole numbers or texts, one kind a run.
             label: (N,) whole numbers or texts.
             prediction: (N,) of the label's kind.
-            logits: (N, K).
-            probs: (N, K), rows summing to 1.
+            logits: (N, K); of (N, 1) or (N,) each is the logit of the second of two classes.
+            probs: (N, K), rows summing to 1, or the second class's as with logits.
             mode: train, eval, test or infer; `state.mode` when None.
             ds_id: The dataset; `state.ds_id` when None.
             epoch: `state.epoch_idx` when None.

@@ -59,6 +59,8 @@ def claim_attempt(layout: RunLayout, rank: int, *, resume: str) -> int:
         raise UsageError(f"resume={resume!r} is none of the choices", hint="choices: " + ", ".join(RESUME))
     if resume == "must" and not layout.is_run():
         raise XaiError(f"{layout.root} holds no run to resume", hint='begin one with resume="allow"')
+    if layout.root.exists() and not layout.root.is_dir():
+        raise XaiError(f"{layout.root} is a file", hint="name a folder to record into, a new one or that of a run")
     make_folder(layout.attempts)
     launch = launch_key()
     while True:
