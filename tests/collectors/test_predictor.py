@@ -138,3 +138,14 @@ def test_logits_labels_and_tensors_are_found() -> None:
     assert labels_of(X) is labels_of({"x": X}) is None
     with pytest.raises(XaiError, match="holds no tensor"):
         logits_of(PredictorOutput([1, 2]))
+
+
+def test_a_model_elsewhere_is_moved_and_put_back(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[str] = []
+    monkeypatch.setattr(net, "to", lambda device: moves.append(device.type))
+    predictor = Predictor(net, device="meta", precision="fp32")
+    assert predictor.to_device({"x": [X]})["x"][0].device.type == "meta"
+    with predictor.ready():
+        assert moves == ["meta"]
+    assert moves == ["meta", "cpu"]
+    assert Predictor(net).device.type == "cpu"

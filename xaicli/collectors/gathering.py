@@ -28,7 +28,7 @@ class BatchOfRows:
         return f"batch {self.number} ({EXAMPLE_ID} {self.example_id[0]} to {self.example_id[-1]})"
 
 
-class CollectorError(XaiError):
+class CollectorError(XaiError, ValueError):
     """A collector that failed: its name and the batch it failed in."""
 
 

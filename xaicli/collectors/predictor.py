@@ -69,7 +69,8 @@ class Predictor:
     Args:
         model: A module, or any callable.
         layers: Hidden layers to keep: names as in `named_modules()`, or positions in it, as numbers or text.
-        device: Where to run; None is where the model's parameters are.
+        device: Where to run; None is where the model's parameters are, "auto" an accelerator if there is one. A model
+            that is elsewhere is moved there and back.
         precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
         preprocess_fn: Turns a batch into the model's argument, a tuple of arguments, or a dict of keyword arguments.
         unpack_dicts: Pass a dict batch as keyword arguments, whatever the model's signature says.
@@ -252,6 +253,8 @@ def labels_of(batch: Any) -> Any:
 
 
 def _device(given: str | torch.device | None, module: nn.Module | None) -> torch.device:
+    if given == "auto" and torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
     if given is not None and given != "auto":
         return torch.device(given)
     parameter = next(module.parameters(), None) if module is not None else None

@@ -39,7 +39,7 @@ class UMAP:
 
     def __init__(self, n_components: int = 2, *, n_neighbors: int = 15, min_dist: float = 0.1, seed: int = 0) -> None:
         self._model = _package("umap", "umap-learn", "xaicli[umap]").UMAP(
-            n_components=n_components, n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed
+            n_components=n_components, n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed, n_jobs=1
         )
 
     def fit(self, vectors: Vectors) -> None:
