@@ -172,7 +172,7 @@ def test_what_a_run_lacks_is_left_out_with_a_line_saying_why(tmp_path: Path) -> 
     assert "id 5" in result.html()
 
 
-@pytest.mark.parametrize("how", [{"nan": True}, {"samples": 1, "epochs": 1}, {"images": False}], ids=str)
+@pytest.mark.parametrize("how", [{"nan": True}, {"samples": 1, "epochs": 1}], ids=str)
 def test_odd_runs_make_whole_pages(tmp_path: Path, how: dict[str, bool]) -> None:
     result = open_run(record(tmp_path / "run", **how)).report()  # type: ignore[arg-type]
     paths = result.save(tmp_path / "out")
@@ -220,3 +220,22 @@ def test_links_lead_to_the_saliency_page_as_far_as_it_goes(run: Path, tmp_path: 
     }
     assert cards["7"] == (("saliency", "saliency.html#s=7"),)
     assert cards["21"] == ()
+
+
+def test_hostile_names_stay_in_the_folder_and_on_the_page(tmp_path: Path) -> None:
+    hostile = "../../<img src=x onerror=1>"
+    folder = tmp_path / "run<b>\u202e"
+    with xaicli.Run(folder, config={"<script>": "</script><script>1"}) as run:
+        for epoch in (1, 2):
+            values: dict[str, object] = {hostile: [1.0 * epoch, 2.0]}
+            run.log_samples(
+                sample_id=["a<b>", "../b"], mode="eval", ds_id="../../ds<i>", epoch=epoch, label=["<u>", "v"], **values
+            )  # type: ignore[arg-type]
+    result = open_run(folder).report()
+    paths = result.save(tmp_path / "out")
+    assert {path.parent for path in paths} == {tmp_path / "out"}
+    assert all(re.fullmatch(r"[a-z0-9.-]+", path.name) for path in paths)
+    html = (tmp_path / "out" / "track-report.html").read_text()
+    assert not re.search(r"<(img|i|u|script>1)\b", html)
+    assert "\u202e" not in html
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, "out"}
