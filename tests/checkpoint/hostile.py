@@ -201,6 +201,16 @@ def file_operator(members: Members, canary: Path) -> None:
     _replace_target(members, "torch.ops.aten.from_file.default")
 
 
+def hidden_attribute(members: Members, canary: Path) -> None:
+    del canary
+    _replace_target(members, "torch.ops.aten.__class__.__init__")
+
+
+def unchecked_memory(members: Members, canary: Path) -> None:
+    del canary
+    _replace_target(members, "torch.ops.aten._sparse_csr_tensor_unsafe.default")
+
+
 def text_argument(members: Members, canary: Path) -> None:
     def change(content: Any) -> None:
         node = content["graph_module"]["graph"]["nodes"][0]
@@ -281,7 +291,9 @@ PACKAGES: dict[str, tuple[Edit, str]] = {
     "python_operator": (python_operator, "none of torch's own ATen operators"),
     "library_operator": (library_operator, "none of torch's own ATen operators"),
     "custom_operator": (custom_operator, "none of torch's own ATen operators"),
-    "file_operator": (file_operator, "an operator that reaches files"),
+    "file_operator": (file_operator, "an operator that reaches outside its tensors"),
+    "hidden_attribute": (hidden_attribute, "none of torch's own ATen operators"),
+    "unchecked_memory": (unchecked_memory, "an operator that reaches outside its tensors"),
     "text_argument": (text_argument, "a text that is no plain word"),
     "imported_tree": (imported_tree, "a class of its own"),
     "training_graph": (training_graph, "a model exported in training mode"),

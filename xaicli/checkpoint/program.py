@@ -18,7 +18,7 @@ from xaicli.checkpoint.expressions import is_arithmetic, is_guard, is_symbol
 _KEY = re.compile(r"[\w -]{1,200}(\.[\w -]{1,200})*", re.ASCII)
 _TEXT = re.compile(r"[\w .,:+<>\-]{0,500}", re.ASCII)
 _VALUE_NAME = re.compile(r"[A-Za-z_]\w{0,200}", re.ASCII)
-_ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
+_ATEN = re.compile(r"torch\.ops\.aten\.((?!__)\w+|__i?(?:and|or|xor|lshift|rshift)__)\.([A-Za-z]\w*)", re.ASCII)
 _DEEPEST = 60
 
 _PYTHON_OPERATORS = frozenset(
@@ -30,7 +30,11 @@ _PYTHON_OPERATORS = frozenset(
 _HIGHER_ORDER = frozenset(
     f"torch.ops.higher_order.{name}" for name in ["wrap_with_set_grad_enabled", "wrap_with_autocast", "cond"]
 )
-_FILE_OPERATORS = frozenset({"from_file", "save", "load", "read", "write", "open", "close", "print", "_print", "warn"})
+_REACHING_OUT = re.compile(
+    "from_file|save|warn|_print|seed|manual_seed|set_grad_enabled|set_|set_data|resize.*|_resize.*|.*sparse.*"
+    "|.*_tensor_unsafe|_unsafe_index_put|_unsafe_masked.*"
+)
+"""Operators on files, on the state of the process, and on memory without a check of its bounds."""
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
 _DROPPED_KEYS = frozenset({"metadata", "guards_code", "treespec_namedtuple_fields"})
 _TRAINING_FLAGS = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train"}
@@ -167,8 +171,8 @@ def _check_root_call(module: Mapping[str, Any]) -> None:
 
 def _check_operator(target: str) -> None:
     if match := _ATEN.fullmatch(target):
-        if match[1] in _FILE_OPERATORS:
-            raise ProgramError(f"an operator that reaches files ({target})")
+        if _REACHING_OUT.fullmatch(match[1]):
+            raise ProgramError(f"an operator that reaches outside its tensors ({target})")
         return
     if target not in _PYTHON_OPERATORS | _HIGHER_ORDER:
         raise ProgramError(f"an operator that is none of torch's own ATen operators ({shown(target)})")
