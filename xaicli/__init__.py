@@ -20,6 +20,7 @@ _HOMES = {
     "collect_metrics": "xaicli.collectors.collect",
     "Table": "xaicli.tables.table",
     "Predictor": "xaicli.collectors.predictor",
+    "PredictorOutput": "xaicli.collectors.outputs",
     "MetricsCollector": "xaicli.collectors.collector",
     "FunctionalMetricsCollector": "xaicli.collectors.collector",
     "ClassificationMetricsCollector": "xaicli.collectors.classification",

@@ -16,10 +16,12 @@ from torch import nn
 import xaicli
 from xaicli.collectors.collect import CollectionError, collect_metrics
 from xaicli.collectors.collector import MetricsCollector
-from xaicli.collectors.predictor import Predictor, PredictorOutput
+from xaicli.collectors.outputs import PredictorOutput
+from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
-from xaicli.tables.table import MISSING, Table
+from xaicli.tables.table import Table
+from xaicli.tables.view import MISSING
 
 N = 10
 HEAD = ["example_id", "input_table", "split", "epoch", "step", "attempt"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from xaicli.collectors.predictor import Predictor, PredictorOutput, first_tensor, labels_of, logits_of
+from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of, logits_of
+from xaicli.collectors.predictor import Predictor
 from xaicli.errors import XaiError
 
 

@@ -134,7 +134,8 @@ def collect(
 
     Example: xai collect runs/demo --data pictures/ --collectors classification,embeddings --layers features
     """
-    from xaicli.collectors.session import CollectorOptions, collect_run
+    from xaicli.collectors.named import CollectorOptions
+    from xaicli.collectors.session import collect_run
 
     result = collect_run(
         run_dir,

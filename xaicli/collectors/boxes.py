@@ -12,7 +12,7 @@ from xaicli.collectors.annotations import AnnotationReader, Annotations
 from xaicli.collectors.collector import METRICS, MetricsCollector
 from xaicli.collectors.masks import encode
 from xaicli.collectors.matching import RULE, Matches, Outcome, box_overlaps, mask_overlaps, match
-from xaicli.collectors.predictor import PredictorOutput, labels_of
+from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.errors import UsageError
 from xaicli.tables.column import ColumnError
 from xaicli.tables.metrics_table import EXAMPLE_ID

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering
+from xaicli.collectors.heading import Heading, moment
 from xaicli.collectors.predictor import Predictor
 from xaicli.collectors.progress import Progress, shown
 from xaicli.errors import UsageError
@@ -24,13 +25,10 @@ from xaicli.layout import RunLayout
 from xaicli.recorder.active import active_run
 from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
-from xaicli.tables.column import arrow_column
-from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column, misfit, names_like, stored_columns
-from xaicli.tables.schema import Int
-from xaicli.tables.table import MISSING, CollectView, Table
-from xaicli.vocabulary import SAMPLE_ID
+from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
+from xaicli.tables.table import Table
+from xaicli.tables.view import MISSING, CollectView
 
-SPLIT = "split"
 _BATCH_SIZE = 64
 _OURS = ("dataset", "shuffle", "sampler", "batch_sampler", "drop_last")
 _AXES = ("epoch", "iteration", "step")
@@ -120,7 +118,7 @@ def collect_metrics(
     with shown(progress) as told:
         gatherings, done = _pass(loader, predictor, collectors, len(indices), told, seed)
     results = _finished(gatherings, run)
-    head = _Head(table, split, _moment(run) | dict(constants or {}))
+    head = Heading(table, split, moment(run) | dict(constants or {}))
     tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
     paths = tuple(
         append_table(run, name, rows.slice(start, _PART_ROWS))
@@ -214,44 +212,6 @@ def _fitting(layout: RunLayout, tables: Mapping[str, pa.Table]) -> dict[str, pa.
         next(like for like in names_like(name) if misfit(stored_columns(layout, like) or {}, rows) is None): rows
         for name, rows in tables.items()
     }
-
-
-_MOMENT = {"epoch": pa.int32(), "step": pa.int64(), "attempt": pa.int16()}
-
-
-def _moment(run: Run) -> dict[str, int | None]:
-    """When in the training this is, as far as the run knows; step and attempt tell what a resumed run has undone."""
-    return {"epoch": run.state.epoch_idx or None, "step": run.state.global_step, "attempt": run.attempt}
-
-
-@dataclass(frozen=True)
-class _Head:
-    """The columns in front of what was collected: ids, where the samples are from, constants."""
-
-    table: Table
-    split: str
-    constants: Mapping[str, Any]
-
-    def before(self, rows: pa.Table) -> pa.Table:
-        columns = {EXAMPLE_ID: (rows.schema.field(EXAMPLE_ID), rows[EXAMPLE_ID])}
-        if self.table.sample_ids is not None:
-            ids = [self.table.sample_ids[index] for index in rows[EXAMPLE_ID].to_pylist()]
-            columns[SAMPLE_ID] = arrow_column(SAMPLE_ID, ids)
-        for name, value in {INPUT_TABLE: self.table.url, SPLIT: self.split, **self.constants}.items():
-            if name not in rows.column_names:
-                columns[name] = _constant(name, value, rows.num_rows)
-        columns |= {field.name: (field, rows[field.name]) for field in rows.schema if field.name not in columns}
-        return pa.Table.from_arrays(
-            [values for _, values in columns.values()], schema=pa.schema([field for field, _ in columns.values()])
-        )
-
-
-def _constant(name: str, value: Any, length: int) -> tuple[pa.Field, pa.Array]:
-    """A constant's column; the times of one type in every table, null where they are not known."""
-    kind = _MOMENT.get(name)
-    if kind is None or not isinstance(value, (int, type(None))):
-        return constant_column(name, value, length)
-    return arrow_column(name, pa.array([value] * length, kind), Int())
 
 
 @dataclass(frozen=True)

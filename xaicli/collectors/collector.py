@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from xaicli.collectors.aggregates import aggregate
-from xaicli.collectors.predictor import Layer, PredictorOutput
+from xaicli.collectors.outputs import Layer, PredictorOutput
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.tables.schema import Schema, checked

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from xaicli.collectors.collector import METRICS, MetricsCollector, Preprocess
-from xaicli.collectors.predictor import Layer, PredictorOutput
+from xaicli.collectors.outputs import Layer, PredictorOutput
 from xaicli.collectors.reduction import PCA, Reducer, make_reducer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.collectors.collector import METRICS, MetricsCollector
-from xaicli.collectors.predictor import PredictorOutput
+from xaicli.collectors.outputs import PredictorOutput
 from xaicli.errors import XaiError
 from xaicli.tables.column import ColumnError, arrow_column, go_together
 from xaicli.tables.metrics_table import EXAMPLE_ID

@@ -7,60 +7,17 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
 from xaicli.errors import XaiError, unknown
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Layer = str | int
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_TARGETS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 _INPUTS = ("x", "input", "inputs", "image", "images", "pixel_values", "input_ids", "features", "data")
-
-
-@dataclass(frozen=True)
-class PredictorOutput:
-    """What a model made of a batch.
-
-    The object also behaves as `forward` itself: its attributes, items and every torch function, so that a collector
-    may be written as if it were handed the model's output.
-
-    Attributes:
-        forward: The model's output, floating tensors in float32 at least.
-        hidden_layers: The chosen layers' outputs under the name or number each was asked for by.
-        example_id: The rows of the table the batch is made of.
-    """
-
-    forward: Any
-    hidden_layers: Mapping[Layer, Any] = field(default_factory=dict)
-    example_id: Sequence[int] = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.forward, name)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.forward[key]
-
-    def __len__(self) -> int:
-        return len(self.forward)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.forward)
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def unwrap(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return type(value)(unwrap(item) for item in value)
-            return value.forward if isinstance(value, PredictorOutput) else value
-
-        return function(*unwrap(args), **{name: unwrap(value) for name, value in (kwargs or {}).items()})
 
 
 class Predictor:
@@ -146,7 +103,7 @@ class Predictor:
         args, kwargs = self._arguments(self.to_device(batch))
         self._hidden.clear()
         output = self.model(*args, **kwargs)
-        return PredictorOutput(_widened(output), dict(self._hidden), example_id)
+        return PredictorOutput(widened(output), dict(self._hidden), example_id)
 
     def _end(self) -> None:
         self._is_ready = False
@@ -178,7 +135,7 @@ class Predictor:
 
     def _keeper(self, layer: Layer) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._hidden[layer] = _widened(first_tensor(output))
+            self._hidden[layer] = widened(first_tensor(output))
 
         return keep
 
@@ -195,7 +152,7 @@ class Predictor:
         return (batch,), {}
 
     def _from_dict(self, batch: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        inputs = {key: value for key, value in batch.items() if key not in _TARGETS}
+        inputs = {key: value for key, value in batch.items() if key not in TARGETS}
         if self.unpack_dicts:
             return (), inputs
         accepted = {key: value for key, value in inputs.items() if key in self._parameters()}
@@ -217,41 +174,6 @@ class Predictor:
             return set()
 
 
-def first_tensor(output: Any) -> torch.Tensor | None:
-    """The first tensor of a module's output, which may be a tuple, a dict or a transformers output."""
-    if isinstance(output, torch.Tensor):
-        return output
-    items: Any = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
-    for item in items:
-        if (found := first_tensor(item)) is not None:
-            return found
-    return None
-
-
-def logits_of(forward: Any) -> torch.Tensor:
-    """The logits in a model's output: the output itself, its `logits` or `out`, else its first tensor.
-
-    Raises:
-        XaiError: It holds no tensor.
-    """
-    forward = forward.forward if isinstance(forward, PredictorOutput) else forward
-    for name in ("logits", "out"):
-        found = forward.get(name) if isinstance(forward, Mapping) else getattr(forward, name, None)
-        if isinstance(found, torch.Tensor):
-            return found
-    tensor = first_tensor(forward)
-    if tensor is None:
-        raise XaiError("the model's output holds no tensor", hint="give the collector a preprocess_fn that finds it")
-    return tensor
-
-
-def labels_of(batch: Any) -> Any:
-    """The labels in a batch: the second of a tuple, or the entry of a dict named like one; None without."""
-    if isinstance(batch, Mapping):
-        return next((batch[key] for key in batch if key in _TARGETS), None)
-    return batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
-
-
 def _device(given: str | torch.device | None, module: nn.Module | None) -> torch.device:
     if given == "auto" and torch.accelerator.is_available():
         return torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -265,20 +187,6 @@ def _precision(given: Precision, device: torch.device) -> Precision:
     if given != "auto":
         return given
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def _widened(output: Any) -> Any:
-    """The output with half-precision tensors in float32, so that metrics are computed in it."""
-    if isinstance(output, torch.Tensor):
-        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-    if type(output) in (list, tuple):
-        return type(output)(_widened(item) for item in output)
-    if isinstance(output, Mapping):
-        for key, value in list(output.items()):
-            widened = _widened(value)
-            if widened is not value:
-                output[key] = widened  # type: ignore[index]
-    return output
 
 
 @contextmanager

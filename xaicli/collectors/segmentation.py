@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from xaicli.collectors.collector import MetricsCollector, Preprocess
-from xaicli.collectors.predictor import PredictorOutput, labels_of, logits_of
+from xaicli.collectors.outputs import PredictorOutput, labels_of, logits_of
 from xaicli.errors import XaiError
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Float, IoU, Mask

@@ -3,62 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-import pyarrow as pa
-
 from xaicli.answer import Answer, Counts
-from xaicli.collectors.boxes import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector
-from xaicli.collectors.classification import ClassificationMetricsCollector
 from xaicli.collectors.collect import Collected, collect_metrics
-from xaicli.collectors.collector import MetricsCollector, as_collectors
-from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
+from xaicli.collectors.named import CollectorOptions, collector_named
 from xaicli.collectors.predictor import Precision, Predictor
 from xaicli.collectors.progress import Progress
-from xaicli.collectors.segmentation import SegmentationMetricsCollector
 from xaicli.collectors.sourced import SourceRows, table_of
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.collectors.summary import summary
+from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.recorder.run import Run
 from xaicli.report.facts import RunFacts
 from xaicli.report.plain import plain_report
 from xaicli.results import Result
 from xaicli.saliency_call import find_place
-from xaicli.tables.column import schema_of
 
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts
     from xaicli.report.model import Report
-
-COLLECTORS = ("classification", "embeddings", "segmentation", "boxes", "masks")
-"""The collectors that have a name; others are `module:name`."""
-
-
-@dataclass(frozen=True)
-class CollectorOptions:
-    """What the named collectors are made with.
-
-    Attributes:
-        label_names: The classes' names.
-        layers: The layers of `embeddings`.
-        reshape: Its strategy.
-        reduction: Its reduction, None for none.
-        components: Dimensions after the reduction.
-        probs: Whether `classification` keeps all probabilities.
-        iou_threshold: Of `boxes` and `masks`.
-    """
-
-    label_names: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    reshape: str = "mean"
-    reduction: str | None = "pca"
-    components: int = 2
-    probs: bool = False
-    iou_threshold: float = 0.5
 
 
 def collect_run(
@@ -136,7 +102,7 @@ def collect_run(
         input_shape=_input_shape(loaded.facts),
         strict=strict,
     )
-    chosen = [_collector(name, options, tuple(names), pythonpath) for name in collectors]
+    chosen = [collector_named(name, options, tuple(names), pythonpath) for name in collectors]
     predictor = Predictor(
         loaded.model,
         precision=precision,
@@ -169,43 +135,6 @@ def collect_run(
     return _result(layout, selection, collected, skipped)
 
 
-def summary(tables: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """One row a column: its table, name, type, rows, missing values, and of numbers mean, smallest, largest."""
-    return pl.DataFrame(
-        [
-            {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
-            for name, rows in tables.items()
-            for field in rows.schema
-        ],
-        schema={
-            "table": pl.String,
-            "column": pl.String,
-            "type": pl.String,
-            "rows": pl.Int64,
-            "missing": pl.Int64,
-            "non_finite": pl.Int64,
-            "mean": pl.Float64,
-            "min": pl.Float64,
-            "max": pl.Float64,
-        },
-    )
-
-
-def _figures(column: pa.ChunkedArray) -> dict[str, Any]:
-    known: dict[str, Any] = {"rows": len(column), "missing": column.null_count}
-    kind = column.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        return known
-    values = pl.Series(pl.from_arrow(column)).cast(pl.Float64).drop_nulls()
-    finite = values.filter(values.is_finite())
-    return known | {
-        "non_finite": len(values) - len(finite),
-        "mean": finite.mean(),
-        "min": finite.min(),
-        "max": finite.max(),
-    }
-
-
 def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, skipped: tuple[str, ...]) -> Result:
     data = summary(collected.tables)
     rows = sum(table.num_rows for table in collected.tables.values())
@@ -230,38 +159,6 @@ def _left_out(n: int, skipped: tuple[str, ...]) -> tuple[str, ...]:
     if n and not skipped:
         return (f"{n} samples could not be read and are left out; --workers 0 names them",)
     return tuple(f"left out: {text}" for text in skipped)
-
-
-def _collector(
-    name: str, options: CollectorOptions, names: tuple[str, ...], pythonpath: Sequence[str]
-) -> MetricsCollector:
-    match name:
-        case "classification":
-            return ClassificationMetricsCollector(names or None, probs=options.probs)
-        case "embeddings":
-            if not options.layers:
-                raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
-            return EmbeddingsMetricsCollector(
-                options.layers, options.reshape, reduction=options.reduction, n_components=options.components
-            )
-        case "segmentation":
-            return SegmentationMetricsCollector(_needed(name, names))
-        case "boxes":
-            return BoundingBoxMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
-        case "masks":
-            return InstanceMaskMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
-    if ":" not in name:
-        raise unknown("collector", name, [*COLLECTORS, "module:name"])
-    from xaicli.checkpoint.architecture import resolve
-
-    made = resolve(name, pythonpath=pythonpath, option="--collectors")
-    return as_collectors(made() if isinstance(made, type) else made)[0]
-
-
-def _needed(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise UsageError(f"--collectors {name} needs the classes' names", hint="--label-names cat,dog")
-    return names
 
 
 def _model_inputs(batch: Sequence[Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from xaicli.collectors.collect import collect_metrics
-from xaicli.collectors.predictor import labels_of, logits_of
+from xaicli.collectors.outputs import labels_of, logits_of
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.integrations.tap import Passed, Tap, first_of, tensors_of
 from xaicli.recorder.run import Run

@@ -16,22 +16,13 @@ import numpy as np
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.tables.rows import ArrayRows, Rows, read_file, read_image_folder
 from xaicli.tables.schema import checked
+from xaicli.tables.view import MISSING
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
 
 WEIGHT = "weight"
 
-
-class _Missing:
-    """The type of `MISSING`; one object also in the worker processes of a `DataLoader`."""
-
-    def __reduce__(self) -> str:
-        return "MISSING"
-
-
-MISSING = _Missing()
-"""What a row is that cannot be read: no transform sees it, and a collection leaves it out."""
 
 _Transform = Callable[[Any], Any]
 _known: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
@@ -239,21 +230,6 @@ class Table:
             number += 1
             url = f"memory:{name}-{number}"
         return url
-
-
-class CollectView:
-    """A table's samples as collectors see them, each with its row number: what the loader of a collection reads."""
-
-    def __init__(self, table: Table, indices: Sequence[int]) -> None:
-        self._table = table
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, position: int) -> tuple[int, Any]:
-        index = self._indices[position]
-        return index, self._table.collect_sample(index)
 
 
 def length_of(table_or_url: Table | str | os.PathLike[str]) -> int:
