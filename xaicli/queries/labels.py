@@ -12,7 +12,6 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.spread import spread
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
 
@@ -136,8 +135,6 @@ def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, .
     value = pl.col(metric).cast(pl.Float64)
     quantiles = [value.quantile(q, "linear").alias(name) for name, q in QUANTILES.items() if Bounds.QUANTILE in bounds]
     known = rows if not rows[metric].null_count() else rows.drop_nulls(metric)
-    if Bounds.QUANTILE not in bounds and (found := spread(known[key], known[metric])) is not None:
-        return found
     grouped = known.lazy().group_by(pl.col(key).alias(LABEL))
     return grouped.agg(
         pl.len().cast(pl.Int64).alias("n"),

@@ -152,7 +152,8 @@ class Reader(Holdings):
         frames = [frame for frame in read if frame is not None]
         if not frames:
             return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns})
-        return pl.concat(frames, how="vertical_relaxed")
+        # Concatenating one frame would copy it.
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
 
     def read(self, piece: Piece, columns: Sequence[str], *, spare_ids: bool = False) -> pl.DataFrame | None:
         """The rows of one piece that count, verified; None if its file is damaged, which is noted.
@@ -178,7 +179,7 @@ class Reader(Holdings):
                     footer = self._footers.setdefault(piece.file.path, Footer.of(file.metadata))
                     if spare_ids and footer.sorted_ids and columns[-1] == SAMPLE_ID and len(columns) > 1:
                         stored.remove(SAMPLE_ID)
-                    table = file.read(columns=stored)
+                    table = parquet.decoded(file, stored)
             except DamagedFileError as error:
                 self.note(error, path)
                 return None
