@@ -14,30 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from xaicli.checkpoint.expressions import is_arithmetic, is_guard, is_symbol
+from xaicli.checkpoint.operators import objection, trains
 
 _KEY = re.compile(r"[\w -]{1,200}(\.[\w -]{1,200})*", re.ASCII)
 _TEXT = re.compile(r"[\w .,:+<>\-]{0,500}", re.ASCII)
 _VALUE_NAME = re.compile(r"[A-Za-z_]\w{0,200}", re.ASCII)
-_ATEN = re.compile(r"torch\.ops\.aten\.((?!__)\w+|__i?(?:and|or|xor|lshift|rshift)__)\.([A-Za-z]\w*)", re.ASCII)
 _DEEPEST = 60
 
-_PYTHON_OPERATORS = frozenset(
-    {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pos", "pow")}
-    | {f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "getitem")}
-    | {f"math.{name}" for name in ("ceil", "floor", "trunc", "sqrt")}
-    | {f"torch.sym_{name}" for name in ("int", "float", "max", "min", "not", "sum", "ite", "sqrt")}
-)
-_HIGHER_ORDER = frozenset(
-    f"torch.ops.higher_order.{name}" for name in ["wrap_with_set_grad_enabled", "wrap_with_autocast", "cond"]
-)
-_REACHING_OUT = re.compile(
-    "from_file|save|warn|_print|seed|manual_seed|set_grad_enabled|set_|set_data|resize.*|_resize.*|.*sparse.*"
-    "|.*_tensor_unsafe|_unsafe_index_put|_unsafe_masked.*"
-)
-"""Operators on files, on the state of the process, and on memory without a check of its bounds."""
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
 _DROPPED_KEYS = frozenset({"metadata", "guards_code", "treespec_namedtuple_fields"})
-_TRAINING_FLAGS = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train"}
 
 
 class ProgramError(Exception):
@@ -90,7 +75,10 @@ def admit(text: bytes) -> Program:
         inputs = tuple(_user_inputs(graph, module["signature"]["input_specs"]))
         used: dict[str, int] = {}
         for node in _all_nodes(clean["graph_module"]["graph"]):
-            _check_evaluates(node)
+            if trains(node):
+                raise ProgramError(
+                    f"a model exported in training mode ({node['target']}); call eval() before exporting"
+                )
             used[node["target"]] = used.get(node["target"], 0) + 1
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ProgramError(f"a graph that cannot be read ({type(error).__name__}: {error})") from error
@@ -170,12 +158,8 @@ def _check_root_call(module: Mapping[str, Any]) -> None:
 
 
 def _check_operator(target: str) -> None:
-    if match := _ATEN.fullmatch(target):
-        if _REACHING_OUT.fullmatch(match[1]):
-            raise ProgramError(f"an operator that reaches outside its tensors ({target})")
-        return
-    if target not in _PYTHON_OPERATORS | _HIGHER_ORDER:
-        raise ProgramError(f"an operator that is none of torch's own ATen operators ({shown(target)})")
+    if why := objection(target):
+        raise ProgramError(f"{why} ({shown(target)})")
 
 
 def _check_tree(text: str) -> None:
@@ -231,13 +215,6 @@ def _blank_assertions(graph: Mapping[str, Any]) -> None:
         for argument in node["inputs"] if node["target"].startswith("torch.ops.aten._assert_") else ():
             if "as_string" in argument["arg"]:
                 argument["arg"] = {"as_string": "an assertion of the model failed"}
-
-
-def _check_evaluates(node: Mapping[str, Any]) -> None:
-    match = _ATEN.fullmatch(node["target"])
-    flag = _TRAINING_FLAGS.get(match[1].rstrip("_")) if match else None
-    if any(argument["name"] == flag and argument["arg"].get("as_bool") for argument in node["inputs"]):
-        raise ProgramError(f"a model exported in training mode ({node['target']} trains); call eval() before exporting")
 
 
 def _user_inputs(graph: Mapping[str, Any], specs: list[Mapping[str, Any]]) -> Iterator[GraphInput]:
