@@ -42,7 +42,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str
     if len(inputs) == 1 and not prepared.embedded and not model.keywords and model.batch is None:
         small = folded(model.model)
         stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
-        if stem is not None and not _agrees(prepared, lambda x: stem.rest(stem.layer(x))):
+        if stem is not None and not _agrees(prepared, stem.whole):
             stem = None
         if small is not model.model and (stem is not None or _agrees(prepared, small)):
             fast.model = small

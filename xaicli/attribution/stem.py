@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -42,6 +43,10 @@ class Stem:
             hidden = self.layer(x)
         # Turned here, once per path, and not in front of `rest`, once per step.
         return hidden.contiguous(memory_format=torch.channels_last) if self.channels_last else hidden
+
+    def whole(self, x: Tensor) -> Any:
+        """What the model returns."""
+        return self.rest(self.layer(x))
 
     def transposed(self, gradients: Tensor, like: Tensor) -> Tensor:
         """Gradients at the layer's output as gradients at its input.

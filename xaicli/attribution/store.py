@@ -7,6 +7,8 @@ import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +49,7 @@ class Store:
             with np.load(self.folder / f"{key}.npz", allow_pickle=False) as held:
                 facts = json.loads(str(held["facts"]))
                 return tuple(_explanation(number, fact, held) for number, fact in enumerate(facts))
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def write(self, key: str, explanations: Sequence[Explanation]) -> None:

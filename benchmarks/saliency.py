@@ -1,0 +1,277 @@
+"""Saliency beside its peers: Captum with its best batching, a plain loop, pytorch-grad-cam, and the floor.
+
+    python benchmarks/saliency.py speed --net lenet resnet18 --images 4 --steps 8 --draws 4
+    python benchmarks/saliency.py fidelity --net lenet
+    python benchmarks/saliency.py memory --net resnet18
+
+`speed`: seconds for equal gradient work, smint as draws x steps from a zero baseline; contestants interleaved, medians.
+On a CPU with one thread it is processor time, which neighbours disturb less than the clock. The floor is the forward
+and input-backward time of the convolutions and matrix products alone, each at its own best. `fidelity`: rank
+correlation with a converged map per evaluation. `memory`: the peak of each contestant in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.nets import NETS, build
+from xaicli.attribution.engine import attribute
+from xaicli.attribution.maps import Layout, rank_correlation, strength
+
+Run = Callable[[], object]
+CAPTUM_BATCHES = {"lenet": (32, 128, 512), "other": (4, 8, 16, 32)}
+GPU_BATCHES = (64, 128, 256, 512)
+
+
+class Work:
+    """One net, some images, and every contestant on the same work."""
+
+    def __init__(self, name: str, images: int, steps: int, draws: int, device: str) -> None:
+        self.name, self.steps, self.draws, self.device = name, steps, draws, torch.device(device)
+        self.model = build(name).to(self.device)
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.rand(images, *NETS[name][1], generator=generator).to(self.device)
+        with torch.no_grad():
+            self.target = self.model(self.x).argmax(1)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.x) * self.steps * self.draws
+
+    def ours(self, precision: str = "fp32", methods: tuple[str, ...] = ("smint",)) -> Run:
+        return lambda: attribute(
+            self.model,
+            self.x,
+            methods=methods,
+            integrating=(self.steps, self.draws),
+            baseline="zero",
+            precision=precision,
+            device=str(self.device),
+        )
+
+    def loop(self) -> Run:
+        """One pass per draw and step over the batch of images, gradients to the weights too, as the seed does."""
+
+        def run() -> None:
+            for _ in range(self.draws):
+                noisy = self.x + 0.15 * torch.randn_like(self.x)
+                for step in range(self.steps):
+                    z = (noisy * ((step + 0.5) / self.steps)).requires_grad_()
+                    torch.autograd.grad(self.model(z).gather(1, self.target[:, None]).sum(), z)
+
+        return run
+
+    def captum(self, batch: int) -> Run:
+        import captum.attr
+
+        tunnel = captum.attr.NoiseTunnel(captum.attr.IntegratedGradients(self.model))
+        return lambda: tunnel.attribute(
+            self.x,
+            nt_type="smoothgrad_sq",
+            nt_samples=self.draws,
+            nt_samples_batch_size=1,
+            stdevs=0.15,
+            n_steps=self.steps,
+            internal_batch_size=batch,
+            method="riemann_middle",
+            target=self.target,
+        )
+
+    def captum_batches(self) -> tuple[int, ...]:
+        return GPU_BATCHES if self.device.type == "cuda" else CAPTUM_BATCHES.get(self.name, CAPTUM_BATCHES["other"])
+
+    def floor(self) -> float:
+        """Seconds of the convolutions and linear layers of all evaluations, forward and input backward, alone."""
+        seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+        kinds = (nn.Conv2d, nn.Linear)
+        hooks = [
+            m.register_forward_pre_hook(lambda m, a: seen.append((m, tuple(a[0].shape[1:]))))
+            for m in self.model.modules()
+            if isinstance(m, kinds)
+        ]
+        with torch.no_grad():
+            self.model(self.x[:1])
+        for hook in hooks:
+            hook.remove()
+        rows = 256 if self.device.type == "cuda" else 64 if self.name == "lenet" else 8
+        return self.evaluations / rows * sum(self._layer(module, (rows, *shape)) for module, shape in seen)
+
+    def _layer(self, module: nn.Module, shape: tuple[int, ...]) -> float:
+        module = build_frozen(module)
+        best = float("inf")
+        for layout in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 4 else 1]:
+            layer = module.to(memory_format=layout) if len(shape) == 4 else module
+
+            best = min(best, *(self._pass(layer, shape, layout) for _ in range(3)))
+        return best
+
+    def _pass(self, layer: nn.Module, shape: tuple[int, ...], layout: torch.memory_format) -> float:
+        x = torch.randn(shape, device=self.device)
+        x = (x.contiguous(memory_format=layout) if len(shape) == 4 else x).requires_grad_()
+        start = self.clock()
+        y = layer(x)
+        torch.autograd.grad(y, x, torch.ones_like(y))
+        return self.clock() - start
+
+    def clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+    def timed(self, run: Run) -> float:
+        start = self.clock()
+        run()
+        return self.clock() - start
+
+
+def build_frozen(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def speed(work: Work, repeats: int) -> dict[str, float]:
+    """Median seconds of each contestant, interleaved."""
+    batches = work.captum_batches()
+    best_batch = min(batches, key=lambda b: work.timed(work.captum(b)))
+    contestants: dict[str, Run] = {
+        "xai fp32": work.ours(),
+        f"captum, best batch {best_batch}": work.captum(best_batch),
+        "loop": work.loop(),
+    }
+    from xaicli.attribution.precision import bf16_pays
+
+    if bf16_pays(work.device):
+        contestants["xai bf16"] = work.ours("bf16")
+    work.ours()()
+    spent: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, run in contestants.items():
+            spent[name].append(work.timed(run))
+    found = {name: statistics.median(values) for name, values in spent.items()}
+    found["floor"] = work.floor()
+    return found
+
+
+def report_speed(work: Work, found: dict[str, float]) -> None:
+    ours, floor = found["xai fp32"], found["floor"]
+    print(
+        f"\n{work.name}: {len(work.x)} images x {work.draws} draws x {work.steps} steps = {work.evaluations} evaluations"
+    )
+    for name, seconds in sorted(found.items(), key=lambda item: item[1]):
+        print(
+            f"  {name:26} {seconds:8.3f} s  {seconds / work.evaluations * 1e3:8.3f} ms an evaluation"
+            f"  {seconds / ours:5.2f} x xai fp32  {seconds / floor:5.2f} x floor"
+        )
+
+
+def fidelity(name: str, images: int) -> None:
+    """Rank correlation of smint with a converged map, for 25 x 7 and for budgets of `evaluations`."""
+    model = build(name)
+    x = torch.rand(images, *NETS[name][1], generator=torch.Generator().manual_seed(1))
+
+    def planes(**settings: Any) -> list[Any]:
+        found = attribute(model, x, methods=("smint",), **settings).attributions["smint"][""]
+        return [strength(a, Layout.CHANNELS_FIRST) for a in found]
+
+    converged = planes(integrating=(10, 200), seed=1000)
+
+    def score(**settings: Any) -> float:
+        seeds = [planes(seed=seed, **settings) for seed in range(3)]
+        return float(
+            np.mean([rank_correlation(a, b) for found in seeds for a, b in zip(found, converged, strict=True)])
+        )
+
+    print(f"\n{name}: rank correlation with a converged map ({images} images, 3 seeds)")
+    print(f"  25 x 7 = 175 evaluations   {score(integrating=(25, 7)):.4f}")
+    for budget in (24, 36, 48, 58, 100, 175):
+        print(f"  --evaluations {budget:<4}         {score(evaluations=budget):.4f}")
+
+
+def memory(name: str, images: int, steps: int, draws: int) -> None:
+    """Peak resident memory of each contestant, a process each, less that of the imports and the model."""
+    print(f"\n{name}: peak memory beyond the loaded model, {images} images x {draws} x {steps}")
+    batch = 32 if name == "lenet" else 8
+    for contestant in ("ours", "loop", f"captum {batch}", "captum default"):
+        code = (
+            "import resource,sys,json;sys.argv=['x'];from benchmarks.saliency import Work\n"
+            f"work=Work({name!r},{images},{steps},{draws},'cpu')\n"
+            "import captum.attr\nbefore=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            + {
+                "ours": "work.ours()()",
+                "loop": "work.loop()()",
+                f"captum {batch}": f"work.captum({batch})()",
+                "captum default": "work.captum(None)()",
+            }[contestant]
+            + "\nprint(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before))"
+        )
+        root = Path(__file__).parents[1]
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+        shown = f"{json.loads(done.stdout) / 1024:8.0f} MB" if done.returncode == 0 else "out of memory"
+        print(f"  {contestant:18} {shown}")
+
+
+def gradcam(work: Work, repeats: int) -> None:
+    """Grad-CAM beside pytorch-grad-cam, where that is installed."""
+    try:
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    except ImportError:
+        print("\ngradcam: pytorch-grad-cam is not installed")
+        return
+    layers = [m for m in work.model.modules() if isinstance(m, nn.Conv2d)]
+
+    def peer() -> Tensor:
+        with GradCAM(model=work.model, target_layers=[layers[-1]]) as cam:
+            return cam(work.x, [ClassifierOutputTarget(int(t)) for t in work.target])
+
+    ours = work.ours(methods=("gradcam",))
+    times = {
+        "xai": [work.timed(ours) for _ in range(repeats)],
+        "pytorch-grad-cam": [work.timed(peer) for _ in range(repeats)],
+    }
+    print(f"\n{work.name} gradcam: " + ", ".join(f"{k} {statistics.median(v):.3f} s" for k, v in times.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "fidelity", "memory", "gradcam"))
+    parser.add_argument("--net", nargs="+", default=["lenet"], choices=list(NETS))
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    for name in given.net:
+        if given.what == "fidelity":
+            fidelity(name, given.images)
+        elif given.what == "memory":
+            memory(name, given.images, given.steps, given.draws)
+        else:
+            work = Work(name, given.images, given.steps, given.draws, given.device)
+            if given.what == "speed":
+                report_speed(work, speed(work, given.repeats))
+            else:
+                gradcam(work, given.repeats)
+
+
+if __name__ == "__main__":
+    main()

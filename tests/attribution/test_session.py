@@ -1,0 +1,287 @@
+"""Whole calls: the command line on a recorded run, several checkpoints, interrupted and shared work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xaicli.attribution.session import Column, Request, explain
+from xaicli.attribution.settings import settle
+from xaicli.demo import build_model, load_digits
+from xaicli.recorder.run import Run
+from xaicli.sources.inputs import Inputs
+
+Xai = Callable[..., tuple[int, str, str]]
+ARCH = ("--arch", "xaicli.demo:build_model")
+FEW = ("--smoothing", "3", "--integrating", "4,2", "--no-progress")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of eight digits with kept inputs and two checkpoints; sample 3 has the highest loss, 5 the lowest."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("saliency") / "run"
+    digits, model = load_digits(), build_model()
+    ids, images, label = digits.sample_id[:8], digits.images[:8], digits.label[:8]
+    with Run(folder, label_names=[str(n) for n in range(10)]) as run:
+        run.log_inputs(ids, images, label=label)
+        for epoch in run.epochs(2):
+            loss = np.ones(8, dtype=np.float32)
+            loss[3], loss[5] = 9, 0.1
+            run.log_samples(sample_id=ids, label=label, loss=loss, mode="eval", epoch=epoch, step=epoch)
+            path = folder / "checkpoints" / f"ckpt-{epoch}.pt"
+            run.save_checkpoint(model, path, example_inputs=torch.from_numpy(images[:2]))
+            with torch.no_grad():
+                model[-1].weight += 0.2 * torch.randn_like(model[-1].weight)
+        run.save_checkpoint(model, example_inputs=torch.from_numpy(images[:2]))
+    return folder
+
+
+def test_maps_from_a_checkpoint_alone(run_dir: Path, xai: Xai, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    checkpoint = run_dir / "checkpoints" / "ckpt.pt"
+    status, text, error = xai("saliency", "--model", checkpoint, "--samples", 3, *FEW, "--json", "-o", out)
+    assert status == 0, error
+    answer = json.loads(text)
+    assert [row["sample_id"] for row in answer["rows"]] == [0, 1, 2]
+    assert set(answer["rows"][0]) == {
+        "sample_id",
+        "label",
+        "target",
+        "prediction",
+        "label_prob",
+        "top_prob",
+        "methods",
+    }
+    assert set(answer["rows"][0]["methods"]) == {"gradient", "smoothgrad", "integrated", "smint"}
+    assert {Path(path).name for path in answer["outputs"]} >= {"saliency.html", "saliency.json", "maps.npz"}
+    assert all(Path(path).is_file() for path in answer["outputs"])
+    with np.load(out / "maps.npz", allow_pickle=False) as maps:
+        assert maps["smint"].shape == (3, 8, 8)
+        assert maps["attribution/smint"].shape == (3, 1, 8, 8)
+        assert maps["sample_id"].tolist() == [0, 1, 2]
+        assert maps["target"].tolist() == [row["target"] for row in answer["rows"]]
+        assert maps["integrated"].max() <= 1.0
+        assert maps["integrated"].min() >= 0.0
+
+
+@pytest.mark.parametrize(("pick", "first"), [("worst", 3), ("best", 5)])
+def test_samples_by_the_logged_metric(run_dir: Path, xai: Xai, tmp_path: Path, pick: str, first: int) -> None:
+    status, text, error = xai(
+        "saliency",
+        run_dir,
+        "--model",
+        "ckpt.pt",
+        "--samples",
+        2,
+        "--pick",
+        pick,
+        "--methods",
+        "gradient",
+        *ARCH,
+        "--json",
+        "--format",
+        "json",
+        "-o",
+        tmp_path,
+    )
+    assert status == 0, error
+    assert json.loads(text)["rows"][0]["sample_id"] == first
+
+
+def test_several_checkpoints_share_samples_targets_and_draws(run_dir: Path, xai: Xai, tmp_path: Path) -> None:
+    status, text, error = xai(
+        "saliency",
+        run_dir,
+        "--model",
+        "ckpt-*.pt",
+        "--ids",
+        "4,2",
+        *FEW,
+        *ARCH,
+        "--json",
+        "--format",
+        "json",
+        "-o",
+        tmp_path,
+    )
+    assert status == 0, error
+    answer = json.loads(text)
+    assert [(row["sample_id"], row["checkpoint"]) for row in answer["rows"]] == [
+        (4, "ckpt-1"),
+        (4, "ckpt-2"),
+        (2, "ckpt-1"),
+        (2, "ckpt-2"),
+    ]
+    targets = [row["target"] for row in answer["rows"]]
+    assert targets[0] == targets[1]
+    assert targets[2] == targets[3]
+    assert answer["changes"]
+    with np.load(tmp_path / "maps.npz", allow_pickle=False) as maps:
+        assert maps["checkpoint"].tolist() == ["ckpt-1", "ckpt-2", "ckpt-1", "ckpt-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "nothing.pt"), "no checkpoint 'nothing.pt'"),
+        (("--target", "cat"), "no target 'cat'"),
+        (("--methods", "magic"), "no saliency method 'magic'"),
+        (("--ids", "77"), "77"),
+        (("--pick", "nicest"), "no pick 'nicest'"),
+        (("--samples", "0"), "samples is 0"),
+        (("--integrating", "a,b"), "--integrating takes numbers"),
+        (("--captum", "Magic"), "no Captum method 'Magic'"),
+        (("--output-key", "7"), "no output '7'"),
+    ],
+)
+def test_wrong_words_are_named(
+    run_dir: Path, xai: Xai, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    status, _, error = xai("saliency", run_dir, *ARCH, *arguments, "--format", "json", "-o", tmp_path)
+    assert status in (1, 2)
+    assert message in error
+    assert "hint:" in error
+
+
+def digits(n: int = 6) -> Inputs:
+    found = load_digits()
+    return Inputs(found.sample_id[:n].tolist(), {"": found.images[:n]}, found.label[:n].tolist())
+
+
+def counted() -> tuple[Column, list[int]]:
+    """A model that counts the rows it sees, copies included."""
+    torch.manual_seed(0)
+    inner, rows = build_model().eval(), []
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> Any:
+            rows.append(len(x)) if torch.is_grad_enabled() else None
+            return self.inner(x)
+
+    return Column("", Counting), rows
+
+
+def request(**changes: Any) -> Request:
+    return Request(settings=settle(smoothing=3, integrating=(4, 2)), label_names=tuple("0123456789"), **changes)
+
+
+def test_finished_samples_are_not_done_again(tmp_path: Path) -> None:
+    column, rows = counted()
+    whole = explain([column], digits(), request(store=tmp_path))
+    assert sum(rows) > 0
+    assert len(list(tmp_path.glob("*.npz"))) == 6
+    first = sum(rows)
+    again = explain([column], digits(), request(store=tmp_path))
+    assert sum(rows) == first
+    victim = sorted(tmp_path.glob("*.npz"))[0]
+    victim.write_bytes(victim.read_bytes()[:100])  # what a torn disk leaves is no answer
+    mended = explain([column], digits(), request(store=tmp_path))
+    assert first < sum(rows) < 2 * first
+    for a, b, c in zip(whole.explanations, again.explanations, mended.explanations, strict=True):
+        assert a.sample_id == b.sample_id == c.sample_id
+        assert a.trust == b.trust
+        for m, n, o in zip(a.maps, b.maps, c.maps, strict=True):
+            assert np.array_equal(m.values, n.values)
+            assert np.allclose(m.values, o.values, atol=1e-5)
+
+
+def test_ranks_share_the_samples_out(tmp_path: Path) -> None:
+    column, _ = counted()
+    alone = explain([column], digits(), request())
+    other = explain([column], digits(), request(store=tmp_path, rank=1, world_size=2))
+    assert [e.sample_id for e in other.explanations] == [1, 3, 5]
+    together = explain([column], digits(), request(store=tmp_path, rank=0, world_size=2))
+    assert [e.sample_id for e in together.explanations] == [0, 1, 2, 3, 4, 5]
+    for a, b in zip(alone.explanations, together.explanations, strict=True):
+        assert np.allclose(a.maps[-1].values, b.maps[-1].values, atol=1e-5)
+
+
+def test_progress_reaches_the_number_of_samples() -> None:
+    column, _ = counted()
+    seen: list[tuple[float, int]] = []
+    explain([column], digits(3), request(), progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == pytest.approx(3)
+    assert {total for _, total in seen} == {3}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_maps_are_scored_and_compared_with_randomised_models() -> None:
+    column, _ = counted()
+    found = explain([column], digits(3), request(evaluate=True, sanity=True))
+    figures = found.explanations[0].trust["integrated"].quality
+    assert set(figures) == {
+        "insertion",
+        "deletion",
+        "insertion_random",
+        "deletion_random",
+        "infidelity",
+        "sensitivity",
+    }
+    assert 0 <= figures["insertion"] <= 1  # type: ignore[operator]
+    assert found.sanity[0].layer.endswith("8")
+    assert all(-1 <= value <= 1 for step in found.sanity for value in step.similarity.values())
+
+
+def test_the_gradient_of_a_linear_model_has_no_infidelity() -> None:
+    model = torch.nn.Linear(6, 3)
+    inputs = Inputs([0, 1], {"": np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)})
+    asked = Request(settings=settle(methods=("gradient", "integrated")), evaluate=True)
+    for explanation in explain([Column("", lambda: model)], inputs, asked).explanations:
+        for method in ("gradient", "integrated"):
+            assert explanation.trust[method].quality["infidelity"] == pytest.approx(0, abs=1e-4)
+
+
+def test_from_python() -> None:
+    import xaicli
+
+    torch.manual_seed(0)
+    model, found = build_model(), digits(3)
+    result = xaicli.saliency(
+        model,
+        found.arrays[""],
+        target="top2",
+        smoothing=3,
+        integrating=[4, 2],
+        labels=found.label,
+        label_names="0123456789",
+    )
+    assert model.training
+    assert result.maps["smint"].shape == (6, 8, 8)
+    assert result.attributions["gradient"].shape == (6, 1, 8, 8)
+    assert result.delta["integrated"].shape == result.flat["smint"].shape == result.targets.shape == (6,)
+    assert result.data["sample_id"].to_list() == [0, 0, 1, 1, 2, 2]
+
+
+def test_captum_gives_the_same_where_it_is_installed() -> None:
+    attr = pytest.importorskip("captum.attr")
+    import xaicli
+
+    torch.manual_seed(0)
+    model, x = build_model().eval(), torch.from_numpy(digits(3).arrays[""])
+    result = xaicli.saliency(
+        model,
+        x,
+        methods=("gradient", "integrated"),
+        integrating=(8, 0),
+        baseline="zero",
+        captum=["Saliency", "Occlusion"],
+    )
+    target = torch.from_numpy(result.targets)
+    integrated = attr.IntegratedGradients(model).attribute(x, target=target, n_steps=8, method="riemann_middle")
+    assert np.allclose(result.attributions["integrated"], integrated.detach(), atol=1e-4)
+    plain = attr.Saliency(model).attribute(x, target=target, abs=False)
+    assert np.allclose(result.attributions["gradient"], plain.detach(), atol=1e-4)
+    assert np.allclose(result.attributions["Saliency"], plain.detach().abs(), atol=1e-4)
+    assert result.maps["Occlusion"].shape == (3, 8, 8)
