@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image as Pictures
 from torch import nn
 
 import xaicli
@@ -207,6 +208,22 @@ def test_workers_and_collation_of_the_caller(run: Run) -> None:
     assert collected.tables["metrics"]["n"].to_pylist() == [2, 2, 2, 2, 1]
     with pytest.raises(UsageError, match="dataloader_args holds 'shuffle'"):
         collect_metrics(table, doubled, Counting(), run=run, dataloader_args={"shuffle": True})
+
+
+def test_samples_that_make_no_batch_are_told(run: Run, tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        Pictures.new("L", (2, 2), 100).save(tmp_path / "pictures" / name)
+    table = Table.from_image_folder(tmp_path / "pictures")
+    for workers in (0, 1):
+        with pytest.raises(XaiError, match="the samples cannot be put into a batch"):
+            collect_metrics(table, doubled, Counting(), run=run, dataloader_args={"num_workers": workers})
+    table.map_collect_metrics(lambda sample: (torch.tensor(sample[0].getpixel((0, 0))), sample[1]))
+    rows = collect_metrics(table, doubled, Counting(), run=run).tables["metrics"]
+    assert rows.select(["sample_id", "doubled"]).to_pylist() == [
+        {"sample_id": "a/1.png", "doubled": 200.0},
+        {"sample_id": "b/2.png", "doubled": 200.0},
+    ]
 
 
 def test_progress_counts_samples(run: Run, table: Table) -> None:

@@ -20,7 +20,7 @@ from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering
 from xaicli.collectors.heading import Heading, moment
 from xaicli.collectors.predictor import Predictor
 from xaicli.collectors.progress import Progress, shown
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.recorder.active import active_run
 from xaicli.recorder.run import Run
@@ -222,7 +222,16 @@ class _Collate:
 
     def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any]:
         kept = [(index, sample) for index, sample in pairs if sample is not MISSING]
-        return [index for index, _ in kept], self.collate([sample for _, sample in kept]) if kept else None
+        return [index for index, _ in kept], self._together([sample for _, sample in kept]) if kept else None
+
+    def _together(self, samples: list[Any]) -> Any:
+        try:
+            return self.collate(samples)
+        except (TypeError, RuntimeError) as error:
+            raise XaiError(
+                f"the samples cannot be put into a batch: {error}",
+                hint="make tensors of one shape with table.map_collect_metrics(fn), or give Table(..., collate_fn=fn)",
+            ) from error
 
 
 def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:
