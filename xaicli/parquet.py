@@ -285,11 +285,17 @@ def read(
         DamagedFileError: The bytes are not those that were written.
     """
     with opened(path, record) as file:
-        wanted = None if columns is None else list(columns)
-        chosen = list(range(file.num_row_groups) if row_groups is None else row_groups)
-        # Half the time and memory of reading all row groups at once.
-        batches = list(file.iter_batches(_BATCH_ROWS, chosen, wanted)) if chosen else []
-        return pa.Table.from_batches(batches) if batches else file.read_row_groups(chosen, columns=wanted)
+        return decoded(file, columns, row_groups)
+
+
+def decoded(
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, row_groups: Sequence[int] | None = None
+) -> pa.Table:
+    """The rows of an open file, in half the time and memory of decoding all row groups at once."""
+    wanted = None if columns is None else list(columns)
+    chosen = list(range(file.num_row_groups) if row_groups is None else row_groups)
+    batches = list(file.iter_batches(_BATCH_ROWS, chosen, wanted)) if chosen else []
+    return pa.Table.from_batches(batches) if batches else file.read_row_groups(chosen, columns=wanted)
 
 
 def verify(path: Path, record: FileRecord | None = None) -> None:
