@@ -68,7 +68,7 @@ def resumes(found: list[dict[str, Any]], resumed: int | None) -> dict[int, int]:
     return {1: min(second) if resumed is None else resumed} if second else {}
 
 
-SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RUNS = st.tuples(
     st.one_of(rows(INT_IDS), rows(TEXT_IDS)), st.one_of(st.none(), st.integers(10, 45)), st.sampled_from([1, 5, 100])
 )

@@ -291,3 +291,18 @@ def test_samples_in_the_terminal(xai: Xai, root: Path) -> None:
     assert status == 0
     assert max(len(line) for line in out.splitlines()) <= 80
     assert "cat" in out or "eel" in out
+
+
+def test_duplicates(xai: Xai, tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write({"sample_id": i, "epoch": 1, "step": step, "loss": float(i + step)} for step in (1, 2) for i in (1, 2))
+    arguments = ("samples", run.layout.root, "--max", 2, "--min", 0)
+    last = asked(xai, *arguments)
+    assert (last["counts"]["rows"], last["counts"]["duplicates"]) == (2, 2)
+    assert [(row["score"], len(row["history"])) for row in last["rows"]] == [(4.0, 1), (3.0, 1)]
+    everything = asked(xai, *arguments, "--duplicates", "all")
+    assert (everything["counts"]["rows"], everything["counts"]["duplicates"]) == (4, 2)
+    assert [(row["score"], len(row["history"])) for row in everything["rows"]] == [(4.0, 2), (3.0, 2)]
+    status, _, err = xai(*arguments, "--duplicates", "error")
+    assert status == 1
+    assert "sample 1 was logged more than once in eval, epoch 1" in err

@@ -10,7 +10,7 @@ from xaicli.queries.scores import SCORE, STALE, within_labels
 from xaicli.queries.seen import SeenIds
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import EPOCH, LABEL, SAMPLE_ID, STEP
+from xaicli.vocabulary import EPOCH, LABEL, SAMPLE_ID, STEP, Duplicates
 
 _KEPT_ROWS = 2_000_000
 """A run this small is read once and kept."""
@@ -38,11 +38,14 @@ class Epochwise:
         found = []
         seen = SeenIds()
         for epoch, frame in self._walk(self._epochs[::-1]):
-            rows = within_labels(frame, self._selection).filter(pl.col(metric).is_not_null())
-            rows = rows.filter(seen.unseen(rows[SAMPLE_ID]))
+            fresh = seen.unseen(frame[SAMPLE_ID])
+            if not fresh.any():
+                continue
+            rows = within_labels(frame.filter(fresh), self._selection).filter(pl.col(metric).is_not_null())
             if rows.height:
-                # With duplicates kept, the last of them is the sample's value.
-                rows = rows.unique(SAMPLE_ID, keep="last", maintain_order=True)
+                if self._selection.duplicates is Duplicates.ALL:
+                    # The last of them is the sample's value.
+                    rows = rows.unique(SAMPLE_ID, keep="last", maintain_order=True)
                 seen.add(rows[SAMPLE_ID])
                 stale = pl.lit(epoch != self._epochs[-1]).alias(STALE)
                 found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale))

@@ -23,10 +23,12 @@ class SeenIds:
             return pl.Series([True]).new_from_index(0, len(ids))
         if self._table is None:
             return ~ids.is_in(self._ids.implode())
-        places = ids.to_numpy() - self._low
+        values = ids.to_numpy()
+        if values.min() >= self._low and values.max() < self._low + len(self._table):
+            return pl.Series(~self._table[values - self._low])
+        places = values - self._low
         inside = (places >= 0) & (places < len(self._table))
-        marked = self._table[np.where(inside, places, 0)]
-        return pl.Series(~(marked & inside))
+        return pl.Series(~(self._table[np.where(inside, places, 0)] & inside))
 
     def add(self, ids: pl.Series) -> None:
         """Put ids into the set."""
