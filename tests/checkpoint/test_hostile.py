@@ -208,6 +208,9 @@ def test_a_link_out_of_a_run_is_refused(ckpt: Path, tmp_path: Path) -> None:
     (folder / "ckpt.pt").symlink_to(ckpt)
     with pytest.raises(RefusedError, match="a symbolic link that leaves its run"):
         load_checkpoint(folder / "ckpt.pt")
+    (tmp_path / "run" / "linked").symlink_to(ckpt.parent)
+    with pytest.raises(RefusedError, match="a symbolic link that leaves its run"):
+        load_checkpoint(tmp_path / "run" / "linked" / "ckpt.pt")
     (folder / "real.pt").write_bytes(ckpt.read_bytes())
     (folder / "latest.pt").symlink_to("real.pt")
     assert load_checkpoint(folder / "latest.pt").facts.epoch == 3

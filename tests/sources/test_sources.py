@@ -523,6 +523,14 @@ def test_damaged_inputs_are_left_out_or_named(tmp_path: Path) -> None:
         open_source(None, layout=layout, strict=True)
 
 
+def test_a_link_among_kept_inputs_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = keep(RunLayout(tmp_path / "private"), [row(1, np.ones(2, np.float32))])
+    layout = RunLayout(tmp_path / "run")
+    keep(layout, [row(2, np.ones(2, np.float32))], sequence=1)
+    (layout.inputs / elsewhere.name).symlink_to(elsewhere)
+    assert list(open_source(None, layout=layout).sample_ids) == [2]
+
+
 @pytest.mark.parametrize(
     "change", [{"dtype": "object"}, {"dtype": "nonsense"}, {"shape": [9, 9]}, {"data": b"123"}, {"shape": [-1]}]
 )

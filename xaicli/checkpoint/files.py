@@ -118,8 +118,8 @@ def _check_path(path: Path) -> None:
             f"in {path.parent}: {', '.join(siblings[:8])}" if siblings else "write one with run.save_checkpoint(model)"
         )
         raise XaiError(f"there is no checkpoint {path}", hint=hint)
-    run = path.parent.parent
-    if path.is_symlink() and (run / "xai.json").is_file() and not path.resolve().is_relative_to(run.resolve()):
+    run = path.absolute().parent.parent
+    if (run / "xai.json").is_file() and not path.resolve().is_relative_to(run.resolve()):
         raise refused(path, "a symbolic link that leaves its run", hint=f"if you trust it, name it: {path.resolve()}")
     if path.is_file() and path.stat().st_size > _LARGEST_FILE:
         raise refused(path, f"{path.stat().st_size:,} bytes; at most {_LARGEST_FILE:,} are read")

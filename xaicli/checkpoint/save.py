@@ -40,8 +40,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint that `xai` can load without the code of the model, where the model can be exported.
 
-    The model is not changed: the graph is made of a copy on the CPU in evaluation mode. When there are no example
-    inputs, or torch cannot export the model, a warning says so and the file holds the weights without a graph.
+    The model is not changed: the graph is made of a copy on the CPU in evaluation mode. When there are neither example
+    inputs nor an `arch`, or torch cannot export the model, a warning says so and the file holds no graph.
 
     Args:
         model: The model; wrappers of `DistributedDataParallel` and `torch.compile` are taken off.
@@ -67,7 +67,7 @@ def save_checkpoint(
 
     bare = unwrapped(model)
     inputs = _named_inputs(bare, example_inputs)
-    graph, graph_error, fixed_batch = _graph(bare, inputs)
+    graph, graph_error, fixed_batch = _graph(bare, inputs, wanted=arch is None)
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -129,14 +129,17 @@ def _named_inputs(model: nn.Module, given: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in zip(names, values, strict=False)}
 
 
-def _graph(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor | None, str | None, str]:
+def _graph(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], *, wanted: bool
+) -> tuple[torch.Tensor | None, str | None, str]:
     """The exported graph as bytes in a tensor, or why there is none, and why its batch size is fixed."""
     import torch
 
     from xaicli.checkpoint.exported import export_graph, first_line
 
     if not inputs:
-        warnings.warn(_advice("no example_inputs were given"), stacklevel=3)
+        if wanted:
+            warnings.warn(_advice("no example_inputs were given"), stacklevel=3)
         return None, "no example_inputs were given", ""
     try:
         with torch.random.fork_rng(devices=[]):
