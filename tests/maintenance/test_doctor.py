@@ -112,7 +112,7 @@ for step in range(3):
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", program, layout.root], check=True, timeout=60)
-    assert examine(layout).findings == ()
+    assert (examine(layout).findings, examine(layout).waiting) == ((), 30)
     segment = next(path for path in sorted(layout.wal.glob("*.seg")) if path.read_bytes()[16:24] != bytes(8))
     used = int.from_bytes(segment.read_bytes()[16:24], "little")
     flip(segment, 4096 + used - 20)

@@ -97,6 +97,7 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
     log_much(run, 0, 10_000)
     monkeypatch.setattr(parquet, "write_all", no_room)
@@ -173,6 +174,7 @@ def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
 def test_an_io_error_now_and_then_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, k: int
 ) -> None:
+    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)  # nothing is to be dropped here, however busy the machine
     run = Run(tmp_path / "run")
     run.log_samples(sample_id=[0], a=[0.0], b=[0.0], c=[0.0])
     whole, calls = getattr(os, call), 0
@@ -246,6 +248,7 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
         return whole(content, frames, facts, columns)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parts, "to_table", faulty)
+    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
 
     def log_five_epochs() -> None:

@@ -228,6 +228,13 @@ def test_a_batch_larger_than_a_segment_is_stored_in_pieces(tmp_path: Path) -> No
     assert run.stats()["rows_stored"] == n
 
 
+def test_an_empty_batch_does_not_let_fractional_ids_through(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=np.array([]), loss=np.array([]))
+        with pytest.raises(ValueError, match="sample_id must be whole numbers"):
+            run.log_samples(sample_id=np.array([1.5]), loss=np.array([1.0]))
+
+
 def test_non_contiguous_odd_and_changing_batches(tmp_path: Path) -> None:
     both = np.arange(20, dtype=np.int64).reshape(10, 2)
     values = np.arange(20, dtype=np.float32).reshape(10, 2)

@@ -44,11 +44,18 @@ def doctor(
     answer = Answer(
         "doctor",
         str(layout.root),
-        {"files": found.files, "bytes": found.bytes, "unrecorded": found.unrecorded, "quarantine": quarantine},
+        {
+            "files": found.files,
+            "bytes": found.bytes,
+            "waiting": found.waiting,
+            "unrecorded": found.unrecorded,
+            "quarantine": quarantine,
+        },
         pl.DataFrame([vars(finding) for finding in found.findings], schema=schema, orient="row"),
         Counts(rows=found.rows, damaged=tuple(finding.path for finding in found.findings)),
     )
     sound = f"{found.files:,} files with {found.rows:,} sample rows, {found.bytes:,} bytes, were verified"
+    sound += f", and {found.waiting:,} rows wait in segments" if found.waiting else ""
     sentence = f"{sound}: {len(found.findings):,} faults." if found.findings else f"{sound}: all sound."
     result = Result(answer, lambda: plain_report(answer, title="Doctor", sentence=sentence))
     write(result, output, folder=layout.reports)

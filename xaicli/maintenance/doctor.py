@@ -16,7 +16,8 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName, RunLayout, decode_ds_id, without_superseded
 from xaicli.parquet import FileRecord
 from xaicli.state.examine import faults
-from xaicli.wal.frames import HEADER_BYTES, read_header, scan_frames, segment_files
+from xaicli.wal.frames import HEADER_BYTES, read_header, read_segment, scan_frames, segment_files
+from xaicli.wal.live import is_stored
 
 QUARANTINE = "quarantine"
 _FOLDERS = ("data", "scalars", "tables", "media", "inputs")
@@ -59,6 +60,7 @@ class Diagnosis:
         files: Files examined.
         rows: Sample rows in good files, superseded ones left out.
         bytes: Bytes examined.
+        waiting: Sample rows in segments, of a training that runs or was killed; the next open stores them.
         unrecorded: Good files without recorded checksums; their pages were decoded instead.
         findings: What is wrong.
     """
@@ -66,6 +68,7 @@ class Diagnosis:
     files: int
     rows: int
     bytes: int
+    waiting: int
     unrecorded: int
     findings: tuple[Finding, ...]
 
@@ -101,7 +104,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
     findings += [*_attempts(layout), *_segments(layout), *_states(layout)]
-    return Diagnosis(files, rows, size, unrecorded, tuple(findings))
+    return Diagnosis(files, rows, size, _waiting(layout), unrecorded, tuple(findings))
 
 
 def _states(layout: RunLayout) -> Iterator[Finding]:
@@ -192,6 +195,12 @@ def _attempts(layout: RunLayout) -> Iterator[Finding]:
             # An empty one was claimed by a process that was killed before it wrote.
             if path.exists() and path.stat().st_size:
                 yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
+
+
+def _waiting(layout: RunLayout) -> int:
+    copies = [segment for path in segment_files(layout) if (segment := read_segment(path))]
+    unsaved = [segment for segment in copies if not is_stored(layout, segment.facts, segment.sequence)]
+    return sum(frame.rows for segment in unsaved for frame in segment.frames)
 
 
 def _segments(layout: RunLayout) -> Iterator[Finding]:

@@ -135,10 +135,9 @@ class Batches:
 
     def _remember(self, call: tuple[Any, ...], plan: Plan, given: list[Any], scores: Any) -> None:
         """Keep a kind of call whose values can go to the segment as they are."""
-        deferred = scores is not None and plan.columns[-1][0] in SCORES
-        if scores is not None and not (deferred and type(scores) is np.ndarray and scores.ndim == 2):
-            return
-        if deferred and scores.shape[1] == 1:
+        width = scores.shape[1] if isinstance(scores, np.ndarray) and scores.ndim == 2 else 0
+        deferred = width > 1 and plan.columns[-1][0] in SCORES
+        if scores is not None and not deferred:
             return
         if not all(type(value) is np.ndarray and value.ndim == 1 and value.dtype.kind in "fiu" for value in given):
             return
@@ -146,18 +145,21 @@ class Batches:
         first = int(scores is not None)
         n_labels = 2 - call[first] - call[first + 1]
         labels = dtypes[1 : 1 + n_labels]
-        if dtypes[0] == np.uint64 or any(dtype not in (np.int32, np.int64) for dtype in labels):
+        if (
+            dtypes[0].kind == "f"
+            or dtypes[0] == np.uint64
+            or any(dtype not in (np.int32, np.int64) for dtype in labels)
+        ):
             return
         wide = [1 + place for place, dtype in enumerate(labels) if dtype == np.int64]
         if len(self._known) > _KEPT:
             self._known.clear()
-        if deferred:
+        if scores is not None:
             dtypes.append(scores.dtype)
         stored = [np.dtype(np.int32) if place in wide else dtype for place, dtype in enumerate(dtypes)]
         is_direct = stored == [storage(dtype)[0] for _, dtype in plan.columns]
-        n_classes = scores.shape[1] if deferred else 0
         fast = Plan(plan.columns, is_direct=is_direct)
-        self._known[call] = _Known(fast, dtypes, wide, len(dtypes) - 1 if deferred else -1, n_classes)
+        self._known[call] = _Known(fast, dtypes, wide, len(dtypes) - 1 if deferred else -1, width)
 
     def _checked(
         self,

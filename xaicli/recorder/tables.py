@@ -12,12 +12,12 @@ from xaicli import parquet
 from xaicli.layout import PartName
 
 if TYPE_CHECKING:
-    from xaicli.recorder.run import Run
+    from xaicli.recorder.records import Records
 
 _SCHEMA_KEY = b"xai_schema"
 
 
-def append_table(run: Run, name: str, table: pa.Table) -> Path:
+def append_table(run: Records, name: str, table: pa.Table) -> Path:
     """Add rows to a table of the run; they are durable when this returns.
 
     Args:
@@ -49,5 +49,5 @@ def append_table(run: Run, name: str, table: pa.Table) -> Path:
     return path
 
 
-def _own(part: PartName, run: Run) -> bool:
+def _own(part: PartName, run: Records) -> bool:
     return (part.attempt, part.rank) == (run.attempt, run.rank)
