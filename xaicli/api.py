@@ -241,9 +241,11 @@ class RunReader:
 
         def build() -> Report:
             from xaicli.queries.population import population
+            from xaicli.report.gathering import sample_facts
             from xaicli.report.samples import samples_report
 
-            return samples_report(answer, self.facts, population=population(reader, selection))
+            known, _ = sample_facts(reader, [answer])
+            return samples_report(answer, self.facts, population=population(reader, selection), samples=known)
 
         def brief() -> Report:
             from xaicli.report.samples import samples_report
@@ -383,13 +385,11 @@ class RunReader:
         answer = findings(reader, selection, top=top, early_epochs=early_epochs, burn_in=burn_in)
 
         def build() -> Report:
-            from xaicli.queries.media import thumbnails
             from xaicli.report.findings import findings_report
-            from xaicli.report.gathering import images
-            from xaicli.report.histories import SampleFacts
+            from xaicli.report.gathering import sample_facts
 
-            pictures, _ = thumbnails(reader, set(answer.data["sample_id"].drop_nulls()))
-            return findings_report(answer, self.facts, samples=SampleFacts(images(pictures)))
+            pictures, _ = sample_facts(reader, [answer])
+            return findings_report(answer, self.facts, samples=pictures)
 
         def brief() -> Report:
             from xaicli.report.findings import findings_report
@@ -437,7 +437,7 @@ class RunReader:
             from xaicli.report.track import track_report
 
             page = saliency_page(self.layout, Path(folder) if folder else self.layout.reports)
-            samples, warnings = sample_facts(reader, gathered, page)
+            samples, warnings = sample_facts(reader, gathered.of_samples, page)
             return track_report(
                 answer,
                 gathered,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,12 @@ class Gathered:
     scalars: pl.DataFrame | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+
+    @property
+    def of_samples(self) -> list[Answer]:
+        """The answers whose rows are samples that the page shows."""
+        found = (self.samples, self.suspects, self.label_issues, self.jumps)
+        return [answer for answer in found if answer is not None]
 
     @property
     def answer(self) -> Answer:
@@ -182,24 +188,27 @@ def saliency_page(layout: RunLayout, folder: Path) -> SaliencyPage:
     return SaliencyPage(address if can_be_made else "")
 
 
-def sample_facts(reader: Reader, gathered: Gathered, page: SaliencyPage) -> tuple[SampleFacts, list[str]]:
-    """Thumbnails and last predictions of the samples a track report shows, and warnings.
+def sample_facts(
+    reader: Reader, answers: Iterable[Answer], page: SaliencyPage | None = None
+) -> tuple[SampleFacts, list[str]]:
+    """Thumbnails and last predictions of the samples that a report shows, and warnings.
 
     Args:
         reader: The run.
-        gathered: What is shown.
+        answers: What is shown: answers whose rows are samples.
         page: Where samples are explained.
     """
+    page = page or SaliencyPage()
     shown: dict[Pair, set[Any]] = {}
-    for answer in (gathered.samples, gathered.suspects, gathered.label_issues, gathered.jumps):
-        if answer is not None:
-            for mode, ds_id, sample_id in answer.data.select("mode", "ds_id", SAMPLE_ID).iter_rows():
-                shown.setdefault((mode, ds_id), set()).add(sample_id)
+    for answer in answers:
+        known = answer.data.select("mode", "ds_id", SAMPLE_ID).drop_nulls()
+        for mode, ds_id, sample_id in known.iter_rows():
+            shown.setdefault((mode, ds_id), set()).add(sample_id)
     pictures, warnings = thumbnails(reader, {sample_id for ids in shown.values() for sample_id in ids})
-    return SampleFacts(images(pictures), _predictions(reader, shown), page.address, page.explained), warnings
+    return SampleFacts(_images(pictures), _predictions(reader, shown), page.address, page.explained), warnings
 
 
-def images(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Image]:
+def _images(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Image]:
     """Thumbnails as pictures of a report, by (mode, ds_id, sample_id) and by sample id alone."""
     found: dict[Any, Image] = {}
     for (mode, ds_id, sample_id), picture in pictures.items():
