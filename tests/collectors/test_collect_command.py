@@ -108,6 +108,43 @@ def test_collectors_by_module_and_layers_with_arch(place: Path, xai: Any) -> Non
     assert np.allclose(np.abs(projected), np.abs(centred @ directions[:2].T), atol=1e-4)
 
 
+def test_layers_of_an_exported_graph(place: Path, xai: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU())
+            self.head = nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.features(x))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net = Net()
+    net(X)
+    save_checkpoint(net.eval(), place / "graph.pt", example_inputs=X[:2], label_names=["no", "yes"])
+    arguments = ("collect", place / "run", "--model", place / "graph.pt", "--data", place / "data.npz")
+    status, _, err = xai(
+        *arguments, "--collectors", "classification,embeddings", "--layers", "features.0,features.1,relu,head"
+    )
+    assert status == 0, err
+    stored = pl.read_parquet(place / "run" / "tables" / "metrics" / "*.parquet").sort("example_id")
+    with torch.no_grad():
+        expected = {
+            "features.0": net.features[0](X),
+            "features.1": net.features[:2](X),
+            "relu": net.features(X),
+            "head": net(X),
+        }
+        loss = functional.cross_entropy(net(X), Y, reduction="none")
+    for layer, values in expected.items():
+        assert np.allclose(np.asarray(stored[f"embeddings_{layer}"].to_list()), values.numpy(), atol=1e-5), layer
+    assert stored["loss"].to_list() == pytest.approx(loss.tolist(), abs=1e-5)
+    status, _, err = xai(*arguments, "--collectors", "embeddings", "--layers", "features.9")
+    assert status == 1
+    assert "no layer 'features.9' in the model" in err
+    assert "features.0" in err
+
+
 def test_pictures_of_a_folder_and_one_that_cannot_be_read(place: Path, xai: Any) -> None:
     rng = np.random.default_rng(0)
     for name in ("no/a", "no/b", "yes/c", "yes/d"):

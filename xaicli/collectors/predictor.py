@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+from xaicli.collectors.graphs import Watch, operations
 from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
 from xaicli.errors import XaiError, unknown
 
@@ -25,7 +26,8 @@ class Predictor:
 
     Args:
         model: A module, or any callable.
-        layers: Hidden layers to keep: names as in `named_modules()`, or positions in it, as numbers or text.
+        layers: Hidden layers to keep: names as in `named_modules()`, or positions in it, as numbers or text. An
+            exported graph has the layers with weights, and its operations.
         device: Where to run; None is where the model's parameters are, "auto" an accelerator if there is one. A model
             that is elsewhere is moved there and back.
         precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
@@ -84,7 +86,8 @@ class Predictor:
                 stack.enter_context(_evaluating(self.module))
                 stack.enter_context(_moved(self.module, self.device))
             for layer, module in self._layers.items():
-                stack.callback(module.register_forward_hook(self._keeper(layer)).remove)
+                if isinstance(module, nn.Module):
+                    stack.callback(module.register_forward_hook(self._hook(layer)).remove)
             stack.enter_context(torch.no_grad())
             if dtype := _DTYPES.get(self.precision):
                 stack.enter_context(torch.autocast(self.device.type, dtype=dtype))
@@ -102,8 +105,14 @@ class Predictor:
                 return self(batch, example_id)
         args, kwargs = self._arguments(self.to_device(batch))
         self._hidden.clear()
-        output = self.model(*args, **kwargs)
+        output = self._run(args, kwargs)
         return PredictorOutput(widened(output), dict(self._hidden), example_id)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nodes = {node: layer for layer, node in self._layers.items() if isinstance(node, fx.Node)}
+        if not nodes or not isinstance(self.module, fx.GraphModule):
+            return self.model(*args, **kwargs)
+        return Watch(self.module, nodes, self._keep).run(*args, *kwargs.values())
 
     def _end(self) -> None:
         self._is_ready = False
@@ -121,23 +130,25 @@ class Predictor:
             return type(batch)(self.to_device(value) for value in batch)
         return batch
 
-    def _found(self, layers: Sequence[Layer]) -> dict[Layer, nn.Module]:
-        named = list(self.module.named_modules()) if self.module is not None else []
-        modules: dict[Layer, nn.Module] = {}
+    def _found(self, layers: Sequence[Layer]) -> dict[Layer, nn.Module | fx.Node]:
+        named: dict[str, Any] = dict(self.module.named_modules()) if self.module is not None else {}
+        if isinstance(self.module, fx.GraphModule):
+            named = operations(self.module)
+        chosen: dict[Layer, nn.Module | fx.Node] = {}
         for layer in layers:
-            found = dict(named).get(str(layer)) if isinstance(layer, str) else None
+            found = named.get(layer) if isinstance(layer, str) else None
             if found is None and re.fullmatch(r"-?\d+", str(layer)) and -len(named) <= int(layer) < len(named):
-                found = named[int(layer)][1]
+                found = list(named.values())[int(layer)]
             if found is None:
-                raise unknown("layer", layer, [name for name, _ in named if name], where="the model")
-            modules[layer] = found
-        return modules
+                raise unknown("layer", layer, filter(None, named), where="the model")
+            chosen[layer] = found
+        return chosen
 
-    def _keeper(self, layer: Layer) -> Callable[..., None]:
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._hidden[layer] = widened(first_tensor(output))
+    def _hook(self, layer: Layer) -> Callable[..., None]:
+        return lambda _module, _args, output: self._keep(layer, output)
 
-        return keep
+    def _keep(self, layer: Layer, output: Any) -> None:
+        self._hidden[layer] = widened(first_tensor(output))
 
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.preprocess_fn is not None:
