@@ -239,3 +239,14 @@ def test_hostile_names_stay_in_the_folder_and_on_the_page(tmp_path: Path) -> Non
     assert not re.search(r"<(img|i|u|script>1)\b", html)
     assert "\u202e" not in html
     assert {path.name for path in tmp_path.iterdir()} == {folder.name, "out"}
+
+
+def test_modes_and_metrics_are_parts_of_their_own(run: Path) -> None:
+    report = open_run(run).report(metric=["loss", "margin"], max=1, min=1).report
+    assert [s.title for s in report.sections][:2] == ["Histories: loss · eval", "Histories: margin · eval"]
+    anchors = [s.anchor for s in report.sections]
+    assert len(anchors) == len(set(anchors))
+    charts = [
+        b.name for s in report.sections for b in section(report, s.anchor) if isinstance(b, (LineChart, Multiples))
+    ]
+    assert len(charts) == len(set(charts))

@@ -52,7 +52,7 @@ def track_report(
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer.data, metrics, population))
     sections = [
-        _histories(parts, gathered, names, keys, facts, samples),
+        *_histories(parts, gathered, names, keys, facts, samples),
         _labels(gathered, names),
         _suspects(gathered, names, keys, facts, samples),
         _data_map(gathered, names, keys, facts),
@@ -107,15 +107,21 @@ def _histories(
     keys: Keys,
     facts: RunFacts,
     samples: SampleFacts,
-) -> Section:
-    found: list[Block] = [Figures(tuple(_figures(parts, gathered)))]
-    for part in parts:
-        if len(parts) > 1:
-            found.append(Text(f"{part.words}: {sentence(part, samples)}"))
-        found += blocks(part, keys, names, facts, samples)
+) -> Iterator[Section]:
+    """The key figures with the first (mode, ds_id, metric); each further one by itself."""
+    figures = Figures(tuple(_figures(parts, gathered)))
     if not parts:
-        found.append(Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT))
-    return Section("Histories", "histories", tuple(found))
+        why = Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT)
+        yield Section("Histories", "histories", (figures, why))
+    for number, part in enumerate(parts):
+        found = tuple(blocks(part, keys, names, facts, samples))
+        if len(parts) == 1:
+            yield Section("Histories", "histories", (figures, *found))
+        else:
+            said = Text(sentence(part, samples))
+            anchor = "histories" if number == 0 else names("histories", part.words)
+            first = (figures,) if number == 0 else ()
+            yield Section(f"Histories: {part.words}", anchor, (*first, said, *found))
 
 
 def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
