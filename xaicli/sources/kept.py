@@ -63,8 +63,9 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
 
 def _parts(folder: Path) -> list[Path]:
     """The parts in the order they were written; a link is none, for a run brings its own files only."""
-    paths = [path for path in folder.glob("*.parquet") if not path.is_symlink()]
-    return [path for _, path in sorted((name, path) for path in paths if (name := PartName.parse(path.name)))]
+    own = [path for path in folder.glob("*.parquet") if not path.is_symlink()]
+    named = [(name, path) for path in own if (name := PartName.parse(path.name))]
+    return [path for _, path in sorted(named)]
 
 
 def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> None:
