@@ -43,8 +43,13 @@ COMMANDS = (
 _INTERRUPTED = 130
 
 
-def build() -> Any:
-    """The command tree, with `XAI_*` variables and the settings file as sources of defaults."""
+def build(arguments: Sequence[str] = ()) -> Any:
+    """The command tree, with `XAI_*` variables and the settings file as sources of defaults.
+
+    Args:
+        arguments: The command line; where it begins with a command, only that one is built, which is several times
+            faster than all of them.
+    """
     app = typer.Typer(
         name="xai",
         help="Which samples a model struggles with, how each class fared, which labels are wrong, what it looks at.",
@@ -54,7 +59,7 @@ def build() -> Any:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for name in COMMANDS:
+    for name in [name for name in COMMANDS if [name.replace("_", "-")] == list(arguments[:1])] or COMMANDS:
         module = import_module(f"xaicli.cli.{name}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name.replace("_", "-"))
@@ -98,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with plain_warnings():
-            status = build().main(args=arguments, prog_name="xai", standalone_mode=False)
+            status = build(arguments).main(args=arguments, prog_name="xai", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except BrokenPipeError:
