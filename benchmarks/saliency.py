@@ -170,9 +170,8 @@ def speed(work: Work, repeats: int) -> dict[str, float]:
 
 def report_speed(work: Work, found: dict[str, float]) -> None:
     ours, floor = found["xai fp32"], found["floor"]
-    print(
-        f"\n{work.name}: {len(work.x)} images x {work.draws} draws x {work.steps} steps = {work.evaluations} evaluations"
-    )
+    size = f"{len(work.x)} images x {work.draws} draws x {work.steps} steps"
+    print(f"\n{work.name}: {size} = {work.evaluations} evaluations")
     for name, seconds in sorted(found.items(), key=lambda item: item[1]):
         print(
             f"  {name:26} {seconds:8.3f} s  {seconds / work.evaluations * 1e3:8.3f} ms an evaluation"

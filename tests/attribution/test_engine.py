@@ -205,3 +205,44 @@ def test_a_captured_graph_gives_the_same_maps() -> None:
     here = attribute(model, x, device="cpu", precision="fp32")
     there = attribute(model, x, device="cuda", precision="fp32")
     assert np.allclose(here.maps["integrated"][""], there.maps["integrated"][""], atol=1e-3)
+
+
+def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
+    from xaicli.attribution.stem import split
+
+    model, x = conv_net(), torch.randn(4, 2, 8, 8)
+    graph = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)).module()
+    for whole in (model, graph):
+        stem = split(whole)
+        assert stem is not None
+        assert torch.allclose(stem.whole(x), model(x), atol=1e-5)
+        shift = torch.randn_like(x)
+        change = stem.forward(x + shift) - stem.forward(x)
+        g = torch.randn_like(change)
+        # The transposed layer: <A d, g> = <d, A' g>.
+        assert torch.allclose((change * g).sum(), (shift * stem.transposed(g, x)).sum(), rtol=1e-3)
+    assert split(nn.Sequential(nn.ReLU(), nn.Linear(3, 2))) is None
+
+
+def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.attribution import batching
+
+    model, x = conv_net(), torch.randn(3, 2, 8, 8)
+    expected = attribute(model, x)
+    monkeypatch.setattr(batching, "_LEARNED", {})
+    monkeypatch.setattr(batching, "_CPU_ROWS", (1, 7))
+    found = attribute(model, x)
+    for method in expected.maps:
+        assert np.allclose(expected.maps[method][""], found.maps[method][""], atol=1e-4), method
+
+
+def test_timing_settles_on_the_fastest_size() -> None:
+    from xaicli.attribution.batching import Chunks
+
+    chunks = Chunks(16, (8, 256), tuning=True)
+    cost = {8: 3.0, 16: 2.0, 32: 1.5, 64: 1.0, 128: 1.4, 256: 2.0}
+    for _ in range(40):
+        size = chunks.next()
+        chunks.took(size, cost[size] * size)
+    assert not chunks.tuning
+    assert chunks.next() == 64

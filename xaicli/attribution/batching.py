@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,8 +104,18 @@ class Chunks:
         return self.rows
 
 
-_LEARNED: dict[tuple[Any, ...], int] = {}
-"""Sizes found in this process: a second call on the same model and shapes repeats the first."""
+_LEARNED: dict[str, int] = {}
+"""Sizes found before: a second call on the same model and shapes repeats the first, bit for bit."""
+
+
+def learned_sizes() -> dict[str, int]:
+    """The chunk sizes found so far, to be kept for a later process."""
+    return dict(_LEARNED)
+
+
+def recall_sizes(sizes: Mapping[str, int]) -> None:
+    """Use chunk sizes that an earlier process found."""
+    _LEARNED.update({key: rows for key, rows in sizes.items() if 0 < rows <= _GPU_ROWS[1]})
 
 
 class Gradients:
@@ -203,11 +214,9 @@ class Gradients:
 
     def chunks(self, points: Sequence[Tensor], total: int) -> Chunks:
         """The chunk size for a stream of `total` rows: the model's own, what was learned before, or a first try."""
-        key = (
-            str(self.model.device),
-            tuple(tuple(p.shape[1:]) for p in points),
-            tuple((tuple(p.shape), p.dtype) for p in self.model.model.parameters()),
-        )
+        weights = [(tuple(p.shape), p.dtype) for p in self.model.model.parameters()]
+        about = (self.model.device.type, torch.get_num_threads(), [tuple(p.shape[1:]) for p in points], weights)
+        key = hashlib.sha256(repr(about).encode()).hexdigest()[:32]
         if self.model.batch is not None:
             return Chunks(self.model.batch, (1, self.model.batch))
         if self._chunks is None and key in _LEARNED:
@@ -304,7 +313,8 @@ def run(
     chunks = gradients.chunks(make(0, 1)[0], total)
     first = 0
     while first < total:
-        size = chunks.next()
+        # Every stream starts alike, whether the size is known by now or not: equal calls take equal chunks.
+        size = chunks.next() if first or gradients.model.batch else min(_FIRST_ROWS, chunks.next())
         last = min(total, first + size)
         start = time.perf_counter()
         try:

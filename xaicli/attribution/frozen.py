@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import inspect
 import re
 import warnings
@@ -127,6 +128,15 @@ def twin_of(model: _Module) -> _Module:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
         return copy.deepcopy(model)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the model's structure and every weight."""
+    digest = hashlib.sha256(model.code.encode() if isinstance(model, fx.GraphModule) else str(model).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _private_copy(model: nn.Module) -> nn.Module:

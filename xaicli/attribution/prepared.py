@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -201,7 +202,12 @@ def scalars_of(
 
 def _device(given: str | torch.device) -> torch.device:
     if given == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # With torchrun, each rank takes its own GPU.
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
     try:
         device = torch.device(given)
         torch.empty(0, device=device)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from xaicli.attribution.baselines import InputRange
+from xaicli.attribution.batching import learned_sizes, recall_sizes
 from xaicli.attribution.changes import changes_of
 from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.evaluate import quality
@@ -25,6 +26,7 @@ from xaicli.attribution.explanation import (
     SanityStep,
     Trust,
 )
+from xaicli.attribution.frozen import fingerprint
 from xaicli.attribution.peers import named
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.sanity import cascade
@@ -116,6 +118,8 @@ def explain(
     Returns:
         The answer; on a rank other than 0, only that rank's share.
     """
+    if callable(request.target) and request.world_size > 1:
+        raise XaiError("a function as --target cannot be shared among ranks", hint="run it in one process")
     if not inputs.sample_id:
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[tuple[int, int, int, Explanation]] = []
@@ -148,7 +152,8 @@ class _Work:
         self.targets: Any = None
         self.precision = ""
         self.sanity: tuple[SanityStep, ...] = ()
-        self.store = Store(request.store)
+        # A function has no content to make a key of: its maps are not kept.
+        self.store = Store(None if callable(request.target) else request.store)
         self._pictures = inputs.pictures.shape[1:3] if inputs.pictures is not None else None
 
     def run(self, advance: Callable[[float], None]) -> dict[int, tuple[Explanation, ...]]:
@@ -159,8 +164,9 @@ class _Work:
             prepared.notes,
             prepared.targets.reshape(len(self.inputs.sample_id), -1).cpu().numpy(),
         )
-        keys = self._keys()
+        keys = self._keys(prepared)
         mine = _share(request, len(keys))
+        recall_sizes(self.store.read_sizes())
         done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
         advance(len(done))
         explainer = Explainer(
@@ -175,6 +181,7 @@ class _Work:
             self.sanity = self._cascade(explainer)
         for rows in self._groups([row for row in mine if row not in done]):
             done |= self._explained(explainer, rows, keys, advance)
+        self.store.write_sizes(learned_sizes())
         if request.rank == 0:
             done |= self._others(keys, set(mine))
         return {row: self._with_views(explanations, row, prepared) for row, explanations in done.items()}
@@ -193,21 +200,25 @@ class _Work:
             raw=self.request.settings.convention is Convention.FE,
         )
 
-    def _keys(self) -> list[str]:
-        facts, request = self.column.facts, self.request
-        whole_batch = request.settings.convention is Convention.FE
-        batch = list(self.inputs.arrays.values()) if whole_batch else []
-        common = key_of(
-            facts.sha256 if facts else "",
+    def _keys(self, prepared: Prepared) -> list[str]:
+        """One key per sample, of everything its maps depend on; equal on every rank."""
+        request, arrays = self.request, list(self.inputs.arrays.values())
+        whole_batch = arrays if request.settings.convention is Convention.FE else []
+        start = request.settings.baseline
+        asked = (
             request.settings,
+            start.read_bytes() if isinstance(start, Path) else "",
             self.output,
-            request.device,
+            request.device.partition(":")[0],
             request.captum,
             request.evaluate,
-            *batch,
+            request.label_names,
+            self.column.known,
         )
+        common = key_of(fingerprint(prepared.model.model), *asked, *whole_batch)
+        labels = self.inputs.label or [None] * len(self.inputs.sample_id)
         return [
-            key_of(common, sample_id, self.targets[row].tolist(), *(a[row] for a in self.inputs.arrays.values()))
+            key_of(common, sample_id, labels[row], self.targets[row].tolist(), *(a[row] for a in arrays))
             for row, sample_id in enumerate(self.inputs.sample_id)
         ]
 

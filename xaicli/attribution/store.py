@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from xaicli import __version__
 from xaicli.attribution.explanation import Explanation, Saliency, SaliencyMap, Trust
 
 _SEPARATOR = "\x1f"
+_SIZES = "chunks.json"
 
 
 def key_of(*parts: Any) -> str:
@@ -66,6 +68,20 @@ class Store:
             write_npz(self.folder / f"{key}.npz", arrays)
         except OSError:
             self.folder = None  # Keeping is a convenience: the answer is still in memory.
+
+    def read_sizes(self) -> dict[str, int]:
+        """The chunk sizes an earlier call found; empty when there are none."""
+        try:
+            found = json.loads((self.folder / _SIZES).read_text()) if self.folder else {}
+            return {key: rows for key, rows in found.items() if isinstance(rows, int)}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def write_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Keep chunk sizes for the next call."""
+        if self.folder is not None and self.folder.is_dir():
+            with contextlib.suppress(OSError):
+                _replace(self.folder / _SIZES, json.dumps(dict(sizes)).encode())
 
 
 def _facts(explanation: Explanation) -> dict[str, Any]:
@@ -122,7 +138,10 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> Path:
     """Write an .npz under a temporary name, then rename; the same arrays give the same bytes."""
-    content = npz_bytes(arrays)
+    return _replace(path, npz_bytes(arrays))
+
+
+def _replace(path: Path, content: bytes) -> Path:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
