@@ -75,6 +75,22 @@ def test_csv_cells_come_back(texts: list[str]) -> None:
     assert [row[0] for row in read[1:]] == texts
 
 
+def test_a_frame_gives_the_same_csv_as_its_rows() -> None:
+    frame = pl.DataFrame(
+        {
+            "a": ["=1", "-2.5", "x,y", 'q"q', "", None, "line\nbreak"],
+            "f": [1.5, math.nan, math.inf, -0.25, 0.0, None, 0.125],
+            "b": [True, False, None, True, True, True, True],
+            "i": [1, 2, 3, None, 5, 6, 7],
+            "=h": ["s"] * 7,
+        }
+    )
+    by_frame, by_rows = (list(csv.reader(io.StringIO(to_csv(r), newline=""))) for r in (frame, frame.to_dicts()))
+    assert by_frame == by_rows
+    assert by_frame[0] == ["a", "f", "b", "i", "'=h"]
+    assert [row[0] for row in by_frame[1:3]] == ["'=1", "-2.5"]
+
+
 def test_json_draws_nothing() -> None:
     code = (
         "import sys, report_answers; report_answers.labels_result().to_json();"

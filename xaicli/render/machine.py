@@ -68,11 +68,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def to_csv(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> str:
     """Rows as comma-separated values (RFC 4180); lists and mappings as JSON inside a cell.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    Text that a spreadsheet would run as a formula gets an apostrophe in front. What is not finite is empty.
     """
+    if isinstance(rows, pl.DataFrame):
+        flat = not any(dtype.is_nested() or dtype == pl.Binary for dtype in rows.dtypes)
+        return _frame_csv(rows) if flat and rows.width else to_csv(rows.iter_rows(named=True))
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO(newline="")
@@ -82,11 +85,31 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+def _frame_csv(frame: pl.DataFrame) -> str:
+    """The same by polars: far faster where there are millions of rows."""
+    return frame.select(_plain_column(name, dtype) for name, dtype in frame.schema.items()).write_csv(
+        line_terminator="\r\n"
+    )
+
+
+def _plain_column(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column as its cells are written."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        # A number with a sign is no formula.
+        formula = column.str.contains(r"^[=+\-@\t\r]") & column.cast(pl.Float64, strict=False).is_null()
+        column = pl.when(formula).then(pl.concat_str(pl.lit("'"), column)).otherwise(column)
+    elif dtype.is_float():
+        wide = column.cast(pl.Float64)
+        column = pl.when(wide.is_finite()).then(wide)
+    return column.alias(_safe(name))
+
+
 def cell(value: Any) -> Any:
     """A value as a cell of comma-separated values."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    if isinstance(value, (Mapping, list, tuple)):
+    if isinstance(value, (Mapping, list, tuple, bool)):
         return dump(value)
     return _safe(value) if isinstance(value, str) else value
 

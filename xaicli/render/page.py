@@ -47,7 +47,8 @@ def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
         }
         for section in report.sections
     ]
-    json = to_json(answer)
+    # JSON is longer than the values in memory, so what is larger than that need not be written to be measured.
+    json = to_json(answer, rows=answer.data.estimated_size() <= _MOST_JSON)
     if len(json) > _MOST_JSON:
         json = to_json(answer, rows=False)
     style, script = style_sheet(), _read("page.js")

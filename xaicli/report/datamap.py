@@ -66,7 +66,7 @@ def dynamics_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         sections=tuple(sections) or (Section("Samples", "samples", nothing),),
         made=made(answer, *definitions(answer)),
         warnings=answer.warnings,
-        tables={"dynamics": lambda: answer.data.iter_rows(named=True)},
+        tables={"dynamics": lambda: answer.data},
     )
 
 

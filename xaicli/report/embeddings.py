@@ -39,7 +39,7 @@ def embeddings_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         sections=sections or (Section("Embeddings", "embeddings", (Text("No samples.", Tone.FAINT),)),),
         made=made(answer),
         warnings=answer.warnings,
-        tables={"embeddings": lambda: answer.data.iter_rows(named=True)},
+        tables={"embeddings": lambda: answer.data},
     )
 
 

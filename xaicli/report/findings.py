@@ -53,7 +53,7 @@ def findings_report(answer: Answer, facts: RunFacts | None = None, *, samples: S
         sections=tuple(sections) or (nothing,),
         made=made(answer),
         warnings=answer.warnings,
-        tables={"findings": lambda: answer.data.iter_rows(named=True)},
+        tables={"findings": lambda: answer.data},
     )
 
 

@@ -58,7 +58,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         else (Section("Modes", "modes", (Text("No rows.", Tone.FAINT),)), *sections[1:]),
         made=made(answer),
         warnings=answer.warnings,
-        tables={"info": lambda: answer.data.iter_rows(named=True)},
+        tables={"info": lambda: answer.data},
     )
 
 

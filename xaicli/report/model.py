@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class Tone(StrEnum):
@@ -23,6 +23,12 @@ class Tone(StrEnum):
     REFERENCE = "reference"
     GOOD = "good"
     BAD = "bad"
+
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    Rows = pl.DataFrame | Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -326,5 +332,5 @@ class Report:
     sections: tuple[Section, ...]
     made: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...] = ()
-    tables: Mapping[str, Callable[[], Iterable[Mapping[str, Any]]]] = field(default_factory=dict)
+    tables: Mapping[str, Callable[[], Rows]] = field(default_factory=dict)
     json_name: str = ""

@@ -34,7 +34,7 @@ def plain_report(
         sections=(Section(title, "rows", (frame_table(answer, title, terminal_rows=terminal_rows),)),),
         made=made(answer),
         warnings=answer.warnings,
-        tables={answer.command.replace("_", "-"): lambda: answer.data.iter_rows(named=True)},
+        tables={answer.command.replace("_", "-"): lambda: answer.data},
     )
 
 

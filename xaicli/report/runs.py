@@ -49,5 +49,5 @@ def runs_report(answer: Answer) -> Report:
         sections=(Section("Runs", "runs", (table,)),),
         made=made(answer),
         warnings=answer.warnings,
-        tables={"ls": lambda: answer.data.iter_rows(named=True)},
+        tables={"ls": lambda: answer.data},
     )

@@ -67,7 +67,7 @@ def scalars_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         sections=tuple(sections),
         made=made(answer, *rules),
         warnings=answer.warnings,
-        tables={"scalars": lambda: answer.data.iter_rows(named=True)},
+        tables={"scalars": lambda: answer.data},
     )
 
 

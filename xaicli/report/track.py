@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -22,11 +22,12 @@ from xaicli.report.scalars import scalar_blocks
 from xaicli.report.system import system_blocks
 from xaicli.vocabulary import Bounds
 
+if TYPE_CHECKING:
+    from xaicli.report.model import Rows
+
 _LONGEST = 160
 _SUSPECTS_SHOWN = 25
 _SUSPECTS_IN_TERMINAL = 8
-
-Tables = dict[str, Callable[[], Iterable[Mapping[str, Any]]]]
 
 
 def track_report(
@@ -78,13 +79,13 @@ def track_report(
     )
 
 
-def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> Tables:
-    tables: Tables = {"samples": lambda: long_rows(answer.data, metrics)}
+def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[str, Callable[[], Rows]]:
+    tables: dict[str, Callable[[], Rows]] = {"samples": lambda: long_rows(answer.data, metrics)}
     labels, suspects = gathered.labels, gathered.suspects
     if labels is not None:
         tables["labels"] = lambda: flat_rows(labels.data)
     if suspects is not None:
-        tables["suspects"] = lambda: suspects.data.iter_rows(named=True)
+        tables["suspects"] = lambda: suspects.data
     return tables
 
 
