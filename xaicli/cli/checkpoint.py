@@ -202,7 +202,7 @@ def _described(found: Inspection) -> Iterator[tuple[str, str]]:
     facts = found.facts
     names, shapes, dtypes = facts.input_names or (), facts.input_shapes or (), facts.input_dtypes or ()
     for position, shape in enumerate(shapes):
-        name = names[position] if position < len(names) else f"input {position}"
+        name = names[position] if position < len(names) else str(position + 1)
         dtype = dtypes[position] if position < len(dtypes) else ""
         yield f"input {name}", f"{' x '.join(map(str, shape))} {dtype}".strip()
     if facts.static_batch is not None:
