@@ -52,13 +52,14 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     kind = getattr(transformers, name, None) if name.isidentifier() else None
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise XaiError(f"{path}: transformers {transformers.__version__} has no model class {name!r}")
-    transformers.utils.logging.disable_progress_bar()
+    talk: Any = transformers.utils.logging
+    talk.disable_progress_bar()
     try:
         model = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise XaiError(f"{path}: transformers cannot load it: {str(error).splitlines()[0]}") from error
     finally:
-        transformers.utils.logging.enable_progress_bar()
+        talk.enable_progress_bar()
     facts = _with_folder_facts(facts, path, config)
     return LogitsOf(model), replace(facts, input_names=(getattr(model, "main_input_name", "input"),))
 
