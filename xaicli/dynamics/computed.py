@@ -121,7 +121,7 @@ def _track(
         if not reader.damaged:
             keeper.save(kept)
     tally.add(kept.tally)
-    return _on_map(kept.frame), kept.accuracy
+    return kept.frame, kept.accuracy
 
 
 def _pass(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> Kept:
@@ -136,7 +136,7 @@ def _pass(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> Kept:
                 del chunk
         except DamageFoundError:
             return _pass(reader, selection, pair, plan)
-        return Kept(tracker.frame(), tracker.accuracy, tally)
+        return Kept(_on_map(tracker.frame()), tracker.accuracy, tally)
 
 
 def _on_map(found: pl.DataFrame) -> pl.DataFrame:
