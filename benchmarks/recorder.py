@@ -269,12 +269,15 @@ def peers(folder: Path) -> Iterator[Line]:
     """Every peer that is installed; one that is not, or does not work here, is a note on standard error."""
     batches = Batches(BATCH)
     for peer in PEERS:
+        lines = []
         try:
-            with peer(folder, batches) as steps:
+            # Peers talk on standard output, where the table goes.
+            with contextlib.redirect_stdout(sys.stderr), peer(folder, batches) as steps:
                 for name, step in steps.items():
-                    yield measure(name, step, most=5000)
+                    lines.append(measure(name, step, most=5000))
         except Exception as error:  # a peer's fault is not ours
             print(f"{peer.__name__} is left out: {type(error).__name__}: {str(error)[:100]}", file=sys.stderr)
+        yield from lines
 
 
 def overhead(folder: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from xaicli.maintenance.doctor import examine
 from xaicli.recorder.run import Run
 
 CHILD = Path(__file__).with_name("killed_run.py")
-KILLS = int(os.environ.get("XAI_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("XAI_TEST_KILLS", "4"))
 """Random kills of one rank; a fourth as many of four ranks."""
 POINTS = ("opened", "written", "synced", "renamed", "folder synced", "reset")
 
