@@ -1,0 +1,58 @@
+"""The portable queries give the same in every engine, and what the faster polars path gives."""
+
+from __future__ import annotations
+
+import sys
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from written_run import WrittenRun
+
+from xaicli.errors import XaiError
+from xaicli.queries.elsewhere import elsewhere
+from xaicli.queries.epochwise import Epochwise
+from xaicli.queries.labels import labels
+from xaicli.queries.samples import samples
+from xaicli.queries.selection import resolve
+from xaicli.reader import Tally, open_reader
+from xaicli.vocabulary import Bounds
+
+PAIR = ("eval", "a")
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_portable_queries_equal_the_polars_path(written: WrittenRun, engine: str) -> None:
+    reader = open_reader(written.layout)
+    selection = resolve(reader, engine=engine, metric=["loss", "margin"])
+    direct = Epochwise(reader, resolve(reader, metric=["loss", "margin"]), PAIR)
+    ids = pl.Series([0, 3, 4, 11])
+    with elsewhere(reader, selection, PAIR) as portable:
+        for metric in selection.metrics:
+            scores = [source.last_scores(metric).sort("sample_id") for source in (portable, direct)]
+            assert_frame_equal(*scores)
+        assert_frame_equal(portable.histories(ids), direct.histories(ids))
+        portable.count(there := Tally())
+        found = portable.label_statistics("loss", [Bounds.QUANTILE])
+    direct.count(here := Tally())
+    assert there == here
+    expected = labels(reader, resolve(reader, ds_id="a"), bounds=["quantile"]).data
+    shared = ["label", "epoch", "step", "n", "mean", "std", "min", "max"]
+    assert_frame_equal(found.sort("label", "epoch").select(shared), expected.select(shared), rel_tol=1e-12)
+
+
+def test_the_engine_changes_no_count(written: WrittenRun) -> None:
+    reader = open_reader(written.layout)
+    counts = [samples(reader, resolve(reader, engine=engine)).counts for engine in ("polars", "duckdb")]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(("engine", "module"), [("duckdb", "duckdb"), ("spark", "pyspark.sql")])
+def test_engine_that_is_not_installed(
+    written: WrittenRun, monkeypatch: pytest.MonkeyPatch, engine: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    reader = open_reader(written.layout)
+    with pytest.raises(XaiError, match="is not installed") as raised:
+        samples(reader, resolve(reader, engine=engine))
+    assert "pip install" in raised.value.hint
