@@ -1,7 +1,7 @@
 """All training dynamics of a large run against the time to decode the same columns, each in its own process.
 
-Measured on two shared, busy cores, ImageNet x 90 epochs (115.3 M rows, compacted): decode 14.3 s; without `rank_jump` 1.7 x
-that and 359 MB; everything 1.5 x (2.9 x in another run) and 404 MB; asked again 0.9 s.
+Measured on two shared, busy cores, ImageNet x 90 epochs (115.3 M rows, compacted): decode 14.3 s; without `rank_jump`
+1.7 x that and 359 MB; everything 1.5 x (2.9 x in another run) and 404 MB; asked again 0.9 s.
 
     python benchmarks/dynamics.py --samples 1281167 --epochs 90      # ImageNet x 90: 115 M rows, 2 GB on disk
     python benchmarks/dynamics.py --order shuffled                   # as logged, not compacted
