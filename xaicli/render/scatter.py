@@ -117,6 +117,8 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
         linewidth=_DOT,
         solid_capstyle="round",
         clip_on=False,
+        # Agg would round short upright strokes to whole pixels, most of them to nothing.
+        snap=False,
         gid=f"points.{colour}.",
     )
 
