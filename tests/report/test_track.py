@@ -22,7 +22,11 @@ Xai = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return record(tmp_path_factory.mktemp("track") / "run")
+    folder = record(tmp_path_factory.mktemp("track") / "run")
+    described = {"models": {"net": {"class": "Linear", "parameters": 6, "summary": "Linear(\n  in=2\n)"}}}
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "state" / "described.json").write_text(json.dumps({"version": 1, "described": described}))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,8 @@ def test_how_the_run_was_made_is_told(report: Report) -> None:
     tables = {b.title: dict(b.rows) for b in section(report, "system") if isinstance(b, Table) and len(b.columns) == 2}
     assert tables["Configuration"]["lr"] == "0.1"
     assert tables["Packages"]["numpy"] == np.__version__
+    assert tables["Model net"]["parameters"] == "6"
+    assert "Linear" in tables["Model net"]["layers"]
     assert any(isinstance(b, Table) and b.title == "Attempts" for b in section(report, "system"))
     assert dict(report.made)["rows read"] == f"{SAMPLES * 6} rows"
 
@@ -250,3 +256,13 @@ def test_modes_and_metrics_are_parts_of_their_own(run: Path) -> None:
         b.name for s in report.sections for b in section(report, s.anchor) if isinstance(b, (LineChart, Multiples))
     ]
     assert len(charts) == len(set(charts))
+
+
+def test_rows_that_were_not_recorded_are_told_with_the_reason(tmp_path: Path) -> None:
+    run = record(tmp_path / "run", samples=6, epochs=1, images=False)
+    stats = next((run / "attempts").glob("*.stats.json"))
+    facts = json.loads(stats.read_text()) | {"rows_dropped": 9, "reasons": {"disk full": 9}}
+    stats.write_text(json.dumps(facts))
+    result = open_run(run).report()
+    assert "9 rows were not recorded: disk full" in result.report.warnings
+    assert result.answer.counts.dropped == 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -66,7 +66,7 @@ def embedding_blocks(answer: Answer, title: str, frame: pl.DataFrame, names: Nam
         x=tuple(shown["x"]),
         y=tuple(shown["y"]),
         colour=() if by is None else tuple(_plain(value) for value in shown["colour"]),
-        colours=() if by is None or shown["colour"].dtype != pl.String else _groups(shown["colour"]),
+        colours=_groups(shown["colour"], answer.extra.get("classes", ())),
         names=tuple(f"#{row[0]} {row[1] if row[1] is not None else ''}" for row in _hover(shown)) if few else (),
         legend=f"Each dot is a sample, coloured by {by}." if by else "Each dot is a sample.",
         alt=f"{count(shown.height, 'sample')} in the plane of {title}",
@@ -77,9 +77,12 @@ def _hover(frame: pl.DataFrame) -> Iterator[tuple[Any, Any]]:
     yield from frame.select("sample_id", "colour").iter_rows()
 
 
-def _groups(values: pl.Series) -> tuple[str, ...]:
-    """The classes in the order of their names."""
-    return tuple(sorted(values.drop_nulls().unique().to_list()))
+def _groups(values: pl.Series, classes: Sequence[str]) -> tuple[str, ...]:
+    """The groups that occur: the classes in their order, then others by name; none where colours are numbers."""
+    if values.dtype != pl.String:
+        return ()
+    present = set(values.drop_nulls())
+    return (*(name for name in classes if name in present), *sorted(present - set(classes)))
 
 
 def _plain(value: Any) -> float | str | None:

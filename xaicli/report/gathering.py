@@ -43,6 +43,7 @@ class Gathered:
         computed: The pass over the epochs behind all statistics of dynamics.
         absent: {part: why it is missing}.
         faults: Of these, what should not have happened.
+        drops: Why how many rows were not recorded.
     """
 
     samples: Answer
@@ -55,6 +56,7 @@ class Gathered:
     scalars: pl.DataFrame | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
 
     @property
     def of_samples(self) -> list[Answer]:
@@ -68,7 +70,7 @@ class Gathered:
         warnings = list(self.samples.warnings)
         for part in (self.labels, self.dynamics, self.suspects, self.label_issues, self.jumps):
             warnings += part.warnings if part else ()
-        warnings += self.faults
+        warnings += (*self.faults, *self.drops)
         extra: dict[str, Any] = {
             "suspects": _evidence(self.suspects),
             "label_issues": _evidence(self.label_issues),
@@ -145,6 +147,7 @@ def gather(
         scalars=asked("scalars", lambda: run_frame(reader)),
         absent=absent,
         faults=tuple(faults),
+        drops=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
     )
 
 

@@ -21,6 +21,9 @@ def system_blocks(facts: RunFacts) -> Iterator[Block]:
     else:
         yield Text("No configuration was given to Run(config=...).", Tone.FAINT)
     environment = facts.environment
+    models = environment.get("models")
+    if isinstance(models, Mapping):
+        yield from (_model(str(name), model) for name, model in models.items() if isinstance(model, Mapping))
     code = environment.get("code")
     if isinstance(code, Mapping) and code:
         yield _pairs("code", "Code", {_code_word(key): value for key, value in code.items()}, folded=False)
@@ -30,10 +33,28 @@ def system_blocks(facts: RunFacts) -> Iterator[Block]:
     if plain:
         yield _pairs("environment", "Environment", plain)
     for key, value in environment.items():
-        if isinstance(value, Mapping) and value and key != "code":
+        if isinstance(value, Mapping) and value and key not in ("code", "models"):
             yield _pairs(key, _TITLES.get(key, key.replace("_", " ").capitalize()), value)
     if facts.attempts:
         yield _attempts(facts)
+
+
+def _model(name: str, facts: Mapping[str, Any]) -> Table:
+    """A model in figures, and a row for each line that it prints of itself."""
+    figures = [(key, _short(value)) for key, value in facts.items() if key != "summary"]
+    lines = str(facts.get("summary") or "").splitlines()
+    rows = (*figures, *((("layers" if i == 0 else ""), line) for i, line in enumerate(lines[:_MOST])))
+    note = f"and {len(lines) - _MOST:,} more lines" if len(lines) > _MOST else ""
+    columns = (Column("what"), Column("value"))
+    return Table(
+        f"system-model-{name}",
+        "Model" if name == "model" else f"Model {name}",
+        columns,
+        rows,
+        note,
+        folded=True,
+        terminal_rows=12,
+    )
 
 
 def _code_word(key: str) -> str:
