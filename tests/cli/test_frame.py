@@ -158,3 +158,13 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_commands_behind_a_group_take_variables_and_settings(tmp_path: Path, monkeypatch) -> None:
+    from xaicli.cli import build
+
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text('[checkpoint.convert]\nto = "pt2"\n')
+    convert = build().commands["checkpoint"].commands["convert"]
+    assert convert.context_settings["default_map"] == {"to": "pt2"}
+    assert "XAI_TO" in {parameter.envvar for parameter in convert.params}

@@ -68,15 +68,21 @@ def build(arguments: Sequence[str] = ()) -> Any:
     tree = typer.main.get_command(app)
     settings, _ = read_settings(Path())
     for name, command in tree.commands.items():  # type: ignore[attr-defined]
-        for parameter in command.params:
-            if parameter.param_type_name == "option" and not parameter.envvar:
-                parameter.envvar = f"XAI_{parameter.name.upper()}"
-        lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
-        command.context_settings = {
-            **command.context_settings,
-            "default_map": defaults_of(name, lists, settings),
-        }
+        _set_defaults(name, command, settings)
     return tree
+
+
+def _set_defaults(name: str, command: Any, settings: dict[str, Any]) -> None:
+    """Let a command, and those behind a group, take defaults from `XAI_*` variables and the settings file."""
+    for below, sub_command in getattr(command, "commands", {}).items():
+        _set_defaults(below, sub_command, {**settings, **dict(settings.get(name) or {})})
+    if hasattr(command, "commands"):
+        return
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.envvar:
+            parameter.envvar = f"XAI_{parameter.name.upper()}"
+    lists = {p.name: bool(getattr(p, "multiple", False)) for p in command.params}
+    command.context_settings = {**command.context_settings, "default_map": defaults_of(name, lists, settings)}
 
 
 def _show_version(wanted: bool) -> None:
