@@ -149,7 +149,7 @@ def _spark_rows(session: Any, reader: Reader, places: Sequence[Place], columns: 
         position += len(group.paths)
         for table in _live(group, columns):
             numbered = table.append_column(ORDER, [_numbers(table, position)])
-            frames.append(_spark_conform(session.createDataFrame(numbered.to_pandas()).where(where), dtypes))
+            frames.append(_spark_conform(session.createDataFrame(numbered).where(where), dtypes))
             position += 1
     if not frames:
         raise XaiError("there are no rows that count", hint="see: xai info")

@@ -25,6 +25,6 @@ def test_spark_answers_as_polars_does(written: WrittenRun) -> None:
     expected, found = samples(reader, here, **asked), samples(reader, there, **asked)  # type: ignore[arg-type]
     assert found.data.to_dicts() == expected.data.to_dicts()
     assert found.counts == expected.counts
-    bounds = ["std", "range", "ci"]
+    bounds = ["std", "range", "ci", "quantile"]
     spread = labels(reader, there, bounds=bounds).data
     assert_frame_equal(spread, labels(reader, here, bounds=bounds).data, rel_tol=1e-12)
