@@ -46,6 +46,7 @@ def test_a_checkpoint_over_data_into_a_new_run(place: Path, xai: Any) -> None:
     assert answer["counts"] == {"rows": N, "non_finite": 0, "dropped": 0}
     assert answer["selection"]["epoch"] == 7
     by_column = {row["column"]: row for row in answer["rows"]}
+    assert not {"example_id", "epoch", "checkpoint"} & set(by_column)
     with torch.no_grad():
         loss = functional.cross_entropy(model()(X), Y, reduction="none")
     assert by_column["loss"]["mean"] == pytest.approx(float(loss.mean()), abs=1e-6)
@@ -94,6 +95,7 @@ def test_collectors_by_module_and_layers_with_arch(place: Path, xai: Any) -> Non
     reduced = np.asarray(stored["embeddings_0_pca"].to_list())
     assert [rows[i]["x"] for i in range(N)] == pytest.approx(reduced[:, 0].tolist(), abs=1e-6)
     assert {row["colour"] for row in answer["rows"]} == {"no", "yes"}
+    assert answer["classes"] == ["no", "yes"]
     page = (run / "reports" / "embeddings.html").read_text()
     assert "embeddings_0_pca" in page
     assert "no" in page

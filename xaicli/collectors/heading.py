@@ -19,6 +19,10 @@ SPLIT = "split"
 _MOMENT = {"epoch": pa.int32(), "step": pa.int64(), "attempt": pa.int16()}
 
 
+HEADING = (EXAMPLE_ID, SAMPLE_ID, INPUT_TABLE, SPLIT, *_MOMENT)
+"""The columns that say which sample, of what, when."""
+
+
 def moment(run: Run) -> dict[str, int | None]:
     """When in the training this is, as far as the run knows; step and attempt tell what a resumed run has undone."""
     return {"epoch": run.state.epoch_idx or None, "step": run.state.global_step, "attempt": run.attempt}

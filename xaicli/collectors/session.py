@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
 from xaicli.collectors.collect import Collected, collect_metrics
+from xaicli.collectors.heading import HEADING
 from xaicli.collectors.named import CollectorOptions, collector_named
 from xaicli.collectors.predictor import Precision, Predictor
 from xaicli.collectors.progress import Progress
@@ -25,6 +26,9 @@ from xaicli.saliency_call import find_place
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts
     from xaicli.report.model import Report
+
+_CHECKPOINT = "checkpoint"
+"""The column that says which checkpoint rows are from."""
 
 
 def collect_run(
@@ -114,7 +118,7 @@ def collect_run(
             table,
             chosen,
             predictor,
-            constants=_known({"epoch": at, "step": loaded.facts.step, "checkpoint": str(place.checkpoints[0])}),
+            constants=_known({"epoch": at, "step": loaded.facts.step, _CHECKPOINT: str(place.checkpoints[0])}),
             split=split,
             run=run,
             dataloader_args={"batch_size": loaded.facts.static_batch or batch_size, "num_workers": workers},
@@ -136,7 +140,7 @@ def collect_run(
 
 
 def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, skipped: tuple[str, ...]) -> Result:
-    data = summary(collected.tables)
+    data = summary(collected.tables, without=(*HEADING, _CHECKPOINT))
     rows = sum(table.num_rows for table in collected.tables.values())
     answer = Answer(
         command="collect",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import polars as pl
@@ -11,13 +11,14 @@ import pyarrow as pa
 from xaicli.tables.column import schema_of
 
 
-def summary(tables: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """One row a column: its table, name, type, rows, missing values, and of numbers mean, smallest, largest."""
+def summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -> pl.DataFrame:
+    """One row a column, but for those `without`: table, type, rows, missing values; of numbers mean and range."""
     return pl.DataFrame(
         [
             {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
             for name, rows in tables.items()
             for field in rows.schema
+            if field.name not in without
         ],
         schema={
             "table": pl.String,

@@ -65,11 +65,13 @@ def embeddings(
     data = pl.concat(
         [rows for name in columns for rows in _points(frame, name, identity, by, schemas)], how="vertical_relaxed"
     )
+    schema = schemas.get(by or "")
     return Answer(
         command="embeddings",
         run=str(reader.layout.root),
         selection={"table": table, "column": columns, "colour": by, "epoch": epoch, "split": split},
         data=data,
+        extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
         counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
     )
 
