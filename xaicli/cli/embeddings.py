@@ -24,9 +24,7 @@ def embeddings(
     ] = None,
     colour: Annotated[
         str | None,
-        typer.Option(
-            show_default=False, help="The column that colours the points [default: the label]."
-        ),
+        typer.Option(show_default=False, help="The column that colours the points [default: the label]."),
     ] = None,
     epoch: Annotated[int | None, typer.Option(show_default=False, help="That epoch [default: the last].")] = None,
     split: Annotated[str | None, typer.Option(show_default=False, help="That split [default: all].")] = None,
