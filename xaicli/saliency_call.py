@@ -15,7 +15,7 @@ from xaicli.layout import RunLayout, find_run
 from xaicli.saliency_result import SaliencyResult
 
 if TYPE_CHECKING:
-    from xaicli.attribution.session import Column
+    from xaicli.attribution.request import Column
     from xaicli.checkpoint.facts import LoadedModel
     from xaicli.sources.inputs import Source
 
@@ -106,7 +106,8 @@ def explain_run(
     Raises:
         XaiError: Something named does not exist, or cannot be explained.
     """
-    from xaicli.attribution.session import Request, explain
+    from xaicli.attribution.request import Request
+    from xaicli.attribution.session import explain
     from xaicli.attribution.settings import settle
 
     settled = settle(**settings)
@@ -174,7 +175,7 @@ def _load(
 
 def _columns(loaded: Sequence[LoadedModel]) -> list[Column]:
     """In training order: by epoch and step where all say them, else by name with numbers as numbers."""
-    from xaicli.attribution.session import Column
+    from xaicli.attribution.request import Column
 
     known = all(model.facts.epoch is not None or model.facts.step is not None for model in loaded)
 

@@ -182,7 +182,8 @@ def saliency(
         XaiError: The model cannot be explained on these inputs; says why in one line.
     """
     from xaicli.attribution.prepared import as_arrays
-    from xaicli.attribution.session import Column, Request, explain
+    from xaicli.attribution.request import Column, Request
+    from xaicli.attribution.session import explain
     from xaicli.attribution.settings import settle
     from xaicli.sources.inputs import Inputs
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from xaicli.attribution.session import Column, Request, explain
+from xaicli.attribution.request import Column, Request
+from xaicli.attribution.session import explain
 from xaicli.attribution.settings import settle
 from xaicli.demo import build_model, load_digits
 from xaicli.recorder.run import Run

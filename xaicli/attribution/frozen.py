@@ -39,6 +39,7 @@ class FrozenModel:
         self.model.requires_grad_(False)
         self.batch = static_batch
         self.channels_last = False
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in self.model.modules())
         self.device = device
         self.keywords = _keywords(model, names)
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
@@ -48,6 +49,11 @@ class FrozenModel:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Whatever the model returns for a batch."""
+        # cuDNN's recurrent layers have no backward in evaluation mode.
+        with torch.backends.cudnn.flags(enabled=False) if self._recurrent else contextlib.nullcontext():
+            return self._called(inputs)
+
+    def _called(self, inputs: Sequence[Tensor]) -> Any:
         if self.keywords:
             return self.model(**dict(zip(self.keywords, inputs, strict=True)))
         return self.model(*inputs)

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from xaicli.attribution.baselines import InputRange
+from xaicli.attribution.assembly import explanation_of, saliency_of
 from xaicli.attribution.batching import learned_sizes, recall_sizes
-from xaicli.attribution.changes import changes_of
-from xaicli.attribution.engine import Attribution, Explainer
+from xaicli.attribution.engine import Explainer
 from xaicli.attribution.evaluate import quality
 from xaicli.attribution.explanation import (
-    REFINEMENT,
-    CheckpointColumn,
     Explanation,
     Saliency,
-    SaliencyMap,
     SanityStep,
-    Trust,
 )
 from xaicli.attribution.frozen import fingerprint
 from xaicli.attribution.peers import named
 from xaicli.attribution.prepared import Prepared, prepare
+from xaicli.attribution.request import Column, Request
 from xaicli.attribution.sanity import cascade
-from xaicli.attribution.settings import Convention, Settings, Target
+from xaicli.attribution.settings import Convention
 from xaicli.attribution.store import Store, key_of
 from xaicli.attribution.views import views_of
 from xaicli.errors import XaiError
-from xaicli.sources.inputs import plain
 
 if TYPE_CHECKING:
-    from xaicli.checkpoint.facts import CheckpointFacts
     from xaicli.sources.inputs import Inputs
 
 _ROWS_TOGETHER = 2048
@@ -47,59 +39,6 @@ _SANITY_UNITS = 8
 
 Progress = Callable[[float, int], None]
 """(samples done, samples in all): a sample under way counts by the part that is done."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One model to be explained.
-
-    Attributes:
-        name: What the column is called.
-        load: Gives the model; called when its turn comes, so that only one is in memory.
-        facts: What its checkpoint says; None for a bare module.
-    """
-
-    name: str
-    load: Callable[[], nn.Module]
-    facts: CheckpointFacts | None = None
-
-    @property
-    def known(self) -> InputRange:
-        facts = self.facts
-        if facts is None:
-            return InputRange()
-        return InputRange(facts.input_range[0] if facts.input_range else None, facts.mean, facts.std)
-
-    def described(self) -> CheckpointColumn:
-        facts = self.facts
-        if facts is None:
-            return CheckpointColumn(self.name)
-        return CheckpointColumn(self.name, str(facts.path), facts.sha256, facts.epoch, facts.step)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a session.
-
-    Attributes:
-        target, outputs: As `attribute`'s target and output; several outputs are explained one after the other.
-        store: Where finished samples are kept; None to keep nothing.
-        captum: Further methods by their names in `captum.attr`.
-        evaluate, sanity: Also score the maps; also compare them with those of randomised models.
-        rank, world_size: Which share of the samples is this process's.
-    """
-
-    settings: Settings
-    target: Target | Any = "predicted"
-    outputs: tuple[str | int | None, ...] = (None,)
-    device: str = "auto"
-    label_names: tuple[str, ...] = ()
-    store: Path | None = None
-    captum: tuple[str, ...] = ()
-    evaluate: bool = False
-    sanity: bool = False
-    rank: int = 0
-    world_size: int = 1
 
 
 def explain(
@@ -124,7 +63,7 @@ def explain(
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[tuple[int, int, int, Explanation]] = []
     notes: dict[str, None] = {}
-    advance = _advance(progress, len(columns) * len(request.outputs) * len(_share(request, len(inputs.sample_id))))
+    advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used = ""
     sanity: tuple[SanityStep, ...] = ()
     request = replace(request, captum=named(request.captum))
@@ -140,7 +79,7 @@ def explain(
             sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
                 frozen_targets = work.targets
-    return _saliency(columns, inputs, request, found, tuple(notes), used, sanity)
+    return saliency_of(columns, inputs, request, found, tuple(notes), used, sanity)
 
 
 class _Work:
@@ -165,7 +104,7 @@ class _Work:
             prepared.targets.reshape(len(self.inputs.sample_id), -1).cpu().numpy(),
         )
         keys = self._keys(prepared)
-        mine = _share(request, len(keys))
+        mine = request.share(len(keys))
         recall_sizes(self.store.read_sizes())
         done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
         advance(len(done))
@@ -251,8 +190,12 @@ class _Work:
         advance(len(rows) * (1.0 - last))
         self.notes = (*self.notes, *attribution.notes)
         found = {}
+        names = self.request.label_names
         for place, row in enumerate(rows):
-            explanations = tuple(self._explanation(attribution, place * k + t, row) for t in range(k))
+            explanations = tuple(
+                explanation_of(attribution, place * k + t, row, self.inputs, names, self.number, self.output)
+                for t in range(k)
+            )
             self.store.write(keys[row], explanations)
             found[row] = explanations
         return found
@@ -260,41 +203,6 @@ class _Work:
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
         units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
         return cascade(explainer, explainer.explain(units), units)
-
-    def _explanation(self, a: Attribution, unit: int, row: int) -> Explanation:
-        label = None if self.inputs.label is None else plain(self.inputs.label[row])
-        names, target, prediction = self.request.label_names, int(a.targets[unit]), int(a.predictions[row])
-        p = a.probabilities[row]
-        index = _label_index(label, names, len(p))
-        return Explanation(
-            sample_id=plain(self.inputs.sample_id[row]),
-            label=label,
-            target=target,
-            prediction=prediction,
-            label_prob=float(p[index]) if index is not None else None,
-            top_prob=float(p[prediction]),
-            top=tuple((_name(int(c), names), float(p[c])) for c in np.argsort(-p, kind="stable")[:3]),
-            target_name=_name(target, names) if target >= 0 else "function",
-            label_name="" if label is None else _name(label, names),
-            prediction_name=_name(prediction, names),
-            inputs=(),
-            maps=tuple(
-                SaliencyMap(m, name, values[unit], a.attributions[m][name][unit], not values[unit].any())
-                for m, by_input in a.maps.items()
-                for name, values in by_input.items()
-            ),
-            trust={
-                m: Trust(
-                    _number(a.delta[m][unit]),
-                    _number(a.agreement[m][unit]),
-                    bool(a.flat[m][unit]),
-                    {q: _number(values[unit]) for q, values in a.quality.get(m, {}).items()},
-                )
-                for m in a.maps
-            },
-            checkpoint=self.number,
-            output="" if self.output is None else str(self.output),
-        )
 
     def _others(self, keys: list[str], mine: set[int]) -> dict[int, tuple[Explanation, ...]]:
         """The samples of other ranks, as they finish."""
@@ -316,55 +224,6 @@ class _Work:
         return tuple(replace(e, inputs=views, checkpoint=self.number) for e in explanations)
 
 
-def _saliency(
-    columns: Sequence[Column],
-    inputs: Inputs,
-    request: Request,
-    found: list[tuple[int, int, int, Explanation]],
-    notes: tuple[str, ...],
-    precision: str,
-    sanity: tuple[SanityStep, ...],
-) -> Saliency:
-    targets: dict[tuple[int, int, int], list[int]] = {}
-    for row, position, number, e in found:
-        targets.setdefault((row, position, number), []).append(e.target)
-    # sorted is stable: a sample's targets keep their order within (row, output), checkpoints come last.
-    rank = {id(e): targets[row, position, number].index(e.target) for row, position, number, e in found}
-    ordered = [e for *_, e in sorted(found, key=lambda f: (f[0], f[1], rank[id(f[3])], f[2]))]
-    methods = tuple(ordered[0].trust) if ordered else request.settings.methods
-    settings = request.settings
-    overlay = next((m for m in REFINEMENT if m in methods), methods[0])
-    return Saliency(
-        explanations=tuple(ordered),
-        methods=methods,
-        overlay=overlay,
-        checkpoints=tuple(column.described() for column in columns),
-        changes=changes_of(ordered, methods) if len(columns) > 1 else (),
-        sanity=sanity,
-        settings=_described(settings, request, precision),
-        notes=notes,
-        skipped=inputs.skipped,
-    )
-
-
-def _described(settings: Settings, request: Request, precision: str) -> Mapping[str, Any]:
-    target = request.target
-    return {
-        "target": getattr(target, "__name__", None) or str(target),
-        "methods": list(settings.methods),
-        "smoothing": settings.draws,
-        "integrating": [settings.smint_steps, settings.smint_draws],
-        "baseline": str(settings.baseline),
-        "noise": settings.noise,
-        "signed": settings.signed,
-        "convention": settings.convention.value,
-        "precision": precision or settings.precision.value,
-        "seed": settings.seed,
-        "tolerance": settings.tolerance,
-        "evaluations": settings.evaluations_per_sample,
-    }
-
-
 def _advance(progress: Progress | None, total: int) -> Callable[[float], None]:
     done = 0.0
 
@@ -375,27 +234,3 @@ def _advance(progress: Progress | None, total: int) -> Callable[[float], None]:
             progress(done, total)
 
     return advance
-
-
-def _share(request: Request, n: int) -> list[int]:
-    if request.settings.convention is Convention.FE:
-        return list(range(n)) if request.rank == 0 else []
-    return list(range(request.rank, n, request.world_size))
-
-
-def _label_index(label: Any, names: Sequence[str], classes: int) -> int | None:
-    if isinstance(label, str) and label in names:
-        return list(names).index(label)
-    try:
-        index = int(label)
-    except (TypeError, ValueError):
-        return None
-    return index if 0 <= index < classes else None
-
-
-def _name(label: Any, names: Sequence[str]) -> str:
-    return names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""What is asked of a session: which models, which maps, whose share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from xaicli.attribution.baselines import InputRange
+from xaicli.attribution.explanation import CheckpointColumn
+from xaicli.attribution.settings import Convention, Settings, Target
+
+if TYPE_CHECKING:
+    from xaicli.checkpoint.facts import CheckpointFacts
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model to be explained.
+
+    Attributes:
+        name: What the column is called.
+        load: Gives the model; called when its turn comes, so that only one is in memory.
+        facts: What its checkpoint says; None for a bare module.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    facts: CheckpointFacts | None = None
+
+    @property
+    def known(self) -> InputRange:
+        facts = self.facts
+        if facts is None:
+            return InputRange()
+        return InputRange(facts.input_range[0] if facts.input_range else None, facts.mean, facts.std)
+
+    def described(self) -> CheckpointColumn:
+        facts = self.facts
+        if facts is None:
+            return CheckpointColumn(self.name)
+        return CheckpointColumn(self.name, str(facts.path), facts.sha256, facts.epoch, facts.step)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a session.
+
+    Attributes:
+        target, outputs: As `attribute`'s target and output; several outputs are explained one after the other.
+        store: Where finished samples are kept; None to keep nothing.
+        captum: Further methods by their names in `captum.attr`.
+        evaluate, sanity: Also score the maps; also compare them with those of randomised models.
+        rank, world_size: Which share of the samples is this process's.
+    """
+
+    settings: Settings
+    target: Target | Any = "predicted"
+    outputs: tuple[str | int | None, ...] = (None,)
+    device: str = "auto"
+    label_names: tuple[str, ...] = ()
+    store: Path | None = None
+    captum: tuple[str, ...] = ()
+    evaluate: bool = False
+    sanity: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def share(self, n: int) -> list[int]:
+        """The positions of this rank's samples; the seed's convention cannot divide its batch."""
+        if self.settings.convention is Convention.FE:
+            return list(range(n)) if self.rank == 0 else []
+        return list(range(self.rank, n, self.world_size))
