@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals.stable.v2 as nw
 import polars as pl
 
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import XaiError
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import Sources, scan, sources
 from xaicli.vocabulary import STEP, Engine
@@ -217,13 +217,3 @@ def import_duckdb() -> Any:
     except ImportError as error:
         raise XaiError("duckdb is not installed", hint="pip install 'xaicli[duckdb]'") from error
     return duckdb
-
-
-def refuse_spark_remote(engine: Engine, spark_remote: str | None) -> None:
-    """Raise when a Spark server is named for another engine.
-
-    Raises:
-        UsageError: It is.
-    """
-    if spark_remote and engine is not Engine.SPARK:
-        raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")

@@ -108,6 +108,7 @@ def test_selection_is_plain_json(reader: Reader) -> None:
         ({"label_map": ["cat"]}, "is not NAME=VALUE", "cat=3", UsageError),
         ({"label_map": ["x=bird"]}, "no label 'bird'", "recorded labels: cat, dog, eel", XaiError),
         ({"duplicates": "some"}, "--duplicates 'some'", "last, all, error", UsageError),
+        ({"spark_remote": "sc://there"}, "--spark-remote needs --engine spark", "add --engine spark", UsageError),
         ({"engine": "dask"}, "--engine 'dask'", "polars, duckdb, spark", UsageError),
     ],
 )

@@ -108,6 +108,9 @@ def resolve(
     """
     if epoch_frequency < 1:
         raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}")
+    chosen_engine: Engine = _one_of(Engine, "--engine", engine)
+    if spark_remote and chosen_engine is not Engine.SPARK:
+        raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
     warnings: list[str] = []
     modes = _modes(reader, words(mode), warnings)
     pairs = _pairs(reader, modes, words(ds_id))
@@ -122,7 +125,7 @@ def resolve(
         label_map=_label_map(reader, label_key, label_map),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
         epoch_frequency=epoch_frequency,
-        engine=_one_of(Engine, "--engine", engine),
+        engine=chosen_engine,
         spark_remote=spark_remote,
         warnings=tuple(warnings),
     )
