@@ -189,8 +189,11 @@ def test_json_cannot_end_its_element() -> None:
 
 def test_a_very_large_answer_is_left_to_the_file_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "_MOST_JSON", 1000)
-    text = next(t for _, a, t in Parsed(labels_result(labels=1, epochs=9).html()).raw if a.get("id") == "answer")
-    assert json.loads(text)["rows"] is None
+    result = labels_result(labels=1, epochs=9)
+    object.__setattr__(result.answer, "extra", {"labels": result.data, "truth": 1})
+    text = next(t for _, a, t in Parsed(result.html()).raw if a.get("id") == "answer")
+    found = json.loads(text)
+    assert (found["rows"], found["labels"], found["truth"]) == (None, None, 1)
 
 
 def test_the_labels_page_of_10_labels_is_small() -> None:

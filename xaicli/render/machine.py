@@ -26,8 +26,9 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
     Args:
         answer: What a query returned.
         outputs: The paths of the files written.
-        rows: Whether to include the rows; without them `rows` is null.
+        rows: Whether to include the rows; without them `rows`, and every other table, is null.
     """
+    extra = {k: v if rows or not isinstance(v, pl.DataFrame) else None for k, v in answer.extra.items()}
     head = {
         "schema_version": SCHEMA_VERSION,
         "command": answer.command,
@@ -36,7 +37,7 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
         "warnings": list(answer.warnings),
         "outputs": list(outputs),
         "counts": answer.counts.as_dict(),
-        **answer.extra,
+        **extra,
     }
     parts = [f"{json.dumps(key)}:{dump(value)}" for key, value in head.items()]
     parts.append('"rows":' + (rows_json(answer.data) if rows else "null"))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from xaicli import __version__
 from xaicli.answer import Answer
 from xaicli.render.blocks import Blocks
@@ -48,7 +50,8 @@ def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
         for section in report.sections
     ]
     # JSON is longer than the values in memory, so what is larger than that need not be written to be measured.
-    json = to_json(answer, rows=answer.data.estimated_size() <= _MOST_JSON)
+    tables = [answer.data, *(value for value in answer.extra.values() if isinstance(value, pl.DataFrame))]
+    json = to_json(answer, rows=sum(table.estimated_size() for table in tables) <= _MOST_JSON)
     if len(json) > _MOST_JSON:
         json = to_json(answer, rows=False)
     style, script = style_sheet(), _read("page.js")
