@@ -225,11 +225,11 @@ def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
 
 
 def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xaicli.attribution import batching
+    from xaicli.attribution import batching, chunks
 
     model, x = conv_net(), torch.randn(3, 2, 8, 8)
     expected = attribute(model, x)
-    monkeypatch.setattr(batching, "_LEARNED", {})
+    monkeypatch.setattr(chunks, "_LEARNED", {})
     monkeypatch.setattr(batching, "_CPU_ROWS", (1, 7))
     found = attribute(model, x)
     for method in expected.maps:
@@ -237,7 +237,7 @@ def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_timing_settles_on_the_fastest_size() -> None:
-    from xaicli.attribution.batching import Chunks
+    from xaicli.attribution.chunks import Chunks
 
     chunks = Chunks(16, (8, 256), tuning=True)
     cost = {8: 3.0, 16: 2.0, 32: 1.5, 64: 1.0, 128: 1.4, 256: 2.0}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from xaicli.attribution.captured import Captured
+from xaicli.attribution.chunks import Chunks, learned, remember
 from xaicli.attribution.frozen import FrozenModel, is_memory_error
 from xaicli.errors import XaiError
 
@@ -44,78 +45,6 @@ class _Entry(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None, None]:
         ctx.gradients[ctx.place] = outputs[0]
         return None, outputs[0].new_zeros(()), None, None
-
-
-_FASTER = 0.9
-_TRIALS = 3
-
-
-@dataclass
-class Chunks:
-    """The rows of a chunk: an estimate from memory, then tried larger and smaller on the work itself.
-
-    Timing only decides in long jobs: a short one repeats bit for bit.
-    """
-
-    rows: int
-    limits: tuple[int, int]
-    tuning: bool = False
-    spent: dict[int, list[float]] = field(default_factory=dict)
-
-    def next(self) -> int:
-        """How many rows to take now."""
-        return self._candidate() if self.tuning else self.rows
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Learn from a full chunk."""
-        if self.tuning and rows == self._candidate():
-            self.spent.setdefault(rows, []).append(seconds / rows)
-
-    def halve(self) -> None:
-        """Memory ran out.
-
-        Raises:
-            XaiError: One row is already too much.
-        """
-        if self.rows == 1 and not self.tuning:
-            raise XaiError("out of memory with a single row", hint="use a smaller input or model, or another --device")
-        self.rows, self.tuning = max(1, min(self.rows, self._candidate()) // 2), False
-
-    def _candidate(self) -> int:
-        """The size being tried: doubled while that is clearly faster, then halved likewise."""
-        low, high = self.limits
-        for factor in (2, 0.5):
-            size = self.rows
-            while True:
-                if len(self.spent.get(size, ())) < _TRIALS:
-                    return size
-                other = int(size * factor)
-                if not low <= other <= high:
-                    break
-                if len(self.spent.get(other, ())) < _TRIALS:
-                    return other
-                if min(self.spent[other]) > _FASTER * min(self.spent[size]):
-                    break
-                size = other
-            if size != self.rows:
-                self.rows = size
-                break
-        self.tuning = False
-        return self.rows
-
-
-_LEARNED: dict[str, int] = {}
-"""Sizes found before: a second call on the same model and shapes repeats the first, bit for bit."""
-
-
-def learned_sizes() -> dict[str, int]:
-    """The chunk sizes found so far, to be kept for a later process."""
-    return dict(_LEARNED)
-
-
-def recall_sizes(sizes: Mapping[str, int]) -> None:
-    """Use chunk sizes that an earlier process found."""
-    _LEARNED.update({key: rows for key, rows in sizes.items() if 0 < rows <= _GPU_ROWS[1]})
 
 
 class Gradients:
@@ -204,12 +133,12 @@ class Gradients:
         rows = len(units)
         if self._captured is None or self._captured.rows < rows:
             try:
-                self._captured = _Captured(self._eager, points, units)
+                self._captured = Captured(self._eager, points, units)
             except RuntimeError:
                 torch.cuda.synchronize()
                 self._graphs = False
                 return self._eager(points, units)
-        captured: _Captured = self._captured
+        captured: Captured = self._captured
         return captured.replay(points, units)
 
     def chunks(self, points: Sequence[Tensor], total: int) -> Chunks:
@@ -219,8 +148,9 @@ class Gradients:
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:32]
         if self.model.batch is not None:
             return Chunks(self.model.batch, (1, self.model.batch))
-        if self._chunks is None and key in _LEARNED:
-            self._chunks = Chunks(_LEARNED[key], (1, _LEARNED[key]))
+        rows = learned(key)
+        if self._chunks is None and rows:
+            self._chunks = Chunks(rows, (1, rows))
         self._key = key
         return self._chunks or Chunks(min(total, _FIRST_ROWS), (1, _FIRST_ROWS))
 
@@ -250,35 +180,7 @@ class Gradients:
     def remember(self) -> None:
         """Keep the size found for the next call in this process."""
         if self._chunks is not None:
-            _LEARNED[self._key] = self._chunks.rows
-
-
-class _Captured:
-    """A CUDA graph of forward and input backward of a fixed number of rows."""
-
-    def __init__(
-        self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor
-    ):
-        self.rows = len(units)
-        self.points = [p.clone() for p in points]
-        self.units = units.clone()
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                eager(self.points, self.units)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.gradients = eager(self.points, self.units)
-
-    def replay(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
-        rows = len(units)
-        for kept, point in zip(self.points, points, strict=True):
-            kept[:rows].copy_(point)
-        self.units[:rows].copy_(units)
-        self.graph.replay()
-        return [g[:rows].clone() for g in self.gradients]
+            remember(self._key, self._chunks.rows)
 
 
 def _power_of_two(rows: int) -> int:

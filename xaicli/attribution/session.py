@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xaicli.attribution.assembly import explanation_of, saliency_of
-from xaicli.attribution.batching import learned_sizes, recall_sizes
+from xaicli.attribution.chunks import learned_sizes, recall_sizes
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.evaluate import quality
 from xaicli.attribution.explanation import (
