@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from xaicli.answer import Answer
-from xaicli.layout import RunLayout, find_run
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import LABEL
 

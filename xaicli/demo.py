@@ -46,7 +46,7 @@ class Digits:
     @property
     def flipped(self) -> NDArray[np.bool_]:
         """(N,), true where the label is wrong on purpose."""
-        return self.label != self.true_label
+        return np.not_equal(self.label, self.true_label)
 
     def part(self, chosen: NDArray[np.bool_]) -> Digits:
         """The digits where `chosen`, (N,), is true."""
@@ -149,7 +149,7 @@ def record(
                 loss = functional.cross_entropy(logits, y, reduction="none")
                 run.log_samples(sample_id=ids, label=y, logits=logits, loss=loss)
                 optimizer.zero_grad()
-                loss.mean().backward()
+                loss.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             model.eval()
             with torch.no_grad():

@@ -286,7 +286,7 @@ def decode_ds_id(text: str) -> str:
     return "" if text == _NO_DS_ID else unquote(text)
 
 
-def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
+def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
     """The run a command is about.
 
     Args:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.layout import RunLayout, find_run
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
 from xaicli.saliency_result import SaliencyResult
 
 if TYPE_CHECKING:

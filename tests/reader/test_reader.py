@@ -219,10 +219,10 @@ def test_column_that_never_reached_the_manifest(run: WrittenRun) -> None:
 
 def test_dropped_rows_by_reason(run: WrittenRun) -> None:
     run.write(rows(range(2)))
-    (run.layout.attempts / "000000-r0000.stats.json").write_text(
+    (run.layout.attempts / "000000-r0000.stats").write_text(
         json.dumps({"rows_dropped": 5, "reasons": {"disk full": 3}})
     )
-    (run.layout.attempts / "000000-r0001.stats.json").write_text("{")
+    (run.layout.attempts / "000000-r0001.stats").write_text("{")
     reader = open_reader(run.layout)
     assert (reader.dropped, reader.drops) == (5, {"disk full": 3, "other": 2})
 

@@ -85,7 +85,7 @@ def test_a_full_disk_drops_and_counts(disk: Disk) -> None:
     assert stats["rows_dropped"] > 0
     assert stats["rows_stored"] > 0
     assert is_accounted_for(run)
-    kept = json.loads((disk.folder / "run" / "attempts" / "000000-r0000.stats.json").read_text())
+    kept = json.loads((disk.folder / "run" / "attempts" / "000000-r0000.stats").read_text())
     assert kept["rows_dropped"] == stats["rows_dropped"]
     ids = rows(disk.folder / "run")["sample_id"].to_numpy()
     assert len(ids) == len(set(ids)) == stats["rows_logged"] - stats["rows_dropped"]

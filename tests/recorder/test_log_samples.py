@@ -140,7 +140,7 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
     assert stats["rows_dropped"] == 2 * len(bad["sample_id"])
     assert stats["rows_logged"] == stats["rows_stored"] + stats["rows_dropped"]
     assert column(tmp_path / "lenient", "loss") == [0.0, 5.0]
-    kept = json.loads((tmp_path / "lenient" / "attempts" / "000000-r0000.stats.json").read_text())
+    kept = json.loads((tmp_path / "lenient" / "attempts" / "000000-r0000.stats").read_text())
     assert kept["rows_dropped"] == stats["rows_dropped"]
 
 

@@ -260,7 +260,7 @@ def test_modes_and_metrics_are_parts_of_their_own(run: Path) -> None:
 
 def test_rows_that_were_not_recorded_are_told_with_the_reason(tmp_path: Path) -> None:
     run = record(tmp_path / "run", samples=6, epochs=1, images=False)
-    stats = next((run / "attempts").glob("*.stats.json"))
+    stats = next((run / "attempts").glob("*.stats"))
     facts = json.loads(stats.read_text()) | {"rows_dropped": 9, "reasons": {"disk full": 9}}
     stats.write_text(json.dumps(facts))
     result = open_run(run).report()

@@ -149,3 +149,23 @@ def test_sync_wants_one_folder_and_one_address(xai, pair: tuple[str, str]) -> No
     status, _, err = xai("sync", *pair)
     assert status == 2
     assert "hint: push: xai sync runs/exp1 s3://bucket/exp1" in err
+
+
+def test_a_run_in_a_store_is_read_in_place(
+    xai, sample_run: Path, folder_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    push(sample_run, Store(folder_store))
+    here = json.loads(xai("samples", sample_run, "--json")[1])
+    status, out, err = xai("samples", folder_store, "--json")
+    assert status == 0, err
+    assert json.loads(out)["rows"] == here["rows"]
+    monkeypatch.setenv("XAI_RUN", folder_store)
+    assert json.loads(xai("samples", "--json")[1])["rows"] == here["rows"]
+
+
+def test_an_address_without_a_run(xai, folder_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    status, _, err = xai("info", folder_store)
+    assert status == 1
+    assert err.startswith("error: ")

@@ -10,7 +10,7 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, Selection, read_ids
 from xaicli.cli.output import write
-from xaicli.layout import find_run
+from xaicli.location import find_run
 
 
 @command

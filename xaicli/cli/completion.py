@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout, find_run
+from xaicli.layout import RunLayout, find_local_run
 from xaicli.vocabulary import Mode, Role
 
 Completer = Callable[[typer.Context, str], list[str]]
@@ -24,7 +24,7 @@ def completer(offered: Callable[[RunLayout], Iterable[str]]) -> Completer:
         before, comma, last = incomplete.rpartition(",")
         given = ctx.params.get("run_dir")
         try:
-            names = list(offered(find_run(Path(given) if given else None)))
+            names = list(offered(find_local_run(Path(given) if given else None)))
         except XaiError:
             return []
         return [before + comma + name for name in names if name.startswith(last)]

@@ -10,7 +10,7 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
 from xaicli.cli.output import write
-from xaicli.layout import find_run
+from xaicli.location import find_run
 
 Truth = Annotated[
     Path | None,

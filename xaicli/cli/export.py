@@ -10,7 +10,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.options import RunDir, Selection, split_commas
-from xaicli.layout import find_run
+from xaicli.location import find_run
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
 

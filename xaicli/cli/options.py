@@ -62,11 +62,11 @@ class OptionGroup:
 
 
 RunDir = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(
         metavar="[RUN_DIR]",
         show_default=False,
-        help="The run [default: $XAI_RUN, the current folder if it is a run, or the newest run below ./runs].",
+        help="The run or its address (s3://...) [default: $XAI_RUN, this folder if a run, the newest below ./runs].",
     ),
 ]
 

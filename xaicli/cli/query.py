@@ -10,7 +10,8 @@ from xaicli.cli.command import command
 from xaicli.cli.options import Output, choices
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
-from xaicli.layout import RunLayout, find_run
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
 from xaicli.vocabulary import Engine
 
 

@@ -10,7 +10,8 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.errors import UsageError
-from xaicli.layout import RunLayout, find_run
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
 
 
 @command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xaicli.cli.command import command
 from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection
 from xaicli.cli.output import REPORT_FORMATS, write
-from xaicli.layout import find_run
+from xaicli.location import find_run
 
 
 @command

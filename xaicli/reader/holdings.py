@@ -76,7 +76,7 @@ class Holdings:
     def drops(self) -> dict[str, int]:
         """Rows the recorder could not store, by reason."""
         reasons: dict[str, int] = {}
-        for path in sorted(self.layout.attempts.glob("*.stats.json")):
+        for path in sorted(self.layout.attempts.glob("*.stats")):
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
                 dropped = int(facts.get("rows_dropped") or 0)

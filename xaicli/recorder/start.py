@@ -131,7 +131,7 @@ def _launch_of(layout: RunLayout, attempt: int) -> str | None:
 
 def stats_file(layout: RunLayout, attempt: int, rank: int) -> Path:
     """Where a process keeps its counters."""
-    return layout.attempts / f"{attempt:06d}-r{rank:04d}.stats.json"
+    return layout.attempts / f"{attempt:06d}-r{rank:04d}.stats"
 
 
 def note_resume_step(layout: RunLayout, attempt: int, step: int, *, certain: bool = False) -> None:

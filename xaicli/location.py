@@ -1,0 +1,29 @@
+"""Where a run is: a directory, one found nearby, or an address in an object store, read through a local mirror."""
+
+from __future__ import annotations
+
+import os
+
+from xaicli.layout import RunLayout, find_local_run
+from xaicli.store.objects import Store, is_url, mirror_folder
+from xaicli.store.sync import pull
+
+
+def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
+    """The run a question is about.
+
+    A run at an address is mirrored below the user's cache folder: only files that are not there yet travel.
+
+    Args:
+        given: A run directory or an address (`s3://bucket/run`); without it `$XAI_RUN`, the current directory if it is
+            a run, or the newest run below `./runs`.
+
+    Raises:
+        XaiError: There is no run at the place, none to be found, or the store cannot be reached.
+    """
+    place = str(given or os.environ.get("XAI_RUN") or "")
+    if not is_url(place):
+        return find_local_run(given)
+    layout = RunLayout(mirror_folder(place))
+    pull(Store(place), layout.root)
+    return find_local_run(layout.root)
