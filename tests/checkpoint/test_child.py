@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import hostile
 import pytest
 import torch
 from torch import nn
 
+from tests.checkpoint import hostile
 from xaicli.checkpoint.archive import Archive
 from xaicli.checkpoint.child import check_in_child, is_known, remember
 from xaicli.checkpoint.package import open_package

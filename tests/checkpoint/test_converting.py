@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Digits, gradient
 
+from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.convert import convert_checkpoint
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint

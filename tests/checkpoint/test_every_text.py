@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 
+from tests.checkpoint import hostile
 from xaicli.checkpoint.archive import Archive
 from xaicli.checkpoint.package import open_package
 from xaicli.errors import XaiError

@@ -11,12 +11,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 import torch
-from conftest import Digits, gradient
 from torch import nn
 
+from tests.checkpoint import hostile
+from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.refusal import RefusedError

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 import torch
-from conftest import Digits, gradient
 from torch import nn
 from torch.export import Dim
 
+from tests.checkpoint import hostile
+from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.refusal import RefusedError

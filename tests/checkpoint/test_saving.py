@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 import torch
-from conftest import Digits, gradient
 from torch import nn
 
+from tests.checkpoint import hostile
+from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.save import save_checkpoint
 from xaicli.errors import UsageError

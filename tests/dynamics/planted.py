@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from written_run import WrittenRun
+
+from tests.written_run import WrittenRun
 
 CLASSES = 4
 NAMES = ("ant", "bee", "cat", "dog")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.answer import Answer
 from xaicli.dynamics import computed, keep
 from xaicli.dynamics.statistics import dynamics

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 
-import dynamics_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.dynamics import dynamics_oracle as oracle
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, RankJumps, median, mid_ranks, robust_scale
 
 numbers = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0]), st.floats(-1024, 1024, width=32))

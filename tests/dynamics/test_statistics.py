@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dynamics_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_run import WrittenRun
 
+from tests.dynamics import dynamics_oracle as oracle
+from tests.written_run import WrittenRun
 from xaicli.dynamics import chunks
 from xaicli.dynamics.computed import compute
 from xaicli.dynamics.statistics import dynamics

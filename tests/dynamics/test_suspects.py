@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import planted
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Planted
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tests.dynamics import planted
+from tests.dynamics.planted import Planted
 from xaicli.dynamics.findings import Finding, findings
 from xaicli.dynamics.jumps import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -193,7 +193,7 @@ def test_findings_of_every_kind(run: Planted) -> None:
 
 def test_a_departing_label_is_found(tmp_path: Path) -> None:
     """Eight labels with losses near 1; the loss of label 5 grows, that of the others shrinks."""
-    from written_run import WrittenRun
+    from tests.written_run import WrittenRun
 
     draw = np.random.default_rng(0)
     run = WrittenRun(tmp_path / "run")
@@ -219,7 +219,7 @@ def test_jumps_are_the_largest(run: Planted) -> None:
 
 
 def test_a_run_with_losses_only(tmp_path: Path) -> None:
-    from written_run import WrittenRun
+    from tests.written_run import WrittenRun
 
     run = WrittenRun(tmp_path / "run")
     run.write(

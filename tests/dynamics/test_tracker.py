@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import dynamics_oracle as oracle
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.dynamics import dynamics_oracle as oracle
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.tracker import Tracker
 

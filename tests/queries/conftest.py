@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_run import WrittenRun
+
+from tests.written_run import WrittenRun
 
 N = 12
 EPOCHS = (1, 2, 3, 4)

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import oracle
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_run import WrittenRun
 
+from tests import oracle
+from tests.written_run import WrittenRun
 from xaicli.queries.labels import labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import resolve

@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import oracle
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_run import WrittenRun
 
+from tests import oracle
+from tests.written_run import WrittenRun
 from xaicli.queries import samples as samples_module
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import resolve

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.queries import cache
 from xaicli.queries import labels as labels_module
 from xaicli.queries.labels import labels

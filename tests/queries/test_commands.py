@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from written_run import WrittenRun
+
+from tests.written_run import WrittenRun
 
 Xai = Callable[..., tuple[int, str, str]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.api import RunReader
 
 

@@ -7,8 +7,8 @@ import sys
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.errors import XaiError
 from xaicli.queries.elsewhere import elsewhere
 from xaicli.queries.epochwise import Epochwise

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import xaicli
+from tests import oracle
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 

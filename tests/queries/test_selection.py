@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.selection import Selection, resolve
 from xaicli.reader import Reader, open_reader

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 from polars.testing import assert_frame_equal
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli.queries.labels import labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import resolve

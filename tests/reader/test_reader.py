@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
-from written_run import WrittenRun
 
+from tests.written_run import WrittenRun
 from xaicli import parquet, wal
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import column, rows
 
+from tests.recorder.recorded import column, rows
 from xaicli import parquet
 from xaicli.errors import XaiError
 from xaicli.recorder import allocation, pool, session, writer

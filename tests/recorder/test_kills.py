@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import rows
 
+from tests.recorder.recorded import rows
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import examine
 from xaicli.recorder.run import Run

@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import column, rows
 
+from tests.recorder.recorded import column, rows
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import column, rows
 
+from tests.recorder.recorded import column, rows
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.recorder import lifetime, start

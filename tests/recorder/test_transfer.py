@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded import column, rows
 
+from tests.recorder.recorded import column, rows
 from xaicli.recorder import batch, intake, transfer
 from xaicli.recorder.run import Run
 from xaicli.recorder.transfer import Transfers

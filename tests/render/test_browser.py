@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import chromium
 import pytest
-from chromium import Chromium, Page
-from recorded_run import HOSTILE, record
-from report_answers import labels_result, samples_result
 
+from tests.recorded_run import HOSTILE, record
+from tests.render import chromium
+from tests.render.chromium import Chromium, Page
+from tests.report_answers import labels_result, samples_result
 from xaicli.api import open_run
 from xaicli.render import page as page_module
 

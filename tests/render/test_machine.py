@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_answers import labels_result
 
+from tests.report_answers import labels_result
 from xaicli.answer import Answer, Counts
 from xaicli.render.machine import dump, rows_json, to_csv, to_json
 

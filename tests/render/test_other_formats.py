@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
-from report_answers import labels_result, samples_result
 
+from tests.report_answers import labels_result, samples_result
 from xaicli.errors import XaiError
 from xaicli.render.markdown import escaped, markdown
 from xaicli.render.pixels import data_uri, png_of

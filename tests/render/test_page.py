@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from recorded_run import HOSTILE
-from report_answers import labels_result, samples_result
 
+from tests.recorded_run import HOSTILE
+from tests.report_answers import labels_result, samples_result
 from xaicli.render import page as page_module
 from xaicli.render.page import in_script
 from xaicli.results import Result

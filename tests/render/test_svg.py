@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_answers import labels_result
 
+from tests.report_answers import labels_result
 from xaicli.render import figure
 from xaicli.render.lines import spread
 from xaicli.render.svg import path_data

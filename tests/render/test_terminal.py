@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-from report_answers import labels_result, samples_result
 from rich.console import Console
 
+from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
 from xaicli.render.sparkline import sparkline
 from xaicli.render.terminal import as_text, show

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_answers import FACTS, labels_result, samples_result
 
+from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
 from xaicli.report.compare import compare_report
 from xaicli.report.datamap import dynamics_report

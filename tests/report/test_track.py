@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_run import MISLABELLED, SAMPLES, record
 
 import xaicli
+from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
 from xaicli.report.gathering import saliency_page
 from xaicli.report.model import Gallery, LineChart, MapGrid, Multiples, Report, ScatterChart, Table, Text, Views

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_things import Training, same
 
 import xaicli
+from tests.state.training_things import Training, same
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import examine
 from xaicli.state import TrainingState

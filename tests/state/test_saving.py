@@ -14,8 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_things import OPTIMIZERS, SCHEDULERS, Training, same
 
+from tests.state.training_things import OPTIMIZERS, SCHEDULERS, Training, same
 from xaicli.layout import RunLayout
 from xaicli.state import TrainingState
 from xaicli.state.encoding import Encoder, decode
