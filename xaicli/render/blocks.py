@@ -13,6 +13,7 @@ from xaicli.render.machine import dump
 from xaicli.render.maps import shown_panels
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
 from xaicli.render.text import printable
+from xaicli.render.values import line_values, point_values
 from xaicli.report.model import (
     FIXED,
     BarChart,
@@ -63,9 +64,9 @@ class Blocks:
         """One block, `kind` says which macro shows it."""
         match block:
             case LineChart():
-                return self._chart("line", block, _line_values(block), narrow=True)
+                return self._chart("line", block, line_values(block), narrow=True)
             case ScatterChart():
-                return self._chart("square", block, _point_values(block))
+                return self._chart("square", block, point_values(block))
             case BarChart():
                 return self._chart("bars", block, {"lines": []})
             case Multiples():
@@ -117,7 +118,7 @@ class Blocks:
         cells = [
             {
                 "key": chart.series[-1].key,
-                "data": self._values(_line_values(chart)),
+                "data": self._values(line_values(chart)),
                 "title": printable(chart.title, limit=_SHOWN),
                 "subtitle": chart.subtitle,
                 "svg": Markup(drawn),
@@ -226,41 +227,6 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
 
 def _with_class(svg: str, name: str) -> str:
     return svg.replace("<svg ", f'<svg class="{name}" ', 1)
-
-
-def _line_values(chart: LineChart) -> Context:
-    bands = {band.key: band for band in chart.bands if band.key}
-    lines = []
-    for line in chart.series:
-        values: Context = {"k": line.key, "n": printable(line.name, limit=_SHOWN), "t": line.note}
-        values |= {"x": [_rounded(x) for x in line.x], "y": [_rounded(y) for y in line.y]}
-        if line.key in bands and len(bands[line.key].low) == len(line.y):
-            values["lo"] = [_rounded(v) for v in bands[line.key].low]
-            values["hi"] = [_rounded(v) for v in bands[line.key].high]
-        if len(set(line.counts)) > 1:
-            values["c"] = list(line.counts)
-        elif line.counts:
-            values["t"] = f"n = {line.counts[0]:,}"
-        lines.append({key: value for key, value in values.items() if value != ""})
-    shared = lines[0]["x"] if lines else []
-    lines = [{k: v for k, v in line.items() if k != "x" or v != shared} for line in lines]
-    return {"xl": chart.x_label, "yl": chart.y_label, "x": shared, "lines": lines}
-
-
-def _point_values(chart: ScatterChart) -> Context:
-    lines = []
-    for i, name in enumerate(chart.names):
-        if name:
-            point: Context = {"k": chart.keys[i] if i < len(chart.keys) else "", "n": printable(name, limit=_SHOWN)}
-            lines.append(point | {"x": [_rounded(chart.x[i])], "y": [_rounded(chart.y[i])]})
-    return {"xl": chart.x_label, "yl": chart.y_label, "lines": lines}
-
-
-def _rounded(value: float | None) -> float | int | None:
-    if value is None or not math.isfinite(value):
-        return None
-    rounded = float(f"{value:.{_DIGITS}g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
 def _table(table: Table) -> Context:

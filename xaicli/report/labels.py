@@ -2,72 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.labelcharts import (
+    BAND_WORDS,
+    CELLS,
+    TITLES,
+    LabelHistory,
+    finite,
+    label_sentence,
+    of_everyone,
+    overview,
+    small_multiples,
+)
 from xaicli.report.model import (
-    Band,
     Block,
     Cell,
     Column,
-    LineChart,
-    Multiples,
     Report,
     Section,
-    Series,
     Table,
     Text,
     Tone,
     Views,
 )
 from xaicli.report.names import Names
-from xaicli.report.numbers import count, cut, listed, short
 from xaicli.vocabulary import Bounds
 
-BAND_WORDS = {
-    Bounds.STD: "mean ± standard deviation of the label's samples (n − 1): their spread, not the error of the mean",
-    Bounds.RANGE: "lowest to highest sample of the label",
-    Bounds.QUANTILE: "5 % to 95 % of the label's samples",
-    Bounds.CI: "95 % confidence interval of the mean",
-    Bounds.NONE: "no band",
-}
-_TITLES = {
-    Bounds.STD: "± std",
-    Bounds.RANGE: "min–max",
-    Bounds.QUANTILE: "5–95 %",
-    Bounds.CI: "95 % interval",
-    Bounds.NONE: "no band",
-}
-_COLOURED = 12
-_EXTREMES = 5
-_LINES = 60
-_CELLS = 24
-_POINTS = 100
 _TABLE_ROWS = 5000
-
-
-@dataclass(frozen=True)
-class LabelHistory:
-    """One label of one (mode, ds_id, metric): its rows by epoch."""
-
-    name: str
-    rows: tuple[Mapping[str, Any], ...]
-
-    @property
-    def last(self) -> Mapping[str, Any]:
-        return self.rows[-1]
-
-    @property
-    def rank(self) -> tuple[float, str]:
-        """Sorts by the last finite mean, highest first; labels without one at the end."""
-        means = [row["mean"] for row in self.rows if finite(row["mean"])]
-        return (-means[-1] if means else math.inf, self.name)
 
 
 def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
@@ -109,24 +76,6 @@ def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:
         yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
 
 
-def label_sentence(labels: Sequence[LabelHistory]) -> str:
-    """Which labels stand out at the end, with figures."""
-    known = [label for label in labels if finite(label.last["mean"])]
-    if not known:
-        return f"{count(len(labels), 'label')}; no finite value."
-    top, low = known[0], known[-1]
-    if len(known) == 1:
-        return f"One label, {cut(top.name)}: {_spread(top)} at the last epoch, over {count(top.last['n'], 'sample')}."
-    said = (
-        f"Highest mean at the last epoch: {cut(top.name)} ({_spread(top)}). Lowest: {cut(low.name)} ({_spread(low)})."
-    )
-    risen = [label.name for label in known if (first := _first(label)) is not None and label.last["mean"] > first]
-    if 0 < len(risen) < len(known):
-        said += f" {len(risen)} of {len(labels):,} labels {'ends' if len(risen) == 1 else 'end'} higher than "
-        said += f"{'it' if len(risen) == 1 else 'they'} began: {listed(risen, 4)}."
-    return said
-
-
 def label_blocks(
     words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, *, key: str = "l"
 ) -> Iterator[Block]:
@@ -143,151 +92,24 @@ def label_blocks(
         yield Text("Every value here is NaN or infinite: there is no line to draw.", Tone.BAD)
     else:
         keyed = [(f"{key}-{index}", label) for index, label in enumerate(labels)]
-        yield _overview(words, labels, names, key)
-        everyone = _everyone(labels) if len(labels) > 1 else None
-        shown = keyed if len(keyed) <= _CELLS else [*keyed[: _CELLS // 2], *keyed[-_CELLS // 2 :]]
+        yield overview(words, labels, names, key)
+        everyone = of_everyone(labels) if len(labels) > 1 else None
+        shown = keyed if len(keyed) <= CELLS else [*keyed[: CELLS // 2], *keyed[-CELLS // 2 :]]
         views: dict[str, tuple[Block, ...]] = {}
         for bound in bounds:
-            views[_TITLES[bound]] = (_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=True),)
+            views[TITLES[bound]] = (
+                small_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=True),
+            )
             if len(labels) > 1:
-                title = f"{_TITLES[bound]}, own axis"
-                views[title] = (_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=False),)
+                title = f"{TITLES[bound]}, own axis"
+                views[title] = (small_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=False),)
         yield Views(names("bands", words), "band", views)
     yield _table(words, labels, bounds, names, key)
 
 
-def _overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str) -> LineChart:
-    many = len(labels) > _COLOURED
-    extremes = {*range(_EXTREMES), *range(len(labels) - _EXTREMES, len(labels))}
-    drawn = [(i, label) for i, label in enumerate(labels) if not many or i in extremes or len(labels) <= _LINES]
-    series = []
-    for order, (i, label) in enumerate(drawn):
-        tone = Tone.PLAIN if not many else Tone.MAX if i < _EXTREMES else Tone.MIN if i in extremes else Tone.FAINT
-        rows = label.rows
-        series.append(
-            Series(
-                name=label.name,
-                x=tuple(float(row["epoch"]) for row in rows),
-                y=tuple(row["mean"] for row in rows),
-                tone=tone,
-                key=f"{key}-{i}",
-                counts=tuple(row["n"] for row in rows),
-                colour=None if many else order,
-            )
-        )
-    bands: tuple[Band, ...] = ()
-    legend = "Mean of each label's samples."
-    if many:
-        legend += f" Solid vermilion: the {_EXTREMES} highest at the last epoch; dashed blue: the {_EXTREMES} lowest"
-        legend += "; grey: the others." if len(labels) <= _LINES else "."
-    if len(labels) > _LINES:
-        bands, median = _spread_of_labels(labels)
-        series.append(median)
-        legend += f" Grey: the middle 90 % and 50 % of all {len(labels):,} labels' means, and their median."
-    return LineChart(
-        name=names("labels", words),
-        title=f"Mean {words} of each label",
-        x_label="epoch",
-        y_label="mean",
-        series=tuple(sorted(series, key=lambda line: line.tone is not Tone.FAINT)),
-        bands=bands,
-        legend=legend,
-        alt=f"Mean of {count(len(labels), 'label')} over epochs. {label_sentence(labels)}",
-    )
-
-
-def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...], Series]:
-    frame = pl.DataFrame(
-        [(row["epoch"], row["mean"]) for label in labels for row in label.rows if finite(row["mean"])],
-        schema={"epoch": pl.Int64, "mean": pl.Float64},
-        orient="row",
-    )
-    quantiles = [pl.col("mean").quantile(q, "linear").alias(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    table = frame.group_by("epoch").agg(quantiles).sort("epoch")
-    x = tuple(float(epoch) for epoch in table["epoch"])
-    bands = tuple(
-        Band(title, x, tuple(table[low]), tuple(table[high]))
-        for title, low, high in (("middle 90 %", "0.05", "0.95"), ("middle 50 %", "0.25", "0.75"))
-    )
-    return bands, Series("median", x, tuple(table["0.5"]), Tone.MEDIAN)
-
-
-def _everyone(labels: Sequence[LabelHistory]) -> Series:
-    """The mean of all samples whatever their label: each label's mean weighted by its number of samples."""
-    sums: dict[int, tuple[float, int]] = {}
-    for row in (row for label in labels for row in label.rows if finite(row["mean"])):
-        total, n = sums.get(row["epoch"], (0.0, 0))
-        sums[row["epoch"]] = total + row["mean"] * row["n"], n + row["n"]
-    epochs = sorted(epoch for epoch, (_, n) in sums.items() if n)
-    means = tuple(sums[epoch][0] / sums[epoch][1] for epoch in epochs)
-    return Series("all samples", tuple(float(epoch) for epoch in epochs), means, Tone.REFERENCE)
-
-
-def _multiples(
-    words: str,
-    shown: Sequence[tuple[str, LabelHistory]],
-    everyone: Series | None,
-    bound: Bounds,
-    names: Names,
-    *,
-    total: int,
-    same_y: bool,
-) -> Multiples:
-    stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
-    charts = tuple(_small(key, label, everyone, bound, stride) for key, label in shown)
-    if same_y:
-        limits = _limits(charts)
-        charts = tuple(replace(chart, y_limits=limits) for chart in charts)
-    legend = f"Band: {BAND_WORDS[bound]}." + (" Same y axis everywhere." if same_y and len(shown) > 1 else "")
-    legend += " Dashed grey: all samples." if len(shown) > 1 else ""
-    if total > len(shown):
-        half = len(shown) // 2
-        legend += f" The {half} highest and {half} lowest of {total:,} labels; the table has all."
-    if stride > 1:
-        legend += f" One epoch in {stride} drawn."
-    return Multiples(
-        name=names("labels", words, bound, *(() if same_y else ("own-axis",))),
-        title=f"Each label, {_TITLES[bound]}",
-        charts=charts,
-        legend=legend,
-        alt=f"{count(len(shown), 'small chart')}, one a label, mean with band: {BAND_WORDS[bound]}.",
-    )
-
-
-def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int) -> LineChart:
-    rows = [row for i, row in enumerate(label.rows) if (len(label.rows) - 1 - i) % stride == 0]
-    x = tuple(float(row["epoch"]) for row in rows)
-    pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
-    band = Band(_TITLES[bound], x, tuple(p[0] for p in pairs), tuple(p[-1] for p in pairs), key=key)
-    return LineChart(
-        name=key,
-        title=label.name,
-        x_label="epoch",
-        y_label="mean",
-        series=(
-            *([everyone] if everyone else []),
-            Series(label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] for row in rows)),
-        ),
-        bands=() if bound is Bounds.NONE else (band,),
-        subtitle=f"{_spread(label)} · n {label.last['n']:,}",
-        alt=f"{cut(label.name)}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",
-    )
-
-
-def _limits(charts: Sequence[LineChart]) -> tuple[float, float] | None:
-    values = [v for chart in charts for line in chart.series for v in line.y if finite(v)]
-    values += [v for chart in charts for band in chart.bands for v in (*band.low, *band.high) if finite(v)]
-    known = [v for v in values if v is not None]
-    if not known:
-        return None
-    low, high = min(known), max(known)
-    margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
-    return low - margin, high + margin
-
-
 def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, key: str) -> Table:
     wanted = [bound for bound in bounds if bound not in (Bounds.NONE, Bounds.STD, Bounds.RANGE)]
-    pairs = [Column(f"{_TITLES[bound]} {side}", Cell.NUMBER) for bound in wanted for side in ("low", "high")]
+    pairs = [Column(f"{TITLES[bound]} {side}", Cell.NUMBER) for bound in wanted for side in ("low", "high")]
     rows = []
     for label in labels[:_TABLE_ROWS]:
         last = label.last
@@ -329,17 +151,3 @@ def flat_rows(data: pl.DataFrame) -> Iterator[dict[str, Any]]:
 def name_of(row: Mapping[str, Any]) -> str:
     """What a label is called: its name, else its value."""
     return str(row["name"]) if row.get("name") not in (None, "") else str(row["label"])
-
-
-def finite(value: Any) -> bool:
-    """Whether there is a number to draw."""
-    return value is not None and math.isfinite(value)
-
-
-def _first(label: LabelHistory) -> float | None:
-    return next((row["mean"] for row in label.rows if finite(row["mean"])), None)
-
-
-def _spread(label: LabelHistory) -> str:
-    last = label.last
-    return f"{short(last['mean'], 3)} ± {short(last['std'], 2)}" if finite(last["mean"]) else "no finite value"

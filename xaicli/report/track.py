@@ -13,7 +13,8 @@ from xaicli.report.facts import RunFacts, as_list, made, run_line
 from xaicli.report.findings import finding_blocks
 from xaicli.report.gathering import Gathered
 from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
-from xaicli.report.labels import BAND_WORDS, by_subject, flat_rows, label_blocks, label_sentence
+from xaicli.report.labelcharts import BAND_WORDS, label_sentence
+from xaicli.report.labels import by_subject, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text, Tone
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import cut, short
