@@ -208,9 +208,12 @@ def memory(name: str, images: int, steps: int, draws: int) -> None:
     batch = 32 if name == "lenet" else 8
     for contestant in ("ours", "loop", f"captum {batch}", "captum default"):
         code = (
-            "import resource,sys,json;sys.argv=['x'];from benchmarks.saliency import Work\n"
+            "import resource,json\nfrom benchmarks.saliency import Work\n"
             f"work=Work({name!r},{images},{steps},{draws},'cpu')\n"
-            "import captum.attr\nbefore=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "import captum.attr, torch\n"
+            "from xaicli.attribution.engine import attribute\n"
+            "attribute(torch.nn.Linear(2, 2), torch.rand(1, 2))\n"
+            "before=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             + {
                 "ours": "work.ours()()",
                 "loop": "work.loop()()",
