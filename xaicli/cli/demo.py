@@ -14,7 +14,7 @@ from xaicli.errors import XaiError
 
 @command
 def demo(
-    run_dir: Annotated[Path, typer.Argument(metavar="[DIR]", help="The run directory to make.")] = Path("runs/demo"),
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory to make.")] = Path("runs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 12,
     seed: Annotated[int, typer.Option(help="For the flips, the weights and the order of the samples.")] = 0,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,

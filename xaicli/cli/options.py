@@ -64,7 +64,7 @@ class OptionGroup:
 RunDir = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN_DIR]",
+        metavar="RUN_DIR",
         show_default=False,
         help="The run or its address (s3://...) [default: $XAI_RUN, this folder if a run, the newest below ./runs].",
     ),
