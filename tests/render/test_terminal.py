@@ -146,3 +146,13 @@ def test_sparkline(values: list[float | None], line: str) -> None:
 
 def test_a_long_sparkline_is_averaged_into_its_width() -> None:
     assert sparkline([0.0] * 50 + [1.0] * 50, 10) == "▁▁▁▁▁█████"
+
+
+def test_columns_that_do_not_fit_are_counted_not_squeezed() -> None:
+    columns = (Column("sample"), *(Column(f"n{number}", Cell.NUMBER) for number in range(12)))
+    text = as_text(report_of(Table("wide", "", columns, (("7", *[0.123456] * 12),))), width=80)
+    # 6 + 8 * (6 + 3) = 78 columns; a ninth number would pass 80
+    assert "n7" in text
+    assert "n8" not in text
+    assert "and 4 more columns: --format csv or --json has all" in text
+    assert max(map(len, text.splitlines())) <= 80

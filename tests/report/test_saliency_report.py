@@ -126,6 +126,7 @@ def test_a_sheet_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Path) -> None:
     paths = result(explanation(7), explanation("../x")).save(tmp_path)
     assert {p.name for p in paths} == {
         "saliency.html",
+        "saliency.png",
         "saliency-001.png",
         "saliency-002.png",
         "saliency.csv",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from xaicli.render import canvas, lines, maps, scatter
@@ -16,6 +16,7 @@ from xaicli.report.model import (
     ImageChart,
     LineChart,
     MapGrid,
+    MapRow,
     Multiples,
     Report,
     ScatterChart,
@@ -73,7 +74,7 @@ def first_figure(report: Report) -> Figure:
 
 
 def pictures(report: Report, *, no_images: bool = False) -> Iterator[tuple[str, bytes]]:
-    """(file stem, PNG) of every chart and picture of a report.
+    """(file stem, PNG) of every chart and picture of a report: of samples' maps one a sample, and one of them all.
 
     Args:
         report: What to draw.
@@ -82,10 +83,13 @@ def pictures(report: Report, *, no_images: bool = False) -> Iterator[tuple[str, 
     for chart in charts(report):
         yield chart.name, canvas.png(draw(chart))
     for grid in grids(report):
-        for number, row in enumerate(grid.rows, 1):
+        sheets: dict[str, Sequence[MapRow]] = {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
+        if len(grid.rows) > 1:
+            sheets = {grid.name: grid.rows[:_ROWS_OF_SHEET], **sheets}
+        for stem, rows in sheets.items():
             with canvas.settings():
-                figure = maps.sheet(grid, (row,), no_images=no_images)
-            yield f"{grid.name}-{number:03d}", canvas.png(figure)
+                figure = maps.sheet(grid, rows, no_images=no_images)
+            yield stem, canvas.png(figure)
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:

@@ -42,6 +42,8 @@ _LONGEST = 36
 _LAST = 200
 _BAR = 24
 _PICTURES = 10
+_WORD = 8
+_GAP = 3
 
 
 def show(
@@ -166,11 +168,29 @@ def _table(table: Table, out: Console, of: str) -> None:
     cells = [
         [_cell(v, c, b, n) for v, c, b, n in zip(row, table.columns, bounds, limits, strict=True)] for row in shown
     ]
-    _plain_table(headings, cells, out)
-    if len(table.rows) > len(shown):
-        out.print(_text(f"and {len(table.rows) - len(shown):,} more rows: --format csv or --json has all", "dim"))
+    n_fit = _n_columns_that_fit(headings, cells, out.width)
+    _plain_table(headings[:n_fit], [row[:n_fit] for row in cells], out)
+    more = [
+        f"{n:,} more {noun}"
+        for n, noun in ((len(table.rows) - len(shown), "rows"), (len(headings) - n_fit, "columns"))
+        if n
+    ]
+    if more:
+        out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
+
+
+def _n_columns_that_fit(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many of the leading columns stay readable: numbers whole, texts at least as wide as a short word."""
+    used = 0
+    for index, (title, justify) in enumerate(headings):
+        widest = max((len(row[index]) for row in rows), default=0)
+        heading = max(map(len, title.split()), default=0)
+        used += max(heading, widest if justify == "right" else min(widest, _WORD)) + _GAP
+        if used > width + _GAP:
+            return max(index, 1)
+    return len(headings)
 
 
 def _common_range(table: Table, index: int) -> tuple[float | None, float | None]:

@@ -33,7 +33,7 @@ LEGEND = (
 )
 _NAMED = 600
 _TABLE_ROWS = 1000
-_FIRST = ("sample_id", "label", "region")
+_FIRST = ("sample_id", "label", "region", "confidence", "variability", "correctness", "forgetting", "aum", "el2n")
 _HIDDEN = ("mode", "ds_id")
 _NEW_NAMES = {"rank_jump_epoch": "jump epoch", "rank_jump_direction": "direction"}
 
