@@ -84,7 +84,7 @@ def load_digits(*, flip: float = 0.05, seed: int = 0) -> Digits:
 
 
 def build_model() -> torch.nn.Module:
-    """A convolutional net of 12,000 parameters: (batch, 1, 8, 8) to (batch, 10) logits."""
+    """A convolutional net of 10,000 parameters: (batch, 1, 8, 8) to (batch, 10) logits."""
     from torch import nn
 
     return nn.Sequential(

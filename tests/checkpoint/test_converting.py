@@ -133,7 +133,7 @@ def test_inspection_tells_each_kind(ckpt: Path, pt2: Path, tmp_path: Path, model
     torch.save(model, tmp_path / "whole.pt")
     whole = inspect_checkpoint(tmp_path / "whole.pt")
     assert (whole.facts.kind, whole.verdict) == (Kind.PICKLED_MODULE, Verdict.WITH_TRUST)
-    assert "conftest.Digits" in whole.runs
+    assert "tests.checkpoint.conftest.Digits" in whole.runs
     weights = inspect_checkpoint(convert_checkpoint(ckpt, tmp_path / "m.safetensors"))
     assert (weights.facts.kind, weights.verdict) == (Kind.SAFETENSORS, Verdict.WITH_ARCH)
     assert sum(t.n_bytes for t in weights.tensors) == sum(t.n_bytes for t in own.tensors)
@@ -185,7 +185,7 @@ def test_the_command_says_what_it_trusts(tmp_path: Path, model: Digits, capsys: 
     said = capsys.readouterr().err
     assert said.startswith("warning: trusting")
     assert "sha256" in said
-    assert "conftest.Digits" in said
+    assert "tests.checkpoint.conftest.Digits" in said
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--input-shape", "a,b"], 2), (["--to", "onnx"], 2)])

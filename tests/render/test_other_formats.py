@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -73,7 +74,11 @@ def test_outside_a_notebook_show_prints(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_figure_is_matplotlibs_and_needs_no_pyplot() -> None:
     figure = samples_result(epochs=2, top=1, listed=()).figure()
     assert isinstance(figure, Figure)
-    assert "matplotlib.pyplot" not in sys.modules
+    code = (
+        "import sys; from tests.report_answers import labels_result; labels_result(labels=1, epochs=1).figure(); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
 def test_an_empty_report_still_has_a_figure() -> None:

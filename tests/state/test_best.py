@@ -137,7 +137,7 @@ def test_info_shows_states_and_checkpoints(tmp_path: Path, xai: Callable[..., tu
         run.state.save_state(models={"net": model})
     status, out, _ = xai("info", tmp_path)
     assert status == 0
-    for text in ("state-000001", "best-acc-00000003.pt", "best acc", "0.25", "net.parameters"):
+    for text in ("state-000001", "best-acc-00000003.pt", "best acc", "0.25", "Model net"):
         assert text in out
     status, out, _ = xai("info", tmp_path, "--json")
     selection = json.loads(out)["selection"]

@@ -103,4 +103,6 @@ def _modes(rows: list[dict[str, Any]]) -> Table:
 
 def _epochs(row: Mapping[str, Any]) -> str:
     epochs = row["epochs"]
-    return "none" if not epochs else f"{epochs[0]} to {epochs[-1]} ({len(epochs):,})"
+    if len(epochs) < 2:
+        return str(epochs[0]) if epochs else "none"
+    return f"{epochs[0]} to {epochs[-1]} ({len(epochs):,})"
