@@ -18,9 +18,10 @@ HERE = Path(__file__).parent
 BENCHMARKS = (
     ("The command line", "commands.py", ()),
     ("The recorder", "recorder.py", ()),
-    ("Queries", "queries.py", ("--size", "12M")),
-    ("Training dynamics", "dynamics.py", ()),
-    ("Saliency", "saliency.py", ()),
+    ("Saliency: speed", "saliency.py", ("speed", "--net", "lenet", "--images", "16", "--draws", "7")),
+    ("Saliency: fidelity", "saliency.py", ("fidelity", "--net", "lenet", "--images", "4")),
+    ("Queries", "queries.py", ("--size", "115M")),
+    ("Training dynamics", "dynamics.py", ("--epochs", "90")),
 )
 PACKAGES = (
     "numpy",
