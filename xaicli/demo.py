@@ -151,11 +151,11 @@ def record(
                 optimizer.zero_grad()
                 loss.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+            run.log({"epoch": epoch, "train_loss": loss.detach().mean()})
             model.eval()
             with torch.no_grad():
                 for ids, x, y in run.steps(_batches(evaluation), mode="eval"):
                     run.log_samples(sample_id=ids, label=y, logits=model(x))
-            run.log({"epoch": epoch, "train_loss": loss.detach().mean()})
             if on_epoch:
                 on_epoch(epoch, epochs)
         run.save_checkpoint(

@@ -72,7 +72,7 @@ def show(
         out.print(_text(report.sentence))
     for section in report.sections:
         if not section.page_only:
-            _section(section, out)
+            _section(section, out, of=report.title)
     if left_out := _left_out(counts):
         out.print()
         out.print(_text(left_out, "dim"))
@@ -111,15 +111,17 @@ def _left_out(counts: Counts | None) -> str:
     return " · ".join(said)
 
 
-def _section(section: Section, out: Console) -> None:
+def _section(section: Section, out: Console, of: str) -> None:
     blocks = [block for top in section.blocks for block in _first_view(top)]
     if any(isinstance(block, (Table, MapGrid)) for block in blocks):
         # The table says what the pictures of its section say.
         blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, Text, Figures))]
+    blocks = [block for block in blocks if not (isinstance(block, Table) and not block.rows and not block.note)]
     if not blocks:
         return
     out.print()
-    out.print(_text(section.title, "bold underline"))
+    if section.title != of:
+        out.print(_text(section.title, "bold underline"))
     for block in blocks:
         _block(block, out, of=section.title)
 
