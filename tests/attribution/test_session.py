@@ -14,6 +14,7 @@ import torch
 from xaicli.attribution.request import Column, Request
 from xaicli.attribution.session import explain
 from xaicli.attribution.settings import settle
+from xaicli.checkpoint.facts import CheckpointFacts, Kind
 from xaicli.demo import build_model, load_digits
 from xaicli.recorder.run import Run
 from xaicli.sources.inputs import Inputs
@@ -286,3 +287,14 @@ def test_captum_gives_the_same_where_it_is_installed() -> None:
     assert np.allclose(result.attributions["gradient"], plain.detach(), atol=1e-4)
     assert np.allclose(result.attributions["Saliency"], plain.detach().abs(), atol=1e-4)
     assert result.maps["Occlusion"].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([0.0, 16.0], "inputs reach from 0 to 16, but the model was saved for 0 to 1"), ([-0.2, 1.2], None)],
+)
+def test_inputs_far_outside_the_models_range_are_pointed_out(values: list[float], said: str | None) -> None:
+    facts = CheckpointFacts(Kind.XAI, Path("ckpt.pt"), "", input_range=(0.0, 1.0))
+    inputs = Inputs([1, 2], {"": np.array([[value] for value in values], dtype=np.float32)})
+    assert Column("", build_model, facts).complaint(inputs) == said
+    assert Column("", build_model).complaint(inputs) is None

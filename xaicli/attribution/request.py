@@ -15,6 +15,11 @@ from xaicli.attribution.settings import Convention, Settings, Target
 
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts
+    from xaicli.sources.inputs import Inputs
+
+
+_MARGIN = 0.25
+"""How far beyond the known range, as a share of it, an input may reach without a word: noise, another normalisation."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,21 @@ class Column:
         if facts is None:
             return InputRange()
         return InputRange(facts.input_range[0] if facts.input_range else None, facts.mean, facts.std)
+
+    def complaint(self, inputs: Inputs) -> str | None:
+        """What to say of inputs far outside the range the model was saved with; None where there is nothing to say."""
+        facts = self.facts
+        if facts is None or facts.input_range is None or facts.mean is not None or len(inputs.arrays) != 1:
+            return None
+        values = next(iter(inputs.arrays.values()))
+        if values.dtype.kind not in "fiu" or not values.size:
+            return None
+        low, high = facts.input_range
+        margin = _MARGIN * (high - low)
+        least, most = float(values.min()), float(values.max())
+        if low - margin <= least and most <= high + margin:
+            return None
+        return f"inputs reach from {least:.3g} to {most:.3g}, but the model was saved for {low:.3g} to {high:.3g}"
 
     def described(self) -> CheckpointColumn:
         facts = self.facts

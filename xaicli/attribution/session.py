@@ -62,7 +62,7 @@ def explain(
     if not inputs.sample_id:
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[tuple[int, int, int, Explanation]] = []
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(said for column in columns if (said := column.complaint(inputs)))
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used = ""
     sanity: tuple[SanityStep, ...] = ()
