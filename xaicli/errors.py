@@ -55,6 +55,21 @@ def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = 
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
 
 
+EXTRAS = {
+    "torch": "saliency",
+    "safetensors": "saliency",
+    "duckdb": "duckdb",
+    "pyspark": "spark",
+    "obstore": "s3",
+    "captum": "captum",
+    "umap": "umap",
+    "pacmap": "umap",
+    "lightning": "lightning",
+    "transformers": "transformers",
+}
+"""The extra of this package that brings an optional module."""
+
+
 def missing_extra(feature: str, extra: str) -> XaiError:
     """The error for a feature whose optional dependency is not installed.
 

@@ -168,3 +168,12 @@ def test_commands_behind_a_group_take_variables_and_settings(tmp_path: Path, mon
     convert = build().commands["checkpoint"].commands["convert"]
     assert convert.context_settings["default_map"] == {"to": "pt2"}
     assert "XAI_TO" in {parameter.envvar for parameter in convert.params}
+
+
+def test_a_missing_extra_is_named(xai, sample_run: Path, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name == "torch" or name.startswith(("torch.", "xaicli.attribution"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # what Python keeps for a module that cannot be imported
+    status, out, err = xai("saliency", sample_run, "--model", "ckpt.pt")
+    assert (status, out) == (1, "")
+    assert err == "error: xai saliency needs an optional dependency: torch\nhint: pip install 'xaicli[saliency]'\n"

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from xaicli import __version__
 from xaicli.cli.notices import plain_warnings
 from xaicli.cli.settings import defaults_of, read_settings
-from xaicli.errors import XaiError
+from xaicli.errors import EXTRAS, XaiError, missing_extra
 
 COMMANDS = (
     "demo",
@@ -144,6 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # polars reports damage as PanicException, which is no Exception; SystemExit belongs to completion.
         if isinstance(error, SystemExit) or _debugging(arguments):
             raise
+        if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+            wanted = missing_extra(f"xai {arguments[0]}", extra)
+            _say(f"{wanted.message}: {error.name}", wanted.hint)
+            return wanted.exit_status
         _say(f"{type(error).__name__}: {error}", "this is a fault of xai: run again with --debug and report it")
         return 1
 
