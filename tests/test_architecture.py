@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
-    {"errors", "vocabulary"},
+    {"errors", "vocabulary", "files"},
     {"layout", "answer"},
     {"store"},
     {"location"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.errors import XaiError
+from xaicli.files import write_whole
 from xaicli.report.model import Report
 from xaicli.vocabulary import Format
 
@@ -104,10 +104,10 @@ class Result:
         try:
             target.mkdir(parents=True, exist_ok=True)
             for name, content in self._files(wanted, no_images):
-                paths.append(_write(target / name, content))
+                paths.append(write_whole(target / name, content))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
-                paths.append(_write(path, self.to_json([str(p) for p in (*paths, path)]).encode()))
+                paths.append(write_whole(path, self.to_json([str(p) for p in (*paths, path)]).encode()))
         except OSError as error:
             raise XaiError(
                 f"{error.filename or target} cannot be written: {error.strerror or error}",
@@ -161,20 +161,3 @@ class Result:
             from xaicli.render.machine import to_csv
 
             yield from ((f"{stem}.csv", to_csv(rows()).encode()) for stem, rows in report.tables.items())
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, then rename: a link in its place is replaced, never followed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes the file private; a report is for sharing, as far as the user's umask says.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import xaicli
 from xaicli.errors import XaiError
 from xaicli.store.objects import Entry, Store, local_files, mirror_folder
 from xaicli.store.sync import pull, push
@@ -169,3 +170,34 @@ def test_an_address_without_a_run(xai, folder_store: str, tmp_path: Path, monkey
     status, _, err = xai("info", folder_store)
     assert status == 1
     assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_a_run_recorded_to_an_address_is_read_from_there(
+    kind: str, xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue(kind)
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "training"))
+    with xaicli.Run(address) as run:
+        run.log_samples(sample_id=[1, 2, 3], loss=[0.5, 2.0, 1.0], mode="eval", epoch=1, step=1)
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "elsewhere"))
+    status, out, err = xai("samples", address, "--max", 2, "--min", 0, "--json")
+    assert status == 0, err
+    assert [(row["sample_id"], row["score"]) for row in json.loads(out)["rows"]] == [(2, 2.0), (3, 1.0)]
+
+
+def test_what_was_refused_is_tried_again_at_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
+    uploader = Uploader(f"file://{tmp_path}/bucket", interval=30)
+    uploader.start()
+    (uploader.root / "xai.json").write_text("{}")
+    refusals = iter([XaiError("not now")] * 3)
+
+    def put(root: Path, entry: Entry, real=uploader._store.put) -> bool:
+        if (refused := next(refusals, None)) is not None:
+            raise refused
+        return real(root, entry)
+
+    monkeypatch.setattr(uploader._store, "put", put)
+    assert uploader.close() == []
+    assert (tmp_path / "bucket" / "xai.json").read_text() == "{}"

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ import numpy as np
 
 from xaicli import __version__
 from xaicli.attribution.explanation import Explanation, Saliency, SaliencyMap, Trust
+from xaicli.files import write_whole
 
 _SEPARATOR = "\x1f"
 _SIZES = "chunks.json"
@@ -81,7 +80,7 @@ class Store:
         """Keep chunk sizes for the next call."""
         if self.folder is not None and self.folder.is_dir():
             with contextlib.suppress(OSError):
-                _replace(self.folder / _SIZES, json.dumps(dict(sizes)).encode())
+                write_whole(self.folder / _SIZES, json.dumps(dict(sizes)).encode())
 
 
 def _facts(explanation: Explanation) -> dict[str, Any]:
@@ -138,22 +137,7 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> Path:
     """Write an .npz under a temporary name, then rename; the same arrays give the same bytes."""
-    return _replace(path, npz_bytes(arrays))
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return write_whole(path, npz_bytes(arrays))
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:

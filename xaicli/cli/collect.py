@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
+from xaicli.cli.loading import Loading
 from xaicli.cli.options import Output, RunDir, split_commas
 from xaicli.cli.output import write
-from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 
 _MODEL = "Model and data"
@@ -28,52 +28,6 @@ def collect(
             rich_help_panel=_MODEL,
             show_default=False,
             help="A path, or a name in the run's checkpoints/ [default: ckpt.pt].",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            rich_help_panel=_MODEL,
-            show_default=False,
-            help="module:factory, an image folder, .npz or Parquet [default: the inputs kept in the run].",
-        ),
-    ] = None,
-    arch: Annotated[
-        str | None, typer.Option(metavar="MODULE:FACTORY", rich_help_panel=_MODEL, help="What builds the model.")
-    ] = None,
-    arch_args: Annotated[
-        str | None, typer.Option(metavar="JSON", rich_help_panel=_MODEL, help="Keyword arguments for --arch.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=_MODEL, help='Which weights, where a file has several ("ema").'),
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", rich_help_panel=_MODEL, help="Also load what can run code.")
-    ] = False,
-    pythonpath: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR", rich_help_panel=_MODEL, show_default=False, help="Folders to import from (repeat)."
-        ),
-    ] = None,
-    resize: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="H,W", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Size of pictures."
-        ),
-    ] = None,
-    mean: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Subtracted."
-        ),
-    ] = None,
-    std: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Divided by."
         ),
     ] = None,
     mode: Annotated[
@@ -128,6 +82,7 @@ def collect(
         bool, typer.Option("--strict", rich_help_panel=_PASS, help="Fail on a sample that cannot be read.")
     ] = False,
     *,
+    loading: Loading,
     output: Output,
 ) -> None:
     """One inference pass of a checkpoint over a dataset, with collectors, into a run.
@@ -140,7 +95,7 @@ def collect(
     result = collect_run(
         run_dir,
         model=model,
-        data=data,
+        **loading.arguments(),
         collectors=collectors,
         options=CollectorOptions(
             label_names=tuple(label_names or ()),
@@ -151,14 +106,6 @@ def collect(
             probs=probs,
             iou_threshold=iou,
         ),
-        arch=arch,
-        arch_args=arch_args,
-        weights=weights,
-        trust_checkpoint=trust_checkpoint,
-        pythonpath=pythonpath or (),
-        resize=[int(value) for value in _numbers("resize", resize) or ()] or None,
-        mean=_numbers("mean", mean),
-        std=_numbers("std", std),
         mode=mode,
         split=split,
         epoch=epoch,
@@ -171,10 +118,3 @@ def collect(
         progress=not (output.no_progress or output.quiet),
     )
     write(result, output, folder=RunLayout(Path(result.answer.run)).reports)
-
-
-def _numbers(name: str, values: list[str] | None) -> list[float] | None:
-    try:
-        return [float(value) for value in values] if values else None
-    except ValueError as error:
-        raise UsageError(f"--{name} takes numbers, not {','.join(values or ())!r}") from error

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from xaicli.cli.command import command
+from xaicli.cli.loading import Loading, integers
 from xaicli.cli.options import Output, RunDir, read_ids, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
 
@@ -29,60 +30,6 @@ def saliency(
             rich_help_panel=_MODEL,
             show_default=False,
             help="A path, a pattern, or a name in the run's checkpoints/; repeat: a column each [default: ckpt.pt].",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            rich_help_panel=_MODEL,
-            show_default=False,
-            help="module:factory, an image folder, .npz or Parquet [default: the inputs kept in the run].",
-        ),
-    ] = None,
-    arch: Annotated[
-        str | None, typer.Option(metavar="MODULE:FACTORY", rich_help_panel=_MODEL, help="What builds the model.")
-    ] = None,
-    arch_args: Annotated[
-        str | None, typer.Option(metavar="JSON", rich_help_panel=_MODEL, help="Keyword arguments for --arch.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", rich_help_panel=_MODEL, help='Which weights, where a file has several ("ema").'),
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", rich_help_panel=_MODEL, help="Also load what can run code.")
-    ] = False,
-    pythonpath: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR", rich_help_panel=_MODEL, show_default=False, help="Folders to import from (repeat)."
-        ),
-    ] = None,
-    resize: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="H,W", callback=split_commas, rich_help_panel=_MODEL, show_default=False, help="Size of pictures."
-        ),
-    ] = None,
-    mean: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST",
-            callback=split_commas,
-            rich_help_panel=_MODEL,
-            show_default=False,
-            help="Subtracted per channel.",
-        ),
-    ] = None,
-    std: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST",
-            callback=split_commas,
-            rich_help_panel=_MODEL,
-            show_default=False,
-            help="Divided by per channel.",
         ),
     ] = None,
     output_key: Annotated[
@@ -175,6 +122,7 @@ def saliency(
         bool, typer.Option("--sanity", rich_help_panel=_MAPS, help="Compare with maps of randomised models.")
     ] = False,
     *,
+    loading: Loading,
     output: Output,
 ) -> None:
     """What the model looked at: saliency maps from a checkpoint, each with how far to trust it.
@@ -191,16 +139,8 @@ def saliency(
     with _progress(shown=rank == 0 and not (output.no_progress or output.quiet)) as progress:
         result = explain_run(
             place,
-            data=data,
-            arch=arch,
-            arch_args=arch_args,
-            weights=weights,
-            trust_checkpoint=trust_checkpoint,
-            pythonpath=pythonpath or (),
+            **loading.arguments(),
             mode=mode,
-            resize=_integers("resize", resize),
-            mean=_floats("mean", mean),
-            std=_floats("std", std),
             samples=samples,
             ids=ids,
             pick=pick,
@@ -218,7 +158,7 @@ def saliency(
             progress=progress,
             methods=methods,
             smoothing=smoothing,
-            integrating=_integers("integrating", list(integrating)) or (),
+            integrating=integers("integrating", list(integrating)) or (),
             evaluations=evaluations,
             tolerance=tolerance,
             baseline=baseline,
@@ -261,22 +201,3 @@ def _bar() -> Iterator[Callable[[float, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("maps", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _integers(name: str, values: list[str] | None) -> list[int] | None:
-    return None if not values else [int(_number(name, value, whole=True)) for value in values]
-
-
-def _floats(name: str, values: list[str] | None) -> list[float] | None:
-    return None if not values else [_number(name, value) for value in values]
-
-
-def _number(name: str, value: str, *, whole: bool = False) -> float:
-    from xaicli.errors import UsageError
-
-    try:
-        return int(value) if whole else float(value)
-    except ValueError:
-        raise UsageError(
-            f"--{name} takes numbers, not {value!r}", hint=f"--{name} 25,7" if whole else f"--{name} 0.5"
-        ) from None

@@ -20,6 +20,7 @@ from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_pr
 from xaicli.recorder.records import Records
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
+from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
 from xaicli.vocabulary import Mode
 
@@ -295,7 +296,7 @@ class Run(Records):
 
 def _uploader(address: str) -> Uploader | None:
     """What follows a run that has an address in an object store."""
-    if "://" not in address:
+    if not is_url(address):
         return None
     from xaicli.store.upload import Uploader
 

@@ -35,6 +35,7 @@ class Uploader:
         self._interval = interval
         self._sent: dict[str, tuple[int, int]] = {}
         self._stop = threading.Event()
+        self._deadline = 0.0
         self._fault: XaiError | None = None
         self._thread = threading.Thread(target=self._follow, name="xai-upload", daemon=True)
 
@@ -69,6 +70,7 @@ class Uploader:
             Keys of the files that could not be sent in time; a warning names their number and how to finish.
         """
         wait = float(os.environ.get("XAI_UPLOAD_WAIT", _WAIT_AT_EXIT)) if timeout is None else timeout
+        self._deadline = time.monotonic() + wait
         self._stop.set()
         self._thread.join(wait)
         left = self.left()
@@ -83,8 +85,7 @@ class Uploader:
     def _follow(self) -> None:
         while not self._stop.wait(self._interval):
             self._send()
-        deadline = time.monotonic() + _WAIT_AT_EXIT
-        while not self._send() and time.monotonic() < deadline:
+        while not self._send() and time.monotonic() < self._deadline:
             time.sleep(0.5)
 
     def _send(self) -> bool:
