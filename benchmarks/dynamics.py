@@ -25,7 +25,8 @@ import numpy as np
 import pyarrow as pa
 
 from xaicli import parquet
-from xaicli.layout import Attempt, ColumnFacts, Manifest, PartName, RunLayout
+from xaicli.layout import PartName, RunLayout
+from xaicli.manifest import Attempt, ColumnFacts, Manifest
 
 METRICS = ("loss", "label_prob", "margin", "el2n")
 CLASSES = 1000

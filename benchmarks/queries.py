@@ -34,7 +34,8 @@ def make_run(root: Path, samples: int, epochs: int, links: int) -> None:
     import pyarrow as pa
 
     from xaicli import parquet
-    from xaicli.layout import Attempt, ColumnFacts, Manifest, PartName, RunLayout
+    from xaicli.layout import PartName, RunLayout
+    from xaicli.manifest import Attempt, ColumnFacts, Manifest
 
     layout = RunLayout(root)
     root.mkdir(parents=True)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
     {"errors", "vocabulary", "files"},
-    {"layout", "answer"},
+    {"layout", "manifest", "answer"},
     {"store"},
     {"location"},
     {"parquet", "wal", "tables"},

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from xaicli import parquet
-from xaicli.layout import Attempt, ColumnFacts, Manifest, PartName, RunLayout
+from xaicli.layout import PartName, RunLayout
+from xaicli.manifest import Attempt, ColumnFacts, Manifest
 from xaicli.vocabulary import RESERVED_COLUMNS
 
 Row = Mapping[str, Any]

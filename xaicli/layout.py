@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 from xaicli.errors import XaiError
-from xaicli.vocabulary import FORMAT, FORMAT_VERSION
+from xaicli.manifest import Attempt, Manifest
 
 _PART = re.compile(r"part-a(\d{6,})-r(\d{4,})-(\d{8,})\.parquet")
 _COMPACTED = re.compile(r"c-a(\d{6,})-r(\d{4,})-(\d{8,})-(\d{8,})\.parquet")
@@ -84,84 +83,6 @@ def without_superseded(files: Iterable[DataFile]) -> list[DataFile]:
         compacted = [file.part for file in group if file.part.compacted]
         kept += [file for file in group if not any(part.supersedes(file.part) for part in compacted)]
     return sorted(kept)
-
-
-@dataclass(frozen=True)
-class ColumnFacts:
-    """A recorded column as `xai.json` describes it; `dtype` is Arrow's name for it ("float", "int64", "string")."""
-
-    name: str
-    dtype: str
-    role: str
-    schema: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """`xai.json`: what the run is and which columns its samples have."""
-
-    run_id: str
-    created_at: str
-    name: str | None = None
-    id_type: str | None = None
-    """"int64" or "string"; None until the first row."""
-    label_names: tuple[str, ...] | None = None
-    columns: tuple[ColumnFacts, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of a later minor format that this version does not know: kept when the file is written again."""
-
-    def to_json(self) -> str:
-        known = {key: value for key, value in asdict(self).items() if key != "extra"}
-        known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
-        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)
-
-    @classmethod
-    def from_json(cls, text: str, *, path: Path) -> Manifest:
-        """Read `xai.json`.
-
-        Raises:
-            XaiError: The text is no such file, or of a newer format version.
-        """
-        try:
-            facts = json.loads(text)
-            version = int(facts.pop("version"))
-            facts.pop("format", None)
-            if version > FORMAT_VERSION:
-                raise XaiError(
-                    f"{path} has format version {version}; this xai reads up to {FORMAT_VERSION}",
-                    hint="upgrade with: pip install --upgrade xaicli",
-                )
-            columns = tuple(
-                ColumnFacts(c["name"], c["dtype"], c["role"], c.get("schema")) for c in facts.pop("columns", ())
-            )
-            names = facts.pop("label_names", None)
-            return cls(
-                run_id=str(facts.pop("run_id")),
-                created_at=str(facts.pop("created_at")),
-                name=facts.pop("name", None),
-                id_type=facts.pop("id_type", None),
-                label_names=tuple(names) if names else None,
-                columns=columns,
-                config=facts.pop("config", None) or {},
-                environment=facts.pop("environment", None) or {},
-                extra=facts,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One start of the training process: `attempts/000000.json`."""
-
-    attempt: int
-    resumed_from_step: int | None = None
-    """The first training step this attempt logs or, after `load_state`, will log; None until that is known."""
-    world_size: int = 1
-    host: str = ""
-    started_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -284,34 +205,6 @@ def encode_ds_id(ds_id: str) -> str:
 def decode_ds_id(text: str) -> str:
     """The ds_id behind a folder name."""
     return "" if text == _NO_DS_ID else unquote(text)
-
-
-def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
-    """The run a command is about.
-
-    Args:
-        given: The user's path; without it `$XAI_RUN`, the current directory if it is a run, or the newest run below
-            `./runs`.
-
-    Raises:
-        XaiError: There is no run at the path, or none to be found.
-    """
-    given = given or os.environ.get("XAI_RUN")
-    if given:
-        layout = RunLayout(Path(given))
-        if not layout.is_run():
-            raise not_a_run(layout.root)
-        return layout
-    here = RunLayout(Path())
-    if here.is_run():
-        return here
-    runs = find_runs(Path("runs"))
-    if not runs:
-        raise XaiError(
-            "no run given and none found: the current folder is no run and ./runs holds none",
-            hint="name a run directory, set XAI_RUN, or make one with: xai demo",
-        )
-    return max(runs, key=lambda run: (run.manifest.stat().st_mtime_ns, str(run.root)))
 
 
 def find_runs(folder: Path) -> list[RunLayout]:

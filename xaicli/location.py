@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from xaicli.layout import RunLayout, find_local_run
+from xaicli.errors import XaiError
+from xaicli.layout import RunLayout, find_runs, not_a_run
 from xaicli.store.objects import Store, is_url, mirror_folder
 from xaicli.store.sync import pull
 
@@ -27,3 +29,31 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     layout = RunLayout(mirror_folder(place))
     pull(Store(place), layout.root)
     return find_local_run(layout.root)
+
+
+def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:
+    """The run a command is about.
+
+    Args:
+        given: The user's path; without it `$XAI_RUN`, the current directory if it is a run, or the newest run below
+            `./runs`.
+
+    Raises:
+        XaiError: There is no run at the path, or none to be found.
+    """
+    given = given or os.environ.get("XAI_RUN")
+    if given:
+        layout = RunLayout(Path(given))
+        if not layout.is_run():
+            raise not_a_run(layout.root)
+        return layout
+    here = RunLayout(Path())
+    if here.is_run():
+        return here
+    runs = find_runs(Path("runs"))
+    if not runs:
+        raise XaiError(
+            "no run given and none found: the current folder is no run and ./runs holds none",
+            hint="name a run directory, set XAI_RUN, or make one with: xai demo",
+        )
+    return max(runs, key=lambda run: (run.manifest.stat().st_mtime_ns, str(run.root)))

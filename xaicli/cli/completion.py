@@ -8,7 +8,8 @@ from pathlib import Path
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout, find_local_run
+from xaicli.layout import RunLayout
+from xaicli.location import find_local_run
 from xaicli.vocabulary import Mode, Role
 
 Completer = Callable[[typer.Context, str], list[str]]

@@ -11,7 +11,8 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.layout import Attempt, DataFile, RunLayout
+from xaicli.layout import DataFile, RunLayout
+from xaicli.manifest import Attempt
 from xaicli.reader.pieces import Listing, Piece, Place, list_pieces, relative
 from xaicli.reader.schema import dtype_of
 from xaicli.vocabulary import RESERVED_COLUMNS, Mode, Role

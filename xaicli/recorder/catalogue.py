@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from xaicli import vocabulary as words
 from xaicli.errors import XaiError
-from xaicli.layout import ColumnFacts, Manifest, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import ColumnFacts, Manifest
 from xaicli.parquet import write_bytes
 from xaicli.recorder.start import locked
 

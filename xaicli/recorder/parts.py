@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Sequence
 
 from xaicli import parquet
-from xaicli.layout import ColumnFacts, PartName, RunLayout
+from xaicli.layout import PartName, RunLayout
+from xaicli.manifest import ColumnFacts
 from xaicli.wal.frames import Frame, SegmentFacts
 from xaicli.wal.rows import part_metadata, to_table
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaicli.layout import Manifest, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import Manifest
 from xaicli.recorder import media, scalars
 from xaicli.recorder.session import Session
 

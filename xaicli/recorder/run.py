@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xaicli.errors import XaiError
-from xaicli.layout import Manifest, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import Manifest
 from xaicli.recorder import lifetime, start
 from xaicli.recorder.batch import Batches
 from xaicli.recorder.intake import Intake

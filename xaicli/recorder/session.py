@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xaicli.errors import XaiError
-from xaicli.layout import Manifest, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import Manifest
 from xaicli.recorder import media, scalars, start
 from xaicli.recorder.buffer import Buffer
 from xaicli.recorder.catalogue import Catalogue

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.layout import Attempt, Manifest, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import Attempt, Manifest
 from xaicli.parquet import make_folder, write_bytes
 
 RESUME = ("allow", "never", "must")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.layout import Attempt, RunLayout
+from xaicli.layout import RunLayout
+from xaicli.manifest import Attempt
 from xaicli.report.numbers import count, cut
 from xaicli.state.published import read_descriptions
 

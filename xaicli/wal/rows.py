@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
-from xaicli.layout import ColumnFacts
+from xaicli.manifest import ColumnFacts
 from xaicli.wal.derived import derive
 from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Frame, SegmentFacts, item_size, padded, storage
 

@@ -1,0 +1,93 @@
+"""What a run says of itself in JSON: `xai.json`, and one file a start of the training.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xaicli.errors import XaiError
+from xaicli.vocabulary import FORMAT, FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """A recorded column as `xai.json` describes it; `dtype` is Arrow's name for it ("float", "int64", "string")."""
+
+    name: str
+    dtype: str
+    role: str
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`xai.json`: what the run is and which columns its samples have."""
+
+    run_id: str
+    created_at: str
+    name: str | None = None
+    id_type: str | None = None
+    """"int64" or "string"; None until the first row."""
+    label_names: tuple[str, ...] | None = None
+    columns: tuple[ColumnFacts, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a later minor format that this version does not know: kept when the file is written again."""
+
+    def to_json(self) -> str:
+        known = {key: value for key, value in asdict(self).items() if key != "extra"}
+        known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
+        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)
+
+    @classmethod
+    def from_json(cls, text: str, *, path: Path) -> Manifest:
+        """Read `xai.json`.
+
+        Raises:
+            XaiError: The text is no such file, or of a newer format version.
+        """
+        try:
+            facts = json.loads(text)
+            version = int(facts.pop("version"))
+            facts.pop("format", None)
+            if version > FORMAT_VERSION:
+                raise XaiError(
+                    f"{path} has format version {version}; this xai reads up to {FORMAT_VERSION}",
+                    hint="upgrade with: pip install --upgrade xaicli",
+                )
+            columns = tuple(
+                ColumnFacts(c["name"], c["dtype"], c["role"], c.get("schema")) for c in facts.pop("columns", ())
+            )
+            names = facts.pop("label_names", None)
+            return cls(
+                run_id=str(facts.pop("run_id")),
+                created_at=str(facts.pop("created_at")),
+                name=facts.pop("name", None),
+                id_type=facts.pop("id_type", None),
+                label_names=tuple(names) if names else None,
+                columns=columns,
+                config=facts.pop("config", None) or {},
+                environment=facts.pop("environment", None) or {},
+                extra=facts,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the training process: `attempts/000000.json`."""
+
+    attempt: int
+    resumed_from_step: int | None = None
+    """The first training step this attempt logs or, after `load_state`, will log; None until that is known."""
+    world_size: int = 1
+    host: str = ""
+    started_at: str = ""
