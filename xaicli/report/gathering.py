@@ -14,6 +14,7 @@ from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.jumps import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
+from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import XaiError
@@ -95,7 +96,6 @@ def gather(
     stat: str = "last",
     complete_only: bool = False,
     bounds: Sequence[str] | str | None = ("std",),
-    scores: Callable[[], Mapping[tuple[Pair, str], pl.DataFrame]] | None = None,
 ) -> Gathered:
     """Ask everything; a question that the run cannot answer is left out with a line saying why.
 
@@ -104,7 +104,6 @@ def gather(
         selection: Which rows.
         max, min, ids, stat, complete_only: As for `samples`.
         bounds: As for `labels`.
-        scores: Gives the scores of another statistic than the last value.
 
     Raises:
         UsageError: An option makes no sense.
@@ -118,7 +117,7 @@ def gather(
         ids=ids,
         stat=stat,
         complete_only=complete_only,
-        scores=scores() if scores else None,
+        scores=scores_by(reader, selection, stat),
     )
     absent: dict[str, str] = {}
     faults: list[str] = []

@@ -1,46 +1,22 @@
-"""The library behind the command line: `open_run(path)` and what may be asked of a run."""
+"""`open_run(path)`: what may be asked of a run, each question a method named as its command."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from xaicli.answer import Answer
-from xaicli.layout import RunLayout
+from xaicli.api import runs
+from xaicli.api.rows import RunRows, Select
 from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from xaicli.queries.selection import Pair, Selection, Words
-    from xaicli.reader import Reader
-    from xaicli.report.facts import RunFacts
+    from xaicli.queries.selection import Words
     from xaicli.report.model import Report
-
-
-class Select(TypedDict, total=False):
-    """Which rows a question is about: the shared options of the command line, under their names.
-
-    `xaicli.queries.selection.resolve` says what each takes.
-    """
-
-    metric: Words
-    mode: Words
-    ds_id: Words
-    epoch: Words
-    epoch_frequency: int
-    label_key: str
-    label_map: Words | Mapping[str, Any]
-    duplicates: str
-    strict: bool
-    engine: str
-    spark_remote: str | None
 
 
 def open_run(path: str | os.PathLike[str]) -> RunReader:
@@ -55,94 +31,7 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
     return RunReader(find_run(os.fspath(path)))
 
 
-def compare(
-    *runs: str | os.PathLike[str],
-    max: int = 5,
-    min: int = 5,
-    ids: Sequence[Any] | None = None,
-    **select: Unpack[Select],
-) -> Result:
-    """Several runs side by side: the same metric, labels and samples; which samples flipped.
-
-    Args:
-        runs: Two run directories or more.
-        max: How many samples whose score grew most from the first run to the last.
-        min: How many samples whose score fell most.
-        ids: Samples to list.
-    """
-    from xaicli.queries.compare import compare
-
-    words: dict[str, Any] = dict(select)
-    strict = bool(words.pop("strict", False))
-    readers = [open_run(path).reader(strict=strict) for path in runs]
-    answer = compare(readers, max=max, min=min, ids=ids, **words)
-
-    def build() -> Report:
-        from xaicli.report.compare import compare_report
-
-        return compare_report(answer)
-
-    return Result(answer, build)
-
-
-def scalars(
-    *runs: str | os.PathLike[str],
-    key: Words = None,
-    mode: Words = None,
-    ds_id: Words = None,
-    smoothing: float = 0.0,
-    group: Words | Mapping[str, str | Sequence[str]] = None,
-    strict: bool = False,
-) -> Result:
-    """Per-step scalars, summaries and custom graphs of one or several runs over time.
-
-    Args:
-        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
-        key: Only these scalars; patterns with `*` and `?` are possible.
-        mode: Only these modes.
-        ds_id: Only these dataset ids.
-        smoothing: Weight of the past in an exponential mean, from 0 to below 1.
-        group: `NAME=PATTERN,...` items or {name: patterns}: runs shown as one, mean and spread.
-        strict: Fail on a damaged file instead of leaving it out.
-    """
-    from xaicli.queries.scalars import scalars
-
-    answer = scalars(
-        [Path(run) for run in runs],
-        key=key,
-        mode=mode,
-        ds_id=ds_id,
-        smoothing=smoothing,
-        group=group,
-        strict=strict,
-    )
-    layout = RunLayout(Path(runs[0]))
-    alone = len(runs) == 1 and layout.is_run()
-
-    def build() -> Report:
-        from xaicli.report.facts import RunFacts
-        from xaicli.report.scalars import scalars_report
-
-        return scalars_report(answer, RunFacts.of(layout) if alone else None)
-
-    return Result(answer, build)
-
-
-def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
-    """The runs at or below a folder."""
-    from xaicli.queries.runs import runs
-
-    answer = runs(Path(folder))
-
-    def build() -> Report:
-        from xaicli.report.runs import runs_report
-
-        return runs_report(answer)
-
-    return Result(answer, build)
-
-
-class RunReader:
+class RunReader(RunRows):
     """A run to ask about. Every method takes the options of the command of its name and returns a result.
 
     A result has `.data` (polars), `.figure()`, `.html()`, `.save(dir)`, and shows itself in a notebook. The folder is
@@ -151,59 +40,6 @@ class RunReader:
     Args:
         layout: The run.
     """
-
-    def __init__(self, layout: RunLayout) -> None:
-        self.layout = layout
-        layout.read_manifest()
-
-    def __repr__(self) -> str:
-        return f"open_run({str(self.layout.root)!r})"
-
-    @cached_property
-    def facts(self) -> RunFacts:
-        """What reports say about the run."""
-        from xaicli.report.facts import RunFacts
-
-        return RunFacts.of(self.layout)
-
-    def reader(self, *, strict: bool = False) -> Reader:
-        """The run's files, listed now."""
-        from xaicli.reader import open_reader
-
-        return open_reader(self.layout, strict=strict)
-
-    def select(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
-        """A reader, and what the words mean in it."""
-        from xaicli.queries.selection import resolve
-
-        words: dict[str, Any] = dict(select)
-        reader = self.reader(strict=bool(words.pop("strict", False)))
-        return reader, resolve(reader, **words)
-
-    def info(self, *, strict: bool = False) -> Result:
-        """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
-        from xaicli.queries.info import info
-
-        answer = info(self.reader(strict=strict))
-
-        def build() -> Report:
-            from xaicli.report.info import info_report
-
-            return info_report(answer, self.facts)
-
-        return Result(answer, build)
-
-    def scan(self, **select: Unpack[Select]) -> pl.LazyFrame:
-        """The selected rows, lazily: all columns, fenced, files verified; duplicates and non-finite values untouched.
-
-        Without `mode`, all modes; with `metric`, only these metrics beside the other columns.
-        """
-        from xaicli.queries.rows import rows
-
-        select.setdefault("mode", "all")
-        wanted = select.get("metric")
-        reader, selection = self.select(**select)
-        return rows(reader, selection, all_metrics=wanted is None)
 
     def samples(
         self,
@@ -228,14 +64,15 @@ class RunReader:
             table: A metrics table to ask instead of the samples.
             reduce: Of several rows of a sample in a table: `max`, `min`, `mean`, `count` or `first`.
         """
-        from xaicli.queries.samples import LAST, samples
+        from xaicli.dynamics.scores import scores_by
+        from xaicli.queries.samples import samples
 
         if table is not None:
             return self._table_samples(
                 table, select, max=max, min=min, ids=ids, complete_only=complete_only, reduce=reduce
             )
         reader, selection = self.select(**select)
-        scores = None if stat == LAST else _scores(reader, selection, stat)
+        scores = scores_by(reader, selection, stat)
         answer = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
         )
@@ -296,7 +133,7 @@ class RunReader:
         strict: bool = False,
     ) -> Result:
         """The run's scalars, summary and custom graphs over time."""
-        return scalars(self.layout.root, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, strict=strict)
+        return runs.scalars(self.layout.root, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, strict=strict)
 
     def embeddings(
         self,
@@ -329,33 +166,6 @@ class RunReader:
             return embeddings_report(answer, self.facts)
 
         return Result(answer, build)
-
-    def query(self, sql: str, *, engine: str = "polars", strict: bool = False) -> Result:
-        """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
-        from xaicli.queries.sql import query
-
-        return self._plain(query(self.reader(strict=strict), sql, engine=engine), "Query")
-
-    def export(
-        self,
-        target: str | os.PathLike[str] | IO[bytes],
-        *,
-        format: str = "",
-        shape: str = "long",
-        **select: Unpack[Select],
-    ) -> Answer:
-        """Write the selected rows to a file; every metric unless `metric` names some.
-
-        Args:
-            target: The file, or an open binary stream.
-            format: `csv`, `parquet`, `jsonl` or `json`; the file's suffix without it.
-            shape: `long`, a row per sample and epoch, or `wide`, a row per sample.
-        """
-        from xaicli.maintenance.export import export_answer
-
-        every = not select.get("metric")
-        reader, selection = self.select(**select)
-        return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)
 
     def dynamics(
         self,
@@ -416,7 +226,6 @@ class RunReader:
         Args:
             folder: Where the page will lie, to link it with a saliency page there; the run's reports by default.
         """
-        from xaicli.queries.samples import LAST
         from xaicli.report.gathering import gather, saliency_page, sample_facts
 
         reader, selection = self.select(**select)
@@ -429,7 +238,6 @@ class RunReader:
             stat=stat,
             complete_only=complete_only,
             bounds=bounds,
-            scores=None if stat == LAST else lambda: _scores(reader, selection, stat),
         )
         answer = gathered.answer
 
@@ -449,46 +257,3 @@ class RunReader:
             )
 
         return Result(answer, build)
-
-    def _plain(self, answer: Answer, title: str) -> Result:
-        """A result shown as one table."""
-        return _table(answer, self.facts, title)
-
-
-def _table(answer: Answer, facts: RunFacts | None, title: str) -> Result:
-    """A result that is one table."""
-
-    def build() -> Report:
-        from xaicli.report.plain import plain_report
-
-        return plain_report(answer, facts, title=title)
-
-    return Result(answer, build)
-
-
-def _scores(reader: Reader, selection: Selection, stat: str) -> dict[tuple[Pair, str], pl.DataFrame]:
-    """The scores of each (mode, ds_id) and metric by a statistic of `xai dynamics`.
-
-    Raises:
-        XaiError: There is no such statistic.
-    """
-    import polars as pl
-
-    from xaicli.dynamics.statistics import dynamics
-    from xaicli.errors import unknown
-    from xaicli.queries.scores import SCORE, STALE
-    from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
-
-    data = dynamics(reader, selection).data
-    numeric = [name for name, dtype in data.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
-    scores = {}
-    for metric in selection.metrics:
-        column = f"{metric}_{stat}" if f"{metric}_{stat}" in numeric else stat
-        if column not in numeric:
-            short = [name.removeprefix(f"{metric}_") for name in numeric]
-            raise unknown("statistic", stat, [s for s in short if s not in (SAMPLE_ID, "label", "stale")])
-        score = pl.col(column).cast(pl.Float64).alias(SCORE)
-        for mode, ds_id in selection.pairs:
-            of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
-            scores[(mode, ds_id), metric] = of_pair.select(SAMPLE_ID, score, STALE).drop_nulls(SCORE)
-    return scores

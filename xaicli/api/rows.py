@@ -1,0 +1,134 @@
+"""A run's rows as they are: what it holds, a lazy scan, SQL, export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
+
+from xaicli.answer import Answer
+from xaicli.layout import RunLayout
+from xaicli.results import Result
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from xaicli.queries.selection import Selection, Words
+    from xaicli.reader import Reader
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.model import Report
+
+
+class Select(TypedDict, total=False):
+    """Which rows a question is about: the shared options of the command line, under their names.
+
+    `xaicli.queries.selection.resolve` says what each takes.
+    """
+
+    metric: Words
+    mode: Words
+    ds_id: Words
+    epoch: Words
+    epoch_frequency: int
+    label_key: str
+    label_map: Words | Mapping[str, Any]
+    duplicates: str
+    strict: bool
+    engine: str
+    spark_remote: str | None
+
+
+class RunRows:
+    """The part of `RunReader` that hands out rows and asks nothing of the training.
+
+    Args:
+        layout: The run.
+    """
+
+    def __init__(self, layout: RunLayout) -> None:
+        self.layout = layout
+        layout.read_manifest()
+
+    def __repr__(self) -> str:
+        return f"open_run({str(self.layout.root)!r})"
+
+    @cached_property
+    def facts(self) -> RunFacts:
+        """What reports say about the run."""
+        from xaicli.report.facts import RunFacts
+
+        return RunFacts.of(self.layout)
+
+    def reader(self, *, strict: bool = False) -> Reader:
+        """The run's files, listed now."""
+        from xaicli.reader import open_reader
+
+        return open_reader(self.layout, strict=strict)
+
+    def select(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
+        """A reader, and what the words mean in it."""
+        from xaicli.queries.selection import resolve
+
+        words: dict[str, Any] = dict(select)
+        reader = self.reader(strict=bool(words.pop("strict", False)))
+        return reader, resolve(reader, **words)
+
+    def info(self, *, strict: bool = False) -> Result:
+        """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
+        from xaicli.queries.info import info
+
+        answer = info(self.reader(strict=strict))
+
+        def build() -> Report:
+            from xaicli.report.info import info_report
+
+            return info_report(answer, self.facts)
+
+        return Result(answer, build)
+
+    def scan(self, **select: Unpack[Select]) -> pl.LazyFrame:
+        """The selected rows, lazily: all columns, fenced, files verified; duplicates and non-finite values untouched.
+
+        Without `mode`, all modes; with `metric`, only these metrics beside the other columns.
+        """
+        from xaicli.queries.rows import rows
+
+        select.setdefault("mode", "all")
+        wanted = select.get("metric")
+        reader, selection = self.select(**select)
+        return rows(reader, selection, all_metrics=wanted is None)
+
+    def query(self, sql: str, *, engine: str = "polars", strict: bool = False) -> Result:
+        """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
+        from xaicli.queries.sql import query
+
+        answer = query(self.reader(strict=strict), sql, engine=engine)
+
+        def build() -> Report:
+            from xaicli.report.plain import plain_report
+
+            return plain_report(answer, self.facts, title="Query")
+
+        return Result(answer, build)
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        format: str = "",
+        shape: str = "long",
+        **select: Unpack[Select],
+    ) -> Answer:
+        """Write the selected rows to a file; every metric unless `metric` names some.
+
+        Args:
+            target: The file, or an open binary stream.
+            format: `csv`, `parquet`, `jsonl` or `json`; the file's suffix without it.
+            shape: `long`, a row per sample and epoch, or `wide`, a row per sample.
+        """
+        from xaicli.maintenance.export import export_answer
+
+        every = not select.get("metric")
+        reader, selection = self.select(**select)
+        return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)

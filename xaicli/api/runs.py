@@ -1,0 +1,104 @@
+"""Questions about several runs at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from xaicli.api.rows import RunRows, Select
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
+from xaicli.results import Result
+
+if TYPE_CHECKING:
+    from xaicli.queries.selection import Words
+    from xaicli.report.model import Report
+
+
+def compare(
+    *runs: str | os.PathLike[str],
+    max: int = 5,
+    min: int = 5,
+    ids: Sequence[Any] | None = None,
+    **select: Unpack[Select],
+) -> Result:
+    """Several runs side by side: the same metric, labels and samples; which samples flipped.
+
+    Args:
+        runs: Two run directories or more.
+        max: How many samples whose score grew most from the first run to the last.
+        min: How many samples whose score fell most.
+        ids: Samples to list.
+    """
+    from xaicli.queries.compare import compare
+
+    words: dict[str, Any] = dict(select)
+    strict = bool(words.pop("strict", False))
+    readers = [RunRows(find_run(path)).reader(strict=strict) for path in runs]
+    answer = compare(readers, max=max, min=min, ids=ids, **words)
+
+    def build() -> Report:
+        from xaicli.report.compare import compare_report
+
+        return compare_report(answer)
+
+    return Result(answer, build)
+
+
+def scalars(
+    *runs: str | os.PathLike[str],
+    key: Words = None,
+    mode: Words = None,
+    ds_id: Words = None,
+    smoothing: float = 0.0,
+    group: Words | Mapping[str, str | Sequence[str]] = None,
+    strict: bool = False,
+) -> Result:
+    """Per-step scalars, summaries and custom graphs of one or several runs over time.
+
+    Args:
+        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
+        key: Only these scalars; patterns with `*` and `?` are possible.
+        mode: Only these modes.
+        ds_id: Only these dataset ids.
+        smoothing: Weight of the past in an exponential mean, from 0 to below 1.
+        group: `NAME=PATTERN,...` items or {name: patterns}: runs shown as one, mean and spread.
+        strict: Fail on a damaged file instead of leaving it out.
+    """
+    from xaicli.queries.scalars import scalars
+
+    answer = scalars(
+        [Path(run) for run in runs],
+        key=key,
+        mode=mode,
+        ds_id=ds_id,
+        smoothing=smoothing,
+        group=group,
+        strict=strict,
+    )
+    layout = RunLayout(Path(runs[0]))
+    alone = len(runs) == 1 and layout.is_run()
+
+    def build() -> Report:
+        from xaicli.report.facts import RunFacts
+        from xaicli.report.scalars import scalars_report
+
+        return scalars_report(answer, RunFacts.of(layout) if alone else None)
+
+    return Result(answer, build)
+
+
+def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
+    """The runs at or below a folder."""
+    from xaicli.queries.runs import runs
+
+    answer = runs(Path(folder))
+
+    def build() -> Report:
+        from xaicli.report.runs import runs_report
+
+        return runs_report(answer)
+
+    return Result(answer, build)
