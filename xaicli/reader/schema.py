@@ -30,8 +30,9 @@ def dtype_of(arrow_name: str) -> pl.DataType:
         values = arrow_name.removeprefix("dictionary<values=").partition(",")[0]
         return dtype_of(values)
     if arrow_name.startswith(("list<", "fixed_size_list<", "large_list<")):
-        inner = arrow_name[arrow_name.index("<") + 1 :].partition(":")[2].partition(">")[0].partition(" not null")[0]
-        return pl.List(dtype_of(inner.strip()))
+        inner = arrow_name.partition("<")[2].rpartition(">")[0].removesuffix(" not null")
+        name, colon, value = inner.partition(": ")  # a list's values may or may not be named
+        return pl.List(dtype_of(value if colon and "<" not in name else inner))
     return _DTYPES.get(arrow_name, pl.String())
 
 
