@@ -154,9 +154,9 @@ def speed(work: Work, repeats: int) -> dict[str, float]:
         f"captum, best batch {best_batch}": work.captum(best_batch),
         "loop": work.loop(),
     }
-    from xaicli.attribution.precision import bf16_pays
+    from xaicli.attribution.precision import has_fast_bf16
 
-    if bf16_pays(work.device):
+    if has_fast_bf16(work.device):
         contestants["xai bf16"] = work.ours("bf16")
     work.ours()()
     spent: dict[str, list[float]] = {name: [] for name in contestants}

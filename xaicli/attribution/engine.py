@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from xaicli.attribution import gradcam, paths, peers, seed_convention, trust
 from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
 from xaicli.attribution.batching import Gradients
+from xaicli.attribution.fast_model import fast_model
 from xaicli.attribution.maps import Layout, layout_of, scaled, strength
-from xaicli.attribution.precision import fast_model
 from xaicli.attribution.prepared import Arrays, Given, Prepared, prepare, scalars_of
 from xaicli.attribution.problem import Attributions, Problem
 from xaicli.attribution.settings import GRADCAM, Convention, Settings, Target, settle
@@ -155,7 +155,8 @@ class Explainer:
     ) -> None:
         self.prepared, self.settings, self.input_range, self.pictures = prepared, settings, input_range, pictures
         self.captum = captum
-        self.fast, self.precision, self.parted = fast_model(prepared, settings)
+        fast = fast_model(prepared, settings)
+        self.fast, self.precision, self.parted = fast.whole, fast.precision, fast.parted
         self.names = tuple(prepared.names[i] for i in prepared.explained)
         self.layouts = {
             prepared.names[i]: layout_of(tuple(prepared.inputs[i].shape[1:]), pictures, embedded=i in prepared.embedded)

@@ -1,110 +1,87 @@
-"""The fast copy for the gradient passes: batch norm folded, channels last, bf16 where it pays."""
+"""bf16 for the gradient passes: where it pays, and a model that runs in it.
+
+The choice is a rule, not a measurement, so that equal calls give equal maps; and it looks at one evaluation, never at
+how many there are, so that a sample's map does not depend on its neighbours.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from xaicli.attribution.folding import folded
-from xaicli.attribution.frozen import FrozenModel, twin_of
-from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.settings import INTEGRATED, SMINT, Convention, Precision, Settings
-from xaicli.attribution.stem import Stem, split
+from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.settings import Precision
 
-_PROBE = 2
-_RELATIVE = 1e-3
-_CONVOLUTIONAL = 2
+_LEAST_WORK = 1e9
+"""Floating-point operations of one forward pass, below which overheads, not products, take the time."""
 
 
-@dataclass(frozen=True)
-class Parted:
-    """The fast model in two parts: its first layer, and the rest."""
+def wants_bf16(asked: Precision, model: FrozenModel, inputs: Sequence[Tensor]) -> bool:
+    """Whether the gradient passes of a model are to run in bf16.
 
-    stem: Stem
-    rest: FrozenModel
-
-
-def fast_model(prepared: Prepared, settings: Settings) -> tuple[FrozenModel, str, Parted | None]:
-    """The model for gradient passes, the name of its precision, and its two parts where it can be parted.
-
-    The seed's convention takes the model as it is.
+    Args:
+        asked: By the caller.
+        model: The frozen model.
+        inputs: A few samples of each input.
     """
-    model = prepared.model
-    if settings.convention is Convention.FE or model.dtype == torch.float64:
-        return model, "fp64" if model.dtype == torch.float64 else "fp32", None
-    fast, stem = copy.copy(model), None
-    inputs = [x[:_PROBE] for x in prepared.inputs]
-    if len(inputs) == 1 and not prepared.embedded and not model.keywords and model.batch is None:
-        small = folded(model.model)
-        stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
-        if stem is not None and not _agrees(prepared, stem.whole):
-            stem = None
-        if small is not model.model and (stem is not None or _agrees(prepared, small)):
-            fast.model = small
-    if fast.model is model.model:
-        fast.model = twin_of(model.model)
-    bf16 = settings.precision is Precision.BF16 or (settings.precision is Precision.AUTO and bf16_pays(model.device))
-    fast = _laid_out(fast, bf16=bf16, images=any(x.ndim == 4 for x in inputs))
-    if stem is None:
-        return fast, "bf16" if bf16 else "fp32", None
-    rest = copy.copy(model)
-    rest.model = stem.rest
-    hidden = stem.forward(inputs[0])
-    rest = _laid_out(rest, bf16=bf16, images=hidden.ndim == 4)
-    return fast, "bf16" if bf16 else "fp32", Parted(replace(stem, channels_last=rest.channels_last), rest)
+    if asked is not Precision.AUTO:
+        return asked is Precision.BF16
+    return has_fast_bf16(model.device) and work_of(model, inputs) >= _LEAST_WORK
 
 
-def _agrees(prepared: Prepared, twin: Callable[[Tensor], Any]) -> bool:
-    """Whether a rewritten model gives the explained scalars of a few samples."""
-    rows = torch.arange(min(_PROBE, len(prepared.units)), device=prepared.units.device)
-    batch = prepared.model.padded(prepared.of_units(0)[rows].clone())
-    try:
-        with torch.no_grad():
-            found = prepared.reduce(twin(batch), rows).double()
-    except Exception:
-        return False
-    expected = prepared.clean[rows]
-    return bool(torch.allclose(found, expected, rtol=_RELATIVE, atol=_RELATIVE * float(expected.abs().max())))
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 at twice the rate of fp32 or better.
 
-
-def _laid_out(model: FrozenModel, *, bf16: bool, images: bool) -> FrozenModel:
-    """In its precision and memory format."""
-    convolutional = images and _convolutions(model.model) >= _CONVOLUTIONAL
-    if bf16:
-        model.model = _InBf16(model.model.to(torch.bfloat16))
-    if convolutional:
-        model.model = model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.channels_last = True
-    return model
-
-
-def _convolutions(model: nn.Module) -> int:
-    """How many convolutions there are, in modules or a graph: a vision transformer has one."""
-    graphs = [m for m in model.modules() if isinstance(m, fx.GraphModule)]
-    in_graph = sum("conv" in str(node.target) for g in graphs for node in g.graph.nodes if node.op == "call_function")
-    return in_graph + sum(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
-
-
-def bf16_pays(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 natively; emulated, it costs more than it saves."""
+    GPUs since Ampere do, CPUs with AMX, and AMD's with AVX512-BF16; Intel's AVX512-BF16 takes two products in the time
+    of two fp32 ones, so that converting is all loss.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        known: Mapping[str, Any] = torch.cpu.get_capabilities()
+        amd = str(known.get("cpu_name", "")).startswith("AMD")
+        return bool(known.get("amx_bf16") or (amd and known.get("avx512_bf16")))
     return False
 
 
-class _InBf16(nn.Module):
+def work_of(model: FrozenModel, inputs: Sequence[Tensor]) -> float:
+    """Floating-point operations of the matrix products and convolutions of one sample's forward pass."""
+    batch = [model.padded(x[:1]) for x in inputs]
+    with torch.no_grad(), _Products() as products:
+        model.forward([x.clone() for x in batch])
+    return products.operations / len(batch[0])
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations of products; `torch.utils.flop_counter` loads the whole compiler for the same."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: float = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class InBf16(nn.Module):
     """A model whose weights were converted once: inputs are cast on the way in, outputs on the way out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.to(torch.bfloat16)
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
