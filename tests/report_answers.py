@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from xaicli.answer import Answer, Counts
+from xaicli.report.charts import Image
 from xaicli.report.facts import RunFacts
 from xaicli.report.histories import SampleFacts
 from xaicli.report.labels import labels_report
-from xaicli.report.model import Image
 from xaicli.report.samples import samples_report
 from xaicli.results import Result
 

@@ -18,7 +18,8 @@ from tests.report_answers import labels_result, samples_result
 from xaicli.errors import XaiError
 from xaicli.render.markdown import escaped, markdown
 from xaicli.render.pixels import data_uri, png_of
-from xaicli.report.model import Cell, Column, Image, Report, Section, Table
+from xaicli.report.charts import Image
+from xaicli.report.model import Cell, Column, Report, Section, Table
 
 
 def pixels_of(png: bytes) -> tuple[tuple[int, int], bytes]:

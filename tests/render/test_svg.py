@@ -14,7 +14,7 @@ from tests.report_answers import labels_result
 from xaicli.render import figure
 from xaicli.render.lines import spread
 from xaicli.render.svg import path_data
-from xaicli.report.model import Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
+from xaicli.report.charts import Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
 
 NAN = float("nan")
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
+from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report
 from xaicli.report.datamap import dynamics_report
 from xaicli.report.facts import RunFacts, made
 from xaicli.report.findings import findings_report
 from xaicli.report.labels import labels_report
-from xaicli.report.model import Figures, LineChart, Multiples, ScatterChart, Table, Tone, Views
+from xaicli.report.model import Figures, Table, Views
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.plain import plain_report

@@ -24,8 +24,10 @@ from xaicli.attribution.explanation import (
     Trust,
 )
 from xaicli.render.terminal import as_text
+from xaicli.report.charts import BarChart, LineChart, Tone
 from xaicli.report.facts import RunFacts
-from xaicli.report.model import BarChart, LineChart, MapGrid, Report, Table, Tone, Views
+from xaicli.report.mapgrid import MapGrid
+from xaicli.report.model import Report, Table, Views
 from xaicli.saliency_result import SaliencyResult
 
 METHODS = ("gradient", "smint")

@@ -14,8 +14,10 @@ import pytest
 import xaicli
 from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
+from xaicli.report.charts import LineChart, Multiples, ScatterChart
 from xaicli.report.gathering import saliency_page
-from xaicli.report.model import Gallery, LineChart, MapGrid, Multiples, Report, ScatterChart, Table, Text, Views
+from xaicli.report.mapgrid import MapGrid
+from xaicli.report.model import Gallery, Report, Table, Text, Views
 
 Xai = Callable[..., tuple[int, str, str]]
 

@@ -159,7 +159,8 @@ def _as_json(found: Inspection) -> str:
 
 
 def _report(found: Inspection) -> Report:
-    from xaicli.report.model import Cell, Column, Report, Section, Table, Text, Tone
+    from xaicli.report.charts import Tone
+    from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
     facts = found.facts
     columns = (Column("tensor"), Column("dtype"), Column("shape"), Column("bytes", Cell.INTEGER))

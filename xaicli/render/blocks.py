@@ -14,26 +14,9 @@ from xaicli.render.maps import shown_panels
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
 from xaicli.render.text import printable
 from xaicli.render.values import line_values, point_values
-from xaicli.report.model import (
-    FIXED,
-    BarChart,
-    Block,
-    Card,
-    Cell,
-    Figures,
-    Gallery,
-    Image,
-    ImageChart,
-    LineChart,
-    MapGrid,
-    MapPanel,
-    MapRow,
-    Multiples,
-    ScatterChart,
-    Table,
-    Text,
-    Views,
-)
+from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
+from xaicli.report.model import Block, Card, Cell, Figures, Gallery, Table, Text, Views
 from xaicli.report.numbers import short
 
 Context = dict[str, Any]

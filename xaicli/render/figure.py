@@ -8,22 +8,9 @@ from typing import TYPE_CHECKING, assert_never
 from xaicli.render import canvas, lines, maps, scatter
 from xaicli.render.pixels import png_of
 from xaicli.render.svg import Frame, inline
-from xaicli.report.model import (
-    BarChart,
-    Block,
-    Figures,
-    Gallery,
-    ImageChart,
-    LineChart,
-    MapGrid,
-    MapRow,
-    Multiples,
-    Report,
-    ScatterChart,
-    Table,
-    Text,
-    Views,
-)
+from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.mapgrid import MapGrid, MapRow
+from xaicli.report.model import Block, Figures, Gallery, Report, Table, Text, Views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.render.canvas import NARROW, WIDE, Size, add_axes, gaps, log_axis, name, new_figure, plain_axes
 from xaicli.render.palette import LIGHT, colour_and_dash
-from xaicli.report.model import Band, LineChart, Multiples, Series, Tone
+from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

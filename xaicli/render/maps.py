@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from xaicli.render.canvas import Size, name, new_figure, plain_axes
 from xaicli.render.palette import LIGHT
 from xaicli.render.pixels import LOSSLESS_PIXELS, rgb
-from xaicli.report.model import FIXED, BarChart, Image, LineChart, MapGrid, MapPanel, MapRow, Tone
+from xaicli.report.charts import BarChart, Image, LineChart, Tone
+from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,22 +8,9 @@ from typing import Any, assert_never
 
 from xaicli.render.sparkline import sparkline
 from xaicli.render.text import printable
-from xaicli.report.model import (
-    BarChart,
-    Block,
-    Cell,
-    Figures,
-    Gallery,
-    ImageChart,
-    LineChart,
-    MapGrid,
-    Multiples,
-    Report,
-    ScatterChart,
-    Table,
-    Text,
-    Views,
-)
+from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.mapgrid import MapGrid
+from xaicli.report.model import Block, Cell, Figures, Gallery, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")

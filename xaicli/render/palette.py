@@ -5,7 +5,7 @@ Contrast against the page is at least 4.9:1 in light and 7:1 in dark.
 
 from __future__ import annotations
 
-from xaicli.report.model import Tone
+from xaicli.report.charts import Tone
 
 LIGHT = {
     "page": "#ffffff",

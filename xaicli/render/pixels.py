@@ -6,7 +6,7 @@ import base64
 import functools
 import io
 
-from xaicli.report.model import Image
+from xaicli.report.charts import Image
 
 LOSSLESS_PIXELS = 64 * 64
 """Up to this size pictures are kept exactly, and shown as the squares they are."""

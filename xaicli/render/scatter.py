@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.render.canvas import SQUARE, Size, add_axes, gaps, name, new_figure
 from xaicli.render.palette import LIGHT
-from xaicli.report.model import BarChart, ScatterChart
+from xaicli.report.charts import BarChart, ScatterChart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,25 +16,9 @@ from rich.text import Text as RichText
 from xaicli.answer import Counts
 from xaicli.render.sparkline import sparkline
 from xaicli.render.text import printable
-from xaicli.report.model import (
-    BarChart,
-    Block,
-    Cell,
-    Column,
-    Figures,
-    Gallery,
-    ImageChart,
-    LineChart,
-    MapGrid,
-    Multiples,
-    Report,
-    ScatterChart,
-    Section,
-    Table,
-    Text,
-    Tone,
-    Views,
-)
+from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
+from xaicli.report.mapgrid import MapGrid
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from xaicli.render.text import printable
-from xaicli.report.model import LineChart, ScatterChart
+from xaicli.report.charts import LineChart, ScatterChart
 
 Context = dict[str, Any]
 _DIGITS = 5

@@ -7,8 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.report.charts import Tone
 from xaicli.report.facts import as_list, made, run_line
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Tone
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import short
 

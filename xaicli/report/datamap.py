@@ -8,20 +8,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.facts import RunFacts, as_list, made, run_line
-from xaicli.report.model import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Figures,
-    Report,
-    ScatterChart,
-    Section,
-    Table,
-    Text,
-    Tone,
-)
+from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import count, short
 from xaicli.report.plain import in_words

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.facts import RunFacts, made, run_line
-from xaicli.report.model import Block, Report, ScatterChart, Section, Text, Tone
+from xaicli.report.model import Block, Report, Section, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import count
 

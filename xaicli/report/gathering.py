@@ -25,8 +25,8 @@ from xaicli.queries.samples import samples
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
+from xaicli.report.charts import Image
 from xaicli.report.histories import SampleFacts
-from xaicli.report.model import Image
 from xaicli.vocabulary import PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")

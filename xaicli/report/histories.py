@@ -10,22 +10,9 @@ from urllib.parse import quote
 
 import polars as pl
 
+from xaicli.report.charts import Band, Image, LineChart, Series, Tone
 from xaicli.report.facts import RunFacts
-from xaicli.report.model import (
-    Band,
-    Block,
-    Card,
-    Cell,
-    Column,
-    Gallery,
-    Image,
-    LineChart,
-    Series,
-    Table,
-    Text,
-    Tone,
-    Views,
-)
+from xaicli.report.model import Block, Card, Cell, Column, Gallery, Table, Text, Views
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, short
 from xaicli.vocabulary import Group

@@ -8,8 +8,9 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
+from xaicli.report.charts import Tone
 from xaicli.report.facts import RunFacts, made, run_line
-from xaicli.report.model import Cell, Column, Report, Section, Table, Text, Tone
+from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, listed
 from xaicli.report.system import system_blocks
 from xaicli.state.best import Checkpoint, checkpoints

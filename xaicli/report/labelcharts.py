@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from xaicli.report.model import Band, LineChart, Multiples, Series, Tone
+from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.names import Names
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.vocabulary import Bounds

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.charts import Tone
 from xaicli.report.facts import RunFacts, as_list, made, run_line
 from xaicli.report.labelcharts import (
     BAND_WORDS,
@@ -20,17 +21,7 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
-from xaicli.report.model import (
-    Block,
-    Cell,
-    Column,
-    Report,
-    Section,
-    Table,
-    Text,
-    Tone,
-    Views,
-)
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
 from xaicli.report.names import Names
 from xaicli.vocabulary import Bounds
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xaicli.attribution.explanation import Explanation, InputKind, InputView, SaliencyMap
-from xaicli.report.model import FIXED, BarChart, Image, LineChart, MapPanel, MapView, Series, Tone
+from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
+from xaicli.report.mapgrid import FIXED, MapPanel, MapView
 
 if TYPE_CHECKING:
     from xaicli.attribution.explanation import Floats

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xaicli.report.charts import Tone
 from xaicli.report.facts import RunFacts
-from xaicli.report.model import Block, Cell, Column, Table, Text, Tone
+from xaicli.report.model import Block, Cell, Column, Table, Text
 from xaicli.report.plain import in_words
 
 _TITLES = {"code": "Code", "packages": "Packages", "hardware": "Hardware", "model": "Model", "variables": "Variables"}

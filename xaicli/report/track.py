@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks
 from xaicli.report.facts import RunFacts, as_list, made, run_line
 from xaicli.report.findings import finding_blocks
@@ -15,7 +16,7 @@ from xaicli.report.gathering import Gathered
 from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, flat_rows, label_blocks
-from xaicli.report.model import Block, Figure, Figures, Report, Section, Text, Tone
+from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import cut, short
 from xaicli.report.samples import score_rule
