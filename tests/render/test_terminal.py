@@ -24,6 +24,17 @@ def stripped(report: Report) -> str:
     return "\n".join(line.rstrip() for line in as_text(report).split("\n"))
 
 
+def test_no_color_means_plain_text_even_where_colour_is_forced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    show(report_of(Text("words")))
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    show(report_of(Text("words")))
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_labels_at_80_columns() -> None:
     assert stripped(labels_result(labels=3, epochs=6).report) == GOLDEN_LABELS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_never
@@ -44,10 +45,10 @@ def show(
         report: What to show.
         paths: Files written, listed at the end.
         counts: What was left out, told where there is something to tell.
-        out, err: Where to print instead; rich obeys NO_COLOR, FORCE_COLOR and TERM=dumb.
+        out, err: Where to print instead.
     """
-    out = out or Console(highlight=False, soft_wrap=False)
-    err = err or Console(stderr=True, highlight=False)
+    out = out or _console()
+    err = err or _console(stderr=True)
     for warning in report.warnings:
         err.print(_text(f"warning: {warning}", "yellow"))
     out.print(_text(report.title, "bold"))
@@ -67,6 +68,12 @@ def show(
         out.print(_text(f"wrote {path}", "dim"), soft_wrap=True)
     if len(pictures) > _PICTURES:
         out.print(_text(f"wrote {len(pictures)} pictures beside, {pictures[0].name} the first", "dim"), soft_wrap=True)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A console that obeys FORCE_COLOR and TERM=dumb as rich does; under NO_COLOR text is plain, not even bold."""
+    plain: dict[str, Any] = {"force_terminal": False} if os.environ.get("NO_COLOR") else {}
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, **plain)
 
 
 def as_text(report: Report, width: int = 80) -> str:
