@@ -16,28 +16,22 @@ import pytest
 
 from xaicli import parquet, wal
 from xaicli.errors import XaiError
-from xaicli.layout import DataFile, RunLayout, without_superseded
+from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.recorder.run import Run
+from xaicli.wal.live import live_rows
 
 Rows = Counter[tuple[tuple[str, object], ...]]
 
 
 def stored(layout: RunLayout) -> Rows:
     """Every row a reader counts."""
-    live = wal.read_live(layout)
-    files = without_superseded(layout.data_files())
-    tables = [parquet.read(file.path) for file in files]
-    tables += [segment.table for segment in live if not any(holds(file, segment) for file in files)]
+    snapshot = wal.take_snapshot(layout)
+    tables = [parquet.read(file.path) for file in snapshot.files]
+    tables += [live.table for live in live_rows(layout, snapshot.segments)]
     # A column that came later is absent or null: the same.
     rows = [row for table in tables for row in table.to_pylist()]
     return Counter(tuple((name, value) for name, value in row.items() if value is not None) for row in rows)
-
-
-def holds(file: DataFile, segment: wal.LiveRows) -> bool:
-    same = (file.mode, file.ds_id, file.epoch) == (segment.mode, segment.ds_id, segment.epoch)
-    writer = (file.part.attempt, file.part.rank) == (segment.attempt, segment.rank)
-    return same and writer and file.part.first <= segment.sequence <= file.part.last
 
 
 def log(run: Run, first: int, last: int, epoch: int = 1) -> None:

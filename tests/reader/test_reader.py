@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 
 from tests.written_run import WrittenRun
-from xaicli import parquet, wal
+from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName
-from xaicli.reader import Place, Reader, Tally, open_reader
+from xaicli.reader import Place, Reader, Tally, open_reader, pieces
 from xaicli.vocabulary import Duplicates
+from xaicli.wal.live import LiveRows
 
 EVAL_1 = Place("eval", "", 1)
 
@@ -91,17 +92,13 @@ def test_fence_through_a_file(run: WrittenRun) -> None:
     assert reader.scan("eval", "", columns=["sample_id"]).collect()["sample_id"].to_list() == [0, 1, 2]
 
 
-def test_live_rows_join_until_they_are_a_part(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_rows_join(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write(rows(range(2)))
     table = pa.table(
         {"sample_id": [8, 9], "epoch": [1, 1], "step": [11, 11], "loss": pa.array([1.0, 2.0], pa.float32())}
     )
-    live = [wal.LiveRows("eval", "", 1, 0, 0, sequence, table) for sequence in (0, 1)]
-    run.layout.wal.mkdir()
-    (run.layout.wal / "segment").touch()
-    monkeypatch.setattr(wal, "read_live", lambda _: live)
+    monkeypatch.setattr(pieces, "live_rows", lambda *_: [LiveRows("eval", "", 1, 0, 0, 1, table)])
     reader = open_reader(run.layout)
-    # Sequence 0 has become the part since it was copied.
     assert ids_of(reader) == [0, 1, 8, 9]
     assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (4, 11)
     assert reader.scan("eval", "").collect()["sample_id"].to_list() == [0, 1, 8, 9]

@@ -1,7 +1,8 @@
 """A training that logs until it is killed: `killed_run.py RUN_DIR ACKS SEED [POINT NTH]`.
 
 After every `log_samples` that returned, it appends the number of rows logged so far to ACKS. Row i of rank r has the id
-i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time.
+i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time. It waits
+$PAUSE seconds between steps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> N
             os.kill(os.getpid(), signal.SIGKILL)
 
     parquet.reached = reached
-    rank = int(os.environ.get("RANK", 0))
+    rank, pause = int(os.environ.get("RANK", 0)), float(os.environ.get("PAUSE", 0))
     draw = np.random.default_rng(seed)
     with Path(acks).open("ab", buffering=0) as acknowledged, Run(run_dir) as run:
         logged, step = 0, 0
@@ -50,6 +52,7 @@ def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> N
             )
             logged += n
             acknowledged.write(b"%d\n" % logged)
+            time.sleep(pause)
 
 
 if __name__ == "__main__":

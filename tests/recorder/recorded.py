@@ -1,4 +1,4 @@
-"""What a run holds, read with nothing but the format: segments first, then files, superseded ones left out."""
+"""What a run holds, read with nothing but the format."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from xaicli import parquet, wal
-from xaicli.layout import RunLayout, without_superseded
+from xaicli.layout import RunLayout
+from xaicli.wal.live import live_rows
 
 
 def rows(run_dir: Path) -> pa.Table:
     """Every stored row, checksums verified, sorted by nothing."""
     layout = RunLayout(run_dir)
-    live = wal.read_live(layout)
-    files = without_superseded(layout.data_files())
+    snapshot = wal.take_snapshot(layout)
     records = parquet.read_records(layout)
-    tables = [parquet.read(file.path, record=records.get(file.path.relative_to(run_dir).as_posix())) for file in files]
-    for segment in live:
-        held = [file.part for file in files if (file.part.attempt, file.part.rank) == (segment.attempt, segment.rank)]
-        if not any(part.first <= segment.sequence <= part.last for part in held if part.first == part.last):
-            tables.append(segment.table)
+    paths = [file.path for file in snapshot.files]
+    tables = [parquet.read(path, record=records.get(path.relative_to(run_dir).as_posix())) for path in paths]
+    tables += [live.table for live in live_rows(layout, snapshot.segments)]
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
 
 

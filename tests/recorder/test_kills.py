@@ -140,14 +140,16 @@ Run(sys.argv[1]).close()
 """
 
 
-def test_live_rows_are_seen_whole_while_training_runs(tmp_path: Path) -> None:
+def test_live_rows_are_seen_whole_while_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAUSE", "0.0005")
     ranks = Ranks(tmp_path, 1, 0)
     try:
         deadline = time.monotonic() + 60
         while not all(ranks.acknowledged()) and time.monotonic() < deadline:
             time.sleep(0.01)
         seen = [0]
-        for _ in range(25):
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
             acknowledged = ranks.acknowledged()[0]
             number = np.sort(rows(ranks.run_dir)["sample_id"].to_numpy() // 1000)
             assert (number == np.arange(len(number))).all(), "a gap or a double"

@@ -20,7 +20,8 @@ from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
 from xaicli.recorder.recovery import recover
 from xaicli.vocabulary import FORMAT_VERSION, SAMPLE_ID, STEP
-from xaicli.wal.frames import read_segment, segment_files
+from xaicli.wal import take_snapshot
+from xaicli.wal.frames import SegmentCopy
 
 ROW_GROUP_ROWS = 16_384
 """One id in all epochs reads a half of what it does with row groups eight times as long."""
@@ -75,7 +76,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         grace: Seconds a superseded file is kept after the file that stands for it appeared.
 
     Raises:
-        XaiError: It is no run, or is being compacted by another process.
+        XaiError: It is no run, is being compacted by another process, or changes too fast to be listed.
     """
     layout.read_manifest()
     made: list[Compacted] = []
@@ -84,10 +85,12 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         # What a killed training left; a disk that has no room for it leaves it in the segments.
         with contextlib.suppress(OSError):
             recover(layout)
-        # Segments first: a part that appears afterwards is not compacted across a sequence seen here.
-        unsaved = _unsaved(layout)
         records = parquet.read_records(layout)
-        for writer, files in _by_writer(without_superseded(layout.data_files())).items():
+        snapshot = take_snapshot(layout)
+        if not snapshot.is_settled:
+            raise XaiError(f"{layout.root}: files keep appearing while they are listed", hint="try again")
+        unsaved = _unsaved(snapshot.segments)
+        for writer, files in _by_writer(snapshot.files).items():
             for group in _stretches(files, unsaved.get(writer, ())):
                 try:
                     made += _merge(layout, writer, group, records)
@@ -113,14 +116,11 @@ def _alone(layout: RunLayout) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _unsaved(layout: RunLayout) -> dict[Writer, list[int]]:
+def _unsaved(segments: Sequence[SegmentCopy]) -> dict[Writer, list[int]]:
     """The sequences that are still in a segment."""
     found: dict[Writer, list[int]] = {}
-    for path in segment_files(layout):
-        if segment := read_segment(path):
-            facts = segment.facts
-            writer = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank)
-            found.setdefault(writer, []).append(segment.sequence)
+    for segment in segments:
+        found.setdefault((*segment.facts.place, *segment.facts.writer), []).append(segment.sequence)
     return found
 
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.layout import PartName, RunLayout, decode_ds_id, without_superseded
+from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.state.examine import faults
-from xaicli.wal.frames import HEADER_BYTES, read_header, read_segment, scan_frames, segment_files
-from xaicli.wal.live import is_stored
+from xaicli.wal import take_snapshot
+from xaicli.wal.frames import HEADER_BYTES, parse_header, scan_frames, segment_files
 
 QUARANTINE = "quarantine"
 _FOLDERS = ("data", "scalars", "tables", "media", "inputs")
@@ -85,7 +85,8 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     """
     layout.read_manifest()
     records = parquet.read_records(layout)
-    counted = {file.path for file in without_superseded(layout.data_files())}
+    snapshot = take_snapshot(layout)
+    counted = {file.path for file in snapshot.files}
     findings: list[Finding] = []
     files = rows = size = unrecorded = 0
     for path in _parquet_files(layout):
@@ -104,7 +105,8 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
     findings += [*_attempts(layout), *_segments(layout), *_states(layout)]
-    return Diagnosis(files, rows, size, _waiting(layout), unrecorded, tuple(findings))
+    waiting = sum(segment.rows for segment in snapshot.segments)
+    return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
 
 
 def _states(layout: RunLayout) -> Iterator[Finding]:
@@ -197,12 +199,6 @@ def _attempts(layout: RunLayout) -> Iterator[Finding]:
                 yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
 
 
-def _waiting(layout: RunLayout) -> int:
-    copies = [segment for path in segment_files(layout) if (segment := read_segment(path))]
-    unsaved = [segment for segment in copies if not is_stored(layout, segment.facts, segment.sequence)]
-    return sum(frame.rows for segment in unsaved for frame in segment.frames)
-
-
 def _segments(layout: RunLayout) -> Iterator[Finding]:
     """Segments whose frames end before they should: bytes that power loss or damage took."""
     for path in segment_files(layout):
@@ -212,10 +208,10 @@ def _segments(layout: RunLayout) -> Iterator[Finding]:
             if path.exists():
                 yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
             continue
-        header = read_header(content[:HEADER_BYTES])
-        if header is None:
+        header = parse_header(content[:HEADER_BYTES])
+        if header is None or not header.used:
             continue
-        used = header[2]
+        used = header.used
         whole = max((frame.end for frame in scan_frames(content[HEADER_BYTES:][:used], checked=True)), default=0)
         claimed = list(scan_frames(content[HEADER_BYTES:][:used], checked=False))
         lost = sum(frame.rows for frame in claimed if frame.start >= whole)

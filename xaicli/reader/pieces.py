@@ -1,8 +1,4 @@
-"""The pieces a run's rows lie in - files and live segments - and which of their rows count.
-
-A reader lists once. Live segments are copied *before* the folders are listed: a segment that becomes a part in between
-is then seen twice, which its name reveals; the other order would lose it.
-"""
+"""The pieces a run's rows lie in at one moment, files and live segments, and which of their rows count."""
 
 from __future__ import annotations
 
@@ -11,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from xaicli.errors import DamagedFileError
-from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.layout import DataFile, PartName, RunLayout
 from xaicli.reader.footers import read_footer, step_range
+from xaicli.wal import take_snapshot
+from xaicli.wal.live import LiveRows, live_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from xaicli.parquet import FileRecord
-    from xaicli.wal import LiveRows
 
 
 class Place(NamedTuple):
@@ -74,10 +71,10 @@ def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing
         layout: The run.
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
     """
-    live = _live_rows(layout)
-    files = without_superseded(layout.data_files())
-    pieces = [_of_file(file) for file in files] + _not_yet_files(live, files)
-    damaged = set(_gone(layout, records, files))
+    snapshot = take_snapshot(layout)
+    pieces = [_of_file(file) for file in snapshot.files]
+    pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
+    damaged = set(_gone(layout, records, snapshot.files))
     steps = _Steps(layout, records, damaged)
     fences = _fences(layout, pieces, steps)
     kept = _fenced(pieces, fences, steps)
@@ -97,28 +94,8 @@ def _of_file(file: DataFile) -> Piece:
     return Piece(Place(file.mode, file.ds_id, file.epoch), (part.attempt, part.rank, part.first), file=file)
 
 
-def _live_rows(layout: RunLayout) -> list[LiveRows]:
-    # A finished run has no segments, and need not load what reads them.
-    if not layout.wal.is_dir() or not any(layout.wal.iterdir()):
-        return []
-    from xaicli.wal import read_live
-
-    return read_live(layout)
-
-
-def _not_yet_files(live: Iterable[LiveRows], files: Iterable[DataFile]) -> list[Piece]:
-    """The live segments whose rows no listed file holds."""
-    written: dict[tuple[Place, int, int], list[tuple[int, int]]] = {}
-    for file in files:
-        place = Place(file.mode, file.ds_id, file.epoch)
-        written.setdefault((place, file.part.attempt, file.part.rank), []).append((file.part.first, file.part.last))
-    pieces = []
-    for rows in live:
-        place = Place(rows.mode, rows.ds_id, rows.epoch)
-        ranges = written.get((place, rows.attempt, rows.rank), ())
-        if rows.table.num_rows and not any(first <= rows.sequence <= last for first, last in ranges):
-            pieces.append(Piece(place, (rows.attempt, rows.rank, rows.sequence), live=rows.table))
-    return pieces
+def _of_rows(rows: LiveRows) -> Piece:
+    return Piece(Place(rows.mode, rows.ds_id, rows.epoch), (rows.attempt, rows.rank, rows.sequence), live=rows.table)
 
 
 def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[DataFile]) -> list[str]:

@@ -84,7 +84,8 @@ class Pool:
     def close(self) -> None:
         """Remove the files of segments that hold nothing; the others wait for the next open."""
         with contextlib.suppress(OSError):
-            for segment in self._free:
+            # The newest last: it tells readers how far its writer came.
+            for segment in sorted(self._free, key=lambda segment: segment.sequence):
                 if segment.path is not None:
                     segment.path.unlink(missing_ok=True)
             self._free.clear()

@@ -8,8 +8,8 @@ from pathlib import Path
 from xaicli.layout import RunLayout
 from xaicli.recorder.allocation import hold, lock_path, release
 from xaicli.recorder.parts import store_rows
-from xaicli.wal.frames import read_segment, segment_files
-from xaicli.wal.live import is_stored
+from xaicli.wal.frames import read_header, read_segment, segment_files
+from xaicli.wal.snapshot import is_stored
 
 
 def recover(layout: RunLayout) -> int:
@@ -30,19 +30,25 @@ def recover(layout: RunLayout) -> int:
             continue
         try:
             # Listed again: the process that had the lock before may have been faster.
-            for path in segment_files(layout):
-                if lock_path(path) == lock:
-                    rows += _recover_one(layout, path)
+            left = [path for path in segment_files(layout) if lock_path(path) == lock]
+            for path in sorted(left, key=_sequence):
+                rows += _recover_one(layout, path)
         finally:
             release(lock)
     return rows
+
+
+def _sequence(path: Path) -> int:
+    """What to go by: the newest segment is removed last, since it tells readers how far its writer came."""
+    header = read_header(path)
+    return -1 if header is None else header.sequence
 
 
 def _recover_one(layout: RunLayout, path: Path) -> int:
     rows = 0
     segment = read_segment(path)
     if segment is not None and not is_stored(layout, segment.facts, segment.sequence):
-        rows = sum(frame.rows for frame in segment.frames)
+        rows = segment.rows
         if rows:
             columns = layout.read_manifest().columns
             store_rows(layout, segment.facts, segment.sequence, segment.content, segment.frames, columns)

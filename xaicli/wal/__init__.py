@@ -1,5 +1,5 @@
-"""Write-ahead segments: their format, and how anyone reads them."""
+"""Write-ahead segments: their format, and how anyone reads them beside the files they become."""
 
-from xaicli.wal.live import LiveRows, read_live
+from xaicli.wal.snapshot import Snapshot, take_snapshot
 
-__all__ = ["LiveRows", "read_live"]
+__all__ = ["Snapshot", "take_snapshot"]

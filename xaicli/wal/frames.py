@@ -49,6 +49,9 @@ logits, whether the probabilities are kept)}."""
 
 _READ_TRIES = 5
 
+Writer = tuple[int, int]
+"""attempt, rank: whose sequence numbers these are."""
+
 
 class Kind(IntEnum):
     """What a frame holds."""
@@ -69,6 +72,14 @@ class SegmentFacts:
     epoch: int
     boot_id: str = ""
 
+    @property
+    def place(self) -> tuple[str, str, int]:
+        return self.mode, self.ds_id, self.epoch
+
+    @property
+    def writer(self) -> Writer:
+        return self.attempt, self.rank
+
     @classmethod
     def from_json(cls, text: bytes) -> SegmentFacts:
         facts = json.loads(text)
@@ -76,6 +87,18 @@ class SegmentFacts:
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True)
+class Header:
+    """The head of a segment: whose rows it holds, which part they become, and how many bytes of frames count.
+
+    After the rows have become a part `used` is 0, while the rest stays until the segment begins anew.
+    """
+
+    facts: SegmentFacts
+    sequence: int
+    used: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,10 @@ class SegmentCopy:
     sequence: int
     content: memoryview
     frames: tuple[Frame, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(frame.rows for frame in self.frames)
 
 
 def checksum_seed(rows: int, plan: int, step: int) -> int:
@@ -147,28 +174,27 @@ def scan_frames(content: memoryview, *, checked: bool) -> Iterator[Frame]:
         at = end
 
 
-def read_header(content: bytes | memoryview) -> tuple[SegmentFacts, int, int] | None:
-    """(facts, sequence, used bytes) of a segment's first bytes; None where nothing in it counts."""
+def parse_header(content: bytes | memoryview) -> Header | None:
+    """What a segment's first bytes say; None where they are those of no segment, or just being written."""
     if len(content) < HEADER_BYTES:
         return None
     magic, sequence, used, length, crc = HEADER.unpack_from(content)
     text = bytes(content[HEADER.size : HEADER.size + length])
-    if magic != MAGIC or not used or zlib.crc32(text) != crc:
+    if magic != MAGIC or zlib.crc32(text) != crc:
         return None
     try:
-        return SegmentFacts.from_json(text), sequence, used
+        return Header(SegmentFacts.from_json(text), sequence, used)
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def read_sequence(path: Path) -> int | None:
-    """The number of the part that a segment's rows become, or became last; None where it is gone or new."""
+def read_header(path: Path) -> Header | None:
+    """The head of a segment; None where it is gone, or new."""
     try:
         with path.open("rb") as file:
-            magic, sequence, *_ = HEADER.unpack(file.read(HEADER.size))
-    except (OSError, struct.error):
+            return parse_header(file.read(HEADER_BYTES))
+    except OSError:
         return None
-    return int(sequence) if magic == MAGIC else None
 
 
 def segment_files(layout: RunLayout) -> list[Path]:
@@ -183,17 +209,16 @@ def read_segment(path: Path) -> SegmentCopy | None:
     """
     for _ in range(_READ_TRIES):
         try:
-            with path.open("rb") as file:
-                header = read_header(file.read(HEADER_BYTES))
-                if header is None:
+            with path.open("rb", buffering=0) as file:
+                before = parse_header(file.read(HEADER_BYTES))
+                if before is None or not before.used:
                     return None
-                facts, sequence, used = header
-                content = file.read(used)
+                content = file.read(before.used)
                 file.seek(0)
-                after = read_header(file.read(HEADER_BYTES))
+                after = parse_header(file.read(HEADER_BYTES))
         except OSError:
             return None
-        if after is not None and after[:2] == (facts, sequence):
+        if after is not None and after.used and (after.facts, after.sequence) == (before.facts, before.sequence):
             view = memoryview(content)
-            return SegmentCopy(facts, sequence, view, tuple(scan_frames(view, checked=True)))
+            return SegmentCopy(before.facts, before.sequence, view, tuple(scan_frames(view, checked=True)))
     return None

@@ -1,21 +1,21 @@
-"""Reading segments beside the process that fills them, or after it was killed."""
+"""The rows of segments, of a training that runs or of one that was killed, as tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+from xaicli.layout import RunLayout
+from xaicli.wal.frames import SegmentCopy
 
-from xaicli.layout import PartName, RunLayout
-from xaicli.wal.frames import SegmentCopy, SegmentFacts, read_segment, read_sequence, segment_files
-from xaicli.wal.rows import to_table
-
-_PASSES = 20
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
 class LiveRows:
-    """Rows of one segment that may not be in a part yet; `table` has a part's columns."""
+    """Rows of one segment that are not in a part yet; `table` has a part's columns."""
 
     mode: str
     ds_id: str
@@ -26,43 +26,20 @@ class LiveRows:
     table: pa.Table
 
 
-def read_live(layout: RunLayout) -> list[LiveRows]:
-    """The rows in segments: of a training that runs, or of one that was killed and not opened since.
+def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRows]:
+    """The rows of segments, as `take_snapshot` gives them."""
+    if not segments:
+        return []
+    # A finished run has no segments, and need not load what decodes them.
+    from xaicli.wal.rows import to_table
 
-    A caller reads this first and lists `data/` afterwards, then leaves out what is in both.
-    """
-    segments = [segment for segment in _copies(layout) if segment.frames]
-    columns = layout.read_manifest().columns if segments else ()
-    live = []
-    for segment in segments:
-        facts = segment.facts
-        table = to_table(segment.content, segment.frames, facts, columns)
-        place = (facts.mode, facts.ds_id, facts.epoch, facts.attempt, facts.rank, segment.sequence)
-        live.append(LiveRows(*place, table))
-    return live
-
-
-def _copies(layout: RunLayout) -> list[SegmentCopy]:
-    """Copies of all segments at one moment.
-
-    A segment that was empty when it was copied may be filled while the others are, and its rows would be missing among
-    later ones: when any has begun anew meanwhile, all are copied again.
-    """
-    copies: list[SegmentCopy] = []
-    for _ in range(_PASSES):
-        before = [(path, read_sequence(path)) for path in segment_files(layout)]
-        copies = [found for path, _ in before if (found := read_segment(path))]
-        if [(path, read_sequence(path)) for path in segment_files(layout)] == before:
-            break
-    return copies
-
-
-def is_stored(layout: RunLayout, facts: SegmentFacts, sequence: int) -> bool:
-    """Whether a part or a compacted file holds a segment's rows already."""
-    folder = layout.folder(facts.mode, facts.ds_id, facts.epoch)
-    own = PartName(facts.attempt, facts.rank, sequence, sequence)
-    try:
-        names = [part for path in folder.iterdir() if (part := PartName.parse(path.name))]
-    except OSError:
-        return False
-    return any(part == own or part.supersedes(own) for part in names)
+    columns = layout.read_manifest().columns
+    return [
+        LiveRows(
+            *segment.facts.place,
+            *segment.facts.writer,
+            segment.sequence,
+            to_table(segment.content, segment.frames, segment.facts, columns),
+        )
+        for segment in segments
+    ]
