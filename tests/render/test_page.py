@@ -228,3 +228,10 @@ def test_saving_replaces_a_link_and_never_follows_it(tmp_path: Path) -> None:
     assert outside.read_text() == "mine"
     assert not (folder / "labels.csv").is_symlink()
     assert sorted(path.name for path in folder.iterdir()) == ["labels.csv"]
+
+
+def test_every_chart_says_what_it_shows() -> None:
+    _, html = made("samples")
+    titles = re.findall(r'<p class="title">([^<]*)</p>', html)
+    assert titles[0] == "History of loss · eval"
+    assert len(titles) == len(re.findall('<figure class="chart', html)) > 0

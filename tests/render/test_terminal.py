@@ -27,6 +27,8 @@ def stripped(report: Report) -> str:
 def test_no_color_means_plain_text_even_where_colour_is_forced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     show(report_of(Text("words")))
     assert "\x1b[" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
+from xaicli.queries.curves import SCHEMA
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report
 from xaicli.report.datamap import dynamics_report
@@ -23,6 +24,7 @@ from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.plain import plain_report
 from xaicli.report.samples import samples_report
+from xaicli.report.scalars import scalar_blocks
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,25 @@ def test_runs_side_by_side() -> None:
     assert report.sentence.startswith("Mean loss (eval): 1 in a, 0.5 in b.")
     samples = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and s.title == "Samples")
     assert samples.rows == (("eval", "loss flipped", "7", 2.0, None, None, "✓ ✗"),)
+
+
+def scalar_rows(*curves: tuple[str, str]) -> pl.DataFrame:
+    """Two values of each (key, mode)."""
+    plain = {"run": "runs/a", "source": "scalars", "graph": "", "line": "", "ds_id": "", "axis": "epoch"}
+    rows = [
+        plain | {"key": key, "mode": mode, "step": step, "value": 0.5 * step, "low": None, "high": None, "n": 1}
+        for key, mode in curves
+        for step in (1, 2)
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def test_a_scalar_is_named_after_its_mode_only_where_that_tells_it_apart() -> None:
+    blocks = list(scalar_blocks(scalar_rows(("lr", "eval"), ("loss", "train"), ("loss", "eval")), Names()))
+    charts = {block.title: [line.name for line in block.series] for block in blocks if isinstance(block, LineChart)}
+    assert charts == {"lr": ["lr"], "loss": ["train", "eval"]}
+    table = next(block for block in blocks if isinstance(block, Table))
+    assert [row[0] for row in table.rows] == ["lr", "loss train", "loss eval"]
 
 
 def test_any_answer_is_a_table() -> None:

@@ -92,8 +92,13 @@ class Blocks:
         drawn = svg(chart, identity)
         if narrow:
             drawn = [_with_class(drawn[0], "wide"), _with_class(svg(chart, f"{identity}n", narrow=True)[0], "narrow")]
-        legend = getattr(chart, "legend", "")
-        return {"kind": kind, "data": self._values(values), "svgs": [Markup(text) for text in drawn], "legend": legend}
+        return {
+            "kind": kind,
+            "title": printable(chart.title, limit=_SHOWN),
+            "data": self._values(values),
+            "svgs": [Markup(text) for text in drawn],
+            "legend": getattr(chart, "legend", ""),
+        }
 
     def _multiples(self, grid: Multiples) -> Context:
         from xaicli.render.figure import svg
@@ -176,7 +181,8 @@ class Blocks:
             "lines": panel.lines,
             "flat": panel.flat,
             "views": [{"name": v.name, "uri": data_uri(v.image), "alt": v.image.alt} for v in panel.views],
-            "chart": self.context(panel.chart) if panel.chart else None,
+            # The panel's own caption says what its chart is.
+            "chart": {**self.context(panel.chart), "title": ""} if panel.chart else None,
             "tokens": [(printable(text, limit=_SHOWN), round(10 * max(0.0, min(1.0, s)))) for text, s in panel.tokens],
         }
 

@@ -143,7 +143,7 @@ def _name(curve: Curve, group: Sequence[Curve]) -> str:
     parts = [LINE, RUN, MODE, DS_ID, SOURCE]
     differing = [part for part in parts if len({other.what[part] for other in group}) > 1]
     words = [runs[curve.what[RUN]] if part == RUN else curve.what[part] for part in differing if curve.what[part]]
-    return " · ".join(words) or curve.what[LINE] or curve.what[MODE] or curve.what[KEY]
+    return " · ".join(words) or curve.what[LINE] or curve.what[KEY]
 
 
 def _key(curve: Curve, found: Sequence[Curve]) -> str:
@@ -195,8 +195,9 @@ def _title(curve: Curve, found: Sequence[Curve]) -> str:
     """A curve's name in the table: its key with what else differs among curves of that key."""
     what = curve.what
     alike = [other for other in found if other.what[KEY] == what[KEY]]
-    words = [what[part] for part in (GRAPH, LINE, MODE, DS_ID) if what[part] not in ("", what[KEY])]
-    words += [what[part] for part in (AXIS, SOURCE) if len({other.what[part] for other in alike}) > 1]
+    words = [what[part] for part in (GRAPH, LINE) if what[part] not in ("", what[KEY])]
+    differing = [part for part in (MODE, DS_ID, AXIS, SOURCE) if len({other.what[part] for other in alike}) > 1]
+    words += [what[part] for part in differing if what[part]]
     return " ".join([what[KEY], *words])
 
 

@@ -148,7 +148,7 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
             if by_epoch:
                 share = by_epoch[max(by_epoch)]
                 where = " ".join(part for part in (mode, ds_id) if part)
-                yield Figure(f"{share:.1%}", f"of {where} labels predicted at the last epoch")
+                yield Figure(f"{share:.1%}", f"of {where} samples predicted as labelled at the last epoch")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
