@@ -1,32 +1,68 @@
-"""Writing a file whole: it is there complete, or as it was."""
+"""Files that are there complete, or not at all: written beside, then renamed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+TEMPORARY = ".tmp-"
+"""How the name of an unfinished file begins; the number of the process that writes it follows."""
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, then rename: a link in its place is replaced, never followed.
+@contextmanager
+def appearing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file open for writing that has its name once the block has ended well.
+
+    A link in its place is replaced, never followed.
+
+    Args:
+        path: The file; its folder is made where there is none.
+        durable: Survive power loss when the block has ended.
+
+    Raises:
+        OSError: It cannot be written; what was there before is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> Path:
+    """Write a file as `appearing` does.
 
     Args:
         path: The file.
         content: All it is to hold.
+        durable: Survive power loss when this returns.
 
     Returns:
         `path`.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes the file private; ours is for sharing, as far as the user's umask says.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with appearing(path, durable=durable) as file:
+        file.write(content)
     return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk; a file system that cannot sync folders is left as it is."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -2,5 +2,6 @@
 
 from xaicli.api.run import RunReader, open_run
 from xaicli.api.runs import compare, list_runs, scalars
+from xaicli.api.upkeep import compact, doctor
 
-__all__ = ["RunReader", "compare", "list_runs", "open_run", "scalars"]
+__all__ = ["RunReader", "compact", "compare", "doctor", "list_runs", "open_run", "scalars"]

@@ -218,15 +218,10 @@ class RunReader(RunRows):
         stat: str = "last",
         complete_only: bool = False,
         bounds: Sequence[str] | str | None = ("std",),
-        folder: str | os.PathLike[str] | None = None,
         **select: Unpack[Select],
     ) -> Result:
-        """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made.
-
-        Args:
-            folder: Where the page will lie, to link it with a saliency page there; the run's reports by default.
-        """
-        from xaicli.report.gathering import gather, saliency_page, sample_facts
+        """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
+        from xaicli.report.gathering import gather, sample_facts
 
         reader, selection = self.select(**select)
         gathered = gather(
@@ -245,8 +240,7 @@ class RunReader(RunRows):
             from xaicli.queries.population import population
             from xaicli.report.track import track_report
 
-            page = saliency_page(self.layout, Path(folder) if folder else self.layout.reports)
-            samples, warnings = sample_facts(reader, gathered.of_samples, page)
+            samples, warnings = sample_facts(reader, gathered.of_samples)
             return track_report(
                 answer,
                 gathered,

@@ -18,8 +18,8 @@ from xaicli.checkpoint.load import build_model
 from xaicli.checkpoint.reading import Contents, read_checkpoint
 from xaicli.checkpoint.save import save_checkpoint
 from xaicli.checkpoint.tensor_file import write_tensors
-from xaicli.checkpoint.writing import write_whole
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import write_whole
 
 
 class Target(StrEnum):
@@ -77,7 +77,7 @@ def convert_checkpoint(
             return write_tensors(written, _weights(contents), contents.facts)
         case Target.PT2 | Target.PT:
             if target is Target.PT2 and arch is None and (graph := contents.graph) is not None:
-                return write_whole(written, lambda file: file.write(graph.rebuilt))
+                return write_whole(written, graph.rebuilt, durable=True)
             loaded = build_model(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath)
             return _export(loaded, _examples(loaded.facts, input_shape, input_dtype), target, written)
     assert_never(target)
@@ -125,7 +125,7 @@ def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Targ
             data, fixed = export_graph(loaded.model, tuple(examples.values()))
             if fixed:
                 warnings.warn(f"{written} takes batches of {facts.static_batch or 2} only ({fixed})", stacklevel=3)
-            return write_whole(written, lambda file: file.write(data))
+            return write_whole(written, data, durable=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "the checkpoint holds no graph")
             return save_checkpoint(

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaicli.checkpoint.writing import write_whole
 from xaicli.errors import UsageError
+from xaicli.files import appearing
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,9 @@ def save_checkpoint(
         "epoch": None if epoch is None else int(epoch),
         "step": None if step is None else int(step),
     }
-    return write_whole(Path(path), lambda file: torch.save(content, file))
+    with appearing(Path(path), durable=True) as file:
+        torch.save(content, file)
+    return Path(path)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

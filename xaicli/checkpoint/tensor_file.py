@@ -11,8 +11,8 @@ import torch
 from xaicli.checkpoint.facts import CheckpointFacts
 from xaicli.checkpoint.own import described
 from xaicli.checkpoint.package import TensorFacts
-from xaicli.checkpoint.writing import write_whole
 from xaicli.errors import DamagedFileError, XaiError
+from xaicli.files import write_whole
 
 _HEADER_KEY = "xai"
 _BITS = {"BOOL": 8, "BF16": 16, "E8M0": 8}
@@ -71,7 +71,7 @@ def write_tensors(path: Path, weights: Mapping[str, torch.Tensor], facts: Checkp
     # The format has no shared storage: tied weights are written twice.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     header = {"format": "pt", _HEADER_KEY: json.dumps(_description(facts))}
-    return write_whole(path, lambda file: file.write(save(plain, metadata=header)))
+    return write_whole(path, save(plain, metadata=header), durable=True)
 
 
 def _description(facts: CheckpointFacts) -> dict[str, object]:

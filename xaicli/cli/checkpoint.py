@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from xaicli.cli.options import split_commas
+from xaicli.cli.options import Debug, Json, Quiet, split_commas
 from xaicli.errors import UsageError
-from xaicli.vocabulary import SCHEMA_VERSION
-
-if TYPE_CHECKING:
-    from xaicli.checkpoint.inspection import Inspection
-    from xaicli.report.model import Report
 
 app = typer.Typer(
     help="Inspect or convert a checkpoint safely.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
 
 CheckpointFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="The checkpoint.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 @app.command()
@@ -34,15 +24,13 @@ def inspect(file: CheckpointFile, json: Json = False, debug: Debug = False) -> N
     Example: xai checkpoint inspect runs/demo/checkpoints/ckpt.pt
     """
     del debug
-    from xaicli.checkpoint.inspection import inspect_checkpoint
+    from xaicli.api.checkpoints import inspect
 
-    found = inspect_checkpoint(file)
+    result = inspect(file)
     if json:
-        print(_as_json(found))
-        return
-    from xaicli.render.terminal import show
-
-    show(_report(found))
+        print(result.to_json())
+    else:
+        result.show_terminal()
 
 
 @app.command()
@@ -95,7 +83,12 @@ def convert(
     """
     del debug
     shapes = [_shape(text) for text in input_shape or ()]
+    import polars as pl
+
+    from xaicli.answer import Answer, Counts
     from xaicli.checkpoint.convert import convert_checkpoint
+    from xaicli.render.machine import to_json
+    from xaicli.render.text import printable
 
     written = convert_checkpoint(
         file,
@@ -111,10 +104,9 @@ def convert(
         pythonpath=pythonpath or (),
     )
     if json:
-        print(_object("checkpoint convert", {"file": str(file)}, outputs=[str(written)]))
+        answer = Answer("checkpoint convert", "", {"file": str(file)}, pl.DataFrame(), Counts(rows=0))
+        print(to_json(answer, [str(written)]))
     else:
-        from xaicli.render.text import printable
-
         print(printable(str(written) if quiet else f"wrote {written}"))
 
 
@@ -128,96 +120,3 @@ def _shape(text: str) -> tuple[int, ...]:
             f"--input-shape {text!r} is no shape", hint="one sample without the batch, for example 3,224,224"
         )
     return shape
-
-
-def _object(
-    command: str, selection: dict[str, Any], *, outputs: Sequence[str] = (), rows: Sequence[Any] = (), **more: Any
-) -> str:
-    head = {"schema_version": SCHEMA_VERSION, "command": command, "run": None, "selection": selection, "warnings": []}
-    return json.dumps({**head, "outputs": list(outputs), "counts": {"rows": len(rows)}, **more, "rows": list(rows)})
-
-
-def _as_json(found: Inspection) -> str:
-    facts = found.facts
-    described = {
-        name: getattr(facts, name)
-        for name in facts.__dataclass_fields__
-        if name not in ("path", "kind") and getattr(facts, name) is not None
-    }
-    more = {
-        "kind": facts.kind,
-        "bytes": found.n_bytes,
-        "loads": found.verdict,
-        "refusal": found.refusal,
-        "runs": found.runs,
-        "weights": found.weight_sets,
-        "operators": found.operators,
-        **described,
-    }
-    rows = [{"name": t.name, "dtype": t.dtype, "shape": t.shape, "bytes": t.n_bytes} for t in found.tensors]
-    return _object("checkpoint inspect", {"file": str(facts.path)}, rows=rows, checkpoint=more)
-
-
-def _report(found: Inspection) -> Report:
-    from xaicli.report.charts import Tone
-    from xaicli.report.model import Cell, Column, Report, Section, Table, Text
-
-    facts = found.facts
-    columns = (Column("tensor"), Column("dtype"), Column("shape"), Column("bytes", Cell.INTEGER))
-    rows = tuple((t.name, t.dtype, " x ".join(map(str, t.shape)) or "one value", t.n_bytes) for t in found.tensors)
-    total = sum(tensor.n_bytes for tensor in found.tensors)
-    lines = [Text(f"{name}: {value}") for name, value in _described(found)]
-    if found.refusal:
-        lines.append(Text(f"refused: it holds {found.refusal}", Tone.BAD))
-    lines += [Text(f"would run: {thing}", Tone.BAD) for thing in found.runs[:20]]
-    if not found.runs and not found.refusal:
-        lines.append(Text("would run: nothing of its own", Tone.GOOD))
-    table = Table("tensors", f"{len(rows)} tensors, {total:,} bytes", columns, rows)
-    sections = [Section("What it is", "facts", tuple(lines))]
-    if rows:
-        sections.append(Section("Tensors", "tensors", (table,)))
-    return Report(
-        name="checkpoint",
-        title=f"{facts.path.name}: {_KINDS[facts.kind]}",
-        run_line=f"{found.n_bytes:,} bytes, sha256 {facts.sha256}",
-        sentence=f"It loads {found.verdict}.",
-        sections=tuple(sections),
-        made=(),
-    )
-
-
-_KINDS = {
-    "xai": "a checkpoint of xai",
-    "state_dict": "a state dict",
-    "training_dict": "a training script's checkpoint",
-    "lightning": "a Lightning checkpoint",
-    "safetensors": "safetensors",
-    "hugging_face": "a Hugging Face folder",
-    "exported": "an exported graph",
-    "torchscript": "TorchScript",
-    "pickled_module": "a pickle",
-}
-
-
-def _described(found: Inspection) -> Iterator[tuple[str, str]]:
-    facts = found.facts
-    names, shapes, dtypes = facts.input_names or (), facts.input_shapes or (), facts.input_dtypes or ()
-    for position, shape in enumerate(shapes):
-        name = names[position] if position < len(names) else str(position + 1)
-        dtype = dtypes[position] if position < len(dtypes) else ""
-        yield f"input {name}", f"{' x '.join(map(str, shape))} {dtype}".strip()
-    if facts.static_batch is not None:
-        yield "batches", f"of {facts.static_batch} only"
-    if facts.label_names:
-        more = f" and {len(facts.label_names) - 8} more" if len(facts.label_names) > 8 else ""
-        yield "labels", ", ".join(facts.label_names[:8]) + more
-    for name in ("epoch", "step", "input_range", "mean", "std", "arch"):
-        if (value := getattr(facts, name)) is not None:
-            yield name.replace("_", " "), str(value)
-    if len(found.weight_sets) > 1:
-        yield "weights", ", ".join(found.weight_sets)
-    if found.operators:
-        n_kinds = len(found.operators)
-        yield "graph", f"{sum(found.operators.values())} operations of {n_kinds} kinds, all of them torch's own"
-    for note in facts.notes:
-        yield "note", note

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, Selection, read_ids
+from xaicli.cli.options import Ids, Output, Selection
 from xaicli.cli.output import write
 from xaicli.location import find_run
 
@@ -19,10 +19,7 @@ def compare(
     *,
     max: Annotated[int, typer.Option(metavar="N", help="The N samples that grew most.")] = 5,
     min: Annotated[int, typer.Option(metavar="N", help="The N samples that fell most.")] = 5,
-    ids: Annotated[
-        list[str] | None,
-        typer.Option(callback=read_ids, metavar="LIST|@FILE|-", help="Samples by id.", show_default=False),
-    ] = None,
+    ids: Ids = None,
     select: Selection,
     output: Output,
 ) -> None:

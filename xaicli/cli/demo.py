@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
+from xaicli.cli.options import Debug, NoProgress
 from xaicli.errors import XaiError
 
 
@@ -17,14 +18,14 @@ def demo(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory to make.")] = Path("runs/demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 12,
     seed: Annotated[int, typer.Option(help="For the flips, the weights and the order of the samples.")] = 0,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    no_progress: NoProgress = False,
+    debug: Debug = False,
 ) -> None:
     """Train a small CNN on real digits, 5 % of the labels flipped, and write all three reports.
 
     No network; under a minute on two cores. Example: xai demo
     """
-    del debug  # read by the error boundary
+    del debug
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise XaiError(f"{run_dir} is not empty", hint=f"name another folder, or remove it first: rm -r {run_dir}")
     typer.echo("Training a small CNN on 1,797 handwritten digits; 5 % of the labels are flipped on purpose.", err=True)

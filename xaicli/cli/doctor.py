@@ -25,39 +25,10 @@ def doctor(
 
     Example: xai doctor runs/demo
     """
-    import polars as pl
-
-    from xaicli.answer import Answer, Counts
-    from xaicli.maintenance.doctor import examine
-    from xaicli.report.plain import plain_report
-    from xaicli.results import Result
+    from xaicli import api
 
     layout = find_run(run_dir)
-    found = examine(layout, quarantine=quarantine)
-    schema = {
-        "path": pl.String(),
-        "complaint": pl.String(),
-        "reason": pl.String(),
-        "rows": pl.Int64(),
-        "moved_to": pl.String(),
-    }
-    answer = Answer(
-        "doctor",
-        str(layout.root),
-        {
-            "files": found.files,
-            "bytes": found.bytes,
-            "waiting": found.waiting,
-            "unrecorded": found.unrecorded,
-            "quarantine": quarantine,
-        },
-        pl.DataFrame([vars(finding) for finding in found.findings], schema=schema, orient="row"),
-        Counts(rows=found.rows, damaged=tuple(finding.path for finding in found.findings)),
-    )
-    sound = f"{found.files:,} files with {found.rows:,} sample rows, {found.bytes:,} bytes, were verified"
-    sound += f", and {found.waiting:,} rows wait in segments" if found.waiting else ""
-    sentence = f"{sound}: {len(found.findings):,} faults." if found.findings else f"{sound}: all sound."
-    result = Result(answer, lambda: plain_report(answer, title="Doctor", sentence=sentence))
+    result = api.doctor(layout, quarantine=quarantine)
     write(result, output, folder=layout.reports)
-    if found.findings:
+    if result.answer.counts.damaged:
         raise typer.Exit(1)

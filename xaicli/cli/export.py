@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import RunDir, Selection, split_commas
+from xaicli.cli.options import Debug, Json, Quiet, RunDir, Selection, split_commas
 from xaicli.location import find_run
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
@@ -34,9 +34,9 @@ def export(
         typer.Option(callback=split_commas, metavar="LIST", help=f"{', '.join(_FORMATS)} [default: csv]."),
     ] = None,
     shape: Annotated[str, typer.Option(help="long: a row per sample and epoch; wide: a row per sample.")] = "long",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
     select: Selection,
 ) -> None:
     """The samples as CSV, Parquet, JSON or JSON lines; every metric unless --metric names some.
@@ -46,7 +46,7 @@ def export(
     from xaicli.api import RunReader
     from xaicli.render.machine import to_json
 
-    del debug  # read by the error boundary
+    del debug
     run = RunReader(find_run(run_dir))
     if str(output) == "-":
         run.export(sys.stdout.buffer, format=(format or ["csv"])[0], shape=shape, **select.arguments())

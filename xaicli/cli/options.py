@@ -71,6 +71,22 @@ RunDir = Annotated[
 ]
 
 
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=_DATA)
+]
+EngineOption = Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=_DATA)]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=read_ids,
+        metavar="LIST|@FILE|-",
+        help="Samples by id.",
+        rich_help_panel=_SAMPLES,
+        show_default=False,
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class Selection(OptionGroup):
     """Which rows a question is about."""
@@ -129,12 +145,8 @@ class Selection(OptionGroup):
     duplicates: Annotated[
         str, typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel=_DATA)
     ] = Duplicates.LAST.value
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=_DATA)
-    ] = False
-    engine: Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=_DATA)] = (
-        Engine.POLARS.value
-    )
+    strict: Strict = False
+    engine: EngineOption = Engine.POLARS.value
     spark_remote: Annotated[
         str | None, typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA)
     ] = None
@@ -146,16 +158,7 @@ class SampleChoice(OptionGroup):
 
     max: Annotated[int, typer.Option(metavar="N", help="The N highest samples.", rich_help_panel=_SAMPLES)] = 5
     min: Annotated[int, typer.Option(metavar="N", help="The N lowest samples.", rich_help_panel=_SAMPLES)] = 5
-    ids: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=read_ids,
-            metavar="LIST|@FILE|-",
-            help="Samples by id.",
-            rich_help_panel=_SAMPLES,
-            show_default=False,
-        ),
-    ] = None
+    ids: Ids = None
     stat: Annotated[
         str,
         typer.Option(
@@ -179,6 +182,13 @@ BoundsOption = Annotated[
     list[str],
     typer.Option(callback=split_commas, help=f"Bands around the mean: {choices(Bounds)}; one picture each."),
 ]
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.", rich_help_panel=_OUTPUT)]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=_OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUTPUT)]
+"""Read by the error boundary; a command itself has no use for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,17 +216,11 @@ class Output(OptionGroup):
             show_default=False,
         ),
     ] = None
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)
-    ] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.", rich_help_panel=_OUTPUT)] = (
-        False
-    )
+    json: Json = False
+    quiet: Quiet = False
     open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=_OUTPUT)] = False
     no_images: Annotated[
         bool, typer.Option("--no-images", help="No thumbnails (private data).", rich_help_panel=_OUTPUT)
     ] = False
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=_OUTPUT)] = (
-        False
-    )
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUTPUT)] = False
+    no_progress: NoProgress = False
+    debug: Debug = False

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, choices
+from xaicli.cli.options import EngineOption, Output, Strict
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
@@ -19,8 +19,8 @@ from xaicli.vocabulary import Engine
 def query(
     words: Annotated[list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT.")],
     *,
-    engine: Annotated[str, typer.Option(help=f"Whose SQL: {choices(Engine)}.")] = Engine.POLARS.value,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
+    engine: EngineOption = Engine.POLARS.value,
+    strict: Strict = False,
     output: Output,
 ) -> None:
     """SQL over a run's samples, scalars and tables; nothing can be changed by it.

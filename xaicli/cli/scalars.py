@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, choices, split_commas
+from xaicli.cli.options import Output, Strict, choices, split_commas
 from xaicli.cli.output import write
 from xaicli.location import find_run
 from xaicli.vocabulary import Mode
@@ -55,7 +55,7 @@ def scalars(
             show_default=False,
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
+    strict: Strict = False,
     output: Output,
 ) -> None:
     """The scalars, summaries and custom graphs of one or several runs over time.

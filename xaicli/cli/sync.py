@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xaicli.cli.command import command
+from xaicli.cli.options import Debug, Json, NoProgress, Quiet
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
 from xaicli.location import find_run
@@ -18,19 +18,22 @@ from xaicli.location import find_run
 def sync(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The run directory, or its address in a store.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The address (s3://...), or a folder to pull into.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.")] = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+    debug: Debug = False,
 ) -> None:
     """Push a run to an object store, or pull one from it; only what is missing travels.
 
     Example: xai sync runs/exp1 s3://bucket/exp1
     """
-    del debug  # read by the error boundary
+    del debug
+    import polars as pl
     from rich.console import Console
     from rich.progress import Progress
 
+    from xaicli.answer import Answer, Counts
+    from xaicli.render.machine import to_json
     from xaicli.store.objects import Store, is_url
     from xaicli.store.sync import pull, push
 
@@ -51,25 +54,18 @@ def sync(
         else:
             done = pull(Store(source), Path(target), progress=show)
             RunLayout(Path(target)).read_manifest()
-    if as_json:
-        rows = [{"key": key} for key in done.sent]
-        counts = {"files": len(done.sent), "bytes": done.bytes, "present": done.present}
-        selection = {"source": source, "target": target}
-        typer.echo(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "command": "sync",
-                    "run": source if is_url(target) else target,
-                    "selection": selection,
-                    "warnings": [],
-                    "outputs": [] if is_url(target) else [str(Path(target) / key) for key in done.sent],
-                    "counts": counts,
-                    "rows": rows,
-                }
-            )
+    paths = [] if is_url(target) else [str(Path(target) / key) for key in done.sent]
+    if json:
+        answer = Answer(
+            command="sync",
+            run=source if is_url(target) else target,
+            selection={"source": source, "target": target},
+            data=pl.DataFrame({"key": done.sent}, schema={"key": pl.String()}),
+            counts=Counts(rows=len(done.sent)),
+            extra={"bytes": done.bytes, "present": done.present},
         )
+        print(to_json(answer, paths))
     elif quiet:
-        typer.echo("\n".join(done.sent))
+        print("".join(f"{path}\n" for path in paths or done.sent), end="")
     else:
-        typer.echo(f"{len(done.sent)} files ({done.bytes / 1e6:.1f} MB) went to {target}; {done.present} were there.")
+        print(f"{len(done.sent)} files ({done.bytes / 1e6:.1f} MB) went to {target}; {done.present} were there.")

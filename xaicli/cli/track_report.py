@@ -24,6 +24,5 @@ def track_report(
     from xaicli.api import RunReader
 
     run = RunReader(find_run(run_dir))
-    folder = output.output or run.layout.reports
-    result = run.report(bounds=bounds, folder=folder, **choice.arguments(), **select.arguments())
-    write(result, output, folder=folder, always=REPORT_FORMATS)
+    result = run.report(bounds=bounds, **choice.arguments(), **select.arguments())
+    write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 import xaicli
 from xaicli.dynamics.plan import Plan
+from xaicli.files import appearing, write_whole
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
 from xaicli.reader.pieces import Piece, relative
@@ -69,17 +69,14 @@ class Keeper:
         if self._name is None or kept.tally.rows < _FEWEST_ROWS:
             return
         data, facts = self._paths()
-        temporary = data.with_suffix(f".{os.getpid()}.tmp")
         try:
-            self._folder.mkdir(exist_ok=True)
-            kept.frame.write_ipc(temporary, compression="uncompressed")
-            known = {"crc32": _crc32(temporary), "accuracy": kept.accuracy, "tally": asdict(kept.tally)}
-            temporary.replace(data)
-            temporary.write_text(json.dumps(known), encoding="utf-8")
-            temporary.replace(facts)
+            with appearing(data) as file:
+                kept.frame.write_ipc(file, compression="uncompressed")
+            known = {"crc32": _crc32(data), "accuracy": kept.accuracy, "tally": asdict(kept.tally)}
+            write_whole(facts, json.dumps(known).encode())
             self._forget_older()
         except OSError:
-            temporary.unlink(missing_ok=True)
+            return
 
     def _paths(self) -> tuple[Path, Path]:
         stem = f"dynamics-{self._name}"

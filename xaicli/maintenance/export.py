@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +17,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import appearing
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
@@ -70,7 +70,7 @@ def export(
         _write(frames, target, format)
         return
     try:
-        with _appearing(target) as stream:
+        with appearing(target) as stream:
             _write(frames, stream, format)
     except OSError as error:
         raise XaiError(f"{target} cannot be written: {error.strerror}", hint="choose another place with -o") from error
@@ -174,20 +174,6 @@ def _json_numbers(frame: pl.DataFrame) -> pl.DataFrame:
     floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
     wide = frame.with_columns(pl.col(floats).cast(pl.Float64)) if floats else frame
     return wide.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in floats)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name once the block has ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def export_answer(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import polars as pl
 
 from xaicli import __version__
 from xaicli.answer import Answer, Counts
+from xaicli.files import appearing, write_whole
 from xaicli.queries.selection import Selection
 from xaicli.reader import Place, Reader
 
@@ -104,16 +104,13 @@ def _keep(path: Path, answer: Answer) -> None:
         "counts": answer.counts.as_dict(),
         "shape": answer.data.shape,
     }
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
-        answer.data.write_ipc(temporary)
-        temporary.replace(path)
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        temporary.replace(path.with_suffix(".json"))
+        with appearing(path) as file:
+            answer.data.write_ipc(file)
+        write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
         entries = sorted(path.parent.glob("answer-*.arrow"), key=lambda entry: entry.stat().st_mtime_ns)
         for old in entries[:-_MOST_ENTRIES]:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
     except (OSError, TypeError, ValueError):
-        temporary.unlink(missing_ok=True)
+        return

@@ -6,14 +6,15 @@ again. `xai doctor` does not trust it.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
+from xaicli.files import write_whole
 from xaicli.layout import RunLayout
 
 if TYPE_CHECKING:
@@ -71,10 +72,5 @@ class VerifiedFiles:
 
     def _keep(self) -> None:
         # A cache that cannot be written (a read-only run) only costs time.
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-            temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(self._known), encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            write_whole(self._path, json.dumps(self._known).encode())

@@ -32,7 +32,7 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
     head = {
         "schema_version": SCHEMA_VERSION,
         "command": answer.command,
-        "run": answer.run,
+        "run": answer.run or None,
         "selection": answer.selection,
         "warnings": list(answer.warnings),
         "outputs": list(outputs),

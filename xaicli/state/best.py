@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
-from xaicli.state.files import write_text
+from xaicli.files import write_whole
 
 _SUFFIX = ".pt"
 
@@ -102,7 +102,7 @@ def keep_best(
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / name)
     facts = {"metric": metric, "better": direction.value, "kept": [asdict(kept) for kept in ranked]}
-    write_text(folder / f"{stem}.json", json.dumps(facts, indent=1))
+    write_whole(folder / f"{stem}.json", json.dumps(facts, indent=1).encode(), durable=True)
     if ranked[0] == entry:
         _put(folder / name, folder / f"{stem}{_SUFFIX}")
     for kept in others:

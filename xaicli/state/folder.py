@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from xaicli.files import sync_folder
 from xaicli.state.encoding import Encoder, decode
-from xaicli.state.files import remove_leftovers, sync, sync_folder, temporary_folder
+from xaicli.state.files import remove_leftovers, sync, temporary_folder
 from xaicli.state.values import ARRAYS, TENSORS, read_arrays, read_tensors, verified, write_values
 
 _FORMAT = "xai-state"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xaicli.state.files import write_text
+from xaicli.files import write_whole
 from xaicli.summary import Summary
 
 Graphs = Mapping[str, Sequence[Summary]]
@@ -91,7 +91,7 @@ class Published:
         path = self._folder / name
         if text == self._written.get(name) or (empty and not path.exists()):
             return
-        write_text(path, text)
+        write_whole(path, text.encode(), durable=True)
         self._written[name] = text
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xaicli.errors import XaiError, missing_extra
+from xaicli.files import appearing
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _LOCAL_ONLY = ("wal/", "cache/", "reports/")
@@ -141,17 +142,12 @@ class Store:
         path = root / entry.key
         if not path.resolve().is_relative_to(root.resolve()):
             raise XaiError(f"{self.url} holds {entry.key!r}, which would leave the run directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with appearing(path) as file:
                 for chunk in self._obstore.get(self._store, entry.key).stream():
                     file.write(chunk)
-            temporary.replace(path)
         except Exception as error:
             raise self._fault(f"did not give {entry.key}", error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def differs(self, root: Path, entry: Entry) -> bool:
         """Whether a file that may change has other bytes in the store than here."""
