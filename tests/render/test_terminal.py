@@ -169,3 +169,13 @@ def test_columns_that_do_not_fit_are_counted_not_squeezed() -> None:
     assert "n8" not in text
     assert "and 4 more columns: --format csv or --json has all" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_a_page_folds_a_terminal_only_names() -> None:
+    columns = (Column("what"), Column("value"))
+    shown = Table("code", "Code", columns, (("branch", "main"),))
+    folded = Table("packages", "Packages", columns, (("numpy", "2.4.6"),), folded=True)
+    text = as_text(report_of(shown, folded))
+    assert "branch" in text
+    assert "numpy" not in text
+    assert "--format html shows more: Packages" in text

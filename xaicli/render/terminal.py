@@ -108,13 +108,17 @@ def _section(section: Section, out: Console, of: str) -> None:
         # The table says what the pictures of its section say.
         blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, Text, Figures))]
     blocks = [block for block in blocks if not (isinstance(block, Table) and not block.rows and not block.note)]
+    folded = [block for block in blocks if isinstance(block, Table) and block.folded]
     if not blocks:
         return
     out.print()
     if section.title != of:
         out.print(_text(section.title, "bold underline"))
     for block in blocks:
-        _block(block, out, of=section.title)
+        if block not in folded:
+            _block(block, out, of=section.title)
+    if folded:
+        out.print(_text(f"--format html shows more: {', '.join(table.title for table in folded)}", "dim"))
 
 
 def _first_view(block: Block) -> Sequence[Block]:

@@ -51,7 +51,7 @@ class Table:
     terminal_rows: int = 20
     """How many rows a terminal shows."""
     folded: bool = False
-    """Whether the page shows it on request only."""
+    """Whether the page shows it on request only, and a terminal not at all."""
 
 
 @dataclass(frozen=True)

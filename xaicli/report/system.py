@@ -96,4 +96,4 @@ def _attempts(facts: RunFacts) -> Table:
         Column("ranks", Cell.INTEGER),
         Column("resumed from step", Cell.INTEGER),
     )
-    return Table("attempts", "Attempts", columns, rows, folded=True)
+    return Table("attempts", "Attempts", columns, rows)
