@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError
 from xaicli.results import Result
 from xaicli.vocabulary import Format
 
@@ -202,6 +203,9 @@ def saliency(
     )
     arrays = as_arrays(inputs)
     n = len(next(iter(arrays.values())))
+    for name, values in (("sample_ids", sample_ids), ("labels", labels)):
+        if values is not None and len(values) != n:
+            raise UsageError(f"{name} holds {len(values)} for {n} samples", hint="one for each sample, in their order")
     outputs = tuple(output) if isinstance(output, (list, tuple)) else (output,)
     request = Request(
         settings=settings,

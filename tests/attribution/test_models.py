@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -78,6 +78,29 @@ def test_no_grad_inside_forward_is_explained() -> None:
     with pytest.raises(XaiError, match="does not depend on its inputs through autograd") as raised:
         attribute(Calling(forward), torch.randn(2, 4))
     assert "no_grad" in raised.value.hint
+
+
+class Partly(nn.Module):
+    """Half of the output comes from under `no_grad`, in a module that can be traced."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.seen, self.unseen, self.share = nn.Linear(4, 3), nn.Linear(4, 3), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = self.unseen(x)
+        return hidden + self.share * self.seen(x) if self.share else hidden
+
+
+def test_no_grad_in_a_part_of_forward_is_obeyed_by_every_method() -> None:
+    model, x = Partly(1.0), torch.randn(3, 4)
+    found = attribute(model, x, target=0, baseline="zero", **FEW)
+    w = model.seen.weight[0].detach()
+    assert np.allclose(found.attributions["gradient"][""], w.expand(3, 4), atol=1e-6)
+    assert np.allclose(found.attributions["integrated"][""], w * x, atol=1e-6)
+    with pytest.raises(XaiError, match="does not depend on its inputs through autograd"):
+        attribute(Partly(0.0), x)
 
 
 def test_a_batch_of_one_and_a_model_that_squeezes_it() -> None:
@@ -167,6 +190,31 @@ def test_a_single_logit_is_two_classes() -> None:
     sign = np.where(found.predictions == 1, 1.0, -1.0)[:, None]
     assert np.allclose(found.attributions["gradient"][""], sign * model.linear.weight[0].detach().numpy(), atol=1e-6)
     assert any("one number" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_probability_is_told_from_a_logit_by_the_last_operation(n: int) -> None:
+    x = torch.randn(n, 4)
+    sigmoid = Calling(lambda linear, x: torch.sigmoid(linear(x)[:, :1]))
+    p = sigmoid(x).detach()[:, 0]
+    found = attribute(sigmoid, x, methods=("gradient",))
+    assert found.predictions.tolist() == (p > 0.5).long().tolist()
+    assert np.allclose(found.probabilities[:, 1], p, atol=1e-6)
+    # Logits that happen to lie in [0, 1].
+    logit = Calling(lambda linear, x: 0.1 * linear(x)[:, 0] + 0.5)
+    found = attribute(logit, x, methods=("gradient",))
+    assert np.allclose(found.probabilities[:, 1], torch.sigmoid(logit(x)).detach(), atol=1e-6)
+
+
+def test_a_named_tuple_is_asked_by_name_or_by_index() -> None:
+    class Heads(NamedTuple):
+        aux: Tensor
+        scores: Tensor
+
+    model = Calling(lambda linear, x: Heads(linear(x) * 0, linear(x)))
+    for output in ("scores", 1, "1"):
+        found = attribute(model, torch.randn(2, 4), target=2, output=output, methods=("gradient",))
+        assert np.allclose(found.attributions["gradient"][""][0], model.linear.weight[2].detach())
 
 
 def test_targets_of_every_kind() -> None:
@@ -287,6 +335,29 @@ def test_inf_and_nan_activations_leave_finite_maps() -> None:
     found = attribute(Calling(spiky), x, target=0, **FEW)
     for method in found.maps:
         assert np.isfinite(found.maps[method][""]).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_sample_that_is_not_finite_leaves_its_neighbours_alone(bad: float) -> None:
+    model, x = conv_net(), torch.randn(4, 2, 8, 8)
+    expected = attribute(model, x, **FEW)
+    x[0, 0, 0, 0] = bad
+    found = attribute(model, x, **FEW)
+    for method in expected.maps:
+        assert np.isfinite(found.maps[method][""]).all()
+        assert np.allclose(expected.maps[method][""][1:], found.maps[method][""][1:], atol=1e-4), method
+    assert found.flat["smint"].tolist() == [True, False, False, False]
+    assert any("not finite" in note for note in found.notes)
+
+
+def test_one_number_a_sample_beside_another_input() -> None:
+    model = Calling(lambda linear, x, scale: linear(x) * scale[:, None])
+    x, scale = torch.randn(3, 4), torch.rand(3) + 1
+    found = attribute(model, [x, scale], target=0, baseline="zero", methods=("gradient", "integrated"))
+    w = model.linear.weight[0].detach()
+    assert np.allclose(found.attributions["gradient"]["input1"], (model.linear(x)[:, 0]).detach(), atol=1e-6)
+    assert np.allclose(found.attributions["gradient"]["input0"], scale[:, None] * w, atol=1e-6)
+    assert found.maps["gradient"]["input1"].shape == (3, 1, 1)
 
 
 def test_memory_that_runs_out_halves_the_chunk() -> None:

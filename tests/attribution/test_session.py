@@ -266,6 +266,15 @@ def test_from_python() -> None:
     assert result.data["sample_id"].to_list() == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("given", [{"labels": [1, 2]}, {"sample_ids": ["a"]}])
+def test_labels_and_ids_are_one_for_each_sample(given: dict[str, Any]) -> None:
+    import xaicli
+    from xaicli.errors import UsageError
+
+    with pytest.raises(UsageError, match="for 3 samples"):
+        xaicli.saliency(torch.nn.Linear(4, 3), torch.randn(3, 4), **given)
+
+
 def test_captum_gives_the_same_where_it_is_installed() -> None:
     attr = pytest.importorskip("captum.attr")
     import xaicli

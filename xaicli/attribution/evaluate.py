@@ -127,14 +127,18 @@ def _responses(explainer: Explainer, problem: Problem) -> tuple[list[list[Tensor
 
 def _infidelity(slopes: list[Tensor], shifts: list[list[Tensor]], responses: Tensor) -> Figures:
     """The part of the mean squared response that the best multiple of `slopes . noise` leaves."""
-    predicted = torch.stack(
-        [sum((s * d).flatten(1).double().sum(1) for s, d in zip(slopes, shift, strict=True)) for shift in shifts]  # type: ignore[misc]
-    )
+    predicted = torch.stack([_products(slopes, shift) for shift in shifts])
     energy = (predicted**2).sum(0)
     scale = torch.where(energy > 0, (predicted * responses).sum(0) / energy.clamp_min(1e-300), torch.zeros_like(energy))
     left = ((scale * predicted - responses) ** 2).sum(0) / (responses**2).sum(0).clamp_min(1e-300)
     figures: Figures = left.cpu().numpy()
     return figures
+
+
+def _products(slopes: list[Tensor], shift: list[Tensor]) -> Tensor:
+    """(unit,), the sum over all inputs of slope times shift."""
+    together = zip(slopes, shift, strict=True)
+    return torch.stack([(s * d).reshape(len(s), -1).double().sum(1) for s, d in together]).sum(0)
 
 
 def _per_difference(values: list[Tensor], problem: Problem) -> list[Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from xaicli.attribution.folding import folded
 from xaicli.attribution.frozen import FrozenModel, twin_of
@@ -20,6 +20,8 @@ from xaicli.attribution.stem import Stem, split
 _PROBE = 2
 _REWRITTEN = 1e-3
 _IN_BF16 = 0.05
+_GRADIENT = 0.05
+"""By how much, in norm, the gradient of a rewritten model may differ: a ReLU at 0 may turn by rounding alone."""
 _CONVOLUTIONAL = 2
 
 
@@ -86,16 +88,35 @@ def _in_bf16(prepared: Prepared, fast: FrozenModel, asked: Precision) -> bool:
 
 
 def _agrees(prepared: Prepared, twin: Callable[..., Any], tolerance: float) -> bool:
-    """Whether a rewritten model gives the explained scalars of a few samples."""
-    rows = torch.arange(min(_PROBE, len(prepared.units)), device=prepared.units.device)
-    batch = [prepared.model.padded(prepared.of_units(i)[rows].clone()) for i in range(len(prepared.inputs))]
+    """Whether a rewritten model gives the explained scalars of a few samples, and their gradients.
+
+    Tracing loses a `torch.no_grad()` inside forward: what comes out is the same, and its gradient is not.
+    """
+    rows = prepared.clean.isfinite().nonzero()[:_PROBE, 0]
+    if not len(rows):
+        return False
     try:
-        with torch.no_grad():
-            found = prepared.reduce(twin(*batch), rows).double()
+        found, slopes = _with_gradients(prepared, twin, rows)
     except Exception:
         return False
     expected = prepared.clean[rows]
-    return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())))
+    if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
+        return False
+    _, own = _with_gradients(prepared, lambda *batch: prepared.model(batch), rows)
+    return all(float((a - b).norm()) <= _GRADIENT * float(a.norm()) for a, b in zip(own, slopes, strict=True))
+
+
+def _with_gradients(prepared: Prepared, model: Callable[..., Any], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The explained scalars of some units, and their gradients with respect to every explained input."""
+    inputs = [prepared.of_units(i)[rows] for i in range(len(prepared.inputs))]
+    leaves = [inputs[i].requires_grad_() for i in prepared.explained]
+    with torch.enable_grad():
+        scalars = prepared.reduce(model(*(prepared.model.padded(x.clone()) for x in inputs)), rows)
+    if not scalars.requires_grad:
+        return scalars.double(), [torch.zeros_like(x) for x in leaves]
+    gradients = torch.autograd.grad(scalars.sum(), leaves, allow_unused=True)
+    known = [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, leaves, strict=True)]
+    return scalars.detach().double(), [g.nan_to_num(0.0, 0.0, 0.0) for g in known]
 
 
 def _laid_out(model: FrozenModel, *, bf16: bool, images: bool) -> FrozenModel:

@@ -24,7 +24,7 @@ class Meaning(Enum):
     SINGLE_LOGIT = "a single logit"
     """One number: the logit of class 1 against class 0."""
     SINGLE_PROBABILITY = "a single probability"
-    """One number in [0, 1] for every sample: a sigmoid is the model's last step."""
+    """One number in [0, 1]: a sigmoid is the model's last step."""
 
 
 NOTES = {
@@ -66,10 +66,13 @@ def pick(result: Any, output: str | int | None) -> Tensor:
 
 
 def _choose(result: Any, output: str | int | None) -> Tensor:
-    items = {name: value for name, value in _items(result) if isinstance(value, Tensor)}
+    entries = _items(result)
+    items = {name: value for name, value in entries if isinstance(value, Tensor)}
     if output is None and items:
         floats = [name for name, value in items.items() if value.is_floating_point()]
         output = _LOGITS if _LOGITS in items else (floats or list(items))[0]
+    if str(output) not in items and str(output).isdigit() and int(str(output)) < len(entries):
+        output = entries[int(str(output))][0]
     if str(output) not in items:
         exist = f"it has: {', '.join(items)}" if items else f"it returns {type(result).__name__}, not a tensor"
         raise XaiError(f"the model has no output {output!r}", hint=exist)
@@ -79,9 +82,47 @@ def _choose(result: Any, output: str | int | None) -> Tensor:
 def _items(result: Any) -> Sequence[tuple[str, Any]]:
     if isinstance(result, Mapping):
         return [(str(key), value) for key, value in result.items()]
+    if hasattr(result, "_fields"):
+        return list(zip(result._fields, result, strict=True))
     if isinstance(result, Sequence) and not isinstance(result, str):
         return [(str(index), value) for index, value in enumerate(result)]
     return [(key, value) for key, value in getattr(result, "__dict__", {}).items() if not key.startswith("_")]
+
+
+_SQUASHING = {"Sigmoid", "Softmax", "Hardsigmoid"}
+_LINEAR = {"Addmm", "Mm", "Addmv", "Mv", "Bmm", "Baddbmm", "Convolution", "Add", "Sub", "Mean", "Sum"}
+_VIEWS = {
+    "View",
+    "UnsafeView",
+    "Squeeze",
+    "Unsqueeze",
+    "Select",
+    "Slice",
+    "Reshape",
+    "ReshapeAlias",
+    "Alias",
+    "T",
+    "Transpose",
+    "Permute",
+    "Expand",
+    "Clone",
+    "ToCopy",
+    "AsStrided",
+}
+
+
+def last_operation(output: Tensor) -> str:
+    """The operation that gave a tensor, views aside: "Addmm" of a linear layer, "Sigmoid"; "" where autograd has none.
+
+    Told from the graph, not from the values: a logit between 0 and 1 is no probability.
+    """
+    node = output.grad_fn
+    while node is not None:
+        name = node.name().partition("Backward")[0]
+        if name not in _VIEWS:
+            return name
+        node = node.next_functions[0][0] if node.next_functions else None
+    return ""
 
 
 @dataclass(frozen=True)
@@ -106,11 +147,16 @@ class Scores:
         return self.meaning in (Meaning.SINGLE_LOGIT, Meaning.SINGLE_PROBABILITY)
 
 
-def read_scores(values: Tensor) -> Scores:
-    """Tell logits from probabilities and one number from many; `values` is (sample, output)."""
+def read_scores(values: Tensor, last: str) -> Scores:
+    """Tell logits from probabilities and one number from many.
+
+    Args:
+        values: (sample, output).
+        last: The model's last operation, as `last_operation` names it; "" where it is not known.
+    """
     values = values.detach().double().cpu()
     if values.shape[1] == 1:
-        inside = bool(((values >= 0) & (values <= 1)).all()) and len(values) > 1
+        inside = last in _SQUASHING or (last not in _LINEAR and bool(((values >= 0) & (values <= 1)).all()))
         positive = values if inside else torch.sigmoid(values)
         both = torch.cat([1 - positive, positive], dim=1)
         meaning = Meaning.SINGLE_PROBABILITY if inside else Meaning.SINGLE_LOGIT

@@ -109,7 +109,7 @@ class Accumulator:
             values = [total[index] for total in sums]
             if kind in (Kind.INTEGRATED, Kind.SMINT):
                 values = self._attributions(values, chosen, units)
-                inner = torch.stack([v.flatten(1).double().sum(1) for v in values]).sum(0)
+                inner = torch.stack([v.reshape(len(v), -1).double().sum(1) for v in values]).sum(0)
                 self.path_sums[Kind(kind)].index_add_(0, units, inner)
             squared = kind in (Kind.SMOOTH, Kind.SMINT) and not self.settings.signed
             for into, value in zip(self.sums[kind, half], values, strict=True):

@@ -52,7 +52,8 @@ def has_fast_bf16(device: torch.device) -> bool:
 def work_of(model: FrozenModel, inputs: Sequence[Tensor]) -> float:
     """Floating-point operations of the matrix products and convolutions of one sample's forward pass."""
     batch = [model.padded(x[:1]) for x in inputs]
-    with torch.no_grad(), _Products() as products:
+    products = _Products()
+    with torch.no_grad(), products:
         model.forward([x.clone() for x in batch])
     return products.operations / len(batch[0])
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xaicli.attribution.embedding import embedded_inputs
 from xaicli.attribution.frozen import FrozenModel
-from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, pick, read_scores
+from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, last_operation, pick, read_scores
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import choose, probability_of, values_of
 from xaicli.errors import UsageError, XaiError
@@ -110,7 +110,7 @@ def prepare(
             raise
         values = clean_outputs(frozen, batches, outputs)
     n = len(batches[0])
-    scores = read_scores(values)
+    scores = read_scores(values, _last_operation(frozen, batches, outputs) if values.shape[1] == 1 else "")
     meaning = Meaning.LOGITS if function is not None or raw else scores.meaning
     chosen = torch.full((n, 1), 0) if function is not None else choose(target, scores, labels, label_names)  # type: ignore[arg-type]
     if raw and scores.single:
@@ -178,6 +178,15 @@ def clean_outputs(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callabl
                 )
             found.append(values[:rows])
     return torch.cat(found)
+
+
+def _last_operation(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> str:
+    """What the model's output comes from, told from one sample."""
+    batch = [model.padded(x[:1].clone()) for x in inputs]
+    with torch.enable_grad():
+        # Not the inputs themselves: an in-place operation may not meet a leaf.
+        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in batch]
+        return last_operation(outputs(model.forward(entered)))
 
 
 def scalars_of(

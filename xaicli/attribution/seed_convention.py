@@ -91,7 +91,7 @@ def _integrated_with_trust(problem: Problem, settings: Settings) -> Attributions
     total = [a + b for a, b in zip(*halves, strict=True)]
     units = torch.arange(problem.n_units, device=x[0].device)
     start = problem.forward([b.expand_as(t) for b, t in zip(base, x, strict=True)], units)
-    sums = torch.stack([t.flatten(1).double().sum(1) for t in total]).sum(0) / n
+    sums = torch.stack([t.reshape(len(t), -1).double().sum(1) for t in total]).sum(0) / n
     return Attributions(total, (halves[0], halves[1]) if n > 1 else None, sums, problem.clean - start)
 
 
