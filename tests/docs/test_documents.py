@@ -1,49 +1,107 @@
-"""The documents are true: their code runs, their commands exist, their links lead somewhere."""
+"""The documents are true: their code and commands run, the options they name exist, their links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import xaicli
+from xaicli.cli import COMMANDS, build, main
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [path for path in DOCUMENTS if path.name != "commands.md"]  # that one is made from the help
 
 OPTIONAL = {"lightning", "transformers"}
+NOT_RUN = {"python3 -m venv .venv", ".venv/bin/xai demo"}  # the tests have an environment; test_demo.py runs the demo
 
 
-def python_blocks(path: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks(path: Path) -> Iterator[tuple[str, str]]:
+    """The code of a document in its order: ("python", a fenced block) or ("shell", an indented line)."""
+    fence = None
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line.startswith("```"):
+            if fence == "python":
+                yield "python", "\n".join(lines)
+            fence, lines = (line[3:] or "text", []) if fence is None else (None, [])
+        elif fence:
+            lines.append(line)
+        elif line.startswith("    "):
+            yield "shell", line.strip()
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
-def test_the_code_blocks_run_in_their_order(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_shell(line: str) -> None:
+    """Run a command line of ours; of the others, check what can be checked without the network."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "xai":
+        assert main(words[1:]) == 0, line
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line
+    elif words[0].endswith("pip"):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for extra in re.findall(r"\[(\w+)\]", line):
+            assert extra in project["optional-dependencies"], line
+    else:
+        assert line in NOT_RUN
+
+
+@pytest.mark.parametrize("path", [path for path in WRITTEN if list(blocks(path))], ids=lambda path: path.name)
+def test_the_code_runs_in_its_order(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with the run that `xai demo` makes."""
     monkeypatch.chdir(tmp_path)
     for package in OPTIONAL & {path.stem}:
         pytest.importorskip(package, reason=f"{package} is not installed")
+    shutil.copytree(ROOT / "sample_data" / "run", "runs/demo")
     names: dict[str, object] = {}
-    for number, block in enumerate(python_blocks(path), start=1):
-        exec(compile(block, f"{path.name}, block {number}", "exec"), names)
-    assert names
+    for number, (kind, code) in enumerate(blocks(path), start=1):
+        if kind == "python":
+            exec(compile(code, f"{path.name}, block {number}", "exec"), names)
+        else:
+            run_shell(code)
 
 
-def commands_named(path: Path) -> set[str]:
-    """The commands of indented command lines and of inline code."""
-    return set(re.findall(r"(?:^    |`)xai ([a-z][a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+def options_of(name: str) -> set[str]:
+    command = build().commands[name]
+    commands = [command, *getattr(command, "commands", {}).values()]
+    return {
+        option for each in commands for parameter in each.params for option in parameter.opts + parameter.secondary_opts
+    }
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_named_exists(path: Path) -> None:
-    from xaicli.cli import COMMANDS
-
-    assert commands_named(path) <= {name.replace("_", "-") for name in COMMANDS}
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_every_command_and_option_named_exists(path: Path) -> None:
+    names = {name.replace("_", "-") for name in COMMANDS}
+    every = {"--install-completion", "--version", "--help", *(option for name in names for option in options_of(name))}
+    for code in re.findall(r"`([^`\n]+)`", path.read_text(encoding="utf-8")):
+        named = re.match(r"xai ([a-z][a-z-]+)", code)
+        assert named is None or named[1] in names, code
+        known = options_of(named[1]) if named else every
+        given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code))
+        assert given <= known or code.startswith(("torchrun", "pip", "make")), code
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_public_name_is_documented() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in WRITTEN)
+    public = [name for name in xaicli.__all__ if not name.startswith("_")]
+    assert [name for name in public if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in DOCUMENTS[1:] if f"{path.relative_to(ROOT)})" not in readme] == []
 
 
 def test_the_page_of_commands_is_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
