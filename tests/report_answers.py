@@ -55,7 +55,7 @@ def samples_result(
     )
     pictures = {r["sample_id"]: _noise(draw, r["sample_id"]) for r in rows} if images else {}
     predictions = {("eval", "", r["sample_id"]): (r["label"] + (r["group"] == "max")) % 10 for r in rows}
-    facts = SampleFacts(pictures, predictions, "saliency.html")
+    facts = SampleFacts(pictures, predictions)
     return Result(answer, lambda: samples_report(answer, FACTS, population=population, samples=facts))
 
 

@@ -108,6 +108,10 @@ class Result:
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
                 paths.append(write_whole(path, self.to_json([str(p) for p in (*paths, path)]).encode()))
+            if Format.HTML in wanted:
+                from xaicli.render.links import link_pages
+
+                link_pages(target)
         except OSError as error:
             raise XaiError(
                 f"{error.filename or target} cannot be written: {error.strerror or error}",

@@ -121,7 +121,7 @@ def test_ids_are_unique_and_every_label_has_its_control(parsed: Parsed) -> None:
     ids = [a["id"] for _, a in parsed.elements if a.get("id")]
     assert len(ids) == len(set(ids))
     assert {a["for"] for a in parsed.all("label")} <= set(ids)
-    anchors = {str(a["href"])[1:] for a in parsed.all("a") if str(a["href"]).startswith("#")}
+    anchors = {str(a["href"])[1:] for a in parsed.all("a") if str(a.get("href")).startswith("#")}
     assert anchors <= set(ids)
 
 

@@ -15,9 +15,8 @@ import xaicli
 from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
 from xaicli.report.charts import LineChart, Multiples, ScatterChart
-from xaicli.report.gathering import saliency_page
 from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Gallery, Report, Table, Text, Views
+from xaicli.report.model import Card, Gallery, Report, Table, Text, Views
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -214,20 +213,33 @@ def test_a_damaged_picture_file_is_named_and_left_out(tmp_path: Path) -> None:
     assert not any(c.image for s in report.sections for b in s.blocks if isinstance(b, Gallery) for c in b.cards)
 
 
-def test_links_lead_to_the_saliency_page_as_far_as_it_goes(run: Path, tmp_path: Path) -> None:
-    layout = open_run(run).layout
-    assert saliency_page(layout, tmp_path).address == ""
-    (tmp_path / "saliency.html").write_text("x")
-    assert saliency_page(layout, tmp_path).explained is None
-    (tmp_path / "saliency.json").write_text(json.dumps({"rows": [{"sample_id": 7}]}))
-    cards = {
-        card.deep_link: card.links
-        for block in section(open_run(run).report(folder=tmp_path, max=3, min=0).report, "histories")
-        if isinstance(block, Gallery)
-        for card in block.cards
+def cards_of(report: Report) -> dict[str, Card]:
+    found = [b for s in report.sections for b in s.blocks if isinstance(b, Gallery)]
+    return {card.deep_link: card for block in found for card in block.cards}
+
+
+def test_every_card_leads_to_its_saliency(report: Report) -> None:
+    assert cards_of(report)["7"].links == (("saliency", "saliency.html#s=7"),)
+
+
+def test_a_sample_without_a_thumbnail_shows_its_kept_input(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2, 3, 4], mode="train", loss=[1.0, 2.0, 3.0, 4.0])
+        run.log_images([1], np.full((1, 4, 4), 7, np.uint8))
+        run.log_inputs([1, 2], np.ones((2, 3, 200, 100), np.float32))
+        run.log_inputs([3], np.full((1, 5, 5), 9, np.uint8))
+        run.log_inputs([4], np.ones((1, 12), np.float32))
+    found = {
+        name: card.image for name, card in cards_of(open_run(tmp_path / "run").report(mode="train").report).items()
     }
-    assert cards["7"] == (("saliency", "saliency.html#s=7"),)
-    assert cards["21"] == ()
+    assert {name: image and (image.height, image.width, image.channels) for name, image in found.items()} == {
+        "1": (4, 4, 1),
+        "2": (66, 33, 3),
+        "3": (5, 5, 1),
+        "4": None,
+    }
+    assert found["2"] is not None
+    assert set(found["2"].pixels) == {255}
 
 
 def test_hostile_names_stay_in_the_folder_and_on_the_page(tmp_path: Path) -> None:

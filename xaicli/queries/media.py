@@ -1,4 +1,4 @@
-"""Thumbnails kept in a run, of the samples asked for."""
+"""Small pictures of the samples asked for: thumbnails kept in a run, else its kept inputs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli import parquet
-from xaicli.errors import DamagedFileError
+from xaicli.errors import DamagedFileError, XaiError
 from xaicli.parquet import FileRecord
 from xaicli.reader import Reader
+from xaicli.sources.inputs import BadSampleError
+from xaicli.sources.kept import open_kept
+from xaicli.sources.preparation import Preparation
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 
 _KEYS = [SAMPLE_ID, MODE, DS_ID]
 _PIXELS = ["height", "width", "channels", "pixels"]
 _LONGEST_SIDE = 512
 """Pixels; the recorder keeps far smaller ones, a run from elsewhere may hold anything."""
+_SHOWN_SIDE = 96
+"""Pixels of an input shown as a thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,16 @@ def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str,
         wanted: Sample ids.
 
     Returns:
-        {(mode, ds_id, sample_id): picture}, and a warning for each file that had to be left out.
+        {(mode, ds_id, sample_id): picture}, and a warning for each file that had to be left out. A sample without a
+        picture of its own has that of its kept input, where this is one, under ("", "", sample_id).
     """
+    found, warnings = _logged(reader, wanted)
+    pictured = {sample_id for _, _, sample_id in found}
+    return found | _of_inputs(reader, [sample_id for sample_id in wanted if sample_id not in pictured]), warnings
+
+
+def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
+    """The pictures of `run.log_images`."""
     folder = reader.layout.media
     found: dict[tuple[str, str, Any], Thumbnail] = {}
     warnings: list[str] = []
@@ -61,6 +76,43 @@ def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str,
             if _sound(row):
                 found[row[MODE], row[DS_ID], row[SAMPLE_ID]] = Thumbnail(*(row[name] for name in _PIXELS))
     return found, warnings
+
+
+def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, Any], Thumbnail]:
+    """The inputs of `run.log_inputs` that look like pictures; of damaged ones saliency tells."""
+    if not wanted or not reader.layout.inputs.is_dir():
+        return {}
+    preparation = Preparation()
+    try:
+        kept = open_kept(reader.layout, None, preparation, strict=False)
+    except XaiError:
+        return {}
+    places = {sample_id: place for place, sample_id in enumerate(kept.sample_ids)}
+    found = {}
+    for sample_id in wanted:
+        if sample_id not in places:
+            continue
+        try:
+            _, picture = preparation.from_array(next(iter(kept.read(places[sample_id]).arrays.values())))
+        except (BadSampleError, XaiError, ValueError):
+            continue
+        if picture is not None:
+            small = _shrunk(picture)
+            height, width, channels = small.shape
+            found["", "", sample_id] = Thumbnail(height, width, channels, small.tobytes())
+    return found
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most `_SHOWN_SIDE` pixels a side, each the mean of a square of `k` x `k`."""
+    height, width, channels = picture.shape
+    k = -(-max(height, width) // _SHOWN_SIDE)
+    if k == 1:
+        return picture
+    rows, columns = max(1, height // k), max(1, width // k)
+    whole = picture[: rows * k, : columns * k].reshape(rows, -1, columns, min(k, width), channels)
+    means: NDArray[np.float64] = whole.mean(axis=(1, 3))
+    return (means + 0.5).astype(np.uint8)
 
 
 def _rows(path: Path, wanted: Collection[Any], record: FileRecord | None) -> list[dict[str, Any]]:

@@ -58,7 +58,9 @@ class Blocks:
                 return _table(block)
             case Gallery():
                 cards = [self._card(card) for card in block.cards]
-                return {"kind": "gallery", "title": block.title, "note": block.note, "cards": cards}
+                pictured = any(card["image"] for card in cards)
+                named = {"kind": "gallery", "title": block.title, "note": block.note}
+                return {**named, "cards": cards, "pictured": pictured}
             case Text():
                 return {"kind": "text", "text": block.text, "tone": block.tone.value}
             case Figures():

@@ -12,7 +12,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import RunFacts, made, run_line
-from xaicli.report.histories import SampleFacts
+from xaicli.report.histories import SampleFacts, saliency_link
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count
@@ -119,7 +119,7 @@ def _card(row: Mapping[str, Any], keys: Keys, facts: RunFacts, samples: SampleFa
         lines=(row["reason"],) if suggested is not None else (label, row["reason"]),
         tone=Tone.MAX,
         image=_image(row, samples),
-        links=samples.links(row["sample_id"]),
+        links=saliency_link(row["sample_id"]),
         deep_link=str(row["sample_id"]),
     )
 

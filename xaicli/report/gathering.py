@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
@@ -18,7 +16,6 @@ from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout
 from xaicli.queries.labels import labels
 from xaicli.queries.media import Thumbnail, thumbnails
 from xaicli.queries.samples import samples
@@ -159,55 +156,20 @@ def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict
     }
 
 
-@dataclass(frozen=True)
-class SaliencyPage:
-    """Where samples are explained.
-
-    Attributes:
-        address: Relative to the track report; "" where there is no page and none can be made.
-        explained: The ids on it; None where there is no page yet.
-    """
-
-    address: str = ""
-    explained: frozenset[str] | None = None
-
-
-def saliency_page(layout: RunLayout, folder: Path) -> SaliencyPage:
-    """The saliency page beside a track report: the one that is there, or the one the run's checkpoint allows.
-
-    Args:
-        layout: The run.
-        folder: Where the track report will lie.
-    """
-    address = "saliency.html"
-    if (folder / address).is_file():
-        try:
-            rows = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))["rows"]
-            return SaliencyPage(address, frozenset(str(row["sample_id"]) for row in rows))
-        except (OSError, ValueError, KeyError, TypeError):
-            return SaliencyPage(address)
-    can_be_made = layout.inputs.is_dir() and layout.checkpoints.is_dir()
-    return SaliencyPage(address if can_be_made else "")
-
-
-def sample_facts(
-    reader: Reader, answers: Iterable[Answer], page: SaliencyPage | None = None
-) -> tuple[SampleFacts, list[str]]:
+def sample_facts(reader: Reader, answers: Iterable[Answer]) -> tuple[SampleFacts, list[str]]:
     """Thumbnails and last predictions of the samples that a report shows, and warnings.
 
     Args:
         reader: The run.
         answers: What is shown: answers whose rows are samples.
-        page: Where samples are explained.
     """
-    page = page or SaliencyPage()
     shown: dict[Pair, set[Any]] = {}
     for answer in answers:
         known = answer.data.select("mode", "ds_id", SAMPLE_ID).drop_nulls()
         for mode, ds_id, sample_id in known.iter_rows():
             shown.setdefault((mode, ds_id), set()).add(sample_id)
     pictures, warnings = thumbnails(reader, {sample_id for ids in shown.values() for sample_id in ids})
-    return SampleFacts(_images(pictures), _predictions(reader, shown), page.address, page.explained), warnings
+    return SampleFacts(_images(pictures), _predictions(reader, shown)), warnings
 
 
 def _images(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Image]:

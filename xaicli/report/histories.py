@@ -34,24 +34,14 @@ class SampleFacts:
     Attributes:
         images: Thumbnails; also by sample id alone, for a picture logged in another mode.
         predictions: The model's last answer.
-        saliency: The address of the page that explains samples, "" where there is none.
-        explained: The samples on that page; None for not known.
     """
 
     images: Mapping[Any, Image] = field(default_factory=dict)
     predictions: Mapping[tuple[str, str, int | str], Any] = field(default_factory=dict)
-    saliency: str = ""
-    explained: frozenset[str] | None = None
 
     def image(self, mode: str, ds_id: str, sample_id: int | str) -> Image | None:
         """The thumbnail of a sample."""
         return self.images.get((mode, ds_id, sample_id)) or self.images.get(sample_id)
-
-    def links(self, sample_id: int | str) -> tuple[tuple[str, str], ...]:
-        """The link to a sample's saliency."""
-        if not self.saliency or (self.explained is not None and str(sample_id) not in self.explained):
-            return ()
-        return (("saliency", f"{self.saliency}#s={quote(str(sample_id), safe='')}"),)
 
 
 @dataclass(frozen=True)
@@ -208,7 +198,7 @@ def _card(subject: Subject, row: Mapping[str, Any], keys: Keys, facts: RunFacts 
         tone=TONES[Group(row["group"])],
         image=samples.image(subject.mode, subject.ds_id, sample_id),
         sparkline=tuple(point["value"] for point in row["history"] or ()),
-        links=samples.links(sample_id),
+        links=saliency_link(sample_id),
         deep_link=str(sample_id),
         verdict="" if right else verdict,
     )
@@ -260,6 +250,11 @@ def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, 
         head = {key: value for key, value in row.items() if key != "history"}
         head.setdefault("metric", metrics[0] if metrics else "")
         yield from ({**head, **point} for point in row["history"] or ())
+
+
+def saliency_link(sample_id: int | str) -> tuple[tuple[str, str], ...]:
+    """The link to a sample's saliency."""
+    return (("saliency", f"saliency.html#s={quote(str(sample_id), safe='')}"),)
 
 
 def _finite(value: Any) -> bool:
