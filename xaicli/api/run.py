@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
@@ -19,16 +18,17 @@ if TYPE_CHECKING:
     from xaicli.report.model import Report
 
 
-def open_run(path: str | os.PathLike[str]) -> RunReader:
-    """Open a run directory to ask about it, during or after training.
+def open_run(path: str | os.PathLike[str] | None = None) -> RunReader:
+    """Open a run to ask about it, during or after training.
 
     Args:
-        path: The run directory.
+        path: The run directory or its address in an object store; without it `$XAI_RUN`, the current directory if it
+            is a run, or the newest run below `./runs`.
 
     Raises:
         XaiError: There is no run, or one of a newer format version.
     """
-    return RunReader(find_run(os.fspath(path)))
+    return RunReader(find_run(path))
 
 
 class RunReader(RunRows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,6 @@ from xaicli.cli.command import command
 from xaicli.cli.loading import Loading
 from xaicli.cli.options import Output, RunDir, split_commas
 from xaicli.cli.output import write
-from xaicli.layout import RunLayout
 
 _MODEL = "Model and data"
 _COLLECTORS = "Collectors"
@@ -89,6 +87,7 @@ def collect(
 
     Example: xai collect runs/demo --data pictures/ --collectors classification,embeddings --layers features
     """
+    from xaicli.api import open_run
     from xaicli.collectors.named import CollectorOptions
     from xaicli.collectors.session import collect_run
 
@@ -117,4 +116,4 @@ def collect(
         strict=strict,
         progress=not (output.no_progress or output.quiet),
     )
-    write(result, output, folder=RunLayout(Path(result.answer.run)).reports)
+    write(result, output, folder=open_run(result.answer.run).layout.reports)

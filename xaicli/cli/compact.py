@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -27,5 +26,5 @@ def compact(
     """
     from xaicli import api
 
-    layout = find_run(run_dir)
+    layout = api.open_run(run_dir).layout
     write(api.compact(layout, grace=grace), output, folder=layout.reports)

@@ -10,7 +10,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Ids, Output, Selection
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -30,4 +29,4 @@ def compare(
     from xaicli import api
 
     result = api.compare(*runs, max=max, min=min, ids=ids, **select.arguments())
-    write(result, output, folder=find_run(runs[0]).reports)
+    write(result, output, folder=api.open_run(runs[0]).layout.reports)

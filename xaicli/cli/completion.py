@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout
-from xaicli.location import find_local_run
 from xaicli.vocabulary import Mode, Role
+
+if TYPE_CHECKING:
+    from xaicli.layout import RunLayout
 
 Completer = Callable[[typer.Context, str], list[str]]
 
@@ -22,6 +24,8 @@ def completer(offered: Callable[[RunLayout], Iterable[str]]) -> Completer:
     """
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from xaicli.location import find_local_run
+
         before, comma, last = incomplete.rpartition(",")
         given = ctx.params.get("run_dir")
         try:

@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -27,7 +26,7 @@ def doctor(
     """
     from xaicli import api
 
-    layout = find_run(run_dir)
+    layout = api.open_run(run_dir).layout
     result = api.doctor(layout, quarantine=quarantine)
     write(result, output, folder=layout.reports)
     if result.answer.counts.damaged:

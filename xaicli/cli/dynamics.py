@@ -10,7 +10,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 Truth = Annotated[
     Path | None,
@@ -35,8 +34,8 @@ def dynamics(
 
     Example: xai dynamics runs/demo --mode train --metric loss,margin --json
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.dynamics(early_epochs=early_epochs, burn_in=burn_in, truth=truth, **select.arguments())
     write(result, output, folder=run.layout.reports)

@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
-from xaicli.location import find_run
 
 
 @command
@@ -36,8 +35,8 @@ def embeddings(
 
     Example: xai embeddings runs/demo --colour loss
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.embeddings(table=table, column=column, colour=colour, epoch=epoch, split=split, strict=strict)
     write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)

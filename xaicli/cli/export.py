@@ -10,7 +10,6 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.options import Debug, Json, Quiet, RunDir, Selection, split_commas
-from xaicli.location import find_run
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
 
@@ -43,11 +42,11 @@ def export(
 
     Example: xai export runs/demo --format parquet --shape wide -o samples.parquet
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
     from xaicli.render.machine import to_json
 
     del debug
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     if str(output) == "-":
         run.export(sys.stdout.buffer, format=(format or ["csv"])[0], shape=shape, **select.arguments())
         return

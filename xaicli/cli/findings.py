@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -26,8 +25,8 @@ def findings(
 
     Example: xai findings runs/demo --mode train --top 5
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.findings(top=top, early_epochs=early_epochs, burn_in=burn_in, **select.arguments())
     write(result, output, folder=run.layout.reports)

@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -23,7 +22,7 @@ def info(
 
     Example: xai info runs/demo
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     write(run.info(strict=strict), output, folder=run.layout.reports)

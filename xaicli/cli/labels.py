@@ -5,7 +5,6 @@ from __future__ import annotations
 from xaicli.cli.command import command
 from xaicli.cli.options import BoundsOption, Output, RunDir, Selection
 from xaicli.cli.output import REPORT_FORMATS, write
-from xaicli.location import find_run
 
 
 @command
@@ -14,8 +13,8 @@ def labels(run_dir: RunDir = None, *, bounds: BoundsOption = ("std",), select: S
 
     Example: xai labels runs/demo --bounds std,range --label-map cat=3,dog=5
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.labels(bounds=bounds, **select.arguments())
     write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)

@@ -10,8 +10,6 @@ from xaicli.cli.command import command
 from xaicli.cli.options import EngineOption, Output, Strict
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
-from xaicli.layout import RunLayout
-from xaicli.location import find_run
 from xaicli.vocabulary import Engine
 
 
@@ -27,14 +25,9 @@ def query(
 
     Example: xai query runs/demo "SELECT label, avg(loss) FROM samples WHERE epoch = 3 GROUP BY label"
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    layout, sql = _run_and_sql(words)
-    write(RunReader(layout).query(sql, engine=engine, strict=strict), output, folder=layout.reports)
-
-
-def _run_and_sql(words: list[str]) -> tuple[RunLayout, str]:
-    """The run and the statement, the run first or left out."""
     if len(words) > 2:
         raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
-    return find_run(words[0] if len(words) == 2 else None), words[-1]
+    run = open_run(words[0] if len(words) == 2 else None)
+    write(run.query(words[-1], engine=engine, strict=strict), output, folder=run.layout.reports)

@@ -9,7 +9,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir, SampleChoice, Selection
 from xaicli.cli.output import write
-from xaicli.location import find_run
 
 
 @command
@@ -30,8 +29,8 @@ def samples(
 
     Example: xai samples runs/demo --metric loss --max 10 --min 0 --ids 17,42
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.samples(table=table, reduce=reduce, **choice.arguments(), **select.arguments())
     write(result, output, folder=run.layout.reports)

@@ -10,7 +10,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, Strict, choices, split_commas
 from xaicli.cli.output import write
-from xaicli.location import find_run
 from xaicli.vocabulary import Mode
 
 
@@ -62,9 +61,9 @@ def scalars(
 
     Example: xai scalars runs/a runs/b --key loss --smoothing 0.6 --group "both=runs/*"
     """
-    from xaicli.api import scalars
+    from xaicli.api import open_run, scalars
 
-    given = runs or [find_run(None).root]
+    given = runs or [open_run().layout.root]
     result = scalars(*given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, strict=strict)
     first = given[0] if given[0].is_dir() else given[0].parent
     write(result, output, folder=first / "reports")

@@ -10,8 +10,6 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Debug, Json, NoProgress, Quiet
 from xaicli.errors import UsageError
-from xaicli.layout import RunLayout
-from xaicli.location import find_run
 
 
 @command
@@ -33,6 +31,8 @@ def sync(
     from rich.progress import Progress
 
     from xaicli.answer import Answer, Counts
+    from xaicli.layout import RunLayout
+    from xaicli.location import find_run
     from xaicli.render.machine import to_json
     from xaicli.store.objects import Store, is_url
     from xaicli.store.sync import pull, push

@@ -5,7 +5,6 @@ from __future__ import annotations
 from xaicli.cli.command import command
 from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection
 from xaicli.cli.output import REPORT_FORMATS, write
-from xaicli.location import find_run
 
 
 @command
@@ -21,8 +20,8 @@ def track_report(
 
     Example: xai track-report runs/demo --max 10 --min 0 --open
     """
-    from xaicli.api import RunReader
+    from xaicli.api import open_run
 
-    run = RunReader(find_run(run_dir))
+    run = open_run(run_dir)
     result = run.report(bounds=bounds, **choice.arguments(), **select.arguments())
     write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)
