@@ -35,10 +35,11 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
         XaiError: The run kept none.
     """
     rows: dict[Any, dict[str, Place]] = {}
+    modes: set[str] = set()
     problems: list[str] = []
     for path in _parts(layout.inputs):
         try:
-            _index(path, mode, rows)
+            modes |= _index(path, mode, rows)
         except XaiError as error:
             if strict:
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
@@ -46,7 +47,8 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
     if not rows:
         damage = f"; {len(problems)} damaged files were left out" if problems else ""
         of_mode = f" of mode {mode}" if mode else ""
-        raise XaiError(f"{layout.root} holds no kept inputs{of_mode}{damage}", hint=_ADVICE)
+        others = f"there are some of mode {', '.join(sorted(modes))}: leave --mode out; else " if modes else ""
+        raise XaiError(f"{layout.root} holds no kept inputs{of_mode}{damage}", hint=others + _ADVICE)
     ids = list(rows)
 
     def read(position: int) -> Sample:
@@ -68,16 +70,23 @@ def _parts(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> None:
-    """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one."""
+def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> set[str]:
+    """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one.
+
+    Returns:
+        The modes there are inputs of.
+    """
     file = ParquetRows([path])
     here: dict[Any, dict[str, Place]] = {}
+    modes: set[str] = set()
     columns = (file.column(name) for name in ("sample_id", "mode", "name"))
     for row, (sample_id, row_mode, name) in enumerate(zip(*columns, strict=True)):
+        modes.add(row_mode)
         if mode is None or row_mode == mode:
             here.setdefault(sample_id, {})[name] = (file, row)
     for sample_id, places in here.items():
         rows.setdefault(sample_id, {}).update(places)
+    return modes
 
 
 def _array(facts: dict[str, Any]) -> NDArray[Any]:
