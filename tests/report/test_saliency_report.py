@@ -80,8 +80,8 @@ def test_a_row_a_sample_with_each_map_and_the_overlay() -> None:
     assert [row.title for row in grid.rows] == ["#7", "#8"]
     assert [panel.title for panel in grid.rows[0].panels] == [
         "Gradient",
-        "Integrated + smooth",
-        "Overlay: Integrated + smooth",
+        "SmInt",
+        "Overlay: SmInt",
     ]
     assert grid.rows[0].lines == ("label cat (0.25)", "predicted cat ✓")
     assert grid.rows[1].lines == ("label cat (0.25)", "predicted owl")
@@ -160,8 +160,8 @@ def test_checkpoints_are_columns_in_training_order() -> None:
     report = result(explanation(), explanation(checkpoint=1), checkpoints=columns, changes=(change,)).report
     views = report.sections[0].blocks[0]
     assert isinstance(views, Views)
-    assert list(views.views) == ["Integrated + smooth", "Gradient"]
-    (grid,) = views.views["Integrated + smooth"]
+    assert list(views.views) == ["SmInt", "Gradient"]
+    (grid,) = views.views["SmInt"]
     assert isinstance(grid, MapGrid)
     assert [panel.title for panel in grid.rows[0].panels] == ["a.pt · epoch 1", "b.pt · epoch 5"]
     moved = next(b for s in report.sections if s.anchor == "changes" for b in s.blocks)

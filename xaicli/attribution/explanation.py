@@ -186,21 +186,3 @@ class Saliency:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-
-
-def overlay_of(picture: Bytes, saliency: Floats) -> Bytes:
-    """The seed's overlay of a map on a picture: 0.3 s x + 0.3 x + 0.4 s on values in [0, 1].
-
-    This is `0.3 (s (x - lo) + lo) + 0.3 x + 0.4 s d + lo` for an image de-normalised to lo = 0, d = 1.
-
-    Args:
-        picture: uint8 (H, W, C).
-        saliency: (H, W) in [0, 1].
-
-    Returns:
-        uint8 (H, W, C).
-    """
-    x = picture.astype(np.float32) / 255.0
-    s = saliency[:, :, None]
-    blend: Bytes = np.clip((0.3 * s * x + 0.3 * x + 0.4 * s) * 255.0, 0, 255).round().astype(np.uint8)
-    return blend

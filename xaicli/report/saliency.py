@@ -18,7 +18,7 @@ TITLES = {
     "gradient": "Gradient",
     "smoothgrad": "SmoothGrad",
     "integrated": "Integrated",
-    "smint": "Integrated + smooth",
+    "smint": "SmInt",
     "gradcam": "Grad-CAM",
 }
 _NOTE = (
