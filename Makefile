@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 
-.PHONY: help demo test check lint types format docs bench clean
+.PHONY: help demo test check lint types format docs bench release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,16 @@ bench: $(VENV)/.installed ## run every benchmark and write benchmarks/RESULTS.md
 
 docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
 	$(BIN)/python docs/make_commands.py
+
+release-check: $(VENV)/.installed ## build wheel and sdist, install into an empty environment, try the README there
+	rm -rf dist build/release
+	$(BIN)/hatchling build
+	$(PYTHON) -m venv build/release
+	build/release/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt dist/*.whl
+	cd build/release && bin/xai samples ../../sample_data/run --json | bin/python -m json.tool > samples.json
+	build/release/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt "$$(echo dist/*.whl)[saliency]"
+	cd build/release && bin/xai demo && bin/xai track-report runs/demo/ && bin/xai saliency --model ckpt.pt --samples 16 \
+		&& bin/xai labels --bounds std,range
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
