@@ -49,6 +49,7 @@ class PartName:
 
     @property
     def filename(self) -> str:
+        """The name the file has in its folder."""
         if self.compacted:
             return f"c-a{self.attempt:06d}-r{self.rank:04d}-{self.first:08d}-{self.last:08d}.parquet"
         return f"part-a{self.attempt:06d}-r{self.rank:04d}-{self.first:08d}.parquet"
@@ -93,53 +94,66 @@ class RunLayout:
 
     @property
     def manifest(self) -> Path:
+        """`xai.json`: what the run is."""
         return self.root / "xai.json"
 
     @property
     def attempts(self) -> Path:
+        """One file per start, and what each rank finished."""
         return self.root / "attempts"
 
     @property
     def data(self) -> Path:
+        """The sample rows, by mode, dataset and epoch."""
         return self.root / "data"
 
     @property
     def scalars(self) -> Path:
+        """The per-step scalars."""
         return self.root / "scalars"
 
     @property
     def tables(self) -> Path:
+        """One folder per metrics table."""
         return self.root / "tables"
 
     @property
     def media(self) -> Path:
+        """Thumbnails."""
         return self.root / "media"
 
     @property
     def inputs(self) -> Path:
+        """Exact model inputs, kept for saliency."""
         return self.root / "inputs"
 
     @property
     def checkpoints(self) -> Path:
+        """Saved models."""
         return self.root / "checkpoints"
 
     @property
     def state(self) -> Path:
+        """The summary, custom graphs and saved training states."""
         return self.root / "state"
 
     @property
     def reports(self) -> Path:
+        """What the commands wrote."""
         return self.root / "reports"
 
     @property
     def wal(self) -> Path:
+        """Live segments: rows not yet in a part."""
         return self.root / "wal"
 
     @property
     def cache(self) -> Path:
+        """What can be computed again."""
         return self.root / "cache"
 
     def attempt_file(self, attempt: int) -> Path:
+        """What is known of one start of the run."""
         return self.attempts / f"{attempt:06d}.json"
 
     def records_file(self, attempt: int, rank: int) -> Path:
@@ -155,6 +169,7 @@ class RunLayout:
         return self.tables / quote(name, safe="").replace(".", "%2E")
 
     def is_run(self) -> bool:
+        """Whether the folder holds a run."""
         return self.manifest.is_file()
 
     def read_manifest(self) -> Manifest:

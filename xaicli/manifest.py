@@ -42,6 +42,7 @@ class Manifest:
     """Keys of a later minor format that this version does not know: kept when the file is written again."""
 
     def to_json(self) -> str:
+        """The text of `xai.json`, unknown keys of a later version included."""
         known = {key: value for key, value in asdict(self).items() if key != "extra"}
         known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)

@@ -29,6 +29,7 @@ class Captured:
             self.gradients = eager(self.points, self.units)
 
     def replay(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
+        """The input gradients at `points`, each (row, ...), of the explanations `units`, (row,)."""
         rows = len(units)
         for kept, point in zip(self.points, points, strict=True):
             kept[:rows].copy_(point)

@@ -85,6 +85,7 @@ class InBf16(nn.Module):
         self.model = model.to(torch.bfloat16)
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """Run in bfloat16; float32 in and out."""
         given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
         kept = {name: x.bfloat16() if x.is_floating_point() else x for name, x in named.items()}
         return _widened(self.model(*given, **kept))

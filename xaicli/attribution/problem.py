@@ -42,6 +42,7 @@ class Problem:
 
     @property
     def n_units(self) -> int:
+        """How many explanations are computed side by side."""
         return len(self.inputs[0])
 
     @property

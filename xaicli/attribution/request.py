@@ -38,6 +38,7 @@ class Column:
 
     @property
     def known(self) -> InputRange:
+        """What the checkpoint says of its inputs' range; unknown where the model did not come from one."""
         facts = self.facts
         if facts is None:
             return InputRange()
@@ -59,6 +60,7 @@ class Column:
         return f"inputs reach from {least:.3g} to {most:.3g}, but the model was saved for {low:.3g} to {high:.3g}"
 
     def described(self) -> CheckpointColumn:
+        """The checkpoint as a report names it."""
         facts = self.facts
         if facts is None:
             return CheckpointColumn(self.name)

@@ -115,6 +115,7 @@ class Archive:
             raise damaged(self.path, f"the bytes of {member.name} are not those that were written")
 
     def close(self) -> None:
+        """Close the file."""
         self._zip.close()
         self._file.close()
 

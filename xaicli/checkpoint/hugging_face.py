@@ -31,6 +31,7 @@ class LogitsOf(nn.Module):
         self.input_name: str = getattr(model, "main_input_name", "input_ids")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The logits of one input, (batch, classes) where the model classifies."""
         output = self.model(**{self.input_name: inputs})
         logits = getattr(output, "logits", None)
         return logits if isinstance(logits, torch.Tensor) else output[0]

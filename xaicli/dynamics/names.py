@@ -19,6 +19,7 @@ class LabelNames:
 
     @classmethod
     def of(cls, reader: Reader, selection: Selection) -> LabelNames:
+        """The names of a run, overridden by those the selection gives."""
         return cls(selection.label_map, reader.manifest.label_names or ())
 
     def __getitem__(self, label: Any) -> str:

@@ -1,1 +1,1 @@
-
+"""What keeps a run directory in order: compaction, verification, export."""

@@ -1,1 +1,1 @@
-
+"""What a run's rows say, each question written once for every engine."""

@@ -46,6 +46,7 @@ class Piece:
 
     @property
     def attempt(self) -> int:
+        """The restart the rows belong to."""
         return self.order[0]
 
 

@@ -1,1 +1,1 @@
-
+"""How a report is shown: terminal, page, pictures, machine formats."""

@@ -36,6 +36,7 @@ class Curve:
 
     @property
     def has_band(self) -> bool:
+        """Whether anything lies between a low and a high value."""
         return any(low is not None for low in self.low)
 
 

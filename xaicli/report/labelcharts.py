@@ -44,6 +44,7 @@ class LabelHistory:
 
     @property
     def last(self) -> Mapping[str, Any]:
+        """The label's statistics at its last epoch."""
         return self.rows[-1]
 
     @property

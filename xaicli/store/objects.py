@@ -42,6 +42,7 @@ class Entry:
 
     @property
     def immutable(self) -> bool:
+        """Whether the file never changes once it is complete."""
         return self.key.endswith(".parquet")
 
 

@@ -113,6 +113,7 @@ class ImageFolder:
 
     @property
     def schema(self) -> dict[str, Schema]:
+        """What the columns mean."""
         columns: dict[str, Schema] = {"image": Image()}
         return columns | ({"label": CategoricalLabel("label", self.classes)} if self.classes else {})
 
