@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 from tests.written_run import WrittenRun
+from xaicli.api import open_run
+from xaicli.queries.courses import courses
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -217,6 +219,33 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
         ("flipped", "2", 0.0),
     ]
     assert xai("compare", tmp_path / "a")[0] == 2
+
+
+def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
+    for name, factor in (("a", 1.0), ("b", 2.0)):
+        run = WrittenRun(tmp_path / name)
+        for epoch in (1, 2):
+            run.write(
+                {"sample_id": i, "epoch": epoch, "label": i % 2, "loss": factor * i / epoch, "correct": i < epoch}
+                for i in range(3 if name == "a" else 4)
+            )
+    readers = [open_run(tmp_path / name).reader(strict=False) for name in ("a", "b")]
+    (course,) = courses(readers)
+    assert course.pair == ("eval", "")
+    assert [frame["mean"].to_list() for frame in course.means] == [[1.0, 0.5], [3.0, 1.5]]
+    assert course.labels[0].rows() == [("0", 1, 1.0, 2), ("0", 2, 0.5, 2), ("1", 1, 1.0, 1), ("1", 2, 0.5, 1)]
+    # The fourth sample is in one run only.
+    assert course.samples.rows() == [(0, 0.0, 0.0, True, True), (1, 0.5, 1.0, True, True), (2, 1.0, 2.0, False, False)]
+    code, out, _ = xai("compare", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--quiet")
+    assert code == 0
+    assert [Path(line).name for line in out.split()] == [
+        "compare.html",
+        "compare-loss-eval.png",
+        "compare-labels-loss-eval.png",
+        "compare-samples-loss-eval.png",
+        "compare.csv",
+        "compare.json",
+    ]
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
+from xaicli.queries.courses import Course
 from xaicli.queries.curves import SCHEMA
+from xaicli.render.figure import draw
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report
+from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
 from xaicli.report.facts import RunFacts, made
 from xaicli.report.findings import findings_report
@@ -260,6 +263,25 @@ def test_runs_side_by_side() -> None:
     assert report.sentence.startswith("Mean loss (eval): 1 in a, 0.5 in b.")
     samples = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and s.title == "Samples")
     assert samples.rows == (("eval", "loss flipped", "7", 2.0, None, None, "✓ ✗"),)
+
+
+def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> None:
+    means = tuple(pl.DataFrame({"epoch": [1, 2], "mean": [1.0, end]}) for end in (0.5, 0.75))
+    labels = tuple(
+        pl.DataFrame({"name": ["cat", "dog"], "epoch": [1, 1], "mean": [0.5, end], "n": [3, 4]}) for end in (1.0, 3.0)
+    )
+    right = {"first_correct": [True, None, False], "last_correct": [False, True, False]}
+    samples = pl.DataFrame({"sample_id": [1, 2, 3], "first": [0.1, 0.2, math.nan], "last": [0.3, 0.1, 1.0], **right})
+    course = Course(("eval", ""), "loss", means, labels, samples)
+    (line,) = mean_chart(course, ["a", "b"], Names())
+    assert [(series.name, series.y) for series in line.series] == [("a", (1.0, 0.5)), ("b", (1.0, 0.75))]
+    (grid,) = label_charts(course, ["a", "b"], Names())
+    assert [(cell.title, cell.subtitle) for cell in grid.charts] == [("dog", "1 → 3"), ("cat", "0.5")]
+    assert "a blue; b vermilion, dashed" in grid.legend
+    (dots,) = sample_chart(course, ["a", "b"], Names())
+    assert (dots.x, dots.y, dots.colour) == ((0.1, 0.2), (0.3, 0.1), ("right: a", None))
+    assert dots.diagonal
+    assert draw(dots).axes[0].lines[0].get_gid() == "line.median."
 
 
 def scalar_rows(*curves: tuple[str, str]) -> pl.DataFrame:

@@ -40,11 +40,17 @@ def compare(
     answer = compare(readers, max=max, min=min, ids=ids, **words)
 
     def build() -> Report:
+        from xaicli.queries.courses import courses
+        from xaicli.report.compare import compare_report
+
+        return compare_report(answer, courses(readers, **words))
+
+    def brief() -> Report:
         from xaicli.report.compare import compare_report
 
         return compare_report(answer)
 
-    return Result(answer, build)
+    return Result(answer, build, brief=brief)
 
 
 def scalars(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -35,6 +35,43 @@ _SCHEMA = {
 }
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What several runs have in common.
+
+    Attributes:
+        selections: Each run's own selection.
+        pairs: The (mode, ds_id) that all hold.
+        metrics: The metrics that all hold.
+    """
+
+    selections: tuple[Selection, ...]
+    pairs: tuple[Pair, ...]
+    metrics: tuple[str, ...]
+
+
+def shared(readers: Sequence[Reader], **select: Any) -> Shared:
+    """Resolve what is asked of several runs.
+
+    Args:
+        readers: The runs, in order; the first one's defaults decide.
+        select: What `resolve` takes.
+
+    Raises:
+        UsageError: Fewer than two runs.
+        XaiError: They share no (mode, ds_id), or one lacks what is asked for.
+    """
+    if len(readers) < 2:
+        raise UsageError("compare needs two runs or more", hint="xai compare runs/a runs/b")
+    selections = tuple(resolve(reader, **select) for reader in readers)
+    pairs = tuple(pair for pair in selections[0].pairs if all(pair in other.pairs for other in selections))
+    if not pairs:
+        shown = "; ".join(f"{r.layout.root}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True))
+        raise XaiError("the runs share no mode and ds_id", hint=shown)
+    metrics = tuple(metric for metric in selections[0].metrics if all(metric in reader.metrics for reader in readers))
+    return Shared(selections, pairs, metrics)
+
+
 def compare(
     readers: Sequence[Reader],
     *,
@@ -62,21 +99,14 @@ def compare(
         UsageError: Fewer than two runs, or a negative count.
         XaiError: The runs share no (mode, ds_id), or one lacks what is asked for.
     """
-    if len(readers) < 2:
-        raise UsageError("compare needs two runs or more", hint="xai compare runs/a runs/b")
     for name, n in (("max", max), ("min", min)):
         if n < 0:
             raise UsageError(f"--{name} must be non-negative, not {n}")
-    selections = [resolve(reader, **select) for reader in readers]
-    pairs = [pair for pair in selections[0].pairs if all(pair in other.pairs for other in selections)]
-    if not pairs:
-        shown = "; ".join(f"{r.layout.root}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True))
-        raise XaiError("the runs share no mode and ds_id", hint=shown)
-    metrics = [metric for metric in selections[0].metrics if all(metric in reader.metrics for reader in readers)]
+    found = shared(readers, **select)
     rows: list[dict[str, Any]] = []
-    for pair in pairs:
-        for metric in metrics:
-            ones = [replace(selection, pairs=(pair,), metrics=(metric,)) for selection in selections]
+    for pair in found.pairs:
+        for metric in found.metrics:
+            ones = [replace(selection, pairs=(pair,), metrics=(metric,)) for selection in found.selections]
             rows += _metric_and_labels(readers, ones, pair, metric)
             rows += _samples(readers, ones, pair, metric, max, min, ids)
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
@@ -84,8 +114,8 @@ def compare(
         command="compare",
         run=" ".join(str(reader.layout.root) for reader in readers),
         selection={
-            **selections[0].as_dict(),
-            "metric": metrics,
+            **found.selections[0].as_dict(),
+            "metric": list(found.metrics),
             "runs": [str(reader.layout.root) for reader in readers],
             "max": max,
             "min": min,
@@ -97,7 +127,7 @@ def compare(
             dropped=sum(reader.dropped for reader in readers),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
-        warnings=tuple(dict.fromkeys(warning for selection in selections for warning in selection.warnings)),
+        warnings=tuple(dict.fromkeys(warning for selection in found.selections for warning in selection.warnings)),
     )
 
 
@@ -133,20 +163,10 @@ def _samples(
     ids: Sequence[Any] | None,
 ) -> list[dict[str, Any]]:
     """The samples that changed most between the first and the last run, listed ones, and those that flipped."""
-    joined: pl.DataFrame | None = None
-    for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
-        found = (
-            Epochwise(reader, selection, pair)
-            .last_scores(metric)
-            .select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
-        )
-        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
-        if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
-            raise XaiError("the runs have different kinds of sample ids", hint="compare runs over the same data")
-        joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
-    assert joined is not None
     last = len(readers) - 1
-    table = joined.with_columns((pl.col(f"value{last}") - pl.col("value0")).alias(SCORE))
+    table = joined_at_end(readers, selections, pair, metric).with_columns(
+        (pl.col(f"value{last}") - pl.col("value0")).alias(SCORE)
+    )
     changed = table.filter(pl.col(SCORE).is_not_null())
     flips = table.filter(pl.col("correct0") != pl.col(f"correct{last}")).sort(
         pl.col(SCORE).abs(), SAMPLE_ID, descending=[True, False], nulls_last=True
@@ -173,6 +193,31 @@ def _samples(
         for group, frame in groups.items()
         for rank, row in enumerate(frame.iter_rows(named=True), 1)
     ]
+
+
+def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str) -> pl.DataFrame:
+    """Each sample's last value of a metric in every run.
+
+    Returns:
+        sample_id, and for the run of number k value<k> (float64), correct<k> (bool) and label<k> (text), null where the
+        run has none.
+
+    Raises:
+        XaiError: The runs' sample ids are of different kinds.
+    """
+    joined: pl.DataFrame | None = None
+    for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
+        found = (
+            Epochwise(reader, selection, pair)
+            .last_scores(metric)
+            .select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
+        )
+        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
+        if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
+            raise XaiError("the runs have different kinds of sample ids", hint="compare runs over the same data")
+        joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
+    assert joined is not None
+    return joined
 
 
 def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl.DataFrame:

@@ -30,6 +30,10 @@ def scatter_figure(chart: ScatterChart) -> Figure:
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
+    if chart.diagonal and shown:
+        both = [v[i] for v in (chart.x, chart.y) for i in shown]
+        ends = [min(both), max(both)]
+        axes.plot(ends, ends, color=LIGHT["median"], linewidth=0.9, linestyle=(0, (4, 3)), gid="line.median.")
     groups = _groups(chart, shown)
     for row, (title, colour, members) in enumerate(groups):
         _dots(axes, [chart.x[i] for i in members], [chart.y[i] for i in members], colour)

@@ -99,6 +99,8 @@ class ScatterChart:
     """Per point, what a hover says; "" for nothing."""
     legend: str = ""
     alt: str = ""
+    diagonal: bool = False
+    """Whether a line marks where both values are equal."""
 
 
 @dataclass(frozen=True)

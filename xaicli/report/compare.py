@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.queries.courses import Course
 from xaicli.report.charts import Tone
+from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.facts import as_list, made, run_line
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import short
 
 _TITLES = {"metric": "Metrics", "label": "Labels", "sample": "Samples"}
+_CHARTS: dict[str, Callable[[Course, Sequence[str], Names], Iterator[Block]]] = {
+    "metric": mean_chart,
+    "label": label_charts,
+    "sample": sample_chart,
+}
 _GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed", "flipped": "flipped"}
 
 
-def compare_report(answer: Answer) -> Report:
+def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
     """The page of `xai compare`.
 
     Args:
         answer: Rows kind, mode, ds_id, metric, label, sample_id, group, rank, values, change, correct.
+        courses: The same over time; without it there are no pictures.
     """
     names = Names()
     runs = short_names([str(run) for run in as_list(answer.selection.get("runs"))], answer)
@@ -29,8 +37,9 @@ def compare_report(answer: Answer) -> Report:
     sections = []
     for kind, title in _TITLES.items():
         chosen = [row for row in rows if row["kind"] == kind]
+        charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
         if chosen:
-            sections.append(Section(title, names("part", kind), (_table(kind, title, chosen, runs),)))
+            sections.append(Section(title, names("part", kind), (*charts, _table(kind, title, chosen, runs))))
     nothing: tuple[Block, ...] = (Text("The runs share nothing to compare.", Tone.FAINT),)
     return Report(
         name="compare",
