@@ -246,8 +246,8 @@ class RankJumps:
             state["rises"][slots] = excess[chosen] > 0
 
     def results(self) -> dict[str, Array]:
-        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`; `rank_from` and `rank_to` to three
-        digits.
+        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`; `rank_from` and `rank_to` to
+        three digits.
         """
         state = self._state
         self._ranks, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
