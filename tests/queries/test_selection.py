@@ -9,8 +9,11 @@ import pytest
 
 from tests.written_run import WrittenRun
 from xaicli.errors import UsageError, XaiError
+from xaicli.layout import RunLayout
 from xaicli.queries.selection import Selection, resolve
 from xaicli.reader import Reader, open_reader
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
 
 A, B, TRAIN = ("eval", "a"), ("eval", "b"), ("train", "")
 
@@ -123,3 +126,12 @@ def test_words_that_mean_nothing(reader: Reader, words: Any, message: str, hint:
 def test_run_without_samples(tmp_path: Path) -> None:
     with pytest.raises(XaiError, match="holds no samples"):
         resolve(open_reader(WrittenRun(tmp_path / "run").layout))
+
+
+def test_a_run_whose_rows_were_all_dropped_says_why(tmp_path: Path) -> None:
+    with pytest.warns(RecorderWarning), Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=["a", "b"])
+    with pytest.raises(XaiError) as raised:
+        resolve(open_reader(RunLayout(tmp_path / "run")))
+    assert raised.value.message == f"{tmp_path / 'run'} holds no samples: 2 rows were not recorded"
+    assert raised.value.hint == "2: loss is not numeric: <U1"

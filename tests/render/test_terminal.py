@@ -10,8 +10,9 @@ from rich.console import Console
 
 from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
-from xaicli.render.sparkline import sparkline
+from xaicli.render.sparkline import sparkline, thinned
 from xaicli.render.terminal import as_text, show
+from xaicli.render.text import printable
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 
@@ -179,3 +180,13 @@ def test_what_a_page_folds_a_terminal_only_names() -> None:
     assert "branch" in text
     assert "numpy" not in text
     assert "--format html shows more: Packages" in text
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert printable("images/train/cat_0042.png", limit=16) == "images/t…042.png"
+    assert printable("short", limit=16) == "short"
+
+
+def test_sparklines_are_thinned_to_what_can_be_seen() -> None:
+    assert thinned([1.0, 3.0, None, None, 5.0, 7.0], 3) == [2.0, None, 6.0]
+    assert thinned([1.0, 2.0], 3) == [1.0, 2.0]

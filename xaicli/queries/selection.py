@@ -168,6 +168,9 @@ def _metrics(reader: Reader, given: list[str] | None) -> tuple[str, ...]:
 def _modes(reader: Reader, given: list[str] | None, warnings: list[str]) -> list[str]:
     known = reader.modes()
     where = str(reader.layout.root)
+    if not known and reader.dropped:
+        reasons = "; ".join(f"{n:,}: {reason}" for reason, n in reader.drops.items())
+        raise XaiError(f"{where} holds no samples: {reader.dropped:,} rows were not recorded", hint=reasons)
     if not known:
         raise XaiError(f"{where} holds no samples", hint="log some with run.log_samples(...); see: xai info")
     if not given:

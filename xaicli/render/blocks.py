@@ -12,6 +12,7 @@ from markupsafe import Markup
 from xaicli.render.machine import dump
 from xaicli.render.maps import shown_panels
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
+from xaicli.render.sparkline import thinned
 from xaicli.render.text import printable
 from xaicli.render.values import line_values, point_values
 from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, Multiples, ScatterChart
@@ -22,6 +23,10 @@ from xaicli.report.numbers import short
 Context = dict[str, Any]
 _DIGITS = 5
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
+_TITLE = 60
+"""The longest name of a sample over its card: three lines."""
+_SPARK_POINTS = 50
+"""A sparkline is a hundred pixels wide."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
 
@@ -123,7 +128,7 @@ class Blocks:
             "key": card.key,
             "deep_link": card.deep_link,
             "tone": card.tone.value,
-            "title": printable(card.title, limit=_SHOWN),
+            "title": printable(card.title, limit=_TITLE),
             "lines": [printable(line, limit=_SHOWN) for line in card.lines],
             "verdict": printable(card.verdict, limit=_SHOWN),
             "links": card.links,
@@ -159,7 +164,7 @@ class Blocks:
         return {
             "key": row.key,
             "deep_link": row.deep_link,
-            "title": printable(row.title, limit=_SHOWN),
+            "title": printable(row.title, limit=_TITLE),
             "lines": [printable(line, limit=_SHOWN) for line in row.lines],
             "tone": row.tone.value,
             "probabilities": [
@@ -191,14 +196,14 @@ class Blocks:
 
 def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
     """A history as a line without axes; empty where there is nothing to draw."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
+    values = thinned([v if v is not None and math.isfinite(v) else None for v in values], _SPARK_POINTS)
+    known = [v for v in values if v is not None]
     if not known:
         return Markup("")
     low, high = min(known), max(known)
     step = 100 / max(1, len(values) - 1)
     places = [
-        None if v is None or not math.isfinite(v) else (i * step, 18 - 16 * (v - low) / (high - low or 1.0))
-        for i, v in enumerate(values)
+        None if v is None else (i * step, 18 - 16 * (v - low) / (high - low or 1.0)) for i, v in enumerate(values)
     ]
     path, pen = "", "M"
     for place in places:

@@ -22,7 +22,7 @@ from xaicli.report.model import Report
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_MOST_JSON = 1 << 20
+_MOST_JSON = 1 << 17
 """A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
 
 _HIDDEN = (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)

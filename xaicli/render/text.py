@@ -12,7 +12,11 @@ def printable(text: str, *, limit: int = 0) -> str:
 
     Args:
         text: Any text, of a label say.
-        limit: The longest result in characters, an ellipsis included; 0 for no limit.
+        limit: The longest result in characters; 0 for no limit. What is longer loses its middle: names of samples
+            often differ at the end.
     """
     kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in text)
-    return kept if not limit or len(kept) <= limit else kept[: limit - 1] + "…"
+    if not limit or len(kept) <= limit:
+        return kept
+    end = (limit - 1) // 2
+    return f"{kept[: limit - 1 - end]}…{kept[len(kept) - end :]}"
