@@ -14,6 +14,7 @@ import pytest
 import xaicli
 from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
+from xaicli.errors import XaiError
 from xaicli.report.charts import LineChart, Multiples, ScatterChart
 from xaicli.report.mapgrid import MapGrid
 from xaicli.report.model import Card, Gallery, Report, Table, Text, Views
@@ -59,6 +60,16 @@ def test_the_json_holds_suspects_and_label_issues_with_their_reasons(run: Path) 
         assert {"sample_id", "score", "reason", "label", "suggested_label"} <= set(row)
         assert row["reason"]
     assert {row["group"] for row in found["rows"]} == {"max", "min"}
+
+
+def test_a_truth_scores_the_rankings_in_the_json_and_on_the_page(run: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("sample_id,mislabelled\n" + "".join(f"{i},{int(i in MISLABELLED)}\n" for i in range(SAMPLES)))
+    result = open_run(run).report(truth=truth)
+    assert json.loads(result.to_json())["truth"]["suspects"]["auroc"] == 1.0
+    assert "truth" in {b.name for b in section(result.report, "suspects") if isinstance(b, Table)}
+    with pytest.raises(XaiError, match="cannot be read"):
+        open_run(run).report(truth=tmp_path / "none.csv")
 
 
 def test_every_part_is_there(report: Report) -> None:

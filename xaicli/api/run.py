@@ -218,6 +218,7 @@ class RunReader(RunRows):
         stat: str = "last",
         complete_only: bool = False,
         bounds: Sequence[str] | str | None = ("std",),
+        truth: str | os.PathLike[str] | None = None,
         **select: Unpack[Select],
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
@@ -233,6 +234,7 @@ class RunReader(RunRows):
             stat=stat,
             complete_only=complete_only,
             bounds=bounds,
+            truth=truth,
         )
         answer = gathered.answer
 

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from xaicli.cli.command import command
-from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
+from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection, Truth
 from xaicli.cli.output import write
-
-Truth = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="CSV or Parquet with sample_id and the true label, or mislabelled (0/1): scores every ranking.",
-    ),
-]
 
 
 @command

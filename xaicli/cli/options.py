@@ -172,6 +172,13 @@ class SampleChoice(OptionGroup):
     ] = False
 
 
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV or Parquet with sample_id and the true label, or mislabelled (0/1): scores every ranking.",
+    ),
+]
 EarlyEpochs = Annotated[
     int, typer.Option(metavar="N", help="el2n is the mean over the first N observations of a sample.")
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xaicli.cli.command import command
-from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection
+from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection, Truth
 from xaicli.cli.output import REPORT_FORMATS, write
 
 
@@ -11,6 +11,7 @@ from xaicli.cli.output import REPORT_FORMATS, write
 def track_report(
     run_dir: RunDir = None,
     bounds: BoundsOption = ("std",),  # type: ignore[assignment]
+    truth: Truth = None,
     *,
     select: Selection,
     choice: SampleChoice,
@@ -23,5 +24,5 @@ def track_report(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.report(bounds=bounds, **choice.arguments(), **select.arguments())
+    result = run.report(bounds=bounds, truth=truth, **choice.arguments(), **select.arguments())
     write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.truth import score_rankings
 from xaicli.errors import XaiError
 from xaicli.queries.labels import labels
 from xaicli.queries.media import Thumbnail, thumbnails
@@ -39,6 +41,7 @@ class Gathered:
     Attributes:
         samples: Histories of the highest, lowest and listed samples.
         computed: The pass over the epochs behind all statistics of dynamics.
+        truth: How well each ranking finds the truly mislabelled; None where no truth was given.
         absent: {part: why it is missing}.
         faults: Of these, what should not have happened.
         drops: Why how many rows were not recorded.
@@ -52,6 +55,7 @@ class Gathered:
     label_issues: Answer | None = None
     jumps: Answer | None = None
     scalars: pl.DataFrame | None = None
+    truth: Mapping[str, Any] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
@@ -74,6 +78,7 @@ class Gathered:
             "label_issues": _evidence(self.label_issues),
             "rank_jumps": self.jumps.data if self.jumps else [],
             "labels": self.labels.data if self.labels else [],
+            **({"truth": self.truth} if self.truth is not None else {}),
         }
         return replace(
             self.samples,
@@ -93,6 +98,7 @@ def gather(
     stat: str = "last",
     complete_only: bool = False,
     bounds: Sequence[str] | str | None = ("std",),
+    truth: str | os.PathLike[str] | None = None,
 ) -> Gathered:
     """Ask everything; a question that the run cannot answer is left out with a line saying why.
 
@@ -101,10 +107,11 @@ def gather(
         selection: Which rows.
         max, min, ids, stat, complete_only: As for `samples`.
         bounds: As for `labels`.
+        truth: As for `dynamics`.
 
     Raises:
         UsageError: An option makes no sense.
-        XaiError: A listed id that the selected rows do not hold.
+        XaiError: A listed id that the selected rows do not hold, or a truth that cannot be read or does not fit.
     """
     chosen = samples(
         reader,
@@ -131,6 +138,8 @@ def gather(
         return None
 
     computed = asked("training dynamics", lambda: compute(reader, selection))
+    scored, said = score_rankings(reader, selection, computed, truth) if computed and truth is not None else (None, ())
+    faults += said
     by_pass = _of_pass(reader, selection, computed) if computed else {}
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
@@ -141,6 +150,7 @@ def gather(
         **{name: asked(part, question) for name, (part, question) in by_pass.items()},
         label_issues=asked("label issues", lambda: label_issues(reader, selection)),
         scalars=asked("scalars", lambda: run_frame(reader)),
+        truth=scored,
         absent=absent,
         faults=tuple(faults),
         drops=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
@@ -196,8 +206,9 @@ def _predictions(reader: Reader, shown: Mapping[Pair, set[Any]]) -> dict[tuple[s
     return found
 
 
-def _evidence(answer: Answer | None) -> list[dict[str, Any]]:
+def _evidence(answer: Answer | None) -> pl.DataFrame | list[Any]:
     """Suspects or label issues as the JSON lists them."""
     if answer is None:
         return []
-    return [{key: row.get(key) for key in (*_EVIDENCE, "mode", "ds_id")} for row in answer.data.iter_rows(named=True)]
+    wanted = (*_EVIDENCE, "mode", "ds_id")
+    return answer.data.select(pl.col(key) if key in answer.data.columns else pl.lit(None).alias(key) for key in wanted)

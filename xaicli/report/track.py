@@ -9,7 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.datamap import definitions, map_blocks
+from xaicli.report.datamap import definitions, map_blocks, truth_table
 from xaicli.report.facts import RunFacts, as_list, made, run_line
 from xaicli.report.findings import finding_blocks
 from xaicli.report.gathering import Gathered
@@ -191,6 +191,8 @@ def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sam
         )
         if frame.height > _SUSPECTS_SHOWN:
             found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
+    if gathered.truth is not None:
+        found.append(truth_table(gathered.truth))
     return Section(title, "suspects", tuple(found))
 
 
