@@ -93,6 +93,11 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_every_file_that_contributing_names_exists() -> None:
+    named = re.findall(r"`([\w/]+(?:\.(?:py|md|toml|txt)|/))`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert [name for name in named if not ((ROOT / name).exists() or (ROOT / "xaicli" / name).exists())] == []
+
+
 def test_every_public_name_is_documented() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in WRITTEN)
     public = [name for name in xaicli.__all__ if not name.startswith("_")]
