@@ -23,9 +23,9 @@ from xaicli.report.numbers import short
 Context = dict[str, Any]
 _DIGITS = 5
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
-_TITLE = 60
+_TITLE = 48
 """The longest name of a sample over its card: three lines."""
-_SPARK_POINTS = 50
+_SPARK_POINTS = 32
 """A sparkline is a hundred pixels wide."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""

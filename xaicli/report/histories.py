@@ -210,7 +210,7 @@ def answer_in_words(label: Any, prediction: Any, facts: RunFacts | None) -> tupl
     if label is None and prediction is None:
         return "", True
     if prediction is None:
-        return facts.label_name(label), True
+        return f"label {facts.label_name(label)}", True
     if label is None:
         return f"→ {facts.label_name(prediction)}", True
     if label == prediction:
