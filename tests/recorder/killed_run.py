@@ -1,8 +1,8 @@
 """A training that logs until it is killed: `killed_run.py RUN_DIR ACKS SEED [POINT NTH]`.
 
 After every `log_samples` that returned, it appends the number of rows logged so far to ACKS. Row i of rank r has the id
-i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time. It waits
-$PAUSE seconds between steps.
+i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time. It
+waits $PAUSE seconds between steps.
 """
 
 from __future__ import annotations

@@ -144,6 +144,54 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
     assert kept["rows_dropped"] == stats["rows_dropped"]
 
 
+def test_a_label_beyond_32_bits_in_a_known_kind_of_batch(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        for step in range(5):
+            ids = np.arange(4) + 4 * step
+            label = np.array([0, -1, 2**31 - 1, 2**31 if step == 3 else 7])
+            run.log_samples(sample_id=ids, label=label, prediction=label % 5, loss=ids / 8, step=step)
+
+    run = Run(tmp_path / "lenient")
+    log(run)
+    assert column(tmp_path / "lenient", "sample_id") == [*range(12), *range(16, 20)], "also while it is live"
+    with pytest.warns(RecorderWarning, match="beyond 32 bits"):
+        run.close()
+    assert column(tmp_path / "lenient", "sample_id") == [*range(12), *range(16, 20)]
+    assert column(tmp_path / "lenient", "label") == [0, -1, 2**31 - 1, 7] * 4
+    stats = run.stats()
+    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (20, 16, 4)
+    with Run(tmp_path / "strict", strict=True) as run, pytest.raises(ValueError, match="label has a value beyond"):
+        log(run)
+    assert column(tmp_path / "strict", "sample_id") == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float64", "bool"]
+)
+def test_arrays_of_any_type_are_stored_alike(tmp_path: Path, dtype: str) -> None:
+    with Run(tmp_path / "run", strict=True, float64=["precise"]) as run:
+        for step in range(4):
+            values = np.arange(3 * step, 3 * step + 3) % 2 if dtype == "bool" else np.arange(3 * step, 3 * step + 3)
+            ids = values.astype("int64" if dtype[0] in "fb" else dtype) + (3 * step if dtype == "bool" else 0)
+            run.log_samples(
+                sample_id=ids, label=ids, loss=values.astype(dtype), precise=values.astype(dtype), step=step
+            )
+    table = rows(tmp_path / "run")
+    assert [str(table.schema.field(name).type) for name in ("sample_id", "label", "loss", "precise")] == [
+        *("int64", "int32", "float", "double")
+    ]
+    expected = [float(i % 2 if dtype == "bool" else i) for i in range(12)]
+    assert table["loss"].to_pylist() == table["precise"].to_pylist() == expected
+    assert table["sample_id"].to_pylist() == table["label"].to_pylist()
+
+
+def test_numbers_beyond_single_precision_are_infinite(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for step in range(3):
+            run.log_samples(sample_id=np.array([step]), loss=np.array([1e300]), step=step)
+    assert column(tmp_path / "run", "loss") == [math.inf] * 3
+
+
 def test_a_lone_surrogate_is_refused_and_spoils_nothing(tmp_path: Path) -> None:
     with Run(tmp_path / "run") as run:
         run.log_samples(sample_id=["good"], loss=[1.0])

@@ -11,6 +11,9 @@ from xaicli.manifest import ColumnFacts
 from xaicli.wal.frames import Frame, SegmentFacts
 from xaicli.wal.rows import part_metadata, to_table
 
+UNFIT = "label or prediction has a value beyond 32 bits"
+"""Why a part may have fewer rows than its segment."""
+
 
 def store_rows(
     layout: RunLayout,
@@ -20,7 +23,7 @@ def store_rows(
     frames: Sequence[Frame],
     columns: Sequence[ColumnFacts],
 ) -> parquet.FileRecord:
-    """Write the part of a segment's rows; it is durable when this returns.
+    """Write the part of a segment's rows, as far as they fit; it is durable when this returns.
 
     Args:
         layout: The run.

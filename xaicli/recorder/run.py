@@ -108,7 +108,9 @@ class Run(Records):
         )
         self.state.note_start(self.attempt, fresh.environment)
         self._resume_noted = self.attempt == 0
-        batches = Batches(self._session.catalogue, label_names=self.manifest.label_names, float64=frozenset(float64))
+        batches = Batches(
+            self._session.catalogue, label_names=self.manifest.label_names, float64=float64, strict=strict
+        )
         self._intake = Intake(batches, self._session.samples, self._refuse)
         self._closed = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None

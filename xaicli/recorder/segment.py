@@ -1,4 +1,4 @@
-"""A segment being filled: frames assembled in a scratch buffer and copied in whole, the used size stored last."""
+"""A segment being filled: frames copied in whole, the used size stored last."""
 
 from __future__ import annotations
 
@@ -22,48 +22,25 @@ from xaicli.wal.frames import (
     Frame,
     Kind,
     SegmentFacts,
-    item_size,
-    padded,
     scan_frames,
     storage,
 )
 
 SEGMENT_BYTES = 5_500_000
-_SCRATCHES_KEPT = 32
 _ROWS = int(Kind.ROWS)
 _FRAME_BYTES = FRAME.size
 _pack_frame = FRAME.pack_into
 
 
 class Plan:
-    """The columns of a batch, and the memory a batch of them is assembled in.
+    """The columns of a batch: ((name, dtype), ...), dtypes as `xaicli.wal.frames.storage` reads them.
 
-    Attributes:
-        columns: ((name, dtype), ...).
-        is_direct: Values come in exactly these types and may be copied as bytes.
+    Plans are told apart by identity: one is made once and used for every batch like it.
     """
 
-    def __init__(self, columns: Sequence[tuple[str, str]], *, is_direct: bool = False) -> None:
+    def __init__(self, columns: Sequence[tuple[str, str]]) -> None:
         self.columns = tuple(columns)
-        self.is_direct = is_direct
         self.has_texts = any(dtype == "string" for _, dtype in columns)
-        self._scratches: dict[int, tuple[bytearray, list[NDArray[Any]]]] = {}
-
-    def scratch(self, rows: int) -> tuple[bytearray, list[NDArray[Any]]]:
-        """Memory for the payload of `rows` rows, texts left out, and the place of each column in it."""
-        if made := self._scratches.get(rows):
-            return made
-        if len(self._scratches) >= _SCRATCHES_KEPT:
-            self._scratches.clear()
-        payload = bytearray(sum(padded(rows * item_size(dtype)) for _, dtype in self.columns))
-        places, at = [], 0
-        for _, dtype in self.columns:
-            base, width = storage(dtype)
-            place = np.frombuffer(payload, base, rows * (width or 1), at)
-            places.append(place.reshape(rows, width) if width else place)
-            at += padded(rows * item_size(dtype))
-        made = self._scratches[rows] = payload, places
-        return made
 
 
 class Segment:
@@ -83,7 +60,7 @@ class Segment:
         self.path = path
         self._memory = memory
         self._view = memoryview(memory).cast("B")
-        self._used = np.frombuffer(memory, np.uint64, 1, USED_AT)
+        self._used = self._view[USED_AT : USED_AT + 8].cast("Q")
         self._room = len(self._view) - HEADER_BYTES
         self.facts: SegmentFacts | None = None
         self.sequence = 0
@@ -109,7 +86,7 @@ class Segment:
             plan: The batch's columns.
             rows: Its rows.
             step: Its step.
-            values: (rows,) each, in the order the plan was made with.
+            values: (rows,) each, in the order and of the types the plan was made with.
 
         Raises:
             ValueError: A text has no UTF-8 form.
@@ -119,14 +96,16 @@ class Segment:
             number = self._add_plan(plan)
             if number is None:
                 return False
-        try:
-            # An even number of rows needs no padding; the copy is then one call.
-            payload = b"".join(values) if plan.is_direct and not rows & 1 else _assembled(plan, rows, values)  # type: ignore[arg-type]
-        except TypeError:  # a value is not contiguous
-            payload = _assembled(plan, rows, values)
+        if plan.has_texts:
+            payload = _with_texts(plan, values)
+        else:
+            try:
+                payload = b"".join(values)  # type: ignore[arg-type]
+            except (TypeError, ValueError, BufferError):  # a value is not contiguous, or no array of numpy's
+                payload = b"".join(_contiguous(plan, values))  # type: ignore[arg-type]
         return self._put(payload, rows, number, _ROWS, step)
 
-    def _put(self, payload: bytes | bytearray, rows: int, number: int, kind: int, step: int) -> bool:
+    def _put(self, payload: bytes, rows: int, number: int, kind: int, step: int) -> bool:
         length = _FRAME_BYTES + len(payload)
         start = HEADER_BYTES + self._at
         if self._at + length > self._room:
@@ -140,9 +119,8 @@ class Segment:
         return True
 
     def _add_plan(self, plan: Plan) -> int | None:
-        text = json.dumps(plan.columns).encode()
         number = len(self._plans)
-        if not self._put(text.ljust(padded(len(text))), 0, number, int(Kind.PLAN), 0):
+        if not self._put(json.dumps(plan.columns).encode(), 0, number, int(Kind.PLAN), 0):
             return None
         self._plans[plan] = number
         return number
@@ -166,27 +144,22 @@ class Segment:
         return self.path is not None and self.path.exists()
 
 
-def _assembled(plan: Plan, rows: int, values: Sequence[Column]) -> bytearray:
-    """The payload of a batch, each value brought into its column's type."""
-    payload, places = plan.scratch(rows)
-    if plan.has_texts:
-        return _with_texts(plan, payload, places, values)
-    for place, value in zip(places, values, strict=True):
-        place[...] = value
-    return payload
+def _contiguous(plan: Plan, values: Sequence[Column]) -> list[NDArray[Any]]:
+    """The values of a plan without texts as arrays that can be copied as bytes."""
+    return [np.ascontiguousarray(v, storage(dtype)[0]) for v, (_, dtype) in zip(values, plan.columns, strict=True)]
 
 
-def _with_texts(plan: Plan, fixed: bytearray, places: Sequence[NDArray[Any]], values: Sequence[Column]) -> bytearray:
+def _with_texts(plan: Plan, values: Sequence[Column]) -> bytes:
     """The payload of a batch with texts: lengths among the columns, the bytes after them."""
-    texts = []
-    for place, value, (_, dtype) in zip(places, values, plan.columns, strict=True):
+    pieces, texts = [], []
+    for value, (_, dtype) in zip(values, plan.columns, strict=True):
         if dtype == "string":
-            place[...], text = encode_texts(value)  # type: ignore[arg-type]
+            lengths, text = encode_texts(value)  # type: ignore[arg-type]
+            pieces.append(np.array(lengths, np.uint32))
             texts.append(text)
         else:
-            place[...] = value
-    payload = fixed + b"".join(texts)
-    return payload + bytes(padded(len(payload)) - len(payload))
+            pieces.append(np.ascontiguousarray(value))
+    return b"".join([*pieces, *texts])  # type: ignore[list-item]
 
 
 def encode_texts(values: Texts) -> tuple[list[int], bytes]:

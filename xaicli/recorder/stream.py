@@ -12,7 +12,7 @@ from xaicli.recorder.allocation import SEGMENTS
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.parts import store_rows
+from xaicli.recorder.parts import UNFIT, store_rows
 from xaicli.recorder.pool import AllocateJob, Pool
 from xaicli.recorder.segment import Plan, Segment
 from xaicli.recorder.writer import Writer
@@ -107,7 +107,9 @@ class SampleStream:
         assert segment.facts is not None
         columns = self._catalogue.current()
         record = store_rows(self._layout, segment.facts, segment.sequence, segment.content(), segment.frames(), columns)
-        self._ledger.stored(segment.rows, record.bytes)
+        self._ledger.stored(record.rows, record.bytes)
+        if unfit := segment.rows - record.rows:
+            self._ledger.drop(unfit, UNFIT)
         self._pool.give(segment)
 
     def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:

@@ -1,14 +1,14 @@
 """Write-ahead segments: the rows that are logged but not yet in a part.
 
 A segment belongs to one (mode, ds_id, epoch) of one rank. After a header of `HEADER_BYTES` it holds frames: one a
-batch, with its own CRC-32, its columns at fixed widths one after the other, texts as lengths followed by their bytes.
-How many bytes of frames count is stored last, in one aligned 8-byte store: what a killed process had not finished does
-not exist.
+batch, with its own CRC-32, its columns one after the other in whatever types the caller had them, texts as lengths
+followed by their bytes. Bringing them into the run's types is left to the part. How many bytes of frames count is
+stored last, in one aligned 8-byte store: what a killed process had not finished does not exist.
 
     header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32, JSON {run_id, mode, ds_id, ...}
     frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, step i64, payload
-    payload  of a plan frame: JSON [[column, dtype], ...]; of a rows frame: the columns of that plan, each padded to
-             8 bytes, then the texts' bytes, column by column
+    payload  of a plan frame: JSON [[column, dtype], ...]; of a rows frame: the columns of that plan, then the texts'
+             bytes, column by column
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ import numpy as np
 
 from xaicli.layout import RunLayout
 
-MAGIC = b"XAISEG1\n"
+MAGIC = b"XAISEG2\n"
 HEADER_BYTES = 4096
 HEADER = struct.Struct("<8sQQII")
 FRAME = struct.Struct("<IIIHHq")
 USED_AT = 16
-ALIGNMENT = 8
 
 NULL_INT = -(2**31)
-"""Stands for a missing label or prediction among int32 ones."""
+"""Stands for a missing label or prediction among whole ones."""
 NULL_LENGTH = 0xFFFFFFFF
 """Stands for a missing text among the lengths."""
 
@@ -74,18 +73,22 @@ class SegmentFacts:
 
     @property
     def place(self) -> tuple[str, str, int]:
+        """The rows' (mode, ds_id, epoch)."""
         return self.mode, self.ds_id, self.epoch
 
     @property
     def writer(self) -> Writer:
+        """Whose rows they are: (attempt, rank)."""
         return self.attempt, self.rank
 
     @classmethod
     def from_json(cls, text: bytes) -> SegmentFacts:
+        """What `to_json` wrote; unknown keys are ignored."""
         facts = json.loads(text)
         return cls(**{key: facts[key] for key in cls.__dataclass_fields__})
 
     def to_json(self) -> bytes:
+        """As the head of a segment holds it."""
         return json.dumps(asdict(self)).encode()
 
 
@@ -123,6 +126,7 @@ class SegmentCopy:
 
     @property
     def rows(self) -> int:
+        """How many rows the frames hold."""
         return sum(frame.rows for frame in self.frames)
 
 
@@ -135,11 +139,6 @@ def item_size(dtype: str) -> int:
     """Bytes of one value in the fixed part of a frame; a text's length takes 4."""
     base, width = storage(dtype)
     return base.itemsize * (width or 1)
-
-
-def padded(size: int) -> int:
-    """A size rounded up so that what follows is aligned."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def storage(dtype: str) -> tuple[np.dtype[Any], int]:
@@ -167,7 +166,7 @@ def scan_frames(content: memoryview, *, checked: bool) -> Iterator[Frame]:
         if checked and zlib.crc32(content[at + FRAME.size : end], checksum_seed(rows, plan, step)) != crc:
             return
         if kind == Kind.PLAN:
-            text = bytes(content[at + FRAME.size : end]).rstrip(b" ")
+            text = bytes(content[at + FRAME.size : end])
             plans[plan] = tuple((name, dtype) for name, dtype in json.loads(text))
         elif plan in plans:
             yield Frame(at + FRAME.size, end, rows, step, plans[plan])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.manifest import ColumnFacts
 from xaicli.wal.derived import derive
-from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Frame, SegmentFacts, item_size, padded, storage
+from xaicli.wal.frames import FRAME, NULL_INT, NULL_LENGTH, SCORES, Frame, SegmentFacts, item_size, storage
 
-_NULLABLE = (words.LABEL, words.PREDICTION)
+_LABELS = {words.LABEL, words.PREDICTION}
 
 
 def arrow_type(dtype: str) -> pa.DataType:
@@ -31,6 +32,8 @@ def to_table(
     content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
 ) -> pa.Table:
     """The rows of a segment in the columns of a part, in the order they were logged.
+
+    Batches with a label or prediction beyond 32 bits are left out: there is no room for it in a part.
 
     Args:
         content: The segment's bytes after the header.
@@ -57,8 +60,7 @@ def _complete(logged: dict[str, pa.Array], n: int, facts: SegmentFacts, columns:
         if column.name in constant:
             arrays[column.name] = pa.repeat(constant[column.name], n)
         elif column.name in logged:
-            # Ranks may differ in which metrics they keep in double precision.
-            arrays[column.name] = logged[column.name].cast(arrow_type(column.dtype))
+            arrays[column.name] = logged[column.name]
         else:
             arrays[column.name] = pa.nulls(n, arrow_type(column.dtype))
     return pa.table(arrays)
@@ -81,30 +83,75 @@ def _same_plan(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
         yield group
 
 
+class _Block(NamedTuple):
+    """Frames of one plan and length, one right after the other: a table of bytes with a frame a line."""
+
+    lines: NDArray[np.uint8]
+    rows: int
+
+    def column(self, row_bytes: int, size: int) -> NDArray[np.uint8]:
+        """The bytes of a column of `size` bytes a row, which `row_bytes` bytes a row come before."""
+        part = self.lines[:, row_bytes * self.rows : (row_bytes + size) * self.rows]
+        return np.ascontiguousarray(part) if len(part) > 1 else part[0]
+
+
+def _blocks(content: memoryview, frames: Sequence[Frame]) -> Iterator[_Block]:
+    """Frames of one plan in as few blocks as there may be; copying these is far less work than copying each frame."""
+    for _, group in groupby(enumerate(frames), lambda item: _grid(*item)):
+        members = [frame for _, frame in group]
+        length = members[0].end - members[0].start
+        shape, strides = (len(members), length), (length + FRAME.size, 1)
+        yield _Block(np.ndarray(shape, np.uint8, content, members[0].start, strides), members[0].rows)
+
+
+def _grid(number: int, frame: Frame) -> tuple[int, int, int]:
+    """What frames at equal distances share."""
+    length = frame.end - frame.start
+    return frame.rows, length, frame.start - number * (length + FRAME.size)
+
+
 def _piece(
     content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
 ) -> pa.Table:
     """The rows of frames that share a plan."""
     rows = [frame.rows for frame in frames]
-    offsets = [frame.start for frame in frames]
+    blocks = list(_blocks(content, frames))
     numbers: dict[str, NDArray[Any]] = {}
+    row_bytes = 0
     for name, dtype in frames[0].columns:
         size = item_size(dtype)
-        raw = b"".join([content[at : at + n * size] for at, n in zip(offsets, rows, strict=True)])
-        offsets = [at + padded(n * size) for at, n in zip(offsets, rows, strict=True)]
+        pieces = [block.column(row_bytes, size) for block in blocks]
+        raw = b"".join(pieces) if len(pieces) > 1 else pieces[0]  # type: ignore[arg-type]
+        row_bytes += size
         base, width = storage(dtype)
         values = np.frombuffer(raw, base)
         numbers[name] = values.reshape(-1, width) if width else values
+    offsets = [frame.start + frame.rows * row_bytes for frame in frames]
     texts = {name: numbers.pop(name) for name, dtype in frames[0].columns if dtype == "string"}
+    if (unfit := _unfit(numbers)) is not None:
+        spoilt = set(np.searchsorted(np.cumsum(rows), np.flatnonzero(unfit), side="right").tolist())
+        left = [frame for number, frame in enumerate(frames) if number not in spoilt]
+        return _piece(content, left, facts, columns) if left else _complete({}, 0, facts, columns)
     for name in SCORES.keys() & numbers.keys():
         numbers = _derived(name, numbers.pop(name), numbers) | numbers
-    arrays = {name: _array(values, nullable=name in _NULLABLE) for name, values in numbers.items()}
+    wanted = {column.name: column.dtype for column in columns}
+    arrays = {name: _array(values, wanted[name]) for name, values in numbers.items() if name in wanted}
     arrays |= _texts(content, offsets, rows, texts)
     arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
     label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
     if label is not None and prediction is not None and label.type == prediction.type:
         arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
     return _complete(arrays, sum(rows), facts, columns)
+
+
+def _unfit(numbers: dict[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+    """Which rows have a label or prediction beyond 32 bits; None where none has."""
+    for name in _LABELS & numbers.keys():
+        values = numbers[name]
+        unfit: NDArray[np.bool_] = values.astype(np.int32) != values
+        if unfit.any():
+            return unfit
+    return None
 
 
 def _derived(name: str, scores: NDArray[Any], numbers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -115,11 +162,15 @@ def _derived(name: str, scores: NDArray[Any], numbers: dict[str, NDArray[Any]]) 
     return derived | ({words.PROBS: found.probs.astype(np.float16)} if kept else {})
 
 
-def _array(values: NDArray[Any], *, nullable: bool) -> pa.Array:
+def _array(values: NDArray[Any], dtype: str) -> pa.Array:
+    """A column in the type it has in a part; ranks may differ in what they keep in double precision."""
+    kind = arrow_type(dtype)
     if values.ndim == 2:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float16()))
-    return pa.array(values, mask=values == NULL_INT if nullable else None)
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(kind)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        plain = values.astype(kind.to_pandas_dtype(), copy=False)
+    return pa.array(plain, mask=plain == NULL_INT if kind == pa.int32() else None)
 
 
 def _texts(
