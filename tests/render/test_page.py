@@ -15,6 +15,7 @@ import pytest
 from tests.recorded_run import HOSTILE
 from tests.report_answers import labels_result, samples_result
 from xaicli.render import page as page_module
+from xaicli.render.blocks import spark
 from xaicli.render.page import in_script
 from xaicli.results import Result
 
@@ -228,6 +229,14 @@ def test_saving_replaces_a_link_and_never_follows_it(tmp_path: Path) -> None:
     assert outside.read_text() == "mine"
     assert not (folder / "labels.csv").is_symlink()
     assert sorted(path.name for path in folder.iterdir()) == ["labels.csv"]
+
+
+def test_a_small_line_of_very_many_points_keeps_the_last() -> None:
+    drawn = spark([0.0] * 99 + [1.0])
+    assert drawn.count("L") < 40
+    assert "L100.0 2.0" in drawn
+    assert "L100.0 2.0" in spark([0.0, None, 0.5, 1.0])
+    assert spark([]) == ""
 
 
 def test_every_chart_says_what_it_shows() -> None:

@@ -27,6 +27,8 @@ _TITLE = 48
 """The longest name of a sample over its card: three lines."""
 _SPARK_POINTS = 32
 """A sparkline is a hundred pixels wide."""
+_SPARK_POINTS = 40
+"""A line of a finger's width shows no more."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
 
@@ -195,7 +197,9 @@ class Blocks:
 
 
 def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
-    """A history as a line without axes; empty where there is nothing to draw."""
+    """A history as a line without axes, of very many points every k-th up to the last; empty where there is none."""
+    stride = -(-len(values) // _SPARK_POINTS) or 1
+    values = values[(len(values) - 1) % stride :: stride]
     values = thinned([v if v is not None and math.isfinite(v) else None for v in values], _SPARK_POINTS)
     known = [v for v in values if v is not None]
     if not known:
