@@ -229,6 +229,14 @@ def cards_of(report: Report) -> dict[str, Card]:
     return {card.deep_link: card for block in found for card in block.cards}
 
 
+def test_a_run_without_scalars_says_so(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1], mode="eval", loss=[1.0])
+    (block,) = section(open_run(tmp_path / "run").report().report, "scalars")
+    assert isinstance(block, Text)
+    assert block.text == "None: run.log was not called."
+
+
 def test_every_card_leads_to_its_saliency(report: Report) -> None:
     assert cards_of(report)["7"].links == (("saliency", "saliency.html#s=7"),)
 

@@ -10,12 +10,13 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.facts import RunFacts, as_list, run_line
 from xaicli.report.findings import finding_blocks
 from xaicli.report.gathering import Gathered
 from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, flat_rows, label_blocks
+from xaicli.report.made import made
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import cut, short
@@ -234,7 +235,8 @@ def _jumps(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sample
 
 
 def _scalars(gathered: Gathered, names: Names) -> Section:
-    found = tuple(scalar_blocks(gathered.scalars, names)) if gathered.scalars is not None else ()
+    rows = gathered.scalars
+    found = () if rows is None or rows.is_empty() else tuple(scalar_blocks(rows, names))
     missing = _missing(gathered, "scalars", "None: run.log was not called.")
     return Section("Scalars and custom graphs", "scalars", found or (missing,), page_only=True)
 
