@@ -12,11 +12,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.recorder.recorded import column, rows
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
+from xaicli.reader import open_reader
 from xaicli.recorder import lifetime, start
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -45,6 +47,36 @@ def test_restored_state_says_where_an_attempt_begins(tmp_path: Path) -> None:
         # The evaluation at the checkpoint's own step must not end what the first attempt logged at that step.
         run.log_samples(sample_id=[1], loss=[1.0], mode="eval")
     assert attempts(tmp_path / "run") == [(0, None), (1, 11)]
+
+
+def test_a_late_pass_takes_nothing_back(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for epoch in run.epochs(2):
+            for batch in run.steps(range(5), mode="train"):
+                run.log_samples(sample_id=[batch], loss=[1.0], epoch=epoch)
+    for attempt in (1, 2):
+        with Run(tmp_path / "run", strict=True) as run:
+            for batch in run.steps(range(3), mode="test"):
+                run.log_samples(sample_id=[batch], loss=[float(attempt)], epoch=2)
+    assert attempts(tmp_path / "run") == [(0, None), (1, 11), (2, 12)]
+    reader = open_reader(RunLayout(tmp_path / "run"))
+    train = pl.concat(frame for _, frame in reader.epoch_frames("train", "", ["sample_id", "step"]))
+    assert sorted(train["step"]) == list(range(1, 11))
+    ((_, test),) = reader.epoch_frames("test", "", ["sample_id", "loss"])
+    assert sorted(test.rows()) == [(0, 2.0), (1, 2.0), (2, 2.0)], "of two test passes the later counts"
+
+
+def test_a_training_that_begins_anew_after_a_late_pass_takes_all_back(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[1], loss=[1.0], step=4)
+        run.log_samples(sample_id=[1], loss=[1.0], step=8)
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[7], loss=[2.0], mode="eval")
+        for step in (6, 7):
+            run.log_samples(sample_id=[2], loss=[2.0], step=step)
+    assert attempts(tmp_path / "run") == [(0, None), (1, 6)]
+    ((_, kept),) = open_reader(RunLayout(tmp_path / "run")).epoch_frames("train", "", ["step"])
+    assert sorted(kept["step"]) == [4, 7]
 
 
 def test_resume_words(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def _is_plain(name: str, value: Any) -> bool:
     if type(value) is not np.ndarray or not value.dtype.isnative or value.dtype.itemsize > 8:
         return False
     if name in SCORES:
-        return value.dtype.kind == "f"
+        return bool(value.dtype.kind == "f")
     if value.ndim != 1:
         return False
     if name in (words.SAMPLE_ID, words.LABEL, words.PREDICTION):

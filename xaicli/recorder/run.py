@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ class Run(Records):
             on_load=self._note_resumed,
         )
         self.state.note_start(self.attempt, fresh.environment)
-        self._resume_noted = self.attempt == 0
+        self._noted_step = math.inf if self.attempt else -math.inf
+        self._later_step: int | None = None
         batches = Batches(
             self._session.catalogue, label_names=self.manifest.label_names, float64=float64, strict=strict
         )
@@ -145,7 +147,8 @@ class Run(Records):
             mode: train, eval, test or infer; `state.mode` when None.
             ds_id: The dataset; `state.ds_id` when None.
             epoch: `state.epoch_idx` when None.
-            step: `state.global_step` when None.
+            step: `state.global_step` when None; where that is None too, 0, or in a run that is opened again the step
+                after its last, so that nothing recorded before is taken back.
             **metrics: (N,) numbers each.
 
         Raises:
@@ -156,12 +159,14 @@ class Run(Records):
             at_epoch = state.epoch_idx if epoch is None else int(epoch)
             if at_epoch % self._epoch_frequency:
                 return
-            at_step = (state.global_step or 0) if step is None else int(step)
+            at_step = state.global_step if step is None else int(step)
+            if at_step is None:
+                at_step = self._step_without_any()
             at_mode = _MODES.get(mode or state.mode or "train") or _unknown_mode(mode or state.mode)
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            if not self._resume_noted:
+            if at_step < self._noted_step:
                 self._note_first_step(at_step)
             key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             self._intake.add(key, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
@@ -266,10 +271,16 @@ class Run(Records):
 
     def _note_first_step(self, step: int, *, certain: bool = False) -> None:
         """Keep where this attempt begins; without it readers take the smallest step they find."""
-        self._resume_noted = True
+        self._noted_step = -math.inf if certain else step
         if self.attempt:
             with contextlib.suppress(OSError, ValueError):
                 start.note_resume_step(self.layout, self.attempt, step, certain=certain)
+
+    def _step_without_any(self) -> int:
+        """The step of rows that come with none, before the training's first."""
+        if self._later_step is None:
+            self._later_step = start.last_step(self.layout, self.attempt) + 1 if self.attempt else 0
+        return self._later_step
 
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""

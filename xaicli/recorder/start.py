@@ -16,6 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import Attempt, Manifest
@@ -151,6 +154,18 @@ def note_resume_step(layout: RunLayout, attempt: int, step: int, *, certain: boo
         if certain or known is None or step < known:
             facts["resumed_from_step"] = step
             write_bytes(json.dumps(facts).encode(), path)
+
+
+def last_step(layout: RunLayout, attempt: int) -> int:
+    """The largest step in the files of earlier attempts, by their footers; -1 without any."""
+    last = -1
+    for file in layout.data_files():
+        if file.part.attempt < attempt:
+            # A damaged file, or one that a compaction has just replaced, says nothing.
+            with contextlib.suppress(OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+                footer = pq.read_metadata(file.path).metadata
+                last = max(last, int(json.loads(footer[b"xai"])["steps"][1]))
+    return last
 
 
 @contextlib.contextmanager
