@@ -8,6 +8,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from typer.models import OptionInfo
+
+from xaicli.cli.completion import BY_OPTION
+
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -36,10 +40,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         function(**given, **filled)
 
     signature = inspect.Signature([*plain, *expanded])
+    for parameter in signature.parameters.values():
+        _complete(parameter)
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     del run.__wrapped__
     return run
+
+
+def _complete(parameter: inspect.Parameter) -> None:
+    """Let Tab offer the values of an option, unless it says itself how."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(info, OptionInfo) and info.autocompletion is None:
+            info.autocompletion = BY_OPTION.get(parameter.name)
 
 
 @functools.cache

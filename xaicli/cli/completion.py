@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.vocabulary import Mode, Role
-
-if TYPE_CHECKING:
-    from xaicli.layout import RunLayout
+from xaicli.layout import RunLayout, decode_ds_id
+from xaicli.location import find_local_run
+from xaicli.vocabulary import PROBS, Bounds, Duplicates, Engine, Format, Mode, Role
 
 Completer = Callable[[typer.Context, str], list[str]]
 
 
-def completer(offered: Callable[[RunLayout], Iterable[str]]) -> Completer:
-    """A completer over names of the run the command line is about; nothing where there is no run.
-
-    A list such as `--metric loss,ma` completes its last item.
-    """
+def words(offered: Callable[[], Iterable[str]]) -> Completer:
+    """A completer over words that are always the same; of a list such as `--bounds std,ra` it completes the last."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from xaicli.location import find_local_run
-
-        before, comma, last = incomplete.rpartition(",")
-        given = ctx.params.get("run_dir")
-        try:
-            names = list(offered(find_local_run(Path(given) if given else None)))
-        except XaiError:
-            return []
-        return [before + comma + name for name in names if name.startswith(last)]
+        del ctx
+        return _completed(incomplete, offered())
 
     return complete
 
 
-@completer
-def metrics(run: RunLayout) -> Iterable[str]:
-    """The metrics the run has recorded."""
-    return [column.name for column in run.read_manifest().columns if column.role == Role.METRIC]
+def of_run(offered: Callable[[RunLayout], Iterable[str]]) -> Completer:
+    """A completer over names of the run the command line is about; nothing where there is no run."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        # Where the line ends in an option without its value, arguments are not assigned yet.
+        given = ctx.params.get("run_dir") or next(iter(ctx.args), None)
+        try:
+            return _completed(incomplete, offered(find_local_run(Path(given) if given else None)))
+        except XaiError:
+            return []
+
+    return complete
 
 
-@completer
-def modes(run: RunLayout) -> Iterable[str]:
-    """The modes the run has rows of, and the words that stand for several."""
-    recorded = [mode for mode in Mode if (run.data / f"mode={mode}").is_dir()]
+def _completed(incomplete: str, offered: Iterable[str]) -> list[str]:
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + word for word in offered if word.startswith(last)]
+
+
+def _columns(run: RunLayout, role: Role) -> list[str]:
+    return [column.name for column in run.read_manifest().columns if column.role == role and column.name != PROBS]
+
+
+def _modes(run: RunLayout) -> list[str]:
+    recorded = [mode.value for mode in Mode if (run.data / f"mode={mode}").is_dir()]
     return [*recorded, "all", *(f"!{mode}" for mode in recorded)]
 
 
-@completer
-def checkpoints(run: RunLayout) -> Iterable[str]:
-    """The checkpoints the run holds, by name."""
+def _ds_ids(run: RunLayout) -> list[str]:
+    named = {decode_ds_id(folder.name.removeprefix("ds=")) for folder in run.data.glob("mode=*/ds=*")} - {""}
+    return [*sorted(named), *(f"!{ds_id}" for ds_id in sorted(named))]
+
+
+def _epochs(run: RunLayout) -> list[str]:
+    numbers = {int(folder.name.removeprefix("epoch=")) for folder in run.data.glob("mode=*/ds=*/epoch=*")}
+    return ["first", "last", *map(str, sorted(numbers))]
+
+
+def _labels(run: RunLayout) -> list[str]:
+    return [f"{name}={value}" for value, name in enumerate(run.read_manifest().label_names or ())]
+
+
+def _tables(run: RunLayout) -> list[str]:
+    return sorted(unquote(folder.name) for folder in run.tables.glob("*") if folder.is_dir())
+
+
+def _checkpoints(run: RunLayout) -> list[str]:
     return sorted(path.name for path in run.checkpoints.glob("*") if path.is_file())
+
+
+def _of_saliency(name: str) -> Completer:
+    def offered() -> Iterable[str]:
+        from xaicli.attribution import settings
+
+        found: Iterable[str] = getattr(settings, name)
+        return found
+
+    return words(offered)
+
+
+BY_OPTION: Mapping[str, Completer] = {
+    "metric": of_run(lambda run: _columns(run, Role.METRIC)),
+    "mode": of_run(_modes),
+    "ds_id": of_run(_ds_ids),
+    "epoch": of_run(_epochs),
+    "label_key": of_run(lambda run: _columns(run, Role.LABEL)),
+    "label_map": of_run(_labels),
+    "table": of_run(_tables),
+    "model": of_run(_checkpoints),
+    "bounds": words(lambda: Bounds),
+    "duplicates": words(lambda: Duplicates),
+    "engine": words(lambda: Engine),
+    "format": words(lambda: Format),
+    "methods": _of_saliency("METHODS"),
+    "baseline": _of_saliency("Baseline"),
+    "convention": _of_saliency("Convention"),
+    "precision": _of_saliency("Precision"),
+}
+"""What completes the value of an option, by the option's name, in whichever command it is."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
+from xaicli.cli.completion import words
 from xaicli.cli.options import Debug, Json, Quiet, RunDir, Selection, split_commas
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
@@ -30,7 +31,12 @@ def export(
     ] = None,
     format: Annotated[
         list[str] | None,
-        typer.Option(callback=split_commas, metavar="LIST", help=f"{', '.join(_FORMATS)} [default: csv]."),
+        typer.Option(
+            callback=split_commas,
+            metavar="LIST",
+            help=f"{', '.join(_FORMATS)} [default: csv].",
+            autocompletion=words(lambda: _FORMATS),
+        ),
     ] = None,
     shape: Annotated[str, typer.Option(help="long: a row per sample and epoch; wide: a row per sample.")] = "long",
     json: Json = False,

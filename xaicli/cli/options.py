@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from xaicli.cli import completion
 from xaicli.errors import UsageError
 from xaicli.vocabulary import Bounds, Duplicates, Engine, Format, Mode
 
@@ -95,7 +94,6 @@ class Selection(OptionGroup):
         list[str] | None,
         typer.Option(
             callback=split_commas,
-            autocompletion=completion.metrics,
             help="Metrics (repeat or comma) [default: loss, else the only one].",
             rich_help_panel=_DATA,
             show_default=False,
@@ -105,7 +103,6 @@ class Selection(OptionGroup):
         list[str] | None,
         typer.Option(
             callback=split_commas,
-            autocompletion=completion.modes,
             help=f"Modes: {choices(Mode)}, all, or !MODE for the others [default: eval].",
             rich_help_panel=_DATA,
             show_default=False,
