@@ -19,9 +19,10 @@ from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report
 from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
-from xaicli.report.facts import RunFacts, made
+from xaicli.report.facts import RunFacts
 from xaicli.report.findings import findings_report
 from xaicli.report.labels import labels_report
+from xaicli.report.made import made
 from xaicli.report.model import Figures, Table, Views
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, cut, listed, short

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,8 @@ TARGETS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 class PredictorOutput:
     """What a model made of a batch.
 
-    The object also behaves as `forward` itself: its attributes, items and every torch function, so that a collector
-    may be written as if it were handed the model's output.
+    The object also behaves as `forward` itself: its attributes, items, arithmetic, order and every torch function, so
+    that a collector may be written as if it were handed the model's output.
 
     Attributes:
         forward: The model's output, floating tensors in float32 at least.
@@ -56,6 +56,19 @@ class PredictorOutput:
             return value.forward if isinstance(value, PredictorOutput) else value
 
         return function(*unwrap(args), **{name: unwrap(value) for name, value in (kwargs or {}).items()})
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    def operator(self: PredictorOutput, *operands: Any) -> Any:
+        values = (value.forward if isinstance(value, PredictorOutput) else value for value in operands)
+        return getattr(self.forward, name)(*values)
+
+    return operator
+
+
+# Python looks operators up on the class, never by __getattr__.
+for _name in "add sub mul truediv pow matmul radd rsub rmul rtruediv neg abs lt le gt ge".split():
+    setattr(PredictorOutput, f"__{_name}__", _forwarded(f"__{_name}__"))
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:

@@ -10,7 +10,8 @@ from xaicli.answer import Answer
 from xaicli.queries.courses import Course
 from xaicli.report.charts import Tone
 from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
-from xaicli.report.facts import as_list, made, run_line
+from xaicli.report.facts import as_list, run_line
+from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import short

@@ -9,7 +9,8 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.facts import RunFacts, as_list, run_line
+from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import count, short

@@ -9,7 +9,9 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.manifest import Attempt
-from xaicli.report.numbers import count, cut
+from xaicli.report.numbers import cut
+from xaicli.state.best import Checkpoint, checkpoints
+from xaicli.state.folder import SavedState, saved_states
 from xaicli.state.published import read_descriptions
 
 
@@ -24,6 +26,8 @@ class RunFacts:
         config: What the user passed to `Run(config=...)`.
         environment: What the recorder found: packages, git, machine, model.
         attempts: The starts of the training process.
+        states: The saved states of the training.
+        checkpoints: The files in `checkpoints/`.
     """
 
     path: str
@@ -33,6 +37,8 @@ class RunFacts:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    states: tuple[SavedState, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     @classmethod
     def of(cls, layout: RunLayout) -> RunFacts:
@@ -50,6 +56,8 @@ class RunFacts:
             config=manifest.config,
             environment={**manifest.environment, **read_descriptions(layout.state)},
             attempts=tuple(layout.read_attempts()),
+            states=tuple(saved_states(layout.state)),
+            checkpoints=tuple(checkpoints(layout.checkpoints)),
         )
 
     def label_name(self, label: Any) -> str:
@@ -76,43 +84,3 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
-
-
-def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """*How this was made*: the command, the selection, rules of the question, and every count.
-
-    Args:
-        answer: The answer shown.
-        rules: Further (what, in words) pairs, between the selection and the counts.
-    """
-    counts = answer.counts
-    said: list[tuple[str, str]] = [("command", command_line(answer)), *_selection(answer), *rules]
-    if counts.rows is not None:
-        said.append(("rows read", count(counts.rows, "row")))
-    if counts.non_finite is not None:
-        said.append(("non-finite values", f"{counts.non_finite:,}, left out of every statistic"))
-    if counts.duplicates is not None:
-        said.append(("duplicate rows", f"{counts.duplicates:,}; of each sample and epoch the last one counts"))
-    if counts.dropped is not None:
-        said.append(("rows dropped while recording", f"{counts.dropped:,}"))
-    if counts.stale is not None:
-        said.append(("samples absent from the last epoch", f"{counts.stale:,}"))
-    if counts.damaged is not None:
-        said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
-    return tuple(said)
-
-
-def command_line(answer: Answer) -> str:
-    """The command that asks the same question."""
-    return f"xai {answer.command.replace('_', '-')} {answer.run}"
-
-
-def _selection(answer: Answer) -> list[tuple[str, str]]:
-    said = []
-    for key, value in answer.selection.items():
-        values = [str(item) for item in as_list(value)]
-        if not values or values == [""] or value == {}:
-            continue
-        shown = ", ".join(values) if len(values) <= 12 else f"{', '.join(values[:12])} and {len(values) - 12:,} more"
-        said.append((key.replace("_", " "), shown))
-    return said

@@ -11,8 +11,9 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
-from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.facts import RunFacts, run_line
 from xaicli.report.histories import SampleFacts, saliency_link
+from xaicli.report.made import made
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count

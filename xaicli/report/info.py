@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.layout import RunLayout
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.facts import RunFacts, run_line
+from xaicli.report.made import made
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, listed
 from xaicli.report.system import system_blocks
-from xaicli.state.best import Checkpoint, checkpoints
-from xaicli.state.folder import saved_states
+from xaicli.state.best import Checkpoint
 
 _STATE_COLUMNS = (
     Column("state"),
@@ -43,7 +41,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     sections = [Section("Modes", "modes", (_modes(rows),))]
     if metrics:
         sections.append(Section("Metrics", "metrics", (Text(", ".join(metrics)),)))
-    if facts and (kept := tuple(_kept(RunLayout(Path(facts.path))))):
+    if facts and (kept := tuple(_kept(facts))):
         sections.append(Section("States and checkpoints", "states", kept))
     if facts:
         sections.append(Section("System and traceability", "system", tuple(system_blocks(facts))))
@@ -63,13 +61,16 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     )
 
 
-def _kept(layout: RunLayout) -> Iterator[Table]:
+def _kept(facts: RunFacts) -> Iterator[Table]:
     """The saved states and the checkpoints, a table each."""
-    if states := saved_states(layout.state):
-        rows = tuple((s.path.name, s.step, s.epoch, s.bytes / 1e6, s.saved_at[:16].replace("T", " ")) for s in states)
+    if facts.states:
+        rows = tuple(
+            (s.path.name, s.step, s.epoch, s.bytes / 1e6, s.saved_at[:16].replace("T", " ")) for s in facts.states
+        )
         yield Table("states", "Saved states", _STATE_COLUMNS, rows)
-    if files := checkpoints(layout.checkpoints):
-        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS, tuple(_checkpoint(file) for file in files))
+    if facts.checkpoints:
+        rows = tuple(_checkpoint(file) for file in facts.checkpoints)
+        yield Table("checkpoints", "Checkpoints", _CHECKPOINT_COLUMNS, rows)
 
 
 def _checkpoint(file: Checkpoint) -> tuple[Any, ...]:

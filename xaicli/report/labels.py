@@ -9,7 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.facts import RunFacts, as_list, run_line
 from xaicli.report.labelcharts import (
     BAND_WORDS,
     CELLS,
@@ -21,6 +21,7 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
+from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
 from xaicli.report.names import Names
 from xaicli.vocabulary import Bounds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.facts import RunFacts, run_line
+from xaicli.report.made import made
 from xaicli.report.model import Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xaicli.answer import Answer
-from xaicli.report.facts import made, run_line
+from xaicli.report.facts import run_line
+from xaicli.report.made import made
 from xaicli.report.model import Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from xaicli.answer import Answer
 from xaicli.attribution.explanation import Explanation, Saliency, Trust
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.facts import RunFacts, run_line
+from xaicli.report.made import made
 from xaicli.report.mapgrid import MapGrid, MapPanel, MapRow
 from xaicli.report.mapviews import input_image, panels_of
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views

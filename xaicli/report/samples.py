@@ -6,8 +6,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, as_list, made, run_line
+from xaicli.report.facts import RunFacts, as_list, run_line
 from xaicli.report.histories import SampleFacts, blocks, long_rows, sentence, subjects
+from xaicli.report.made import made
 from xaicli.report.model import Block, Report, Section, Text
 from xaicli.report.names import Keys, Names
 

@@ -13,7 +13,8 @@ from xaicli.queries.curves import GRAPH, LINE, RUN, SOURCE
 from xaicli.queries.recorded import AXIS, KEY
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.curves import POINTS, Curve, curves, thinned
-from xaicli.report.facts import RunFacts, made, run_line
+from xaicli.report.facts import RunFacts, run_line
+from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.names import Names
 from xaicli.report.numbers import count, listed, short
