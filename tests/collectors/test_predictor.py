@@ -122,6 +122,11 @@ def test_the_output_may_be_used_as_if_it_were_the_model_output() -> None:
     assert torch.equal(output[0], X[0])
     assert (len(output), output.shape) == (3, X.shape)
     assert PredictorOutput({"logits": X})["logits"] is X
+    assert torch.equal(output - X / 2, X / 2)
+    assert torch.equal(1 - output, 1 - X)
+    assert torch.equal(-output, -X)
+    assert torch.equal(output > 0.5, X > 0.5)
+    assert torch.equal(output * output, X * X)
     with pytest.raises(AttributeError, match="no_such"):
         _ = output.no_such
 

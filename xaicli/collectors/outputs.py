@@ -67,7 +67,24 @@ def _forwarded(name: str) -> Callable[..., Any]:
 
 
 # Python looks operators up on the class, never by __getattr__.
-for _name in "add sub mul truediv pow matmul radd rsub rmul rtruediv neg abs lt le gt ge".split():
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "pow",
+    "matmul",
+    "radd",
+    "rsub",
+    "rmul",
+    "rtruediv",
+    "neg",
+    "abs",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]:
     setattr(PredictorOutput, f"__{_name}__", _forwarded(f"__{_name}__"))
 
 
