@@ -42,7 +42,7 @@ FORBIDDEN = {
     "queries": {"torch", "matplotlib"},
     "dynamics": {"torch", "matplotlib"},
     "reader": {"torch", "matplotlib"},
-    "report": {"torch", "matplotlib"},
+    "report": {"torch", "matplotlib", "xaicli.reader"},
     "render": {"torch"},
     "attribution": {"xaicli.reader", "xaicli.queries"},
 }

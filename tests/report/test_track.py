@@ -207,7 +207,7 @@ def test_a_failing_part_does_not_take_the_page_with_it(run: Path, monkeypatch: p
     def broken(*_: object, **__: object) -> object:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("xaicli.report.gathering.label_issues", broken)
+    monkeypatch.setattr("xaicli.api.gathering.label_issues", broken)
     result = open_run(run).report()
     assert any("label issues could not be computed: ZeroDivisionError: oh" in w for w in result.report.warnings)
     assert "Most suspicious" in result.report.sentence

@@ -78,8 +78,8 @@ class RunReader(RunRows):
         )
 
         def build() -> Report:
+            from xaicli.api.gathering import sample_facts
             from xaicli.queries.population import population
-            from xaicli.report.gathering import sample_facts
             from xaicli.report.samples import samples_report
 
             known, _ = sample_facts(reader, [answer])
@@ -196,8 +196,8 @@ class RunReader(RunRows):
         answer = findings(reader, selection, top=top, early_epochs=early_epochs, burn_in=burn_in)
 
         def build() -> Report:
+            from xaicli.api.gathering import sample_facts
             from xaicli.report.findings import findings_report
-            from xaicli.report.gathering import sample_facts
 
             pictures, _ = sample_facts(reader, [answer])
             return findings_report(answer, self.facts, samples=pictures)
@@ -222,7 +222,7 @@ class RunReader(RunRows):
         **select: Unpack[Select],
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
-        from xaicli.report.gathering import gather, sample_facts
+        from xaicli.api.gathering import gather, sample_facts
 
         reader, selection = self.select(**select)
         gathered = gather(

@@ -12,7 +12,7 @@ from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks, truth_table
 from xaicli.report.facts import RunFacts, as_list, run_line
 from xaicli.report.findings import finding_blocks
-from xaicli.report.gathering import Gathered
+from xaicli.report.gathered import Gathered
 from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, flat_rows, label_blocks
