@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 
-.PHONY: help demo test check lint types format docs bench release-check clean
+.PHONY: help demo test check lint types format docs pictures bench release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -42,6 +42,9 @@ bench: $(VENV)/.installed ## run every benchmark and write benchmarks/RESULTS.md
 
 docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
 	$(BIN)/python docs/make_commands.py
+
+pictures: $(VENV)/.installed ## write docs/images from the demo's pages; needs Chromium
+	$(BIN)/python docs/make_pictures.py
 
 release-check: $(VENV)/.installed ## build wheel and sdist, install into an empty environment, try the README there
 	rm -rf dist build/release
