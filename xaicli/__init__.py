@@ -29,6 +29,7 @@ _HOMES = {
     "BoundingBoxMetricsCollector": "xaicli.collectors.boxes",
     "InstanceMaskMetricsCollector": "xaicli.collectors.boxes",
     "rematch": "xaicli.collectors.rematching",
+    "average_precision": "xaicli.collectors.precision",
     "Schema": "xaicli.tables.schema",
     "CategoricalLabel": "xaicli.tables.schema",
     "CategoricalLabelSchema": "xaicli.tables.schema",
@@ -52,9 +53,16 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if home := _HOMES.get(name):
+    if not (home := _HOMES.get(name)):
+        raise AttributeError(f"module 'xaicli' has no attribute {name!r}")
+    try:
         return getattr(import_module(home), name)
-    raise AttributeError(f"module 'xaicli' has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        from xaicli.errors import EXTRAS
+
+        if extra := EXTRAS.get((error.name or "").partition(".")[0]):
+            error.add_note(f"hint: xaicli.{name} needs pip install 'xaicli[{extra}]'")
+        raise
 
 
 def __dir__() -> list[str]:

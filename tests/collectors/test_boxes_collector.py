@@ -14,7 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
-from xaicli import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector, rematch
+from xaicli import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector, average_precision, rematch
 from xaicli.collectors.collect import CollectionError, collect_metrics
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
@@ -151,6 +151,33 @@ def test_matching_stored_rows_again_is_matching_the_model_again(
         )
     assert at[0.3][name]["outcome"].to_pylist() != at[0.75][name]["outcome"].to_pylist()
     assert rematch(pl.from_arrow(stored), 0.5)["outcome"].to_pylist() == rematch(stored, 0.5)["outcome"].to_pylist()
+
+
+def test_average_precision_at_101_recalls(run: Run) -> None:
+    boxes = [[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50], [20, 20, 30, 28], [0, 0, 10, 9]]
+    truth = [
+        {"boxes": [boxes[0]], "labels": [0]},
+        {"boxes": [boxes[1], boxes[2]], "labels": [0, 1], "iscrowd": [0, 0]},
+    ]
+    predicted = [
+        {"boxes": [boxes[0], boxes[4]], "labels": [0, 0], "scores": [0.9, 0.8]},
+        {"boxes": [boxes[3], boxes[0]], "labels": [0, 2], "scores": [0.7, 0.9]},
+    ]
+    result = collect_metrics(
+        Table(list(enumerate(truth))),
+        BoundingBoxMetricsCollector(["a", "b", "c"]),
+        lambda numbers: [predicted[int(i)] for i in numbers],
+        run=run,
+        dataloader_args={"collate_fn": lambda samples: tuple(zip(*samples, strict=True))},
+    )
+    # Right, wrong, right: 51 recalls up to a half at precision 1, 50 up to 1 at 2/3. Class b is never found.
+    expected = (51 + 50 * 2 / 3) / 101
+    rows = result.tables["boxes"]
+    assert average_precision(rows) == pytest.approx({0: expected, 1: 0.0})
+    assert average_precision(pl.from_arrow(rows)) == average_precision(rows)
+    assert result.aggregates["average_precision"] == pytest.approx(expected / 2)
+    # The third prediction's IoU is 0.8: at 0.9 only the first is right.
+    assert average_precision(rows, [0.5, 0.9]) == pytest.approx({0: (expected + 51 / 101) / 2, 1: 0.0})
 
 
 def test_coco_annotations_and_other_formats_mean_the_same(run: Run) -> None:

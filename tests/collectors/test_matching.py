@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xaicli.collectors.masks import bounding_box, decode, encode
+from xaicli.collectors.masks import bounding_box, decode, encode, run_lengths
 from xaicli.collectors.matching import Matches, Objects, Outcome, box_overlaps, mask_overlaps, match
 
 
@@ -127,3 +127,34 @@ def test_run_lengths_are_those_of_coco() -> None:
         decode([2, 3], 2, 2)
     assert bounding_box(np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]])) == (1.0, 1.0, 3.0, 2.0)
     assert bounding_box(np.zeros((2, 2))) == (0.0, 0.0, 0.0, 0.0)
+
+
+def compressed(counts: list[int]) -> str:
+    """`rleToString` of COCO's evaluation code."""
+    text = ""
+    for i, count in enumerate(counts):
+        value, more = count - (counts[i - 2] if i > 2 else 0), True
+        while more:
+            low, value = value & 31, value >> 5
+            more = value != (-1 if low & 16 else 0)
+            text += chr(low + (32 if more else 0) + 48)
+    return text
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=30))
+def test_compressed_runs_are_those_of_coco(counts: list[int]) -> None:
+    assert run_lengths(compressed(counts)) == counts
+    assert run_lengths(compressed(counts).encode()) == counts
+
+
+def test_a_mask_as_coco_compresses_it() -> None:
+    # Written by pycocotools.mask.encode.
+    counts = "[6P1800WOJ`06@J`069000000000000000000000000000000U6"
+    mask = np.zeros((40, 30), bool)
+    mask[3:35, 5:25] = True
+    mask[10:12, 7:9] = False
+    assert np.array_equal(decode(run_lengths(counts), 40, 30), mask)
+    assert run_lengths("0d0") == [0, 20]
+    for text in ("P", "0 0", b"\xff"):
+        with pytest.raises(ValueError, match="run lengths"):
+            run_lengths(text)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xaicli.collectors.masks import bounding_box, decode
+from xaicli.collectors.masks import bounding_box, decode, run_lengths
 from xaicli.collectors.matching import Objects
 from xaicli.errors import UsageError, unknown
 from xaicli.tables.column import ColumnError
@@ -143,11 +143,12 @@ def _from_coco(given: Any) -> dict[str, Any]:
 
 def _coco_mask(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
     height, width = segmentation["size"]
-    if not isinstance(segmentation["counts"], Sequence) or isinstance(segmentation["counts"], (str, bytes)):
-        raise ColumnError(
-            "a segmentation holds compressed run lengths", hint="decode it first (pycocotools.mask.decode)"
-        )
-    return decode(segmentation["counts"], int(height), int(width))
+    counts = segmentation["counts"]
+    try:
+        counts = run_lengths(counts) if isinstance(counts, (str, bytes)) else counts
+        return decode(counts, int(height), int(width))
+    except ValueError as error:
+        raise ColumnError(f"a segmentation cannot be read: {error}") from error
 
 
 def _array(parts: Mapping[str, Any], names: tuple[str, ...], kind: Any, *, optional: bool = False) -> Any:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from xaicli.collectors.annotations import AnnotationReader, Annotations
 from xaicli.collectors.collector import METRICS, MetricsCollector
 from xaicli.collectors.masks import encode
-from xaicli.collectors.matching import RULE, Matches, Outcome, box_overlaps, mask_overlaps, match
+from xaicli.collectors.matching import RULE, Matches, Outcome, box_overlaps, mask_overlaps, match, valid_threshold
 from xaicli.collectors.outputs import PredictorOutput, labels_of
-from xaicli.errors import UsageError
+from xaicli.collectors.precision import average_precision
 from xaicli.tables.column import ColumnError
 from xaicli.tables.metrics_table import EXAMPLE_ID
 from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Int, IoU, Schema, String
@@ -46,7 +46,8 @@ class BoundingBoxMetricsCollector(MetricsCollector):
     pred; `match_id` is the matching object; `outcome` is tp, fp, fn or ignored (crowds), for true and predicted
     objects alike, so count tp over one source; `iou` is that of the match, else the largest with an object of the same
     class. `xaicli.rematch` matches the stored rows at another IoU. The table `metrics` gets `tp`, `fp`, `fn` and
-    `mean_iou` (of the matches) for each picture; the run gets `precision` and `recall`.
+    `mean_iou` (of the matches) for each picture; the run gets `precision`, `recall` and `average_precision`, the mean
+    over the classes of `xaicli.average_precision`.
 
     The model's output and the labels are one dict a picture (boxes, labels, scores, iscrowd, as torchvision's detectors
     have them) or one list of COCO dicts a picture.
@@ -118,6 +119,8 @@ class BoundingBoxMetricsCollector(MetricsCollector):
         found, wanted = counts["tp"] + counts["fp"], counts["tp"] + counts["fn"]
         ratios = {"precision": counts["tp"] / found} if found else {}
         ratios |= {"recall": counts["tp"] / wanted} if wanted else {}
+        by_label = average_precision(tables[self.table])
+        ratios |= {"average_precision": sum(by_label.values()) / len(by_label)} if by_label else {}
         return super().aggregates(tables) | ratios
 
 
@@ -207,14 +210,3 @@ class _Rows:
         self._pictures["fp"].append(found.predicted_outcome.count(Outcome.FP))
         self._pictures["fn"].append(found.truth_outcome.count(Outcome.FN))
         self._pictures["mean_iou"].append(float(found.predicted_iou[hits].mean()) if hits else None)
-
-
-def valid_threshold(iou_threshold: float) -> float:
-    """The threshold, checked.
-
-    Raises:
-        UsageError: It is not in (0, 1].
-    """
-    if not 0 < iou_threshold <= 1:
-        raise UsageError(f"iou_threshold={iou_threshold} is not in (0, 1]")
-    return float(iou_threshold)

@@ -1,4 +1,4 @@
-"""Binary masks as run lengths, column by column from a run of zeros on, as COCO writes them uncompressed."""
+"""Binary masks as run lengths, column by column from a run of zeros on, as COCO writes them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,38 @@ def decode(counts: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     Raises:
         ValueError: The runs do not fill the mask.
     """
+    if min(counts, default=0) < 0:
+        raise ValueError("a run has a negative length")
     values = np.arange(len(counts)) % 2 == 1
     flat = np.repeat(values, np.asarray(counts, np.int64))
     if len(flat) != height * width:
         raise ValueError(f"runs of {len(flat)} pixels do not fill a mask of {height} x {width}")
     return flat.reshape((height, width), order="F")
+
+
+def run_lengths(compressed: str | bytes) -> list[int]:
+    """The run lengths in COCO's compressed text: five bits a character, from the third run on less the last but one.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    text = compressed.encode("ascii") if isinstance(compressed, str) else compressed
+    counts: list[int] = []
+    value, shift = 0, 0
+    for byte in text:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"character {byte} is none of compressed run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (1 << shift) if bits & 16 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("compressed run lengths end in the middle of one")
+    return counts
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[float, float, float, float]:

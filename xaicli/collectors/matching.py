@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xaicli.errors import UsageError
+
 Overlaps = NDArray[np.float64]
 RULE = "COCO: by falling confidence, each takes the free ground truth of its class with the largest IoU >= threshold"
 
@@ -100,6 +102,17 @@ def match(truth: Objects, predicted: Objects, overlaps: Overlaps, threshold: flo
         truth_iou,
         predicted_iou,
     )
+
+
+def valid_threshold(iou_threshold: float) -> float:
+    """The threshold, checked.
+
+    Raises:
+        UsageError: It is not in (0, 1].
+    """
+    if not 0 < iou_threshold <= 1:
+        raise UsageError(f"iou_threshold={iou_threshold} is not in (0, 1]")
+    return float(iou_threshold)
 
 
 def box_overlaps(predicted: NDArray[Any], truth: NDArray[Any], crowd: NDArray[np.bool_]) -> Overlaps:

@@ -67,24 +67,9 @@ def _forwarded(name: str) -> Callable[..., Any]:
 
 
 # Python looks operators up on the class, never by __getattr__.
-for _name in [
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "pow",
-    "matmul",
-    "radd",
-    "rsub",
-    "rmul",
-    "rtruediv",
-    "neg",
-    "abs",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-]:
+_OPERATORS: tuple[str, ...] = ("add", "sub", "mul", "truediv", "pow", "matmul", "radd", "rsub", "rmul", "rtruediv")
+_OPERATORS += ("neg", "abs", "lt", "le", "gt", "ge")
+for _name in _OPERATORS:
     setattr(PredictorOutput, f"__{_name}__", _forwarded(f"__{_name}__"))
 
 

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from xaicli.collectors.boxes import valid_threshold
 from xaicli.collectors.masks import decode
-from xaicli.collectors.matching import Objects, Overlaps, box_overlaps, mask_overlaps, match
+from xaicli.collectors.matching import Objects, Overlaps, box_overlaps, mask_overlaps, match, valid_threshold
 from xaicli.errors import XaiError
 from xaicli.tables.metrics_table import EXAMPLE_ID
 
