@@ -25,6 +25,8 @@ class XaiError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # what a traceback shows, too
 
 
 class UsageError(XaiError):
