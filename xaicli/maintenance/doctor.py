@@ -16,8 +16,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.state.examine import faults
-from xaicli.wal import take_snapshot
-from xaicli.wal.frames import HEADER_BYTES, parse_header, scan_frames, segment_files
+from xaicli.wal import Snapshot, take_snapshot
 
 QUARANTINE = "quarantine"
 _FOLDERS = ("data", "scalars", "tables", "media", "inputs")
@@ -104,7 +103,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         rows += n if path in counted else 0
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
-    findings += [*_attempts(layout), *_segments(layout), *_states(layout)]
+    findings += [*_attempts(layout), *_segments(layout, snapshot), *_states(layout)]
     waiting = sum(segment.rows for segment in snapshot.segments)
     return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
 
@@ -199,21 +198,12 @@ def _attempts(layout: RunLayout) -> Iterator[Finding]:
                 yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
 
 
-def _segments(layout: RunLayout) -> Iterator[Finding]:
+def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
     """Segments whose frames end before they should: bytes that power loss or damage took."""
-    for path in segment_files(layout):
-        try:
-            content = memoryview(path.read_bytes())
-        except OSError as error:
-            if path.exists():
-                yield Finding(_name(layout, path), Complaint.UNREADABLE, str(error))
-            continue
-        header = parse_header(content[:HEADER_BYTES])
-        if header is None or not header.used:
-            continue
-        used = header.used
-        whole = max((frame.end for frame in scan_frames(content[HEADER_BYTES:][:used], checked=True)), default=0)
-        claimed = list(scan_frames(content[HEADER_BYTES:][:used], checked=False))
-        lost = sum(frame.rows for frame in claimed if frame.start >= whole)
-        if lost or not claimed:
-            yield Finding(_name(layout, path), Complaint.TORN, f"{used - whole} bytes fail their checksum", lost)
+    copies = {segment.path: segment for segment in snapshot.segments}
+    for path in snapshot.damaged:
+        if segment := copies.get(path):
+            reason = f"{len(segment.content) - segment.whole} bytes fail their checksum"
+            yield Finding(_name(layout, path), Complaint.TORN, reason, segment.lost)
+        else:
+            yield Finding(_name(layout, path), Complaint.TORN, "no row of it can be read")

@@ -57,7 +57,8 @@ class Listing:
     Attributes:
         places: The pieces of each place in order; places without a piece that counts are absent.
         fences: {attempt: first step whose rows do not count}, of attempts that have one.
-        damaged: Files whose footer could not be trusted, or that are recorded but gone; relative to the run.
+        damaged: Files whose footer could not be trusted, or that are recorded but gone, and segments that lost rows;
+            relative to the run.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
@@ -75,7 +76,8 @@ def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing
     snapshot = take_snapshot(layout)
     pieces = [_of_file(file) for file in snapshot.files]
     pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
-    damaged = set(_gone(layout, records, snapshot.files))
+    damaged = {path.relative_to(layout.root).as_posix() for path in snapshot.damaged}
+    damaged |= set(_gone(layout, records, snapshot.files))
     steps = _Steps(layout, records, damaged)
     fences = _fences(layout, pieces, steps)
     kept = _fenced(pieces, fences, steps)

@@ -27,6 +27,11 @@ class Records:
     _unusable: ValueError | None
 
     @property
+    def writer(self) -> tuple[int, int]:
+        """The attempt and the rank, which no two processes share."""
+        return self.attempt, self.rank
+
+    @property
     def manifest(self) -> Manifest:
         """What `xai.json` holds, as far as this process knows."""
         return self._session.catalogue.manifest
@@ -128,7 +133,7 @@ class Records:
         )
         if name:
             check_fits(self.layout, name, table)
-        return append_table(self, name or default_name(self.layout, table), table)
+        return append_table(self.layout, self.writer, name or default_name(self.layout, table), table)
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any

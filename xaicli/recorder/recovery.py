@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
+from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.recorder.allocation import hold, lock_path, release
 from xaicli.recorder.parts import store_rows
@@ -12,11 +14,15 @@ from xaicli.wal.frames import read_header, read_segment, segment_files
 from xaicli.wal.snapshot import is_stored
 
 
-def recover(layout: RunLayout) -> int:
+def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> int:
     """Store the rows of every segment whose writer is dead, and remove the segments.
 
     Several processes may do this at once: each takes the segments whose lock it gets. A segment whose part is there
     already (a kill between the part's rename and the segment's reset) is only removed.
+
+    Args:
+        layout: The run.
+        on_lost: Counts rows that are damaged; without it damaged segments stay, where readers name them.
 
     Returns:
         Rows stored.
@@ -32,7 +38,7 @@ def recover(layout: RunLayout) -> int:
             # Listed again: the process that had the lock before may have been faster.
             left = [path for path in segment_files(layout) if lock_path(path) == lock]
             for path in sorted(left, key=_sequence):
-                rows += _recover_one(layout, path)
+                rows += _recover_one(layout, path, on_lost)
         finally:
             release(lock)
     return rows
@@ -44,14 +50,21 @@ def _sequence(path: Path) -> int:
     return -1 if header is None else header.sequence
 
 
-def _recover_one(layout: RunLayout, path: Path) -> int:
+def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] | None) -> int:
     rows = 0
-    segment = read_segment(path)
+    try:
+        segment = read_segment(path)
+    except DamagedFileError:
+        return 0  # it stays, and is named
     if segment is not None and not is_stored(layout, segment.facts, segment.sequence):
+        if segment.lost and on_lost is None:
+            return 0
         rows = segment.rows
         if rows:
             columns = layout.read_manifest().columns
             store_rows(layout, segment.facts, segment.sequence, segment.content, segment.frames, columns)
+        if segment.lost and on_lost:
+            on_lost(segment.lost)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return rows

@@ -18,6 +18,7 @@ from xaicli.wal.frames import (
     HEADER_BYTES,
     MAGIC,
     NULL_LENGTH,
+    SALT,
     USED_AT,
     Frame,
     Kind,
@@ -66,6 +67,7 @@ class Segment:
         self.sequence = 0
         self.rows = 0
         self._at = 0
+        self._salt = 0
         self._plans: dict[Plan, int] = {}
 
     def begin(self, facts: SegmentFacts, sequence: int) -> None:
@@ -73,6 +75,7 @@ class Segment:
         self._used[0] = 0
         self.facts, self.sequence, self.rows, self._at = facts, sequence, 0, 0
         self._plans = {}
+        self._salt = sequence * SALT
         text = facts.to_json()
         if HEADER.size + len(text) > HEADER_BYTES:
             raise ValueError(f"ds_id is too long: {len(facts.ds_id)} characters")
@@ -110,7 +113,8 @@ class Segment:
         start = HEADER_BYTES + self._at
         if self._at + length > self._room:
             return False
-        crc = crc32(payload, (step + rows + number) & 0xFFFFFFFF)  # checksum_seed, without the call
+        # checksum_seed, without the call
+        crc = crc32(payload, (step + rows + number + (kind << 30) + self._salt) & 0xFFFFFFFF)
         _pack_frame(self._view, start, length, crc, rows, number, kind, step)
         self._view[start + _FRAME_BYTES : start + length] = payload
         self.rows += rows
@@ -131,7 +135,7 @@ class Segment:
 
     def frames(self) -> list[Frame]:
         """The batches held, in the order they were added."""
-        return list(scan_frames(self.content(), checked=False))
+        return [frame for frame in scan_frames(self.content()) if frame.rows]
 
     def reset(self) -> None:
         """Forget the rows: they are in a part."""

@@ -68,9 +68,13 @@ class Session:
     def _recover(self) -> None:
         """Store what a killed training left; a disk that refuses leaves it where readers find it too."""
         try:
-            recover(self.layout)
+            recover(self.layout, self._note_lost)
         except (OSError, XaiError) as error:
             self.ledger.warn("recover", f"xai: rows of a killed training stay in {self.layout.wal} for now: {error}")
+
+    def _note_lost(self, rows: int) -> None:
+        self.ledger.rows_logged += rows
+        self.ledger.drop(rows, "rows of a killed training are damaged in its segment")
 
     def hand_over(self) -> None:
         """Give everything held to the writer."""

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from xaicli import parquet
-from xaicli.layout import PartName
-
-if TYPE_CHECKING:
-    from xaicli.recorder.records import Records
+from xaicli.layout import PartName, RunLayout
 
 _SCHEMA_KEY = b"xai_schema"
 
 
-def append_table(run: Records, name: str, table: pa.Table) -> Path:
+def append_table(layout: RunLayout, writer: tuple[int, int], name: str, table: pa.Table) -> Path:
     """Add rows to a table of the run; they are durable when this returns.
 
     Args:
-        run: The open run.
+        layout: The run.
+        writer: The attempt and the rank that write.
         name: The table's name; any text.
         table: The rows; a field's metadata may hold its schema as JSON under `xai_schema`.
 
@@ -31,7 +28,6 @@ def append_table(run: Records, name: str, table: pa.Table) -> Path:
     Raises:
         OSError: It cannot be written.
     """
-    layout = run.layout
     folder = layout.table_folder(name)
     schemas = {
         field.name: json.loads(field.metadata[_SCHEMA_KEY])
@@ -42,12 +38,9 @@ def append_table(run: Records, name: str, table: pa.Table) -> Path:
     if described.is_file():
         schemas = json.loads(described.read_text(encoding="utf-8")) | schemas
     parquet.write_bytes(json.dumps(schemas, indent=2).encode(), described)
-    taken = [part.last for path in folder.iterdir() if (part := PartName.parse(path.name)) and _own(part, run)]
+    parts = (PartName.parse(path.name) for path in folder.iterdir())
+    taken = [part.last for part in parts if part and (part.attempt, part.rank) == writer]
     sequence = max(taken, default=-1) + 1
-    path = folder / PartName(run.attempt, run.rank, sequence, sequence).filename
-    parquet.append_record(layout, run.attempt, run.rank, parquet.write(table, path, root=layout.root))
+    path = folder / PartName(*writer, sequence, sequence).filename
+    parquet.append_record(layout, *writer, parquet.write(table, path, root=layout.root))
     return path
-
-
-def _own(part: PartName, run: Records) -> bool:
-    return (part.attempt, part.rank) == (run.attempt, run.rank)

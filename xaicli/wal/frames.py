@@ -7,6 +7,7 @@ stored last, in one aligned 8-byte store: what a killed process had not finished
 
     header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32, JSON {run_id, mode, ds_id, ...}
     frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, step i64, payload
+             (what a segment held before it began anew fails it: its sequence was another)
     payload  of a plan frame: JSON [[column, dtype], ...]; of a rows frame: the columns of that plan, then the texts'
              bytes, column by column
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 
 MAGIC = b"XAISEG2\n"
@@ -31,6 +34,8 @@ HEADER_BYTES = 4096
 HEADER = struct.Struct("<8sQQII")
 FRAME = struct.Struct("<IIIHHq")
 USED_AT = 16
+SALT = 0x9E3779B1
+"""Spreads sequence numbers over 32 bits."""
 
 NULL_INT = -(2**31)
 """Stands for a missing label or prediction among whole ones."""
@@ -117,22 +122,41 @@ class Frame:
 
 @dataclass(frozen=True)
 class SegmentCopy:
-    """A segment as it was at one moment; `content` is what follows the header."""
+    """A segment as it was at one moment.
 
+    Attributes:
+        path: Its file.
+        facts: Whose rows it holds.
+        sequence: Which part they become.
+        content: What counts of it, after the header.
+        frames: Its batches, as far as they are whole; never empty ones.
+        whole: How many bytes of the content are.
+    """
+
+    path: Path
     facts: SegmentFacts
     sequence: int
     content: memoryview
     frames: tuple[Frame, ...]
+    whole: int
 
     @property
     def rows(self) -> int:
-        """How many rows the frames hold."""
+        """Rows that are whole."""
         return sum(frame.rows for frame in self.frames)
 
+    @property
+    def lost(self) -> int:
+        """Rows that were there and are damaged, as far as that can still be told; 0 where all is whole."""
+        if self.whole == len(self.content):
+            return 0
+        behind = (frame for frame in scan_frames(self.content) if frame.start >= self.whole)
+        return max(1, sum(min(frame.rows, frame.end - frame.start) for frame in behind))
 
-def checksum_seed(rows: int, plan: int, step: int) -> int:
+
+def checksum_seed(sequence: int, rows: int, plan: int, kind: int, step: int) -> int:
     """Where a frame's checksum starts from, so that it covers the header's fields too."""
-    return (step + rows + plan) & 0xFFFFFFFF
+    return (step + rows + plan + (kind << 30) + sequence * SALT) & 0xFFFFFFFF
 
 
 def item_size(dtype: str) -> int:
@@ -149,27 +173,31 @@ def storage(dtype: str) -> tuple[np.dtype[Any], int]:
     return np.dtype(np.uint32 if dtype == "string" else dtype), 0
 
 
-def scan_frames(content: memoryview, *, checked: bool) -> Iterator[Frame]:
-    """The frames of a segment's used bytes, ending at the first that is not whole.
+def scan_frames(content: memoryview, sequence: int | None = None) -> Iterator[Frame]:
+    """The frames of a segment's used bytes, ending at the first that is not whole; those of plans have no rows.
 
     Args:
         content: The bytes after the header, as far as they count.
-        checked: Verify each frame's checksum.
+        sequence: Verify each frame's checksum; not when None.
     """
     plans: dict[int, tuple[tuple[str, str], ...]] = {}
     at = 0
     while at + FRAME.size <= len(content):
         length, crc, rows, plan, kind, step = FRAME.unpack_from(content, at)
-        end = at + length
-        if length < FRAME.size or end > len(content):
+        start, end = at + FRAME.size, at + length
+        if end < start or end > len(content):
             return
-        if checked and zlib.crc32(content[at + FRAME.size : end], checksum_seed(rows, plan, step)) != crc:
-            return
+        if sequence is not None:
+            seed = checksum_seed(sequence, rows, plan, kind, step)
+            if zlib.crc32(content[start:end], seed) != crc:
+                return
         if kind == Kind.PLAN:
-            text = bytes(content[at + FRAME.size : end])
-            plans[plan] = tuple((name, dtype) for name, dtype in json.loads(text))
-        elif plan in plans:
-            yield Frame(at + FRAME.size, end, rows, step, plans[plan])
+            try:
+                plans[plan] = tuple((name, dtype) for name, dtype in json.loads(bytes(content[start:end])))
+            except (ValueError, TypeError):
+                return
+        if plan in plans:
+            yield Frame(start, end, rows, step, plans[plan])
         at = end
 
 
@@ -205,19 +233,33 @@ def read_segment(path: Path) -> SegmentCopy | None:
     """A copy of a segment; None where it is empty, or was handed over while it was read.
 
     Every frame's checksum is verified: after power loss the size may be newer than the frames.
+
+    Raises:
+        DamagedFileError: Its head is not what any segment begins with.
     """
     for _ in range(_READ_TRIES):
         try:
             with path.open("rb", buffering=0) as file:
-                before = parse_header(file.read(HEADER_BYTES))
-                if before is None or not before.used:
-                    return None
-                content = file.read(before.used)
+                head = file.read(HEADER_BYTES)
+                before = parse_header(head)
+                content = file.read(before.used) if before else b""
                 file.seek(0)
                 after = parse_header(file.read(HEADER_BYTES))
         except OSError:
             return None
-        if after is not None and after.used and (after.facts, after.sequence) == (before.facts, before.sequence):
-            view = memoryview(content)
-            return SegmentCopy(before.facts, before.sequence, view, tuple(scan_frames(view, checked=True)))
+        if not any(head) or (before and not before.used):
+            return None
+        if before is None:
+            time.sleep(0.001)  # it may just be beginning anew
+        elif after and after.used and (after.facts, after.sequence) == (before.facts, before.sequence):
+            return _copy(path, before, memoryview(content))
+    if before is None:
+        raise DamagedFileError(f"{path} is damaged: its head is that of no segment", hint="see: xai doctor")
     return None
+
+
+def _copy(path: Path, header: Header, content: memoryview) -> SegmentCopy:
+    every = list(scan_frames(content, header.sequence))
+    frames = tuple(frame for frame in every if frame.rows)
+    whole = every[-1].end if every and len(content) == header.used else 0
+    return SegmentCopy(path, header.facts, header.sequence, content, frames, whole)

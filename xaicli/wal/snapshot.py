@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.wal.frames import SegmentCopy, SegmentFacts, Writer, read_header, read_segment, segment_files
 
@@ -25,12 +27,14 @@ class Snapshot:
     Attributes:
         files: The files, superseded ones left out, in a fixed order.
         segments: Copies of the segments whose rows no file holds, oldest first.
+        damaged: Segments whose rows cannot be read, all of them or the last.
         is_settled: Whether it is certain that no file is missing among younger ones; otherwise files kept appearing
             whose writer has no segments (its rows wait in memory), or vanishing.
     """
 
     files: tuple[DataFile, ...]
     segments: tuple[SegmentCopy, ...]
+    damaged: tuple[Path, ...] = ()
     is_settled: bool = True
 
 
@@ -41,7 +45,7 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
     """
     before = set(layout.data_files())
     for number in range(1, _TRIES + 1):
-        segments, newest = _copies(layout)
+        segments, newest, damaged = _copies(layout)
         now = set(layout.data_files())
         old, unclear = _cut(now, before, newest)
         counted = without_superseded(old | before)
@@ -51,19 +55,28 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
             break
         before = now
     files = counted if settled else without_superseded(old)
-    return Snapshot(tuple(files), tuple(_without_stored(segments, files)), settled)
+    left = _without_stored(segments, files)
+    damaged += [segment.path for segment in left if segment.whole < len(segment.content)]
+    return Snapshot(tuple(files), tuple(segment for segment in left if segment.rows), tuple(damaged), settled)
 
 
-def _copies(layout: RunLayout) -> tuple[list[SegmentCopy], dict[Writer, int]]:
-    """Copies of the segments with rows, and the newest sequence each writer had begun before they were made.
+def _copies(layout: RunLayout) -> tuple[list[SegmentCopy], dict[Writer, int], list[Path]]:
+    """Copies of the segments, the newest sequence each writer had begun before they were made, and unreadable segments.
 
     What is older than the newest sequence was complete by then, and is either copied here or in a file already; so
     segments begun afterwards are left out, however long the copying takes.
     """
     newest = _newest(layout)
-    copies = [copy for path in segment_files(layout) if (copy := read_segment(path)) and copy.rows]
-    known = [copy for copy in copies if copy.sequence <= newest.get(copy.facts.writer, -1)]
-    return sorted(known, key=lambda copy: copy.sequence), newest
+    copies, damaged = [], []
+    for path in segment_files(layout):
+        try:
+            copy = read_segment(path)
+        except DamagedFileError:
+            damaged.append(path)
+            continue
+        if copy and copy.sequence <= newest.get(copy.facts.writer, -1):
+            copies.append(copy)
+    return sorted(copies, key=lambda copy: copy.sequence), newest, damaged
 
 
 def _newest(layout: RunLayout) -> dict[Writer, int]:
