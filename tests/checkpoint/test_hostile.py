@@ -113,9 +113,10 @@ def test_no_variable_opens_the_door(
 
 
 def test_an_old_bare_pickle_is_refused(tmp_path: Path, canary: Path) -> None:
-    (tmp_path / "model.pth").write_bytes(pickle.dumps(hostile.Touch(canary), protocol=2))
-    with pytest.raises(XaiError):
-        load_checkpoint(tmp_path / "model.pth")
+    for protocol in (2, 4):
+        (tmp_path / "model.pth").write_bytes(pickle.dumps(hostile.Touch(canary), protocol=protocol))
+        with pytest.raises(RefusedError, match=r"runs code when it is read: \w*io\.open\n"):
+            load_checkpoint(tmp_path / "model.pth")
     torch.save({"x": hostile.Touch(canary)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(RefusedError) as raised:
         load_checkpoint(tmp_path / "old.pth")

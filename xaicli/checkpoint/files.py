@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
+import pickletools
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -96,7 +98,22 @@ def classes_in(path: Path) -> list[str]:
     try:
         return sorted(set(get_unsafe_globals_in_checkpoint(path)))
     except Exception:
-        return []
+        return _imported(path)
+
+
+def _imported(path: Path) -> list[str]:
+    """What a bare pickle imports, read off its opcodes as far as they can be read."""
+    found: set[str] = set()
+    texts: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(Exception):
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "GLOBAL":
+                found.add(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
+                found.add(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts = [*texts[-1:], argument]
+    return sorted(found)
 
 
 def sha256(path: Path) -> str:
