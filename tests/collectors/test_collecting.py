@@ -21,8 +21,8 @@ from xaicli.collectors.outputs import PredictorOutput
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
+from xaicli.tables.rows import MISSING
 from xaicli.tables.table import Table
-from xaicli.tables.view import MISSING
 
 N = 10
 HEAD = ["example_id", "input_table", "split", "epoch", "step", "attempt"]

@@ -31,7 +31,7 @@ def layout(tmp_path: Path) -> RunLayout:
             run.log_samples(sample_id=range(100), loss=np.arange(100), epoch=epoch, step=epoch)
         run.log({"lr": 0.1})
         run.log_images([1], np.zeros((1, 4, 4, 3), np.uint8))
-        append_table(run, "boxes", pa.table({"x": [1.0]}))
+        append_table(run.layout, run.writer, "boxes", pa.table({"x": [1.0]}))
     return RunLayout(tmp_path / "run")
 
 

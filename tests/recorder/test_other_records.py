@@ -82,8 +82,8 @@ def test_inputs_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_tables_keep_rows_and_schemas_of_every_call(tmp_path: Path) -> None:
     field = pa.field("box", pa.float64(), metadata={"xai_schema": '{"kind": "box"}'})
     with Run(tmp_path / "run") as run:
-        first = append_table(run, "a/b .", pa.table({"box": [1.0]}, schema=pa.schema([field])))
-        second = append_table(run, "a/b .", pa.table({"box": [2.0], "more": ["x"]}))
+        first = append_table(run.layout, run.writer, "a/b .", pa.table({"box": [1.0]}, schema=pa.schema([field])))
+        second = append_table(run.layout, run.writer, "a/b .", pa.table({"box": [2.0], "more": ["x"]}))
     assert first.parent == second.parent == tmp_path / "run" / "tables" / "a%2Fb%20%2E"
     assert [parquet.read(path)["box"].to_pylist() for path in (first, second)] == [[1.0], [2.0]]
     assert json.loads((first.parent / "schema.json").read_text()) == {"box": {"kind": "box"}}

@@ -6,13 +6,13 @@ once saved or checked on this machine is remembered by its digest and not checke
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from xaicli.checkpoint.known import is_known, remember
 from xaicli.checkpoint.refusal import refused
 from xaicli.errors import XaiError
 
@@ -63,26 +63,6 @@ def check_in_child(data: bytes, path: Path, *, wall_seconds: float = _WALL_SECON
             f"{path}: its graph could not be checked: {said[0]}", hint="run again with --debug and report it"
         )
     remember(data)
-
-
-def is_known(data: bytes) -> bool:
-    """Whether a graph was saved or checked on this machine before."""
-    return _mark(data).is_file()
-
-
-def remember(data: bytes) -> None:
-    """Note that a graph is known; where that cannot be written it will be checked again."""
-    mark = _mark(data)
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    except OSError:
-        return
-
-
-def _mark(data: bytes) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "xai" / "graphs" / hashlib.sha256(data).hexdigest()
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.export import Dim
 
 from xaicli.checkpoint.archive import Archive
-from xaicli.checkpoint.child import remember
+from xaicli.checkpoint.known import remember
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.errors import XaiError
 

@@ -26,8 +26,9 @@ from xaicli.recorder.active import active_run
 from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
 from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
+from xaicli.tables.rows import MISSING
 from xaicli.tables.table import Table
-from xaicli.tables.view import MISSING, CollectView
+from xaicli.tables.view import CollectView
 
 _BATCH_SIZE = 64
 _OURS = ("dataset", "shuffle", "sampler", "batch_sampler", "drop_last")
@@ -121,7 +122,7 @@ def collect_metrics(
     head = Heading(table, split, moment(run) | dict(constants or {}))
     tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
     paths = tuple(
-        append_table(run, name, rows.slice(start, _PART_ROWS))
+        append_table(run.layout, run.writer, name, rows.slice(start, _PART_ROWS))
         for name, rows in tables.items()
         for start in range(0, rows.num_rows, _PART_ROWS)
     )

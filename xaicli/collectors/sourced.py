@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaicli.tables.rows import MISSING
 from xaicli.tables.table import Table
-from xaicli.tables.view import MISSING
 
 if TYPE_CHECKING:
     from xaicli.sources.inputs import Inputs, Source

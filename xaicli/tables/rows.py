@@ -17,6 +17,17 @@ from xaicli.tables.schema import CategoricalLabel, Image, Schema
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
+class _Missing:
+    """The type of `MISSING`; one object also in the worker processes of a `DataLoader`."""
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
+"""What a row is that cannot be read: no transform sees it, and a collection leaves it out."""
+
+
 class Rows(Protocol):
     """A map-style dataset."""
 

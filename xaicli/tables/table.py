@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.tables.rows import ArrayRows, Rows, read_file, read_image_folder
+from xaicli.tables.rows import MISSING, ArrayRows, Rows, read_file, read_image_folder
 from xaicli.tables.schema import checked
-from xaicli.tables.view import MISSING
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler

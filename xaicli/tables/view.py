@@ -1,4 +1,4 @@
-"""A table as a collection reads it: each sample with its row number, and what stands for one that cannot be read."""
+"""A table as a collection reads it: each sample with its row number."""
 
 from __future__ import annotations
 
@@ -7,17 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xaicli.tables.table import Table
-
-
-class _Missing:
-    """The type of `MISSING`; one object also in the worker processes of a `DataLoader`."""
-
-    def __reduce__(self) -> str:
-        return "MISSING"
-
-
-MISSING = _Missing()
-"""What a row is that cannot be read: no transform sees it, and a collection leaves it out."""
 
 
 class CollectView:
