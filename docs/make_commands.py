@@ -9,6 +9,25 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 _WIDTH = "100"
+_INTRODUCTION = """# Commands
+
+Made by `make docs` from each command's `--help`.
+
+An option can have a default of your own: a flag wins over the variable the help names, that over a settings file in
+the current folder, `xai.toml` or `[tool.xai]` in `pyproject.toml`. Keys are the options' names; a table of a command's
+name is for that command alone:
+
+```toml
+[tool.xai]
+metric = ["loss", "margin"]
+
+[tool.xai.samples]
+max = 10
+```
+
+Exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted. Answers go to standard output, everything
+else to standard error. `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are obeyed.
+"""
 
 
 def help_of(*command: str) -> str:
@@ -39,7 +58,7 @@ def markdown() -> str:
     parts = [
         f"## {title}\n\n" + "\n".join(f"    {line}".rstrip() for line in text.split("\n")) for title, text in blocks
     ]
-    return "# Commands\n\nMade by `make docs` from each command's `--help`.\n\n" + "\n\n".join(parts) + "\n"
+    return f"{_INTRODUCTION}\n" + "\n\n".join(parts) + "\n"
 
 
 def man_page() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 import xaicli
 from xaicli.cli import COMMANDS, build, main
+from xaicli.cli.settings import defaults_of, read_settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,8 +69,9 @@ def test_the_code_runs_in_its_order(path: Path, tmp_path: Path, monkeypatch: pyt
             run_shell(code)
 
 
+@functools.cache
 def options_of(name: str) -> set[str]:
-    command = build().commands[name]
+    command = build([name]).commands[name]
     commands = [command, *getattr(command, "commands", {}).values()]
     return {
         option for each in commands for parameter in each.params for option in parameter.opts + parameter.secondary_opts
@@ -107,6 +110,14 @@ def test_every_public_name_is_documented() -> None:
 def test_every_document_can_be_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in DOCUMENTS[1:] if f"{path.relative_to(ROOT)})" not in readme] == []
+
+
+def test_the_settings_shown_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    settings, _ = read_settings(tmp_path)
+    assert defaults_of("samples", {"metric": True, "max": False}, settings) == {"metric": ["loss", "margin"], "max": 10}
+    assert defaults_of("labels", {"metric": True, "max": False}, settings) == {"metric": ["loss", "margin"]}
 
 
 def test_the_page_of_commands_is_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
