@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,63 @@ def test_an_io_error_now_and_then_loses_nothing(
     assert column(tmp_path / "run", "sample_id") == expected
     assert calls > k
     assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+_LIMITED = """
+import json, resource, sys
+import numpy as np
+from xaicli.recorder import allocation, pool, session, writer
+from xaicli.recorder.run import Run
+writer._FIRST_PAUSE = writer._LONGEST_PAUSE = 0.02
+pool.LONGEST_WAIT, session.CLOSE_SECONDS = 0.1, 0.2
+limit, value = getattr(resource, sys.argv[2]), int(sys.argv[3])
+def log(first, last):
+    for at in range(first, last, 1000):
+        run.log_samples(sample_id=np.arange(at, at + 1000), loss=np.random.default_rng(at).random(1000), step=at)
+run = Run(sys.argv[1])
+log(0, 50_000)
+before = resource.getrlimit(limit)
+resource.setrlimit(limit, (value, before[1]))
+run.flush()
+log(50_000, 100_000)
+run.flush()
+if sys.argv[4] == "for a while":
+    resource.setrlimit(limit, before)
+    log(100_000, 101_000)
+run.close()
+resource.setrlimit(limit, before)
+print(json.dumps(run.stats()))
+"""
+
+
+@pytest.mark.parametrize("how_long", ["for a while", "for good"])
+@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", 100_000), ("RLIMIT_NOFILE", 3)])
+def test_a_limit_of_the_system(tmp_path: Path, limit: str, value: int, how_long: str) -> None:
+    """Files may be no larger (EFBIG), or no more may be open (EMFILE)."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, tmp_path / "run", limit, str(value), how_long],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stats = json.loads(done.stdout)
+    assert "cannot be written" in done.stderr
+    assert stats["rows_logged"] == (101_000 if how_long == "for a while" else 100_000)
+    assert stats["rows_logged"] == stats["rows_stored"] + stats["rows_dropped"] + stats["rows_waiting"]
+    ids = np.sort(rows(tmp_path / "run")["sample_id"].to_numpy())
+    assert len(ids) == len(set(ids)) == stats["rows_logged"] - stats["rows_dropped"]
+    if how_long == "for a while":
+        assert stats["rows_dropped"] == stats["rows_waiting"] == 0
+
+
+def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.write
+    monkeypatch.setattr(parquet.os, "write", lambda descriptor, view: whole(descriptor, view[: max(1, len(view) // 3)]))
+    with Run(tmp_path / "run", strict=True) as run:
+        log_much(run, 0, 5_000)
+    assert column(tmp_path / "run", "sample_id") == list(range(5_000))
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
