@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -130,3 +131,22 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_every_module_has_a_layer() -> None:
     assert {room_of(path) for path in modules()} <= set().union(*LAYERS)
+
+
+def module_of(name: str) -> str | None:
+    """The module of this package that an imported name lies in; None for other packages and for the package itself."""
+    parts = name.split(".")
+    while len(parts) > 1:
+        path = PACKAGE.parent.joinpath(*parts)
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            return ".".join(parts)
+        parts.pop()
+    return None
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = {}
+    for path in modules():
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        graph[name] = {found for imported_name in imported(path) if (found := module_of(imported_name))} - {name}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
