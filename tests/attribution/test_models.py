@@ -120,17 +120,39 @@ def test_a_graph_exported_with_a_fixed_batch(batch: int) -> None:
 
 
 def test_a_graph_with_any_batch_is_folded_and_gives_the_same() -> None:
-    from xaicli.attribution.folding import folded
+    from xaicli.attribution.simplification import simplified
 
     model, x = conv_net(), torch.randn(5, 2, 8, 8)
     dynamic = ({0: torch.export.Dim("b", min=1)},)
     graph = torch.export.export(model, (x,), dynamic_shapes=dynamic).module()
-    small = folded(graph)
+    small = simplified(graph)
     assert not any("batch_norm" in str(node.target) for node in small.graph.nodes if node.op == "call_function")  # type: ignore[union-attr]
     methods = ("gradient", "smint", "gradcam")
     expected, found = attribute(model, x, methods=methods, **FEW), attribute(graph, x, methods=methods, **FEW)
     for method in methods:
         assert np.allclose(expected.attributions[method][""], found.attributions[method][""], atol=1e-4), method
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_relu_behind_max_pooling_changes_neither_outputs_nor_gradients(inplace: bool) -> None:
+    from xaicli.attribution.simplification import simplified
+
+    torch.manual_seed(0)
+    pooling = nn.MaxPool2d(3, 2, padding=1)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace), pooling, nn.Conv2d(4, 3, 2), nn.ReLU(inplace))
+    x = torch.randn(3, 2, 9, 9)
+    graph = torch.export.export(model, (x,)).module()
+    for whole in (model, graph):
+        small = simplified(whole)
+        assert small is not whole
+        order = [str(node.target) for node in small.graph.nodes if node.op in ("call_module", "call_function")]  # type: ignore[union-attr]
+        pooled = next(i for i, name in enumerate(order) if name == "2" or "max_pool" in name)
+        assert order[pooled - 1] in ("0", "aten.conv2d.default")
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        weight = torch.randn_like(model(x))
+        assert torch.equal(small(b.clone()), model(x))
+        expected = torch.autograd.grad((model(a.clone()) * weight).sum(), a)[0]
+        assert torch.equal(torch.autograd.grad((small(b.clone()) * weight).sum(), b)[0], expected)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -22,6 +22,8 @@ Reduce = Callable[[Any, Tensor], Tensor]
 _CPU_TARGET = 24 << 20
 """Bytes of activations a chunk may hold on a CPU: about what stays in a core's share of the caches."""
 _CPU_ROWS = (8, 256)
+_CONVOLUTIONAL_ROWS = 16
+"""Below so many rows a single thread's 1 x 1 convolutions run outside oneDNN, in another memory order."""
 _GPU_ROWS = (32, 512)
 _MEMORY_PART = 0.4
 _FIRST_ROWS = 8
@@ -171,6 +173,8 @@ class Gradients:
         per_row = max(1, sum(size for pointer, size in kept.items() if pointer not in own) // rows)
         on_gpu = self.model.device.type == "cuda"
         low, high = _GPU_ROWS if on_gpu else _CPU_ROWS
+        if self.model.channels_last:
+            low = max(low, _CONVOLUTIONAL_ROWS)
         high = max(1, min(high, int(_MEMORY_PART * _free_memory(self.model.device) / per_row)))
         low = min(low, high)
         found = _power_of_two(max(low, min(high, high if on_gpu else _CPU_TARGET // per_row)))

@@ -66,9 +66,10 @@ class Accumulator:
             hidden.append(self.stem.forward(self._ends(*chosen)[0]))
         ends = torch.cat(hidden) if len(hidden) > 1 else hidden[0]
         self._kept = (high, ends[-1:])
-        points = torch.empty((last - first, *ends.shape[1:]), dtype=ends.dtype, device=ends.device)
-        if ends.ndim == 4 and ends.is_contiguous(memory_format=torch.channels_last):
-            points = points.contiguous(memory_format=torch.channels_last)
+        nhwc = ends.ndim == 4 and ends.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if nhwc else torch.contiguous_format
+        shape = (last - first, *ends.shape[1:])
+        points = torch.empty(shape, dtype=ends.dtype, device=ends.device, memory_format=layout)
         shaped = alpha.to(ends.dtype).view(-1, *[1] * (ends.ndim - 1))
         for a, b in pairwise(edges(term)):
             unit, end = int(self.stream.unit[first + a]), int(term[a]) - low

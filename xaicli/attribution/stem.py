@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from xaicli.attribution.frozen import twin_of
+from xaicli.attribution.tracing import traced
 
 _OPERATORS = {
     torch.ops.aten.conv1d.default,
@@ -68,8 +69,7 @@ def split(model: nn.Module) -> Stem | None:
         model: In evaluation mode; unchanged. The caller compares what both compute.
     """
     try:
-        graph = twin_of(model) if isinstance(model, fx.GraphModule) else fx.symbolic_trace(twin_of(model))
-        return _parted(graph)
+        return _parted(traced(model))
     except Exception:
         return None  # An optimisation: a model that cannot be traced runs as it is.
 
