@@ -15,6 +15,7 @@ import pytest
 from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.queries.courses import courses
+from xaicli.recorder.run import Run
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -141,6 +142,16 @@ def test_info(xai: Xai, root: Path) -> None:
     ]
     assert answer["rows"][0]["epochs"] == [1, 2, 3, 4]
     assert answer["rows"][0]["metrics"] == ["loss", "margin"]
+    assert answer["tables"] == []
+
+
+def test_info_names_the_metrics_tables(xai: Xai, tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.add_metrics_data({"example_id": [0, 0, 1], "iou": [0.9, 0.8, 0.3]}, name="crops")
+    (table,) = asked(xai, "info", tmp_path / "run")["tables"]
+    assert (table["name"], table["rows"]) == ("crops", 3)
+    assert {"example_id", "iou"} <= set(table["columns"])
+    assert "crops" in xai("info", tmp_path / "run")[1]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer, Counts
+from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
 from xaicli.state.best import Checkpoint, checkpoints
 from xaicli.state.folder import saved_states
@@ -18,7 +20,8 @@ def info(reader: Reader) -> Answer:
 
     Returns:
         Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
-        gaps (epochs missing between the first and the last).
+        gaps (epochs missing between the first and the last); beside them `tables`: name, rows and columns of each
+        metrics table.
     """
     rows = []
     for mode in reader.modes():
@@ -60,7 +63,19 @@ def info(reader: Reader) -> Answer:
         data=data,
         counts=Counts(rows=int(data["rows"].sum()), dropped=reader.dropped, damaged=reader.damaged),
         warnings=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
+        extra={"tables": _tables(reader)},
     )
+
+
+def _tables(reader: Reader) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "rows": lazy.select(pl.len()).collect().item(),
+            "columns": lazy.collect_schema().names(),
+        }
+        for name, lazy in metrics_tables(reader).items()
+    ]
 
 
 def _checkpoint(found: Checkpoint) -> str:

@@ -62,9 +62,13 @@ def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
         SAMPLES: scan(reader, places, list(reader.dtypes)) if places else None,
         SCALARS: _scalars(reader),
     }
+    return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
+
+
+def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
+    """The metrics tables of a run under their names, lazily; those without rows are left out."""
     folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
-    for folder in folders:
-        found[unquote(folder.name)] = scan_folder(reader, folder)
+    found = {unquote(folder.name): scan_folder(reader, folder) for folder in folders}
     return {name: lazy for name, lazy in found.items() if lazy is not None}
 
 

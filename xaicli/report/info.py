@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xaicli.answer import Answer
@@ -41,6 +41,8 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     sections = [Section("Modes", "modes", (_modes(rows),))]
     if metrics:
         sections.append(Section("Metrics", "metrics", (Text(", ".join(metrics)),)))
+    if found := answer.extra.get("tables"):
+        sections.append(Section("Tables", "tables", (_tables(found),)))
     if facts and (kept := tuple(_kept(facts))):
         sections.append(Section("States and checkpoints", "states", kept))
     if facts:
@@ -59,6 +61,12 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         warnings=answer.warnings,
         tables={"info": lambda: answer.data},
     )
+
+
+def _tables(found: Sequence[Mapping[str, Any]]) -> Table:
+    columns = (Column("table"), Column("rows", Cell.INTEGER), Column("columns"))
+    rows = tuple((table["name"], table["rows"], ", ".join(table["columns"])) for table in found)
+    return Table("tables", "", columns, rows, "xai samples --table NAME, and xai query, ask them")
 
 
 def _kept(facts: RunFacts) -> Iterator[Table]:
