@@ -97,6 +97,7 @@ def test_the_policy_allows_our_script_and_sheet_by_their_hashes_and_nothing_else
         f"default-src 'none'; img-src data:; style-src {hashes['style']}; script-src {hashes['script']}; "
         "base-uri 'none'; form-action 'none'"
     )
+    assert f'content="{policy}"' in html
     assert html.index("Content-Security-Policy") < html.index("<style")
     assert len([1 for tag, _, _ in parsed.raw if tag == "style"]) == 1
     assert len([1 for tag, a, _ in parsed.raw if tag == "script" and "type" not in a]) == 1

@@ -60,7 +60,7 @@ def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
         sections=sections,
         run=printable(answer.run, limit=120),
         version=__version__,
-        policy=policy(style, script),
+        policy=Markup(policy(style, script)),  # its quotes stay readable; nothing in it is from outside
         style=Markup(style),
         script=Markup(script),
         answer=Markup(in_script(json)),
