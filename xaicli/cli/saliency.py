@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,12 +13,75 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.loading import Loading, integers
-from xaicli.cli.options import Output, RunDir, read_ids, split_commas
+from xaicli.cli.options import Ids, OptionGroup, Output, RunDir, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
 
 _MODEL = "Model and data"
 _SAMPLES = "Samples"
 _MAPS = "Maps"
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples(OptionGroup):
+    """Which samples are explained."""
+
+    samples: Annotated[int, typer.Option(metavar="N", rich_help_panel=_SAMPLES, help="How many samples.")] = 16
+    ids: Ids = None
+    pick: Annotated[
+        str, typer.Option(rich_help_panel=_SAMPLES, help="worst or best by the logged metric, random, first.")
+    ] = "first"
+    metric: Annotated[
+        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss].")
+    ] = None
+    mode: Annotated[
+        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode.")
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Maps(OptionGroup):
+    """How the maps are made: the arguments of `settle`."""
+
+    methods: Annotated[
+        list[str],
+        typer.Option(
+            callback=split_commas, rich_help_panel=_MAPS, help="gradient, smoothgrad, integrated, smint, gradcam."
+        ),
+    ] = ("gradient", "smoothgrad", "integrated", "smint")  # type: ignore[assignment]
+    smoothing: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Draws of smoothgrad; 0 disables it.")] = 25
+    integrating: Annotated[
+        list[str],
+        typer.Option(
+            metavar="STEPS[,DRAWS]",
+            callback=split_commas,
+            rich_help_panel=_MAPS,
+            help="Steps of integrated, draws of smint.",
+        ),
+    ] = ("25", "7")  # type: ignore[assignment]
+    evaluations: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_MAPS, show_default=False, help="Gradient evaluations for each sample."),
+    ] = None
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_MAPS, show_default=False, help="Add steps until delta and agreement settle (0.05)."
+        ),
+    ] = None
+    baseline: Annotated[
+        str, typer.Option(rich_help_panel=_MAPS, help="mid, zero, uniform, black, blur, or a file.")
+    ] = "mid"
+    noise: Annotated[float, typer.Option(rich_help_panel=_MAPS, help="Sigma, as a part of the input's range.")] = 0.15
+    signed: Annotated[
+        bool, typer.Option("--signed/--magnitude", rich_help_panel=_MAPS, help="Means, not of squares.")
+    ] = False
+    convention: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="xai, or fe for the seed's numbers.")] = "xai"
+    precision: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="auto, fp32, bf16.")] = "auto"
+    seed: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Of every random draw.")] = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as keyword arguments, numbers as numbers."""
+        return {**super().arguments(), "integrating": integers("integrating", list(self.integrating)) or ()}
 
 
 @command
@@ -43,38 +107,12 @@ def saliency(
         ),
     ] = None,
     device: Annotated[str, typer.Option(rich_help_panel=_MODEL, help="auto, cpu, cuda, cuda:1.")] = "auto",
-    samples: Annotated[int, typer.Option(metavar="N", rich_help_panel=_SAMPLES, help="How many samples.")] = 16,
-    ids: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=read_ids,
-            metavar="LIST|@FILE|-",
-            rich_help_panel=_SAMPLES,
-            show_default=False,
-            help="Samples by id.",
-        ),
-    ] = None,
-    pick: Annotated[
-        str, typer.Option(rich_help_panel=_SAMPLES, help="worst or best by the logged metric, random, first.")
-    ] = "first",
-    metric: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="For --pick [default: loss].")
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, show_default=False, help="Samples of this mode.")
-    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", rich_help_panel=_SAMPLES, help="Fail on a sample that cannot be read.")
     ] = False,
     target: Annotated[
         str, typer.Option(rich_help_panel=_MAPS, help="predicted, label, a class, topK, or module:function.")
     ] = "predicted",
-    methods: Annotated[
-        list[str],
-        typer.Option(
-            callback=split_commas, rich_help_panel=_MAPS, help="gradient, smoothgrad, integrated, smint, gradcam."
-        ),
-    ] = ("gradient", "smoothgrad", "integrated", "smint"),  # type: ignore[assignment]
     captum: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,36 +123,6 @@ def saliency(
             help="Further methods by their names in captum.attr.",
         ),
     ] = None,
-    smoothing: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Draws of smoothgrad; 0 disables it.")] = 25,
-    integrating: Annotated[
-        list[str],
-        typer.Option(
-            metavar="STEPS[,DRAWS]",
-            callback=split_commas,
-            rich_help_panel=_MAPS,
-            help="Steps of integrated, draws of smint.",
-        ),
-    ] = ("25", "7"),  # type: ignore[assignment]
-    evaluations: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=_MAPS, show_default=False, help="Gradient evaluations for each sample."),
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=_MAPS, show_default=False, help="Add steps until delta and agreement settle (0.05)."
-        ),
-    ] = None,
-    baseline: Annotated[
-        str, typer.Option(rich_help_panel=_MAPS, help="mid, zero, uniform, black, blur, or a file.")
-    ] = "mid",
-    noise: Annotated[float, typer.Option(rich_help_panel=_MAPS, help="Sigma, as a part of the input's range.")] = 0.15,
-    signed: Annotated[
-        bool, typer.Option("--signed/--magnitude", rich_help_panel=_MAPS, help="Means, not of squares.")
-    ] = False,
-    convention: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="xai, or fe for the seed's numbers.")] = "xai",
-    precision: Annotated[str, typer.Option(rich_help_panel=_MAPS, help="auto, fp32, bf16.")] = "auto",
-    seed: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Of every random draw.")] = 0,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", rich_help_panel=_MAPS, help="Insertion, deletion, infidelity, sensitivity.")
     ] = False,
@@ -122,6 +130,8 @@ def saliency(
         bool, typer.Option("--sanity", rich_help_panel=_MAPS, help="Compare with maps of randomised models.")
     ] = False,
     *,
+    samples: Samples,
+    maps: Maps,
     loading: Loading,
     output: Output,
 ) -> None:
@@ -131,42 +141,27 @@ def saliency(
 
     Example: xai saliency runs/demo --model ckpt.pt --samples 16 --pick worst
     """
-    from xaicli.saliency_call import explain_run, find_place
+    from xaicli.saliency_call import Opening, explain_run, find_place
+    from xaicli.saliency_samples import Choice
 
     place = find_place(run_dir, model or [])
-    folder = output.output or place.folder
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     with _progress(shown=rank == 0 and not (output.no_progress or output.quiet)) as progress:
         result = explain_run(
             place,
-            **loading.arguments(),
-            mode=mode,
-            samples=samples,
-            ids=ids,
-            pick=pick,
-            metric=metric,
+            Opening(**loading.arguments(), mode=samples.mode, strict=strict),
+            Choice(**samples.arguments()),
             target=target,
             output=output_key,
-            captum=captum or (),
+            progress=progress,
+            settings=maps.arguments(),
+            captum=tuple(captum or ()),
             evaluate=evaluate,
             sanity=sanity,
             device=_own_device(device),
-            strict=strict,
-            store=_store(folder, place.layout),
+            store=_store(output.output or place.folder, place.layout),
             rank=rank,
             world_size=world_size,
-            progress=progress,
-            methods=methods,
-            smoothing=smoothing,
-            integrating=integers("integrating", list(integrating)) or (),
-            evaluations=evaluations,
-            tolerance=tolerance,
-            baseline=baseline,
-            noise=noise,
-            signed=signed,
-            convention=convention,
-            precision=precision,
-            seed=seed,
         )
     if rank == 0:
         write(result, output, folder=place.folder, always=REPORT_FORMATS)

@@ -1,0 +1,97 @@
+"""Which samples `xai saliency` explains: the first, some by id, or those a logged metric points at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.layout import RunLayout
+
+if TYPE_CHECKING:
+    from xaicli.sources.inputs import Source
+
+PICKS = ("first", "worst", "best", "random")
+HIGHER_IS_BETTER = frozenset(
+    {"label_prob", "top_prob", "margin", "correct", "confidence", "correctness", "aum", "accuracy", "acc", "f1", "iou"}
+)
+"""Metrics whose worst samples are the lowest; of every other metric, as of a loss, the highest."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples to explain.
+
+    Attributes:
+        samples: How many.
+        ids: These; then `samples` and `pick` do not count.
+        pick: Of `PICKS`.
+        metric, mode: Of the logged values that `pick` goes by; the run's own defaults when None.
+    """
+
+    samples: int = 16
+    ids: Sequence[str] | None = None
+    pick: str = "first"
+    metric: str | None = None
+    mode: str | None = None
+
+    def of(self, source: Source, layout: RunLayout | None, seed: int) -> int | list[Any]:
+        """What to take of a source: a number of samples, or their ids.
+
+        Args:
+            source: Where the samples are.
+            layout: The run that logged the metric.
+            seed: Of a random pick.
+
+        Raises:
+            XaiError: There is no such pick, or no logged value to go by.
+        """
+        if self.ids:
+            return list(self.ids)
+        if self.samples < 1:
+            raise UsageError(f"samples is {self.samples}", hint="a whole number from 1")
+        match self.pick:
+            case "first":
+                return self.samples
+            case "random":
+                import random
+
+                every = list(source.sample_ids)
+                return random.Random(seed).sample(every, min(self.samples, len(every)))
+            case "worst" | "best":
+                if layout is None:
+                    raise XaiError(
+                        f"--pick {self.pick} needs a run that logged a metric",
+                        hint="name the run, or use --pick first or random",
+                    )
+                return self._ranked(source.sample_ids, layout)
+            case _:
+                raise UsageError(f"no pick {self.pick!r}", hint="picks: " + ", ".join(PICKS))
+
+    def _ranked(self, available: Iterable[Any], layout: RunLayout) -> list[Any]:
+        """The worst or best samples of the source by their last logged value."""
+        from xaicli.api import RunReader
+
+        chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", self.mode)) if value}
+        run = RunReader(layout)
+        _, selection = run.select(**chosen)
+        name = selection.metrics[0]
+        highest = (self.pick == "worst") != (name in HIGHER_IS_BETTER)
+        held = {str(sample_id) for sample_id in available}
+        asked = self.samples
+        while True:
+            # The extremes of the whole run first; further only while the source holds too few of them.
+            sides: Any = {"max": asked, "min": 0} if highest else {"max": 0, "min": asked}
+            rows = run.samples(**sides, **{**chosen, "metric": name}).data
+            best = rows.sort("score", "sample_id", descending=[highest, False])["sample_id"].to_list()
+            found = list(dict.fromkeys(sample_id for sample_id in best if str(sample_id) in held))
+            if len(found) >= self.samples or len(best) < asked:
+                break
+            asked *= 8
+        if not found:
+            raise XaiError(
+                f"none of the data's samples has a logged {name} in mode {', '.join(selection.modes)}",
+                hint="do the ids of --data equal the logged ones? --mode chooses the rows",
+            )
+        return found[: self.samples]
