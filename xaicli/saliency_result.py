@@ -182,7 +182,7 @@ def saliency(
     Raises:
         XaiError: The model cannot be explained on these inputs; says why in one line.
     """
-    from xaicli.attribution.prepared import as_arrays
+    from xaicli.attribution.given import as_arrays
     from xaicli.attribution.request import Column, Request
     from xaicli.attribution.session import explain
     from xaicli.attribution.settings import settle

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net, smooth_net
-from xaicli.attribution.engine import attribute
 from xaicli.attribution.maps import Layout, scaled, strength
 
 ALL = ("gradient", "smoothgrad", "integrated", "smint", "gradcam")

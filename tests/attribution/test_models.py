@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attribution.attributing import attribute
 from tests.attribution.nets import Calling, conv_net
-from xaicli.attribution.engine import attribute
 from xaicli.errors import UsageError, XaiError
 
 FEW: dict[str, Any] = {"smoothing": 3, "integrating": (4, 2)}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
 from xaicli.attribution import precision
-from xaicli.attribution.engine import attribute
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.precision import has_fast_bf16, work_of
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
-from xaicli.attribution.engine import attribute
 
 
 class SeedLoop:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaicli.attribution.changes import changes_of
 from xaicli.attribution.engine import Attribution
-from xaicli.attribution.explanation import REFINEMENT, Explanation, Saliency, SaliencyMap, SanityStep, Trust
+from xaicli.attribution.explanation import REFINEMENT, Change, Explanation, Saliency, SaliencyMap, SanityStep, Trust
+from xaicli.attribution.maps import rank_correlation
 from xaicli.attribution.request import Column, Request
 from xaicli.attribution.settings import Settings
 from xaicli.sources.inputs import plain
@@ -100,6 +101,32 @@ def saliency_of(
         notes=notes,
         skipped=inputs.skipped,
     )
+
+
+def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> tuple[Change, ...]:
+    """The rank correlation of each sample's maps from one checkpoint to the next.
+
+    Args:
+        explanations: Ordered so that the checkpoints of one (sample, output, target) follow each other.
+        methods: Which maps to compare.
+    """
+    groups: dict[tuple[Any, ...], list[Explanation]] = {}
+    for e in explanations:
+        groups.setdefault((e.sample_id, e.output, e.target), []).append(e)
+    found = []
+    for columns in groups.values():
+        for before, after in pairwise(columns):
+            for method in methods:
+                a, b = (
+                    np.concatenate([m.values.ravel() for m in e.maps if m.method == method]) for e in (before, after)
+                )
+                value = rank_correlation(a, b)
+                found.append(
+                    Change(
+                        after.sample_id, after.target, method, after.checkpoint, value if np.isfinite(value) else None
+                    )
+                )
+    return tuple(found)
 
 
 def _described(settings: Settings, request: Request, precision: str) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaicli.attribution.captured import Captured
 from xaicli.attribution.chunks import Chunks, learned, remember
+from xaicli.attribution.cuda_graph import Captured
 from xaicli.attribution.frozen import FrozenModel, is_memory_error
 from xaicli.errors import XaiError
 

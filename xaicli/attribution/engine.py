@@ -1,30 +1,29 @@
-"""Saliency maps of any `nn.Module` on any inputs, without a run: `attribute`."""
+"""Attributions and maps of a prepared model: every method, all units together."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
-from xaicli.attribution import gradcam, paths, peers, seed_convention, trust
+from xaicli.attribution import captum_methods, gradcam, paths, seed_convention, trust
 from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
 from xaicli.attribution.batching import Gradients
 from xaicli.attribution.fast_model import fast_model
+from xaicli.attribution.given import Arrays
 from xaicli.attribution.maps import Layout, layout_of, scaled, strength
-from xaicli.attribution.prepared import Arrays, Given, Prepared, prepare, scalars_of
+from xaicli.attribution.prepared import Prepared, scalars_of
 from xaicli.attribution.problem import Attributions, Problem
-from xaicli.attribution.settings import GRADCAM, Convention, Settings, Target, settle
+from xaicli.attribution.settings import GRADCAM, Convention, Settings
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What `attribute` found, one entry per unit: (sample, target), a sample's targets together.
+    """What an `Explainer` found, one entry per unit: (sample, target), a sample's targets together.
 
     Attributes:
         maps: {method: {input: float32 (unit, H, W) in [0, 1]}}.
@@ -60,79 +59,6 @@ class Attribution:
     quality: dict[str, dict[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
 
-def attribute(
-    model: nn.Module,
-    inputs: Given,
-    *,
-    target: Target | Tensor | Arrays = "predicted",
-    methods: Sequence[str] | str = ("gradient", "smoothgrad", "integrated", "smint"),
-    smoothing: int = 25,
-    integrating: int | Sequence[int] = (25, 7),
-    baseline: str = "mid",
-    noise: float = 0.15,
-    signed: bool = False,
-    convention: str = "xai",
-    precision: str = "auto",
-    device: str | torch.device = "auto",
-    seed: int = 0,
-    labels: Sequence[Any] | None = None,
-    label_names: Sequence[str] | None = None,
-    output: str | int | None = None,
-    tolerance: float | None = None,
-    evaluations: int | None = None,
-    input_range: InputRange = UNKNOWN_RANGE,
-    pictures: tuple[int, int] | None = None,
-    static_batch: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Attribution:
-    """What a model looked at.
-
-    Args:
-        model: Any module, in any mode; it is copied, and nothing of it changes.
-        inputs: One array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
-        target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
-            model's outputs that returns one number per row.
-        methods, smoothing, integrating, baseline, noise, signed, convention, precision, seed, tolerance, evaluations:
-            As the options of `xai saliency`.
-        device: "auto" (a GPU when there is one), or torch's name of a device.
-        labels: The samples' labels, for `target="label"`.
-        label_names: The names of the outputs.
-        output: Key or index of the output, for models that return several.
-        input_range: What is known of the input's range, for `baseline="black"`.
-        pictures: Height and width of the samples' pictures, when an input of rank 2 is one.
-        static_batch: The one batch size the model takes; found out when not given.
-        progress: Called with (rows done, rows in all).
-
-    Raises:
-        XaiError: The model cannot be explained on these inputs; says why in one line.
-    """
-    settings = settle(
-        methods=methods,
-        smoothing=smoothing,
-        integrating=integrating,
-        baseline=baseline,
-        noise=noise,
-        signed=signed,
-        convention=convention,
-        precision=precision,
-        seed=seed,
-        tolerance=tolerance,
-        evaluations=evaluations,
-    )
-    prepared = prepare(
-        model,
-        inputs,
-        target=target,
-        device=device,
-        labels=labels,
-        label_names=label_names,
-        output=output,
-        static_batch=static_batch,
-        raw=settings.convention is Convention.FE,
-    )
-    return Explainer(prepared, settings, input_range=input_range, pictures=pictures).explain(progress=progress)
-
-
 class Explainer:
     """A prepared model with its fast copy, ready to explain any of its units.
 
@@ -141,7 +67,7 @@ class Explainer:
         settings: Which methods and how.
         input_range: What is known of the input's range.
         pictures: Height and width of the samples' pictures, when an input of rank 2 is one.
-        captum: Further methods, as `peers.named` spells them.
+        captum: Further methods, as `captum_methods.named` spells them.
     """
 
     def __init__(
@@ -184,7 +110,7 @@ class Explainer:
             found[GRADCAM] = gradcam.explain(prepared)
         found = {m: found[m] for m in self.settings.methods}
         for method in self.captum:
-            found[method] = peers.explain(method, prepared, problem, self.settings)
+            found[method] = captum_methods.explain(method, prepared, problem, self.settings)
         return self._collected(prepared, problem, found)
 
     def problem(self, units: Tensor) -> Problem:

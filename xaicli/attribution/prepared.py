@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from xaicli.attribution.embedding import embedded_inputs
 from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.given import Arrays, Given, as_input, device_of, tensors_of
 from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, last_operation, pick, read_scores
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import choose, probability_of, values_of
 from xaicli.errors import UsageError, XaiError
 
-Arrays = npt.NDArray[Any]
-Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
-
 _CLEAN_ROWS = 32
-_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -85,15 +79,27 @@ def prepare(
     static_batch: int | None = None,
     raw: bool = False,
 ) -> Prepared:
-    """Freeze a copy of the model and take the clean outputs and targets; arguments as in `attribute`.
+    """Freeze a copy of the model and take the clean outputs and targets.
 
     Args:
+        model: Any module, in any mode; it is copied, and nothing of it changes.
+        inputs: One array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
+        target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
+            model's outputs that returns one number per row.
+        device: "auto" (a GPU when there is one), or torch's name of a device.
+        labels: The samples' labels, for `target="label"`.
+        label_names: The names of the outputs.
+        output: Key or index of the output, for models that return several.
+        static_batch: The one batch size the model takes; found out when not given.
         raw: Explain a single number as itself whatever the prediction, as the seed does.
+
+    Raises:
+        XaiError: The model cannot be explained on these inputs; says why in one line.
     """
-    place = _device(device)
-    names, tensors = _tensors(inputs)
+    place = device_of(device)
+    names, tensors = tensors_of(inputs)
     frozen = FrozenModel(model, names=names, device=place, static_batch=static_batch)
-    batches = [_as_input(x, frozen.dtype).to(place) for x in tensors]
+    batches = [as_input(x, frozen.dtype).to(place) for x in tensors]
     embedded = embedded_inputs(frozen, batches)
     batches = embedded.inputs
     explained = tuple(i for i, x in enumerate(batches) if x.is_floating_point())
@@ -207,60 +213,3 @@ def scalars_of(
             batch = [model.arranged(x[first : first + step].clone()) for x in rows]
             found.append(prepared.reduce(model.forward(batch), part).double())
     return torch.cat(found)
-
-
-def _device(given: str | torch.device) -> torch.device:
-    if given == "auto":
-        # With torchrun, each rank takes its own GPU.
-        return (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
-    try:
-        device = torch.device(given)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1"
-        ) from error
-    return device
-
-
-def _tensors(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
-    if isinstance(inputs, Mapping):
-        names, values = tuple(str(name) for name in inputs), list(inputs.values())
-    elif isinstance(inputs, list | tuple) and inputs and all(hasattr(x, "shape") and len(x.shape) for x in inputs):
-        names, values = tuple(f"input{i}" for i in range(len(inputs))), list(inputs)
-    else:
-        names, values = ("",), [inputs]
-    tensors = [
-        x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values
-    ]
-    if len(names) == 1:
-        names = ("",) if names == ("input0",) else names
-    lengths = {len(x) if x.ndim else 0 for x in tensors}
-    if len(lengths) != 1 or 0 in lengths:
-        raise UsageError(
-            "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples",
-            hint="(sample, ...) arrays of one length",
-        )
-    return names, tensors
-
-
-def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats and pictures of bytes become the model's floats; other whole numbers and booleans stay what they are."""
-    return x.to(dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x
-
-
-def as_arrays(inputs: Given) -> dict[str, Arrays]:
-    """Inputs by name, (sample, ...) each; "" for the only one.
-
-    Raises:
-        UsageError: They differ in length, or hold nothing.
-    """
-    names, tensors = _tensors(inputs)
-    return {
-        name: x.float().cpu().numpy() if x.dtype in _HALVES else x.cpu().numpy()
-        for name, x in zip(names, tensors, strict=True)
-    }

@@ -72,7 +72,7 @@ class Request:
     """What is asked of a session.
 
     Attributes:
-        target, outputs: As `attribute`'s target and output; several outputs are explained one after the other.
+        target, outputs: As `prepare`'s target and output; several outputs are explained one after the other.
         store: Where finished samples are kept; None to keep nothing.
         captum: Further methods by their names in `captum.attr`.
         evaluate, sanity: Also score the maps; also compare them with those of randomised models.

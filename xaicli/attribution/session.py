@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xaicli.attribution.assembly import explanation_of, saliency_of
+from xaicli.attribution.captum_methods import named
 from xaicli.attribution.chunks import learned_sizes, recall_sizes
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.evaluate import quality
@@ -20,7 +21,6 @@ from xaicli.attribution.explanation import (
     SanityStep,
 )
 from xaicli.attribution.frozen import fingerprint
-from xaicli.attribution.peers import named
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.request import Column, Request
 from xaicli.attribution.sanity import cascade

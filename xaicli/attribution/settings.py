@@ -47,7 +47,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked arguments of `attribute`.
+    """Checked arguments of `xaicli.saliency`.
 
     Attributes:
         methods: Of `METHODS`, in the order asked for, without those disabled by a 0.
@@ -129,7 +129,7 @@ def settle(
     tolerance: float | None = None,
     evaluations: int | None = None,
 ) -> Settings:
-    """Check the arguments of `attribute`.
+    """Check the arguments of `xaicli.saliency` that say how maps are made.
 
     Args:
         methods: Of `METHODS`.
