@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from PIL import Image as Pillow
 
 from xaicli.attribution.explanation import (
@@ -27,6 +29,7 @@ from xaicli.render.terminal import as_text
 from xaicli.report.charts import BarChart, LineChart, Tone
 from xaicli.report.facts import RunFacts
 from xaicli.report.mapgrid import MapGrid
+from xaicli.report.mapviews import MAGNITUDE, SIGNED
 from xaicli.report.model import Report, Table, Views
 from xaicli.saliency_result import SaliencyResult
 
@@ -106,6 +109,16 @@ def test_the_pictures_show_the_maps() -> None:
     assert isinstance(for_it, tuple)
     assert against[2] > against[0]
     assert for_it[0] > for_it[2]
+
+
+def test_the_legend_shows_the_palettes() -> None:
+    html = result(explanation()).html()
+    assert "low <i></i> high" in html
+    assert "against <i></i> for" in html
+    for kind, palette in (("size", MAGNITUDE), ("sign", SIGNED)):
+        stops = re.findall("#[0-9a-f]{6}", html.split(f".ramp .{kind} i")[1].split("}")[0])
+        colours = colormaps[palette](np.linspace(0, 1, len(stops)))
+        assert stops == [to_hex(colour) for colour in colours]
 
 
 def test_the_input_is_embedded_once() -> None:
