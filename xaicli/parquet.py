@@ -94,6 +94,8 @@ def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
         table,
         sink,
         row_group_size=row_group_rows,
+        # Four pages a chunk of float32: looking a sample up unpacks one of them.
+        data_page_size=row_group_rows,
         compression="zstd",
         compression_level=1,
         use_dictionary=dictionary,
@@ -257,7 +259,7 @@ def opened(path: Path, record: FileRecord | None = None) -> Iterator[pq.ParquetF
         DamagedFileError: The bytes are not those that were written; also raised for faults inside the `with` block.
     """
     try:
-        metadata = None if record is None else _checked_footer(path, record)
+        metadata = None if record is None else _metadata(path, record)
         with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, memory_map=False) as file:
             yield file
     except FileNotFoundError:
@@ -322,19 +324,34 @@ def verify(path: Path, record: FileRecord | None = None) -> None:
         raise _damaged(path, f"it has {found}; {record.bytes} bytes, crc32 {record.crc32:08x} were written")
 
 
-def _checked_footer(path: Path, record: FileRecord) -> pq.FileMetaData:
-    """The footer of a file, read once, compared with the record and parsed from those very bytes."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size != record.bytes:
-            raise _damaged(path, f"it has {size} bytes, {record.bytes} were written")
-        file.seek(max(0, size - _TAIL))
-        length = min(_footer_size(file.read(_TAIL)), size)
-        file.seek(size - length)
-        footer = file.read(length)
+def checked_footer(path: Path, record: FileRecord) -> bytes:
+    """The footer of a file, its length and magic included, read once and compared with the record.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFileError: It is not what was written.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size != record.bytes:
+                raise _damaged(path, f"it has {size} bytes, {record.bytes} were written")
+            file.seek(max(0, size - _TAIL))
+            length = min(_footer_size(file.read(_TAIL)), size)
+            file.seek(size - length)
+            footer = file.read(length)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
     if zlib.crc32(footer) != record.footer_crc32:
         raise _damaged(path, "its footer is not what was written")
-    metadata = pq.read_metadata(pa.BufferReader(footer))
+    return footer
+
+
+def _metadata(path: Path, record: FileRecord) -> pq.FileMetaData:
+    """The footer of a file, parsed from the very bytes that were checked."""
+    metadata = pq.read_metadata(pa.BufferReader(checked_footer(path, record)))
     if metadata.num_rows != record.rows:
         raise _damaged(path, f"it has {metadata.num_rows} rows, {record.rows} were written")
     return metadata

@@ -1,17 +1,17 @@
 """Scores and histories where every epoch is one file of the very same samples in the same order, as after compaction.
 
 Then the last epoch alone gives the scores, and a sample's place in it is its place everywhere: of the other epochs only
-the footer and the row groups of the shown samples are read. What a footer must say for that, `xaicli.parquet` writes.
+the footer and the pages of the shown samples are read. What a footer must say for that, `xaicli.parquet` writes.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
@@ -19,11 +19,9 @@ from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.footers import Footer
+from xaicli.reader.pages import ColumnChunk, UnlikeOursError, column_chunks, facts_of, values_at
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import EPOCH, LABEL, SAMPLE_ID, STEP
-
-_THREADS = 3
-"""Decoding leaves the interpreter lock; parsing footers does not."""
 
 
 class NotAlignedError(Exception):
@@ -35,7 +33,7 @@ class _Glimpse:
     """What was read of one epoch: its footer, and each metric's values of the shown samples, null where missing."""
 
     footer: Footer
-    values: list[np.ndarray[Any, np.dtype[np.float64]]]
+    values: list[NDArray[np.float64]]
 
 
 class Aligned:
@@ -59,7 +57,7 @@ class Aligned:
             columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
             if self._digest is None or not set(columns) <= set(file.schema_arrow.names):
                 raise NotAlignedError
-            table = file.read(columns=columns)
+            table = parquet.decoded(file, columns)
         self._frame = pl.DataFrame(pl.from_arrow(table.select(columns)))
         for metric in selection.metrics:
             values = self._frame[metric]
@@ -92,8 +90,7 @@ class Aligned:
         if shown.height < len(ids.unique()):
             raise NotAlignedError
         places = shown["_place"].to_numpy().astype(np.int64)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            glimpses = list(pool.map(lambda epoch: self._glimpse(epoch, places), self._pieces))
+        glimpses = [self._glimpse(epoch, places) for epoch in self._pieces]
         metrics = self._selection.metrics
         for glimpse in glimpses:
             footer = glimpse.footer
@@ -117,36 +114,37 @@ class Aligned:
         """Count the rows and non-finite values of all epochs, as their footers say."""
         tally.add(self._tally)
 
-    def _glimpse(self, epoch: int, places: np.ndarray[Any, np.dtype[np.int64]]) -> _Glimpse:
+    def _glimpse(self, epoch: int, places: NDArray[np.int64]) -> _Glimpse:
+        piece = self._pieces[epoch]
+        assert piece.file is not None
+        path = piece.file.path
+        record = self._reader.records.get(relative(self._reader.layout, piece.file))
+        if record is None:
+            raise NotAlignedError
         try:
-            with self._opened(self._pieces[epoch]) as file:
-                footer = Footer.of(file.metadata)
-                if footer.sorted_ids != self._digest or footer.non_finite is None or footer.steps is None:
-                    raise NotAlignedError
-                present = [metric for metric in self._selection.metrics if metric in footer.non_finite]
-                return _Glimpse(footer, self._values(file, present, places))
-        except (DamagedFileError, FileNotFoundError) as error:
+            content = parquet.checked_footer(path, record)
+            footer = Footer.said(facts_of(content), record.rows)
+            if not footer or footer.sorted_ids != self._digest or footer.non_finite is None or footer.steps is None:
+                raise NotAlignedError
+            with path.open("rb", buffering=0) as file:
+                values = [
+                    _picked(file.fileno(), column_chunks(content, metric), places, footer.rows)
+                    if metric in footer.non_finite
+                    else np.full(len(places), np.nan)
+                    for metric in self._selection.metrics
+                ]
+            return _Glimpse(footer, values)
+        except (DamagedFileError, UnlikeOursError, OSError) as error:
             raise NotAlignedError from error
 
-    def _values(self, file: Any, present: list[str], places: np.ndarray[Any, np.dtype[np.int64]]) -> list[Any]:
-        """Each metric at some row numbers as float64, NaN where it is missing.
 
-        The names in the file's metadata are not asked for: that makes a cycle, which keeps a megabyte a file alive.
-        """
-        metrics = self._selection.metrics
-        counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        of_place = np.searchsorted(starts, places, side="right") - 1
-        groups = np.unique(of_place)
-        # Where each wanted row group begins in what is read.
-        begins = np.concatenate([[0], np.cumsum([counts[group] for group in groups])])[:-1]
-        rows = begins[np.searchsorted(groups, of_place)] + places - starts[of_place]
-        if len(groups) == 0 or not present:
-            return [np.full(len(places), np.nan) for _ in metrics]
-        table = file.read_row_groups(groups.tolist(), columns=present, use_threads=False)
-        return [
-            table.column(metric).to_numpy()[rows].astype(np.float64)
-            if metric in present
-            else np.full(len(places), np.nan)
-            for metric in metrics
-        ]
+def _picked(file: int, chunks: list[ColumnChunk], places: NDArray[np.int64], rows: int) -> NDArray[np.float64]:
+    """A metric at some row numbers of a file, ascending, NaN where it is null; only pages that hold any are read."""
+    begins = np.cumsum([0, *(chunk.rows for chunk in chunks)])
+    if begins[-1] != rows:
+        raise UnlikeOursError
+    of_place = np.searchsorted(begins, places, side="right") - 1
+    found = [
+        values_at(file, chunks[number], places[of_place == number] - begins[number]) for number in np.unique(of_place)
+    ]
+    return np.concatenate([np.empty(0), *found])

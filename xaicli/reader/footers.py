@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli import parquet
+from xaicli.reader.pages import facts_of
 from xaicli.vocabulary import STEP
 
 if TYPE_CHECKING:
@@ -36,17 +37,24 @@ class Footer:
     @classmethod
     def of(cls, metadata: Any) -> Footer:
         """The footer of an open file, `pyarrow.parquet.FileMetaData`."""
+        rows = int(metadata.num_rows)
+        known = cls.said((metadata.metadata or {}).get(b"xai"), rows)
+        return known if known and known.steps else replace(known or cls(rows), steps=_steps_by_statistics(metadata))
+
+    @classmethod
+    def said(cls, facts: bytes | None, rows: int) -> Footer | None:
+        """What the footer's key `xai` holds, JSON; None where that is nothing that can be read."""
         try:
-            facts = json.loads((metadata.metadata or {}).get(b"xai", b"{}"))
-            steps, digest, spoilt = facts.get("steps"), facts.get("sorted_ids"), facts.get("non_finite")
+            known = json.loads(facts or b"")
+            steps, digest, spoilt = known.get("steps"), known.get("sorted_ids"), known.get("non_finite")
             return cls(
-                rows=int(metadata.num_rows),
-                steps=(int(steps[0]), int(steps[1])) if steps else _steps_by_statistics(metadata),
+                rows=rows,
+                steps=(int(steps[0]), int(steps[1])) if steps else None,
                 sorted_ids=None if digest is None else str(digest),
                 non_finite=None if spoilt is None else {str(name): int(n) for name, n in spoilt.items()},
             )
         except (ValueError, TypeError, AttributeError, LookupError):
-            return cls(rows=int(metadata.num_rows), steps=_steps_by_statistics(metadata))
+            return None
 
 
 def read_footer(path: Path, record: FileRecord | None) -> Footer:
@@ -56,10 +64,14 @@ def read_footer(path: Path, record: FileRecord | None) -> Footer:
         DamagedFileError: The footer is not what was written, or the steps had to be read and are not.
         FileNotFoundError: The file has vanished.
     """
+    if record:
+        said = Footer.said(facts_of(parquet.checked_footer(path, record)), record.rows)
+        if said and said.steps:
+            return said
     with parquet.opened(path, record) as file:
         footer = Footer.of(file.metadata)
         if footer.steps is None and footer.rows:
-            return Footer(footer.rows, step_range(file.read(columns=[STEP])), footer.sorted_ids, footer.non_finite)
+            return replace(footer, steps=step_range(file.read(columns=[STEP])))
         return footer
 
 

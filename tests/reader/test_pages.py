@@ -1,0 +1,84 @@
+"""Single values picked out of pages equal what a whole reader reads, and damage is seen."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xaicli import parquet
+from xaicli.reader.pages import UnlikeOursError, column_chunks, facts_of, values_at
+
+VALUES = st.lists(st.one_of(st.none(), st.floats(width=16)), min_size=1, max_size=300)
+
+
+def written(folder: Path, table: pa.Table, row_group_rows: int) -> tuple[Path, bytes]:
+    path = folder / "rows.parquet"
+    record = parquet.write(table, path, root=folder, row_group_rows=row_group_rows)
+    return path, parquet.checked_footer(path, record)
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES, st.integers(1, 70), st.sampled_from([pa.float16(), pa.float32(), pa.float64()]))
+def test_picks_what_a_whole_reader_reads(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float | None], group: int, kind: pa.DataType
+) -> None:
+    stored = pa.array([None if v is None else np.float16(v) for v in values], pa.float16()).cast(kind)
+    table = pa.table({"sample_id": range(len(values)), "step": [1] * len(values), "a": stored, "aa": stored})
+    path, footer = written(tmp_path_factory.mktemp("pages"), table, group)
+    chunks = column_chunks(footer, "a")
+    assert [chunk.rows for chunk in chunks] == [min(group, len(values) - at) for at in range(0, len(values), group)]
+    with path.open("rb") as file:
+        found = [v for chunk in chunks for v in values_at(file.fileno(), chunk, np.arange(chunk.rows)).tolist()]
+        last = values_at(file.fileno(), chunks[-1], np.array([chunks[-1].rows - 1]))
+    expected = [math.nan if v is None else float(np.float16(v)) for v in values]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(last, expected[-1:])
+
+
+def test_pages_without_a_wanted_row_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 16_384
+    table = pa.table({"sample_id": np.arange(n), "step": np.ones(n, np.int64), "a": np.arange(n, dtype=np.float32)})
+    path, footer = written(tmp_path, table, n)
+    (chunk,) = column_chunks(footer, "a")
+    sizes: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, place: sizes.append(size) or pread(file, size, place))
+    with path.open("rb") as file:
+        assert values_at(file.fileno(), chunk, np.array([5_000, 5_001])).tolist() == [5_000.0, 5_001.0]
+    whole = pq.read_metadata(path).row_group(0).column(2).total_compressed_size
+    assert sum(sizes) < whole / 2
+
+
+def test_any_flipped_byte_of_the_values_is_seen(tmp_path: Path) -> None:
+    table = pa.table({"sample_id": range(50), "step": [1] * 50, "a": np.random.default_rng(0).random(50)})
+    path, footer = written(tmp_path, table, 50)
+    (chunk,) = column_chunks(footer, "a")
+    column = pq.read_metadata(path).row_group(0).column(2)
+    content = path.read_bytes()
+    for place in range(column.data_page_offset, column.data_page_offset + column.total_compressed_size):
+        broken = bytearray(content)
+        broken[place] ^= 0x10
+        path.write_bytes(broken)
+        with path.open("rb") as file:
+            try:
+                found = values_at(file.fileno(), chunk, np.arange(50))
+            except (OSError, UnlikeOursError):
+                continue
+        # A bit of the header that says nothing about the values.
+        np.testing.assert_array_equal(found, table["a"].to_numpy())
+
+
+def test_finds_the_facts_among_other_metadata(tmp_path: Path) -> None:
+    table = pa.table({"sample_id": [1], "step": [7]}).replace_schema_metadata({b"other": b"xai", b"zz": b"y" * 300})
+    _, footer = written(tmp_path, table, 10)
+    facts = facts_of(footer)
+    assert facts is not None
+    assert b'"steps": [7, 7]' in facts

@@ -1,0 +1,219 @@
+"""Single values of a metric, picked out of the pages they lie in; every byte used is verified.
+
+To show ten samples takes ten pages of every epoch. Parsing the whole footer of a file, some thousand column chunks,
+would take as long as decoding these pages, so that the few entries that matter are found in the footer's bytes instead.
+The format: https://parquet.apache.org/docs/file-format/ with its metadata in Thrift's compact protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+_HEADER = 64
+"""No page header of ours is longer."""
+_DATA_PAGE, _BYTE_STREAM_SPLIT = 0, 9
+_BOOLEANS, _INTEGERS = (1, 2), (4, 5, 6)
+_BINARY, _STRUCT = 8, 12
+
+
+class UnlikeOursError(Exception):
+    """The file is not as `xaicli.parquet` writes it: read it by other means."""
+
+
+class ColumnChunk(NamedTuple):
+    """A metric's values of one row group.
+
+    Attributes:
+        rows: How many there are, nulls included.
+        first: Where its first page begins in the file, and how long all of them are, as the footer spells these.
+    """
+
+    rows: int
+    first: tuple[bytes, bytes]
+
+
+def facts_of(footer: bytes) -> bytes | None:
+    """What `xaicli.parquet` says of the rows under the footer's key `xai`, JSON; None where it says nothing."""
+    # An entry of key_value_metadata: the key, a text of three bytes, then the value, a text, too.
+    start = b"\x18\x03xai\x18"
+    at = footer.rfind(start)
+    if at < 0:
+        return None
+    length, at = _varint(footer, at + len(start))
+    return footer[at : at + length]
+
+
+def column_chunks(footer: bytes, column: str) -> list[ColumnChunk]:
+    """A column's chunks, zstd-compressed and without a dictionary, in the order of the row groups.
+
+    Args:
+        footer: The verified footer of a file.
+        column: The name of a column of plain values.
+    """
+    found = _pattern(column).findall(footer)
+    return [ColumnChunk(_signed(rows), (begin, size)) for rows, size, begin in found]
+
+
+@cache
+def _pattern(column: str) -> re.Pattern[bytes]:
+    """The part of a chunk's metadata from path to first page; its groups: values, compressed bytes, place."""
+    name = column.encode()
+    path = b"\x19\x18" + _as_varint(len(name)) + name
+    codec, n, unpacked, packed, place = rb"\x15\x0c", rb"\x16(%b)", rb"\x16%b", rb"\x16(%b)", rb"\x26(%b)"
+    return re.compile(re.escape(path) + codec + b"".join(part % _VARINT for part in (n, unpacked, packed, place)))
+
+
+def values_at(file: int, chunk: ColumnChunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Some of the values of a chunk of floats; pages without any of them are passed over.
+
+    Args:
+        file: Its file's descriptor.
+        chunk: Which.
+        rows: (n,) numbers of rows within the chunk, ascending.
+
+    Returns:
+        (n,) values, NaN for null.
+
+    Raises:
+        UnlikeOursError: Its pages are not byte-stream-split floats.
+        OSError: The bytes are not those that were written.
+    """
+    begin, size = map(_signed, chunk.first)
+    end = begin + size
+    found: list[NDArray[np.floating[Any]]] = []
+    start = 0
+    while len(rows):
+        page = _Page.at(file, begin, end)
+        n_here = int(np.searchsorted(rows, start + page.rows))
+        if n_here:
+            found.append(page.values_at(file, rows[:n_here] - start))
+            rows = rows[n_here:]
+        begin, start = page.end, start + page.rows
+    return np.concatenate(found).astype(np.float64)
+
+
+class _Page(NamedTuple):
+    """A page of byte-stream-split floats: what its header says, and where its bytes lie."""
+
+    rows: int
+    unpacked: int
+    crc: int
+    begin: int
+    end: int
+
+    @classmethod
+    def at(cls, file: int, begin: int, limit: int) -> _Page:
+        data = os.pread(file, min(_HEADER, limit - begin), begin)
+        try:
+            header, length = _struct(data, 0)
+            kind, unpacked, packed, crc, facts = (header[field] for field in range(1, 6))
+            rows, encoding = facts[1], facts[2]
+        except (LookupError, TypeError) as error:
+            raise UnlikeOursError from error
+        if (kind, encoding) != (_DATA_PAGE, _BYTE_STREAM_SPLIT) or rows < 1 or begin + length + packed > limit:
+            raise UnlikeOursError
+        return cls(rows, unpacked, crc & 0xFFFFFFFF, begin + length, begin + length + packed)
+
+    def values_at(self, file: int, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """(n,) values at some rows of the page, NaN for null."""
+        packed = os.pread(file, self.end - self.begin, self.begin)
+        if zlib.crc32(packed) != self.crc:
+            raise OSError("a page's checksum is not that of its bytes")
+        plain = pa.Codec("zstd").decompress(packed, self.unpacked, asbytes=True)
+        begin = 4 + int.from_bytes(plain[:4], "little")
+        levels, values = plain[4:begin], np.frombuffer(plain, np.uint8, offset=begin)
+        # As a rule no value is null: one run of ones.
+        if levels == _as_varint(self.rows << 1) + b"\x01":
+            return _joined(values, self.rows, rows)
+        present = _present(levels, self.rows)
+        n = int(np.count_nonzero(present))
+        found = np.full(len(rows), np.nan)
+        if n:
+            found[present[rows]] = _joined(values, n, np.cumsum(present)[rows[present[rows]]] - 1)
+        return found
+
+
+def _joined(streams: NDArray[np.uint8], n: int, places: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+    """Some of n floats of which all first bytes come first, then all second ones, ..."""
+    width = len(streams) // n
+    if width not in (2, 4, 8) or len(streams) != width * n:
+        raise UnlikeOursError
+    return np.ascontiguousarray(streams.reshape(width, n)[:, places].T).view(f"<f{width}")[:, 0]
+
+
+def _present(levels: bytes, n: int) -> NDArray[np.bool_]:
+    """Which of n values are not null, from their definition levels of one bit, run-length encoded or packed."""
+    parts: list[NDArray[np.bool_]] = []
+    at = known = 0
+    while known < n and at < len(levels):
+        run, at = _varint(levels, at)
+        if run & 1:
+            bits = np.unpackbits(np.frombuffer(levels, np.uint8, count=run >> 1, offset=at), bitorder="little")
+            parts.append(bits.view(np.bool_))
+            at += run >> 1
+        else:
+            parts.append(np.full(run >> 1, levels[at] != 0))
+            at += 1
+        known += len(parts[-1])
+    if known < n:
+        raise UnlikeOursError
+    return np.concatenate(parts)[:n]
+
+
+def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+    """The fields of a Thrift struct by number, and where it ends; numbers, truths, texts and structs only."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while kind := data[at]:
+        number += kind >> 4
+        kind &= 15
+        at += 1
+        if kind in _INTEGERS:
+            value, at = _varint(data, at)
+            fields[number] = (value >> 1) ^ -(value & 1)
+        elif kind == _BINARY:
+            length, at = _varint(data, at)
+            fields[number] = data[at : at + length]
+            at += length
+        elif kind in _BOOLEANS:
+            fields[number] = kind == 1
+        elif kind == _STRUCT:
+            fields[number], at = _struct(data, at)
+        else:
+            raise UnlikeOursError
+    return fields, at + 1
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """An unsigned number of seven bits a byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+@lru_cache(maxsize=1024)
+def _signed(data: bytes) -> int:
+    value, _ = _varint(data, 0)
+    return (value >> 1) ^ -(value & 1)
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
