@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 import xaicli
 from xaicli import parquet
+from xaicli.layout import RunLayout
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
@@ -41,6 +44,41 @@ def test_scalars_take_their_axis_from_the_keys(tmp_path: Path) -> None:
     assert (rows[5]["mode"], rows[5]["epoch"], rows[5]["axis"], rows[5]["step"]) == ("eval", 5, "counter", 4)
     with Run(tmp_path / "run", strict=True) as run, pytest.raises(ValueError, match="lr has 2 values"):
         run.log({"lr": [1.0, 2.0]})
+
+
+_KILLED = """
+import os, signal, sys
+from xaicli import parquet
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+for step in range(5):
+    run.log({"lr": step / 4, "spoilt": float("nan"), "step": step})
+    if step == 2:
+        parquet.reached = lambda point: point == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
+        run.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("point", "steps"), [("", 5), ("opened", 3), ("renamed", 3), ("folder synced", 3)])
+def test_scalars_survive_a_killed_process(tmp_path: Path, point: str, steps: int) -> None:
+    run_dir = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, run_dir, point], timeout=60, check=False)
+    assert killed.returncode == -9
+    with (RunLayout(run_dir).wal / "a000000-r0000-00000007.scalars").open("wb") as file:
+        file.write(b"0badc0de [[1]]\n12345678 torn")
+    Run(run_dir).close()
+    assert not RunLayout(run_dir).wal.exists()
+    kept = [(row["step"], row["value"]) for row in table(run_dir, "scalars") if row["key"] == "lr"]
+    assert kept == [(step, step / 4) for step in range(steps)]
+
+
+def test_a_scalar_that_no_file_can_hold_is_forgotten(tmp_path: Path) -> None:
+    with pytest.warns(RecorderWarning, match="1 rows of scalars are lost"), Run(tmp_path / "run") as run:
+        run.log({"lr": 1.0, "step": 2**70})
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log({"lr": 2.0})
+    assert [row["value"] for row in table(tmp_path / "run", "scalars")] == [2.0]
 
 
 def test_thumbnails_of_any_shape_become_small_pictures(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""A segment's rows as a part."""
+"""Rows as a part: those of a segment, and any table."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
 
 from xaicli import parquet
 from xaicli.layout import PartName, RunLayout
@@ -38,10 +41,17 @@ def store_rows(
     """
     table = to_table(content, frames, facts, columns)
     table = table.replace_schema_metadata(part_metadata(facts, sequence))
-    name = PartName(facts.attempt, facts.rank, sequence, sequence).filename
-    folder = layout.folder(facts.mode, facts.ds_id, facts.epoch)
-    record = parquet.write(table, folder / name, root=layout.root)
+    return store_table(layout, table, layout.folder(*facts.place), PartName(*facts.writer, sequence, sequence))
+
+
+def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName) -> parquet.FileRecord:
+    """Write a part; it is durable when this returns.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    record = parquet.write(table, folder / part.filename, root=layout.root)
     # A file without a record is good; only its check is weaker.
     with contextlib.suppress(OSError):
-        parquet.append_record(layout, facts.attempt, facts.rank, record)
+        parquet.append_record(layout, part.attempt, part.rank, record)
     return record

@@ -7,31 +7,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xaicli.errors import DamagedFileError
-from xaicli.layout import RunLayout
+from xaicli.layout import PartName, RunLayout
 from xaicli.recorder.allocation import hold, lock_path, release
-from xaicli.recorder.parts import store_rows
+from xaicli.recorder.parts import store_rows, store_table
+from xaicli.recorder.scalars import to_table
 from xaicli.wal.frames import read_header, read_segment, segment_files
+from xaicli.wal.journal import journal_files, read_journal
 from xaicli.wal.snapshot import is_stored
 
 
 def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> int:
-    """Store the rows of every segment whose writer is dead, and remove the segments.
+    """Store the rows of every segment and journal whose writer is dead, and remove these.
 
-    Several processes may do this at once: each takes the segments whose lock it gets. A segment whose part is there
-    already (a kill between the part's rename and the segment's reset) is only removed.
+    Several processes may do this at once: each takes those whose lock it gets. One whose part is there already (a kill
+    between the part's rename and the segment's reset) is only removed.
 
     Args:
         layout: The run.
         on_lost: Counts rows that are damaged; without it damaged segments stay, where readers name them.
 
     Returns:
-        Rows stored.
+        Sample rows stored.
 
     Raises:
         OSError: A part cannot be written; its segment stays, and readers read it where it is.
     """
     rows = 0
-    for lock in sorted({lock_path(path) for path in segment_files(layout)}):
+    for lock in sorted({lock_path(path) for path in [*segment_files(layout), *journal_files(layout)]}):
         if not hold(lock):
             continue
         try:
@@ -39,6 +41,9 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
             left = [path for path in segment_files(layout) if lock_path(path) == lock]
             for path in sorted(left, key=_sequence):
                 rows += _recover_one(layout, path, on_lost)
+            for path, part in journal_files(layout).items():
+                if lock_path(path) == lock:
+                    _recover_journal(layout, path, part)
         finally:
             release(lock)
     return rows
@@ -68,3 +73,11 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return rows
+
+
+def _recover_journal(layout: RunLayout, path: Path, part: PartName) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        rows = read_journal(path)
+        if rows and not (layout.scalars / part.filename).exists():
+            store_table(layout, to_table(rows), layout.scalars, part)
+        path.unlink()

@@ -56,7 +56,9 @@ class Session:
         origin = SegmentFacts(manifest.run_id, self.attempt, rank, "", "", 0, start.boot_id())
         self.samples = SampleStream(layout, origin, self.catalogue, self.ledger, self.writer)
         place = (self.attempt, rank)
-        self.scalars = Buffer(layout, layout.scalars, place, scalars.to_table, self.writer, self.ledger)
+        self.scalars = Buffer(
+            layout, layout.scalars, place, scalars.to_table, self.writer, self.ledger, with_journal=True
+        )
         self.media = Buffer(layout, layout.media, place, media.image_table, self.writer, self.ledger)
         self.inputs = Buffer(layout, layout.inputs, place, media.input_table, self.writer, self.ledger)
         if self.fault:
