@@ -285,6 +285,15 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
     assert draw(dots).axes[0].lines[0].get_gid() == "line.median."
 
 
+def test_dots_are_coloured_by_fifths_the_highest_first() -> None:
+    values = (0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 90.0)
+    axes = draw(ScatterChart("c", "c", "x", "y", values, values, colour=values)).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.7 – 90", "0.5 – 0.6", "0.3 – 0.4", "0.1 – 0.2", "0"]
+    assert [line.get_gid() for line in axes.lines if line.get_gid().startswith("points")] == [
+        f"points.v{level}." for level in range(5)
+    ]
+
+
 def scalar_rows(*curves: tuple[str, str]) -> pl.DataFrame:
     """Two values of each (key, mode)."""
     plain = {"run": "runs/a", "source": "scalars", "graph": "", "line": "", "ds_id": "", "axis": "epoch"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def drawn_points(chart: ScatterChart) -> list[int]:
 
 
 def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, list[int]]]:
-    """(what it is called, colour, points) of each colour: groups by name, numbers in five equal steps."""
+    """(what it is called, colour, points) of each colour: groups by name, numbers in fifths from high to low."""
     if not chart.colour:
         return [("samples", "min", list(shown))]
     if any(isinstance(value, str) for value in chart.colour):
@@ -95,13 +96,16 @@ def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, l
     values = {p: float(chart.colour[p]) for p in shown if chart.colour[p] is not None}  # type: ignore[arg-type]
     if not values:
         return [("samples", "min", list(shown))]
-    low, high = min(values.values()), max(values.values())
-    step = (high - low) / _LEVELS or 1.0
+    # Fifths, not equal steps: of a loss all but a few values would lie in the lowest one.
+    ordered = sorted(values.values())
+    edges = [ordered[len(ordered) * k // _LEVELS] for k in range(1, _LEVELS)]
     groups = []
     for level in reversed(range(_LEVELS)):
-        members = [p for p, v in values.items() if min(_LEVELS - 1, int((v - low) / step)) == level]
-        groups.append((f"{low + level * step:.3g} – {low + (level + 1) * step:.3g}", f"v{level}", members))
-    return [group for group in groups if group[2]]
+        members = [p for p, v in values.items() if bisect_right(edges, v) == level]
+        if members:
+            low, high = (f"{pick(values[p] for p in members):.3g}" for pick in (min, max))
+            groups.append((low if low == high else f"{low} – {high}", f"v{_LEVELS - 1 - level}", members))
+    return groups
 
 
 def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> None:
