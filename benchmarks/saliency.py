@@ -1,18 +1,21 @@
 """Saliency beside its peers: Captum with its best batching, a plain loop, pytorch-grad-cam, and the floor.
 
-    python benchmarks/saliency.py speed --net lenet resnet18 --images 4 --steps 8 --draws 4
+    python benchmarks/saliency.py speed --net lenet resnet18 --images 4 --steps 8 --draws 4 [--threads 2]
     python benchmarks/saliency.py fidelity --net lenet
     python benchmarks/saliency.py memory --net resnet18
+    python benchmarks/saliency.py gradcam --net resnet18
 
 `speed`: seconds for equal gradient work, smint as draws x steps from a zero baseline; contestants interleaved, medians.
-On a CPU with one thread it is processor time, which neighbours disturb less than the clock. The floor is the forward
-and input-backward time of the convolutions and matrix products alone, each at its own best. `fidelity`: rank
-correlation with a converged map per evaluation. `memory`: the peak of each contestant in a process of its own.
+With one thread it is processor time, which neighbours disturb less than the clock. The floor is the forward and
+input-backward time of the convolutions, matrix products and attention alone, each at its own best. bf16 is measured
+everywhere, also where `--precision auto` would not take it. `fidelity`: rank correlation with a converged map per
+evaluation. `memory`: the peak of each contestant in a process of its own. `gradcam`: beside pytorch-grad-cam.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -29,12 +32,20 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.nets import NETS, build
-from xaicli.attribution.engine import attribute
+from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.maps import Layout, rank_correlation, strength
+from xaicli.attribution.precision import has_fast_bf16
+from xaicli.attribution.prepared import prepare
+from xaicli.attribution.settings import settle
 
 Run = Callable[[], object]
 CAPTUM_BATCHES = {"lenet": (32, 128, 512), "other": (4, 8, 16, 32)}
 GPU_BATCHES = (64, 128, 256, 512)
+
+
+def attribute(model: nn.Module, x: Tensor, *, device: str = "cpu", **settings: Any) -> Attribution:
+    """What `xaicli.saliency` computes, without what it shows."""
+    return Explainer(prepare(model, x, device=device), settle(**settings)).explain()
 
 
 class Work:
@@ -95,36 +106,48 @@ class Work:
         return GPU_BATCHES if self.device.type == "cuda" else CAPTUM_BATCHES.get(self.name, CAPTUM_BATCHES["other"])
 
     def floor(self) -> float:
-        """Seconds of the convolutions and linear layers of all evaluations, forward and input backward, alone."""
-        seen: list[tuple[nn.Module, tuple[int, ...]]] = []
-        kinds = (nn.Conv2d, nn.Linear)
+        """Seconds of all evaluations' convolutions, linear layers and attention, forward and input backward, alone."""
+        rows = 256 if self.device.type == "cuda" else 64 if self.name == "lenet" else 16
+        return self.evaluations / rows * sum(self._alone(product, rows) for product in self._products())
+
+    def _products(self) -> list[tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]]:
+        """What a forward pass multiplies: each layer, or attention, and the shapes of one row of its inputs."""
+        seen: list[tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = []
+        attention = nn.functional.scaled_dot_product_attention
+
+        def attended(*parts: Tensor) -> Tensor:
+            seen.append((attention, tuple(tuple(part.shape[1:]) for part in parts)))
+            return attention(*parts)
+
         hooks = [
-            m.register_forward_pre_hook(lambda m, a: seen.append((m, tuple(a[0].shape[1:]))))
+            m.register_forward_pre_hook(lambda m, a: seen.append((m, (tuple(a[0].shape[1:]),))))
             for m in self.model.modules()
-            if isinstance(m, kinds)
+            if isinstance(m, nn.Conv2d | nn.Linear)
         ]
+        nn.functional.scaled_dot_product_attention = attended  # type: ignore[assignment]
         with torch.no_grad():
             self.model(self.x[:1])
+        nn.functional.scaled_dot_product_attention = attention
         for hook in hooks:
             hook.remove()
-        rows = 256 if self.device.type == "cuda" else 64 if self.name == "lenet" else 8
-        return self.evaluations / rows * sum(self._layer(module, (rows, *shape)) for module, shape in seen)
+        return seen
 
-    def _layer(self, module: nn.Module, shape: tuple[int, ...]) -> float:
-        module = build_frozen(module)
-        best = float("inf")
-        for layout in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 4 else 1]:
-            layer = module.to(memory_format=layout) if len(shape) == 4 else module
+    def _alone(self, product: tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]], rows: int) -> float:
+        operation, shapes = product
+        if isinstance(operation, nn.Module):
+            operation = copy.deepcopy(operation).requires_grad_(False)
+        layouts = (torch.contiguous_format, torch.channels_last) if isinstance(operation, nn.Conv2d) else (None,)
+        return min(self._pass(operation, rows, shapes, layout) for layout in layouts for _ in range(3))
 
-            best = min(best, *(self._pass(layer, shape, layout) for _ in range(3)))
-        return best
-
-    def _pass(self, layer: nn.Module, shape: tuple[int, ...], layout: torch.memory_format) -> float:
-        x = torch.randn(shape, device=self.device)
-        x = (x.contiguous(memory_format=layout) if len(shape) == 4 else x).requires_grad_()
+    def _pass(self, operation: Any, rows: int, shapes: Any, layout: torch.memory_format | None) -> float:
+        inputs = [torch.randn(rows, *shape, device=self.device) for shape in shapes]
+        if layout is not None:
+            operation = operation.to(memory_format=layout)
+            inputs = [x.contiguous(memory_format=layout) for x in inputs]
+        inputs = [x.requires_grad_() for x in inputs]
         start = self.clock()
-        y = layer(x)
-        torch.autograd.grad(y, x, torch.ones_like(y))
+        y = operation(*inputs)
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
         return self.clock() - start
 
     def clock(self) -> float:
@@ -139,25 +162,15 @@ class Work:
         return self.clock() - start
 
 
-def build_frozen(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module).requires_grad_(False)
-
-
 def speed(work: Work, repeats: int) -> dict[str, float]:
     """Median seconds of each contestant, interleaved."""
-    batches = work.captum_batches()
-    best_batch = min(batches, key=lambda b: work.timed(work.captum(b)))
+    best_batch = min(work.captum_batches(), key=lambda b: work.timed(work.captum(b)))
     contestants: dict[str, Run] = {
         "xai fp32": work.ours(),
         f"captum, best batch {best_batch}": work.captum(best_batch),
         "loop": work.loop(),
+        "xai bf16": work.ours("bf16"),
     }
-    from xaicli.attribution.precision import has_fast_bf16
-
-    if has_fast_bf16(work.device):
-        contestants["xai bf16"] = work.ours("bf16")
     work.ours()()
     spent: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
@@ -171,7 +184,9 @@ def speed(work: Work, repeats: int) -> dict[str, float]:
 def report_speed(work: Work, found: dict[str, float]) -> None:
     ours, floor = found["xai fp32"], found["floor"]
     size = f"{len(work.x)} images x {work.draws} draws x {work.steps} steps"
-    print(f"\n{work.name}: {size} = {work.evaluations} evaluations")
+    where = "GPU" if work.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    auto = "bf16" if has_fast_bf16(work.device) else "fp32"
+    print(f"\n{work.name}: {size} = {work.evaluations} evaluations, {where}; large models run in {auto} by themselves")
     for name, seconds in sorted(found.items(), key=lambda item: item[1]):
         print(
             f"  {name:26} {seconds:8.3f} s  {seconds / work.evaluations * 1e3:8.3f} ms an evaluation"
@@ -211,7 +226,7 @@ def memory(name: str, images: int, steps: int, draws: int) -> None:
             "import resource,json\nfrom benchmarks.saliency import Work\n"
             f"work=Work({name!r},{images},{steps},{draws},'cpu')\n"
             "import captum.attr, torch\n"
-            "from xaicli.attribution.engine import attribute\n"
+            "from benchmarks.saliency import attribute\n"
             "attribute(torch.nn.Linear(2, 2), torch.rand(1, 2))\n"
             "before=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             + {
@@ -230,24 +245,50 @@ def memory(name: str, images: int, steps: int, draws: int) -> None:
 
 def gradcam(work: Work, repeats: int) -> None:
     """Grad-CAM beside pytorch-grad-cam, where that is installed."""
-    try:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError:
+    peer = _pytorch_grad_cam()
+    if peer is None:
         print("\ngradcam: pytorch-grad-cam is not installed")
         return
-    layers = [m for m in work.model.modules() if isinstance(m, nn.Conv2d)]
-
-    def peer() -> Tensor:
-        with GradCAM(model=work.model, target_layers=[layers[-1]]) as cam:
-            return cam(work.x, [ClassifierOutputTarget(int(t)) for t in work.target])
-
+    # The last activation, as ours: before the pooling that leaves one place.
+    layer = [m for m in work.model.modules() if isinstance(m, nn.Conv2d)][-1]
+    blocks = [m for m in work.model.children() if any(child is layer for child in m.modules())]
     ours = work.ours(methods=("gradcam",))
-    times = {
-        "xai": [work.timed(ours) for _ in range(repeats)],
-        "pytorch-grad-cam": [work.timed(peer) for _ in range(repeats)],
-    }
-    print(f"\n{work.name} gradcam: " + ", ".join(f"{k} {statistics.median(v):.3f} s" for k, v in times.items()))
+
+    def theirs() -> Any:
+        with peer.GradCAM(model=work.model, target_layers=[blocks[-1]]) as cam:
+            return cam(work.x, [peer.ClassifierOutputTarget(int(t)) for t in work.target])
+
+    spent: dict[str, list[float]] = {"xai": [], "pytorch-grad-cam": []}
+    for _ in range(repeats):
+        spent["xai"].append(work.timed(ours))
+        spent["pytorch-grad-cam"].append(work.timed(theirs))
+    mine = attribute(work.model, work.x, methods=("gradcam",)).maps["gradcam"][""]
+    alike = np.mean([rank_correlation(a, b) for a, b in zip(mine, theirs(), strict=True)])
+    times = ", ".join(f"{name} {statistics.median(values):.3f} s" for name, values in spent.items())
+    print(f"\n{work.name} gradcam, {len(work.x)} images: {times}; rank correlation of the maps {alike:.3f}")
+
+
+def _pytorch_grad_cam() -> Any:
+    """The parts that are measured; None where it is not installed.
+
+    It imports torchvision for transforms that its Grad-CAM never calls: where torchvision is missing or does not fit
+    torch, empty stand-ins take its place.
+    """
+    import importlib
+    from types import SimpleNamespace
+    from unittest.mock import MagicMock
+
+    try:
+        importlib.import_module("torchvision")
+    except Exception:
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            sys.modules[name] = MagicMock()
+    try:
+        cam = importlib.import_module("pytorch_grad_cam")
+        targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+    except ImportError:
+        return None
+    return SimpleNamespace(GradCAM=cam.GradCAM, ClassifierOutputTarget=targets.ClassifierOutputTarget)
 
 
 def main() -> None:

@@ -188,6 +188,30 @@ def test_gradcam_is_the_weighted_activation() -> None:
     assert np.allclose(found, wide[:, 0], atol=1e-5)
 
 
+def test_gradcam_takes_the_last_call_of_a_module_that_is_used_twice() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True), nn.Linear(2, 3)
+
+        def features(self, x: Tensor) -> Tensor:
+            return self.relu(self.conv(self.relu(self.conv(x))))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.features(x).mean((2, 3)))
+
+    torch.manual_seed(3)
+    model, x = Twice(), torch.randn(2, 2, 6, 6)
+    activation = model.features(x).detach()
+    weights = model.head.weight[1].view(1, 2, 1, 1) / 36
+    expected = torch.relu((weights * activation).sum(1)).detach()
+    found = attribute(model, x, target=1, methods=("gradcam",)).attributions["gradcam"][""].sum(1)
+    assert np.allclose(found, expected, atol=1e-6)
+    graph = torch.export.export(model, (x,)).module()
+    found = attribute(graph, x, target=1, methods=("gradcam",)).attributions["gradcam"][""].sum(1)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
 def test_bf16_keeps_the_ranks() -> None:
     from xaicli.attribution.maps import rank_correlation
 

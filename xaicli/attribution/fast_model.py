@@ -13,7 +13,7 @@ from torch import fx, nn
 from xaicli.attribution.frozen import FrozenModel, twin_of
 from xaicli.attribution.precision import InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.settings import INTEGRATED, SMINT, Convention, Precision, Settings
+from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
 from xaicli.attribution.simplification import simplified
 from xaicli.attribution.stem import Stem, split
 
@@ -47,9 +47,10 @@ class FastModel:
 
 
 def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
-    """The fast copy of a prepared model; the seed's convention takes the model as it is."""
+    """The fast copy of a prepared model; the seed's convention and Grad-CAM take the model as it is."""
     model = prepared.model
-    if settings.convention is Convention.FE or model.dtype == torch.float64:
+    plain = settings.convention is Convention.FE or set(settings.methods) == {GRADCAM}
+    if plain or model.dtype == torch.float64:
         return FastModel(model, "fp64" if model.dtype == torch.float64 else "fp32")
     fast, stem = copy.copy(model), None
     inputs = [x[:_PROBE] for x in prepared.inputs]
