@@ -37,8 +37,16 @@ format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## run every benchmark and write benchmarks/RESULTS.md (about half an hour)
-	$(BIN)/python benchmarks/results.py
+# An environment of its own: trackio wants an older pillow than the rest.
+$(VENV)-bench/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	grep -v '^pillow==' constraints.txt > $(VENV)-bench/constraints.txt
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c $(VENV)-bench/constraints.txt \
+		-e ".[saliency,duckdb,captum,bench]"
+	touch $@
+
+bench: $(VENV)-bench/.installed ## run every benchmark beside its peers and write benchmarks/RESULTS.md (about half an hour)
+	$(VENV)-bench/bin/python benchmarks/results.py
 
 docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
 	$(BIN)/python docs/make_commands.py
@@ -57,4 +65,4 @@ release-check: $(VENV)/.installed ## build wheel and sdist, install into an empt
 		&& bin/xai labels --bounds std,range
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
