@@ -12,16 +12,12 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.spread import QUANTILES, Groups, spread
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
-
-_IN_MEMORY = 100_000
-"""Up to so many rows of an epoch the engine that adds up in a fixed order, so that bytes repeat, is about as fast."""
-
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str | None = ("std",)) -> Answer:
@@ -118,32 +114,18 @@ def _epochwise(
     by_metric: dict[str, list[pl.DataFrame]] = {metric: [] for metric in selection.metrics}
     columns = list(dict.fromkeys([key, *selection.metrics]))
     frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally)
+    groups: Groups | None = None
     for epoch, frame in frames:
         rows = within_labels(frame if not frame[key].null_count() else frame.drop_nulls(key), selection)
+        if groups is None or not groups.fit(rows[key]):
+            groups = Groups.of(rows[key])
         step = reader.last_step(Place(*pair, epoch))
         times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP)]
         for metric, parts in by_metric.items():
-            parts.append(_of_epoch(rows, key, metric, bounds).with_columns(times))
+            parts.append(spread(groups, rows[metric], quantiles=Bounds.QUANTILE in bounds).with_columns(times))
     for metric, parts in by_metric.items():
         if parts:
             yield metric, pl.concat(parts, how="vertical_relaxed")
-
-
-def _of_epoch(rows: pl.DataFrame, key: str, metric: str, bounds: tuple[Bounds, ...]) -> pl.DataFrame:
-    """The statistics of one epoch's rows by label."""
-    # Float32 means would differ between engines in the ninth digit.
-    value = pl.col(metric).cast(pl.Float64)
-    quantiles = [value.quantile(q, "linear").alias(name) for name, q in QUANTILES.items() if Bounds.QUANTILE in bounds]
-    known = rows if not rows[metric].null_count() else rows.drop_nulls(metric)
-    grouped = known.lazy().group_by(pl.col(key).alias(LABEL))
-    return grouped.agg(
-        pl.len().cast(pl.Int64).alias("n"),
-        value.mean().alias("mean"),
-        value.std(ddof=1).fill_null(0.0).alias("std"),
-        value.min().alias("min"),
-        value.max().alias("max"),
-        *quantiles,
-    ).collect(engine="in-memory" if known.height <= _IN_MEMORY else "streaming")
 
 
 def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:

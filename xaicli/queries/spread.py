@@ -1,0 +1,114 @@
+"""The spread of one epoch's values within each group, computed in float64."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.vocabulary import LABEL
+
+_BLOCK = 1 << 15
+
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rows belong together: those of one key.
+
+    Attributes:
+        keys: (n,) the key of each row, without nulls.
+        names: (g,) the distinct keys, ascending.
+        order: (n,) the numbers of the rows, group by group.
+        starts: (g + 1,) where each group begins in `order`, and the number of rows.
+    """
+
+    keys: pl.Series
+    names: pl.Series
+    order: NDArray[np.intp]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, keys: pl.Series) -> Groups:
+        """The groups of rows by key."""
+        # In the order of the rows, so that sums repeat to the last bit.
+        order = keys.to_frame().select(pl.arg_sort_by(keys.name, maintain_order=True)).to_series()
+        runs = keys.gather(order).rle().struct.unnest()
+        starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy(), dtype=np.int64)])
+        return cls(keys, runs["value"], order.to_numpy().astype(np.intp), starts)
+
+    def fit(self, keys: pl.Series) -> bool:
+        """Whether these are the groups of the given keys: as a rule those of all epochs are."""
+        return len(keys) == len(self.keys) and keys.dtype == self.keys.dtype and bool((keys == self.keys).all())
+
+
+def spread(groups: Groups, values: pl.Series, *, quantiles: bool) -> pl.DataFrame:
+    """The statistics of each group that has a value.
+
+    Args:
+        groups: Of n rows.
+        values: (n,) finite numbers or null.
+        quantiles: Whether these are wanted, too.
+
+    Returns:
+        label (the key), n (int64), mean, std (divisor n - 1; 0.0 where n is 1), min, max, float64, and, if wanted,
+        q05, q50, q95 by linear interpolation; ascending by label.
+    """
+    names, order, starts = groups.names, groups.order, groups.starts
+    numbers = values.to_numpy()
+    if values.null_count():
+        known = values.is_not_null().to_numpy().take(order)
+        order, starts = order[known], np.concatenate([[0], np.cumsum(known)])[starts]
+        some = np.diff(starts) > 0
+        names, starts = names.filter(pl.Series(some)), np.append(starts[:-1][some], starts[-1])
+    n = np.diff(starts)
+    found = {"n": n, **{name: np.empty(len(n)) for name in ("mean", "std", "min", "max")}}
+    for block in _blocks(starts):
+        _fill(found, block, numbers.take(order[starts[block.start] : starts[block.stop]]), starts)
+    if quantiles:
+        group = pl.Series(np.repeat(np.arange(len(n), dtype=np.uint32), n))
+        pairs = pl.DataFrame({"group": group, "value": numbers.take(order)})
+        ascending = pairs.sort("group", "value")["value"].to_numpy()
+        found |= {name: _quantile(ascending, starts[:-1], n, q) for name, q in QUANTILES.items()}
+    return pl.DataFrame({LABEL: names, **found})
+
+
+def _blocks(starts: NDArray[np.int64]) -> Iterator[slice]:
+    """Slices of the groups of whole groups, about as many rows each as the processor's cache holds."""
+    edges = np.searchsorted(starts, np.arange(0, starts[-1], _BLOCK), side="left")
+    for begin, end in itertools.pairwise([*np.unique(edges).tolist(), len(starts) - 1]):
+        if begin < end:
+            yield slice(begin, end)
+
+
+def _fill(
+    found: dict[str, NDArray[Any]], block: slice, values: NDArray[np.number[Any]], starts: NDArray[np.int64]
+) -> None:
+    """Put the statistics of a block of groups where they belong; `values` are those of the block, group by group."""
+    begins, n = starts[block] - starts[block.start], found["n"][block]
+    # Float32 means would differ between engines in the ninth digit.
+    distances = values.astype(np.float64)
+    mean = np.add.reduceat(distances, begins) / n
+    distances -= np.repeat(mean, n)
+    squares = np.add.reduceat(np.square(distances, out=distances), begins)
+    found["mean"][block] = mean
+    found["std"][block] = np.sqrt(squares / np.maximum(n - 1, 1))
+    found["min"][block] = np.minimum.reduceat(values, begins)
+    found["max"][block] = np.maximum.reduceat(values, begins)
+
+
+def _quantile(
+    ascending: NDArray[np.floating[Any]], begins: NDArray[np.int64], n: NDArray[np.int64], q: float
+) -> NDArray[np.float64]:
+    place = q * (n - 1)
+    below = np.floor(place).astype(np.int64)
+    low = ascending[begins + below].astype(np.float64)
+    high = ascending[begins + np.minimum(below + 1, n - 1)].astype(np.float64)
+    found: NDArray[np.float64] = low + (high - low) * (place - below)
+    return found
