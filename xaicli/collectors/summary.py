@@ -12,7 +12,7 @@ from xaicli.tables.column import schema_of
 
 
 def summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -> pl.DataFrame:
-    """One row a column, but for those `without`: table, type, rows, missing values; of numbers mean and range."""
+    """One row a column, but for those `without`: of numbers mean and range; missing values, rows, table, type."""
     return pl.DataFrame(
         [
             {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
@@ -20,16 +20,17 @@ def summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) ->
             for field in rows.schema
             if field.name not in without
         ],
+        # What says most comes first: a narrow terminal shows no more.
         schema={
-            "table": pl.String,
             "column": pl.String,
-            "type": pl.String,
-            "rows": pl.Int64,
-            "missing": pl.Int64,
-            "non_finite": pl.Int64,
             "mean": pl.Float64,
             "min": pl.Float64,
             "max": pl.Float64,
+            "missing": pl.Int64,
+            "rows": pl.Int64,
+            "table": pl.String,
+            "type": pl.String,
+            "non_finite": pl.Int64,
         },
     )
 
