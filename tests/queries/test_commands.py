@@ -15,6 +15,7 @@ import pytest
 from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.queries.courses import courses
+from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
 Xai = Callable[..., tuple[int, str, str]]
@@ -143,6 +144,28 @@ def test_info(xai: Xai, root: Path) -> None:
     assert answer["rows"][0]["epochs"] == [1, 2, 3, 4]
     assert answer["rows"][0]["metrics"] == ["loss", "margin"]
     assert answer["tables"] == []
+
+
+def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    for epoch in (1, 2, 3, 5):
+        run.log_samples(sample_id=[1, 2, 2], loss=[0.5] * 3, epoch=epoch, step=epoch)
+    with pytest.warns(RecorderWarning):
+        run.log_samples(sample_id=[1, 2], loss=["low", "high"])
+    run.close()
+    (path,) = (tmp_path / "run" / "data").rglob("epoch=3/*.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    answer = asked(xai, "info", tmp_path / "run")
+    assert answer["counts"] == {
+        "rows": 9,
+        "duplicates": 3,
+        "dropped": 2,
+        "damaged": [path.relative_to(tmp_path / "run").as_posix()],
+    }
+    assert answer["rows"][0]["gaps"] == [4]
+    assert answer["warnings"] == ["2 rows were not recorded: loss is not numeric: it holds text"]
 
 
 def test_info_names_the_metrics_tables(xai: Xai, tmp_path: Path) -> None:

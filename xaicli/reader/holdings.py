@@ -143,6 +143,10 @@ class Holdings:
         """The epochs with rows that count, ascending."""
         return sorted(p.epoch for p in self._listing.places if (p.mode, p.ds_id) == (mode, ds_id))
 
+    def places(self) -> tuple[Place, ...]:
+        """Every (mode, ds_id, epoch) with rows, in order."""
+        return tuple(sorted(self._listing.places))
+
     def pieces(self, place: Place) -> tuple[Piece, ...]:
         """The files and live segments of one place, later ones last."""
         return self._listing.places.get(place, ())

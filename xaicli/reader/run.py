@@ -201,6 +201,13 @@ class Reader(Holdings):
         """How many rows of a place count, duplicates included, from the footers where they tell."""
         return sum(self._count(piece) for piece in self.pieces(place))
 
+    def duplicate_count(self, place: Place) -> int:
+        """How many rows of a place repeat a sample; ids are read only where a footer does not tell."""
+        pieces = self.pieces(place)
+        if len(pieces) == 1 and pieces[0].file and (footer := self._footer(pieces[0])) and footer.sorted_ids:
+            return 0
+        return self.frame(place, [SAMPLE_ID], Duplicates.ALL)[1].duplicates
+
     def _steps(self, piece: Piece) -> tuple[int, int] | None:
         if piece.fence is not None:
             frame = self.read(piece, [STEP])
@@ -222,10 +229,12 @@ class Reader(Holdings):
     def _footer(self, piece: Piece) -> Footer | None:
         """A file's footer; None where it is damaged, which is noted, or has vanished."""
         assert piece.file is not None
+        path = relative(self.layout, piece.file)
+        if path in self._damaged:
+            return None
         known = self._footers.get(piece.file.path)
         if known and (known.steps or not known.rows):
             return known
-        path = relative(self.layout, piece.file)
         try:
             footer = read_footer(piece.file.path, self.records.get(path))
         except DamagedFileError as error:

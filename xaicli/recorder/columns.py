@@ -119,7 +119,7 @@ def metric(value: Any, name: str) -> NDArray[Any]:
     if kind == "O":
         array = _numbers(array, name)
     elif kind not in "fiub":
-        raise ValueError(f"{name} is not numeric: {array.dtype}")
+        raise ValueError(f"{name} is not numeric: {'it holds text' if kind in 'US' else array.dtype}")
     return array if array.ndim == 1 else one_dimensional(array, name)
 
 
