@@ -177,6 +177,7 @@ def test_checkpoints_are_columns_in_training_order() -> None:
     (grid,) = views.views["SmInt"]
     assert isinstance(grid, MapGrid)
     assert [panel.title for panel in grid.rows[0].panels] == ["a.pt · epoch 1", "b.pt · epoch 5"]
+    assert grid.toggles == "checkpoints"
     moved = next(b for s in report.sections if s.anchor == "changes" for b in s.blocks)
     assert isinstance(moved, Table)
     assert moved.rows == (("7", "smint", "b.pt · epoch 5", 0.4),)
@@ -195,6 +196,20 @@ def other_input(kind: InputKind, values: np.ndarray, tokens: tuple[str, ...] = (
     maps = tuple(SaliencyMap(m, "", strengths / strengths.max(), values.astype(np.float32)) for m in METHODS)
     base = explanation()
     return result(Explanation(**{**vars(base), "inputs": (view,), "maps": maps}))
+
+
+def test_a_toggle_of_several_inputs_is_called_by_the_method() -> None:
+    base = explanation()
+    (view,), maps = base.inputs, base.maps
+    inputs = tuple(InputView(name, view.kind, view.picture) for name in "ab")
+    both = tuple(SaliencyMap(m.method, name, m.values, m.attribution) for m in maps for name in "ab")
+    answer = result(Explanation(**{**vars(base), "inputs": inputs, "maps": both}))
+    panels = grid_of(answer.report).rows[0].panels
+    assert [(panel.title, panel.toggle) for panel in panels[:2]] == [
+        ("Gradient · a", "Gradient"),
+        ("Gradient · b", "Gradient"),
+    ]
+    assert answer.html().count(">Gradient</label>") == 1
 
 
 def test_tables_get_bars_the_strongest_first() -> None:

@@ -146,7 +146,7 @@ class Blocks:
 
     def _maps(self, grid: MapGrid) -> Context:
         rows = [replace(row, panels=shown_panels(row, no_images=self._no_images)) for row in grid.rows]
-        titles = {panel.method: panel.title for row in rows for panel in row.panels}
+        titles = {panel.method: panel.toggle or panel.title for row in rows for panel in row.panels}
         views = (view.name for row in rows for panel in row.panels for view in panel.views)
         scales = [name for name in dict.fromkeys(views) if name != FIXED]
         identity = self._identity()
@@ -156,6 +156,7 @@ class Blocks:
             "note": grid.note,
             "scales": [_SCALES.get(name, name) for name in scales],
             "methods": list(titles.values()),
+            "toggles": grid.toggles,
             "rows": [self._map_row(row, list(titles), f"{identity}-i{i}") for i, row in enumerate(rows)],
         }
 

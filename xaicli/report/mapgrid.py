@@ -20,7 +20,12 @@ class MapView:
 
 @dataclass(frozen=True)
 class MapPanel:
-    """One method's map of one sample, with its trust figures in words."""
+    """One method's map of one sample, with its trust figures in words.
+
+    Attributes:
+        method: What a toggle switches it by.
+        toggle: What that toggle is called; "" for the title.
+    """
 
     method: str
     title: str
@@ -31,6 +36,7 @@ class MapPanel:
     """In place of pictures, for tables and signals."""
     tokens: tuple[tuple[str, float], ...] = ()
     """In place of pictures, for text: (token, strength in [0, 1])."""
+    toggle: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,5 @@ class MapGrid:
     title: str
     rows: tuple[MapRow, ...]
     note: str = ""
+    toggles: str = "methods"
+    """What the toggles switch."""

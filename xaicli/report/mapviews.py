@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xaicli.attribution.explanation import Explanation, InputKind, InputView, SaliencyMap
@@ -47,9 +48,10 @@ def panels_of(
         toggled = group or ("overlay" if overlay else method)
         if overlay:
             image = _grey(found.values, MAGNITUDE, f"{shown}, sample {e.sample_id}")
-            yield MapPanel(toggled, shown, (MapView(FIXED, image),), lines)
+            panel = MapPanel(toggled, shown, (MapView(FIXED, image),), lines)
         else:
-            yield _panel(e, view, found, toggled, shown, lines)
+            panel = _panel(e, view, found, toggled, shown, lines)
+        yield replace(panel, toggle=title)
 
 
 def _panel(

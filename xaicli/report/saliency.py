@@ -121,7 +121,7 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None) -> tuple[Block, .
             ]
             found.append(_row(group[-1], number, tuple(panels), facts))
         views[TITLES.get(method, method)] = (
-            MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE),
+            MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE, toggles="checkpoints"),
         )
     return (Views("methods", "method", views),)
 
