@@ -222,10 +222,10 @@ def test_a_kill_at_any_point_leaves_every_row_once(tmp_path: Path, point: str) -
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from xaicli import parquet
+from xaicli.parquet import durable
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
-parquet.reached = lambda point: point == {point!r} and os.kill(os.getpid(), signal.SIGKILL)
+durable.reached = lambda point: point == {point!r} and os.kill(os.getpid(), signal.SIGKILL)
 compact(RunLayout(Path(sys.argv[1])), grace=0)
 """
     assert subprocess.run([sys.executable, "-c", program, layout.root], timeout=60, check=False).returncode == -9

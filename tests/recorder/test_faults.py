@@ -18,6 +18,7 @@ import pytest
 from tests.recorder.recorded import column, rows
 from xaicli import parquet
 from xaicli.errors import XaiError
+from xaicli.parquet import durable
 from xaicli.recorder import allocation, pool, session, writer
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -93,7 +94,7 @@ def test_a_full_disk_drops_and_counts(disk: Disk) -> None:
 
 
 def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = parquet.write_all
+    whole = durable.write_all
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -101,11 +102,11 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
     log_much(run, 0, 10_000)
-    monkeypatch.setattr(parquet, "write_all", no_room)
+    monkeypatch.setattr(durable, "write_all", no_room)
     with pytest.warns(RecorderWarning, match="cannot be written"):
         run.flush()
     log_much(run, 10_000, 20_000)
-    monkeypatch.setattr(parquet, "write_all", whole)
+    monkeypatch.setattr(durable, "write_all", whole)
     run.close()
     assert run.stats()["rows_dropped"] == 0
     assert column(tmp_path / "run", "sample_id") == list(range(20_000))
@@ -163,7 +164,7 @@ def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
     # What is mapped keeps the disk busy: read-only by fault injection instead of a remount.
     refused = OSError(errno.EROFS, "Read-only file system")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "write_bytes", lambda *_: (_ for _ in ()).throw(refused))
+        patch.setattr(durable, "write_bytes", lambda *_: (_ for _ in ()).throw(refused))
         run.close()
     assert run.stats()["rows_waiting"] == 2_000
     assert is_accounted_for(run)
@@ -187,7 +188,7 @@ def test_an_io_error_now_and_then_loses_nothing(
             raise OSError(errno.EIO, "Input/output error")
         return whole(*arguments)
 
-    monkeypatch.setattr(parquet.os, call, broken)
+    monkeypatch.setattr(os, call, broken)
     for epoch in range(1, 8):
         run.log_samples(sample_id=range(epoch * 1000, epoch * 1000 + 500), a=np.arange(500), epoch=epoch, step=epoch)
         run.flush()
@@ -205,6 +206,7 @@ def test_an_io_error_now_and_then_loses_nothing(
 _LIMITED = """
 import json, resource, sys
 import numpy as np
+from xaicli.parquet import durable
 from xaicli.recorder import allocation, pool, session, writer
 from xaicli.recorder.run import Run
 writer._FIRST_PAUSE = writer._LONGEST_PAUSE = 0.02
@@ -253,7 +255,7 @@ def test_a_limit_of_the_system(tmp_path: Path, limit: str, value: int, how_long:
 
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.write
-    monkeypatch.setattr(parquet.os, "write", lambda descriptor, view: whole(descriptor, view[: max(1, len(view) // 3)]))
+    monkeypatch.setattr(os, "write", lambda descriptor, view: whole(descriptor, view[: max(1, len(view) // 3)]))
     with Run(tmp_path / "run", strict=True) as run:
         log_much(run, 0, 5_000)
     assert column(tmp_path / "run", "sample_id") == list(range(5_000))

@@ -127,7 +127,7 @@ def test_killed_while_recovering(tmp_path: Path) -> None:
 
 _DIE_RECOVERING = """
 import os, signal, sys
-from xaicli import parquet
+from xaicli.parquet import durable
 from xaicli.recorder.run import Run
 hits = 0
 def reached(point):
@@ -135,7 +135,7 @@ def reached(point):
     hits += point == "renamed"
     if hits == int(sys.argv[2]) + 1:
         os.kill(os.getpid(), signal.SIGKILL)
-parquet.reached = reached
+durable.reached = reached
 Run(sys.argv[1]).close()
 """
 

@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from xaicli import parquet
 from xaicli.layout import RunLayout
+from xaicli.parquet import durable
 from xaicli.recorder import allocation
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.segment import Segment
@@ -45,7 +45,7 @@ class Pool:
         if not self._in_memory:
             try:
                 if not self._made:
-                    parquet.make_folder(self._layout.wal)
+                    durable.make_folder(self._layout.wal)
                     allocation.hold(self._lock_file)
                 segment = allocation.file_segment(self._path(self._made))
             except OSError as error:
@@ -76,7 +76,7 @@ class Pool:
     def give(self, segment: Segment) -> None:
         """Take back a segment whose rows are stored, or lost."""
         segment.reset()
-        parquet.reached("reset")
+        durable.reached("reset")
         with self._changed:
             self._free.append(segment)
             self._changed.notify_all()
