@@ -248,6 +248,32 @@ def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
     assert split(nn.Sequential(nn.ReLU(), nn.Linear(3, 2))) is None
 
 
+def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_its_input_twice_is_not() -> None:
+    from xaicli.attribution.stem import split
+
+    class Patches(nn.Module):
+        def __init__(self, again: float) -> None:
+            super().__init__()
+            self.patches, self.head, self.again = nn.Conv2d(2, 6, 4, 4), nn.Linear(6, 3), again
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2).reshape(x.shape[0], x.size(0) // x.size(0) * 4, 6)
+            result = self.head(tokens.tanh().mean(1))
+            return result + self.again * x.mean((1, 2, 3))[:, None] if self.again else result
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 8, 8)
+    assert split(Patches(1.0)) is None
+    model = Patches(0.0)
+    stem = split(model)
+    assert stem is not None
+    assert torch.allclose(stem.whole(x), model(x), atol=1e-6)
+    target = model(x).argmax(1)
+    found = attribute(model, x, methods=("integrated",), integrating=(5, 1), baseline="zero")
+    path = sum(gradient(model, x * ((k + 0.5) / 5), target) for k in range(5))
+    assert np.allclose(found.attributions["integrated"][""], x * path / 5, atol=1e-6)
+
+
 def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     from xaicli.attribution import batching, chunks
 

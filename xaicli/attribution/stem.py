@@ -6,6 +6,7 @@ transposed layer on the sum of the gradients at its output: forward and backward
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,9 +83,11 @@ def _parted(graph: fx.GraphModule) -> Stem | None:
     for node in list(entry.users):
         if node.op == "call_module" and not node.users:
             graph.graph.erase_node(node)  # An exported graph's check of its input, which is another now.
-    first = next(iter(entry.users), None)
-    if first is None or len(entry.users) != 1 or first.args[:1] != (entry,) or first.kwargs:
+    # How many rows there are, a layer's output tells as well as its input.
+    readers = [node for node in entry.users if not _counts_rows(node)]
+    if len(readers) != 1 or readers[0].args[:1] != (entry,) or readers[0].kwargs:
         return None
+    first = readers[0]
     layer = _layer(graph, first)
     if layer is None:
         return None
@@ -92,6 +95,14 @@ def _parted(graph: fx.GraphModule) -> Stem | None:
     graph.graph.erase_node(first)
     graph.recompile()
     return Stem(layer, graph.requires_grad_(False))
+
+
+def _counts_rows(node: fx.Node) -> bool:
+    """Whether a node only asks for the length of the first axis: `x.shape[0]` or `x.size(0)`."""
+    if node.op == "call_function" and node.target is getattr and node.args[1:] == ("shape",):
+        return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+    sized = node.op == "call_method" and node.target == "size"
+    return (sized or node.target is torch.ops.aten.sym_size.int) and node.args[1:] == (0,)
 
 
 def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] | None:
@@ -103,7 +114,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
         return twin_of(module).requires_grad_(False) if plain else None
     if node.op != "call_function" or node.target not in _OPERATORS:
         return None
-    operator, arguments = node.target, []
+    function, arguments = node.target, []
     for argument in node.args[1:]:
         if isinstance(argument, fx.Node):
             if argument.op != "get_attr":
@@ -115,4 +126,4 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
             arguments.append(value.detach())
         else:
             arguments.append(argument)  # type: ignore[arg-type]
-    return lambda x: operator(x, *arguments)
+    return lambda x: function(x, *arguments)
