@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import lifetime, start
 from xaicli.recorder.batch import Batches
+from xaicli.recorder.beginning import Beginning
 from xaicli.recorder.intake import Intake
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
+from xaicli.recorder.loops import MODES, Loops, unknown_mode
 from xaicli.recorder.records import Records
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
 from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
-from xaicli.vocabulary import Mode
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState as State
     from xaicli.store.upload import Uploader
 
-T = TypeVar("T")
 
-_MODES: dict[str, str] = {mode: mode.value for mode in Mode}
-
-
-class Run(Records):
+class Run(Loops, Records):
     """Records one training into a run directory.
 
     Logging never raises into training unless `strict`: what cannot be stored is dropped, counted and warned about once.
@@ -108,8 +103,7 @@ class Run(Records):
             on_load=self._note_resumed,
         )
         self.state.note_start(self.attempt, fresh.environment)
-        self._noted_step = math.inf if self.attempt else -math.inf
-        self._later_step: int | None = None
+        self._beginning = Beginning(self.layout, self.attempt)
         batches = Batches(
             self._session.catalogue, label_names=self.manifest.label_names, float64=float64, strict=strict
         )
@@ -161,47 +155,17 @@ class Run(Records):
                 return
             at_step = state.global_step if step is None else int(step)
             if at_step is None:
-                at_step = self._step_without_any()
-            at_mode = _MODES.get(mode or state.mode or "train") or _unknown_mode(mode or state.mode)
+                at_step = self._beginning.step_without_any()
+            at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            if at_step < self._noted_step:
-                self._note_first_step(at_step)
+            if at_step < self._beginning.noted:
+                self._beginning.note(at_step)
             key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             self._intake.add(key, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
         except Exception as error:
             self._refuse(error, _length(sample_id))
-
-    # -- loops
-
-    def epochs(self, n: int | None = None) -> Iterator[int]:
-        """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
-
-        After a state that was saved inside the training loop, first the epoch it was saved in, which `steps` goes on
-        with.
-        """
-        state = self.state
-        last = state.total_epochs if n is None else n
-        state.total_epochs = max(state.total_epochs, last)
-        if state.is_mid_epoch and not state.stop_training:
-            yield state.epoch_idx
-            self._publish()
-        while state.epoch_idx < last and not state.stop_training:
-            state.epoch_idx += 1
-            state.batch_idx = None
-            yield state.epoch_idx
-            self._publish()
-
-    def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
-        """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.
-
-        `TrainingState.batches` says how many, and what a resume does.
-        """
-        state = self.state
-        state.mode, state.ds_id, state.batch_idx = _MODES.get(mode) or _unknown_mode(mode), ds_id, None
-        state.note_data(state.mode, ds_id, batches)
-        yield from state.batches(batches)
 
     # -- life
 
@@ -257,30 +221,9 @@ class Run(Records):
     ) -> None:
         self.close()
 
-    def _publish(self) -> None:
-        if self._session.fault:
-            return
-        try:
-            self.state.publish()
-        except Exception as error:
-            self._session.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
-
     def _note_resumed(self, step: int) -> None:
         """Called by `state.load_state` with the first step that will be logged."""
-        self._note_first_step(step, certain=True)
-
-    def _note_first_step(self, step: int, *, certain: bool = False) -> None:
-        """Keep where this attempt begins; without it readers take the smallest step they find."""
-        self._noted_step = -math.inf if certain else step
-        if self.attempt:
-            with contextlib.suppress(OSError, ValueError):
-                start.note_resume_step(self.layout, self.attempt, step, certain=certain)
-
-    def _step_without_any(self) -> int:
-        """The step of rows that come with none, before the training's first."""
-        if self._later_step is None:
-            self._later_step = start.last_step(self.layout, self.attempt) + 1 if self.attempt else 0
-        return self._later_step
+        self._beginning.note(step, certain=True)
 
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""
@@ -318,10 +261,6 @@ def _uploader(address: str) -> Uploader | None:
     with quietly():
         uploader.start()
     return uploader
-
-
-def _unknown_mode(given: object) -> str:
-    raise ValueError(f"mode {given!r} is none of {', '.join(Mode)}")
 
 
 def _length(column: Any) -> int:

@@ -16,9 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import Attempt, Manifest
@@ -136,36 +133,6 @@ def _launch_of(layout: RunLayout, attempt: int) -> str | None:
 def stats_file(layout: RunLayout, attempt: int, rank: int) -> Path:
     """Where a process keeps its counters."""
     return layout.attempts / f"{attempt:06d}-r{rank:04d}.stats"
-
-
-def note_resume_step(layout: RunLayout, attempt: int, step: int, *, certain: bool = False) -> None:
-    """Keep the first step an attempt logs or will log: the earlier attempts' rows end before it.
-
-    Args:
-        layout: The run.
-        attempt: The attempt.
-        step: The step.
-        certain: The step comes from restored state and replaces what was guessed from rows.
-    """
-    path = layout.attempt_file(attempt)
-    with locked(layout):
-        facts = json.loads(path.read_text())
-        known = facts.get("resumed_from_step")
-        if certain or known is None or step < known:
-            facts["resumed_from_step"] = step
-            write_bytes(json.dumps(facts).encode(), path)
-
-
-def last_step(layout: RunLayout, attempt: int) -> int:
-    """The largest step in the files of earlier attempts, by their footers; -1 without any."""
-    last = -1
-    for file in layout.data_files():
-        if file.part.attempt < attempt:
-            # A damaged file, or one that a compaction has just replaced, says nothing.
-            with contextlib.suppress(OSError, pa.ArrowException, ValueError, LookupError, TypeError):
-                footer = pq.read_metadata(file.path).metadata
-                last = max(last, int(json.loads(footer[b"xai"])["steps"][1]))
-    return last
 
 
 @contextlib.contextmanager
