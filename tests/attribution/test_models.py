@@ -285,6 +285,22 @@ def test_a_wrong_argument_is_named(given: dict[str, Any], message: str) -> None:
     assert raised.value.hint
 
 
+def test_whole_numbers_of_every_kind_are_taken() -> None:
+    from xaicli.attribution.settings import settle
+
+    plain = settle(smoothing=9, integrating=(6, 4), evaluations=None)
+    assert settle(smoothing=np.int64(9), integrating=np.array([6, 4])) == plain  # type: ignore[arg-type]
+    assert settle(smoothing=torch.tensor(9), integrating=[np.int32(6), 4]) == plain  # type: ignore[arg-type, list-item]
+    assert (
+        settle(smoothing=9, integrating=np.int64(6))
+        == settle(smoothing=9, integrating=6)
+        == settle(smoothing=9, integrating=[6])
+    )  # type: ignore[arg-type]
+    for wrong in (2.5, True, "3", None):
+        with pytest.raises(UsageError, match="smoothing is"):
+            settle(smoothing=wrong)  # type: ignore[arg-type]
+
+
 def test_inputs_that_do_not_fit_are_explained() -> None:
     with pytest.raises(XaiError, match=r"fails on inputs of shape \(2, 5\)"):
         attribute(nn.Linear(4, 3), torch.randn(2, 5))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -142,8 +143,8 @@ def settle(
     names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
     if unknown := [name for name in names if name not in METHODS]:
         raise UsageError(f"no saliency method {unknown[0]!r}", hint="methods: " + ", ".join(METHODS))
+    smoothing = _at_least("smoothing", smoothing, 0)
     steps, smint_draws = _integrating(integrating, smoothing)
-    _at_least("smoothing", smoothing, 0)
     off = {SMOOTHGRAD} if smoothing == 0 else set()
     off |= {INTEGRATED, SMINT} if steps == 0 else {SMINT} if smint_draws == 0 else set()
     kept = tuple(name for name in names if name not in off)
@@ -152,7 +153,7 @@ def settle(
     if noise < 0 or noise != noise:
         raise UsageError(f"noise is {noise}", hint="a part of the input's range, 0.15 say; 0 for none")
     if evaluations is not None:
-        _at_least("evaluations", evaluations, len(kept))
+        evaluations = _at_least("evaluations", evaluations, len(kept))
     if tolerance is not None and not tolerance > 0:
         raise UsageError(f"tolerance is {tolerance}", hint="a relative error, 0.05 say")
     if (evaluations or tolerance) and convention == Convention.FE:
@@ -176,19 +177,24 @@ def settle(
 
 
 def _integrating(given: int | Sequence[int], smoothing: int) -> tuple[int, int]:
-    values: Any = (given, smoothing) if isinstance(given, int) else tuple(given)
+    values: Any = tuple(given) if isinstance(given, Iterable) else (given,)
     if len(values) == 1:
-        values = (values[0], smoothing)
+        values = (*values, smoothing)
     if len(values) != 2:
         raise UsageError(f"integrating is {given!r}", hint="one number of steps, or two: steps, draws")
-    for value in values:
-        _at_least("integrating", value, 0)
-    return int(values[0]), int(values[1])
+    steps, draws = (_at_least("integrating", value, 0) for value in values)
+    return steps, draws
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _at_least(name: str, value: Any, least: int) -> int:
+    """The value as a Python number, whatever kind of whole number it is."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < least:
         raise UsageError(f"{name} is {value!r}", hint=f"a whole number from {least}")
+    return number
 
 
 def _baseline(given: str | Path) -> Baseline | Path:
