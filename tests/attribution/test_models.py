@@ -56,6 +56,12 @@ def test_batch_norm_in_training_mode_uses_its_running_statistics() -> None:
     assert np.allclose(expected.maps["smint"][""], found.maps["smint"][""])
 
 
+def test_batch_norm_without_running_statistics_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    with pytest.raises(XaiError, match="batch norm 1 keeps no running statistics"):
+        attribute(model, torch.randn(2, 2, 8, 8))
+
+
 def test_an_in_place_relu_on_the_input() -> None:
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
     x = torch.randn(5, 4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.attribution.nets import conv_net
 from xaicli.attribution.request import Column, Request
 from xaicli.attribution.session import explain
 from xaicli.attribution.settings import settle
@@ -264,6 +265,20 @@ def test_from_python() -> None:
     assert result.attributions["gradient"].shape == (6, 1, 8, 8)
     assert result.delta["integrated"].shape == result.flat["smint"].shape == result.targets.shape == (6,)
     assert result.data["sample_id"].to_list() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_the_callers_modes_do_not_count(mode: Any) -> None:
+    import xaicli
+
+    model, x = conv_net(), torch.randn(2, 2, 8, 8)
+    methods = ("gradient", "smint", "gradcam")
+    expected = xaicli.saliency(model, x, methods=methods, smoothing=3, integrating=(4, 2))
+    with mode():
+        found = xaicli.saliency(model, x, methods=methods, smoothing=3, integrating=(4, 2))
+        assert isinstance(model(x), torch.Tensor)
+    for method in methods:
+        assert np.array_equal(expected.attributions[method], found.attributions[method])
 
 
 @pytest.mark.parametrize("given", [{"labels": [1, 2]}, {"sample_ids": ["a"]}])

@@ -122,12 +122,13 @@ class Gradients:
             enter: Any = _Entry.apply
             entered = [enter(point, entry, gradients, i) for i, point in enumerate(points)]
             scalars = self.reduce(self.model.forward(self.arrange(entered, units)), units)
+            total = scalars.sum()
         if not scalars.requires_grad:
             raise XaiError(
                 "the model's output does not depend on its inputs through autograd",
                 hint="is there torch.no_grad, detach, argmax or .data inside forward? saliency needs the gradient",
             )
-        torch.autograd.grad(scalars.sum(), entry, allow_unused=True)
+        torch.autograd.grad(total, entry, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, points, strict=True)]
 
     def _replayed(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:

@@ -159,12 +159,22 @@ def _private_copy(model: nn.Module) -> nn.Module:
         module._backward_hooks.clear()
         for parameter in module.parameters(recurse=False):
             parameter.grad = None
+    _refuse_batch_statistics(twin)
     if isinstance(twin, fx.GraphModule):
         _refuse_training_graph(twin)
     # An exported graph has no mode: it was checked above.
     with contextlib.suppress(NotImplementedError):
         twin.eval()
     return twin
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise XaiError(
+                f"batch norm {name} keeps no running statistics: every output depends on its batch mates",
+                hint="train with track_running_stats=True, or use group norm",
+            )
 
 
 def _refuse_training_graph(model: fx.GraphModule) -> None:

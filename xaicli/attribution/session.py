@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,14 @@ Progress = Callable[[float, int], None]
 """(samples done, samples in all): a sample under way counts by the part that is done."""
 
 
+@contextmanager
+def _own_modes() -> Iterator[None]:
+    """Gradients can be taken, in the precision that is asked for, whatever modes the caller is in."""
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@_own_modes()
 def explain(
     columns: Sequence[Column], inputs: Inputs, request: Request, *, progress: Progress | None = None
 ) -> Saliency:
