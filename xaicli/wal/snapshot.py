@@ -43,6 +43,10 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
 
     Fences and duplicates are left to the reader.
     """
+    if (quiet := _quiet(layout)) is not None:
+        files = without_superseded(layout.data_files())
+        if _quiet(layout) == quiet:
+            return Snapshot(tuple(files), ())
     before = set(layout.data_files())
     for number in range(1, _TRIES + 1):
         segments, newest, damaged = _copies(layout)
@@ -58,6 +62,16 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
     left = _without_stored(segments, files)
     damaged += [segment.path for segment in left if segment.whole < len(segment.content)]
     return Snapshot(tuple(files), tuple(segment for segment in left if segment.rows), tuple(damaged), settled)
+
+
+def _quiet(layout: RunLayout) -> int | None:
+    """What stays the same while no training opens a run that none logs to; None where one may be logging."""
+    if layout.wal.exists():
+        return None
+    try:
+        return layout.attempts.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _copies(layout: RunLayout) -> tuple[list[SegmentCopy], dict[Writer, int], list[Path]]:
