@@ -44,8 +44,14 @@ Progress = Callable[[float, int], None]
 
 @contextmanager
 def _own_modes() -> Iterator[None]:
-    """Gradients can be taken, in the precision that is asked for, whatever modes the caller is in."""
-    with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    """Gradients can be taken, in the precision that is asked for and alike each time, whatever modes the caller is in."""
+    cudnn = torch.backends.cudnn
+    with (
+        torch.inference_mode(False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False),
+    ):
         yield
 
 
