@@ -16,7 +16,7 @@ import pytest
 
 Xai = Callable[..., tuple[int, str, str]]
 
-MUTATIONS = int(os.environ.get("XAI_TEST_MUTATIONS", "40"))
+MUTATIONS = int(os.environ.get("XAI_TEST_MUTATIONS", "25"))
 ANSWERS = ("info", "samples", "labels", "dynamics", "scalars", "findings", "query")
 OTHERS = ("ls", "doctor", "export", "compact")
 UNCHECKED = (".json", ".stats", ".lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from xaicli import layout as layout_module
 from xaicli import parquet
-from xaicli.layout import RunLayout
+from xaicli.errors import XaiError
+from xaicli.layout import DataFile, PartName, RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.recorder import allocation
 from xaicli.recorder.run import Run
@@ -136,3 +138,24 @@ def test_whenever_the_training_goes_on_its_rows_are_seen_up_to_one(
         if not interruption.has_come:
             break
     assert nth
+
+
+def test_files_that_keep_appearing_are_not_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank whose rows wait in memory has no segments to go by: how far it came is not known while it writes."""
+    run = Run(tmp_path / "run", strict=True)
+    run.log_samples(sample_id=[0], loss=[0.0])
+    run.flush()
+    (file,) = run.layout.data_files()
+    sequence = count(1)
+
+    def ever_more(_: RunLayout) -> list[DataFile]:
+        parts = [PartName(0, 7, number, number) for number in range(next(sequence))]
+        return [file, *(replace(file, part=part, path=file.path.with_name(part.filename)) for part in parts)]
+
+    monkeypatch.setattr(RunLayout, "data_files", ever_more)
+    seen = take_snapshot(run.layout)
+    assert not seen.is_settled
+    assert file in seen.files
+    with pytest.raises(XaiError, match="keep appearing"):
+        compact(run.layout)
+    run.close()
