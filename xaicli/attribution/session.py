@@ -44,7 +44,7 @@ Progress = Callable[[float, int], None]
 
 @contextmanager
 def _own_modes() -> Iterator[None]:
-    """Gradients can be taken, in the precision that is asked for and alike each time, whatever modes the caller is in."""
+    """Gradients can be taken, in the precision asked for and alike each time, whatever modes the caller is in."""
     cudnn = torch.backends.cudnn
     with (
         torch.inference_mode(False),
