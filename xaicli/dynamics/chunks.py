@@ -93,14 +93,17 @@ def _of_file(
         return
     with parquet.opened(piece.file.path, reader.records.get(path)) as file:
         rows = file.metadata.num_rows
-        if Footer.of(file.metadata).sorted_ids is None:
+        footer = Footer.of(file.metadata)
+        if footer.sorted_ids is None:
             return
+        sound = footer.non_finite is not None and not any(footer.non_finite.values())
         left = rows
         for batch in file.iter_batches(_ROWS, columns=wanted):
             left -= batch.num_rows
             read = pl.DataFrame(pl.from_arrow(batch))
             kept = read if piece.fence is None else read.filter(pl.col(STEP) < piece.fence)
-            frame, n = finite(conform(kept, columns, reader.dtypes), reader.metrics)
+            rows_read = conform(kept, columns, reader.dtypes)
+            frame, n = (rows_read, 0) if sound else finite(rows_read, reader.metrics)
             tally.add(Tally(frame.height, n, 0))
             yield Chunk(piece.place.epoch, within_labels(frame, selection), left == 0, rows)
 

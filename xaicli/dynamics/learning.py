@@ -92,7 +92,7 @@ class LastLabel:
 
     def _coded(self, label: pl.Series) -> pl.Series:
         if label.dtype == pl.Int32 and self._codes is None:
-            return label.fill_null(int(NO_EPOCH))
+            return label.fill_null(int(NO_EPOCH)) if label.null_count() else label
         if self._codes is None:
             self._codes = {}
         for value in label.unique().drop_nulls().to_list():

@@ -112,7 +112,8 @@ class Tracker:
         else:
             label, prediction = (frame[name] for name in self._plan.judged_by)
             right = label == prediction
-        judged: NDArray[np.int8] = right.cast(pl.Int8).fill_null(-1).to_numpy()
+        whole = right.cast(pl.Int8)
+        judged: NDArray[np.int8] = (whole.fill_null(-1) if whole.null_count() else whole).to_numpy()
         so_far = self._right.setdefault(epoch, [0, 0])
         so_far[0] += int(np.count_nonzero(judged == 1))
         so_far[1] += len(judged) - right.null_count()

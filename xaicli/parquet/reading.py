@@ -34,7 +34,10 @@ def opened(path: Path, record: FileRecord | None = None) -> Iterator[pq.ParquetF
     """
     try:
         metadata = None if record is None else _metadata(path, record)
-        with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, memory_map=False) as file:
+        # Not buffered ahead: that would hold all wanted bytes of the file at once.
+        with pq.ParquetFile(
+            path, metadata=metadata, page_checksum_verification=True, memory_map=False, pre_buffer=False
+        ) as file:
             yield file
     except FileNotFoundError:
         raise

@@ -49,7 +49,7 @@ def conform(frame: pl.DataFrame, columns: Sequence[str], dtypes: Mapping[str, pl
     absent = [pl.lit(None, dtype=dtypes.get(name, pl.Null())).alias(name) for name in columns if name not in present]
     if texts or absent:
         frame = frame.with_columns(*(pl.col(name).cast(pl.String) for name in texts), *absent)
-    return frame.select(columns)
+    return frame if frame.columns == list(columns) else frame.select(columns)
 
 
 def finite(frame: pl.DataFrame, metrics: Sequence[str]) -> tuple[pl.DataFrame, int]:
