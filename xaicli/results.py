@@ -73,9 +73,13 @@ class Result:
         Args:
             outputs: The paths of the files written.
         """
-        from xaicli.render.machine import to_json
+        return "".join(self.json_parts(outputs))
 
-        return to_json(self.answer, outputs)
+    def json_parts(self, outputs: Sequence[str] = ()) -> Iterator[str]:
+        """What `to_json` gives, in parts small enough to forget."""
+        from xaicli.render.machine import json_parts
+
+        return json_parts(self.answer, outputs)
 
     def save(
         self,

@@ -36,7 +36,9 @@ def write(result: Result, output: Output, *, folder: Path, always: tuple[Format,
         raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
     paths = result.save(output.output or folder, formats=formats, no_images=output.no_images) if formats else []
     if output.json:
-        print(result.to_json(outputs=[str(path) for path in paths]))
+        for part in result.json_parts(outputs=[str(path) for path in paths]):
+            print(part, end="")
+        print()
     elif output.quiet:
         print("\n".join(str(path) for path in paths), end="\n" if paths else "")
     else:

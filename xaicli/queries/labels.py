@@ -11,7 +11,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import QUANTILES, Groups, spread
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
@@ -50,7 +50,8 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
 def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> Answer:
     tally = Tally()
     parts = [part for pair in selection.pairs for part in _of_pair(reader, selection, pair, bounds, tally)]
-    data = pl.concat(parts, how="vertical_relaxed") if parts else _empty(reader, selection, bounds)
+    data = _joined(parts) if parts else _empty(reader, selection, bounds)
+    del parts
     _refuse_unknown_labels(reader, selection, data)
     return Answer(
         command="labels",
@@ -62,17 +63,22 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     )
 
 
+def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """The parts one after another; a single one as it is, for its columns of one value take no room."""
+    return parts[0] if len(parts) == 1 else pl.concat(parts, how="vertical_relaxed")
+
+
 def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
     """The bounds asked for, each once; `none` when nothing is asked.
 
     Raises:
         UsageError: A bound that does not exist.
     """
-    words = [given] if isinstance(given, str) else list(given or [Bounds.NONE])
-    for word in words:
+    wanted = words(given) or [Bounds.NONE.value]
+    for word in wanted:
         if word not in set(Bounds):
             raise UsageError(f"--bounds {word!r} is not possible", hint="choose from: " + ", ".join(Bounds))
-    return tuple(dict.fromkeys(Bounds(word) for word in words))
+    return tuple(dict.fromkeys(Bounds(word) for word in wanted))
 
 
 def _of_pair(
@@ -123,8 +129,10 @@ def _epochwise(
         times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP)]
         for metric, parts in by_metric.items():
             parts.append(spread(groups, rows[metric], quantiles=Bounds.QUANTILE in bounds).with_columns(times))
-    for metric, parts in by_metric.items():
-        if parts:
+    while by_metric:
+        metric = next(iter(by_metric))
+        # Given away, so that only one metric's statistics are there twice.
+        if parts := by_metric.pop(metric):
             yield metric, pl.concat(parts, how="vertical_relaxed")
 
 
@@ -153,8 +161,8 @@ def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataF
         {"label": found, "name": [names.get(label, str(label)) for label in found]},
         schema={"label": data.schema["label"], "name": pl.String()},
     )
-    joined = data.join(table, on="label", how="left", maintain_order="left")
-    return joined.select(MODE, DS_ID, "metric", "label", "name", pl.exclude(MODE, DS_ID, "metric", "label", "name"))
+    name = data.select("label").join(table, on="label", how="left", maintain_order="left")["name"]
+    return data.insert_column(data.columns.index("label") + 1, name)
 
 
 def _empty(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> pl.DataFrame:

@@ -9,13 +9,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
+
+_PART_ROWS = 1 << 16
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,6 +30,11 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
         outputs: The paths of the files written.
         rows: Whether to include the rows; without them `rows`, and every other table, is null.
     """
+    return "".join(json_parts(answer, outputs, rows=rows))
+
+
+def json_parts(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -> Iterator[str]:
+    """What `to_json` gives, in parts small enough to forget."""
     extra = {k: v if rows or not isinstance(v, pl.DataFrame) else None for k, v in answer.extra.items()}
     head = {
         "schema_version": SCHEMA_VERSION,
@@ -40,8 +47,16 @@ def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -
         **extra,
     }
     parts = [f"{json.dumps(key)}:{dump(value)}" for key, value in head.items()]
-    parts.append('"rows":' + (rows_json(answer.data) if rows else "null"))
-    return "{" + ",".join(parts) + "}"
+    yield "{" + ",".join(parts) + ',"rows":'
+    yield from _rows_in_parts(answer.data) if rows else ["null"]
+    yield "}"
+
+
+def _rows_in_parts(frame: pl.DataFrame) -> Iterator[str]:
+    yield "["
+    for at in range(0, frame.height if frame.width else 0, _PART_ROWS):
+        yield ("," if at else "") + rows_json(frame.slice(at, _PART_ROWS))[1:-1]
+    yield "]"
 
 
 def rows_json(frame: pl.DataFrame) -> str:

@@ -131,13 +131,16 @@ def _ends(pair: Any) -> tuple[Any, Any]:
     return (pair[0], pair[-1]) if pair else (None, None)
 
 
-def flat_rows(data: pl.DataFrame) -> Iterator[dict[str, Any]]:
+def flat_rows(data: pl.DataFrame) -> pl.DataFrame:
     """The rows with `bounds` spread over two columns each, for a CSV file."""
-    for row in data.iter_rows(named=True):
-        bounds = row.pop("bounds") or {}
-        for bound, pair in bounds.items():
-            row[f"{bound}_low"], row[f"{bound}_high"] = _ends(pair)
-        yield row
+    dtype = data.schema["bounds"]
+    bands = [field for field in dtype.fields if field.dtype.is_nested()] if isinstance(dtype, pl.Struct) else []
+    ends = [
+        pl.col("bounds").struct.field(band.name).list.get(place).alias(f"{band.name}_{side}")
+        for band in bands
+        for place, side in ((0, "low"), (-1, "high"))
+    ]
+    return data.select(pl.exclude("bounds"), *ends)
 
 
 def name_of(row: Mapping[str, Any]) -> str:
