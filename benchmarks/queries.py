@@ -1,9 +1,10 @@
 """How fast a run is asked: `python benchmarks/queries.py [--size 1M|12M|115M|1B]... [--folder DIR]`.
 
 Makes compacted runs (one file an epoch, sorted by sample, 16,384-row groups), then asks each question in a fresh
-process and reports wall time without imports, peak memory and bytes read - beside the floor, which is decoding the
-columns of the question with verified pages and nothing more, DuckDB on the same files, and a dict of lists as the
-trackers of FastEstimator keep it. The files are in the page cache. 1B links the files of 115M nine times.
+process, the questions in turns, and reports wall time without imports, processor time, peak memory with imports and
+bytes read - beside the floor, which is decoding the columns of the question with verified pages and nothing more,
+DuckDB on the same files, and a dict of lists as the trackers of FastEstimator keep it. The files are in the page cache.
+1B links the files of 115M nine times.
 """
 
 from __future__ import annotations
@@ -169,8 +170,19 @@ def dict_of_lists(root: Path) -> Callable[[], Any]:
     return build
 
 
-QUESTIONS = (samples, decode_last, duckdb_samples, labels, decode_labels, duckdb_labels)
-ONLY_SMALL = (dict_of_lists,)
+FLOORS = {
+    "samples": "decode_last",
+    "decode_last": "decode_last",
+    "duckdb_samples": "decode_last",
+    "dict_of_lists": "decode_last",
+    "labels": "decode_labels",
+    "decode_labels": "decode_labels",
+    "duckdb_labels": "decode_labels",
+}
+"""Every question, and the decoding it cannot do without."""
+
+MOST_IN_LISTS = 12_000_000
+"""More rows than this do not fit a dict of lists in the memory of a laptop."""
 
 
 def measure(question: str, root: Path) -> dict[str, float]:
@@ -196,17 +208,31 @@ def _proc(file: str, key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def measured(question: str, root: Path, times: int) -> dict[str, float]:
-    """The median of several fresh processes; the largest peak."""
-    command = [sys.executable, __file__, "--measure", question, "--folder", str(root)]
-    runs = []
+def measured(questions: list[str], root: Path, times: int) -> dict[str, dict[str, float]]:
+    """Of each question the median of several fresh processes, taken in turns, and the largest peak."""
+    runs: dict[str, list[dict[str, float]]] = {question: [] for question in questions}
     for _ in range(times):
-        # What a first question leaves in the cache must not answer the next.
-        shutil.rmtree(root / "cache", ignore_errors=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
-    middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
-    return {**middle, "peak_mb": max(run["peak_mb"] for run in runs)}
+        for question, found in runs.items():
+            # What a first question leaves in the cache must not answer the next.
+            shutil.rmtree(root / "cache", ignore_errors=True)
+            command = [sys.executable, __file__, "--measure", question, "--folder", str(root)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    middle = {name: sorted(found, key=lambda run: run["seconds"])[times // 2] for name, found in runs.items()}
+    return {name: {**middle[name], "peak_mb": max(run["peak_mb"] for run in found)} for name, found in runs.items()}
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """One line a question, with the ratio to its floor."""
+    lines = [f"{'question':<16}{'seconds':>9}{'x floor':>9}{'cpu s':>9}{'x floor':>9}{'peak MB':>9}{'MB read':>9}"]
+    for name, numbers in found.items():
+        floor = found.get(FLOORS[name])
+        ratios = [f"{numbers[key] / floor[key]:.2f}" if floor else "" for key in ("seconds", "cpu")]
+        lines.append(
+            f"{name:<16}{numbers['seconds']:>9.3f}{ratios[0]:>9}{numbers['cpu']:>9.3f}{ratios[1]:>9}"
+            f"{numbers['peak_mb']:>9.0f}{numbers['read_mb']:>9.1f}"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -229,14 +255,10 @@ def main() -> None:
                 make_run(root, *SIZES[size])
             total = SIZES[size][0] * SIZES[size][1] * SIZES[size][2]
             print(f"\n{size}: {total:,} rows")
-            print(f"{'question':<16}{'seconds':>9}{'cpu s':>9}{'peak MB':>9}{'MB read':>9}")
-            for question in (*QUESTIONS, *(ONLY_SMALL if total <= 1_000_000 else ())):
-                if given.only in (None, question.__name__):
-                    found = measured(question.__name__, root, given.times)
-                    numbers = (
-                        f"{found['seconds']:>9.3f}{found['cpu']:>9.3f}{found['peak_mb']:>9.0f}{found['read_mb']:>9.1f}"
-                    )
-                    print(f"{question.__name__:<16}{numbers}", flush=True)
+            questions = [name for name in FLOORS if given.only in (None, name)]
+            if total > MOST_IN_LISTS and "dict_of_lists" in questions:
+                questions.remove("dict_of_lists")
+            print(table(measured(questions, root, given.times)), flush=True)
     finally:
         if not given.folder:
             shutil.rmtree(folder, ignore_errors=True)

@@ -88,8 +88,9 @@ def _of_pair(
     by_metric = _epochwise if selection.engine is Engine.POLARS else _elsewhere
     mode, ds_id = pair
     return [
-        frame.with_columns(band_columns(bounds))
-        .sort(LABEL, EPOCH)
+        # Sorted first: lists are slow to put in order.
+        frame.sort(LABEL, EPOCH)
+        .with_columns(band_columns(bounds))
         .select(
             pl.lit(mode).alias(MODE),
             pl.lit(ds_id).alias(DS_ID),
