@@ -228,6 +228,10 @@ def test_a_probability_is_told_from_a_logit_by_the_last_operation(n: int) -> Non
     found = attribute(sigmoid, x, methods=("gradient",))
     assert found.predictions.tolist() == (p > 0.5).long().tolist()
     assert np.allclose(found.probabilities[:, 1], p, atol=1e-6)
+    spatial = nn.Sequential(nn.Conv2d(2, 1, 3), nn.Sigmoid())
+    pictures = torch.randn(n, 2, 5, 5)
+    found = attribute(spatial, pictures, methods=("gradient",))
+    assert np.allclose(found.probabilities[:, 1], spatial(pictures).mean((1, 2, 3)).detach(), atol=1e-6)
     # Logits that happen to lie in [0, 1].
     logit = Calling(lambda linear, x: 0.1 * linear(x)[:, 0] + 0.5)
     found = attribute(logit, x, methods=("gradient",))

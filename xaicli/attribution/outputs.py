@@ -89,37 +89,24 @@ def _items(result: Any) -> Sequence[tuple[str, Any]]:
     return [(key, value) for key, value in getattr(result, "__dict__", {}).items() if not key.startswith("_")]
 
 
-_SQUASHING = {"Sigmoid", "Softmax", "Hardsigmoid"}
-_LINEAR = {"Addmm", "Mm", "Addmv", "Mv", "Bmm", "Baddbmm", "Convolution", "Add", "Sub", "Mean", "Sum"}
-_VIEWS = {
-    "View",
-    "UnsafeView",
-    "Squeeze",
-    "Unsqueeze",
-    "Select",
-    "Slice",
-    "Reshape",
-    "ReshapeAlias",
-    "Alias",
-    "T",
-    "Transpose",
-    "Permute",
-    "Expand",
-    "Clone",
-    "ToCopy",
-    "AsStrided",
-}
+_SQUASHING = frozenset(("Sigmoid", "Softmax", "Hardsigmoid"))
+_LINEAR = frozenset(("Addmm", "Mm", "Addmv", "Mv", "Bmm", "Baddbmm", "Convolution", "Add", "Sub", "Sum"))
+_PASSED = frozenset(
+    "View UnsafeView Squeeze Unsqueeze Select Slice Reshape ReshapeAlias Alias T Transpose Permute Expand Clone ToCopy "
+    "AsStrided Mean".split()
+)
+"""Operations that leave values what they are: views, copies, the mean over the places of a spatial output."""
 
 
 def last_operation(output: Tensor) -> str:
-    """The operation that gave a tensor, views aside: "Addmm" of a linear layer, "Sigmoid"; "" where autograd has none.
+    """The operation that gave a tensor, views and means aside: "Addmm" of a linear layer, "Sigmoid"; "" where autograd has none.
 
     Told from the graph, not from the values: a logit between 0 and 1 is no probability.
     """
     node = output.grad_fn
     while node is not None:
         name = node.name().partition("Backward")[0]
-        if name not in _VIEWS:
+        if name not in _PASSED:
             return name
         node = node.next_functions[0][0] if node.next_functions else None
     return ""
