@@ -91,15 +91,14 @@ def _items(result: Any) -> Sequence[tuple[str, Any]]:
 
 _SQUASHING = frozenset(("Sigmoid", "Softmax", "Hardsigmoid"))
 _LINEAR = frozenset(("Addmm", "Mm", "Addmv", "Mv", "Bmm", "Baddbmm", "Convolution", "Add", "Sub", "Sum"))
-_PASSED = frozenset(
-    "View UnsafeView Squeeze Unsqueeze Select Slice Reshape ReshapeAlias Alias T Transpose Permute Expand Clone ToCopy "
-    "AsStrided Mean".split()
-)
-"""Operations that leave values what they are: views, copies, the mean over the places of a spatial output."""
+_COPIES = frozenset(("Clone", "ToCopy", "Expand", "AsStrided", "Transpose", "Permute", "T", "Alias", "Mean"))
+_VIEWS = frozenset(("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Reshape", "ReshapeAlias"))
+_PASSED = _COPIES | _VIEWS
+"""What leaves values as they are; so does the mean over the places of a spatial output, as far as their range goes."""
 
 
 def last_operation(output: Tensor) -> str:
-    """The operation that gave a tensor, views and means aside: "Addmm" of a linear layer, "Sigmoid"; "" where autograd has none.
+    """What gave a tensor its range: "Addmm" of a linear layer, "Sigmoid"; "" where autograd knows of nothing.
 
     Told from the graph, not from the values: a logit between 0 and 1 is no probability.
     """
