@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -15,6 +16,8 @@ import torch
 import xaicli
 from xaicli import parquet
 from xaicli.layout import RunLayout
+from xaicli.queries.recorded import recorded_scalars
+from xaicli.reader import open_reader
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
@@ -67,6 +70,8 @@ def test_scalars_survive_a_killed_process(tmp_path: Path, point: str, steps: int
     assert killed.returncode == -9
     with (RunLayout(run_dir).wal / "a000000-r0000-00000007.scalars").open("wb") as file:
         file.write(b"0badc0de [[1]]\n12345678 torn")
+    live = recorded_scalars(open_reader(RunLayout(run_dir))).filter(pl.col("key") == "lr")
+    assert live.select("step", "value").rows() == [(step, step / 4) for step in range(steps)]
     Run(run_dir).close()
     assert not RunLayout(run_dir).wal.exists()
     kept = [(row["step"], row["value"]) for row in table(run_dir, "scalars") if row["key"] == "lr"]

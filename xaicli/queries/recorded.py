@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import polars as pl
@@ -12,6 +13,7 @@ from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader import Reader
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
+from xaicli.wal.journal import journal_files, read_journal
 
 KEY, AXIS, VALUE = "key", "axis", "value"
 
@@ -83,9 +85,10 @@ def _one_a_moment(curve: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(reader: Reader) -> pl.DataFrame:
-    """All rows of all files in the order they were logged in."""
+    """All rows of all files, and of journals that are not files yet, in the order they were logged in."""
     for attempt in range(_TRIES):
         frames = []
+        live = _journalled(reader)  # before the files: what becomes one meanwhile is seen twice, and counts once
         try:
             for file in _files(reader):
                 path = relative(reader.layout, file)
@@ -102,8 +105,17 @@ def _rows(reader: Reader) -> pl.DataFrame:
                 raise
             reader.refresh()
             continue
+        frames.append(live)
         break
     return pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA)
+
+
+def _journalled(reader: Reader) -> pl.DataFrame:
+    rows = []
+    for path in journal_files(reader.layout):
+        with contextlib.suppress(FileNotFoundError):
+            rows += read_journal(path)
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _files(reader: Reader) -> list[DataFile]:
