@@ -15,6 +15,7 @@ from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.vocabulary import Engine
+from xaicli.wal.journal import journal_files
 
 SAMPLES = "samples"
 SCALARS = "scalars"
@@ -74,7 +75,7 @@ def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
 
 def _scalars(reader: Reader) -> pl.LazyFrame | None:
     """The scalars, read only by a statement that names them; None where there are none."""
-    if not any(reader.layout.scalars.glob("*.parquet")):
+    if not any(reader.layout.scalars.glob("*.parquet")) and not journal_files(reader.layout):
         return None
     return pl.defer(lambda: recorded_scalars(reader), schema=SCALAR_COLUMNS)
 
