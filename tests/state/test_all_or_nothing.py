@@ -323,10 +323,11 @@ SAVER = """
 import sys, numpy
 from xaicli.state import TrainingState
 state = TrainingState()
-print("ready", flush=True)
 while True:
     state.update_global_step()
     state.save_state(sys.argv[1], objects={"x": numpy.full(500_000, state.global_step), "step": state.global_step})
+    if state.global_step == 1:
+        print("saved", flush=True)  # from here on there is a whole state, whenever the kill comes
 """
 
 
