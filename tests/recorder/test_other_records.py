@@ -16,6 +16,7 @@ import torch
 import xaicli
 from xaicli import parquet
 from xaicli.layout import RunLayout
+from xaicli.maintenance.doctor import examine
 from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import open_reader
 from xaicli.recorder.ledger import RecorderWarning
@@ -69,13 +70,27 @@ def test_scalars_survive_a_killed_process(tmp_path: Path, point: str, steps: int
     killed = subprocess.run([sys.executable, "-c", _KILLED, run_dir, point], timeout=60, check=False)
     assert killed.returncode == -9
     with (RunLayout(run_dir).wal / "a000000-r0000-00000007.scalars").open("wb") as file:
-        file.write(b"0badc0de [[1]]\n12345678 torn")
+        file.write(b"12345678 just being writ")
     live = recorded_scalars(open_reader(RunLayout(run_dir))).filter(pl.col("key") == "lr")
     assert live.select("step", "value").rows() == [(step, step / 4) for step in range(steps)]
     Run(run_dir).close()
     assert not RunLayout(run_dir).wal.exists()
     kept = [(row["step"], row["value"]) for row in table(run_dir, "scalars") if row["key"] == "lr"]
     assert kept == [(step, step / 4) for step in range(steps)]
+
+
+def test_a_damaged_journal_is_named_and_left(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", _KILLED, run_dir, ""], timeout=60, check=False)
+    (journal,) = (RunLayout(run_dir).wal).glob("*.scalars")
+    journal.write_bytes(journal.read_bytes().replace(b"0.75", b"0.76"))
+    for _ in range(2):
+        reader = open_reader(RunLayout(run_dir))
+        assert sorted(recorded_scalars(reader).filter(pl.col("key") == "lr")["step"]) == [0, 1, 2, 4]
+        assert reader.damaged == (f"wal/{journal.name}",)
+        (finding,) = examine(RunLayout(run_dir)).findings
+        assert finding.path == f"wal/{journal.name}"
+        Run(run_dir).close()
 
 
 def test_a_scalar_that_no_file_can_hold_is_forgotten(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.state.examine import faults
 from xaicli.wal import Snapshot, take_snapshot
+from xaicli.wal.journal import journal_files, read_journal
 
 QUARANTINE = "quarantine"
 _FOLDERS = ("data", "scalars", "tables", "media", "inputs")
@@ -103,7 +105,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         rows += n if path in counted else 0
     named = {finding.path for finding in findings}
     findings += [finding for finding in _missing(layout, records) if finding.path not in named]
-    findings += [*_attempts(layout), *_segments(layout, snapshot), *_states(layout)]
+    findings += [*_attempts(layout), *_segments(layout, snapshot), *_journals(layout), *_states(layout)]
     waiting = sum(segment.rows for segment in snapshot.segments)
     return Diagnosis(files, rows, size, waiting, unrecorded, tuple(findings))
 
@@ -207,3 +209,11 @@ def _segments(layout: RunLayout, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(_name(layout, path), Complaint.TORN, reason, segment.lost)
         else:
             yield Finding(_name(layout, path), Complaint.TORN, "no row of it can be read")
+
+
+def _journals(layout: RunLayout) -> Iterator[Finding]:
+    """Journals with lines that are not what was written."""
+    for path in journal_files(layout):
+        with contextlib.suppress(FileNotFoundError):
+            if damaged := read_journal(path)[1]:
+                yield Finding(_name(layout, path), Complaint.TORN, f"{damaged} lines fail their checksum")

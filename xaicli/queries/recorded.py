@@ -114,7 +114,11 @@ def _journalled(reader: Reader) -> pl.DataFrame:
     rows = []
     for path in journal_files(reader.layout):
         with contextlib.suppress(FileNotFoundError):
-            rows += read_journal(path)
+            found, damaged = read_journal(path)
+            rows += found
+            if damaged:
+                name = path.relative_to(reader.layout.root).as_posix()
+                reader.note(DamagedFileError(f"{name} has {damaged} damaged lines", hint="see: xai doctor"), name)
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 

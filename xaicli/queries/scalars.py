@@ -135,7 +135,7 @@ def _expanded(runs: Iterable[Path]) -> list[Path]:
 def _of_run(path: Path, strict: bool, damaged: list[str]) -> pl.DataFrame:
     reader = open_reader(RunLayout(path), strict=strict)
     frame = run_frame(reader)
-    damaged += [file for file in reader.damaged if file.startswith(reader.layout.scalars.name)]
+    damaged += [file for file in reader.damaged if file.startswith("scalars/") or file.endswith(".scalars")]
     return frame
 
 

@@ -77,7 +77,8 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
 
 def _recover_journal(layout: RunLayout, path: Path, part: PartName) -> None:
     with contextlib.suppress(FileNotFoundError):
-        rows = read_journal(path)
+        rows, damaged = read_journal(path)
         if rows and not (layout.scalars / part.filename).exists():
             store_table(layout, to_table(rows), layout.scalars, part)
-        path.unlink()
+        if not damaged:  # else it stays, and is named
+            path.unlink()

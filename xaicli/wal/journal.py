@@ -62,15 +62,20 @@ class Journal:
         os.close(self._descriptor)
 
 
-def read_journal(path: Path) -> list[tuple[Any, ...]]:
-    """The rows of a journal, in the order they were logged; those of damaged lines are passed over.
+def read_journal(path: Path) -> tuple[list[tuple[Any, ...]], int]:
+    """The rows of a journal in the order they were logged, and how many of its lines are damaged.
+
+    A last line without an end is just being written.
 
     Raises:
         FileNotFoundError: It has become a part.
     """
     rows: list[tuple[Any, ...]] = []
-    for line in path.read_bytes().split(b"\n"):
+    damaged = 0
+    for line in path.read_bytes().split(b"\n")[:-1]:
         crc, _, text = line.partition(b" ")
-        if crc == b"%08x" % zlib.crc32(text) and text:
+        if crc == b"%08x" % zlib.crc32(text):
             rows += map(tuple, json.loads(text))
-    return rows
+        else:
+            damaged += 1
+    return rows, damaged
