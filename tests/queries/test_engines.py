@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from tests.written_run import WrittenRun
+from xaicli.api import open_run
 from xaicli.errors import XaiError
 from xaicli.queries.elsewhere import elsewhere
 from xaicli.queries.epochwise import Epochwise
@@ -39,6 +42,28 @@ def test_portable_queries_equal_the_polars_path(written: WrittenRun, engine: str
     expected = labels(reader, resolve(reader, ds_id="a"), bounds=["quantile"]).data
     shared = ["label", "epoch", "step", "n", "mean", "std", "min", "max"]
     assert_frame_equal(found.sort("label", "epoch").select(shared), expected.select(shared), rel_tol=1e-12)
+
+
+QUESTIONS = (
+    ("samples", {"max": 4, "min": 4, "ids": [3, 4]}),
+    ("samples", {"mode": "all", "metric": ["loss", "margin"], "complete_only": True}),
+    ("samples", {"ds_id": "a", "epoch_frequency": 2, "label_map": {"cat": 0, "eel": 2}}),
+    ("samples", {"stat": "mean", "epoch": "1-3"}),
+    ("samples", {"stat": "rank_jump"}),
+    ("labels", {"bounds": ["std", "range", "none", "quantile", "ci"], "metric": ["loss", "margin"]}),
+    ("labels", {"label_key": "prediction", "mode": "all"}),
+    ("labels", {"label_map": {"hound": 1}, "epoch": "2-4"}),
+    ("dynamics", {"mode": "all", "early_epochs": 2, "burn_in": 1}),
+    ("dynamics", {"metric": ["margin", "loss"], "ds_id": "b"}),
+)
+
+
+@pytest.mark.parametrize(("question", "asked"), QUESTIONS)
+def test_every_question_has_one_answer(root: Path, question: str, asked: dict[str, Any]) -> None:
+    here, there = (getattr(open_run(root), question)(**asked, engine=engine).answer for engine in ("polars", "duckdb"))
+    assert_frame_equal(here.data, there.data, rel_tol=1e-12, abs_tol=1e-12)
+    assert here.counts == there.counts
+    assert {**here.selection, "engine": ""} == {**there.selection, "engine": ""}
 
 
 def test_the_engine_changes_no_count(written: WrittenRun) -> None:
