@@ -28,6 +28,7 @@ class Accumulator:
         self.open: list[Tensor] | None = None
         self.stem = problem.stem if int(stream.term_steps.max()) > 1 else None
         self._kept: tuple[int, Tensor | None] = (-1, None)
+        self._room: Tensor | None = None
         if self.stem is not None:
             base = problem.baselines[0]
             self._hidden_base = self.stem.forward(base.expand(len(base), *problem.inputs[0].shape[1:]).contiguous())
@@ -66,16 +67,22 @@ class Accumulator:
             hidden.append(self.stem.forward(self._ends(*chosen)[0]))
         ends = torch.cat(hidden) if len(hidden) > 1 else hidden[0]
         self._kept = (high, ends[-1:])
-        nhwc = ends.ndim == 4 and ends.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if nhwc else torch.contiguous_format
-        shape = (last - first, *ends.shape[1:])
-        points = torch.empty(shape, dtype=ends.dtype, device=ends.device, memory_format=layout)
+        points = self._room_for(last - first, ends)
         shaped = alpha.to(ends.dtype).view(-1, *[1] * (ends.ndim - 1))
         for a, b in pairwise(edges(term)):
             unit, end = int(self.stream.unit[first + a]), int(term[a]) - low
             base = self._hidden_base[unit if len(self._hidden_base) > 1 else 0]
             torch.lerp(base.expand_as(points[a:b]), ends[end].expand_as(points[a:b]), shaped[a:b], out=points[a:b])
         return points
+
+    def _room_for(self, rows: int, like: Tensor) -> Tensor:
+        """Room for points behind the stem, the same for every chunk: fresh pages cost more than what is written."""
+        if self._room is None or len(self._room) < rows:
+            nhwc = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if nhwc else torch.contiguous_format
+            shape = (rows, *like.shape[1:])
+            self._room = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+        return self._room[:rows].detach()
 
     def take(self, first: int, last: int, gradients: list[Tensor]) -> None:
         """Add the gradients of some rows; terms that end within them are finished."""
