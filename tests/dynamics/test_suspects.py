@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.dynamics import planted
 from tests.dynamics.planted import Planted
+from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import Finding, findings
 from xaicli.dynamics.jumps import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -41,13 +42,18 @@ def opened(run: Planted, **words: str) -> tuple[Reader, Selection]:
     return reader, resolve(reader, **words)
 
 
+def passed(run: Planted) -> tuple[Reader, Selection, Statistics]:
+    reader, selection = opened(run)
+    return reader, selection, compute(reader, selection)
+
+
 def truth_file(run: Planted, path: Path) -> Path:
     pl.DataFrame({"sample_id": range(len(run.true_label)), "label": run.true_label}).write_csv(path)
     return path
 
 
 def test_suspects_are_the_planted_ones(run: Planted) -> None:
-    data = suspects(*opened(run), top=len(run.wrong)).data
+    data = suspects(*passed(run), top=len(run.wrong)).data
     assert len(set(data["sample_id"]) & run.wrong) >= 0.95 * len(run.wrong)
     scores = data["score"].to_list()
     assert scores == sorted(scores, reverse=True)
@@ -59,18 +65,18 @@ def test_suspects_are_the_planted_ones(run: Planted) -> None:
 
 
 def test_every_suspect_has_a_reason_in_words(run: Planted) -> None:
-    for row in suspects(*opened(run), top=5).data.to_dicts():
+    for row in suspects(*passed(run), top=5).data.to_dicts():
         assert f"predicted {planted.NAMES[row['suggested_label']]}" in row["reason"]
         assert "of 300" in row["reason"]
         assert "epochs" in row["reason"] or "never learned" in row["reason"]
 
 
 def test_never_more_than_the_suspicious_half(run: Planted) -> None:
-    data = suspects(*opened(run), top=10_000).data
+    data = suspects(*passed(run), top=10_000).data
     assert data.height <= 150
-    assert suspects(*opened(run), top=0).data.height == 0
+    assert suspects(*passed(run), top=0).data.height == 0
     with pytest.raises(UsageError):
-        suspects(*opened(run), top=-1)
+        suspects(*passed(run), top=-1)
 
 
 def test_history_finds_what_the_final_loss_no_longer_shows(memorised: Planted, tmp_path: Path) -> None:
@@ -90,11 +96,12 @@ def test_history_finds_what_the_final_loss_no_longer_shows(memorised: Planted, t
 
 
 def test_memorisation_is_warned_of(memorised: Planted, run: Planted) -> None:
-    for question in (dynamics, suspects, findings):
-        said = [text for text in question(*opened(memorised)).warnings if "memorised" in text]
+    assert not any("memorised" in text for text in passed(run)[2].warnings)
+    for question in (suspects, findings):
+        said = [text for text in question(*passed(memorised)).warnings if "memorised" in text]
         assert len(said) == 1
         assert "does not mean clean" in said[0]
-        assert not any("memorised" in text for text in question(*opened(run)).warnings)
+    assert sum("memorised" in text for text in dynamics(*opened(memorised)).warnings) == 1
 
 
 def test_label_issues(run: Planted) -> None:
@@ -118,7 +125,7 @@ def test_label_issues_use_an_epoch_before_memorisation(memorised: Planted) -> No
 
 def test_text_labels(tmp_path: Path) -> None:
     run = planted.plant(tmp_path / "run", n=120, epochs=6, text_labels=True)
-    data = suspects(*opened(run), top=12).data
+    data = suspects(*passed(run), top=12).data
     assert set(data["suggested_label"]) <= set(planted.NAMES)
     assert len(set(data["sample_id"]) & run.wrong) >= 10
     assert set(label_issues(*opened(run)).data["suggested_label"]) <= set(planted.NAMES)
@@ -182,7 +189,7 @@ def test_grades_equal_those_of_scikit_learn(samples: list[tuple[float, bool]]) -
 
 
 def test_findings_of_every_kind(run: Planted) -> None:
-    data = findings(*opened(run), top=4).data
+    data = findings(*passed(run), top=4).data
     kinds = data.group_by("finding").len().rows()
     assert {kind for kind, _ in kinds} <= set(Finding)
     assert all(n <= 4 for _, n in kinds)
@@ -204,15 +211,16 @@ def test_a_departing_label_is_found(tmp_path: Path) -> None:
         for value in [1 + epoch / 4 if key % 8 == 5 else 1 - epoch / 20]
     )
     reader = open_reader(run.layout)
-    data = findings(reader, resolve(reader)).data.filter(finding="departing_label")
+    selection = resolve(reader)
+    data = findings(reader, selection, compute(reader, selection)).data.filter(finding="departing_label")
     assert data["label"].to_list() == [5]
     assert data["sample_id"].to_list() == [None]
     assert "mean loss 3" in data["reason"][0]
 
 
 def test_jumps_are_the_largest(run: Planted) -> None:
-    reader, selection = opened(run)
-    data = rank_jumps(reader, selection, top=7).data
+    reader, selection, found = passed(run)
+    data = rank_jumps(reader, selection, found, top=7).data
     every = dynamics(reader, selection).data
     assert data["score"].to_list() == every["rank_jump"].top_k(7).to_list()
     assert set(data["direction"]) <= {"up", "down"}
@@ -227,11 +235,12 @@ def test_a_run_with_losses_only(tmp_path: Path) -> None:
     )
     reader = open_reader(run.layout)
     selection = resolve(reader)
-    assert suspects(reader, selection).data["sample_id"].to_list() == [8, 7, 6, 5, 4]
-    assert suspects(reader, selection).data["suggested_label"].to_list() == [None] * 5
+    found = compute(reader, selection)
+    assert suspects(reader, selection, found).data["sample_id"].to_list() == [8, 7, 6, 5, 4]
+    assert suspects(reader, selection, found).data["suggested_label"].to_list() == [None] * 5
     assert label_issues(reader, selection).data.is_empty()
     assert "keep_probs" in label_issues(reader, selection).warnings[0]
-    assert findings(reader, selection).data.height > 0
+    assert findings(reader, selection, found).data.height > 0
 
 
 def test_the_command_line(run: Planted, tmp_path: Path, xai: object) -> None:

@@ -39,7 +39,7 @@ def gather(
     *,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | str | int | None = None,
     stat: str = "last",
     complete_only: bool = False,
     bounds: Sequence[str] | str | None = ("std",),
@@ -106,8 +106,8 @@ def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict
     """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
     return {
         "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
-        "suspects": ("suspects", lambda: suspects(reader, selection, top=_SUSPECTS, computed=computed)),
-        "jumps": ("rank changes", lambda: rank_jumps(reader, selection, top=_JUMPS, computed=computed)),
+        "suspects": ("suspects", lambda: suspects(reader, selection, computed, top=_SUSPECTS)),
+        "jumps": ("rank changes", lambda: rank_jumps(reader, selection, computed, top=_JUMPS)),
     }
 
 

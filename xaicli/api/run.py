@@ -46,7 +46,7 @@ class RunReader(RunRows):
         *,
         max: int = 5,
         min: int = 5,
-        ids: Sequence[Any] | None = None,
+        ids: Sequence[Any] | str | int | None = None,
         stat: str = "last",
         complete_only: bool = False,
         table: str | None = None,
@@ -58,7 +58,7 @@ class RunReader(RunRows):
         Args:
             max: How many of the highest.
             min: How many of the lowest.
-            ids: Samples to list.
+            ids: Samples to list: a list, or a text with commas.
             stat: The score: `last`, `first`, `mean`, `min`, `max`, `std`, `slope`, or a statistic of `dynamics`.
             complete_only: Leave out samples absent from the last epoch.
             table: A metrics table to ask instead of the samples.
@@ -190,10 +190,12 @@ class RunReader(RunRows):
 
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
+        from xaicli.dynamics.computed import compute
         from xaicli.dynamics.findings import findings
 
         reader, selection = self.select(**select)
-        answer = findings(reader, selection, top=top, early_epochs=early_epochs, burn_in=burn_in)
+        found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
+        answer = findings(reader, selection, found, top=top)
 
         def build() -> Report:
             from xaicli.api.gathering import sample_facts
@@ -214,7 +216,7 @@ class RunReader(RunRows):
         *,
         max: int = 5,
         min: int = 5,
-        ids: Sequence[Any] | None = None,
+        ids: Sequence[Any] | str | int | None = None,
         stat: str = "last",
         complete_only: bool = False,
         bounds: Sequence[str] | str | None = ("std",),

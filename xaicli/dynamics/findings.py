@@ -8,7 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.departures import departures
 from xaicli.dynamics.jumps import jumps_of
 from xaicli.dynamics.regions import highest
@@ -35,24 +35,14 @@ SUDDEN = 6.0
 """The smallest rank jump worth a look: among thousands of samples hundreds pass 4."""
 
 
-def findings(
-    reader: Reader,
-    selection: Selection,
-    *,
-    top: int = 10,
-    early_epochs: int = 10,
-    burn_in: int = 2,
-    computed: Statistics | None = None,
-) -> Answer:
+def findings(reader: Reader, selection: Selection, found: Statistics, *, top: int = 10) -> Answer:
     """Probably mislabelled, ambiguous, forgotten, suddenly moved samples, and labels that depart from the others.
 
     Args:
         reader: The run.
         selection: Which rows.
+        found: The pass over the epochs.
         top: At most how many of each kind and (mode, ds_id).
-        early_epochs: As for `dynamics`.
-        burn_in: As for `dynamics`.
-        computed: The pass over the epochs, when it has been made already.
 
     Returns:
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
@@ -63,8 +53,7 @@ def findings(
     """
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}")
-    found = computed or compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
-    suspected = suspects(reader, selection, top=top, computed=found)
+    suspected = suspects(reader, selection, found, top=top)
     departing = departures(reader, selection, top=top)
     label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())
     text = pl.String()

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.names import ordinal
 from xaicli.dynamics.regions import highest
 from xaicli.errors import UsageError
@@ -18,24 +18,14 @@ from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "direction", "rank_from", "rank_to", "reason")
 
 
-def rank_jumps(
-    reader: Reader,
-    selection: Selection,
-    *,
-    top: int = 10,
-    early_epochs: int = 10,
-    burn_in: int = 2,
-    computed: Statistics | None = None,
-) -> Answer:
+def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: int = 10) -> Answer:
     """The samples with the largest sudden change of rank by the first metric selected, the largest first.
 
     Args:
         reader: The run.
         selection: Which rows.
+        found: The pass over the epochs.
         top: At most how many of each (mode, ds_id).
-        early_epochs: As for `dynamics`.
-        burn_in: Changes that end in one of so many first epochs do not count.
-        computed: The pass over the epochs, when it has been made already.
 
     Returns:
         mode, ds_id, sample_id, label, score (`rank_jump`), epoch, direction ("up" towards high values, or "down"),
@@ -46,7 +36,6 @@ def rank_jumps(
     """
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}")
-    found = computed or compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
     parts = [jumps_of(found.frames[pair], selection, pair, top) for pair in selection.pairs]
     return Answer(
         command="rank-jumps",

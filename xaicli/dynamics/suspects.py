@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.dynamics.regions import highest
@@ -62,25 +62,15 @@ def _ranks(values: pl.Series, sign: int) -> tuple[NDArray[np.intp], NDArray[np.f
     return known, mid_ranks(sign * values.to_numpy()[known].astype(np.float64))
 
 
-def suspects(
-    reader: Reader,
-    selection: Selection,
-    *,
-    top: int = 100,
-    early_epochs: int = 10,
-    burn_in: int = 2,
-    computed: Statistics | None = None,
-) -> Answer:
+def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: int = 100) -> Answer:
     """The samples whose label is probably wrong, the most suspicious first.
 
     Args:
         reader: The run.
         selection: Which rows.
+        found: The pass over the epochs.
         top: At most how many of each (mode, ds_id); never one that is less suspicious than the middle, or whose label
             was hardly contradicted: see `contradicted`.
-        early_epochs: As for `dynamics`.
-        burn_in: As for `dynamics`.
-        computed: The pass over the epochs, when it has been made already.
 
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
@@ -91,7 +81,6 @@ def suspects(
     """
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}")
-    found = computed or compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
     parts = [_of_pair(reader, selection, pair, found.frames[pair], top) for pair in selection.pairs]
     return Answer(
         command="suspects",
