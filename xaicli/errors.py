@@ -52,7 +52,7 @@ def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = 
     names = [str(name) for name in known]
     close = difflib.get_close_matches(str(given), names, n=3)
     listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    exist = f"recorded {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
+    exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
 

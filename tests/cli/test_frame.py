@@ -177,3 +177,59 @@ def test_a_missing_extra_is_named(xai, sample_run: Path, monkeypatch) -> None:
     status, out, err = xai("saliency", sample_run, "--model", "ckpt.pt")
     assert (status, out) == (1, "")
     assert err == "error: xai saliency needs an optional dependency: torch\nhint: pip install 'xaicli[saliency]'\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("maxx = 3", "error: no setting 'maxx' in xai.toml\nhint: did you mean max"),
+        ("[sample]\nmax = 3", "error: no setting 'sample' in xai.toml\nhint: did you mean samples"),
+        ("[samples]\nbounds = 'std'", "error: setting samples.bounds is no option of xai samples"),
+        ("max = 'many'", "hint: the value is from xai.toml"),
+    ],
+)
+def test_settings_that_mean_nothing(
+    xai, sample_run: Path, tmp_path: Path, monkeypatch, settings: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text(settings)
+    status, out, err = xai("samples", sample_run)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_settings_of_other_commands_are_left_to_them(xai, sample_run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text("bounds = 'range'\n[saliency]\nseed = 3\n[checkpoint.convert]\nto = 'pt2'\n")
+    assert xai("samples", sample_run, "--json")[0] == 0
+
+
+def test_an_interruption_while_loading_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from xaicli.__main__ import entry; entry()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_query_takes_run_and_statement_in_either_order(xai, sample_run: Path) -> None:
+    sql = "SELECT count(*) AS n FROM samples"
+    answers = [xai("query", *words, "--json") for words in ((sample_run, sql), (sql, sample_run))]
+    assert [status for status, _, _ in answers] == [0, 0]
+    assert answers[0][1] == answers[1][1]
+
+
+def test_texts_with_commas_are_lists_in_python_too(sample_run: Path) -> None:
+    from xaicli import open_run
+
+    run = open_run(sample_run)
+    listed = run.samples(ids="5,10", max=0, min=0).data
+    assert listed["sample_id"].to_list() == [5, 10]
+    assert run.samples(ids=5, max=0, min=0).data["sample_id"].to_list() == [5]
+    assert set(run.labels(bounds="std,range").answer.selection["bounds"]) == {"std", "range"}
+    assert set(run.samples(metric="loss, margin", max=1, min=0).data["metric"]) == {"loss", "margin"}

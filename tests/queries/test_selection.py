@@ -97,19 +97,19 @@ def test_selection_is_plain_json(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("words", "message", "hint", "kind"),
     [
-        ({"metric": "lossy"}, "no metric 'lossy'", "did you mean loss? recorded metrics: loss, margin", XaiError),
+        ({"metric": "lossy"}, "no metric 'lossy'", "did you mean loss? known metrics: loss, margin", XaiError),
         ({"mode": "evl"}, "no mode 'evl'", "did you mean eval?", XaiError),
-        ({"mode": "test"}, "no mode 'test'", "recorded modes: train, eval", XaiError),
+        ({"mode": "test"}, "no mode 'test'", "known modes: train, eval", XaiError),
         ({"mode": "!tran"}, "no mode 'tran'", "did you mean train?", XaiError),
         ({"mode": ["!train", "!eval"]}, "no mode is left", "recorded: train, eval", XaiError),
-        ({"ds_id": "c"}, "no ds_id 'c'", "recorded ds_ids: a, b", XaiError),
+        ({"ds_id": "c"}, "no ds_id 'c'", "known ds_ids: a, b", XaiError),
         ({"epoch": 9}, "there is no epoch 9", "recorded epochs: 1-4", XaiError),
         ({"epoch": "soon"}, "--epoch 'soon' is no epoch", "numbers", UsageError),
         ({"epoch_frequency": 0}, "--epoch-frequency must be at least 1", "", UsageError),
         ({"epoch_frequency": 9}, "divisible by 9", "recorded epochs: 1-4", XaiError),
         ({"label_key": "labl"}, "no column 'labl'", "did you mean label?", XaiError),
         ({"label_map": ["cat"]}, "is not NAME=VALUE", "cat=3", UsageError),
-        ({"label_map": ["x=bird"]}, "no label 'bird'", "recorded labels: cat, dog, eel", XaiError),
+        ({"label_map": ["x=bird"]}, "no label 'bird'", "known labels: cat, dog, eel", XaiError),
         ({"duplicates": "some"}, "--duplicates 'some'", "last, all, error", UsageError),
         ({"spark_remote": "sc://there"}, "--spark-remote needs --engine spark", "add --engine spark", UsageError),
         ({"engine": "dask"}, "--engine 'dask'", "polars, duckdb, spark", UsageError),
@@ -134,4 +134,4 @@ def test_a_run_whose_rows_were_all_dropped_says_why(tmp_path: Path) -> None:
     with pytest.raises(XaiError) as raised:
         resolve(open_reader(RunLayout(tmp_path / "run")))
     assert raised.value.message == f"{tmp_path / 'run'} holds no samples: 2 rows were not recorded"
-    assert raised.value.hint == "2: loss is not numeric: <U1"
+    assert raised.value.hint == "2: loss is not numeric: it holds text"

@@ -55,7 +55,7 @@ def test_the_metadata_names_version_licence_and_command(wheel: zipfile.ZipFile) 
     assert (metadata["Name"], metadata["Version"]) == ("xaicli", xaicli.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
-    assert "xai = xaicli.cli:entry" in wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
+    assert "xai = xaicli.__main__:entry" in wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
 
 
 def test_the_sdist_holds_what_the_tests_and_documents_need(built: Path) -> None:

@@ -21,7 +21,7 @@ def compare(
     *runs: str | os.PathLike[str],
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | str | int | None = None,
     **select: Unpack[Select],
 ) -> Result:
     """Several runs side by side: the same metric, labels and samples; which samples flipped.

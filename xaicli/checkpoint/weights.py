@@ -189,7 +189,7 @@ def _matching(wanted: str, keys: list[str], path: Path) -> str:
     found = [key for key in keys if any(f"{key}.".startswith(f"{top}.") for top in tops)]
     if len(found) != 1:
         error = unknown("weights", wanted, [key or "(the file itself)" for key in keys], plural="weights")
-        raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("recorded weights", "--weights"))
+        raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("known weights", "--weights"))
     return found[0]
 
 

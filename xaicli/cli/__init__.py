@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from xaicli import __version__
 from xaicli.cli.notices import plain_warnings
-from xaicli.cli.settings import defaults_of, read_settings
+from xaicli.cli.settings import defaults_of, read_settings, strangers, unknown_setting
 from xaicli.errors import EXTRAS, XaiError, missing_extra
 
 COMMANDS = (
@@ -68,10 +68,24 @@ def build(arguments: Sequence[str] = ()) -> Any:
             function = getattr(module, name)
             app.command(name.replace("_", "-"))(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
-    settings, _ = read_settings(Path())
+    settings, path = read_settings(Path())
     for name, command in tree.commands.items():  # type: ignore[attr-defined]
         _set_defaults(name, command, settings)
+    if path is not None and not listing and (unknown := strangers(settings, _options(tree))):
+        if arguments:
+            build()  # another command may know them
+        else:
+            raise unknown_setting(unknown[0], path, _options(tree))
     return tree
+
+
+def _options(tree: Any) -> dict[str, set[str]]:
+    """The names of every command's options."""
+    found: dict[str, set[str]] = {}
+    for name, command in tree.commands.items():
+        below = getattr(command, "commands", {}).values()
+        found[name] = {parameter.name for one in (command, *below) for parameter in one.params}
+    return found
 
 
 def _named_alone(function: Callable[..., None]) -> Callable[[], None]:
@@ -133,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
         else:
-            _say(error.format_message(), "see: xai --help, or xai COMMAND --help")
+            _say(error.format_message(), _origin(error) or "see: xai --help, or xai COMMAND --help")
         return int(error.exit_code)
     except XaiError as error:
         if _debugging(arguments):
@@ -152,9 +166,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def entry() -> None:
-    """What the `xai` command and `python -m xaicli` run."""
-    sys.exit(main())
+def _origin(error: Any) -> str:
+    """Where a wrong value is from, if it is from the settings file."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or parameter is None:
+        return ""
+    source = context.get_parameter_source(parameter.name)
+    _, path = read_settings(Path())
+    return f"the value is from {path}" if source is not None and source.name == "DEFAULT_MAP" else ""
 
 
 def _debugging(arguments: Sequence[str]) -> bool:

@@ -12,10 +12,14 @@ from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.vocabulary import Engine
 
+_STATEMENTS = ("select ", "select\n", "with ", "with\n", "from ", "show ", "describe ", "explain ")
+
 
 @command
 def query(
-    words: Annotated[list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT; in either order.")
+    ],
     *,
     engine: EngineOption = Engine.POLARS.value,
     strict: Strict = False,
@@ -29,5 +33,10 @@ def query(
 
     if len(words) > 2:
         raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
-    run = open_run(words[0] if len(words) == 2 else None)
-    write(run.query(words[-1], engine=engine, strict=strict), output, folder=run.layout.reports)
+    *given, sql = sorted(words, key=_is_statement)
+    run = open_run(given[0] if given else None)
+    write(run.query(sql, engine=engine, strict=strict), output, folder=run.layout.reports)
+
+
+def _is_statement(word: str) -> bool:
+    return word.lstrip(" (\n").lower().startswith(_STATEMENTS)

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, unknown
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], Path | None]:
@@ -59,6 +59,25 @@ def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, A
     shared = {_parameter(k): v for k, v in settings.items() if not isinstance(v, dict)}
     merged = {key: value for key, value in {**shared, **own}.items() if key in parameters}
     return {key: [value] if parameters[key] and not isinstance(value, list) else value for key, value in merged.items()}
+
+
+def strangers(settings: dict[str, Any], options: dict[str, set[str]]) -> list[str]:
+    """The settings that are neither a table of a command nor an option of one.
+
+    Args:
+        settings: The whole table of settings.
+        options: The names of the options by command.
+    """
+    known = set().union(*options.values())
+    tables = {key for key, value in settings.items() if isinstance(value, dict)}
+    return sorted(key for key in settings if (key not in options if key in tables else _parameter(key) not in known))
+
+
+def unknown_setting(key: str, path: Path, options: dict[str, set[str]]) -> UsageError:
+    """The error for a setting that means nothing."""
+    known = sorted(set().union(*options.values()) | set(options))
+    found = unknown("setting", key, known, where=str(path))
+    return UsageError(found.message, hint=found.hint)
 
 
 def _parameter(key: str) -> str:

@@ -14,7 +14,7 @@ from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.ids import parse_ids
 from xaicli.queries.labels import labels
 from xaicli.queries.scores import SCORE, extremes, within_labels
-from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.queries.selection import Pair, Selection, resolve, words
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
 
@@ -77,7 +77,7 @@ def compare(
     *,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | str | int | None = None,
     **select: Any,
 ) -> Answer:
     """Two or more runs side by side, each at the last of its selected epochs.
@@ -99,6 +99,7 @@ def compare(
         UsageError: Fewer than two runs, or a negative count.
         XaiError: The runs share no (mode, ds_id), or one lacks what is asked for.
     """
+    ids = words(ids) if isinstance(ids, str | int) else ids
     for name, n in (("max", max), ("min", min)):
         if n < 0:
             raise UsageError(f"--{name} must be non-negative, not {n}")

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.errors import unknown
-from xaicli.queries.selection import Selection
+from xaicli.queries.selection import Selection, words
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import SAMPLE_ID
 
@@ -18,12 +18,14 @@ _COMPARED = 20_000
 """Close matches among more text ids than this would take longer than the answer."""
 
 
-def parse_ids(reader: Reader, given: Sequence[Any] | None) -> list[Any]:
-    """The ids, each once, as the run's kind.
+def parse_ids(reader: Reader, given: Sequence[Any] | str | int | None) -> list[Any]:
+    """The ids, each once, as the run's kind; a text with commas is several, as on the command line.
 
     Raises:
         XaiError: Text where the run's ids are integers.
     """
+    if isinstance(given, str | int):
+        given = words(given)
     items = list(dict.fromkeys(given or ()))
     dtype = reader.dtypes.get(SAMPLE_ID)
     if dtype is None or not dtype.is_integer():

@@ -29,7 +29,7 @@ def samples(
     *,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | None = None,
+    ids: Sequence[Any] | str | int | None = None,
     stat: str = LAST,
     complete_only: bool = False,
     scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None,

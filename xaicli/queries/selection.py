@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 """(mode, ds_id): the groups that are never pooled."""
 
 Words = str | int | Iterable[str | int] | None
-"""What an option takes in Python: one value, several, or None for the default."""
+"""What an option takes in Python: one value, several, a text with commas as typed, or None for the default."""
 
 _ALL = "all"
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
@@ -135,8 +135,9 @@ def words(given: Words) -> list[str] | None:
     """What an option was given, as a list of texts; None for nothing."""
     if given is None:
         return None
-    items = [given] if isinstance(given, str | int) else list(given)
-    return [str(item) for item in items]
+    if isinstance(given, str):
+        return [item for word in given.split(",") if (item := word.strip())] or None
+    return [str(given)] if isinstance(given, int) else [str(item) for item in given]
 
 
 def _one_of(enum: type[Any], option: str, given: str) -> Any:
