@@ -255,6 +255,14 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
     assert xai("compare", tmp_path / "a")[0] == 2
 
 
+def test_samples_that_did_not_change_neither_grew_nor_fell(xai: Xai, tmp_path: Path) -> None:
+    for name in "ab":
+        with Run(tmp_path / name) as run:
+            run.log_samples(sample_id=[1, 2], label=[0, 1], mode="eval", epoch=1, step=1, loss=[0.5, 0.25])
+    rows = asked(xai, "compare", tmp_path / "a", tmp_path / "b")["rows"]
+    assert {row["group"] for row in rows if row["kind"] == "sample"} == set()
+
+
 def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
     for name, factor in (("a", 1.0), ("b", 2.0)):
         run = WrittenRun(tmp_path / name)

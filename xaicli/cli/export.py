@@ -73,7 +73,7 @@ def _targets(output: Path, formats: list[str] | None) -> list[tuple[Path, str]]:
     """The files to write, each with its format."""
     if not output.is_dir() and output.suffix.lstrip(".") in _FORMATS:
         return [(output, (formats or [output.suffix.lstrip(".")])[0])]
-    return [(output / f"samples.{name}", name) for name in dict.fromkeys(formats or ["csv"])]
+    return [(output / f"export.{name}", name) for name in dict.fromkeys(formats or ["csv"])]
 
 
 def _line(path: str) -> str:

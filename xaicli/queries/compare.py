@@ -174,8 +174,8 @@ def _samples(
     )
     wanted = parse_ids(readers[0], ids)
     groups = {
-        Group.MAX.value: extremes(changed, n_max, highest=True),
-        Group.MIN.value: extremes(changed, n_min, highest=False),
+        Group.MAX.value: extremes(changed.filter(pl.col(SCORE) > 0), n_max, highest=True),
+        Group.MIN.value: extremes(changed.filter(pl.col(SCORE) < 0), n_min, highest=False),
         Group.LISTED.value: table.filter(pl.col(SAMPLE_ID).is_in(wanted)),
         FLIPPED: flips,
     }
