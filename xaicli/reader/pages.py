@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 _VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 _HEADER = 64
 """No page header of ours is longer."""
-_DATA_PAGE, _BYTE_STREAM_SPLIT = 0, 9
-_BOOLEANS, _INTEGERS = (1, 2), (4, 5, 6)
-_BINARY, _STRUCT = 8, 12
+_PAGE = re.compile(
+    rb"\x15\x00\x15(%b)\x15(%b)\x15(%b)\x1c\x15(%b)\x15\x12\x15\x06\x15\x06(?:\x1c\x00)?\x00\x00" % ((_VARINT,) * 4)
+)
+"""The header of a data page: bytes unpacked and packed, checksum, values; byte-stream-split, without statistics."""
 
 
 class UnlikeOursError(Exception):
@@ -112,16 +113,14 @@ class _Page(NamedTuple):
 
     @classmethod
     def at(cls, file: int, begin: int, limit: int) -> _Page:
-        data = os.pread(file, min(_HEADER, limit - begin), begin)
-        try:
-            header, length = _struct(data, 0)
-            kind, unpacked, packed, crc, facts = (header[field] for field in range(1, 6))
-            rows, encoding = facts[1], facts[2]
-        except (LookupError, TypeError) as error:
-            raise UnlikeOursError from error
-        if (kind, encoding) != (_DATA_PAGE, _BYTE_STREAM_SPLIT) or rows < 1 or begin + length + packed > limit:
+        found = _PAGE.match(os.pread(file, min(_HEADER, limit - begin), begin))
+        if found is None:
             raise UnlikeOursError
-        return cls(rows, unpacked, crc & 0xFFFFFFFF, begin + length, begin + length + packed)
+        unpacked, packed, crc, rows = map(_signed, found.groups())
+        begin += found.end()
+        if rows < 1 or packed < 0 or begin + packed > limit:
+            raise UnlikeOursError
+        return cls(rows, unpacked, crc & 0xFFFFFFFF, begin, begin + packed)
 
     def values_at(self, file: int, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """(n,) values at some rows of the page, NaN for null."""
@@ -167,30 +166,6 @@ def _present(levels: bytes, n: int) -> NDArray[np.bool_]:
     if known < n:
         raise UnlikeOursError
     return np.concatenate(parts)[:n]
-
-
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of a Thrift struct by number, and where it ends; numbers, truths, texts and structs only."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while kind := data[at]:
-        number += kind >> 4
-        kind &= 15
-        at += 1
-        if kind in _INTEGERS:
-            value, at = _varint(data, at)
-            fields[number] = (value >> 1) ^ -(value & 1)
-        elif kind == _BINARY:
-            length, at = _varint(data, at)
-            fields[number] = data[at : at + length]
-            at += length
-        elif kind in _BOOLEANS:
-            fields[number] = kind == 1
-        elif kind == _STRUCT:
-            fields[number], at = _struct(data, at)
-        else:
-            raise UnlikeOursError
-    return fields, at + 1
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
