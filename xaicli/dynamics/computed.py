@@ -79,9 +79,11 @@ def compute(
         UsageError: `early_epochs` or `burn_in` makes no sense.
     """
     if early_epochs < 1:
-        raise UsageError(f"--early-epochs must be at least 1, not {early_epochs}")
+        raise UsageError(
+            f"--early-epochs must be at least 1, not {early_epochs}", hint="el2n is their mean; 10 is usual"
+        )
     if burn_in < 0:
-        raise UsageError(f"--burn-in must be non-negative, not {burn_in}")
+        raise UsageError(f"--burn-in must be non-negative, not {burn_in}", hint="--burn-in 0 takes every change")
     plan = Plan(
         selection.metrics,
         frozenset(reader.dtypes),

@@ -52,7 +52,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         UsageError: `top` is negative.
     """
     if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}")
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
     suspected = suspects(reader, selection, found, top=top)
     departing = departures(reader, selection, top=top)
     label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())

@@ -35,7 +35,7 @@ def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: 
         UsageError: `top` is negative.
     """
     if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}")
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
     parts = [jumps_of(found.frames[pair], selection, pair, top) for pair in selection.pairs]
     return Answer(
         command="rank-jumps",

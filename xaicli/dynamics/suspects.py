@@ -80,7 +80,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
         UsageError: `top` is negative.
     """
     if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}")
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
     parts = [_of_pair(reader, selection, pair, found.frames[pair], top) for pair in selection.pairs]
     return Answer(
         command="suspects",

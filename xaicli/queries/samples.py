@@ -96,7 +96,7 @@ class Asked:
     def __post_init__(self) -> None:
         for name, n in (("max", self.max), ("min", self.min)):
             if n < 0:
-                raise UsageError(f"--{name} must be non-negative, not {n}")
+                raise UsageError(f"--{name} must be non-negative, not {n}", hint=f"--{name} 0 shows none")
 
 
 @dataclass(frozen=True)

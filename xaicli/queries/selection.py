@@ -107,7 +107,7 @@ def resolve(
         UsageError: A value that makes no sense.
     """
     if epoch_frequency < 1:
-        raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}")
+        raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}", hint="1 takes every epoch")
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
