@@ -31,7 +31,7 @@ LAYERS = (
     {"report"},
     {"render"},
     {"results"},
-    {"api", "saliency_result", "saliency_samples", "saliency_call"},
+    {"api"},
     {"collectors"},
     {"integrations", "demo"},
     {"cli"},

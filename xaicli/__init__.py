@@ -16,7 +16,7 @@ _HOMES = {
     "log": "xaicli.recorder.active",
     "open_run": "xaicli.api",
     "RunReader": "xaicli.api",
-    "saliency": "xaicli.saliency_result",
+    "saliency": "xaicli.api.saliency",
     "collect_metrics": "xaicli.collectors.collect",
     "Table": "xaicli.tables.table",
     "Predictor": "xaicli.collectors.predictor",

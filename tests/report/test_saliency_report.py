@@ -14,6 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image as Pillow
 
+from xaicli.api.saliency_result import SaliencyResult
 from xaicli.attribution.explanation import (
     Change,
     CheckpointColumn,
@@ -31,7 +32,6 @@ from xaicli.report.facts import RunFacts
 from xaicli.report.mapgrid import MapGrid
 from xaicli.report.mapviews import MAGNITUDE, SIGNED
 from xaicli.report.model import Report, Table, Views
-from xaicli.saliency_result import SaliencyResult
 
 METHODS = ("gradient", "smint")
 

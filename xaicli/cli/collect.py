@@ -88,13 +88,14 @@ def collect(
     Example: xai collect runs/demo --data pictures/ --collectors classification,embeddings --layers features
     """
     from xaicli.api import open_run
+    from xaicli.api.opening import Opening
     from xaicli.collectors.named import CollectorOptions
     from xaicli.collectors.session import collect_run
 
     result = collect_run(
         run_dir,
+        Opening(**loading.arguments(), mode=mode, strict=strict),
         model=model,
-        **loading.arguments(),
         collectors=collectors,
         options=CollectorOptions(
             label_names=tuple(label_names or ()),
@@ -105,7 +106,6 @@ def collect(
             probs=probs,
             iou_threshold=iou,
         ),
-        mode=mode,
         split=split,
         epoch=epoch,
         batch_size=batch_size,
@@ -113,7 +113,6 @@ def collect(
         device=device,
         precision=precision,  # type: ignore[arg-type]
         aggregates=not no_aggregates,
-        strict=strict,
         progress=not (output.no_progress or output.quiet),
     )
     write(result, output, folder=open_run(result.answer.run).layout.reports)

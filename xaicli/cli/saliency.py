@@ -141,8 +141,9 @@ def saliency(
 
     Example: xai saliency runs/demo --model ckpt.pt --samples 16 --pick worst
     """
-    from xaicli.saliency_call import Opening, explain_run, find_place
-    from xaicli.saliency_samples import Choice
+    from xaicli.api.opening import Opening, find_place
+    from xaicli.api.picks import Choice
+    from xaicli.api.saliency import explain_run
 
     place = find_place(run_dir, model or [])
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
+from xaicli.api.opening import Opening, find_place
 from xaicli.collectors.collect import Collected, collect_metrics
 from xaicli.collectors.heading import HEADING
 from xaicli.collectors.named import CollectorOptions, collector_named
@@ -21,10 +22,8 @@ from xaicli.recorder.run import Run
 from xaicli.report.facts import RunFacts
 from xaicli.report.plain import plain_report
 from xaicli.results import Result
-from xaicli.saliency_call import find_place
 
 if TYPE_CHECKING:
-    from xaicli.checkpoint.facts import CheckpointFacts
     from xaicli.report.model import Report
 
 _CHECKPOINT = "checkpoint"
@@ -33,20 +32,11 @@ _CHECKPOINT = "checkpoint"
 
 def collect_run(
     run_dir: str | os.PathLike[str] | None,
+    opening: Opening,
     *,
     model: str | None = None,
-    data: str | None = None,
     collectors: Sequence[str] = ("classification",),
     options: CollectorOptions | None = None,
-    arch: str | None = None,
-    arch_args: str | None = None,
-    weights: str | None = None,
-    trust_checkpoint: bool = False,
-    pythonpath: Sequence[str] = (),
-    resize: Sequence[int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    mode: str | None = None,
     split: str = "",
     epoch: int | None = None,
     batch_size: int = 64,
@@ -54,15 +44,14 @@ def collect_run(
     device: str = "auto",
     precision: Precision = "auto",
     aggregates: bool = True,
-    strict: bool = False,
     progress: Progress | bool = True,
 ) -> Result:
     """One inference pass of a checkpoint over data, with collectors, into a run.
 
     Args:
         run_dir: The run; begun where there is none at the path; see `find_run` when None.
+        opening: How the model and the data are opened; the data may also be `module:name` of a `Table`.
         model: A checkpoint's path, or its name in the run's `checkpoints/`.
-        data: As `xaicli.sources.opening.open_source`, or `module:name` of a `Table`; the run's kept inputs if None.
         collectors: Names, or `module:name` of collectors and functions.
         options: What the named collectors are made with.
         epoch: The epoch the rows belong to; the checkpoint's own when None.
@@ -74,8 +63,6 @@ def collect_run(
         XaiError: Something named does not exist.
         CollectionError: A collector failed; the others' rows are in the run.
     """
-    from xaicli.checkpoint.load import load_checkpoint
-
     options = options or CollectorOptions()
     begins = run_dir is not None and not Path(run_dir).exists()
     place = find_place(None if begins else run_dir, [model] if model else [])
@@ -84,29 +71,11 @@ def collect_run(
     layout = RunLayout(Path(os.fspath(run_dir))) if begins and run_dir is not None else place.layout
     if layout is None:
         raise XaiError("no run to collect into", hint="name one; it is begun where there is none: xai collect runs/new")
-    loaded = load_checkpoint(
-        place.checkpoints[0],
-        arch=arch,
-        arch_args=arch_args,
-        weights=weights,
-        trust=trust_checkpoint,
-        pythonpath=pythonpath,
-        device=_device(device),
-    )
+    loaded = opening.load(place.checkpoints[0], device=_device(device))
     names = options.label_names or loaded.facts.label_names or _names_of(layout)
-    table = table_of(
-        data,
-        pythonpath=pythonpath,
-        label_names=names or None,
-        layout=place.layout,
-        mode=mode,
-        resize=resize,
-        mean=mean if mean is not None else loaded.facts.mean,
-        std=std if std is not None else loaded.facts.std,
-        input_shape=_input_shape(loaded.facts),
-        strict=strict,
-    )
-    chosen = [collector_named(name, options, tuple(names), pythonpath) for name in collectors]
+    prepared = opening.preparation(place.layout, loaded.facts) | {"label_names": names or None}
+    table = table_of(opening.data, **prepared)
+    chosen = [collector_named(name, options, tuple(names), opening.pythonpath) for name in collectors]
     predictor = Predictor(
         loaded.model,
         precision=precision,
@@ -129,7 +98,7 @@ def collect_run(
     selection = _known(
         {
             "model": str(place.checkpoints[0]),
-            "data": data,
+            "data": opening.data,
             "collectors": list(collectors),
             "split": split or None,
             "epoch": at,
@@ -167,11 +136,6 @@ def _left_out(n: int, skipped: tuple[str, ...]) -> tuple[str, ...]:
 
 def _model_inputs(batch: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(batch[0])
-
-
-def _input_shape(facts: CheckpointFacts) -> tuple[int, ...] | None:
-    shapes = facts.input_shapes
-    return shapes[0] if shapes and len(shapes) == 1 and all(n is not None for n in shapes[0]) else None
 
 
 def _names_of(layout: RunLayout) -> tuple[str, ...]:

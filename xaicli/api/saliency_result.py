@@ -1,20 +1,18 @@
-"""Saliency from Python: `xaicli.saliency(model, inputs)` and the result that shows and saves itself."""
+"""Saliency maps as a result that shows and saves itself."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import UsageError
 from xaicli.results import Result
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import nn
 
     from xaicli.attribution.explanation import Explanation, Saliency
     from xaicli.report.facts import RunFacts
@@ -123,104 +121,6 @@ class SaliencyResult(Result):
 
         yield from super()._files(wanted, no_images)
         yield "maps.npz", npz_bytes(maps_archive(self.saliency))
-
-
-def saliency(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    target: Any = "predicted",
-    methods: Sequence[str] | str = ("gradient", "smoothgrad", "integrated", "smint"),
-    smoothing: int = 25,
-    integrating: int | Sequence[int] = (25, 7),
-    baseline: str = "mid",
-    noise: float = 0.15,
-    signed: bool = False,
-    convention: str = "xai",
-    precision: str = "auto",
-    device: str = "auto",
-    seed: int = 0,
-    labels: Sequence[Any] | None = None,
-    label_names: Sequence[str] = (),
-    sample_ids: Sequence[Any] | None = None,
-    output: str | int | Sequence[str | int] | None = None,
-    captum: Sequence[str] | str = (),
-    tolerance: float | None = None,
-    evaluations: int | None = None,
-    evaluate: bool = False,
-    sanity: bool = False,
-) -> SaliencyResult:
-    """What a model looked at: saliency maps of any `nn.Module`, without a run.
-
-    Nothing of the model or the inputs is changed. The same call gives the same maps.
-
-    Args:
-        model: Any module, in any mode.
-        inputs: An array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
-        target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
-            model's outputs that returns one number per row.
-        methods: Of gradient, smoothgrad, integrated, smint, gradcam.
-        smoothing: Terms of smoothgrad; 0 disables it.
-        integrating: Steps of integrated and terms of smint; one number leaves smint `smoothing` terms; 0 disables.
-        baseline: mid, zero, uniform, black, blur, or a file.
-        noise: Standard deviation of the noise, as a part of the range of the sample's values.
-        signed: Means instead of means of squares.
-        convention: "xai", or "fe" for the seed's exact numbers.
-        precision: auto, fp32 or bf16.
-        device: auto, or a torch device.
-        seed: Of every random draw.
-        labels: The samples' labels.
-        label_names: The names of the outputs.
-        sample_ids: The samples' ids; 0, 1, 2, ... when not given.
-        output: Key or index of the output of a model with several; a sequence explains each.
-        captum: Further methods by their names in `captum.attr`.
-        tolerance: Add steps and draws per sample until delta and agreement settle.
-        evaluations: A budget of gradient evaluations for each sample.
-        evaluate: Score the maps: insertion and deletion AUC, infidelity, sensitivity.
-        sanity: Compare the maps with those of ever more randomised models.
-
-    Raises:
-        XaiError: The model cannot be explained on these inputs; says why in one line.
-    """
-    from xaicli.attribution.given import as_arrays
-    from xaicli.attribution.request import Column, Request
-    from xaicli.attribution.session import explain
-    from xaicli.attribution.settings import settle
-    from xaicli.sources.inputs import Inputs
-
-    settings = settle(
-        methods=methods,
-        smoothing=smoothing,
-        integrating=integrating,
-        baseline=baseline,
-        noise=noise,
-        signed=signed,
-        convention=convention,
-        precision=precision,
-        seed=seed,
-        tolerance=tolerance,
-        evaluations=evaluations,
-    )
-    arrays = as_arrays(inputs)
-    n = len(next(iter(arrays.values())))
-    for name, values in (("sample_ids", sample_ids), ("labels", labels)):
-        if values is not None and len(values) != n:
-            raise UsageError(f"{name} holds {len(values)} for {n} samples", hint="one for each sample, in their order")
-    outputs = tuple(output) if isinstance(output, (list, tuple)) else (output,)
-    request = Request(
-        settings=settings,
-        target=target,
-        outputs=outputs,
-        device=str(device),
-        label_names=tuple(label_names),
-        captum=(captum,) if isinstance(captum, str) else tuple(captum),
-        evaluate=evaluate,
-        sanity=sanity,
-    )
-    given = Inputs(
-        list(sample_ids if sample_ids is not None else range(n)), arrays, None if labels is None else list(labels)
-    )
-    return SaliencyResult(explain([Column("", lambda: model)], given, request), run=type(model).__name__)
 
 
 def _answer(saliency: Saliency, run: str) -> Answer:

@@ -1,0 +1,138 @@
+"""Where checkpoints and their run are, and how models and data are opened: shared by the commands that load a model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaicli.errors import XaiError, unknown
+from xaicli.layout import RunLayout
+from xaicli.location import find_run
+
+if TYPE_CHECKING:
+    from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
+    from xaicli.sources.inputs import Source
+
+_CHECKPOINT = "ckpt.pt"
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call's checkpoints, run and files are.
+
+    Attributes:
+        checkpoints: The files, in the order named.
+        layout: The run they belong to, or None.
+    """
+
+    checkpoints: tuple[Path, ...]
+    layout: RunLayout | None
+
+    @property
+    def folder(self) -> Path:
+        """Where reports go unless the user says otherwise."""
+        return self.layout.reports if self.layout else self.checkpoints[0].parent / "reports"
+
+
+def find_place(run_dir: str | os.PathLike[str] | None, model: Sequence[str]) -> Place:
+    """Find checkpoints and run: a path or pattern, or a name in the run's `checkpoints/`.
+
+    Raises:
+        XaiError: There is no such checkpoint, or neither a run nor a checkpoint.
+    """
+    layout = find_run(run_dir) if run_dir is not None else None
+    found: list[Path] = []
+    for name in model or (_CHECKPOINT,):
+        here = _matches(Path(), name)
+        if not here:
+            layout = layout or _default_run(name)
+            here = _matches(layout.checkpoints, name)
+            if not here:
+                kept = sorted(path.name for path in layout.checkpoints.glob("*") if not path.name.startswith("."))
+                raise unknown("checkpoint", name, kept, where=str(layout.checkpoints))
+        found += here
+    return Place(tuple(dict.fromkeys(found)), layout or _run_of(found[0]))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What builds the models and where their inputs come from, as the options of the same names say it."""
+
+    data: str | None = None
+    arch: str | None = None
+    arch_args: str | None = None
+    weights: str | None = None
+    trust_checkpoint: bool = False
+    pythonpath: Sequence[str] = ()
+    resize: Sequence[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    mode: str | None = None
+    strict: bool = False
+
+    def load(self, path: Path, *, device: str = "cpu") -> LoadedModel:
+        """The model of a checkpoint."""
+        from xaicli.checkpoint.load import load_checkpoint
+
+        return load_checkpoint(
+            path,
+            arch=self.arch,
+            arch_args=self.arch_args,
+            weights=self.weights,
+            trust=self.trust_checkpoint,
+            pythonpath=self.pythonpath,
+            device=device,
+        )
+
+    def source(self, layout: RunLayout | None, facts: CheckpointFacts) -> Source:
+        """The samples, as a checkpoint wants them."""
+        from xaicli.sources.opening import open_source
+
+        return open_source(self.data, **self.preparation(layout, facts))
+
+    def preparation(self, layout: RunLayout | None, facts: CheckpointFacts) -> dict[str, Any]:
+        """The arguments of `open_source` beside the data: what the options say, else what the checkpoint does."""
+        shapes = facts.input_shapes
+        return {
+            "layout": layout,
+            "mode": self.mode,
+            "resize": self.resize,
+            "mean": self.mean if self.mean is not None else facts.mean,
+            "std": self.std if self.std is not None else facts.std,
+            "input_shape": shapes[0] if shapes and len(shapes) == 1 and None not in shapes[0] else None,
+            "label_names": facts.label_names,
+            "pythonpath": self.pythonpath,
+            "strict": self.strict,
+        }
+
+
+def _matches(folder: Path, name: str) -> list[Path]:
+    if not _WILD.search(name):
+        path = folder / name
+        return [path] if path.exists() else []
+    pattern = Path(name)
+    base, parts = (Path(pattern.anchor), pattern.parts[1:]) if pattern.is_absolute() else (folder, pattern.parts)
+    return sorted(base.glob(str(Path(*parts))))
+
+
+def _default_run(name: str) -> RunLayout:
+    try:
+        return find_run(None)
+    except XaiError as error:
+        raise XaiError(f"no checkpoint {name}: there is no such file, and {error.message}", hint=error.hint) from error
+
+
+def _run_of(path: Path) -> RunLayout | None:
+    """The run a checkpoint lies in, else the default run, else none."""
+    for parent in path.resolve().parents:
+        if RunLayout(parent).is_run():
+            return RunLayout(parent)
+    try:
+        return find_run(None)
+    except XaiError:
+        return None

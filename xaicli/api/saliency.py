@@ -1,0 +1,202 @@
+"""Saliency of any module, `xaicli.saliency(model, inputs)`, and of a run through its checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from xaicli.api.opening import Opening, Place
+from xaicli.api.picks import Choice
+from xaicli.api.saliency_result import SaliencyResult
+from xaicli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xaicli.attribution.request import Column
+    from xaicli.checkpoint.facts import LoadedModel
+    from xaicli.layout import RunLayout
+
+
+def saliency(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    target: Any = "predicted",
+    methods: Sequence[str] | str = ("gradient", "smoothgrad", "integrated", "smint"),
+    smoothing: int = 25,
+    integrating: int | Sequence[int] = (25, 7),
+    baseline: str = "mid",
+    noise: float = 0.15,
+    signed: bool = False,
+    convention: str = "xai",
+    precision: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    labels: Sequence[Any] | None = None,
+    label_names: Sequence[str] = (),
+    sample_ids: Sequence[Any] | None = None,
+    output: str | int | Sequence[str | int] | None = None,
+    captum: Sequence[str] | str = (),
+    tolerance: float | None = None,
+    evaluations: int | None = None,
+    evaluate: bool = False,
+    sanity: bool = False,
+) -> SaliencyResult:
+    """What a model looked at: saliency maps of any `nn.Module`, without a run.
+
+    Nothing of the model or the inputs is changed. The same call gives the same maps.
+
+    Args:
+        model: Any module, in any mode.
+        inputs: An array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
+        target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
+            model's outputs that returns one number per row.
+        methods: Of gradient, smoothgrad, integrated, smint, gradcam.
+        smoothing: Terms of smoothgrad; 0 disables it.
+        integrating: Steps of integrated and terms of smint; one number leaves smint `smoothing` terms; 0 disables.
+        baseline: mid, zero, uniform, black, blur, or a file.
+        noise: Standard deviation of the noise, as a part of the range of the sample's values.
+        signed: Means instead of means of squares.
+        convention: "xai", or "fe" for the seed's exact numbers.
+        precision: auto, fp32 or bf16.
+        device: auto, or a torch device.
+        seed: Of every random draw.
+        labels: The samples' labels.
+        label_names: The names of the outputs.
+        sample_ids: The samples' ids; 0, 1, 2, ... when not given.
+        output: Key or index of the output of a model with several; a sequence explains each.
+        captum: Further methods by their names in `captum.attr`.
+        tolerance: Add steps and draws per sample until delta and agreement settle.
+        evaluations: A budget of gradient evaluations for each sample.
+        evaluate: Score the maps: insertion and deletion AUC, infidelity, sensitivity.
+        sanity: Compare the maps with those of ever more randomised models.
+
+    Raises:
+        XaiError: The model cannot be explained on these inputs; says why in one line.
+    """
+    from xaicli.attribution.given import as_arrays
+    from xaicli.attribution.request import Column, Request
+    from xaicli.attribution.session import explain
+    from xaicli.attribution.settings import settle
+    from xaicli.sources.inputs import Inputs
+
+    settings = settle(
+        methods=methods,
+        smoothing=smoothing,
+        integrating=integrating,
+        baseline=baseline,
+        noise=noise,
+        signed=signed,
+        convention=convention,
+        precision=precision,
+        seed=seed,
+        tolerance=tolerance,
+        evaluations=evaluations,
+    )
+    arrays = as_arrays(inputs)
+    n = len(next(iter(arrays.values())))
+    for name, values in (("sample_ids", sample_ids), ("labels", labels)):
+        if values is not None and len(values) != n:
+            raise UsageError(f"{name} holds {len(values)} for {n} samples", hint="one for each sample, in their order")
+    outputs = tuple(output) if isinstance(output, (list, tuple)) else (output,)
+    request = Request(
+        settings=settings,
+        target=target,
+        outputs=outputs,
+        device=str(device),
+        label_names=tuple(label_names),
+        captum=(captum,) if isinstance(captum, str) else tuple(captum),
+        evaluate=evaluate,
+        sanity=sanity,
+    )
+    given = Inputs(
+        list(sample_ids if sample_ids is not None else range(n)), arrays, None if labels is None else list(labels)
+    )
+    return SaliencyResult(explain([Column("", lambda: model)], given, request), run=type(model).__name__)
+
+
+def explain_run(
+    place: Place,
+    opening: Opening,
+    choice: Choice,
+    *,
+    target: str = "predicted",
+    output: Sequence[str] | None = None,
+    progress: Callable[[float, int], None] | None = None,
+    settings: Mapping[str, Any],
+    **asked: Any,
+) -> SaliencyResult:
+    """The maps of some samples of a run, or of any data, through its checkpoints.
+
+    Args:
+        place: The checkpoints and their run.
+        opening: How models and data are opened.
+        choice: Which samples.
+        target, output: As `xai saliency` has them.
+        progress: Called with (samples done, samples in all).
+        settings: Arguments of `xaicli.attribution.settings.settle`.
+        asked: Further fields of `xaicli.attribution.request.Request`.
+
+    Raises:
+        XaiError: Something named does not exist, or cannot be explained.
+    """
+    from xaicli.attribution.request import Request
+    from xaicli.attribution.session import explain
+    from xaicli.attribution.settings import settle
+
+    settled = settle(**settings)
+    columns = _columns([opening.load(path) for path in place.checkpoints])
+    facts = columns[-1].facts
+    assert facts is not None
+    names = facts.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
+    source = opening.source(place.layout, facts)
+    request = Request(
+        settings=settled,
+        target=_target(target, opening.pythonpath),
+        outputs=tuple(output) if output else (None,),
+        label_names=tuple(names or source.label_names or ()),
+        **asked,
+    )
+    inputs = source.take(choice.of(source, place.layout, settled.seed))
+    saliency = explain(columns, inputs, request, progress=progress)
+    run = str(place.layout.root if place.layout else place.checkpoints[0])
+    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout))
+
+
+def _columns(loaded: Sequence[LoadedModel]) -> list[Column]:
+    """In training order: by epoch and step where all say them, else by name with numbers as numbers."""
+    from xaicli.attribution.request import Column
+
+    known = all(model.facts.epoch is not None or model.facts.step is not None for model in loaded)
+
+    def order(model: LoadedModel) -> tuple[Any, ...]:
+        facts = model.facts
+        name = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", facts.path.name)]
+        return (facts.epoch or 0, facts.step or 0, name) if known else (0, 0, name)
+
+    stems = [model.facts.path.stem for model in loaded]
+    unique = len(set(stems)) == len(stems)
+    return [
+        Column(m.facts.path.stem if unique else str(m.facts.path), partial(getattr, m, "model"), m.facts)
+        for m in sorted(loaded, key=order)
+    ]
+
+
+def _target(text: str, pythonpath: Sequence[str]) -> Any:
+    """A number of the command line as a number, `module:function` as the function, other words as they are."""
+    if re.fullmatch(r"\d+", text):
+        return int(text)
+    if ":" in text:
+        from xaicli.checkpoint.architecture import resolve
+
+        return resolve(text, pythonpath=pythonpath, option="--target")
+    return text
+
+
+def _run_facts(layout: RunLayout | None) -> Any:
+    from xaicli.report.facts import RunFacts
+
+    return RunFacts.of(layout) if layout else None
