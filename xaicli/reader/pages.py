@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 _VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 _HEADER = 64
 """No page header of ours is longer."""
+_WIDEST = 9
+"""Bytes of a value, at most, with its definition level."""
 _PAGE = re.compile(
     rb"\x15\x00\x15(%b)\x15(%b)\x15(%b)\x1c\x15(%b)\x15\x12\x15\x06\x15\x06(?:\x1c\x00)?\x00\x00" % ((_VARINT,) * 4)
 )
@@ -88,18 +91,23 @@ def values_at(file: int, chunk: ColumnChunk, rows: NDArray[np.int64]) -> NDArray
         UnlikeOursError: Its pages are not byte-stream-split floats.
         OSError: The bytes are not those that were written.
     """
+    pages = list(_pages(file, chunk))
+    begins = np.cumsum([0, *(page.rows for page in pages)])
+    # No checksum covers a page's header; together they must say what the footer says.
+    if begins[-1] != chunk.rows:
+        raise UnlikeOursError
+    of_row = np.searchsorted(begins, rows, side="right") - 1
+    found = [pages[number].values_at(file, rows[of_row == number] - begins[number]) for number in np.unique(of_row)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def _pages(file: int, chunk: ColumnChunk) -> Iterator[_Page]:
     begin, size = map(_signed, chunk.first)
     end = begin + size
-    found: list[NDArray[np.floating[Any]]] = []
-    start = 0
-    while len(rows):
+    while begin < end:
         page = _Page.at(file, begin, end)
-        n_here = int(np.searchsorted(rows, start + page.rows))
-        if n_here:
-            found.append(page.values_at(file, rows[:n_here] - start))
-            rows = rows[n_here:]
-        begin, start = page.end, start + page.rows
-    return np.concatenate(found).astype(np.float64)
+        yield page
+        begin = page.end
 
 
 class _Page(NamedTuple):
@@ -118,7 +126,7 @@ class _Page(NamedTuple):
             raise UnlikeOursError
         unpacked, packed, crc, rows = map(_signed, found.groups())
         begin += found.end()
-        if rows < 1 or packed < 0 or begin + packed > limit:
+        if rows < 1 or packed < 0 or begin + packed > limit or not 0 <= unpacked <= _WIDEST * rows + _HEADER:
             raise UnlikeOursError
         return cls(rows, unpacked, crc & 0xFFFFFFFF, begin, begin + packed)
 
@@ -163,7 +171,8 @@ def _present(levels: bytes, n: int) -> NDArray[np.bool_]:
             parts.append(np.full(run >> 1, levels[at] != 0))
             at += 1
         known += len(parts[-1])
-    if known < n:
+    # Packed ones come by eight.
+    if not n <= known < n + 8:
         raise UnlikeOursError
     return np.concatenate(parts)[:n]
 
