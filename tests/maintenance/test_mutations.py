@@ -20,8 +20,8 @@ MUTATIONS = int(os.environ.get("XAI_TEST_MUTATIONS", "25"))
 ANSWERS = ("info", "samples", "labels", "dynamics", "scalars", "findings", "query")
 OTHERS = ("ls", "doctor", "export", "compact")
 UNCHECKED = (".json", ".stats", ".lock", ".scalars")
-"""Files without checksums: a changed digit in them is a digit, but nothing may crash. And journals: where one is cut, the
-rest looks like a line that is just being written."""
+"""Files without checksums: a changed digit in them is a digit, but nothing may crash. And journals: where one is cut,
+the rest looks like a line that is just being written."""
 
 _TRAINING = """
 import os, sys
