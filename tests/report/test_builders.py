@@ -21,7 +21,7 @@ from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
 from xaicli.report.facts import RunFacts
 from xaicli.report.findings import findings_report
-from xaicli.report.labels import labels_report
+from xaicli.report.labels import few_enough, labels_report
 from xaicli.report.made import made
 from xaicli.report.model import Figures, Table, Views
 from xaicli.report.names import Keys, Names
@@ -343,3 +343,23 @@ def test_label_names() -> None:
         "owl",
         "True",
     ]
+
+
+def test_a_page_holds_few_enough_labels() -> None:
+    n = 30_000
+    labels_ = range(n)
+    data = pl.DataFrame(
+        {
+            "metric": "loss",
+            "mode": "eval",
+            "ds_id": "",
+            "label": labels_,
+            "epoch": 1,
+            "mean": [float(i) for i in labels_],
+        }
+    )
+    kept, said = few_enough(data)
+    assert kept["label"].to_list() == [*range(5_000), *range(n - 5_000, n)]
+    assert "of 30,000 labels" in said[0]
+    few, nothing = few_enough(data.head(100))
+    assert (few.height, nothing) == (100, ())

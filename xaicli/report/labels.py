@@ -27,6 +27,8 @@ from xaicli.report.names import Names
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
+_MOST_LABELS = 10_000
+"""More labels of one (mode, ds_id, metric) are not gone through one by one."""
 
 
 def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
@@ -38,7 +40,8 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     """
     names = Names()
     bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
-    parts = list(by_subject(answer.data))
+    data, left_out = few_enough(answer.data)
+    parts = list(by_subject(data))
     sections = [
         Section(words, names("part", words), tuple(label_blocks(words, labels, bounds, names, key=f"l{index}")))
         for index, (words, labels) in enumerate(parts)
@@ -52,9 +55,27 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         sentence=label_sentence(parts[0][1]) if parts else "No labels.",
         sections=tuple(sections) or (Section("Labels", "labels", nothing),),
         made=made(answer, *((f"band {bound}", BAND_WORDS[bound]) for bound in bounds)),
-        warnings=answer.warnings,
+        warnings=(*answer.warnings, *left_out),
         tables={"labels": lambda: flat_rows(answer.data)},
     )
+
+
+def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows of as many labels as a page can hold, and what to say of the others.
+
+    Of more labels than that of one (mode, ds_id, metric), those with the highest and the lowest last mean are kept.
+    """
+    subject = ["metric", "mode", "ds_id"]
+    last = data.sort("epoch").group_by(*subject, "label").agg(pl.col("mean").drop_nulls().last())
+    place, n = pl.col("mean").rank("ordinal").over(subject), pl.len().over(subject)
+    kept = last.filter((n <= _MOST_LABELS) | (place <= _MOST_LABELS // 2) | (place > n - _MOST_LABELS // 2))
+    if kept.height == last.height:
+        return data, ()
+    said = (
+        f"of {last.height:,} labels this page is about the {kept.height:,} with the highest and lowest last mean; "
+        "all are in the CSV and JSON"
+    )
+    return data.join(kept, on=[*subject, "label"], how="semi", maintain_order="left"), (said,)
 
 
 def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:

@@ -15,7 +15,7 @@ from xaicli.report.findings import finding_blocks
 from xaicli.report.gathered import Gathered
 from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
-from xaicli.report.labels import by_subject, flat_rows, label_blocks
+from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.made import made
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.names import Keys, Names
@@ -159,7 +159,9 @@ def _labels(gathered: Gathered, names: Names) -> Section:
     found: list[Block] = []
     if gathered.labels is not None:
         bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
-        for index, (words, histories) in enumerate(by_subject(gathered.labels.data)):
+        data, left_out = few_enough(gathered.labels.data)
+        found += [Text(said) for said in left_out]
+        for index, (words, histories) in enumerate(by_subject(data)):
             found.append(Text(f"{words}: {label_sentence(histories)}"))
             found += label_blocks(words, histories, bounds, names, key=f"l{index}")
     return Section(
