@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.errors import XaiError
-from xaicli.files import write_whole
+from xaicli.files import appearing, write_whole
 from xaicli.report.model import Report
 from xaicli.vocabulary import Format
 
@@ -111,7 +111,9 @@ class Result:
                 paths.append(write_whole(target / name, content))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
-                paths.append(write_whole(path, self.to_json([str(p) for p in (*paths, path)]).encode()))
+                paths.append(path)
+                with appearing(path) as file:
+                    file.writelines(part.encode() for part in self.json_parts([str(p) for p in paths]))
             if Format.HTML in wanted:
                 from xaicli.render.links import link_pages
 
