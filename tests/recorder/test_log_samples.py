@@ -372,3 +372,14 @@ def test_any_sequence_of_batches_comes_back(
                 run.flush()
     stored = [(r["sample_id"], r["mode"], r["epoch"], r["step"], r.get("label")) for r in rows(folder).to_pylist()]
     assert sorted(stored, key=str) == sorted(expected, key=str)
+
+
+def test_rows_that_wait_in_a_segment_are_counted(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=np.arange(100), loss=np.ones(100), epoch=epoch, step=epoch)
+        run.flush()
+        run.log_samples(sample_id=np.arange(7), loss=np.ones(7), epoch=3, step=4)
+        stats = run.stats()
+    assert [stats[f"rows_{what}"] for what in ("logged", "stored", "dropped", "waiting")] == [307, 300, 0, 7]
+    assert run.stats()["rows_waiting"] == 0

@@ -74,13 +74,17 @@ class Ledger:
         self.rows_logged = 0
         self.rows_stored = 0
         self.rows_dropped = 0
-        self.rows_waiting = 0
         self.records_dropped = 0
         self.reasons: Counter[str] = Counter()
         self.stalls = 0
         self.bytes = 0
         self.files = 0
         self.write_failures = 0
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows that are safe in a segment and not yet in a file."""
+        return max(0, self.rows_logged - self.rows_stored - self.rows_dropped)
 
     def stats(self) -> dict[str, Any]:
         """The counters as plain JSON types."""

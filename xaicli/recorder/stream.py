@@ -117,8 +117,6 @@ class SampleStream:
         if reuse or not segment.is_durable:
             self._ledger.drop(segment.rows, reason)
             self._pool.give(segment)
-        else:
-            self._ledger.rows_waiting += segment.rows
 
     def close(self) -> None:
         """Give the segments back."""
