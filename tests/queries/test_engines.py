@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.errors import XaiError
-from xaicli.queries.elsewhere import elsewhere
+from xaicli.queries.by_engine import of_engine
 from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.labels import labels
 from xaicli.queries.samples import samples
@@ -30,13 +30,13 @@ def test_portable_queries_equal_the_polars_path(written: WrittenRun, engine: str
     selection = resolve(reader, engine=engine, metric=["loss", "margin"])
     direct = Epochwise(reader, resolve(reader, metric=["loss", "margin"]), PAIR)
     ids = pl.Series([0, 3, 4, 11])
-    with elsewhere(reader, selection, PAIR) as portable:
+    with of_engine(reader, selection, PAIR) as opened:
         for metric in selection.metrics:
-            scores = [source.last_scores(metric).sort("sample_id") for source in (portable, direct)]
+            scores = [source.last_scores(metric).sort("sample_id") for source in (opened, direct)]
             assert_frame_equal(*scores)
-        assert_frame_equal(portable.histories(ids), direct.histories(ids))
-        portable.count(there := Tally())
-        found = portable.label_statistics("loss", [Bounds.QUANTILE])
+        assert_frame_equal(opened.histories(ids), direct.histories(ids))
+        opened.count(there := Tally())
+        found = opened.label_statistics("loss", [Bounds.QUANTILE])
     direct.count(here := Tally())
     assert there == here
     expected = labels(reader, resolve(reader, ds_id="a"), bounds=["quantile"]).data

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from xaicli.answer import Counts
+from xaicli.dynamics.by_engine import statistics_by_engine
 from xaicli.dynamics.chunks import DamageFoundError, chunks
-from xaicli.dynamics.elsewhere import statistics_elsewhere
 from xaicli.dynamics.keep import Keeper, Kept
 from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
@@ -114,7 +114,7 @@ def _track(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
     if selection.engine is not Engine.POLARS:
-        found, accuracy = statistics_elsewhere(reader, selection, pair, plan, tally)
+        found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
         return _on_map(found), accuracy
     keeper = Keeper(reader, selection, pair, plan)
     kept = keeper.load()

@@ -85,7 +85,7 @@ def _of_pair(
     reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
 ) -> list[pl.DataFrame]:
     """The statistics of one (mode, ds_id), one frame for each metric that has values."""
-    by_metric = _epochwise if selection.engine is Engine.POLARS else _elsewhere
+    by_metric = _epochwise if selection.engine is Engine.POLARS else _of_engine
     mode, ds_id = pair
     return [
         # Sorted first: lists are slow to put in order.
@@ -101,13 +101,13 @@ def _of_pair(
     ]
 
 
-def _elsewhere(
+def _of_engine(
     reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
-    from xaicli.queries.elsewhere import elsewhere
+    from xaicli.queries.by_engine import of_engine
 
-    with elsewhere(reader, selection, pair) as source:
+    with of_engine(reader, selection, pair) as source:
         source.count(tally)
         for metric in selection.metrics:
             yield metric, source.label_statistics(metric, bounds)

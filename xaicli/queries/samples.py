@@ -111,9 +111,9 @@ class Found:
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
     """The shown samples of one (mode, ds_id), by the fastest way its files allow."""
     if selection.engine is not Engine.POLARS:
-        from xaicli.queries.elsewhere import elsewhere
+        from xaicli.queries.by_engine import of_engine
 
-        with elsewhere(reader, selection, pair) as source:
+        with of_engine(reader, selection, pair) as source:
             return of_source(source, selection, pair, asked, tally)
     try:
         return of_source(Aligned(reader, selection, pair), selection, pair, asked, tally)

@@ -9,13 +9,13 @@ import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics import portable
+from xaicli.dynamics import relations
 from xaicli.dynamics.plan import Plan
-from xaicli.errors import XaiError
-from xaicli.queries.portable import Rows, finite, n_non_finite, n_rows, within_labels, without_duplicates
+from xaicli.queries.by_engine import resolved
+from xaicli.queries.relations import Rows, finite, n_non_finite, within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import ATTEMPT, EPOCH, RANK, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import ATTEMPT, EPOCH, RANK, SAMPLE_ID, STEP
 
 _DIRECTION = pl.Enum(["down", "up"])
 _NO_JUMPS = {
@@ -27,7 +27,7 @@ _NO_JUMPS = {
 }
 
 
-def statistics_elsewhere(
+def statistics_by_engine(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
     """What one (mode, ds_id) gives in the engine of the selection: `Tracker.frame` and `Tracker.accuracy`.
@@ -40,28 +40,14 @@ def statistics_elsewhere(
     places = [Place(*pair, epoch) for epoch in epochs]
     with engines.opened(reader, places, columns, selection.engine, spark_remote=selection.spark_remote) as opened:
         metrics = list(plan.parts())
-        rows = _resolved(opened, selection, pair, tally, metrics)
+        rows, n_rows, n_duplicates = resolved(opened, selection, pair)
+        spoilt = engines.collect(n_non_finite(rows, metrics)).row(0)
+        tally.add(Tally(n_rows, sum(int(n or 0) for n in spoilt), n_duplicates))
         rows = finite(within_labels(rows, selection.label_key, list(selection.label_map)), metrics)
-        parts = [engines.collect(part) for part in portable.statistics(rows, plan, epochs)]
+        parts = [engines.collect(part) for part in relations.statistics(rows, plan, epochs)]
         accuracy = _accuracy(rows, plan)
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)
     return _shaped(found, reader, plan), accuracy
-
-
-def _resolved(rows: Rows, selection: Selection, pair: Pair, tally: Tally, metrics: list[str]) -> Rows:
-    """The rows without duplicates, unless all are wanted; counted."""
-    total, distinct = (int(value or 0) for value in engines.collect(n_rows(rows)).row(0))
-    duplicates = total - distinct
-    if duplicates and selection.duplicates is Duplicates.ERROR:
-        raise XaiError(
-            f"{duplicates} rows of {' '.join(filter(None, pair))} repeat a sample of their epoch",
-            hint="--duplicates last takes the last row of each sample, all takes every row",
-        )
-    if duplicates and selection.duplicates is Duplicates.LAST:
-        rows, total = without_duplicates(rows), distinct
-    spoilt = engines.collect(n_non_finite(rows, metrics)).row(0)
-    tally.add(Tally(total, sum(int(n or 0) for n in spoilt), duplicates))
-    return rows
 
 
 def _accuracy(rows: Rows, plan: Plan) -> dict[int, float]:

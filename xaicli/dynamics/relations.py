@@ -1,6 +1,6 @@
 """The statistics of every sample over a lazy dataframe, for any engine: what `Tracker` finds, as relations.
 
-Each function takes rows of one (mode, ds_id) with metrics finite or null (`queries.portable.finite`) and gives one row
+Each function takes rows of one (mode, ds_id) with metrics finite or null (`queries.relations.finite`) and gives one row
 a sample. An order within a sample is always total: `HISTORY`.
 """
 
@@ -14,7 +14,7 @@ import narwhals.stable.v2 as nw
 from xaicli.dynamics.plan import EMA_WEIGHT, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import ORDER
-from xaicli.queries.portable import Rows, without_duplicates
+from xaicli.queries.relations import Rows, without_duplicates
 from xaicli.vocabulary import ATTEMPT, EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, RANK, SAMPLE_ID, STEP
 
 HISTORY = (EPOCH, ATTEMPT, STEP, RANK, ORDER)
