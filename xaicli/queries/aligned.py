@@ -6,12 +6,12 @@ the footer and the pages of the shown samples are read. What a footer must say f
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
@@ -33,7 +33,7 @@ class _Glimpse:
     """What was read of one epoch: its footer, and each metric's values of the shown samples, null where missing."""
 
     footer: Footer
-    values: list[NDArray[np.float64]]
+    values: list[list[float]]
 
 
 class Aligned:
@@ -89,7 +89,7 @@ class Aligned:
         shown = self._frame.with_row_index("_place").filter(pl.col(SAMPLE_ID).is_in(ids.implode()))
         if shown.height < len(ids.unique()):
             raise NotAlignedError
-        places = shown["_place"].to_numpy().astype(np.int64)
+        places = shown["_place"].to_list()
         glimpses = [self._glimpse(epoch, places) for epoch in self._pieces]
         metrics = self._selection.metrics
         for glimpse in glimpses:
@@ -102,7 +102,7 @@ class Aligned:
         )
         fixed = shown.select(SAMPLE_ID, pl.col(self._selection.label_key).alias(LABEL))
         values = {
-            metric: np.concatenate([glimpse.values[number] for glimpse in glimpses])
+            metric: [value for glimpse in glimpses for value in glimpse.values[number]]
             for number, metric in enumerate(metrics)
         }
         numbers = pl.DataFrame(values, schema=dict.fromkeys(metrics, pl.Float64()))
@@ -114,7 +114,7 @@ class Aligned:
         """Count the rows and non-finite values of all epochs, as their footers say."""
         tally.add(self._tally)
 
-    def _glimpse(self, epoch: int, places: NDArray[np.int64]) -> _Glimpse:
+    def _glimpse(self, epoch: int, places: list[int]) -> _Glimpse:
         piece = self._pieces[epoch]
         assert piece.file is not None
         path = piece.file.path
@@ -130,7 +130,7 @@ class Aligned:
                 values = [
                     _picked(file.fileno(), column_chunks(content, metric), places, footer.rows)
                     if metric in footer.non_finite
-                    else np.full(len(places), np.nan)
+                    else [math.nan] * len(places)
                     for metric in self._selection.metrics
                 ]
             return _Glimpse(footer, values)
@@ -138,13 +138,15 @@ class Aligned:
             raise NotAlignedError from error
 
 
-def _picked(file: int, chunks: list[ColumnChunk], places: NDArray[np.int64], rows: int) -> NDArray[np.float64]:
-    """A metric at some row numbers of a file, ascending, NaN where it is null; only pages that hold any are read."""
-    begins = np.cumsum([0, *(chunk.rows for chunk in chunks)])
-    if begins[-1] != rows:
+def _picked(file: int, chunks: list[ColumnChunk], places: list[int], rows: int) -> list[float]:
+    """A metric at some row numbers of a file, ascending, NaN where it is null; only chunks that hold any are read."""
+    found: list[float] = []
+    passed = 0
+    for chunk in chunks:
+        last = bisect_left(places, passed + chunk.rows, len(found))
+        if inside := [place - passed for place in places[len(found) : last]]:
+            found += values_at(file, chunk, inside)
+        passed += chunk.rows
+    if passed != rows:
         raise UnlikeOursError
-    of_place = np.searchsorted(begins, places, side="right") - 1
-    found = [
-        values_at(file, chunks[number], places[of_place == number] - begins[number]) for number in np.unique(of_place)
-    ]
-    return np.concatenate([np.empty(0), *found])
+    return found

@@ -7,12 +7,15 @@ The format: https://parquet.apache.org/docs/file-format/ with its metadata in Th
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import struct
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +26,9 @@ _HEADER = 64
 """No page header of ours is longer."""
 _WIDEST = 9
 """Bytes of a value, at most, with its definition level."""
+_FLOATS = {width: struct.Struct(f"<{code}") for width, code in ((2, "e"), (4, "f"), (8, "d"))}
+"""Floats by their width in bytes."""
+_ZSTD = pa.Codec("zstd")
 _PAGE = re.compile(
     rb"\x15\x00\x15(%b)\x15(%b)\x15(%b)\x1c\x15(%b)\x15\x12\x15\x06\x15\x06(?:\x1c\x00)?\x00\x00" % ((_VARINT,) * 4)
 )
@@ -76,85 +82,67 @@ def _pattern(column: str) -> re.Pattern[bytes]:
     return re.compile(re.escape(path) + codec + b"".join(part % _VARINT for part in (n, unpacked, packed, place)))
 
 
-def values_at(file: int, chunk: ColumnChunk, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Some of the values of a chunk of floats; pages without any of them are passed over.
+def values_at(file: int, chunk: ColumnChunk, rows: Sequence[int]) -> list[float]:
+    """Some of the values of a chunk of floats; only pages that hold any are unpacked.
+
+    Plain Python: with a handful of values a chunk, arrays would cost more than they save.
 
     Args:
         file: Its file's descriptor.
         chunk: Which.
-        rows: (n,) numbers of rows within the chunk, ascending.
+        rows: Numbers of rows within the chunk, ascending.
 
     Returns:
-        (n,) values, NaN for null.
+        The values, NaN for null.
 
     Raises:
         UnlikeOursError: Its pages are not byte-stream-split floats.
         OSError: The bytes are not those that were written.
     """
-    pages = list(_pages(file, chunk))
-    begins = np.cumsum([0, *(page.rows for page in pages)])
-    # No checksum covers a page's header; together they must say what the footer says.
-    if begins[-1] != chunk.rows:
+    place, size = map(_signed, chunk.first)
+    data = os.pread(file, size, place)
+    found: list[float] = []
+    at = passed = 0
+    while at < len(data):
+        header = _PAGE.match(data, at, at + _HEADER)
+        if header is None:
+            raise UnlikeOursError
+        unpacked, packed, crc, n = map(_signed, header.groups())
+        at = header.end() + packed
+        # No checksum covers a page's header: it must agree with the footer.
+        if n < 1 or packed < 0 or at > len(data) or not 0 <= unpacked <= _WIDEST * n + _HEADER:
+            raise UnlikeOursError
+        last = bisect_left(rows, passed + n, len(found))
+        if inside := [row - passed for row in rows[len(found) : last]]:
+            content = data[header.end() : at]
+            if zlib.crc32(content) != crc & 0xFFFFFFFF:
+                raise OSError("a page's checksum is not that of its bytes")
+            found += _of_page(_ZSTD.decompress(content, unpacked, asbytes=True), n, inside)
+        passed += n
+    if passed != chunk.rows:
         raise UnlikeOursError
-    of_row = np.searchsorted(begins, rows, side="right") - 1
-    found = [pages[number].values_at(file, rows[of_row == number] - begins[number]) for number in np.unique(of_row)]
-    return np.concatenate(found).astype(np.float64)
+    return found
 
 
-def _pages(file: int, chunk: ColumnChunk) -> Iterator[_Page]:
-    begin, size = map(_signed, chunk.first)
-    end = begin + size
-    while begin < end:
-        page = _Page.at(file, begin, end)
-        yield page
-        begin = page.end
+def _of_page(plain: bytes, n: int, rows: Sequence[int]) -> list[float]:
+    """The values at some rows of a page of n, NaN for null: definition levels, then byte-stream-split floats."""
+    begin = 4 + int.from_bytes(plain[:4], "little")
+    levels, streams = plain[4:begin], memoryview(plain)[begin:]
+    # As a rule no value is null: one run of ones.
+    if levels == _as_varint(n << 1) + b"\x01":
+        return [_joined(streams, n, row) for row in rows]
+    present = _present(levels, n)
+    places = np.cumsum(present) - 1
+    known = int(np.count_nonzero(present))
+    return [_joined(streams, known, int(places[row])) if present[row] else math.nan for row in rows]
 
 
-class _Page(NamedTuple):
-    """A page of byte-stream-split floats: what its header says, and where its bytes lie."""
-
-    rows: int
-    unpacked: int
-    crc: int
-    begin: int
-    end: int
-
-    @classmethod
-    def at(cls, file: int, begin: int, limit: int) -> _Page:
-        found = _PAGE.match(os.pread(file, min(_HEADER, limit - begin), begin))
-        if found is None:
-            raise UnlikeOursError
-        unpacked, packed, crc, rows = map(_signed, found.groups())
-        begin += found.end()
-        if rows < 1 or packed < 0 or begin + packed > limit or not 0 <= unpacked <= _WIDEST * rows + _HEADER:
-            raise UnlikeOursError
-        return cls(rows, unpacked, crc & 0xFFFFFFFF, begin, begin + packed)
-
-    def values_at(self, file: int, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """(n,) values at some rows of the page, NaN for null."""
-        packed = os.pread(file, self.end - self.begin, self.begin)
-        if zlib.crc32(packed) != self.crc:
-            raise OSError("a page's checksum is not that of its bytes")
-        plain = pa.Codec("zstd").decompress(packed, self.unpacked, asbytes=True)
-        begin = 4 + int.from_bytes(plain[:4], "little")
-        levels, values = plain[4:begin], np.frombuffer(plain, np.uint8, offset=begin)
-        # As a rule no value is null: one run of ones.
-        if levels == _as_varint(self.rows << 1) + b"\x01":
-            return _joined(values, self.rows, rows)
-        present = _present(levels, self.rows)
-        n = int(np.count_nonzero(present))
-        found = np.full(len(rows), np.nan)
-        if n:
-            found[present[rows]] = _joined(values, n, np.cumsum(present)[rows[present[rows]]] - 1)
-        return found
-
-
-def _joined(streams: NDArray[np.uint8], n: int, places: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-    """Some of n floats of which all first bytes come first, then all second ones, ..."""
+def _joined(streams: memoryview, n: int, place: int) -> float:
+    """One of n floats of which all first bytes come first, then all second ones, ..."""
     width = len(streams) // n
-    if width not in (2, 4, 8) or len(streams) != width * n:
+    if width not in _FLOATS or len(streams) != width * n:
         raise UnlikeOursError
-    return np.ascontiguousarray(streams.reshape(width, n)[:, places].T).view(f"<f{width}")[:, 0]
+    return float(_FLOATS[width].unpack(bytes(streams[place::n]))[0])
 
 
 def _present(levels: bytes, n: int) -> NDArray[np.bool_]:
