@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.errors import XaiError
 from xaicli.files import appearing, write_whole
-from xaicli.report.model import Report
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
+
+    from xaicli.report.model import Report
 
 
 class Result:

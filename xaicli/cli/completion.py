@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout, decode_ds_id
-from xaicli.location import find_local_run
 from xaicli.vocabulary import PROBS, Bounds, Duplicates, Engine, Format, Mode, Role
+
+if TYPE_CHECKING:
+    from xaicli.layout import RunLayout
 
 Completer = Callable[[typer.Context, str], list[str]]
 
@@ -30,6 +31,8 @@ def of_run(offered: Callable[[RunLayout], Iterable[str]]) -> Completer:
     """A completer over names of the run the command line is about; nothing where there is no run."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from xaicli.location import find_local_run
+
         # Where the line ends in an option without its value, arguments are not assigned yet.
         given = ctx.params.get("run_dir") or next(iter(ctx.args), None)
         try:
@@ -55,6 +58,8 @@ def _modes(run: RunLayout) -> list[str]:
 
 
 def _ds_ids(run: RunLayout) -> list[str]:
+    from xaicli.layout import decode_ds_id
+
     named = {decode_ds_id(folder.name.removeprefix("ds=")) for folder in run.data.glob("mode=*/ds=*")} - {""}
     return [*sorted(named), *(f"!{ds_id}" for ds_id in sorted(named))]
 
@@ -69,6 +74,8 @@ def _labels(run: RunLayout) -> list[str]:
 
 
 def _tables(run: RunLayout) -> list[str]:
+    from urllib.parse import unquote
+
     return sorted(unquote(folder.name) for folder in run.tables.glob("*") if folder.is_dir())
 
 
