@@ -16,13 +16,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BENCHMARKS = (
-    ("The command line", "commands.py", ()),
-    ("The recorder", "recorder.py", ()),
-    ("Saliency: speed", "saliency.py", ("speed", "--net", "lenet", "--images", "16", "--draws", "7")),
-    ("Saliency: fidelity", "saliency.py", ("fidelity", "--net", "lenet", "--images", "4")),
-    ("Queries", "queries.py", ("--size", "115M")),
-    ("Training dynamics", "dynamics.py", ("--epochs", "90")),
+    ("The command line", "commands.py", ""),
+    ("The recorder", "recorder.py", ""),
+    ("Saliency: speed, a small net", "saliency.py", "speed --net lenet --images 16 --steps 25 --draws 7 --repeats 5"),
+    ("Saliency: speed, larger nets", "saliency.py", "speed --net resnet18 vit_ti --images 2 --steps 8 --draws 2"),
+    ("Saliency: memory", "saliency.py", "memory --net resnet18 --images 4 --steps 8 --draws 2"),
+    ("Saliency: fidelity", "saliency.py", "fidelity --net lenet --images 4"),
+    ("Queries", "queries.py", "--size 1M --size 12M --size 115M"),
+    ("Training dynamics", "dynamics.py", "--epochs 90"),
 )
+"""What it is about, the script, its arguments."""
+
 PACKAGES = (
     "numpy",
     "pyarrow",
@@ -34,6 +38,7 @@ PACKAGES = (
     "tensorboard",
     "wandb",
     "mlflow-skinny",
+    "trackio",
 )
 
 
@@ -59,9 +64,9 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def measure(script: str, arguments: tuple[str, ...]) -> str:
+def measure(script: str, arguments: str) -> str:
     """What a benchmark printed; its error instead where it failed."""
-    command = [sys.executable, str(HERE / script), *arguments]
+    command = [sys.executable, str(HERE / script), *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     failed = f"\n(exit status {done.returncode})\n{done.stderr[-2000:]}" if done.returncode else ""
     return (done.stdout + failed).rstrip()
@@ -69,7 +74,8 @@ def measure(script: str, arguments: tuple[str, ...]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=[script.removesuffix(".py") for _, script, _ in BENCHMARKS], action="append")
+    names = sorted({script.removesuffix(".py") for _, script, _ in BENCHMARKS})
+    parser.add_argument("--only", choices=names, action="append", help="run these, and print what would be written")
     only = parser.parse_args().only
     parts = [
         "# Results",
@@ -80,9 +86,13 @@ def main() -> None:
         if only and script.removesuffix(".py") not in only:
             continue
         print(f"{script} ...", file=sys.stderr)
-        parts.append(f"## {title}\n\n    $ python benchmarks/{' '.join((script, *arguments))}\n")
+        parts.append(f"## {title}\n\n    $ python benchmarks/{f'{script} {arguments}'.strip()}\n")
         parts.append("\n".join(f"    {line}".rstrip() for line in measure(script, arguments).splitlines()))
-    (HERE / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    results = "\n\n".join(parts) + "\n"
+    if only:
+        print(results, end="")
+    else:
+        (HERE / "RESULTS.md").write_text(results, encoding="utf-8")
 
 
 def _lines(path: Path) -> list[str]:
