@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -29,41 +31,45 @@ class NotAlignedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Glimpse:
-    """What was read of one epoch: its footer, and each metric's values of the shown samples, null where missing."""
+class _Epoch:
+    """The file of one epoch: what its footer says, and where each metric's values lie, None for one it lacks."""
 
+    path: Path
     footer: Footer
-    values: list[list[float]]
+    chunks: list[list[ColumnChunk] | None]
 
 
 class Aligned:
     """One (mode, ds_id) whose epochs are aligned.
 
     Raises:
-        NotAlignedError: They are not; also raised by `histories`, which is the first to look at every epoch.
+        NotAlignedError: They are not.
     """
 
     def __init__(self, reader: Reader, selection: Selection, pair: Pair) -> None:
         self._reader = reader
         self._selection = selection
-        self._pair = pair
-        self._pieces = {epoch: self._single(Place(*pair, epoch)) for epoch in selection.epochs[pair]}
-        self._last = selection.epochs[pair][-1]
+        pieces = {epoch: self._single(Place(*pair, epoch)) for epoch in selection.epochs[pair]}
+        last = selection.epochs[pair][-1]
         # Labels and ids in which epochs may differ need every epoch's rows.
         if selection.label_map or selection.label_key not in reader.dtypes:
             raise NotAlignedError
-        with self._opened(self._pieces[self._last]) as file:
-            self._digest = Footer.of(file.metadata).sorted_ids
-            columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
-            if self._digest is None or not set(columns) <= set(file.schema_arrow.names):
+        columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
+        with self._opened(pieces[last]) as file, ThreadPoolExecutor(1) as thread:
+            if not set(columns) <= set(file.schema_arrow.names):
                 raise NotAlignedError
-            table = parquet.decoded(file, columns)
+            # Decoding leaves the interpreter free for the other epochs' footers.
+            decoding = thread.submit(parquet.decoded, file, columns)
+            self._epochs = {epoch: self._epoch(piece) for epoch, piece in pieces.items()}
+            table = decoding.result()
+        digests = {epoch.footer.sorted_ids for epoch in self._epochs.values()}
+        if len(digests) > 1 or None in digests:
+            raise NotAlignedError
         self._frame = pl.DataFrame(pl.from_arrow(table.select(columns)))
         for metric in selection.metrics:
             values = self._frame[metric]
             if values.null_count() or (values.dtype.is_float() and not values.is_finite().all()):
                 raise NotAlignedError
-        self._tally = Tally()
 
     def _single(self, place: Place) -> Piece:
         pieces = self._reader.pieces(place)
@@ -84,26 +90,21 @@ class Aligned:
         """What `Epochwise.histories` gives.
 
         Raises:
-            NotAlignedError: An epoch holds other samples, or its file is damaged or gone.
+            NotAlignedError: A file cannot be read as the footer says.
         """
         shown = self._frame.with_row_index("_place").filter(pl.col(SAMPLE_ID).is_in(ids.implode()))
         if shown.height < len(ids.unique()):
             raise NotAlignedError
         places = shown["_place"].to_list()
-        glimpses = [self._glimpse(epoch, places) for epoch in self._pieces]
+        picked = [_picked(epoch, places) for epoch in self._epochs.values()]
         metrics = self._selection.metrics
-        for glimpse in glimpses:
-            footer = glimpse.footer
-            spoilt = sum((footer.non_finite or {}).get(metric, 0) for metric in metrics)
-            self._tally.add(Tally(footer.rows, spoilt, 0))
-        last_steps = [glimpse.footer.steps[1] if glimpse.footer.steps else None for glimpse in glimpses]
+        last_steps = [epoch.footer.steps[1] if epoch.footer.steps else None for epoch in self._epochs.values()]
         epochs = pl.DataFrame(
-            {EPOCH: list(self._pieces), STEP: last_steps}, schema={EPOCH: pl.Int32(), STEP: pl.Int64()}
+            {EPOCH: list(self._epochs), STEP: last_steps}, schema={EPOCH: pl.Int32(), STEP: pl.Int64()}
         )
         fixed = shown.select(SAMPLE_ID, pl.col(self._selection.label_key).alias(LABEL))
         values = {
-            metric: [value for glimpse in glimpses for value in glimpse.values[number]]
-            for number, metric in enumerate(metrics)
+            metric: [value for values in picked for value in values[number]] for number, metric in enumerate(metrics)
         }
         numbers = pl.DataFrame(values, schema=dict.fromkeys(metrics, pl.Float64()))
         found = epochs.join(fixed, how="cross", maintain_order="left_right").hstack(numbers)
@@ -112,10 +113,11 @@ class Aligned:
 
     def count(self, tally: Tally) -> None:
         """Count the rows and non-finite values of all epochs, as their footers say."""
-        tally.add(self._tally)
+        for epoch in self._epochs.values():
+            spoilt = epoch.footer.non_finite or {}
+            tally.add(Tally(epoch.footer.rows, sum(spoilt.get(metric, 0) for metric in self._selection.metrics), 0))
 
-    def _glimpse(self, epoch: int, places: list[int]) -> _Glimpse:
-        piece = self._pieces[epoch]
+    def _epoch(self, piece: Piece) -> _Epoch:
         assert piece.file is not None
         path = piece.file.path
         record = self._reader.records.get(relative(self._reader.layout, piece.file))
@@ -123,23 +125,33 @@ class Aligned:
             raise NotAlignedError
         try:
             content = parquet.checked_footer(path, record)
-            footer = Footer.said(facts_of(content), record.rows)
-            if not footer or footer.sorted_ids != self._digest or footer.non_finite is None or footer.steps is None:
-                raise NotAlignedError
-            with path.open("rb", buffering=0) as file:
-                values = [
-                    _picked(file.fileno(), column_chunks(content, metric), places, footer.rows)
-                    if metric in footer.non_finite
-                    else [math.nan] * len(places)
-                    for metric in self._selection.metrics
-                ]
-            return _Glimpse(footer, values)
-        except (DamagedFileError, UnlikeOursError, OSError) as error:
+        except (DamagedFileError, OSError) as error:
             raise NotAlignedError from error
+        footer = Footer.said(facts_of(content), record.rows)
+        if not footer or footer.non_finite is None or footer.steps is None:
+            raise NotAlignedError
+        known = footer.non_finite
+        chunks = [column_chunks(content, metric) if metric in known else None for metric in self._selection.metrics]
+        return _Epoch(path, footer, chunks)
 
 
-def _picked(file: int, chunks: list[ColumnChunk], places: list[int], rows: int) -> list[float]:
-    """A metric at some row numbers of a file, ascending, NaN where it is null; only chunks that hold any are read."""
+def _picked(epoch: _Epoch, places: list[int]) -> list[list[float]]:
+    """Each metric at some row numbers of a file, ascending, NaN where it is null; only chunks that hold any are read.
+
+    Raises:
+        NotAlignedError: The file is not as its footer says, or gone.
+    """
+    try:
+        with epoch.path.open("rb", buffering=0) as file:
+            return [
+                [math.nan] * len(places) if chunks is None else _of_chunks(file.fileno(), chunks, places, epoch)
+                for chunks in epoch.chunks
+            ]
+    except (UnlikeOursError, OSError) as error:
+        raise NotAlignedError from error
+
+
+def _of_chunks(file: int, chunks: list[ColumnChunk], places: list[int], epoch: _Epoch) -> list[float]:
     found: list[float] = []
     passed = 0
     for chunk in chunks:
@@ -147,6 +159,6 @@ def _picked(file: int, chunks: list[ColumnChunk], places: list[int], rows: int) 
         if inside := [place - passed for place in places[len(found) : last]]:
             found += values_at(file, chunk, inside)
         passed += chunk.rows
-    if passed != rows:
+    if passed != epoch.footer.rows:
         raise UnlikeOursError
     return found
