@@ -25,6 +25,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.queries.selection import Selection, resolve
 from xaicli.reader import Reader, open_reader
+from xaicli.recorder.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +260,14 @@ def test_the_command_line(run: Planted, tmp_path: Path, xai: object) -> None:
     status, out, err = xai("dynamics", run.root, "--early-epochs", 0)  # type: ignore[operator]
     assert (status, out) == (2, "")
     assert "--early-epochs must be at least 1" in err
+
+
+def test_one_sample_alone_is_no_suspect(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as recorded:
+        for epoch in (1, 2, 3):
+            recorded.log_samples(
+                sample_id=[7], label=[1], logits=np.array([[2.0, -1.0]]), mode="eval", epoch=epoch, step=epoch
+            )
+    reader = open_reader(RunLayout(tmp_path / "run"))
+    selection = resolve(reader)
+    assert suspects(reader, selection, compute(reader, selection)).data.is_empty()

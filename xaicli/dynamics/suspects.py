@@ -95,7 +95,9 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
 def most_suspicious(frame: pl.DataFrame, top: int) -> pl.DataFrame:
     """The rows with the highest suspicion above the middle, highest first, with a column `score`."""
     scores = suspicion(frame).fill_null(0.0).to_numpy()
-    best = highest(scores, min(top, int((scores > _MIDDLE).sum())))
+    # One sample alone is the most and the least suspicious.
+    above = int((scores > _MIDDLE).sum()) if frame.height > 1 else 0
+    best = highest(scores, min(top, above))
     chosen = frame[best].with_columns(pl.Series("score", scores[best]))
     return chosen.sort("score", SAMPLE_ID, descending=[True, False])
 
