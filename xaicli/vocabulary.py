@@ -31,6 +31,10 @@ class Bounds(StrEnum):
     CI = "ci"
 
 
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+"""The columns behind `quantile` bounds."""
+
+
 class Group(StrEnum):
     """Why a sample was chosen."""
 

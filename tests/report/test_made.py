@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import xaicli
 from xaicli.answer import Answer
-from xaicli.api import open_run
+from xaicli.api import compare, open_run, scalars
+from xaicli.cli import build
+from xaicli.report import made
 from xaicli.report.made import command_line
 
 Xai = Callable[..., tuple[int, str, str]]
@@ -40,6 +46,50 @@ def test_the_command_on_the_page_asks_the_same(
     again, first = json.loads(out), json.loads(result.to_json())
     assert again["rows"] == first["rows"]
     assert again["selection"] == first["selection"]
+
+
+def again(xai: Xai, line: str, out_dir: Path) -> dict[str, object]:
+    status, out, err = xai(*shlex.split(line)[1:], "--json", "--format", "csv", "-o", out_dir)
+    assert status == 0, err
+    return json.loads(out)  # type: ignore[no-any-return]
+
+
+def test_other_pages_ask_the_same_too(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a copy, elsewhere"
+    shutil.copytree(sample_run, copy)
+    run = open_run(sample_run)
+    for result in (
+        run.report(max=2, bounds="range"),
+        run.findings(top=3),
+        run.scalars(smoothing=0.5),
+        run.query("SELECT label, count(*) AS n FROM samples GROUP BY label ORDER BY label"),
+        compare(sample_run, copy, max=2),
+        scalars(sample_run, copy),
+    ):
+        found = again(xai, dict(result.report.made)["command"], tmp_path / "out")
+        first = json.loads(result.to_json())
+        assert (found["rows"], found["selection"]) == (first["rows"], first["selection"])
+
+
+def test_the_page_of_maps_asks_for_the_same_maps(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
+    options = ["--samples", "2", "--pick", "worst", "--methods", "gradient,integrated", "--integrating", "4,0"]
+    status, out, err = xai("saliency", sample_run, *options, "--no-progress", "--json", "-o", tmp_path)
+    assert status == 0, err
+    page = (tmp_path / "saliency.html").read_text()
+    line = html.unescape(re.search(r"xai saliency [^<]+", page)[0])  # type: ignore[index]
+    found = again(xai, f"{line} --no-progress", tmp_path / "out")
+    assert found["rows"] == json.loads(out)["rows"]
+
+
+def test_maps_of_a_module_have_no_command() -> None:
+    torch = pytest.importorskip("torch")
+    result = xaicli.saliency(torch.nn.Linear(3, 2), torch.ones(1, 3), methods="gradient")
+    assert "command" not in dict(result.report.made)
+
+
+def test_every_option_named_is_one() -> None:
+    commands = build().commands.values()
+    assert {parameter.name for command in commands for parameter in command.params} >= made._OPTIONS
 
 
 def test_epochs_are_ranges_and_words_are_quoted() -> None:

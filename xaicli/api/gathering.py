@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import polars as pl
@@ -12,14 +13,12 @@ from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.jumps import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
-from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
 from xaicli.dynamics.truth import score_rankings
 from xaicli.errors import XaiError
-from xaicli.queries.labels import labels
+from xaicli.queries.labels import labels, parse_bounds
 from xaicli.queries.media import Thumbnail, thumbnails
-from xaicli.queries.samples import samples
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
@@ -36,12 +35,8 @@ _JUMPS = 10
 def gather(
     reader: Reader,
     selection: Selection,
+    chosen: Answer,
     *,
-    max: int = 5,
-    min: int = 5,
-    ids: Sequence[Any] | str | int | None = None,
-    stat: str = "last",
-    complete_only: bool = False,
     bounds: Sequence[str] | str | None = ("std",),
     truth: str | os.PathLike[str] | None = None,
 ) -> Gathered:
@@ -50,24 +45,15 @@ def gather(
     Args:
         reader: The run.
         selection: Which rows.
-        max, min, ids, stat, complete_only: As for `samples`.
+        chosen: What `samples` answers.
         bounds: As for `labels`.
         truth: As for `dynamics`.
 
     Raises:
         UsageError: An option makes no sense.
-        XaiError: A listed id that the selected rows do not hold, or a truth that cannot be read or does not fit.
+        XaiError: A truth that cannot be read or does not fit.
     """
-    chosen = samples(
-        reader,
-        selection,
-        max=max,
-        min=min,
-        ids=ids,
-        stat=stat,
-        complete_only=complete_only,
-        scores=scores_by(reader, selection, stat),
-    )
+    asked_too = {"bounds": list(parse_bounds(bounds)), "truth": None if truth is None else str(truth)}
     absent: dict[str, str] = {}
     faults: list[str] = []
 
@@ -89,7 +75,7 @@ def gather(
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
     return Gathered(
-        samples=chosen,
+        samples=replace(chosen, selection={**chosen.selection, **asked_too}),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **{name: asked(part, question) for name, (part, question) in by_pass.items()},

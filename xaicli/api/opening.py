@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,11 @@ class Opening:
     std: Sequence[float] | None = None
     mode: str | None = None
     strict: bool = False
+
+    def asked(self) -> dict[str, Any]:
+        """What was said, under the names of the options."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in said.items() if value not in (None, False, ())}
 
     def load(self, path: Path, *, device: str = "cpu") -> LoadedModel:
         """The model of a checkpoint."""

@@ -225,32 +225,28 @@ class RunReader(RunRows):
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
         from xaicli.api.gathering import gather, sample_facts
+        from xaicli.dynamics.scores import scores_by
+        from xaicli.queries.samples import samples
 
         reader, selection = self.select(**select)
-        gathered = gather(
-            reader,
-            selection,
-            max=max,
-            min=min,
-            ids=ids,
-            stat=stat,
-            complete_only=complete_only,
-            bounds=bounds,
-            truth=truth,
+        scores = scores_by(reader, selection, stat)
+        chosen = samples(
+            reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
         )
+        gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth)
         answer = gathered.answer
 
         def build() -> Report:
             from xaicli.queries.population import population
             from xaicli.report.track import track_report
 
-            samples, warnings = sample_facts(reader, gathered.of_samples)
+            known, warnings = sample_facts(reader, gathered.of_samples)
             return track_report(
                 answer,
                 gathered,
                 self.facts,
                 population=population(reader, selection),
-                samples=samples,
+                samples=known,
                 warnings=warnings,
             )
 

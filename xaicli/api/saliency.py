@@ -163,7 +163,8 @@ def explain_run(
     inputs = source.take(choice.of(source, place.layout, settled.seed))
     saliency = explain(columns, inputs, request, progress=progress)
     run = str(place.layout.root if place.layout else place.checkpoints[0])
-    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout))
+    asked_of = {**({} if place.layout else {"runs": []}), **opening.asked()}
+    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of)
 
 
 def _columns(loaded: Sequence[LoadedModel]) -> list[Column]:

@@ -30,11 +30,19 @@ class SaliencyResult(Result):
         saliency: The answer.
         run: The run or checkpoint as the user named it.
         facts: The run, where there is one.
+        asked: Options of the command line that say how model and data were opened.
     """
 
-    def __init__(self, saliency: Saliency, *, run: str = "", facts: RunFacts | None = None) -> None:
+    def __init__(
+        self,
+        saliency: Saliency,
+        *,
+        run: str = "",
+        facts: RunFacts | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
         self.saliency = saliency
-        answer = _answer(saliency, run)
+        answer = _answer(saliency, run, asked or {})
 
         def build() -> Report:
             from xaicli.report.saliency import saliency_report
@@ -123,7 +131,7 @@ class SaliencyResult(Result):
         yield "maps.npz", npz_bytes(maps_archive(self.saliency))
 
 
-def _answer(saliency: Saliency, run: str) -> Answer:
+def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
     import polars as pl
 
     rows = [_row(e, saliency) for e in saliency.explanations]
@@ -135,7 +143,12 @@ def _answer(saliency: Saliency, run: str) -> Answer:
     return Answer(
         command="saliency",
         run=run,
-        selection={"model": [c.path or c.name for c in saliency.checkpoints], **saliency.settings},
+        selection={
+            "model": [c.path or c.name for c in saliency.checkpoints],
+            "ids": list(dict.fromkeys(e.sample_id for e in saliency.explanations)),
+            **asked,
+            **saliency.settings,
+        },
         data=pl.DataFrame(rows, infer_schema_length=None),
         counts=Counts(rows=len(rows)),
         warnings=(*saliency.notes, *saliency.skipped),

@@ -14,7 +14,7 @@ from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.ids import parse_ids
 from xaicli.queries.labels import labels
 from xaicli.queries.scores import SCORE, extremes, within_labels
-from xaicli.queries.selection import Pair, Selection, resolve, words
+from xaicli.queries.selection import Pair, Selection, resolve
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
 
@@ -99,17 +99,17 @@ def compare(
         UsageError: Fewer than two runs, or a negative count.
         XaiError: The runs share no (mode, ds_id), or one lacks what is asked for.
     """
-    ids = words(ids) if isinstance(ids, str | int) else ids
     for name, n in (("max", max), ("min", min)):
         if n < 0:
             raise UsageError(f"--{name} must be non-negative, not {n}")
+    wanted = parse_ids(readers[0], ids)
     found = shared(readers, **select)
     rows: list[dict[str, Any]] = []
     for pair in found.pairs:
         for metric in found.metrics:
             ones = [replace(selection, pairs=(pair,), metrics=(metric,)) for selection in found.selections]
             rows += _metric_and_labels(readers, ones, pair, metric)
-            rows += _samples(readers, ones, pair, metric, max, min, ids)
+            rows += _samples(readers, ones, pair, metric, max, min, wanted)
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     return Answer(
         command="compare",
@@ -120,7 +120,7 @@ def compare(
             "runs": [str(reader.layout.root) for reader in readers],
             "max": max,
             "min": min,
-            "ids": [str(item) for item in ids or ()],
+            "ids": [str(item) for item in wanted],
         },
         data=data,
         counts=Counts(
@@ -161,7 +161,7 @@ def _samples(
     metric: str,
     n_max: int,
     n_min: int,
-    ids: Sequence[Any] | None,
+    wanted: Sequence[Any],
 ) -> list[dict[str, Any]]:
     """The samples that changed most between the first and the last run, listed ones, and those that flipped."""
     last = len(readers) - 1
@@ -172,7 +172,6 @@ def _samples(
     flips = table.filter(pl.col("correct0") != pl.col(f"correct{last}")).sort(
         pl.col(SCORE).abs(), SAMPLE_ID, descending=[True, False], nulls_last=True
     )
-    wanted = parse_ids(readers[0], ids)
     groups = {
         Group.MAX.value: extremes(changed.filter(pl.col(SCORE) > 0), n_max, highest=True),
         Group.MIN.value: extremes(changed.filter(pl.col(SCORE) < 0), n_min, highest=False),

@@ -12,9 +12,9 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection, words
-from xaicli.queries.spread import QUANTILES, Groups, spread
+from xaicli.queries.spread import Groups, spread
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, STEP, Bounds, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, QUANTILES, STEP, Bounds, Engine
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""

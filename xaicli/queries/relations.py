@@ -12,11 +12,9 @@ from typing import Any
 import narwhals.stable.v2 as nw
 
 from xaicli.engines import ORDER
-from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, RANK, SAMPLE_ID, STEP, Bounds
+from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, QUANTILES, RANK, SAMPLE_ID, STEP, Bounds
 
 Rows = nw.LazyFrame[Any]
-
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 def finite(rows: Rows, metrics: Sequence[str]) -> Rows:

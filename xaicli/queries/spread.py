@@ -11,11 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.vocabulary import LABEL
+from xaicli.vocabulary import LABEL, QUANTILES
 
 _BLOCK = 1 << 15
-
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,13 @@ _OPTIONS = frozenset(
         *("metric", "mode", "ds_id", EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
-        *(
-            "model",
-            "target",
-            "methods",
-            "integrating",
-            "baseline",
-            "noise",
-            "signed",
-            "convention",
-            "seed",
-            "tolerance",
-        ),
+        *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),
+        *("target", "methods", "integrating", "baseline", "noise", "signed", "convention", "seed", "tolerance"),
     }
 )
 """What of a selection is an option of its command, under the same name."""
+_REPEATED = frozenset({"model", "pythonpath"})
+"""Options whose values are named one by one: a path may hold a comma."""
 
 
 def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]:
@@ -61,10 +53,11 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
 
 def command_line(answer: Answer) -> str:
     """The command that asks the same question of the same run, as typed in a shell."""
-    words = ["xai", *answer.command.replace("_", "-").split(), *([answer.run] if answer.run else [])]
+    runs = as_list(answer.selection.get("runs", answer.run or None))
+    words = ["xai", *answer.command.replace("_", "-").split(), *runs, *as_list(answer.selection.get("sql"))]
     for name, value in answer.selection.items():
-        if name in _OPTIONS:
-            words += _option(name, value)
+        for one in as_list(value) if name in _REPEATED else [value]:
+            words += _option(name, one) if name in _OPTIONS else ()
     return shlex.join(words)
 
 

@@ -22,6 +22,7 @@ TITLES = {
     "smint": "SmInt",
     "gradcam": "Grad-CAM",
 }
+_SCALE = "its lowest value to its 99th percentile"
 _NOTE = (
     "Each map is scaled on its own: brightness compares within a map, not between maps. "
     "Delta: relative completeness error. Agreement: rank correlation of the maps from two halves of the draws."
@@ -51,7 +52,11 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         run_line=_run_line(answer, saliency, facts),
         sentence=_sentence(saliency),
         sections=tuple(sections),
-        made=made(answer, *_checkpoints(saliency), ("scale of a map", "its lowest value to its 99th percentile")),
+        made=tuple(
+            (what, said)
+            for what, said in made(answer, *_checkpoints(saliency), ("scale of a map", _SCALE))
+            if what != "command" or any(checkpoint.path for checkpoint in saliency.checkpoints)
+        ),
         warnings=answer.warnings,
         tables={"saliency": lambda: _flat_rows(answer)},
     )
