@@ -29,7 +29,7 @@ _HOMES = {
     "BoundingBoxMetricsCollector": "xaicli.collectors.boxes",
     "InstanceMaskMetricsCollector": "xaicli.collectors.boxes",
     "rematch": "xaicli.collectors.rematching",
-    "average_precision": "xaicli.collectors.precision",
+    "average_precision": "xaicli.collectors.average_precision",
     "Schema": "xaicli.tables.schema",
     "CategoricalLabel": "xaicli.tables.schema",
     "CategoricalLabelSchema": "xaicli.tables.schema",
