@@ -21,7 +21,7 @@ LAYERS = (
     {"parquet", "wal", "tables"},
     {"summary", "traceability"},
     {"state"},
-    {"checkpoint", "sources"},
+    {"checkpoint", "heads", "sources"},
     {"recorder"},
     {"reader"},
     {"engines"},

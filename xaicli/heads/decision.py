@@ -1,0 +1,436 @@
+"""Deciding what a model's output means; where that cannot be decided, the task is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xaicli.errors import XaiError
+from xaicli.heads.head import Head, Task, Values, named_task
+from xaicli.heads.labels import Kind, Labels, kind_of
+from xaicli.heads.operations import Origin, Range, watching
+from xaicli.heads.outputs import tensor_at, where_of
+
+OriginOf = Callable[[Tensor], Origin | None]
+
+_TASKS_OF_CLASSES = {
+    "ForSequenceClassification": Task.CLASSIFICATION,
+    "ForImageClassification": Task.CLASSIFICATION,
+    "ForVideoClassification": Task.CLASSIFICATION,
+    "ForAudioClassification": Task.CLASSIFICATION,
+    "ForTokenClassification": Task.TOKEN_CLASSIFICATION,
+    "ForSemanticSegmentation": Task.SEGMENTATION,
+    "ForCausalLM": Task.SEQUENCE,
+    "LMHeadModel": Task.SEQUENCE,
+    "ForMaskedLM": Task.SEQUENCE,
+    "ForConditionalGeneration": Task.SEQUENCE,
+    "ForSeq2SeqLM": Task.SEQUENCE,
+}
+"""What a transformers class was made for, by the end of its name."""
+
+_PROBLEMS = {
+    "regression": Task.REGRESSION,
+    "single_label_classification": Task.CLASSIFICATION,
+    "multi_label_classification": Task.MULTILABEL,
+}
+"""`problem_type` of a transformers configuration."""
+
+_ASK = "say it with --task (task=): " + ", ".join(Task)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model beside its output, from its configuration or its checkpoint.
+
+    Attributes:
+        task: What it was trained for; None where nothing says so.
+        classes: How many classes it tells apart.
+        said: Where both are from.
+        are_logits: Whether its numbers are logits for certain, as those of every transformers model are.
+    """
+
+    task: Task | None = None
+    classes: int | None = None
+    said: str = ""
+    are_logits: bool = False
+
+
+def head_of(
+    model: Callable[..., Any],
+    *inputs: Any,
+    task: str | Task | None = None,
+    output: str | int | None = None,
+    labels: Any = None,
+    facts: Any = None,
+    **named: Any,
+) -> Head:
+    """The head of a model, by running it once on a few inputs, in evaluation mode and without gradients.
+
+    Args:
+        model: A module or a function of tensors; nothing of it is changed.
+        inputs, named: What it is called with.
+        task, output, labels, facts: As `decide`.
+
+    Raises:
+        XaiError: As `decide`.
+    """
+    with _evaluating(model), torch.no_grad(), watching() as origin:
+        result = model(*inputs, **named)
+        return decide(result, origin=origin, task=task, output=output, labels=labels, known=known_of(model, facts))
+
+
+def decide(
+    result: Any,
+    *,
+    origin: OriginOf | None = None,
+    task: str | Task | None = None,
+    output: str | int | None = None,
+    labels: Any = None,
+    known: Known = Known(),
+    expected: Collection[Task] = (),
+) -> Head:
+    """The head behind an output.
+
+    Args:
+        result: What the model returned for any batch; only its structure, shapes and dtypes are looked at.
+        origin: What `watching()` gave while the model ran; None where it could not be watched.
+        task: What the caller says: a task, or one with its values ("classification:probabilities").
+        output: The key or position of the output that counts; None to find it.
+        labels: The samples' labels, or what `kind_of` makes of them.
+        known: What the model's configuration and checkpoint say; see `known_of`.
+        expected: The tasks the caller can do something with: a collector of classification takes zeros and ones
+            that are written as floats for classes.
+
+    Raises:
+        XaiError: It cannot be decided: the message says why, the hint asks for the task or the output.
+    """
+    given, values = named_task(task) if task is not None else (None, None)
+    known = replace(known, task=given, said="task=") if given is not None else known
+    where, found = (
+        (str(output), f"its output {output!r}") if output not in (None, "") else where_of(result, known.classes)
+    )
+    tensor = tensor_at(result, where)
+    kind = labels if isinstance(labels, Labels) else kind_of(labels)
+    made = origin(tensor) if origin is not None else None
+    evidence = _Evidence(tuple(tensor.shape[1:]), made, kind, known, values, frozenset(expected))
+    head = evidence.head()
+    return replace(head, where=where, decided=head.decided + (f"; taken from {found}" if found else ""))
+
+
+def known_of(model: Any, facts: Any = None) -> Known:
+    """What a model's configuration (transformers) and its checkpoint's facts say of its head.
+
+    Args:
+        model: A module, wrapped or not; other callables say nothing.
+        facts: `CheckpointFacts`, or anything with `label_names` and, where it is known, `task`.
+    """
+    names = getattr(facts, "label_names", None)
+    classes = len(names) if names else None
+    told = getattr(facts, "task", None)
+    if told is not None and str(told) in tuple(Task):
+        return Known(Task(str(told)), classes, "the checkpoint's facts")
+    for inner in _inside(model):
+        if (found := _configured(inner)) is not None:
+            return found
+    arch = str(getattr(facts, "arch", None) or "")
+    task = _by_name(arch) if re.fullmatch(r"\w+", arch) else None
+    return Known(task, classes, f"the checkpoint of a {arch}" if task else "the checkpoint's label names")
+
+
+def _inside(model: Any) -> Iterator[Any]:
+    """The model, and what is inside its wrappers."""
+    seen: set[int] = set()
+    while isinstance(model, nn.Module) and id(model) not in seen:
+        seen.add(id(model))
+        yield model
+        parts = dict(model.named_children())
+        model = next((parts[name] for name in ("module", "_orig_mod", "model", "base_model") if name in parts), None)
+
+
+def _configured(model: Any) -> Known | None:
+    config = getattr(model, "config", None)
+    if not hasattr(config, "model_type") or not hasattr(config, "to_dict"):
+        return None
+    name = type(model).__name__
+    task = _by_name(name)
+    if task is None:
+        return None
+    size = getattr(config, "num_labels", None)
+    if task is Task.CLASSIFICATION:
+        problem = getattr(config, "problem_type", None)
+        if problem is None and size == 1:
+            return Known(Task.REGRESSION, 1, f"the configuration of {name} (num_labels=1)", True)
+        task = _PROBLEMS.get(str(problem), task)
+    if task is Task.SEQUENCE:
+        size = getattr(config, "vocab_size", None)
+    said = f"the configuration of {name}"
+    return Known(task, size if isinstance(size, int) else None, said, True)
+
+
+def _by_name(name: str) -> Task | None:
+    return next((task for end, task in _TASKS_OF_CLASSES.items() if name.endswith(end)), None)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [(module, module.training) for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """All that a decision may rest on.
+
+    Attributes:
+        shape: Of the output, without the samples.
+        made: What made it.
+        labels: What the labels are.
+        known: What configuration, checkpoint or caller say.
+        values: What the caller says its numbers are.
+        expected: The tasks the caller can use.
+    """
+
+    shape: tuple[int, ...]
+    made: Origin | None
+    labels: Labels
+    known: Known
+    values: Values | None
+    expected: frozenset[Task]
+
+    def head(self) -> Head:
+        """The decision."""
+        axis = self._axis()
+        width = 1 if axis is None else self.shape[axis]
+        task, reason = self._task(axis, width)
+        if task is Task.REGRESSION:
+            return Head(
+                task, Values.VALUE, width, single=width == 1, axis=axis, decided=self._said(task, width, reason)
+            )
+        values, independent = self._values(task, axis, width)
+        single = width == 1
+        head = Head(task, values, 2 if single else width, single, independent, "", axis)
+        return replace(head, decided=self._said(task, head.classes, reason, head))
+
+    @property
+    def range(self) -> Range | None:
+        return self.made.range if self.made is not None else None
+
+    def _axis(self) -> int | None:
+        """The axis of the classes, from the end; None where each number stands alone."""
+        n = len(self.shape)
+        if n == 0:
+            return None
+        if n == 1:
+            return -1
+        if self.made is not None and self.made.axis is not None and -self.made.axis <= n:
+            return self.made.axis
+        if self.labels.kind in (Kind.PLACES, Kind.SETS, Kind.SOFT) and self.labels.shape == self.shape:
+            return None
+        if self.known.classes is not None:
+            fitting = [axis for axis in (-1, -n) if self.shape[axis] == self.known.classes]
+            if len(fitting) == 1:
+                return fitting[0]
+        if self.labels.kind is Kind.PLACES and self.labels.shape:
+            fitting = [axis for axis in (-1, -n) if _without(self.shape, axis) == self.labels.shape]
+            if len(fitting) == 1:
+                return fitting[0]
+        if n == 2:
+            text = self.known.task in (Task.TOKEN_CLASSIFICATION, Task.SEQUENCE) and self.known.are_logits
+            if text:
+                return -1
+            if self.known.task is Task.SEGMENTATION:
+                return None
+            return -1
+        return -n
+
+    def _task(self, axis: int | None, width: int) -> tuple[Task, str]:
+        places = len(self.shape) > (0 if axis is None else 1) and self._places(axis) != 1
+        task = self.known.task
+        if task is not None and not (self.known.are_logits and self.known.classes not in (None, width)):
+            return self._fitting(task, width, places), self.known.said
+        if self.labels.kind in (Kind.NUMBERS, Kind.SOFT) and not self._is_probability:
+            if self.labels.kind is Kind.NUMBERS or self.labels.shape != (width,):
+                return Task.REGRESSION, "its labels are real numbers"
+            return Task.CLASSIFICATION, "its labels are probabilities of classes"
+        if places:
+            return self._task_of_places(axis, width)
+        if width == 1:
+            return self._task_of_one_number()
+        if self.labels.kind is Kind.SETS and self.labels.shape in ((), (width,)):
+            return self._task_of_sets(width)
+        if self.labels.kind in (Kind.CLASSES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS):
+            return Task.CLASSIFICATION, "its labels are classes"
+        if self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES):
+            return Task.MULTILABEL, f"each of its numbers is a probability of its own ({self._operation})"
+        return Task.CLASSIFICATION, f"it gives {width} numbers a sample"
+
+    def _task_of_sets(self, width: int) -> tuple[Task, str]:
+        if self.range in (Range.DISTRIBUTION, Range.LOG_DISTRIBUTION):
+            return Task.CLASSIFICATION, f"its probabilities sum to one ({self._operation})"
+        if self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES) or self.labels.shape == ():
+            return Task.MULTILABEL, "its labels are sets of classes"
+        # One-hot labels and sets of one class each look alike: which loss it was trained with cannot be seen.
+        if Task.MULTILABEL in self.expected and Task.CLASSIFICATION not in self.expected:
+            return Task.MULTILABEL, "its labels are sets of classes"
+        if self.expected:
+            return Task.CLASSIFICATION, "its labels are one-hot"
+        raise XaiError(
+            f"the labels are rows of {width} zeros and ones, and the model gives {width} logits: one class of them, or "
+            "any number, cannot be told",
+            hint="say it with --task (task=): classification or multilabel",
+        )
+
+    def _task_of_one_number(self) -> tuple[Task, str]:
+        if self._is_probability:
+            return Task.BINARY, f"its one number is a probability ({self._operation})"
+        if self.labels.kind is Kind.YES_NO:
+            return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
+        if self.labels.kind is Kind.ZERO_ONE_NUMBERS and self.expected and Task.REGRESSION not in self.expected:
+            return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
+        if self.known.classes == 2:
+            return Task.BINARY, f"it gives one number a sample, and {self.known.said} name two classes"
+        if self.labels.kind is Kind.CLASSES:
+            return Task.REGRESSION, "it gives one number a sample, and its labels are more than 0 and 1"
+        what = f"comes from {self._operation}" if self.made else "could not be traced"
+        raise XaiError(
+            f"the model gives one number a sample, which {what}: a logit of yes or no, or a value, cannot be told",
+            hint="say it with --task (task=): binary or regression",
+        )
+
+    def _task_of_places(self, axis: int | None, width: int) -> tuple[Task, str]:
+        at_places = self.labels.kind in (Kind.PLACES, Kind.SETS)
+        if at_places and len(self.labels.shape) == 1 and axis is not None:
+            return Task.TOKEN_CLASSIFICATION, "its labels are a class at every place"
+        if at_places:
+            return Task.SEGMENTATION, "its labels are a class at every place"
+        if Task.SEGMENTATION in self.expected:
+            return Task.SEGMENTATION, "masks are collected"
+        if axis is None or (width == 1 and not self._is_probability):
+            raise XaiError(
+                f"the model gives numbers of shape (N, {', '.join(map(str, self.shape))}), one a place: yes or no, "
+                "or a value, cannot be told",
+                hint="say it with --task (task=): segmentation or regression",
+            )
+        if len(self.shape) == 2:
+            return Task.TOKEN_CLASSIFICATION, f"it gives {width} numbers at each of {self._places(axis)} places"
+        return Task.SEGMENTATION, f"it gives {width} numbers at every place of a picture"
+
+    def _fitting(self, task: Task, width: int, places: bool) -> Task:
+        """A task that is said, as the output's shape allows it.
+
+        Raises:
+            XaiError: It does not.
+        """
+        if task is Task.CLASSIFICATION and width == 1 and not places:
+            return Task.BINARY
+        if task is Task.BINARY and width == 2:
+            return Task.CLASSIFICATION
+        wanted = task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
+        shape = f"(N, {', '.join(map(str, self.shape))})" if self.shape else "(N,)"
+        if wanted and not places and len(self.shape) < 2:
+            raise XaiError(f"the model's output {shape} has no places: it is no {task}", hint=_ASK)
+        if task is Task.BINARY and width != 1:
+            raise XaiError(f"the model's output {shape} is {width} numbers a sample: it is no {task}", hint=_ASK)
+        if task is Task.MULTILABEL and places and not self.known.are_logits and self.known.said == "task=":
+            raise XaiError(f"the model's output {shape} has places: it is no {task}", hint=_ASK)
+        return task
+
+    def _values(self, task: Task, axis: int | None, width: int) -> tuple[Values, bool]:
+        """What the numbers are, and whether each is for itself."""
+        many = task is Task.MULTILABEL
+        if self.values is not None:
+            return self.values, many
+        if self.known.are_logits and not self._is_probability:
+            return Values.LOGITS, many
+        range_, at = self.range, self.made.axis if self.made is not None else None
+        if (
+            range_ in (Range.DISTRIBUTION, Range.LOG_DISTRIBUTION)
+            and at is not None
+            and at != axis
+            and axis is not None
+        ):
+            raise self._unclear(f"its {self._operation} runs along axis {at}, which is not that of its classes")
+        match range_:
+            case Range.DISTRIBUTION:
+                return Values.PROBABILITIES, many
+            case Range.PROBABILITIES:
+                return Values.PROBABILITIES, True
+            case Range.LOG_DISTRIBUTION:
+                return Values.LOG_PROBABILITIES, many
+            case Range.LOG_PROBABILITIES:
+                return Values.LOG_PROBABILITIES, True
+            case Range.UNKNOWN:
+                raise self._unclear(f"the range of its last operation ({self._operation}) is not known")
+            case Range.POSITIVE if self.made is not None and self.made.operation.startswith(("exp", "square", "abs")):
+                raise self._unclear(f"its last operation ({self._operation}) gives no logits")
+            case Range.REAL | Range.POSITIVE:
+                if width == 1 and not self.made_linear and self.known.said != "task=":
+                    raise self._unclear(f"its last operation ({self._operation}) is that of no logit")
+                return Values.LOGITS, many
+            case _:
+                if self.known.said == "task=":
+                    return Values.LOGITS, many
+                raise self._unclear("what made it could not be traced")
+
+    @property
+    def made_linear(self) -> bool:
+        return self.made is not None and self.made.linear
+
+    @property
+    def _is_probability(self) -> bool:
+        return self.range in (
+            Range.PROBABILITIES,
+            Range.DISTRIBUTION,
+            Range.LOG_PROBABILITIES,
+            Range.LOG_DISTRIBUTION,
+        )
+
+    def _unclear(self, why: str) -> XaiError:
+        return XaiError(
+            f"whether the model's output is logits or probabilities cannot be told: {why}",
+            hint="say it with --task (task=), for example classification:logits, classification:probabilities, "
+            "binary:logits or regression",
+        )
+
+    @property
+    def _operation(self) -> str:
+        return self.made.operation.strip("_") if self.made is not None else "an unknown operation"
+
+    def _places(self, axis: int | None) -> int:
+        total = 1
+        for length in self.shape if axis is None else _without(self.shape, axis):
+            total *= length
+        return total
+
+    def _said(self, task: Task, n: int, reason: str, head: Head | None = None) -> str:
+        if head is None:
+            return f"read as regression, {'one value' if n == 1 else f'{n} values'} a sample: {reason}"
+        by = {
+            Values.LOGITS: "logits",
+            Values.PROBABILITIES: "probabilities",
+            Values.LOG_PROBABILITIES: "log-probabilities",
+        }[head.values]
+        made = f" (the model ends in {self._operation})" if self.made is not None and not self.known.are_logits else ""
+        what = f"one number, the {by.removesuffix('s') if by != 'probabilities' else 'probability'} of class 1"
+        numbers = what if head.single else f"{by} of {n} classes"
+        name = str(task).replace("_", " ")
+        return f"read as {name}, {numbers}{made}: {reason}"
+
+
+def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    kept = list(shape)
+    del kept[axis]
+    return tuple(kept)

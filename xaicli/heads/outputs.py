@@ -1,0 +1,104 @@
+"""Which tensor of a model's output counts: the logits in a tuple, a dict, a transformers output, beside a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from xaicli.errors import XaiError
+
+NAMED: tuple[str, ...] = ("logits", "out", "preds", "predictions", "pred", "prediction", "scores", "score")
+NAMED += ("probs", "probabilities", "log_probs", "output", "outputs", "y_pred", "y_hat", "yhat")
+"""What the numbers that count are called, the likeliest first."""
+
+_OTHER = ("loss", "feature", "hidden", "embed", "attention", "aux", "cache", "past_key", "cross_", "mask", "pooler")
+"""Parts of names of what is something else."""
+
+
+def items_of(result: Any) -> Sequence[tuple[str, Any]]:
+    """The parts of a model's output with their keys or positions; one part named "" for a plain tensor."""
+    if isinstance(result, Tensor):
+        return [("", result)]
+    if isinstance(result, Mapping):
+        return [(str(key), value) for key, value in result.items()]
+    if hasattr(result, "_fields"):
+        return list(zip(result._fields, result, strict=True))
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        return [(str(index), value) for index, value in enumerate(result)]
+    return [(key, value) for key, value in getattr(result, "__dict__", {}).items() if not key.startswith("_")]
+
+
+def keys_of(result: Any) -> tuple[str, ...]:
+    """The keys or positions of the floating-point tensors with a row a sample; ("",) for a plain tensor."""
+    return tuple(name for name, value in items_of(result) if _answers(value))
+
+
+def tensor_at(result: Any, where: str) -> Tensor:
+    """The tensor of a key or position.
+
+    Raises:
+        XaiError: There is none, or it has no gradient because it holds whole numbers.
+    """
+    parts = items_of(result)
+    found = dict(parts).get(where)
+    if found is None and where.isdigit() and int(where) < len(parts):
+        found = parts[int(where)][1]
+    if not isinstance(found, Tensor):
+        exist = f"it has: {', '.join(keys_of(result))}" if keys_of(result) else f"it returns {type(result).__name__}"
+        raise XaiError(f"the model has no output {where!r}" if where else "the model's output is no tensor", hint=exist)
+    if not found.is_floating_point():
+        raise XaiError(
+            f"the model's output {where} has dtype {found.dtype}: whole numbers have no gradient and no probability",
+            hint="choose another with --output-key, or let the model return scores instead of classes",
+        )
+    return found
+
+
+def where_of(result: Any, classes: int | None = None) -> tuple[str, str]:
+    """Where the numbers that count lie, and how that was told.
+
+    Args:
+        result: What the model returned.
+        classes: How many classes there are, where that is known.
+
+    Returns:
+        The key or position, "" for the output itself, and a few words for the user.
+
+    Raises:
+        XaiError: There is no tensor, or it cannot be told which.
+    """
+    if isinstance(result, Tensor):
+        return "", ""
+    parts = items_of(result)
+    answers = {name: value for name, value in parts if _answers(value)}
+    by_name = not (isinstance(result, (list, tuple)) and not hasattr(result, "_fields"))
+    if by_name:
+        if named := next((name for name in NAMED if name in answers), None):
+            return named, f"its output {named!r}"
+        answers = {n: v for n, v in answers.items() if not any(part in n.lower() for part in _OTHER)} or answers
+    if not answers:
+        raise XaiError(
+            f"the model returns {type(result).__name__} without a floating-point tensor of one row a sample",
+            hint="let it return its logits, or choose an output with --output-key",
+        )
+    if len(answers) > 1 and classes is not None:
+        fitting = [n for n, v in answers.items() if v.ndim > 1 and classes in (v.shape[1], v.shape[-1])]
+        if len(fitting) == 1:
+            return fitting[0], f"its output {fitting[0]}, the one of {classes} classes"
+    if len(answers) == 1:
+        name = next(iter(answers))
+        return name, f"its output {name!r}" if by_name else f"item {name} of its output"
+    if by_name:
+        raise XaiError(
+            f"the model returns {', '.join(answers)}: which of them are its scores cannot be told",
+            hint=f"choose one with --output-key (output=), for example {next(iter(answers))}",
+        )
+    # (loss of each sample, logits): what has an axis of classes, where anything has; then (logits, whatever else).
+    wide = [n for n, v in answers.items() if v.ndim > 1] or list(answers)
+    return wide[0], f"item {wide[0]} of its output of {len(parts)}"
+
+
+def _answers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
