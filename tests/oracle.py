@@ -12,25 +12,50 @@ import numpy as np
 Row = Mapping[str, Any]
 
 
-def unfenced(rows: Iterable[Row], resumed: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
-    """The rows no later attempt has logged again, in the order they were given, complete.
-
-    Args:
-        rows: As given to `WrittenRun.write`, in the order of writing.
-        resumed: {attempt: first step it logs}.
-    """
-    kept = []
-    for order, row in enumerate(rows):
-        full = {"mode": "eval", "ds_id": "", "attempt": 0, "rank": 0, "step": row["epoch"] * 10, **row, "order": order}
-        later = [step for attempt, step in (resumed or {}).items() if attempt > full["attempt"]]
-        if not later or full["step"] < min(later):
-            kept.append(full)
-    return kept
+Said = Mapping[int, tuple[int, int] | None]
+"""{attempt: (epoch, step) from which its file says it takes rows back, None for one that began beside another}."""
 
 
-def counting(rows: Iterable[Row], resumed: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
-    """The rows that count: fenced ones dropped, of duplicates the last; each knows its epoch's last `epoch_step`."""
-    logged = unfenced(rows, resumed)
+def complete(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Rows as given to `WrittenRun.write`, in the order of writing, with what goes without saying."""
+    missing = {"mode": "eval", "ds_id": "", "attempt": 0, "rank": 0}
+    return [{**missing, "step": row["epoch"] * 10, **row, "order": order} for order, row in enumerate(rows)]
+
+
+def taken_back(rows: Iterable[Row], said: Said | None = None) -> dict[int, tuple[int, int]]:
+    """{order of a row: (the attempt that took it back, the attempt that logged it)}."""
+    full = complete(rows)
+    starts: dict[int, tuple[int, int]] = {}
+    for row in full:
+        if row["mode"] == "train":
+            place = (row["epoch"], row["step"])
+            starts[row["attempt"]] = min(place, starts.get(row["attempt"], place))
+    for attempt, place in (said or {}).items():
+        starts.pop(attempt, None)
+        if place is not None:
+            starts[attempt] = place
+    found = {}
+    for row in full:
+        by = [k for k in sorted(starts) if k > row["attempt"] and (row["epoch"], row["step"]) >= starts[k]]
+        if by:
+            found[row["order"]] = (by[0], row["attempt"])
+    return found
+
+
+def left(rows: Iterable[Row], said: Said | None = None) -> list[dict[str, Any]]:
+    """The rows no later attempt has taken back, in the order they were given."""
+    given = list(rows)
+    gone = taken_back(given, said)
+    return [row for row in complete(given) if row["order"] not in gone]
+
+
+def counting(rows: Iterable[Row], said: Said | None = None) -> list[dict[str, Any]]:
+    """The rows that count: none taken back, of duplicates the last; each knows its epoch's last `epoch_step`."""
+    return of_duplicates_the_last(left(rows, said))
+
+
+def of_duplicates_the_last(logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row of each sample and place, the last one."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in logged:
         key = (row["mode"], row["ds_id"], row["epoch"], row["sample_id"])

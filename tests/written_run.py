@@ -53,10 +53,13 @@ class WrittenRun:
         )
         self.layout.manifest.write_text(facts.to_json(), encoding="utf-8")
 
-    def attempt(self, attempt: int, resumed_from_step: int | None = None) -> None:
+    def attempt(
+        self, attempt: int, takes_back_from: tuple[int, int] | None = None, *, beside: Sequence[int] = ()
+    ) -> None:
         """Write an attempt's file."""
         self.layout.attempts.mkdir(exist_ok=True)
-        facts = Attempt(attempt, resumed_from_step)
+        said = takes_back_from and dict(zip(("epoch", "step"), takes_back_from, strict=True))
+        facts = Attempt(attempt, takes_back_from=said, beside=tuple(beside))
         self.layout.attempt_file(attempt).write_text(json.dumps(facts.__dict__), encoding="utf-8")
 
     def write(self, rows: Iterable[Row], *, row_group_rows: int = 131_072, recorded: bool = True) -> list[Path]:

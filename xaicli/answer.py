@@ -24,6 +24,10 @@ class Counts:
     """Rows the recorder could not store."""
     stale: int | None = None
     """Samples absent from the last epoch."""
+    taken_back: int | None = None
+    """Rows that do not count because a later attempt logged that part of the training again."""
+    ignored: int | None = None
+    """Labels that were the run's `ignore_label`, and are null."""
     damaged: tuple[str, ...] | None = None
     """Files left out because their bytes are not those that were written, relative to the run directory."""
 

@@ -92,3 +92,7 @@ class Attempt:
     world_size: int = 1
     host: str = ""
     started_at: str = ""
+    takes_back_from: Mapping[str, Any] | None = None
+    """{epoch, step, by}: from where on it takes rows back, by `load_state` or `resume_from`; None: by its `train` rows."""
+    beside: tuple[int, ...] = ()
+    """Attempts that were still being recorded when it began: it takes nothing back."""

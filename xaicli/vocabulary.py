@@ -51,6 +51,13 @@ class Duplicates(StrEnum):
     ERROR = "error"
 
 
+class Attempts(StrEnum):
+    """Whether rows count that a later attempt took back."""
+
+    LAST = "last"
+    ALL = "all"
+
+
 class Engine(StrEnum):
     """What executes a query."""
 

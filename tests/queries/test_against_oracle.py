@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,59 +50,86 @@ def _with_steps(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "step": row["epoch"] * 10 + row.pop("late")} for row in ordered]
 
 
-@contextmanager
-def written(found: list[dict[str, Any]], resumed: int | None, batch: int) -> Iterator[Reader]:
-    folder = Path(tempfile.mkdtemp())
-    try:
-        run = WrittenRun(folder / "run")
-        if any(row["attempt"] == 1 for row in found):
-            run.attempt(1, resumed)
-        for start in range(0, len(found), batch):
-            run.write(found[start : start + batch], row_group_rows=3)
-        yield open_reader(run.layout)
-    finally:
-        shutil.rmtree(folder)
+@dataclass(frozen=True)
+class Logged:
+    """What was logged, how the second attempt began, and in what batches it was written."""
 
+    rows: list[dict[str, Any]]
+    trained: tuple[int, int] | None
+    """Where the second attempt trained a sample."""
+    said: oracle.Said
+    attempts: str
+    batch: int
 
-def resumes(found: list[dict[str, Any]], resumed: int | None) -> dict[int, int]:
-    second = [row["step"] for row in found if row["attempt"] == 1]
-    return {1: min(second) if resumed is None else resumed} if second else {}
+    def everything(self) -> list[dict[str, Any]]:
+        if self.trained is None:
+            return self.rows
+        epoch, step = self.trained
+        row = {"sample_id": self.rows[0]["sample_id"], "epoch": epoch, "step": step, "loss": 0.0, "label": 0}
+        return [*self.rows, {**row, "mode": "train", "attempt": 1, "rank": 0}]
+
+    def left(self) -> list[dict[str, Any]]:
+        found = self.everything()
+        kept = oracle.complete(found) if self.attempts == "all" else oracle.left(found, self.said)
+        return [row for row in kept if row["mode"] == "eval"]
+
+    def counting(self) -> list[dict[str, Any]]:
+        return oracle.of_duplicates_the_last(self.left())
+
+    @contextmanager
+    def written(self) -> Iterator[Reader]:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            run = WrittenRun(folder / "run")
+            for attempt, place in self.said.items():
+                run.attempt(attempt, place, beside=[] if place else [0])
+            found = self.everything()
+            for start in range(0, len(found), self.batch):
+                run.write(found[start : start + self.batch], row_group_rows=3)
+            yield open_reader(run.layout, attempts=self.attempts)
+        finally:
+            shutil.rmtree(folder)
 
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-RUNS = st.tuples(
-    st.one_of(rows(INT_IDS), rows(TEXT_IDS)), st.one_of(st.none(), st.integers(10, 45)), st.sampled_from([1, 5, 100])
+PLACES = st.tuples(st.integers(1, 4), st.integers(10, 45))
+RUNS = st.builds(
+    Logged,
+    st.one_of(rows(INT_IDS), rows(TEXT_IDS)),
+    st.none() | PLACES,
+    st.just({}) | st.fixed_dictionaries({1: st.none() | PLACES}),
+    st.sampled_from(["last", "last", "all"]),
+    st.sampled_from([1, 5, 100]),
 )
 
 
 @SETTINGS
 @given(RUNS, st.integers(0, 4), st.integers(0, 4), st.sampled_from(["polars", "polars", "duckdb"]))
-def test_samples(run: tuple[list[dict[str, Any]], int | None, int], n_max: int, n_min: int, engine: str) -> None:
-    found, resumed, batch = run
-    resumed_at = resumes(found, resumed)
-    expected_rows = oracle.counting(found, resumed_at)
+def test_samples(run: Logged, n_max: int, n_min: int, engine: str) -> None:
+    expected_rows = run.counting()
     if not expected_rows:
         return
-    with written(found, resumed, batch) as reader:
+    with run.written() as reader:
         listed = list(dict.fromkeys(row["sample_id"] for row in expected_rows))[:2]
         answer = samples(reader, resolve(reader, engine=engine), max=n_max, min=n_min, ids=listed)
         assert answer.data.to_dicts() == oracle.samples(expected_rows, max=n_max, min=n_min, ids=listed)
         counts = answer.counts
         assert counts.rows == len(expected_rows)
         assert counts.non_finite == sum(not math.isfinite(row["loss"]) for row in expected_rows)
-        assert counts.duplicates == len(oracle.unfenced(found, resumed_at)) - len(expected_rows)
+        assert counts.duplicates == len(run.left()) - len(expected_rows)
+        gone = oracle.taken_back(run.everything(), run.said) if run.attempts == "last" else {}
+        assert counts.taken_back == len(gone)
+        assert len(answer.warnings) == len(set(gone.values()))
         assert counts.damaged == ()
 
 
 @SETTINGS
 @given(RUNS, st.sampled_from(["polars", "polars", "duckdb"]))
-def test_labels(run: tuple[list[dict[str, Any]], int | None, int], engine: str) -> None:
-    found, resumed, batch = run
-    resumed_at = resumes(found, resumed)
-    expected_rows = oracle.counting(found, resumed_at)
+def test_labels(run: Logged, engine: str) -> None:
+    expected_rows = run.counting()
     if not expected_rows:
         return
-    with written(found, resumed, batch) as reader:
+    with run.written() as reader:
         answer = labels(reader, resolve(reader, engine=engine), bounds=["std", "range", "quantile", "ci", "none"])
         expected = oracle.labels(expected_rows)
         assert {(row["label"], row["epoch"]) for row in answer.data.to_dicts()} == set(expected)
@@ -119,4 +147,4 @@ def test_labels(run: tuple[list[dict[str, Any]], int | None, int], engine: str) 
             assert bounds["ci"] == pytest.approx(want["ci"])
             assert bounds["none"] is None
         assert answer.counts.rows == len(expected_rows)
-        assert answer.counts.duplicates == len(oracle.unfenced(found, resumed_at)) - len(expected_rows)
+        assert answer.counts.duplicates == len(run.left()) - len(expected_rows)

@@ -38,6 +38,7 @@ def test_samples(xai: Xai, root: Path) -> None:
         "non_finite": 1,
         "duplicates": 0,
         "dropped": 0,
+        "taken_back": 0,
         "stale": 1,
         "damaged": [],
     }
@@ -162,6 +163,7 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
         "rows": 9,
         "duplicates": 3,
         "dropped": 2,
+        "taken_back": 0,
         "damaged": [path.relative_to(tmp_path / "run").as_posix()],
     }
     assert answer["rows"][0]["gaps"] == [4]

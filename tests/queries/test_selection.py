@@ -91,6 +91,7 @@ def test_selection_is_plain_json(reader: Reader) -> None:
         "label_map": {"Katze": 0},
         "duplicates": "last",
         "engine": "polars",
+        "attempts": "last",
     }
 
 

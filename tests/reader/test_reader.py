@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from tests import oracle
 from tests.written_run import WrittenRun
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
@@ -72,21 +73,74 @@ def test_a_compaction_in_between_is_followed(run: WrittenRun) -> None:
     assert reader.scan("eval", "").collect().height == 4
 
 
-@pytest.mark.parametrize(("resumed", "kept"), [(20, {1: [0, 1], 2: [5]}), (None, {1: [0, 1], 2: [5]}), (21, None)])
-def test_fence(run: WrittenRun, resumed: int | None, kept: dict[int, list[int]] | None) -> None:
-    run.write(rows(range(2)) + rows(range(2), epoch=2) + rows(range(2), epoch=3))
-    run.attempt(1, resumed)
-    run.write(rows(range(5, 6), epoch=2, attempt=1, step=20))
+@pytest.mark.parametrize(
+    ("said", "logged", "kept"),
+    [
+        # By its first training row, whatever the steps of the other epochs and modes are.
+        (None, {"mode": "train", "step": 3}, {1: [0, 1], 2: []}),
+        (None, {"mode": "train", "step": 21}, {1: [0, 1], 2: [0, 1]}),
+        # Other modes take nothing back.
+        (None, {"mode": "test", "step": 0}, {1: [0, 1], 2: [0, 1], 3: [0, 1]}),
+        # What its file says comes first.
+        ((2, 20), {"mode": "train", "step": 22}, {1: [0, 1], 2: []}),
+        ((2, 21), {"mode": "train", "step": 3}, {1: [0, 1], 2: [0, 1]}),
+        ((1, 0), {"mode": "test", "step": 0}, {1: [], 2: []}),
+    ],
+)
+def test_take_back(
+    run: WrittenRun, said: tuple[int, int] | None, logged: dict[str, Any], kept: dict[int, list[int]]
+) -> None:
+    old = rows(range(2)) + rows(range(2), epoch=2) + rows(range(2), epoch=3)
+    run.write(old)
+    run.attempt(1, said)
+    new = rows(range(5, 6), epoch=2, attempt=1, **logged)
+    run.write(new)
     reader = open_reader(run.layout)
-    found = {epoch: ids_of(reader, Place("eval", "", epoch)) for epoch in reader.epochs("eval", "")}
-    # The resume step is the first that does not count: 21 keeps the old epoch 2, logged at step 20.
-    assert found == (kept or {1: [0, 1], 2: [0, 1, 5]})
+    known = reader.epochs("eval", "")
+    assert {epoch: ids_of(reader, Place("eval", "", epoch)) for epoch in known} == {e: i for e, i in kept.items() if i}
+    gone = oracle.taken_back(old + new, {1: said} if said else {})
+    assert sum(taken.rows for taken in reader.taken_back) == len(gone) == reader.counts().taken_back
+    everything = open_reader(run.layout, attempts="all")
+    assert (everything.epochs("eval", ""), everything.taken_back, everything.warnings) == ([1, 2, 3], (), ())
+    for taken in reader.taken_back:
+        assert (taken.by, taken.attempt) == (1, 0)
+        assert f"attempt 1 took back {taken.rows} rows of attempt 0 from epoch {taken.epoch}" in reader.warnings[0]
 
 
-def test_fence_through_a_file(run: WrittenRun) -> None:
+def test_an_attempt_beside_another_takes_nothing_back(run: WrittenRun) -> None:
+    run.write(rows(range(2), mode="train"))
+    run.attempt(1, beside=[0])
+    run.write(rows(range(2), mode="train", attempt=1))
+    reader = open_reader(run.layout)
+    assert (ids_of(reader, Place("train", "", 1)), reader.taken_back) == ([0, 1], ())
+    assert reader.frame(Place("train", "", 1), ["sample_id"], Duplicates.ALL)[0].height == 4
+
+
+def test_each_row_is_taken_back_once(run: WrittenRun) -> None:
+    """Three attempts, the last from further back: the first to take a row back is the one that is named."""
+    found = [
+        {"sample_id": i, "epoch": epoch, "step": 10 * epoch + i, "attempt": attempt, "mode": "train", "loss": 0.0}
+        for attempt, begin, steps in ((0, 1, 6), (1, 2, 5), (2, 2, 3))
+        for epoch in range(begin, 4)
+        for i in range(6 - steps, 6)
+    ]
+    for row in found:
+        run.write([row])
+    for attempt in (1, 2):
+        run.attempt(attempt)
+    reader = open_reader(run.layout)
+    counted: dict[tuple[int, int], int] = {}
+    for pair in oracle.taken_back(found).values():
+        counted[pair] = counted.get(pair, 0) + 1
+    assert {(taken.by, taken.attempt): taken.rows for taken in reader.taken_back} == counted
+    assert sum(reader.row_count(place) for place in reader.places()) == len(oracle.left(found))
+
+
+def test_take_back_through_a_file(run: WrittenRun) -> None:
     run.write([{"sample_id": i, "epoch": 1, "step": 10 + i, "loss": 0.0} for i in range(6)])
-    run.attempt(1, 13)
+    run.attempt(1, (1, 13))
     reader = open_reader(run.layout)
+    assert [tuple(taken) for taken in reader.taken_back] == [(1, 0, 1, 13, 3)]
     assert ids_of(reader) == [0, 1, 2]
     assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (3, 12)
     assert reader.scan("eval", "", columns=["sample_id"]).collect()["sample_id"].to_list() == [0, 1, 2]

@@ -146,11 +146,17 @@ class RecordedRuns(RuleBasedStateMachine):
         assert found == self.expected()
 
     def expected(self) -> dict[tuple[tuple[str, str, int], int | str], float]:
-        """The last row of each sample by (attempt, step, order), of those before every later attempt's first step."""
-        first: dict[int, int] = {}
+        """The last row of each sample by (attempt, step, order), of those no later attempt has trained again."""
+        first: dict[int, tuple[int, int]] = {}
         for row in self.rows:
-            first[row.attempt] = min(row.step, first.get(row.attempt, row.step))
-        kept = [row for row in self.rows if all(row.step < step for a, step in first.items() if a > row.attempt)]
+            mode, _, epoch = row.place
+            if mode == "train":
+                first[row.attempt] = min((epoch, row.step), first.get(row.attempt, (epoch, row.step)))
+        kept = [
+            row
+            for row in self.rows
+            if all((row.place[2], row.step) < begin for attempt, begin in first.items() if attempt > row.attempt)
+        ]
         kept.sort(key=lambda row: (row.attempt, row.step))
         return {(row.place, f"{row.key}ü" if self.as_text else row.key): row.loss for row in kept}
 

@@ -59,8 +59,7 @@ class Statistics:
 
     def counts(self, reader: Reader) -> Counts:
         """What went in and what had to be left out."""
-        tally = self.tally
-        return Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, self.stale, reader.damaged)
+        return reader.counts(self.tally, stale=self.stale)
 
 
 def compute(

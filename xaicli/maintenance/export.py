@@ -15,7 +15,7 @@ from typing import IO, TypeVar, assert_never
 
 import polars as pl
 
-from xaicli.answer import Answer, Counts
+from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
 from xaicli.queries.scores import within_labels
@@ -217,7 +217,7 @@ def export_answer(
         run=str(reader.layout.root),
         selection={**chosen.as_dict(), "shape": shape, "format": kind.value},
         data=pl.DataFrame([written]),
-        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, damaged=reader.damaged),
+        counts=reader.counts(tally),
         warnings=selection.warnings,
     )
 

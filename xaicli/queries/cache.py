@@ -50,7 +50,7 @@ def cached(reader: Reader, selection: Selection, options: Mapping[str, Any], com
 
 def _entry(reader: Reader, selection: Selection, options: Mapping[str, Any]) -> Path | None:
     """Where the answer is kept; None where it is not worth keeping, or the files are still changing."""
-    identity: list[Any] = [__version__, selection.as_dict(), dict(options), sorted(reader.fences.items())]
+    identity: list[Any] = [__version__, selection.as_dict(), dict(options), [*reader.take_backs]]
     rows = 0
     for pair in selection.pairs:
         for epoch in selection.epochs[pair]:

@@ -126,6 +126,7 @@ def compare(
         counts=Counts(
             rows=data.height,
             dropped=sum(reader.dropped for reader in readers),
+            taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
         warnings=tuple(dict.fromkeys(warning for selection in found.selections for warning in selection.warnings)),

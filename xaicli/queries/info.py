@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import polars as pl
 
-from xaicli.answer import Answer, Counts
+from xaicli.answer import Answer
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import sources
@@ -65,13 +66,11 @@ def info(reader: Reader) -> Answer:
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },
         data=data,
-        counts=Counts(
-            rows=int(data["rows"].sum()),
-            duplicates=int(data["duplicates"].sum()),
-            dropped=reader.dropped,
-            damaged=reader.damaged,
+        counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
+        warnings=(
+            *reader.warnings,
+            *(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
         ),
-        warnings=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
         extra={"tables": _tables(reader)},
     )
 

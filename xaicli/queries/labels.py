@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from xaicli.answer import Answer, Counts
+from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
 from xaicli.queries.scores import within_labels
@@ -58,7 +58,7 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
         run=str(reader.layout.root),
         selection={**selection.as_dict(), "bounds": [bound.value for bound in bounds]},
         data=_named(reader, selection, data),
-        counts=Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, damaged=reader.damaged),
+        counts=reader.counts(tally),
         warnings=selection.warnings,
     )
 

@@ -64,7 +64,7 @@ def samples(
     refuse_unknown(reader, selection, wanted, {item for part in found for item in part.known})
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
-    counts = Counts(tally.rows, tally.non_finite, tally.duplicates, reader.dropped, n_stale, reader.damaged)
+    counts = reader.counts(tally, stale=n_stale)
     return answer(reader, selection, asked, data, counts, {"stat": stat})
 
 

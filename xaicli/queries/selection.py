@@ -9,7 +9,7 @@ from typing import Any
 
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.reader import Reader
-from xaicli.vocabulary import LABEL, LOSS, Duplicates, Engine, Mode
+from xaicli.vocabulary import LABEL, LOSS, Attempts, Duplicates, Engine, Mode
 
 Pair = tuple[str, str]
 """(mode, ds_id): the groups that are never pooled."""
@@ -35,6 +35,7 @@ class Selection:
         epoch_frequency: Only epochs divisible by this.
         engine: What executes the query.
         spark_remote: A Spark Connect server.
+        attempts: Whether rows count that a later attempt took back.
         warnings: What the user should know of how the words were taken.
     """
 
@@ -47,6 +48,7 @@ class Selection:
     epoch_frequency: int = 1
     engine: Engine = Engine.POLARS
     spark_remote: str | None = None
+    attempts: Attempts = Attempts.LAST
     warnings: tuple[str, ...] = ()
 
     @property
@@ -71,6 +73,7 @@ class Selection:
             "label_map": {name: value for value, name in self.label_map.items()},
             "duplicates": self.duplicates.value,
             "engine": self.engine.value,
+            "attempts": self.attempts.value,
         }
 
 
@@ -111,7 +114,7 @@ def resolve(
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
-    warnings: list[str] = []
+    warnings: list[str] = list(reader.warnings)
     modes = _modes(reader, words(mode), warnings)
     pairs = _pairs(reader, modes, words(ds_id))
     epochs = _epochs(reader, pairs, words(epoch), epoch_frequency)
@@ -127,6 +130,7 @@ def resolve(
         epoch_frequency=epoch_frequency,
         engine=chosen_engine,
         spark_remote=spark_remote,
+        attempts=reader.which_attempts,
         warnings=tuple(warnings),
     )
 

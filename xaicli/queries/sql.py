@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import polars as pl
 
-from xaicli.answer import Answer, Counts
+from xaicli.answer import Answer
 from xaicli.engines import duckdb_rows, import_duckdb
 from xaicli.errors import UsageError
 from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
@@ -52,7 +53,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         run=str(reader.layout.root),
         selection={"sql": sql, "engine": str(engine)},
         data=data,
-        counts=Counts(rows=data.height, dropped=reader.dropped, damaged=reader.damaged),
+        counts=replace(reader.counts(), rows=data.height),
     )
 
 

@@ -80,7 +80,11 @@ def table_samples(
     if missing := [item for item in asked.ids if item not in known]:
         raise unknown("sample_id", missing[0], one[SAMPLE_ID].unique().sort().head(1000).to_list(), where=table)
     counts = Counts(
-        tally.rows, tally.non_finite, tally.duplicates, None, sum(part.n_stale for part in found), reader.damaged
+        tally.rows,
+        tally.non_finite,
+        tally.duplicates,
+        stale=sum(part.n_stale for part in found),
+        damaged=reader.damaged,
     )
     more = {"table": table, "reduce": reduce, "stat": "last"}
     return answer(reader, selection, asked, pl.concat([part.rows for part in found]), counts, more)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from xaicli import parquet
-from xaicli.errors import DamagedFileError
+from xaicli.answer import Counts
+from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import DataFile, RunLayout
 from xaicli.manifest import Attempt
-from xaicli.reader.pieces import Listing, Piece, Place, list_pieces, relative
+from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
 from xaicli.reader.schema import dtype_of
-from xaicli.vocabulary import RESERVED_COLUMNS, Mode, Role
+from xaicli.reader.takeback import TakeBack, TakenBack
+from xaicli.reader.tally import Tally
+from xaicli.vocabulary import RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
@@ -30,21 +33,29 @@ class Holdings:
     Args:
         layout: The run.
         strict: Raise `DamagedFileError` on a damaged file instead of leaving it out and naming it in `damaged`.
+        attempts: `last` leaves out what later attempts took back of earlier ones, `all` leaves out nothing.
+
+    Raises:
+        UsageError: `attempts` is neither.
     """
 
-    def __init__(self, layout: RunLayout, *, strict: bool = False) -> None:
+    def __init__(self, layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST) -> None:
+        if attempts not in set(Attempts):
+            raise UsageError(f"--attempts {attempts!r} is not possible", hint="choose from: " + ", ".join(Attempts))
         self.layout = layout
         self.strict = strict
+        self.which_attempts = Attempts(attempts)
         self.manifest = layout.read_manifest()
         self._damaged: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
         """List the run's files; again when one has vanished meanwhile."""
+        self.__dict__.pop("taken_back", None)
         for attempt in range(_TRIES):
             self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
             try:
-                self._listing: Listing = list_pieces(self.layout, self.records)
+                self._listing: Listing = list_pieces(self.layout, self.records, self.which_attempts)
                 break
             except FileNotFoundError:
                 if attempt == _TRIES - 1:
@@ -64,9 +75,36 @@ class Holdings:
         return self.layout.read_attempts()
 
     @property
-    def fences(self) -> Mapping[int, int]:
-        """{attempt: first step whose rows do not count}: a later attempt has logged these steps again."""
-        return self._listing.fences
+    def take_backs(self) -> tuple[TakeBack, ...]:
+        """From where each attempt takes back the rows of earlier ones, by attempt."""
+        return self._listing.take_backs
+
+    @cached_property
+    def taken_back(self) -> tuple[TakenBack, ...]:
+        """How many rows each attempt took back of each earlier one."""
+        return count_taken_back(self.layout, self.records, self._listing.taken)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What everyone who asks this run anything should know."""
+        return tuple(map(str, self.taken_back))
+
+    def counts(self, tally: Tally | None = None, *, stale: int | None = None) -> Counts:
+        """What an answer says was counted and left out.
+
+        Args:
+            tally: What was counted while its rows were read.
+            stale: Samples absent from the last epoch, where the question is about samples.
+        """
+        return Counts(
+            rows=tally.rows if tally else None,
+            non_finite=tally.non_finite if tally else None,
+            duplicates=tally.duplicates if tally else None,
+            dropped=self.dropped,
+            stale=stale,
+            taken_back=sum(taken.rows for taken in self.taken_back),
+            damaged=self.damaged,
+        )
 
     @property
     def damaged(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.schema import conform
 from xaicli.reader.verified import VerifiedFiles
-from xaicli.vocabulary import ATTEMPT, STEP
+from xaicli.vocabulary import ATTEMPT, EPOCH, STEP
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +71,7 @@ def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.L
 def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     """The rows of `scalars/` or of a table, lazily; None where there are no files.
 
-    Files may differ in their columns. Rows of fenced attempts are left out where the rows say attempt and step.
+    Files may differ in their columns. Rows that were taken back are left out where they say attempt, epoch and step.
     """
     names = {path: part for path in sorted(folder.glob("*.parquet")) if (part := PartName.parse(path.name))}
     kept = without_superseded(DataFile("", "", 0, part, path) for path, part in names.items())
@@ -83,9 +83,10 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     lazy = pl.concat([pl.scan_parquet(path, hive_partitioning=False) for path in good], how="diagonal_relaxed")
     texts = [name for name, dtype in lazy.collect_schema().items() if dtype == pl.Categorical]
     lazy = lazy.with_columns(pl.col(texts).cast(pl.String)) if texts else lazy
-    if {ATTEMPT, STEP} <= set(lazy.collect_schema()):
-        for attempt, fence in run.fences.items():
-            lazy = lazy.filter((pl.col(ATTEMPT) != attempt) | (pl.col(STEP) < fence) | pl.col(STEP).is_null())
+    if {ATTEMPT, EPOCH, STEP} <= set(lazy.collect_schema()):
+        for back in run.take_backs:
+            before = (pl.col(EPOCH) < back.epoch) | ((pl.col(EPOCH) == back.epoch) & (pl.col(STEP) < back.step))
+            lazy = lazy.filter((pl.col(ATTEMPT) >= back.attempt) | before.fill_null(True))
     return lazy
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout
 from xaicli.reader.footers import read_footer, step_range
+from xaicli.reader.takeback import Share, TakeBack, TakenBack, shares, take_backs
+from xaicli.vocabulary import STEP, Attempts, Mode
 from xaicli.wal import take_snapshot
 from xaicli.wal.live import LiveRows, live_rows
 
@@ -35,7 +38,7 @@ class Piece:
         order: (attempt, rank, sequence): later pieces win over earlier ones.
         file: The finished file; None for a live segment.
         live: The rows of a live segment; None for a file.
-        fence: Rows from this step on do not count, a later attempt logged them again; None where all count.
+        fence: Rows from this step on do not count, a later attempt took them back; None where all count.
     """
 
     place: Place
@@ -56,22 +59,25 @@ class Listing:
 
     Attributes:
         places: The pieces of each place in order; places without a piece that counts are absent.
-        fences: {attempt: first step whose rows do not count}, of attempts that have one.
+        take_backs: From where each attempt takes back earlier ones' rows.
+        taken: Pieces of which rows were taken back, with what of them.
         damaged: Files whose footer could not be trusted, or that are recorded but gone, and segments that lost rows;
             relative to the run.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
-    fences: Mapping[int, int]
+    take_backs: tuple[TakeBack, ...] = ()
+    taken: tuple[tuple[Piece, tuple[Share, ...]], ...] = ()
     damaged: tuple[str, ...] = ()
 
 
-def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing:
+def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord], attempts: Attempts = Attempts.LAST) -> Listing:
     """List what counts now.
 
     Args:
         layout: The run.
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
+        attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
     """
     snapshot = take_snapshot(layout)
     pieces = [_of_file(file) for file in snapshot.files]
@@ -79,12 +85,56 @@ def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord]) -> Listing
     damaged = {path.relative_to(layout.root).as_posix() for path in snapshot.damaged}
     damaged |= set(_gone(layout, records, snapshot.files))
     steps = _Steps(layout, records, damaged)
-    fences = _fences(layout, pieces, steps)
-    kept = _fenced(pieces, fences, steps)
+    back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()
+    kept: list[Piece] = []
+    taken: list[tuple[Piece, tuple[Share, ...]]] = []
+    for piece in pieces:
+        left, lost = _divided(piece, back, steps)
+        kept += [left] if left else []
+        taken += [(piece, lost)] if lost else []
     places: dict[Place, list[Piece]] = {}
     for piece in sorted(kept, key=lambda piece: (piece.place, piece.order)):
         places.setdefault(piece.place, []).append(piece)
-    return Listing({place: tuple(group) for place, group in places.items()}, fences, tuple(sorted(damaged)))
+    in_order = {place: tuple(group) for place, group in places.items()}
+    return Listing(in_order, back, tuple(taken), tuple(sorted(damaged)))
+
+
+def count_taken_back(
+    layout: RunLayout, records: Mapping[str, FileRecord], taken: Iterable[tuple[Piece, tuple[Share, ...]]]
+) -> tuple[TakenBack, ...]:
+    """How many rows each attempt took back of each other; a file is read only where a limit lies within it."""
+    rows: dict[tuple[TakeBack, int], int] = {}
+    steps = _Steps(layout, records, set())
+    for piece, lost in taken:
+        for share in lost:
+            key = (share.by, piece.attempt)
+            rows[key] = rows.get(key, 0) + _count(layout, records, piece, share, steps.of(piece))
+    return tuple(TakenBack(by.attempt, attempt, by.epoch, by.step, n) for (by, attempt), n in sorted(rows.items()) if n)
+
+
+def _count(
+    layout: RunLayout,
+    records: Mapping[str, FileRecord],
+    piece: Piece,
+    share: Share,
+    steps: tuple[int, int] | None,
+) -> int:
+    inside = share.holds(steps) if steps else False
+    if not inside and inside is not None:
+        return 0
+    if piece.live is not None:
+        found = piece.live.column(STEP).to_numpy()
+    else:
+        assert piece.file is not None
+        record = records.get(relative(layout, piece.file))
+        if inside and record:
+            return record.rows
+        try:
+            found = parquet.read(piece.file.path, [STEP], None, record).column(STEP).to_numpy()
+        except (DamagedFileError, FileNotFoundError):
+            return 0
+    kept = found >= share.low if share.low is not None else found == found
+    return int((kept & (found < share.high) if share.high is not None else kept).sum())
 
 
 def relative(layout: RunLayout, file: DataFile) -> str:
@@ -116,31 +166,36 @@ def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[
     return gone
 
 
-def _fences(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> dict[int, int]:
-    """The first step of each attempt whose rows no longer count: where the first of the later attempts set in."""
-    starts = {facts.attempt: facts.resumed_from_step for facts in layout.read_attempts()}
+def _take_backs(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> tuple[TakeBack, ...]:
+    """From where each attempt takes back earlier ones' rows."""
     logged = sorted({piece.attempt for piece in pieces})
+    if len(logged) == 0:
+        return ()
+    first: dict[int, tuple[int, int]] = {}
     for attempt in logged[1:]:
-        if starts.get(attempt) is None:
-            ranges = [steps.of(piece) for piece in pieces if piece.attempt == attempt]
-            starts[attempt] = min((found[0] for found in ranges if found), default=None)
-    fences = {}
-    for attempt in {*starts, *logged}:
-        later = [step for other, step in starts.items() if other > attempt and step is not None]
-        if later:
-            fences[attempt] = min(later)
-    return fences
+        trained = [p for p in pieces if p.attempt == attempt and p.place.mode == Mode.TRAIN]
+        for epoch in sorted({piece.place.epoch for piece in trained}):
+            ranges = [steps.of(piece) for piece in trained if piece.place.epoch == epoch]
+            if known := [found[0] for found in ranges if found]:
+                first[attempt] = (epoch, min(known))
+                break
+    return take_backs(layout.read_attempts(), logged, first)
 
 
-def _fenced(pieces: list[Piece], fences: Mapping[int, int], steps: _Steps) -> Iterator[Piece]:
-    """The pieces of which any row counts, each with its fence if that cuts through it."""
-    for piece in pieces:
-        fence = fences.get(piece.attempt)
-        found = None if fence is None else steps.of(piece)
-        if fence is None or (found and found[1] < fence):
-            yield piece
-        elif found and found[0] < fence:
-            yield replace(piece, fence=fence)
+def _divided(piece: Piece, back: tuple[TakeBack, ...], steps: _Steps) -> tuple[Piece | None, tuple[Share, ...]]:
+    """What counts of a piece, None for nothing, and what was taken back of it."""
+    lost = tuple(shares(piece.attempt, piece.place.epoch, back)) if back else ()
+    if not lost:
+        return piece, ()
+    low = lost[-1].low
+    if low is None:
+        return None, lost
+    found = steps.of(piece)
+    if found is None:
+        return None, ()
+    if found[1] < low:
+        return piece, ()
+    return (None if found[0] >= low else replace(piece, fence=low)), lost
 
 
 class _Steps:

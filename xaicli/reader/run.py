@@ -18,22 +18,23 @@ from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.schema import conform, finite
 from xaicli.reader.tally import Tally
-from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
 
 _TRIES = 5
 
 
-def open_reader(layout: RunLayout, *, strict: bool = False) -> Reader:
+def open_reader(layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST) -> Reader:
     """Open a run for reading.
 
     Args:
         layout: The run.
         strict: Raise on a damaged file instead of leaving it out.
+        attempts: `last` leaves out what later attempts took back of earlier ones, `all` leaves out nothing.
 
     Raises:
         XaiError: The folder is no run or of a newer format version.
     """
-    return Reader(layout, strict=strict)
+    return Reader(layout, strict=strict, attempts=attempts)
 
 
 class Reader(Holdings):
@@ -42,9 +43,9 @@ class Reader(Holdings):
     Damaged files are left out and named in `damaged` as they are met; with `strict` they raise `DamagedFileError`.
     """
 
-    def __init__(self, layout: RunLayout, *, strict: bool = False) -> None:
+    def __init__(self, layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST) -> None:
         self._footers: dict[Path, Footer] = {}
-        super().__init__(layout, strict=strict)
+        super().__init__(layout, strict=strict, attempts=attempts)
 
     def epoch_frames(
         self,
