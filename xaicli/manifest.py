@@ -93,6 +93,6 @@ class Attempt:
     host: str = ""
     started_at: str = ""
     takes_back_from: Mapping[str, Any] | None = None
-    """{epoch, step, by}: from where on it takes rows back, by `load_state` or `resume_from`; None: by its `train` rows."""
+    """{epoch, step, by}: from where on it takes rows back; None where its `train` rows say it."""
     beside: tuple[int, ...] = ()
     """Attempts that were still being recorded when it began: it takes nothing back."""
