@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
-    {"errors", "vocabulary", "files"},
+    {"errors", "vocabulary", "words", "files"},
     {"layout", "manifest", "answer"},
     {"store"},
     {"location"},

@@ -5,12 +5,33 @@ An answer knows nothing of how it is shown; `xaicli.results` pairs it with its r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from xaicli.vocabulary import DS_ID, EPOCH
+from xaicli.words import quoted
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+_OPTIONS = frozenset(
+    {
+        *("metric", "mode", DS_ID, EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
+        *("spark_remote", "strict"),
+        *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
+        *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
+        *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),
+        *("target", "methods", "integrating", "baseline", "noise", "signed", "convention", "seed", "tolerance"),
+    }
+)
+"""What of a selection is an option of its command, under the same name."""
+_REPEATED = frozenset({"model", "pythonpath"})
+"""Options whose values are named one by one: a path may hold a comma."""
+_LEFT_OUT = "ds_ids_left_out"
 
 
 @dataclass(frozen=True)
@@ -56,3 +77,49 @@ class Answer:
     counts: Counts = field(default_factory=Counts)
     warnings: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def command_line(self) -> str:
+        """The command that asks the same question of the same run, as typed in a shell."""
+        runs = self.selection.get("runs", self.run or None)
+        words = ["xai", *self.command.replace("_", "-").split(), *_listed(runs), *_listed(self.selection.get("sql"))]
+        for name, value in self.selection.items():
+            if name not in _OPTIONS or (name == DS_ID and "" in _listed(value) and not self.selection.get(_LEFT_OUT)):
+                continue  # the data set without a name need not be said where there is no other
+            flag = "--" + name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [flag] if value else []
+            else:
+                words += [word for text in _arguments(name, value) for word in (flag, text)]
+        return shlex.join(str(word) for word in words)
+
+
+def _arguments(name: str, value: Any) -> list[str]:
+    """What follows an option, once or several times; nothing where there is nothing to say."""
+    if name == EPOCH:
+        return [",".join(_ranges(_listed(value)))] if _listed(value) else []
+    if name == "group":
+        return [f"{group}={_typed(members)}" for group, members in value.items()]
+    if isinstance(value, Mapping):
+        pairs = [f"{quoted(str(key), special=',=')}={quoted(str(item), special=',=')}" for key, item in value.items()]
+        return [",".join(pairs)] if pairs else []
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value] if name in _REPEATED else [_typed(value)] if value else []
+    return [] if value is None or value == "" else [str(value)]
+
+
+def _typed(items: Sequence[Any]) -> str:
+    """Values as the command line takes several; one that begins like a file of ids is no file."""
+    texts = [str(item) for item in items]
+    return ",".join(quoted(text, special="@," if text[:1] == "@" or text == "-" else ",") for text in texts)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _ranges(epochs: Sequence[int]) -> Iterator[str]:
+    """Ascending epochs as numbers and LO-HI."""
+    starts = [epochs[0], *(b for a, b in pairwise(epochs) if b != a + 1)]
+    ends = [*(a for a, b in pairwise(epochs) if b != a + 1), epochs[-1]]
+    for first, last in zip(starts, ends, strict=True):
+        yield str(first) if first == last else f"{first}-{last}"

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SHOWN = 12
 
@@ -33,6 +37,20 @@ class UsageError(XaiError):
     """A question that makes no sense as asked (an unknown option value, a negative count): exit status 2."""
 
     exit_status = 2
+
+
+class UnwrittenError(XaiError):
+    """Files of an answer that could not be written.
+
+    Args:
+        message: Which, and why.
+        hint: What to try.
+        written: The paths of those that could.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", written: tuple[Path, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.written = written
 
 
 class DamagedFileError(XaiError):

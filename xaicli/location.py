@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from xaicli.errors import XaiError
@@ -29,6 +30,23 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
     layout = RunLayout(mirror_folder(place))
     pull(Store(place), layout.root)
     return find_local_run(layout.root)
+
+
+def find_runs_at(given: Iterable[str | os.PathLike[str]]) -> list[RunLayout]:
+    """The runs meant by paths and addresses, each once; a folder that is no run stands for those in it.
+
+    Raises:
+        XaiError: There is no run at one of them.
+    """
+    found: list[RunLayout] = []
+    for place in given:
+        if is_url(os.fspath(place)) or RunLayout(Path(place)).is_run() or not Path(place).is_dir():
+            found.append(find_run(place))
+        elif below := find_runs(Path(place)):
+            found += below
+        else:
+            raise not_a_run(Path(place))
+    return list({layout.root.resolve(): layout for layout in reversed(found)}.values())[::-1]
 
 
 def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:

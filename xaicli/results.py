@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
-from xaicli.errors import XaiError
+from xaicli.errors import UnwrittenError
 from xaicli.files import appearing, write_whole
 from xaicli.vocabulary import Format
 
@@ -100,7 +100,7 @@ class Result:
             The paths written, the page first.
 
         Raises:
-            XaiError: The folder cannot be written to.
+            UnwrittenError: The folder cannot be written to; the error holds what was written before.
         """
         default = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
         wanted = {Format(name) for name in (default if formats is None else formats)}
@@ -112,17 +112,19 @@ class Result:
                 paths.append(write_whole(target / name, content))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
-                paths.append(path)
+                outputs = [str(written) for written in (*paths, path)]
                 with appearing(path) as file:
-                    file.writelines(part.encode() for part in self.json_parts([str(p) for p in paths]))
+                    file.writelines(part.encode("utf-8", "surrogatepass") for part in self.json_parts(outputs))
+                paths.append(path)
             if Format.HTML in wanted:
                 from xaicli.render.links import link_pages
 
                 link_pages(target)
         except OSError as error:
-            raise XaiError(
+            raise UnwrittenError(
                 f"{error.filename or target} cannot be written: {error.strerror or error}",
                 hint="name another folder with -o DIR",
+                written=tuple(paths),
             ) from error
         return paths
 

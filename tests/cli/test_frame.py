@@ -184,7 +184,7 @@ def test_a_missing_extra_is_named(xai, sample_run: Path, monkeypatch) -> None:
     [
         ("maxx = 3", "error: no setting 'maxx' in xai.toml\nhint: did you mean max"),
         ("[sample]\nmax = 3", "error: no setting 'sample' in xai.toml\nhint: did you mean samples"),
-        ("[samples]\nbounds = 'std'", "error: setting samples.bounds is no option of xai samples"),
+        ("[samples]\nbounds = 'std'", "error: xai.toml: setting samples.bounds is no option of xai samples"),
         ("max = 'many'", "hint: the value is from xai.toml"),
     ],
 )
@@ -233,3 +233,58 @@ def test_texts_with_commas_are_lists_in_python_too(sample_run: Path) -> None:
     assert run.samples(ids=5, max=0, min=0).data["sample_id"].to_list() == [5]
     assert set(run.labels(bounds="std,range").answer.selection["bounds"]) == {"std", "range"}
     assert set(run.samples(metric="loss, margin", max=1, min=0).data["metric"]) == {"loss", "margin"}
+
+
+@pytest.mark.parametrize("content", [b"not = [ toml", b'description = "K\xe4se"', b"[tool]\nxai = 5\n", b"tool = 5\n"])
+def test_a_project_of_others_stops_nobody(xai, sample_run: Path, tmp_path: Path, monkeypatch, content: bytes) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_bytes(content)
+    assert xai("--version") == (0, f"xai {__version__}\n", "")
+    assert xai("--help")[0] == 0
+    status, out, err = xai("samples", sample_run, "--json")
+    if b"xai" in content:
+        assert (status, err.startswith("error: pyproject.toml: tool.xai is no table")) == (2, True)
+    else:
+        assert status == 0
+        assert json.loads(out)["rows"]
+        assert ("pyproject.toml cannot be read" in err) == (content != b"tool = 5\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("samples = 5", "error: xai.toml: setting samples = 5 is no table"),
+        ("[samples]\nmax = [1, 2]", "error: xai.toml: setting max = [1, 2] is a list"),
+        ("metric = [{a = 1}]", "error: xai.toml: setting metric = [{'a': 1}] is a list"),
+    ],
+)
+def test_settings_of_another_kind(xai, sample_run: Path, tmp_path: Path, monkeypatch, settings: str, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("xai.toml").write_text(settings)
+    status, out, err = xai("samples", sample_run)
+    assert (status, out) == (2, "")
+    assert err.startswith(said)
+    assert xai("--version")[0] == 0
+
+
+@pytest.mark.parametrize(("value", "shown"), [("0", False), ("false", False), ("", False), ("1", True)])
+def test_the_variable_of_tracebacks(tmp_path: Path, value: str, shown: bool) -> None:
+    command = [sys.executable, "-m", "xaicli", "info", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XAI_DEBUG": value})
+    assert ("Traceback" in done.stderr) is shown
+
+
+def test_a_full_output_is_no_fault_of_ours(sample_run: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xaicli", "samples", str(sample_run), "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output: No space left on device\nhint: ")
+    assert "Exception" not in done.stderr

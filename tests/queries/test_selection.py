@@ -85,6 +85,7 @@ def test_selection_is_plain_json(reader: Reader) -> None:
         "metric": ["loss"],
         "mode": ["eval"],
         "ds_id": ["a"],
+        "ds_ids_left_out": ["b"],
         "epoch": [4],
         "epoch_frequency": 1,
         "label_key": "label",

@@ -14,11 +14,10 @@ import polars as pl
 import pytest
 
 import xaicli
+from xaicli import answer as answers
 from xaicli.answer import Answer
 from xaicli.api import compare, open_run, scalars
 from xaicli.cli import build
-from xaicli.report import made
-from xaicli.report.made import command_line
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -89,10 +88,10 @@ def test_maps_of_a_module_have_no_command() -> None:
 
 def test_every_option_named_is_one() -> None:
     commands = build().commands.values()
-    assert {parameter.name for command in commands for parameter in command.params} >= made._OPTIONS
+    assert {parameter.name for command in commands for parameter in command.params} >= answers._OPTIONS
 
 
 def test_epochs_are_ranges_and_words_are_quoted() -> None:
-    selection = {"epoch": [1, 2, 3, 5, 8, 9], "label_map": {"a cat": 3}, "ds_id": [""], "attempts": 2, "signed": False}
+    selection = {"epoch": [1, 2, 3, 5, 8, 9], "label_map": {"a cat": 3}, "ds_id": [""], "starts": 2, "signed": False}
     answer = Answer("labels", "my run", selection, pl.DataFrame())
-    assert command_line(answer) == "xai labels 'my run' --epoch 1-3,5,8-9 --label-map 'a cat=3'"
+    assert answer.command_line() == "xai labels 'my run' --epoch 1-3,5,8-9 --label-map 'a cat=3'"

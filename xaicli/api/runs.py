@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.rows import RunRows, Select
 from xaicli.layout import RunLayout
-from xaicli.location import find_run
+from xaicli.location import find_runs_at
 from xaicli.results import Result
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def compare(
     """Several runs side by side: the same metric, labels and samples; which samples flipped.
 
     Args:
-        runs: Two run directories or more.
+        runs: Two run directories or addresses or more; a folder that is no run stands for those in it.
         max: How many samples whose score grew most from the first run to the last.
         min: How many samples whose score fell most.
         ids: Samples to list.
@@ -36,7 +36,7 @@ def compare(
 
     words: dict[str, Any] = dict(select)
     strict = bool(words.pop("strict", False))
-    readers = [RunRows(find_run(path)).reader(strict=strict) for path in runs]
+    readers = [RunRows(layout).reader(strict=strict) for layout in find_runs_at(runs)]
     answer = compare(readers, max=max, min=min, ids=ids, **words)
 
     def build() -> Report:
@@ -65,7 +65,7 @@ def scalars(
     """Per-step scalars, summaries and custom graphs of one or several runs over time.
 
     Args:
-        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
+        runs: Run directories or addresses, FastEstimator logs (`.txt`), or folders of either.
         key: Only these scalars; patterns with `*` and `?` are possible.
         mode: Only these modes.
         ds_id: Only these dataset ids.
@@ -76,7 +76,7 @@ def scalars(
     from xaicli.queries.scalars import scalars
 
     answer = scalars(
-        [Path(run) for run in runs],
+        runs,
         key=key,
         mode=mode,
         ds_id=ds_id,
@@ -84,8 +84,9 @@ def scalars(
         group=group,
         strict=strict,
     )
-    layout = RunLayout(Path(runs[0]))
-    alone = len(runs) == 1 and layout.is_run()
+    asked = answer.selection["runs"]
+    layout = RunLayout(Path(asked[0]))
+    alone = len(asked) == 1 and layout.is_run()
 
     def build() -> Report:
         from xaicli.report.facts import RunFacts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from typer.exceptions import TyperException
 
 from xaicli import __version__
 from xaicli.cli.notices import plain_warnings
-from xaicli.cli.settings import defaults_of, read_settings, strangers, unknown_setting
-from xaicli.errors import EXTRAS, XaiError, missing_extra
+from xaicli.cli.output import any_encoding
+from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
+from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 
 COMMANDS = (
     "demo",
@@ -41,6 +43,7 @@ COMMANDS = (
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
 
 _INTERRUPTED = 130
+_LISTINGS = (["--help"], ["-h"], ["--version"])
 
 
 def build(arguments: Sequence[str] = ()) -> Any:
@@ -50,7 +53,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
         arguments: The command line. Where it begins with a command, only that one is built, and where it asks for the
             list of commands, they are built without their options: both are several times faster.
     """
-    listing = list(arguments) in (["--help"], ["-h"], ["--version"])
+    listing = list(arguments) in _LISTINGS
     app = typer.Typer(
         name="xai",
         help="Which samples a model struggles with, how each class fared, which labels are wrong, what it looks at.",
@@ -68,10 +71,18 @@ def build(arguments: Sequence[str] = ()) -> Any:
             function = getattr(module, name)
             app.command(name.replace("_", "-"))(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
-    settings, path = read_settings(Path())
-    for name, command in tree.commands.items():  # type: ignore[attr-defined]
-        _set_defaults(name, command, settings)
-    if path is not None and not listing and (unknown := strangers(settings, _options(tree))):
+    if listing:
+        return tree
+    warnings: list[str] = []
+    settings, path = read_settings(Path(), warnings)
+    for warning in dict.fromkeys(warnings):
+        _warn(warning)
+    try:
+        for name, command in tree.commands.items():  # type: ignore[attr-defined]
+            _set_defaults(name, command, settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", hint=error.hint) from None
+    if path is not None and (unknown := strangers(settings, _options(tree))):
         if arguments:
             build()  # another command may know them
         else:
@@ -100,7 +111,8 @@ def _named_alone(function: Callable[..., None]) -> Callable[[], None]:
 def _set_defaults(name: str, command: Any, settings: dict[str, Any]) -> None:
     """Let a command, and those behind a group, take defaults from `XAI_*` variables and the settings file."""
     for below, sub_command in getattr(command, "commands", {}).items():
-        _set_defaults(below, sub_command, {**settings, **dict(settings.get(name) or {})})
+        own = settings.get(name)
+        _set_defaults(below, sub_command, {**settings, **(own if isinstance(own, dict) else {})})
     if hasattr(command, "commands"):
         return
     for parameter in command.params:
@@ -132,14 +144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    any_encoding()
     try:
         with plain_warnings():
             status = build(arguments).main(args=arguments, prog_name="xai", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except BrokenPipeError:
-        # The reader of our output has gone; what is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -158,12 +170,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         # polars reports damage as PanicException, which is no Exception; SystemExit belongs to completion.
         if isinstance(error, SystemExit) or _debugging(arguments):
             raise
-        if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
-            wanted = missing_extra(f"xai {arguments[0]}", extra)
-            _say(f"{wanted.message}: {error.name}", wanted.hint)
-            return wanted.exit_status
+        return _unforeseen(error, arguments)
+
+
+def _unforeseen(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say what no question has put into words; a fault of ours only where it is nobody else's."""
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        wanted = missing_extra(f"xai {arguments[0]}", extra)
+        _say(f"{wanted.message}: {error.name}", wanted.hint)
+    elif isinstance(error, OSError) and error.errno is not None:
+        named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        _say(f"{named or 'the output'}: {error.strerror}", "is it there, may it be read and written, is the disk full?")
+        if not named:
+            _forget_output()
+    elif isinstance(error, MemoryError):
+        _say("there is not enough memory for this", "ask for less with --epoch, --mode or --metric, or --engine duckdb")
+    else:
         _say(f"{type(error).__name__}: {error}", "this is a fault of xai: run again with --debug and report it")
-        return 1
+    return 1
+
+
+def _forget_output() -> None:
+    """Let nothing that is still buffered for an output that takes no more complain at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _origin(error: Any) -> str:
@@ -177,12 +207,27 @@ def _origin(error: Any) -> str:
 
 
 def _debugging(arguments: Sequence[str]) -> bool:
-    return "--debug" in arguments or bool(os.environ.get("XAI_DEBUG"))
+    if "--debug" in arguments or is_on(os.environ.get("XAI_DEBUG", "")):
+        return True
+    try:
+        settings, _ = read_settings(Path())
+    except XaiError:
+        return False
+    own = settings.get(arguments[0]) if arguments else None
+    return is_on((own if isinstance(own, dict) else {}).get("debug", settings.get("debug", "")))
+
+
+def _warn(message: str) -> None:
+    from xaicli.render.text import printable
+
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def _say(message: str, hint: str) -> None:
     from xaicli.render.text import printable
 
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()  # the error comes last
     print(f"error: {printable(message)}", file=sys.stderr)
     if hint:
         print(f"hint: {printable(hint)}", file=sys.stderr)

@@ -14,7 +14,10 @@ from xaicli.cli.output import write
 
 @command
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="A B...", help="Two run directories or more.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="A B...", help="Two runs (also s3://...) or more, or folders of runs."),
+    ],
     *,
     max: Annotated[int, typer.Option(metavar="N", help="The N samples that grew most.")] = 5,
     min: Annotated[int, typer.Option(metavar="N", help="The N samples that fell most.")] = 5,
@@ -29,4 +32,4 @@ def compare(
     from xaicli import api
 
     result = api.compare(*runs, max=max, min=min, ids=ids, **select.arguments())
-    write(result, output, folder=api.open_run(runs[0]).layout.reports)
+    write(result, output, folder=Path(result.answer.selection["runs"][0]) / "reports")

@@ -27,7 +27,7 @@ def demo(
     """
     del debug
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise XaiError(f"{run_dir} is not empty", hint=f"name another folder, or remove it first: rm -r {run_dir}")
+        raise XaiError(f"{run_dir} is not empty", hint="name another folder, one that is empty or does not exist yet")
     typer.echo("Training a small CNN on 1,797 handwritten digits; 5 % of the labels are flipped on purpose.", err=True)
     _train(run_dir, epochs, seed, show_progress=not no_progress)
     for line in _reports(run_dir):

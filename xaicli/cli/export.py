@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.options import Debug, Json, Quiet, RunDir, Selection, split_commas
+from xaicli.cli.output import json_output
+from xaicli.errors import UsageError
+
+if TYPE_CHECKING:
+    from xaicli.answer import Answer
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
 
@@ -50,31 +56,62 @@ def export(
     """
     from xaicli.api import open_run
     from xaicli.render.machine import to_json
+    from xaicli.render.text import printable
 
     del debug
+    if str(output) == "-" and (json or len(format or ()) > 1):
+        raise UsageError(
+            "standard output takes one answer: -o - is the samples themselves, in one format",
+            hint="leave out --json" if json else f"--format {(format or ['csv'])[0]}, or -o DIR for several files",
+        )
+    targets = [] if str(output) == "-" else _targets(output, format)
     run = open_run(run_dir)
     if str(output) == "-":
-        run.export(sys.stdout.buffer, format=(format or ["csv"])[0], shape=shape, **select.arguments())
-        return
-    answers = [
-        run.export(path, format=kind, shape=shape, **select.arguments())
-        for path, kind in _targets(output or run.layout.reports, format)
-    ]
-    paths = [path for answer in answers for path in answer.data["path"]]
-    for warning in dict.fromkeys(warning for answer in answers for warning in answer.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
-    if json:
-        print(to_json(answers[0], paths))
+        answers = [run.export(sys.stdout.buffer, format=(format or ["csv"])[0], shape=shape, **select.arguments())]
     else:
-        print("\n".join(paths if quiet else [_line(path) for path in paths]))
+        answers = [
+            run.export(
+                run.layout.reports / path if output is None else path, format=kind, shape=shape, **select.arguments()
+            )
+            for path, kind in targets
+        ]
+    warnings = dict.fromkeys(warning for answer in answers for warning in answer.warnings)
+    for warning in warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    if str(output) == "-":
+        return
+    paths = [path for answer in answers for path in answer.data["path"]]
+    if json:
+        with json_output() as stream:
+            print(to_json(_together(answers), paths), file=stream)
+    else:
+        print("\n".join(paths if quiet else [f"wrote {path}" for path in paths]))
 
 
-def _targets(output: Path, formats: list[str] | None) -> list[tuple[Path, str]]:
-    """The files to write, each with its format."""
-    if not output.is_dir() and output.suffix.lstrip(".") in _FORMATS:
-        return [(output, (formats or [output.suffix.lstrip(".")])[0])]
-    return [(output / f"export.{name}", name) for name in dict.fromkeys(formats or ["csv"])]
+def _targets(output: Path | None, formats: list[str] | None) -> list[tuple[Path, str]]:
+    """The files to write, each with its format.
+
+    Raises:
+        UsageError: A format that is none, or a file named otherwise than its format.
+    """
+    kinds = list(dict.fromkeys(name.lower() for name in formats or ()))
+    for kind in kinds:
+        if kind not in _FORMATS:
+            raise UsageError(f"no export format {kind!r}", hint="choose from: " + ", ".join(_FORMATS))
+    suffix = "" if output is None or output.is_dir() else output.suffix.lstrip(".").lower()
+    if output is None or suffix not in _FORMATS:
+        return [((output or Path()) / f"export.{kind}", kind) for kind in kinds or ["csv"]]
+    if kinds and suffix not in kinds:
+        raise UsageError(
+            f"{output} is named as {suffix}, and --format says {', '.join(kinds)}", hint="name one of both"
+        )
+    return [(output if kind == suffix else output.with_suffix(f".{kind}"), kind) for kind in kinds or [suffix]]
 
 
-def _line(path: str) -> str:
-    return f"wrote {path}"
+def _together(answers: list[Answer]) -> Answer:
+    """One answer about all files, a row each."""
+    import polars as pl
+
+    formats = [answer.selection["format"] for answer in answers]
+    selection = {**answers[0].selection, "format": formats if len(formats) > 1 else formats[0]}
+    return replace(answers[0], data=pl.concat([answer.data for answer in answers]), selection=selection)

@@ -6,15 +6,19 @@ arguments share their names.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from xaicli import words
 from xaicli.errors import UsageError
-from xaicli.vocabulary import Bounds, Duplicates, Engine, Format, Mode
+from xaicli.vocabulary import SAMPLE_ID, Bounds, Duplicates, Engine, Format, Mode
 
 _DATA = "Selection"
 _SAMPLES = "Samples"
@@ -22,28 +26,66 @@ _OUTPUT = "Output"
 
 
 def split_commas(values: list[str] | None) -> list[str] | None:
-    """`--metric loss,margin --metric el2n` means three metrics."""
-    if not values:
-        return None
-    return [item.strip() for value in values for item in value.split(",") if item.strip()] or None
+    """`--metric loss,margin --metric el2n` means three metrics; `"a,c"` in double quotes is one."""
+    return _items(values, words.split)
+
+
+def split_pairs(values: list[str] | None) -> list[str] | None:
+    """The `NAME=VALUE` items of an option, their quotes untouched: `words.split_pair` takes one apart."""
+    return _items(values, words.split_raw)
+
+
+def _items(values: list[str] | None, split: Callable[[str], list[str]]) -> list[str] | None:
+    return [item for value in values or () for item in split(str(value))] or None
 
 
 def read_ids(values: list[str] | None) -> list[str] | None:
-    """The ids of `--ids`: a list, `@FILE` with one id a line, or `-` for standard input."""
+    """The ids of `--ids`: a list, `@FILE` with one id a line, or `-` for standard input.
+
+    Raises:
+        UsageError: The file cannot be read, or is no text.
+    """
     if not values:
         return None
     ids: list[str] = []
     for value in values:
         if value == "-":
-            ids += sys.stdin.read().splitlines()
+            stream = getattr(sys.stdin, "buffer", None)
+            ids += ids_of_text(sys.stdin.read() if stream is None else stream.read(), "-")
         elif value.startswith("@"):
             try:
-                ids += Path(value[1:]).read_text(encoding="utf-8").splitlines()
+                ids += ids_of_text(Path(value[1:]).read_bytes(), value)
             except OSError as error:
                 raise UsageError(f"--ids {value}: {error.strerror}", hint="one id a line") from error
         else:
-            ids += value.split(",")
-    return [item.strip() for item in ids if item.strip()]
+            ids += words.split(value)
+    return ids
+
+
+def ids_of_text(content: bytes | str, source: str) -> list[str]:
+    """The ids in a file: one a line, or the column `sample_id` of comma-separated values.
+
+    Args:
+        content: UTF-8, or UTF-16 as its byte order mark says.
+        source: Where it is from, for the error.
+
+    Raises:
+        UsageError: It is no such text.
+    """
+    if isinstance(content, bytes):
+        wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        try:
+            content = content.decode("utf-16" if wide else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--ids {source} is no UTF-8 text: {error.reason}", hint="one id a line") from error
+        if "\0" in content:
+            raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint="one id a line, in UTF-8")
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    heading = words.split(lines[0]) if lines else []
+    if SAMPLE_ID in heading:
+        rows = list(csv.DictReader(lines, skipinitialspace=True))
+        return [found for row in rows if (found := row.get(SAMPLE_ID))]
+    return [words.unquoted(line) for line in lines]
 
 
 def choices(enum: type[Mode] | type[Bounds] | type[Format] | type[Engine] | type[Duplicates]) -> str:
@@ -133,7 +175,7 @@ class Selection(OptionGroup):
     label_map: Annotated[
         list[str] | None,
         typer.Option(
-            callback=split_commas,
+            callback=split_pairs,
             help="NAME=VALUE,...: names the labels and limits to them.",
             rich_help_panel=_DATA,
             show_default=False,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from xaicli.cli.options import Output
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UnwrittenError, UsageError, XaiError
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -17,8 +20,17 @@ REPORT_FORMATS = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
 """What the report commands write unless told otherwise."""
 
 
+_TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
+_LOOKALIKES = {
+    **dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)),
+    **dict(zip("–−×·“”’", '--x|""\'', strict=True)),
+    **dict(zip("…±→≥≤", ("...", "+-", "->", ">=", "<="), strict=True)),
+}
+"""What stands for our own signs where the output's encoding lacks them; bars as wide as they were."""
+
+
 def write(result: Result, output: Output, *, folder: Path, always: tuple[Format, ...] = ()) -> None:
-    """Hand a result to the user.
+    """Hand a result to the user: the answer always, its files where they can be written.
 
     Args:
         result: What a question returned.
@@ -28,23 +40,74 @@ def write(result: Result, output: Output, *, folder: Path, always: tuple[Format,
 
     Raises:
         UsageError: `--format` names no format.
-        XaiError: The folder inside the run leads elsewhere.
+        XaiError: The files cannot be written, or the folder inside the run leads elsewhere; the answer is out by then.
     """
     formats = chosen_formats(output, always)
-    if formats and output.output is None and folder.is_symlink():
-        # A run from elsewhere must not choose where files are written.
-        raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
-    paths = result.save(output.output or folder, formats=formats, no_images=output.no_images) if formats else []
+    paths: list[Path] = []
+    unwritten: XaiError | None = None
+    try:
+        if formats and output.output is None and folder.is_symlink():
+            # A run from elsewhere must not choose where files are written.
+            raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
+        if formats:
+            paths = result.save(output.output or folder, formats=formats, no_images=output.no_images)
+    except UnwrittenError as error:
+        paths, unwritten = list(error.written), error
+    except XaiError as error:
+        unwritten = error
     if output.json:
-        for part in result.json_parts(outputs=[str(path) for path in paths]):
-            print(part, end="")
-        print()
+        with json_output() as stream:
+            stream.writelines(result.json_parts(outputs=[str(path) for path in paths]))
+            stream.write("\n")
     elif output.quiet:
         print("\n".join(str(path) for path in paths), end="\n" if paths else "")
     else:
         result.show_terminal(paths)
+    if unwritten is not None:
+        sys.stdout.flush()
+        raise unwritten
     if output.open:
         _open_page(paths)
+
+
+def any_encoding() -> None:
+    """Let text of any script go to standard output and error, whatever their encoding: what it lacks is spelled out."""
+    codecs.register_error(_TEXT_ERRORS, _spelled_out)
+    codecs.register_error(_JSON_ERRORS, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_TEXT_ERRORS)
+
+
+@contextmanager
+def json_output() -> Iterator[TextIO]:
+    """Standard output for JSON: what the encoding lacks is escaped as JSON does it."""
+    changed = hasattr(sys.stdout, "reconfigure")
+    if changed:
+        sys.stdout.reconfigure(errors=_JSON_ERRORS)  # type: ignore[union-attr]
+    try:
+        yield sys.stdout
+    finally:
+        if changed:
+            sys.stdout.reconfigure(errors=_TEXT_ERRORS)  # type: ignore[union-attr]
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":
+        return bytes([ord(char) - 0xDC00]), error.start + 1  # a byte of a file's name that is no text
+    return _LOOKALIKES.get(char) or _escape(char), error.start + 1
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return _escape(error.object[error.start]), error.start + 1
+
+
+def _escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 
 def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[Format, ...]:

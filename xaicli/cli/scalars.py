@@ -16,10 +16,10 @@ from xaicli.vocabulary import Mode
 @command
 def scalars(
     runs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="[RUN_DIR]...",
-            help="Runs, FastEstimator logs (.txt), or folders of either [default: as for other commands].",
+            help="Runs or addresses, FastEstimator logs (.txt), or folders of either [default: as for other commands].",
             show_default=False,
         ),
     ] = None,
@@ -63,7 +63,7 @@ def scalars(
     """
     from xaicli.api import open_run, scalars
 
-    given = runs or [open_run().layout.root]
+    given = runs or [str(open_run().layout.root)]
     result = scalars(*given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, strict=strict)
-    first = given[0] if given[0].is_dir() else given[0].parent
-    write(result, output, folder=first / "reports")
+    first = Path(result.answer.selection["runs"][0])
+    write(result, output, folder=(first if first.is_dir() else first.parent) / "reports")

@@ -13,13 +13,18 @@ from typing import Any
 from xaicli.errors import UsageError, unknown
 
 
-def read_settings(folder: Path) -> tuple[dict[str, Any], Path | None]:
+def read_settings(folder: Path, warnings: list[str] | None = None) -> tuple[dict[str, Any], Path | None]:
     """The settings that apply in a folder, and the file they come from: `xai.toml` first, else `pyproject.toml`.
 
-    Inside a run directory there are none: it may come from a stranger, and settings name code to import.
+    Inside a run directory there are none: it may come from a stranger, and settings name code to import. A
+    `pyproject.toml` that cannot be read belongs to another tool as well, and stops nobody.
+
+    Args:
+        folder: Where to look.
+        warnings: Takes a line about a file that was left out.
 
     Raises:
-        UsageError: The file is no TOML.
+        UsageError: `xai.toml` is no TOML, or the settings are no table.
     """
     here = folder.resolve()
     if any((place / "xai.json").is_file() for place in (here, *here.parents)):
@@ -29,11 +34,17 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], Path | None]:
         if not path.is_file():
             continue
         try:
-            table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+            table: Any = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            if not keys:
+                raise UsageError(f"{path} cannot be read: {error}", hint="it is no TOML in UTF-8") from error
+            if warnings is not None:
+                warnings.append(f"{path} cannot be read, no setting in it counts: {error}")
+            continue
         for key in keys:
-            table = table.get(key, {})
+            table = table.get(key, {}) if isinstance(table, dict) else {}
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: tool.xai is no table", hint="[tool.xai] on a line of its own, settings below")
         if table:
             return dict(table), path
     return {}, None
@@ -48,9 +59,16 @@ def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, A
         settings: The whole table of settings.
 
     Raises:
-        UsageError: The command's own table has a key that is no option of it.
+        UsageError: The command's own table is none, or has a key that is no option of it, or an option has a value of
+            another kind.
     """
-    own = {_parameter(key): value for key, value in dict(settings.get(command) or {}).items()}
+    table = settings.get(command) or {}
+    if not isinstance(table, dict):
+        raise UsageError(
+            f"setting {command} = {table!r} is no table, and xai {command} is a command",
+            hint=f"its options go below [{command}], those of another command below that one's name",
+        )
+    own = {_parameter(key): value for key, value in table.items() if not isinstance(value, dict)}
     if unknown := sorted(set(own) - set(parameters)):
         raise UsageError(
             f"setting {command}.{unknown[0]} is no option of xai {command}",
@@ -58,6 +76,9 @@ def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, A
         )
     shared = {_parameter(k): v for k, v in settings.items() if not isinstance(v, dict)}
     merged = {key: value for key, value in {**shared, **own}.items() if key in parameters}
+    for key, value in merged.items():
+        if isinstance(value, list) and (not parameters[key] or any(isinstance(item, (list, dict)) for item in value)):
+            raise UsageError(f"setting {key} = {value!r} is a list", hint=f"--{key.replace('_', '-')} takes one value")
     return {key: [value] if parameters[key] and not isinstance(value, list) else value for key, value in merged.items()}
 
 
@@ -71,6 +92,11 @@ def strangers(settings: dict[str, Any], options: dict[str, set[str]]) -> list[st
     known = set().union(*options.values())
     tables = {key for key, value in settings.items() if isinstance(value, dict)}
     return sorted(key for key in settings if (key not in options if key in tables else _parameter(key) not in known))
+
+
+def is_on(value: object) -> bool:
+    """Whether a switch is on, as an environment variable or a setting spells it."""
+    return str(value).strip().lower() not in ("", "0", "false", "no", "off", "n", "f")
 
 
 def unknown_setting(key: str, path: Path, options: dict[str, set[str]]) -> UsageError:

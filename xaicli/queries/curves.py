@@ -13,6 +13,7 @@ from xaicli.errors import UsageError
 from xaicli.queries.recorded import AXIS, KEY, VALUE
 from xaicli.queries.selection import Words
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP, Mode
+from xaicli.words import split
 
 RUN, SOURCE, GRAPH, LINE, LOW, HIGH, N, SMOOTHED = "run", "source", "graph", "line", "low", "high", "n", "smoothed"
 
@@ -52,8 +53,8 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]
         items = [(word.partition("=")[0], word.partition("=")[2]) for word in words]
     groups: dict[str, list[str]] = {}
     for name, patterns in items:
-        listed = patterns.split(",") if isinstance(patterns, str) else list(patterns)
-        members = [run for run in runs if any(_matches(run, pattern.strip()) for pattern in listed if pattern.strip())]
+        listed = split(patterns) if isinstance(patterns, str) else list(patterns)
+        members = [run for run in runs if any(_matches(run, pattern) for pattern in listed)]
         if not name or not members:
             raise UsageError(
                 f"--group {name}={','.join(listed)} matches no run", hint=f"NAME=PATTERN,...; runs: {', '.join(runs)}"
@@ -65,7 +66,7 @@ def members_of(given: Words | Mapping[str, str | Iterable[str]], runs: list[str]
 def _matches(run: str, pattern: str) -> bool:
     path = Path(run)
     names = (run, path.name, path.stem)
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
 def averaged(rows: pl.DataFrame, groups: Mapping[str, Sequence[str]], warnings: list[str]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.layout import RunLayout, find_runs, not_a_run
+from xaicli.layout import RunLayout, find_runs
+from xaicli.location import find_runs_at
 from xaicli.queries.curves import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SCHEMA, SMOOTHED, SOURCE, N, averaged, members_of
 from xaicli.queries.recorded import KEY, VALUE, recorded_scalars
-from xaicli.queries.selection import Words
+from xaicli.queries.selection import Words, words
 from xaicli.queries.training_log import is_log, read_log
 from xaicli.reader import Reader, open_reader
 from xaicli.state.published import read_graphs, read_summary
@@ -24,7 +26,7 @@ _LOG_SUFFIX = ".txt"
 
 
 def scalars(
-    runs: Sequence[Path],
+    runs: Sequence[str | os.PathLike[str]],
     *,
     key: Words = None,
     mode: Words = None,
@@ -36,7 +38,7 @@ def scalars(
     """Every value over time.
 
     Args:
-        runs: Run directories, FastEstimator logs (`.txt`), or folders of either.
+        runs: Run directories or addresses, FastEstimator logs (`.txt`), or folders of either.
         key: Only these keys; patterns with `*` and `?` are possible.
         mode: Only these modes, `all`, or `!MODE` for the others.
         ds_id: Only these dataset ids.
@@ -117,19 +119,20 @@ def run_frame(reader: Reader) -> pl.DataFrame:
     return pl.concat([recorded.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)), *summaries])
 
 
-def _expanded(runs: Iterable[Path]) -> list[Path]:
+def _expanded(runs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The runs and logs meant, each once; a folder that is no run stands for those in it."""
     found: list[Path] = []
-    for path in runs:
-        if (path.is_file() and path.suffix == _LOG_SUFFIX) or RunLayout(path).is_run():
+    for place in runs:
+        path = Path(place)
+        is_folder = path.is_dir() and not RunLayout(path).is_run()
+        logs = [log for log in sorted(path.glob(f"*{_LOG_SUFFIX}")) if is_log(log)] if is_folder else []
+        if path.is_file() and path.suffix == _LOG_SUFFIX:
             found.append(path)
-            continue
-        below = [run.root for run in find_runs(path)] if path.is_dir() else []
-        logs = [log for log in sorted(path.glob(f"*{_LOG_SUFFIX}")) if is_log(log)] if path.is_dir() else []
-        if not below and not logs:
-            raise not_a_run(path)
-        found += [*below, *logs]
-    return list(dict.fromkeys(found))
+        elif logs:
+            found += [*(run.root for run in find_runs(path)), *logs]
+        else:
+            found += [layout.root for layout in find_runs_at([place])]
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
 def _of_run(path: Path, strict: bool, damaged: list[str]) -> pl.DataFrame:
@@ -165,23 +168,28 @@ def _only(
     Raises:
         XaiError: A word means nothing that is there, or nothing is left.
     """
-    if given is None:
+    given_words = words(given)
+    if given_words is None:
         return rows
-    words = [str(word) for word in ([given] if isinstance(given, str | int) else given)]
     known = rows[column].unique().sort().to_list()
+    shown = [name or '""' for name in known]
 
     def meant(word: str) -> set[str]:
         matches = {name for name in known if name == word or (patterns and fnmatch.fnmatchcase(name, word))}
         if not matches:
-            raise unknown(kind, word, [name or '""' for name in known], where=where)
+            raise unknown(kind, word, shown, where=where)
         return matches
 
     wanted: set[str] = set()
-    for word in words:
-        if not word.startswith("!"):
-            wanted |= set(known) if word == "all" else meant(word)
-    excluded = {name for word in words if word.startswith("!") for name in known if name == word[1:]}
+    excluded: set[str] = set()
+    for word in given_words:
+        if word.startswith("!") and word not in known:
+            excluded |= meant(word[1:])
+        else:
+            wanted |= set(known) if word == "all" and word not in known else meant(word)
     chosen = (wanted or set(known)) - excluded
     if not chosen:
-        raise XaiError(f"no {kind} is left of {', '.join(words)} in {where}", hint=f"recorded: {', '.join(known)}")
+        raise XaiError(
+            f"no {kind} is left of {', '.join(given_words)} in {where}", hint=f"recorded: {', '.join(shown)}"
+        )
     return rows.filter(pl.col(column).is_in(list(chosen)))

@@ -10,6 +10,7 @@ from typing import Any
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.reader import Reader
 from xaicli.vocabulary import LABEL, LOSS, Attempts, Duplicates, Engine, Mode
+from xaicli.words import split, split_pair, split_raw
 
 Pair = tuple[str, str]
 """(mode, ds_id): the groups that are never pooled."""
@@ -31,6 +32,7 @@ class Selection:
         metrics: The metrics, at least one.
         label_key: The column that groups samples.
         label_map: {value: name} of the labels it is limited to; empty for all.
+        ds_ids_left_out: Data sets of these modes that are not among the pairs.
         duplicates: Which rows of one sample in one epoch count.
         epoch_frequency: Only epochs divisible by this.
         engine: What executes the query.
@@ -44,6 +46,7 @@ class Selection:
     metrics: tuple[str, ...]
     label_key: str = LABEL
     label_map: Mapping[Any, str] = field(default_factory=dict)
+    ds_ids_left_out: tuple[str, ...] = ()
     duplicates: Duplicates = Duplicates.LAST
     epoch_frequency: int = 1
     engine: Engine = Engine.POLARS
@@ -67,6 +70,7 @@ class Selection:
             "metric": list(self.metrics),
             "mode": list(self.modes),
             "ds_id": list(self.ds_ids),
+            **({"ds_ids_left_out": list(self.ds_ids_left_out)} if self.ds_ids_left_out else {}),
             "epoch": sorted({epoch for epochs in self.epochs.values() for epoch in epochs}),
             "epoch_frequency": self.epoch_frequency,
             "label_key": self.label_key,
@@ -116,6 +120,7 @@ def resolve(
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
     warnings: list[str] = list(reader.warnings)
     modes = _modes(reader, words(mode), warnings)
+    every = _pairs(reader, modes, None)
     pairs = _pairs(reader, modes, words(ds_id))
     epochs = _epochs(reader, pairs, words(epoch), epoch_frequency)
     if label_key not in reader.dtypes and label_key != LABEL:
@@ -126,6 +131,7 @@ def resolve(
         metrics=_metrics(reader, words(metric)),
         label_key=label_key,
         label_map=_label_map(reader, label_key, label_map),
+        ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
         epoch_frequency=epoch_frequency,
         engine=chosen_engine,
@@ -140,7 +146,7 @@ def words(given: Words) -> list[str] | None:
     if given is None:
         return None
     if isinstance(given, str):
-        return [item for word in given.split(",") if (item := word.strip())] or None
+        return split(given) or None
     return [str(given)] if isinstance(given, int) else [str(item) for item in given]
 
 
@@ -189,17 +195,19 @@ def _modes(reader: Reader, given: list[str] | None, warnings: list[str]) -> list
 
 def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
     """The known names that words like `a`, `all`, `!b` mean."""
-    excluded = {word[1:] for word in given if word.startswith("!")}
-    wanted = [word for word in given if not word.startswith("!")]
+    # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
+    excluded = {word[1:] for word in given if word.startswith("!") and word not in known}
+    wanted = [word for word in given if word in known or not word.startswith("!")]
+    shown = [name or '""' for name in known]
     for word in excluded - set(allowed):
-        raise unknown(kind, word, known, where=where)
+        raise unknown(kind, word, shown, where=where)
     for word in wanted:
         if word not in known and word != _ALL:
-            raise unknown(kind, word, known, where=where)
-    everything = not wanted or _ALL in wanted
+            raise unknown(kind, word, shown, where=where)
+    everything = not wanted or (_ALL in wanted and _ALL not in known)
     chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
     if not chosen:
-        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(known)}")
+        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(shown)}")
     return chosen
 
 
@@ -266,15 +274,17 @@ def _ranges(epochs: Sequence[int]) -> str:
 def _label_map(reader: Reader, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
     if not given:
         return {}
-    items = given.items() if isinstance(given, Mapping) else [_name_and_value(word) for word in words(given) or ()]
+    if isinstance(given, Mapping):
+        items: Iterable[tuple[Any, Any]] = given.items()
+    else:
+        items = [_name_and_value(word) for word in (split_raw(given) if isinstance(given, str) else words(given) or ())]
     return {_label_value(reader, label_key, value): str(name) for name, value in items}
 
 
 def _name_and_value(word: str) -> tuple[str, str]:
-    name, equals, value = word.rpartition("=")
-    if not equals or not name or not value:
+    if (pair := split_pair(word)) is None:
         raise UsageError(f"--label-map {word!r} is not NAME=VALUE", hint="--label-map cat=3,dog=5")
-    return name, value
+    return pair
 
 
 def _label_value(reader: Reader, label_key: str, value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -205,8 +206,13 @@ def _title(curve: Curve, found: Sequence[Curve]) -> str:
 def _short_runs(found: Sequence[Curve]) -> dict[str, str]:
     """{run: its path below the folder all share}."""
     runs = list(dict.fromkeys(curve.what[RUN] for curve in found))
-    shared = os.path.commonpath([os.path.dirname(run) for run in runs]) if len(runs) > 1 else ""  # noqa: PTH120
-    return {run: os.path.relpath(run, shared) if shared else run for run in runs}
+    mixed = len({Path(run).is_absolute() for run in runs}) > 1
+    paths = {run: Path(run).absolute() if mixed and Path(run).exists() else Path(run) for run in runs}
+    try:
+        shared = os.path.commonpath([path.parent for path in paths.values()]) if len(runs) > 1 else ""
+    except ValueError:  # on several drives, or beside a group, which is no path
+        shared = ""
+    return {run: os.path.relpath(path, shared) if shared else run for run, path in paths.items()}
 
 
 def _sentence(answer: Answer) -> str:

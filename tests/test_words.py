@@ -1,0 +1,56 @@
+"""Lists as people type them: what is written is what is read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xaicli import words
+
+VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@given(st.lists(VALUES))
+def test_any_values_come_back(values: list[str]) -> None:
+    assert words.split(",".join(words.quoted(value) for value in values)) == values
+
+
+@given(VALUES, VALUES)
+def test_any_pair_comes_back(name: str, value: str) -> None:
+    typed = f"{words.quoted(name, special=',=')}={words.quoted(value, special=',=')}"
+    (item,) = words.split_raw(typed)
+    assert words.split_pair(item) == (name, value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("loss,margin", ["loss", "margin"]),
+        (" a , b,,", ["a", "b"]),
+        ('"a,c",b', ["a,c", "b"]),
+        ('say "hi",b', ['say "hi"', "b"]),
+        ('"never closed,b', ['"never closed', "b"]),
+        ('""', [""]),
+        ('"say ""hi"""', ['say "hi"']),
+        ("", []),
+    ],
+)
+def test_lists(typed: str, values: list[str]) -> None:
+    assert words.split(typed) == values
+
+
+@pytest.mark.parametrize(
+    ("typed", "pair"),
+    [
+        ("cat=3", ("cat", "3")),
+        ("a=b=3", ("a=b", "3")),
+        ('x="key=val"', ("x", "key=val")),
+        ('"x=a,b"', ("x", "a,b")),
+        ("cat", None),
+        ("=3", None),
+        ("cat=", None),
+    ],
+)
+def test_pairs(typed: str, pair: tuple[str, str] | None) -> None:
+    assert words.split_pair(typed) == pair

@@ -1,0 +1,75 @@
+"""Lists as people type them: values with commas between, each in double quotes where it holds a comma itself.
+
+The command line, settings, Python's texts with commas, and the command under every page read and write them alike.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_QUOTE = '"'
+
+
+def split(text: str) -> list[str]:
+    """The values of a list: `a, b` is two, `"a,b"` one, `""` the empty one; a quote within quotes is doubled."""
+    return [unquoted(item) for item in split_raw(text)]
+
+
+def split_raw(text: str) -> list[str]:
+    """The values of a list with their quotes; nothing between two commas is no value."""
+    return [item for piece in _between(text, ",") if (item := piece.strip())]
+
+
+def split_pair(text: str) -> tuple[str, str] | None:
+    """NAME and VALUE of `NAME=VALUE`, each in quotes where it holds `=` or a comma; None where it is none.
+
+    Of several `=` outside of quotes the last one counts.
+    """
+    pieces = list(_between(unquoted(text) if _is_quoted(text) else text, "="))
+    name, value = "=".join(pieces[:-1]), pieces[-1]
+    return (unquoted(name), unquoted(value)) if len(pieces) > 1 and name and value else None
+
+
+def quoted(value: str, *, special: str = ",") -> str:
+    """A value as it stands in a list: in quotes where it could be taken for something else."""
+    plain = value == value.strip() and value and not value.startswith(_QUOTE)
+    if plain and not any(char in value for char in special):
+        return value
+    return _QUOTE + value.replace(_QUOTE, _QUOTE * 2) + _QUOTE
+
+
+def unquoted(item: str) -> str:
+    """The value of one item of a list."""
+    return item[1:-1].replace(_QUOTE * 2, _QUOTE) if _is_quoted(item) else item
+
+
+def _is_quoted(item: str) -> bool:
+    """Whether an item is one quoted value from end to end."""
+    return len(item) > 1 and item[0] == item[-1] == _QUOTE and _QUOTE not in item[1:-1].replace(_QUOTE * 2, "")
+
+
+def _between(text: str, separator: str) -> Iterator[str]:
+    """The pieces between separators that are not in quotes; a quote opens at the start of a piece or after `=`."""
+    start = at = 0
+    while at < len(text):
+        if text[at] == _QUOTE and (not text[start:at].strip() or text[at - 1] == "="):
+            closing = _closing(text, at)
+            at = closing if closing is not None else at
+        elif text[at] == separator:
+            yield text[start:at]
+            start = at + 1
+        at += 1
+    yield text[start:]
+
+
+def _closing(text: str, opening: int) -> int | None:
+    """Where the quote that opens at a place closes; None where it never does, and is a character like any other."""
+    at = opening + 1
+    while at < len(text):
+        if text[at] == _QUOTE:
+            if text[at + 1 : at + 2] != _QUOTE:
+                return at
+            at += 1
+        at += 1
+    return None
