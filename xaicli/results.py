@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
+    from xaicli.render.figure import Pictures
     from xaicli.report.model import Report
 
 
@@ -58,9 +59,14 @@ class Result:
         Args:
             no_images: Leave out pictures of samples.
         """
+        from xaicli.render.figure import Pictures
+
+        return self._page(Pictures(), no_images=no_images)
+
+    def _page(self, pictures: Pictures, *, no_images: bool) -> str:
         from xaicli.render.page import page
 
-        return page(self.report, self.answer, no_images=no_images)
+        return page(self.report, self.answer, pictures, no_images=no_images)
 
     def markdown(self) -> str:
         """The report as Markdown, without pictures."""
@@ -88,6 +94,7 @@ class Result:
         formats: Sequence[Format | str] | None = None,
         *,
         no_images: bool = False,
+        pictures: bool = False,
     ) -> list[Path]:
         """Write files; each appears complete or not at all.
 
@@ -95,6 +102,7 @@ class Result:
             folder: Where to; made if missing.
             formats: Which kinds of files: html, png, csv, json, md; without it all but md.
             no_images: Leave out pictures of samples.
+            pictures: Write each sample's maps as a picture of its own too.
 
         Returns:
             The paths written, the page first.
@@ -108,7 +116,7 @@ class Result:
         paths: list[Path] = []
         try:
             target.mkdir(parents=True, exist_ok=True)
-            for name, content in self._files(wanted, no_images):
+            for name, content in self._files(wanted, no_images, pictures):
                 paths.append(write_whole(target / name, content))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
@@ -160,16 +168,17 @@ class Result:
 
         return as_text(self._brief() if self._brief else self.report)
 
-    def _files(self, wanted: set[Format], no_images: bool) -> Iterator[tuple[str, bytes]]:
-        report = self.report
+    def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
+        from xaicli.render.figure import Pictures, pictures
+
+        report, drawn = self.report, Pictures(png=Format.PNG in wanted)
         if Format.HTML in wanted:
-            yield f"{report.name}.html", self.html(no_images=no_images).encode()
+            yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()
         if Format.MD in wanted:
             yield f"{report.name}.md", self.markdown().encode()
         if Format.PNG in wanted:
-            from xaicli.render.figure import pictures
-
-            yield from ((f"{name}.png", png) for name, png in pictures(report, no_images=no_images))
+            found = pictures(report, drawn, no_images=no_images, each=each)
+            yield from ((f"{name}.png", png) for name, png in found)
         if Format.CSV in wanted:
             from xaicli.render.machine import to_csv
 

@@ -94,14 +94,35 @@ def test_each_guard_holds_alone(guard: str, browser: Chromium, tmp_path: Path, m
     page.close()
 
 
-def test_axes_toggle_also_without_script(open_page) -> None:  # type: ignore[no-untyped-def]
-    for script in (True, False):
-        page = open_page("samples", script=script)
-        visible = "[...document.querySelectorAll('.view')].map(v => v.offsetHeight > 0)"
-        assert page.run(visible).index(True) == 0
-        page.click(".views label:nth-of-type(2)")
-        assert page.run(visible).index(True) == 1
-        assert page.run(visible).count(True) == 1
+@pytest.mark.parametrize("script", [True, False])
+def test_another_axis_changes_the_ticks_and_not_the_lines(open_page, script: bool) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("samples", script=script)
+    lines = "[...document.querySelectorAll('.flow .line')].map(e => e.getBoundingClientRect().right)"
+    ticks = (
+        "[...document.querySelectorAll('.ax1 text, .ax2 text')]"
+        ".filter(e => e.getBoundingClientRect().height > 0).map(e => e.textContent)"
+    )
+    before, epochs = page.run(lines), page.run(ticks)
+    page.click(".choice label:nth-of-type(2)")
+    steps = page.run(ticks)
+    assert page.run(lines) == before
+    assert (epochs[-1], steps[-1]) == ("epoch", "step")
+    assert [100 * float(tick) for tick in epochs[:-1]] == [float(tick.replace(",", "")) for tick in steps[:-1]]
+
+
+def test_its_own_axis_moves_the_lines_of_a_small_chart(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page("labels")
+    top = "[...document.querySelectorAll('.cell .line')].filter(e => e.getBoundingClientRect().height > 0).length"
+    ticks = (
+        "[...document.querySelectorAll('.cell')].filter(c => c.offsetHeight).map(c => [...c.querySelectorAll('text')]"
+        ".filter(e => e.getBoundingClientRect().height > 0).map(e => e.textContent).join(' '))"
+    )
+    shared = page.run(ticks)
+    assert page.run(top) > 0
+    page.click(".cells-either label:nth-of-type(2)")
+    assert page.run(ticks) != shared
+    assert page.run(top) == 0
+    assert page.run("[...document.querySelectorAll('.cell use.own')].some(e => e.getBoundingClientRect().height > 5)")
 
 
 def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # type: ignore[no-untyped-def]
@@ -109,14 +130,14 @@ def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # ty
     data = json.loads(page.run("document.getElementById('charts').textContent"))
     line = next(line for line in data["d0"]["lines"] if line["n"] == "#100")
     x, y = page.run(
-        "(() => { const svg = document.querySelector('svg.wide'); svg.scrollIntoView({block: 'center'});"
+        "(() => { const svg = document.querySelector('svg.flow'); svg.scrollIntoView({block: 'center'});"
         "const path = svg.querySelector('.line[data-k=" + line["k"] + "]');"
         "const end = path.getPointAtLength(path.getTotalLength());"
-        "const at = new DOMPoint(end.x, end.y).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; })()"
+        "const at = new DOMPoint(end.x, end.y).matrixTransform(path.getScreenCTM()); return [at.x, at.y]; })()"
     )
     page.hover(x - 1, y)
     tip = page.run("document.getElementById('tip').innerText")
-    assert tip.splitlines() == ["#100", f"epoch 8, loss: {line['y'][-1]:.4g}"]
+    assert tip.splitlines() == ["#100", f"epoch 8 (step 800), loss: {line['y'][-1]:.4g}"]
     lit = f".on[data-k={line['k']}]"
     assert page.run(f"document.querySelectorAll('article{lit}').length") == 1
     assert page.run(f"document.querySelectorAll('tr{lit}').length") == 1
@@ -126,7 +147,7 @@ def test_hover_says_the_value_and_lights_line_and_card(open_page) -> None:  # ty
 
 def test_keys_walk_along_lines_and_escape_clears(open_page) -> None:  # type: ignore[no-untyped-def]
     page = open_page("samples")
-    page.run("document.querySelector('svg.wide').focus()")
+    page.run("document.querySelector('svg.flow').focus()")
     page.press("ArrowDown")
     first = page.run("document.getElementById('tip').innerText")
     page.press("ArrowLeft")

@@ -114,7 +114,6 @@ def test_save_writes_what_is_asked_for(tmp_path: Path) -> None:
         "labels.md",
         "labels-loss-eval.png",
         "labels-loss-eval-std.png",
-        "labels-loss-eval-std-own-axis.png",
     ]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in paths)
 

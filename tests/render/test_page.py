@@ -141,7 +141,7 @@ def test_the_same_answer_gives_the_same_pictures(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         labels_result(labels=2, epochs=2, bounds=("std",)).save(tmp_path / folder, ["png"])
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("a", "b"))
-    assert len(first) == 3
+    assert len(first) == 2
     assert first == second
 
 
@@ -177,7 +177,8 @@ ALLOWED = set(
     re.findall(
         r"\w+",
         "html head meta title style script body header main section h1 h2 h3 p ul li nav a div span b figure "
-        "figcaption svg path g text fieldset legend input label table thead tbody tr th td dl dt dd details summary",
+        "figcaption svg path line circle use tspan g text fieldset legend input label table thead tbody tr th td dl dt "
+        "dd details summary",
     )
 )
 """What our template makes."""
@@ -211,7 +212,7 @@ def test_thousands_of_labels_show_the_ends_and_list_all() -> None:
     parsed = Parsed(html)
     assert len([a for a in parsed.all("tr") if str(a.get("data-k", "")).startswith("l0-")]) == 1000
     cells = [a for a in parsed.all("figure") if a.get("class") == "cell"]
-    assert len(cells) == 24 * 2
+    assert len(cells) == 24
     assert "of 1,000 labels" in html
 
 

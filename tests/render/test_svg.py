@@ -1,20 +1,25 @@
-"""matplotlib's SVG made fit for a page."""
+"""Marks of a picture as inline SVG that is fit for a page."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
 from xaicli.render import figure
 from xaicli.render.lines import spread
+from xaicli.render.palette import LIGHT
 from xaicli.render.svg import path_data
-from xaicli.report.charts import Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
+from xaicli.report.charts import Axis, Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
 
 NAN = float("nan")
 
@@ -24,7 +29,7 @@ def line_chart(*series: Series, bands: tuple[Band, ...] = (), y_log: bool = Fals
 
 
 def drawn(chart: object) -> ElementTree.Element:
-    (text,) = figure.svg(chart, "c1")  # type: ignore[arg-type]
+    (text,) = figure.Pictures().of(chart).svgs  # type: ignore[arg-type]
     return ElementTree.fromstring(text)
 
 
@@ -50,15 +55,57 @@ def test_the_title_and_legend_are_for_the_png_only() -> None:
 
 def test_the_script_finds_a_point_where_the_line_is_drawn() -> None:
     root = drawn(line_chart(Series("a", (1, 5), (10.0, 20.0), key="k")))
-    left, top, right, bottom = map(float, root.attrib["data-box"].split())
     x0, x1 = map(float, root.attrib["data-x"].split())
     y0, y1 = map(float, root.attrib["data-y"].split())
-    path = next(e for e in root.iter("path") if e.get("data-k") == "k").attrib["d"]
+    path = next(e for e in root.iter("path") if e.get("data-k") == "k" and "line" in e.attrib["class"]).attrib["d"]
     start = [float(v) for v in re.match(r"M(\S+) (\S+)l", path).groups()]  # type: ignore[union-attr]
+    height = float(root.attrib["height"])
     assert (x0, x1) == (1, 5)
-    assert start[0] == pytest.approx(left, abs=0.1)
-    assert start[1] == pytest.approx(bottom - (bottom - top) * (10 - y0) / (y1 - y0), abs=0.1)
-    assert right > left
+    assert start[0] == 0
+    assert start[1] == pytest.approx(height - height * (10 - y0) / (y1 - y0), abs=0.1)
+
+
+def test_the_script_finds_a_point_of_a_cell_on_both_of_its_axes() -> None:
+    cells = tuple(
+        replace(line_chart(Series("n", (1, 2), (0.0, top), key="k")), y_limits=(-1.0, 11.0), y_own=(-top, 2 * top))
+        for top in (1.0, 10.0)
+    )
+    for cell, text in zip(cells, figure.Pictures().of(Multiples("g", "Grid", cells)).svgs, strict=True):
+        root = ElementTree.fromstring(text)
+        _, top, _, bottom = map(float, root.attrib["data-box"].split())
+        path = next(e for e in root.iter("path") if (e.get("class") or "").startswith("line")).attrib["d"]
+        start = float(re.match(r"M(\S+) (\S+)l", path).group(2))  # type: ignore[union-attr]
+        for limits, scale, shift in ((cell.y_limits, 1.0, 0.0), (cell.y_own, *own_of(root))):
+            assert limits is not None
+            expected = bottom - (bottom - top) * (0.0 - limits[0]) / (limits[1] - limits[0])
+            assert scale * start + shift == pytest.approx(expected, abs=0.3)
+        assert root.attrib["data-own"] == "{:g} {:g}".format(*(cell.y_own or ()))
+
+
+def own_of(root: ElementTree.Element) -> tuple[float, float]:
+    """The scale and shift that put a cell's data on its own axis."""
+    matrix = next(e for e in root.iter("use")).attrib["transform"]
+    _, _, _, scale, _, shift = (float(v) for v in matrix[len("matrix(") : -1].split())
+    return scale, shift
+
+
+def test_the_other_axis_has_its_own_numbers_at_the_same_places() -> None:
+    chart = line_chart(Series("a", (1, 2, 3), (1.0, 2.0, 3.0), key="k"))
+    root = drawn(replace(chart, other_axis=Axis("step", (1.0, 2.0, 3.0), (10.0, 20.0, 35.0))))
+    first, second = (next(e for e in root.iter("g") if e.get("class") == name) for name in ("ax1", "ax2"))
+    assert [e.text for e in first] == ["1", "2", "3", "epoch"]
+    assert [e.text for e in second] == ["10", "20", "35", "step"]
+    assert [e.attrib["x"] for e in first] == [e.attrib["x"] for e in second] == ["0%", "50%", "100%", "50%"]
+
+
+def test_one_drawing_gives_the_picture_and_the_page() -> None:
+    chart = line_chart(Series("a", (1, 2), (1.0, 2.0), Tone.MAX, key="s-0"))
+    both = figure.Pictures(png=True).of(chart)
+    assert both.svgs == figure.Pictures().of(chart).svgs
+    picture = Image.open(io.BytesIO(both.png))
+    assert picture.size == (1600, 816)
+    colours = {colour for _, colour in picture.getcolors(1 << 20) or ()}
+    assert {ImageColor.getrgb(LIGHT[name]) for name in ("page", "ink", "max", "muted")} <= colours
 
 
 @pytest.mark.parametrize("gap", [None, NAN, float("inf")])
@@ -101,7 +148,7 @@ def test_a_log_axis_leaves_out_what_it_cannot_show() -> None:
 def test_a_grid_is_one_picture_and_a_cell_each() -> None:
     cells = tuple(line_chart(Series(f"n{i}", (1, 2), (1.0, i), key=f"k{i}")) for i in range(5))
     grid = Multiples("g", "Grid", cells)
-    texts = figure.svg(grid, "c1")
+    texts = figure.Pictures().of(grid).svgs
     assert len(texts) == 5
     boxes = [ElementTree.fromstring(text).attrib["viewBox"] for text in texts]
     assert len(set(boxes)) == 5
@@ -112,7 +159,7 @@ def test_a_grid_is_one_picture_and_a_cell_each() -> None:
 
 def test_a_cell_lies_inside_its_box() -> None:
     grid = next(c for c in figure.charts(labels_result(labels=6, epochs=4).report) if isinstance(c, Multiples))
-    for text in figure.svg(grid, "c1"):
+    for text in figure.Pictures().of(grid).svgs:
         root = ElementTree.fromstring(text)
         left, top, width, height = map(float, root.attrib["viewBox"].split())
         x0, y0, x1, y1 = map(float, root.attrib["data-box"].split())
@@ -144,7 +191,7 @@ def test_bars_tell_for_from_against() -> None:
 
 @given(st.lists(st.tuples(st.floats(-900, 900), st.floats(-900, 900)), min_size=1, max_size=30))
 def test_relative_path_data_does_not_drift(points: list[tuple[float, float]]) -> None:
-    text = path_data(" ".join(f"{'ML'[i > 0]} {x:.6f} {y:.6f}" for i, (x, y) in enumerate(points)))
+    text = path_data(np.array(points), [1, *[2] * (len(points) - 1)])
     numbers = [float(v) for v in re.findall(r"-?\d*\.?\d+", text)]
     at, found = (0.0, 0.0), []
     for x, y in zip(numbers[::2], numbers[1::2], strict=True):

@@ -88,8 +88,7 @@ def test_keys_tell_modes_apart() -> None:
 
 
 def chart_of(result: Any) -> LineChart:
-    views = next(b for s in result.report.sections for b in s.blocks if isinstance(b, Views))
-    return next(b for b in views.views["epoch"] if isinstance(b, LineChart))
+    return next(b for s in result.report.sections for b in s.blocks if isinstance(b, LineChart))
 
 
 def test_a_sample_in_two_groups_is_one_line() -> None:
@@ -104,18 +103,25 @@ def test_lines_have_the_tone_of_their_group_and_bands_come_from_the_population()
     assert chart.bands[0].low[0] < chart.bands[1].low[0]
 
 
-def test_a_log_axis_is_offered_only_where_it_helps() -> None:
-    views = next(b for s in samples_result(epochs=30).report.sections for b in s.blocks if isinstance(b, Views))
-    assert list(views.views) == ["epoch", "epoch, log", "step", "step, log"]
-    data = samples_result(epochs=30).data.with_columns(
-        history=pl.lit(
-            [{"epoch": 1, "step": 1, "value": -1.0}],
-            dtype=pl.List(pl.Struct({"epoch": pl.Int64, "step": pl.Int64, "value": pl.Float64})),
-        )
-    )
-    answer = Answer("samples", "r", {"metric": ["loss"]}, data)
-    views = next(b for s in samples_report(answer).sections for b in s.blocks if isinstance(b, Views))
-    assert list(views.views) == ["epoch", "step"]
+def with_history(*points: tuple[int, int, float]) -> LineChart:
+    """The chart of a sample with these (epoch, step, value) points."""
+    history = [dict(zip(("epoch", "step", "value"), point, strict=True)) for point in points]
+    dtype = pl.List(pl.Struct({"epoch": pl.Int64, "step": pl.Int64, "value": pl.Float64}))
+    data = samples_result(epochs=1, top=1, listed=()).data.head(1).with_columns(history=pl.lit(history, dtype=dtype))
+    blocks = samples_report(Answer("samples", "r", {"metric": ["loss"]}, data)).sections[0].blocks
+    return next(block for block in blocks if isinstance(block, LineChart))
+
+
+def test_values_over_decades_stand_on_a_logarithmic_scale() -> None:
+    assert with_history((1, 7, 0.01), (2, 14, 1.1)).y_log
+    assert not with_history((1, 7, 0.02), (2, 14, 1.1)).y_log
+    assert not with_history((1, 7, -1.0), (2, 14, 1000.0)).y_log
+
+
+def test_the_step_axis_says_the_step_of_each_epoch() -> None:
+    axis = with_history((1, 7, 1.0), (2, 14, 1.0), (5, 40, 1.0)).other_axis
+    assert axis is not None
+    assert dict(zip(axis.at, axis.values, strict=True)) == {1: 7, 2: 14, 5: 40}
 
 
 def test_no_samples_is_a_page_that_says_so() -> None:
@@ -131,7 +137,7 @@ def test_labels_stand_from_the_highest_last_mean_to_the_lowest() -> None:
     means = [row[2] for row in table.rows]
     assert means == sorted(means, reverse=True)
     views = next(b for s in report.sections for b in s.blocks if isinstance(b, Views))
-    assert list(views.views) == ["± std", "± std, own axis", "min–max", "min–max, own axis"]
+    assert list(views.views) == ["± std", "min–max"]
     for blocks in views.views.values():
         (grid,) = blocks
         assert isinstance(grid, Multiples)
@@ -146,13 +152,18 @@ def test_the_same_axis_holds_every_band() -> None:
     assert limits is not None
     values = [v for chart in grid.charts for band in chart.bands for v in (*band.low, *band.high) if v is not None]
     assert limits[0] < min(values) <= max(values) < limits[1]
+    for chart in grid.charts:
+        own = [v for curve in (*chart.series, *chart.bands) for v in getattr(curve, "y", ()) if v is not None]
+        own += [v for band in chart.bands for v in (*band.low, *band.high) if v is not None]
+        assert chart.y_own is not None
+        assert chart.y_own[0] < min(own) <= max(own) < chart.y_own[1]
 
 
 def test_the_legend_says_what_the_band_means() -> None:
     views = next(b for s in labels_result().report.sections for b in s.blocks if isinstance(b, Views))
     legends = [block.legend for blocks in views.views.values() for block in blocks if isinstance(block, Multiples)]
     assert "standard deviation of the label's samples (n − 1): their spread, not the error of the mean" in legends[0]
-    assert "lowest to highest sample" in legends[2]
+    assert "lowest to highest sample" in legends[1]
 
 
 def test_the_dashed_line_is_the_mean_of_all_samples() -> None:
@@ -282,12 +293,12 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
     (dots,) = sample_chart(course, ["a", "b"], Names())
     assert (dots.x, dots.y, dots.colour) == ((0.1, 0.2), (0.3, 0.1), ("right: a", None))
     assert dots.diagonal
-    assert draw(dots).axes[0].lines[0].get_gid() == "line.median."
+    assert draw(dots).figure.axes[0].lines[0].get_gid() == "line.median."
 
 
 def test_dots_are_coloured_by_fifths_the_highest_first() -> None:
     values = (0.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 90.0)
-    axes = draw(ScatterChart("c", "c", "x", "y", values, values, colour=values)).axes[0]
+    axes = draw(ScatterChart("c", "c", "x", "y", values, values, colour=values)).figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["0.7 – 90", "0.5 – 0.6", "0.3 – 0.4", "0.1 – 0.2", "0"]
     assert [line.get_gid() for line in axes.lines if line.get_gid().startswith("points")] == [
         f"points.v{level}." for level in range(5)

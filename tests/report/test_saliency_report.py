@@ -134,20 +134,15 @@ def test_no_images_leaves_out_inputs_and_overlays(tmp_path: Path) -> None:
     assert "Overlay" not in html.split('id="answer"')[0]
     assert picture_of(html, "clipped")
     paths = found.save(tmp_path, ["png"], no_images=True)
-    assert [p.name for p in paths] == ["saliency-001.png", "maps.npz"]
+    assert [p.name for p in paths] == ["saliency.png", "maps.npz"]
 
 
-def test_a_sheet_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Path) -> None:
-    paths = result(explanation(7), explanation("../x")).save(tmp_path)
-    assert {p.name for p in paths} == {
-        "saliency.html",
-        "saliency.png",
-        "saliency-001.png",
-        "saliency-002.png",
-        "saliency.csv",
-        "maps.npz",
-        "saliency.json",
-    }
+def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Path) -> None:
+    found = result(explanation(7), explanation("../x"))
+    names = {p.name for p in found.save(tmp_path)}
+    assert names == {"saliency.html", "saliency.png", "saliency.csv", "maps.npz", "saliency.json"}
+    more = {p.name for p in found.save(tmp_path, ["png"], pictures=True)}
+    assert more == {"saliency.png", "saliency-001.png", "saliency-002.png", "maps.npz"}
     rows = list(csv.DictReader((tmp_path / "saliency.csv").open(newline="")))
     assert [(row["sample_id"], row["method"]) for row in rows][:2] == [("7", "gradient"), ("7", "smint")]
     assert rows[1]["agreement"] == "0.9"

@@ -124,10 +124,10 @@ class SaliencyResult(Result):
             for method in self.saliency.methods
         }
 
-    def _files(self, wanted: set[Format], no_images: bool) -> Iterator[tuple[str, bytes]]:
+    def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.attribution.store import maps_archive, npz_bytes
 
-        yield from super()._files(wanted, no_images)
+        yield from super()._files(wanted, no_images, each)
         yield "maps.npz", npz_bytes(maps_archive(self.saliency))
 
 

@@ -29,7 +29,9 @@ _LOOKALIKES = {
 """What stands for our own signs where the output's encoding lacks them; bars as wide as they were."""
 
 
-def write(result: Result, output: Output, *, folder: Path, always: tuple[Format, ...] = ()) -> None:
+def write(
+    result: Result, output: Output, *, folder: Path, always: tuple[Format, ...] = (), pictures: bool = False
+) -> None:
     """Hand a result to the user: the answer always, its files where they can be written.
 
     Args:
@@ -37,6 +39,7 @@ def write(result: Result, output: Output, *, folder: Path, always: tuple[Format,
         output: The user's output options.
         folder: Where files go unless `--output` says otherwise.
         always: The formats written without being asked for.
+        pictures: Whether each sample's maps are also a picture of their own.
 
     Raises:
         UsageError: `--format` names no format.
@@ -50,7 +53,8 @@ def write(result: Result, output: Output, *, folder: Path, always: tuple[Format,
             # A run from elsewhere must not choose where files are written.
             raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
         if formats:
-            paths = result.save(output.output or folder, formats=formats, no_images=output.no_images)
+            how = {"no_images": output.no_images, "pictures": pictures}
+            paths = result.save(output.output or folder, formats=formats, **how)
     except UnwrittenError as error:
         paths, unwritten = list(error.written), error
     except XaiError as error:

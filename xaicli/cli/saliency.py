@@ -129,6 +129,10 @@ def saliency(
     sanity: Annotated[
         bool, typer.Option("--sanity", rich_help_panel=_MAPS, help="Compare with maps of randomised models.")
     ] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures", rich_help_panel=_MAPS, help="A picture a sample too, beside the sheet of all."),
+    ] = False,
     *,
     samples: Samples,
     maps: Maps,
@@ -165,7 +169,7 @@ def saliency(
             world_size=world_size,
         )
     if rank == 0:
-        write(result, output, folder=place.folder, always=REPORT_FORMATS)
+        write(result, output, folder=place.folder, always=REPORT_FORMATS, pictures=pictures)
 
 
 def _store(folder: Path, layout: Any) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from markupsafe import Markup
 
+from xaicli.render.canvas import name
+from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
 from xaicli.render.maps import shown_panels
 from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
@@ -20,13 +22,13 @@ from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
 from xaicli.report.model import Block, Card, Cell, Figures, Gallery, Table, Text, Views
 from xaicli.report.numbers import short
 
+if TYPE_CHECKING:
+    from xaicli.render.figure import Pictures
+
 Context = dict[str, Any]
-_DIGITS = 5
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
 _TITLE = 48
 """The longest name of a sample over its card: three lines."""
-_SPARK_POINTS = 32
-"""A sparkline is a hundred pixels wide."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _SHOWN = 300
@@ -37,10 +39,12 @@ class Blocks:
     """Turns blocks into template contexts, sharing pictures' values between charts that show the same lines.
 
     Args:
+        pictures: The charts, each drawn once.
         no_images: Leave out pictures of samples.
     """
 
-    def __init__(self, *, no_images: bool = False) -> None:
+    def __init__(self, pictures: Pictures, *, no_images: bool = False) -> None:
+        self._pictures = pictures
         self._no_images = no_images
         self._data: dict[str, str] = {}
         self._identities = 0
@@ -54,7 +58,7 @@ class Blocks:
         """One block, `kind` says which macro shows it."""
         match block:
             case LineChart():
-                return self._chart("line", block, line_values(block), narrow=True)
+                return self._chart("line", block, line_values(block))
             case ScatterChart():
                 return self._chart("square", block, point_values(block))
             case BarChart():
@@ -92,26 +96,20 @@ class Blocks:
         text = dump(values)
         return self._data.setdefault(text, f"d{len(self._data)}")
 
-    def _chart(
-        self, kind: str, chart: LineChart | ScatterChart | BarChart, values: Mapping[str, Any], *, narrow: bool = False
-    ) -> Context:
-        from xaicli.render.figure import svg
-
-        identity = self._identity()
-        drawn = svg(chart, identity)
-        if narrow:
-            drawn = [_with_class(drawn[0], "wide"), _with_class(svg(chart, f"{identity}n", narrow=True)[0], "narrow")]
+    def _chart(self, kind: str, chart: LineChart | ScatterChart | BarChart, values: Mapping[str, Any]) -> Context:
+        other = chart.other_axis if isinstance(chart, LineChart) else None
         return {
             "kind": kind,
+            "id": self._identity(),
             "title": printable(chart.title, limit=_SHOWN),
             "data": self._values(values),
-            "svgs": [Markup(text) for text in drawn],
+            "svg": Markup(self._pictures.of(chart).svgs[0]),
             "legend": getattr(chart, "legend", ""),
+            "axes": [chart.x_label, other.label] if isinstance(chart, LineChart) and other else [],
+            "room": _room(chart) if isinstance(chart, LineChart) else 0,
         }
 
     def _multiples(self, grid: Multiples) -> Context:
-        from xaicli.render.figure import svg
-
         cells = [
             {
                 "key": chart.series[-1].key,
@@ -120,9 +118,10 @@ class Blocks:
                 "subtitle": chart.subtitle,
                 "svg": Markup(drawn),
             }
-            for chart, drawn in zip(grid.charts, svg(grid, self._identity()), strict=True)
+            for chart, drawn in zip(grid.charts, self._pictures.of(grid).svgs, strict=True)
         ]
-        return {"kind": "multiples", "title": grid.title, "legend": grid.legend, "cells": cells}
+        named = {"kind": "multiples", "id": self._identity(), "title": grid.title, "legend": grid.legend}
+        return {**named, "cells": cells, "own": any(chart.y_own for chart in grid.charts)}
 
     def _card(self, card: Card) -> Context:
         image = None if self._no_images else card.image
@@ -226,8 +225,10 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
     )
 
 
-def _with_class(svg: str, name: str) -> str:
-    return svg.replace("<svg ", f'<svg class="{name}" ', 1)
+def _room(chart: LineChart) -> int:
+    """How much room the names at the lines' ends need, in steps of 30 pixels that the sheet has classes for."""
+    longest = max((len(name(line.name, LONGEST_END)) for line in end_named(chart.series)), default=0)
+    return min(6, -(-(16 + 7 * longest) // 30))
 
 
 def _table(table: Table) -> Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,17 @@ from xaicli.report.numbers import short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
+
+    from xaicli.render.svg import Frame
 
 POINTS_PER_INCH = 72.0
+REGULAR, BOLD = "DejaVuSans.ttf", "DejaVuSans-Bold.ttf"
 LONGEST_NAME = 24
 _CHARACTER = 0.58
 """The mean width of a character, in font sizes."""
 
 _SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "xai",
     "text.parse_math": False,
     "path.simplify": False,
     "font.family": ["DejaVu Sans"],
@@ -43,13 +46,23 @@ class Size:
     header: float
     font: float
 
-    def text_width(self, text: str) -> float:
-        """About how wide a text is."""
-        return len(text) * self.font * _CHARACTER
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as a figure, and what of it a page shows.
+
+    Attributes:
+        figure: The whole picture, its header included.
+        frames: The parts: one, or one a cell of a grid.
+        flows: Whether the page may make it wider and narrower without scaling its texts.
+    """
+
+    figure: Figure
+    frames: tuple[Frame, ...]
+    flows: bool = False
 
 
-WIDE = Size(800, 320, 52, 9)
-NARROW = Size(372, 270, 52, 10)
+WIDE = Size(800, 356, 52, 9)
 SQUARE = Size(560, 400, 52, 9)
 
 
@@ -62,8 +75,6 @@ def settings() -> Iterator[None]:
 
     defaults = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
     with warnings.catch_warnings(), mpl.rc_context():
-        # A script the font lacks shows boxes in the PNG; the page's browser draws it.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing")
         warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
         mpl.rcParams.update(defaults)
         mpl.rcParams.update(_SETTINGS)
@@ -78,11 +89,16 @@ def new_figure(size: Size, title: str, legend: str) -> Figure:
     figure = Figure(figsize=(size.width / POINTS_PER_INCH, total / POINTS_PER_INCH), facecolor=LIGHT["page"])
     place: dict[str, Any] = {"x": 14 / size.width, "ha": "left", "va": "top", "gid": "header"}
     figure.text(y=1 - 10 / total, s=name(title, 90), fontsize=size.font + 3, weight="bold", color=LIGHT["ink"], **place)
-    wrapped = textwrap.wrap(printable(legend).replace("\n", " "), int(size.width / size.font / _CHARACTER * 1.08))[:2]
+    lines = wrapped(legend, size.width, size.font - 1)
     figure.text(
-        y=1 - 28 / total, s="\n".join(wrapped), fontsize=size.font - 1, color=LIGHT["muted"], linespacing=1.3, **place
+        y=1 - 28 / total, s="\n".join(lines), fontsize=size.font - 1, color=LIGHT["muted"], linespacing=1.3, **place
     )
     return figure
+
+
+def wrapped(text: str, width: float, size: float) -> list[str]:
+    """The first two lines of a text under a heading."""
+    return textwrap.wrap(printable(text).replace("\n", " "), int(width / (size + 1) / _CHARACTER * 1.08))[:2]
 
 
 def add_axes(figure: Figure, size: Size, left: float, bottom: float, right: float, top: float) -> Axes:
@@ -97,6 +113,13 @@ def add_axes(figure: Figure, size: Size, left: float, bottom: float, right: floa
     axes = figure.add_axes(box)
     plain_axes(axes, size.font)
     return axes
+
+
+def in_points(figure: Figure) -> Transform:
+    """From points of a figure, y upwards, to whatever it is drawn on."""
+    from matplotlib.transforms import Affine2D
+
+    return Affine2D().scale(1 / POINTS_PER_INCH) + figure.dpi_scale_trans
 
 
 def plain_axes(axes: Axes, font: float) -> None:
@@ -141,25 +164,23 @@ def gaps(values: Sequence[float | None]) -> list[float]:
     return [value if value is not None and math.isfinite(value) else math.nan for value in values]
 
 
-def png(figure: Figure, *, density: float = 2.0) -> bytes:
-    """The picture as PNG, header included; the same bytes each time.
+@functools.lru_cache(maxsize=64)
+def font(size: float, name: str = REGULAR) -> Any:
+    """A face of the family that matplotlib ships, at a size in pixels, as Pillow takes it."""
+    from importlib.util import find_spec
+    from pathlib import Path
 
-    Args:
-        figure: What to encode.
-        density: Pixels per point.
-    """
-    return _saved(figure, "png", dpi=POINTS_PER_INCH * density, metadata={"Software": None})
+    from PIL import ImageFont
+
+    spec = find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return ImageFont.truetype(
+        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name, size, layout_engine=ImageFont.Layout.BASIC
+    )
 
 
-def raw_svg(figure: Figure) -> bytes:
-    """The picture as matplotlib writes SVG; `render.svg` makes it fit for a page."""
-    return _saved(figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-
-
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
-    import io
-
-    out = io.BytesIO()
-    with settings():
-        figure.savefig(out, format=kind, facecolor=LIGHT["page"], **options)
-    return out.getvalue()
+@functools.lru_cache(maxsize=4096)
+def width_of(text: str, weight: str = "normal") -> float:
+    """How wide a line of text is, in font sizes."""
+    return float(font(64, BOLD if weight == "bold" else REGULAR).getlength(text)) / 64

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
 from xaicli.render import canvas, lines, maps, scatter
-from xaicli.render.pixels import png_of
-from xaicli.render.svg import Frame, inline
+from xaicli.render.canvas import Drawn
+from xaicli.render.pixels import png_bytes, png_of
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
-from xaicli.report.mapgrid import MapGrid, MapRow
+from xaicli.report.mapgrid import MapGrid
 from xaicli.report.model import Block, Figures, Gallery, Report, Table, Text, Views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Pillow
 
 _ROWS_OF_SHEET = 16
+_SHEET_DPI = 144
 
 Chart = LineChart | Multiples | ScatterChart | BarChart
 
@@ -27,17 +30,12 @@ def charts(report: Report) -> Iterator[Chart]:
             yield from _charts_in(block)
 
 
-def draw(chart: Chart, *, narrow: bool = False) -> Figure:
-    """Draw one chart.
-
-    Args:
-        chart: What to draw.
-        narrow: For a phone's page; line charts only.
-    """
+def draw(chart: Chart) -> Drawn:
+    """A chart as a figure, not yet drawn."""
     with canvas.settings():
         match chart:
             case LineChart():
-                return lines.line_figure(chart, narrow=narrow)
+                return lines.line_figure(chart)
             case Multiples():
                 return lines.multiples_figure(chart)
             case ScatterChart():
@@ -48,79 +46,111 @@ def draw(chart: Chart, *, narrow: bool = False) -> Figure:
                 assert_never(chart)
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A chart drawn: a text of inline SVG for each of its parts, and the PNG where one was wanted."""
+
+    svgs: tuple[str, ...]
+    png: bytes = b""
+
+
+class Pictures:
+    """The charts of a report, each drawn once whatever it is wanted for.
+
+    Args:
+        png: Whether PNGs are wanted, or the page's SVG alone.
+        density: Pixels a point of a PNG.
+    """
+
+    def __init__(self, *, png: bool = False, density: float = 2.0) -> None:
+        self._density = density if png else 0.0
+        self._drawn: dict[int, tuple[Chart, Picture]] = {}
+
+    def of(self, chart: Chart) -> Picture:
+        """The picture of a chart; its ids begin with the chart's number among those asked for."""
+        if id(chart) not in self._drawn:
+            # The chart is kept beside its picture: only then does its id stay its own.
+            self._drawn[id(chart)] = chart, self._draw(chart, f"c{len(self._drawn) + 1}")
+        return self._drawn[id(chart)][1]
+
+    def _draw(self, chart: Chart, identity: str) -> Picture:
+        from xaicli.render.pen import drawn
+        from xaicli.render.svg import flowing, scaled
+
+        made = draw(chart)
+        with canvas.settings():
+            pen = drawn(made.figure, density=self._density)
+        names = [identity] if len(made.frames) == 1 else [f"{identity}-{i}" for i in range(len(made.frames))]
+        write = flowing if made.flows else scaled
+        frames = [
+            replace(frame, attributes={"id": name, **frame.attributes})
+            for name, frame in zip(names, made.frames, strict=True)
+        ]
+        svgs = tuple(write(pen.marks, frame) for frame in frames)
+        return Picture(svgs, pen.png() if self._density else b"")
+
+
 def first_figure(report: Report) -> Figure:
     """The first picture of a report; an empty one says so where there is none."""
     grid = next(grids(report), None)
     chart = next(charts(report), None)
     if chart is not None and grid is None:
-        return draw(chart)
+        return draw(chart).figure
+    if grid is not None:
+        return _as_figure(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
     with canvas.settings():
-        if grid is not None:
-            return maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET])
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
 
 
-def pictures(report: Report, *, no_images: bool = False) -> Iterator[tuple[str, bytes]]:
-    """(file stem, PNG) of every chart and picture of a report: of samples' maps one a sample, and one of them all.
+def first_png(report: Report, *, density: float) -> bytes:
+    """The first picture of a report that has one, as PNG.
 
     Args:
         report: What to draw.
+        density: Pixels a point.
+    """
+    grid = next(grids(report), None)
+    if grid is not None:
+        return png_bytes(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
+    return Pictures(png=True, density=density).of(next(charts(report))).png
+
+
+def _as_figure(picture: Pillow) -> Figure:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    width, height = (side / _SHEET_DPI for side in picture.size)
+    figure = Figure(figsize=(width, height), dpi=_SHEET_DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(np.asarray(picture))
+    axes.set_axis_off()
+    return figure
+
+
+def pictures(
+    report: Report, drawn: Pictures, *, no_images: bool = False, each: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """(file stem, PNG) of every chart and picture of a report, and of samples' maps a sheet of them all.
+
+    Args:
+        report: What to draw.
+        drawn: The charts, drawn with their PNGs.
         no_images: Leave out pictures of samples.
+        each: Whether every sample's maps are also a picture of their own.
     """
     for chart in charts(report):
-        yield chart.name, canvas.png(draw(chart))
+        yield chart.name, drawn.of(chart).png
     for grid in grids(report):
-        sheets: dict[str, Sequence[MapRow]] = {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
-        if len(grid.rows) > 1:
-            sheets = {grid.name: grid.rows[:_ROWS_OF_SHEET], **sheets}
+        pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
+        sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}
+        if each:
+            sheets |= {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
         for stem, rows in sheets.items():
-            with canvas.settings():
-                figure = maps.sheet(grid, rows, no_images=no_images)
-            yield stem, canvas.png(figure)
+            yield stem, png_bytes(maps.sheet(grid, rows, no_images=no_images))
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:
                 yield block.name, png_of(block.image)
-
-
-def svg(chart: Chart, identity: str, *, narrow: bool = False) -> list[str]:
-    """A chart as inline SVG: one text, or one per cell of a grid.
-
-    Args:
-        chart: What to draw.
-        identity: A prefix that makes ids unique on the page.
-        narrow: For a phone's page.
-    """
-    figure = draw(chart, narrow=narrow)
-    raw = canvas.raw_svg(figure)
-    if isinstance(chart, Multiples):
-        frames = [
-            Frame(lines.cell_box(chart, i), cell.alt, axes=i, attributes=_scales(figure, i, f"{identity}-{i}"))
-            for i, cell in enumerate(chart.charts)
-        ]
-        return inline(raw, frames)
-    width, total = (float(v) * canvas.POINTS_PER_INCH for v in figure.get_size_inches())
-    header = canvas.NARROW.header if not isinstance(chart, BarChart) else 36.0
-    box = (0.0, header, width, total - header)
-    return inline(raw, [Frame(box, chart.alt, attributes=_scales(figure, 0, identity))])
-
-
-def _scales(figure: Figure, index: int, identity: str) -> dict[str, str]:
-    """Where the axes lie and what they span, so that a script finds a value under the pointer.
-
-    `data-box` is left, top, right, bottom in the picture's points; `data-x` and `data-y` what is at its ends.
-    """
-    axes = next(a for a in figure.axes if a.get_gid() == f"axes-{index}")
-    height = figure.bbox.height
-    box = axes.get_window_extent()
-    corners = (box.x0, height - box.y1, box.x1, height - box.y0)
-    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    return {
-        "id": identity,
-        "data-box": " ".join(f"{v:.1f}" for v in corners),
-        "data-x": f"{x0:.6g} {x1:.6g}",
-        "data-y": f"{y0:.6g} {y1:.6g}" + (" log" if axes.get_yscale() == "log" else ""),
-    }
 
 
 def grids(report: Report) -> Iterator[MapGrid]:

@@ -3,119 +3,251 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import NARROW, WIDE, Size, add_axes, gaps, log_axis, name, new_figure, plain_axes
+from xaicli.render.canvas import (
+    WIDE,
+    Drawn,
+    Size,
+    add_axes,
+    gaps,
+    in_points,
+    log_axis,
+    name,
+    new_figure,
+    tick,
+    width_of,
+)
 from xaicli.render.palette import LIGHT, colour_and_dash
+from xaicli.render.svg import Frame, Mark
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 _WIDTHS = {Tone.MEDIAN: 1.5, Tone.FAINT: 0.7, Tone.REFERENCE: 0.9}
-_LINE_HEIGHT = 1.3
+_GAP = 13.5
+"""From name to name at the end of lines, on the page too, where they are as large as its text."""
 _CROWD = 24
+LONGEST_END = 20
+_TICKS = 7
+_LEFT, _TOP, _BOTTOM = 48.0, 22.0, 34.0
+
+_QUIET: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 9}
+
 _CELL = Size(196, 134, 0, 8)
 _COLUMNS = 4
-_GUTTER = 5.0
 _CELL_HEAD = 24.0
+_PLOT = (36.0, 5.0, 12.0, 20.0)
+"""What lies left, above, right and below of the plot in a cell."""
 
 
-def line_figure(chart: LineChart, *, narrow: bool = False) -> Figure:
-    """Draw a chart; narrow for a phone's page."""
-    size = NARROW if narrow else WIDE
-    figure = new_figure(size, chart.title, chart.legend)
-    labelled = _labelled(chart.series, size)
-    widest = max((size.text_width(name(line.name, _longest(size))) for line in labelled), default=0)
-    axes = add_axes(figure, size, left=_left(chart, size), bottom=34, right=28 + widest, top=12)
-    axes.set_gid("axes-0")
+def line_figure(chart: LineChart) -> Drawn:
+    """Draw a chart."""
+    figure = new_figure(WIDE, chart.title, chart.legend)
+    labelled = end_named(chart.series)
+    widest = max((width_of(name(line.name, LONGEST_END)) * WIDE.font for line in labelled), default=0.0)
+    axes = add_axes(figure, WIDE, left=_LEFT, bottom=_BOTTOM, right=28 + widest, top=_TOP)
     _draw(axes, chart)
     axes.set_xlabel(chart.x_label)
-    _end_names(axes, labelled, size)
-    return figure
+    box = axes.get_window_extent()
+    unit = chart.y_label + (", log scale" if chart.y_log else "")
+    axes.text(box.x0 - _LEFT + 14, box.y1 + 10, name(unit, 40), transform=in_points(figure), **_QUIET)
+    _end_names(axes, labelled, in_points(figure))
+    total = WIDE.height + WIDE.header
+    frame = Frame(
+        (box.x0, total - box.y1, box.width, box.height),
+        chart.alt,
+        attributes={"data-x": _span(axes.get_xlim()), "data-y": _span(axes.get_ylim()) + (" log" * chart.y_log)},
+        other_axis=tuple(_other_axis(axes, chart, total)),
+    )
+    return Drawn(figure, (frame,), flows=True)
 
 
-def multiples_figure(grid: Multiples) -> Figure:
-    """Draw a grid of small charts, the axes of cell i under the id `axes-<i>`."""
+def _other_axis(axes: Axes, chart: LineChart, total: float) -> Iterator[Mark]:
+    """The ticks of the other axis, at the places of the first one's."""
+    if chart.other_axis is None:
+        return
+    known = dict(zip(chart.other_axis.at, chart.other_axis.values, strict=True))
+    box, (low, high) = axes.get_window_extent(), axes.get_xlim()
+    looks = {"font-size": f"{WIDE.font:g}", "text-anchor": "middle"}
+    below = total - box.y0
+    for place in axes.get_xticks():
+        if place in known and low <= place <= high:
+            x = float(axes.transData.transform((place, 1.0))[0])
+            yield Mark("", "", "", "", looks, place=(x, below + 12), text=tick(known[place]))
+    middle = (box.x0 + box.x1) / 2
+    yield Mark("", "", "", "", looks, place=(middle, below + 25), text=chart.other_axis.label)
+
+
+def multiples_figure(grid: Multiples) -> Drawn:
+    """Draw a grid of small charts, all in one plane of points: axes of their own would cost ten times as much."""
     columns = min(_COLUMNS, max(1, len(grid.charts)))
     rows = math.ceil(len(grid.charts) / columns)
     pitch = _CELL.height + _CELL_HEAD
     size = Size(columns * _CELL.width + (_COLUMNS - columns) * 60, rows * pitch + 8, 52, 9)
     figure = new_figure(size, grid.title, grid.legend)
     total = size.height + size.header
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, size.width)
+    axes.set_ylim(0, total)
+    frames = []
     for index, chart in enumerate(grid.charts):
         left = index % columns * _CELL.width
-        bottom = size.height - (index // columns + 1) * pitch
-        axes = figure.add_axes(
-            (
-                (left + 36) / size.width,
-                (bottom + 20) / total,
-                (_CELL.width - 36 - 12) / size.width,
-                (_CELL.height - 20 - _GUTTER) / total,
-            )
-        )
-        plain_axes(axes, _CELL.font)
-        axes.set_gid(f"axes-{index}")
-        _draw(axes, chart, ticks=4)
-        head: dict[str, Any] = {"y": (bottom + _CELL.height + 3) / total, "gid": "header", "va": "bottom"}
-        figure.text(x=(left + 12) / size.width, s=name(chart.title, 16), weight="bold", fontsize=8.5, ha="left", **head)
-        right = (left + _CELL.width - 12) / size.width
-        figure.text(x=right, s=name(chart.subtitle, 30), fontsize=7, ha="right", color=LIGHT["muted"], **head)
-    return figure
+        top = size.header + index // columns * pitch + _CELL_HEAD
+        frames.append(_cell(axes, chart, str(index), left, top, total))
+        head: dict[str, Any] = {"y": total - top + 3, "gid": "header", "va": "bottom"}
+        axes.text(x=left + 12, s=name(chart.title, 16), weight="bold", fontsize=8.5, ha="left", **head)
+        right = left + _CELL.width - 12
+        axes.text(x=right, s=name(chart.subtitle, 30), fontsize=7, ha="right", color=LIGHT["muted"], **head)
+    return Drawn(figure, tuple(frames))
 
 
-def cell_box(grid: Multiples, index: int) -> tuple[float, float, float, float]:
-    """Where cell `index` lies in the picture of a grid: left, top, width, height in points from the top left."""
-    columns = min(_COLUMNS, max(1, len(grid.charts)))
-    top = 52 + index // columns * (_CELL.height + _CELL_HEAD) + _CELL_HEAD
-    return index % columns * _CELL.width, top, _CELL.width, _CELL.height
+def _cell(axes: Axes, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
+    """One small chart: lines, bands and ticks at their places, y upwards."""
+    x0, y1 = left + _PLOT[0], total - top - _PLOT[1]
+    x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
+    (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
+    place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
+    quiet: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": _CELL.font}
+    for value in y_ticks(low_y, high_y, 5, log=chart.y_log):
+        y = place[1](value)
+        axes.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
+        axes.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
+    for value in _x_ticks(chart, low_x, high_x, 4):
+        axes.text(place[0](value), y0 - 5, tick(value), ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
+    for band in chart.bands:
+        _band(axes, band, chart, cell, place)
+    for line in chart.series:
+        _line(axes, line, thin=False, cell=cell, place=place)
+    attributes = {
+        "data-box": f"{x0:.1f} {total - y1:.1f} {x1:.1f} {total - y0:.1f}",
+        "data-x": _span((low_x, high_x)),
+        "data-y": _span((low_y, high_y)) + (" log" * chart.y_log),
+    }
+    box = (left, top, _CELL.width, _CELL.height)
+    import numpy as np
+
+    if chart.y_own is None or chart.y_log:
+        return Frame(box, chart.alt, cell, attributes)
+    own = Scale(*chart.y_own, y0, y1)
+    # y' = scale y + shift in the page's points, which grow downwards.
+    scale = (high_y - low_y) / (chart.y_own[1] - chart.y_own[0])
+    shift = total - own(low_y) - scale * (total - y0)
+    ticks = []
+    for value in y_ticks(*chart.y_own, 5):
+        y = total - own(value)
+        looks = {"font-size": f"{_CELL.font:g}", "text-anchor": "end"}
+        points = np.array([(x0, y), (x1, y)])
+        ticks.append(Mark(cell, "grid", "", "", {"stroke-width": "0.7"}, points, (1, 2)))
+        ticks.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=tick(value)))
+    attributes["data-own"] = _span(chart.y_own)
+    return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(ticks))
 
 
-def _draw(axes: Axes, chart: LineChart, ticks: int = 7) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _draw(axes: Axes, chart: LineChart) -> None:
+    from matplotlib.ticker import FixedLocator
 
     crowded = len(chart.series) > _CROWD
     for band in chart.bands:
         _band(axes, band, chart)
     for line in chart.series:
         _line(axes, line, thin=crowded)
-    xs = [x for line in chart.series for x in line.x] + [x for band in chart.bands for x in band.x]
-    if xs and min(xs) < max(xs):
-        axes.set_xlim(min(xs), max(xs))
-    elif xs:
-        # A lone point stands at the right, beside its name.
-        axes.set_xlim(xs[0] - 1, xs[0])
-    if xs and min(xs) == max(xs):
-        axes.set_xticks([xs[0]])
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    low, high = _x_limits(chart)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(_x_ticks(chart, low, high, _TICKS)))
     if chart.y_log:
         log_axis(axes)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(ticks - 1, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(FixedLocator(y_ticks(*axes.get_ylim(), _TICKS - 1)))
     if chart.y_limits:
         axes.set_ylim(*chart.y_limits)
 
 
-def _line(axes: Axes, line: Series, *, thin: bool) -> None:
+def _x_limits(chart: LineChart) -> tuple[float, float]:
+    xs = [x for line in chart.series for x in line.x] + [x for band in chart.bands for x in band.x]
+    if not xs:
+        return 0.0, 1.0
+    # A lone point stands at the right, beside its name.
+    return (min(xs), max(xs)) if min(xs) < max(xs) else (xs[0] - 1, xs[0])
+
+
+def _y_limits(chart: LineChart) -> tuple[float, float]:
+    values = [v for line in chart.series for v in gaps(line.y)]
+    values += [v for band in chart.bands for v in (*gaps(band.low), *gaps(band.high))]
+    known = [v for v in values if v == v and (v > 0 or not chart.y_log)]
+    if not known:
+        return 0.1, 1.0
+    low, high = min(known), max(known)
+    if chart.y_log:
+        return low / 1.2, high * 1.2
+    margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
+    return low - margin, high + margin
+
+
+def _x_ticks(chart: LineChart, low: float, high: float, most: int) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    if not any(len(line.x) > 1 for line in chart.series) and low + 1 == high:
+        return [high]
+    found = MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(v) for v in found if low <= v <= high]
+
+
+def y_ticks(low: float, high: float, most: int, *, log: bool = False) -> list[float]:
+    """The places of numbers on a y axis, within its limits."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    locator = LogLocator(numticks=most) if log else MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
+    return [float(v) for v in locator.tick_values(low, high) if low <= v <= high]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a value lies between two places."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The place of a value; NaN for one that has none."""
+        if self.log:
+            if not value > 0:
+                return math.nan
+            return Scale(math.log(self.low), math.log(self.high), self.start, self.end)(math.log(value))
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+_Places = tuple[Scale, Scale]
+
+
+def _line(axes: Axes, line: Series, *, thin: bool, cell: str = "", place: _Places | None = None) -> None:
     colour, dash = colour_and_dash(line.tone, line.colour)
-    ys = gaps(line.y)
+    xs, ys = _at(line.x, gaps(line.y), place)
     width = 0.9 if thin and line.tone is Tone.PLAIN else _WIDTHS.get(line.tone, 1.4)
     alpha = 0.55 if line.tone is Tone.FAINT else 1.0
-    group = f"line.{colour}.{line.key}"
-    axes.plot(line.x, ys, color=LIGHT[colour], linestyle=dash, linewidth=width, alpha=alpha, gid=group, clip_on=False)
+    look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False}
+    start = f"{cell}/" if cell else ""
+    group = f"{colour}.{line.key}"
+    axes.plot(xs, ys, linestyle=dash, linewidth=width, alpha=alpha, gid=f"{start}line.{group}", **look)
     alone = [i for i in range(len(ys)) if _is_alone(ys, i)]
     if alone:
-        points: dict[str, Any] = {
-            "marker": "o",
-            "markersize": 4,
-            "linestyle": "none",
-            "markeredgewidth": 0,
-            "gid": f"dot{group[4:]}",
-        }
-        axes.plot([line.x[i] for i in alone], [ys[i] for i in alone], color=LIGHT[colour], **points)
+        look |= {"marker": "o", "markersize": 4, "linestyle": "none", "markeredgewidth": 0}
+        axes.plot([xs[i] for i in alone], [ys[i] for i in alone], gid=f"{start}dot.{group}", **look)
+
+
+def _at(x: Sequence[float], y: Sequence[float], place: _Places | None) -> tuple[Sequence[float], Sequence[float]]:
+    """Values at their places in a cell; as they are where axes know them."""
+    if place is None:
+        return x, y
+    return [place[0](v) for v in x], [place[1](v) for v in y]
 
 
 def _is_alone(ys: Sequence[float], index: int) -> bool:
@@ -124,91 +256,69 @@ def _is_alone(ys: Sequence[float], index: int) -> bool:
     return not math.isnan(ys[index]) and all(math.isnan(y) for y in neighbours)
 
 
-def _band(axes: Axes, band: Band, chart: LineChart) -> None:
+def _band(axes: Axes, band: Band, chart: LineChart, cell: str = "", place: _Places | None = None) -> None:
     owner = next((line for line in chart.series if line.key == band.key and band.key), None)
     colour = colour_and_dash(owner.tone, owner.colour)[0] if owner else "band"
-    low, high = gaps(band.low), gaps(band.high)
-    group = f"band.{colour}.{band.key}"
-    shade: dict[str, Any] = {
-        "color": LIGHT[colour],
-        "alpha": 0.22 if owner else 0.16,
-        "linewidth": 0,
-        "gid": group,
-        "clip_on": False,
-    }
-    axes.fill_between(band.x, low, high, **shade)
+    (xs, low), (_, high) = _at(band.x, gaps(band.low), place), _at(band.x, gaps(band.high), place)
+    start, group = f"{cell}/" if cell else "", f"{colour}.{band.key}"
+    look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False}
+    shade: dict[str, Any] = {"alpha": 0.22 if owner else 0.16, "linewidth": 0, "gid": f"{start}band.{group}"}
+    for first, end in _stretches(low, high):
+        corners = [*zip(xs[first:end], low[first:end], strict=True)]
+        corners += [*zip(xs[first:end], high[first:end], strict=True)][::-1]
+        axes.fill(*zip(*corners, strict=True), **look, **shade)
     alone = [i for i in range(len(low)) if _is_alone(low, i)]
     if alone:
-        axes.vlines(
-            [band.x[i] for i in alone],
-            [low[i] for i in alone],
-            [high[i] for i in alone],
-            color=LIGHT[colour],
-            alpha=0.35,
-            linewidth=6,
-            gid=f"span.{colour}.{band.key}",
-            clip_on=False,
-        )
+        nan = math.nan
+        ends_x = [v for i in alone for v in (xs[i], xs[i], nan)]
+        ends_y = [v for i in alone for v in (low[i], high[i], nan)]
+        bar: dict[str, Any] = {"alpha": 0.35, "linewidth": 6, "solid_capstyle": "butt", "gid": f"{start}span.{group}"}
+        axes.plot(ends_x, ends_y, **look, **bar)
 
 
-def _left(chart: LineChart, size: Size) -> float:
-    values = [v for line in chart.series for v in line.y if v is not None and math.isfinite(v)]
-    wide = any(0 < abs(v) < 1e-2 or abs(v) >= 1e4 for v in values[:2000])
-    return 52 if wide else 40 if size is WIDE else 38
+def _stretches(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """[first, end) of every run of two places or more where both curves have a value."""
+    known = [a == a and b == b for a, b in zip(low, high, strict=True)]
+    first = None
+    for i, there in enumerate([*known, False]):
+        if there and first is None:
+            first = i
+        elif not there and first is not None:
+            if i - first > 1:
+                yield first, i
+            first = None
 
 
-def _longest(size: Size) -> int:
-    return 20 if size is WIDE else 10
-
-
-def _labelled(series: Sequence[Series], size: Size) -> list[Series]:
+def end_named(series: Sequence[Series]) -> list[Series]:
     """The lines that get their name at the right end: all that mean something, while they fit one above the other."""
     wanted = [
         line
         for line in series
         if line.tone not in (Tone.FAINT, Tone.REFERENCE) and any(not math.isnan(y) for y in gaps(line.y))
     ]
-    room = int((size.height - 46) / (size.font * _LINE_HEIGHT))
+    room = int((WIDE.height - _TOP - _BOTTOM) / _GAP)
     return wanted if len(wanted) <= room else []
 
 
-def _end_names(axes: Axes, lines: Sequence[Series], size: Size) -> None:
+def _end_names(axes: Axes, lines: Sequence[Series], points: Transform) -> None:
+    from matplotlib.lines import Line2D
+
     ends = [next((x, y) for x, y in zip(reversed(s.x), reversed(gaps(s.y)), strict=True) if y == y) for s in lines]
-    heights = [float(axes.transData.transform(end)[1]) for end in ends]
+    places = [tuple(map(float, axes.transData.transform(end))) for end in ends]
     box = axes.get_window_extent()
-    places = spread(heights, size.font * _LINE_HEIGHT, box.y0, box.y1)
-    for line, (x, _), height, place in zip(lines, ends, heights, places, strict=True):
+    names = spread([y if y == y else box.y0 for _, y in places], _GAP, box.y0, box.y1)
+    for line, (x, y), at in zip(lines, places, names, strict=True):
         colour, _ = colour_and_dash(line.tone, line.colour)
-        start = float(axes.transData.transform((x, 1))[0])
-        axes.annotate(
-            name(line.name, _longest(size)),
-            xy=(box.x1 + 14, place),
-            xycoords="figure points",
-            va="center",
-            ha="left",
-            fontsize=size.font,
-            color=LIGHT[colour],
-            gid=f"name.{colour}.{line.key}",
-            annotation_clip=False,
-        )
-        leader = axes.annotate(
-            "",
-            xy=(start + 1.5, height),
-            xytext=(box.x1 + 12, place),
-            xycoords="figure points",
-            textcoords="figure points",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": LIGHT[colour],
-                "linewidth": 0.6,
-                "alpha": 0.55,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            },
-        )
-        if leader.arrow_patch is not None:
-            leader.arrow_patch.set_gid(f"leader.{colour}.{line.key}")
+        look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False, "transform": points}
+        group = f"{colour}.{line.key}"
+        words: dict[str, Any] = {"va": "center_baseline", "fontsize": WIDE.font, "gid": f"name.{group}"}
+        axes.text(box.x1 + 14, at, name(line.name, LONGEST_END), **look, **words)
+        thin: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.55, "gid": f"leader.{group}"}
+        axes.add_artist(Line2D((x + 1.5, box.x1 + 12), (y, at), **look, **thin))
+
+
+def _span(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:.6g} {limits[1]:.6g}"
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -1,52 +1,56 @@
-"""Saliency as a sheet: a row a sample, input and maps side by side."""
+"""Saliency as a sheet: a row a sample, input and maps side by side, put together as the pictures they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import Size, name, new_figure, plain_axes
+from xaicli.render.canvas import BOLD, REGULAR, font, name, wrapped
 from xaicli.render.palette import LIGHT
-from xaicli.render.pixels import LOSSLESS_PIXELS, rgb
+from xaicli.render.pixels import LOSSLESS_PIXELS, as_pillow
 from xaicli.report.charts import BarChart, Image, LineChart, Tone
 from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from PIL.Image import Image as Pillow
 
-_SIDE, _GAP, _HEAD, _FOOT = 132.0, 10.0, 16.0, 24.0
-_WORDS = 150.0
-_HEADER = 44.0
+    Panel = MapPanel | Image
+
+_SIDE, _GAP, _HEAD, _FOOT = 132, 10, 16, 24
+_WORDS = 150
+_HEADER = 44
+_TEXT, _SMALL = 8.0, 6.5
 _DIMMED = 0.55
+_DENSITY = 2
+"""Pixels a point."""
 
 
-def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> Figure:
-    """Draw rows of a grid.
+def sheet(grid: MapGrid, rows: Sequence[MapRow], *, no_images: bool = False) -> Pillow:
+    """Rows of a grid as one picture, RGB.
 
     Args:
         grid: What they belong to.
-        rows: The samples to draw.
+        rows: The samples to show.
         no_images: Leave out the inputs, and what shows them.
     """
-    panels = [shown_panels(row, no_images=no_images) for row in rows]
-    columns = max((len(found) + (row.input is not None) for found, row in zip(panels, rows, strict=True)), default=1)
+    shown: list[list[Panel]] = [
+        [*([row.input] if row.input is not None and not no_images else []), *shown_panels(row, no_images=no_images)]
+        for row in rows
+    ]
+    columns = max(map(len, shown), default=1)
+    width = _WORDS + max(columns, 2) * (_SIDE + _GAP) + 16
     pitch = _HEAD + _SIDE + _FOOT
-    size = Size(_WORDS + columns * (_SIDE + _GAP) + 16, len(rows) * pitch + 4, _HEADER, 8)
-    figure = new_figure(size, grid.title, grid.note)
-    total = size.height + size.header
-    for number, (row, found) in enumerate(zip(rows, panels, strict=True)):
-        top = size.header + number * pitch
-        _words(figure, row, size, top, total)
-        images: list[MapPanel | Image] = [*([row.input] if row.input is not None and not no_images else []), *found]
-        for column, panel in enumerate(images):
-            left = _WORDS + column * (_SIDE + _GAP)
-            place = (left / size.width, 1 - (top + _HEAD + _SIDE) / total, _SIDE / size.width, _SIDE / total)
-            axes = figure.add_axes(place)
-            _panel(axes, panel, row.input, size.font)
-    return figure
+    brush = _Brush.on(width, _HEADER + len(rows) * pitch + 4)
+    brush.write(14, 16, name(grid.title, 90), _TEXT + 3, bold=True)
+    for number, line in enumerate(wrapped(grid.note, width, _TEXT - 1)):
+        brush.write(14, 28 + 10 * number, line, _TEXT - 1, "muted")
+    for number, (row, panels) in enumerate(zip(rows, shown, strict=True)):
+        top = _HEADER + number * pitch
+        _words(brush, row, top + _HEAD)
+        for column, panel in enumerate(panels):
+            _panel(brush, panel, row.input, _WORDS + column * (_SIDE + _GAP), top + _HEAD)
+    return brush.picture
 
 
 def shown_panels(row: MapRow, *, no_images: bool) -> tuple[MapPanel, ...]:
@@ -54,83 +58,118 @@ def shown_panels(row: MapRow, *, no_images: bool) -> tuple[MapPanel, ...]:
     return tuple(p for p in row.panels if not (no_images and p.views and p.views[0].name == FIXED))
 
 
-def _words(figure: Figure, row: MapRow, size: Size, top: float, total: float) -> None:
-    x = 14 / size.width
-    y = 1 - (top + _HEAD) / total
-    line = 12 / total
-    figure.text(x, y, name(row.title), fontsize=10, weight="bold", color=LIGHT["ink"], va="top")
+@dataclass(frozen=True)
+class _Brush:
+    """Text and shapes on a picture, at places in points from its top left."""
+
+    picture: Pillow
+    draw: Any
+
+    @classmethod
+    def on(cls, width: float, height: float) -> _Brush:
+        from PIL import Image as Pillow
+        from PIL import ImageDraw
+
+        size = round(width * _DENSITY), round(height * _DENSITY)
+        picture = Pillow.new("RGB", size, LIGHT["page"])
+        return cls(picture, ImageDraw.Draw(picture))
+
+    def write(
+        self, x: float, y: float, text: str, size: float, colour: str = "ink", *, bold: bool = False, at: str = "l"
+    ) -> None:
+        """A line of text, its baseline at y; at x its left end, its middle ("m") or its right end ("r")."""
+        face = font(size * _DENSITY, BOLD if bold else REGULAR)
+        self.draw.text((x * _DENSITY, y * _DENSITY), text, fill=LIGHT[colour], font=face, anchor=f"{at}s")
+
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour: str) -> None:
+        """A filled rectangle."""
+        corners = [v * _DENSITY for v in (min(x0, x1), y0, max(x0, x1), y1)]
+        self.draw.rectangle(corners, fill=LIGHT[colour])
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str) -> None:
+        """A line from point to point."""
+        self.draw.line([(x * _DENSITY, y * _DENSITY) for x, y in points], fill=LIGHT[colour], width=2, joint="curve")
+
+
+def _words(brush: _Brush, row: MapRow, top: float) -> None:
+    brush.write(14, top + 8, name(row.title, 20), 10, bold=True)
     for number, text in enumerate(row.lines, 1):
         last_is_wrong = row.tone is Tone.BAD and number == len(row.lines)
-        colour = LIGHT["max"] if last_is_wrong else LIGHT["ink"]
-        figure.text(x, y - 0.3 * line - number * line, name(text), fontsize=size.font, color=colour, va="top")
-    start = y - (len(row.lines) + 1.6) * line
+        brush.write(14, top + 10 + 12 * number, name(text), _TEXT, "max" if last_is_wrong else "ink")
     for number, (text, value, _) in enumerate(row.probabilities):
-        place = start - number * line
-        figure.text(x, place, name(text, 16), fontsize=size.font - 0.5, color=LIGHT["muted"], va="top")
-        right = (_WORDS - 16) / size.width
-        figure.text(right, place, f"{value:.2f}", fontsize=size.font - 0.5, color=LIGHT["muted"], va="top", ha="right")
+        y = top + 10 + 12 * (len(row.lines) + 1.6 + number)
+        brush.write(14, y, name(text, 16), _TEXT - 0.5, "muted")
+        brush.write(_WORDS - 16, y, f"{value:.2f}", _TEXT - 0.5, "muted", at="r")
 
 
-def _panel(axes: Axes, panel: MapPanel | Image, below: Image | None, font: float) -> None:
+def _panel(brush: _Brush, panel: Panel, below: Image | None, left: float, top: float) -> None:
     view = panel.views[0] if isinstance(panel, MapPanel) and panel.views else None
     image = panel if isinstance(panel, Image) else view.image if view else None
     title = "input" if isinstance(panel, Image) else panel.title
-    axes.set_title(name(title, 26), fontsize=font, color=LIGHT["ink"], pad=4)
+    brush.write(left + _SIDE / 2, top - 5, name(title, 26), _TEXT, at="m")
     if image is not None:
-        _picture(axes, image, below if view and view.name == FIXED else None)
+        _picture(brush, image, below if view and view.name == FIXED else None, left, top)
     elif isinstance(panel, MapPanel):
-        _drawing(axes, panel, font)
+        _drawing(brush, panel, left, top)
     if isinstance(panel, MapPanel):
         words = " · ".join((*panel.lines, *(("flat",) if panel.flat else ())))
-        colour = LIGHT["max"] if panel.flat else LIGHT["muted"]
-        axes.text(
-            0.5,
-            -0.03,
-            name(words, 44),
-            transform=axes.transAxes,
-            fontsize=font - 1.5,
-            ha="center",
-            va="top",
-            color=colour,
-        )
+        colour = "max" if panel.flat else "muted"
+        brush.write(left + _SIDE / 2, top + _SIDE + 11, name(words, 44), _SMALL, colour, at="m")
 
 
-def _picture(axes: Axes, image: Image, below: Image | None) -> None:
+def _picture(brush: _Brush, image: Image, below: Image | None, left: float, top: float) -> None:
     """Show a picture; over another one, dimmed, as light over light ("screen")."""
-    import numpy as np
+    from PIL import Image as Pillow
+    from PIL import ImageChops
 
-    shown = _array(image)
+    shown = as_pillow(image).convert("RGB")
     if below is not None and (below.width, below.height) == (image.width, image.height):
-        shown = np.float32(1) - (1 - np.float32(_DIMMED) * _array(below)) * (1 - shown)
+        dimmed = as_pillow(below).convert("RGB").point(lambda level: round(level * _DIMMED))
+        shown = ImageChops.screen(dimmed, shown)
+    side = _SIDE * _DENSITY
+    scale = side / max(shown.size)
+    size = max(1, round(shown.width * scale)), max(1, round(shown.height * scale))
     few = image.width * image.height <= LOSSLESS_PIXELS
-    axes.imshow(shown, interpolation="nearest" if few else "antialiased")
-    axes.set_axis_off()
+    shown = shown.resize(size, Pillow.Resampling.NEAREST if few else Pillow.Resampling.LANCZOS)
+    place = round(left * _DENSITY + (side - size[0]) / 2), round(top * _DENSITY + (side - size[1]) / 2)
+    brush.picture.paste(shown, place)
 
 
-def _array(image: Image) -> npt.NDArray[np.float32]:
-    """(height, width, 3) in [0, 1]."""
-    import numpy as np
+def _drawing(brush: _Brush, panel: MapPanel, left: float, top: float) -> None:
+    match panel.chart:
+        case BarChart() as chart:
+            _bars(brush, chart, left, top)
+        case LineChart() as chart:
+            _curves(brush, chart, left, top)
+        case None:
+            strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:8]
+            for number, (token, strength) in enumerate(strongest, 1):
+                brush.write(left, top + 12 * number, name(token, 16), _TEXT)
+                brush.write(left + _SIDE, top + 12 * number, f"{strength:.2f}", _TEXT, "muted", at="r")
 
-    kind, pixels = rgb(image)
-    channels = {"L": 1, "RGB": 3, "RGBA": 4}[kind]
-    array = np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, channels)[:, :, :3]
-    return np.broadcast_to(array, (image.height, image.width, 3)).astype(np.float32) / np.float32(255)
+
+def _bars(brush: _Brush, chart: BarChart, left: float, top: float) -> None:
+    """Values by name, the names in a column of their own."""
+    pitch = min(12.0, _SIDE / max(1, len(chart.names)))
+    size = min(_SMALL, pitch * 0.8)
+    words = left + 52
+    low, high = min(0.0, *chart.values), max(0.0, *chart.values)
+    scale = (left + _SIDE - words) / (high - low or 1.0)
+    zero = words - low * scale
+    for number, (text, value) in enumerate(zip(chart.names, chart.values, strict=True)):
+        y = top + number * pitch
+        brush.write(words - 3, y + pitch * 0.75, name(text, 14), size, at="r")
+        if value == value:
+            brush.box(zero, y + pitch * 0.15, zero + value * scale, y + pitch * 0.85, "max" if value >= 0 else "min")
+    brush.line([(zero, top), (zero, top + pitch * len(chart.names))], "faint")
 
 
-def _drawing(axes: Axes, panel: MapPanel, font: float) -> None:
-    chart = panel.chart
-    if isinstance(chart, BarChart):
-        plain_axes(axes, font - 2)
-        places = range(len(chart.names))
-        axes.barh(places, chart.values, color=[LIGHT["max" if v >= 0 else "min"] for v in chart.values])
-        axes.set_yticks(list(places), [name(text, 12) for text in chart.names], fontsize=font - 3)
-        axes.invert_yaxis()
-    elif isinstance(chart, LineChart):
-        plain_axes(axes, font - 2)
-        for line, colour in zip(chart.series, ("median", "max"), strict=False):
-            axes.plot(line.x, [v if v is not None else float("nan") for v in line.y], color=LIGHT[colour], linewidth=1)
-    else:
-        axes.set_axis_off()
-        strongest = sorted(panel.tokens, key=lambda pair: -pair[1])[:8]
-        words = "\n".join(f"{name(token, 16)}  {strength:.2f}" for token, strength in strongest)
-        axes.text(0, 1, words, va="top", fontsize=font, color=LIGHT["ink"], transform=axes.transAxes)
+def _curves(brush: _Brush, chart: LineChart, left: float, top: float) -> None:
+    """Lines, each over its own range: the signal, and what of it counts."""
+    for line, colour in zip(chart.series, ("median", "max"), strict=False):
+        known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and y == y]
+        if len(known) < 2:
+            continue
+        xs, ys = zip(*known, strict=True)
+        across, down = _SIDE / (max(xs) - min(xs) or 1.0), _SIDE / (max(ys) - min(ys) or 1.0)
+        brush.line([(left + (x - min(xs)) * across, top + _SIDE - (y - min(ys)) * down) for x, y in known], colour)

@@ -7,8 +7,7 @@ import html
 import sys
 from typing import Any
 
-from xaicli.render.canvas import png
-from xaicli.render.figure import charts, first_figure, grids
+from xaicli.render.figure import charts, first_png, grids
 from xaicli.render.sparkline import sparkline
 from xaicli.render.terminal import as_text
 from xaicli.render.text import printable
@@ -28,7 +27,7 @@ def mimebundle(report: Report) -> dict[str, Any]:
     bundle: dict[str, Any] = {"text/plain": as_text(report)}
     picture = ""
     if _has_picture(report):
-        picture = base64.b64encode(png(first_figure(report), density=_DENSITY)).decode()
+        picture = base64.b64encode(first_png(report, density=_DENSITY)).decode()
         bundle["image/png"] = picture
     return {**bundle, "text/html": _static(report, picture)}
 

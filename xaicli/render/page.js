@@ -35,9 +35,12 @@
     ? (Math.log(value) - Math.log(from)) / (Math.log(to) - Math.log(from))
     : (value - from) / (to - from);
   const points = (svg, lines) => {
-    const [left, top, right, bottom] = svg.dataset.box.split(" ").map(Number);
+    // A chart that flows is as large as its axes; others say where they lie.
+    const [left, top, right, bottom] = svg.dataset.box ? svg.dataset.box.split(" ").map(Number)
+      : [0, 0, svg.clientWidth, svg.clientHeight];
     const [x0, x1] = svg.dataset.x.split(" ").map(Number);
-    const [y0, y1, log] = svg.dataset.y.split(" ");
+    const own = svg.dataset.own && svg.closest(".either").querySelector("input:nth-of-type(2):checked");
+    const [y0, y1, log] = (own ? svg.dataset.own : svg.dataset.y).split(" ");
     const found = [];
     lines.forEach((line, order) => line.y.forEach((y, i) => {
       if (y === null || (log && y <= 0)) return;
@@ -48,7 +51,9 @@
     return found;
   };
   const describe = (data, line, i) => {
-    const said = [`${data.xl} ${number(line.x[i])}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i])}`];
+    const other = data.o && data.o.at.indexOf(line.x[i]);
+    const also = other >= 0 ? ` (${data.o.l} ${number(data.o.v[other])})` : "";
+    const said = [`${data.xl} ${number(line.x[i])}${also}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i])}`];
     if (line.lo && line.lo[i] !== null) said.push(`${number(line.lo[i])} to ${number(line.hi[i])}`);
     if (line.c) said.push("n = " + line.c[i].toLocaleString("en"));
     if (line.t) said.push(line.t);
@@ -65,9 +70,10 @@
     const box = tip.getBoundingClientRect();
     tip.style.left = Math.max(4, Math.min(at.x - box.width / 2, innerWidth - box.width - 4)) + "px";
     tip.style.top = (at.y - box.height - 14 < 4 ? at.y + 16 : at.y - box.height - 14) + "px";
-    let dot = svg.querySelector("circle");
+    let dot = svg.querySelector("circle.here");
     if (!dot) {
       dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+      dot.setAttribute("class", "here");
       dot.setAttribute("r", 3.2);
       svg.append(dot);
     }
@@ -78,13 +84,18 @@
   };
   const hide = (svg) => {
     tip.hidden = true;
-    for (const dot of all("circle", svg)) dot.remove();
+    for (const dot of all("circle.here", svg)) dot.remove();
     light("");
   };
   const watch = (svg, data) => {
     let spots = null;
+    let shape = "";
     let current = null;
-    const known = () => (spots ??= points(svg, data.lines));
+    const known = () => {
+      const now = `${svg.clientWidth} ${svg.querySelector(".same")?.getBoundingClientRect().height}`;
+      if (now !== shape) [spots, shape] = [points(svg, data.lines), now];
+      return spots;
+    };
     svg.addEventListener("pointermove", (event) => {
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       const far = (p) => 4 * (p.px - at.x) ** 2 + (p.py - at.y) ** 2;
@@ -119,7 +130,7 @@
     const data = charts[figure.dataset.d];
     if (!data) continue;
     for (const line of data.lines) line.x ??= data.x;
-    for (const svg of all("svg[data-box]", figure)) watch(svg, data);
+    for (const svg of all("svg[data-x]", figure)) watch(svg, data);
   }
 
   // Cards and rows light their line; a button pins them; #s=<id> finds them.

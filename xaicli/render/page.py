@@ -22,6 +22,8 @@ from xaicli.report.model import Report
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from xaicli.render.figure import Pictures
+
 _MOST_JSON = 1 << 17
 """A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
 
@@ -30,17 +32,18 @@ _ESCAPES = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *_HIDDEN)}
 _EXTRA = {"light": {"card": "#f6f8fa", "edge": "#c3cad2"}, "dark": {"card": "#1c2127", "edge": "#444c56"}}
 
 
-def page(report: Report, answer: Answer, *, no_images: bool = False) -> str:
+def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool = False) -> str:
     """Render a report as HTML; the same text each time for the same input.
 
     Args:
         report: What to show.
         answer: Whose JSON the page carries.
+        pictures: The charts, each drawn once.
         no_images: Leave out pictures of samples.
     """
     from markupsafe import Markup
 
-    blocks = Blocks(no_images=no_images)
+    blocks = Blocks(pictures, no_images=no_images)
     sections = [
         {
             "title": printable(section.title, limit=120),

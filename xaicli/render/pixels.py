@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from typing import TYPE_CHECKING
 
 from xaicli.report.charts import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pillow
 
 LOSSLESS_PIXELS = 64 * 64
 """Up to this size pictures are kept exactly, and shown as the squares they are."""
@@ -30,6 +34,13 @@ def data_uri(image: Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
 
 
+def png_bytes(picture: Pillow) -> bytes:
+    """A large picture as PNG, compressed for time rather than for size."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
 def rgb(image: Image) -> tuple[str, bytes]:
     """Pillow's name of the kind of pixels, and the pixels with the palette applied."""
     if not image.palette:
@@ -50,10 +61,15 @@ def _tables(palette: str) -> tuple[bytes, bytes, bytes]:
     return red, green, blue
 
 
-def _encoded(image: Image, kind: str, **options: object) -> bytes:
+def as_pillow(image: Image) -> Pillow:
+    """The picture as Pillow has it."""
     from PIL import Image as Pillow
 
     mode, pixels = rgb(image)
+    return Pillow.frombytes(mode, (image.width, image.height), pixels)
+
+
+def _encoded(image: Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    Pillow.frombytes(mode, (image.width, image.height), pixels).save(out, kind, **options)
+    as_pillow(image).save(out, kind, **options)
     return out.getvalue()

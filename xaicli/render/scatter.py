@@ -6,12 +6,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import SQUARE, Size, add_axes, gaps, name, new_figure
+from xaicli.render.canvas import SQUARE, Drawn, Size, add_axes, gaps, name, new_figure
 from xaicli.render.palette import LIGHT
+from xaicli.render.svg import Frame
 from xaicli.report.charts import BarChart, ScatterChart
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 _MOST_POINTS = 3000
 _LEVELS = 5
@@ -19,7 +20,7 @@ _GROUP_COLOURS = ("min", "p3", "max", "faint", "listed", "p4")
 _DOT = 3.4
 
 
-def scatter_figure(chart: ScatterChart) -> Figure:
+def scatter_figure(chart: ScatterChart) -> Drawn:
     """Draw a plane of points: marked ones ringed, very many thinned evenly."""
     legend = chart.legend
     shown = drawn_points(chart)
@@ -27,7 +28,6 @@ def scatter_figure(chart: ScatterChart) -> Figure:
         legend = f"{legend} {len(shown):,} of {len(chart.x):,} points drawn.".strip()
     figure = new_figure(SQUARE, chart.title, legend)
     axes = add_axes(figure, SQUARE, left=44, bottom=36, right=110, top=12)
-    axes.set_gid("axes-0")
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
@@ -70,7 +70,7 @@ def scatter_figure(chart: ScatterChart) -> Figure:
             axes.plot(
                 [chart.x[i]], [chart.y[i]], "o", markeredgecolor=LIGHT["ink"], gid=f"ring.ink.{chart.keys[i]}", **ring
             )
-    return figure
+    return Drawn(figure, (_frame(axes, SQUARE, chart.alt),))
 
 
 def drawn_points(chart: ScatterChart) -> list[int]:
@@ -131,13 +131,12 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
     )
 
 
-def bar_figure(chart: BarChart) -> Figure:
+def bar_figure(chart: BarChart) -> Drawn:
     """Draw values by name as horizontal bars, positive and negative told apart."""
     longest = max((len(name(text)) for text in chart.names), default=0)
     size = Size(420, 40 + 15 * len(chart.names), 36, 9)
     figure = new_figure(size, chart.title, "")
     axes = add_axes(figure, size, left=16 + longest * 5.4, bottom=30, right=20, top=4)
-    axes.set_gid("axes-0")
     axes.grid(False)
     axes.grid(True, axis="x", color=LIGHT["grid"], linewidth=0.7, gid="grid")
     places = range(len(chart.names))
@@ -147,4 +146,19 @@ def bar_figure(chart: BarChart) -> Figure:
     axes.set_yticks(list(places), [name(text) for text in chart.names], color=LIGHT["ink"])
     axes.invert_yaxis()
     axes.set_xlabel(chart.x_label)
-    return figure
+    return Drawn(figure, (_frame(axes, size, chart.alt),))
+
+
+def _frame(axes: Axes, size: Size, alt: str) -> Frame:
+    """All below the header. `data-box` is left, top, right, bottom of the axes in the picture's points; `data-x` and
+    `data-y` are what is at their ends, so that a script finds a value under the pointer.
+    """
+    total = size.height + size.header
+    box = axes.get_window_extent()
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    attributes = {
+        "data-box": f"{box.x0:.1f} {total - box.y1:.1f} {box.x1:.1f} {total - box.y0:.1f}",
+        "data-x": f"{x0:.6g} {x1:.6g}",
+        "data-y": f"{y0:.6g} {y1:.6g}",
+    }
+    return Frame((0.0, size.header, size.width, size.height), alt, attributes=attributes)

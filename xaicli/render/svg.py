@@ -1,25 +1,62 @@
-"""matplotlib's SVG made fit for a page under a strict Content-Security-Policy.
+"""The marks of a picture as inline SVG, fit for a page under a strict Content-Security-Policy.
 
-Each style declaration becomes a presentation attribute (a policy without 'unsafe-inline' drops `style=`), our group ids
-become classes and keys that the page's sheet colours and the script knows, all other ids go, and the size halves.
+Classes and keys, which the page's sheet colours and the script knows, and presentation attributes in place of styles.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from xml.etree import ElementTree
+from html import escape
+from typing import TYPE_CHECKING
 
 from xaicli.render.text import printable
 
-_SVG = "{http://www.w3.org/2000/svg}"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
-_COLOURS = {"fill", "stroke"}
-_KEPT = {"fill-opacity", "opacity", "stroke-dasharray", "stroke-opacity", "stroke-width", "text-anchor"}
-_DRAWN = {"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring"}
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_SPAN = 1000.0
+"""The width of a chart that fills the page, in units of its lines; its texts stand at percentages."""
+
+_NAME_NARROW = 10
+_LONG_TICK = 4
+OURS = frozenset({"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring", "grid"})
 """The first words of our group ids: `line.max.s-3` is the line of sample 3, in the colour `max`."""
+_DATA = frozenset({"line", "dot", "band", "span"})
+_SHARED = "same"
+"""The colour that marks the lines and texts of an axis shared by all cells."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """One thing drawn, in points from the picture's top left.
+
+    Attributes:
+        cell: Which cell of a grid it lies in; "" in a picture without cells.
+        kind: What it is (a word of `OURS`), "" for the text of a tick or label.
+        colour: The name of its colour in the palettes.
+        key: What links it with cards and tables.
+        looks: Presentation attributes.
+        vertices: (n, 2), of a path; None otherwise.
+        codes: The path's commands, as matplotlib numbers them.
+        place: Where a text or a circle lies.
+        radius: Of a circle.
+        text: What a text says.
+        turned: Whether it reads from the bottom up.
+    """
+
+    cell: str
+    kind: str
+    colour: str
+    key: str
+    looks: dict[str, str]
+    vertices: npt.NDArray[np.float64] | None = None
+    codes: Sequence[int] = ()
+    place: tuple[float, float] = (0.0, 0.0)
+    radius: float = 0.0
+    text: str = ""
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,151 +66,168 @@ class Frame:
     Attributes:
         box: Left, top, width, height in points from the top left.
         alt: What the picture shows, in words.
-        axes: The axes to show; None for all.
+        cell: The cell of a grid to show; "" for all of a picture without cells.
         attributes: Further attributes of the `<svg>` element.
+        own: Scale and shift (y' = scale y + shift) that put the cell's data on its own y axis; None where there is no
+            such axis.
+        own_ticks: What that axis has in place of the shared one's lines and texts.
+        other_axis: The ticks and label of another x axis.
     """
 
     box: tuple[float, float, float, float]
     alt: str
-    axes: int | None = None
+    cell: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    own: tuple[float, float] | None = None
+    own_ticks: tuple[Mark, ...] = ()
+    other_axis: tuple[Mark, ...] = ()
 
 
-def inline(source: bytes, frames: Sequence[Frame]) -> list[str]:
-    """Turn a picture into inline SVG, one text per frame.
+def scaled(marks: Iterable[Mark], frame: Frame) -> str:
+    """A picture whose texts grow and shrink with it."""
+    left, top, width, height = frame.box
+    head = {"viewBox": f"{_tenth(left)} {_tenth(top)} {_tenth(width)} {_tenth(height)}"}
+    inside = [mark for mark in marks if mark.cell == frame.cell]
+    if frame.own is None:
+        return _svg(head, frame, _all(inside))
+    data = [mark for mark in inside if mark.kind in _DATA]
+    ticks = [mark for mark in inside if mark.colour == _SHARED]
+    rest = [mark for mark in inside if mark.kind not in _DATA and mark.colour != _SHARED]
+    identity = f"{frame.attributes['id']}-data"
+    scale, shift = frame.own
+    body = [f'<g class="same">{_all(ticks)}</g><g class="own">{_all(frame.own_ticks)}</g>{_all(rest)}']
+    body.append(f'<g class="same"><g id="{identity}">{_all(data)}</g></g>')
+    body.append(f'<use class="own" href="#{identity}" transform="matrix(1 0 0 {scale:.5g} 0 {shift:.5g})"/>')
+    return _svg(head, frame, "".join(body))
+
+
+def flowing(marks: Sequence[Mark], frame: Frame) -> str:
+    """A chart as wide as the page has room, its texts as large as the page's own, at any width.
+
+    The box of the frame is that of the axes: the picture's other parts lie outside of it, where the sheet leaves room.
+    """
+    left, top, width, height = frame.box
+    lines, ends, rest = [], [], []
+    axis: list[Mark] = []
+    for mark in marks:
+        if mark.vertices is not None and mark.kind == "leader":
+            (x0, y0), (x1, y1) = mark.vertices
+            percent = _percent((x0 - left) / width)
+            looks = _looks(mark)
+            if x0 >= left + width - 3:
+                ends.append(f'<path {looks} d="M{_tenth(x0 - left - width)} {_tenth(y0 - top)}')
+                ends[-1] += f'L{_tenth(x1 - left - width)} {_tenth(y1 - top)}"/>'
+            else:
+                rest.append(f'<line {looks} x1="{percent}" y1="{_tenth(y0 - top)}" x2="100%" y2="{_tenth(y1 - top)}"/>')
+        elif mark.vertices is not None:
+            moved = (mark.vertices - (left, top)) * (_SPAN / width, 1.0)
+            lines.append(f'<path {_looks(mark)} d="{path_data(moved, mark.codes)}"/>')
+        elif mark.place[1] > top + height + 1 and mark.place[0] > left - 1:
+            axis.append(mark)
+        else:
+            rest.append(_placed(mark, left, top, width))
+    for name, ticks in (("ax1", axis), ("ax2", frame.other_axis)):
+        if ticks:
+            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width) for mark in ticks)}</g>')
+    body = (
+        f'<svg class="lines" aria-hidden="true" viewBox="0 0 {_SPAN:g} {_tenth(height)}" width="100%" '
+        f'height="{_tenth(height)}" preserveAspectRatio="none">{"".join(lines)}</svg>'
+    )
+    if ends:
+        body += f'<svg aria-hidden="true" x="100%" class="ends">{"".join(ends)}</svg>'
+    # On a phone every second number of an axis of long ones goes.
+    long = any(len(mark.text) > _LONG_TICK for mark in (*axis[:-1], *frame.other_axis[:-1]))
+    return _svg(
+        {"class": "flow long" if long else "flow", "width": "100%", "height": _tenth(height)},
+        frame,
+        body + "".join(rest),
+    )
+
+
+def path_data(vertices: npt.NDArray[np.float64], codes: Sequence[int]) -> str:
+    """A path rounded to a tenth of a point, its lines written relative to each other.
 
     Args:
-        source: What matplotlib wrote; nothing in it may need clipping.
-        frames: The parts to show.
-    """
-    root = ElementTree.fromstring(source)
-    shapes = {e.attrib["id"]: e for e in root.iter() if "id" in e.attrib}
-    figure = next(e for e in root if e.get("id", "").startswith("figure"))
-    return [_part(figure, frame, shapes) for frame in frames]
-
-
-def _part(figure: ElementTree.Element, frame: Frame, shapes: Mapping[str, ElementTree.Element]) -> str:
-    head = {"viewBox": " ".join(_short(v) for v in frame.box), "role": "img", "aria-label": printable(frame.alt)}
-    svg = ElementTree.Element("svg", {**head, **frame.attributes})
-    for child in figure:
-        name = child.get("id", "")
-        if frame.axes is None or name == f"axes-{frame.axes}":
-            svg.extend(_rewritten(child, shapes, classed=False))
-    return ElementTree.tostring(svg, encoding="unicode").replace(" />", "/>")
-
-
-def _rewritten(
-    element: ElementTree.Element, shapes: Mapping[str, ElementTree.Element], *, classed: bool
-) -> Iterator[ElementTree.Element]:
-    """The element as the page takes it: none, one, or the children of a group that says nothing.
-
-    Args:
-        element: What matplotlib wrote.
-        shapes: What `<use>` refers to, by id.
-        classed: Whether a class gives the colour, so that attributes need not.
-    """
-    tag, name = _tag(element), element.get("id", "")
-    kind, _, rest = name.partition(".")
-    if tag in ("defs", "metadata", "style") or name == "header" or name.startswith("patch_"):
-        return
-    if tag == "path":
-        looks = _attributes(element, classed=classed)
-        yield ElementTree.Element("path", {**looks, "d": path_data(element.attrib.get("d", ""))})
-    elif tag == "use":
-        yield _resolved(element, shapes, classed=classed)
-    elif tag == "text":
-        yield _text(element)
-    else:
-        ours = kind in _DRAWN or name == "grid"
-        children = [out for child in element for out in _rewritten(child, shapes, classed=classed or ours)]
-        yield from _grouped(children, kind, rest) if ours else children
-
-
-def _grouped(children: list[ElementTree.Element], kind: str, rest: str) -> Iterator[ElementTree.Element]:
-    """A group of ours: its only child bears the class, several get a group."""
-    colour, _, key = rest.partition(".")
-    attributes = {"class": f"{kind} c-{colour}" if colour else kind, **({"data-k": key} if key else {})}
-    if len(children) == 1:
-        children[0].attrib.update(attributes)
-        yield children[0]
-        return
-    group = ElementTree.Element("g", attributes)
-    group.extend(children)
-    yield group
-
-
-def _text(element: ElementTree.Element) -> ElementTree.Element:
-    out = ElementTree.Element("text", _attributes(element, classed=True))
-    out.attrib.update({key: _short(float(element.attrib[key])) for key in ("x", "y") if key in element.attrib})
-    out.text = "".join(element.itertext())
-    # matplotlib turns a text by minus nothing.
-    if "transform" in element.attrib and not element.attrib["transform"].startswith("rotate(-0 "):
-        out.set("transform", _NUMBER.sub(lambda m: _short(float(m.group())), element.attrib["transform"]))
-    return out
-
-
-def _resolved(
-    element: ElementTree.Element, shapes: Mapping[str, ElementTree.Element], *, classed: bool
-) -> ElementTree.Element:
-    """A reference to a shape replaced by the shape, moved to its place."""
-    shape = shapes[element.attrib[_HREF][1:]]
-    looks = _attributes(shape, classed=classed) | _attributes(element, classed=classed)
-    move = float(element.get("x", 0)), float(element.get("y", 0))
-    return ElementTree.Element("path", {**looks, "d": path_data(shape.attrib["d"], move)})
-
-
-def _attributes(element: ElementTree.Element, *, classed: bool) -> dict[str, str]:
-    """The element's own looks as presentation attributes."""
-    found: dict[str, str] = {}
-    for declaration in element.get("style", "").split(";"):
-        key, _, value = (part.strip() for part in declaration.partition(":"))
-        if key in _KEPT:
-            found[key] = _NUMBER.sub(lambda m: f"{float(m.group()):.2f}".rstrip("0").rstrip("."), value)
-        elif key in _COLOURS and not classed:
-            found[key] = value
-        elif key == "font-size":
-            found[key] = value.removesuffix("px")
-        elif key == "font-weight":
-            found[key] = value
-    return found
-
-
-def path_data(text: str, move: tuple[float, float] = (0.0, 0.0)) -> str:
-    """Path data with every point moved, rounded to a tenth of a point, and lines written relative to each other.
-
-    matplotlib writes absolute commands only, so numbers alternate between x and y.
+        vertices: (n, 2).
+        codes: n commands as matplotlib numbers them: 1 move, 2 line, 3 and 4 curves, 79 close.
     """
     out: list[str] = []
     at = (0, 0)
-    command = ""
-    for name, points in _commands(text, move):
-        if name == "L":
-            step = points[0][0] - at[0], points[0][1] - at[1]
-            out.append(_joined("" if command == "L" else "l", [step]))
-        elif name:
-            out.append(_joined(name, points))
-        at = points[-1] if points else at
-        command = name
+    before = 0
+    tenths = [(round(x), round(y)) for x, y in (vertices * 10).tolist()]
+    for (x, y), code in zip(tenths, codes, strict=True):
+        if code == 79:
+            out.append("z")
+        elif code == 2:
+            out.append(_joined("" if before == 2 else "l", (x - at[0], y - at[1])))
+            at = (x, y)
+        else:
+            letter = {1: "M", 3: "Q", 4: "C"}[code]
+            out.append(_joined("" if before == code and code != 1 else letter, (x, y)))
+            at = (x, y)
+        before = code
     return "".join(out)
 
 
-def _commands(text: str, move: tuple[float, float]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """(command, points in tenths) in order."""
-    name, numbers = "", list[float]()
-    for word in [*text.split(), "Z"]:
-        if not word[0].isalpha():
-            numbers.append(float(word))
-            continue
-        if name:
-            pairs = zip(numbers[::2], numbers[1::2], strict=True)
-            yield name, [(round((x + move[0]) * 10), round((y + move[1]) * 10)) for x, y in pairs]
-        name, numbers = word, []
+def _svg(head: Mapping[str, str], frame: Frame, body: str) -> str:
+    attributes = {**head, "role": "img", "aria-label": printable(frame.alt), **frame.attributes}
+    return f"<svg {_written(attributes)}>{body}</svg>"
 
 
-def _joined(command: str, points: Sequence[tuple[int, int]]) -> str:
+def _all(marks: Iterable[Mark]) -> str:
+    return "".join(_plain(mark) for mark in marks)
+
+
+def _plain(mark: Mark) -> str:
+    if mark.vertices is not None:
+        return f'<path {_looks(mark)} d="{path_data(mark.vertices, mark.codes)}"/>'
+    x, y = (_tenth(v) for v in mark.place)
+    if mark.radius:
+        return f'<circle {_looks(mark)} cx="{x}" cy="{y}" r="{_tenth(mark.radius)}"/>'
+    turned = f' transform="rotate(-90 {x} {y})"' if mark.turned else ""
+    return f'<text {_looks(mark)} x="{x}" y="{y}"{turned}>{escape(printable(mark.text))}</text>'
+
+
+def _placed(mark: Mark, left: float, top: float, width: float) -> str:
+    """A text or a dot: between the ends of the axis at a percentage, beside it at a distance."""
+    x, y = mark.place[0] - left, _tenth(mark.place[1] - top)
+    beside = f' dx="{_tenth(x if x < 0 else x - width)}"' if x < -1 or x > width + 1 else ""
+    percent = ("0" if x < 0 else "100%") if beside else _percent(x / width)
+    if mark.radius:
+        return f'<circle {_looks(mark)} cx="{percent}" cy="{y}" r="{_tenth(mark.radius)}"/>'
+    words = "".join(_at_both_widths(printable(mark.text), named=mark.kind == "name"))
+    return f'<text {_looks(mark)} x="{percent}"{beside} y="{y}">{words}</text>'
+
+
+def _at_both_widths(text: str, *, named: bool) -> Iterator[str]:
+    """A name in full, and the same shorter for a phone."""
+    short = printable(text, limit=_NAME_NARROW)
+    if not named or short == text:
+        yield escape(text)
+    else:
+        yield f'<tspan class="w">{escape(text)}</tspan><tspan class="n">{escape(short)}</tspan>'
+
+
+def _looks(mark: Mark) -> str:
+    """Class, key and presentation attributes."""
+    coloured = f" c-{mark.colour}" if mark.kind and mark.colour and mark.colour != _SHARED else ""
+    classes = f"{mark.kind}{coloured}"
+    found = {"class": classes, "data-k": mark.key, **mark.looks}
+    return _written({name: value for name, value in found.items() if value})
+
+
+def _written(attributes: Mapping[str, str]) -> str:
+    return " ".join(f'{name}="{escape(value)}"' for name, value in attributes.items())
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def _joined(command: str, point: tuple[int, int]) -> str:
     """A command with its numbers, a space only where a number would run into the one before."""
     out = command
-    for number in (n for point in points for n in point):
+    for number in point:
         text = _tenths(number)
         out += text if text.startswith("-") or (out and out[-1].isalpha()) else f" {text}"
     return out
@@ -185,9 +239,5 @@ def _tenths(number: int) -> str:
     return f"{sign}{whole}" if not tenth else f"{sign}{whole or ''}.{tenth}"
 
 
-def _short(number: float) -> str:
+def _tenth(number: float) -> str:
     return _tenths(round(number * 10))
-
-
-def _tag(element: ElementTree.Element) -> str:
-    return str(element.tag).removeprefix(_SVG)

@@ -30,7 +30,11 @@ def line_values(chart: LineChart) -> Context:
         lines.append({key: value for key, value in values.items() if value != ""})
     shared = lines[0]["x"] if lines else []
     lines = [{k: v for k, v in line.items() if k != "x" or v != shared} for line in lines]
-    return {"xl": chart.x_label, "yl": chart.y_label, "x": shared, "lines": lines}
+    said: Context = {"xl": chart.x_label, "yl": chart.y_label, "x": shared, "lines": lines}
+    if chart.other_axis is not None:
+        at, values_at = ([_rounded(v) for v in row] for row in (chart.other_axis.at, chart.other_axis.values))
+        said["o"] = {"l": chart.other_axis.label, "at": at, "v": values_at}
+    return said
 
 
 def point_values(chart: ScatterChart) -> Context:

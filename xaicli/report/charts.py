@@ -51,6 +51,17 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Another name for places of the x axis: the step of each epoch, say. It changes the ticks, not the picture."""
+
+    label: str
+    at: tuple[float, ...]
+    """The places, ascending."""
+    values: tuple[float, ...]
+    """What each is called on this axis."""
+
+
+@dataclass(frozen=True)
 class LineChart:
     """Lines and bands over epochs or steps."""
 
@@ -66,7 +77,11 @@ class LineChart:
     alt: str = ""
     subtitle: str = ""
     y_limits: tuple[float, float] | None = None
+    y_own: tuple[float, float] | None = None
+    """The limits of a cell's own y axis, where `y_limits` are those it shares with the other cells."""
     y_log: bool = False
+    other_axis: Axis | None = None
+    """What the page can show in place of the x axis."""
 
 
 @dataclass(frozen=True)

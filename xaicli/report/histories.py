@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import polars as pl
 
-from xaicli.report.charts import Band, Image, LineChart, Series, Tone
+from xaicli.report.charts import Axis, Band, Image, LineChart, Series, Tone
 from xaicli.report.facts import RunFacts
-from xaicli.report.model import Block, Card, Cell, Column, Gallery, Table, Text, Views
+from xaicli.report.model import Block, Card, Cell, Column, Gallery, Table, Text
 from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, short
 from xaicli.vocabulary import Group
@@ -83,9 +83,7 @@ def blocks(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, s
         return [Text(f"No sample has a finite {subject.metric} here: there is nothing to rank or draw.", Tone.BAD)]
     out: list[Block] = []
     if finite:
-        out.append(
-            _charts(subject, keys, names, positive=min(finite) > 0, spread=max(finite) / max(min(finite), 1e-300))
-        )
+        out.append(_chart(subject, keys, names, finite))
     else:
         out.append(
             Text(f"Every value of {subject.metric} here is NaN or infinite: there is no line to draw.", Tone.BAD)
@@ -128,21 +126,13 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], samples: SampleF
     return f"; {which} predicted wrongly" if len(rows) > 1 else "; predicted wrongly" if wrong else ""
 
 
-def _charts(subject: Subject, keys: Keys, names: Names, *, positive: bool, spread: float) -> Block:
-    views: dict[str, tuple[Block, ...]] = {}
-    for axis in ("epoch", "step"):
-        views[axis] = (_chart(subject, keys, names, axis, y_log=False),)
-        if positive and spread > 10**_LOG_DECADES:
-            views[f"{axis}, log"] = (_chart(subject, keys, names, axis, y_log=True),)
-    return Views(names("axes", subject.mode, subject.ds_id, subject.metric), "axes", views)
-
-
-def _chart(subject: Subject, keys: Keys, names: Names, axis: str, *, y_log: bool) -> LineChart:
+def _chart(subject: Subject, keys: Keys, names: Names, finite: Sequence[float]) -> LineChart:
+    """The histories over the epochs; over decades of values on a logarithmic scale."""
     people = subject.population
-    xs = tuple(float(row[axis]) for row in people)
+    xs = tuple(float(row["epoch"]) for row in people)
     bands = tuple(
         Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
-        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
+        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
         if people
     )
     lines = [Series("median", xs, tuple(row["q50"] for row in people), Tone.MEDIAN)] if people else []
@@ -155,25 +145,36 @@ def _chart(subject: Subject, keys: Keys, names: Names, axis: str, *, y_log: bool
         lines.append(
             Series(
                 name=f"#{row['sample_id']}",
-                x=tuple(float(point[axis]) for point in history),
+                x=tuple(float(point["epoch"]) for point in history),
                 y=tuple(point["value"] for point in history),
                 tone=TONES[Group(row["group"])],
                 key=keys(subject.mode, subject.ds_id, row["sample_id"]),
             )
         )
-    suffix = ("step",) if axis == "step" else ()
     return LineChart(
-        name=names("samples", subject.mode, subject.ds_id, subject.metric, *suffix, *(("log",) if y_log else ())),
+        name=names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
-        x_label=axis,
+        x_label="epoch",
         y_label=subject.metric,
         series=tuple(lines),
         bands=bands,
         legend=LEGEND if people else LEGEND.split(" Grey")[0],
-        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over {axis}s, {subject.mode}, "
+        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over epochs, {subject.mode}, "
         f"over the population's bands. {sentence(subject, SampleFacts())}",
-        y_log=y_log,
+        y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
+        other_axis=_steps(subject),
     )
+
+
+def _steps(subject: Subject) -> Axis | None:
+    """The step of each epoch: the largest anywhere in it."""
+    steps: dict[float, float] = {}
+    points = (point for row in subject.rows for point in row["history"] or ())
+    for point in (*subject.population, *points):
+        if point["step"] is not None:
+            steps[point["epoch"]] = max(point["step"], steps.get(point["epoch"], 0))
+    at = tuple(sorted(steps))
+    return Axis("step", tuple(map(float, at)), tuple(float(steps[epoch]) for epoch in at)) if at else None
 
 
 def _galleries(subject: Subject, keys: Keys, facts: RunFacts | None, samples: SampleFacts) -> Iterator[Gallery]:

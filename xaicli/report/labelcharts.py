@@ -155,7 +155,6 @@ def small_multiples(
     names: Names,
     *,
     total: int,
-    same_y: bool,
 ) -> Multiples:
     """A small chart a label: its mean, its band, and the mean of all samples.
 
@@ -166,14 +165,13 @@ def small_multiples(
         bound: What the band stands for.
         names: Hands out file names.
         total: How many labels there are.
-        same_y: Whether all cells share their y axis.
     """
     stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
     charts = tuple(_small(key, label, everyone, bound, stride) for key, label in shown)
-    if same_y:
-        limits = _limits(charts)
-        charts = tuple(replace(chart, y_limits=limits) for chart in charts)
-    legend = f"Band: {BAND_WORDS[bound]}." + (" Same y axis everywhere." if same_y and len(shown) > 1 else "")
+    limits = _limits(charts)
+    several = len(charts) > 1
+    charts = tuple(replace(c, y_limits=limits, y_own=_limits([c]) if several else None) for c in charts)
+    legend = f"Band: {BAND_WORDS[bound]}."
     legend += " Dashed grey: all samples." if len(shown) > 1 else ""
     if total > len(shown):
         half = len(shown) // 2
@@ -181,8 +179,8 @@ def small_multiples(
     if stride > 1:
         legend += f" One epoch in {stride} drawn."
     return Multiples(
-        name=names("labels", words, bound, *(() if same_y else ("own-axis",))),
-        title=f"Each label, {TITLES[bound]}",
+        name=names("labels", words, bound),
+        title=f"{words} of each label, {TITLES[bound]}",
         charts=charts,
         legend=legend,
         alt=f"{count(len(shown), 'small chart')}, one a label, mean with band: {BAND_WORDS[bound]}.",

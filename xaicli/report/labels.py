@@ -110,12 +110,7 @@ def label_blocks(
         shown = keyed if len(keyed) <= CELLS else [*keyed[: CELLS // 2], *keyed[-CELLS // 2 :]]
         views: dict[str, tuple[Block, ...]] = {}
         for bound in bounds:
-            views[TITLES[bound]] = (
-                small_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=True),
-            )
-            if len(labels) > 1:
-                title = f"{TITLES[bound]}, own axis"
-                views[title] = (small_multiples(words, shown, everyone, bound, names, total=len(labels), same_y=False),)
+            views[TITLES[bound]] = (small_multiples(words, shown, everyone, bound, names, total=len(labels)),)
         yield Views(names("bands", words), "band", views)
     yield _table(words, labels, bounds, names, key)
 
