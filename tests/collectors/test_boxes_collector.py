@@ -266,3 +266,56 @@ def test_other_faults_are_told(run: Run) -> None:
         collected(run, BoundingBoxMetricsCollector(["cat"], {90: 0}))
     with pytest.raises(XaiError, match="the table has no column 'example_id': its rows are no objects"):
         rematch(pa.table({"a": [1]}), 0.5)
+
+
+def test_average_precision_is_that_of_pycocotools(run: Run) -> None:
+    coco, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(5)
+
+    def some(n: int, near: Any = None) -> Any:
+        corners = rng.uniform(0, 60, (n, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(4, 30, (n, 2))], axis=1)
+        for i in range(0 if near is None else min(n, len(near["boxes"]))):
+            boxes[i] = near["boxes"][i] + rng.normal(0, 2, 4)
+        labels = rng.integers(0, 3, n)
+        labels[: 0 if near is None else len(near["labels"][:n])] = [] if near is None else near["labels"][:n]
+        return {"boxes": boxes, "labels": labels}
+
+    truth = [some(int(n)) for n in rng.integers(0, 6, 30)]
+    found = [some(int(rng.integers(0, 8)), near) for near in truth]
+    for one in truth:
+        one["iscrowd"] = rng.random(len(one["labels"])) < 0.15
+    for one in found:
+        one["scores"] = rng.random(len(one["labels"]))
+    table = Table([(torch.zeros(1), one) for one in truth])
+    pictures = iter(found)
+    rows = collect_metrics(
+        table,
+        BoundingBoxMetricsCollector(["a", "b", "c"]),
+        lambda images: [next(pictures) for _ in images],
+        run=run,
+        dataloader_args={"collate_fn": lambda samples: tuple(zip(*samples, strict=True))},
+    ).tables["boxes"]
+
+    def listed(pictures: Any, predicted: bool) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        for number, one in enumerate(pictures):
+            for i, (x0, y0, x1, y1) in enumerate(one["boxes"].tolist()):
+                item = {"image_id": number, "category_id": int(one["labels"][i]), "bbox": [x0, y0, x1 - x0, y1 - y0]}
+                item |= {"score": float(one["scores"][i])} if predicted else {"iscrowd": int(one["iscrowd"][i])}
+                items.append(item | {"id": len(items) + 1, "area": (x1 - x0) * (y1 - y0)})
+        return items
+
+    truths = coco.COCO()
+    truths.dataset = {
+        "images": [{"id": number} for number in range(len(truth))],
+        "annotations": listed(truth, False),
+        "categories": [{"id": k} for k in range(3)],
+    }
+    truths.createIndex()
+    judged = evaluation.COCOeval(truths, truths.loadRes(listed(found, True)), "bbox")
+    judged.evaluate()
+    judged.accumulate()
+    precision = judged.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class) of all areas, 100 objects
+    for k, mean in average_precision(rows, judged.params.iouThrs).items():
+        assert mean == pytest.approx(float(precision[:, :, k].mean()), abs=1e-9)

@@ -246,3 +246,71 @@ def test_embeddings_that_are_not_there_are_told(place: Path, xai: Any) -> None:
         status, out, err = xai("embeddings", place / "run", *arguments)
         assert (status, out) == (1, "")
         assert told in err
+
+
+def test_a_pass_is_no_start_of_the_run_and_leaves_a_trace_of_its_own(place: Path, xai: Any) -> None:
+    with xaicli.Run(place / "run", label_names=["no", "yes"], config={"lr": 0.1}) as run:
+        run.log_samples(sample_id=[0], label=[0], loss=[1.0], mode="eval", epoch=1, step=1)
+    before = {path.name: path.read_bytes() for path in (place / "run").glob("*.json")}
+    starts = sorted((place / "run" / "attempts").glob("*.json"))
+    arguments = ("collect", place / "run", "--model", place / "ckpt.pt", "--data", place / "data.npz")
+    assert xai(*arguments)[0] == 0
+    assert not (place / "run" / "scalars").exists()  # nothing names them
+    assert xai(*arguments, "--split", "val")[0] == 0
+    assert (
+        xai(*arguments, "--collectors", "embeddings", "--layers", "2", "--reduction", "umap", "--components", 99)[0]
+        != 0
+    )
+    assert {path.name: path.read_bytes() for path in (place / "run").glob("*.json")} == before
+    assert sorted((place / "run" / "attempts").glob("*.json")) == starts
+    scalars = pl.read_parquet(place / "run" / "scalars" / "*.parquet")
+    assert {key.split("/")[0] for key in scalars["key"]} == {"val"}
+    assert set(scalars["epoch"]) == {7}
+    traces = [json.loads(path.read_text()) for path in sorted((place / "run" / "collections").iterdir())]
+    done = [trace for trace in traces if "files" in trace]
+    assert len(done) == 2
+    assert all((place / "run" / file).is_file() for trace in done for file in trace["files"])
+    assert {trace["asked"]["model"] for trace in traces} == {str(place / "ckpt.pt")}
+    assert pl.read_parquet(place / "run" / "tables" / "metrics" / "*.parquet").height >= 2 * N
+    status, out, _ = xai("doctor", place / "run", "--json")
+    assert status == 0, out
+
+
+def test_a_value_is_told_from_its_labels_or_asked_for(place: Path, xai: Any) -> None:
+    save_checkpoint(nn.Sequential(nn.Linear(6, 1)).eval(), place / "one.pt", example_inputs=X[:2])
+    np.savez(place / "values.npz", x=X.numpy(), y=X[:, 0].numpy() * 3)
+    np.savez(place / "bare.npz", x=X.numpy())
+    run = place / "run"
+    status, out, err = xai("collect", run, "--model", place / "one.pt", "--data", place / "values.npz", "--json")
+    assert status == 0, err
+    columns = {row["column"] for row in json.loads(out)["rows"]}
+    assert {"residual", "abs_error"} <= columns
+    assert "accuracy" not in columns
+    status, _, err = xai("collect", run, "--model", place / "one.pt", "--data", place / "bare.npz")
+    assert status == 1
+    assert "--task" in err
+    status, out, err = xai(
+        "collect", run, "--model", place / "one.pt", "--data", place / "bare.npz", "--task", "binary"
+    )
+    assert status == 0, err
+    assert "read as binary, one number, the logit of class 1" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--layers", "0"), "--layers is an option of --collectors embeddings"),
+        (("--iou", 0.7), "--iou is an option of --collectors boxes or masks"),
+        (
+            ("--collectors", "embeddings", "--layers", "0", "--probs"),
+            "--probs is an option of --collectors classification",
+        ),
+        (("--mode", "eval"), "have no mode"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(place: Path, xai: Any, arguments: Any, told: str) -> None:
+    given = ("collect", place / "run", "--model", place / "ckpt.pt", "--data", place / "data.npz", *arguments)
+    status, out, err = xai(*given)
+    assert (status, out) == (2, "")
+    assert told in err
+    assert not (place / "run").exists()

@@ -21,7 +21,7 @@ from xaicli.collectors.outputs import PredictorOutput
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
-from xaicli.tables.rows import MISSING
+from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import Table
 
 N = 10
@@ -140,15 +140,33 @@ def test_columns_of_another_kind_go_to_a_table_of_their_own(run: Run, table: Tab
     }
 
 
-def test_rows_that_cannot_be_read_are_left_out(run: Run) -> None:
-    rows = [MISSING, MISSING, 1.0, MISSING, 3.0]
-    table = Table(rows).map(lambda value: value + 1)
+class Some:
+    """Samples of which some cannot be read, each for a reason of its own."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> float:
+        if index == 1:
+            raise OSError("image file is truncated")
+        return 1 / (index - 3)
+
+
+def test_samples_that_cannot_be_read_are_left_out_and_named(run: Run) -> None:
+    named = ("sample f: OSError: image file is truncated", "sample p: ZeroDivisionError: division by zero", "gone")
+    rows = Table(Some(), ids=list("efgpqr")).map(lambda value: Unreadable("gone") if value == 0.5 else value)
     for workers in (0, 1):
-        args = {"batch_size": 2, "num_workers": workers}
-        collected = collect_metrics(table, doubled, Counting(), run=run, dataloader_args=args)
-        assert collected.tables["metrics"]["example_id"].to_pylist() == [2, 4]
-        assert collected.tables["metrics"]["doubled"].to_pylist() == [4.0, 8.0]
-        assert collected.left_out == 3
+        with pytest.warns(UserWarning, match="3 samples are left out: sample f: OSError"):
+            got = collect_metrics(
+                rows, doubled, Counting(), run=run, dataloader_args={"batch_size": 2, "num_workers": workers}
+            )
+        assert got.tables["metrics"]["example_id"].to_pylist() == [0, 2, 4]
+        assert got.tables["metrics"]["doubled"].to_pylist() == pytest.approx([-2 / 3, -2.0, 2.0])
+        assert got.unreadable == named
+    with pytest.raises(XaiError, match="cannot be read: sample f: OSError: image file"):
+        collect_metrics(rows, doubled, Counting(), run=run, strict=True)
+    with pytest.raises(XaiError, match="no sample can be read"):
+        collect_metrics(rows.map(list), doubled, Counting(), run=run)
 
 
 def test_the_active_run_is_meant_when_none_is_given(tmp_path: Path, table: Table) -> None:

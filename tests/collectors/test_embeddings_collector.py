@@ -14,8 +14,7 @@ from torch import nn
 
 from xaicli import EmbeddingsMetricsCollector
 from xaicli.collectors.collect import CollectionError, collect_metrics
-from xaicli.collectors.embeddings import STRATEGIES
-from xaicli.collectors.reduction import PCA, make_reducer
+from xaicli.collectors.embeddings import PCA, STRATEGIES, make_reducer
 from xaicli.errors import UsageError, XaiError
 from xaicli.recorder.run import Run
 from xaicli.tables.column import schema_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xaicli.collectors.masks import bounding_box, decode, encode, run_lengths
+from xaicli.collectors.annotations import bounding_box, decode, encode, run_lengths
 from xaicli.collectors.matching import Matches, Objects, Outcome, box_overlaps, mask_overlaps, match
 
 
@@ -158,3 +158,16 @@ def test_a_mask_as_coco_compresses_it() -> None:
     for text in ("P", "0 0", b"\xff"):
         with pytest.raises(ValueError, match="run lengths"):
             run_lengths(text)
+
+
+def test_masks_and_overlaps_are_those_of_pycocotools() -> None:
+    coco_masks = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(0)
+    masks = rng.random((6, 17, 11)) > np.linspace(0.1, 0.9, 6)[:, None, None]
+    theirs = [coco_masks.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    for mask, one in zip(masks, theirs, strict=True):
+        assert run_lengths(one["counts"]) == encode(mask)
+        assert bounding_box(mask)[2] - bounding_box(mask)[0] == coco_masks.toBbox(one)[2]
+    crowd = np.array([False, True, False])
+    expected = coco_masks.iou(theirs[:3], theirs[3:], crowd.astype(np.uint8).tolist())
+    assert mask_overlaps(masks[:3], masks[3:], crowd) == pytest.approx(expected)

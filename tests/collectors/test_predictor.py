@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of, logits_of
+from xaicli.collectors.outputs import PredictorOutput, first_tensor, labels_of
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import XaiError
+from xaicli.heads.head import Task
 
 
 class Net(nn.Module):
@@ -54,7 +55,7 @@ def test_every_kind_of_batch_reaches_the_model(net: Net) -> None:
     assert torch.equal(predict({"anything": X}).forward, expected)
     mask = torch.ones(2, 4)
     output = Predictor(Keyword())({"input_ids": X[:2].long(), "attention_mask": mask, "labels": 1, "idx": 2})
-    assert torch.equal(logits_of(output), X[:2])
+    assert torch.equal(output.head(expected=tuple(Task)).tensor(output.forward), X[:2])
     assert torch.equal(Predictor(net, preprocess_fn=lambda b: b["a"])({"a": X, "b": X}).forward, expected)
     assert torch.equal(Predictor(net, unpack_dicts=True)({"x": X, "labels": X}).forward, expected)
     with pytest.raises(XaiError, match="cannot be told from its keys: a, b") as caught:
@@ -137,13 +138,13 @@ def test_logits_labels_and_tensors_are_found() -> None:
         loss: torch.Tensor
         logits: torch.Tensor
 
-    assert logits_of(PredictorOutput(Output(X.sum(), X))) is X
-    assert logits_of({"aux": X + 1, "out": X}) is X
+    for forward in (Output(X.sum(), X), {"aux": X + 1, "out": X}, (X.sum(), X)):
+        assert torch.equal(PredictorOutput(forward).head(expected=tuple(Task)).tensor(forward), X)
     assert first_tensor((None, [{"a": X}])) is X
     assert labels_of((X, 5)) == labels_of({"x": X, "labels": 5}) == 5
     assert labels_of(X) is labels_of({"x": X}) is None
-    with pytest.raises(XaiError, match="holds no tensor"):
-        logits_of(PredictorOutput([1, 2]))
+    with pytest.raises(XaiError, match="without a floating-point tensor"):
+        PredictorOutput([1, 2]).head()
 
 
 def test_a_model_elsewhere_is_moved_and_put_back(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

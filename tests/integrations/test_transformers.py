@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import xaicli
 from xaicli.checkpoint.load import load_checkpoint
-from xaicli.collectors.outputs import logits_of
+from xaicli.heads.outputs import tensor_at, where_of
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="the transformers Trainer needs accelerate")
@@ -99,7 +99,7 @@ def test_samples_tables_checkpoint_and_inputs_are_recorded(tmp_path: Path) -> No
     loaded = load_checkpoint(run / "checkpoints" / "ckpt.pt")
     with torch.no_grad():
         again = loaded.model(TOKENS, torch.ones_like(TOKENS))
-    found = again if isinstance(again, torch.Tensor) else logits_of(again)
+    found = again if isinstance(again, torch.Tensor) else tensor_at(again, where_of(again)[0])
     assert torch.allclose(found, logits, atol=1e-5)
     kept = pl.read_parquet(run / "inputs" / "*.parquet")
     assert set(kept["name"]) == {"input_ids", "attention_mask"}

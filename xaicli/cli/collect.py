@@ -65,14 +65,24 @@ def collect(
     components: Annotated[int, typer.Option(rich_help_panel=_COLLECTORS, help="Dimensions after it.")] = 2,
     probs: Annotated[bool, typer.Option("--probs", rich_help_panel=_COLLECTORS, help="All probabilities.")] = False,
     iou: Annotated[float, typer.Option(rich_help_panel=_COLLECTORS, help="The least IoU of a match.")] = 0.5,
-    split: Annotated[str, typer.Option(rich_help_panel=_PASS, help="What part of the data this is.")] = "",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_COLLECTORS,
+            show_default=False,
+            help="What the model was trained for [default: told from model and labels].",
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(rich_help_panel=_PASS, help="What part of the data this is: names the scalars of the means.")
+    ] = "",
     epoch: Annotated[
         int | None, typer.Option(rich_help_panel=_PASS, show_default=False, help="[default: the checkpoint's].")
     ] = None,
     batch_size: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Samples a forward.")] = 64,
     workers: Annotated[int, typer.Option(rich_help_panel=_PASS, help="Processes that read data.")] = 0,
     device: Annotated[str, typer.Option(rich_help_panel=_PASS, help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[str, typer.Option(rich_help_panel=_PASS, help="auto, fp32, bf16, fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(rich_help_panel=_PASS, help="fp32, bf16, fp16, auto.")] = "fp32",
     no_aggregates: Annotated[
         bool, typer.Option("--no-aggregates", rich_help_panel=_PASS, help="No means as scalars of the run.")
     ] = False,
@@ -105,6 +115,7 @@ def collect(
             components=components,
             probs=probs,
             iou_threshold=iou,
+            task=task,
         ),
         split=split,
         epoch=epoch,

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xaicli.collectors.annotations import AnnotationReader, Annotations
-from xaicli.collectors.average_precision import average_precision
+from xaicli.collectors.annotations import AnnotationReader, Annotations, encode
 from xaicli.collectors.collector import METRICS, MetricsCollector
-from xaicli.collectors.masks import encode
 from xaicli.collectors.matching import RULE, Matches, Outcome, box_overlaps, mask_overlaps, match, valid_threshold
 from xaicli.collectors.outputs import PredictorOutput, labels_of
+from xaicli.collectors.stored_objects import average_precision
 from xaicli.tables.column import ColumnError
 from xaicli.tables.metrics_table import EXAMPLE_ID
 from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Int, IoU, Schema, String

@@ -1,39 +1,58 @@
-"""What can be said of every sample from a classifier's logits."""
+"""What can be said of every sample from what a model answers: a class, several, a number, a class at every place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from xaicli import vocabulary as words
 from xaicli.collectors.collector import MetricsCollector, Preprocess
-from xaicli.collectors.outputs import PredictorOutput, labels_of, logits_of
+from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.errors import XaiError
+from xaicli.heads.head import Head, Task, Values
+from xaicli.heads.outputs import tensor_at
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Schema
 from xaicli.wal.derived import derive
 
 _TOP = 5
+_TASKS = tuple(task for task in Task if task is not Task.SEGMENTATION)
+_OF_LABEL = (words.LABEL_PROB, words.MARGIN, words.EL2N)
 
 
 class ClassificationMetricsCollector(MetricsCollector):
-    """Label, prediction and what follows from the logits; the batch is (input, label, ...) or a dict with a label.
+    """Label, prediction and what follows from them; the batch is (input, label, ...) or a dict with a label.
+
+    What the model's numbers mean - logits, probabilities, log-probabilities; one class of several, yes or no, several
+    labels, a value - is decided once a pass by the head that saliency uses as well (`xaicli.heads`).
 
     Columns: `label`; `predicted`; `loss`; `accuracy` (right or not); `confidence`, the probability of the prediction;
     `label_prob`, that of the label; `margin`, `entropy`, `el2n` as `xaicli.wal.derived.derive` defines them;
     `top5`, whether the label is among the five most probable classes, where there are more than five; `probs` (float16)
-    on request. What needs a label is null where it is none of the classes, as an ignore index is.
+    on request. What needs a label is null where it is none of the classes, as an ignore index is; the prediction is
+    null where the model answers NaN.
+
+    Several labels: `label` and `predicted` are lists of classes, `accuracy` is about the whole set, `loss` is the mean
+    binary cross entropy; `jaccard` and `n_wrong` besides. A value: `label`, `predicted`, `residual`, `abs_error` and
+    `loss`, the squared error; nothing is right or wrong. A class at every place (text): mean `loss`, `label_prob` (its
+    geometric mean), `token_accuracy` and `n_tokens` over the places that hold a class.
 
     Args:
         classes: The classes' names, by position or value.
-        loss_fn: (logits, labels) -> one loss a sample; cross entropy when None.
+        loss_fn: (outputs, labels) -> one loss a sample; the outputs are the logits (N, K), or what a model that gives
+            no logits gives. Cross entropy when None.
         probs: Keep all class probabilities.
+        task: What the model was trained for, where that cannot be told: classification, binary, multilabel,
+            regression, sequence or token_classification; "classification:probabilities" says what its numbers are, too.
     """
+
+    reads_heads = True
 
     def __init__(
         self,
@@ -43,10 +62,13 @@ class ClassificationMetricsCollector(MetricsCollector):
         preprocess_fn: Preprocess | None = None,
         *,
         probs: bool = False,
+        task: str | None = None,
     ) -> None:
         super().__init__(preprocess_fn, compute_aggregates)
         self.loss_fn = loss_fn
         self.probs = probs
+        self.task = task
+        self.n_classes = len(classes) if classes else None
         label: Schema | None = CategoricalLabel(classes=classes) if classes else None
         stated: dict[str, Schema | None] = {
             words.LABEL: label,
@@ -59,29 +81,62 @@ class ClassificationMetricsCollector(MetricsCollector):
             words.ENTROPY: Float(minimum=0.0, unit="nat"),
             words.EL2N: Float(minimum=0.0),
         }
-        self._column_schemas = {column: schema for column, schema in stated.items() if schema is not None}
+        self._stated = {column: schema for column, schema in stated.items() if schema is not None}
+        self._column_schemas = dict(self._stated)
 
     def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
-        logits = _two_or_more_classes(logits_of(predictor_output))
-        given = labels_of(batch)
-        label = None if given is None else _class_numbers(given, logits)
-        scores = logits.detach().float().cpu().numpy()
+        labels = labels_of(batch)
+        output = PredictorOutput.of(predictor_output)
+        head = output.head(task=self.task, labels=labels, classes=self.n_classes, expected=_TASKS)
+        values = head.tensor(output.forward).detach()
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        # Lists of classes and numbers are not of a class's name.
+        named = head.task in (Task.CLASSIFICATION, Task.BINARY)
+        self._column_schemas = (
+            self._stated if named else {c: s for c, s in self._stated.items() if s.kind != "categorical"}
+        )
+        match head.task:
+            case Task.CLASSIFICATION | Task.BINARY:
+                return self._of_classes(head, values, labels)
+            case Task.MULTILABEL:
+                return self._of_sets(head, values, labels)
+            case Task.REGRESSION:
+                return self._of_numbers(values, labels)
+            case Task.SEQUENCE | Task.TOKEN_CLASSIFICATION if np.ndim(labels) == values.ndim - 1:
+                return self._of_places(head, values, labels)
+            case Task.SEQUENCE | Task.TOKEN_CLASSIFICATION | Task.SEGMENTATION:
+                raise XaiError(
+                    f"the model's output has shape {tuple(tensor_at(output.forward, head.where).shape)}, not (samples, "
+                    "classes)",
+                    hint="give labels of a class at every place, a preprocess_fn, or use SegmentationMetricsCollector "
+                    "for one class a pixel",
+                )
+            case _:
+                assert_never(head.task)
+
+    def _of_classes(self, head: Head, values: torch.Tensor, labels: Any) -> dict[str, Any]:
+        are_logits = head.values is Values.LOGITS and not head.independent
+        are_logits = are_logits or (head.values is Values.LOG_PROBABILITIES and not (head.independent or head.single))
+        scores = head.logits(values) if are_logits else head.probabilities(values)
+        label = None if labels is None else _class_numbers(labels, scores)
         known = None if label is None else label.cpu().numpy()
-        predicted, found, probs = derive(scores, known, are_logits=True)
+        given = scores.cpu().numpy()
+        predicted, found, probs = derive(given, known, are_logits=are_logits)
+        broken = np.isnan(given).any(axis=1)
         columns: dict[str, Any] = {}
         if label is not None and known is not None:
-            valid = (known >= 0) & (known < scores.shape[1])
+            valid = (known >= 0) & (known < given.shape[1])
             columns = {
                 words.LABEL: known,
-                "predicted": predicted,
-                words.LOSS: self._loss(logits, label, found[words.LOSS]),
-                "accuracy": pa.array(predicted == known, mask=~valid),
+                "predicted": None,
+                words.LOSS: self._loss(scores if are_logits else values, label, found[words.LOSS]),
+                "accuracy": pa.array(predicted == known, mask=~valid | broken),
             }
-            if scores.shape[1] > _TOP:
-                columns["top5"] = pa.array(_among_top(scores, known), mask=~valid)
+            if given.shape[1] > _TOP:
+                columns["top5"] = pa.array(_among_top(given, known), mask=~valid | broken)
             columns |= {name: pa.array(found[name], mask=~valid) for name in _OF_LABEL}
         columns |= {
-            "predicted": predicted,
+            "predicted": pa.array(predicted, mask=broken),
             "confidence": found[words.TOP_PROB],
             words.ENTROPY: found[words.ENTROPY],
         }
@@ -89,11 +144,65 @@ class ClassificationMetricsCollector(MetricsCollector):
             columns[words.PROBS] = probs.astype(np.float16)
         return columns
 
-    def _loss(self, logits: torch.Tensor, label: torch.Tensor, cross_entropy: NDArray[Any]) -> Any:
-        if self.loss_fn is None:
+    def _of_sets(self, head: Head, values: torch.Tensor, labels: Any) -> dict[str, Any]:
+        p, sets = head.at_places(values), head.sets(values)
+        columns: dict[str, Any] = {}
+        if labels is not None:
+            truth = _zeros_and_ones(labels, p)
+            logits = head.logits(values)
+            each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            exact = head.values is Values.LOGITS  # an infinite logit of a probability of 0 or 1 has a loss of its own
+            each = each if exact else functional.binary_cross_entropy(p.clamp(0, 1), truth, reduction="none")
+            union = (sets | truth.bool()).sum(1)
+            wrong = (sets != truth.bool()).sum(1)
+            columns = {
+                words.LABEL: _lists(truth.bool()),
+                words.LOSS: each.mean(1) if self.loss_fn is None else self._loss(values, truth, None),
+                "accuracy": wrong == 0,
+                "jaccard": torch.where(union > 0, (sets & truth.bool()).sum(1) / union.clamp(min=1), 1.0),
+                "n_wrong": wrong,
+                words.LABEL_PROB: head.label_prob(values, truth),
+            }
+        columns |= {"predicted": _lists(sets), "confidence": head.top_prob(values)}
+        if self.probs:
+            columns[words.PROBS] = p.cpu().numpy().astype(np.float16)
+        return columns
+
+    def _of_numbers(self, values: torch.Tensor, labels: Any) -> dict[str, Any]:
+        single = values.shape[1] == 1
+        columns: dict[str, Any] = {"predicted": values[:, 0].double()} if single else {}
+        if labels is None:
+            return columns or {f"predicted_{k}": values[:, k].double() for k in range(values.shape[1])}
+        truth = torch.as_tensor(labels, device=values.device).double().reshape(len(values), -1)
+        if truth.shape != values.shape:
+            raise ColumnError(f"the labels have shape {tuple(truth.shape)}, the outputs {tuple(values.shape)}")
+        residual = truth - values.double()
+        if single:
+            columns |= {words.LABEL: truth[:, 0], "residual": residual[:, 0]}
+        loss = residual.square().mean(1) if self.loss_fn is None else self._loss(values, truth, None)
+        return columns | {"abs_error": residual.abs().mean(1), words.LOSS: loss}
+
+    def _of_places(self, head: Head, values: torch.Tensor, labels: Any) -> dict[str, Any]:
+        label = torch.as_tensor(labels, device=values.device)
+        known = (label >= 0) & (label < values.shape[1])
+        n = known.flatten(1).sum(1)
+        right = (head.place_predictions(values) == label) & known
+        probability = head.label_prob(values, label)
+        columns = {
+            words.LOSS: -probability.log(),
+            words.LABEL_PROB: probability,
+            "token_accuracy": right.flatten(1).sum(1) / n.clamp(min=1),
+        }
+        none = (n == 0).cpu().numpy()
+        masked = {name: pa.array(value.cpu().numpy(), mask=none) for name, value in columns.items()}
+        return masked | {"n_tokens": n, "confidence": head.top_prob(values, known)}
+
+    def _loss(self, outputs: torch.Tensor, label: torch.Tensor, cross_entropy: NDArray[Any] | None) -> Any:
+        if self.loss_fn is None and cross_entropy is not None:
             return pa.array(cross_entropy, mask=np.isnan(cross_entropy))
-        loss = self.loss_fn(logits, label)
-        if loss.shape != label.shape:
+        assert self.loss_fn is not None
+        loss = self.loss_fn(outputs, label)
+        if loss.shape != (len(label),):
             raise ColumnError(
                 f"loss_fn returned shape {tuple(loss.shape)} for {len(label)} samples",
                 hint='it must not average: CrossEntropyLoss(reduction="none")',
@@ -101,34 +210,42 @@ class ClassificationMetricsCollector(MetricsCollector):
         return loss
 
 
-_OF_LABEL = (words.LABEL_PROB, words.MARGIN, words.EL2N)
-
-
-def _two_or_more_classes(logits: torch.Tensor) -> torch.Tensor:
-    """(N, K) logits; the single logit of a binary classifier becomes those of (no, yes).
-
-    Raises:
-        XaiError: The output has more axes than a classifier's.
-    """
-    if logits.ndim == 1:
-        logits = logits[:, None]
-    if logits.ndim != 2:
-        raise XaiError(
-            f"the model's output has shape {tuple(logits.shape)}, not (samples, classes)",
-            hint="give a preprocess_fn, or use SegmentationMetricsCollector for one class a pixel",
-        )
-    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
-
-
-def _class_numbers(label: Any, logits: torch.Tensor) -> torch.Tensor:
-    """(N,) whole class numbers from labels, one-hot or soft ones included."""
-    tensor = torch.as_tensor(label, device=logits.device)
-    if tensor.ndim == 2 and tensor.shape == logits.shape:
+def _class_numbers(label: Any, scores: torch.Tensor) -> torch.Tensor:
+    """(N,) whole class numbers from labels, one-hot or soft ones included; a missing or broken number is -1."""
+    if isinstance(label, (list, tuple)):
+        label = [-1 if value is None else value for value in label]
+    tensor = torch.as_tensor(label, device=scores.device)
+    if tensor.ndim == 2 and tensor.shape == scores.shape:
         tensor = tensor.argmax(dim=1)
     tensor = tensor.reshape(len(tensor), -1)
-    if tensor.shape[1] != 1 or len(tensor) != len(logits):
-        raise ColumnError(f"the labels have shape {tuple(torch.as_tensor(label).shape)} for {len(logits)} outputs")
-    return tensor[:, 0].long()
+    if tensor.shape[1] != 1 or len(tensor) != len(scores):
+        raise ColumnError(f"the labels have shape {tuple(torch.as_tensor(label).shape)} for {len(scores)} outputs")
+    numbers = tensor[:, 0]
+    if numbers.is_floating_point():
+        numbers = torch.where(numbers == numbers.floor(), numbers, torch.full_like(numbers, -1))
+    return numbers.long()
+
+
+def _zeros_and_ones(labels: Any, p: torch.Tensor) -> torch.Tensor:
+    """(N, K) of 0 and 1 from such a tensor, or from lists of classes."""
+    try:
+        tensor = torch.as_tensor(labels, device=p.device)
+        if tensor.shape == p.shape:
+            return tensor.to(p.dtype)
+    except (TypeError, ValueError):
+        pass
+    truth = torch.zeros_like(p)
+    for row, classes in enumerate(labels):
+        for k in classes:
+            if not 0 <= int(k) < p.shape[1]:
+                raise ColumnError(f"a label holds class {int(k)}, the model has {p.shape[1]}")
+            truth[row, int(k)] = 1
+    return truth
+
+
+def _lists(sets: torch.Tensor) -> pa.Array:
+    """(N, K) bool as lists of classes."""
+    return pa.array([np.flatnonzero(row).tolist() for row in sets.cpu().numpy()], pa.list_(pa.int32()))
 
 
 def _among_top(scores: NDArray[Any], label: NDArray[Any]) -> NDArray[np.bool_]:

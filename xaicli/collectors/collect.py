@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,14 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
-from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering
-from xaicli.collectors.heading import Heading, moment
+from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering, Heading, Recipient, moment
 from xaicli.collectors.predictor import Predictor
-from xaicli.collectors.progress import Progress, shown
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.recorder.active import active_run
-from xaicli.recorder.run import Run
 from xaicli.recorder.tables import append_table
 from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
-from xaicli.tables.rows import MISSING
+from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import Table
 from xaicli.tables.view import CollectView
 
@@ -34,6 +33,9 @@ _BATCH_SIZE = 64
 _OURS = ("dataset", "shuffle", "sampler", "batch_sampler", "drop_last")
 _AXES = ("epoch", "iteration", "step")
 _PART_ROWS = 1 << 17
+
+Progress = Callable[[int, int], None]
+"""(samples done, samples in all)."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Collected:
         tables: The rows by table, as they were written to the run.
         aggregates: The scalars the run got, without the split before their names.
         paths: The files written.
-        left_out: How many samples could not be read.
+        unreadable: Of each sample that could not be read, its name and why.
+        decided: What the model's output was taken for, one sentence a head.
     """
 
     tables: Mapping[str, pa.Table]
     aggregates: Mapping[str, float]
     paths: tuple[Path, ...]
-    left_out: int = 0
+    unreadable: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 class CollectionError(CollectorError):
@@ -72,12 +76,13 @@ def collect_metrics(
     *,
     constants: Mapping[str, Any] | None = None,
     split: str = "",
-    run: Run | None = None,
+    run: Recipient | None = None,
     dataloader_args: Mapping[str, Any] | None = None,
     exclude_zero_weights: bool = False,
     collect_aggregates: bool = True,
     progress: Progress | bool = True,
     seed: int = 0,
+    strict: bool = False,
 ) -> Collected:
     """Run a model over a table once and write what the collectors make of it into the run.
 
@@ -97,6 +102,7 @@ def collect_metrics(
         collect_aggregates: Log means of the columns as scalars of the run.
         progress: Called with (samples done, samples in all) after every batch; True is a bar, on a terminal only.
         seed: Of the random numbers that transforms draw while collecting.
+        strict: Raise for a sample that cannot be read; else it is left out, named in a warning and in the result.
 
     Returns:
         The rows, scalars and files.
@@ -104,9 +110,10 @@ def collect_metrics(
     Raises:
         CollectionError: A collector failed; the others' rows are written, and in the error's `collected`.
         UsageError: The arguments make no sense.
+        XaiError: No sample can be read, or with `strict` one cannot.
         ValueError: No run was given and none is active.
     """
-    run = run or active_run()
+    run = run if run is not None else active_run()
     table = table if isinstance(table, Table) else Table(table)
     collectors = as_collectors(metrics_collectors)
     predictor = (
@@ -116,8 +123,9 @@ def collect_metrics(
     if not indices:
         raise UsageError(f"{table!r} has no samples to collect metrics of")
     loader = _loader(table, indices, dataloader_args or {}, seed)
-    with shown(progress) as told:
-        gatherings, done = _pass(loader, predictor, collectors, len(indices), told, seed)
+    with _shown(progress) as told:
+        passed = _pass(loader, predictor, collectors, len(indices), told, seed, strict)
+    gatherings = passed.gatherings
     results = _finished(gatherings, run)
     head = Heading(table, split, moment(run) | dict(constants or {}))
     tables = _fitting(run.layout, {name: head.before(rows) for name, rows in _merged(results).items()})
@@ -134,10 +142,19 @@ def collect_metrics(
             named = {f"{split}/{name}" if split else name: value for name, value in aggregates.items()}
             times = {axis: head.constants[axis] for axis in _AXES if head.constants.get(axis) is not None}
             run.log(times | named)
-    collected = Collected(tables, aggregates, paths, len(indices) - done)
+    collected = Collected(tables, aggregates, paths, tuple(passed.unreadable), passed.decided)
     if failures := [gathering.failure for gathering in gatherings if gathering.failure is not None]:
         raise CollectionError(failures, collected)
     return collected
+
+
+@dataclass
+class _Passed:
+    """What came of the batches: each collector's columns, the samples that could not be read, the heads' sentences."""
+
+    gatherings: list[Gathering]
+    unreadable: list[str]
+    decided: tuple[str, ...] = ()
 
 
 def _pass(
@@ -147,35 +164,58 @@ def _pass(
     total: int,
     progress: Progress | None,
     seed: int,
-) -> tuple[list[Gathering], int]:
-    """Every batch through the model once and to every collector; also how many samples there were."""
+    strict: bool,
+) -> _Passed:
+    """Every batch through the model once and to every collector."""
     taken: dict[str, str] = {}
-    gatherings = [Gathering(collector, taken=dict(taken)) for collector in collectors]
+    passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
     with predictor.ready(), _own_randomness(seed):
-        for number, (example_id, samples) in enumerate(loader):
+        for number, (example_id, samples, unreadable) in enumerate(loader):
+            passed.unreadable += unreadable
+            if unreadable and strict:
+                raise XaiError(f"cannot be read: {unreadable[0]}", hint="without strict it is left out and named")
             if not example_id:
                 continue
-            rows = BatchOfRows(number, example_id)
-            batch = predictor.to_device(samples)
-            try:
-                output = predictor(batch, example_id)
-            except Exception as error:
-                error.add_note(f"while the model ran on {rows}")
-                raise
-            for gathering in gatherings:
-                # What an earlier collector fills is known once it has seen its first batch.
-                gathering.taken = dict(taken) if not done else gathering.taken
-                gathering.add(batch, output, rows)
-                if not done:
-                    taken |= dict.fromkeys(gathering.columns, gathering.collector.name)
+            with nullcontext() if done else predictor.watched():
+                _batch(passed.gatherings, predictor, samples, BatchOfRows(number, example_id), taken, first=not done)
             done += len(example_id)
             if progress is not None:
                 progress(done, total)
-    return gatherings, done
+        passed.decided = predictor.decided
+    if not done:
+        raise XaiError("no sample can be read", hint=passed.unreadable[0] if passed.unreadable else "there is none")
+    if passed.unreadable:
+        shown = "; ".join(passed.unreadable[:3]) + ("; ..." if len(passed.unreadable) > 3 else "")
+        warnings.warn(f"xai: {len(passed.unreadable)} samples are left out: {shown}", stacklevel=4)
+    return passed
 
 
-def _finished(gatherings: list[Gathering], run: Run) -> list[tuple[Gathering, Mapping[str, pa.Table]]]:
+def _batch(
+    gatherings: list[Gathering],
+    predictor: Predictor,
+    samples: Any,
+    rows: BatchOfRows,
+    taken: dict[str, str],
+    *,
+    first: bool,
+) -> None:
+    """One batch through the model and to every collector."""
+    batch = predictor.to_device(samples)
+    try:
+        output = predictor(batch, rows.example_id)
+    except Exception as error:
+        error.add_note(f"while the model ran on {rows}")
+        raise
+    for gathering in gatherings:
+        # What an earlier collector fills is known once it has seen its first batch.
+        gathering.taken = dict(taken) if first else gathering.taken
+        gathering.add(batch, output, rows)
+        if first:
+            taken |= dict.fromkeys(gathering.columns, gathering.collector.name)
+
+
+def _finished(gatherings: list[Gathering], run: Recipient) -> list[tuple[Gathering, Mapping[str, pa.Table]]]:
     """Each collector's tables after it had its last look at them; a failure there ends that collector alone."""
     results: list[tuple[Gathering, Mapping[str, pa.Table]]] = []
     for gathering in gatherings:
@@ -221,9 +261,11 @@ class _Collate:
 
     collate: Callable[[list[Any]], Any]
 
-    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any]:
-        kept = [(index, sample) for index, sample in pairs if sample is not MISSING]
-        return [index for index, _ in kept], self._together([sample for _, sample in kept]) if kept else None
+    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any, list[str]]:
+        kept = [(index, sample) for index, sample in pairs if not isinstance(sample, Unreadable)]
+        unreadable = [sample.why for _, sample in pairs if isinstance(sample, Unreadable)]
+        together = self._together([sample for _, sample in kept]) if kept else None
+        return [index for index, _ in kept], together, unreadable
 
     def _together(self, samples: list[Any]) -> Any:
         try:
@@ -265,3 +307,21 @@ def _own_randomness(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
+
+
+@contextmanager
+def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
+    """What tells the progress: the caller's own, a bar on standard error for True, nothing for False or in a pipe."""
+    if callable(progress):
+        yield progress
+    elif progress and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("samples", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield None

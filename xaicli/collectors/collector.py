@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from xaicli.collectors.aggregates import aggregate
 from xaicli.collectors.outputs import Layer, PredictorOutput
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
-from xaicli.tables.schema import Schema, checked
+from xaicli.tables.column import schema_of
+from xaicli.tables.metrics_table import EXAMPLE_ID
+from xaicli.tables.schema import CategoricalLabel, Schema, checked
+from xaicli.vocabulary import SAMPLE_ID
 
 METRICS = "metrics"
 """The table of one row a sample, which all collectors share unless they say otherwise."""
@@ -31,6 +34,8 @@ class MetricsCollector:
 
     preprocess_fn: Preprocess | None = None
     compute_aggregates: bool = True
+    reads_heads: bool = False
+    """Whether it asks what the output means: it gets a `PredictorOutput` whatever `preprocess_fn` returns."""
     layers: tuple[Layer, ...] = ()
     """The hidden layers this collector needs."""
     _column_schemas: Mapping[str, Any] = {}
@@ -92,9 +97,10 @@ class MetricsCollector:
 
     def tables(self, batch: Any, predictor_output: PredictorOutput) -> Mapping[str, Mapping[str, Any]]:
         """`compute_tables` on what `preprocess_fn` makes of the batch."""
-        if self.preprocess_fn is not None:
-            batch, predictor_output = self.preprocess_fn(batch, predictor_output)
-        return self.compute_tables(batch, predictor_output)
+        if self.preprocess_fn is None:
+            return self.compute_tables(batch, predictor_output)
+        batch, made = self.preprocess_fn(batch, predictor_output)
+        return self.compute_tables(batch, PredictorOutput.of(made, predictor_output) if self.reads_heads else made)
 
 
 class FunctionalMetricsCollector(MetricsCollector):
@@ -140,3 +146,35 @@ def as_collectors(given: Any) -> list[MetricsCollector]:
                 f"{shown} is no metrics collector", hint="give a MetricsCollector object or a function(batch, output)"
             )
     return [item if isinstance(item, MetricsCollector) else FunctionalMetricsCollector(item) for item in items]
+
+
+_IDS = frozenset({EXAMPLE_ID, SAMPLE_ID})
+
+
+def aggregate(table: pa.Table) -> dict[str, float]:
+    """Means of numbers and of booleans, and how often each named class occurs.
+
+    Null and non-finite values are left out; a column without a value has no mean.
+
+    Returns:
+        `{column: mean}` and `{column/class: count}`.
+    """
+    found: dict[str, float] = {}
+    for field in table.schema:
+        if field.name in _IDS:
+            continue
+        values, schema = table[field.name], schema_of(field)
+        if isinstance(schema, CategoricalLabel):
+            counts = {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
+            found |= {f"{field.name}/{name}": float(counts.get(value, 0)) for value, name in schema.names.items()}
+        elif pa.types.is_boolean(field.type) or pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+            mean = _mean(values)
+            if mean is not None:
+                found[field.name] = mean
+    return found
+
+
+def _mean(values: pa.ChunkedArray) -> float | None:
+    numbers = values.cast(pa.float64())
+    mean = pc.mean(numbers.filter(pc.fill_null(pc.is_finite(numbers), False))).as_py()
+    return None if mean is None else float(mean)

@@ -1,10 +1,10 @@
-"""What one collector returned over a pass: checked batch by batch, then one Arrow table for each table it fills."""
+"""What collectors return over a pass: checked batch by batch, one Arrow table for each, with ids and times in front."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,12 @@ import pyarrow.compute as pc
 from xaicli.collectors.collector import METRICS, MetricsCollector
 from xaicli.collectors.outputs import PredictorOutput
 from xaicli.errors import XaiError
+from xaicli.layout import RunLayout
 from xaicli.tables.column import ColumnError, arrow_column, go_together
-from xaicli.tables.metrics_table import EXAMPLE_ID
+from xaicli.tables.metrics_table import EXAMPLE_ID, INPUT_TABLE, constant_column
+from xaicli.tables.schema import Int
+from xaicli.tables.table import Table
+from xaicli.vocabulary import SAMPLE_ID
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,71 @@ def _joined(chunks: list[pa.Table]) -> pa.Table:
         f.with_type(pa.float32()).with_metadata(f.metadata) if pa.types.is_null(f.type) else f for f in joined.schema
     ]
     return joined.cast(pa.schema(fields))
+
+
+class Recipient(Protocol):
+    """What a pass writes to: an open `Run`, or a finished one that is only added to."""
+
+    @property
+    def layout(self) -> RunLayout:
+        """Where the tables lie."""
+
+    @property
+    def writer(self) -> tuple[int, int]:
+        """The attempt and the rank that write."""
+
+    @property
+    def state(self) -> Any:
+        """The training's state (epoch, step), or None."""
+
+    def log(self, scalars: dict[str, Any]) -> None:
+        """Take scalars."""
+
+
+SPLIT = "split"
+_MOMENT = {"epoch": pa.int32(), "step": pa.int64(), "attempt": pa.int16()}
+
+
+HEADING = (EXAMPLE_ID, SAMPLE_ID, INPUT_TABLE, SPLIT, *_MOMENT)
+"""The columns that say which sample, of what, when."""
+
+
+def moment(run: Recipient) -> dict[str, int | None]:
+    """When in the training this is, as far as the run knows; step and attempt tell what a resumed run has undone."""
+    state = run.state
+    return {
+        "epoch": (state.epoch_idx or None) if state is not None else None,
+        "step": state.global_step if state is not None else None,
+        "attempt": run.writer[0],
+    }
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The columns in front of what was collected: ids, where the samples are from, constants."""
+
+    table: Table
+    split: str
+    constants: Mapping[str, Any]
+
+    def before(self, rows: pa.Table) -> pa.Table:
+        """The rows with these columns first; what a collector says itself stands."""
+        columns = {EXAMPLE_ID: (rows.schema.field(EXAMPLE_ID), rows[EXAMPLE_ID])}
+        if self.table.sample_ids is not None:
+            ids = [self.table.sample_ids[index] for index in rows[EXAMPLE_ID].to_pylist()]
+            columns[SAMPLE_ID] = arrow_column(SAMPLE_ID, ids)
+        for name, value in {INPUT_TABLE: self.table.url, SPLIT: self.split, **self.constants}.items():
+            if name not in rows.column_names:
+                columns[name] = _constant(name, value, rows.num_rows)
+        columns |= {field.name: (field, rows[field.name]) for field in rows.schema if field.name not in columns}
+        return pa.Table.from_arrays(
+            [values for _, values in columns.values()], schema=pa.schema([field for field, _ in columns.values()])
+        )
+
+
+def _constant(name: str, value: Any, length: int) -> tuple[pa.Field, pa.Array]:
+    """A constant's column; the times of one type in every table, null where they are not known."""
+    kind = _MOMENT.get(name)
+    if kind is None or not isinstance(value, (int, type(None))):
+        return constant_column(name, value, length)
+    return arrow_column(name, pa.array([value] * length, kind), Int())

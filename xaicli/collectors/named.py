@@ -1,16 +1,28 @@
-"""Collectors by name, as a command line gives them."""
+"""Collectors and samples by name, as a command line gives them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xaicli.collectors.boxes import BoundingBoxMetricsCollector, InstanceMaskMetricsCollector
 from xaicli.collectors.classification import ClassificationMetricsCollector
 from xaicli.collectors.collector import MetricsCollector, as_collectors
 from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
 from xaicli.collectors.segmentation import SegmentationMetricsCollector
-from xaicli.errors import UsageError, unknown
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.tables.rows import Unreadable
+from xaicli.tables.table import Table
+
+if TYPE_CHECKING:
+    from xaicli.sources.inputs import Source
+
+_TOGETHER = 256
+IGNORED = -100
+"""The label of a sample that has none of the known classes."""
 
 COLLECTORS = ("classification", "embeddings", "segmentation", "boxes", "masks")
 """The collectors that have a name; others are `module:name`."""
@@ -28,6 +40,7 @@ class CollectorOptions:
         components: Dimensions after the reduction.
         probs: Whether `classification` keeps all probabilities.
         iou_threshold: Of `boxes` and `masks`.
+        task: What the model was trained for, where it cannot be told.
     """
 
     label_names: tuple[str, ...] = ()
@@ -37,6 +50,7 @@ class CollectorOptions:
     components: int = 2
     probs: bool = False
     iou_threshold: float = 0.5
+    task: str | None = None
 
 
 def collector_named(
@@ -50,7 +64,7 @@ def collector_named(
     """
     match name:
         case "classification":
-            return ClassificationMetricsCollector(names or None, probs=options.probs)
+            return ClassificationMetricsCollector(names or None, probs=options.probs, task=options.task)
         case "embeddings":
             if not options.layers:
                 raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
@@ -58,7 +72,7 @@ def collector_named(
                 options.layers, options.reshape, reduction=options.reduction, n_components=options.components
             )
         case "segmentation":
-            return SegmentationMetricsCollector(_needed(name, names))
+            return SegmentationMetricsCollector(_needed(name, names), task=options.task)
         case "boxes":
             return BoundingBoxMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
         case "masks":
@@ -75,3 +89,86 @@ def _needed(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"--collectors {name} needs the classes' names", hint="--label-names cat,dog")
     return names
+
+
+class SourceRows:
+    """A source's samples as rows (tuple of inputs, label), read some hundred at a time.
+
+    Args:
+        source: Where they come from.
+        label_names: The classes' names by number, for labels that are text.
+    """
+
+    def __init__(self, source: Source, label_names: Sequence[str] = ()) -> None:
+        self._source = source
+        self._numbers = {name: number for number, name in enumerate(label_names)}
+        self._first = -1
+        self._read: dict[Any, tuple[Any, ...]] = {}
+        self._why: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._source.sample_ids)
+
+    def __getitem__(self, index: int) -> Any:
+        first = index - index % _TOGETHER
+        if first != self._first:
+            ids = [self._source.sample_ids[i] for i in range(first, min(first + _TOGETHER, len(self)))]
+            self._read, self._first = self._rows(ids), first
+        sample_id = self._source.sample_ids[index]
+        return self._read[sample_id] if sample_id in self._read else Unreadable(self._reason(sample_id))
+
+    def _rows(self, ids: list[Any]) -> dict[Any, tuple[Any, ...]]:
+        try:
+            inputs = self._source.take(ids)
+        except XaiError as error:
+            # Not one of these can be read; those of other parts may be.
+            self._why = (f"{error.message}: {error.hint}",)
+            return {}
+        self._why = inputs.skipped
+        arrays = list(inputs.arrays.values())
+        labels = None if inputs.label is None else [self._number(label) for label in inputs.label]
+        return {
+            sample_id: (tuple(array[i] for array in arrays), *(() if labels is None else (labels[i],)))
+            for i, sample_id in enumerate(inputs.sample_id)
+        }
+
+    def _reason(self, sample_id: Any) -> str:
+        named = f"sample {sample_id}: "
+        found = next((text for text in self._why if text.startswith(named)), None)
+        return found or named + ("; ".join(self._why[:1]) or "cannot be read")
+
+    def _number(self, label: Any) -> Any:
+        if isinstance(label, str):
+            return self._numbers.get(label, IGNORED)
+        return IGNORED if label is None else label
+
+
+def table_of(
+    data: str | None,
+    *,
+    pythonpath: Sequence[str | os.PathLike[str]] = (),
+    label_names: Sequence[str] | None = None,
+    **opening: Any,
+) -> Table:
+    """The samples that `--data` names, or those whose inputs the run keeps.
+
+    Args:
+        data: As `xaicli.sources.opening.open_source`; a `module:name` may also name a `Table`.
+        pythonpath: Folders searched for a factory's module.
+        label_names: The classes of the checkpoint.
+        opening: Further arguments of `open_source`.
+
+    Raises:
+        XaiError: There is no such data.
+    """
+    from xaicli.checkpoint.architecture import resolve
+    from xaicli.sources.opening import open_source
+
+    if data is not None and ":" in data and not Path(data).exists():
+        named = resolve(data, pythonpath=pythonpath, option="--data")
+        if isinstance(named, Table):
+            return named
+    source = open_source(data, pythonpath=pythonpath, label_names=label_names, **opening)
+    names = source.label_names or label_names or ()
+    ids = list(source.sample_ids)
+    return Table(SourceRows(source, names), name=Path(data).stem if data else "inputs", ids=ids, url=data or "inputs")

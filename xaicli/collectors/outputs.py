@@ -1,14 +1,15 @@
-"""What a model made of a batch, and where in it - and in the batch - logits and labels are."""
+"""What a model made of a batch, what that means, and where in the batch its labels are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from xaicli.errors import XaiError
+from xaicli.heads.decision import NOTHING, Known, OriginOf, decide
+from xaicli.heads.head import Head, Task
 
 Layer = str | int
 """A hidden layer by its name in `named_modules()`, or its position there."""
@@ -28,11 +29,52 @@ class PredictorOutput:
         forward: The model's output, floating tensors in float32 at least.
         hidden_layers: The chosen layers' outputs under the name or number each was asked for by.
         example_id: The rows of the table the batch is made of.
+        origin: What made a tensor, while the pass watches the model's operations; see `xaicli.heads`.
+        known: What the model's configuration and checkpoint say of its output.
+        heads: What outputs were found to mean in this pass, by what was asked.
     """
 
     forward: Any
     hidden_layers: Mapping[Layer, Any] = field(default_factory=dict)
     example_id: Sequence[int] = ()
+    origin: OriginOf | None = None
+    known: Known = NOTHING
+    heads: dict[Any, Head] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Any, like: PredictorOutput | None = None) -> PredictorOutput:
+        """A model's bare output, or what a `preprocess_fn` made of one, as a `PredictorOutput`."""
+        if isinstance(given, cls):
+            return given
+        return replace(like, forward=given) if like is not None else cls(given)
+
+    def head(
+        self,
+        *,
+        task: str | None = None,
+        labels: Any = None,
+        classes: int | None = None,
+        expected: Collection[Task] = (),
+    ) -> Head:
+        """What the output means, decided by the first batch's operations and labels' kind and kept for the pass.
+
+        Args:
+            task: What the caller says.
+            labels: The batch's labels.
+            classes: How many classes there are, where the caller knows.
+            expected: The tasks the caller can do something with.
+
+        Raises:
+            XaiError: It cannot be decided; the hint asks for the task.
+        """
+        asked = (task, classes, frozenset(expected), labels is None)
+        if asked not in self.heads:
+            known = self.known if classes is None or self.known.classes else replace(self.known, classes=classes)
+            known = known if known.said else replace(known, said="the classes")
+            self.heads[asked] = decide(
+                self.forward, origin=self.origin, task=task, labels=labels, known=known, expected=expected
+            )
+        return self.heads[asked]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -82,23 +124,6 @@ def first_tensor(output: Any) -> torch.Tensor | None:
         if (found := first_tensor(item)) is not None:
             return found
     return None
-
-
-def logits_of(forward: Any) -> torch.Tensor:
-    """The logits in a model's output: the output itself, its `logits` or `out`, else its first tensor.
-
-    Raises:
-        XaiError: It holds no tensor.
-    """
-    forward = forward.forward if isinstance(forward, PredictorOutput) else forward
-    for name in ("logits", "out"):
-        found = forward.get(name) if isinstance(forward, Mapping) else getattr(forward, name, None)
-        if isinstance(found, torch.Tensor):
-            return found
-    tensor = first_tensor(forward)
-    if tensor is None:
-        raise XaiError("the model's output holds no tensor", hint="give the collector a preprocess_fn that finds it")
-    return tensor
 
 
 def labels_of(batch: Any) -> Any:

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from xaicli.collectors.graphs import Watch, operations
 from xaicli.collectors.outputs import TARGETS, Layer, PredictorOutput, first_tensor, widened
 from xaicli.errors import XaiError, unknown
+from xaicli.heads.decision import OriginOf, known_of
+from xaicli.heads.head import Head
+from xaicli.heads.operations import watching
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,9 +32,11 @@ class Predictor:
             exported graph has the layers with weights, and its operations.
         device: Where to run; None is where the model's parameters are, "auto" an accelerator if there is one. A model
             that is elsewhere is moved there and back.
-        precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is bf16 on a GPU that computes in it, else fp32.
+        precision: "fp32", so that what is collected are the model's own numbers; autocast to "bf16" or "fp16"; "auto"
+            is bf16 on a GPU that computes in it, else fp32.
         preprocess_fn: Turns a batch into the model's argument, a tuple of arguments, or a dict of keyword arguments.
         unpack_dicts: Pass a dict batch as keyword arguments, whatever the model's signature says.
+        facts: What the model's checkpoint says of it.
 
     Raises:
         XaiError: The model is not callable, a layer does not exist, or the precision is unknown.
@@ -44,9 +48,10 @@ class Predictor:
         *,
         layers: Sequence[Layer] = (),
         device: str | torch.device | None = None,
-        precision: Precision = "auto",
+        precision: Precision = "fp32",
         preprocess_fn: Callable[[Any], Any] | None = None,
         unpack_dicts: bool = False,
+        facts: Any = None,
     ) -> None:
         if not callable(model):
             raise XaiError(f"the model is a {type(model).__name__}, which cannot be called", hint="give an nn.Module")
@@ -58,14 +63,22 @@ class Predictor:
         self.unpack_dicts = unpack_dicts
         self.device = _device(device, self.module)
         self.precision = _precision(precision, self.device)
+        self.known = known_of(model, facts)
         self._hidden: dict[Layer, Any] = {}
         self._layers = self._found(layers)
         self._is_ready = False
+        self._origin: OriginOf | None = None
+        self._heads: dict[Any, Head] = {}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The hidden layers kept."""
         return tuple(self._layers)
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """What the outputs were taken for since it was made ready, one sentence a head."""
+        return tuple(dict.fromkeys(head.decided for head in self._heads.values()))
 
     def with_layers(self, layers: Sequence[Layer]) -> Predictor:
         """The same predictor keeping more hidden layers; this one stays as it is.
@@ -74,7 +87,7 @@ class Predictor:
             XaiError: A layer does not exist, or the model is no module.
         """
         other = copy.copy(self)
-        other._hidden = {}
+        other._hidden, other._heads = {}, {}
         other._layers = self._layers | self._found(layers)
         return other
 
@@ -95,28 +108,41 @@ class Predictor:
             self._is_ready = True
             yield self
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What collectors ask about the output's meaning within this block is told from the model's operations.
+
+        Once is enough: the heads that were decided are kept until the predictor is no longer ready.
+        """
+        with watching() as self._origin:
+            try:
+                yield
+            finally:
+                self._origin = None
+
     def __call__(self, batch: Any, example_id: Sequence[int] = ()) -> PredictorOutput:
         """The model's output for a batch: a tensor, a tuple or list (the first item is the input), or a dict.
 
         Outside of `ready()` the model is made ready for this one batch.
         """
         if not self._is_ready:
-            with self.ready():
+            with self.ready(), self.watched():
                 return self(batch, example_id)
         args, kwargs = self._arguments(self.to_device(batch))
         self._hidden.clear()
         output = self._run(args, kwargs)
-        return PredictorOutput(widened(output), dict(self._hidden), example_id)
+        return PredictorOutput(widened(output), dict(self._hidden), example_id, self._origin, self.known, self._heads)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nodes = {node: layer for layer, node in self._layers.items() if isinstance(node, fx.Node)}
         if not nodes or not isinstance(self.module, fx.GraphModule):
             return self.model(*args, **kwargs)
-        return Watch(self.module, nodes, self._keep).run(*args, *kwargs.values())
+        return _Steps(self.module, nodes, self._keep).run(*args, *kwargs.values())
 
     def _end(self) -> None:
         self._is_ready = False
         self._hidden.clear()
+        self._heads = {}
 
     def to_device(self, batch: Any) -> Any:
         """The batch with every tensor in it on the predictor's device."""
@@ -133,7 +159,7 @@ class Predictor:
     def _found(self, layers: Sequence[Layer]) -> dict[Layer, nn.Module | fx.Node]:
         named: dict[str, Any] = dict(self.module.named_modules()) if self.module is not None else {}
         if isinstance(self.module, fx.GraphModule):
-            named = operations(self.module)
+            named = _operations(self.module)
         chosen: dict[Layer, nn.Module | fx.Node] = {}
         for layer in layers:
             found = named.get(layer) if isinstance(layer, str) else None
@@ -227,3 +253,44 @@ def _moved(module: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         module.to(home)
+
+
+def _operations(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """What can be kept of a graph: each operation by its name, and each layer that has weights by the layer's.
+
+    A layer's operation is the last that takes one of its own weights; those of the layers inside it are not its own.
+    """
+    found: dict[str, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op.startswith("call"):
+            found[node.name] = node
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and "." in str(node.target):
+            users = [user for user in node.users if user.op.startswith("call")]
+            if users:
+                found[str(node.target).rpartition(".")[0]] = users[-1]
+    return found
+
+
+class _Steps(fx.Interpreter):
+    """Runs a graph and hands over what chosen operations gave.
+
+    Args:
+        graph: The graph.
+        chosen: The operations, with what each was asked for by.
+        keep: Called with that and the operation's value.
+    """
+
+    def __init__(
+        self, graph: fx.GraphModule, chosen: Mapping[fx.Node, Layer], keep: Callable[[Layer, Any], None]
+    ) -> None:
+        super().__init__(graph)
+        self._chosen = chosen
+        self._keep = keep
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One operation."""
+        value = super().run_node(n)
+        if n in self._chosen:
+            self._keep(self._chosen[n], value)
+        return value

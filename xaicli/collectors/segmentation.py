@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from xaicli.collectors.collector import MetricsCollector, Preprocess
-from xaicli.collectors.outputs import PredictorOutput, labels_of, logits_of
+from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.errors import XaiError
+from xaicli.heads.head import Task
+from xaicli.heads.outputs import tensor_at, where_of
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Float, IoU, Mask
 
@@ -24,15 +26,19 @@ _LARGEST_CLASS = 255
 class SegmentationMetricsCollector(MetricsCollector):
     """Predicted mask, pixel accuracy, IoU of every class, mean IoU and dice, one row a picture.
 
-    A class that neither truth nor prediction has is undefined: null, and left out of the means.
+    A class that neither truth nor prediction has is undefined: null, and left out of the means. Whether the model gives
+    logits or probabilities, of each class or of yes and no, is decided by the head that saliency uses as well.
 
     Args:
         label_map: The classes' names, by position or value.
         ignore_index: Pixels of this class in the truth do not count.
         save_masks: Keep the predicted mask as a palette PNG, column `predicted_mask`.
         preprocess_fn: Turns (batch, predictor output) into (truth, prediction): class numbers (N, H, W), the prediction
-            also as logits (N, C, H, W).
+            also as the model's numbers (N, C, H, W).
+        task: "segmentation:logits" or "segmentation:probabilities", where that cannot be told.
     """
+
+    reads_heads = True
 
     def __init__(
         self,
@@ -42,8 +48,10 @@ class SegmentationMetricsCollector(MetricsCollector):
         save_masks: bool = True,
         preprocess_fn: Preprocess | None = None,
         compute_aggregates: bool = True,
+        task: str | None = None,
     ) -> None:
         super().__init__(preprocess_fn, compute_aggregates)
+        self.task = task
         mask = Mask(classes=label_map)
         if not mask.names or not all(0 <= value <= _LARGEST_CLASS for value in mask.names):
             raise XaiError("label_map needs class values between 0 and 255", hint='{0: "background", 1: "cat"}')
@@ -56,7 +64,7 @@ class SegmentationMetricsCollector(MetricsCollector):
 
     def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
         truth = batch if isinstance(batch, torch.Tensor) and self.preprocess_fn else _truth_of(batch)
-        masks = _masks_of(predictor_output, None if truth is None else truth.shape[-2:])
+        masks = self._masks(PredictorOutput.of(predictor_output), truth)
         columns: dict[str, Any] = {}
         if self.save_masks:
             columns["predicted_mask"] = masks.to(torch.uint8)
@@ -67,6 +75,30 @@ class SegmentationMetricsCollector(MetricsCollector):
         if truth.shape != masks.shape:
             raise ColumnError(f"the truth has shape {tuple(truth.shape)}, the prediction {tuple(masks.shape)}")
         return columns | self._measures(truth.long(), masks.long())
+
+    def _masks(self, output: PredictorOutput, truth: torch.Tensor | None) -> torch.Tensor:
+        """(N, H, W) class numbers, -1 where the model answers NaN; numbers of another size are interpolated first.
+
+        Raises:
+            XaiError: The output is neither class numbers nor numbers of classes.
+        """
+        where = where_of(output.forward)[0] if not isinstance(output.forward, torch.Tensor) else ""
+        given = output.forward if not where else tensor_at(output.forward, where)
+        if given.ndim == 3 and not given.is_floating_point():
+            return given
+        if given.ndim not in (3, 4):
+            raise XaiError(
+                f"the model's output has shape {tuple(given.shape)}, not (samples, classes, height, width)",
+                hint="give a preprocess_fn that returns (truth, prediction)",
+            )
+        n = len(self.names)
+        head = output.head(task=self.task, labels=truth, classes=n if n > 2 else None, expected=(Task.SEGMENTATION,))
+        values = head.tensor(output.forward).detach()
+        if truth is not None and values.shape[-2:] != truth.shape[-2:]:
+            values = functional.interpolate(
+                values.float(), size=tuple(truth.shape[-2:]), mode="bilinear", align_corners=False
+            )
+        return head.place_predictions(values)
 
     def _measures(self, truth: torch.Tensor, masks: torch.Tensor) -> dict[str, Any]:
         both, true, predicted, right, counted = self._areas(truth, masks)
@@ -118,22 +150,3 @@ def _truth_of(batch: Any) -> torch.Tensor | None:
     if found is None and isinstance(batch, Mapping):
         found = next((batch[key] for key in _TARGETS if key in batch), None)
     return None if found is None else torch.as_tensor(found)
-
-
-def _masks_of(output: Any, size: Any) -> torch.Tensor:
-    """(N, H, W) class numbers; logits of another size than the truth are interpolated first.
-
-    Raises:
-        XaiError: The output is neither.
-    """
-    logits = logits_of(output)
-    if logits.ndim == 3 and not logits.is_floating_point():
-        return logits
-    if logits.ndim != 4:
-        raise XaiError(
-            f"the model's output has shape {tuple(logits.shape)}, not (samples, classes, height, width)",
-            hint="give a preprocess_fn that returns (truth, prediction)",
-        )
-    if size is not None and logits.shape[-2:] != size:
-        logits = functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)

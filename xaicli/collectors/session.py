@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+import pyarrow as pa
+
 from xaicli.answer import Answer, Counts
 from xaicli.api.opening import Opening, find_place
-from xaicli.collectors.collect import Collected, collect_metrics
-from xaicli.collectors.heading import HEADING
-from xaicli.collectors.named import CollectorOptions, collector_named
+from xaicli.collectors.collect import Collected, Progress, collect_metrics
+from xaicli.collectors.gathering import HEADING
+from xaicli.collectors.named import CollectorOptions, SourceRows, collector_named, table_of
 from xaicli.collectors.predictor import Precision, Predictor
-from xaicli.collectors.progress import Progress
-from xaicli.collectors.sourced import SourceRows, table_of
-from xaicli.collectors.summary import summary
 from xaicli.errors import UsageError, XaiError
-from xaicli.layout import RunLayout
+from xaicli.layout import PartName, RunLayout
+from xaicli.parquet import append_record, write, write_bytes
 from xaicli.recorder.run import Run
+from xaicli.recorder.scalars import Moment, scalar_rows, to_table
 from xaicli.report.facts import RunFacts
 from xaicli.report.plain import plain_report
 from xaicli.results import Result
+from xaicli.tables.column import schema_of
+from xaicli.traceability import describe_environment
 
 if TYPE_CHECKING:
     from xaicli.report.model import Report
 
 _CHECKPOINT = "checkpoint"
 """The column that says which checkpoint rows are from."""
+_RANK = 9999
+"""Writes what is added to a run after its training: no rank of a training has this number."""
+_ONLY_FOR = {
+    "layers": ("embeddings",),
+    "reshape": ("embeddings",),
+    "reduction": ("embeddings",),
+    "components": ("embeddings",),
+    "probs": ("classification",),
+    "iou_threshold": ("boxes", "masks"),
+    "task": ("classification", "segmentation"),
+}
+"""Which collectors take an option."""
 
 
 def collect_run(
@@ -42,7 +62,7 @@ def collect_run(
     batch_size: int = 64,
     workers: int = 0,
     device: str = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "fp32",
     aggregates: bool = True,
     progress: Progress | bool = True,
 ) -> Result:
@@ -54,7 +74,12 @@ def collect_run(
         model: A checkpoint's path, or its name in the run's `checkpoints/`.
         collectors: Names, or `module:name` of collectors and functions.
         options: What the named collectors are made with.
+        split: What part of the data this is; with one, means of the columns become scalars (`val/loss`).
         epoch: The epoch the rows belong to; the checkpoint's own when None.
+        aggregates: Whether the means become scalars.
+
+    How the run was made stays as it is noted: a pass is no start of the training. What this pass was made with stands
+    in `collections/` of the run.
 
     Returns:
         What was collected: a row for each column.
@@ -64,6 +89,7 @@ def collect_run(
         CollectionError: A collector failed; the others' rows are in the run.
     """
     options = options or CollectorOptions()
+    _check_options(options, collectors)
     begins = run_dir is not None and not Path(run_dir).exists()
     place = find_place(None if begins else run_dir, [model] if model else [])
     if len(place.checkpoints) > 1:
@@ -75,26 +101,15 @@ def collect_run(
     names = options.label_names or loaded.facts.label_names or _names_of(layout)
     prepared = opening.preparation(place.layout, loaded.facts) | {"label_names": names or None}
     table = table_of(opening.data, **prepared)
+    _check_opening(opening, table.rows)
     chosen = [collector_named(name, options, tuple(names), opening.pythonpath) for name in collectors]
     predictor = Predictor(
         loaded.model,
         precision=precision,
         preprocess_fn=_model_inputs if isinstance(table.rows, SourceRows) else None,
+        facts=loaded.facts,
     )
     at = epoch if epoch is not None else loaded.facts.epoch
-    with Run(layout.root) as run:
-        collected = collect_metrics(
-            table,
-            chosen,
-            predictor,
-            constants=_known({"epoch": at, "step": loaded.facts.step, _CHECKPOINT: str(place.checkpoints[0])}),
-            split=split,
-            run=run,
-            dataloader_args={"batch_size": loaded.facts.static_batch or batch_size, "num_workers": workers},
-            collect_aggregates=aggregates,
-            progress=progress,
-        )
-    skipped = tuple(table.rows.skipped) if isinstance(table.rows, SourceRows) else ()
     selection = _known(
         {
             "model": str(place.checkpoints[0]),
@@ -103,35 +118,120 @@ def collect_run(
             "split": split or None,
             "epoch": at,
             "precision": predictor.precision,
+            "task": options.task,
         }
     )
-    return _result(layout, selection, collected, skipped)
+    if not layout.is_run():
+        Run(layout.root).close()
+    trace = _Trace(layout, selection | {"sha256": loaded.facts.sha256})
+    try:
+        collected = collect_metrics(
+            table,
+            chosen,
+            predictor,
+            constants=_known({"epoch": at, "step": loaded.facts.step, _CHECKPOINT: str(place.checkpoints[0])}),
+            split=split,
+            run=_Addition.to(layout),
+            dataloader_args={"batch_size": loaded.facts.static_batch or batch_size, "num_workers": workers},
+            collect_aggregates=aggregates and bool(split),
+            progress=progress,
+            strict=opening.strict,
+        )
+    except BaseException as error:
+        trace.write(failed=f"{type(error).__name__}: {error}")
+        raise
+    trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
+    return _result(layout, selection, collected)
 
 
-def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected, skipped: tuple[str, ...]) -> Result:
-    data = summary(collected.tables, without=(*HEADING, _CHECKPOINT))
+@dataclass(frozen=True)
+class _Addition:
+    """A run that is added to after, or beside, its training: no start of it, with files of a writer of its own."""
+
+    layout: RunLayout
+    writer: tuple[int, int]
+    state: None = None
+
+    @classmethod
+    def to(cls, layout: RunLayout) -> _Addition:
+        attempts = layout.read_attempts()
+        return cls(layout, (attempts[-1].attempt if attempts else 0, _RANK))
+
+    def log(self, scalars: dict[str, Any]) -> None:
+        attempt = self.writer[0]
+        rows = scalar_rows(scalars, Moment(mode="", ds_id="", epoch=None, count=0, attempt=attempt, rank=0))
+        parts = (PartName.parse(path.name) for path in self.layout.scalars.glob("*.parquet"))
+        sequence = (
+            max((part.last for part in parts if part and (part.attempt, part.rank) == self.writer), default=-1) + 1
+        )
+        path = self.layout.scalars / PartName(*self.writer, sequence, sequence).filename
+        append_record(self.layout, *self.writer, write(to_table(rows), path, root=self.layout.root))
+
+
+class _Trace:
+    """What a pass was made with, in a file of its own beside how the run was made."""
+
+    def __init__(self, layout: RunLayout, asked: Mapping[str, Any]) -> None:
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._path = layout.root / "collections" / f"{self._started.replace(':', '')[:17]}-{uuid.uuid4().hex[:8]}.json"
+        self._asked = dict(asked)
+
+    def write(self, **outcome: Any) -> None:
+        """Put it down, with what came of it."""
+        facts = {"started_at": self._started, "asked": self._asked, "environment": describe_environment(), **outcome}
+        self._path.parent.mkdir(exist_ok=True)
+        write_bytes(json.dumps(facts, default=str, indent=2).encode(), self._path)
+
+
+def _check_options(options: CollectorOptions, collectors: Sequence[str]) -> None:
+    """That every option reaches a collector.
+
+    Raises:
+        UsageError: One does not.
+    """
+    plain = CollectorOptions()
+    for name, takers in _ONLY_FOR.items():
+        if getattr(options, name) != getattr(plain, name) and not set(takers) & set(collectors):
+            flag = "iou" if name == "iou_threshold" else name
+            raise UsageError(
+                f"--{flag} is an option of --collectors {' or '.join(takers)}",
+                hint="name that collector, or leave it out",
+            )
+
+
+def _check_opening(opening: Opening, rows: Any) -> None:
+    """That every option about the data is one of this kind of data.
+
+    Raises:
+        UsageError: One is not.
+    """
+    own = not isinstance(rows, SourceRows)
+    if own and (said := [n for n in ("mode", "resize", "mean", "std") if getattr(opening, n) is not None]):
+        raise UsageError(f"--{said[0]}: a table of your own is taken as it is", hint="prepare the samples in the table")
+    if opening.mode is not None and opening.data is not None and Path(opening.data).exists():
+        raise UsageError(
+            f"--mode: the samples of {opening.data} have no mode", hint="it chooses among inputs kept in a run"
+        )
+
+
+def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected) -> Result:
+    data = _summary(collected.tables, without=(*HEADING, _CHECKPOINT))
     rows = sum(table.num_rows for table in collected.tables.values())
     answer = Answer(
         command="collect",
         run=str(layout.root),
         selection=selection | {"files": [str(path) for path in collected.paths]},
         data=data,
-        counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=collected.left_out),
-        warnings=_left_out(collected.left_out, skipped),
+        counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=len(collected.unreadable)),
+        warnings=tuple(f"left out: {text}" for text in collected.unreadable),
     )
 
     def build() -> Report:
-        said = f"{', '.join(f'{t.num_rows:,} rows in {name}' for name, t in collected.tables.items())}."
+        read = f" The model's output is {'; '.join(collected.decided)}." if collected.decided else ""
+        said = f"{', '.join(f'{t.num_rows:,} rows in {name}' for name, t in collected.tables.items())}.{read}"
         return plain_report(answer, RunFacts.of(layout), title="Collected metrics", sentence=said, terminal_rows=60)
 
     return Result(answer, build)
-
-
-def _left_out(n: int, skipped: tuple[str, ...]) -> tuple[str, ...]:
-    """What to say of samples that could not be read; worker processes count them but cannot say which."""
-    if n and not skipped:
-        return (f"{n} samples could not be read and are left out; --workers 0 names them",)
-    return tuple(f"left out: {text}" for text in skipped)
 
 
 def _model_inputs(batch: Sequence[Any]) -> tuple[Any, ...]:
@@ -152,3 +252,42 @@ def _device(given: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -> pl.DataFrame:
+    """One row a column, but for those `without`: of numbers mean and range; missing values, rows, table, type."""
+    return pl.DataFrame(
+        [
+            {"table": name, "column": field.name, "type": schema_of(field).kind, **_figures(rows[field.name])}
+            for name, rows in tables.items()
+            for field in rows.schema
+            if field.name not in without
+        ],
+        # What says most comes first: a narrow terminal shows no more.
+        schema={
+            "column": pl.String,
+            "mean": pl.Float64,
+            "min": pl.Float64,
+            "max": pl.Float64,
+            "missing": pl.Int64,
+            "rows": pl.Int64,
+            "table": pl.String,
+            "type": pl.String,
+            "non_finite": pl.Int64,
+        },
+    )
+
+
+def _figures(column: pa.ChunkedArray) -> dict[str, Any]:
+    known: dict[str, Any] = {"rows": len(column), "missing": column.null_count}
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return known
+    values = pl.Series(pl.from_arrow(column)).cast(pl.Float64).drop_nulls()
+    finite = values.filter(values.is_finite())
+    return known | {
+        "non_finite": len(values) - len(finite),
+        "mean": finite.mean(),
+        "min": finite.min(),
+        "max": finite.max(),
+    }

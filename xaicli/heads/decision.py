@@ -61,6 +61,9 @@ class Known:
     are_logits: bool = False
 
 
+NOTHING = Known()
+
+
 def head_of(
     model: Callable[..., Any],
     *inputs: Any,
@@ -92,7 +95,7 @@ def decide(
     task: str | Task | None = None,
     output: str | int | None = None,
     labels: Any = None,
-    known: Known = Known(),
+    known: Known = NOTHING,
     expected: Collection[Task] = (),
 ) -> Head:
     """The head behind an output.
@@ -105,7 +108,7 @@ def decide(
         labels: The samples' labels, or what `kind_of` makes of them.
         known: What the model's configuration and checkpoint say; see `known_of`.
         expected: The tasks the caller can do something with: a collector of classification takes zeros and ones
-            that are written as floats for classes.
+            that are written as floats for classes, and numbers that no operation made for logits.
 
     Raises:
         XaiError: It cannot be decided: the message says why, the hint asks for the task or the output.
@@ -247,6 +250,8 @@ class _Evidence:
             fitting = [axis for axis in (-1, -n) if _without(self.shape, axis) == self.labels.shape]
             if len(fitting) == 1:
                 return fitting[0]
+        if n == 2 and self.expected == {Task.SEGMENTATION}:
+            return None
         if n == 2:
             text = self.known.task in (Task.TOKEN_CLASSIFICATION, Task.SEQUENCE) and self.known.are_logits
             if text:
@@ -298,7 +303,7 @@ class _Evidence:
             return Task.BINARY, f"its one number is a probability ({self._operation})"
         if self.labels.kind is Kind.YES_NO:
             return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
-        if self.labels.kind is Kind.ZERO_ONE_NUMBERS and self.expected and Task.REGRESSION not in self.expected:
+        if self.labels.kind is Kind.ZERO_ONE_NUMBERS and Task.BINARY in self.expected:
             return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
         if self.known.classes == 2:
             return Task.BINARY, f"it gives one number a sample, and {self.known.said} name two classes"
@@ -381,7 +386,7 @@ class _Evidence:
                     raise self._unclear(f"its last operation ({self._operation}) is that of no logit")
                 return Values.LOGITS, many
             case _:
-                if self.known.said == "task=":
+                if self.known.said == "task=" or self.expected:
                     return Values.LOGITS, many
                 raise self._unclear("what made it could not be traced")
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from xaicli.collectors.collect import collect_metrics
-from xaicli.collectors.outputs import labels_of, logits_of
+from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.heads.outputs import tensor_at, where_of
 from xaicli.integrations.tap import Passed, Tap, first_of, tensors_of
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
@@ -242,7 +243,7 @@ def _third_or_label(batch: Any) -> Any:
 
 
 def _class_logits(output: Any) -> torch.Tensor:
-    logits = logits_of(output)
+    logits = tensor_at(output, where_of(output)[0])
     if logits.ndim != 2:
         raise XaiError(
             f"the model's output has shape {tuple(logits.shape)}, not (samples, classes)",

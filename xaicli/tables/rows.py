@@ -17,15 +17,15 @@ from xaicli.tables.schema import CategoricalLabel, Image, Schema
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
-class _Missing:
-    """The type of `MISSING`; one object also in the worker processes of a `DataLoader`."""
+@dataclass(frozen=True)
+class Unreadable:
+    """What a row is that cannot be read: no transform sees it, and a collection leaves it out and says why.
 
-    def __reduce__(self) -> str:
-        return "MISSING"
+    Attributes:
+        why: The sample and what is wrong with it, one sentence.
+    """
 
-
-MISSING = _Missing()
-"""What a row is that cannot be read: no transform sees it, and a collection leaves it out."""
+    why: str
 
 
 class Rows(Protocol):

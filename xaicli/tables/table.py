@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.tables.rows import MISSING, ArrayRows, Rows, read_file, read_image_folder
+from xaicli.tables.rows import ArrayRows, Rows, Unreadable, read_file, read_image_folder
 from xaicli.tables.schema import checked
 
 if TYPE_CHECKING:
@@ -245,6 +245,6 @@ def length_of(table_or_url: Table | str | os.PathLike[str]) -> int:
 
 
 def _transformed(sample: Any, functions: tuple[_Transform, ...]) -> Any:
-    for function in () if sample is MISSING else functions:
+    for function in () if isinstance(sample, Unreadable) else functions:
         sample = function(sample)
     return sample

@@ -1,0 +1,195 @@
+"""Collectors read an output as what it is: logits, probabilities, several labels, values, a class at every place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import xaicli
+from xaicli import ClassificationMetricsCollector, SegmentationMetricsCollector
+from xaicli.collectors.collect import CollectionError, collect_metrics
+from xaicli.collectors.predictor import Predictor
+from xaicli.recorder.run import Run
+from xaicli.tables.table import Table
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 2
+
+
+class Net(nn.Module):
+    def __init__(self, outputs: int, last: Callable[[Tensor], Any] = lambda y: y) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear, self.last = nn.Linear(4, outputs), last
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.linear(x))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with Run(tmp_path / "run", strict=True) as opened:
+        yield opened
+
+
+def collected(run: Run, model: Any, labels: Any, collector: Any = None, x: Tensor = X) -> pa.Table:
+    table = Table.from_arrays(x, labels)
+    got = collect_metrics(
+        table, collector or ClassificationMetricsCollector(), model, run=run, dataloader_args={"batch_size": 5}
+    )
+    return got.tables["metrics"]
+
+
+def test_a_classifier_however_it_ends(run: Run) -> None:
+    with torch.no_grad():
+        logits = Net(3)(X)
+    y = torch.where(torch.arange(12) % 4 == 0, (logits.argmax(1) + 1) % 3, logits.argmax(1))
+    expected = {
+        "loss": functional.cross_entropy(logits, y, reduction="none"),
+        "confidence": logits.softmax(1).amax(1),
+        "label_prob": logits.softmax(1)[torch.arange(12), y],
+        "accuracy": (logits.argmax(1) == y).float(),
+        "entropy": torch.distributions.Categorical(logits=logits).entropy(),
+    }
+    ends: tuple[Callable[[Tensor], Any], ...] = (
+        lambda z: z,
+        lambda z: z.softmax(1),
+        lambda z: z.log_softmax(1),
+        lambda z: {"features": z @ torch.rand(3, 8), "preds": z.softmax(1)},
+        lambda z: (z.mean(), z),
+    )
+    for end in ends:
+        rows = collected(run, Net(3, end), y)
+        for name, values in expected.items():
+            assert [float(v) for v in rows[name].to_pylist()] == pytest.approx(values.tolist(), abs=1e-5), name
+
+
+def test_yes_and_no(run: Run) -> None:
+    with torch.no_grad():
+        z = Net(1)(X)[:, 0]
+    for labels in ((z > 0).long(), (z > 0).float()):
+        for end in (lambda y: y, torch.sigmoid, lambda y: torch.sigmoid(y)[:, 0]):
+            rows = collected(run, Net(1, end), labels)
+            assert all(rows["accuracy"].to_pylist())
+            assert rows["confidence"].to_pylist() == pytest.approx(torch.sigmoid(z.abs()).tolist(), abs=1e-6)
+            loss = functional.binary_cross_entropy_with_logits(z, labels.float(), reduction="none")
+            assert rows["loss"].to_pylist() == pytest.approx(loss.tolist(), abs=1e-5)
+
+
+def test_several_labels(run: Run) -> None:
+    with torch.no_grad():
+        z = Net(4)(X)
+    truth = (z > 0).long()
+    truth[0, 0] = 1 - truth[0, 0]
+    for model, task in ((Net(4, torch.sigmoid), None), (Net(4), "multilabel")):
+        rows = collected(run, model, truth, ClassificationMetricsCollector(task=task)).to_pylist()
+        for i, row in enumerate(rows):
+            assert row["confidence"] == pytest.approx(float(torch.sigmoid(z[i]).max()), abs=1e-6)
+            assert row["label"] == truth[i].nonzero()[:, 0].tolist()
+            assert row["predicted"] == (z[i] > 0).nonzero()[:, 0].tolist()
+            assert row["accuracy"] is (i != 0)
+            assert row["n_wrong"] == (i == 0)
+            loss = functional.binary_cross_entropy_with_logits(z[i], truth[i].float())
+            assert row["loss"] == pytest.approx(float(loss), abs=1e-5)
+        both, either = (
+            set(rows[0]["label"]) & set(rows[0]["predicted"]),
+            set(rows[0]["label"]) | set(rows[0]["predicted"]),
+        )
+        assert rows[0]["jaccard"] == pytest.approx(len(both) / len(either))
+    with pytest.raises(CollectionError, match="one class of them, or any number"):
+        collected(run, Net(4), truth, _Undecided())
+
+
+class _Undecided(ClassificationMetricsCollector):
+    """Asks as saliency does: with no task in mind."""
+
+    def compute_metrics(self, batch: Any, predictor_output: Any) -> dict[str, Any]:
+        return {"a": [predictor_output.head(labels=batch[1]).classes] * len(batch[0])}
+
+
+def test_values_are_neither_right_nor_wrong(run: Run) -> None:
+    truth = torch.linspace(-3.3, 4.1, 12)
+    with torch.no_grad():
+        answer = Net(1)(X)[:, 0]
+    rows = collected(run, Net(1), truth)
+    assert "accuracy" not in rows.column_names
+    assert rows["predicted"].to_pylist() == pytest.approx(answer.tolist(), abs=1e-6)
+    assert rows["residual"].to_pylist() == pytest.approx((truth - answer).tolist(), abs=1e-5)
+    assert rows["abs_error"].to_pylist() == pytest.approx((truth - answer).abs().tolist(), abs=1e-5)
+    assert rows["loss"].to_pylist() == pytest.approx((truth - answer).square().tolist(), abs=1e-4)
+
+
+def test_a_class_at_every_place(run: Run) -> None:
+    x = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(2))
+    y = torch.randint(0, 3, (6, 5), generator=torch.Generator().manual_seed(3))
+    y[1, 3:], y[2] = -100, -100
+    with torch.no_grad():
+        logits = Net(3)(x)
+    rows = collected(run, Net(3), y, x=x).to_pylist()
+    for i, row in enumerate(rows):
+        kept = y[i] >= 0
+        assert row["n_tokens"] == int(kept.sum())
+        if not kept.any():
+            assert row["loss"] is row["token_accuracy"] is row["label_prob"] is None
+            continue
+        loss = functional.cross_entropy(logits[i], y[i], ignore_index=-100)
+        assert row["loss"] == pytest.approx(float(loss), abs=1e-5)
+        assert row["token_accuracy"] == pytest.approx(float((logits[i].argmax(1) == y[i])[kept].float().mean()))
+
+
+def test_a_sample_the_model_breaks_on_is_alone(run: Run) -> None:
+    x = X.clone()
+    x[7, 0] = torch.nan
+    y = torch.zeros(12, dtype=torch.long)
+    for end in (lambda z: z, lambda z: z.softmax(1)):
+        clean, broken = collected(run, Net(3, end), y), collected(run, Net(3, end), y, x=x)
+        kept = [i for i in range(12) if i != 7]
+        for name in ("loss", "confidence", "predicted", "accuracy", "entropy"):
+            assert clean[name].take(kept).equals(broken[name].take(kept)), name
+        row = broken.to_pylist()[7]
+        assert row["predicted"] is row["accuracy"] is row["loss"] is None
+
+
+def test_masks_of_yes_and_no_and_of_classes(run: Run) -> None:
+    x = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    class Segmenter(nn.Module):
+        def __init__(self, channels: int, last: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.last = nn.Conv2d(1, channels, 1), last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.conv(x))
+
+    with torch.no_grad():
+        yes = (Segmenter(1, lambda y: y)(x)[:, 0] > 0).long()
+        classes = Segmenter(3, lambda y: y)(x).argmax(1)
+    for end in (lambda y: y, torch.sigmoid, lambda y: torch.sigmoid(y[:, 0])):
+        rows = collected(run, Segmenter(1, end), yes, SegmentationMetricsCollector(["no", "yes"]), x)
+        assert rows["mean_iou"].to_pylist() == [1.0] * 3
+        assert rows["pixel_accuracy"].to_pylist() == [1.0] * 3
+    for end in (lambda y: y, lambda y: y.softmax(1), lambda y: y.permute(0, 2, 3, 1)):
+        rows = collected(run, Segmenter(3, end), classes, SegmentationMetricsCollector(["a", "b", "c"]), x)
+        assert rows["mean_iou"].to_pylist() == [1.0] * 3
+    alone = SegmentationMetricsCollector(["no", "yes"], task="segmentation:probabilities")
+    assert collected(run, nn.Identity(), yes, alone, yes.float())["mean_iou"].to_pylist() == [1.0] * 3
+
+
+def test_the_numbers_are_the_model_s_own_and_what_they_were_read_as_is_said(run: Run) -> None:
+    assert Predictor(Net(3)).precision == "fp32"
+    table = Table.from_arrays(X, torch.zeros(12, dtype=torch.long))
+    got = collect_metrics(table, ClassificationMetricsCollector(), Net(3, lambda y: y.softmax(1)), run=run)
+    assert got.decided == (
+        "read as classification, probabilities of 3 classes (the model ends in softmax): its labels are classes",
+    )
+    with pytest.raises(CollectionError, match="logits or probabilities cannot be told"):
+        collect_metrics(table, ClassificationMetricsCollector(), Net(3, torch.exp), run=run)
+    said = ClassificationMetricsCollector(task="classification:logits")
+    assert xaicli.collect_metrics(table, said, Net(3, torch.exp), run=run).tables["metrics"].num_rows == 12
