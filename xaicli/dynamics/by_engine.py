@@ -15,7 +15,7 @@ from xaicli.queries.by_engine import resolved
 from xaicli.queries.relations import Rows, finite, n_non_finite, within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import ATTEMPT, EPOCH, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, RANK, SAMPLE_ID, STEP
 
 _DIRECTION = pl.Enum(["down", "up"])
 _NO_JUMPS = {
@@ -39,11 +39,11 @@ def statistics_by_engine(
     columns = list(dict.fromkeys([SAMPLE_ID, EPOCH, STEP, ATTEMPT, RANK, *plan.columns()]))
     places = [Place(*pair, epoch) for epoch in epochs]
     with engines.opened(reader, places, columns, selection.engine, spark_remote=selection.spark_remote) as opened:
-        metrics = list(plan.parts())
+        metrics = [engines.column(metric) for metric in plan.parts()]
         rows, n_rows, n_duplicates = resolved(opened, selection, pair)
         spoilt = engines.collect(n_non_finite(rows, metrics)).row(0)
         tally.add(Tally(n_rows, sum(int(n or 0) for n in spoilt), n_duplicates))
-        rows = finite(within_labels(rows, selection.label_key, list(selection.label_map)), metrics)
+        rows = finite(within_labels(rows, engines.column(selection.label_key), list(selection.label_map)), metrics)
         parts = [engines.collect(part) for part in relations.statistics(rows, plan, epochs)]
         accuracy = _accuracy(rows, plan)
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)
@@ -53,15 +53,19 @@ def statistics_by_engine(
 def _accuracy(rows: Rows, plan: Plan) -> dict[int, float]:
     if not plan.judged_by:
         return {}
-    first = nw.col(plan.judged_by[0])
-    right = first if len(plan.judged_by) == 1 else first == nw.col(plan.judged_by[1])
-    by_epoch = rows.with_columns(right.cast(nw.Float64()).alias("_right")).group_by(EPOCH).agg(nw.col("_right").mean())
+    by_epoch = (
+        rows.with_columns(relations.judged(plan).cast(nw.Float64()).alias("_right"))
+        .group_by(EPOCH)
+        .agg(nw.col("_right").mean())
+    )
     return {int(epoch): float(share) for epoch, share in engines.collect(by_epoch).drop_nulls().iter_rows()}
 
 
 def _shaped(found: pl.DataFrame, reader: Reader, plan: Plan) -> pl.DataFrame:
     """The types of the tracker's columns: extremes as they were recorded, directions in words."""
     kept = ("last", "first", "min", "max")
+    if LABEL not in found.columns:
+        found.insert_column(1, pl.Series(LABEL, [None] * found.height, pl.Int32))
     recorded = {f"{metric}_{name}": reader.dtypes[metric] for metric in plan.metrics for name in kept}
     if plan.jumps:
         missing = {name: dtype for name, dtype in _NO_JUMPS.items() if name not in found.columns}

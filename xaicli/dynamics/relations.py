@@ -13,7 +13,7 @@ import narwhals.stable.v2 as nw
 
 from xaicli.dynamics.plan import EMA_WEIGHT, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
-from xaicli.engines import ORDER
+from xaicli.engines import ORDER, column
 from xaicli.queries.relations import Rows, without_duplicates
 from xaicli.vocabulary import ATTEMPT, EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, RANK, SAMPLE_ID, STEP
 
@@ -38,12 +38,16 @@ def statistics(rows: Rows, plan: Plan, epochs: Sequence[int]) -> list[Rows]:
     for metric in plan.parts():
         found.append(history(numbered, metric, plan, full=metric in plan.metrics))
     if plan.judged_by:
-        right = nw.col(plan.judged_by[0])
-        judged = right if len(plan.judged_by) == 1 else right == nw.col(plan.judged_by[1])
-        found.append(learning(rows.with_columns(judged.alias(_RIGHT))))
+        found.append(learning(rows.with_columns(judged(plan).alias(_RIGHT))))
     if plan.jumps and len(epochs) > plan.burn_in:
         found.append(rank_jumps(rows, plan.metrics[0], epochs[plan.burn_in]))
     return found
+
+
+def judged(plan: Plan) -> nw.Expr:
+    """Whether a row's prediction was right, by the columns the plan judges by."""
+    columns = [nw.col(column(name)) for name in plan.judged_by]
+    return columns[0] if len(columns) == 1 else columns[0] == columns[1]
 
 
 def observations(rows: Rows, last_epoch: int) -> Rows:
@@ -56,7 +60,8 @@ def observations(rows: Rows, last_epoch: int) -> Rows:
 
 def last_label(rows: Rows, label: str) -> Rows:
     """sample_id, label: the last that was not null."""
-    known = rows.filter(~nw.col(label).is_null()).select(SAMPLE_ID, *HISTORY, nw.col(label).alias(LABEL))
+    value = nw.col(column(label))
+    known = rows.filter(~value.is_null()).select(SAMPLE_ID, *HISTORY, value.alias(LABEL))
     return known.unique([SAMPLE_ID], keep="last", order_by=list(HISTORY)).select(SAMPLE_ID, LABEL)
 
 
@@ -67,7 +72,9 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
         numbered: Rows with `_number`, how often the sample had been observed, this time included.
     """
     value = nw.col("_value")
-    known = numbered.select(SAMPLE_ID, *HISTORY, _NUMBER, nw.col(metric).alias("_value")).filter(~value.is_null())
+    known = numbered.select(SAMPLE_ID, *HISTORY, _NUMBER, nw.col(column(metric)).alias("_value")).filter(
+        ~value.is_null()
+    )
     known = known.with_columns(
         nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias("_k"),
         nw.col(EPOCH).count().over(SAMPLE_ID).alias("_n"),
@@ -158,9 +165,10 @@ def rank_jumps(rows: Rows, metric: str, first_counted: int) -> Rows:
     Args:
         first_counted: The first epoch in which a change may end.
     """
-    known = without_duplicates(rows).filter(~nw.col(metric).is_null())
+    value = nw.col(column(metric))
+    known = without_duplicates(rows).filter(~value.is_null())
     # Zero and minus zero are equal, which not every engine's order says.
-    ranked = known.select(SAMPLE_ID, EPOCH, (nw.col(metric) + 0.0).alias("_value"))
+    ranked = known.select(SAMPLE_ID, EPOCH, (value + 0.0).alias("_value"))
     rank = nw.col("_value").rank("average").over(EPOCH) / nw.col("_value").count().over(EPOCH)
     moved = ranked.with_columns(rank.alias("rank_to"))
     moved = moved.with_columns(nw.col("rank_to").shift(1).over(SAMPLE_ID, order_by=[EPOCH]).alias("rank_from"))

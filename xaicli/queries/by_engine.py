@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from xaicli import engines
-from xaicli.engines import collect
+from xaicli.engines import collect, column
 from xaicli.errors import XaiError
 from xaicli.queries import relations
 from xaicli.queries.scores import SCORE, STALE
@@ -31,32 +31,37 @@ class OfEngine:
         self._pair = pair
         self._logged = rows
         self._rows, self._n_rows, self._n_duplicates = resolved(rows, selection, pair)
-        self._finite = relations.finite(self._rows, selection.metrics)
+        self._metrics = {metric: column(metric) for metric in selection.metrics}
+        self._label_key = column(selection.label_key)
+        self._finite = relations.finite(self._rows, list(self._metrics.values()))
 
     def count(self, tally: Tally) -> None:
         """Count the rows, duplicates and non-finite values."""
-        spoilt = collect(relations.n_non_finite(self._rows, self._selection.metrics)).cast(pl.Int64).row(0)
+        spoilt = collect(relations.n_non_finite(self._rows, list(self._metrics.values()))).cast(pl.Int64).row(0)
         tally.add(Tally(self._n_rows, sum(int(n or 0) for n in spoilt), self._n_duplicates))
 
     def last_scores(self, metric: str) -> pl.DataFrame:
         """What `scores.last_scores` gives."""
-        rows = relations.within_labels(self._finite, self._selection.label_key, list(self._selection.label_map))
+        rows = relations.within_labels(self._finite, self._label_key, list(self._selection.label_map))
         last = self._selection.epochs[self._pair][-1]
-        found = collect(relations.last_values(rows, metric))
+        found = collect(relations.last_values(rows, self._metrics[metric]))
         return found.select(SAMPLE_ID, pl.col("score").alias(SCORE), (pl.col(EPOCH) != last).alias(STALE))
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
         """What `histories.histories` gives."""
-        columns = {LABEL: self._selection.label_key, **{metric: metric for metric in self._selection.metrics}}
+        columns = {LABEL: self._label_key, **{name: name for name in self._metrics.values()}}
         past = collect(relations.of_samples(self._finite, ids.to_list(), columns))
+        past = past.rename({name: metric for metric, name in self._metrics.items()})
+        if self._selection.label_key not in self._reader.dtypes:
+            past = past.with_columns(pl.lit(None).alias(LABEL))
         joined = past.join(self._steps(), on=EPOCH, how="left", maintain_order="left")
         return joined.select(SAMPLE_ID, LABEL, EPOCH, STEP, *self._selection.metrics)
 
     def label_statistics(self, metric: str, bounds: Sequence[Bounds]) -> pl.DataFrame:
         """Rows label, epoch, step, n, mean, std, min, max and the quantiles if wanted; by label and epoch."""
         selection = self._selection
-        rows = relations.within_labels(self._finite, selection.label_key, list(selection.label_map))
-        found = collect(relations.label_statistics(rows, selection.label_key, metric, bounds))
+        rows = relations.within_labels(self._finite, self._label_key, list(selection.label_map))
+        found = collect(relations.label_statistics(rows, self._label_key, self._metrics[metric], bounds))
         return found.join(self._steps(), on=EPOCH, how="left").with_columns(pl.col("std").fill_null(0.0))
 
     def _steps(self) -> pl.DataFrame:
@@ -89,8 +94,7 @@ def of_engine(reader: Reader, selection: Selection, pair: Pair) -> Iterator[OfEn
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
     """
     places = [Place(*pair, epoch) for epoch in selection.epochs[pair]]
-    known = [selection.label_key] if selection.label_key in reader.dtypes else []
-    columns: list[Any] = [SAMPLE_ID, EPOCH, STEP, ATTEMPT, RANK, *known, *selection.metrics]
+    columns: list[Any] = [SAMPLE_ID, EPOCH, STEP, ATTEMPT, RANK, selection.label_key, *selection.metrics]
     opened = engines.opened(
         reader, places, list(dict.fromkeys(columns)), selection.engine, spark_remote=selection.spark_remote
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -42,10 +44,11 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     if not _READING.match(_COMMENTS.sub(" ", sql)):
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
     tables = sql_tables(reader)
+    warnings: tuple[str, ...] = ()
     if engine == Engine.POLARS:
         data = _by_polars(tables, sql)
     elif engine == Engine.DUCKDB:
-        data = _by_duckdb(reader, tables, sql)
+        data, warnings = _by_duckdb(reader, tables, sql), _renamed(reader)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     return Answer(
@@ -54,6 +57,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         selection={"sql": sql, "engine": str(engine)},
         data=data,
         counts=replace(reader.counts(), rows=data.height),
+        warnings=warnings,
     )
 
 
@@ -102,19 +106,74 @@ def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
 def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
     duckdb = import_duckdb()
     try:
-        with duckdb.connect(":memory:") as connection:
-            kinds = [str(statement.type).rpartition(".")[2] for statement in connection.extract_statements(sql)]
-            if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
-                raise UsageError("only one query can be run, and none that changes anything", hint="one SELECT")
-            for name, lazy in tables.items():
-                if name == SAMPLES:
-                    rows = duckdb_rows(connection, reader, all_places(reader), list(reader.dtypes))
-                    rows.select(*(duckdb.ColumnExpression(column) for column in reader.dtypes)).create_view(SAMPLES)
-                else:
-                    connection.register(name, lazy.collect(engine="streaming").to_arrow())
-            return pl.DataFrame(pl.from_arrow(connection.sql(sql).to_arrow_table()))
+        try:
+            return _in_duckdb(duckdb, reader, tables, sql, in_memory=False)
+        except duckdb.Error as error:
+            if "BYTE_STREAM_SPLIT" not in str(error):
+                raise
+            return _in_duckdb(duckdb, reader, tables, sql, in_memory=True)
     except duckdb.Error as error:
         raise _refused(error, tables) from error
+
+
+def _in_duckdb(
+    duckdb: Any, reader: Reader, tables: dict[str, pl.LazyFrame], sql: str, *, in_memory: bool
+) -> pl.DataFrame:
+    with duckdb.connect(":memory:") as connection:
+        kinds = [str(statement.type).rpartition(".")[2] for statement in connection.extract_statements(sql)]
+        if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
+            raise UsageError("only one query can be run, and none that changes anything", hint="one SELECT")
+        for name, lazy in tables.items():
+            if name == SAMPLES:
+                names = _names(reader)
+                rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
+                rows.select(*(duckdb.ColumnExpression(called) for called in names.values())).create_view(SAMPLES)
+            else:
+                connection.register(name, lazy.collect(engine="streaming").to_arrow())
+        return _of_duckdb(connection.sql(sql))
+
+
+def _names(reader: Reader) -> dict[str, str]:
+    """{column: what DuckDB calls it}: of columns that differ by case only the later ones have a number behind them."""
+    return dict(zip(reader.dtypes, _apart(list(reader.dtypes), str.lower), strict=True))
+
+
+def _renamed(reader: Reader) -> tuple[str, ...]:
+    """A warning for each column that goes by another name in DuckDB."""
+    return tuple(
+        f"DuckDB does not tell upper from lower case: {name} is called {called} here"
+        for name, called in _names(reader).items()
+        if name != called
+    )
+
+
+def _of_duckdb(rows: Any) -> pl.DataFrame:
+    """The rows of a DuckDB relation: repeated names numbered, and what polars has no type for as text."""
+    none = rows.limit(0).to_arrow_table().columns
+    selects = [f"#{i}" if _known(column) else f"CAST(#{i} AS VARCHAR)" for i, column in enumerate(none, 1)]
+    table = rows.project(", ".join(f"{item} AS c{i}" for i, item in enumerate(selects))).to_arrow_table()
+    return pl.DataFrame(pl.from_arrow(table.rename_columns(list(_apart(rows.columns)))))
+
+
+def _known(column: Any) -> bool:
+    try:
+        pl.from_arrow(column)
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
+def _apart(names: Sequence[str], key: Callable[[str], str] = str) -> Iterator[str]:
+    """The names, those that an earlier one takes already with a number behind them."""
+    taken = {key(name) for name in names}
+    used: set[str] = set()
+    for name in names:
+        called, number = name, 0
+        while key(called) in used or (number and key(called) in taken):
+            number += 1
+            called = f"{name}_{number}"
+        used.add(key(called))
+        yield called
 
 
 def _refused(error: Exception, tables: dict[str, pl.LazyFrame]) -> UsageError:

@@ -1,0 +1,175 @@
+"""Every question has one answer whatever the run is like: without labels or predictions, of one epoch, all NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from polars.testing import assert_frame_equal
+
+from xaicli.api import open_run
+from xaicli.errors import XaiError
+from xaicli.layout import RunLayout
+from xaicli.queries.sql import query
+from xaicli.reader import open_reader
+from xaicli.recorder.run import Run
+
+N = 12
+IDS = np.arange(N)
+DRAW = np.random.default_rng(3)
+LABEL = IDS % 3
+
+
+def values(epoch: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(epoch).random(N).astype(np.float32)
+
+
+def without_labels(run: Run, epoch: int) -> None:
+    run.log_samples(sample_id=IDS, loss=values(epoch), mode="eval", epoch=epoch, step=epoch)
+
+
+def without_predictions(run: Run, epoch: int) -> None:
+    run.log_samples(sample_id=IDS, label=LABEL, loss=values(epoch), mode="eval", epoch=epoch, step=epoch)
+
+
+def classified(run: Run, epoch: int) -> None:
+    logits = np.random.default_rng(epoch).normal(size=(N, 3)).astype(np.float32)
+    run.log_samples(sample_id=IDS, label=LABEL, logits=logits, mode="eval", epoch=epoch, step=epoch)
+
+
+def one_epoch(run: Run, epoch: int) -> None:
+    if epoch == 1:
+        classified(run, epoch)
+
+
+def texts(run: Run, epoch: int) -> None:
+    run.log_samples(
+        sample_id=[f"é{i}/x" for i in IDS],
+        label=[["cat", "dog", "Cat"][i] for i in LABEL],
+        prediction=["cat"] * N,
+        loss=values(epoch),
+        mode="eval",
+        epoch=epoch,
+        step=epoch,
+    )
+
+
+def all_nan(run: Run, epoch: int) -> None:
+    run.log_samples(sample_id=IDS, label=LABEL, loss=np.full(N, math.nan), mode="eval", epoch=epoch, step=epoch)
+
+
+def odd_names(run: Run, epoch: int) -> None:
+    metrics = {"loss": 0.0, "Loss": 10.0, "top.5": 20.0, 'a "b" `c`': 30.0, "Step": 40.0, "_x4c6f7373": 50.0}
+    given = {name: values(epoch) + offset for name, offset in metrics.items()}
+    run.log_samples(sample_id=IDS, label=LABEL, mode="eval", epoch=epoch, step=epoch, **given)
+
+
+RUNS: tuple[Callable[[Run, int], None], ...] = (
+    without_labels,
+    without_predictions,
+    classified,
+    one_epoch,
+    texts,
+    all_nan,
+    odd_names,
+)
+QUESTIONS = ("samples", "labels", "dynamics", "findings")
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=lambda kind: kind.__name__)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs") / request.param.__name__
+    with Run(root) as recorded:
+        for epoch in (1, 2, 3, 4):
+            request.param(recorded, epoch)
+    return root
+
+
+def asked(root: Path, question: str, **words: Any) -> Any:
+    """What a question answers; its error where the run does not allow it."""
+    try:
+        return getattr(open_run(root), question)(**words).answer
+    except XaiError as error:
+        return error
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_polars_and_duckdb_agree(run: Path, question: str) -> None:
+    for metric in open_reader(RunLayout(run)).metrics:
+        here, there = (asked(run, question, metric=metric, engine=engine) for engine in ("polars", "duckdb"))
+        assert type(here) is type(there)
+        if isinstance(here, XaiError):
+            assert (str(here), here.hint) == (str(there), there.hint)
+            continue
+        assert_frame_equal(here.data, there.data, rel_tol=1e-9, abs_tol=1e-12)
+        assert here.counts == there.counts
+        assert here.warnings == there.warnings
+
+
+def test_info_and_report_answer(run: Path) -> None:
+    assert open_run(run).info().data["rows"].to_list() == [N if run.name == "one_epoch" else 4 * N]
+    assert open_run(run).report().answer is not None
+
+
+def test_sql_by_both_engines(run: Path) -> None:
+    reader = open_reader(RunLayout(run))
+    for engine in ("polars", "duckdb"):
+        found = query(reader, "SELECT count(*) AS n, max(epoch) AS e FROM samples", engine=engine).data.row(0)
+        assert found == ((N, 1) if run.name == "one_epoch" else (4 * N, 4))
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_names_that_differ_by_case(tmp_path: Path, engine: str) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            given = {"F1": [10.0, 20.0], "f1": [3.0, 4.0]}
+            run.log_samples(sample_id=[1, 2], label=[0, 1], mode="eval", epoch=epoch, step=epoch, **given)
+    both = open_run(tmp_path / "run").samples(metric=["F1", "f1"], max=1, min=0, engine=engine).data
+    assert both.select("metric", "score").rows() == [("F1", 20.0), ("f1", 4.0)]
+    means = open_run(tmp_path / "run").dynamics(metric=["F1", "f1"], engine=engine).data
+    assert means.select("F1_mean", "f1_mean").rows() == [(10.0, 3.0), (20.0, 4.0)]
+
+
+def test_duckdb_says_what_it_renames(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1], loss=[0.5], mode="eval", epoch=1, step=1, F1=[10.0], f1=[3.0])
+    answer = query(open_reader(RunLayout(tmp_path / "run")), "SELECT F1, f1_1 FROM samples", engine="duckdb")
+    assert answer.data.rows() == [(10.0, 3.0)]
+    assert answer.warnings == ("DuckDB does not tell upper from lower case: f1 is called f1_1 here",)
+
+
+def test_sql_of_kept_probabilities_joins_and_intervals(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", keep_probs=True) as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], probs=[[0.75, 0.25], [0.5, 0.5]], mode="eval", epoch=1, step=1)
+        live = open_reader(RunLayout(tmp_path / "run"))
+        assert query(live, "SELECT probs[1] AS p FROM samples ORDER BY 1", engine="duckdb").data.rows() == [
+            (0.5,),
+            (0.75,),
+        ]
+    reader = open_reader(RunLayout(tmp_path / "run"))
+    assert query(reader, "SELECT probs FROM samples ORDER BY sample_id", engine="duckdb").data.rows() == [
+        ([0.75, 0.25],),
+        ([0.5, 0.5],),
+    ]
+    joined = query(
+        reader, "SELECT a.sample_id, b.sample_id, 7 AS sample_id_1 FROM samples a, samples b", engine="duckdb"
+    )
+    assert joined.data.columns == ["sample_id", "sample_id_2", "sample_id_1"]
+    assert sorted(joined.data.rows()) == [(1, 1, 7), (1, 2, 7), (2, 1, 7), (2, 2, 7)]
+    moment = query(
+        reader, "SELECT INTERVAL 3 DAYS AS i, TIMESTAMP '2026-01-03' - TIMESTAMP '2026-01-01' AS d", engine="duckdb"
+    )
+    assert moment.data.rows() == [("3 days", "2 days")]
+
+
+def test_sql_of_probabilities_as_they_used_to_be_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = {"probs.list.element": "BYTE_STREAM_SPLIT"}
+    monkeypatch.setattr("xaicli.parquet.encoding._encodings", lambda table: ([], split))
+    with Run(tmp_path / "run", keep_probs=True) as run:
+        run.log_samples(sample_id=[1], label=[0], probs=[[0.75, 0.25]], mode="eval", epoch=1, step=1)
+    reader = open_reader(RunLayout(tmp_path / "run"))
+    assert query(reader, "SELECT probs, 2 AS two FROM samples", engine="duckdb").data.rows() == [([0.75, 0.25], 2)]
