@@ -168,7 +168,7 @@ def test_sql_of_kept_probabilities_joins_and_intervals(tmp_path: Path) -> None:
 
 def test_sql_of_probabilities_as_they_used_to_be_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = {"probs.list.element": "BYTE_STREAM_SPLIT"}
-    monkeypatch.setattr("xaicli.parquet.encoding._encodings", lambda table: ([], split))
+    monkeypatch.setattr("xaicli.parquet.encoding._encodings", lambda _: ([], split))
     with Run(tmp_path / "run", keep_probs=True) as run:
         run.log_samples(sample_id=[1], label=[0], probs=[[0.75, 0.25]], mode="eval", epoch=1, step=1)
     reader = open_reader(RunLayout(tmp_path / "run"))
