@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from tests.checkpoint import hostile
-from xaicli.checkpoint.archive import Archive
-from xaicli.checkpoint.child import check_in_child
-from xaicli.checkpoint.known import is_known, remember
+from xaicli.checkpoint.archive import Archive, RefusedError
+from xaicli.checkpoint.exported import check_in_child, is_known, remember
 from xaicli.checkpoint.package import open_package
-from xaicli.checkpoint.refusal import RefusedError
 from xaicli.checkpoint.save import save_checkpoint
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.convert import convert_checkpoint
@@ -66,21 +67,34 @@ def test_a_graph_gives_its_weights(pt2: Path, tmp_path: Path, model: Digits) -> 
     assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_runs_code_is_converted_when_trusted(
-    tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path
+class Counting(nn.Module):
+    """A model that looks at its values: torch cannot export it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) * len(x.nonzero().tolist())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["train.pt", "whole.pt", "script.pt"])
+def test_weights_are_converted_without_running_what_they_lie_in(
+    name: str, tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    torch.save({"state_dict": model.state_dict(), "args": Namespace(lr=1)}, tmp_path / "train.pt")
-    torch.save(model, tmp_path / "whole.pt")
-    torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / "script.pt")
-    for name in ("train.pt", "whole.pt", "script.pt"):
-        with pytest.raises(XaiError, match="is not loaded") as raised:
-            convert_checkpoint(tmp_path / name)
-        assert f"xai checkpoint convert {tmp_path / name} --trust-checkpoint" in raised.value.hint
-        with pytest.warns(UserWarning, match="trusting"):
-            path = convert_checkpoint(tmp_path / name, trust=True)
+    if name == "train.pt":
+        torch.save({"state_dict": model.state_dict(), "args": Namespace(lr=1)}, tmp_path / name)
+    elif name == "whole.pt":
+        torch.save(model, tmp_path / name)
+    else:
+        torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / name)
+    recwarn.clear()
+    for trust in (False, True):
+        path = convert_checkpoint(tmp_path / name, trust=trust)
         loaded = load_checkpoint(path, arch="zoo:digits", pythonpath=[zoo])
         torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    assert not [w for w in recwarn if "trusting" in str(w.message)]
 
 
 def test_a_trusted_module_becomes_a_graph(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
@@ -90,14 +104,19 @@ def test_a_trusted_module_becomes_a_graph(tmp_path: Path, model: Digits, images:
     torch.testing.assert_close(gradient(load_checkpoint(path).model, images), gradient(model, images))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_torch_cannot_export_says_what_to_do(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_trusted_program_becomes_a_graph(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
     torch.jit.save(torch.jit.trace(model, images[:2]), tmp_path / "script.pt")
+    with pytest.warns(UserWarning, match="trusting"):
+        path = convert_checkpoint(tmp_path / "script.pt", to="pt2", trust=True, input_shape=[(1, 6, 6)])
+    torch.testing.assert_close(gradient(load_checkpoint(path).model, images), gradient(model, images))
+
+
+def test_what_torch_cannot_export_says_what_to_do(tmp_path: Path) -> None:
+    torch.save(Counting(), tmp_path / "whole.pt")
     for form in ("pt2", "pt"):
         with pytest.raises(XaiError, match="torch cannot export") as raised, pytest.warns(match="trusting"):
-            convert_checkpoint(
-                tmp_path / "script.pt", to=form, output=tmp_path / "o", trust=True, input_shape=[(1, 6, 6)]
-            )
+            convert_checkpoint(tmp_path / "whole.pt", to=form, output=tmp_path / "o", trust=True, input_shape=[(2,)])
         assert "safetensors" in raised.value.hint
         assert not (tmp_path / "o").exists()
 
@@ -132,8 +151,9 @@ def test_inspection_tells_each_kind(ckpt: Path, pt2: Path, tmp_path: Path, model
     assert train.weight_sets == ("model", "model_ema")
     torch.save(model, tmp_path / "whole.pt")
     whole = inspect_checkpoint(tmp_path / "whole.pt")
-    assert (whole.facts.kind, whole.verdict) == (Kind.PICKLED_MODULE, Verdict.WITH_TRUST)
-    assert "tests.checkpoint.conftest.Digits" in whole.runs
+    assert (whole.facts.kind, whole.verdict) == (Kind.PICKLED_MODULE, Verdict.WITH_ARCH)
+    assert "tests.checkpoint.conftest.Digits, if it were unpickled" in whole.runs
+    assert {t.name: t.shape for t in whole.tensors}["features.0.weight"] == (3, 1, 3, 3)
     weights = inspect_checkpoint(convert_checkpoint(ckpt, tmp_path / "m.safetensors"))
     assert (weights.facts.kind, weights.verdict) == (Kind.SAFETENSORS, Verdict.WITH_ARCH)
     assert sum(t.n_bytes for t in weights.tensors) == sum(t.n_bytes for t in own.tensors)
@@ -181,7 +201,8 @@ def test_the_command_converts(ckpt: Path, tmp_path: Path, capsys: Shown, zoo: Pa
 
 def test_the_command_says_what_it_trusts(tmp_path: Path, model: Digits, capsys: Shown) -> None:
     torch.save(model, tmp_path / "whole.pt")
-    assert main(["checkpoint", "convert", str(tmp_path / "whole.pt"), "--trust-checkpoint"]) == 0
+    given = ["--to", "pt2", "--input-shape", "1,6,6", "--trust-checkpoint"]
+    assert main(["checkpoint", "convert", str(tmp_path / "whole.pt"), *given]) == 0
     said = capsys.readouterr().err
     assert said.startswith("warning: trusting")
     assert "sha256" in said

@@ -7,7 +7,6 @@ import io
 import pickle
 import warnings
 import zipfile
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from torch import nn
 
 from tests.checkpoint import hostile
 from tests.checkpoint.conftest import Digits, gradient
+from xaicli.checkpoint.archive import RefusedError
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
-from xaicli.checkpoint.refusal import RefusedError
 from xaicli.cli import main
 from xaicli.errors import DamagedFileError, XaiError
 
@@ -128,12 +127,6 @@ def test_a_pickled_module_is_refused_by_its_class(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as raised:
         load_checkpoint(tmp_path / "model.pt")
     assert "torch.nn.modules.container.Sequential" in raised.value.message
-
-
-def test_settings_in_a_training_dict_are_named(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"w": torch.zeros(2)}, "args": Namespace(lr=0.1)}, tmp_path / "model.pt")
-    with pytest.raises(RefusedError, match=r"argparse\.Namespace"):
-        load_checkpoint(tmp_path / "model.pt")
 
 
 def test_torchscript_is_refused(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from torch.export import Dim
 
 from tests.checkpoint import hostile
 from tests.checkpoint.conftest import Digits, gradient
+from xaicli.checkpoint.archive import RefusedError
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.load import load_checkpoint
-from xaicli.checkpoint.refusal import RefusedError
 from xaicli.errors import UsageError, XaiError
 
 Saver = Callable[[Digits, Path], None]

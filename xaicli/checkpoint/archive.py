@@ -12,12 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from xaicli.checkpoint.refusal import refused
-from xaicli.errors import DamagedFileError
+from xaicli.errors import DamagedFileError, XaiError
 
 MAGIC = b"PK\x03\x04"
 _MOST_MEMBERS = 500_000
@@ -35,6 +35,43 @@ class Member:
     name: str
     size: int
     info: zipfile.ZipInfo
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of a member are, for a file that is opened again later."""
+
+    name: str
+    at: int
+    size: int
+    checksum: int
+    """0 where none was computed."""
+
+    def chunks(self, file: IO[bytes], path: Path | str) -> Iterator[bytes]:
+        """The member's bytes.
+
+        Raises:
+            DamagedFileError: They are not those that were written.
+        """
+        left, found = self.size, 0
+        file.seek(self.at)
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                raise damaged(path, f"{self.name} ends early")
+            left -= len(chunk)
+            found = zlib.crc32(chunk, found)
+            yield chunk
+        # torch can be told to compute no checksums; it then writes 0.
+        if self.checksum not in (0, found):
+            raise damaged(path, f"the bytes of {self.name} are not those that were written")
+
+    def read(self, file: IO[bytes], path: Path | str) -> bytearray:
+        """The member's bytes in one piece; see `chunks`."""
+        data = bytearray()
+        for chunk in self.chunks(file, path):
+            data += chunk
+        return data
 
 
 class Archive:
@@ -87,7 +124,7 @@ class Archive:
         Raises:
             DamagedFileError: They are not those that were written.
         """
-        return b"".join(self._chunks(self.members[name]))
+        return bytes(self.place(name).read(self._file, self.path))
 
     def verify(self) -> None:
         """Compare every member with its checksum, which torch's own reader does not.
@@ -97,22 +134,13 @@ class Archive:
         """
         for member in self.members.values():
             if not member.name.startswith("code/"):  # TorchScript's own, which is compressed and never read here
-                for _ in self._chunks(member):
+                for _ in self.place(member.name).chunks(self._file, self.path):
                     pass
 
-    def _chunks(self, member: Member) -> Iterator[bytes]:
-        info, left, found = member.info, member.size, 0
-        self._file.seek(self._data_start(info))
-        while left:
-            chunk = self._file.read(min(left, _CHUNK))
-            if not chunk:
-                raise damaged(self.path, f"{member.name} ends early")
-            left -= len(chunk)
-            found = zlib.crc32(chunk, found)
-            yield chunk
-        # torch can be told to compute no checksums; it then writes 0.
-        if info.CRC not in (0, found):
-            raise damaged(self.path, f"the bytes of {member.name} are not those that were written")
+    def place(self, name: str) -> Place:
+        """Where the bytes of a member are."""
+        member = self.members[name]
+        return Place(name, self._data_start(member.info), member.size, member.info.CRC)
 
     def close(self) -> None:
         """Close the file."""
@@ -185,4 +213,37 @@ def damaged(path: Path | str, why: str) -> DamagedFileError:
     """The error for a file whose bytes are not a whole checkpoint."""
     return DamagedFileError(
         f"{path} is damaged or was not written to its end: {why}", hint="copy it again, or take another checkpoint"
+    )
+
+
+class RefusedError(XaiError):
+    """A file that could run code, or take memory without end, when loaded; nothing of it was loaded.
+
+    Args:
+        path: The file as the user named it.
+        thing: What it holds that is not loaded.
+        hint: What to try.
+    """
+
+    def __init__(self, path: str | PathLike[str], thing: str, *, hint: str) -> None:
+        super().__init__(f"{path} is not loaded: it holds {thing}", hint=hint)
+        self.thing = thing
+
+
+def refused(path: str | PathLike[str], thing: str, *, hint: str = "") -> RefusedError:
+    """The refusal of a file, naming the offending thing in it.
+
+    Args:
+        path: The file as the user named it.
+        thing: What it holds that is not loaded ("pickled weights (data/weights/weight_0)").
+        hint: What to try; by default how to look into the file and how to convert it where it is trusted.
+    """
+    return RefusedError(path, thing, hint=hint or convert_hint(path))
+
+
+def convert_hint(path: str | PathLike[str]) -> str:
+    """How to turn a file that can run code into one that cannot."""
+    return (
+        f"see what it would run: xai checkpoint inspect {path}; "
+        f"if you trust whoever made it, convert it once: xai checkpoint convert {path} --trust-checkpoint"
     )

@@ -14,8 +14,7 @@ import torch
 
 from xaicli.checkpoint.exported import export_graph, first_line
 from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
-from xaicli.checkpoint.load import build_model
-from xaicli.checkpoint.reading import Contents, read_checkpoint
+from xaicli.checkpoint.load import Contents, build_model, read_checkpoint
 from xaicli.checkpoint.save import save_checkpoint
 from xaicli.checkpoint.tensor_file import write_tensors
 from xaicli.errors import UsageError, XaiError
@@ -69,7 +68,8 @@ def convert_checkpoint(
     written = Path(output) if output is not None else path.with_suffix(f".{target}")
     if written.resolve() == path.resolve():
         raise UsageError(f"{written} would replace the checkpoint itself", hint="name another file with --output")
-    contents = read_checkpoint(path, weights=weights, trust=trust, pythonpath=pythonpath)
+    whole = arch is None and target is not Target.SAFETENSORS
+    contents = read_checkpoint(path, weights=weights, trust=trust, whole=whole, pythonpath=pythonpath)
     if label_names:
         contents = replace(contents, facts=replace(contents.facts, label_names=tuple(label_names)))
     match target:
@@ -92,7 +92,7 @@ def _target(output: str | PathLike[str] | None, to: str | Target | None) -> Targ
 
 def _weights(contents: Contents) -> dict[str, torch.Tensor]:
     if contents.weights is not None:
-        return contents.weights
+        return contents.weights.weights
     model = build_model(contents).model
     return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
 

@@ -1,24 +1,22 @@
-"""Files on disk: what a checkpoint is, told from its bytes, and its contents without running any of them."""
+"""Files on disk: what a checkpoint is, told from its bytes, and what it is instead where it is none."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import pickle
-import pickletools
+import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from xaicli.checkpoint.archive import MAGIC, Archive, damaged
+from xaicli.checkpoint.archive import MAGIC, Archive, damaged, refused
 from xaicli.checkpoint.package import is_package
-from xaicli.checkpoint.refusal import RefusedError, convert_hint, refused
 from xaicli.errors import XaiError
 
 _LARGEST_FILE = 256 * 2**30
 _LARGEST_HEADER = 100 * 2**20
+_LARGEST_INDEX = 100 * 2**20
 _SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".bin"})
+_INDEX = ".safetensors.index.json"
 
 
 class Container(StrEnum):
@@ -26,102 +24,79 @@ class Container(StrEnum):
 
     FOLDER = "folder"
     SAFETENSORS = "safetensors"
+    SHARDS = "shards"
+    """Several safetensors files with their index, named by the index or the folder."""
     PACKAGE = "package"
     """A `.pt2` archive."""
     TORCHSCRIPT = "torchscript"
     TORCH = "torch"
     """A zip archive made by `torch.save`."""
     LEGACY = "legacy"
-    """A bare pickle, made by `torch.save` before torch 1.6."""
+    """A bare pickle or a tar archive, made by `torch.save` before torch 1.6, or by `pickle.dump`."""
 
 
 def sniff(path: Path) -> Container:
     """Tell the form of a checkpoint from its first bytes, checking a zip archive's structure on the way.
 
     Raises:
-        XaiError: There is no such file, or it is none of the forms.
+        XaiError: There is no such file, or it is none of the forms; the error says what it is instead.
         RefusedError: The archive holds what torch does not write.
+        DamagedFileError: It is not complete.
     """
     _check_path(path)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise XaiError(
-                f"{path} is a folder without config.json", hint="name a file, or a Hugging Face model folder"
-            )
-        return Container.FOLDER
+        return _folder_form(path)
     with path.open("rb") as file:
-        head = file.read(9)
+        head = file.read(1024)
     if head.startswith(MAGIC):
         with Archive.open(path) as archive:
             return _zip_form(archive)
-    if len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
+    if path.name.endswith(_INDEX):
+        return Container.SHARDS
+    if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         return Container.SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
         return Container.LEGACY
-    raise XaiError(
-        f"{path} is no checkpoint that xai knows",
-        hint="it reads .safetensors, what torch.save and torch.export.save write, and Hugging Face folders",
-    )
+    if head[257:262] == b"ustar" or _is_old_tar(head):
+        return Container.LEGACY
+    raise _none(path, head)
 
 
-def read_torch(path: Path, *, trust: bool = False) -> Any:
-    """The content of what `torch.save` wrote, on the CPU: tensors and plain values only.
-
-    Args:
-        path: A file of the form TORCH or LEGACY.
-        trust: Unpickle whatever it holds. This runs the code in it.
+def shards(path: Path) -> list[Path]:
+    """The safetensors files of an index (or of the index in a folder), each of them there.
 
     Raises:
-        RefusedError: It holds objects of other classes; the error names them.
-        DamagedFileError: It is not complete.
+        XaiError: A file that the index names is missing, or it names one elsewhere.
     """
-    import torch
-
+    index = path if path.is_file() else next(iter(sorted(path.glob(f"*{_INDEX}"))))
+    if index.stat().st_size > _LARGEST_INDEX:
+        raise refused(index, f"an index of {index.stat().st_size:,} bytes")
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        raise _pickle_refusal(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    except (AttributeError, ImportError) as error:
-        if not trust:
-            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(index, f"no index of weights ({type(error).__name__}: {error})") from error
+    if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.\- ]+\.safetensors", name) for name in names):
+        raise refused(index, "an index that names other files than safetensors beside it")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
         raise XaiError(
-            f"{path} needs code that is not here: {error}", hint="say where with --pythonpath DIR"
-        ) from error
-
-
-def classes_in(path: Path) -> list[str]:
-    """The classes and functions a pickled checkpoint would import and call, found without doing so."""
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    try:
-        return sorted(set(get_unsafe_globals_in_checkpoint(path)))
-    except Exception:
-        return _imported(path)
-
-
-def _imported(path: Path) -> list[str]:
-    """What a bare pickle imports, read off its opcodes as far as they can be read."""
-    found: set[str] = set()
-    texts: list[str] = []
-    with path.open("rb") as file, contextlib.suppress(Exception):
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "GLOBAL":
-                found.add(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
-                found.add(".".join(texts[-2:]))
-            elif isinstance(argument, str):
-                texts = [*texts[-1:], argument]
-    return sorted(found)
+            f"{path} is not complete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            hint=f"its index {index.name} names {len(names)} files; download the rest",
+        )
+    return [index.parent / name for name in names]
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's bytes, hexadecimal; of a folder, that of its JSON and safetensors files together."""
-    if path.is_dir():
-        parts = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file())
-        together = "".join(f"{part.name} {sha256(part)}\n" for part in parts)
+    """The digest of a file's bytes, hexadecimal; of a folder or an index, that of its files together."""
+    if path.is_dir() or path.name.endswith(_INDEX):
+        parts = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file()) \
+            if path.is_dir() else [path, *shards(path)]  # fmt: skip
+        together = "".join(f"{part.name} {_digest(part)}\n" for part in parts)
         return hashlib.sha256(together.encode()).hexdigest()
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -146,6 +121,49 @@ def _check_path(path: Path) -> None:
         raise damaged(path, "it is empty")
 
 
+def _folder_form(path: Path) -> Container:
+    for mark, what, hint in _FOLDERS:
+        if any(path.glob(mark)):
+            raise XaiError(f"{path} is {what}", hint=hint.format(path=path))
+    if (path / "config.json").is_file():
+        if any(path.glob(f"*{_INDEX}")):
+            shards(path)
+        return Container.FOLDER
+    if any(path.glob(f"*{_INDEX}")):
+        return Container.SHARDS
+    found = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
+    hint = f"name one of its files: {', '.join(found[:8])}" if found else "name a file, or a Hugging Face model folder"
+    raise XaiError(f"{path} is a folder without config.json", hint=hint)
+
+
+_FOLDERS = (
+    (
+        "adapter_config.json",
+        "an adapter (PEFT), which changes the weights of another model",
+        "merge it once: peft.AutoPeftModel.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged')",
+    ),
+    (
+        ".metadata",
+        "a distributed checkpoint of torch (FSDP), in parts of each rank",
+        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pt",
+    ),
+    (
+        "zero_to_fp32.py",
+        "a DeepSpeed checkpoint, whose weights lie in parts of each rank",
+        "python {path}/zero_to_fp32.py {path} model, and name the file written",
+    ),
+    (
+        "*zero_pp_rank_*",
+        "a DeepSpeed checkpoint, whose weights lie in parts of each rank",
+        "in the folder above: python zero_to_fp32.py . model, and name the file written",
+    ),
+    ("saved_model.pb", "a TensorFlow model", "xai reads torch models: convert it with onnx2torch, or load it yourself"),
+    ("orbax*", "a JAX checkpoint", "xai reads torch models: write the arrays with safetensors.numpy.save_file"),
+    ("checkpoint.index", "a TensorFlow checkpoint", "transformers reads some: from_pretrained(folder, from_tf=True)"),
+)
+"""Folders that are other things: what marks them, what they are, and the way out."""
+
+
 def _zip_form(archive: Archive) -> Container:
     names = archive.members
     if is_package(archive):
@@ -155,13 +173,73 @@ def _zip_form(archive: Archive) -> Container:
     if "data.pkl" in names:
         archive.verify()
         return Container.TORCH
+    what = next((f"{what}, not a checkpoint of torch" for mark, what in _ZIPS if any(mark in n for n in names)), "")
     raise XaiError(
-        f"{archive.path} is a zip archive, but none of torch's",
+        f"{archive.path} is {what}" if what else f"{archive.path} is a zip archive, but none of torch's",
         hint="it holds " + ", ".join(sorted(names)[:6]),
     )
 
 
-def _pickle_refusal(path: Path, error: pickle.UnpicklingError) -> RefusedError:
-    classes = classes_in(path) or re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
-    named = ", ".join(classes[:6]) or str(error).strip().splitlines()[0][:200]
-    return refused(path, f"a pickle that runs code when it is read: {named}", hint=convert_hint(path))
+_ZIPS = (
+    ("model.weights.h5", "a Keras model"),
+    (".npy", "a NumPy archive (.npz)"),
+    ("METADATA", "a Python wheel"),
+    ("safetensors", "a zip of safetensors: unpack it first"),
+    (".pth", "a zip of checkpoints: unpack it first"),
+)
+
+_FORMS = "it reads .safetensors, what torch.save and torch.export.save write, and Hugging Face folders"
+
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
+    (b"<!DOCTYPE", "a web page, not the file itself", "the download failed: open it in a browser to see why"),
+    (b"<html", "a web page, not the file itself", "the download failed: open it in a browser to see why"),
+    (b"<?xml", "an XML answer of a server, not the file itself", "the download failed: read it to see why"),
+    (b"\x1f\x8b", "compressed (gzip)", "unpack it first: gunzip, or tar xzf"),
+    (b"BZh", "compressed (bzip2)", "unpack it first: bunzip2, or tar xjf"),
+    (b"\xfd7zXZ", "compressed (xz)", "unpack it first: unxz, or tar xJf"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unpack it first: unzstd"),
+    (b"7z\xbc\xaf", "a 7-Zip archive", "unpack it first"),
+    (b"Rar!", "a RAR archive", "unpack it first"),
+    (b"\x89HDF", "an HDF5 file (Keras)", "xai reads torch models: write the arrays with safetensors.numpy.save_file"),
+    (b"GGUF", "a GGUF file (llama.cpp)", "its weights are quantised: take the model's safetensors instead"),
+    (b"ggml", "a GGML file (llama.cpp)", "its weights are quantised: take the model's safetensors instead"),
+    (b"\x93NUMPY", "a NumPy array", "a model's weights: torch.save({name: torch.from_numpy(array)}, 'model.pt')"),
+    (b"TFL3", "a TensorFlow Lite model", "xai reads torch models"),
+    (b"PAR1", "a Parquet file", "name data with --data, a checkpoint with --model"),
+    (b"\x89PNG", "a picture", "name data with --data, a checkpoint with --model"),
+    (b"\xff\xd8\xff", "a picture", "name data with --data, a checkpoint with --model"),
+)
+"""What other files begin with."""
+
+
+def _none(path: Path, head: bytes) -> XaiError:
+    start = head.lstrip()
+    for mark, what, hint in _OTHERS:
+        if start[: len(mark)].lower() == mark.lower() or head[4:8] == mark == b"TFL3":
+            return XaiError(f"{path} is {what}", hint=hint)
+    if start[:1] in (b"{", b"["):
+        return XaiError(f"{path} is JSON, not a checkpoint: {_shown(start)}", hint=_FORMS)
+    if re.match(rb"\x08[\x01-\x20]\x12.{1,64}(pytorch|tf2onnx|onnx|skl|keras)", head, re.DOTALL) or (
+        head[:1] == b"\x08" and path.suffix == ".onnx"
+    ):
+        return XaiError(
+            f"{path} is an ONNX model", hint="make torch's of it: onnx2torch.convert(path), and save that with xai"
+        )
+    if not head.strip(b"\0"):
+        return damaged(path, "it holds zeros only, where a download or a disk failed")
+    if len(head) < 1024 and head.isascii():
+        return XaiError(f"{path} is a text, not a checkpoint: {_shown(start)}", hint=_FORMS)
+    return XaiError(f"{path} is no checkpoint that xai knows", hint=_FORMS)
+
+
+def _shown(head: bytes) -> str:
+    return repr(head[:60].decode("utf-8", "replace").splitlines()[0] if head else "")
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Whether a file begins with a member of a tar archive of the form before POSIX."""
+    checksum = head[148:156].strip(b" \0")
+    if len(head) < 512 or not checksum or not all(c in b"01234567" for c in checksum):
+        return False
+    return sum(head[:148]) + 8 * 32 + sum(head[156:512]) == int(checksum, 8)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from xaicli.checkpoint.archive import refused
 from xaicli.checkpoint.facts import CheckpointFacts
 from xaicli.checkpoint.package import TensorFacts
-from xaicli.checkpoint.refusal import refused
 from xaicli.checkpoint.tensor_file import describe_tensors
 from xaicli.errors import XaiError
 

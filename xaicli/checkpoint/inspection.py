@@ -10,15 +10,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, assert_never
 
-from xaicli.checkpoint.archive import Archive
-from xaicli.checkpoint.facts import CheckpointFacts, Kind
-from xaicli.checkpoint.files import Container, classes_in, read_torch, sha256, sniff
-from xaicli.checkpoint.own import is_own, read_own
+import torch
+
+from xaicli.checkpoint.archive import Archive, RefusedError
+from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
+from xaicli.checkpoint.files import Container, sha256, sniff
+from xaicli.checkpoint.load import said_of, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
-from xaicli.checkpoint.reading import training_facts, with_graph_facts
-from xaicli.checkpoint.refusal import RefusedError
 from xaicli.checkpoint.tensor_file import describe_tensors
-from xaicli.checkpoint.weights import check_storage, find_weights, tensors_in, weight_sets
+from xaicli.checkpoint.tensors import OddTensor, StoredTensor
+from xaicli.checkpoint.torch_file import read_torch
+from xaicli.checkpoint.weights import found_weights, tensors_in
 
 
 class Verdict(StrEnum):
@@ -69,7 +71,7 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
     match container:
         case Container.FOLDER:
             return _folder(_blank(path, Kind.HUGGING_FACE))
-        case Container.SAFETENSORS:
+        case Container.SAFETENSORS | Container.SHARDS:
             blank = _blank(path, Kind.SAFETENSORS)
             tensors, facts = describe_tensors(path, blank.facts)
             return replace(blank, facts=facts, tensors=tensors, weight_sets=("",), verdict=Verdict.WITH_ARCH)
@@ -113,24 +115,40 @@ def _package(found: Inspection) -> Inspection:
 
 
 def _torchscript(found: Inspection) -> Inspection:
-    with Archive.open(found.facts.path) as archive:
+    path = found.facts.path
+    with Archive.open(path) as archive:
         code = tuple(sorted(name for name in archive.members if name.startswith("code/") and name.endswith(".py")))
-    return replace(found, verdict=Verdict.WITH_TRUST, runs=code, refusal="TorchScript, a program of its own")
+    content = read_torch(path)
+    return replace(
+        found,
+        verdict=Verdict.WITH_TRUST,
+        tensors=_tensors(content.value),
+        weight_sets=tuple(each.key for each in found_weights(content.value)),
+        runs=code,
+        refusal="TorchScript, a program of its own",
+    )
 
 
 def _torch_file(found: Inspection) -> Inspection:
     path = found.facts.path
     try:
         content = read_torch(path)
-        check_storage(content, path)
     except RefusedError as error:
-        return _refused(found, error, tuple(classes_in(path)))
-    if is_own(content):
-        return _own(found, content)
-    sets = tuple(weight_sets(content))
-    key = find_weights(content, path, wanted=sets[0])[1] if sets else ""
-    facts = replace(found.facts, **training_facts(content, key))
-    return replace(found, facts=facts, verdict=Verdict.WITH_ARCH, tensors=_tensors(content), weight_sets=sets)
+        return _refused(found, error, (error.thing,))
+    if is_own(content.value):
+        return _own(found, content.value)
+    sets = found_weights(content.value)
+    facts = replace(found.facts, **training_facts(content.value, sets[0].key if sets else ""))
+    if any(each.module for each in sets):
+        facts = replace(facts, kind=Kind.PICKLED_MODULE)
+    return replace(
+        found,
+        facts=replace(facts, notes=said_of(content.unknown)),
+        verdict=Verdict.WITH_ARCH,
+        tensors=_tensors(content.value),
+        weight_sets=tuple(each.key for each in sets),
+        runs=tuple(f"{name}, if it were unpickled" for name, _ in content.unknown.most_common()),
+    )
 
 
 def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
@@ -149,6 +167,12 @@ def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
 
 def _tensors(content: object) -> tuple[TensorFacts, ...]:
     return tuple(
-        TensorFacts(name, str(x.dtype).removeprefix("torch."), tuple(x.shape), x.numel() * x.element_size())
+        TensorFacts(name, x.what, x.shape, 0)
+        if isinstance(x, OddTensor)
+        else TensorFacts(name, str(x.dtype).removeprefix("torch."), tuple(x.shape), _n_bytes(x))
         for name, x in tensors_in(content)
     )
+
+
+def _n_bytes(tensor: StoredTensor | torch.Tensor) -> int:
+    return tensor.n_bytes if isinstance(tensor, StoredTensor) else tensor.numel() * tensor.element_size()

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xaicli.checkpoint.archive import Archive, damaged
+from xaicli.checkpoint.archive import Archive, damaged, refused
 from xaicli.checkpoint.program import Program, ProgramError, admit, shown
-from xaicli.checkpoint.refusal import refused
 
 _MODEL = re.compile(r"models/(\w+)\.json", re.ASCII)
 _WEIGHT = re.compile(r"data/weights/weight_\d+", re.ASCII)

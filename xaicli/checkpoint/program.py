@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xaicli.checkpoint.expressions import is_arithmetic, is_guard, is_symbol
-from xaicli.checkpoint.operators import objection, trains
+from xaicli.checkpoint.rules import is_arithmetic, is_guard, is_symbol, objection, trains
 
 _KEY = re.compile(r"[\w -]{1,200}(\.[\w -]{1,200})*", re.ASCII)
 _TEXT = re.compile(r"[\w .,:+<>\-]{0,500}", re.ASCII)

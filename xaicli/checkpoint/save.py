@@ -13,15 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaicli.checkpoint.facts import FORMAT, FORMAT_VERSION
 from xaicli.errors import UsageError
 from xaicli.files import appearing
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-FORMAT = "xai-checkpoint"
-FORMAT_VERSION = 1
 
 
 def save_checkpoint(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from xaicli.checkpoint.facts import CheckpointFacts
-from xaicli.checkpoint.own import described
+from xaicli.checkpoint.facts import CheckpointFacts, described
+from xaicli.checkpoint.files import shards
 from xaicli.checkpoint.package import TensorFacts
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import write_whole
@@ -19,43 +19,56 @@ _BITS = {"BOOL": 8, "BF16": 16, "E8M0": 8}
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """The tensors of a safetensors file, of an index's files, or of those of a folder, on the CPU.
 
     Raises:
-        DamagedFileError: It is not complete, or contradicts itself.
-        XaiError: safetensors is not installed.
+        DamagedFileError: A file is not complete, or contradicts itself.
+        XaiError: safetensors is not installed, or a file of the index is missing.
     """
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
         raise _not_installed(path) from error
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DamagedFileError(f"{path} is no whole safetensors file: {error}", hint="copy it again") from error
+    tensors: dict[str, torch.Tensor] = {}
+    for file in _files(path):
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            raise DamagedFileError(f"{file} is no whole safetensors file: {error}", hint="copy it again") from error
     return tensors
 
 
 def describe_tensors(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFacts, ...], CheckpointFacts]:
-    """Names, shapes and dtypes in a safetensors file, and the facts in its header, without reading the tensors.
+    """Names, shapes and dtypes of what `read_tensors` reads, and the facts in its header, without reading the tensors.
 
     Raises:
-        DamagedFileError: It is not complete, or contradicts itself.
-        XaiError: safetensors is not installed.
+        DamagedFileError: A file is not complete, or contradicts itself.
+        XaiError: safetensors is not installed, or a file of the index is missing.
     """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise _not_installed(path) from error
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            tensors = tuple(_tensor(name, part.get_dtype(), part.get_shape()) for name, part in slices.items())
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DamagedFileError(f"{path} is no whole safetensors file: {error}", hint="copy it again") from error
-    return tensors, _with_header(facts, header)
+    tensors: list[TensorFacts] = []
+    for path_of_one in _files(path):
+        try:
+            with safe_open(path_of_one, "pt") as file:
+                header = file.metadata() or {}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                tensors += [_tensor(name, part.get_dtype(), part.get_shape()) for name, part in slices.items()]
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            raise DamagedFileError(
+                f"{path_of_one} is no whole safetensors file: {error}", hint="copy it again"
+            ) from error
+        facts = _with_header(facts, header)
+    return tuple(tensors), facts
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return shards(path) if any(path.glob("*.index.json")) else sorted(path.glob("*.safetensors"))
+    return shards(path) if path.suffix == ".json" else [path]
 
 
 def write_tensors(path: Path, weights: Mapping[str, torch.Tensor], facts: CheckpointFacts) -> Path:

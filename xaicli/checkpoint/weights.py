@@ -1,16 +1,20 @@
-"""Weights: finding the state dict in what a training script saved, and matching its keys to a model."""
+"""Weights: finding the state dicts in what a training script saved, and choosing one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from xaicli.checkpoint.refusal import refused
+from xaicli.checkpoint.archive import refused
+from xaicli.checkpoint.pickles import Inert
+from xaicli.checkpoint.tensors import OddTensor, StoredTensor, plain_array, values_of
 from xaicli.errors import XaiError, unknown
 
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
@@ -18,53 +22,95 @@ _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", 
 _PREFIXES = ("module.", "_forward_module.")
 _TRANSPARENT = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What wrappers of single parts leave inside keys."""
-
+_OTHER_STATE = re.compile(r"optim|sched|scaler|(^|_)rng|random|sampler", re.IGNORECASE)
+"""Names of what is no network's."""
+_EXTRA = "_extra_state"
+_DEEPEST = 3
 _SHOWN = 6
 
 StateDict = dict[str, torch.Tensor]
 
+Tensors = dict[str, Any]
+"""A state dict whose tensors may not have been read."""
 
-def find_weights(content: object, path: Path, *, wanted: str | None = None) -> tuple[StateDict, str]:
-    """The state dict in the content of a checkpoint.
+
+@dataclass(frozen=True)
+class Found:
+    """Weights in a checkpoint.
+
+    Attributes:
+        key: Where they stand, dotted; "" for the content itself.
+        tensors: By their names.
+        module: The class of the pickled module they are part of; "" for a state dict.
+        versions: What torch notes beside a state dict: the versions of its modules.
+    """
+
+    key: str
+    tensors: Tensors
+    module: str = ""
+    versions: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The weights that were chosen.
+
+    Attributes:
+        key: Where they stood.
+        weights: With what wrappers put into their keys stripped.
+        module: The class of the pickled module they are part of; "" for a state dict.
+        versions: The versions of the modules.
+        notes: What else there was, one sentence each.
+    """
+
+    key: str
+    weights: StateDict
+    module: str = ""
+    versions: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose_weights(content: object, path: Path, *, wanted: str | None = None) -> Chosen:
+    """The state dict in the content of a checkpoint, read.
 
     Args:
-        content: What the file holds: a state dict, or a dict with one inside, at most two dicts deep.
+        content: What the file holds: a state dict, a module, or a dict with some inside.
         path: What to call the file in errors.
-        wanted: The key to take, dotted for a deeper one ("model.params"), or "ema" for averaged weights of any name;
-            without it the usual ones are tried, the trained weights before averaged ones.
-
-    Returns:
-        The state dict with wrapper prefixes stripped, and the key it stood under ("" for the content itself).
+        wanted: The key to take, dotted for a deeper one ("model.params") or a part of one ("student"), or "ema" for
+            averaged weights of any name; without it the usual one, the trained weights before averaged ones.
 
     Raises:
-        XaiError: There is none, or none under the wanted key.
+        XaiError: There is none, several that could be meant, or none under the wanted key.
+        RefusedError: The weights hold a tensor that is not read.
     """
-    found = dict(_state_dicts(content, "", 0)) or _loose(content)
+    found = {each.key: each for each in found_weights(content)}
     if not found:
         raise XaiError(f"{path} holds no weights", hint=f"it holds {_described(content)}")
     if wanted is not None:
-        key = _matching(wanted, list(found), path)
-        return stripped(found[key]), key
-    for key in ("", *_USUAL_KEYS, *_AVERAGED_KEYS):
-        if key in found:
-            return stripped(found[key]), key
-    if len(found) > 1:
-        raise XaiError(f"{path} holds several sets of weights", hint=f"choose with --weights: {', '.join(found)}")
-    key, weights = next(iter(found.items()))
-    return stripped(weights), key
+        return _read(_wanted(wanted, found, path), path)
+    trained = [key for key in found if not _is_averaged(key)]
+    plain = [key for key in trained if key.split(".")[-1] in ("", *_USUAL_KEYS)] or trained or list(found)
+    if len(plain) > 1:
+        raise _ambiguous(path, found)
+    others = [key for key in found if key != plain[0]]
+    notes = (f"took the weights under {plain[0]!r}; others by --weights: {listed(others)}",) if others else ()
+    return _read(found[plain[0]], path, notes)
+
+
+def found_weights(content: object) -> list[Found]:
+    """All sets of weights in a content: state dicts, and what pickled modules hold."""
+    found = list(_sets(content, "", 0, set()))
+    return found or _loose(content)
 
 
 def find_module(content: object) -> nn.Module | None:
-    """The model in an unpickled checkpoint: the content itself, or the module under one of the usual keys."""
+    """The model in an unpickled checkpoint: the content itself, or the only module in it."""
     if isinstance(content, nn.Module):
         return content
     found = content if isinstance(content, Mapping) else {}
-    return next((found[key] for key in _USUAL_KEYS if isinstance(found.get(key), nn.Module)), None)
-
-
-def weight_sets(content: object) -> list[str]:
-    """The keys under which a checkpoint holds weights, "" for the content itself."""
-    return [key for key, _ in _state_dicts(content, "", 0)]
+    usual = [found[key] for key in _USUAL_KEYS if isinstance(found.get(key), nn.Module)]
+    modules = usual or [value for value in found.values() if isinstance(value, nn.Module)]
+    return modules[0] if len(modules) == 1 or usual else None
 
 
 def stripped(weights: Mapping[str, torch.Tensor]) -> StateDict:
@@ -72,153 +118,183 @@ def stripped(weights: Mapping[str, torch.Tensor]) -> StateDict:
     # AveragedModel keeps its counter beside the module it wraps.
     named = {key: value for key, value in weights.items() if key != "n_averaged"} or dict(weights)
     result = {_TRANSPARENT.sub(r"\1", key): value for key, value in named.items()}
+    if len(result) < len(named):
+        result = named
     # Only when all of the keys have it: a model may well have a part called "module".
     while prefix := next((p for p in _PREFIXES if result and all(key.startswith(p) for key in result)), ""):
         result = {key.removeprefix(prefix): value for key, value in result.items()}
     return result
 
 
-def check_storage(content: object, path: Path) -> None:
-    """Refuse tensors that claim more memory than the file holds for them.
-
-    Raises:
-        RefusedError: A tensor is larger than its storage, or of a layout that needs no storage.
-    """
-    for name, tensor in tensors_in(content):
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-            raise refused(path, f"a tensor that is not dense ({name!r}, {tensor.layout})")
-        if tensor.is_meta:
-            raise refused(path, f"a tensor without values ({name!r})", hint="save it again from a real device")
-        claimed = tensor.numel() * tensor.element_size()
-        stored = tensor.untyped_storage().nbytes()
-        if claimed > stored:
-            raise refused(path, f"a tensor larger than its storage ({name!r}: {claimed:,} of {stored:,} bytes)")
-
-
-def tensors_in(content: object) -> Iterable[tuple[str, torch.Tensor]]:
-    """All tensors in nested dicts, lists and tuples with their dotted names, each container visited once."""
+def tensors_in(content: object) -> Iterator[tuple[str, StoredTensor | OddTensor | torch.Tensor]]:
+    """All tensors in nested containers and objects with their dotted names, each container visited once."""
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", content)]
     while waiting:
         name, value = waiting.pop()
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor | StoredTensor | OddTensor):
             yield name, value
-        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+        elif id(value) not in seen and (items := list(_module_tensors(value).items()) or _items(value)):
             seen.add(id(value))
-            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
             waiting += [(f"{name}.{key}" if name else str(key), item) for key, item in reversed(items)]
-
-
-def model_with(weights: StateDict, build: Callable[[], nn.Module], path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build a model and give it the weights, all of them and nothing else.
-
-    It is built without memory (on the meta device) where its code allows that.
-
-    Returns:
-        The model in evaluation mode, and what was left out of the weights.
-
-    Raises:
-        XaiError: Keys or shapes differ; the hint lists them.
-    """
-    try:
-        with torch.device("meta"):
-            model = build()
-    except (RuntimeError, NotImplementedError):  # it computes with its weights while it is being built
-        model = build()
-    fitting, notes = _fitting(weights, model.state_dict(), path)
-    model.load_state_dict(fitting, strict=True, assign=True)
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        model = build()  # a buffer that no file keeps has to be computed
-        model.load_state_dict(fitting, strict=True)
-    return model.eval(), notes
-
-
-def _fitting(weights: StateDict, own: Mapping[str, Any], path: Path) -> tuple[StateDict, tuple[str, ...]]:
-    """The weights under the model's own keys and in its dtypes."""
-    notes: tuple[str, ...] = ()
-    if set(weights) != set(own) and (part := _part_of(weights, own)):
-        prefix, inner = part
-        left = [key for key in weights if not key.startswith(prefix)]
-        notes = (f"took the weights below {prefix!r}" + (f", without {listed(left)}" if left else ""),)
-        weights = inner
-    _check_fit(weights, own, path)
-    return {key: value.to(own[key].dtype) if _is_tensor(own[key]) else value for key, value in weights.items()}, notes
-
-
-def _part_of(weights: StateDict, own: Mapping[str, Any]) -> tuple[str, StateDict] | None:
-    """The one part of the weights that is the whole of the model: what Lightning keeps below `model.`, say."""
-    for prefix in sorted({key.split(".")[0] + "." for key in weights if "." in key}):
-        inner = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if set(inner) == set(own):
-            return prefix, inner
-    return None
-
-
-def _check_fit(weights: StateDict, own: Mapping[str, Any], path: Path) -> None:
-    missing = [key for key in own if key not in weights]
-    unexpected = [key for key in weights if key not in own]
-    reshaped = [
-        f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in weights and _is_tensor(own[key]) and weights[key].shape != own[key].shape
-    ]
-    if missing or unexpected or reshaped:
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        named = "; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
-        raise XaiError(
-            f"the weights of {path} do not fit the model: {len(missing)} missing, {len(unexpected)} unexpected, "
-            f"{len(reshaped)} of another shape",
-            hint=f"{named}. Is --arch (with --arch-args) the one it was trained with?",
-        )
 
 
 def listed(names: Sequence[str]) -> str:
     """Names for a sentence, the first few of many."""
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    shown = [name or "(the file itself)" for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, torch.Tensor)
+def _read(found: Found, path: Path, notes: tuple[str, ...] = ()) -> Chosen:
+    for name, value in found.tensors.items():
+        if isinstance(value, OddTensor):
+            raise refused(path, f"a tensor {value.what} ({name!r})", hint="save it again as an ordinary tensor")
+        if isinstance(value, Inert):
+            raise _distributed(path, name, value)
+    left = [name for name in found.tensors if name.endswith(_EXTRA)]
+    if left:
+        notes = (*notes, f"left out what modules keep beside their weights: {listed(left)}")
+    read = {name: values_of(_tensor(value)) for name, value in found.tensors.items() if not name.endswith(_EXTRA)}
+    return Chosen(found.key, stripped(read), found.module, found.versions, notes)
 
 
-def _matching(wanted: str, keys: list[str], path: Path) -> str:
-    """The key a user means: its full name, the only one below it, or `ema` for averaged weights of any name."""
-    if wanted in keys:
-        return wanted
+def _wanted(wanted: str, found: Mapping[str, Found], path: Path) -> Found:
+    """What a user means: a key, the only one below it, `ema` for averaged weights of any name, or a part of one."""
+    if wanted in found:
+        return found[wanted]
     tops = _AVERAGED_KEYS if wanted == "ema" else (wanted,)
-    found = [key for key in keys if any(f"{key}.".startswith(f"{top}.") for top in tops)]
-    if len(found) != 1:
-        error = unknown("weights", wanted, [key or "(the file itself)" for key in keys], plural="weights")
-        raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("known weights", "--weights"))
-    return found[0]
+    below = [key for key in found if any(f".{top}." in f".{key}." for top in tops)]
+    if len(below) == 1:
+        return found[below[0]]
+    parts: dict[str, Tensors] = {}
+    for key, each in found.items():
+        for top in tops:
+            inside = top.removeprefix(f"{key}.") + "."
+            part = {n.removeprefix(inside): v for n, v in each.tensors.items() if n.startswith(inside)}
+            if part:
+                parts[f"{key}.{top}".removeprefix(".")] = part
+    if len(parts) == 1 and not below:
+        key, tensors = next(iter(parts.items()))
+        return Found(key, tensors)
+    error = unknown("weights", wanted, [key or "(the file itself)" for key in found], plural="weights")
+    raise XaiError(f"{error.message} in {path}", hint=error.hint.replace("known weights", "--weights"))
 
 
-def _state_dicts(content: object, name: str, depth: int) -> Iterable[tuple[str, StateDict]]:
-    if not isinstance(content, Mapping):
+def _ambiguous(path: Path, found: Iterable[str]) -> XaiError:
+    return XaiError(f"{path} holds several sets of weights", hint=f"choose with --weights: {', '.join(found)}")
+
+
+def _is_averaged(key: str) -> bool:
+    return not set(key.split(".")).isdisjoint(_AVERAGED_KEYS)
+
+
+def _distributed(path: Path, name: str, value: Inert) -> XaiError:
+    return refused(
+        path,
+        f"weights of a class that is not read ({name!r}, a {value.name})",
+        hint="gather them when saving (FSDP: StateDictType.FULL_STATE_DICT), or convert the folder: "
+        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+    )
+
+
+def _sets(content: object, name: str, depth: int, seen: set[int]) -> Iterator[Found]:
+    if id(content) in seen:
         return
-    if _is_state_dict(content):
-        yield name, {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    seen.add(id(content))
+    if isinstance(content, Inert) and (weights := _of_module(content)):
+        yield Found(name, weights, str(content.name))
         return
-    for key, value in content.items():
-        if isinstance(key, str) and depth < 2 and "optim" not in key.lower():
-            yield from _state_dicts(value, f"{name}.{key}" if name else key, depth + 1)
+    if isinstance(content, Mapping) and _is_state_dict(content):
+        yield Found(name, {str(k): v for k, v in content.items()}, versions=getattr(content, "_metadata", None))
+        return
+    if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
+        return  # an optimizer's
+    for key, value in _items(content) if depth < _DEEPEST else ():
+        if isinstance(value, Mapping | list | tuple | Inert) and not _OTHER_STATE.search(str(key)):
+            yield from _sets(value, f"{name}.{key}" if name else str(key), depth + 1, seen)
 
 
-def _loose(content: object) -> dict[str, StateDict]:
+def _items(value: object) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, list | tuple | set):
+        return list(enumerate(value))
+    if isinstance(value, Inert):
+        held = {**value.attributes, **value.entries} if value.attributes or value.entries else {}
+        return list(held.items()) or list(enumerate((*value.arguments, *value.items)))
+    return []
+
+
+def _module_tensors(value: object) -> Tensors:
+    return _of_module(value) if isinstance(value, Inert) else {}
+
+
+def _of_module(module: Inert) -> Tensors:
+    """The state dict of a pickled module, put together from what it holds; empty if it is none."""
+    weights: Tensors = {}
+    waiting: list[tuple[str, Inert]] = [("", module)]
+    seen: set[tuple[int, str]] = set()
+    while waiting:
+        prefix, part = waiting.pop()
+        parts = part.attributes
+        if (id(part), prefix) in seen or len(seen) > 100_000:
+            continue
+        seen.add((id(part), prefix))
+        scripted = part.name.module.startswith("__torch__")
+        if not scripted and not {"_parameters", "_modules", "_buffers"} <= parts.keys():
+            continue
+        left_out = parts.get("_non_persistent_buffers_set") or ()
+        own = parts if scripted else {**_dict(parts["_parameters"]), **_dict(parts["_buffers"])}
+        for key, value in own.items():
+            if _is_tensor(value) and key not in left_out:
+                weights[f"{prefix}{key}"] = value
+        inner = parts if scripted else _dict(parts["_modules"])
+        children = [(f"{prefix}{key}.", value) for key, value in inner.items() if isinstance(value, Inert)]
+        waiting += reversed(children)
+    return weights
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _loose(content: object) -> list[Found]:
     """The tensors of a dict that mixes them with other values, where there is no state dict proper."""
     items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, torch.Tensor)}
-    return {"": tensors} if tensors else {}
+    tensors = {key: value for key, value in items if isinstance(key, str) and _is_tensor(value)}
+    return [Found("", tensors)] if tensors else []
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
-    tensors = [key for key, value in content.items() if isinstance(value, torch.Tensor)]
+    tensors = [key for key, value in content.items() if _is_tensor(value) or _is_sharded(value)]
     # Extra state of a module is no tensor; a training dict's few loose tensors make no state dict.
-    others = [key for key in content if key not in tensors and not str(key).endswith("_extra_state")]
+    others = [key for key in content if key not in tensors and not str(key).endswith(_EXTRA)]
     return bool(tensors) and all(isinstance(key, str) for key in tensors) and not others
+
+
+def _is_tensor(value: object) -> bool:
+    if isinstance(value, torch.Tensor | StoredTensor | OddTensor):
+        return True
+    array = plain_array(value)
+    return array is not None and array.dtype.kind in "biufc"
+
+
+def _is_sharded(value: object) -> bool:
+    return isinstance(value, Inert) and "tensor" in value.name.name.lower()
+
+
+def _tensor(value: Any) -> StoredTensor | torch.Tensor:
+    array = plain_array(value)
+    if array is None:
+        return value  # type: ignore[no-any-return]
+    return torch.from_numpy(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("=")))
 
 
 def _described(content: object) -> str:
     if isinstance(content, Mapping):
-        return "a dict of " + listed([f"{key} ({type(value).__name__})" for key, value in content.items()])
-    return f"a {type(content).__name__}"
+        return "a dict of " + listed([f"{key} ({_kind(value)})" for key, value in content.items()])
+    return f"a {_kind(content)}"
+
+
+def _kind(value: object) -> str:
+    return str(value.name) if isinstance(value, Inert) else type(value).__name__
