@@ -26,6 +26,7 @@ from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
 _WIDTHS = {Tone.MEDIAN: 1.5, Tone.FAINT: 0.7, Tone.REFERENCE: 0.9}
@@ -91,23 +92,46 @@ def multiples_figure(grid: Multiples) -> Drawn:
     size = Size(columns * _CELL.width + (_COLUMNS - columns) * 60, rows * pitch + 8, 52, 9)
     figure = new_figure(size, grid.title, grid.legend)
     total = size.height + size.header
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, size.width)
-    axes.set_ylim(0, total)
+    plane = Plane(figure)
     frames = []
     for index, chart in enumerate(grid.charts):
         left = index % columns * _CELL.width
         top = size.header + index // columns * pitch + _CELL_HEAD
-        frames.append(_cell(axes, chart, str(index), left, top, total))
+        frames.append(_cell(plane, chart, str(index), left, top, total))
         head: dict[str, Any] = {"y": total - top + 3, "gid": "header", "va": "bottom"}
-        axes.text(x=left + 12, s=name(chart.title, 16), weight="bold", fontsize=8.5, ha="left", **head)
+        plane.text(x=left + 12, s=name(chart.title, 16), weight="bold", fontsize=8.5, ha="left", **head)
         right = left + _CELL.width - 12
-        axes.text(x=right, s=name(chart.subtitle, 30), fontsize=7, ha="right", color=LIGHT["muted"], **head)
+        plane.text(x=right, s=name(chart.subtitle, 30), fontsize=7, ha="right", color=LIGHT["muted"], **head)
     return Drawn(figure, tuple(frames))
 
 
-def _cell(axes: Axes, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
+class Plane:
+    """A figure in points, y upwards, that takes lines, areas and texts as axes do, at a fraction of the time."""
+
+    def __init__(self, figure: Figure) -> None:
+        self._figure = figure
+        self._points = in_points(figure)
+
+    def plot(self, xs: Sequence[float], ys: Sequence[float], **look: Any) -> None:
+        """A line through points."""
+        from matplotlib.lines import Line2D
+
+        self._figure.add_artist(Line2D(xs, ys, transform=self._points, **look))
+
+    def fill(self, xs: Sequence[float], ys: Sequence[float], **look: Any) -> None:
+        """An area within points."""
+        from matplotlib.patches import Polygon
+
+        self._figure.add_artist(Polygon([*zip(xs, ys, strict=True)], transform=self._points, **look))
+
+    def text(self, x: float, y: float, s: str, **look: Any) -> None:
+        """A line of text."""
+        from matplotlib.text import Text
+
+        self._figure.add_artist(Text(x, y, s, transform=self._points, **look))
+
+
+def _cell(axes: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
     """One small chart: lines, bands and ticks at their places, y upwards."""
     x0, y1 = left + _PLOT[0], total - top - _PLOT[1]
     x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
@@ -228,7 +252,7 @@ class Scale:
 _Places = tuple[Scale, Scale]
 
 
-def _line(axes: Axes, line: Series, *, thin: bool, cell: str = "", place: _Places | None = None) -> None:
+def _line(axes: Axes | Plane, line: Series, *, thin: bool, cell: str = "", place: _Places | None = None) -> None:
     colour, dash = colour_and_dash(line.tone, line.colour)
     xs, ys = _at(line.x, gaps(line.y), place)
     width = 0.9 if thin and line.tone is Tone.PLAIN else _WIDTHS.get(line.tone, 1.4)
@@ -256,7 +280,7 @@ def _is_alone(ys: Sequence[float], index: int) -> bool:
     return not math.isnan(ys[index]) and all(math.isnan(y) for y in neighbours)
 
 
-def _band(axes: Axes, band: Band, chart: LineChart, cell: str = "", place: _Places | None = None) -> None:
+def _band(axes: Axes | Plane, band: Band, chart: LineChart, cell: str = "", place: _Places | None = None) -> None:
     owner = next((line for line in chart.series if line.key == band.key and band.key), None)
     colour = colour_and_dash(owner.tone, owner.colour)[0] if owner else "band"
     (xs, low), (_, high) = _at(band.x, gaps(band.low), place), _at(band.x, gaps(band.high), place)
