@@ -11,8 +11,8 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.report.charts import Image
 from xaicli.report.facts import RunFacts
-from xaicli.report.histories import SampleFacts
 from xaicli.report.labels import labels_report
+from xaicli.report.page import Page
 from xaicli.report.samples import samples_report
 from xaicli.results import Result
 
@@ -53,10 +53,9 @@ def samples_result(
         counts=Counts(rows=30_000, non_finite=0, duplicates=3, dropped=0, stale=2, damaged=()),
         warnings=("mind the gap",),
     )
-    pictures = {r["sample_id"]: _noise(draw, r["sample_id"]) for r in rows} if images else {}
+    pictures = {("eval", "", r["sample_id"]): _noise(draw, r["sample_id"]) for r in rows} if images else {}
     predictions = {("eval", "", r["sample_id"]): (r["label"] + (r["group"] == "max")) % 10 for r in rows}
-    facts = SampleFacts(pictures, predictions)
-    return Result(answer, lambda: samples_report(answer, FACTS, population=population, samples=facts))
+    return Result(answer, lambda: samples_report(answer, Page(FACTS, pictures, predictions), population=population))
 
 
 def labels_result(

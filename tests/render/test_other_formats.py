@@ -29,7 +29,7 @@ def pixels_of(png: bytes) -> tuple[tuple[int, int], bytes]:
 
 def test_markdown_has_sentence_tables_and_how_it_was_made() -> None:
     text = markdown(labels_result(labels=1, epochs=2).report)
-    assert text.startswith("# Loss by label\n")
+    assert text.startswith("# Labels: loss\n")
     assert "| label | n | mean | std | min | max | mean over epochs | epoch |" in text
     assert "|---|---:|---:|---:|---:|---:|---|---:|" in text
     assert "- command: xai labels runs/exp1" in text
@@ -69,7 +69,7 @@ def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_outside_a_notebook_show_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert labels_result(labels=1, epochs=1).show() is None
-    assert "Loss by label" in capsys.readouterr().out
+    assert "Labels: loss" in capsys.readouterr().out
 
 
 def test_a_figure_is_matplotlibs_and_needs_no_pyplot() -> None:

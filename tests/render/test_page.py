@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tests.recorded_run import HOSTILE
 from tests.report_answers import labels_result, samples_result
 from xaicli.render import page as page_module
 from xaicli.render.blocks import spark
+from xaicli.render.figure import Pictures
 from xaicli.render.page import in_script
+from xaicli.report.model import Section, Text, Views
 from xaicli.results import Result
 
 VOID = {"meta", "img", "input", "br", "link", "image", "use"}
@@ -246,3 +249,16 @@ def test_every_chart_says_what_it_shows() -> None:
     titles = re.findall(r'<p class="title">([^<]*)</p>', html)
     assert titles[0] == "History of loss · eval"
     assert len(titles) == len(re.findall('<figure class="chart', html)) > 0
+
+
+def test_every_view_and_every_map_has_a_rule_however_many_there_are() -> None:
+    view = (Text("x"),)
+    report = replace(labels_result(labels=1, epochs=1).report, sections=())
+    views = Views("v", "view", {f"v{i}": view for i in range(14)})
+    html = page_module.page(
+        replace(report, sections=(Section("s", "s", (views,)),)), labels_result(labels=1, epochs=1).answer, Pictures()
+    )
+    sheet = next(text for tag, _, text in Parsed(html).raw if tag == "style")
+    for order in range(1, 15):
+        assert f"input:nth-of-type({order}):checked) > .view:nth-of-type({order}) {{ display: block; }}" in sheet
+        assert f"input:nth-of-type({order}):not(:checked)) .m{order - 1} {{ display: none; }}" in sheet

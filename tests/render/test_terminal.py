@@ -43,13 +43,13 @@ def test_labels_at_80_columns() -> None:
 
 
 GOLDEN_LABELS = """\
-Loss by label
+Labels: loss
 run runs/exp1 · mode eval · metric loss · recorded 2026-11-20 17:02
 Highest mean at the last epoch: airplane (2.09 ± 0.091). Lowest: bird (1.58 ±
 0.18).
 
 loss · eval
-Each label's last epoch: loss · eval
+Each label at its last epoch: loss · eval
 label        n    mean       std     min     max   mean over epochs   epoch
 ───────────────────────────────────────────────────────────────────────────
 airplane   300   2.088   0.09054   1.907    2.36   █▇▆▅▄▃                 6

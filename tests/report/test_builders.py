@@ -24,8 +24,8 @@ from xaicli.report.findings import findings_report
 from xaicli.report.labels import few_enough, labels_report
 from xaicli.report.made import made
 from xaicli.report.model import Figures, Table, Views
-from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.page import Keys, Names, Page
 from xaicli.report.plain import plain_report
 from xaicli.report.samples import samples_report
 from xaicli.report.scalars import scalar_blocks
@@ -210,7 +210,7 @@ DYNAMICS = pl.DataFrame(
 
 
 def test_the_data_map_shows_regions_and_leaves_out_samples_without_a_place() -> None:
-    report = dynamics_report(Answer("dynamics", "r", {"early_epochs": 10}, DYNAMICS), FACTS)
+    report = dynamics_report(Answer("dynamics", "r", {"early_epochs": 10}, DYNAMICS), Page(FACTS))
     blocks = report.sections[0].blocks
     figures = next(b for b in blocks if isinstance(b, Figures))
     assert [(f.caption, f.value) for f in figures.figures] == [("easy", "1"), ("ambiguous", "1"), ("hard", "1")]
@@ -235,7 +235,7 @@ def test_findings_are_grouped_with_their_reasons() -> None:
         {"finding": "suspect", "sample_id": 7, **row, "suggested_label": 2, "reason": "never learned"},
         {"finding": "departing_label", "sample_id": None, **row, "epoch": 3, "reason": "rises while others fall"},
     ]
-    report = findings_report(Answer("findings", "r", {}, pl.DataFrame(rows, infer_schema_length=None)), FACTS)
+    report = findings_report(Answer("findings", "r", {}, pl.DataFrame(rows, infer_schema_length=None)), Page(FACTS))
     assert [s.title for s in report.sections] == ["Probably mislabelled", "Labels that depart from the others"]
     first, second = (next(b for b in s.blocks if isinstance(b, Table)) for s in report.sections)
     assert first.rows == (("7", "car", "bird", 0.5, "never learned"),)
@@ -333,12 +333,16 @@ def test_any_answer_is_a_table() -> None:
 
 
 def test_every_count_is_told() -> None:
-    counts = Counts(rows=5, non_finite=1, duplicates=2, dropped=3, stale=4, damaged=("data/x.parquet",))
+    counts = Counts(
+        rows=5, non_finite=1, duplicates=2, dropped=3, stale=4, taken_back=6, ignored=7, damaged=("data/x.parquet",)
+    )
     said = dict(made(Answer("samples", "r", {}, pl.DataFrame(), counts)))
     assert said["rows read"] == "5 rows"
     assert said["non-finite values"].startswith("1,")
     assert said["duplicate rows"].startswith("2;")
     assert said["rows dropped while recording"] == "3"
+    assert said["rows taken back by a later attempt"].startswith("6;")
+    assert said["ignored labels"].startswith("7,")
     assert said["samples absent from the last epoch"] == "4"
     assert said["damaged files left out"] == "data/x.parquet"
 

@@ -23,8 +23,9 @@ from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.report.charts import Image
+from xaicli.report.facts import RunFacts
 from xaicli.report.gathered import Gathered
-from xaicli.report.histories import SampleFacts
+from xaicli.report.page import Page
 from xaicli.vocabulary import PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")
@@ -97,41 +98,69 @@ def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict
     }
 
 
-def sample_facts(reader: Reader, answers: Iterable[Answer]) -> tuple[SampleFacts, list[str]]:
-    """Thumbnails and last predictions of the samples that a report shows, and warnings.
+def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iterable[Answer]) -> tuple[Page, list[str]]:
+    """The page that shows some samples, with their thumbnails and predictions, and warnings.
 
     Args:
-        reader: The run.
+        facts: The run.
+        reader: Its rows.
+        selection: What was asked: predictions are of the last place selected.
         answers: What is shown: answers whose rows are samples.
     """
-    shown: dict[Pair, set[Any]] = {}
+    shown: dict[Pair, dict[Any, set[int]]] = {}
     for answer in answers:
-        known = answer.data.select("mode", "ds_id", SAMPLE_ID).drop_nulls()
-        for mode, ds_id, sample_id in known.iter_rows():
-            shown.setdefault((mode, ds_id), set()).add(sample_id)
+        histories = answer.data["history"] if "history" in answer.data.columns else [None] * answer.data.height
+        rows = zip(*(answer.data[name] for name in ("mode", "ds_id", SAMPLE_ID)), histories, strict=True)
+        for mode, ds_id, sample_id, history in rows:
+            if sample_id is not None:
+                last = {max(point["epoch"] for point in history)} if history is not None and len(history) else set()
+                shown.setdefault((mode, ds_id), {}).setdefault(sample_id, set()).update(last)
     pictures, warnings = thumbnails(reader, {sample_id for ids in shown.values() for sample_id in ids})
-    return SampleFacts(_images(pictures), _predictions(reader, shown)), warnings
+    images = {
+        (mode, ds_id, sample_id): found
+        for (mode, ds_id), ids in shown.items()
+        for sample_id in ids
+        if (found := _image(reader, pictures, mode, ds_id, sample_id)) is not None
+    }
+    return Page(facts, images, _predictions(reader, selection, shown)), warnings
 
 
-def _images(pictures: Mapping[tuple[str, str, Any], Thumbnail]) -> dict[Any, Image]:
-    """Thumbnails as pictures of a report, by (mode, ds_id, sample_id) and by sample id alone."""
-    found: dict[Any, Image] = {}
-    for (mode, ds_id, sample_id), picture in pictures.items():
-        image = Image(picture.width, picture.height, picture.channels, picture.pixels, f"sample {sample_id}")
-        found[mode, ds_id, sample_id] = found[sample_id] = image
-    return found
+def _image(
+    reader: Reader, pictures: Mapping[tuple[str, str, Any], Thumbnail], mode: str, ds_id: str, sample_id: Any
+) -> Image | None:
+    """The picture of a sample: that of its own mode, else of another mode of the same data set.
+
+    An id of one data set is another sample in the next, so a picture without a data set counts only where there is one.
+    """
+    found = pictures.get((mode, ds_id, sample_id))
+    others = ((m, d) for m, d, i in pictures if i == sample_id)
+    alone = len({d for m in reader.modes() for d in reader.ds_ids(m)}) <= 1
+    for other_mode, other_ds_id in () if found else others:
+        if other_ds_id == ds_id or (alone and not other_ds_id):
+            found = pictures[other_mode, other_ds_id, sample_id]
+    if found is None:
+        return None
+    return Image(found.width, found.height, found.channels, found.pixels, f"sample {sample_id}")
 
 
-def _predictions(reader: Reader, shown: Mapping[Pair, set[Any]]) -> dict[tuple[str, str, Any], Any]:
-    """The predictions of the last epoch."""
+def _predictions(
+    reader: Reader, selection: Selection, shown: Mapping[Pair, Mapping[Any, set[int]]]
+) -> dict[tuple[str, str, Any], Any]:
+    """The prediction of each sample at the last epoch selected, or at the last of its history where it is absent."""
     found: dict[tuple[str, str, Any], Any] = {}
     if PREDICTION not in reader.dtypes:
         return found
     for pair, ids in shown.items():
-        epochs = reader.epochs(*pair)
+        epochs = selection.epochs.get(pair) or ()
         if not epochs:
             continue
-        frame, _ = reader.frame(Place(*pair, epochs[-1]), [SAMPLE_ID, PREDICTION])
-        chosen = frame.filter(pl.col(SAMPLE_ID).is_in(list(ids)) & pl.col(PREDICTION).is_not_null())
-        found |= {(*pair, sample_id): prediction for sample_id, prediction in chosen.iter_rows()}
+        missing = set(ids)
+        for epoch in sorted({epochs[-1]} | {last for lasts in ids.values() for last in lasts}, reverse=True):
+            here = {i for i in missing if epoch == epochs[-1] or epoch in ids[i]}
+            if not here:
+                continue
+            frame, _ = reader.frame(Place(*pair, epoch), [SAMPLE_ID, PREDICTION])
+            known = dict(frame.filter(pl.col(SAMPLE_ID).is_in(list(here))).select(SAMPLE_ID, PREDICTION).iter_rows())
+            missing -= known.keys()
+            found |= {(*pair, sample_id): value for sample_id, value in known.items() if value is not None}
     return found

@@ -81,9 +81,10 @@ class RunRows:
         answer = info(self.reader(strict=strict))
 
         def build() -> Report:
+            from xaicli.report.facts import RunFacts
             from xaicli.report.info import info_report
 
-            return info_report(answer, self.facts)
+            return info_report(answer, RunFacts.whole(self.layout))
 
         return Result(answer, build)
 

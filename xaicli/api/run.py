@@ -78,17 +78,18 @@ class RunReader(RunRows):
         )
 
         def build() -> Report:
-            from xaicli.api.gathering import sample_facts
+            from xaicli.api.gathering import page_of
             from xaicli.queries.population import population
             from xaicli.report.samples import samples_report
 
-            known, _ = sample_facts(reader, [answer])
-            return samples_report(answer, self.facts, population=population(reader, selection), samples=known)
+            page, _ = page_of(self.facts, reader, selection, [answer])
+            return samples_report(answer, page, population=population(reader, selection))
 
         def brief() -> Report:
+            from xaicli.report.page import Page
             from xaicli.report.samples import samples_report
 
-            return samples_report(answer, self.facts)
+            return samples_report(answer, Page(self.facts))
 
         return Result(answer, build, brief=brief)
 
@@ -101,11 +102,12 @@ class RunReader(RunRows):
         answer = table_samples(self.reader(strict=select.get("strict", False)), table, **chosen, **asked)
 
         def build() -> Report:
+            from xaicli.report.page import Page
             from xaicli.report.samples import samples_report
             from xaicli.tables.stored import class_names
 
             names = class_names(self.layout, table, str(words.get("label_key") or LABEL))
-            return samples_report(answer, replace(self.facts, label_names=names) if names else self.facts)
+            return samples_report(answer, Page(replace(self.facts, label_names=names) if names else self.facts))
 
         return Result(answer, build)
 
@@ -183,8 +185,9 @@ class RunReader(RunRows):
 
         def build() -> Report:
             from xaicli.report.datamap import dynamics_report
+            from xaicli.report.page import Page
 
-            return dynamics_report(answer, self.facts)
+            return dynamics_report(answer, Page(self.facts))
 
         return Result(answer, build)
 
@@ -198,16 +201,17 @@ class RunReader(RunRows):
         answer = findings(reader, selection, found, top=top)
 
         def build() -> Report:
-            from xaicli.api.gathering import sample_facts
+            from xaicli.api.gathering import page_of
             from xaicli.report.findings import findings_report
 
-            pictures, _ = sample_facts(reader, [answer])
-            return findings_report(answer, self.facts, samples=pictures)
+            page, _ = page_of(self.facts, reader, selection, [answer])
+            return findings_report(answer, page)
 
         def brief() -> Report:
             from xaicli.report.findings import findings_report
+            from xaicli.report.page import Page
 
-            return findings_report(answer, self.facts)
+            return findings_report(answer, Page(self.facts))
 
         return Result(answer, build, brief=brief)
 
@@ -224,7 +228,7 @@ class RunReader(RunRows):
         **select: Unpack[Select],
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
-        from xaicli.api.gathering import gather, sample_facts
+        from xaicli.api.gathering import gather, page_of
         from xaicli.dynamics.scores import scores_by
         from xaicli.queries.samples import samples
 
@@ -238,16 +242,10 @@ class RunReader(RunRows):
 
         def build() -> Report:
             from xaicli.queries.population import population
+            from xaicli.report.facts import RunFacts
             from xaicli.report.track import track_report
 
-            known, warnings = sample_facts(reader, gathered.of_samples)
-            return track_report(
-                answer,
-                gathered,
-                self.facts,
-                population=population(reader, selection),
-                samples=known,
-                warnings=warnings,
-            )
+            page, warnings = page_of(RunFacts.whole(self.layout), reader, selection, gathered.of_samples)
+            return track_report(answer, gathered, page, population=population(reader, selection), warnings=warnings)
 
         return Result(answer, build)

@@ -195,5 +195,6 @@ def reason(row: Mapping[str, Any], places: Mapping[str, int], n: int, names: Lab
         said.append(f"{times} predicted {names[suggested]}")
     best = min(places, key=lambda name: places[name])
     words = EVIDENCE[best][1]
-    said.append(f"{ordinal(places[best])} {words} of {n:,}" if places[best] > 1 else f"the {words} of {n:,}")
+    rank = f"{ordinal(places[best])} " if places[best] > 1 else "the "
+    said.append(f"{rank}{words} of {n:,} samples")
     return "; ".join(said)

@@ -48,6 +48,8 @@ class Blocks:
         self._no_images = no_images
         self._data: dict[str, str] = {}
         self._identities = 0
+        self.most_choices = 1
+        """The most buttons of a set of views or maps so far."""
 
     @property
     def charts(self) -> str:
@@ -81,6 +83,7 @@ class Blocks:
                     return {"kind": "text", "text": "Pictures were left out (--no-images).", "tone": "faint"}
                 return {"kind": "image", "title": block.title, "uri": data_uri(block.image), "alt": block.image.alt}
             case Views():
+                self.most_choices = max(self.most_choices, len(block.views))
                 views = [{"name": n, "blocks": [self.context(b) for b in inner]} for n, inner in block.views.items()]
                 return {"kind": "views", "id": self._identity(), "title": block.title, "views": views}
             case MapGrid():
@@ -148,6 +151,7 @@ class Blocks:
         titles = {panel.method: panel.toggle or panel.title for row in rows for panel in row.panels}
         views = (view.name for row in rows for panel in row.panels for view in panel.views)
         scales = [name for name in dict.fromkeys(views) if name != FIXED]
+        self.most_choices = max(self.most_choices, len(titles))
         identity = self._identity()
         return {
             "kind": "maps",

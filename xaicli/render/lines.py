@@ -290,7 +290,7 @@ def _band(axes: Axes | Plane, band: Band, chart: LineChart, cell: str = "", plac
     for first, end in _stretches(low, high):
         corners = [*zip(xs[first:end], low[first:end], strict=True)]
         corners += [*zip(xs[first:end], high[first:end], strict=True)][::-1]
-        axes.fill(*zip(*corners, strict=True), **look, **shade)
+        axes.fill([x for x, _ in corners], [y for _, y in corners], **look, **shade)
     alone = [i for i in range(len(low)) if _is_alone(low, i)]
     if alone:
         nan = math.nan

@@ -57,7 +57,7 @@ def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool 
     json = to_json(answer, rows=sum(table.estimated_size() for table in tables) <= _MOST_JSON)
     if len(json) > _MOST_JSON:
         json = to_json(answer, rows=False)
-    style, script = style_sheet(), _read("page.js")
+    style, script = style_sheet(blocks.most_choices), _read("page.js")
     return _template().render(
         report=report,
         sections=sections,
@@ -85,15 +85,31 @@ def in_script(json: str) -> str:
 
 
 @functools.cache
-def style_sheet() -> str:
-    """The sheet: our palettes as variables, then the rules."""
+def style_sheet(choices: int = 1) -> str:
+    """The sheet: our palettes as variables, then the rules, one for each place in a set of buttons.
+
+    Args:
+        choices: The most buttons of one set.
+    """
     light = _variables(LIGHT | _EXTRA["light"] | {"opacity": ".6"})
     dark = _variables(DARK | _EXTRA["dark"])
     return (
         f":root {{ color-scheme: light dark; {light} }}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {{ {dark} }} }}\n"
         f"@media screen {{ :root[data-theme=dark] {{ color-scheme: dark; {dark} }} "
-        ":root[data-theme=light] { color-scheme: light; } }\n" + _read("page.css")
+        ":root[data-theme=light] { color-scheme: light; } }\n"
+        + _read("page.css")
+        + "".join(map(_choice, range(choices)))
+    )
+
+
+def _choice(order: int) -> str:
+    """What a button does without a script: it shows its view, or hides its maps."""
+    button = f"input:nth-of-type({order + 1})"
+    return (
+        "@supports selector(:has(a)) { "
+        f".views:has(> fieldset > {button}:checked) > .view:nth-of-type({order + 1}) {{ display: block; }} "
+        f".maps:has(.methods > {button}:not(:checked)) .m{order} {{ display: none; }} }}\n"
     )
 
 

@@ -13,8 +13,8 @@ from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.facts import as_list, run_line
 from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.names import Names
 from xaicli.report.numbers import short
+from xaicli.report.page import Names
 
 _TITLES = {"metric": "Metrics", "label": "Labels", "sample": "Samples"}
 _CHARTS: dict[str, Callable[[Course, Sequence[str], Names], Iterator[Block]]] = {

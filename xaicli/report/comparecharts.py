@@ -7,8 +7,8 @@ from typing import Any
 
 from xaicli.queries.courses import Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series
-from xaicli.report.names import Names
 from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.page import Names
 
 _CELLS = 24
 _LOOKS = ("blue", "vermilion", "green", "purple", "ochre", "grey")

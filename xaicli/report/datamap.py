@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.facts import RunFacts, as_list, run_line
+from xaicli.report.facts import as_list, run_line
 from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
-from xaicli.report.names import Names
 from xaicli.report.numbers import count, short
+from xaicli.report.page import Page
 from xaicli.report.plain import in_words
 
 REGIONS = ("easy", "ambiguous", "hard", "in between")
@@ -27,31 +27,28 @@ _FIRST = ("sample_id", "label", "region", "confidence", "variability", "correctn
 _HIDDEN = ("mode", "ds_id")
 _NEW_NAMES = {"rank_jump_epoch": "jump epoch", "rank_jump_direction": "direction"}
 
-KeyOf = Callable[[str, str, Any], str]
-"""The key of a sample on the page, "" where it has none: (mode, ds_id, sample_id) -> key."""
 
-
-def dynamics_report(answer: Answer, facts: RunFacts | None = None) -> Report:
+def dynamics_report(answer: Answer, page: Page | None = None) -> Report:
     """The page of `xai dynamics`.
 
     Args:
         answer: One row a sample: mode, ds_id, sample_id, label, and the statistics that the run allows.
-        facts: The run.
+        page: The run.
     """
-    names = Names()
+    page = page or Page()
     parts = list(by_pair(answer.data))
     sections = []
     for words, frame in parts:
-        blocks: list[Block] = [*map_blocks(words, frame, names, facts, lambda *_: "")]
-        blocks.append(_table(words, frame, names, facts))
-        sections.append(Section(f"Data map of {words}", names("part", words), tuple(blocks)))
+        blocks: list[Block] = [*map_blocks(words, frame, page)]
+        blocks.append(_table(words, frame, page))
+        sections.append(Section(f"Data map of {words}", page.names("part", words), tuple(blocks)))
     if "truth" in answer.extra:
         sections.insert(0, Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
     nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
     return Report(
         name="dynamics",
         title="Training dynamics",
-        run_line=run_line(answer, facts),
+        run_line=run_line(answer, page.facts),
         sentence=" ".join(map_sentence(words, frame) for words, frame in parts) or "No samples.",
         sections=tuple(sections) or (Section("Samples", "samples", nothing),),
         made=made(answer, *definitions(answer)),
@@ -76,7 +73,7 @@ def map_sentence(words: str, frame: pl.DataFrame) -> str:
     return said + "."
 
 
-def map_blocks(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | None, key_of: KeyOf) -> Iterator[Block]:
+def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
     """The data map, and how many samples each region holds; a sentence where the run allows no map."""
     if not {"confidence", "variability"} <= set(frame.columns):
         yield Text("No data map: it needs label_prob, which log_samples derives from logits or probs.", Tone.FAINT)
@@ -95,9 +92,9 @@ def map_blocks(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | 
         )
     )
     ids = drawn["sample_id"].to_list()
-    keys = tuple(key_of(m, d, i) for m, d, i in zip(drawn["mode"], drawn["ds_id"], ids, strict=True))
+    keys = tuple(page.keys.known(m, d, i) for m, d, i in zip(drawn["mode"], drawn["ds_id"], ids, strict=True))
     yield ScatterChart(
-        name=names("data-map", words),
+        name=page.names("data-map", words),
         title=f"Data map of {words}",
         x_label="variability",
         y_label="confidence",
@@ -106,42 +103,38 @@ def map_blocks(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | 
         colour=tuple(groups),
         colours=REGIONS,
         keys=keys,
-        names=_point_names(drawn, ids, keys, facts),
+        names=_point_names(drawn, ids, keys, page),
         legend=LEGEND + (" Ringed: samples named elsewhere on this page." if any(keys) else ""),
         alt=f"Data map of {count(drawn.height, 'sample')}: confidence against variability. "
         + ", ".join(f"{int((groups == name).sum()):,} {name}" for name in REGIONS),
     )
 
 
-def _point_names(
-    frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], facts: RunFacts | None
-) -> tuple[str, ...]:
-    facts = facts or RunFacts("")
+def _point_names(frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], page: Page) -> tuple[str, ...]:
     few = frame.height <= _NAMED
     labels = frame["label"].to_list() if "label" in frame.columns else [None] * frame.height
     return tuple(
-        f"#{sample_id} {facts.label_name(label)}" if few or key else ""
+        f"#{sample_id} {page.label_name(label)}" if few or key else ""
         for sample_id, label, key in zip(ids, labels, keys, strict=True)
     )
 
 
-def _table(words: str, frame: pl.DataFrame, names: Names, facts: RunFacts | None) -> Table:
-    facts = facts or RunFacts("")
+def _table(words: str, frame: pl.DataFrame, page: Page) -> Table:
     order = [name for name in _FIRST if name in frame.columns]
     order += [name for name in frame.columns if name not in (*_FIRST, *_HIDDEN)]
     by = next((name for name in ("loss_mean", "aum", "confidence") if name in frame.columns), None)
     shown = frame.sort(by, descending=by == "loss_mean", nulls_last=True) if by else frame
     shown = shown.head(_TABLE_ROWS).select(order)
     columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in shown.schema.items())
-    rows = tuple(tuple(_shown(n, v, facts) for n, v in zip(order, row, strict=True)) for row in shown.iter_rows())
+    rows = tuple(tuple(_shown(n, v, page) for n, v in zip(order, row, strict=True)) for row in shown.iter_rows())
     left_out = frame.height - shown.height
     note = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
-    return Table(names("dynamics", words), f"Every statistic, {words}", columns, rows, note, terminal_rows=10)
+    return Table(page.names("dynamics", words), f"Every statistic, {words}", columns, rows, note, terminal_rows=10)
 
 
-def _shown(name: str, value: Any, facts: RunFacts) -> Any:
+def _shown(name: str, value: Any, page: Page) -> Any:
     if name == "label":
-        return facts.label_name(value)
+        return page.label_name(value)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else in_words(value)
 
 

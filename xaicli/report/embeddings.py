@@ -12,8 +12,8 @@ from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.facts import RunFacts, run_line
 from xaicli.report.made import made
 from xaicli.report.model import Block, Report, Section, Text
-from xaicli.report.names import Names
 from xaicli.report.numbers import count
+from xaicli.report.page import Names
 
 _NAMED = 600
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
-from xaicli.manifest import Attempt
 from xaicli.report.numbers import cut
-from xaicli.state.best import Checkpoint, checkpoints
-from xaicli.state.folder import SavedState, saved_states
-from xaicli.state.published import read_descriptions
+
+if TYPE_CHECKING:
+    from xaicli.manifest import Attempt
+    from xaicli.state.best import Checkpoint
+    from xaicli.state.folder import SavedState
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, layout: RunLayout) -> RunFacts:
-        """The facts in a run directory.
+        """What the manifest says of a run.
 
         Raises:
             XaiError: The folder holds no run.
@@ -54,7 +55,24 @@ class RunFacts:
             created_at=manifest.created_at,
             label_names=manifest.label_names or (),
             config=manifest.config,
-            environment={**manifest.environment, **read_descriptions(layout.state)},
+            environment=manifest.environment,
+        )
+
+    @classmethod
+    def whole(cls, layout: RunLayout) -> RunFacts:
+        """Everything in a run directory that says how the run came to be.
+
+        Raises:
+            XaiError: The folder holds no run.
+        """
+        from xaicli.state.best import checkpoints
+        from xaicli.state.folder import saved_states
+        from xaicli.state.published import read_descriptions
+
+        known = cls.of(layout)
+        return replace(
+            known,
+            environment={**known.environment, **read_descriptions(layout.state)},
             attempts=tuple(layout.read_attempts()),
             states=tuple(saved_states(layout.state)),
             checkpoints=tuple(checkpoints(layout.checkpoints)),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
-from xaicli.report.charts import Axis, Band, Image, LineChart, Series, Tone
-from xaicli.report.facts import RunFacts
+from xaicli.report.charts import Axis, Band, LineChart, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Table, Text
-from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import count, short
+from xaicli.report.page import Page
 from xaicli.vocabulary import Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -25,23 +24,6 @@ LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
     "Grey: the middle 90 % and 50 % of all samples, and their median."
 )
-
-
-@dataclass(frozen=True)
-class SampleFacts:
-    """What is known of samples beside their histories, by (mode, ds_id, sample_id).
-
-    Attributes:
-        images: Thumbnails; also by sample id alone, for a picture logged in another mode.
-        predictions: The model's last answer.
-    """
-
-    images: Mapping[Any, Image] = field(default_factory=dict)
-    predictions: Mapping[tuple[str, str, int | str], Any] = field(default_factory=dict)
-
-    def image(self, mode: str, ds_id: str, sample_id: int | str) -> Image | None:
-        """The thumbnail of a sample."""
-        return self.images.get((mode, ds_id, sample_id)) or self.images.get(sample_id)
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def subjects(data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFram
         yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())))
 
 
-def blocks(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, samples: SampleFacts) -> list[Block]:
+def blocks(subject: Subject, page: Page) -> list[Block]:
     """Chart, cards and table of one subject; a sentence where there is nothing to draw."""
     finite = [p["value"] for row in subject.rows for p in row["history"] or () if _finite(p["value"])]
     finite += [row["q50"] for row in subject.population if _finite(row["q50"])]
@@ -83,17 +65,17 @@ def blocks(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, s
         return [Text(f"No sample has a finite {subject.metric} here: there is nothing to rank or draw.", Tone.BAD)]
     out: list[Block] = []
     if finite:
-        out.append(_chart(subject, keys, names, finite))
+        out.append(_chart(subject, page, finite))
     else:
         out.append(
             Text(f"Every value of {subject.metric} here is NaN or infinite: there is no line to draw.", Tone.BAD)
         )
-    out += list(_galleries(subject, keys, facts, samples))
-    out.append(_table(subject, keys, names, facts, samples))
+    out += list(_galleries(subject, page))
+    out.append(_table(subject, page))
     return out
 
 
-def sentence(subject: Subject, samples: SampleFacts) -> str:
+def sentence(subject: Subject, page: Page) -> str:
     """What the histories of one subject say, with figures."""
     said = []
     medians = [row["q50"] for row in subject.population if _finite(row["q50"])]
@@ -108,16 +90,16 @@ def sentence(subject: Subject, samples: SampleFacts) -> str:
         many = len(rows) > 1
         said.append(
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
-            f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, samples)}."
+            f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, page)}."
         )
     return " ".join(said) or f"No sample has a finite {subject.metric}."
 
 
-def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], samples: SampleFacts) -> str:
+def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> str:
     known = [
-        (row["label"], samples.predictions[key])
+        (row["label"], page.predictions[key])
         for row in rows
-        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in samples.predictions and row["label"] is not None
+        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in page.predictions and row["label"] is not None
     ]
     wrong = sum(label != prediction for label, prediction in known)
     if not known or len(known) < len(rows):
@@ -126,7 +108,7 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], samples: SampleF
     return f"; {which} predicted wrongly" if len(rows) > 1 else "; predicted wrongly" if wrong else ""
 
 
-def _chart(subject: Subject, keys: Keys, names: Names, finite: Sequence[float]) -> LineChart:
+def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
     """The histories over the epochs; over decades of values on a logarithmic scale."""
     people = subject.population
     xs = tuple(float(row["epoch"]) for row in people)
@@ -148,11 +130,11 @@ def _chart(subject: Subject, keys: Keys, names: Names, finite: Sequence[float]) 
                 x=tuple(float(point["epoch"]) for point in history),
                 y=tuple(point["value"] for point in history),
                 tone=TONES[Group(row["group"])],
-                key=keys(subject.mode, subject.ds_id, row["sample_id"]),
+                key=page.keys(subject.mode, subject.ds_id, row["sample_id"]),
             )
         )
     return LineChart(
-        name=names("samples", subject.mode, subject.ds_id, subject.metric),
+        name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
         x_label="epoch",
         y_label=subject.metric,
@@ -160,7 +142,7 @@ def _chart(subject: Subject, keys: Keys, names: Names, finite: Sequence[float]) 
         bands=bands,
         legend=LEGEND if people else LEGEND.split(" Grey")[0],
         alt=f"{subject.metric} of {count(len(drawn), 'sample')} over epochs, {subject.mode}, "
-        f"over the population's bands. {sentence(subject, SampleFacts())}",
+        f"over the population's bands. {sentence(subject, Page())}",
         y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
         other_axis=_steps(subject),
     )
@@ -177,27 +159,27 @@ def _steps(subject: Subject) -> Axis | None:
     return Axis("step", tuple(map(float, at)), tuple(float(steps[epoch]) for epoch in at)) if at else None
 
 
-def _galleries(subject: Subject, keys: Keys, facts: RunFacts | None, samples: SampleFacts) -> Iterator[Gallery]:
+def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
     for group in Group:
         rows = [row for row in subject.rows if row["group"] == group]
-        cards = tuple(_card(subject, row, keys, facts, samples) for row in rows[:_CARDS])
+        cards = tuple(_card(subject, row, page) for row in rows[:_CARDS])
         if cards:
             left_out = len(rows) - len(cards)
             note = f"and {left_out:,} more in the table" if left_out else ""
             yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
 
 
-def _card(subject: Subject, row: Mapping[str, Any], keys: Keys, facts: RunFacts | None, samples: SampleFacts) -> Card:
+def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
     sample_id, label = row["sample_id"], row["label"]
-    prediction = samples.predictions.get((subject.mode, subject.ds_id, sample_id))
-    verdict, right = answer_in_words(label, prediction, facts)
+    prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
+    verdict, right = answer_in_words(label, prediction, page)
     lines = [f"{subject.metric} {short(row['score'])}" + (" (stale)" if row["stale"] else "")]
     return Card(
-        key=keys(subject.mode, subject.ds_id, sample_id),
+        key=page.keys(subject.mode, subject.ds_id, sample_id),
         title=f"#{sample_id}",
         lines=(*lines, verdict) if right and verdict else tuple(lines),
         tone=TONES[Group(row["group"])],
-        image=samples.image(subject.mode, subject.ds_id, sample_id),
+        image=page.images.get((subject.mode, subject.ds_id, sample_id)),
         sparkline=tuple(point["value"] for point in row["history"] or ()),
         links=saliency_link(sample_id),
         deep_link=str(sample_id),
@@ -205,42 +187,40 @@ def _card(subject: Subject, row: Mapping[str, Any], keys: Keys, facts: RunFacts 
     )
 
 
-def answer_in_words(label: Any, prediction: Any, facts: RunFacts | None) -> tuple[str, bool]:
+def answer_in_words(label: Any, prediction: Any, page: Page) -> tuple[str, bool]:
     """Label and prediction in a few words, and whether they agree (or nothing speaks against it)."""
-    facts = facts or RunFacts("")
     if label is None and prediction is None:
         return "", True
     if prediction is None:
-        return f"label {facts.label_name(label)}", True
+        return f"label {page.label_name(label)}", True
     if label is None:
-        return f"→ {facts.label_name(prediction)}", True
+        return f"→ {page.label_name(prediction)}", True
     if label == prediction:
-        return f"{facts.label_name(label)} ✓", True
-    return f"{facts.label_name(label)} → {facts.label_name(prediction)}", False
+        return f"{page.label_name(label)} ✓", True
+    return f"{page.label_name(label)} → {page.label_name(prediction)}", False
 
 
-def _table(subject: Subject, keys: Keys, names: Names, facts: RunFacts | None, samples: SampleFacts) -> Table:
-    facts = facts or RunFacts("")
-    predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in samples.predictions for row in subject.rows)
+def _table(subject: Subject, page: Page) -> Table:
+    predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in page.predictions for row in subject.rows)
     columns = [Column("group"), Column("sample"), Column("label")]
     columns += [Column("prediction")] if predicted else []
     columns += [Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
     rows = []
     for row in subject.rows:
-        prediction = samples.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
-        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), facts.label_name(row["label"])]
-        shown += [facts.label_name(prediction)] if predicted else []
+        prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
+        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_name(row["label"])]
+        shown += [page.label_name(prediction)] if predicted else []
         history = tuple(point["value"] for point in row["history"] or ())
         rows.append((*shown, row["score"], history, "stale" if row["stale"] else ""))
     return Table(
-        name=names("table", subject.mode, subject.ds_id, subject.metric),
+        name=page.names("table", subject.mode, subject.ds_id, subject.metric),
         title=f"Values of {subject.words}",
         columns=tuple(columns),
         rows=tuple(rows),
         note="stale: absent from the last epoch, shown with the last value there is"
         if any(r[-1] for r in rows)
         else "",
-        keys=tuple(keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
+        keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
         terminal_rows=40,
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
-from xaicli.report.names import Names
 from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.page import Names
 from xaicli.vocabulary import Bounds
 
 BAND_WORDS = {
@@ -41,6 +41,20 @@ class LabelHistory:
 
     name: str
     rows: tuple[Mapping[str, Any], ...]
+    last_epoch: int | None = None
+    """The last epoch that any label has; the label's own without it."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has a finite mean in the last epoch of all labels."""
+        return finite(self.last["mean"]) and self.last_epoch in (None, self.last["epoch"])
+
+    @property
+    def when(self) -> str:
+        """When its last values are of, in words."""
+        return (
+            "at the last epoch" if self.last_epoch in (None, self.last["epoch"]) else f"at epoch {self.last['epoch']}"
+        )
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -48,20 +62,23 @@ class LabelHistory:
         return self.rows[-1]
 
     @property
-    def rank(self) -> tuple[float, str]:
-        """Sorts by the last finite mean, highest first; labels without one at the end."""
+    def rank(self) -> tuple[bool, float, str]:
+        """Sorts by the last finite mean, highest first; labels without one, or not in the last epoch, at the end."""
         means = [row["mean"] for row in self.rows if finite(row["mean"])]
-        return (-means[-1] if means else math.inf, self.name)
+        return (bool(means) and not self.lasts, -means[-1] if means else math.inf, self.name)
 
 
 def label_sentence(labels: Sequence[LabelHistory]) -> str:
     """Which labels stand out at the end, with figures."""
-    known = [label for label in labels if finite(label.last["mean"])]
+    known = [label for label in labels if label.lasts]
+    gone = [label for label in labels if finite(label.last["mean"]) and not label.lasts]
+    absent = f" Absent from the last epoch: {listed([label.name for label in gone], 4)}." if gone else ""
     if not known:
-        return f"{count(len(labels), 'label')}; no finite value."
+        return f"{count(len(labels), 'label')}; no finite value{' at the last epoch' if gone else ''}.{absent}"
     top, low = known[0], known[-1]
     if len(known) == 1:
-        return f"One label, {cut(top.name)}: {_spread(top)} at the last epoch, over {count(top.last['n'], 'sample')}."
+        n = count(top.last["n"], "sample")
+        return f"One label at the last epoch, {cut(top.name)}: {_spread(top)} there, over {n}.{absent}"
     said = (
         f"Highest mean at the last epoch: {cut(top.name)} ({_spread(top)}). Lowest: {cut(low.name)} ({_spread(low)})."
     )
@@ -69,7 +86,7 @@ def label_sentence(labels: Sequence[LabelHistory]) -> str:
     if 0 < len(risen) < len(known):
         said += f" {len(risen)} of {len(labels):,} labels {'ends' if len(risen) == 1 else 'end'} higher than "
         said += f"{'it' if len(risen) == 1 else 'they'} began: {listed(risen, 4)}."
-    return said
+    return said + absent
 
 
 def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str) -> LineChart:
@@ -202,8 +219,9 @@ def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds
             Series(label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] for row in rows)),
         ),
         bands=() if bound is Bounds.NONE else (band,),
-        subtitle=f"{_spread(label)} · n {label.last['n']:,}",
-        alt=f"{cut(label.name)}: mean {_spread(label)} at the last epoch, n {label.last['n']:,}",
+        subtitle=f"{_spread(label)} · n {label.last['n']:,}"
+        + ("" if label.when.endswith("the last epoch") else f" · {label.when}"),
+        alt=f"{cut(label.name)}: mean {_spread(label)} {label.when}, n {label.last['n']:,}",
     )
 
 
@@ -229,4 +247,7 @@ def _first(label: LabelHistory) -> float | None:
 
 def _spread(label: LabelHistory) -> str:
     last = label.last
-    return f"{short(last['mean'], 3)} ± {short(last['std'], 2)}" if finite(last["mean"]) else "no finite value"
+    if not finite(last["mean"]):
+        return "no finite value"
+    # One sample has no spread.
+    return short(last["mean"], 3) + (f" ± {short(last['std'], 2)}" if last["n"] > 1 else "")

@@ -23,7 +23,7 @@ from xaicli.report.labelcharts import (
 )
 from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
-from xaicli.report.names import Names
+from xaicli.report.page import Names
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
@@ -50,7 +50,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     return Report(
         name="labels",
-        title=f"{', '.join(metrics).capitalize()} by label" if metrics else "By label",
+        title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
         run_line=run_line(answer, facts),
         sentence=label_sentence(parts[0][1]) if parts else "No labels.",
         sections=tuple(sections) or (Section("Labels", "labels", nothing),),
@@ -65,6 +65,8 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
 
     Of more labels than that of one (mode, ds_id, metric), those with the highest and the lowest last mean are kept.
     """
+    if data.height <= _MOST_LABELS:
+        return data, ()
     subject = ["metric", "mode", "ds_id"]
     last = data.sort("epoch").group_by(*subject, "label").agg(pl.col("mean").drop_nulls().last())
     place, n = pl.col("mean").rank("ordinal").over(subject), pl.len().over(subject)
@@ -85,7 +87,8 @@ def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:
         labels = groups.setdefault((row["metric"], row["mode"], row["ds_id"]), {})
         labels.setdefault(row["label"], []).append(row)
     for key, labels in groups.items():
-        found = [LabelHistory(name_of(rows[-1]), tuple(rows)) for rows in labels.values()]
+        end = max(rows[-1]["epoch"] for rows in labels.values())
+        found = [LabelHistory(name_of(rows[-1]), tuple(rows), end) for rows in labels.values()]
         yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
 
 
@@ -128,7 +131,7 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
     left_out = len(labels) - len(rows)
     return Table(
         name=names("table", words),
-        title=f"Each label's last epoch: {words}",
+        title=f"Each label at its last epoch: {words}",
         columns=(
             Column("label"),
             Column("n", Cell.INTEGER),

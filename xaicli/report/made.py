@@ -36,6 +36,10 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
         said.append(("rows dropped while recording", f"{counts.dropped:,}"))
     if counts.stale is not None:
         said.append(("samples absent from the last epoch", f"{counts.stale:,}"))
+    if counts.taken_back is not None:
+        said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
+    if counts.ignored is not None:
+        said.append(("ignored labels", f"{counts.ignored:,}, kept as missing"))
     if counts.damaged is not None:
         said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
     return tuple(said)

@@ -6,38 +6,31 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, as_list, run_line
-from xaicli.report.histories import SampleFacts, blocks, long_rows, sentence, subjects
+from xaicli.report.facts import as_list, run_line
+from xaicli.report.histories import blocks, long_rows, sentence, subjects
 from xaicli.report.made import made
 from xaicli.report.model import Block, Report, Section, Text
-from xaicli.report.names import Keys, Names
+from xaicli.report.page import Page
 
 
-def samples_report(
-    answer: Answer,
-    facts: RunFacts | None = None,
-    *,
-    population: pl.DataFrame | None = None,
-    samples: SampleFacts | None = None,
-) -> Report:
+def samples_report(answer: Answer, page: Page | None = None, *, population: pl.DataFrame | None = None) -> Report:
     """The page of `xai samples`.
 
     Args:
         answer: Rows `{mode, ds_id, sample_id, label, group, rank, score, stale, history}`, and `metric` with several.
-        facts: The run.
+        page: The run, with thumbnails and predictions of the samples.
         population: Quantiles per (mode, ds_id, metric, epoch): step, n, q05, q25, q50, q75, q95.
-        samples: Thumbnails and predictions.
     """
-    keys, names, samples = Keys(), Names(), samples or SampleFacts()
+    page = page or Page()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer.data, metrics, population))
     nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
-    sections = [Section(p.words, names("part", p.words), tuple(blocks(p, keys, names, facts, samples))) for p in parts]
+    sections = [Section(p.words, page.names("part", p.words), tuple(blocks(p, page))) for p in parts]
     return Report(
         name="samples",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
-        run_line=run_line(answer, facts),
-        sentence=sentence(parts[0], samples) if parts else "No samples.",
+        run_line=run_line(answer, page.facts),
+        sentence=sentence(parts[0], page) if parts else "No samples.",
         sections=tuple(sections) or (Section("Samples", "samples", nothing),),
         made=made(answer, ("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         warnings=answer.warnings,

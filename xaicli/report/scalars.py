@@ -17,8 +17,8 @@ from xaicli.report.curves import POINTS, Curve, curves, thinned
 from xaicli.report.facts import RunFacts, run_line
 from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.names import Names
 from xaicli.report.numbers import count, listed, short
+from xaicli.report.page import Names
 from xaicli.vocabulary import DS_ID, MODE
 
 _CHARTS = 6

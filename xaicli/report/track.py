@@ -10,16 +10,16 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.facts import RunFacts, as_list, run_line
+from xaicli.report.facts import as_list, run_line
 from xaicli.report.findings import finding_blocks
 from xaicli.report.gathered import Gathered
-from xaicli.report.histories import SampleFacts, Subject, blocks, long_rows, sentence, subjects
+from xaicli.report.histories import Subject, blocks, long_rows, sentence, subjects
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.made import made
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.names import Keys, Names
 from xaicli.report.numbers import cut, short
+from xaicli.report.page import Names, Page
 from xaicli.report.samples import score_rule
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.system import system_blocks
@@ -36,10 +36,9 @@ _SUSPECTS_IN_TERMINAL = 8
 def track_report(
     answer: Answer,
     gathered: Gathered,
-    facts: RunFacts,
+    page: Page,
     *,
     population: pl.DataFrame | None = None,
-    samples: SampleFacts | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
     """The page of `xai track-report`.
@@ -47,23 +46,21 @@ def track_report(
     Args:
         answer: The machine's view of all of it.
         gathered: The answers.
-        facts: The run.
+        page: The run, with thumbnails and predictions of the samples.
         population: Quantiles per (mode, ds_id, metric, epoch).
-        samples: Thumbnails, predictions, where the saliency page is.
         warnings: Of pictures that could not be read.
     """
-    names, keys, samples = Names(), Keys(), samples or SampleFacts()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer.data, metrics, population))
     sections = [
-        *_histories(parts, gathered, names, keys, facts, samples),
-        _labels(gathered, names),
-        _suspects(gathered, names, keys, facts, samples),
-        _data_map(gathered, names, keys, facts),
-        _issues(gathered, names, keys, facts, samples),
-        _jumps(gathered, names, keys, facts, samples),
-        _scalars(gathered, names),
-        Section("System and traceability", "system", tuple(system_blocks(facts)), page_only=True),
+        *_histories(parts, gathered, page),
+        _labels(gathered, page.names),
+        _suspects(gathered, page),
+        _data_map(gathered, page),
+        _issues(gathered, page),
+        _jumps(gathered, page),
+        _scalars(gathered, page.names),
+        Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
     ]
     bounds = [Bounds(bound) for bound in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     rules = [("score", score_rule(answer)), ("ties", "the smaller sample_id first")]
@@ -72,8 +69,8 @@ def track_report(
     return Report(
         name="track-report",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
-        run_line=run_line(answer, facts),
-        sentence=_sentence(parts, gathered, samples, facts),
+        run_line=run_line(answer, page.facts),
+        sentence=_sentence(parts, gathered, page),
         sections=tuple(sections),
         made=made(answer, *rules),
         warnings=(*answer.warnings, *warnings),
@@ -92,9 +89,9 @@ def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[
     return tables
 
 
-def _sentence(parts: Sequence[Subject], gathered: Gathered, samples: SampleFacts, facts: RunFacts) -> str:
-    said = [sentence(parts[0], samples)] if parts else ["No samples were recorded in this selection."]
-    notes = facts.config.get("notes")
+def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
+    said = [sentence(parts[0], page)] if parts else ["No samples were recorded in this selection."]
+    notes = page.facts.config.get("notes")
     if isinstance(notes, str) and notes:
         said.append(cut(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
     doubted = gathered.suspects.data.drop_nulls("suggested_label") if gathered.suspects else pl.DataFrame()
@@ -104,26 +101,19 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, samples: SampleFacts
     return " ".join(said)
 
 
-def _histories(
-    parts: Sequence[Subject],
-    gathered: Gathered,
-    names: Names,
-    keys: Keys,
-    facts: RunFacts,
-    samples: SampleFacts,
-) -> Iterator[Section]:
+def _histories(parts: Sequence[Subject], gathered: Gathered, page: Page) -> Iterator[Section]:
     """The key figures with the first (mode, ds_id, metric); each further one by itself."""
     figures = Figures(tuple(_figures(parts, gathered)))
     if not parts:
         why = Text("No samples: nothing was recorded here, or the selection leaves nothing.", Tone.FAINT)
         yield Section("Histories", "histories", (figures, why))
     for number, part in enumerate(parts):
-        found = tuple(blocks(part, keys, names, facts, samples))
+        found = tuple(blocks(part, page))
         if len(parts) == 1:
             yield Section("Histories", "histories", (figures, *found))
         else:
-            said = Text(sentence(part, samples))
-            anchor = "histories" if number == 0 else names("histories", part.words)
+            said = Text(sentence(part, page))
+            anchor = "histories" if number == 0 else page.names("histories", part.words)
             first = (figures,) if number == 0 else ()
             yield Section(f"Histories: {part.words}", anchor, (*first, said, *found))
 
@@ -173,7 +163,7 @@ def _labels(gathered: Gathered, names: Names) -> Section:
     )
 
 
-def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+def _suspects(gathered: Gathered, page: Page) -> Section:
     title = "Probably mislabelled"
     answer = gathered.suspects
     if answer is None or answer.data.is_empty():
@@ -189,9 +179,7 @@ def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sam
         where = " ".join(str(part) for part in (mode, ds_id) if part)
         words = f"{title}, {where}"
         shown = frame.head(_SUSPECTS_SHOWN)
-        found += finding_blocks(
-            shown, words, names, keys, facts, samples, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL
-        )
+        found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL)
         if frame.height > _SUSPECTS_SHOWN:
             found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
     if gathered.truth is not None:
@@ -199,17 +187,17 @@ def _suspects(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sam
     return Section(title, "suspects", tuple(found))
 
 
-def _data_map(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts) -> Section:
+def _data_map(gathered: Gathered, page: Page) -> Section:
     found: list[Block] = []
     if gathered.dynamics is not None:
         for (mode, ds_id), frame in gathered.dynamics.data.group_by("mode", "ds_id", maintain_order=True):
             words = " · ".join(str(part) for part in (mode, ds_id) if part)
-            found += map_blocks(words, frame, names, facts, keys.known)
+            found += map_blocks(words, frame, page)
     missing = _missing(gathered, "data map", gathered.absent.get("training dynamics", "No samples."))
     return Section("Data map", "data-map", tuple(found) or (missing,), page_only=True)
 
 
-def _issues(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+def _issues(gathered: Gathered, page: Page) -> Section:
     title = "Label issues"
     answer = gathered.label_issues
     if answer is None or answer.data.is_empty():
@@ -219,20 +207,20 @@ def _issues(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, sampl
         return Section(title, "label-issues", (_missing(gathered, "label issues", why),))
     shown = answer.data.head(_SUSPECTS_SHOWN)
     words = "Labels that one epoch's probabilities contradict"
-    found = list(finding_blocks(shown, words, names, keys, facts, samples, cards=False))
+    found = list(finding_blocks(shown, words, page, cards=False))
     more = answer.data.height - shown.height
     rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
     return Section(title, "label-issues", (*found, *rest), page_only=True)
 
 
-def _jumps(gathered: Gathered, names: Names, keys: Keys, facts: RunFacts, samples: SampleFacts) -> Section:
+def _jumps(gathered: Gathered, page: Page) -> Section:
     title = "Sudden rank changes"
     answer = gathered.jumps
     if answer is None or answer.data.is_empty():
         why = "None: no sample moved against all others after the first epochs."
         return Section(title, "rank-changes", (_missing(gathered, "rank changes", why),))
     note = Text("Samples that suddenly moved against all others: interesting, though no evidence of a wrong label.")
-    found = finding_blocks(answer.data, title, names, keys, facts, samples, cards=False)
+    found = finding_blocks(answer.data, title, page, cards=False)
     return Section(title, "rank-changes", (note, *found), page_only=True)
 
 

@@ -1,0 +1,159 @@
+"""A page knows its place: what it shows is of the epoch and the data set that were asked for."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from xaicli.api import open_run
+from xaicli.recorder.run import Run
+from xaicli.render.machine import to_json
+from xaicli.report.model import Block, Gallery, Report, Table
+from xaicli.results import Result
+
+IDS = list(range(12))
+
+
+@pytest.fixture(scope="module")
+def swapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All wrong in epoch 1, all right in epoch 2; sample 11 only in epoch 1."""
+    folder = tmp_path_factory.mktemp("swapped") / "run"
+    with Run(folder, label_names=["cat", "dog"]) as run:
+        for epoch, ids in ((1, IDS), (2, IDS[:-1])):
+            label = [i % 2 for i in ids]
+            prediction = [1 - y for y in label] if epoch == 1 else label
+            loss = [(i + 1.0) / epoch for i in ids]
+            run.log_samples(
+                sample_id=ids, label=label, prediction=prediction, loss=loss, mode="eval", epoch=epoch, step=epoch
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same ids in two data sets, each with its own grey pictures."""
+    folder = tmp_path_factory.mktemp("sets") / "run"
+    with Run(folder) as run:
+        for level, ds_id in ((40, "cifar"), (200, "svhn")):
+            for mode in ("train", "eval"):
+                run.log_samples(sample_id=IDS, loss=[float(i) for i in IDS], mode=mode, ds_id=ds_id, epoch=1, step=1)
+            run.state.mode, run.state.ds_id = "train", ds_id
+            if ds_id == "cifar":
+                run.log_images(IDS, np.full((12, 4, 4, 1), level, np.uint8))
+            else:
+                run.log_images(IDS[:6], np.full((6, 4, 4, 1), level, np.uint8))
+    return folder
+
+
+def blocks(report: Report) -> list[Block]:
+    return [block for section in report.sections for block in section.blocks]
+
+
+def cards(result: Result) -> dict[str, Any]:
+    return {card.title: card for b in blocks(result.report) if isinstance(b, Gallery) for card in b.cards}
+
+
+@pytest.mark.parametrize("question", ["samples", "report"])
+def test_predictions_are_those_of_the_epoch_asked_for(swapped: Path, question: str) -> None:
+    for epoch, wrong in ((1, True), (2, False)):
+        result = getattr(open_run(swapped), question)(epoch=epoch, max=3, min=3)
+        assert ("all are predicted wrongly" in result.report.sentence) is wrong
+        assert ("none is predicted wrongly" in result.report.sentence) is not wrong
+        shown = cards(result)["#10"]
+        assert (shown.verdict, "cat ✓" in shown.lines) == (("cat → dog", False) if wrong else ("", True))
+
+
+def test_a_stale_sample_has_the_prediction_of_its_own_last_epoch(swapped: Path) -> None:
+    shown = cards(open_run(swapped).samples(ids=[11], max=0, min=0))["#11"]
+    assert shown.verdict == "dog → cat"
+    assert shown.lines[0].endswith("(stale)")
+
+
+def test_a_picture_is_of_the_samples_own_data_set(two_sets: Path) -> None:
+    for ds_id, level in (("cifar", 40), ("svhn", 200)):
+        shown = cards(open_run(two_sets).samples(ds_id=ds_id, ids=[5, 9], max=0, min=0))
+        assert set(shown["#5"].image.pixels) == {level}
+        assert (shown["#9"].image is None) is (ds_id == "svhn")
+
+
+def test_what_is_said_of_the_last_epoch_names_only_labels_it_has(tmp_path: Path) -> None:
+    level = {"ghost": 100.0, "ant": 2.0, "bee": 3.0}
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            label = [name for name in level if name != "ghost" or epoch == 1 for _ in range(4)]
+            ids = [10 * list(level).index(name) + i % 4 for i, name in enumerate(label)]
+            loss = [level[name] + i % 4 / 100 for i, name in enumerate(label)]
+            run.log_samples(sample_id=ids, label=label, loss=loss, mode="eval", epoch=epoch, step=epoch)
+    report = open_run(tmp_path / "run").labels().report
+    assert report.sentence.startswith("Highest mean at the last epoch: bee (3.01 ± 0.013)")
+    assert report.sentence.endswith("Absent from the last epoch: ghost.")
+    table = next(b for b in blocks(report) if isinstance(b, Table))
+    assert [(row[0], row[-1]) for row in table.rows] == [("bee", 2), ("ant", 2), ("ghost", 1)]
+
+
+def test_metrics_keep_their_spelling(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=IDS, label=[0] * 12, mAP50=[i / 12 for i in IDS], mode="eval", epoch=1, step=1)
+    for question in ("samples", "labels", "report"):
+        html = getattr(open_run(tmp_path / "run"), question)(metric="mAP50").html()
+        assert "mAP50" in html
+        assert not {"Map50", "map50", "MAP50"} & set(html.replace("<", " ").replace(">", " ").split())
+
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "samples": {"ds_id": "!svhn", "epoch": "first", "max": 2, "min": 1, "stat": "mean"},
+    "labels": {"ds_id": "!cifar", "bounds": ["ci", "quantile"], "label_map": {"odd, really": 1}},
+    "dynamics": {"ds_id": "a,b", "early_epochs": 1},
+    "findings": {"ds_id": "!a,b", "top": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd names") / "a run, with a comma"
+    draw = np.random.default_rng(3)
+    with Run(folder) as run:
+        for epoch in (1, 2, 3):
+            for ds_id in ("cifar", "svhn", "a,b"):
+                logits = draw.normal(size=(12, 3)).astype("f4")
+                run.log_samples(
+                    sample_id=[f"im/{i},x" for i in IDS], label=[i % 3 for i in IDS], logits=logits, mode="eval",
+                    ds_id=ds_id, epoch=epoch, step=epoch,
+                )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("question", sorted(QUESTIONS))
+def test_the_command_under_the_page_asks_the_same(odd: Path, question: str) -> None:
+    asked = dict(QUESTIONS[question])
+    if "," in str(asked["ds_id"]):
+        asked["ds_id"] = ["!a,b"] if str(asked["ds_id"]).startswith("!") else ["a,b"]
+    result = getattr(open_run(odd), question)(**asked)
+    command = dict(result.report.made)["command"]
+    words = shlex.split(command)
+    assert words[0] == "xai"
+    got = subprocess.run(
+        [sys.executable, "-m", "xaicli", *words[1:], "--json", *(("--format", "json", "-o", str(odd / "again")))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    again, first = pl.read_json(io.StringIO(got.stdout)), pl.read_json(io.StringIO(to_json(result.answer)))
+    assert again["rows"].to_list() == first["rows"].to_list()
+    assert result.data.height > 0
+
+
+def test_a_picture_on_the_page_is_the_one_of_the_report(two_sets: Path) -> None:
+    html = open_run(two_sets).samples(ds_id="svhn", ids=[5], max=0, min=0).html()
+    picture = html.split('src="data:image/png;base64,')[1].split('"')[0]
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).getextrema() == (200, 200)
