@@ -1,4 +1,4 @@
-"""The run directory, format version 1: where everything lies and which file supersedes which.
+"""The run directory, format version 2: where everything lies and which file supersedes which.
 
 The recorder writes by these rules and the reader reads by them; neither spells a path of its own.
 Standard library only.
@@ -6,11 +6,10 @@ Standard library only.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -128,6 +127,11 @@ class RunLayout:
         return self.root / "inputs"
 
     @property
+    def facts(self) -> Path:
+        """What the samples are: a path, a text, a source."""
+        return self.root / "facts"
+
+    @property
     def checkpoints(self) -> Path:
         """Saved models."""
         return self.root / "checkpoints"
@@ -190,10 +194,8 @@ class RunLayout:
         found = []
         for path in sorted(self.attempts.glob("*.json")):
             try:
-                facts = json.loads(path.read_text(encoding="utf-8"))
-                known = {k: v for k, v in facts.items() if k in Attempt.__dataclass_fields__}
-                found.append(replace(Attempt(int(path.stem)), **{**known, "attempt": int(path.stem)}))
-            except (OSError, ValueError, TypeError):
+                found.append(Attempt.from_json(path.read_text(encoding="utf-8"), attempt=int(path.stem)))
+            except (OSError, ValueError):
                 continue
         return found
 

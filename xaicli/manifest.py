@@ -38,12 +38,14 @@ class Manifest:
     columns: tuple[ColumnFacts, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
+    """The format version the file says."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a later minor format that this version does not know: kept when the file is written again."""
 
     def to_json(self) -> str:
-        """The text of `xai.json`, unknown keys of a later version included."""
-        known = {key: value for key, value in asdict(self).items() if key != "extra"}
+        """The text of `xai.json` in the format version written here, unknown keys of a later version included."""
+        known = {key: value for key, value in asdict(self).items() if key not in ("extra", "version")}
         known["columns"] = [{k: v for k, v in column.items() if v is not None} for column in known["columns"]]
         return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **known, **self.extra}, indent=2, default=str)
 
@@ -76,10 +78,21 @@ class Manifest:
                 columns=columns,
                 config=facts.pop("config", None) or {},
                 environment=facts.pop("environment", None) or {},
+                version=version,
                 extra=facts,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+
+
+@dataclass(frozen=True)
+class TakesBack:
+    """From which (epoch, step) on an attempt takes back what earlier ones recorded, and what says so."""
+
+    epoch: int
+    step: int
+    by: str
+    """"load_state" or "resume_from"."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +109,27 @@ class Attempt:
     """{epoch, step, by}: from where on it takes rows back; None where its `train` rows say it."""
     beside: tuple[int, ...] = ()
     """Attempts that were still being recorded when it began: it takes nothing back."""
+
+    @classmethod
+    def from_json(cls, text: str, *, attempt: int) -> Attempt:
+        """What an attempt's file says; unknown keys are ignored.
+
+        Raises:
+            ValueError: It is no such file.
+        """
+        try:
+            facts = json.loads(text)
+            back = facts.get("takes_back_from")
+            return cls(
+                attempt=attempt,
+                resumed_from_step=facts.get("resumed_from_step"),
+                world_size=facts.get("world_size", 1),
+                host=facts.get("host", ""),
+                started_at=facts.get("started_at", ""),
+                takes_back_from={"epoch": int(back["epoch"]), "step": int(back["step"]), "by": str(back["by"])}
+                if back
+                else None,
+                beside=tuple(int(other) for other in facts.get("beside") or ()),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no attempt: {error!r}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 FORMAT = "xai-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA_VERSION = 1
 
 
@@ -90,6 +90,7 @@ SAMPLE_ID = "sample_id"
 MODE = "mode"
 DS_ID = "ds_id"
 EPOCH = "epoch"
+PASS = "pass"
 STEP = "step"
 ATTEMPT = "attempt"
 RANK = "rank"
@@ -98,8 +99,8 @@ PREDICTION = "prediction"
 CORRECT = "correct"
 PROBS = "probs"
 
-KEY_COLUMNS = (SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK)
-"""The columns every stored row has, in their order in the file."""
+KEY_COLUMNS = (SAMPLE_ID, MODE, DS_ID, EPOCH, PASS, STEP, ATTEMPT, RANK)
+"""The columns every stored row has, in their order in the file; files of format version 1 have no `pass`, it is 0."""
 
 RESERVED_COLUMNS = (*KEY_COLUMNS, LABEL, PREDICTION, CORRECT, PROBS)
 """Column names that are no metrics."""

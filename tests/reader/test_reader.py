@@ -283,8 +283,8 @@ def test_newer_version_is_refused_and_unknown_keys_are_not(run: WrittenRun) -> N
     facts = json.loads(run.layout.manifest.read_text())
     run.layout.manifest.write_text(json.dumps({**facts, "colour": "blue"}))
     assert ids_of(open_reader(run.layout)) == [0, 1]
-    run.layout.manifest.write_text(json.dumps({**facts, "version": 2}))
-    with pytest.raises(XaiError, match="version 2"):
+    run.layout.manifest.write_text(json.dumps({**facts, "version": 3}))
+    with pytest.raises(XaiError, match="version 3"):
         open_reader(run.layout)
 
 

@@ -22,6 +22,7 @@ from xaicli.parquet import durable
 from xaicli.recorder import allocation, pool, session, writer
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
+from xaicli.wal.frames import Frame
 
 
 @pytest.fixture(autouse=True)
@@ -279,13 +280,14 @@ def test_a_deleted_folder_is_counted_and_not_made_again(tmp_path: Path) -> None:
 def test_a_slow_disk_never_holds_a_step_longer_than_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parquet.write
     monkeypatch.setattr(parquet, "write", lambda *a, **k: (time.sleep(0.5), whole(*a, **k))[1])
+    monkeypatch.setattr(allocation, "SEGMENT_BYTES", 10_000)
     run = Run(tmp_path / "run")
 
     def slowest_step() -> float:
         slowest = 0.0
         for epoch in range(12):
             began = time.monotonic()
-            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
+            run.log_samples(sample_id=range(500), loss=np.ones(500), epoch=epoch)
             slowest = max(slowest, time.monotonic() - began)
         return slowest
 
@@ -302,10 +304,10 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
 
     whole = parts.to_table
 
-    def faulty(content: object, frames: object, facts: object, columns: object) -> object:
-        if facts.epoch == 2:  # type: ignore[attr-defined]
+    def faulty(content: object, frames: list[Frame], *others: object) -> object:
+        if any(frame.step == 2 for frame in frames):
             raise ArithmeticError("a fault of ours")
-        return whole(content, frames, facts, columns)  # type: ignore[arg-type]
+        return whole(content, frames, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parts, "to_table", faulty)
     monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
@@ -313,11 +315,11 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
 
     def log_five_epochs() -> None:
         for epoch in range(1, 6):
-            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
+            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch // 4, step=epoch)
         run.flush()
 
     with pytest.warns(RecorderWarning, match="a fault of ours"):
         log_five_epochs()
     run.close()
-    assert column(tmp_path / "run", "epoch") == [1, 3, 4, 5]
+    assert column(tmp_path / "run", "sample_id") == [1, 3, 4, 5]
     assert run.stats()["rows_dropped"] == 1

@@ -55,6 +55,7 @@ def test_columns_have_the_documented_order_and_types(tmp_path: Path) -> None:
         ("mode", "string"),
         ("ds_id", "string"),
         ("epoch", "int32"),
+        ("pass", "int16"),
         ("step", "int64"),
         ("attempt", "int16"),
         ("rank", "int16"),
@@ -85,7 +86,7 @@ def test_the_manifest_lists_the_columns(tmp_path: Path) -> None:
     with Run(tmp_path / "run", name="n", config={"lr": 1}, label_names=["a", "b"], strict=True) as run:
         run.log_samples(sample_id=["x"], loss=[1.0])
     facts = json.loads((tmp_path / "run" / "xai.json").read_text())
-    assert (facts["format"], facts["version"], facts["id_type"]) == ("xai-run", 1, "string")
+    assert (facts["format"], facts["version"], facts["id_type"]) == ("xai-run", 2, "string")
     assert (facts["name"], facts["config"], facts["label_names"]) == ("n", {"lr": 1}, ["a", "b"])
     assert {"name": "loss", "dtype": "float", "role": "metric"} in facts["columns"]
 

@@ -128,7 +128,7 @@ def test_an_object_that_refuses_late_undoes_everything(tmp_path: Path) -> None:
 
 
 def test_a_hook_that_fails_undoes_everything(saved: Path) -> None:
-    def refuse(step: int) -> None:
+    def refuse(_: int, step: int) -> None:
         raise OSError(f"cannot note step {step}")
 
     training = Training(seed=4)

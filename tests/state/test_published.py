@@ -99,7 +99,7 @@ def test_a_reset_drops_everything_and_a_test_drops_the_old_test(tmp_path: Path) 
 
 
 def test_only_rank_0_publishes(tmp_path: Path) -> None:
-    other = TrainingState(RunLayout(tmp_path), name="exp", rank=1)
+    other = TrainingState(RunLayout(tmp_path), name="exp", rank=lambda: 1)
     step(other, 1.0)
     other.publish()
     assert not (tmp_path / "state").exists()

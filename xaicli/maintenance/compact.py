@@ -120,7 +120,8 @@ def _unsaved(segments: Sequence[SegmentCopy]) -> dict[Writer, list[int]]:
     """The sequences that are still in a segment."""
     found: dict[Writer, list[int]] = {}
     for segment in segments:
-        found.setdefault((*segment.facts.place, *segment.facts.writer), []).append(segment.sequence)
+        for folder in {frame.place.folder for frame in segment.frames if frame.place}:
+            found.setdefault((*folder, *segment.facts.writer), []).append(segment.sequence)
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xaicli.vocabulary import EPOCH, LABEL, PREDICTION, SAMPLE_ID, STEP
+from xaicli.vocabulary import EPOCH, LABEL, PASS, PREDICTION, SAMPLE_ID, STEP
 
 _PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
 """Statistics are kept only where they let a reader skip row groups; float ranges do not."""
@@ -44,8 +44,8 @@ def _with_facts(table: pa.Table) -> pa.Table:
     """The table with what a reader asks most often in its metadata, so that it need not read the rows to know.
 
     Under the key `xai`, beside what is there: `non_finite` {metric: NaN and infinite values}, `steps` [first, last],
-    and `sorted_ids`, a digest of the ids where they strictly increase: no sample repeats then, and equal digests mean
-    equal samples.
+    `passes`, and `sorted_ids`, a digest of the ids where they strictly increase: no sample repeats then, and equal
+    digests mean equal samples.
     """
     import pyarrow.compute as pc
 
@@ -60,6 +60,8 @@ def _with_facts(table: pa.Table) -> pa.Table:
     }
     steps = pc.min_max(table.column(STEP)).as_py()
     facts["steps"] = [steps["min"], steps["max"]]
+    if PASS in table.column_names:
+        facts["passes"] = sorted(pc.unique(table.column(PASS)).to_pylist())
     if digest := _sorted_digest(table.column(SAMPLE_ID)):
         facts["sorted_ids"] = digest
     return table.replace_schema_metadata({**metadata, _FACTS: json.dumps(facts).encode()})

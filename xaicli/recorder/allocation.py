@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 from pathlib import Path
@@ -33,51 +32,10 @@ _REMOTE = (
 )
 """File systems on which a mapped file is slow, or not what other hosts see."""
 
-_held: dict[Path, int] = {}
-"""The locks this process holds: {lock file: descriptor}. POSIX locks do not exclude the process that has them, and are
-lost when it closes any descriptor of the file, so a file in here is never opened a second time."""
-
 
 def segment_path(layout: RunLayout, attempt: int, rank: int, number: int) -> Path:
     """Where a rank's segment lies."""
     return layout.wal / f"a{attempt:06d}-r{rank:04d}-{number}.seg"
-
-
-def lock_path(segment: Path) -> Path:
-    """The lock that says a segment's writer lives."""
-    return segment.with_name(segment.stem.rpartition("-")[0] + ".lock")
-
-
-def hold(lock: Path) -> bool:
-    """Hold a lock for as long as this process lives, however it ends; False where a living process has it.
-
-    The lock is not inherited by forks, so a DataLoader worker that outlives its parent does not keep it.
-
-    Raises:
-        OSError: The file cannot be made.
-    """
-    lock = lock.resolve()
-    if lock in _held:
-        return False
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        raise
-    _held[lock] = descriptor
-    return True
-
-
-def release(lock: Path) -> None:
-    """Give a lock back and remove its file."""
-    lock = lock.resolve()
-    if (descriptor := _held.pop(lock, None)) is not None:
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
 
 
 def file_segment(path: Path, size: int = 0) -> Segment:

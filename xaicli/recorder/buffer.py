@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from xaicli.layout import PartName, RunLayout
 from xaicli.parquet import make_folder
-from xaicli.recorder.allocation import hold, lock_path
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.writer import Writer
@@ -29,7 +28,7 @@ class Buffer:
         self,
         layout: RunLayout,
         folder: Path,
-        origin: tuple[int, int],
+        origin: Callable[[], tuple[int, int]],
         to_table: Callable[[list[Any]], pa.Table],
         writer: Writer,
         ledger: Ledger,
@@ -40,7 +39,7 @@ class Buffer:
         Args:
             layout: The run.
             folder: Where the files go.
-            origin: (attempt, rank).
+            origin: Gives (attempt, rank).
             to_table: Makes a table of the rows added.
             writer: What writes the files.
             ledger: What counts them.
@@ -71,7 +70,7 @@ class Buffer:
 
     @property
     def _part(self) -> PartName:
-        return PartName(*self._origin, self._sequence, self._sequence)
+        return PartName(*self._origin(), self._sequence, self._sequence)
 
     def _write_down(self, rows: list[Any]) -> None:
         try:
@@ -124,7 +123,7 @@ class BufferJob:
 
 
 def _begin(layout: RunLayout, path: Path) -> Journal:
-    """Make a journal, in a run directory that is still there, and hold the lock of its rank.
+    """Make a journal, in a run directory that is still there.
 
     Raises:
         OSError: It cannot be made.
@@ -132,5 +131,4 @@ def _begin(layout: RunLayout, path: Path) -> Journal:
     if not layout.wal.is_dir():
         layout.root.stat()
         make_folder(layout.wal)
-    hold(lock_path(path))
     return Journal(path)

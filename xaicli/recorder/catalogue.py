@@ -10,8 +10,36 @@ from xaicli import vocabulary as words
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
-from xaicli.parquet import write_bytes
-from xaicli.recorder.start import locked
+from xaicli.parquet import make_folder, write_bytes
+from xaicli.recorder.attempt import locked
+
+
+def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
+    """The run's manifest: the one that is there, brought to this format version, or a new one.
+
+    Raises:
+        XaiError: What is there is no manifest, or of a newer format.
+        OSError: It cannot be written.
+    """
+    make_folder(layout.attempts)
+    with locked(layout):
+        if not layout.is_run():
+            write_bytes(fresh.to_json().encode(), layout.manifest)
+            return fresh
+        known = layout.read_manifest()
+        merged = replace(
+            known,
+            name=fresh.name or known.name,
+            label_names=fresh.label_names or known.label_names,
+            config={**known.config, **fresh.config},
+            environment=fresh.environment or known.environment,
+            columns=_in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
+            version=fresh.version,
+        )
+        if merged != known:
+            write_bytes(merged.to_json().encode(), layout.manifest)
+        return merged
+
 
 _KINDS = {"int64": "whole numbers", "int32": "whole numbers", "string": "texts"}
 
@@ -102,6 +130,7 @@ def _in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:
         words.MODE: ("string", words.Role.ORIGIN),
         words.DS_ID: ("string", words.Role.ORIGIN),
         words.EPOCH: ("int32", words.Role.TIME),
+        words.PASS: ("int16", words.Role.TIME),
         words.STEP: ("int64", words.Role.TIME),
         words.ATTEMPT: ("int16", words.Role.ORIGIN),
         words.RANK: ("int16", words.Role.ORIGIN),

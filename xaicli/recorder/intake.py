@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.recorder import columns, lifetime
 from xaicli.recorder.batch import Batches
-from xaicli.recorder.stream import Key, SampleStream
+from xaicli.recorder.stream import SampleStream
 from xaicli.recorder.transfer import Transfers, derive_on_device, is_remote
+from xaicli.wal.frames import Place
 
 Given = dict[str, Any]
 """The columns as the caller gave them, `logits`, `probs` and metrics among them; absent ones are left out."""
@@ -42,7 +43,7 @@ class Intake:
 
     def add(
         self,
-        key: Key,
+        place: Place,
         step: int,
         sample_id: Any,
         label: Any,
@@ -67,9 +68,9 @@ class Intake:
             if batch is None:
                 named = zip(_NAMED, (sample_id, label, prediction, logits, probs), strict=True)
                 given = {**dict(named), **metrics}
-                self._fetch(key, step, {name: value for name, value in given.items() if value is not None}, keep)
+                self._fetch(place, step, {name: value for name, value in given.items() if value is not None}, keep)
             elif batch[1]:
-                self._samples.append(key, step, *batch)
+                self._samples.append(place, step, *batch)
         if lifetime.is_pending():
             lifetime.finish_pending()
 
@@ -79,7 +80,7 @@ class Intake:
             with self._samples.lock:
                 self._transfers.drain(wait=True)
 
-    def _fetch(self, key: Key, step: int, given: Given, keep: bool) -> None:
+    def _fetch(self, place: Place, step: int, given: Given, keep: bool) -> None:
         """Start the copy of what is on a device; hold copies of the rest, which the caller may change."""
         if not keep:
             given = _derived(given)
@@ -93,7 +94,7 @@ class Intake:
                 ids, label, prediction, logits, probs = (found.pop(name, None) for name in _NAMED)
                 batch = self._batches.make(ids, label, prediction, logits, probs, found, keep)
                 if batch is not None and batch[1]:
-                    self._samples.append(key, step, *batch)
+                    self._samples.append(place, step, *batch)
             except Exception as error:  # it is the batch's fault, not that of the call that finds the copy arrived
                 self._refuse(error, rows)
 

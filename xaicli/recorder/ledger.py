@@ -66,8 +66,8 @@ class Ledger:
     They lie in a file whose size never changes, so that writing them again needs no room on a full disk.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self) -> None:
+        self._path: Path | None = None
         # A signal may come while the lock is held, and its handler counts too.
         self._lock = threading.RLock()
         self._warned: set[str] = set()
@@ -80,6 +80,11 @@ class Ledger:
         self.bytes = 0
         self.files = 0
         self.write_failures = 0
+
+    def keep_in(self, path: Path) -> None:
+        """Keep the counters in a file from now on."""
+        self._path = path
+        self.write()
 
     @property
     def rows_waiting(self) -> int:
@@ -136,6 +141,8 @@ class Ledger:
 
     def write(self) -> None:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
+        if self._path is None:
+            return
         text = json.dumps(self.stats()).encode()
         with contextlib.suppress(OSError), self._lock:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

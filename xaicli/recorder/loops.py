@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
@@ -19,6 +19,7 @@ class Loops:
 
     state: TrainingState
     _session: Session
+    _environment: Mapping[str, Any]
 
     def epochs(self, n: int | None = None) -> Iterator[int]:
         """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
@@ -41,17 +42,35 @@ class Loops:
     def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
         """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.
 
+        Each call begins a new pass over (mode, ds_id) within the epoch, the first being pass 0; a training loop that is
+        gone on with after a resume stays in its pass.
+
         `TrainingState.batches` says how many, and what a resume does.
         """
         state = self.state
         state.mode, state.ds_id, state.batch_idx = MODES.get(mode) or unknown_mode(mode), ds_id, None
         state.note_data(state.mode, ds_id, batches)
+        if not (state.mode == Mode.TRAIN and state.is_mid_epoch):  # else the pass in progress is gone on with
+            state.begin_pass()
         yield from state.batches(batches)
+
+    def begin_pass(self, mode: str = "eval", ds_id: str = "") -> int:
+        """Begin another walk over a dataset within the current epoch, in a loop that does not use `steps`.
+
+        Args:
+            mode: train, eval, test or infer.
+            ds_id: The dataset.
+
+        Returns:
+            Its number in the epoch, from 0.
+        """
+        return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id)
 
     def _publish(self) -> None:
         if self._session.fault:
             return
         try:
+            self.state.note_start(self._session.settle().attempt, self._environment)
             self.state.publish()
         except Exception as error:
             self._session.ledger.warn("publish", f"xai: the summary cannot be written: {error}")

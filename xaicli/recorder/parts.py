@@ -1,9 +1,9 @@
-"""Rows as a part: those of a segment, and any table."""
+"""Rows as parts: those of a segment, and any table."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +11,8 @@ import pyarrow as pa
 from xaicli import parquet
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import ColumnFacts
-from xaicli.wal.frames import Frame, SegmentFacts
-from xaicli.wal.rows import part_metadata, to_table
+from xaicli.wal.frames import Folder, Frame, SegmentFacts
+from xaicli.wal.rows import by_folder, part_metadata, to_table
 
 UNFIT = "label or prediction has a value beyond 32 bits"
 """Why a part may have fewer rows than its segment."""
@@ -25,23 +25,59 @@ def store_rows(
     content: memoryview,
     frames: Sequence[Frame],
     columns: Sequence[ColumnFacts],
-) -> parquet.FileRecord:
-    """Write the part of a segment's rows, as far as they fit; it is durable when this returns.
+    done: dict[Folder, parquet.FileRecord] | None = None,
+    on_lost: Callable[[int, str], None] | None = None,
+) -> list[parquet.FileRecord]:
+    """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
     Args:
         layout: The run.
         facts: Whose rows they are.
-        sequence: The part's number.
+        sequence: The parts' number.
         content: The segment's bytes after the header.
-        frames: Its batches.
+        frames: Its batches, of any places.
         columns: The run's columns.
+        done: The parts that an earlier try has written; those written now are added.
+        on_lost: Told of rows that no part can hold, and why.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: One cannot be written; others are in `done`.
+        MemoryError: There is no room to make one; likewise.
     """
-    table = to_table(content, frames, facts, columns)
-    table = table.replace_schema_metadata(part_metadata(facts, sequence))
-    return store_table(layout, table, layout.folder(*facts.place), PartName(*facts.writer, sequence, sequence))
+    part = PartName(*facts.writer, sequence, sequence)
+    stored = {} if done is None else done
+    for folder, group in by_folder(frames).items():
+        if folder in stored:
+            continue
+        lost: list[tuple[int, str]] = []
+        table = _as_table(content, group, folder, facts, columns, lost)
+        if missing := sum(frame.rows for frame in group) - table.num_rows - sum(rows for rows, _ in lost):
+            lost.append((missing, UNFIT))
+        named = table.replace_schema_metadata(part_metadata(facts, folder, sequence))
+        stored[folder] = store_table(layout, named, layout.folder(*folder), part)
+        for rows, reason in lost if on_lost else ():
+            on_lost(rows, reason)  # type: ignore[misc]
+    return list(stored.values())
+
+
+def _as_table(
+    content: memoryview,
+    frames: Sequence[Frame],
+    folder: Folder,
+    facts: SegmentFacts,
+    columns: Sequence[ColumnFacts],
+    lost: list[tuple[int, str]],
+) -> pa.Table:
+    """The rows of a folder; where they cannot be brought into one table, those batches that can, one by one."""
+    try:
+        return to_table(content, frames, folder, facts, columns)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if len(frames) == 1:
+            lost.append((frames[0].rows, f"rows cannot be stored: {error}"))
+            return to_table(content, [], folder, facts, columns)
+    return pa.concat_tables([_as_table(content, [frame], folder, facts, columns, lost) for frame in frames])
 
 
 def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName) -> parquet.FileRecord:

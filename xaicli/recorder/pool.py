@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xaicli.layout import RunLayout
 from xaicli.parquet import durable
-from xaicli.recorder import allocation
+from xaicli.recorder import allocation, attempt
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.segment import Segment
 
@@ -20,15 +20,21 @@ LONGEST_WAIT = 5.0
 class Pool:
     """Allocates the segments when the first row comes, and hands them out."""
 
-    def __init__(self, layout: RunLayout, attempt: int, rank: int, ledger: Ledger) -> None:
+    def __init__(self, layout: RunLayout, origin: tuple[int, int], ledger: Ledger) -> None:
+        """
+        Args:
+            layout: The run.
+            origin: The attempt and the rank.
+            ledger: What is told of stalls.
+        """
         self._layout = layout
-        self._origin = (attempt, rank)
+        self._origin = origin
         self._ledger = ledger
         self._free: deque[Segment] = deque()
         self._made = 0
         self._behind = False
         self._in_memory = False
-        self._lock_file = allocation.lock_path(self._path(0))
+        self._lock_file = attempt.lock_path(layout, *origin)
         self._changed = threading.Condition()
 
     def _path(self, number: int) -> Path:
@@ -46,7 +52,6 @@ class Pool:
             try:
                 if not self._made:
                     durable.make_folder(self._layout.wal)
-                    allocation.hold(self._lock_file)
                 segment = allocation.file_segment(self._path(self._made))
             except OSError as error:
                 self._in_memory = True
@@ -89,7 +94,7 @@ class Pool:
                 if segment.path is not None:
                     segment.path.unlink(missing_ok=True)
             self._free.clear()
-            allocation.release(self._lock_file)
+            attempt.release(self._lock_file)
             self._layout.wal.rmdir()
 
 

@@ -21,15 +21,13 @@ class Records:
 
     layout: RunLayout
     state: TrainingState
-    attempt: int
-    rank: int
     _session: Session
     _unusable: ValueError | None
 
     @property
     def writer(self) -> tuple[int, int]:
         """The attempt and the rank, which no two processes share."""
-        return self.attempt, self.rank
+        return self._session.writer_of_rows()
 
     @property
     def manifest(self) -> Manifest:
@@ -54,7 +52,7 @@ class Records:
                 raise self._unusable
             state = self.state
             moment = scalars.Moment(
-                state.mode or "", state.ds_id, state.epoch_idx or None, state.log_count, self.attempt, self.rank
+                state.mode or "", state.ds_id, state.epoch_idx or None, state.log_count, *self.writer
             )
             rows = scalars.scalar_rows(values, moment)
             state.log_count += 1
@@ -210,7 +208,7 @@ class Records:
         Raises:
             ValueError: `keep` or `better` makes no sense.
         """
-        if self.rank != 0:
+        if self._session.settle().rank != 0:
             return None
         from xaicli.state.best import keep_best
 

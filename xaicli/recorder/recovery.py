@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
-from xaicli.recorder.allocation import hold, lock_path, release
+from xaicli.recorder.attempt import is_held, lock_path
 from xaicli.recorder.parts import store_rows, store_table
 from xaicli.recorder.scalars import to_table
 from xaicli.wal.frames import read_header, read_segment, segment_files
 from xaicli.wal.journal import journal_files, read_journal
 from xaicli.wal.snapshot import is_stored
 
+_NAME = re.compile(r"a(\d{6,})-r(\d{4,})-")
+
 
 def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> int:
     """Store the rows of every segment and journal whose writer is dead, and remove these.
 
-    Several processes may do this at once: each takes those whose lock it gets. One whose part is there already (a kill
-    between the part's rename and the segment's reset) is only removed.
+    One process does it at a time. Of a segment that is partly stored (a kill between its parts, or before its reset)
+    what is missing is written.
 
     Args:
         layout: The run.
@@ -33,20 +39,48 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
         OSError: A part cannot be written; its segment stays, and readers read it where it is.
     """
     rows = 0
-    for lock in sorted({lock_path(path) for path in [*segment_files(layout), *journal_files(layout)]}):
-        if not hold(lock):
-            continue
-        try:
-            # Listed again: the process that had the lock before may have been faster.
-            left = [path for path in segment_files(layout) if lock_path(path) == lock]
+    with _alone(layout) as is_alone:
+        paths = [*segment_files(layout), *journal_files(layout)] if is_alone else []
+        writers = {lock_path(layout, *writer) for path in paths if (writer := _writer(path))}
+        for lock in sorted(lock for lock in writers if not is_held(lock)):
+            left = [path for path in segment_files(layout) if _lock(layout, path) == lock]
             for path in sorted(left, key=_sequence):
                 rows += _recover_one(layout, path, on_lost)
             for path, part in journal_files(layout).items():
-                if lock_path(path) == lock:
+                if _lock(layout, path) == lock:
                     _recover_journal(layout, path, part)
-        finally:
-            release(lock)
+            lock.unlink(missing_ok=True)
+        for lock in layout.wal.glob("a*.lock") if is_alone else ():
+            if not is_held(lock):  # of a process that died before its first segment
+                lock.unlink(missing_ok=True)
     return rows
+
+
+@contextlib.contextmanager
+def _alone(layout: RunLayout) -> Iterator[bool]:
+    """Whether no other process stores what was left; it then does all of it."""
+    if not layout.wal.is_dir():
+        yield False
+        return
+    descriptor = os.open(layout.attempts / ".recovery", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _writer(path: Path) -> tuple[int, int] | None:
+    """The attempt and the rank in a segment's or a journal's name."""
+    match = _NAME.match(path.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _lock(layout: RunLayout, path: Path) -> Path | None:
+    writer = _writer(path)
+    return lock_path(layout, *writer) if writer else None
 
 
 def _sequence(path: Path) -> int:
@@ -61,15 +95,17 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         segment = read_segment(path)
     except DamagedFileError:
         return 0  # it stays, and is named
-    if segment is not None and not is_stored(layout, segment.facts, segment.sequence):
-        if segment.lost and on_lost is None:
+    if segment is not None:
+        left = segment.without(partial(is_stored, layout, segment.facts, segment.sequence))
+        lost = segment.lost if left.frames or not segment.frames else 0
+        if lost and on_lost is None:
             return 0
-        rows = segment.rows
+        rows = left.rows
         if rows:
             columns = layout.read_manifest().columns
-            store_rows(layout, segment.facts, segment.sequence, segment.content, segment.frames, columns)
-        if segment.lost and on_lost:
-            on_lost(segment.lost)
+            store_rows(layout, left.facts, left.sequence, left.content, left.frames, columns)
+        if lost and on_lost:
+            on_lost(lost)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return rows

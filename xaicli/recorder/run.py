@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
-from xaicli.manifest import Manifest
-from xaicli.recorder import lifetime, start
+from xaicli.manifest import Manifest, TakesBack
+from xaicli.recorder import lifetime
+from xaicli.recorder.attempt import last_place
 from xaicli.recorder.batch import Batches
-from xaicli.recorder.beginning import Beginning
 from xaicli.recorder.intake import Intake
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.loops import MODES, Loops, unknown_mode
@@ -24,10 +27,15 @@ from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
 from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
+from xaicli.vocabulary import Mode
+from xaicli.wal.frames import Folder, Place
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState as State
     from xaicli.store.upload import Uploader
+
+
+_LONGEST_NAME = 250
 
 
 class Run(Loops, Records):
@@ -38,8 +46,6 @@ class Run(Loops, Records):
     Attributes:
         layout: The run directory's paths.
         state: Mode, epoch and step where `log_samples` is not told them; saved and restored with the training.
-        attempt: The restart number of this process's launch, from 0.
-        rank: The process's rank.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Run(Loops, Records):
         rank: int | None = None,
         strict: bool = False,
         float64: Collection[str] = (),
+        resume_from: tuple[int, int] | None = None,
     ) -> None:
         """
         Args:
@@ -68,19 +75,22 @@ class Run(Loops, Records):
             epoch_frequency: Record the samples of every n-th epoch only: those it divides.
             keep_probs: Keep the class probabilities (float16), in all epochs or in those listed.
             resume: "allow" continues a run or begins one, "never" refuses to continue, "must" refuses to begin.
-            rank: The process's rank; that of the process group or `RANK` when None.
+            rank: The process's rank; when None or negative that of the process group or `RANK`, looked up when the
+                first row comes.
             strict: Raise what else would be counted and warned about.
             float64: Metrics to be kept in double precision.
+            resume_from: (epoch, step) that the training goes on from: what earlier attempts recorded there and later is
+                taken back. When None the first `train` row says it, or `state.load_state`.
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.
-            ValueError: `epoch_frequency` is less than 1.
+            ValueError: `epoch_frequency` is less than 1, or `resume_from` no pair of whole numbers.
         """
         if epoch_frequency < 1:
             raise ValueError(f"epoch_frequency={epoch_frequency} must be 1 or more")
+        takes_back = _resume_place(resume_from)
         self._uploader = _uploader(os.fspath(run_dir))
-        self.layout = RunLayout(self._uploader.root if self._uploader else Path(run_dir))
-        self.rank = start.find_rank(rank)
+        self.layout = RunLayout((self._uploader.root if self._uploader else Path(run_dir)).absolute())
         self.strict = strict
         self._epoch_frequency = epoch_frequency
         self._keep_probs = keep_probs if isinstance(keep_probs, bool) else frozenset(keep_probs)
@@ -92,23 +102,24 @@ class Run(Loops, Records):
             config=dict(config or {}),
             environment=describe_environment(config),
         )
-        self._session = Session(self.layout, fresh, rank=self.rank, resume=resume, strict=strict)
-        self.attempt = self._session.attempt
+        self._session = Session(self.layout, fresh, rank=rank, resume=resume, strict=strict, takes_back=takes_back)
         self.state: State = TrainingState(
             self.layout,
             name=name,
             total_epochs=total_epochs,
-            rank=self.rank,
+            rank=lambda: self.rank,
             on_save=self.flush,
             on_load=self._note_resumed,
         )
-        self.state.note_start(self.attempt, fresh.environment)
-        self._beginning = Beginning(self.layout, self.attempt)
+        self._environment = fresh.environment
+        self._passes = self.state.passes
+        self._after_all: tuple[int, int] | None = None
         batches = Batches(
             self._session.catalogue, label_names=self.manifest.label_names, float64=float64, strict=strict
         )
         self._intake = Intake(batches, self._session.samples, self._refuse)
         self._closed = False
+        self._places: dict[tuple[Folder, int], Place] = {}
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         lifetime.watch(self)
 
@@ -126,6 +137,7 @@ class Run(Loops, Records):
         ds_id: str | None = None,
         epoch: int | None = None,
         step: int | None = None,
+        eval_pass: int | None = None,
         **metrics: Any,
     ) -> None:
         """Record one row a sample.
@@ -143,6 +155,8 @@ class Run(Loops, Records):
             epoch: `state.epoch_idx` when None.
             step: `state.global_step` when None; where that is None too, 0, or in a run that is opened again the step
                 after its last, so that nothing recorded before is taken back.
+            eval_pass: Which walk over the dataset within the epoch this is, from 0; when None that which `steps` or
+                `begin_pass` has begun, or 0.
             **metrics: (N,) numbers each.
 
         Raises:
@@ -150,20 +164,22 @@ class Run(Loops, Records):
         """
         try:
             state = self.state
+            at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
             at_epoch = state.epoch_idx if epoch is None else int(epoch)
-            if at_epoch % self._epoch_frequency:
-                return
             at_step = state.global_step if step is None else int(step)
             if at_step is None:
-                at_step = self._beginning.step_without_any()
-            at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
+                at_epoch, at_step = self._place_without_any(at_mode, at_epoch, epoch is None)
+            if at_epoch % self._epoch_frequency:
+                return
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
-            if at_step < self._beginning.noted:
-                self._beginning.note(at_step)
-            key = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            self._intake.add(key, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
+            folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
+            turn = self._passes.get(folder, 0) if eval_pass is None else int(eval_pass)
+            place = self._places.get((folder, turn))
+            if place is None:
+                place = self._places[folder, turn] = checked_place(*folder, turn)
+            self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
         except Exception as error:
             self._refuse(error, _length(sample_id))
 
@@ -221,9 +237,19 @@ class Run(Loops, Records):
     ) -> None:
         self.close()
 
-    def _note_resumed(self, step: int) -> None:
-        """Called by `state.load_state` with the first step that will be logged."""
-        self._beginning.note(step, certain=True)
+    def _note_resumed(self, epoch: int, step: int) -> None:
+        """Called by `state.load_state` with the epoch and the first step that will be logged."""
+        with contextlib.suppress(OSError):
+            self._session.take_back(TakesBack(epoch, step, "load_state"))
+
+    def _place_without_any(self, mode: str, epoch: int, is_guessed: bool) -> tuple[int, int]:
+        """The epoch and step of rows that come with no step, before the training's first: behind earlier attempts'."""
+        if self._after_all is None:
+            attempt = self.attempt
+            last_epoch, last_step = last_place(self.layout, attempt) if attempt else (0, -1)
+            self._after_all = last_epoch, last_step + 1
+        last_epoch, step = self._after_all
+        return last_epoch if mode == Mode.TRAIN and is_guessed and not epoch else epoch, step
 
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""
@@ -238,17 +264,57 @@ class Run(Loops, Records):
             warn_foreign_process()  # the counters belong to the process that opened the run
             return
         ledger, reason = self._session.ledger, str(error) or type(error).__name__
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._session.settle()
         if rows is None:
             ledger.drop_record(reason)
         else:
             ledger.rows_logged += rows
             ledger.drop(rows, reason)
 
+    @property
+    def attempt(self) -> int:
+        """The restart number of this process's launch, from 0."""
+        return self._session.settle().attempt
+
+    @property
+    def rank(self) -> int:
+        """The process's rank."""
+        return self._session.settle().rank
+
     def __getstate__(self) -> Any:
         raise XaiError(
             "a run cannot be sent to another process",
             hint="return the values from the worker and log them in the training loop",
         )
+
+
+def _resume_place(given: tuple[int, int] | None) -> TakesBack | None:
+    if given is None:
+        return None
+    try:
+        epoch, step = map(index, given)
+    except (TypeError, ValueError):
+        raise ValueError(f"resume_from={given!r} is no (epoch, step)") from None
+    return TakesBack(epoch, step, "resume_from")
+
+
+def checked_place(mode: str, ds_id: str, epoch: int, turn: int) -> Place:
+    """A place that a folder and a column can name.
+
+    Raises:
+        ValueError: The epoch is beyond 32 bits, the pass beyond 16, or the ds_id no text or too long a name.
+    """
+    if not -(2**31) <= epoch < 2**31:
+        raise ValueError(f"epoch {epoch} is beyond 32 bits")
+    if not 0 <= turn < 2**15:
+        raise ValueError(f"eval_pass {turn} is not a number from 0 to {2**15 - 1}")
+    if not isinstance(ds_id, str):
+        raise ValueError(f"ds_id must be a text, not {type(ds_id).__name__}")
+    if len(quote(ds_id, safe="")) > _LONGEST_NAME:
+        raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
+    return Place(mode, ds_id, epoch, turn)
 
 
 def _uploader(address: str) -> Uploader | None:

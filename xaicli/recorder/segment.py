@@ -22,12 +22,14 @@ from xaicli.wal.frames import (
     USED_AT,
     Frame,
     Kind,
+    Place,
     SegmentFacts,
     scan_frames,
     storage,
 )
 
 SEGMENT_BYTES = 5_500_000
+_MOST_PLANS = 65_535
 _ROWS = int(Kind.ROWS)
 _FRAME_BYTES = FRAME.size
 _pack_frame = FRAME.pack_into
@@ -45,10 +47,10 @@ class Plan:
 
 
 class Segment:
-    """Memory for the rows of one (mode, ds_id, epoch): a file mapped into memory, or plain memory.
+    """Memory for rows of any place: a file mapped into memory, or plain memory.
 
     Attributes:
-        sequence: The number of the part these rows become.
+        sequence: The number of the parts these rows become.
         rows: Rows held.
     """
 
@@ -69,23 +71,23 @@ class Segment:
         self._at = 0
         self._salt = 0
         self._plans: dict[Plan, int] = {}
+        self._places: dict[Place, int] = {}
 
     def begin(self, facts: SegmentFacts, sequence: int) -> None:
         """Make the segment empty and say whose rows follow."""
         self._used[0] = 0
         self.facts, self.sequence, self.rows, self._at = facts, sequence, 0, 0
-        self._plans = {}
+        self._plans, self._places = {}, {}
         self._salt = sequence * SALT
         text = facts.to_json()
-        if HEADER.size + len(text) > HEADER_BYTES:
-            raise ValueError(f"ds_id is too long: {len(facts.ds_id)} characters")
         self._view[HEADER.size : HEADER.size + len(text)] = text
         HEADER.pack_into(self._view, 0, MAGIC, sequence, 0, len(text), crc32(text))
 
-    def append(self, plan: Plan, rows: int, step: int, values: Sequence[Column]) -> bool:
+    def append(self, place: Place, plan: Plan, rows: int, step: int, values: Sequence[Column]) -> bool:
         """Add a batch; False where there is no room for it.
 
         Args:
+            place: What its rows belong to.
             plan: The batch's columns.
             rows: Its rows.
             step: Its step.
@@ -97,8 +99,11 @@ class Segment:
         number = self._plans.get(plan)
         if number is None:
             number = self._add_plan(plan)
-            if number is None:
-                return False
+        where = self._places.get(place)
+        if where is None:
+            where = self._add_place(place)
+        if number is None or where is None:
+            return False
         if plan.has_texts:
             payload = _with_texts(plan, values)
         else:
@@ -106,16 +111,16 @@ class Segment:
                 payload = b"".join(values)  # type: ignore[arg-type]
             except (TypeError, ValueError, BufferError):  # a value is not contiguous, or no array of numpy's
                 payload = b"".join(_contiguous(plan, values))  # type: ignore[arg-type]
-        return self._put(payload, rows, number, _ROWS, step)
+        return self._put(payload, rows, number, _ROWS, where, step)
 
-    def _put(self, payload: bytes, rows: int, number: int, kind: int, step: int) -> bool:
+    def _put(self, payload: bytes, rows: int, number: int, kind: int, place: int, step: int) -> bool:
         length = _FRAME_BYTES + len(payload)
         start = HEADER_BYTES + self._at
         if self._at + length > self._room:
             return False
         # checksum_seed, without the call
-        crc = crc32(payload, (step + rows + number + (kind << 30) + self._salt) & 0xFFFFFFFF)
-        _pack_frame(self._view, start, length, crc, rows, number, kind, step)
+        crc = crc32(payload, (step + rows + number + (place << 8) + (kind << 30) + self._salt) & 0xFFFFFFFF)
+        _pack_frame(self._view, start, length, crc, rows, number, kind, place, step)
         self._view[start + _FRAME_BYTES : start + length] = payload
         self.rows += rows
         self._at += length
@@ -124,9 +129,16 @@ class Segment:
 
     def _add_plan(self, plan: Plan) -> int | None:
         number = len(self._plans)
-        if not self._put(json.dumps(plan.columns).encode(), 0, number, int(Kind.PLAN), 0):
+        if number > _MOST_PLANS or not self._put(json.dumps(plan.columns).encode(), 0, number, int(Kind.PLAN), 0, 0):
             return None
         self._plans[plan] = number
+        return number
+
+    def _add_place(self, place: Place) -> int | None:
+        number = len(self._places)
+        if not self._put(json.dumps(place).encode(), 0, 0, int(Kind.PLACE), number, 0):
+            return None
+        self._places[place] = number
         return number
 
     def content(self) -> memoryview:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from dataclasses import asdict
+
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
-from xaicli.manifest import Manifest
-from xaicli.recorder import media, scalars, start
+from xaicli.manifest import Manifest, TakesBack
+from xaicli.recorder import attempt as attempts
+from xaicli.recorder import media, scalars
 from xaicli.recorder.buffer import Buffer
-from xaicli.recorder.catalogue import Catalogue
+from xaicli.recorder.catalogue import Catalogue, open_manifest
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.recovery import recover
 from xaicli.recorder.stream import SampleStream
@@ -25,37 +30,50 @@ class Session:
 
     Attributes:
         fault: Why nothing can be recorded, or "".
+        takes_back: What the attempt takes back, where restored state or the caller says so.
     """
 
-    def __init__(self, layout: RunLayout, fresh: Manifest, *, rank: int, resume: str, strict: bool) -> None:
+    def __init__(
+        self,
+        layout: RunLayout,
+        fresh: Manifest,
+        *,
+        rank: int | None,
+        resume: str,
+        strict: bool,
+        takes_back: TakesBack | None = None,
+    ) -> None:
         """
         Args:
             layout: The run directory.
             fresh: The manifest of a new run.
-            rank: The process's rank.
+            rank: The process's rank, where the caller knows it.
             resume: Whether an existing run may be continued.
             strict: Raise when the disk refuses; else the session has a fault, and training goes on.
+            takes_back: What the attempt takes back, where the caller says so.
 
         Raises:
             XaiError: The directory contradicts `resume` or is of a newer format; with `strict`, the disk refuses.
         """
         self.layout = layout
-        self.attempt = 0
         self.fault = ""
+        self.takes_back = takes_back
+        self._rank = rank
+        self._claim: attempts.Claim | None = None
+        self._claiming = threading.RLock()
         manifest = fresh
+        attempts.check_resume(layout, rank, resume)
         try:
-            self.attempt = start.claim_attempt(layout, rank, resume=resume)
-            manifest = start.open_manifest(layout, fresh)
+            manifest = open_manifest(layout, fresh)
         except OSError as error:
             self.fault = f"{layout.root} cannot be written: {error.strerror or error}"
             if strict:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
-        self.ledger = Ledger(start.stats_file(layout, self.attempt, rank))
+        self.ledger = Ledger()
         self.catalogue = Catalogue(layout, manifest)
-        self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over)
-        origin = SegmentFacts(manifest.run_id, self.attempt, rank, "", "", 0, start.boot_id())
-        self.samples = SampleStream(layout, origin, self.catalogue, self.ledger, self.writer)
-        place = (self.attempt, rank)
+        self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self._tick)
+        self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
+        place = self.writer_of_rows
         self.scalars = Buffer(
             layout, layout.scalars, place, scalars.to_table, self.writer, self.ledger, with_journal=True
         )
@@ -64,8 +82,57 @@ class Session:
         if self.fault:
             self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
         else:
-            self.ledger.write()
             self._recover()
+
+    def settle(self) -> attempts.Claim:
+        """Which attempt and rank this process is: found when the first row comes, or when it is asked for.
+
+        Raises:
+            OSError: The run directory cannot be written.
+        """
+        with self._claiming:
+            if self._claim is None:
+                rank = attempts.find_rank(self._rank)
+                if self.fault:
+                    return attempts.Claim(0, rank)
+                claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
+                self.ledger.keep_in(attempts.stats_file(self.layout, claim.attempt, claim.rank))
+                if claim.beside:
+                    named = ", ".join(map(str, claim.beside))
+                    self.ledger.warn(
+                        "beside",
+                        f"xai: {self.layout.root} is being recorded by attempt {named} still: this process is attempt "
+                        f"{claim.attempt}, one more rank beside it, and takes nothing back",
+                    )
+            return self._claim
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the attempt and the rank are known."""
+        return self._claim is not None
+
+    def writer_of_rows(self) -> tuple[int, int]:
+        """The attempt and the rank."""
+        claim = self.settle()
+        return claim.attempt, claim.rank
+
+    def _origin(self) -> SegmentFacts:
+        return SegmentFacts(self.catalogue.manifest.run_id, *self.writer_of_rows(), attempts.boot_id())
+
+    def take_back(self, takes_back: TakesBack) -> None:
+        """Note from where on earlier attempts' rows no longer count.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self.takes_back = takes_back
+        with self._claiming:
+            if self._claim is not None and not self.fault:
+                facts = {"takes_back_from": asdict(takes_back), "resumed_from_step": takes_back.step}
+                attempts.note(self.layout, self._claim.attempt, **facts)
+
+    def _tick(self) -> None:
+        self.hand_over()
 
     def _recover(self) -> None:
         """Store what a killed training left; a disk that refuses leaves it where readers find it too."""
@@ -93,9 +160,15 @@ class Session:
 
     def close(self) -> None:
         """Flush for a bounded time and end; what the disk does not take is counted."""
+        if not self.fault:
+            with contextlib.suppress(OSError):
+                self.settle()
         self.flush(_FLUSH_AT_CLOSE)
         for job in self.writer.stop(CLOSE_SECONDS):
             job.give_up("the disk took no more when the run was closed")
         self.samples.close()
-        if not self.fault:
-            self.ledger.write()
+        if self._claim is not None:
+            attempts.release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))
+            with contextlib.suppress(OSError):
+                self.layout.wal.rmdir()
+        self.ledger.write()

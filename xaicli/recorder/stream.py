@@ -1,54 +1,66 @@
-"""The way of sample rows: from the training thread into a segment, from a full segment into a part."""
+"""The way of sample rows: from the training thread into a segment, from a full segment into parts."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
-from urllib.parse import quote
+from collections.abc import Callable, Sequence
 
 from xaicli.layout import RunLayout
+from xaicli.parquet import FileRecord
 from xaicli.recorder.allocation import SEGMENTS
+from xaicli.recorder.attempt import note_first_step
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.parts import UNFIT, store_rows
+from xaicli.recorder.parts import store_rows
 from xaicli.recorder.pool import AllocateJob, Pool
 from xaicli.recorder.segment import Plan, Segment
 from xaicli.recorder.writer import Writer
-from xaicli.wal.frames import SegmentFacts
-
-Key = tuple[str, str, int]
-"""mode, ds_id, epoch."""
-_LONGEST_NAME = 250
+from xaicli.vocabulary import Mode
+from xaicli.wal.frames import Folder, Frame, Place, SegmentFacts
 
 
 class SampleStream:
-    """Fills segments and hands them to the writer: full, or when mode, ds_id or epoch change."""
+    """Fills segments and hands full ones to the writer."""
 
     def __init__(
-        self, layout: RunLayout, origin: SegmentFacts, catalogue: Catalogue, ledger: Ledger, writer: Writer
+        self,
+        layout: RunLayout,
+        origin: Callable[[], SegmentFacts],
+        catalogue: Catalogue,
+        ledger: Ledger,
+        writer: Writer,
     ) -> None:
+        """
+        Args:
+            layout: The run.
+            origin: Settles whose rows these are, when the first comes.
+            catalogue: The run's columns.
+            ledger: What counts the rows.
+            writer: What makes files of them.
+        """
         self._layout = layout
-        self._origin = origin
+        self._find_origin = origin
+        self._origin: SegmentFacts | None = None
         self._catalogue = catalogue
         self._ledger = ledger
         self._writer = writer
-        self._pool = Pool(layout, origin.attempt, origin.rank, ledger)
+        self._pool: Pool | None = None
         self._active: Segment | None = None
-        self._key: Key | None = None
         self._sequence = 0
+        self._is_noted = False
         self.lock = threading.RLock()
 
-    def append(self, key: Key, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
+    def append(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
         """Keep a batch; one that finds no room is dropped and counted. The caller holds `lock`.
 
         Raises:
-            ValueError: A text has no UTF-8 form, or the ds_id no folder name.
+            ValueError: A text has no UTF-8 form.
         """
         active = self._active
-        if active is None or key != self._key or not active.append(plan, rows, step, values):
-            self._append_next(key, step, plan, rows, values)
+        if active is None or not active.append(place, plan, rows, step, values):
+            self._append_next(place, step, plan, rows, values)
         self._ledger.rows_logged += rows
 
     @property
@@ -56,82 +68,105 @@ class SampleStream:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]
 
-    def _append_next(self, key: Key, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
+    def _append_next(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
         """Keep a batch in the next segment; in pieces if it is larger than one."""
-        active = self._turn(key)
+        active = self._turn()
         if active is None:
             self._ledger.drop(rows, "every segment is full: the disk is too slow or takes no more")
-        elif active.append(plan, rows, step, values):
+        elif active.append(place, plan, rows, step, values):
             return
         elif rows == 1:
             self._ledger.drop(1, "one row is larger than a segment")
         else:
             for piece in (slice(0, rows // 2), slice(rows // 2, rows)):
                 part, n = [value[piece] for value in values], len(range(rows)[piece])
-                if self._active is None or not self._active.append(plan, n, step, part):
-                    self._append_next(key, step, plan, n, part)
+                if self._active is None or not self._active.append(place, plan, n, step, part):
+                    self._append_next(place, step, plan, n, part)
 
-    def _turn(self, key: Key) -> Segment | None:
+    def _turn(self) -> Segment | None:
         """Hand over the active segment and begin the next."""
-        mode, ds_id, epoch = key
-        if not -(2**31) <= epoch < 2**31:
-            raise ValueError(f"epoch {epoch} is beyond 32 bits")
-        if len(quote(ds_id, safe="")) > _LONGEST_NAME:
-            raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
         self.hand_over()
-        if not self._pool.is_begun:
+        if self._pool is None or self._origin is None:
+            self._origin = self._find_origin()
+            self._pool = Pool(self._layout, self._origin.writer, self._ledger)
             self._pool.make_one()
             for _ in range(SEGMENTS - 1):
                 self._writer.submit(AllocateJob(self._pool))
         segment = self._pool.take()
         if segment is None:
             return None
-        segment.begin(replace(self._origin, mode=mode, ds_id=ds_id, epoch=epoch), self._sequence)
+        segment.begin(self._origin, self._sequence)
         self._sequence += 1
-        self._active, self._key = segment, key
+        self._active = segment
         return segment
 
     def hand_over(self) -> None:
         """Give the rows held to the writer."""
         with self.lock:
-            active, self._active, self._key = self._active, None, None
+            active, self._active = self._active, None
             if active is None:
                 return
             if active.rows:
                 self._writer.submit(PartJob(self, active))
             else:
-                self._pool.give(active)
+                self._give(active)
 
-    def store(self, segment: Segment) -> None:
-        """Turn a segment into a part."""
+    def store(self, segment: Segment, done: dict[Folder, FileRecord]) -> None:
+        """Turn a segment into parts; `done` holds those of an earlier try."""
         assert segment.facts is not None
         columns = self._catalogue.current()
-        record = store_rows(self._layout, segment.facts, segment.sequence, segment.content(), segment.frames(), columns)
-        self._ledger.stored(record.rows, record.bytes)
-        if unfit := segment.rows - record.rows:
-            self._ledger.drop(unfit, UNFIT)
-        self._pool.give(segment)
+        frames = segment.frames()
+        records = store_rows(
+            self._layout,
+            segment.facts,
+            segment.sequence,
+            segment.content(),
+            frames,
+            columns,
+            done,
+            self._ledger.drop,
+        )
+        for record in records:
+            self._ledger.stored(record.rows, record.bytes)
+        if not self._is_noted:
+            self._note_first(segment.facts.attempt, frames)
+        self._give(segment)
+
+    def _note_first(self, attempt: int, frames: Sequence[Frame]) -> None:
+        """Keep the first training step of a later attempt, for those who ask how a run was resumed."""
+        train = [(f.place.epoch, f.step) for f in frames if f.place and f.place.mode == Mode.TRAIN]
+        if train:
+            self._is_noted = True
+            if attempt:
+                with contextlib.suppress(OSError):
+                    note_first_step(self._layout, attempt, min(train)[1])
+
+    def _give(self, segment: Segment) -> None:
+        if self._pool is not None:
+            self._pool.give(segment)
 
     def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:
         """A segment this process will not write: its rows wait in the segment's file, or are lost."""
         if reuse or not segment.is_durable:
             self._ledger.drop(segment.rows, reason)
-            self._pool.give(segment)
+            self._give(segment)
 
     def close(self) -> None:
         """Give the segments back."""
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
 
 class PartJob:
-    """A full segment on its way into a part."""
+    """A full segment on its way into parts."""
 
     def __init__(self, stream: SampleStream, segment: Segment) -> None:
         self._stream = stream
         self._segment = segment
+        self._done: dict[Folder, FileRecord] = {}
 
     def store(self) -> None:
-        self._stream.store(self._segment)
+        self._stream.store(self._segment, self._done)
 
     def give_up(self, reason: str, *, for_good: bool = False) -> None:
         self._stream.lose(self._segment, reason, reuse=for_good)

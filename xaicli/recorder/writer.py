@@ -86,7 +86,7 @@ class Writer:
         while job := self._next():
             try:
                 job.store()
-            except OSError as error:  # the disk: the rows stay where they are, and it is tried again
+            except (OSError, MemoryError) as error:  # the rows stay where they are, and it is tried again
                 self._note_failure(error)
                 continue
             except Exception as error:  # the rows themselves: no second try would do better

@@ -52,6 +52,7 @@ class AttributesKeeper(Keeper):
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
+            "passes": [[*place, begun] for place, begun in self.thing.passes.items()],
         }
 
     def check(self, state: Any) -> None:
@@ -62,6 +63,7 @@ class AttributesKeeper(Keeper):
             Summary.from_json(state["summary"])
             _graphs(state)
             EpochLoop.parse(state["loop"], with_random=self.with_random)
+            _passes(state)
         except (KeyError, TypeError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
@@ -74,16 +76,38 @@ class AttributesKeeper(Keeper):
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
         self.thing.custom_graphs = _graphs(state)
         self.loop.resumed = EpochLoop.parse(state["loop"], with_random=self.with_random)
+        _refill(self.thing.passes, _passes(state))
 
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, summary.name, summary.history, self.loop.resumed
+        return values, summary.name, summary.history, self.loop.resumed, dict(self.thing.passes)
 
     def undo(self, before: Any) -> None:
-        values, name, history, self.loop.resumed = before
+        values, name, history, self.loop.resumed, passes = before
+        _refill(self.thing.passes, passes)
         vars(self.thing).update(values)
         self.thing.summary.name, self.thing.summary.history = name, history
+
+
+def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
+    """The passes of the epoch; none in a state of an older version.
+
+    Raises:
+        TypeError: They are none.
+    """
+    passes = {}
+    for mode, ds_id, epoch, begun in state.get("passes", ()):
+        if (type(mode), type(ds_id), type(epoch), type(begun)) != (str, str, int, int):
+            raise TypeError("the saved passes are none")
+        passes[mode, ds_id, epoch] = begun
+    return passes
+
+
+def _refill(passes: dict[Any, int], found: Mapping[Any, int]) -> None:
+    """Change the passes in place: the recorder looks at this very object."""
+    passes.clear()
+    passes.update(found)
 
 
 def _graphs(state: Mapping[str, Any]) -> dict[str, list[Summary]]:

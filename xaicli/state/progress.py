@@ -33,6 +33,7 @@ class Progress:
         experiment_time: When the training began, `YYYYmmdd-HHMMSS`; "" before.
         summary: What the experiment wrote with `write_summary`.
         custom_graphs: {name: summaries} drawn apart from the summary.
+        passes: {(mode, ds_id, epoch): the pass in progress or last begun}, from 0.
         log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
@@ -51,6 +52,7 @@ class Progress:
     experiment_time: str
     summary: Summary
     custom_graphs: dict[str, list[Summary]]
+    passes: dict[tuple[str, str, int], int]
     log_count: int
 
     def __init__(
@@ -84,9 +86,11 @@ class Progress:
         self.experiment_time = ""
         self.summary = Summary(name)
         self.custom_graphs = {}
+        self.passes = {}
         self._restart()
 
     def _restart(self) -> None:
+        self.passes.clear()
         self.global_step = None
         self.epoch_idx = 0
         self.log_count = 0
@@ -109,6 +113,23 @@ class Progress:
     def update_batch_idx(self) -> None:
         """Count one batch of the epoch."""
         self.batch_idx = (self.batch_idx or 0) + 1
+
+    def begin_pass(self, mode: str | None = None, ds_id: str | None = None) -> int:
+        """Begin another walk over a dataset within the current epoch.
+
+        Args:
+            mode: The mode; the current one when None.
+            ds_id: The dataset inside it; the current one when None.
+
+        Returns:
+            Its number in the epoch, from 0.
+        """
+        at, name = mode or self.mode or Mode.TRAIN.value, self.ds_id if ds_id is None else ds_id
+        begun = self.passes.get((at, name, self.epoch_idx), -1) + 1
+        for other in [place for place in self.passes if place[:2] == (at, name)]:
+            del self.passes[other]
+        self.passes[at, name, self.epoch_idx] = begun
+        return begun
 
     def reset(self, name: str | int | None = None) -> None:
         """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.

@@ -28,26 +28,27 @@ class TrainingState(Progress):
         self,
         layout: RunLayout | None = None,
         *,
-        rank: int = 0,
+        rank: Callable[[], int] = lambda: 0,
         on_save: Callable[[], None] | None = None,
-        on_load: Callable[[int], None] | None = None,
+        on_load: Callable[[int, int], None] | None = None,
         **progress: Any,
     ) -> None:
         """
         Args:
             layout: The run the state belongs to; without one nothing is kept unless `save_state` is told where.
-            rank: The process's rank; only rank 0 writes files.
+            rank: Gives the process's rank, which may be known late; only rank 0 writes files.
             on_save: Called by `save_state` before it writes: what was logged up to here must be in files, too.
-            on_load: Called by `load_state`, once all is restored, with the first training step that will be logged.
+            on_load: Called by `load_state`, once all is restored, with the epoch and the first training step that will
+                be logged.
             **progress: The arguments of `Progress`.
         """
         super().__init__(**progress)
         self._layout = layout
-        self._rank = rank
+        self._find_rank = rank
         self._loop = EpochLoop()
         self._on_save = on_save
         self._on_load = on_load
-        self._published = Published(layout.state if layout and rank == 0 else None)
+        self._published = Published(layout.state if layout else None)
 
     def reset(self, name: str | int | None = None) -> None:
         super().reset(name)
@@ -88,7 +89,8 @@ class TrainingState(Progress):
         Raises:
             OSError: They cannot be written; the files of before are whole.
         """
-        self._published.write(self.summary, self.custom_graphs)
+        if self._find_rank() == 0:
+            self._published.write(self.summary, self.custom_graphs)
 
     def note_model(self, name: str, model: Any) -> None:
         """Keep what a model is - class, parameters, layers - for the run's reports; once a name, and never raises."""
@@ -100,12 +102,12 @@ class TrainingState(Progress):
 
     def note_start(self, attempt: int, environment: Mapping[str, Any]) -> None:
         """Keep how an attempt was started: the run's environment is that of the last one, and code changes between."""
-        if self._rank == 0:
+        if self._find_rank() == 0:
             facts = {name: environment[name] for name in ("command", "code", "host") if name in environment}
             self._published.describe("starts", str(attempt), facts)
 
     def _note(self, kind: str, name: str, thing: Any, describe: Callable[[Any], dict[str, Any]]) -> None:
-        if self._rank != 0 or self._published.is_described(kind, name):
+        if self._find_rank() != 0 or self._published.is_described(kind, name):
             return
         try:
             facts = describe(thing)
@@ -151,7 +153,7 @@ class TrainingState(Progress):
             self.note_model(name, model)
         if self._on_save is not None:
             self._on_save()
-        if self._rank != 0:
+        if self._find_rank() != 0:
             return None
         parts = {
             "training": AttributesKeeper(self, self._loop).capture(),
@@ -190,7 +192,7 @@ class TrainingState(Progress):
         """
         state = read_state(self._state_folder(dir))
         pairs, data = _matched(state, Belongings(models, optimizers, objects))
-        with_random = random and self._rank == 0
+        with_random = random and self._find_rank() == 0
         if with_random:
             pairs.append((RandomnessKeeper("random", None), state.get("random")))
         pairs.append((AttributesKeeper(self, self._loop, with_random=with_random), state.get("training")))
@@ -206,8 +208,8 @@ class TrainingState(Progress):
         return self._layout.state
 
     def _resumed(self) -> None:
-        if self._on_load is not None:
-            self._on_load((self.global_step or 0) + 1)
+        if self._on_load is not None and (self.global_step is not None or self.epoch_idx):
+            self._on_load(self.epoch_idx, (self.global_step or 0) + 1)
 
 
 def _matched(state: Mapping[str, Any], belongings: Belongings) -> tuple[list[tuple[Keeper, Any]], dict[str, Any]]:

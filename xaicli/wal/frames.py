@@ -1,15 +1,19 @@
-"""Write-ahead segments: the rows that are logged but not yet in a part.
+"""Write-ahead segments: what is logged but not yet in a file.
 
-A segment belongs to one (mode, ds_id, epoch) of one rank. After a header of `HEADER_BYTES` it holds frames: one a
-batch, with its own CRC-32, its columns one after the other in whatever types the caller had them, texts as lengths
-followed by their bytes. Bringing them into the run's types is left to the part. How many bytes of frames count is
-stored last, in one aligned 8-byte store: what a killed process had not finished does not exist.
+A segment belongs to one rank of one attempt. After a header of `HEADER_BYTES` it holds frames, each with its own
+CRC-32. A frame of rows is one batch of any place: its columns one after the other in whatever types the caller had
+them, texts as lengths followed by their bytes. Bringing them into the run's types is left to the part. How many bytes
+of frames count is stored last, in one aligned 8-byte store: what a killed process had not finished does not exist.
 
-    header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32, JSON {run_id, mode, ds_id, ...}
-    frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, step i64, payload
-             (what a segment held before it began anew fails it: its sequence was another)
-    payload  of a plan frame: JSON [[column, dtype], ...]; of a rows frame: the columns of that plan, then the texts'
-             bytes, column by column
+    header   magic 8s, sequence u64, used u64, length of the JSON u32, its crc32 u32,
+             JSON {run_id, attempt, rank, boot_id}
+    frame    length u32, crc32 u32 of the payload (see `checksum_seed`), rows u32, plan u16, kind u16, place u32,
+             step i64, payload (what a segment held before it began anew fails it: its sequence was another)
+    payload  of a plan: JSON [[column, dtype], ...]; of a place: JSON [mode, ds_id, epoch, pass]; of rows: the columns
+             of the plan, then the texts' bytes, column by column; of records: those of the folder
+             `RECORD_FOLDERS[plan]`, JSON for scalars, an Arrow IPC stream for the others
+
+Segments of format version 1 held rows of one (mode, ds_id, epoch), named in the header; they are read as well.
 """
 
 from __future__ import annotations
@@ -18,21 +22,24 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 
-MAGIC = b"XAISEG2\n"
+MAGIC = b"XAISEG3\n"
+MAGIC_1 = b"XAISEG2\n"
+"""Of format version 1."""
 HEADER_BYTES = 4096
 HEADER = struct.Struct("<8sQQII")
-FRAME = struct.Struct("<IIIHHq")
+FRAME = struct.Struct("<IIIHHIq")
+FRAME_1 = struct.Struct("<IIIHHq")
 USED_AT = 16
 SALT = 0x9E3779B1
 """Spreads sequence numbers over 32 bits."""
@@ -51,6 +58,9 @@ SCORES = {
 """Columns of (rows, classes) from which the others are derived when the rows become a part: {column: (whether they are
 logits, whether the probabilities are kept)}."""
 
+RECORD_FOLDERS = ("scalars", "media", "inputs", "facts")
+"""The folders of what is logged beside samples, by the number a frame has of them."""
+
 _READ_TRIES = 5
 
 Writer = tuple[int, int]
@@ -62,6 +72,26 @@ class Kind(IntEnum):
 
     PLAN = 0
     ROWS = 1
+    PLACE = 2
+    RECORDS = 3
+
+
+Folder = tuple[str, str, int]
+"""mode, ds_id, epoch: the rows that lie in one folder."""
+
+
+class Place(NamedTuple):
+    """What rows of a frame belong to. `turn` is the place's pass."""
+
+    mode: str
+    ds_id: str
+    epoch: int
+    turn: int = 0
+
+    @property
+    def folder(self) -> Folder:
+        """The folder of its rows."""
+        return self.mode, self.ds_id, self.epoch
 
 
 @dataclass(frozen=True)
@@ -71,15 +101,7 @@ class SegmentFacts:
     run_id: str
     attempt: int
     rank: int
-    mode: str
-    ds_id: str
-    epoch: int
     boot_id: str = ""
-
-    @property
-    def place(self) -> tuple[str, str, int]:
-        """The rows' (mode, ds_id, epoch)."""
-        return self.mode, self.ds_id, self.epoch
 
     @property
     def writer(self) -> Writer:
@@ -90,7 +112,7 @@ class SegmentFacts:
     def from_json(cls, text: bytes) -> SegmentFacts:
         """What `to_json` wrote; unknown keys are ignored."""
         facts = json.loads(text)
-        return cls(**{key: facts[key] for key in cls.__dataclass_fields__})
+        return cls(facts["run_id"], facts["attempt"], facts["rank"], facts.get("boot_id", ""))
 
     def to_json(self) -> bytes:
         """As the head of a segment holds it."""
@@ -99,25 +121,39 @@ class SegmentFacts:
 
 @dataclass(frozen=True)
 class Header:
-    """The head of a segment: whose rows it holds, which part they become, and how many bytes of frames count.
+    """The head of a segment: whose rows it holds, which parts they become, and how many bytes of frames count.
 
-    After the rows have become a part `used` is 0, while the rest stays until the segment begins anew.
+    After the rows have become parts `used` is 0, while the rest stays until the segment begins anew. `place` is that of
+    all rows in a segment of format version 1, else None.
     """
 
     facts: SegmentFacts
     sequence: int
     used: int
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One batch inside a segment: `start`..`end` are its payload's place, `columns` its plan."""
+    """One batch of rows, or of records, inside a segment.
+
+    Attributes:
+        start: Where its payload begins.
+        end: Where that ends.
+        rows: How many there are.
+        step: Their step; 0 of records.
+        columns: The plan of rows.
+        place: What the rows belong to; None for records.
+        folder: Where records go, one of `RECORD_FOLDERS`; "" for rows.
+    """
 
     start: int
     end: int
     rows: int
     step: int
-    columns: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...] = ()
+    place: Place | None = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,10 +163,11 @@ class SegmentCopy:
     Attributes:
         path: Its file.
         facts: Whose rows it holds.
-        sequence: Which part they become.
+        sequence: Which parts they become.
         content: What counts of it, after the header.
-        frames: Its batches, as far as they are whole; never empty ones.
+        frames: Its batches of rows and records, as far as they are whole; never empty ones.
         whole: How many bytes of the content are.
+        old_place: The place of all rows in a segment of format version 1.
     """
 
     path: Path
@@ -139,24 +176,39 @@ class SegmentCopy:
     content: memoryview
     frames: tuple[Frame, ...]
     whole: int
+    old_place: Place | None = None
 
     @property
     def rows(self) -> int:
-        """Rows that are whole."""
-        return sum(frame.rows for frame in self.frames)
+        """Sample rows that are whole."""
+        return sum(frame.rows for frame in self.frames if frame.place)
+
+    def without(self, is_stored: Callable[[Folder | str], bool]) -> SegmentCopy:
+        """The segment without what is in files already.
+
+        Args:
+            is_stored: Whether a file holds the segment's rows of a folder, (mode, ds_id, epoch) or one of
+                `RECORD_FOLDERS`.
+        """
+        folders = {frame.place.folder if frame.place else frame.folder for frame in self.frames}
+        stored = {folder for folder in folders if is_stored(folder)}
+        if not stored:
+            return self
+        left = [f for f in self.frames if (f.place.folder if f.place else f.folder) not in stored]
+        return replace(self, frames=tuple(left))
 
     @property
     def lost(self) -> int:
         """Rows that were there and are damaged, as far as that can still be told; 0 where all is whole."""
         if self.whole == len(self.content):
             return 0
-        behind = (frame for frame in scan_frames(self.content) if frame.start >= self.whole)
+        behind = (frame for frame in scan_frames(self.content, old_place=self.old_place) if frame.start >= self.whole)
         return max(1, sum(min(frame.rows, frame.end - frame.start) for frame in behind))
 
 
-def checksum_seed(sequence: int, rows: int, plan: int, kind: int, step: int) -> int:
+def checksum_seed(sequence: int, rows: int, plan: int, kind: int, step: int, place: int = 0) -> int:
     """Where a frame's checksum starts from, so that it covers the header's fields too."""
-    return (step + rows + plan + (kind << 30) + sequence * SALT) & 0xFFFFFFFF
+    return (step + rows + plan + (place << 8) + (kind << 30) + sequence * SALT) & 0xFFFFFFFF
 
 
 def item_size(dtype: str) -> int:
@@ -173,32 +225,59 @@ def storage(dtype: str) -> tuple[np.dtype[Any], int]:
     return np.dtype(np.uint32 if dtype == "string" else dtype), 0
 
 
-def scan_frames(content: memoryview, sequence: int | None = None) -> Iterator[Frame]:
-    """The frames of a segment's used bytes, ending at the first that is not whole; those of plans have no rows.
+def scan_frames(content: memoryview, sequence: int | None = None, *, old_place: Place | None = None) -> Iterator[Frame]:
+    """The frames of a segment's used bytes, ending at the first that is not whole; those of plans and places are empty.
 
     Args:
         content: The bytes after the header, as far as they count.
         sequence: Verify each frame's checksum; not when None.
+        old_place: The place of all rows in a segment of format version 1, whose frames name none.
     """
     plans: dict[int, tuple[tuple[str, str], ...]] = {}
+    places: dict[int, Place] = {} if old_place is None else {0: old_place}
+    head = FRAME if old_place is None else FRAME_1
     at = 0
-    while at + FRAME.size <= len(content):
-        length, crc, rows, plan, kind, step = FRAME.unpack_from(content, at)
-        start, end = at + FRAME.size, at + length
+    while at + head.size <= len(content):
+        if old_place is None:
+            length, crc, rows, plan, kind, place, step = FRAME.unpack_from(content, at)
+        else:
+            (length, crc, rows, plan, kind, step), place = FRAME_1.unpack_from(content, at), 0
+        start, end = at + head.size, at + length
         if end < start or end > len(content):
             return
         if sequence is not None:
-            seed = checksum_seed(sequence, rows, plan, kind, step)
+            seed = checksum_seed(sequence, rows, plan, kind, step, place)
             if zlib.crc32(content[start:end], seed) != crc:
                 return
-        if kind == Kind.PLAN:
-            try:
-                plans[plan] = tuple((name, dtype) for name, dtype in json.loads(bytes(content[start:end])))
-            except (ValueError, TypeError):
-                return
-        if plan in plans:
-            yield Frame(start, end, rows, step, plans[plan])
+        try:
+            yield _frame(content, start, end, (rows, plan, kind, place, step), plans, places)
+        except (ValueError, TypeError, LookupError):
+            return
         at = end
+
+
+def _frame(
+    content: memoryview,
+    start: int,
+    end: int,
+    head: tuple[int, int, int, int, int],
+    plans: dict[int, tuple[tuple[str, str], ...]],
+    places: dict[int, Place],
+) -> Frame:
+    """One frame; what it says of plans and places is kept."""
+    rows, plan, kind, place, step = head
+    if kind == Kind.ROWS:
+        return Frame(start, end, rows, step, plans[plan], places[place])
+    if kind == Kind.RECORDS:
+        return Frame(start, end, rows, 0, folder=RECORD_FOLDERS[plan])
+    facts = json.loads(bytes(content[start:end]))
+    if kind == Kind.PLAN:
+        plans[plan] = tuple((name, dtype) for name, dtype in facts)
+    elif kind == Kind.PLACE:
+        places[place] = Place(*facts)
+    else:
+        raise ValueError(f"frame of an unknown kind: {kind}")
+    return Frame(start, end, 0, 0)
 
 
 def parse_header(content: bytes | memoryview) -> Header | None:
@@ -207,10 +286,12 @@ def parse_header(content: bytes | memoryview) -> Header | None:
         return None
     magic, sequence, used, length, crc = HEADER.unpack_from(content)
     text = bytes(content[HEADER.size : HEADER.size + length])
-    if magic != MAGIC or zlib.crc32(text) != crc:
+    if magic not in (MAGIC, MAGIC_1) or zlib.crc32(text) != crc:
         return None
     try:
-        return Header(SegmentFacts.from_json(text), sequence, used)
+        facts = json.loads(text)
+        old = Place(facts["mode"], facts["ds_id"], facts["epoch"]) if magic == MAGIC_1 else None
+        return Header(SegmentFacts.from_json(text), sequence, used, old)
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -259,7 +340,7 @@ def read_segment(path: Path) -> SegmentCopy | None:
 
 
 def _copy(path: Path, header: Header, content: memoryview) -> SegmentCopy:
-    every = list(scan_frames(content, header.sequence))
+    every = list(scan_frames(content, header.sequence, old_place=header.place))
     frames = tuple(frame for frame in every if frame.rows)
     whole = every[-1].end if every and len(content) == header.used else 0
-    return SegmentCopy(path, header.facts, header.sequence, content, frames, whole)
+    return SegmentCopy(path, header.facts, header.sequence, content, frames, whole, header.place)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LiveRows:
-    """Rows of one segment that are not in a part yet; `table` has a part's columns."""
+    """Rows of one segment and folder that are not in a part yet; `table` has a part's columns, `pass` among them."""
 
     mode: str
     ds_id: str
@@ -27,19 +27,20 @@ class LiveRows:
 
 
 def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRows]:
-    """The rows of segments, as `take_snapshot` gives them."""
+    """The rows of segments, as `take_snapshot` gives them, by folder."""
     if not segments:
         return []
     # A finished run has no segments, and need not load what decodes them.
-    from xaicli.wal.rows import to_table
+    from xaicli.wal.rows import by_folder, to_table
 
     columns = layout.read_manifest().columns
     return [
         LiveRows(
-            *segment.facts.place,
+            *folder,
             *segment.facts.writer,
             segment.sequence,
-            to_table(segment.content, segment.frames, segment.facts, columns),
+            to_table(segment.content, frames, folder, segment.facts, columns),
         )
         for segment in segments
+        for folder, frames in by_folder(segment.frames).items()
     ]

@@ -1,11 +1,9 @@
-"""The rows of a segment as the table of a part."""
+"""The rows of a segment as the tables of its parts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.manifest import ColumnFacts
 from xaicli.wal.derived import derive
-from xaicli.wal.frames import FRAME, NULL_INT, NULL_LENGTH, SCORES, Frame, SegmentFacts, item_size, storage
+from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Folder, Frame, SegmentFacts, item_size, storage
 
 _LABELS = {words.LABEL, words.PREDICTION}
 
@@ -28,48 +26,68 @@ def arrow_type(dtype: str) -> pa.DataType:
     return {"float": pa.float32(), "double": pa.float64()}.get(dtype) or pa.type_for_alias(dtype)
 
 
+def by_folder(frames: Sequence[Frame]) -> dict[Folder, list[Frame]]:
+    """The frames of rows by the (mode, ds_id, epoch) they belong to, in order; those of records are passed over."""
+    folders: dict[Folder, list[Frame]] = {}
+    for frame in frames:
+        if frame.place:
+            folders.setdefault(frame.place.folder, []).append(frame)
+    return folders
+
+
 def to_table(
-    content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
+    content: memoryview, frames: Sequence[Frame], folder: Folder, facts: SegmentFacts, columns: Sequence[ColumnFacts]
 ) -> pa.Table:
-    """The rows of a segment in the columns of a part, in the order they were logged.
+    """The rows of a segment in one folder as the table of a part, in the order they were logged.
 
     Batches with a label or prediction beyond 32 bits are left out: there is no room for it in a part.
 
     Args:
         content: The segment's bytes after the header.
-        frames: Its frames.
+        frames: Its frames of that folder.
+        folder: Their mode, ds_id and epoch.
         facts: Whose rows they are.
         columns: The run's columns; those the segment lacks are null.
     """
-    pieces = [_piece(content, group, facts, columns) for group in _same_plan(frames)]
     empty = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]).empty_table()
-    return pa.concat_tables([empty, *pieces])
+    shared = _Shared(folder, facts, columns)
+    return pa.concat_tables([empty, *(_piece(content, alike, shared) for alike in _same_plan(frames))])
 
 
-def _complete(logged: dict[str, pa.Array], n: int, facts: SegmentFacts, columns: Sequence[ColumnFacts]) -> pa.Table:
-    """The columns of a part: those logged, those that are the same in every row, and nulls."""
-    constant = {
-        words.MODE: pa.scalar(facts.mode, pa.string()),
-        words.DS_ID: pa.scalar(facts.ds_id, pa.string()),
-        words.EPOCH: pa.scalar(facts.epoch, pa.int32()),
-        words.ATTEMPT: pa.scalar(facts.attempt, pa.int16()),
-        words.RANK: pa.scalar(facts.rank, pa.int16()),
-    }
-    arrays: dict[str, Any] = {}
-    for column in columns:
-        if column.name in constant:
-            arrays[column.name] = pa.repeat(constant[column.name], n)
-        elif column.name in logged:
-            arrays[column.name] = logged[column.name]
-        else:
-            arrays[column.name] = pa.nulls(n, arrow_type(column.dtype))
-    return pa.table(arrays)
+class _Shared(NamedTuple):
+    """What all rows of a part have in common."""
+
+    folder: Folder
+    facts: SegmentFacts
+    columns: Sequence[ColumnFacts]
+
+    def complete(self, logged: dict[str, pa.Array], n: int) -> pa.Table:
+        """The columns of a part: those logged, those that are the same in every row, and nulls."""
+        mode, ds_id, epoch = self.folder
+        constant = {
+            words.MODE: pa.scalar(mode, pa.string()),
+            words.DS_ID: pa.scalar(ds_id, pa.string()),
+            words.EPOCH: pa.scalar(epoch, pa.int32()),
+            words.ATTEMPT: pa.scalar(self.facts.attempt, pa.int16()),
+            words.RANK: pa.scalar(self.facts.rank, pa.int16()),
+        }
+        arrays: dict[str, Any] = {}
+        for column in self.columns:
+            if column.name in constant:
+                arrays[column.name] = pa.repeat(constant[column.name], n)
+            elif column.name in logged:
+                arrays[column.name] = logged[column.name]
+            else:
+                arrays[column.name] = pa.nulls(n, arrow_type(column.dtype))
+        return pa.table(arrays)
 
 
-def part_metadata(facts: SegmentFacts, sequence: int) -> dict[str, str]:
+def part_metadata(facts: SegmentFacts, folder: Folder, sequence: int) -> dict[str, str]:
     """The footer key of a part."""
-    known = {key: value for key, value in asdict(facts).items() if key != "boot_id"}
-    return {"xai": json.dumps({"version": words.FORMAT_VERSION, **known, "sequence": sequence})}
+    mode, ds_id, epoch = folder
+    known = {"version": words.FORMAT_VERSION, "run_id": facts.run_id, "attempt": facts.attempt, "rank": facts.rank}
+    known |= {"mode": mode, "ds_id": ds_id, "epoch": epoch, "sequence": sequence}
+    return {"xai": json.dumps(known)}
 
 
 def _same_plan(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
@@ -96,23 +114,26 @@ class _Block(NamedTuple):
 
 
 def _blocks(content: memoryview, frames: Sequence[Frame]) -> Iterator[_Block]:
-    """Frames of one plan in as few blocks as there may be; copying these is far less work than copying each frame."""
-    for _, group in groupby(enumerate(frames), lambda item: _grid(*item)):
-        members = [frame for _, frame in group]
-        length = members[0].end - members[0].start
-        shape, strides = (len(members), length), (length + FRAME.size, 1)
-        yield _Block(np.ndarray(shape, np.uint8, content, members[0].start, strides), members[0].rows)
+    """Frames of one plan in as few blocks as there may be; copying these is far less work than copying each frame.
+
+    Frames of one length at equal distances make a block: what lies between them, frames of another place perhaps, is
+    stepped over.
+    """
+    at = 0
+    while at < len(frames):
+        first = frames[at]
+        length, n, stride = first.end - first.start, 1, 0
+        for frame in frames[at + 1 :]:
+            before = frames[at + n - 1].start
+            stride = stride or frame.start - before
+            if (frame.rows, frame.end - frame.start, frame.start - before) != (first.rows, length, stride):
+                break
+            n += 1
+        yield _Block(np.ndarray((n, length), np.uint8, content, first.start, (stride, 1)), first.rows)
+        at += n
 
 
-def _grid(number: int, frame: Frame) -> tuple[int, int, int]:
-    """What frames at equal distances share."""
-    length = frame.end - frame.start
-    return frame.rows, length, frame.start - number * (length + FRAME.size)
-
-
-def _piece(
-    content: memoryview, frames: Sequence[Frame], facts: SegmentFacts, columns: Sequence[ColumnFacts]
-) -> pa.Table:
+def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.Table:
     """The rows of frames that share a plan."""
     rows = [frame.rows for frame in frames]
     blocks = list(_blocks(content, frames))
@@ -131,17 +152,19 @@ def _piece(
     if (unfit := _unfit(numbers)) is not None:
         spoilt = set(np.searchsorted(np.cumsum(rows), np.flatnonzero(unfit), side="right").tolist())
         left = [frame for number, frame in enumerate(frames) if number not in spoilt]
-        return _piece(content, left, facts, columns) if left else _complete({}, 0, facts, columns)
+        return _piece(content, left, shared) if left else shared.complete({}, 0)
     for name in SCORES.keys() & numbers.keys():
         numbers = _derived(name, numbers.pop(name), numbers) | numbers
-    wanted = {column.name: column.dtype for column in columns}
+    wanted = {column.name: column.dtype for column in shared.columns}
     arrays = {name: _array(values, wanted[name]) for name, values in numbers.items() if name in wanted}
     arrays |= _texts(content, offsets, rows, texts)
     arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
+    turns = [frame.place.turn if frame.place else 0 for frame in frames]
+    arrays[words.PASS] = pa.array(np.repeat(np.array(turns, np.int16), rows))
     label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
     if label is not None and prediction is not None and label.type == prediction.type:
         arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
-    return _complete(arrays, sum(rows), facts, columns)
+    return shared.complete(arrays, sum(rows))
 
 
 def _unfit(numbers: dict[str, NDArray[Any]]) -> NDArray[np.bool_] | None:

@@ -4,18 +4,30 @@ Neither three segments nor a tree of folders can be read in an instant, so what 
 segments are copied first and the folders listed afterwards: rows that move from one to the other in between are seen
 twice, which their names reveal, and never missed. A listing that takes a while shows files younger than the copies,
 perhaps one without its predecessor, so of each writer nothing counts that is newer than its segments were: a sequence
-number says so, since a rank's rows fill its segments, and become files, in that order.
+number says so, since a rank's rows fill its segments, and become files, in that order. A segment becomes a file in each
+folder it has rows of, one after the other; so of a segment that was copied, the copy counts and not a file that has
+appeared since, except in folders that were listed before the copy was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
-from xaicli.wal.frames import SegmentCopy, SegmentFacts, Writer, read_header, read_segment, segment_files
+from xaicli.wal.frames import (
+    RECORD_FOLDERS,
+    Folder,
+    SegmentCopy,
+    SegmentFacts,
+    Writer,
+    read_header,
+    read_segment,
+    segment_files,
+)
 
 _TRIES = 20
 
@@ -26,7 +38,7 @@ class Snapshot:
 
     Attributes:
         files: The files, superseded ones left out, in a fixed order.
-        segments: Copies of the segments whose rows no file holds, oldest first.
+        segments: Copies of the segments, oldest first; of their frames those that no file holds.
         damaged: Segments whose rows cannot be read, all of them or the last.
         is_settled: Whether it is certain that no file is missing among younger ones; otherwise files kept appearing
             whose writer has no segments (its rows wait in memory), or vanishing.
@@ -51,7 +63,8 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
     for number in range(1, _TRIES + 1):
         segments, newest, damaged = _copies(layout)
         now = set(layout.data_files())
-        old, unclear = _cut(now, before, newest)
+        copied = {(segment.facts.writer, segment.sequence) for segment in segments}
+        old, unclear = _cut(now, before, newest, copied)
         counted = without_superseded(old | before)
         # A file that has gone without a successor: a compaction came in between, which the next listing shows.
         settled = not unclear and now.issuperset(counted)
@@ -59,9 +72,15 @@ def take_snapshot(layout: RunLayout) -> Snapshot:
             break
         before = now
     files = counted if settled else without_superseded(old)
-    left = _without_stored(segments, files)
-    damaged += [segment.path for segment in left if segment.whole < len(segment.content)]
-    return Snapshot(tuple(files), tuple(segment for segment in left if segment.rows), tuple(damaged), settled)
+    stored = _stored(layout, files) if segments else {}
+    left = []
+    for segment in segments:
+        rest = segment.without(partial(_is_among, stored, segment))
+        if rest.frames:
+            left.append(rest)
+        if segment.whole < len(segment.content) and (rest.frames or not segment.frames):
+            damaged.append(segment.path)
+    return Snapshot(tuple(files), tuple(left), tuple(damaged), settled)
 
 
 def _quiet(layout: RunLayout) -> int | None:
@@ -108,43 +127,63 @@ def _newest(layout: RunLayout) -> dict[Writer, int]:
 
 
 def _cut(
-    now: Iterable[DataFile], before: Collection[DataFile], newest: Mapping[Writer, int]
+    now: Iterable[DataFile],
+    before: Collection[DataFile],
+    newest: Mapping[Writer, int],
+    copied: Collection[tuple[Writer, int]],
 ) -> tuple[set[DataFile], bool]:
     """The files that are not younger than the segments' copies, and whether there are any that cannot be judged.
 
-    These are new ones of a writer that has no segments, and compacted ones that reach beyond the newest sequence.
+    These are new ones of a writer that has no segments, compacted ones that reach beyond the newest sequence or stand
+    for a copied one, and those of a newest segment that was still empty when it was to be copied.
     """
     old, unclear = set(), False
     for file in now:
-        last = newest.get((file.part.attempt, file.part.rank))
-        if file in before or (last is not None and file.part.last <= last):
+        part = file.part
+        writer = (part.attempt, part.rank)
+        last = newest.get(writer)
+        if file in before:
             old.add(file)
-        elif last is None or file.part.first <= last:
+        elif last is None or part.first <= last < part.last:
             unclear = True
+        elif part.last <= last:
+            copies = [number for number in range(part.first, part.last + 1) if (writer, number) in copied]
+            if not copies and part.last != last:
+                old.add(file)
+            elif part.compacted or not copies:
+                unclear = True
     return old, unclear
 
 
-def _without_stored(segments: Iterable[SegmentCopy], files: Iterable[DataFile]) -> list[SegmentCopy]:
-    """The segments whose rows no file holds."""
-    stored: dict[tuple[str, str, int], list[PartName]] = {}
+_Stored = Mapping[Folder | str, Sequence[PartName]]
+
+
+def _stored(layout: RunLayout, files: Iterable[DataFile]) -> _Stored:
+    """The files of each folder, those of records among them."""
+    stored: dict[Folder | str, list[PartName]] = {}
     for file in files:
         stored.setdefault((file.mode, file.ds_id, file.epoch), []).append(file.part)
-    return [
-        segment
-        for segment in segments
-        if not _is_among(stored.get(segment.facts.place, ()), segment.facts, segment.sequence)
-    ]
+    return stored | {folder: _parts(layout.root / folder) for folder in RECORD_FOLDERS}
 
 
-def is_stored(layout: RunLayout, facts: SegmentFacts, sequence: int) -> bool:
-    """Whether a part or a compacted file holds a segment's rows already."""
+def is_stored(layout: RunLayout, facts: SegmentFacts, sequence: int, folder: Folder | str) -> bool:
+    """Whether a part or a compacted file holds a segment's rows of a folder already."""
+    path = layout.root / folder if isinstance(folder, str) else layout.folder(*folder)
+    return _holds(_parts(path), facts, sequence)
+
+
+def _parts(folder: Path) -> list[PartName]:
     try:
-        names = [path.name for path in layout.folder(*facts.place).iterdir()]
+        names = [path.name for path in folder.iterdir()]
     except OSError:
-        return False
-    return _is_among([part for name in names if (part := PartName.parse(name))], facts, sequence)
+        return []
+    return [part for name in names if (part := PartName.parse(name))]
 
 
-def _is_among(parts: Iterable[PartName], facts: SegmentFacts, sequence: int) -> bool:
+def _is_among(stored: _Stored, segment: SegmentCopy, folder: Folder | str) -> bool:
+    return _holds(stored.get(folder, ()), segment.facts, segment.sequence)
+
+
+def _holds(parts: Iterable[PartName], facts: SegmentFacts, sequence: int) -> bool:
     own = PartName(*facts.writer, sequence, sequence)
     return any(part == own or part.supersedes(own) for part in parts)

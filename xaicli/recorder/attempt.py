@@ -1,0 +1,410 @@
+"""The attempt a process belongs to: found without coordination, known to be alive, and what it takes back.
+
+An attempt is one start of the training, by one process or by many ranks. Which one a process belongs to is settled when
+its first row comes, since many scripts open the run before the process group. Its number is a file that is created
+exclusively, as is each rank's file of counters in it, so processes that start at once agree; two that think they are
+the same rank become two attempts.
+
+A process holds a lock in `wal/` for as long as it lives. An attempt that begins while another is alive is one more rank
+of the same recording, written down as `beside`: it takes nothing back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.layout import RunLayout
+from xaicli.manifest import Attempt, TakesBack
+from xaicli.parquet import make_folder, write_bytes
+
+RESUME = ("allow", "never", "must")
+MOST_RANKS = 2**15
+BEAT_SECONDS = 15.0
+"""How often a living process touches its lock, for hosts that do not see locks."""
+_STALE_SECONDS = 60.0
+_LAUNCH_VARIABLES = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID",
+                     "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE")  # fmt: skip
+_LOCK_QUERY = "hhqqi" if sys.platform.startswith("linux") else "qqihh"
+
+_held: dict[Path, int] = {}
+"""The locks this process holds: {lock file: descriptor}. POSIX locks do not exclude the process that has them, and are
+lost when it closes any descriptor of the file, so a file in here is never opened a second time."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a process has found itself to be.
+
+    Attributes:
+        attempt: The number of its attempt.
+        rank: Its rank in it.
+        beside: The attempts that were alive when this one began.
+    """
+
+    attempt: int
+    rank: int
+    beside: tuple[int, ...] = ()
+
+
+def find_rank(given: int | None) -> int:
+    """The process's rank: the caller's, the process group's, `RANK`, or 0; negative ones mean "not distributed"."""
+    if given is not None and given >= 0:
+        return given
+    group = _process_group()
+    found = int(group.get_rank()) if group else _number("RANK", 0)
+    return max(0, found)
+
+
+def find_world_size() -> int:
+    """How many ranks there are, as far as one can tell."""
+    group = _process_group()
+    return max(1, int(group.get_world_size()) if group else _number("WORLD_SIZE", 1))
+
+
+def _process_group() -> Any:
+    torch = sys.modules.get("torch")
+    group = getattr(torch, "distributed", None)
+    return group if group is not None and group.is_available() and group.is_initialized() else None
+
+
+def _number(variable: str, default: int) -> int:
+    try:
+        return int(os.environ.get(variable) or default)
+    except ValueError:
+        return default
+
+
+def check_resume(layout: RunLayout, rank: int | None, resume: str) -> None:
+    """Refuse to open a run that must not be there, or that must; nothing of it is changed.
+
+    Raises:
+        UsageError: `resume` is no such word, or `rank` no such number.
+        XaiError: The run exists and must not, or the other way round.
+    """
+    if resume not in RESUME:
+        raise UsageError(f"resume={resume!r} is none of the choices", hint="choices: " + ", ".join(RESUME))
+    if rank is not None and rank >= MOST_RANKS:
+        raise UsageError(f"rank={rank} is beyond 16 bits", hint=f"ranks are 0 to {MOST_RANKS - 1}")
+    if resume == "must" and not layout.is_run():
+        raise XaiError(f"{layout.root} holds no run to resume", hint='begin one with resume="allow"')
+    if layout.root.exists() and not layout.root.is_dir():
+        raise XaiError(f"{layout.root} is a file", hint="name a folder to record into, a new one or that of a run")
+    last = max(_numbers(layout), default=None)
+    if resume == "never" and last is not None:
+        ours = _launch_of(layout, last) == launch_key() and is_live(layout, last)
+        if not ours or stats_file(layout, last, find_rank(rank)).exists():
+            raise XaiError(f"{layout.root} holds a run already", hint='continue it with resume="allow"')
+
+
+def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> Claim:
+    """Settle which attempt and rank this process is, and hold its lock.
+
+    A process joins the last attempt if the same launch began it and its rank is still unclaimed there; else it begins
+    the next one, beside those that are alive.
+
+    Args:
+        layout: The run.
+        rank: The process's rank.
+        takes_back: What the attempt takes back, where restored state or the caller says so.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    make_folder(layout.attempts)
+    launch, world_size = launch_key(), find_world_size()
+    with locked(layout):
+        while True:
+            last = max(_numbers(layout), default=None)
+            facts = _facts_of(layout, last) if last is not None else {}
+            if last is not None and (facts.get("launch"), facts.get("world_size")) == (launch, world_size):
+                claimed = _claim_rank(layout, last, rank)
+                if claimed:
+                    hold(lock_path(layout, last, rank))
+                    if takes_back:
+                        note(layout, last, takes_back_from=asdict(takes_back))
+                    return Claim(last, rank)
+            number = 0 if last is None else last + 1
+            beside = tuple(n for n in _numbers(layout) if is_live(layout, n))
+            if _begin(layout, number, launch, world_size, beside, takes_back) and _claim_rank(layout, number, rank):
+                hold(lock_path(layout, number, rank))
+                return Claim(number, rank, beside)
+
+
+def launch_key() -> str:
+    """What the ranks of one start share and other starts do not have."""
+    facts = [os.environ.get(name, "") for name in _LAUNCH_VARIABLES]
+    world, local = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_WORLD_SIZE")
+    by_srun = bool(os.environ.get("SLURM_STEP_ID")) and _number("SLURM_NTASKS", 1) > 1
+    if (world is None or world == local) and not by_srun and not os.environ.get("PMIX_NAMESPACE"):
+        # All ranks are children of one process of this host.
+        facts += [socket.gethostname(), boot_id(), str(os.getppid()), _start_time(os.getppid())]
+    return sha256("\0".join(facts).encode()).hexdigest()[:16]
+
+
+def boot_id() -> str:
+    """What tells one boot of this host from the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _begin(
+    layout: RunLayout,
+    attempt: int,
+    launch: str,
+    world_size: int,
+    beside: tuple[int, ...],
+    takes_back: TakesBack | None,
+) -> bool:
+    """Make the attempt's file, in one write; False where another process was first."""
+    facts = Attempt(
+        attempt,
+        resumed_from_step=takes_back.step if takes_back else None,
+        world_size=world_size,
+        host=socket.gethostname(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        takes_back_from=asdict(takes_back) if takes_back else None,
+        beside=beside,
+    )
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(layout.attempt_file(attempt), flags, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        os.write(descriptor, json.dumps({**asdict(facts), "launch": launch}).encode())
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _claim_rank(layout: RunLayout, attempt: int, rank: int) -> bool:
+    try:
+        os.close(os.open(stats_file(layout, attempt, rank), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _numbers(layout: RunLayout) -> list[int]:
+    """The attempts that have a file, whatever is in it."""
+    return sorted(int(path.stem) for path in layout.attempts.glob("*.json") if path.stem.isdigit())
+
+
+def _launch_of(layout: RunLayout, attempt: int) -> str | None:
+    return _facts_of(layout, attempt).get("launch")
+
+
+def _facts_of(layout: RunLayout, attempt: int) -> dict[str, Any]:
+    try:
+        facts = json.loads(layout.attempt_file(attempt).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def note(layout: RunLayout, attempt: int, **facts: Any) -> None:
+    """Keep facts in an attempt's file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with locked(layout):
+        known = _facts_of(layout, attempt)
+        write_bytes(json.dumps(known | facts).encode(), layout.attempt_file(attempt))
+
+
+def note_first_step(layout: RunLayout, attempt: int, step: int) -> None:
+    """Keep the first training step an attempt logged, unless it is known already.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with locked(layout):
+        known = _facts_of(layout, attempt).get("resumed_from_step")
+        if known is None:
+            note(layout, attempt, resumed_from_step=step)
+
+
+def stats_file(layout: RunLayout, attempt: int, rank: int) -> Path:
+    """Where a process keeps its counters."""
+    return layout.attempts / f"{attempt:06d}-r{rank:04d}.stats"
+
+
+_locking: dict[Path, int] = {}
+
+
+@contextlib.contextmanager
+def locked(layout: RunLayout) -> Iterator[None]:
+    """Hold the run's lock while a shared file is read and written again; without one where the file system has none.
+
+    Within one `with` block of a thread it may be entered again.
+    """
+    import threading
+
+    key = layout.attempts / f".lock {threading.get_ident()}"
+    if key in _locking:
+        yield
+        return
+    descriptor = os.open(layout.attempts / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _locking[key] = descriptor
+        yield
+    finally:
+        _locking.pop(key, None)
+        os.close(descriptor)
+
+
+# -- who is alive
+
+
+def lock_path(layout: RunLayout, attempt: int, rank: int) -> Path:
+    """The lock that says a process records: as rank of an attempt."""
+    return layout.wal / f"a{attempt:06d}-r{rank:04d}.lock"
+
+
+def hold(lock: Path) -> None:
+    """Hold a lock for as long as this process lives, however it ends; best effort where a disk refuses.
+
+    The lock is not inherited by forks, so a DataLoader worker that outlives its parent does not keep it. Who holds it
+    is written into the file, for file systems without locks.
+    """
+    facts = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": _start_time(os.getpid())}
+    with contextlib.suppress(OSError):
+        make_folder(lock.parent)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _held[lock.resolve()] = descriptor
+        with contextlib.suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+
+
+def beat(lock: Path) -> None:
+    """Say that the process lives, to hosts that do not see its lock."""
+    descriptor = _held.get(lock.resolve())
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def release(lock: Path) -> None:
+    """Give a lock back and remove its file."""
+    if (descriptor := _held.pop(lock.resolve(), None)) is not None:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def forget_held() -> None:
+    """Called in a fork: the locks are the parent's."""
+    _held.clear()
+    _locking.clear()
+
+
+def is_live(layout: RunLayout, attempt: int) -> bool:
+    """Whether any rank of an attempt is still being recorded."""
+    return any(is_held(path) for path in layout.wal.glob(f"a{attempt:06d}-r*.lock"))
+
+
+def is_held(lock: Path) -> bool:
+    """Whether the process that made a lock lives, on this host or another one.
+
+    A process of this host is known by its lock, or by its number where the file system has no locks. One of another
+    host is known by its lock where that is seen here, or else by having touched it lately.
+    """
+    if lock.resolve() in _held:
+        return True
+    try:
+        with lock.open("rb") as file:
+            holder, text, touched = _holder(file.fileno()), file.read(), os.fstat(file.fileno()).st_mtime
+        facts = json.loads(text) if text else {}
+    except OSError:
+        return False
+    except ValueError:
+        facts = {}
+    if (facts.get("host"), facts.get("boot_id")) == (socket.gethostname(), boot_id()):
+        if holder == _NO_LOCKS:
+            return bool(facts["start"]) and _start_time(facts["pid"]) == facts["start"]
+        return holder in (0, facts["pid"])
+    seen = holder not in (None, _NO_LOCKS)
+    return seen or (bool(facts) and _now_there(lock) - touched < _STALE_SECONDS)
+
+
+_NO_LOCKS = -1
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that holds a lock; None where none does, `_NO_LOCKS` where the file system has none."""
+    linux = _LOCK_QUERY.startswith("h")
+    whole_file = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+    try:
+        answer = struct.unpack(
+            _LOCK_QUERY, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_LOCK_QUERY, *whole_file))
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            return _NO_LOCKS
+        raise
+    kind, pid = (answer[0], answer[4]) if linux else (answer[3], answer[2])
+    return None if kind == fcntl.F_UNLCK else max(0, pid)
+
+
+def _now_there(lock: Path) -> float:
+    """The time by the clock that stamps the lock's folder, which may be another host's."""
+    probe = lock.with_name(f".clock-{os.getpid()}")
+    try:
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return time.time()
+
+
+# -- where it begins
+
+
+def last_place(layout: RunLayout, attempt: int) -> tuple[int, int]:
+    """The last (epoch, step) in the files of earlier attempts, by their footers; (0, -1) without any."""
+    last = (0, -1)
+    newest = [file for file in layout.data_files() if file.part.attempt < attempt]
+    epoch = max((file.epoch for file in newest), default=0)
+    for file in newest:
+        if file.epoch == epoch:
+            # A damaged file, or one that a compaction has just replaced, says nothing.
+            with contextlib.suppress(OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+                footer = pq.read_metadata(file.path).metadata
+                last = max(last, (epoch, int(json.loads(footer[b"xai"])["steps"][1])))
+    return last
