@@ -119,16 +119,13 @@ class Attempt:
         """
         try:
             facts = json.loads(text)
-            back = facts.get("takes_back_from")
             return cls(
                 attempt=attempt,
                 resumed_from_step=facts.get("resumed_from_step"),
                 world_size=facts.get("world_size", 1),
                 host=facts.get("host", ""),
                 started_at=facts.get("started_at", ""),
-                takes_back_from={"epoch": int(back["epoch"]), "step": int(back["step"]), "by": str(back["by"])}
-                if back
-                else None,
+                takes_back_from=facts.get("takes_back_from"),
                 beside=tuple(int(other) for other in facts.get("beside") or ()),
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -171,7 +171,6 @@ class RecordedRuns(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-@pytest.mark.xfail(reason="the model is of the rules of format version 1", strict=False)
 def test_whatever_happens_a_run_holds_what_was_logged() -> None:
     run_state_machine_as_test(
         RecordedRuns,
