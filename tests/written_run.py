@@ -98,7 +98,9 @@ def _arrow_type(name: str, values: Sequence[Any]) -> pa.DataType:
     if any(isinstance(value, str) for value in values):
         return pa.string()
     if any(isinstance(value, list) for value in values):
-        return pa.list_(pa.float16())
+        return pa.list_(pa.float16() if name == "probs" else pa.int32())
+    if name in ("label", "prediction") and any(isinstance(value, float) for value in values):
+        return pa.float64()
     if name == "sample_id":
         return pa.int64()
     if name in ("epoch",):

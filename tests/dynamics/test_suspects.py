@@ -14,12 +14,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.dynamics import planted
 from tests.dynamics.planted import Planted
+from tests.written_run import WrittenRun
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import Finding, findings
 from xaicli.dynamics.jumps import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
+from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics
-from xaicli.dynamics.suspects import suspects
+from xaicli.dynamics.suspects import deviations, suspects
 from xaicli.dynamics.truth import grade
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
@@ -68,8 +70,8 @@ def test_suspects_are_the_planted_ones(run: Planted) -> None:
 def test_every_suspect_has_a_reason_in_words(run: Planted) -> None:
     for row in suspects(*passed(run), top=5).data.to_dicts():
         assert f"predicted {planted.NAMES[row['suggested_label']]}" in row["reason"]
-        assert "of 300" in row["reason"]
-        assert "epochs" in row["reason"] or "never learned" in row["reason"]
+        assert "of 300 samples" in row["reason"]
+        assert "of 12 times" in row["reason"] or "never learned" in row["reason"]
 
 
 def test_never_more_than_the_suspicious_half(run: Planted) -> None:
@@ -201,8 +203,6 @@ def test_findings_of_every_kind(run: Planted) -> None:
 
 def test_a_departing_label_is_found(tmp_path: Path) -> None:
     """Eight labels with losses near 1; the loss of label 5 grows, that of the others shrinks."""
-    from tests.written_run import WrittenRun
-
     draw = np.random.default_rng(0)
     run = WrittenRun(tmp_path / "run")
     run.write(
@@ -228,8 +228,6 @@ def test_jumps_are_the_largest(run: Planted) -> None:
 
 
 def test_a_run_with_losses_only(tmp_path: Path) -> None:
-    from tests.written_run import WrittenRun
-
     run = WrittenRun(tmp_path / "run")
     run.write(
         {"epoch": epoch, "sample_id": key, "label": 0, "loss": float(key)} for epoch in (1, 2, 3) for key in range(9)
@@ -237,11 +235,10 @@ def test_a_run_with_losses_only(tmp_path: Path) -> None:
     reader = open_reader(run.layout)
     selection = resolve(reader)
     found = compute(reader, selection)
-    assert suspects(reader, selection, found).data["sample_id"].to_list() == [8, 7, 6, 5, 4]
-    assert suspects(reader, selection, found).data["suggested_label"].to_list() == [None] * 5
+    assert suspects(reader, selection, found).data.is_empty()  # the largest is 2 robust deviations from the median
     assert label_issues(reader, selection).data.is_empty()
     assert "keep_probs" in label_issues(reader, selection).warnings[0]
-    assert findings(reader, selection, found).data.height > 0
+    assert findings(reader, selection, found).data.is_empty()
 
 
 def test_the_command_line(run: Planted, tmp_path: Path, xai: object) -> None:
@@ -271,3 +268,139 @@ def test_one_sample_alone_is_no_suspect(tmp_path: Path) -> None:
     reader = open_reader(RunLayout(tmp_path / "run"))
     selection = resolve(reader)
     assert suspects(reader, selection, compute(reader, selection)).data.is_empty()
+
+
+def suspected(root: Path, **words: str) -> pl.DataFrame:
+    reader = open_reader(RunLayout(root))
+    selection = resolve(reader, **words)
+    return suspects(reader, selection, compute(reader, selection), top=1000).data
+
+
+def losses(root: Path, *, far: tuple[int, ...] = (), unlabelled: int = 0, epochs: int = 6) -> Path:
+    """Random losses of 200 samples of four labels, some far out, the first few without a label."""
+    draw = np.random.default_rng(5)
+    run = WrittenRun(root)
+    run.write(
+        {
+            "epoch": epoch,
+            "sample_id": key,
+            "label": None if key < unlabelled else key % 4,
+            "loss": float(draw.random()) + (20 if key in far or key < unlabelled else 0) + key % 4,
+        }
+        for epoch in range(1, epochs + 1)
+        for key in range(200)
+    )
+    return root
+
+
+def test_random_losses_make_no_suspects(tmp_path: Path) -> None:
+    assert suspected(losses(tmp_path / "run")).height <= 2
+
+
+def test_without_predictions_suspects_stand_far_out_among_their_label(tmp_path: Path) -> None:
+    far = (11, 42, 97, 160)
+    data = suspected(losses(tmp_path / "run", far=far))
+    assert set(far) <= set(data["sample_id"])
+    assert data.height <= 6
+    assert data["suggested_label"].null_count() == data.height
+    assert all("robust deviations beyond the median of its label" in reason for reason in data["reason"])
+
+
+def test_a_sample_without_a_label_is_no_suspect(tmp_path: Path) -> None:
+    assert not set(suspected(losses(tmp_path / "run", unlabelled=60))["sample_id"]) & set(range(60))
+
+
+def test_deviations_by_hand() -> None:
+    """Of 1, 2, 3, 4, 100 the median is 3, the MAD 1; of 7, 7, 7, 9 the MAD is 0 and the mean distance 0.5 counts."""
+    values = pl.Series([1.0, 2, 3, 4, 100, 7, 7, 7, 9, 5, None, 6])
+    group = pl.Series(["a"] * 5 + ["b"] * 4 + ["c", "a", None])
+    found = deviations(values, group).to_list()
+    assert found[:5] == pytest.approx([-2 / 1.4826, -1 / 1.4826, 0, 1 / 1.4826, 97 / 1.4826])
+    assert found[5:9] == pytest.approx([0, 0, 0, 2 / (0.5 * np.sqrt(np.pi / 2))])
+    assert found[9:] == [None, None, None]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_net_that_has_learned_nothing_accuses_nobody(tmp_path: Path, classes: int) -> None:
+    draw = np.random.default_rng(classes)
+    with Run(tmp_path / "run") as run:
+        for epoch in range(1, 9):
+            logits = draw.normal(size=(200, classes)).astype(np.float32)
+            run.log_samples(
+                sample_id=np.arange(200),
+                label=np.arange(200) % classes,
+                logits=logits,
+                mode="eval",
+                epoch=epoch,
+                step=epoch,
+            )
+    assert suspected(tmp_path / "run").height <= 8
+
+
+def test_outliers_of_a_regression(tmp_path: Path) -> None:
+    """Residuals grow with the target: 3 is usual for large targets, far out for small ones; sample 7 is off by 3."""
+    draw = np.random.default_rng(2)
+    target = np.linspace(0.0, 100.0, 250)
+    run = WrittenRun(tmp_path / "run")
+    run.write(
+        {
+            "epoch": epoch,
+            "sample_id": key,
+            "label": float(target[key]),
+            "prediction": float(target[key] + (3.0 if key == 7 else draw.normal(0, 0.02 + target[key] / 50))),
+            "loss": 1.0,
+        }
+        for epoch in range(1, 7)
+        for key in range(250)
+    )
+    data = suspected(run.layout.root)
+    assert data["sample_id"][0] == 7
+    assert data.height <= 8
+    assert data["suggested_label"][0] == pytest.approx(target[7] + 3)
+    assert data["reason"][0].startswith("mean absolute residual 3 over 6 observations")
+    for engine in ("polars", "duckdb"):
+        reader = open_reader(run.layout)
+        selection = resolve(reader, engine=engine)
+        answer = dynamics(reader, selection)
+        assert answer.data["label"].to_list() == pytest.approx(target.tolist())
+        assert (
+            findings(reader, selection, compute(reader, selection)).data.filter(finding="suspect").height == data.height
+        )
+    assert label_issues(reader, selection).data.is_empty()
+
+
+def test_sets_of_labels(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    run = WrittenRun(tmp_path / "run")
+    run.write(
+        {
+            "epoch": epoch,
+            "sample_id": key,
+            "label": [key % 3, 3] if key % 2 else [],
+            "prediction": [key % 3],
+            "loss": float(draw.random()) + 30 * (key == 5),
+        }
+        for epoch in (1, 2, 3)
+        for key in range(60)
+    )
+    assert suspected(run.layout.root)["sample_id"].to_list()[0] == 5
+    reader = open_reader(run.layout)
+    for engine in ("polars", "duckdb"):
+        selection = resolve(reader, engine=engine)
+        labels = dynamics(reader, selection).data["label"].to_list()
+        assert labels == [[key % 3, 3] if key % 2 else [] for key in range(60)]
+        assert findings(reader, selection, compute(reader, selection)).data.height > 0
+
+
+def test_ranks_are_followed_only_where_they_are_asked_for(run: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, selection = opened(run)
+    with_ranks = scores_by(reader, selection, "rank_jump")
+    monkeypatch.setattr("xaicli.dynamics.ranks.RankJumps.update", None)
+    means = scores_by(reader, selection, "mean")
+    assert means is not None
+    assert with_ranks is not None
+    assert set(means) == set(with_ranks)
+    monkeypatch.undo()
+    with pytest.raises(XaiError, match="no statistic 'men'") as raised:
+        scores_by(reader, selection, "men")
+    assert "mean" in raised.value.hint

@@ -53,6 +53,11 @@ class Statistics:
     warnings: tuple[str, ...]
 
     @property
+    def names(self) -> frozenset[str]:
+        """The statistics found of any (mode, ds_id)."""
+        return frozenset(name for frame in self.frames.values() for name in frame.columns)
+
+    @property
     def stale(self) -> int:
         """How many samples are absent from the last epoch."""
         return sum(int(frame["stale"].sum()) for frame in self.frames.values())

@@ -32,8 +32,9 @@ def departures(reader: Reader, selection: Selection, *, top: int) -> pl.DataFram
         Empty where there are no labels.
     """
     label = reader.dtypes.get(selection.label_key)
-    if label is None:
-        return pl.DataFrame(schema={**_COLUMNS, LABEL: pl.Int32})
+    # A number or a set of classes is no group.
+    if label is None or label.is_float() or label.is_nested():
+        return pl.DataFrame(schema={**_COLUMNS, LABEL: label or pl.Int32()})
     means = labels(reader, selection, bounds=None).data.filter(pl.col("metric") == selection.metrics[0])
     rows = []
     for (mode, ds_id), of_pair in means.group_by(MODE, DS_ID, maintain_order=True):

@@ -104,10 +104,10 @@ def _ranked(frame: pl.DataFrame, by: str, top: int, reason: Callable[[dict[str, 
 def _ambiguous(row: dict[str, float]) -> str:
     return (
         f"the probability of its label swings: {row['confidence']:.2f} on average, "
-        f"standard deviation {row['variability']:.2f} over {row['n_obs']} epochs"
+        f"standard deviation {row['variability']:.2f} over {row['n_obs']} observations"
     )
 
 
 def _forgotten(row: dict[str, float]) -> str:
     times = "once" if row["forgetting"] == 1 else f"{row['forgetting']} times"
-    return f"learned and forgotten {times}; right in {row['correctness']} of {row['n_obs']} epochs"
+    return f"learned and forgotten {times}; right {row['correctness']} of {row['n_obs']} times"

@@ -104,6 +104,8 @@ def _numbers(label: pl.Series, reader: Reader) -> pl.Series:
     """Labels as places among the classes, null where that is not known."""
     if label.dtype.is_integer():
         return label.cast(pl.Int64)
+    if label.dtype.is_nested() or label.dtype.is_float():
+        return pl.Series([None] * len(label), dtype=pl.Int64)
     names = list(reader.manifest.label_names or ())
     return label.cast(pl.String).replace_strict(names, range(len(names)), default=None, return_dtype=pl.Int64)
 

@@ -71,11 +71,12 @@ class Learning:
 
 
 class LastLabel:
-    """The last label of each sample that was not null: small whole numbers as they are, texts by a code."""
+    """The last label of each sample that was not null: small whole numbers as they are, all others by a code."""
 
     def __init__(self) -> None:
         self._state = GrowingArrays(label=NO_EPOCH)
         self._codes: dict[Any, int] | None = None
+        self._values: list[pl.Series] = []
 
     def grow(self, size: int) -> None:
         self._state.grow(size)
@@ -95,13 +96,16 @@ class LastLabel:
             return label.fill_null(int(NO_EPOCH)) if label.null_count() else label
         if self._codes is None:
             self._codes = {}
-        for value in label.unique().drop_nulls().to_list():
-            self._codes.setdefault(value, len(self._codes))
-        known = pl.Series(list(self._codes), dtype=label.dtype)
+        named = _named(label)
+        fresh = pl.DataFrame({"name": named, "value": label}).drop_nulls().unique("name", maintain_order=True)
+        fresh = fresh.filter(~pl.col("name").is_in(list(self._codes)))
+        self._codes |= {name: len(self._codes) + number for number, name in enumerate(fresh["name"])}
+        self._values.append(fresh["value"])
+        known = pl.Series(list(self._codes), dtype=named.dtype)
         places = pl.Series(list(self._codes.values()), dtype=pl.Int32)
         if len(known) == 0:
             return pl.repeat(int(NO_EPOCH), len(label), dtype=pl.Int32, eager=True)
-        return label.replace_strict(known, places, default=int(NO_EPOCH), return_dtype=pl.Int32)
+        return named.replace_strict(known, places, default=int(NO_EPOCH), return_dtype=pl.Int32)
 
     def series(self, n: int) -> pl.Series:
         """(n,) labels by slot as they were recorded, null for none."""
@@ -109,4 +113,13 @@ class LastLabel:
         codes = codes.set(codes == int(NO_EPOCH), None) if n else codes
         if self._codes is None:
             return codes
-        return pl.Series("label", list(self._codes)).gather(codes)
+        return pl.concat(self._values).gather(codes).alias("label")
+
+
+def _named(label: pl.Series) -> pl.Series:
+    """The labels as something that can be looked up: sets of classes as text."""
+    if not isinstance(label.dtype, pl.List):
+        return label
+    return pl.Series(
+        label.name, label.to_frame().select(pl.first().cast(pl.List(pl.String)).list.join(" ")).to_series()
+    )

@@ -29,6 +29,8 @@ class Parts:
         extremes: The first, last, smallest and largest value.
         ema: The weight of a new value in the exponential moving average; 0 for none.
         early: Of how many first observations to take a separate mean; 0 for none.
+        recent: The mean in which the k-th value counts k squared times: late ones tell more, the last not all.
+        mean: The plain mean; spread and trend need it.
     """
 
     spread: bool = False
@@ -36,6 +38,8 @@ class Parts:
     extremes: bool = False
     ema: float = 0.0
     early: int = 0
+    recent: bool = False
+    mean: bool = True
 
     def __or__(self, other: Parts) -> Parts:
         return Parts(
@@ -44,6 +48,8 @@ class Parts:
             self.extremes or other.extremes,
             self.ema or other.ema,
             self.early or other.early,
+            self.recent or other.recent,
+            self.mean or other.mean,
         )
 
 
@@ -63,7 +69,8 @@ class MetricSums:
         self._shifted = shifted
         self._state = GrowingArrays(
             first=none if shifted or parts.extremes else None,
-            sum=zero,
+            sum=zero if parts.mean else None,
+            recent=zero if parts.recent else None,
             squares=zero if parts.spread else None,
             products=zero if parts.trend else None,
             last=none if parts.extremes else None,
@@ -81,7 +88,12 @@ class MetricSums:
         self._state.grow(size)
 
     def update(
-        self, where: Where, values: Array, time: NDArray[np.float64] | float, observed: NDArray[np.int32]
+        self,
+        where: Where,
+        values: Array,
+        time: NDArray[np.float64] | float,
+        observed: NDArray[np.int32],
+        counted: NDArray[np.int32],
     ) -> None:
         """Add one finite value a slot.
 
@@ -90,6 +102,7 @@ class MetricSums:
             values: (n,) float32 or float64.
             time: (n,) epochs since the sample's first one; one number where they are equal.
             observed: (n,) how often each sample has been observed, this time included.
+            counted: (n,) how often with a finite value, this time included.
         """
         state = self._state
         if "first" in state:
@@ -103,9 +116,12 @@ class MetricSums:
             self._update_ema(where, distance)
         if self.parts.early:
             self._update_early(where, distance, observed)
+        if self.parts.recent:
+            state["recent"][where] += distance * _squared(counted)
         if self._shifted:
             distance -= first
-        state["sum"][where] += distance
+        if self.parts.mean:
+            state["sum"][where] += distance
         if self.parts.trend:
             state["products"][where] += distance * time
         if self.parts.spread:
@@ -140,15 +156,15 @@ class MetricSums:
 
         Returns:
             float64 `mean`, `std` (divisor n - 1; 0 where n is 1), `variance` (divisor n), `slope` (least squares on the
-            epoch; 0 where all observations share an epoch), `ema`, `early`; `first`, `last`, `min`, `max` as recorded.
-            NaN where a sample had no finite value.
+            epoch; 0 where all observations share an epoch), `ema`, `early`, `recent`; `first`, `last`, `min`, `max` as
+            recorded. NaN where a sample had no finite value.
         """
         state, n = self._state, times.n
         seen = n > 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = state.pop("sum")
-            mean /= n
             found: dict[str, Array] = {}
+            mean = state.pop("sum") if self.parts.mean else np.empty(0)
+            mean /= n if self.parts.mean else 1
             if self.parts.trend:
                 # cov(t, d) = mean(t d) - mean(t) mean(d), and the slope is cov(t, d) / var(t).
                 slope = state.pop("products")
@@ -165,7 +181,11 @@ class MetricSums:
                 found["variance"] = np.maximum(variance, 0.0, out=variance)
             if self._shifted:
                 mean += state["first"]
-            found["mean"] = mean
+            if self.parts.mean:
+                found["mean"] = mean
+            if self.parts.recent:
+                found["recent"] = state.pop("recent")
+                found["recent"] /= n * (n + 1.0) * (2 * n + 1) / 6
             if self.parts.early:
                 found["early"] = state.pop("early")
                 found["early"] /= state.pop("n_early")
@@ -176,6 +196,13 @@ class MetricSums:
             found["min"][~seen] = np.nan
             found["max"][~seen] = np.nan
         return found
+
+
+def _squared(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
+    """The squares of some counts; one number where one stands for all."""
+    if counted.strides == (0,) and len(counted):
+        return float(counted[0]) ** 2
+    return np.square(counted, dtype=np.float64)
 
 
 def sample_std(variance: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:

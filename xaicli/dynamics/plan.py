@@ -44,10 +44,10 @@ class Plan:
         """What is needed of each metric."""
         needed = dict.fromkeys(self.metrics, _EVERYTHING)
         own = {
-            LOSS: Parts(ema=EMA_WEIGHT),
+            LOSS: Parts(ema=EMA_WEIGHT, recent=True),
             LABEL_PROB: Parts(spread=True),
-            MARGIN: Parts(),
-            EL2N: Parts(early=self.early_epochs),
+            MARGIN: Parts(recent=True),
+            EL2N: Parts(early=self.early_epochs, recent=True, mean=False),
         }
         for metric in self.available & own.keys():
             needed[metric] = needed.get(metric, Parts()) | own[metric]

@@ -186,8 +186,8 @@ class RankJumps:
             rank=np.float64(np.nan),
             jump=np.float64(np.nan),
             epoch=NO_EPOCH,
-            start=np.float16(np.nan),
-            end=np.float16(np.nan),
+            start=np.float32(np.nan),
+            end=np.float32(np.nan),
             rises=np.bool_(False),
         )
 
@@ -246,15 +246,13 @@ class RankJumps:
             state["rises"][slots] = excess[chosen] > 0
 
     def results(self) -> dict[str, Array]:
-        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`; `rank_from` and `rank_to` to
-        three digits.
-        """
+        """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`, `rank_from`, `rank_to`."""
         state = self._state
         self._ranks, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
         return {
             "rank_jump": state.pop("jump"),
             "rank_jump_epoch": state.pop("epoch"),
-            "rank_from": state.pop("start").astype(np.float32),
-            "rank_to": state.pop("end").astype(np.float32),
+            "rank_from": state.pop("start"),
+            "rank_to": state.pop("end"),
             "rises": state.pop("rises"),
         }

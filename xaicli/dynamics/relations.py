@@ -86,6 +86,7 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
     weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))
     terms = known.with_columns(
         early.alias("_early"),
+        (value * nw.col("_k").cast(nw.Float64()) * nw.col("_k").cast(nw.Float64())).alias("_recent"),
         (value * weight * (newer * math.log(1 - EMA_WEIGHT)).exp()).alias("_ema"),
         nw.when(nw.col("_k") == 1).then(value).alias("_first"),
         nw.when(nw.col("_k") == nw.col("_n")).then(value).alias("_last"),
@@ -104,6 +105,7 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
         nw.col("_product").sum(),
         nw.col("_spread").sum(),
         nw.col("_ema").sum(),
+        nw.col("_recent").sum(),
         nw.col("_early").mean(),
     )
     return sums.select(SAMPLE_ID, *_named(metric, full=full))
@@ -111,11 +113,12 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
 
 def _named(metric: str, *, full: bool) -> list[nw.Expr]:
     n, mean = nw.col("_n").cast(nw.Float64()), nw.col("_mean")
+    recent = nw.col("_recent") / (n * (n + 1) * (2 * n + 1) / 6)
     own = {
         LABEL_PROB: {"confidence": mean, "variability": (nw.col("_square") / n).sqrt()},
-        MARGIN: {"aum": mean},
-        EL2N: {"el2n": nw.col("_early"), "el2n_mean": mean},
-        LOSS: {"ema": nw.col("_ema"), "loss_mean": mean},
+        MARGIN: {"aum": mean, "aum_recent": recent},
+        EL2N: {"el2n": nw.col("_early"), "el2n_recent": recent},
+        LOSS: {"ema": nw.col("_ema"), "loss_mean": mean, "loss_recent": recent},
     }
     several = nw.when(nw.col("_n") > 1)
     moved = nw.when(nw.col("_spread") > 0)

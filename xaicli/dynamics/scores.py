@@ -31,9 +31,15 @@ def scores_by(reader: Reader, selection: Selection, stat: str) -> dict[tuple[Pai
     """
     if stat == LAST:
         return None
-    from xaicli.dynamics.statistics import dynamics  # a tenth of a second that the last value does not need
+    # A tenth of a second that the last value does not need.
+    from xaicli.dynamics.computed import compute
+    from xaicli.dynamics.statistics import dynamics
 
-    data = dynamics(reader, selection).data
+    # Ranks are half of the work: they are followed where they are the score, or where no statistic has that name.
+    found = compute(reader, selection, jumps=False)
+    if not any(name in found.names for metric in selection.metrics for name in (stat, f"{metric}_{stat}")):
+        found = compute(reader, selection)
+    data = dynamics(reader, selection, computed=found).data
     numeric = [name for name, dtype in data.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
     scores = {}
     for metric in selection.metrics:

@@ -19,17 +19,23 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
 
-EVIDENCE: Mapping[str, tuple[int, str]] = {
-    "loss_mean": (1, "highest mean loss"),
-    "el2n_mean": (1, "highest mean error (el2n)"),
-    "confidence": (-1, "lowest confidence"),
-    "aum": (-1, "lowest margin"),
-}
-"""The statistics that count, each as much: which end is suspicious, and its name in a reason.
+EVIDENCE: Mapping[str, int] = {"loss_recent": 1, "el2n_recent": 1, "aum_recent": -1}
+"""The statistics that count, each as much, and which end is suspicious.
 
-All are means over the whole history, which memorisation of the label at the end does not undo.
+All are means over the whole history in which the k-th observation counts k squared times. Before a net has learned, the
+first epochs say little; once it has memorised its labels, the last says nothing: `benchmarks/findings.py` holds this
+against every single statistic.
 """
 
+_WORDS: Mapping[str, tuple[int, str]] = {
+    "loss_mean": (1, "highest mean loss"),
+    "aum": (-1, "lowest margin"),
+    "confidence": (-1, "lowest confidence"),
+}
+"""What a reason names: statistics that are shown, too. The first also judges where nothing was predicted."""
+
+_FAR = 3.0
+"""Robust deviations above the median of its label beyond which a sample stands far out."""
 _MIDDLE = 0.5
 _STEADY = 3
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
@@ -39,15 +45,16 @@ def suspicion(frame: pl.DataFrame) -> pl.Series:
     """How suspicious each sample's label is: the mean of its normalised mid-ranks by every evidence there is.
 
     Args:
-        frame: One row a sample, of one (mode, ds_id), with columns of `EVIDENCE`.
+        frame: One row a sample, of one (mode, ds_id), with columns of `EVIDENCE`, or else `confidence`.
 
     Returns:
         float64 in (0, 1], 1 for the most suspicious by all; null for a sample without any evidence, or without label.
     """
+    evidence = {name: sign for name, sign in EVIDENCE.items() if name in frame.columns}
+    if not evidence and "confidence" in frame.columns:
+        evidence = {"confidence": -1}
     total, counted = np.zeros(frame.height), np.zeros(frame.height)
-    for name, (sign, _) in EVIDENCE.items():
-        if name not in frame.columns:
-            continue
+    for name, sign in evidence.items():
         known, ranks = _ranks(frame[name], sign)
         total[known] += ranks / max(len(known), 1)
         counted[known] += 1
@@ -69,8 +76,9 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
         reader: The run.
         selection: Which rows.
         found: The pass over the epochs.
-        top: At most how many of each (mode, ds_id); never one that is less suspicious than the middle, or whose label
-            was hardly contradicted: see `contradicted`.
+        top: At most how many of each (mode, ds_id); never one without a label, less suspicious than the middle, or
+            whose label was hardly contradicted: see `contradicted`; where nothing was predicted, or no better than by
+            chance, only those far out among their own label: see `far_out`. Of a regression: `far_from_target`.
 
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
@@ -81,7 +89,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     """
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
-    parts = [_of_pair(reader, selection, pair, found.frames[pair], top) for pair in selection.pairs]
+    parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
     return Answer(
         command="suspects",
         run=str(reader.layout.root),
@@ -92,35 +100,85 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     )
 
 
-def most_suspicious(frame: pl.DataFrame, top: int) -> pl.DataFrame:
-    """The rows with the highest suspicion above the middle, highest first, with a column `score`."""
-    scores = suspicion(frame).fill_null(0.0).to_numpy()
+def most_suspicious(scored: pl.DataFrame, top: int) -> pl.DataFrame:
+    """The rows with the highest `score` above the middle, highest first, of equal ones the smaller id."""
+    above = scored.filter(pl.col("score") > _MIDDLE)
+    best = above[highest(above["score"].to_numpy(), min(top, above.height))]
+    return best.sort("score", SAMPLE_ID, descending=[True, False])
+
+
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics, top: int) -> pl.DataFrame:
+    frame = found.frames[pair]
+    if frame[LABEL].dtype.is_float():
+        return far_from_target(reader, selection, pair, frame, top)
+    judged = PREDICTION in reader.dtypes and better_than_chance(found.accuracy[pair], frame[LABEL])
+    scored = frame.with_columns(suspicion(frame))
+    if not judged:
+        scored = scored.with_columns(far_out(frame)).filter(pl.col("deviation") > _FAR)
     # One sample alone is the most and the least suspicious.
-    above = int((scores > _MIDDLE).sum()) if frame.height > 1 else 0
-    best = highest(scores, min(top, above))
-    chosen = frame[best].with_columns(pl.Series("score", scores[best]))
-    return chosen.sort("score", SAMPLE_ID, descending=[True, False])
-
-
-def _of_pair(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame, top: int) -> pl.DataFrame:
-    chosen = most_suspicious(frame, top)
-    votes = predictions(reader, selection, pair, chosen)
-    if PREDICTION in reader.dtypes:
+    chosen = most_suspicious(scored if frame.height > 1 else scored.clear(), top)
+    votes = predictions(reader, selection, pair, chosen if judged else chosen.clear())
+    if judged:
         kept = contradicted(chosen, votes, frame)
         chosen, votes = chosen.filter(kept), votes.filter(kept)
-    places = {name: _place(frame[name], sign, chosen[name]) for name, sign in _evidence_of(frame)}
+    places = {
+        name: _place(frame[name], sign, chosen[name]) for name, (sign, _) in _WORDS.items() if name in frame.columns
+    }
     names = LabelNames.of(reader, selection)
+    rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
     reasons = [
         reason(row, {name: int(place[number]) for name, place in places.items()}, frame.height, names)
-        for number, row in enumerate(chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left").to_dicts())
+        for number, row in enumerate(rows.to_dicts())
     ]
-    return (
-        chosen.with_columns(
-            pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.Series("reason", reasons, pl.String)
-        )
-        .join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
-        .select(COLUMNS)
-    )
+    return rows.with_columns(
+        pl.lit(pair[0]).alias(MODE),
+        pl.lit(pair[1]).alias(DS_ID),
+        pl.Series("reason", reasons, pl.String),
+        pl.col("suggested_label").cast(frame[LABEL].dtype),
+    ).select(COLUMNS)
+
+
+def better_than_chance(accuracy: Mapping[int, float], label: pl.Series) -> bool:
+    """Whether at some epoch more labels were predicted than by always naming the most frequent one.
+
+    A net that has learned nothing contradicts labels at random. Better is by four standard deviations of such guesses;
+    sets of classes are never judged, for each is rare.
+    """
+    n = len(label) - label.null_count()
+    if not n or isinstance(label.dtype, pl.List):
+        return False
+    share = float(label.drop_nulls().value_counts()["count"].to_numpy().max()) / n
+    return max(accuracy.values(), default=0.0) > share + 4 * float(np.sqrt(share * (1 - share) / n))
+
+
+def far_out(frame: pl.DataFrame) -> pl.Series:
+    """How far out each sample is among its own label, where predictions say nothing: `deviation`, null for unknown.
+
+    By the mean loss, else the lowest margin or confidence there is, in robust deviations on the suspicious side.
+    """
+    by = next((name for name in _WORDS if name in frame.columns), None)
+    if by is None:
+        return pl.Series("deviation", [None] * frame.height, pl.Float64)
+    return deviations(frame[by].cast(pl.Float64) * _WORDS[by][0], frame[LABEL])
+
+
+def deviations(values: pl.Series, group: pl.Series) -> pl.Series:
+    """How many robust deviations each value lies above the median of its group; null without a value or a group.
+
+    Args:
+        values: (n,) float64, null for none.
+        group: (n,), null for none; of any type.
+    """
+    found = np.full(len(values), np.nan)
+    keys = group.rank("dense") if not isinstance(group.dtype, pl.List) else group.is_not_null().cast(pl.Int8)
+    known = pl.DataFrame({"group": keys, "value": values, "listed": group.is_not_null()}).with_row_index("place")
+    for members in known.filter("listed").drop_nulls("value").partition_by("group"):
+        numbers = members["value"].to_numpy()
+        centre = float(np.median(numbers))
+        scale = robust_scale(numbers, centre, float(np.abs(numbers - centre).max()))
+        if scale:
+            found[members["place"].to_numpy()] = (numbers - centre) / scale
+    return pl.Series("deviation", found).fill_nan(None)
 
 
 def contradicted(chosen: pl.DataFrame, votes: pl.DataFrame, everyone: pl.DataFrame) -> pl.Series:
@@ -137,10 +195,6 @@ def contradicted(chosen: pl.DataFrame, votes: pl.DataFrame, everyone: pl.DataFra
     usual = robust_scale(wrong, centre, float(wrong.max())) if len(wrong) and wrong.max() > 0 else 0.0
     odd = (chosen["n_obs"] - chosen["correctness"]) - centre > ODD * usual
     return steady | (odd & votes["suggested_label"].is_not_null() & (usual > 0))
-
-
-def _evidence_of(frame: pl.DataFrame) -> list[tuple[str, int]]:
-    return [(name, sign) for name, (sign, _) in EVIDENCE.items() if name in frame.columns]
 
 
 def _place(all_values: pl.Series, sign: int, values: pl.Series) -> NDArray[np.intp]:
@@ -188,13 +242,58 @@ def reason(row: Mapping[str, Any], places: Mapping[str, int], n: int, names: Lab
     """Why a sample is suspected, in words: how it was learned, what was predicted instead, its strongest evidence."""
     said = []
     if (right := row.get("correctness")) is not None:
-        said.append("never learned" if right == 0 else f"right in {right} of {row['n_obs']} epochs")
+        said.append("never learned" if right == 0 else f"right {right} of {row['n_obs']} times")
     if (suggested := row["suggested_label"]) is not None:
         always = row["suggested_times"] == row["n_obs"]
         times = "always" if always else f"{row['suggested_times']} times"
         said.append(f"{times} predicted {names[suggested]}")
-    best = min(places, key=lambda name: places[name])
-    words = EVIDENCE[best][1]
-    rank = f"{ordinal(places[best])} " if places[best] > 1 else "the "
-    said.append(f"{rank}{words} of {n:,} samples")
+    if (far := row.get("deviation")) is not None:
+        said.append(f"{far:.1f} robust deviations beyond the median of its label")
+    if places:
+        best = min(places, key=lambda name: places[name])
+        rank = f"{ordinal(places[best])} " if places[best] > 1 else "the "
+        said.append(f"{rank}{_WORDS[best][1]} of {n:,} samples")
     return "; ".join(said)
+
+
+def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame, top: int) -> pl.DataFrame:
+    """The samples of a regression whose mean absolute residual stands far out among similar targets.
+
+    Targets are similar that share a quintile of the label. A second pass reads labels and predictions only.
+
+    Returns:
+        The columns of `COLUMNS`; score is the normalised rank of the deviation, suggested_label the mean prediction.
+    """
+    wanted = [SAMPLE_ID, LABEL, PREDICTION]
+    ids, number = frame[SAMPLE_ID].dtype, pl.Float64()
+    parts = [pl.DataFrame(schema={SAMPLE_ID: ids, "off": number, "said": number, "n": pl.UInt32()})]
+    if PREDICTION in reader.dtypes and reader.dtypes[PREDICTION].is_numeric():
+        for _, rows in reader.epoch_frames(*pair, wanted, selection.epochs[pair], duplicates=selection.duplicates):
+            said, off = pl.col(PREDICTION).cast(number), (pl.col(PREDICTION) - pl.col(LABEL)).abs().cast(number)
+            known = rows.filter(off.is_finite())
+            parts.append(
+                known.group_by(SAMPLE_ID).agg(off.sum().alias("off"), said.sum().alias("said"), pl.len().alias("n"))
+            )
+    sums = pl.concat(parts, how="vertical_relaxed").group_by(SAMPLE_ID).sum()
+    means = sums.select(
+        SAMPLE_ID, residual=pl.col("off") / pl.col("n"), suggested_label=pl.col("said") / pl.col("n"), n="n"
+    )
+    joined = frame.select(SAMPLE_ID, LABEL).join(means, on=SAMPLE_ID, how="left", maintain_order="left")
+    rank = joined[LABEL].fill_nan(None).rank("average")
+    quintile = ((rank - 0.5) * 5 / max(len(rank) - rank.null_count(), 1)).floor()
+    far = deviations(joined["residual"], quintile)
+    usual = joined["residual"].to_frame().with_columns(quintile.alias("quintile"))
+    joined = joined.with_columns(
+        far,
+        (far.rank("average") / far.len()).alias("score"),
+        usual.select(pl.col("residual").median().over("quintile")).to_series().alias("usual"),
+    )
+    out = joined.filter(pl.col("deviation") > _FAR).sort("deviation", SAMPLE_ID, descending=[True, False]).head(top)
+    reasons = [
+        f"mean absolute residual {row['residual']:.3g} over {row['n']} observations, {row['deviation']:.1f} robust "
+        f"deviations above {row['usual']:.3g}, the median of the fifth of the samples with the nearest labels; "
+        f"predicted {row['suggested_label']:.4g} on average, labelled {row[LABEL]:.4g}"
+        for row in out.to_dicts()
+    ]
+    origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
+    return out.with_columns(*origin, pl.Series("reason", reasons, pl.String)).select(COLUMNS)

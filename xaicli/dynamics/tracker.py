@@ -159,10 +159,11 @@ class Tracker:
             if name in self._own_times:
                 finite = np.isfinite(values)
                 there = part(where, finite)
-                own_time = self._own_times[name].update(there, epoch)
-                self._sums[name].update(there, values[finite], own_time, observed[finite])
+                own = self._own_times[name]
+                own_time = own.update(there, epoch)
+                self._sums[name].update(there, values[finite], own_time, observed[finite], own.observed(there))
             else:
-                self._sums[name].update(where, values, time, observed)
+                self._sums[name].update(where, values, time, observed, observed)
         if judged is not None and self._learning is not None:
             right = rows.of(judged, block)
             known = right >= 0
@@ -178,8 +179,8 @@ class Tracker:
             `sample_id`, `label`, `n_obs`, `stale`, the summaries of each metric wanted, and of `confidence`,
             `variability`, `correctness`, `forgetting`, `never_learned`, `first_learned`, `learned_for_good`, `aum`,
             `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to` those that the
-            columns allow; `loss_mean` and `el2n_mean`, over all epochs, wherever there is a loss or an el2n. Null where
-            no value was finite.
+            columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in which
+            late epochs count for more, wherever there is such a metric. Null where no value was finite.
         """
         self._wait()
         n = len(self._index)
@@ -215,12 +216,14 @@ class Tracker:
             table.add("variability", np.sqrt(found["variance"]), where=times.n > 0)
         elif name == MARGIN:
             table.add("aum", found["mean"])
+            table.add("aum_recent", found.pop("recent"))
         elif name == EL2N:
             table.add("el2n", found.pop("early"))
-            table.add("el2n_mean", found["mean"])
+            table.add("el2n_recent", found.pop("recent"))
         elif name == LOSS:
             table.add("ema", found.pop("ema"))
             table.add("loss_mean", found["mean"])
+            table.add("loss_recent", found.pop("recent"))
         if name in self._plan.metrics:
             found["std"] = sample_std(found.pop("variance"), times.n)
             for statistic in _SUMMARY:
