@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OPTIONS = frozenset(
     {
         *("metric", "mode", DS_ID, EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
-        *("spark_remote", "strict"),
+        *("spark_remote", "strict", "where", "attempts", "axis"),
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
         *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),
@@ -31,6 +31,8 @@ _OPTIONS = frozenset(
 """What of a selection is an option of its command, under the same name."""
 _REPEATED = frozenset({"model", "pythonpath"})
 """Options whose values are named one by one: a path may hold a comma."""
+_UNSAID = {"engine": "polars", "attempts": "last"}
+"""Defaults that are not worth a word; not every command has the option."""
 _LEFT_OUT = "ds_ids_left_out"
 
 
@@ -83,7 +85,11 @@ class Answer:
         runs = self.selection.get("runs", self.run or None)
         words = ["xai", *self.command.replace("_", "-").split(), *_listed(runs), *_listed(self.selection.get("sql"))]
         for name, value in self.selection.items():
-            if name not in _OPTIONS or (name == DS_ID and "" in _listed(value) and not self.selection.get(_LEFT_OUT)):
+            if (
+                name not in _OPTIONS
+                or value == _UNSAID.get(name)
+                or (name == DS_ID and "" in _listed(value) and not self.selection.get(_LEFT_OUT))
+            ):
                 continue  # the data set without a name need not be said where there is no other
             flag = "--" + name.replace("_", "-")
             if isinstance(value, bool):

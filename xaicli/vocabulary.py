@@ -58,6 +58,14 @@ class Attempts(StrEnum):
     ALL = "all"
 
 
+class Axis(StrEnum):
+    """What a picture over time is drawn over."""
+
+    EPOCH = "epoch"
+    STEP = "step"
+    PASS = "pass"
+
+
 class Engine(StrEnum):
     """What executes a query."""
 

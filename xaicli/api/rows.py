@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from xaicli.report.model import Report
 
 
+OPENING = ("strict", "attempts", "where")
+"""What a reader is opened with; the rest of a selection is resolved in what it holds."""
+
+
 class Select(TypedDict, total=False):
     """Which rows a question is about: the shared options of the command line, under their names.
 
@@ -34,6 +38,9 @@ class Select(TypedDict, total=False):
     label_key: str
     label_map: Words | Mapping[str, Any]
     duplicates: str
+    where: str | None
+    attempts: str
+    axis: str
     strict: bool
     engine: str
     spark_remote: str | None
@@ -60,18 +67,19 @@ class RunRows:
 
         return RunFacts.of(self.layout)
 
-    def reader(self, *, strict: bool = False) -> Reader:
-        """The run's files, listed now."""
+    def reader(self, *, strict: bool = False, attempts: str = "last", where: str | None = None) -> Reader:
+        """The run's files, listed now; of their rows those that count and meet a condition."""
         from xaicli.reader import open_reader
 
-        return open_reader(self.layout, strict=strict)
+        return open_reader(self.layout, strict=strict, attempts=attempts, where=where)
 
     def select(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
         """A reader, and what the words mean in it."""
         from xaicli.queries.selection import resolve
 
         words: dict[str, Any] = dict(select)
-        reader = self.reader(strict=bool(words.pop("strict", False)))
+        opening = {name: words.pop(name) for name in OPENING if name in words}
+        reader = self.reader(**opening)
         return reader, resolve(reader, **words)
 
     def info(self, *, strict: bool = False) -> Result:

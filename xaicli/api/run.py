@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
 from xaicli.api.rows import RunRows, Select
+from xaicli.errors import UsageError
 from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
+    from xaicli.queries.ids import Ids
     from xaicli.queries.selection import Words
     from xaicli.report.model import Report
 
@@ -46,11 +48,11 @@ class RunReader(RunRows):
         *,
         max: int = 5,
         min: int = 5,
-        ids: Sequence[Any] | str | int | None = None,
+        ids: Ids = None,
         stat: str = "last",
         complete_only: bool = False,
         table: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         **select: Unpack[Select],
     ) -> Result:
         """The samples with the highest and lowest scores, and listed ones, with their histories.
@@ -58,19 +60,20 @@ class RunReader(RunRows):
         Args:
             max: How many of the highest.
             min: How many of the lowest.
-            ids: Samples to list: a list, or a text with commas.
+            ids: Samples to list: one, a list, array, series or tensor of them, or a text with commas.
             stat: The score: `last`, `first`, `mean`, `min`, `max`, `std`, `slope`, or a statistic of `dynamics`.
             complete_only: Leave out samples absent from the last epoch.
             table: A metrics table to ask instead of the samples.
-            reduce: Of several rows of a sample in a table: `max`, `min`, `mean`, `count` or `first`.
+            reduce: Of several rows of a sample in a table: `max`, `min`, `mean` (when None), `count` or `first`.
         """
         from xaicli.dynamics.scores import scores_by
         from xaicli.queries.samples import samples
 
         if table is not None:
-            return self._table_samples(
-                table, select, max=max, min=min, ids=ids, complete_only=complete_only, reduce=reduce
-            )
+            asked: dict[str, Any] = {"max": max, "min": min, "ids": ids, "stat": stat, "complete_only": complete_only}
+            return self._table_samples(table, select, reduce=reduce or "mean", **asked)
+        if reduce is not None:
+            raise UsageError("--reduce is about the rows of a table", hint="add --table NAME, or leave it out")
         reader, selection = self.select(**select)
         scores = scores_by(reader, selection, stat)
         answer = samples(
@@ -98,8 +101,8 @@ class RunReader(RunRows):
         from xaicli.queries.table_samples import table_samples
 
         words: dict[str, Any] = dict(select)
-        chosen = {name: words[name] for name in ("metric", "mode", "label_key") if words.get(name)}
-        answer = table_samples(self.reader(strict=select.get("strict", False)), table, **chosen, **asked)
+        opening = {name: words.pop(name) for name in ("strict", "attempts") if name in words}
+        answer = table_samples(self.reader(**opening), table, **words, **asked)
 
         def build() -> Report:
             from xaicli.report.page import Page
@@ -220,7 +223,7 @@ class RunReader(RunRows):
         *,
         max: int = 5,
         min: int = 5,
-        ids: Sequence[Any] | str | int | None = None,
+        ids: Ids = None,
         stat: str = "last",
         complete_only: bool = False,
         bounds: Sequence[str] | str | None = ("std",),

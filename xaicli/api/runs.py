@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from xaicli.api.rows import RunRows, Select
+from xaicli.api.rows import OPENING, RunRows, Select
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
 
 if TYPE_CHECKING:
+    from xaicli.queries.ids import Ids
     from xaicli.queries.selection import Words
     from xaicli.report.model import Report
 
@@ -21,7 +22,7 @@ def compare(
     *runs: str | os.PathLike[str],
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | str | int | None = None,
+    ids: Ids = None,
     **select: Unpack[Select],
 ) -> Result:
     """Several runs side by side: the same metric, labels and samples; which samples flipped.
@@ -35,8 +36,8 @@ def compare(
     from xaicli.queries.compare import compare
 
     words: dict[str, Any] = dict(select)
-    strict = bool(words.pop("strict", False))
-    readers = [RunRows(layout).reader(strict=strict) for layout in find_runs_at(runs)]
+    opening = {name: words.pop(name) for name in OPENING if name in words}
+    readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(runs)]
     answer = compare(readers, max=max, min=min, ids=ids, **words)
 
     def build() -> Report:

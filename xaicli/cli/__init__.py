@@ -43,6 +43,7 @@ COMMANDS = (
 """The commands in the order of the help; each is the function of that name in the module of that name here."""
 
 _INTERRUPTED = 130
+_SEE = "see: xai --help, or xai COMMAND --help"
 _LISTINGS = (["--help"], ["-h"], ["--version"])
 
 
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
         else:
-            _say(error.format_message(), _origin(error) or "see: xai --help, or xai COMMAND --help")
+            _say(error.format_message(), _origin(error) or _elsewhere(error) or _SEE)
         return int(error.exit_code)
     except XaiError as error:
         if _debugging(arguments):
@@ -204,6 +205,15 @@ def _origin(error: Any) -> str:
     source = context.get_parameter_source(parameter.name)
     _, path = read_settings(Path())
     return f"the value is from {path}" if source is not None and source.name == "DEFAULT_MAP" else ""
+
+
+def _elsewhere(error: Any) -> str:
+    """Which commands have an option that this one lacks."""
+    name = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    having = (
+        [command.replace("_", "-") for command, known in _options(build()).items() if name in known] if name else []
+    )
+    return f"{', '.join(having)} have it, this command cannot honour it" if having else ""
 
 
 def _debugging(arguments: Sequence[str]) -> bool:

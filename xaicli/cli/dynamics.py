@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xaicli.cli.command import command
-from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection, Truth
+from xaicli.cli.options import BurnIn, EarlyEpochs, EngineChoice, Output, RunDir, Selection, Truth
 from xaicli.cli.output import write
 
 
@@ -15,6 +15,7 @@ def dynamics(
     burn_in: BurnIn = 2,
     truth: Truth = None,
     select: Selection,
+    engines: EngineChoice,
     output: Output,
 ) -> None:
     """Every training-dynamics statistic of every sample, and the data map.
@@ -24,5 +25,7 @@ def dynamics(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.dynamics(early_epochs=early_epochs, burn_in=burn_in, truth=truth, **select.arguments())
+    result = run.dynamics(
+        early_epochs=early_epochs, burn_in=burn_in, truth=truth, **select.arguments(), **engines.arguments()
+    )
     write(result, output, folder=run.layout.reports)

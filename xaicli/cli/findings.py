@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import BurnIn, EarlyEpochs, Output, RunDir, Selection
+from xaicli.cli.options import BurnIn, EarlyEpochs, EngineChoice, Output, RunDir, Selection
 from xaicli.cli.output import write
 
 
@@ -19,6 +19,7 @@ def findings(
     early_epochs: EarlyEpochs = 10,
     burn_in: BurnIn = 2,
     select: Selection,
+    engines: EngineChoice,
     output: Output,
 ) -> None:
     """What to look at first: suspects, ambiguous, forgotten, suddenly moved samples, departing labels.
@@ -28,5 +29,7 @@ def findings(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.findings(top=top, early_epochs=early_epochs, burn_in=burn_in, **select.arguments())
+    result = run.findings(
+        top=top, early_epochs=early_epochs, burn_in=burn_in, **select.arguments(), **engines.arguments()
+    )
     write(result, output, folder=run.layout.reports)

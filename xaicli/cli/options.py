@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import typer
 
 from xaicli import words
 from xaicli.errors import UsageError
-from xaicli.vocabulary import SAMPLE_ID, Bounds, Duplicates, Engine, Format, Mode
+from xaicli.vocabulary import SAMPLE_ID, Attempts, Axis, Bounds, Duplicates, Engine, Format, Mode
 
 _DATA = "Selection"
 _SAMPLES = "Samples"
@@ -88,7 +89,7 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
     return [words.unquoted(line) for line in lines]
 
 
-def choices(enum: type[Mode] | type[Bounds] | type[Format] | type[Engine] | type[Duplicates]) -> str:
+def choices(enum: type[StrEnum]) -> str:
     """The values of an enum for a help text."""
     return ", ".join(enum)
 
@@ -116,6 +117,19 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=_DATA)
 ]
 EngineOption = Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=_DATA)]
+SparkRemote = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA, show_default=False),
+]
+AttemptsOption = Annotated[
+    str,
+    typer.Option(
+        help="Rows that a later attempt took back: last leaves them out, all counts them.", rich_help_panel=_DATA
+    ),
+]
+AxisOption = Annotated[
+    str, typer.Option(help=f"What pictures over time are drawn over: {choices(Axis)}.", rich_help_panel=_OUTPUT)
+]
 Ids = Annotated[
     list[str] | None,
     typer.Option(
@@ -184,11 +198,25 @@ class Selection(OptionGroup):
     duplicates: Annotated[
         str, typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel=_DATA)
     ] = Duplicates.LAST.value
-    strict: Strict = False
-    engine: EngineOption = Engine.POLARS.value
-    spark_remote: Annotated[
-        str | None, typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA)
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL",
+            help="Only rows that meet this: 'loss > 2 AND label = 3'.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
     ] = None
+    attempts: AttemptsOption = Attempts.LAST.value
+    strict: Strict = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineChoice(OptionGroup):
+    """What runs the query."""
+
+    engine: EngineOption = Engine.POLARS.value
+    spark_remote: SparkRemote = None
 
 
 @dataclasses.dataclass(frozen=True)

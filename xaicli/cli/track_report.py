@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from xaicli.cli.command import command
-from xaicli.cli.options import BoundsOption, Output, RunDir, SampleChoice, Selection, Truth
+from xaicli.cli.options import AxisOption, BoundsOption, EngineChoice, Output, RunDir, SampleChoice, Selection, Truth
 from xaicli.cli.output import REPORT_FORMATS, write
+from xaicli.vocabulary import Axis
 
 
 @command
@@ -14,7 +15,9 @@ def track_report(
     truth: Truth = None,
     *,
     select: Selection,
+    engines: EngineChoice,
     choice: SampleChoice,
+    axis: AxisOption = Axis.EPOCH.value,
     output: Output,
 ) -> None:
     """Everything about a run on one page: histories, labels, data map, suspects, scalars, how the run was made.
@@ -24,5 +27,7 @@ def track_report(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    result = run.report(bounds=bounds, truth=truth, **choice.arguments(), **select.arguments())
+    result = run.report(
+        bounds=bounds, truth=truth, **choice.arguments(), **select.arguments(), **engines.arguments(), axis=axis
+    )
     write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)

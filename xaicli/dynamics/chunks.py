@@ -62,7 +62,7 @@ def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[
     for epoch in selection.epochs[pair]:
         place = Place(*pair, epoch)
         pieces = reader.pieces(place)
-        if len(pieces) == 1 and pieces[0].file is not None:
+        if len(pieces) == 1 and pieces[0].file is not None and reader.where is None:
             begun = False
             try:
                 for chunk in _of_file(reader, selection, pieces[0], columns, tally):

@@ -99,7 +99,14 @@ def _name(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> str |
     except OSError:
         return None
     plan_facts = {**asdict(plan), "available": sorted(plan.available), "id_type": str(plan.id_type)}
-    asked = [pair, selection.epochs[pair], sorted(map(str, selection.label_map)), selection.duplicates, plan_facts]
+    asked = [
+        pair,
+        selection.epochs[pair],
+        sorted(map(str, selection.label_map)),
+        selection.duplicates,
+        selection.where,
+        plan_facts,
+    ]
     return hashlib.sha256(json.dumps([xaicli.__version__, files, asked]).encode()).hexdigest()[:32]
 
 

@@ -19,7 +19,7 @@ from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
 from xaicli.queries.scores import within_labels
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
 
@@ -79,9 +79,10 @@ def export(
 def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
     beside = [name for name in _BESIDE if name in reader.dtypes]
     columns = list(dict.fromkeys([SAMPLE_ID, STEP, *beside, *selection.metrics]))
-    key = [selection.label_key] if selection.label_map and selection.label_key not in columns else []
+    if selection.label_key in reader.dtypes and selection.label_key not in columns:
+        columns.insert(columns.index(STEP) + 1, selection.label_key)
     for pair in selection.pairs:
-        for epoch, frame in _frames(reader, selection, pair, columns + key, tally):
+        for epoch, frame in _frames(reader, selection, pair, columns, tally):
             yield within_labels(frame, selection).select(
                 *_origin(pair),
                 SAMPLE_ID,
@@ -201,6 +202,7 @@ def export_answer(
     """
     path = Path(target) if isinstance(target, str | os.PathLike) else None
     kind = _one_of(ExportFormat, "export format", format or (path.suffix.lstrip(".") if path else "csv"))
+    polars_only(selection, "export")
     chosen = replace(selection, metrics=reader.metrics) if every_metric else selection
     tally = Tally()
     export(

@@ -51,8 +51,8 @@ class Aligned:
         self._selection = selection
         pieces = {epoch: self._single(Place(*pair, epoch)) for epoch in selection.epochs[pair]}
         last = selection.epochs[pair][-1]
-        # Labels and ids in which epochs may differ need every epoch's rows.
-        if selection.label_map or selection.label_key not in reader.dtypes:
+        # Conditions, labels and ids in which epochs may differ need every epoch's rows.
+        if reader.where or selection.label_map or selection.label_key not in reader.dtypes:
             raise NotAlignedError
         columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
         with self._opened(pieces[last]) as file, ThreadPoolExecutor(1) as thread:

@@ -11,11 +11,11 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.epochwise import Epochwise
-from xaicli.queries.ids import parse_ids
-from xaicli.queries.labels import labels
+from xaicli.queries.ids import Ids, parse_ids
+from xaicli.queries.labels import labels, names_of_labels
 from xaicli.queries.scores import SCORE, extremes, within_labels
-from xaicli.queries.selection import Pair, Selection, resolve
-from xaicli.reader import Place, Reader
+from xaicli.queries.selection import Pair, Selection, polars_only, resolve
+from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
 
 FLIPPED = "flipped"
@@ -77,7 +77,7 @@ def compare(
     *,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | str | int | None = None,
+    ids: Ids = None,
     **select: Any,
 ) -> Answer:
     """Two or more runs side by side, each at the last of its selected epochs.
@@ -102,14 +102,26 @@ def compare(
     for name, n in (("max", max), ("min", min)):
         if n < 0:
             raise UsageError(f"--{name} must be non-negative, not {n}")
-    wanted = parse_ids(readers[0], ids)
     found = shared(readers, **select)
+    for selection in found.selections:
+        polars_only(selection, "compare")
+    wanted = parse_ids(readers[0], ids)
     rows: list[dict[str, Any]] = []
+    tally, known = Tally(), set[Any]()
     for pair in found.pairs:
+        ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
+        sources = [Epochwise(reader, one, pair) for reader, one in zip(readers, ones, strict=True)]
         for metric in found.metrics:
-            ones = [replace(selection, pairs=(pair,), metrics=(metric,)) for selection in found.selections]
-            rows += _metric_and_labels(readers, ones, pair, metric)
-            rows += _samples(readers, ones, pair, metric, max, min, wanted)
+            alone = [replace(one, metrics=(metric,)) for one in ones]
+            rows += _metric_and_labels(readers, alone, pair, metric)
+            table = _at_ends(readers, alone, pair, metric, sources)
+            known |= set(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
+            rows += _samples(table, len(readers), pair, metric, max, min, wanted)
+        for source in sources:
+            source.count(tally)
+    if missing := [item for item in wanted if item not in known]:
+        where = ", ".join(reader.described for reader in readers)
+        raise XaiError(f"no sample_id {missing[0]!r} in {where}", hint="--ids lists samples that one of the runs has")
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     return Answer(
         command="compare",
@@ -124,7 +136,9 @@ def compare(
         },
         data=data,
         counts=Counts(
-            rows=data.height,
+            rows=tally.rows,
+            non_finite=tally.non_finite,
+            duplicates=tally.duplicates,
             dropped=sum(reader.dropped for reader in readers),
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
@@ -156,19 +170,11 @@ def _metric_and_labels(
 
 
 def _samples(
-    readers: Sequence[Reader],
-    selections: Sequence[Selection],
-    pair: Pair,
-    metric: str,
-    n_max: int,
-    n_min: int,
-    wanted: Sequence[Any],
+    table: pl.DataFrame, n_runs: int, pair: Pair, metric: str, n_max: int, n_min: int, wanted: Sequence[Any]
 ) -> list[dict[str, Any]]:
     """The samples that changed most between the first and the last run, listed ones, and those that flipped."""
-    last = len(readers) - 1
-    table = joined_at_end(readers, selections, pair, metric).with_columns(
-        (pl.col(f"value{last}") - pl.col("value0")).alias(SCORE)
-    )
+    last = n_runs - 1
+    table = table.with_columns((pl.col(f"value{last}") - pl.col("value0")).alias(SCORE))
     changed = table.filter(pl.col(SCORE).is_not_null())
     flips = table.filter(pl.col("correct0") != pl.col(f"correct{last}")).sort(
         pl.col(SCORE).abs(), SAMPLE_ID, descending=[True, False], nulls_last=True
@@ -184,12 +190,12 @@ def _samples(
             "sample",
             pair,
             metric,
-            [row[f"value{number}"] for number in range(len(readers))],
+            [row[f"value{number}"] for number in range(n_runs)],
             label=next((row[f"label{n}"] for n in range(last, -1, -1) if row[f"label{n}"] is not None), None),
             sample_id=str(row[SAMPLE_ID]),
             group=group,
             rank=rank,
-            correct=[row[f"correct{number}"] for number in range(len(readers))],
+            correct=[row[f"correct{number}"] for number in range(n_runs)],
         )
         for group, frame in groups.items()
         for rank, row in enumerate(frame.iter_rows(named=True), 1)
@@ -200,19 +206,27 @@ def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pa
     """Each sample's last value of a metric in every run.
 
     Returns:
-        sample_id, and for the run of number k value<k> (float64), correct<k> (bool) and label<k> (text), null where the
-        run has none.
+        sample_id, and for the run of number k value<k> (float64), correct<k> (bool) and label<k> (its name), null where
+        the run has none.
+
+    Raises:
+        XaiError: The runs' sample ids are of different kinds.
+    """
+    sources = [Epochwise(reader, one, pair) for reader, one in zip(readers, selections, strict=True)]
+    return _at_ends(readers, selections, pair, metric, sources)
+
+
+def _at_ends(
+    readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str, sources: Sequence[Epochwise]
+) -> pl.DataFrame:
+    """What `joined_at_end` gives, of runs that are opened.
 
     Raises:
         XaiError: The runs' sample ids are of different kinds.
     """
     joined: pl.DataFrame | None = None
-    for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
-        found = (
-            Epochwise(reader, selection, pair)
-            .last_scores(metric)
-            .select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
-        )
+    for number, (reader, selection, source) in enumerate(zip(readers, selections, sources, strict=True)):
+        found = source.last_scores(metric).select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
         found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
             raise XaiError("the runs have different kinds of sample ids", hint="compare runs over the same data")
@@ -228,8 +242,17 @@ def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl
     return frame.unique(SAMPLE_ID, keep="last", maintain_order=True).select(
         SAMPLE_ID,
         pl.col(CORRECT).cast(pl.Boolean).alias(f"correct{number}"),
-        pl.col(selection.label_key).cast(pl.String).alias(f"label{number}"),
+        _named(frame[selection.label_key], names_of_labels(reader, selection)).alias(f"label{number}"),
     )
+
+
+def _named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
+    """A column of labels as their names."""
+    found = labels.unique().drop_nulls().to_list()
+    if not found:
+        return pl.lit(None, pl.String)
+    texts = pl.DataFrame({"label": found, "name": [names.get(label, str(label)) for label in found]})
+    return pl.col(labels.name).replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
 
 
 def _row(kind: str, pair: Pair, metric: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.selection import Selection, words
+from xaicli.queries.selection import Catalogue, Selection, words
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import SAMPLE_ID
 
@@ -23,20 +23,20 @@ _COMPARED = 20_000
 """Close matches among more text ids than this would take longer than the answer."""
 
 
-def parse_ids(reader: Reader, given: Ids) -> list[Any]:
+def parse_ids(source: Catalogue, given: Ids) -> list[Any]:
     """The ids, each once, as the run's kind.
 
     Args:
-        reader: The run.
+        source: The run or table.
         given: One id, any list, array, series or tensor of them, or a text with commas as on the command line.
 
     Raises:
         XaiError: An id that is no integer of 64 bits where the run's ids are.
         UsageError: Truth values, which say which samples are meant by position.
     """
-    where = str(reader.layout.root)
+    where = source.described
     items = list(dict.fromkeys(_listed(given)))
-    dtype = reader.dtypes.get(SAMPLE_ID)
+    dtype = source.dtypes.get(SAMPLE_ID)
     if dtype is None or not dtype.is_integer():
         return [str(item) for item in items]
     return list(dict.fromkeys(_integer(item, where) for item in items))

@@ -14,7 +14,7 @@ from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, spread
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, QUANTILES, STEP, Bounds, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, QUANTILES, STEP, Bounds, Engine
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
@@ -151,13 +151,18 @@ def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:
     return pl.struct(bands[bound].alias(bound.value) for bound in bounds).alias("bounds")
 
 
+def names_of_labels(reader: Reader, selection: Selection) -> dict[Any, str]:
+    """{label: its name}, of the label map, else of the run; labels without one are left out."""
+    key = selection.label_key
+    dtype = reader.dtypes.get(key)
+    codes = key in (LABEL, PREDICTION) and dtype is not None and dtype.is_integer()
+    return {**dict(enumerate(reader.label_names if codes else ())), **selection.label_map}
+
+
 def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataFrame:
     """The rows with each label's name: of the label map, else of the run, else the label itself."""
-    names: dict[Any, str] = dict(selection.label_map)
-    recorded = reader.manifest.label_names if selection.label_key in (LABEL, "prediction") else None
+    names = names_of_labels(reader, selection)
     found = data["label"].unique().to_list()
-    if recorded and data.schema["label"].is_integer():
-        names = {i: recorded[i] for i in found if 0 <= i < len(recorded)} | names
     table = pl.DataFrame(
         {"label": found, "name": [names.get(label, str(label)) for label in found]},
         schema={"label": data.schema["label"], "name": pl.String()},

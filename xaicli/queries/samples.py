@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.queries.aligned import Aligned, NotAlignedError
 from xaicli.queries.epochwise import Epochwise
-from xaicli.queries.ids import parse_ids, refuse_unknown
+from xaicli.queries.ids import Ids, parse_ids, refuse_unknown
 from xaicli.queries.scores import SCORE, STALE, extremes
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
@@ -29,7 +29,7 @@ def samples(
     *,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | str | int | None = None,
+    ids: Ids = None,
     stat: str = LAST,
     complete_only: bool = False,
     scores: Mapping[tuple[Pair, str], pl.DataFrame] | None = None,

@@ -5,15 +5,76 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.reader import Reader
-from xaicli.vocabulary import LABEL, LOSS, Attempts, Duplicates, Engine, Mode
+from xaicli.vocabulary import LABEL, LOSS, Attempts, Axis, Duplicates, Engine, Mode
 from xaicli.words import split, split_pair, split_raw
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from xaicli.reader.where import Where
 
 Pair = tuple[str, str]
 """(mode, ds_id): the groups that are never pooled."""
+
+
+class Catalogue(Protocol):
+    """What a selection is resolved in: a run's samples, or a table."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What everyone who asks should know."""
+        ...
+
+    @property
+    def which_attempts(self) -> Attempts:
+        """Whether rows count that a later attempt took back."""
+        ...
+
+    @property
+    def where(self) -> Where | None:
+        """The condition that rows meet."""
+        ...
+
+    @property
+    def described(self) -> str:
+        """What it is called in a message."""
+        ...
+
+    @property
+    def dtypes(self) -> Mapping[str, pl.DataType]:
+        """Every column with its type."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The columns that can be asked for."""
+        ...
+
+    @property
+    def label_names(self) -> Sequence[str]:
+        """The names of labels 0, 1, 2, ..."""
+        ...
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """Rows the recorder could not store, by reason."""
+        ...
+
+    def modes(self) -> list[str]:
+        """The modes with rows."""
+        ...
+
+    def ds_ids(self, mode: str) -> list[str]:
+        """The dataset ids with rows in a mode."""
+        ...
+
+    def epochs(self, mode: str, ds_id: str) -> list[int]:
+        """The epochs with rows, ascending."""
+        ...
+
 
 Words = str | int | Iterable[str | int] | None
 """What an option takes in Python: one value, several, a text with commas as typed, or None for the default."""
@@ -37,6 +98,8 @@ class Selection:
         epoch_frequency: Only epochs divisible by this.
         engine: What executes the query.
         spark_remote: A Spark Connect server.
+        where: The condition that rows meet, as SQL; "" for none.
+        axis: What pictures over time are drawn over.
         attempts: Whether rows count that a later attempt took back.
         warnings: What the user should know of how the words were taken.
     """
@@ -52,6 +115,8 @@ class Selection:
     engine: Engine = Engine.POLARS
     spark_remote: str | None = None
     attempts: Attempts = Attempts.LAST
+    where: str = ""
+    axis: Axis = Axis.EPOCH
     warnings: tuple[str, ...] = ()
 
     @property
@@ -77,12 +142,15 @@ class Selection:
             "label_map": {name: value for value, name in self.label_map.items()},
             "duplicates": self.duplicates.value,
             "engine": self.engine.value,
+            **({"spark_remote": self.spark_remote} if self.spark_remote else {}),
             "attempts": self.attempts.value,
+            **({"where": self.where} if self.where else {}),
+            **({"axis": self.axis.value} if self.axis is not Axis.EPOCH else {}),
         }
 
 
 def resolve(
-    reader: Reader,
+    source: Catalogue,
     *,
     metric: Words = None,
     mode: Words = None,
@@ -94,11 +162,12 @@ def resolve(
     duplicates: str = Duplicates.LAST,
     engine: str = Engine.POLARS,
     spark_remote: str | None = None,
+    axis: str = Axis.EPOCH,
 ) -> Selection:
     """Resolve the user's words; the arguments are the options of the command line.
 
     Args:
-        reader: The run.
+        source: The run, or one of its tables.
         metric: Metrics; default `loss`, else the only one.
         mode: Modes, `all`, or `!MODE` for all but one; default `eval`, and `train` with a warning if there is none.
         ds_id: Dataset ids, or `!ID` for all but one; default all.
@@ -108,6 +177,8 @@ def resolve(
         label_map: `NAME=VALUE` items, or {name: value}.
         duplicates: `last`, `all` or `error`.
         engine: `polars`, `duckdb` or `spark`.
+        spark_remote: The address of a Spark Connect server; needs `spark`.
+        axis: `epoch`, `step` or `pass`: what pictures over time are drawn over.
 
     Raises:
         XaiError: A name that the run does not hold; the message offers close ones.
@@ -118,27 +189,43 @@ def resolve(
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
-    warnings: list[str] = list(reader.warnings)
-    modes = _modes(reader, words(mode), warnings)
-    every = _pairs(reader, modes, None)
-    pairs = _pairs(reader, modes, words(ds_id))
-    epochs = _epochs(reader, pairs, words(epoch), epoch_frequency)
-    if label_key not in reader.dtypes and label_key != LABEL:
-        raise unknown("column", label_key, reader.dtypes, where=str(reader.layout.root))
+    if source.where and chosen_engine is not Engine.POLARS:
+        raise UsageError(
+            f"--where does not run on --engine {chosen_engine}", hint="leave --engine out; xai query takes any SQL"
+        )
+    warnings: list[str] = list(source.warnings)
+    modes = _modes(source, words(mode), warnings)
+    every = _pairs(source, modes, None)
+    pairs = _pairs(source, modes, words(ds_id))
+    epochs = _epochs(source, pairs, words(epoch), epoch_frequency)
+    if label_key not in source.dtypes and label_key != LABEL:
+        raise unknown("column", label_key, source.dtypes, where=source.described)
     return Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},
-        metrics=_metrics(reader, words(metric)),
+        metrics=_metrics(source, words(metric)),
         label_key=label_key,
-        label_map=_label_map(reader, label_key, label_map),
+        label_map=_label_map(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
         epoch_frequency=epoch_frequency,
         engine=chosen_engine,
         spark_remote=spark_remote,
-        attempts=reader.which_attempts,
+        attempts=source.which_attempts,
+        where=source.where.text if source.where else "",
+        axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),
     )
+
+
+def polars_only(selection: Selection, question: str) -> None:
+    """Refuse an engine that a question cannot honour.
+
+    Raises:
+        UsageError: The engine is another than polars.
+    """
+    if selection.engine is not Engine.POLARS:
+        raise UsageError(f"{question} does not run on --engine {selection.engine}", hint="leave --engine out: polars")
 
 
 def words(given: Words) -> list[str] | None:
@@ -159,9 +246,9 @@ def _one_of(enum: type[Any], option: str, given: str) -> Any:
         ) from None
 
 
-def _metrics(reader: Reader, given: list[str] | None) -> tuple[str, ...]:
-    known = reader.metrics
-    where = str(reader.layout.root)
+def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
+    known = source.metrics
+    where = source.described
     if given:
         for name in given:
             if name not in known:
@@ -176,12 +263,12 @@ def _metrics(reader: Reader, given: list[str] | None) -> tuple[str, ...]:
     raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))
 
 
-def _modes(reader: Reader, given: list[str] | None, warnings: list[str]) -> list[str]:
-    known = reader.modes()
-    where = str(reader.layout.root)
-    if not known and reader.dropped:
-        reasons = "; ".join(f"{n:,}: {reason}" for reason, n in reader.drops.items())
-        raise XaiError(f"{where} holds no samples: {reader.dropped:,} rows were not recorded", hint=reasons)
+def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> list[str]:
+    known = source.modes()
+    where = source.described
+    if not known and source.drops:
+        reasons = "; ".join(f"{n:,}: {reason}" for reason, n in source.drops.items())
+        raise XaiError(f"{where} holds no samples: {sum(source.drops.values()):,} rows were not recorded", hint=reasons)
     if not known:
         raise XaiError(f"{where} holds no samples", hint="log some with run.log_samples(...); see: xai info")
     if not given:
@@ -211,17 +298,17 @@ def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[
     return chosen
 
 
-def _pairs(reader: Reader, modes: list[str], given: list[str] | None) -> list[Pair]:
-    pairs = [(mode, ds_id) for mode in modes for ds_id in reader.ds_ids(mode)]
+def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list[Pair]:
+    pairs = [(mode, ds_id) for mode in modes for ds_id in source.ds_ids(mode)]
     if given is None:
         return pairs
     known = list(dict.fromkeys(ds_id for _, ds_id in pairs))
-    chosen = _chosen("ds_id", given, known, allowed=known, where=f"{reader.layout.root}, {' and '.join(modes)}")
+    chosen = _chosen("ds_id", given, known, allowed=known, where=f"{source.described}, {' and '.join(modes)}")
     return [pair for pair in pairs if pair[1] in chosen]
 
 
-def _epochs(reader: Reader, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
-    recorded = {pair: reader.epochs(*pair) for pair in pairs}
+def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
+    recorded = {pair: source.epochs(*pair) for pair in pairs}
     known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
     tests = [_epoch_test(word, known) for word in given or ()]
     chosen = {
@@ -271,14 +358,14 @@ def _ranges(epochs: Sequence[int]) -> str:
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
-def _label_map(reader: Reader, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
+def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
     if not given:
         return {}
     if isinstance(given, Mapping):
         items: Iterable[tuple[Any, Any]] = given.items()
     else:
         items = [_name_and_value(word) for word in (split_raw(given) if isinstance(given, str) else words(given) or ())]
-    return {_label_value(reader, label_key, value): str(name) for name, value in items}
+    return {_label_value(source, label_key, value): str(name) for name, value in items}
 
 
 def _name_and_value(word: str) -> tuple[str, str]:
@@ -287,15 +374,15 @@ def _name_and_value(word: str) -> tuple[str, str]:
     return pair
 
 
-def _label_value(reader: Reader, label_key: str, value: Any) -> Any:
+def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
     """A label as the run spells it: an integer, or the class name of one; else text."""
-    dtype = reader.dtypes.get(label_key)
+    dtype = source.dtypes.get(label_key)
     if dtype is None or not dtype.is_integer():
         return str(value)
-    names = reader.manifest.label_names or ()
+    names = source.label_names
     if str(value) in names:
         return names.index(str(value))
     try:
         return int(value)
     except ValueError:
-        raise unknown("label", value, names, where=str(reader.layout.root)) from None
+        raise unknown("label", value, names, where=source.described) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote
@@ -11,17 +11,40 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.samples import Asked, answer, of_source
+from xaicli.queries.ids import Ids, parse_ids
+from xaicli.queries.samples import LAST, Asked, answer, of_source
 from xaicli.queries.scores import SCORE, STALE
-from xaicli.queries.selection import Selection, Words, words
+from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolve
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.schema import finite
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, SAMPLE_ID, STEP
+from xaicli.reader.where import Where
+from xaicli.tables.stored import class_names
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID, STEP, Duplicates
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
 _NO_METRICS = {*_IDS, *_MODES, DS_ID, EPOCH, STEP, "iteration", "attempt", "rank", "weight"}
+
+
+def _slope(value: pl.Expr) -> pl.Expr:
+    """Least squares on the epoch; 0 where there is one epoch."""
+    time = pl.col(EPOCH).cast(pl.Float64)
+    moved = time - time.mean()
+    spread = (moved * moved).sum()
+    return pl.when(spread > 0).then((moved * value).sum() / spread).otherwise(0.0)
+
+
+_STATISTICS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    LAST: pl.Expr.last,
+    "first": pl.Expr.first,
+    "mean": pl.Expr.mean,
+    "min": pl.Expr.min,
+    "max": pl.Expr.max,
+    "std": lambda value: value.std(ddof=1).fill_null(0.0),
+    "slope": _slope,
+}
+"""Scores from a sample's finite values in the order of epochs, as `dynamics` defines them."""
 
 
 class Reduce(StrEnum):
@@ -39,13 +62,14 @@ def table_samples(
     table: str,
     *,
     reduce: str = Reduce.MEAN,
-    metric: Words = None,
-    mode: Words = None,
     max: int = 5,
     min: int = 5,
-    ids: Sequence[Any] | None = None,
+    ids: Ids = None,
+    stat: str = LAST,
     complete_only: bool = False,
-    label_key: str = LABEL,
+    mode: Words = None,
+    where: str | None = None,
+    **select: Any,
 ) -> Answer:
     """The samples of a metrics table with the highest and lowest values, as `samples` gives those of the run.
 
@@ -53,110 +77,155 @@ def table_samples(
     column `epoch` everything is of epoch 0, and without a column `step` the epoch stands in its place.
 
     Args:
+        reader: The run.
         table: The table's name.
         reduce: Of several rows of one sample in one epoch: `max`, `min`, `mean`, `count` (finite values) or `first`.
-        metric: Numeric columns; default `loss`, else the only one.
+        stat: The score: `last`, or a statistic over the epochs: `first`, `mean`, `min`, `max`, `std`, `slope`.
         mode: Modes or splits; all by default.
+        where: A condition on the table's columns, as SQL.
+        select: What `resolve` takes; metrics are the numeric columns.
 
     Raises:
-        XaiError: No such table, column, mode or id.
-        UsageError: No such way to reduce.
+        XaiError: No such table, column, mode, ds_id, epoch or id.
+        UsageError: No such way to reduce, no such statistic, or what a table cannot honour.
     """
     if reduce not in set(Reduce):
         raise UsageError(f"--reduce {reduce!r} is not possible", hint="choose from: " + ", ".join(Reduce))
-    rows = _rows(reader, table, label_key, words(mode))
-    metrics = _metrics(rows, words(metric), f"table {table}")
-    cleaned, spoilt = finite(rows.with_columns(pl.col(metrics).cast(pl.Float64)), metrics)
-    one = _reduced(cleaned, metrics, Reduce(reduce))
-    pairs = tuple(one.select(MODE, DS_ID).unique().sort(MODE, DS_ID).rows())
-    frames = {pair: one.filter(pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1]) for pair in pairs}
-    epochs = {pair: tuple(frame[EPOCH].unique().sort()) for pair, frame in frames.items()}
-    selection = Selection(pairs=pairs, epochs=epochs, metrics=tuple(metrics), label_key=label_key)
-    kind = int if one.schema[SAMPLE_ID].is_integer() else str
-    asked = Asked(max, min, [kind(item) for item in ids or ()], complete_only)
-    tally = Tally(rows.height, spoilt, rows.height - one.height)
-    found = [of_source(_Held(frame), selection, pair, asked, Tally()) for pair, frame in frames.items()]
+    if stat not in _STATISTICS:
+        raise UsageError(f"--stat {stat!r} is not known of a table", hint="choose from: " + ", ".join(_STATISTICS))
+    held = _Table(reader, table, str(select.get("label_key") or LABEL), where)
+    selection = resolve(held, mode=mode or "all", **select)
+    polars_only(selection, "samples --table")
+    if selection.duplicates is not Duplicates.LAST:
+        raise UsageError(
+            f"--duplicates {selection.duplicates} has no meaning for a table",
+            hint="--reduce says what several rows are",
+        )
+    metrics = list(selection.metrics)
+    rows, spoilt = finite(held.selected(selection), metrics)
+    one = _reduced(rows, metrics, Reduce(reduce))
+    asked = Asked(max, min, parse_ids(held, ids), complete_only)
+    found = [of_source(_Held(one, pair, selection, stat), selection, pair, asked, Tally()) for pair in selection.pairs]
     known = {item for part in found for item in part.known}
     if missing := [item for item in asked.ids if item not in known]:
-        raise unknown("sample_id", missing[0], one[SAMPLE_ID].unique().sort().head(1000).to_list(), where=table)
+        raise unknown(
+            "sample_id", missing[0], one[SAMPLE_ID].unique().sort().head(1000).to_list(), where=held.described
+        )
     counts = Counts(
-        tally.rows,
-        tally.non_finite,
-        tally.duplicates,
+        rows.height,
+        spoilt,
+        rows.height - one.height,
         stale=sum(part.n_stale for part in found),
+        taken_back=reader.counts().taken_back,
         damaged=reader.damaged,
     )
-    more = {"table": table, "reduce": reduce, "stat": "last"}
-    return answer(reader, selection, asked, pl.concat([part.rows for part in found]), counts, more)
+    more = {"table": table, "reduce": reduce, "stat": stat}
+    found_rows = pl.concat([part.rows for part in found])
+    return answer(reader, selection, asked, found_rows, counts, more)
+
+
+class _Table:
+    """A metrics table as a selection sees a run: its modes, ds_ids, epochs, metrics and labels.
+
+    Raises:
+        XaiError: There is no such table, or it has no rows or no ids.
+        UsageError: The condition is none.
+    """
+
+    def __init__(self, reader: Reader, table: str, label_key: str, where: str | None) -> None:
+        self.described = f"table {table} of {reader.layout.root}"
+        self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
+        self.drops: Mapping[str, int] = {}
+        self.label_names = class_names(reader.layout, table, label_key)
+        lazy = _scanned(reader, table, self.described)
+        present = lazy.collect_schema()
+        self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
+        self.where = Where.of(where, present) if where else None
+        if self.where:
+            lazy = lazy.filter(self.where.expr)
+        self._rows = _named(lazy, present, label_key, self.metrics, self.described)
+        identity = self._rows.schema[SAMPLE_ID]
+        self.dtypes = {**present, SAMPLE_ID: identity if identity.is_integer() else pl.String()}
+        if label_key in present:
+            self.dtypes[LABEL] = present[label_key]
+        self._places = self._rows.select(MODE, DS_ID, EPOCH).unique().sort(MODE, DS_ID, EPOCH)
+
+    def modes(self) -> list[str]:
+        return self._places[MODE].unique(maintain_order=True).to_list()
+
+    def ds_ids(self, mode: str) -> list[str]:
+        return self._places.filter(pl.col(MODE) == mode)[DS_ID].unique(maintain_order=True).to_list()
+
+    def epochs(self, mode: str, ds_id: str) -> list[int]:
+        return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
+
+    def selected(self, selection: Selection) -> pl.DataFrame:
+        """The rows of a selection: sample_id, mode, ds_id, epoch, step, label, and each metric as float64."""
+        places = [(*pair, epoch) for pair, epochs in selection.epochs.items() for epoch in epochs]
+        keys = pl.DataFrame(places, schema=self._places.schema, orient="row")
+        rows = self._rows.join(keys, on=[MODE, DS_ID, EPOCH], how="semi", maintain_order="left")
+        if selection.label_map:
+            rows = rows.filter(pl.col(LABEL).is_in(list(selection.label_map)))
+        return rows.with_columns(pl.col(list(selection.metrics)).cast(pl.Float64))
 
 
 class _Held:
     """One (mode, ds_id) of a table, in memory: sample_id, label, epoch, step, metrics; one row a sample and epoch."""
 
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame.sort(EPOCH, maintain_order=True)
+    def __init__(self, frame: pl.DataFrame, pair: Pair, selection: Selection, stat: str) -> None:
+        of_pair = frame.filter(pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
+        self._frame = of_pair.sort(EPOCH, maintain_order=True)
+        self._last = selection.epochs[pair][-1]
+        self._statistic = _STATISTICS[stat]
 
     def last_scores(self, metric: str) -> pl.DataFrame:
-        last = self._frame[EPOCH].max()
-        known = self._frame.filter(pl.col(metric).is_not_null()).unique(SAMPLE_ID, keep="last", maintain_order=True)
-        return known.select(SAMPLE_ID, pl.col(metric).alias(SCORE), (pl.col(EPOCH) != last).alias(STALE))
+        """Each sample's score: its last value, or the statistic asked for."""
+        known = self._frame.filter(pl.col(metric).is_not_null())
+        score = self._statistic(pl.col(metric)).cast(pl.Float64).alias(SCORE)
+        stale = (pl.col(EPOCH).last() != self._last).alias(STALE)
+        return known.group_by(SAMPLE_ID, maintain_order=True).agg(score, stale)
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
+        """Every row of some samples, epoch by epoch."""
         steps = self._frame.group_by(EPOCH).agg(pl.col(STEP).max())
         rows = self._frame.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).drop(STEP)
         return rows.join(steps, on=EPOCH, how="left", maintain_order="left")
 
     def count(self, tally: Tally) -> None:
+        """Count what has been read."""
         tally.rows += self._frame.height
 
 
-def _rows(reader: Reader, table: str, label_key: str, modes: list[str] | None) -> pl.DataFrame:
-    """The table's rows with sample_id, mode, ds_id, epoch, step and label under these names."""
+def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
     folders = reader.layout.tables.iterdir() if reader.layout.tables.is_dir() else ()
     names = {unquote(folder.name): folder for folder in sorted(folders)}
-    where = str(reader.layout.root)
     if table not in names:
-        raise unknown("table", table, names, where=where)
+        raise unknown("table", table, names, where=str(reader.layout.root))
     lazy = scan_folder(reader, names[table])
     if lazy is None:
-        raise XaiError(f"table {table} in {where} has no rows", hint="see: xai doctor")
-    present = lazy.collect_schema()
+        raise XaiError(f"{where} has no rows", hint="see: xai doctor")
+    return lazy
+
+
+def _named(lazy: pl.LazyFrame, present: pl.Schema, label_key: str, metrics: Iterable[str], where: str) -> pl.DataFrame:
+    """The table's rows with sample_id, mode, ds_id, epoch, step and label under these names."""
     identity = next((name for name in _IDS if name in present), None)
     if identity is None:
-        raise XaiError(f"table {table} has no sample_id or example_id", hint=f"its columns: {', '.join(present)}")
+        raise XaiError(f"{where} has no sample_id or example_id", hint=f"its columns: {', '.join(present)}")
     mode = next((name for name in _MODES if name in present), None)
-    rows = lazy.select(
+    return lazy.select(
         pl.col(identity).alias(SAMPLE_ID),
         (pl.col(mode).cast(pl.String).fill_null("") if mode else pl.lit("")).alias(MODE),
         (pl.col(DS_ID).cast(pl.String).fill_null("") if DS_ID in present else pl.lit("")).alias(DS_ID),
         (pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32)).alias(EPOCH),
         pl.coalesce(*(pl.col(n).cast(pl.Int64) for n in (STEP, EPOCH) if n in present), pl.lit(0)).alias(STEP),
         (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL),
-        *(name for name, dtype in present.items() if _is_metric(name, dtype)),
+        *metrics,
     ).collect(engine="streaming")
-    if modes and modes != ["all"]:
-        known = rows[MODE].unique().sort().to_list()
-        for word in modes:
-            if word not in known:
-                raise unknown("mode", word, known, where=f"table {table}")
-        rows = rows.filter(pl.col(MODE).is_in(modes))
-    return rows
 
 
 def _is_metric(name: str, dtype: pl.DataType) -> bool:
     return (dtype.is_numeric() or dtype == pl.Boolean) and name not in _NO_METRICS and name != LABEL
-
-
-def _metrics(rows: pl.DataFrame, given: list[str] | None, where: str) -> list[str]:
-    known = [name for name, dtype in rows.schema.items() if _is_metric(name, dtype)]
-    for name in given or ():
-        if name not in known:
-            raise unknown("metric", name, known, where=where)
-    if given:
-        return list(dict.fromkeys(given))
-    if LOSS in known or len(known) == 1:
-        return [LOSS] if LOSS in known else known
-    raise UsageError(f"which metric of {where}?", hint="--metric " + ", ".join(known))
 
 
 def _reduced(rows: pl.DataFrame, metrics: list[str], reduce: Reduce) -> pl.DataFrame:

@@ -18,23 +18,28 @@ from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.schema import conform, finite
 from xaicli.reader.tally import Tally
+from xaicli.reader.where import Where
 from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
 
 _TRIES = 5
 
 
-def open_reader(layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST) -> Reader:
+def open_reader(
+    layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST, where: str | None = None
+) -> Reader:
     """Open a run for reading.
 
     Args:
         layout: The run.
         strict: Raise on a damaged file instead of leaving it out.
         attempts: `last` leaves out what later attempts took back of earlier ones, `all` leaves out nothing.
+        where: A condition that rows meet, as SQL; other rows are as if they were not there.
 
     Raises:
         XaiError: The folder is no run or of a newer format version.
+        UsageError: The condition is none.
     """
-    return Reader(layout, strict=strict, attempts=attempts)
+    return Reader(layout, strict=strict, attempts=attempts, where=where)
 
 
 class Reader(Holdings):
@@ -43,9 +48,22 @@ class Reader(Holdings):
     Damaged files are left out and named in `damaged` as they are met; with `strict` they raise `DamagedFileError`.
     """
 
-    def __init__(self, layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST) -> None:
+    def __init__(
+        self, layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST, where: str | None = None
+    ) -> None:
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
+        self.where = Where.of(where, self.dtypes) if where else None
+
+    @property
+    def described(self) -> str:
+        """What the run is called in a message."""
+        return str(self.layout.root)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of labels 0, 1, 2, ..."""
+        return self.manifest.label_names or ()
 
     def epoch_frames(
         self,
@@ -106,9 +124,13 @@ class Reader(Holdings):
         keep_non_finite: bool = False,
     ) -> tuple[pl.DataFrame, Tally]:
         """The rows of one place, as `epoch_frames` gives them, with what was counted."""
+        beside = self.where.stored if self.where else []
         for _ in range(_TRIES):
             try:
-                frame, tally = self._frame(place, list(columns), duplicates)
+                frame, tally = self._frame(place, list(dict.fromkeys([*beside, *columns])), duplicates)
+                if self.where:
+                    frame = self.where.rows(frame, place).select(columns)
+                    tally.rows = frame.height
                 if self._all_finite(place):
                     return frame, tally
                 cleaned, tally.non_finite = finite(frame, self.metrics)
@@ -121,7 +143,11 @@ class Reader(Holdings):
     def _frame(self, place: Place, columns: list[str], duplicates: Duplicates) -> tuple[pl.DataFrame, Tally]:
         pieces = self.pieces(place)
         alone = len(pieces) == 1
-        frame = self._concatenated(pieces, columns if SAMPLE_ID in columns else [*columns, SAMPLE_ID], spare_ids=alone)
+        frame = self._concatenated(
+            pieces,
+            columns if SAMPLE_ID in columns else [*columns, SAMPLE_ID],
+            spare_ids=alone and SAMPLE_ID not in columns,
+        )
         tally = Tally()
         if not (alone and self._ids_are_unique(pieces[0])):
             tally.duplicates = duplicate_rows.count(frame[SAMPLE_ID])
@@ -262,4 +288,10 @@ class Reader(Holdings):
             columns: All when None.
         """
         wanted = self.epochs(mode, ds_id) if epochs is None else epochs
-        return scan(self, [Place(mode, ds_id, epoch) for epoch in wanted], list(columns or self.dtypes))
+        kept = list(columns or self.dtypes)
+        places = [Place(mode, ds_id, epoch) for epoch in wanted]
+        if self.where is None:
+            return scan(self, places, kept)
+        read = list(dict.fromkeys([*kept, *self.where.stored]))
+        of_epochs = [(scan(self, [place], read), place) for place in places]
+        return pl.concat([self.where.lazily(lazy, place).select(kept) for lazy, place in of_epochs])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.queries.compare import FLIPPED
 from xaicli.queries.courses import Course
 from xaicli.report.charts import Tone
 from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
@@ -22,7 +24,9 @@ _CHARTS: dict[str, Callable[[Course, Sequence[str], Names], Iterator[Block]]] = 
     "label": label_charts,
     "sample": sample_chart,
 }
-_GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed", "flipped": "flipped"}
+_GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed", FLIPPED: "flipped"}
+_FLIPS = 200
+"""Flipped samples that a page shows of each metric."""
 
 
 def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
@@ -37,10 +41,13 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
     rows = answer.data.to_dicts()
     sections = []
     for kind, title in _TITLES.items():
-        chosen = [row for row in rows if row["kind"] == kind]
+        chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
         charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
         if chosen:
-            sections.append(Section(title, names("part", kind), (*charts, _table(kind, title, chosen, runs))))
+            table = _table(kind, title, chosen, runs)
+            if kind == "sample" and any(map(_is_one_of_many, rows)):
+                table = replace(table, note=f"{_FLIPS} of those that flipped, the most changed; compare.csv has all")
+            sections.append(Section(title, names("part", kind), (*charts, table)))
     nothing: tuple[Block, ...] = (Text("The runs share nothing to compare.", Tone.FAINT),)
     return Report(
         name="compare",
@@ -52,6 +59,11 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
         warnings=answer.warnings,
         tables={"compare": lambda: iter(rows)},
     )
+
+
+def _is_one_of_many(row: Mapping[str, Any]) -> bool:
+    """Whether a flipped sample is beyond those that a page shows."""
+    return bool(row["group"] == FLIPPED and row["rank"] > _FLIPS)
 
 
 def short_names(paths: Sequence[str], answer: Answer) -> list[str]:
@@ -70,7 +82,8 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
         if row["kind"] == "metric" and len(known) > 1:
             shown = ", ".join(f"{short(v, 3)} in {n}" for n, v in zip(runs, row["values"], strict=False))
             said.append(f"Mean {row['metric']} ({row['mode']}): {shown}.")
-    flipped = sum(1 for row in rows if row.get("group") == "flipped")
+    # Whether a sample is right does not depend on the metric it is listed with.
+    flipped = len({(row["mode"], row["ds_id"], row["sample_id"]) for row in rows if row.get("group") == "flipped"})
     if flipped:
         said.append(f"{flipped:,} samples are right in one of first and last run and wrong in the other.")
     return " ".join(said) or "Nothing in common."
