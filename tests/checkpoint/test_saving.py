@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,7 +16,6 @@ from tests.checkpoint import hostile
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.save import save_checkpoint
-from xaicli.errors import UsageError
 
 
 class Branching(nn.Module):
@@ -201,11 +201,110 @@ def test_a_model_of_one_batch_size_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [[1, 2], {"nothing": torch.zeros(1, 2)}])
-def test_examples_of_another_kind_are_named(given: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as raised:
-        save_checkpoint(nn.Linear(2, 2), tmp_path / "ckpt.pt", example_inputs=given)
-    assert raised.value.hint
-    assert not list(tmp_path.iterdir())
+def test_examples_of_another_kind_are_named_and_the_weights_saved(given: Any, tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.warns(UserWarning, match=r"no graph, because (example_inputs holds|forward takes no 'nothing')"):
+        path = save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=given)
+    assert torch.equal(torch.load(path, weights_only=True)["state_dict"]["weight"], model.weight)
+
+
+class Optional(nn.Module):
+    """Arguments that may be left out, between those that are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(
+        self, x: torch.Tensor, cache: Any = None, mask: torch.Tensor | None = None, *, twice: bool = False
+    ) -> torch.Tensor:
+        assert cache is None
+        y = self.linear(x if mask is None else x * mask)
+        return 2 * y if twice else y
+
+
+@pytest.mark.parametrize("order", ["by name", "by place", "with a flag"])
+def test_an_argument_between_inputs_can_be_left_out(order: str, tmp_path: Path) -> None:
+    model, x, mask = Optional(), torch.randn(5, 4), torch.rand(5, 4)
+    given: Any = {"mask": mask[:2], "x": x[:2]}
+    if order == "by place":
+        given = (x[:2], None, mask[:2])
+    elif order == "with a flag":
+        given["twice"] = True
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=given))
+    assert loaded.facts.input_names == ("x", "mask")
+    own = model(x, mask=mask, twice=order == "with a flag")
+    torch.testing.assert_close(loaded.model(x, mask), own)
+
+
+def test_one_tensor_for_two_inputs_stays_two_inputs(tmp_path: Path) -> None:
+    x = torch.randn(2, 3)
+    model = Towers()
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=(x, x)))
+    a, b = torch.randn(4, 3), torch.randn(4, 3)
+    torch.testing.assert_close(loaded.model(a, b), model(a, b))
+
+
+class Towers(nn.Module):
+    """Two inputs of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.one(a) - 2 * self.other(b)
+
+
+class Holding(nn.Module):
+    """What modules hold that cannot be copied: an activation with its history, a lock, a generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.utils.spectral_norm(nn.Linear(4, 3))
+        self.lock = threading.Lock()
+        self.numbers = (number for number in range(3))
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        self.kept = [y]
+        return y.relu()
+
+
+def test_a_model_that_holds_what_cannot_be_copied_is_saved_with_its_graph(tmp_path: Path) -> None:
+    model, x = Holding(), torch.randn(5, 4)
+    model(x)
+    model.eval()
+    kept, lock = model.kept[0], model.lock
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=x[:2]))
+    torch.testing.assert_close(loaded.model(x), model(x))
+    assert model.lock is lock
+    assert kept.grad_fn is not None
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_text_model_takes_ids_and_mask_of_any_length(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    if kind == "bert":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = transformers.BertConfig(vocab_size=60, num_labels=3, initializer_range=0.5, **sizes)
+        model = transformers.BertForSequenceClassification(config).eval()
+    else:
+        config = transformers.GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2, num_labels=3, pad_token_id=0)
+        model = transformers.GPT2ForSequenceClassification(config).eval()
+    ids = torch.randint(5, 60, (4, 7))
+    mask = torch.ones_like(ids)
+    ids[1, 4:] = mask[1, 4:] = 0
+    given = {"attention_mask": mask[:2], "input_ids": ids[:2]}
+    path = save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=given)
+    loaded = load_checkpoint(path)
+    assert loaded.facts.input_names == ("input_ids", "attention_mask")
+    assert loaded.facts.input_dtypes == ("int64", "int64")
+    for length in (7, 4):
+        own = model(input_ids=ids[:, :length], attention_mask=mask[:, :length]).logits
+        torch.testing.assert_close(loaded.model(ids[:, :length], mask[:, :length])["logits"], own)
 
 
 def test_a_failed_write_leaves_the_old_file(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

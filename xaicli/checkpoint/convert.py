@@ -122,7 +122,7 @@ def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Targ
     facts = loaded.facts
     try:
         if target is Target.PT2:
-            data, fixed = export_graph(loaded.model, tuple(examples.values()))
+            data, fixed = export_graph(loaded.model, examples)
             if fixed:
                 warnings.warn(f"{written} takes batches of {facts.static_batch or 2} only ({fixed})", stacklevel=3)
             return write_whole(written, data, durable=True)

@@ -8,6 +8,7 @@ saved or checked on this machine is remembered by its digest and not checked aga
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -72,14 +73,23 @@ def load_graph(package: Package, path: Path | str, *, device: str = "cpu") -> fx
         ) from error
 
 
-def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tuple[bytes, str]:
-    """Export a model, with a batch axis of any length where it allows one, and check that the graph computes the same.
+def export_graph(
+    model: nn.Module,
+    example_inputs: Mapping[str, torch.Tensor],
+    *,
+    constants: Mapping[str, Any] | None = None,
+    by_name: bool = False,
+) -> tuple[bytes, str]:
+    """Export a model and check that the graph computes the same.
 
-    The archive holds neither the example inputs nor the maker's source lines.
+    The batch axis can have any length where the model allows one, and so can the second axis of integers, which are
+    tokens; the other axes stay as they are. The archive holds neither the example inputs nor the maker's source lines.
 
     Args:
         model: In evaluation mode, on the CPU.
-        example_inputs: One tensor an input, each (batch, ...).
+        example_inputs: One tensor an input, each (batch, ...), by the names the graph shall have for them.
+        constants: What the model is called with besides, by name.
+        by_name: Whether the model is called with its inputs by name, and not in their order.
 
     Returns:
         The `.pt2` archive, and why the batch size is fixed ("" when it is not).
@@ -87,42 +97,111 @@ def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> tu
     Raises:
         Exception: Whatever torch says of a model it cannot export, or RefusedError for a graph `xai` would not load.
     """
-    # torch takes a length of 1 for a constant: a batch of one is doubled.
-    batches = tuple(torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x for x in example_inputs)
+    # torch takes a length of 1 for a constant: a batch of one is doubled. One tensor given twice becomes two.
+    batches = tuple(
+        torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x.detach().clone() for x in example_inputs.values()
+    )
+    called: nn.Module = _Called(model, tuple(example_inputs), constants or {}, by_name=by_name)
     with torch.no_grad():
-        expected = model(*batches)
-    traced = model if _is_plain(expected) and not _is_variadic(model) else _Plain(model)
-    batch = Dim("batch", min=1)
-    axes = tuple({0: batch} if x.ndim else None for x in batches)
-    fixed = ""
+        if not by_name and not constants and not _is_variadic(model) and _is_plain(model(*batches)):
+            called = model
+        expected = called(*batches)
+    problems: list[str] = []
     with _quiet_torch():
-        try:
-            program = torch.export.export(traced, batches, dynamic_shapes=(axes,) if traced is not model else axes)
-        except Exception as error:
-            fixed = first_line(error)
-            program = torch.export.export(traced, batches)
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-    with Archive(buffer, "the exported graph") as archive:
+        for axes in _axes(batches):
+            try:
+                data = _exported(called, batches, axes)
+                package, graph = _admitted(data)
+                _compare(graph, batches, expected)
+                if any(size is None for entry in package.program.inputs for size in entry.shape[1:2]):
+                    shorter = tuple(x[:, :-1] if x.ndim > 1 and _is_tokens(x) else x for x in batches)
+                    with torch.no_grad():
+                        _compare(graph, shorter, called(*shorter))
+                break
+            except Exception as error:
+                problems.append(first_line(error))
+                if axes is None:
+                    raise
+    remember(package.rebuilt)
+    return package.rebuilt, problems[-1] if axes is None else ""
+
+
+def _axes(batches: Sequence[torch.Tensor]) -> Iterator[tuple[dict[int, Any] | None, ...] | None]:
+    """Which axes shall have any length, the most first; None for none of them."""
+    batch = Dim("batch", min=1)
+    of_batch = tuple({0: batch} if x.ndim else None for x in batches)
+    if any(_is_tokens(x) for x in batches):
+        yield tuple(
+            {0: batch, 1: Dim.AUTO} if _is_tokens(x) else axes for x, axes in zip(batches, of_batch, strict=True)
+        )
+    yield of_batch
+    yield None
+
+
+def _is_tokens(x: torch.Tensor) -> bool:
+    return x.ndim == 2 and not x.is_floating_point() and x.shape[1] > 2
+
+
+def _exported(called: nn.Module, batches: tuple[torch.Tensor, ...], axes: Any) -> io.BytesIO:
+    program = torch.export.export(called, batches, dynamic_shapes=axes)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer
+
+
+def _admitted(data: io.BytesIO) -> tuple[Package, fx.GraphModule]:
+    with Archive(data, "the exported graph") as archive:
         package = open_package(archive)
-    graph = load_graph(package, "the exported graph")
+    return package, load_graph(package, "the exported graph")
+
+
+def _compare(graph: nn.Module, batches: Sequence[torch.Tensor], expected: Any) -> None:
     with torch.no_grad():
         for one, other in zip(pytree.tree_leaves(expected), pytree.tree_leaves(graph(*batches)), strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
-    remember(package.rebuilt)
-    return package.rebuilt, fixed
+            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-class _Plain(nn.Module):
-    """A model that takes tensors in order and answers with tensors, tuples, lists and dicts only."""
+class _Called(nn.Module):
+    """A model called with tensors in order, that answers with tensors, tuples, lists and dicts only.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: The model.
+        names: What the graph shall call its inputs.
+        constants: Further arguments, by name.
+        by_name: Whether the model takes its inputs by these names.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: tuple[str, ...], constants: Mapping[str, Any], *, by_name: bool
+    ) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        output = self.model(*inputs)
-        return dict(output) if isinstance(output, Mapping) else pytree.tree_leaves(output)
+        def forward(*inputs: torch.Tensor) -> Any:
+            if by_name:
+                return _plain(model(**dict(zip(names, inputs, strict=True)), **constants))
+            return _plain(model(*inputs, **constants))
+
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _plain(output: Any) -> Any:
+    """An output made of tensors in tuples, lists and dicts; what holds none (a cache, a text) is left out."""
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, Mapping):
+        parts = {str(key): _plain(value) for key, value in output.items()}
+        return {key: value for key, value in parts.items() if value is not None}
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        return _plain(output._asdict())
+    if isinstance(output, tuple | list):
+        values = [part for part in map(_plain, output) if part is not None]
+        return (tuple(values) if isinstance(output, tuple) else values) if values else None
+    if dataclasses.is_dataclass(output):
+        return _plain({field.name: getattr(output, field.name) for field in dataclasses.fields(output)})
+    return None
 
 
 def _is_plain(output: object) -> bool:

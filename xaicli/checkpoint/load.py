@@ -312,7 +312,7 @@ def with_graph_facts(facts: CheckpointFacts, package: Package) -> CheckpointFact
     return replace(
         facts,
         input_names=facts.input_names or tuple(entry.name for entry in inputs),
-        input_shapes=facts.input_shapes or (shapes if whole else None),
+        input_shapes=(facts.input_shapes or shapes) if whole else None,
         input_dtypes=facts.input_dtypes or tuple(dtype_name(entry.dtype) for entry in inputs),
         static_batch=fixed[0] if fixed and len(fixed) == len(batches) else None,
     )

@@ -9,7 +9,8 @@ import copy
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,14 @@ def save_checkpoint(
     """Write a checkpoint that `xai` can load without the code of the model, where the model can be exported.
 
     The model is not changed: the graph is made of a copy on the CPU in evaluation mode. When there are neither example
-    inputs nor an `arch`, or torch cannot export the model, a warning says so and the file holds no graph.
+    inputs nor an `arch`, the example inputs are not those that `forward` takes, or torch cannot export the model, a
+    warning says so and the file holds no graph.
 
     Args:
         model: The model; wrappers of `DistributedDataParallel` and `torch.compile` are taken off.
         path: The file to write; it appears complete or not at all.
         example_inputs: What the model is called with, each (batch, ...): a tensor, one tensor an input in call order,
-            or tensors by the names of `forward`'s parameters. They are not kept.
+            or tensors by the names of `forward`'s parameters, of which any may be left out or None. They are not kept.
         arch: What built the model, `module:factory` or the callable itself; kept for hints only.
         arch_args: The keyword arguments of `arch`; plain JSON values.
         label_names: The names of the outputs, in order.
@@ -57,15 +59,11 @@ def save_checkpoint(
 
     Returns:
         The path.
-
-    Raises:
-        UsageError: The example inputs are no tensors, or not those that `forward` names.
     """
     import torch
 
     bare = unwrapped(model)
-    inputs = _named_inputs(bare, example_inputs)
-    graph, graph_error, fixed_batch = _graph(bare, inputs, wanted=arch is None)
+    graph, graph_error, fixed_batch, inputs = _graph(bare, example_inputs, wanted=arch is None)
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -106,51 +104,78 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _named_inputs(model: nn.Module, given: Any) -> dict[str, torch.Tensor]:
-    """The example inputs by name in the order of `forward`'s parameters, on the CPU."""
+@dataclass(frozen=True)
+class _Examples:
+    """What a model is called with.
+
+    Attributes:
+        tensors: By the names of `forward`'s parameters, in their order, on the CPU.
+        constants: What else it is given, by name: a flag, a number.
+        by_name: Whether the model has to be called by name, because an argument between the others is left out.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    constants: dict[str, Any]
+    by_name: bool
+
+
+def _examples(model: nn.Module, given: Any) -> _Examples:
+    """The example inputs, named.
+
+    Raises:
+        UsageError: They are no tensors, or not those that `forward` takes.
+    """
     import torch
 
-    if given is None:
-        return {}
-    names = [
-        name
-        for name, parameter in inspect.signature(model.forward).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if isinstance(given, Mapping):
-        if unknown := sorted(set(given) - set(names)) or [n for n in names[: len(given)] if n not in given]:
-            raise UsageError(f"example_inputs and forward differ in {unknown[0]!r}", hint=f"forward takes {names}")
-        values = [given[name] for name in names if name in given]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if unknown := [name for name in given if name not in names and not takes_any]:
+            raise UsageError(f"forward takes no {unknown[0]!r}", hint=f"it takes {', '.join(names)}")
+        ordered = [name for name in names if name in given] + [name for name in given if name not in names]
+        values = {name: given[name] for name in ordered}
     else:
-        values = [given] if isinstance(given, torch.Tensor) else list(given)
-    if not all(isinstance(value, torch.Tensor) for value in values):
+        sequence = [given] if isinstance(given, torch.Tensor) else list(given)
+        names += [f"input_{position}" for position in range(len(names), len(sequence))]
+        values = dict(zip(names, sequence, strict=False))
+    tensors = {name: value.detach().cpu() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    constants = {name: value for name, value in values.items() if value is not None and name not in tensors}
+    if not tensors or not all(isinstance(value, bool | int | float | str) for value in constants.values()):
         raise UsageError("example_inputs holds something that is no tensor", hint="pass x[:2], or (x[:2], mask[:2])")
-    names += [f"input_{position}" for position in range(len(names), len(values))]
-    return {name: value.detach().cpu() for name, value in zip(names, values, strict=False)}
+    in_order = list(tensors) == names[: len(tensors)] and not constants
+    positional = {p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return _Examples(tensors, constants, by_name=not (in_order and set(tensors) & set(names) <= positional))
 
 
 def _graph(
-    model: nn.Module, inputs: Mapping[str, torch.Tensor], *, wanted: bool
-) -> tuple[torch.Tensor | None, str | None, str]:
-    """The exported graph as bytes in a tensor, or why there is none, and why its batch size is fixed."""
+    model: nn.Module, given: Any, *, wanted: bool
+) -> tuple[torch.Tensor | None, str | None, str, dict[str, torch.Tensor]]:
+    """The exported graph as bytes in a tensor, or why there is none, why its batch size is fixed, and its inputs."""
     import torch
 
     from xaicli.checkpoint.exported import export_graph, first_line
 
-    if not inputs:
+    if given is None:
         if wanted:
             warnings.warn(_advice("no example_inputs were given"), stacklevel=3)
-        return None, "no example_inputs were given", ""
+        return None, "no example_inputs were given", "", {}
+    inputs: dict[str, torch.Tensor] = {}
     try:
+        examples = _examples(model, given)
+        inputs = examples.tensors
         with torch.random.fork_rng(devices=[]):
-            data, fixed_batch = export_graph(_evaluating_copy(model), tuple(inputs.values()))
+            data, fixed_batch = export_graph(
+                _evaluating_copy(model), inputs, constants=examples.constants, by_name=examples.by_name
+            )
     except Exception as error:
-        reason = first_line(error)
-        warnings.warn(_advice(f"torch could not export the model ({reason})"), stacklevel=3)
-        return None, reason, ""
+        reason = f"{error.message} ({error.hint})" if isinstance(error, UsageError) else first_line(error)
+        what = reason if isinstance(error, UsageError) else f"torch could not export the model ({reason})"
+        warnings.warn(_advice(what), stacklevel=3)
+        return None, reason, "", inputs
     if fixed_batch:
         warnings.warn(f"the checkpoint's graph takes one batch size only ({fixed_batch})", stacklevel=3)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8), None, fixed_batch
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8), None, fixed_batch, inputs
 
 
 def _advice(reason: str) -> str:
@@ -158,15 +183,55 @@ def _advice(reason: str) -> str:
 
 
 def _evaluating_copy(model: nn.Module) -> nn.Module:
-    """A copy on the CPU in evaluation mode; tensors of another device are never copied there."""
+    """A copy on the CPU in evaluation mode; tensors of another device are never copied there.
+
+    What a module holds beside its weights is copied where it can be: a kept activation without its history, a lock or
+    an open file not at all, the copy then refers to the same.
+    """
     import torch
 
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         copied = torch.nn.Parameter(parameter.detach().cpu().clone(), requires_grad=parameter.requires_grad)
         memo[id(parameter)] = copied
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().cpu().clone()
+    for tensor in (*model.buffers(), *_held_tensors(model)):
+        memo.setdefault(id(tensor), tensor.detach().cpu().clone())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return copy.deepcopy(model, memo).eval()
+        try:
+            return copy.deepcopy(model, dict(memo)).eval()
+        except Exception:  # whatever an object of the user's says when it is asked for a copy
+            for module in model.modules():
+                for value in _held(module):
+                    _share_if_it_must(value, memo)
+            return copy.deepcopy(model, memo).eval()
+
+
+def _held(module: nn.Module) -> list[Any]:
+    """What a module holds beside weights and parts."""
+    return [value for name, value in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")]
+
+
+def _held_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors that modules hold as plain attributes, in containers too."""
+    import torch
+
+    seen: set[int] = set()
+    waiting: list[Any] = [value for module in model.modules() for value in _held(module)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+def _share_if_it_must(value: Any, memo: dict[int, Any]) -> None:
+    """Note a value that cannot be copied as its own copy."""
+    parts = list(value.values()) if isinstance(value, dict) else [value]
+    for part in parts:
+        try:
+            copy.deepcopy(part, dict(memo))
+        except Exception:
+            memo[id(part)] = part
