@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from xaicli.attribution.engine import Attribution, Explainer
-from xaicli.attribution.given import Given
+from xaicli.attribution.inputs import Given
 from xaicli.attribution.prepared import prepare
 from xaicli.attribution.settings import Convention, settle
 

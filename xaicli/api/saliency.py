@@ -15,7 +15,7 @@ from xaicli.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from xaicli.attribution.request import Column
+    from xaicli.attribution.session import Column
     from xaicli.checkpoint.facts import LoadedModel
     from xaicli.layout import RunLayout
 
@@ -26,8 +26,10 @@ def saliency(
     *,
     target: Any = "predicted",
     methods: Sequence[str] | str = ("gradient", "smoothgrad", "integrated", "smint"),
-    smoothing: int = 25,
-    integrating: int | Sequence[int] = (25, 7),
+    smoothing: int | None = None,
+    integrating: int | Sequence[int] | None = None,
+    evaluations: int | str | None = "auto",
+    task: str | None = None,
     baseline: str = "mid",
     noise: float = 0.15,
     signed: bool = False,
@@ -41,7 +43,6 @@ def saliency(
     output: str | int | Sequence[str | int] | None = None,
     captum: Sequence[str] | str = (),
     tolerance: float | None = None,
-    evaluations: int | None = None,
     evaluate: bool = False,
     sanity: bool = False,
 ) -> SaliencyResult:
@@ -55,8 +56,13 @@ def saliency(
         target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
             model's outputs that returns one number per row.
         methods: Of gradient, smoothgrad, integrated, smint, gradcam.
-        smoothing: Terms of smoothgrad; 0 disables it.
-        integrating: Steps of integrated and terms of smint; one number leaves smint `smoothing` terms; 0 disables.
+        smoothing: Terms of smoothgrad, exactly; 0 disables it. 25 where only `integrating` is given.
+        integrating: Steps of integrated and terms of smint, exactly; one number leaves smint `smoothing` terms; 0
+            disables. (25, 7) where only `smoothing` is given.
+        evaluations: A budget of gradient evaluations for each sample, spent whole on all methods together. "auto" is
+            24, which reaches the fidelity of 25 x 7 = 175; not with `smoothing`, `integrating` or the fe convention.
+        task: What the outputs mean, where the model does not say it: classification, binary, multilabel, regression,
+            sequence, token_classification or segmentation, with ":logits" or ":probabilities" behind it if need be.
         baseline: mid, zero, uniform, black, blur, or a file.
         noise: Standard deviation of the noise, as a part of the range of the sample's values.
         signed: Means instead of means of squares.
@@ -70,16 +76,14 @@ def saliency(
         output: Key or index of the output of a model with several; a sequence explains each.
         captum: Further methods by their names in `captum.attr`.
         tolerance: Add steps and draws per sample until delta and agreement settle.
-        evaluations: A budget of gradient evaluations for each sample.
         evaluate: Score the maps: insertion and deletion AUC, infidelity, sensitivity.
         sanity: Compare the maps with those of ever more randomised models.
 
     Raises:
         XaiError: The model cannot be explained on these inputs; says why in one line.
     """
-    from xaicli.attribution.given import as_arrays
-    from xaicli.attribution.request import Column, Request
-    from xaicli.attribution.session import explain
+    from xaicli.attribution.inputs import as_arrays
+    from xaicli.attribution.session import Column, Request, explain
     from xaicli.attribution.settings import settle
     from xaicli.sources.inputs import Inputs
 
@@ -106,6 +110,7 @@ def saliency(
         settings=settings,
         target=target,
         outputs=outputs,
+        task=task,
         device=str(device),
         label_names=tuple(label_names),
         captum=(captum,) if isinstance(captum, str) else tuple(captum),
@@ -138,13 +143,12 @@ def explain_run(
         target, output: As `xai saliency` has them.
         progress: Called with (samples done, samples in all).
         settings: Arguments of `xaicli.attribution.settings.settle`.
-        asked: Further fields of `xaicli.attribution.request.Request`.
+        asked: Further fields of `xaicli.attribution.session.Request`.
 
     Raises:
         XaiError: Something named does not exist, or cannot be explained.
     """
-    from xaicli.attribution.request import Request
-    from xaicli.attribution.session import explain
+    from xaicli.attribution.session import Request, explain
     from xaicli.attribution.settings import settle
 
     settled = settle(**settings)
@@ -169,7 +173,7 @@ def explain_run(
 
 def _columns(loaded: Sequence[LoadedModel]) -> list[Column]:
     """In training order: by epoch and step where all say them, else by name with numbers as numbers."""
-    from xaicli.attribution.request import Column
+    from xaicli.attribution.session import Column
 
     known = all(model.facts.epoch is not None or model.facts.step is not None for model in loaded)
 

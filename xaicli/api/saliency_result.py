@@ -54,12 +54,12 @@ class SaliencyResult(Result):
     @property
     def maps(self) -> dict[str, ByInput]:
         """{method: float32 (N, H, W) in [0, 1]}; with several inputs {method: {input: (N, H, W)}}."""
-        return self._stacked("values")
+        return self._by_input(self.saliency.maps)
 
     @property
     def attributions(self) -> dict[str, ByInput]:
         """{method: signed, the inputs' shape}; with several inputs {method: {input: array}}."""
-        return self._stacked("attribution")
+        return self._by_input(self.saliency.attributions)
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -69,13 +69,14 @@ class SaliencyResult(Result):
         return np.array([e.target for e in self.saliency.explanations], dtype=np.int64)
 
     @property
-    def predictions(self) -> npt.NDArray[np.int64]:
-        """(N,), the most probable class."""
+    def predictions(self) -> npt.NDArray[Any]:
+        """(N,), the most probable class, -1 where there is none; the values of a regression as float64."""
         import numpy as np
 
-        return np.array(
-            [-1 if e.prediction is None else e.prediction for e in self.saliency.explanations], dtype=np.int64
-        )
+        found = [e.prediction for e in self.saliency.explanations]
+        if any(isinstance(value, float) for value in found):
+            return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+        return np.array([-1 if value is None else value for value in found], dtype=np.int64)
 
     @property
     def delta(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -102,19 +103,8 @@ class SaliencyResult(Result):
 
         write_npz(Path(path), maps_archive(self.saliency))
 
-    def _stacked(self, part: str) -> dict[str, ByInput]:
-        import numpy as np
-
-        rows = self.saliency.explanations
-        found: dict[str, ByInput] = {}
-        for method in self.saliency.methods:
-            by_input = {
-                m.input: np.stack([getattr(e.map_of(method, m.input), part) for e in rows])
-                for m in rows[0].maps
-                if m.method == method
-            }
-            found[method] = next(iter(by_input.values())) if len(by_input) == 1 else by_input
-        return found
+    def _by_input(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, ByInput]:
+        return {m: next(iter(by.values())) if len(by) == 1 else dict(by) for m, by in found.items()}
 
     def _trust(self, figure: str) -> dict[str, npt.NDArray[np.float64]]:
         import numpy as np

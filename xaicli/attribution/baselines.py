@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xaicli.attribution.inputs import Layout
 from xaicli.attribution.settings import Baseline
 from xaicli.errors import XaiError
 
@@ -41,7 +42,15 @@ def per_sample(x: Tensor, statistic: str) -> Tensor:
     return x if not dims else getattr(x, statistic)(dim=dims, keepdim=True)
 
 
-def baseline_of(kind: Baseline | Path, x: Tensor, *, known: InputRange, seed: int, position: int) -> Tensor:
+def baseline_of(
+    kind: Baseline | Path,
+    x: Tensor,
+    *,
+    known: InputRange,
+    seed: int,
+    position: int,
+    layout: Layout = Layout.CHANNELS_FIRST,
+) -> Tensor:
     """The baseline of a batch, sample by sample.
 
     Args:
@@ -50,6 +59,7 @@ def baseline_of(kind: Baseline | Path, x: Tensor, *, known: InputRange, seed: in
         known: What the checkpoint says of its inputs.
         seed: Of the uniform baseline: the same point of the range for every sample.
         position: Which input of the model this is.
+        layout: Which of its axes are channels.
 
     Returns:
         Of a shape that broadcasts to `x`.
@@ -62,32 +72,35 @@ def baseline_of(kind: Baseline | Path, x: Tensor, *, known: InputRange, seed: in
         case Baseline.ZERO:
             return torch.zeros_like(x[:1])
         case Baseline.BLACK:
-            return _black(x, known)
+            return _black(x, known, layout)
         case Baseline.UNIFORM:
             generator = torch.Generator().manual_seed(seed + 7919 * (position + 1))
             part = torch.rand(x.shape[1:], generator=generator, dtype=x.dtype).to(x.device)
             low = per_sample(x, "amin")
             return low + part * (per_sample(x, "amax") - low)
         case Baseline.BLUR:
-            return _blurred(x)
+            return _blurred(x, layout)
         case _:
             assert_never(kind)
 
 
-def _black(x: Tensor, known: InputRange) -> Tensor:
+def _black(x: Tensor, known: InputRange, layout: Layout) -> Tensor:
     """What black is in the model's own units: -mean / std, else an input's least value, else the sample's least."""
-    if known.mean is not None and known.std is not None and x.ndim >= 3 and x.shape[1] == len(known.mean):
+    axis = layout.channel_axis(x.ndim)
+    if known.mean is not None and known.std is not None and axis is not None and x.shape[axis] == len(known.mean):
         black = -torch.tensor(known.mean, dtype=x.dtype) / torch.tensor(known.std, dtype=x.dtype)
-        return black.to(x.device).view(1, -1, *[1] * (x.ndim - 2))
+        return black.to(x.device).view([-1 if a == axis else 1 for a in range(x.ndim)])
     if known.lowest is not None:
         return torch.full_like(x[:1], known.lowest)
     return per_sample(x, "amin")
 
 
-def _blurred(x: Tensor) -> Tensor:
+def _blurred(x: Tensor, layout: Layout) -> Tensor:
     """A Gaussian blur along the spatial axes (all but the channels), sigma a tenth of each; edges repeated."""
-    first = 2 if x.ndim > 2 else 1
-    for axis in range(first, x.ndim):
+    channels = layout.channel_axis(x.ndim)
+    for axis in range(1, x.ndim):
+        if axis == channels and x.ndim > 2:
+            continue
         length = x.shape[axis]
         sigma = _BLUR_PART * length
         reach = min(length - 1, max(1, int(3 * sigma)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,17 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xaicli.attribution.given import seeded
 from xaicli.attribution.gradcam import spread
+from xaicli.attribution.gradients import Attributions, Problem
+from xaicli.attribution.inputs import Layout
 from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.problem import Attributions, Problem
 from xaicli.attribution.settings import Settings
+from xaicli.attribution.twin import copy_of
 from xaicli.errors import UsageError, XaiError, missing_extra, unknown
 
 _ROWS = 16
 _GRID = 8
 _EXACT_GRID = 2
-_ONE_BY_ONE = {"DeepLiftShap", "Lime", "KernelShap", "ShapleyValues"}
-"""Methods that mix the rows of a batch, or take one row."""
+_ONE_BY_ONE = {"DeepLiftShap", "GradientShap", "Lime", "KernelShap", "ShapleyValues", "ShapleyValueSampling"}
+"""Methods that mix the rows of a batch, take one row, or draw random numbers: each sample has its own, alike each time."""
+_OF_THE_BATCH = {"FeaturePermutation"}
+"""Methods that explain a sample by the samples beside it."""
 _ABSTRACT = {"NoiseTunnel", "Attribution", "GradientAttribution", "PerturbationAttribution", "LimeBase"}
 _FITTED_SAMPLES = 200
 
@@ -37,27 +43,36 @@ def named(methods: Sequence[str]) -> tuple[str, ...]:
     for method in methods:
         if method.lower() not in known:
             raise unknown("Captum method", method, sorted(known.values()), where="captum.attr")
-    return tuple(known[method.lower()] for method in methods)
+    found = tuple(known[method.lower()] for method in methods)
+    if mixing := [method for method in found if method in _OF_THE_BATCH]:
+        raise UsageError(
+            f"captum's {mixing[0]} explains a sample by the samples that happen to stand beside it",
+            hint="leave it out of --captum; FeatureAblation asks the same of each sample alone",
+        )
+    return found
 
 
-def explain(method: str, prepared: Prepared, problem: Problem, settings: Settings) -> Attributions:
+def explain(
+    method: str, prepared: Prepared, problem: Problem, settings: Settings, layouts: Sequence[Layout]
+) -> Attributions:
     """One Captum method for all units.
 
     Args:
         method: A name that `named` gave.
+        layouts: What the axes of each entry mean.
 
     Raises:
         XaiError: Captum cannot explain this model with it; its own words, in one line.
     """
     rows = 1 if method in _ONE_BY_ONE else prepared.model.batch or _ROWS
     parts: list[tuple[Tensor, ...]] = []
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(settings.seed)
         for first in range(0, problem.n_units, rows):
             units = torch.arange(first, min(problem.n_units, first + rows), device=prepared.units.device)
+            seeded(settings.seed)
             try:
-                parts.append(_explained(method, prepared, problem, settings, units))
+                parts.append(_explained(method, prepared, problem, settings, units, layouts))
             except XaiError:
                 raise
             except Exception as error:
@@ -67,7 +82,7 @@ def explain(method: str, prepared: Prepared, problem: Problem, settings: Setting
 
 
 def _explained(
-    method: str, prepared: Prepared, problem: Problem, settings: Settings, units: Tensor
+    method: str, prepared: Prepared, problem: Problem, settings: Settings, units: Tensor, layouts: Sequence[Layout]
 ) -> tuple[Tensor, ...]:
     model = _Scalars(prepared)
     points = tuple(x[units].clone().requires_grad_() for x in problem.inputs)
@@ -98,7 +113,7 @@ def _explained(
     if len(values) != len(points) or any(v.shape != x.shape for v, x in zip(values, points, strict=True)):
         if values[0].ndim < 3:
             raise UsageError(f"captum's {method} does not attribute to inputs", hint="leave it out of --captum")
-        return tuple(spread(values[0].sum(1), x) for x in points)
+        return tuple(spread(values[0].sum(1), x, layout) for x, layout in zip(points, layouts, strict=True))
     return values
 
 
@@ -107,19 +122,17 @@ class _Scalars(nn.Module):
 
     def __init__(self, prepared: Prepared) -> None:
         super().__init__()
-        self.model = prepared.model.model
-        self._prepared = prepared
+        frozen = copy.copy(prepared.model)
+        frozen.model = self.model = copy_of(prepared.model.model)
+        self._frozen, self._prepared = frozen, prepared
         for module in self.model.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # type: ignore[assignment]  # Captum's hooks need the values before the activation.
 
     def forward(self, *arguments: Tensor) -> Tensor:
         *points, units = arguments
-        prepared, free = self._prepared, iter(points)
-        rows = [
-            next(free) if i in prepared.explained else prepared.of_units(i)[units] for i in range(len(prepared.inputs))
-        ]
-        return prepared.reduce(prepared.model([prepared.model.padded(x) for x in rows]), units)
+        rows, embedded = self._prepared.arrange(self._frozen, points, units)
+        return self._prepared.reduce(self._frozen(rows, embedded), units)
 
 
 def _classes() -> dict[str, Callable[..., Any]]:

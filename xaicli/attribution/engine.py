@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from xaicli.attribution import captum_methods, gradcam, paths, seed_convention, trust
 from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
-from xaicli.attribution.batching import Gradients
 from xaicli.attribution.fast_model import fast_model
-from xaicli.attribution.given import Arrays
-from xaicli.attribution.maps import Layout, layout_of, scaled, strength
-from xaicli.attribution.prepared import Prepared, scalars_of
-from xaicli.attribution.problem import Attributions, Problem
+from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.gradients import Attributions, Gradients, Problem
+from xaicli.attribution.inputs import Arrays, Layout, layout_of
+from xaicli.attribution.maps import scaled, strength
+from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, Convention, Settings
+from xaicli.heads.head import Head
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Attribution:
         attributions: {method: {input: signed, (unit, *input shape)}}.
         targets: (unit,) int64; -1 when a function of the outputs is explained.
         sample: (unit,) int64, the position of the unit's sample.
-        predictions: (sample,) int64.
-        probabilities: (sample, class) float64.
+        predictions: (sample,) int64 classes, -1 where an output is NaN; float values of a regression.
+        probabilities: (sample, class) float64; one column of NaN where there are none.
+        head: What the outputs mean; None when a function of them is explained.
         delta: {method: (unit,)}, relative completeness error; NaN for methods that promise none.
         agreement: {method: (unit,)}, rank correlation of two halves; NaN where there is one draw.
         flat: {method: (unit,) bool}.
@@ -46,8 +50,9 @@ class Attribution:
     attributions: dict[str, dict[str, Arrays]]
     targets: npt.NDArray[np.int64]
     sample: npt.NDArray[np.int64]
-    predictions: npt.NDArray[np.int64]
+    predictions: npt.NDArray[Any]
     probabilities: npt.NDArray[np.float64]
+    head: Head | None
     delta: dict[str, npt.NDArray[np.float64]]
     agreement: dict[str, npt.NDArray[np.float64]]
     flat: dict[str, npt.NDArray[np.bool_]]
@@ -83,10 +88,10 @@ class Explainer:
         self.captum = captum
         fast = fast_model(prepared, settings)
         self.fast, self.precision, self.parted = fast.whole, fast.precision, fast.parted
-        self.names = tuple(prepared.names[i] for i in prepared.explained)
+        self.names = tuple(entry.name for entry in prepared.entries)
         self.layouts = {
-            prepared.names[i]: layout_of(tuple(prepared.inputs[i].shape[1:]), pictures, embedded=i in prepared.embedded)
-            for i in prepared.explained
+            entry.name: layout_of(tuple(x.shape[1:]), read=entry.read, picture=pictures, tokens=entry.tokens)
+            for entry, x in zip(prepared.entries, prepared.points, strict=True)
         }
 
     def explain(
@@ -107,20 +112,22 @@ class Explainer:
             convention = seed_convention if self.settings.convention is Convention.FE else paths
             found |= trust.refined(convention.explain, problem, self.settings)
         if GRADCAM in self.settings.methods:
-            found[GRADCAM] = gradcam.explain(prepared)
+            found[GRADCAM] = gradcam.explain(prepared, list(self.layouts.values()))
         found = {m: found[m] for m in self.settings.methods}
         for method in self.captum:
-            found[method] = captum_methods.explain(method, prepared, problem, self.settings)
+            found[method] = captum_methods.explain(
+                method, prepared, problem, self.settings, list(self.layouts.values())
+            )
         return self._collected(prepared, problem, found)
 
     def problem(self, units: Tensor) -> Problem:
         """What is differentiated, for some units."""
         return self._problem(self.prepared.only(units), _counting(None, 0))
 
-    def with_inputs(self, inputs: list[Tensor], settings: Settings) -> Explainer:
-        """The same for other inputs, the targets kept; without Captum's methods."""
+    def with_points(self, points: list[Tensor], settings: Settings) -> Explainer:
+        """The same at other points, the targets kept; without Captum's methods."""
         return Explainer(
-            replace(self.prepared, inputs=inputs), settings, input_range=self.input_range, pictures=self.pictures
+            replace(self.prepared, points=points), settings, input_range=self.input_range, pictures=self.pictures
         )
 
     def with_model(self, model: nn.Module) -> Explainer:
@@ -132,31 +139,25 @@ class Explainer:
 
     def _problem(self, prepared: Prepared, advance: Callable[[int], None]) -> Problem:
         settings = self.settings
-        xs = [prepared.of_units(i) for i in prepared.explained]
+        xs = [prepared.of_units(i) for i in range(len(prepared.entries))]
         if settings.convention is Convention.FE:
             sigma = [(x.max() - x.min()).mul(settings.noise).view([1] * x.ndim) for x in xs]
         else:
             sigma = [settings.noise * (per_sample(x, "amax") - per_sample(x, "amin")) for x in xs]
-        n_inputs = len(prepared.inputs)
-        exact = self.fast if self.precision == "fp32" else prepared.model
-        constants = {i: prepared.of_units(i) for i in range(n_inputs) if i not in prepared.explained}
+        exact = replace(prepared, model=self.fast) if self.precision == "fp32" else prepared
         return Problem(
             inputs=xs,
             baselines=[
-                baseline_of(settings.baseline, x, known=self.input_range, seed=settings.seed, position=i)
-                for i, x in enumerate(xs)
+                baseline_of(settings.baseline, x, known=self.input_range, seed=settings.seed, position=i, layout=layout)
+                for i, (x, layout) in enumerate(zip(xs, self.layouts.values(), strict=True))
             ],
             sigma=sigma,
-            gradients=Gradients(self.fast, prepared.reduce, constants=constants, n_inputs=n_inputs),
-            forward=lambda points, rows: scalars_of(exact, prepared, constants, points, rows),
-            probability=lambda points, rows: scalars_of(
-                exact, replace(prepared, reduce=prepared.probability), constants, points, rows
-            ),
+            gradients=Gradients(self.fast, prepared.reduce, prepared.arrange),
+            forward=exact.scalars,
+            probability=partial(exact.scalars, of_probability=True),
             clean=prepared.clean,
             stem=self.parted.stem if self.parted else None,
-            gradients_behind_stem=Gradients(self.parted.rest, prepared.reduce, constants={}, n_inputs=1)
-            if self.parted
-            else None,
+            gradients_behind_stem=Gradients(self.parted.rest, prepared.reduce, _alone) if self.parted else None,
             progress=advance,
         )
 
@@ -171,13 +172,14 @@ class Explainer:
             attributions=arrays,
             targets=prepared.targets.cpu().numpy(),
             sample=prepared.units.cpu().numpy(),
-            predictions=prepared.scores.predictions.numpy(),
-            probabilities=prepared.scores.probabilities.numpy(),
+            predictions=prepared.predictions.numpy(),
+            probabilities=prepared.probabilities.numpy(),
+            head=prepared.head,
             delta={m: trust.delta(a, n) for m, a in found.items()},
             agreement={m: trust.agreement(a, layouts, n) for m, a in found.items()},
             flat=flat,
             inputs=self.names,
-            embedded=tuple(prepared.names[i] for i in prepared.embedded),
+            embedded=tuple(entry.name for entry in prepared.entries if entry.tokens),
             evaluations=problem.evaluations,
             precision=self.precision,
             notes=(*prepared.notes, *notes),
@@ -195,6 +197,12 @@ def draw(
         maps[method] = {name: np.stack([picture for picture, _ in pairs]) for name, pairs in drawn.items()}
         flat[method] = np.logical_and.reduce([[is_flat for _, is_flat in pairs] for pairs in drawn.values()])
     return maps, flat
+
+
+def _alone(model: FrozenModel, points: Sequence[Tensor], units: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """Points behind the stem are all the rest of a model takes."""
+    del units
+    return [model.arranged(points[0])], {}
 
 
 def _counting(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:

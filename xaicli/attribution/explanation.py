@@ -105,12 +105,13 @@ class Explanation:
         trust: Per method.
         checkpoint: The column, an index into `Saliency.checkpoints`.
         output: The key or index of the model's output; "" for the only one.
+        correct: Whether the prediction is the label; None without a label, or where nothing can be right or wrong.
     """
 
     sample_id: int | str
-    label: int | str | None
+    label: int | float | str | None
     target: int
-    prediction: int | None
+    prediction: int | float | None
     label_prob: float | None
     top_prob: float | None
     top: tuple[tuple[str, float], ...]
@@ -122,6 +123,7 @@ class Explanation:
     trust: Mapping[str, Trust]
     checkpoint: int = 0
     output: str = ""
+    correct: bool | None = None
 
     def map_of(self, method: str, input_name: str) -> SaliencyMap | None:
         """The map of one method and input, or None."""
@@ -169,6 +171,8 @@ class Saliency:
         explanations: Ordered by sample, then output and target, then checkpoint.
         methods: In the order asked for.
         overlay: The method of the overlay: the most refined one computed.
+        maps: {method: {input: (explanation, H, W)}}, what the explanations' maps are rows of.
+        attributions: The same for the signed values, (explanation, ...).
         checkpoints: One or more columns, in training order.
         changes: From each checkpoint to the next; empty with one checkpoint.
         sanity: `--sanity`, from the output down to the input.
@@ -180,6 +184,8 @@ class Saliency:
     explanations: tuple[Explanation, ...]
     methods: tuple[str, ...]
     overlay: str
+    maps: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    attributions: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     checkpoints: tuple[CheckpointColumn, ...] = (CheckpointColumn(""),)
     changes: tuple[Change, ...] = ()
     sanity: tuple[SanityStep, ...] = ()

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from xaicli.attribution.frozen import FrozenModel, twin_of
+from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.precision import InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
 from xaicli.attribution.simplification import simplified
 from xaicli.attribution.stem import Stem, split
+from xaicli.attribution.twin import copy_of
 
-_PROBE = 2
+_PROBE = 8
 _REWRITTEN = 1e-3
 _IN_BF16 = 0.05
 _CONVOLUTIONAL = 2
@@ -54,7 +55,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
         return FastModel(model, "fp64" if model.dtype == torch.float64 else "fp32")
     fast, stem = copy.copy(model), None
     inputs = [x[:_PROBE] for x in prepared.inputs]
-    if len(inputs) == 1 and not prepared.embedded and not model.keywords and model.batch is None:
+    if len(inputs) == 1 and model.call.positions == (0,) and not prepared.entries[0].tokens and model.batch is None:
         small = simplified(model.model)
         stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
         if stem is not None and not _agrees(prepared, stem.whole, _REWRITTEN):
@@ -62,7 +63,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
         if small is not model.model and (stem is not None or _agrees(prepared, small, _REWRITTEN)):
             fast.model = small
     if fast.model is model.model:
-        fast.model = twin_of(model.model)
+        fast.model = copy_of(model.model)
     bf16 = _in_bf16(prepared, fast, settings.precision)
     precision = "bf16" if bf16 else "fp32"
     fast = _laid_out(fast, bf16=bf16, images=any(x.ndim == 4 for x in inputs))
@@ -82,8 +83,8 @@ def _in_bf16(prepared: Prepared, fast: FrozenModel, asked: Precision) -> bool:
     if asked is Precision.BF16:
         return True
     trial = copy.copy(fast)
-    trial.model = InBf16(twin_of(fast.model))
-    return _agrees(prepared, lambda *batch: trial(batch), _IN_BF16)
+    trial.model = InBf16(copy_of(fast.model))
+    return _agrees(prepared, trial, _IN_BF16)
 
 
 def _agrees(prepared: Prepared, twin: Callable[..., Any], tolerance: float) -> bool:
@@ -91,10 +92,12 @@ def _agrees(prepared: Prepared, twin: Callable[..., Any], tolerance: float) -> b
     rows = prepared.clean.isfinite().nonzero()[:_PROBE, 0]
     if not len(rows):
         return False
-    batch = [prepared.model.padded(prepared.of_units(i)[rows].clone()) for i in range(len(prepared.inputs))]
+    points = [prepared.of_units(i)[rows].clone() for i in range(len(prepared.entries))]
+    batch, embedded = prepared.arrange(prepared.model, points, rows)
     try:
         with torch.no_grad():
-            found = prepared.reduce(twin(*batch), rows).double()
+            result = twin(batch, embedded) if isinstance(twin, FrozenModel) else twin(*batch)
+            found = prepared.reduce(result, rows).double()
     except Exception:
         return False
     expected = prepared.clean[rows]
@@ -107,7 +110,7 @@ def _laid_out(model: FrozenModel, *, bf16: bool, images: bool) -> FrozenModel:
     if bf16:
         model.model = InBf16(model.model)
     if convolutional:
-        model.model = model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.model = model.model.to(memory_format=torch.channels_last)
         model.channels_last = True
     return model
 

@@ -1,86 +1,383 @@
-"""What the caller hands over, as tensors on a device."""
+"""The model that was given: how it takes its inputs, what it answers itself, and whether it answers twice alike."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import inspect
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
-from xaicli.errors import UsageError
+from xaicli.attribution.inputs import as_input
+from xaicli.attribution.twin import evaluating, private_copy, unwrapped
+from xaicli.errors import UsageError, XaiError
 
-Arrays = npt.NDArray[Any]
-Given = Tensor | Arrays | Sequence[Any] | Mapping[str, Any]
+_OWN_NAMES = re.compile(r"(input\d+)?")
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
+_HALF = 0.05
+_TF32 = 5e-3
+_ROWS = 32
+_STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 
-_HALVES = (torch.bfloat16, torch.float16)
+Outputs = Callable[[Any], Tensor]
 
 
-def device_of(given: str | torch.device) -> torch.device:
-    """The device a caller names.
+@dataclass(frozen=True)
+class Call:
+    """How a model takes its inputs.
+
+    Attributes:
+        positions: The inputs that are passed by position, in call order.
+        keywords: Those that are passed by name, (name, position among the inputs).
+    """
+
+    positions: tuple[int, ...]
+    keywords: tuple[tuple[str, int], ...] = ()
+
+    def __call__(self, model: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        """Whatever the model returns."""
+        return model(*[inputs[i] for i in self.positions], **{name: inputs[i] for name, i in self.keywords})
+
+
+def call_of(model: nn.Module, names: Sequence[str]) -> Call:
+    """By name where the caller named the inputs and the model's forward knows the names, else in their order.
 
     Raises:
-        UsageError: There is no such device.
+        UsageError: Forward knows some of the names and not the others.
     """
-    if given == "auto":
-        # With torchrun, each rank takes its own GPU.
-        return (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
+    in_order = Call(tuple(range(len(names))))
+    spec = getattr(model, "_in_spec", None)
+    if isinstance(model, fx.GraphModule) and spec is not None:
+        return _call_of_graph(model, spec, list(names), in_order)
+    if all(_OWN_NAMES.fullmatch(name) for name in names):
+        return in_order
+    known, takes_any = _parameters(model)
+    matching = [name for name in names if name in known]
+    if len(matching) == len(names) or (takes_any and (matching or not known)):
+        return Call((), tuple((name, i) for i, name in enumerate(names)))
+    if matching:
+        unknown = next(name for name in names if name not in known)
+        raise UsageError(f"the model's forward takes no {unknown!r}", hint=f"it takes {', '.join(known)}")
+    return in_order
+
+
+def _parameters(model: nn.Module) -> tuple[tuple[str, ...], bool]:
+    """The names forward takes, and whether it takes any others."""
+    if isinstance(model, torch.jit.ScriptModule):
+        schema: Any = model.forward
+        return tuple(argument.name for argument in schema.schema.arguments[1:]), False
     try:
-        device = torch.device(given)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1"
-        ) from error
-    return device
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return (), False
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return tuple(named), any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
-    """The names and tensors of the inputs, in call order; "" names the only one.
-
-    Raises:
-        UsageError: They differ in length, or hold nothing.
-    """
-    if isinstance(inputs, Mapping):
-        names, values = tuple(str(name) for name in inputs), list(inputs.values())
-    elif isinstance(inputs, list | tuple) and inputs and all(hasattr(x, "shape") and len(x.shape) for x in inputs):
-        names, values = tuple(f"input{i}" for i in range(len(inputs))), list(inputs)
-    else:
-        names, values = ("",), [inputs]
-    tensors = [
-        x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values
+def _call_of_graph(model: fx.GraphModule, spec: Any, names: list[str], in_order: Call) -> Call:
+    """An exported graph takes by name just what it was exported with by name."""
+    entries = [node.name for node in model.graph.nodes if node.op == "placeholder"]
+    keywords = [
+        str(name)
+        for name in (spec.child(1).context if hasattr(spec, "child") else spec.children_specs[1].context) or ()
     ]
-    if len(names) == 1:
-        names = ("",) if names == ("input0",) else names
-    lengths = {len(x) if x.ndim else 0 for x in tensors}
-    if len(lengths) != 1 or 0 in lengths:
-        raise UsageError(
-            "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples",
-            hint="(sample, ...) arrays of one length",
-        )
-    return names, tensors
+    by_position = entries[: len(entries) - len(keywords)]
+    if not set(names) <= {*by_position, *keywords}:
+        if keywords and len(names) == len(entries):
+            return Call(
+                in_order.positions[: len(by_position)],
+                tuple(zip(keywords, in_order.positions[len(by_position) :], strict=True)),
+            )
+        return in_order
+    return Call(
+        tuple(names.index(name) for name in by_position if name in names),
+        tuple((name, names.index(name)) for name in keywords if name in names),
+    )
 
 
-def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats and pictures of bytes become the model's floats; other whole numbers and booleans stay what they are."""
-    return x.to(dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x
+def parameter_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """What forward calls the inputs: the caller's names, else those of its parameters, "" where there are none."""
+    if isinstance(model, fx.GraphModule):
+        known: Sequence[str] = [node.name for node in model.graph.nodes if node.op == "placeholder"]
+    else:
+        known = _parameters(model)[0]
+    return tuple(
+        name if not _OWN_NAMES.fullmatch(name) else known[i] if i < len(known) else "" for i, name in enumerate(names)
+    )
 
 
-def as_arrays(inputs: Given) -> dict[str, Arrays]:
-    """Inputs by name, (sample, ...) each; "" for the only one.
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating-point type a model computes in."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
-    Raises:
-        UsageError: They differ in length, or hold nothing.
+
+@contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """The caller's random numbers of torch, numpy and Python go on as if nothing had been."""
+    numbers, plain = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        np.random.set_state(numbers)
+        random.setstate(plain)
+
+
+def seeded(number: int) -> None:
+    """Begin all random numbers anew."""
+    torch.manual_seed(number)
+    np.random.seed(number)
+    random.seed(number)
+
+
+class GivenModel:
+    """The caller's own model, run as it is: in evaluation mode, without gradients, on copies of the inputs.
+
+    Args:
+        model: Any module; unwrapped.
+        names: The names of the inputs.
+        inputs: (sample, ...) each.
+        batch: The one batch size it takes; None where any will do.
     """
-    names, tensors = tensors_of(inputs)
-    return {
-        name: x.float().cpu().numpy() if x.dtype in _HALVES else x.cpu().numpy()
-        for name, x in zip(names, tensors, strict=True)
-    }
+
+    def __init__(self, model: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], batch: int | None) -> None:
+        self.model = unwrapped(model)
+        self.names = tuple(names)
+        self.call = call_of(self.model, names)
+        self.batch = batch
+        place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+        self.dtype = dtype_of(self.model)
+        self.inputs = [as_input(x, self.dtype).to(place) for x in inputs]
+        _refuse_other_shapes(self.model, self.call, self.names, self.inputs)
+        if isinstance(self.model, fx.GraphModule):
+            _refuse_training_graph(self.model)
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return len(self.inputs[0])
+
+    @property
+    def tolerance(self) -> float:
+        """How far two passes may be apart, relative to the largest output of a sample."""
+        tf32 = self.inputs[0].device.type == "cuda" and self.dtype == torch.float32
+        return _TF32 if tf32 else _TOLERANCE.get(self.dtype, _HALF)
+
+    def run(self, rows: Sequence[int], *, model: nn.Module | None = None, mates: Sequence[Tensor] = ()) -> Any:
+        """What the model returns for some samples together, in fp32 or wider where it is a copy.
+
+        Args:
+            rows: Which samples.
+            model: A copy to run in its place.
+            mates: A further row of each input, behind them.
+        """
+        batch = [
+            torch.cat([x[list(rows)], mates[i]]) if mates else x[list(rows)].clone() for i, x in enumerate(self.inputs)
+        ]
+        with torch.no_grad(), evaluating(model or self.model):
+            return self.call(model or self.model, batch)
+
+    def chunks(self) -> list[list[int]]:
+        """The samples as they are run: a few at a time, never one alone, since some models squeeze it away."""
+        size = self.batch or max(2, min(_ROWS, self.n))
+        parts = [list(range(first, min(self.n, first + size))) for first in range(0, self.n, size)]
+        return [part + [part[-1]] * ((self.batch or 2) - len(part)) for part in parts]
+
+    def answers(self, outputs: Outputs) -> Tensor:
+        """(sample, ...) of the clean inputs: the model's own outputs.
+
+        Raises:
+            XaiError: The model fails on these inputs.
+        """
+        found, done = [], 0
+        for rows in self.chunks():
+            seeded(0)
+            values = self._rows(outputs, rows)
+            found.append(values[: min(len(rows), self.n - done)])
+            done += len(rows)
+        return torch.cat(found)
+
+    def _rows(self, outputs: Outputs, rows: list[int], **how: Any) -> Tensor:
+        result = self.explained_run(rows, **how)
+        values = outputs(result).detach()
+        if len(values) < len(rows):
+            raise XaiError(
+                f"the model returns {len(values)} rows for {len(rows)} samples",
+                hint="outputs need the batch as their first axis",
+            )
+        return values
+
+    def explained_run(self, rows: Sequence[int], **how: Any) -> Any:
+        """As `run`; a batch size or dtype the model cannot take becomes an error in one line."""
+        try:
+            return self.run(rows, **how)
+        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, AttributeError) as error:
+            if isinstance(error, XaiError | torch.OutOfMemoryError):
+                raise
+            shapes = ", ".join(
+                f"{(len(rows), *x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" for x in self.inputs
+            )
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise XaiError(
+                f"the model fails on inputs of shape {shapes}: {first}",
+                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
+            ) from error
+
+    def learn_batch(self) -> bool:
+        """After a failure: find out, with one sample, whether the model takes one batch size only."""
+        if self.batch is not None:
+            return False
+        try:
+            self.run([0])
+            self.batch = 1
+        except Exception as error:
+            match = _STATIC.search(str(error))
+            self.batch = int(match.group(1)) if match else None
+        return self.batch is not None
+
+    def others(self) -> list[tuple[list[int], list[Tensor]]]:
+        """The samples in other company: turned round, and a single one beside a mate that is another sample."""
+        if self.batch == 1:
+            return [([row], []) for row in range(self.n)]
+        if self.n > 1:
+            return [(rows[::-1], []) for rows in self.chunks()]
+        mates = [x.flip(-1) if x.ndim > 1 else x.clone() for x in self.inputs]
+        filled = [mate.repeat_interleave((self.batch or 2) - 1, 0) for mate in mates]
+        return [([0], filled)]
+
+    def answers_in_other_company(self, outputs: Outputs, model: nn.Module | None = None) -> Tensor:
+        """As `answers`, each sample beside others and with other random numbers."""
+        found: dict[int, Tensor] = {}
+        for rows, mates in self.others():
+            seeded(1)
+            values = self._rows(outputs, rows, model=model, mates=mates)
+            found |= {row: values[at] for at, row in enumerate(rows)}
+        return torch.stack([found[row] for row in range(self.n)])
+
+    def differ(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two passes gave different answers: by more than rounding, for any sample."""
+        if a.shape != b.shape:
+            return True
+        one, other = (t.detach().double().cpu().reshape(len(t), -1) for t in (a, b))
+        finite = one.isfinite()
+        if not torch.equal(finite, other.isfinite()):
+            return True
+        one, other = one.where(finite, torch.zeros_like(one)), other.where(finite, torch.zeros_like(other))
+        sizes = one.abs().amax(1, keepdim=True)
+        # Outputs near zero are what is left of larger numbers: they are held against the other samples' as well.
+        return bool(((one - other).abs() > self.tolerance * torch.maximum(sizes, 0.01 * sizes.max()) + 1e-12).any())
+
+    def why_passes_differ(self, outputs: Outputs, answers: Tensor) -> XaiError | None:
+        """Whether the model itself does not answer twice alike, and which part of it is the probable cause."""
+        rows = self.chunks()[0]
+        seeded(1)
+        again = self._rows(outputs, rows)
+        twin = private_copy(self.model)
+        own = min(len(rows), self.n)
+        if self.differ(answers[:own], again[:own]):
+            part = self._culprit(twin, (rows, [], 0), (rows, [], 1))
+            return XaiError(
+                f"two clean passes of the model differ: {part or 'something in forward'} draws random numbers in "
+                "evaluation mode too",
+                hint="is there dropout by hand (F.dropout without training=self.training), or noise? "
+                "maps of it would say nothing",
+            )
+        if self.differ(answers, self.answers_in_other_company(outputs)):
+            others, mates = self.others()[0]
+            part = self._culprit(twin, (rows, [], 0), (others, mates, 0))
+            return XaiError(
+                f"the model's answer for a sample depends on the other samples of its batch: "
+                f"{part or 'something in forward'} uses statistics of the batch",
+                hint="batch norm with track_running_stats=True, or group norm, answers each sample for itself",
+            )
+        return None
+
+    def _culprit(self, twin: nn.Module, *passes: tuple[list[int], list[Tensor], int]) -> str:
+        """The first part whose inputs are alike in two passes and whose outputs are not, told by rows."""
+        records: list[dict[str, tuple[list[Tensor], list[Tensor]]]] = []
+        names = {module: name or type(module).__name__ for name, module in twin.named_modules()}
+        for rows, mates, seed in passes:
+            order = [rows.index(row) for row in sorted(set(rows))]
+            seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+
+            def note(module: nn.Module, given: Any, result: Any, seen: Any = seen, order: Any = order) -> None:
+                said = names[module]
+                if said not in seen:
+                    seen[said] = (_aligned(given, order), _aligned(result, order))
+
+            hooks = [
+                module.register_forward_hook(note) for module in names if not isinstance(module, torch.jit.ScriptModule)
+            ]
+            try:
+                seeded(seed)
+                self.run(rows, model=twin, mates=mates)
+            except Exception:
+                return ""
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            records.append(seen)
+        first, second = records
+        for name, (given, result) in first.items():
+            before, after = second.get(name, ([], []))
+            if _alike(given, before) and not _alike(result, after):
+                return name
+        return ""
+
+
+def _aligned(value: Any, order: list[int]) -> list[Tensor]:
+    parts = value if isinstance(value, tuple | list) else list(value.values()) if isinstance(value, dict) else [value]
+    return [p[order].clone() for p in parts if isinstance(p, Tensor) and p.ndim and len(p) >= len(order)]
+
+
+def _alike(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+_TRAINING_OPS = {"batch_norm": 5, "dropout": 2, "_native_batch_norm_legit": 5, "native_dropout": 2}
+"""Operators whose argument at that position says that they run in training mode."""
+
+
+def _refuse_training_graph(model: fx.GraphModule) -> None:
+    for node in model.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        position = _TRAINING_OPS.get(name)
+        if position is not None and len(node.args) > position and node.args[position] is True:
+            raise XaiError(
+                f"the graph was exported in training mode ({name}): every pass would depend on its batch mates",
+                hint="call model.eval() before torch.export.export, or save with run.save_checkpoint",
+            )
+
+
+def _refuse_other_shapes(model: nn.Module, call: Call, names: Sequence[str], inputs: Sequence[Tensor]) -> None:
+    """An exported graph has its shapes built in: at another size it may run and answer something else."""
+    if not isinstance(model, fx.GraphModule):
+        return
+    entries = [node for node in model.graph.nodes if node.op == "placeholder"]
+    order = [*call.positions, *(position for _, position in call.keywords)]
+    for node, position in zip(entries, order, strict=False):
+        wanted = getattr(node.meta.get("val"), "shape", None)
+        shape = inputs[position].shape
+        if wanted is None:
+            continue
+        fits = len(wanted) == len(shape) and all(
+            not isinstance(n, int) or n == have for n, have in zip(wanted[1:], shape[1:], strict=True)
+        )
+        if not fits:
+            exported = tuple(n if isinstance(n, int) else "any" for n in wanted[1:])
+            raise XaiError(
+                f"the graph was exported for samples of shape {exported}, and {names[position] or 'the input'} has "
+                f"{tuple(shape[1:])}: at another size it would answer something else",
+                hint="bring the data to that size (--resize), or load the weights with --arch",
+            )

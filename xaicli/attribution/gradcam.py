@@ -2,151 +2,109 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 from torch.nn import functional
 
+from xaicli.attribution.flow import FeatureMap, FeatureMaps
+from xaicli.attribution.gradients import Attributions
+from xaicli.attribution.inputs import Layout
 from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.problem import Attributions
 from xaicli.errors import XaiError
 
 _ROWS = 16
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def explain(prepared: Prepared) -> Attributions:
+def explain(prepared: Prepared, layouts: Sequence[Layout]) -> Attributions:
     """Grad-CAM of every unit at the last activation that still has more than one place.
 
+    Each input has the last activation that depends on it alone, so that two pictures have two maps; where their ways
+    have joined before, the last one that depends on it at all. An input whose places no activation has gets none: zeros.
+
+    Args:
+        prepared: The model and the units.
+        layouts: What the axes of each entry mean.
+
     Returns:
-        Of each differentiable input's shape: the map at the input's size, shared equally among its channels.
+        Of each entry's shape: the map at the entry's size, shared equally among its channels.
 
     Raises:
         XaiError: The model has no convolutional activation.
     """
-    model = prepared.model
-    step = model.batch or _ROWS
-    parts = []
-    n = len(prepared.units)
-    place = _last_activation(prepared)
-    for first in range(0, n, step):
-        rows = torch.arange(first, min(n, first + step), device=prepared.units.device)
-        parts.append(_cams(prepared, place, rows))
-    cam = torch.cat(parts)
-    return Attributions([spread(cam, prepared.of_units(i)) for i in prepared.explained])
-
-
-Place = tuple[Any, int]
-"""A module or a graph's node that gives an activation, and which of its calls."""
-
-
-def _last_activation(prepared: Prepared) -> Place:
-    """Where the last activation with channels and more than one place comes from, told by one sample."""
-    seen: list[Place] = []
-    calls: Counter[Any] = Counter()
-
-    def note(source: Any, result: Any) -> Any:
-        if isinstance(result, Tensor) and result.ndim >= 3 and result.requires_grad and result[0, 0].numel() > 1:
-            seen.append((source, calls[source]))
-        calls[source] += 1
-        return result
-
-    rows = torch.zeros(1, dtype=torch.long, device=prepared.units.device)
-    with torch.enable_grad():
-        _watched(prepared, rows, note)
-    if not seen:
+    places = [_activation(prepared, i, layout) for i, layout in enumerate(layouts)]
+    if not any(places):
         raise XaiError(
             "gradcam needs a convolutional model: no activation of this one has places and channels",
             hint="choose other --methods: gradient, smoothgrad, integrated, smint",
         )
-    return seen[-1]
+    n, step = len(prepared.units), prepared.model.batch or _ROWS
+    parts: list[list[Tensor]] = [[] for _ in places]
+    for first in range(0, n, step):
+        rows = torch.arange(first, min(n, first + step), device=prepared.units.device)
+        cams = _cams(prepared, {p for p in places if p}, rows)
+        for i, place in enumerate(places):
+            x = prepared.of_units(i)[rows]
+            parts[i].append(spread(cams[place], x, layouts[i]) if place else torch.zeros_like(x))
+    return Attributions([torch.cat(part) for part in parts])
 
 
-def _cams(prepared: Prepared, place: Place, rows: Tensor) -> Tensor:
-    """(row, *places)."""
-    kept: list[Tensor] = []
-    calls: Counter[Any] = Counter()
+def _activation(prepared: Prepared, entry: int, layout: Layout) -> FeatureMap | None:
+    """The last activation of an entry with as many axes of places as the entry; not the outputs themselves."""
+    position, x = prepared.entries[entry].position, prepared.points[entry]
+    places = len(layout.spatial(x.shape))
+    if layout is Layout.NO_CHANNELS and x.ndim == 3:
+        fitting = [m for m in prepared.flow.maps if m.ndim - 2 in (1, 2)]
+    else:
+        fitting = [m for m in prepared.flow.maps if m.ndim - 2 == places]
+    of_it = [m for m in fitting if position in m.sources]
+    inside = [m for m in of_it if not m.result] or of_it
+    others = {e.position for e in prepared.entries} - {position}
+    own = [m for m in inside if not m.sources & others]
+    best = own or inside
+    return best[-1] if best else None
 
-    def keep(source: Any, result: Any) -> Any:
-        calls[source] += 1
-        if (source, calls[source] - 1) != place:
-            return result
-        kept.append(result)
-        return result.clone()  # What is kept must not meet an in-place ReLU.
 
+def _cams(prepared: Prepared, places: set[FeatureMap], rows: Tensor) -> dict[FeatureMap | None, Tensor]:
+    """{activation: (row, *places)}."""
+    maps = FeatureMaps([place.call for place in places])
+    # Clones: an in-place operation may not meet a leaf.
     with torch.enable_grad():
-        scalar = prepared.reduce(_watched(prepared, rows, keep, place[0]), rows).sum()
+        points = [prepared.of_units(i)[rows].requires_grad_().clone() for i in range(len(prepared.entries))]
+        batch, embedded = prepared.arrange(prepared.model, points, rows)
+        with maps:
+            result = prepared.model.forward(batch, embedded)
+        scalar = prepared.reduce(result, rows).sum()
     if not scalar.requires_grad:
         raise XaiError(
             "the model's output does not depend on its activations through autograd",
             hint="is there torch.no_grad, detach, argmax or .data inside forward? gradcam needs the gradient",
         )
-    activation = kept[0]
-    gradient = torch.autograd.grad(scalar, activation)[0]
-    weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *[1] * (gradient.ndim - 2))
-    return functional.relu((weights * activation).sum(1).detach())[: len(rows)]
+    ordered = sorted(places, key=lambda place: place.call)
+    gradients = torch.autograd.grad(scalar, [maps.found[p.call] for p in ordered], allow_unused=True)
+    found: dict[FeatureMap | None, Tensor] = {}
+    for place, gradient in zip(ordered, gradients, strict=True):
+        activation = maps.found[place.call].detach().movedim(place.channel, 1)
+        slope = torch.zeros_like(activation) if gradient is None else gradient.movedim(place.channel, 1)
+        weights = slope.flatten(2).mean(2).view(*slope.shape[:2], *[1] * (slope.ndim - 2))
+        found[place] = functional.relu((weights * activation).sum(1))[: len(rows)]
+    return found
 
 
-def _watched(prepared: Prepared, rows: Tensor, watch: Callable[[Any, Any], Any], only: Any = None) -> Any:
-    """Run the model on some units.
-
-    Args:
-        watch: Told a module or node and its result, of every convolution and of what directly follows, in order; gives
-            what goes on in the result's place.
-        only: Watch this one alone.
-    """
-    frozen = prepared.model
-    points = [prepared.of_units(i)[rows] for i in range(len(prepared.inputs))]
-    # Clones: an in-place operation may not meet a leaf.
-    batch = [frozen.padded(x.requires_grad_().clone() if x.is_floating_point() else x) for x in points]
-    if isinstance(frozen.model, fx.GraphModule):
-        return _Watching(frozen.model, watch).run(*batch)
-    modules = [only] if only is not None else _convolutional(frozen.model)
-    hooks = [m.register_forward_hook(lambda module, _, result: watch(module, result)) for m in modules]
-    try:
-        return frozen.forward(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _convolutional(model: nn.Module) -> list[nn.Module]:
-    """Modules that are, or are made of, convolutions, and activations and norms: whatever yields feature maps."""
-    blocks = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
-    if not any(isinstance(m, blocks) for m in model.modules()):
-        return []
-    kinds = (*blocks, nn.ReLU, nn.GELU, nn.SiLU)
-    found = [m for m in model.modules() if m is not model]
-    return [
-        m for m in found if isinstance(m, kinds) or any(isinstance(c, nn.modules.conv._ConvNd) for c in m.children())
-    ]
-
-
-class _Watching(fx.Interpreter):
-    def __init__(self, model: fx.GraphModule, watch: Callable[[Any, Any], Any]) -> None:
-        super().__init__(model)
-        self._watch = watch
-        self._convolved = False
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        name = str(n.target)
-        self._convolved = self._convolved or "conv" in name
-        if self._convolved and any(part in name for part in ("conv", "relu", "norm", "gelu", "silu", "add")):
-            return self._watch(n, result)
-        return result
-
-
-def spread(cam: Tensor, x: Tensor) -> Tensor:
-    """(unit, *places) at the size of the input, divided among the channels so that they sum to it."""
-    size = x.shape[2:]
+def spread(cam: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    """(unit, *places) at the size of the entry, divided among the channels so that they sum to it."""
+    size, axis = layout.spatial(x.shape), layout.channel_axis(x.ndim)
+    if len(size) == 2 and cam.ndim == 2:
+        # A one-dimensional net on (length, features): the map runs along the axis the convolution moves along.
+        size, axis = (x.shape[1],), 2
     if len(size) != cam.ndim - 1 or len(size) not in _MODES:
         raise XaiError(
             f"gradcam cannot place activations of {cam.ndim - 1} axes on an input of shape {tuple(x.shape[1:])}",
             hint="choose other --methods: gradient, smoothgrad, integrated, smint",
         )
-    wide = functional.interpolate(cam.unsqueeze(1), size=size, mode=_MODES[len(size)], align_corners=False)
-    return (wide / x.shape[1]).expand_as(x).contiguous()
+    wide = functional.interpolate(cam.unsqueeze(1), size=size, mode=_MODES[len(size)], align_corners=False)[:, 0]
+    if axis is None:
+        return wide.reshape(x.shape).contiguous()
+    return (wide / x.shape[axis]).unsqueeze(axis).expand_as(x).contiguous()

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xaicli.attribution.explanation import Floats
+from xaicli.attribution.inputs import Layout
 
 _UPPER = 0.99
-
-
-class Layout(Enum):
-    """What the axes of one sample of an input mean."""
-
-    CHANNELS_FIRST = "channels first"
-    """(C, H, W), (C, D, H, W), (C, length): the first axis is summed over."""
-    CHANNELS_LAST = "channels last"
-    """(H, W, C), (tokens, width): the last axis is summed over."""
-    NO_CHANNELS = "no channels"
-    """(features,), (H, W)."""
-
-
-def layout_of(shape: tuple[int, ...], picture: tuple[int, int] | None = None, *, embedded: bool = False) -> Layout:
-    """What the axes of one sample mean.
-
-    Args:
-        shape: One sample, without the batch axis.
-        picture: Height and width of the sample's picture where one is known; it decides for (H, W) inputs.
-        embedded: The sample is a sequence of embedded tokens, (tokens, width).
-    """
-    if embedded:
-        return Layout.CHANNELS_LAST
-    if len(shape) <= 1 or (len(shape) == 2 and picture == shape):
-        return Layout.NO_CHANNELS
-    if len(shape) == 3 and shape[-1] <= 4 < shape[0]:
-        return Layout.CHANNELS_LAST
-    return Layout.CHANNELS_FIRST
 
 
 def strength(attribution: npt.NDArray[Any], layout: Layout) -> Floats:
@@ -48,7 +20,7 @@ def strength(attribution: npt.NDArray[Any], layout: Layout) -> Floats:
         attribution: One sample of the input's shape.
 
     Returns:
-        (H, W); (1, length) for signals and rows; further axes before the last two are summed over too.
+        (H, W); (1, length) where one axis is left; further axes before the last two are summed over too.
     """
     m = np.abs(np.nan_to_num(attribution.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
     match layout:
@@ -68,10 +40,11 @@ def scaled(plane: Floats) -> tuple[Floats, bool]:
     """The saliency map of a plane of strengths, and whether it is flat.
 
     lo = min, hi = the value at sorted position floor(0.99 (HW - 1)); clip((m - lo) / (hi - lo), 0, 1); a flat map is
-    all zero.
+    all zero. Where so few places stand out that the 99th percentile is the minimum, hi is the maximum.
     """
     values = np.sort(plane, axis=None)
     lo, hi = float(values[0]), float(values[int(_UPPER * (values.size - 1))])
+    hi = hi if hi > lo else float(values[-1])
     if not hi > lo:
         return np.zeros_like(plane), True
     return np.clip((plane - lo) / (hi - lo), 0.0, 1.0).astype(np.float32), False

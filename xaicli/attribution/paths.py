@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xaicli.attribution.batching import run
-from xaicli.attribution.problem import Attributions, Problem, draws_of
+from xaicli.attribution.gradients import Attributions, Problem, draws_of, run
+from xaicli.attribution.plan import Kind, Stream, edges, plan
 from xaicli.attribution.settings import GRADIENT, INTEGRATED, SMINT, SMOOTHGRAD, Settings
-from xaicli.attribution.stream import Kind, Stream, edges, plan
 
 
 class Accumulator:
@@ -26,7 +25,7 @@ class Accumulator:
     ) -> None:
         self.problem, self.stream, self.noise, self.settings, self.guard = problem, stream, noise, settings, guard
         self.open: list[Tensor] | None = None
-        self.stem = problem.stem if int(stream.term_steps.max()) > 1 else None
+        self.stem = problem.stem if stream.has_paths else None
         self._kept: tuple[int, Tensor | None] = (-1, None)
         self._room: Tensor | None = None
         if self.stem is not None:
@@ -88,11 +87,12 @@ class Accumulator:
         """Add the gradients of some rows; terms that end within them are finished."""
         terms = self.stream.term[first:last]
         ends = edges(terms)
+        weights = torch.from_numpy(self.stream.weight[first:last]).to(gradients[0].device)
         sums = []
         for i, g in enumerate(gradients):
             g = torch.nan_to_num(g, 0.0, 0.0, 0.0) if self.guard else g
-            single = len(ends) - 1 == len(terms)
-            total = g if single else torch.stack([_summed(g[a:b]) for a, b in pairwise(ends)])
+            single = not self.stream.has_paths
+            total = g if single else torch.stack([_summed(g[a:b], weights[a:b]) for a, b in pairwise(ends)])
             if self.open is not None:
                 total[0] += self.open[i]
             sums.append(total)
@@ -126,19 +126,18 @@ class Accumulator:
     def _attributions(self, sums: list[Tensor], terms: npt.NDArray[np.int64], units: Tensor) -> list[Tensor]:
         """Mean gradient along each path times that input's own way from the baseline."""
         draws = torch.from_numpy(self.stream.term_draw[terms]).to(units.device)
-        steps = torch.from_numpy(self.stream.term_steps[terms]).to(units.device)
         ends = self._ends(units, draws)
         return [
-            total * (end - base) / steps.to(total.dtype).view(-1, *[1] * (total.ndim - 1))
+            total * (end - base)
             for total, end, base in zip(sums, ends, self.problem.pick(self.problem.baselines, units), strict=True)
         ]
 
 
-def _summed(rows: Tensor) -> Tensor:
-    """The sum over rows, as a matrix-vector product: faster than a reduction along the outermost axis."""
+def _summed(rows: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum over rows, as a matrix-vector product: faster than a reduction along the outermost axis."""
     nhwc = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
     ordered = rows.permute(0, 2, 3, 1) if nhwc else rows
-    total = (ordered.new_ones(1, len(rows)) @ ordered.reshape(len(rows), -1)).view(ordered.shape[1:])
+    total = (weights.to(rows.dtype)[None] @ ordered.reshape(len(rows), -1)).view(ordered.shape[1:])
     return total.permute(2, 0, 1) if nhwc else total
 
 
@@ -159,7 +158,7 @@ def explain(problem: Problem, settings: Settings) -> dict[str, Attributions]:
     """
     stream = plan(settings, problem.n_units)
     deepest = int(stream.term_draw.max(initial=0))
-    noise = draws_of(problem.inputs, deepest, seed=settings.seed)
+    noise = draws_of(problem.inputs, deepest, seed=settings.seed, in_pairs=settings.economical)
     for guard in (False, True):
         accumulator = Accumulator(problem, stream, noise, settings, guard=guard)
         gradients = problem.gradients if accumulator.stem is None else problem.gradients_behind_stem
@@ -213,21 +212,21 @@ def _assemble(method: str, done: Accumulator, settings: Settings, ends: dict[str
         return Attributions(_added(a, b), halves, done.path_sums[Kind.INTEGRATED], ends[INTEGRATED])
     if method == SMOOTHGRAD:
         n, a, b = settings.draws, _added(half(Kind.SMOOTH, 0), square(half(Kind.CLEAN, 0))), half(Kind.SMOOTH, 1)
-        return _mean_of_halves(a, b, n)
+        return _mean_of_halves(a, b, settings.halves(n))
     n, a, b = settings.smint_draws, half(Kind.SMINT, 0), half(Kind.SMINT, 1)
     path_sums = done.path_sums[Kind.SMINT]
     if settings.smint_shares_the_clean_path:
         a = _added(a, square(_added(half(Kind.INTEGRATED, 0), half(Kind.INTEGRATED, 1))))
         path_sums = path_sums + done.path_sums[Kind.INTEGRATED]
-    mean = _mean_of_halves(a, b, n)
+    mean = _mean_of_halves(a, b, settings.halves(n))
     return Attributions(mean.total, mean.halves, path_sums / n, ends[SMINT])
 
 
-def _mean_of_halves(a: list[Tensor], b: list[Tensor], n: int) -> Attributions:
-    total = [v / n for v in _added(a, b)]
-    if n < 2:
+def _mean_of_halves(a: list[Tensor], b: list[Tensor], counts: tuple[int, int]) -> Attributions:
+    total = [v / sum(counts) for v in _added(a, b)]
+    if not all(counts):
         return Attributions(total)
-    return Attributions(total, ([v / ((n + 1) // 2) for v in a], [v / (n // 2) for v in b]))
+    return Attributions(total, ([v / counts[0] for v in a], [v / counts[1] for v in b]))
 
 
 def _added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Everything before the first gradient: the frozen copy, the inputs on their device, the clean outputs, the targets."""
+"""Everything before the first gradient: the frozen copy held against the given model, the clean outputs, the targets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xaicli.attribution.embedding import embedded_inputs
+from xaicli.attribution.flow import Flow, LookedUp, flow_of
 from xaicli.attribution.frozen import FrozenModel
-from xaicli.attribution.given import Arrays, Given, as_input, device_of, tensors_of
-from xaicli.attribution.outputs import NOTES, Meaning, Scores, keys_of, last_operation, pick, read_scores
+from xaicli.attribution.given import GivenModel, parameter_names
+from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, tensors_of
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import choose, probability_of, values_of
+from xaicli.attribution.targets import choose
+from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
+from xaicli.heads.decision import decide, known_of
+from xaicli.heads.head import Head
+from xaicli.heads.operations import watching
 
-_CLEAN_ROWS = 32
+_ROWS = 32
+_FEW = 2
+_MASKS = ("mask", "padding", "valid")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where attributions are taken: an input itself, or what embeddings make of an input of token ids.
+
+    Attributes:
+        name: The input's name.
+        position: Which input.
+        calls: The calls of embeddings that look its ids up; none for an input of floats.
+        widths: How many numbers each of them gives a token; the entry holds them side by side.
+        read: Which axis the model's first layer reads as channels, where that is known.
+    """
+
+    name: str
+    position: int
+    calls: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    read: int | None = None
+
+    @property
+    def tokens(self) -> bool:
+        """Whether it is a sequence of embedded tokens."""
+        return bool(self.calls)
 
 
 @dataclass(frozen=True)
@@ -26,23 +56,31 @@ class Prepared:
 
     Attributes:
         model: The frozen copy in its own precision.
-        inputs: All model inputs in call order, on the device, (sample, ...); token ids replaced by their embeddings.
-        explained: Positions of the differentiable inputs.
+        inputs: All model inputs, on the device, (sample, ...).
+        entries: Where attributions are taken.
+        points: The clean values there, one tensor an entry, (sample, ...).
         names: The names of all inputs.
-        scores: The clean outputs.
+        flow: What way the inputs take through the model.
+        head: What the outputs mean; None when a function of them is explained.
+        probabilities: (sample, class) float64; NaN, one column, where there are none.
+        predictions: (sample,), classes or, for a regression, values.
         units: (unit,) the sample of each unit.
-        targets: (unit,).
+        targets: (unit,) int64; -1 when a function is explained.
         clean: (unit,) float64, the explained scalars.
         reduce: (what the model returned, units) -> (row,) scalars.
         probability: The same -> (row,) the targets' probabilities.
+        notes: What a reader should know.
     """
 
     model: FrozenModel
     inputs: list[Tensor]
-    explained: tuple[int, ...]
+    entries: tuple[Entry, ...]
+    points: list[Tensor]
     names: tuple[str, ...]
-    embedded: tuple[int, ...]
-    scores: Scores
+    flow: Flow
+    head: Head | None
+    probabilities: Tensor
+    predictions: Tensor
     units: Tensor
     targets: Tensor
     clean: Tensor
@@ -52,19 +90,55 @@ class Prepared:
 
     def only(self, units: Tensor) -> Prepared:
         """The same for some of the units; predictions and probabilities stay those of all samples."""
-        targets, reduce, probability = self.targets[units], self.reduce, self.probability
+        reduce, probability = self.reduce, self.probability
         return replace(
             self,
             units=self.units[units],
-            targets=targets,
+            targets=self.targets[units],
             clean=self.clean[units],
             reduce=lambda result, rows: reduce(result, units[rows]),
             probability=lambda result, rows: probability(result, units[rows]),
         )
 
-    def of_units(self, position: int) -> Tensor:
-        """One input, a row per unit."""
-        return self.inputs[position][self.units]
+    def of_units(self, entry: int) -> Tensor:
+        """The clean values of one entry, a row per unit."""
+        return self.points[entry][self.units]
+
+    def arrange(
+        self, model: FrozenModel, points: Sequence[Tensor], units: Tensor
+    ) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """What a model is called with for rows of points: each row with its own sample's other inputs.
+
+        Args:
+            model: The frozen model, or its fast copy.
+            points: One batch an entry.
+            units: (row,), which explanation each row is for.
+        """
+        at = {entry.position: (entry, point) for entry, point in zip(self.entries, points, strict=True)}
+        rows: list[Tensor] = []
+        embedded: dict[int, Tensor] = {}
+        for position, x in enumerate(self.inputs):
+            entry, point = at.get(position, (None, None))
+            if entry is not None and point is not None and not entry.tokens:
+                rows.append(model.arranged(point))
+                continue
+            rows.append(model.arranged(x[self.units[units]]))
+            if entry is not None and point is not None:
+                parts = torch.split(model.padded(point), list(entry.widths), dim=-1)
+                embedded |= dict(zip(entry.calls, parts, strict=True))
+        return rows, embedded
+
+    def scalars(self, points: Sequence[Tensor], units: Tensor, *, of_probability: bool = False) -> Tensor:
+        """The explained scalars, or the targets' probabilities, at some points, without gradients, (row,) float64."""
+        found = []
+        step = self.model.batch or _ROWS
+        reduce = self.probability if of_probability else self.reduce
+        with torch.no_grad():
+            for first in range(0, len(units), step):
+                part = units[first : first + step]
+                rows, embedded = self.arrange(self.model, [p[first : first + step].clone() for p in points], part)
+                found.append(reduce(self.model.forward(rows, embedded), part).double())
+        return torch.cat(found)
 
 
 def prepare(
@@ -76,10 +150,11 @@ def prepare(
     labels: Sequence[Any] | None = None,
     label_names: Sequence[str] | None = None,
     output: str | int | None = None,
-    static_batch: int | None = None,
+    task: str | None = None,
+    facts: Any = None,
     raw: bool = False,
 ) -> Prepared:
-    """Freeze a copy of the model and take the clean outputs and targets.
+    """Freeze a copy of the model, hold it against the model itself, and take the clean outputs and targets.
 
     Args:
         model: Any module, in any mode; it is copied, and nothing of it changes.
@@ -87,10 +162,11 @@ def prepare(
         target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
             model's outputs that returns one number per row.
         device: "auto" (a GPU when there is one), or torch's name of a device.
-        labels: The samples' labels, for `target="label"`.
+        labels: The samples' labels, for `target="label"` and for what the outputs mean.
         label_names: The names of the outputs.
         output: Key or index of the output, for models that return several.
-        static_batch: The one batch size the model takes; found out when not given.
+        task: What the outputs mean, where the model does not say it.
+        facts: What the model's checkpoint says of itself.
         raw: Explain a single number as itself whatever the prediction, as the seed does.
 
     Raises:
@@ -98,61 +174,115 @@ def prepare(
     """
     place = device_of(device)
     names, tensors = tensors_of(inputs)
-    frozen = FrozenModel(model, names=names, device=place, static_batch=static_batch)
-    batches = [as_input(x, frozen.dtype).to(place) for x in tensors]
-    embedded = embedded_inputs(frozen, batches)
-    batches = embedded.inputs
-    explained = tuple(i for i, x in enumerate(batches) if x.is_floating_point())
-    if not explained:
-        raise XaiError(
-            "the model has no input with a gradient", hint="integer inputs need an nn.Embedding in the model"
-        )
+    given = GivenModel(model, names, tensors, getattr(facts, "static_batch", None))
     function = target if callable(target) else None
-    outputs = _select(function, output)
-    try:
-        values = clean_outputs(frozen, batches, outputs)
-    except XaiError:
-        if not frozen.learn_batch(batches, outputs):
-            raise
-        values = clean_outputs(frozen, batches, outputs)
-    n = len(batches[0])
-    scores = read_scores(values, _last_operation(frozen, batches, outputs) if values.shape[1] == 1 else "")
-    meaning = Meaning.LOGITS if function is not None or raw else scores.meaning
-    chosen = torch.full((n, 1), 0) if function is not None else choose(target, scores, labels, label_names)  # type: ignore[arg-type]
-    if raw and scores.single:
-        chosen = torch.zeros_like(chosen)
-    units = torch.arange(n).repeat_interleave(chosen.shape[1]).to(place)
-    targets = chosen.reshape(-1).to(place)
-
-    def reduce(result: Any, rows: Tensor) -> Tensor:
-        return values_of(outputs(result)[: len(rows)], targets[rows], meaning)
-
-    def probability(result: Any, rows: Tensor) -> Tensor:
-        scores = outputs(result)[: len(rows)]
-        return scores[:, 0] if function is not None else probability_of(scores, targets[rows], meaning)
-
-    rows = values.to(place)[units]
-    notes = [NOTES[scores.meaning]] if scores.meaning in NOTES and function is None else []
-    return Prepared(
-        model=frozen,
-        inputs=batches,
-        explained=explained,
-        names=names,
-        embedded=embedded.positions,
-        scores=scores,
-        units=units,
-        targets=torch.full_like(targets, -1) if function is not None else targets,
-        clean=values_of(rows, targets, meaning).double(),
-        reduce=reduce,
-        probability=probability,
-        notes=tuple(notes),
+    few = list(range(min(given.n, given.batch or _FEW)))
+    few += [few[-1]] * ((given.batch or _FEW) - len(few))
+    twin = private_copy(given.model)
+    head = None
+    with torch.no_grad(), watching() as origin:
+        try:
+            result = given.explained_run(few, model=twin)
+        except XaiError:
+            if not given.learn_batch():
+                raise
+            result = given.explained_run([0] * (given.batch or 1), model=twin)
+        if function is None:
+            known = known_of(given.model, facts)
+            head = decide(result, origin=origin, task=task, output=output, labels=labels, known=known)
+    outputs = head.tensor if head is not None else _scalars_of(function)
+    answers = given.answers(outputs)
+    frozen, hooked = _held_against(given, twin, outputs, answers, place)
+    batches = [as_input(x, frozen.dtype).to(place) for x in tensors]
+    entries, points, flow, notes = _entries(frozen, given, batches)
+    valid = _valid(head, given, batches)
+    values = answers.to(place)
+    return _with_targets(
+        Prepared(
+            model=frozen,
+            inputs=batches,
+            entries=entries,
+            points=points,
+            names=names,
+            flow=flow,
+            head=head,
+            probabilities=_probabilities(head, values, valid),
+            predictions=_predictions(head, values, valid),
+            units=torch.arange(0),
+            targets=torch.arange(0),
+            clean=torch.zeros(0),
+            reduce=lambda result, _: outputs(result),
+            probability=lambda result, _: outputs(result),
+            notes=tuple(n for n in (*hooked, *notes, *_said(head)) if n),
+        ),
+        outputs,
+        values,
+        valid,
+        torch.zeros(given.n, 1, dtype=torch.long)
+        if head is None
+        else choose(target, head, values, valid, labels, label_names),  # type: ignore[arg-type]
+        raw=raw,
     )
 
 
-def _select(function: Callable[[Tensor], Tensor] | None, output: str | int | None) -> Callable[[Any], Tensor]:
-    """From what the model returned to (row, output)."""
-    if function is None:
-        return lambda result: pick(result, output)
+def _said(head: Head | None) -> tuple[str, ...]:
+    return () if head is None else (head.decided, head.note)
+
+
+def _with_targets(
+    prepared: Prepared,
+    outputs: Callable[[Any], Tensor],
+    values: Tensor,
+    valid: Tensor | None,
+    chosen: Tensor,
+    *,
+    raw: bool,
+) -> Prepared:
+    head, place = prepared.head, prepared.model.device
+    as_itself = head is None or (raw and head.single)
+    if as_itself:
+        chosen = torch.zeros_like(chosen)
+    units = torch.arange(len(values), device=place).repeat_interleave(chosen.shape[1])
+    targets = chosen.reshape(-1).to(place)
+
+    def scalar(found: Tensor, rows: Tensor) -> Tensor:
+        found = found[: len(rows)]
+        if head is None or as_itself:
+            return found.flatten(1)[:, 0]
+        return head.scalar(found, targets[rows], None if valid is None else valid[units[rows]])
+
+    def probability(found: Tensor, rows: Tensor) -> Tensor:
+        found = found[: len(rows)]
+        if head is None or not head.has_classes:
+            return scalar(found, rows)
+        return head.target_prob(found, targets[rows], None if valid is None else valid[units[rows]])
+
+    every = torch.arange(len(units), device=place)
+    return replace(
+        prepared,
+        units=units,
+        targets=torch.full_like(targets, -1) if head is None else targets,
+        clean=scalar(values[units], every).double(),
+        reduce=lambda result, rows: scalar(outputs(result), rows),
+        probability=lambda result, rows: probability(outputs(result), rows),
+    )
+
+
+def _probabilities(head: Head | None, values: Tensor, valid: Tensor | None) -> Tensor:
+    if head is None or not head.has_classes:
+        return torch.full((len(values), 1), torch.nan, dtype=torch.float64)
+    return head.probabilities(values.double(), valid).cpu()
+
+
+def _predictions(head: Head | None, values: Tensor, valid: Tensor | None) -> Tensor:
+    if head is None:
+        return torch.full((len(values),), -1)
+    found = head.predictions(values, valid).cpu()
+    return found if found.ndim == 1 else torch.full((len(values),), torch.nan)
+
+
+def _scalars_of(function: Callable[[Any], Any] | None) -> Callable[[Any], Tensor]:
+    assert function is not None
 
     def scalars(result: Any) -> Tensor:
         value = function(result)
@@ -166,50 +296,98 @@ def _select(function: Callable[[Tensor], Tensor] | None, output: str | int | Non
     return scalars
 
 
-def clean_outputs(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> Tensor:
-    """(sample, output) of the clean inputs, without gradients, a few at a time."""
-    found = []
-    step = model.batch or _CLEAN_ROWS
-    n = len(inputs[0])
-    with torch.no_grad():
-        for first in range(0, n, step):
-            rows = min(step, n - first)
-            batch = [model.padded(x[first : first + rows].clone()) for x in inputs]
-            result = model.forward(batch)
-            values = outputs(result)
-            if len(values) < rows:
-                raise XaiError(
-                    f"the model returns {len(values)} rows for {len(batch[0])} samples",
-                    hint=f"outputs need the batch as their first axis; it has: {', '.join(keys_of(result)) or 'one'}",
-                )
-            found.append(values[:rows])
-    return torch.cat(found)
+def _held_against(
+    given: GivenModel, twin: nn.Module, outputs: Callable[[Any], Tensor], answers: Tensor, place: torch.device
+) -> tuple[FrozenModel, tuple[str, ...]]:
+    """The frozen copy, once it has answered as the given model does, beside other samples and other random numbers.
+
+    Raises:
+        XaiError: The model does not answer twice alike, or no copy of it answers as it does.
+    """
+    hooks = Hooks(twin)
+    if len(hooks):
+        with hooks.noted():
+            given.run(given.chunks()[0], model=twin)
+        hooks.leave_out_the_idle()
+    if given.differ(answers, given.answers_in_other_company(outputs, twin)):
+        hooks.put_back()
+        if not len(hooks) or given.differ(answers, given.answers_in_other_company(outputs, twin)):
+            raise given.why_passes_differ(outputs, answers) or XaiError(
+                "a copy of the model answers otherwise than the model itself",
+                hint=f"is there something in it that a copy shares or loses? hooks: {', '.join(hooks.names()) or 'none'}",
+            )
+    kept = hooks.kept()
+    note = f"the model's own forward hooks run in every pass: {', '.join(kept)}" if kept else ""
+    return FrozenModel(twin, given.call, device=place, batch=given.batch), (note,)
 
 
-def _last_operation(model: FrozenModel, inputs: Sequence[Tensor], outputs: Callable[[Any], Tensor]) -> str:
-    """What the model's output comes from, told from one sample."""
-    batch = [model.padded(x[:1].clone()) for x in inputs]
+def _entries(
+    frozen: FrozenModel, given: GivenModel, batches: Sequence[Tensor]
+) -> tuple[tuple[Entry, ...], list[Tensor], Flow, list[str]]:
+    """Where attributions are taken: at float inputs, and at the embedding of token ids."""
+    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
     with torch.enable_grad():
-        # Not the inputs themselves: an in-place operation may not meet a leaf.
-        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in batch]
-        return last_operation(outputs(model.forward(entered)))
+        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
+        flow, _ = flow_of(lambda: frozen.forward(entered), entered)
+    calls = flow.embedded or {i: c for i, c in flow.maybe_embedded.items() if len(c) == 1}
+    tokens = {i: tuple(c) for i, c in calls.items() if not batches[i].is_floating_point()}
+    known = parameter_names(given.model, given.names)
+    left = _masks(batches, tokens, known)
+    entries: list[Entry] = []
+    points: list[Tensor] = []
+    for position, x in enumerate(batches):
+        name = given.names[position]
+        if position in tokens:
+            looked_up = _looked_up(frozen, batches, tokens[position], x.shape)
+            widths = tuple(t.shape[-1] for t in looked_up)
+            entries.append(Entry(name, position, tokens[position], widths))
+            points.append(torch.cat(looked_up, dim=-1))
+        elif x.is_floating_point() and position not in left:
+            entries.append(Entry(name, position, read=flow.read.get(position)))
+            points.append(x)
+    if not entries:
+        raise XaiError(
+            "the model has no input with a gradient",
+            hint="token ids need an nn.Embedding (or F.embedding) that looks them up; numbers need a float dtype",
+        )
+    notes = [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
+    return tuple(entries), points, flow, notes
 
 
-def scalars_of(
-    model: FrozenModel,
-    prepared: Prepared,
-    constants: Mapping[int, Tensor],
-    points: Sequence[Tensor],
-    units: Tensor,
-) -> Tensor:
-    """The explained scalars at some points, without gradients, (row,) float64."""
-    free = iter(points)
-    rows = [constants[i][units] if i in constants else next(free) for i in range(len(prepared.inputs))]
-    found = []
-    step = model.batch or _CLEAN_ROWS
-    with torch.no_grad():
-        for first in range(0, len(units), step):
-            part = units[first : first + step]
-            batch = [model.arranged(x[first : first + step].clone()) for x in rows]
-            found.append(prepared.reduce(model.forward(batch), part).double())
-    return torch.cat(found)
+def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence[str]) -> list[int]:
+    """Float inputs beside token ids that say which tokens count: noise on them would change which text is read."""
+    shapes = {tuple(batches[i].shape) for i in tokens}
+    return [
+        i
+        for i, x in enumerate(batches)
+        if tokens
+        and x.is_floating_point()
+        and (
+            any(word in names[i].lower() for word in _MASKS)
+            or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all()))
+        )
+    ]
+
+
+def _looked_up(
+    frozen: FrozenModel, batches: Sequence[Tensor], calls: tuple[int, ...], shape: Sequence[int]
+) -> list[Tensor]:
+    """What each of the embeddings gives for all samples, (sample, tokens, width)."""
+    n, step = len(batches[0]), frozen.batch or _ROWS
+    found: dict[int, list[Tensor]] = {call: [] for call in calls}
+    for first in range(0, n, step):
+        with torch.no_grad(), LookedUp(calls) as seen:
+            frozen.forward([frozen.padded(x[first : first + step].clone()) for x in batches])
+        for call in calls:
+            rows = seen.found[call]
+            found[call].append(rows.reshape(-1, *shape[1:], rows.shape[-1])[: min(step, n - first)])
+    return [torch.cat(parts) for parts in found.values()]
+
+
+def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor]) -> Tensor | None:
+    """Which places of the output count: those an attention mask of their shape leaves in."""
+    if head is None or not head.has_places:
+        return None
+    names = parameter_names(given.model, given.names)
+    masks = [x for x, name in zip(batches, names, strict=True) if name == "attention_mask" and x.ndim == 2]
+    return masks[0].bool() if masks else None

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from xaicli.attribution.batching import run
-from xaicli.attribution.problem import Attributions, Problem
+from xaicli.attribution.gradients import Attributions, Problem, run
 from xaicli.attribution.settings import GRADIENT, INTEGRATED, SMINT, SMOOTHGRAD, Settings
 from xaicli.errors import XaiError
 

@@ -2,57 +2,145 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from xaicli.attribution.assembly import explanation_of, saliency_of
+from xaicli.attribution.answer import Found, explanations_of, saliency_of
+from xaicli.attribution.baselines import InputRange
 from xaicli.attribution.captum_methods import named
-from xaicli.attribution.chunks import learned_sizes, recall_sizes
 from xaicli.attribution.engine import Explainer
-from xaicli.attribution.evaluate import quality
-from xaicli.attribution.explanation import (
-    Explanation,
-    Saliency,
-    SanityStep,
-)
-from xaicli.attribution.frozen import fingerprint
+from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
+from xaicli.attribution.given import random_numbers_kept
 from xaicli.attribution.prepared import Prepared, prepare
-from xaicli.attribution.request import Column, Request
-from xaicli.attribution.sanity import cascade
-from xaicli.attribution.settings import Convention
-from xaicli.attribution.store import Store, key_of
+from xaicli.attribution.quality import cascade, quality
+from xaicli.attribution.settings import Convention, Settings, Target
+from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.attribution.views import views_of
 from xaicli.errors import XaiError
 
 if TYPE_CHECKING:
+    from xaicli.checkpoint.facts import CheckpointFacts
     from xaicli.sources.inputs import Inputs
 
 _ROWS_TOGETHER = 2048
 _POLL_SECONDS = 0.5
+_SILENT_SECONDS = 20.0
+"""A rank that has given no sign of life for so long is not waited for: its samples are explained here."""
+_BEAT_SECONDS = 2.0
 _SANITY_UNITS = 8
 """Randomised models are compared on a few samples: each step costs as much as the maps themselves."""
+_MARGIN = 0.25
+"""How far beyond the known range, as a share of it, an input may reach without a word: noise, another normalisation."""
 
 Progress = Callable[[float, int], None]
 """(samples done, samples in all): a sample under way counts by the part that is done."""
 
 
+@dataclass(frozen=True)
+class Column:
+    """One model to be explained.
+
+    Attributes:
+        name: What the column is called.
+        load: Gives the model; called when its turn comes.
+        facts: What its checkpoint says; None for a bare module.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    facts: CheckpointFacts | None = None
+
+    @property
+    def known(self) -> InputRange:
+        """What the checkpoint says of its inputs' range; unknown where the model did not come from one."""
+        facts = self.facts
+        if facts is None:
+            return InputRange()
+        return InputRange(facts.input_range[0] if facts.input_range else None, facts.mean, facts.std)
+
+    def notes(self, inputs: Inputs) -> Iterator[str]:
+        """What to say before anything is explained: what was left out in loading, inputs far outside their range."""
+        facts = self.facts
+        if facts is None:
+            return
+        yield from facts.notes
+        if facts.input_range is None or facts.mean is not None or len(inputs.arrays) != 1:
+            return
+        values = next(iter(inputs.arrays.values()))
+        if values.dtype.kind not in "fiu" or not values.size:
+            return
+        low, high = facts.input_range
+        margin = _MARGIN * (high - low)
+        least, most = float(values.min()), float(values.max())
+        if least < low - margin or most > high + margin:
+            yield f"inputs reach from {least:.3g} to {most:.3g}, but the model was saved for {low:.3g} to {high:.3g}"
+
+    def described(self) -> CheckpointColumn:
+        """The checkpoint as a report names it."""
+        facts = self.facts
+        if facts is None:
+            return CheckpointColumn(self.name)
+        return CheckpointColumn(self.name, str(facts.path), facts.sha256, facts.epoch, facts.step)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a session.
+
+    Attributes:
+        target, outputs: As `prepare`'s target and output; several outputs are explained one after the other.
+        task: What the outputs mean, where the model does not say it.
+        store: Where finished samples are kept; None to keep nothing.
+        captum: Further methods by their names in `captum.attr`.
+        evaluate, sanity: Also score the maps; also compare them with those of randomised models.
+        rank, world_size: Which share of the samples is this process's.
+    """
+
+    settings: Settings
+    target: Target | Any = "predicted"
+    outputs: tuple[str | int | None, ...] = (None,)
+    task: str | None = None
+    device: str = "auto"
+    label_names: tuple[str, ...] = ()
+    store: Path | None = None
+    captum: tuple[str, ...] = ()
+    evaluate: bool = False
+    sanity: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def share(self, n: int, rank: int | None = None) -> list[int]:
+        """The positions of a rank's samples; the seed's convention cannot divide its batch."""
+        rank = self.rank if rank is None else rank
+        if self.settings.convention is Convention.FE:
+            return list(range(n)) if rank == 0 else []
+        return list(range(rank, n, self.world_size))
+
+
 @contextmanager
 def _own_modes() -> Iterator[None]:
-    """Gradients can be taken, in the precision asked for and alike each time, whatever modes the caller is in."""
-    cudnn = torch.backends.cudnn
-    with (
-        torch.inference_mode(False),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-        cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False),
-    ):
-        yield
+    """Gradients can be taken, alike each time, whatever modes the caller is in; the caller's random numbers stay."""
+    cudnn: Any = torch.backends.cudnn
+    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            random_numbers_kept(),
+        ):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
 
 
 @_own_modes()
@@ -76,8 +164,8 @@ def explain(
         raise XaiError("a function as --target cannot be shared among ranks", hint="run it in one process")
     if not inputs.sample_id:
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
-    found: list[tuple[int, int, int, Explanation]] = []
-    notes = dict.fromkeys(said for column in columns if (said := column.complaint(inputs)))
+    found: list[Found] = []
+    notes = dict.fromkeys(said for column in columns for said in column.notes(inputs))
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used = ""
     sanity: tuple[SanityStep, ...] = ()
@@ -86,15 +174,14 @@ def explain(
         frozen_targets: Any = request.target
         for number in reversed(range(len(columns))):
             work = _Work(columns[number], number, inputs, replace(request, target=frozen_targets), output)
-            explained = work.run(advance)
-            for row, explanations in explained.items():
-                found += [(row, position, number, e) for e in explanations]
+            found += [Found(row, position, number, done) for row, done in work.run(advance).items()]
             notes |= dict.fromkeys(work.notes)
             used = work.precision or used
             sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
                 frozen_targets = work.targets
-    return saliency_of(columns, inputs, request, found, tuple(notes), used, sanity)
+    described = [column.described() for column in columns]
+    return saliency_of(described, inputs, request, found, tuple(notes), used, sanity)
 
 
 class _Work:
@@ -110,38 +197,33 @@ class _Work:
         self.store = Store(None if callable(request.target) else request.store)
         self._pictures = inputs.pictures.shape[1:3] if inputs.pictures is not None else None
 
-    def run(self, advance: Callable[[float], None]) -> dict[int, tuple[Explanation, ...]]:
+    def run(self, advance: Callable[[float], None]) -> dict[int, Finished]:
         """Every sample of this rank (of all ranks on rank 0), by its position."""
         request = self.request
         prepared = self._prepare()
-        self.notes, self.targets = (
-            prepared.notes,
-            prepared.targets.reshape(len(self.inputs.sample_id), -1).cpu().numpy(),
-        )
+        n = len(self.inputs.sample_id)
+        self.notes, self.targets = prepared.notes, prepared.targets.reshape(n, -1).cpu().numpy()
         keys = self._keys(prepared)
-        mine = request.share(len(keys))
-        recall_sizes(self.store.read_sizes())
-        done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
-        advance(len(done))
-        explainer = Explainer(
-            prepared,
-            request.settings,
-            input_range=self.column.known,
-            pictures=self._pictures,
-            captum=request.captum,
-        )
-        self.precision = explainer.precision
-        if request.sanity and request.rank == 0:
-            self.sanity = self._cascade(explainer)
-        for rows in self._groups([row for row in mine if row not in done]):
-            done |= self._explained(explainer, rows, keys, advance)
-        self.store.write_sizes(learned_sizes())
-        if request.rank == 0:
-            done |= self._others(keys, set(mine))
-        return {row: self._with_views(explanations, row, prepared) for row, explanations in done.items()}
+        mine = request.share(n)
+        with self.store.alive(key_of(*keys), request.rank, _BEAT_SECONDS):
+            done = {row: kept for row in mine if (kept := self.store.read(keys[row])) is not None}
+            advance(len(done))
+            explainer = Explainer(
+                prepared,
+                request.settings,
+                input_range=self.column.known,
+                pictures=self._pictures,
+                captum=request.captum,
+            )
+            self.precision = explainer.precision
+            if request.sanity and request.rank == 0:
+                self.sanity = self._cascade(explainer)
+            done |= self._all_of(explainer, [row for row in mine if row not in done], keys, advance)
+            if request.rank == 0:
+                done |= self._others(explainer, keys)
+        return {row: self._with_views(kept, row, prepared) for row, kept in done.items()}
 
     def _prepare(self) -> Prepared:
-        facts = self.column.facts
         return prepare(
             self.column.load(),
             self.inputs.arrays,
@@ -150,7 +232,8 @@ class _Work:
             labels=self.inputs.label,
             label_names=self.request.label_names,
             output=self.output,
-            static_batch=facts.static_batch if facts else None,
+            task=self.request.task,
+            facts=self.column.facts,
             raw=self.request.settings.convention is Convention.FE,
         )
 
@@ -167,14 +250,23 @@ class _Work:
             request.captum,
             request.evaluate,
             request.label_names,
+            prepared.head,
             self.column.known,
         )
-        common = key_of(fingerprint(prepared.model.model), *asked, *whole_batch)
+        common = key_of(fingerprint(prepared.model.model) if self.store.folder else "", *asked, *whole_batch)
         labels = self.inputs.label or [None] * len(self.inputs.sample_id)
         return [
             key_of(common, sample_id, labels[row], self.targets[row].tolist(), *(a[row] for a in arrays))
             for row, sample_id in enumerate(self.inputs.sample_id)
         ]
+
+    def _all_of(
+        self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
+    ) -> dict[int, Finished]:
+        done: dict[int, Finished] = {}
+        for group in self._groups(rows):
+            done |= self._explained(explainer, group, keys, advance)
+        return done
 
     def _groups(self, rows: list[int]) -> Iterator[list[int]]:
         if self.request.settings.convention is Convention.FE:
@@ -189,7 +281,7 @@ class _Work:
 
     def _explained(
         self, explainer: Explainer, rows: list[int], keys: list[str], advance: Callable[[float], None]
-    ) -> dict[int, tuple[Explanation, ...]]:
+    ) -> dict[int, Finished]:
         k = self.targets.shape[1]
         units = torch.tensor([row * k + t for row in rows for t in range(k)], device=explainer.prepared.units.device)
         last = 0.0
@@ -205,46 +297,65 @@ class _Work:
         advance(len(rows) * (1.0 - last))
         self.notes = (*self.notes, *attribution.notes)
         found = {}
-        names = self.request.label_names
         for place, row in enumerate(rows):
-            explanations = tuple(
-                explanation_of(attribution, place * k + t, row, self.inputs, names, self.number, self.output)
-                for t in range(k)
+            finished = explanations_of(
+                attribution,
+                range(place * k, place * k + k),
+                row,
+                self.inputs,
+                self.request.label_names,
+                "" if self.output is None else str(self.output),
             )
-            self.store.write(keys[row], explanations)
-            found[row] = explanations
+            self.store.write(keys[row], finished)
+            found[row] = finished
         return found
 
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
         units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
         return cascade(explainer, explainer.explain(units), units)
 
-    def _others(self, keys: list[str], mine: set[int]) -> dict[int, tuple[Explanation, ...]]:
-        """The samples of other ranks, as they finish."""
-        found: dict[int, tuple[Explanation, ...]] = {}
-        waiting = [row for row in range(len(keys)) if row not in mine]
-        while waiting:
-            for row in list(waiting):
-                kept = self.store.read(keys[row])
-                if kept is not None:
-                    found[row] = kept
-                    waiting.remove(row)
-            if waiting:
-                time.sleep(_POLL_SECONDS)
+    def _others(self, explainer: Explainer, keys: list[str]) -> dict[int, Finished]:
+        """The samples of other ranks, as they finish; those of a rank that is not there are explained here."""
+        found: dict[int, Finished] = {}
+        common, began = key_of(*keys), time.monotonic()
+        for rank in range(1, self.request.world_size):
+            waiting = self.request.share(len(keys), rank)
+            seen, sign = began, self.store.sign_of_life(common, rank)
+            while waiting:
+                for row in list(waiting):
+                    if (kept := self.store.read(keys[row])) is not None:
+                        found[row] = kept
+                        waiting.remove(row)
+                        seen = time.monotonic()
+                latest = self.store.sign_of_life(common, rank)
+                if latest != sign:
+                    seen, sign = time.monotonic(), latest
+                if waiting and (self.store.folder is None or time.monotonic() - seen > _SILENT_SECONDS):
+                    self.notes = (
+                        *self.notes,
+                        f"rank {rank} of {self.request.world_size} gives no sign of life: its {len(waiting)} samples "
+                        "were explained by rank 0 (is WORLD_SIZE set without torchrun?)",
+                    )
+                    found |= self._all_of(explainer, waiting, keys, lambda _: None)
+                    break
+                if waiting:
+                    time.sleep(_POLL_SECONDS)
         return found
 
-    def _with_views(self, explanations: Sequence[Explanation], row: int, prepared: Prepared) -> tuple[Explanation, ...]:
-        embedded = [prepared.names[i] for i in prepared.embedded]
-        views = views_of(self.inputs.arrays, self.inputs.pictures, row, embedded=embedded, known=self.column.known)
-        return tuple(replace(e, inputs=views, checkpoint=self.number) for e in explanations)
+    def _with_views(self, finished: Finished, row: int, prepared: Prepared) -> Finished:
+        tokens = [entry.name for entry in prepared.entries if entry.tokens]
+        views = views_of(self.inputs.arrays, self.inputs.pictures, row, embedded=tokens, known=self.column.known)
+        rows = tuple(replace(e, inputs=views, checkpoint=self.number) for e in finished.explanations)
+        return replace(finished, explanations=rows)
 
 
 def _advance(progress: Progress | None, total: int) -> Callable[[float], None]:
-    done = 0.0
+    done, lock = 0.0, threading.Lock()
 
     def advance(samples: float) -> None:
         nonlocal done
-        done += samples
+        with lock:
+            done += samples
         if progress is not None:
             progress(done, total)
 

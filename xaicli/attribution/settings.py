@@ -55,7 +55,8 @@ class Settings:
         draws: Terms of smoothgrad, the clean input included.
         steps: Steps of an integrated path.
         smint_steps, smint_draws: Steps and terms of smint.
-        shifted: Paths start at a random offset within a step: unbiased with few steps.
+        economical: A budget is spent: opposite draws in pairs, Gauss's points on the paths.
+        spare: Further steps of smint's clean path, so that a budget is spent whole.
         noise: Sigma as a part of the range of the input's values.
     """
 
@@ -70,9 +71,9 @@ class Settings:
     convention: Convention = Convention.XAI
     precision: Precision = Precision.AUTO
     seed: int = 0
-    shifted: bool = False
+    economical: bool = False
+    spare: int = 0
     tolerance: float | None = None
-    evaluations: int | None = None
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -82,45 +83,74 @@ class Settings:
         total += self.draws - 1 if wants(SMOOTHGRAD) else 0
         total += self.steps if wants(INTEGRATED) else 0
         if wants(SMINT):
-            shared = wants(INTEGRATED) and self.smint_shares_the_clean_path
-            total += self.smint_steps * (self.smint_draws - shared)
+            first = int(self.smint_shares_the_clean_path)
+            total += sum(self.steps_of(draw) for draw in range(first, self.smint_draws))
         return total
 
     @property
     def smint_shares_the_clean_path(self) -> bool:
         """Whether the integrated map is smint's first term."""
-        return INTEGRATED in self.methods and self.steps == self.smint_steps
+        return {INTEGRATED, SMINT} <= set(self.methods) and (self.economical or self.steps == self.smint_steps)
 
-    def split(self) -> Settings:
-        """These settings with `evaluations` spent where they buy most: on draws, and on few steps with a random shift.
+    def steps_of(self, draw: int) -> int:
+        """How many steps one of smint's paths has."""
+        return self.smint_steps + (self.spare if draw == 0 else 0)
 
-        Draws buy more than steps: 16 draws of 3 steps come closer to the converged map than 6 of 25 do.
+    def half(self, draw: int) -> int:
+        """Which half of the draws one is in, for their agreement; a pair of opposite draws stays together."""
+        return (draw + 1) // 2 % 2 if self.economical else draw % 2
+
+    def halves(self, n: int) -> tuple[int, int]:
+        """How many of the first n draws are in either half."""
+        ones = sum(self.half(draw) for draw in range(n))
+        return n - ones, ones
+
+    def within(self, budget: int) -> Settings:
+        """These settings with a budget spent whole, and where it buys most: on pairs of draws, two steps each.
+
+        Measured on trained nets (`benchmarks/saliency.py fidelity`): draws buy more than steps, opposite draws more
+        than independent ones, and two points of Gauss more than two midpoints.
         """
-        if not self.evaluations:
-            return self
-        left = self.evaluations - int(GRADIENT in self.methods)
-        parts = {m: 4 if m == SMINT else 1 for m in (SMOOTHGRAD, INTEGRATED, SMINT) if m in self.methods}
-        share = {m: max(1, left * part // sum(parts.values())) for m, part in parts.items()}
-        smint = share.get(SMINT, 1)
-        steps = _FEW_STEPS if smint >= 2 * _FEW_STEPS else max(1, smint // 2)
+        wants = self.methods.__contains__
+        left = budget - int(wants(GRADIENT) or wants(SMOOTHGRAD))
+        paths = sum(map(wants, (INTEGRATED, SMINT)))
+        parts = {m: part for m, part in _PARTS.items() if wants(m)}
+        share = {m: left * part // sum(parts.values()) for m, part in parts.items()} if parts else {}
+        smooth, steps, smint = share.get(SMOOTHGRAD, 0), share.get(INTEGRATED, 0), share.get(SMINT, 0)
+        steps = max(1, steps) if wants(INTEGRATED) else 0
+        spare = left - smooth - steps - smint
+        own = 0 if wants(INTEGRATED) else 1
+        pairs = smint // _FEW_STEPS
+        spare += smint - pairs * _FEW_STEPS
+        if wants(SMINT) and own and not pairs:
+            pairs, spare = 1, spare - _FEW_STEPS  # one path at least, of a single step if need be
+        if wants(INTEGRATED):
+            steps, spare = steps + spare, 0
+        elif not paths:
+            smooth, spare = smooth + spare, 0
         return replace(
             self,
-            draws=share.get(SMOOTHGRAD, 1),
-            steps=share.get(INTEGRATED, 1),
-            smint_steps=steps,
-            smint_draws=max(1, smint // steps),
-            shifted=True,
+            draws=smooth + 1,
+            steps=max(1, steps),
+            smint_steps=_FEW_STEPS,
+            smint_draws=pairs + 1 - own,
+            spare=spare,
+            economical=True,
         )
 
 
-_FEW_STEPS = 3
+_FEW_STEPS = 2
+_PARTS = {SMOOTHGRAD: 3, INTEGRATED: 4, SMINT: 16}
+AUTO = 24
+"""Evaluations a sample of `evaluations="auto"`: what reaches the fidelity of 25 steps x 7 draws = 175."""
+_SMOOTHING, _INTEGRATING = 25, (25, 7)
 
 
 def settle(
     *,
     methods: Sequence[str] | str = DEFAULT_METHODS,
-    smoothing: int = 25,
-    integrating: int | Sequence[int] = (25, 7),
+    smoothing: int | None = None,
+    integrating: int | Sequence[int] | None = None,
     baseline: str | Path = "mid",
     noise: float = 0.15,
     signed: bool = False,
@@ -128,39 +158,38 @@ def settle(
     precision: str = "auto",
     seed: int = 0,
     tolerance: float | None = None,
-    evaluations: int | None = None,
+    evaluations: int | str | None = "auto",
 ) -> Settings:
     """Check the arguments of `xaicli.saliency` that say how maps are made.
 
     Args:
         methods: Of `METHODS`.
-        smoothing: Terms of smoothgrad; 0 disables it.
-        integrating: Steps of integrated; with a second number, smint's draws, else `smoothing`; 0 disables.
+        smoothing: Terms of smoothgrad, 25 where exact passes are asked for; 0 disables it.
+        integrating: Steps of integrated, 25 likewise; with a second number, smint's draws, else `smoothing`; 0
+            disables.
+        evaluations: Gradient evaluations for each sample; "auto" is 24, unless smoothing, integrating or the fe
+            convention ask for exactly those passes.
 
     Raises:
-        UsageError: A value makes no sense; names the argument and what it may be.
+        UsageError: A value makes no sense, or two contradict each other; names the argument and what it may be.
     """
     names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
     if unknown := [name for name in names if name not in METHODS]:
         raise UsageError(f"no saliency method {unknown[0]!r}", hint="methods: " + ", ".join(METHODS))
-    smoothing = _at_least("smoothing", smoothing, 0)
-    steps, smint_draws = _integrating(integrating, smoothing)
-    off = {SMOOTHGRAD} if smoothing == 0 else set()
+    draws = _at_least("smoothing", _SMOOTHING if smoothing is None else smoothing, 0)
+    steps, smint_draws = _integrating(_INTEGRATING if integrating is None else integrating, draws)
+    off = {SMOOTHGRAD} if draws == 0 else set()
     off |= {INTEGRATED, SMINT} if steps == 0 else {SMINT} if smint_draws == 0 else set()
     kept = tuple(name for name in names if name not in off)
     if not kept:
         raise UsageError("no saliency method is left to compute", hint="methods: " + ", ".join(METHODS))
-    if noise < 0 or noise != noise:
+    if not 0 <= noise < float("inf"):
         raise UsageError(f"noise is {noise}", hint="a part of the input's range, 0.15 say; 0 for none")
-    if evaluations is not None:
-        evaluations = _at_least("evaluations", evaluations, len(kept))
     if tolerance is not None and not tolerance > 0:
         raise UsageError(f"tolerance is {tolerance}", hint="a relative error, 0.05 say")
-    if (evaluations or tolerance) and convention == Convention.FE:
-        raise UsageError("the fe convention fixes its steps and draws", hint="leave out tolerance and evaluations")
     settings = Settings(
         methods=kept,
-        draws=max(smoothing, 1),
+        draws=max(draws, 1),
         steps=max(steps, 1),
         smint_steps=max(steps, 1),
         smint_draws=max(smint_draws, 1),
@@ -171,9 +200,31 @@ def settle(
         precision=Precision(_one_of("precision", precision, Precision)),
         seed=int(seed),
         tolerance=tolerance,
-        evaluations=evaluations,
     )
-    return settings.split()
+    budget = _budget(evaluations, smoothing, integrating, settings)
+    return settings if budget is None else settings.within(budget)
+
+
+def _budget(
+    evaluations: int | str | None, smoothing: int | None, integrating: int | Sequence[int] | None, settings: Settings
+) -> int | None:
+    """The evaluations each sample may have; None where exact passes are asked for."""
+    passes = bool(smoothing) or (integrating is not None and bool(_integrating(integrating, 0)[0]))
+    fe = settings.convention is Convention.FE
+    if fe and settings.tolerance:
+        raise UsageError("the fe convention fixes its steps and draws", hint="leave out tolerance")
+    if evaluations in (None, "auto"):
+        return None if passes or fe else AUTO
+    is_text = isinstance(evaluations, str) and evaluations.isdecimal()
+    number = _at_least("evaluations", int(evaluations) if is_text else evaluations, len(settings.methods))
+    if fe:
+        raise UsageError("the fe convention fixes its steps and draws", hint="leave out evaluations")
+    if passes:
+        raise UsageError(
+            "evaluations is a budget, smoothing and integrating ask for exactly those passes: both cannot be had",
+            hint="leave out one of them",
+        )
+    return number
 
 
 def _integrating(given: int | Sequence[int], smoothing: int) -> tuple[int, int]:

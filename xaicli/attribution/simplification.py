@@ -13,11 +13,38 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
-from xaicli.attribution.tracing import traced
+from xaicli.attribution.twin import copy_of
 
 _CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}
 _RELUS = {functional.relu, torch.relu, torch.relu_, torch.ops.aten.relu.default, torch.ops.aten.relu_.default}
 _POOLS = {torch.ops.aten.max_pool1d.default, torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default}
+
+
+class _Tracer(fx.Tracer):
+    """Refuses what happens under `torch.no_grad()`: a graph would forget that, and its gradient would be another."""
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if not torch.is_grad_enabled():
+            raise ValueError("a part of forward runs without gradients")
+        return super().create_node(*args, **kwargs)
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """A graph of a model, sharing nothing with it.
+
+    Args:
+        model: In evaluation mode; unchanged.
+
+    Raises:
+        Exception: Whatever tracing raises: the model's path depends on values, or a part of it has no gradient.
+    """
+    twin = copy_of(model)
+    if isinstance(twin, fx.GraphModule):
+        return twin
+    tracer = _Tracer()
+    with torch.enable_grad():
+        graph = tracer.trace(twin)
+    return fx.GraphModule(tracer.root, graph)
 
 
 def simplified(model: nn.Module) -> nn.Module:

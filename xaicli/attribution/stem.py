@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from xaicli.attribution.frozen import twin_of
-from xaicli.attribution.tracing import traced
+from xaicli.attribution.simplification import traced
+from xaicli.attribution.twin import copy_of
 
 _OPERATORS = {
     torch.ops.aten.conv1d.default,
@@ -111,7 +111,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] |
         plain = isinstance(module, nn.Linear) or (
             isinstance(module, nn.modules.conv._ConvNd) and module.padding_mode == "zeros" and not module.transposed
         )
-        return twin_of(module).requires_grad_(False) if plain else None
+        return copy_of(module).requires_grad_(False) if plain else None
     if node.op != "call_function" or node.target not in _OPERATORS:
         return None
     function, arguments = node.target, []

@@ -6,21 +6,43 @@ import contextlib
 import hashlib
 import io
 import json
+import sys
+import threading
+import types
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import fx, nn
 
 from xaicli import __version__
-from xaicli.attribution.explanation import Explanation, Saliency, SaliencyMap, Trust
+from xaicli.attribution.explanation import Explanation, Floats, Saliency, Trust
 from xaicli.files import write_whole
 
 _SEPARATOR = "\x1f"
-_SIZES = "chunks.json"
+_PLAIN = (str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device)
+
+ByMap = Mapping[tuple[str, str], Floats]
+"""{(method, input): (explanation, ...)}."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The explanations of one sample, and their arrays, which they do not hold yet.
+
+    Attributes:
+        explanations: One a target.
+        maps, attributions: (explanation, ...) by method and input.
+    """
+
+    explanations: tuple[Explanation, ...]
+    maps: ByMap = field(default_factory=dict)
+    attributions: ByMap = field(default_factory=dict)
 
 
 def key_of(*parts: Any) -> str:
@@ -36,51 +58,190 @@ def key_of(*parts: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def fingerprint(model: nn.Module) -> str:
+    """A hash of a model: its structure, its code and the functions that calls, its settings, and every weight."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    seen: set[int] = set()
+    digest.update(model.code.encode() if isinstance(model, fx.GraphModule) else str(model).encode())
+    if isinstance(model, torch.jit.ScriptModule):
+        digest.update(str(model.inlined_graph).encode())
+    for module in model.modules():
+        _code(type(module), digest, seen)
+        for name, value in sorted(vars(module).items()):
+            if not name.startswith("_"):
+                digest.update(name.encode())
+                _value(value, digest, seen)
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(name.encode())
+            _value(tensor, digest, seen)
+    return digest.hexdigest()
+
+
+def _value(value: Any, digest: Any, seen: set[int]) -> None:
+    """What a module keeps beside its weights: numbers, tensors, functions, and what they hold."""
+    if isinstance(value, _PLAIN):
+        digest.update(repr(value).encode())
+    elif isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        data = value.detach().cpu().contiguous().flatten()
+        digest.update(data.view(torch.uint8).numpy().tobytes() if data.numel() else b"")
+    elif id(value) in seen:
+        return
+    elif isinstance(value, dict):
+        seen.add(id(value))
+        for key, part in value.items():
+            digest.update(repr(key).encode())
+            _value(part, digest, seen)
+    elif isinstance(value, list | tuple):
+        seen.add(id(value))
+        for part in value:
+            _value(part, digest, seen)
+    elif isinstance(value, types.FunctionType | types.MethodType | type):
+        _code(value, digest, seen)
+    elif not isinstance(value, nn.Module):
+        seen.add(id(value))
+        digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
+        _value(getattr(value, "__dict__", {}), digest, seen)
+
+
+def _code(thing: Any, digest: Any, seen: set[int]) -> None:
+    """The bytecode of a class or function, and of what it uses that is neither torch's nor Python's own."""
+    if id(thing) in seen or _is_of_a_library(thing):
+        return
+    seen.add(id(thing))
+    if isinstance(thing, type):
+        for base in thing.__mro__[1:]:
+            _code(base, digest, seen)
+        for name, part in sorted(vars(thing).items()):
+            part = getattr(part, "__func__", getattr(part, "fget", part))
+            if isinstance(part, types.FunctionType):
+                _code(part, digest, seen)
+            elif isinstance(part, _PLAIN) and not name.startswith("__"):
+                digest.update(f"{name}{part!r}".encode())
+        return
+    function = getattr(thing, "__func__", thing)
+    if not isinstance(function, types.FunctionType):
+        return
+    _bytes_of(function.__code__, digest)
+    _value([function.__defaults__, function.__kwdefaults__], digest, seen)
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):
+            _value(cell.cell_contents, digest, seen)
+    for name in _names(function.__code__):
+        used = function.__globals__.get(name)
+        if isinstance(used, types.FunctionType | type):
+            _code(used, digest, seen)
+        elif isinstance(used, (*_PLAIN, torch.Tensor)):
+            _value(used, digest, seen)
+        elif isinstance(used, types.ModuleType) and not _is_of_a_library(used):
+            for part in vars(used).values():
+                if isinstance(part, types.FunctionType | type) and part.__module__ == used.__name__:
+                    _code(part, digest, seen)
+
+
+def _bytes_of(code: types.CodeType, digest: Any) -> None:
+    digest.update(code.co_code)
+    digest.update(repr(code.co_names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _bytes_of(constant, digest)
+        else:
+            digest.update(repr(constant).encode())
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return sorted({*code.co_names, *inner})
+
+
+def _is_of_a_library(thing: Any) -> bool:
+    made = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
+    root = str(made or "builtins").partition(".")[0]
+    return root != "__main__" and (root in sys.stdlib_module_names or root in ("torch", "numpy", "builtins", "xaicli"))
+
+
 class Store:
     """The finished explanations in one folder; without a folder, or where it cannot be written, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def read(self, key: str) -> tuple[Explanation, ...] | None:
+    def read(self, key: str) -> Finished | None:
         """What was finished under a key; None for nothing, or for a file that is not whole."""
         if self.folder is None:
             return None
         try:
             with np.load(self.folder / f"{key}.npz", allow_pickle=False) as held:
                 facts = json.loads(str(held["facts"]))
-                return tuple(_explanation(number, fact, held) for number, fact in enumerate(facts))
+                arrays: dict[str, dict[tuple[str, str], Any]] = {"map": {}, "attribution": {}}
+                for name in held.files:
+                    part, _, rest = name.partition(_SEPARATOR)
+                    if part in arrays:
+                        method, _, of = rest.partition(_SEPARATOR)
+                        arrays[part][method, of] = held[name]
+            return Finished(tuple(_explanation(fact) for fact in facts), arrays["map"], arrays["attribution"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def write(self, key: str, explanations: Sequence[Explanation]) -> None:
+    def write(self, key: str, finished: Finished) -> None:
         """Keep the explanations of one sample, completely or not at all."""
         if self.folder is None:
             return
-        arrays: dict[str, Any] = {"facts": json.dumps([_facts(e) for e in explanations])}
-        for number, explanation in enumerate(explanations):
-            for m in explanation.maps:
-                for part, values in (("map", m.values), ("attribution", m.attribution)):
-                    arrays[_SEPARATOR.join((str(number), part, m.method, m.input))] = values
+        arrays: dict[str, Any] = {"facts": json.dumps([_facts(e) for e in finished.explanations])}
+        for part, found in (("map", finished.maps), ("attribution", finished.attributions)):
+            for (method, name), values in found.items():
+                arrays[_SEPARATOR.join((part, method, name))] = values
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_npz(self.folder / f"{key}.npz", arrays)
         except OSError:
             self.folder = None  # Keeping is a convenience: the answer is still in memory.
 
-    def read_sizes(self) -> dict[str, int]:
-        """The chunk sizes an earlier call found; empty when there are none."""
-        try:
-            found = json.loads((self.folder / _SIZES).read_text()) if self.folder else {}
-            return {key: rows for key, rows in found.items() if isinstance(rows, int)}
-        except (OSError, ValueError, AttributeError):
-            return {}
+    @contextlib.contextmanager
+    def alive(self, call: str, rank: int, seconds: float) -> Iterator[None]:
+        """Give a sign of life every few seconds, for the rank that waits for this one's samples.
 
-    def write_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Keep chunk sizes for the next call."""
-        if self.folder is not None and self.folder.is_dir():
+        Args:
+            call: What all ranks work on.
+            rank: This one; rank 0 is waited for by nobody.
+            seconds: How often.
+        """
+        if self.folder is None or rank == 0:
+            yield
+            return
+        path, done = self._sign(self.folder, call, rank), threading.Event()
+
+        def beat() -> None:
+            while True:
+                with contextlib.suppress(OSError):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                if done.wait(seconds):
+                    return
+
+        thread = threading.Thread(target=beat, name="xai-alive", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
             with contextlib.suppress(OSError):
-                write_whole(self.folder / _SIZES, json.dumps(dict(sizes)).encode())
+                path.unlink()
+
+    def sign_of_life(self, call: str, rank: int) -> int | None:
+        """When a rank last gave one, by its own clock; None for never, or when it is done."""
+        if self.folder is None:
+            return None
+        try:
+            return self._sign(self.folder, call, rank).stat().st_mtime_ns
+        except OSError:
+            return None
+
+    @staticmethod
+    def _sign(folder: Path, call: str, rank: int) -> Path:
+        return folder / f"{call}.rank-{rank}"
 
 
 def _facts(explanation: Explanation) -> dict[str, Any]:
@@ -90,21 +251,13 @@ def _facts(explanation: Explanation) -> dict[str, Any]:
         if name not in ("inputs", "maps", "trust")
     }
     facts["trust"] = {method: {**asdict(t), "quality": dict(t.quality)} for method, t in explanation.trust.items()}
-    facts["maps"] = [(m.method, m.input, m.flat) for m in explanation.maps]
     return facts
 
 
-def _explanation(number: int, facts: dict[str, Any], held: Mapping[str, Any]) -> Explanation:
-    def array(part: str, method: str, name: str) -> Any:
-        return held[_SEPARATOR.join((str(number), part, method, name))]
-
-    maps = tuple(
-        SaliencyMap(method, name, array("map", method, name), array("attribution", method, name), bool(flat))
-        for method, name, flat in facts.pop("maps")
-    )
+def _explanation(facts: dict[str, Any]) -> Explanation:
     trust = {method: Trust(**values) for method, values in facts.pop("trust").items()}
     top = tuple((str(name), float(p)) for name, p in facts.pop("top"))
-    return Explanation(**facts, top=top, inputs=(), maps=maps, trust=trust)
+    return Explanation(**facts, top=top, inputs=(), maps=(), trust=trust)
 
 
 def maps_archive(saliency: Saliency) -> dict[str, Any]:
@@ -123,15 +276,11 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
         arrays["checkpoint"] = np.array([saliency.checkpoints[e.checkpoint].name for e in rows])
     if len({e.output for e in rows}) > 1:
         arrays["output"] = np.array([e.output for e in rows])
-    if not rows:
-        return arrays
-    several = len({m.input for m in rows[0].maps}) > 1
-    for first in rows[0].maps:
-        name = f"{first.method}/{first.input}" if several else first.method
-        found = [e.map_of(first.method, first.input) for e in rows]
-        whole = [m for m in found if m is not None]
-        arrays[name] = np.stack([m.values for m in whole])
-        arrays[f"attribution/{name}"] = np.stack([m.attribution for m in whole])
+    for method, by_input in saliency.maps.items():
+        for name, values in by_input.items():
+            said = f"{method}/{name}" if len(by_input) > 1 else method
+            arrays[said] = values
+            arrays[f"attribution/{said}"] = saliency.attributions[method][name]
     return arrays
 
 

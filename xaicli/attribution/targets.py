@@ -1,29 +1,36 @@
-"""Which output index each sample is explained for."""
+"""Which output each sample is explained for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from xaicli.attribution.outputs import Meaning, Scores
 from xaicli.attribution.settings import Target
 from xaicli.errors import UsageError, XaiError
+from xaicli.heads.head import Head
 
 _TOP = re.compile(r"top(\d+)")
 
 
 def choose(
-    target: Target | Tensor, scores: Scores, labels: Sequence[Any] | None, names: Sequence[str] | None
+    target: Target | Tensor,
+    head: Head,
+    values: Tensor,
+    valid: Tensor | None,
+    labels: Sequence[Any] | None,
+    names: Sequence[str] | None,
 ) -> Tensor:
     """The targets, frozen over every pass.
 
     Args:
         target: "predicted", "label", a class name or number, "topK", or one number per sample.
-        scores: The clean outputs.
+        head: What the outputs mean.
+        values: The clean outputs, as the head gives them.
+        valid: Which places count.
         labels: The samples' labels.
         names: The classes' names.
 
@@ -33,9 +40,9 @@ def choose(
     Raises:
         XaiError: The model has no such output.
     """
-    n, classes = scores.probabilities.shape
+    n = len(values)
     if isinstance(target, str):
-        return _named(target, scores, labels, names)
+        return _named(target, head, values, valid, labels, names)
     chosen = torch.as_tensor(target)
     if chosen.is_floating_point() or chosen.ndim > 2 or (chosen.ndim and len(chosen) != n):
         raise UsageError(
@@ -44,25 +51,39 @@ def choose(
         )
     chosen = chosen.long().cpu()
     chosen = chosen.expand(n) if not chosen.ndim else chosen
-    return _within(chosen.reshape(n, -1), classes)
+    return _within(chosen.reshape(n, -1), head.classes)
 
 
-def _named(target: str, scores: Scores, labels: Sequence[Any] | None, names: Sequence[str] | None) -> Tensor:
-    n, classes = scores.probabilities.shape
+def _named(
+    target: str,
+    head: Head,
+    values: Tensor,
+    valid: Tensor | None,
+    labels: Sequence[Any] | None,
+    names: Sequence[str] | None,
+) -> Tensor:
+    n = len(values)
     if target == "predicted":
-        return scores.predictions[:, None]
+        return head.targets(values, valid)[:, None].cpu()
     if target == "label":
-        if labels is None or any(label is None for label in labels):
-            raise XaiError(
-                "the samples have no labels to explain", hint="use --target predicted, or give --data with labels"
-            )
-        return _within(torch.tensor([[index_of(label, names)] for label in labels]), classes)
+        return _of_labels(head, n, labels, names)
     if match := _TOP.fullmatch(target):
         k = int(match.group(1))
-        if not 1 <= k <= classes:
-            raise UsageError(f"target {target}: the model has {classes} classes", hint=f"top1 to top{classes}")
-        return scores.probabilities.topk(k, dim=1).indices
-    return _within(torch.full((n, 1), index_of(target, names)), classes)
+        if not head.has_classes or not 1 <= k <= head.classes:
+            what = f"{head.classes} classes" if head.has_classes else "no classes"
+            raise UsageError(f"target {target}: the model has {what}", hint=f"top1 to top{head.classes}")
+        return head.probabilities(values, valid).nan_to_num(nan=-1.0).topk(k, dim=1).indices.cpu()
+    return _within(torch.full((n, 1), index_of(target, names)), head.classes)
+
+
+def _of_labels(head: Head, n: int, labels: Sequence[Any] | None, names: Sequence[str] | None) -> Tensor:
+    if labels is None or any(label is None for label in labels):
+        raise XaiError(
+            "the samples have no labels to explain", hint="use --target predicted, or give --data with labels"
+        )
+    if not head.has_classes:
+        raise XaiError(f"a label is no output of this model: {head.decided}", hint="--target N, or predicted")
+    return _within(torch.tensor([[index_of(label, names)] for label in labels]).reshape(n, 1), head.classes)
 
 
 def index_of(label: Any, names: Sequence[str] | None) -> int:
@@ -87,38 +108,3 @@ def _within(targets: Tensor, classes: int) -> Tensor:
     if len(outside):
         raise XaiError(f"the model has no output {int(outside[0])}", hint=f"outputs: 0 to {classes - 1}")
     return targets
-
-
-def values_of(outputs: Tensor, targets: Tensor, meaning: Meaning) -> Tensor:
-    """The scalars being explained.
-
-    Args:
-        outputs: (row, output).
-        targets: (row,).
-
-    Returns:
-        (row,): the chosen output; for a single number, itself for class 1 and its negative for class 0.
-    """
-    if meaning in (Meaning.SINGLE_LOGIT, Meaning.SINGLE_PROBABILITY):
-        return outputs[:, 0] * (2 * targets - 1).to(outputs.dtype)
-    return outputs.gather(1, targets[:, None])[:, 0]
-
-
-def probability_of(outputs: Tensor, targets: Tensor, meaning: Meaning) -> Tensor:
-    """The probability of each row's target.
-
-    Args:
-        outputs: (row, output).
-        targets: (row,).
-    """
-    match meaning:
-        case Meaning.LOGITS:
-            return values_of(outputs.softmax(1), targets, meaning)
-        case Meaning.PROBABILITIES:
-            return values_of(outputs, targets, meaning)
-        case Meaning.SINGLE_LOGIT:
-            return torch.sigmoid(values_of(outputs, targets, meaning))
-        case Meaning.SINGLE_PROBABILITY:
-            return torch.where(targets == 1, outputs[:, 0], 1 - outputs[:, 0])
-        case _:
-            assert_never(meaning)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xaicli.attribution.maps import Layout, rank_correlation, strength
-from xaicli.attribution.problem import Attributions, Problem
+from xaicli.attribution.gradients import Attributions, Problem
+from xaicli.attribution.inputs import Layout
+from xaicli.attribution.maps import rank_correlation, strength
 from xaicli.attribution.settings import Settings
 
 Figures = npt.NDArray[np.float64]

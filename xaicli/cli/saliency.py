@@ -48,19 +48,29 @@ class Maps(OptionGroup):
             callback=split_commas, rich_help_panel=_MAPS, help="gradient, smoothgrad, integrated, smint, gradcam."
         ),
     ] = ("gradient", "smoothgrad", "integrated", "smint")  # type: ignore[assignment]
-    smoothing: Annotated[int, typer.Option(rich_help_panel=_MAPS, help="Draws of smoothgrad; 0 disables it.")] = 25
+    evaluations: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            rich_help_panel=_MAPS,
+            help="Gradient evaluations for each sample, spent whole; auto: 24, as good as 25 x 7.",
+        ),
+    ] = "auto"
+    smoothing: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_MAPS, show_default=False, help="Exactly so many draws of smoothgrad (25); 0 disables it."
+        ),
+    ] = None
     integrating: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="STEPS[,DRAWS]",
             callback=split_commas,
             rich_help_panel=_MAPS,
-            help="Steps of integrated, draws of smint.",
+            show_default=False,
+            help="Exactly so many steps of integrated, draws of smint (25,7).",
         ),
-    ] = ("25", "7")  # type: ignore[assignment]
-    evaluations: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=_MAPS, show_default=False, help="Gradient evaluations for each sample."),
     ] = None
     tolerance: Annotated[
         float | None,
@@ -81,7 +91,8 @@ class Maps(OptionGroup):
 
     def arguments(self) -> dict[str, Any]:
         """The options as keyword arguments, numbers as numbers."""
-        return {**super().arguments(), "integrating": integers("integrating", list(self.integrating)) or ()}
+        given = integers("integrating", list(self.integrating)) or () if self.integrating else None
+        return {**super().arguments(), "integrating": given}
 
 
 @command
@@ -104,6 +115,16 @@ def saliency(
             rich_help_panel=_MODEL,
             show_default=False,
             help="Key or index of the model's output, where it returns several.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=_MODEL,
+            show_default=False,
+            help="What the outputs mean, where the model does not say it: classification, binary, multilabel, "
+            "regression, sequence, token_classification, segmentation.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(rich_help_panel=_MODEL, help="auto, cpu, cuda, cuda:1.")] = "auto",
@@ -158,6 +179,7 @@ def saliency(
             Choice(**samples.arguments()),
             target=target,
             output=output_key,
+            task=task,
             progress=progress,
             settings=maps.arguments(),
             captum=tuple(captum or ()),

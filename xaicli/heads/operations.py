@@ -92,6 +92,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origins: Any = WeakTensorKeyDictionary()
         self._made = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # Else torch loads its whole compiler, seconds, to say that it is not to be used here.
+
     def origin(self, tensor: torch.Tensor) -> Origin | None:
         """Where a tensor comes from; None where it was not made under this watch."""
         found: Origin | None = self._origins.get(tensor)

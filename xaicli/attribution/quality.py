@@ -1,7 +1,8 @@
-"""`--evaluate`: do the maps say where the evidence is? Insertion, deletion, infidelity, sensitivity.
+"""Whether maps are any good: `--evaluate` (insertion, deletion, infidelity, sensitivity) and `--sanity`.
 
 Insertion and deletion: Petsiuk et al. 2018; infidelity and max-sensitivity: Yeh et al. 2019. The areas mean nothing
-without those of a random map, which stand beside them.
+without those of a random map, which stand beside them. Sanity: cascading randomisation, Adebayo et al. 2018: a method
+whose maps stay the same when the weights are replaced by noise does not explain the model.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from xaicli.attribution.baselines import per_sample
 from xaicli.attribution.engine import Attribution, Explainer
-from xaicli.attribution.maps import Layout, strength
-from xaicli.attribution.problem import Problem
+from xaicli.attribution.explanation import SanityStep
+from xaicli.attribution.gradients import Problem
+from xaicli.attribution.inputs import Layout
+from xaicli.attribution.maps import rank_correlation, strength
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, METHODS, SMINT
+from xaicli.attribution.twin import copy_of
 
 Figures = npt.NDArray[np.float64]
 
@@ -26,6 +31,7 @@ _STEPS = 20
 _PERTURBATIONS = 50
 _NEARBY = 10
 _RADIUS = 0.02
+_MOST_LAYERS = 12
 
 
 def quality(explainer: Explainer, found: Attribution, units: Tensor) -> dict[str, dict[str, Figures]]:
@@ -44,7 +50,10 @@ def quality(explainer: Explainer, found: Attribution, units: Tensor) -> dict[str
     """
     problem = explainer.problem(units)
     order = np.random.default_rng(explainer.settings.seed)
-    chance = {name: order.random(values.shape) for name, values in next(iter(found.maps.values())).items()}
+    chance = {
+        name: np.repeat(order.random((1, *values.shape[1:])), len(values), axis=0)
+        for name, values in next(iter(found.maps.values())).items()
+    }
     random = _areas(explainer, problem, chance)
     moved = _sensitivity(explainer, found, units)
     shifts, responses = _responses(explainer, problem)
@@ -100,13 +109,11 @@ def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def _over_input(mask: Tensor, x: Tensor, layout: Layout) -> Tensor:
     """(unit, H, W) over the shape of the input."""
-    if layout is Layout.CHANNELS_LAST:
-        places = mask if x.ndim == 4 else mask[:, 0]
-        return places.unsqueeze(-1).expand_as(x)
-    flat = mask[:, 0] if x.ndim < 4 and not (layout is Layout.NO_CHANNELS and x.ndim == 3) else mask
-    while flat.ndim < x.ndim:
-        flat = flat.unsqueeze(1)
-    return flat.expand_as(x)
+    size, axis = layout.spatial(x.shape), layout.channel_axis(x.ndim)
+    # A map has the last two axes of places; those before are summed over.
+    places = mask.reshape(len(mask), *[1] * max(0, len(size) - 2), *size[-2:]) if size else mask.reshape(len(mask))
+    places = places.expand(len(mask), *size)
+    return (places if axis is None else places.unsqueeze(axis)).expand_as(x)
 
 
 def _responses(explainer: Explainer, problem: Problem) -> tuple[list[list[Tensor]], Tensor]:
@@ -150,17 +157,17 @@ def _per_difference(values: list[Tensor], problem: Problem) -> list[Tensor]:
 def _sensitivity(explainer: Explainer, found: Attribution, units: Tensor) -> dict[str, Figures]:
     own = [m for m in found.attributions if m in METHODS and m != GRADCAM]
     prepared = explainer.prepared
-    generator = torch.Generator(prepared.inputs[0].device).manual_seed(explainer.settings.seed + 2)
+    generator = torch.Generator(prepared.points[0].device).manual_seed(explainer.settings.seed + 2)
     worst = {m: np.zeros(len(units)) for m in own}
     for _ in range(_NEARBY if own else 0):
-        inputs = list(prepared.inputs)
-        for i in prepared.explained:
-            x = inputs[i]
-            dims = tuple(range(1, x.ndim))
-            reach = _RADIUS * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
-            inputs[i] = x + reach * (2 * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) - 1)
+        points = []
+        for x in prepared.points:
+            reach = _RADIUS * (per_sample(x, "amax") - per_sample(x, "amin"))
+            # One draw for all samples: a sample's figure does not depend on its neighbours.
+            draw = torch.rand(x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+            points.append(x + reach * (2 * draw - 1))
         settings = replace(explainer.settings, methods=tuple(own))
-        nearby = explainer.with_inputs(inputs, settings).explain(units)
+        nearby = explainer.with_points(points, settings).explain(units)
         for m in own:
             before, after = (
                 np.concatenate([a.reshape(len(a), -1) for a in arrays.values()], axis=1)
@@ -170,3 +177,54 @@ def _sensitivity(explainer: Explainer, found: Attribution, units: Tensor) -> dic
             change = np.linalg.norm(after - before, axis=1) / np.where(norm > 0, norm, np.nan)
             worst[m] = np.maximum(worst[m], change)
     return worst
+
+
+def cascade(explainer: Explainer, found: Attribution, units: Tensor) -> tuple[SanityStep, ...]:
+    """Randomise the layers from the output down and compare the maps with those of the trained model.
+
+    Args:
+        explainer: What made the maps.
+        found: The maps of the trained model.
+        units: Which units they are of.
+
+    Returns:
+        At most 12 steps, from the last layer to the first; each step keeps the layers above it randomised.
+    """
+    model = copy_of(explainer.prepared.model.model)
+    layers = _layers(model)[::-1]
+    generator = torch.Generator().manual_seed(explainer.settings.seed)
+    every = max(1, -(-len(layers) // _MOST_LAYERS))
+    steps = []
+    for number, (name, tensors) in enumerate(layers, start=1):
+        for tensor in tensors:
+            _randomise(tensor, generator)
+        if number % every == 0 or number == len(layers):
+            now = explainer.with_model(model).explain(units)
+            steps.append(SanityStep(name, {m: _similarity(found, now, m) for m in now.maps}))
+    return tuple(steps)
+
+
+def _layers(model: nn.Module) -> list[tuple[str, list[Tensor]]]:
+    """Weights by the module they belong to, in the order they were registered: from input to output as a rule."""
+    found: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        found.setdefault(name.rpartition(".")[0] or name, []).append(parameter)
+    return list(found.items())
+
+
+def _randomise(tensor: Tensor, generator: torch.Generator) -> None:
+    """Noise of the tensor's own mean and spread."""
+    with torch.no_grad():
+        spread = float(tensor.std()) if tensor.numel() > 1 else 1.0
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+        tensor.copy_((noise * spread + float(tensor.mean())).to(tensor))
+
+
+def _similarity(before: Attribution, after: Attribution, method: str) -> float:
+    pairs = [
+        (a, b)
+        for name, maps in before.maps[method].items()
+        for a, b in zip(maps, after.maps[method][name], strict=True)
+    ]
+    values = np.array([rank_correlation(a, b) for a, b in pairs])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0

@@ -1,0 +1,229 @@
+"""From what the engine found to the answer that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xaicli.attribution.engine import Attribution
+from xaicli.attribution.explanation import (
+    REFINEMENT,
+    Change,
+    CheckpointColumn,
+    Explanation,
+    Saliency,
+    SaliencyMap,
+    SanityStep,
+    Trust,
+)
+from xaicli.attribution.maps import rank_correlation
+from xaicli.attribution.settings import Settings
+from xaicli.attribution.store import Finished
+from xaicli.heads.head import Task
+from xaicli.sources.inputs import plain
+
+if TYPE_CHECKING:
+    from xaicli.attribution.session import Request
+    from xaicli.sources.inputs import Inputs
+
+_TOP = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one sample: the positions of sample, output and checkpoint, and its explanations."""
+
+    row: int
+    output: int
+    checkpoint: int
+    finished: Finished
+
+
+def explanations_of(
+    a: Attribution, units: Iterable[int], row: int, inputs: Inputs, names: Sequence[str], output: str
+) -> Finished:
+    """The explanations of one sample.
+
+    Args:
+        a: What the engine found.
+        units: Which units of it are the sample's.
+        row: The sample among `inputs`.
+        names: The classes' names.
+        output: Which output; "" for the only one.
+    """
+    chosen = list(units)
+    part = slice(chosen[0], chosen[-1] + 1)
+    return Finished(
+        tuple(_explanation(a, unit, row, inputs, names, output) for unit in chosen),
+        {(m, name): values[part] for m, by_input in a.maps.items() for name, values in by_input.items()},
+        {(m, name): values[part] for m, by_input in a.attributions.items() for name, values in by_input.items()},
+    )
+
+
+def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Sequence[str], output: str) -> Explanation:
+    label = None if inputs.label is None else plain(inputs.label[row])
+    target = int(a.targets[unit])
+    p = a.probabilities[row]
+    classes = a.head is not None and a.head.has_classes
+    prediction = _prediction(a, row)
+    index = _label_index(label, names, len(p)) if classes else None
+    known = [int(c) for c in np.argsort(-p, kind="stable")[:_TOP]] if classes and np.isfinite(p).all() else []
+    return Explanation(
+        sample_id=plain(inputs.sample_id[row]),
+        label=label,
+        target=target,
+        prediction=prediction,
+        label_prob=_number(p[index]) if index is not None else None,
+        top_prob=_number(p.max()) if classes else None,
+        top=tuple((_name(c, names), float(p[c])) for c in known),
+        target_name=("function" if target < 0 else _name(target, names)),
+        label_name="" if label is None else _name(label, names),
+        prediction_name="" if prediction is None else _name(prediction, names),
+        inputs=(),
+        maps=(),
+        trust={
+            m: Trust(
+                _number(a.delta[m][unit]),
+                _number(a.agreement[m][unit]),
+                bool(a.flat[m][unit]),
+                {q: _number(values[unit]) for q, values in a.quality.get(m, {}).items()},
+            )
+            for m in a.maps
+        },
+        output=output,
+        correct=_correct(a, label, index, prediction),
+    )
+
+
+def _prediction(a: Attribution, row: int) -> int | float | None:
+    value = a.predictions[row]
+    if a.head is None or not np.isfinite(value):
+        return None
+    if not a.head.has_classes:
+        return float(value)
+    return int(value) if value >= 0 else None
+
+
+def _correct(a: Attribution, label: Any, index: int | None, prediction: Any) -> bool | None:
+    """Whether the prediction is the label; None where it cannot be right or wrong."""
+    if label is None or index is None or prediction is None or a.head is None or a.head.task is Task.MULTILABEL:
+        return None
+    return bool(index == prediction)
+
+
+def saliency_of(
+    checkpoints: Sequence[CheckpointColumn],
+    inputs: Inputs,
+    request: Request,
+    found: Sequence[Found],
+    notes: tuple[str, ...],
+    precision: str,
+    sanity: tuple[SanityStep, ...],
+) -> Saliency:
+    """The whole answer, a row an explanation: by sample, output, target, checkpoint."""
+    order = sorted(
+        (((f.row, f.output, k, f.checkpoint), f.finished) for f in found for k in range(len(f.finished.explanations))),
+        key=lambda entry: entry[0],
+    )
+    maps: dict[str, dict[str, Any]] = {}
+    attributions: dict[str, dict[str, Any]] = {}
+    for into, part in ((maps, "maps"), (attributions, "attributions")):
+        for method, name in getattr(order[0][1], part) if order else ():
+            pieces = [(getattr(finished, part)[method, name], place[2]) for place, finished in order]
+            whole = np.empty((len(pieces), *pieces[0][0].shape[1:]), dtype=pieces[0][0].dtype)
+            for at, (piece, k) in enumerate(pieces):
+                whole[at] = piece[k]
+            into.setdefault(method, {})[name] = whole
+    rows = [
+        replace(
+            finished.explanations[place[2]],
+            maps=tuple(
+                SaliencyMap(m, name, values[at], attributions[m][name][at], not values[at].any())
+                for m, by_input in maps.items()
+                for name, values in by_input.items()
+            ),
+        )
+        for at, (place, finished) in enumerate(order)
+    ]
+    methods = tuple(rows[0].trust) if rows else request.settings.methods
+    return Saliency(
+        explanations=tuple(rows),
+        methods=methods,
+        overlay=next((m for m in REFINEMENT if m in methods), methods[0]),
+        maps=maps,
+        attributions=attributions,
+        checkpoints=tuple(checkpoints),
+        changes=changes_of(rows, methods) if len(checkpoints) > 1 else (),
+        sanity=sanity,
+        settings=_described(request.settings, request, precision),
+        notes=notes,
+        skipped=inputs.skipped,
+    )
+
+
+def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> tuple[Change, ...]:
+    """The rank correlation of each sample's maps from one checkpoint to the next.
+
+    Args:
+        explanations: Ordered so that the checkpoints of one (sample, output, target) follow each other.
+        methods: Which maps to compare.
+    """
+    groups: dict[tuple[Any, ...], list[Explanation]] = {}
+    for e in explanations:
+        groups.setdefault((e.sample_id, e.output, e.target), []).append(e)
+    found = []
+    for columns in groups.values():
+        for before, after in pairwise(columns):
+            for method in methods:
+                a, b = (
+                    np.concatenate([m.values.ravel() for m in e.maps if m.method == method]) for e in (before, after)
+                )
+                value = rank_correlation(a, b)
+                found.append(
+                    Change(
+                        after.sample_id, after.target, method, after.checkpoint, value if np.isfinite(value) else None
+                    )
+                )
+    return tuple(found)
+
+
+def _described(settings: Settings, request: Request, precision: str) -> Mapping[str, Any]:
+    target = request.target
+    return {
+        "target": getattr(target, "__name__", None) or str(target),
+        "methods": list(settings.methods),
+        "task": request.task,
+        "smoothing": settings.draws,
+        "integrating": [settings.steps, settings.smint_draws],
+        "smint_steps": settings.smint_steps,
+        "baseline": str(settings.baseline),
+        "noise": settings.noise,
+        "signed": settings.signed,
+        "convention": settings.convention.value,
+        "precision": precision or settings.precision.value,
+        "seed": settings.seed,
+        "tolerance": settings.tolerance,
+        "evaluations": settings.evaluations_per_sample,
+    }
+
+
+def _label_index(label: Any, names: Sequence[str], classes: int) -> int | None:
+    if isinstance(label, str) and label in names:
+        return list(names).index(label)
+    try:
+        index = int(label)
+    except (TypeError, ValueError):
+        return None
+    return index if 0 <= index < classes else None
+
+
+def _name(label: Any, names: Sequence[str]) -> str:
+    return names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,199 @@
+"""A private copy of a model: it answers as the caller's own, and nothing done to it reaches the caller's.
+
+Hooks: those that change what passes through them, and torch's own (weight norm, pruning), belong to the model and stay;
+those that only look are the caller's instruments and are left out of every gradient pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from xaicli.errors import XaiError
+
+_Module = TypeVar("_Module", bound=nn.Module)
+_FORWARD = ("_forward_pre_hooks", "_forward_hooks")
+_BACKWARD = ("_backward_pre_hooks", "_backward_hooks")
+_DEEP = 6
+"""How far below a module's attributes things that cannot be copied are looked for."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside `DataParallel`, `DistributedDataParallel`, FSDP and `torch.compile`.
+
+    A wrapper passes inputs on by position or waits for other processes; what is inside answers the same without.
+    """
+    while True:
+        inner = next((m for name in _INSIDE if isinstance(m := getattr(model, name, None), nn.Module)), None)
+        if inner is None or type(model).__name__ not in _WRAPPERS:
+            return model
+        model = inner
+
+
+_INSIDE = ("_orig_mod", "module", "_fsdp_wrapped_module")
+_WRAPPERS = frozenset(("OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode by its flag alone: `train()` of some modules rewrites their weights."""
+    modes = [(module, module.training) for module in model.modules() if module.training]
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def copy_of(model: _Module) -> _Module:
+    """A deep copy; tensors that autograd made are detached, and what cannot be copied (a lock, a file) is shared.
+
+    Raises:
+        XaiError: It cannot be copied even so.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
+        try:
+            return copy.deepcopy(model, _shared_hooks(model))
+        except Exception:
+            memo = _shared_hooks(model)
+            for module in model.modules():
+                _prepare(vars(module), memo, set(), _DEEP)
+            try:
+                return copy.deepcopy(model, memo)
+            except Exception as error:
+                raise XaiError(
+                    f"the model cannot be copied ({type(error).__name__}: {error}), and the caller's own must stay "
+                    "unchanged",
+                    hint="give a freshly built model, or its checkpoint",
+                ) from error
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with all hooks of forward passes, without gradients, wrappers and hooks of backward."""
+    twin = copy_of(unwrapped(model))
+    for module in twin.modules():
+        module.training = False
+        for name, child in module.named_children():
+            if (inner := unwrapped(child)) is not child:
+                setattr(module, name, inner)
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for kind in _BACKWARD:
+            getattr(module, kind).clear()
+        for parameter in module.parameters(recurse=False):
+            parameter.grad = None
+    for tensor in twin.parameters():
+        tensor.requires_grad_(False)
+    return twin
+
+
+class Hooks:
+    """The caller's hooks on forward passes of a copy, torch's own left aside."""
+
+    def __init__(self, twin: nn.Module) -> None:
+        self._found: list[tuple[str, Any, int, Callable[..., Any]]] = []
+        self._active: set[int] = set()
+        for name, module in twin.named_modules():
+            for kind in () if isinstance(module, torch.jit.ScriptModule) else _FORWARD:
+                hooks = getattr(module, kind)
+                for key, hook in hooks.items():
+                    if not _is_torchs(hook):
+                        self._found.append((name or type(module).__name__, hooks, key, hook))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note, in the passes of this block, which hooks give something back."""
+        for number, (_, hooks, key, hook) in enumerate(self._found):
+            hooks[key] = self._noting(number, hook)
+        try:
+            yield
+        finally:
+            for _, hooks, key, hook in self._found:
+                hooks[key] = hook
+
+    def _noting(self, number: int, hook: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any, **named: Any) -> Any:
+            result = hook(*arguments, **named)
+            if result is not None:
+                self._active.add(number)
+            return result
+
+        return note
+
+    def leave_out_the_idle(self) -> None:
+        """Take away those that gave nothing back."""
+        for number, (_, hooks, key, _hook) in enumerate(self._found):
+            if number not in self._active:
+                hooks.pop(key, None)
+
+    def put_back(self) -> None:
+        """All of them again."""
+        for _, hooks, key, hook in self._found:
+            hooks[key] = hook
+        self._active = set(range(len(self._found)))
+
+    def kept(self) -> tuple[str, ...]:
+        """The modules whose hooks are part of the model."""
+        return tuple(dict.fromkeys(self._found[number][0] for number in sorted(self._active)))
+
+    def names(self) -> tuple[str, ...]:
+        """The modules that have hooks."""
+        return tuple(dict.fromkeys(name for name, *_ in self._found))
+
+
+def _is_torchs(hook: Any) -> bool:
+    made = getattr(hook, "__module__", None) or type(hook).__module__
+    return str(made).partition(".")[0] == "torch"
+
+
+def _shared_hooks(model: nn.Module) -> dict[int, Any]:
+    """The beginning of a deep copy: hooks stay the functions they are, for what they hold is the caller's."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for name, hooks in vars(module).items():
+            if name.endswith("_hooks") and isinstance(hooks, dict):
+                memo[id(hooks)] = OrderedDict(hooks)
+        for tensor in module.parameters(recurse=False):
+            if tensor.grad is not None:
+                memo[id(tensor.grad)] = None
+    return memo
+
+
+def _prepare(value: Any, memo: dict[int, Any], seen: set[int], depth: int) -> None:
+    """Enter into the memo what a deep copy would stumble over."""
+    if id(value) in memo or id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
+        return
+    parts: list[Any] = []
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif isinstance(value, nn.Module) or callable(value) or isinstance(value, str | int | float | bool | type(None)):
+        return
+    else:
+        parts = list(getattr(value, "__dict__", {}).values())
+    for part in parts:
+        _prepare(part, memo, seen, depth - 1)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        try:
+            copy.deepcopy(value, dict(memo))
+        except Exception:
+            memo[id(value)] = value
