@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net, smooth_net
-from xaicli.attribution.maps import Layout, scaled, strength
+from xaicli.attribution.maps import scaled
+from xaicli.attribution.plan import Kind, plan
+from xaicli.attribution.settings import settle
 
 ALL = ("gradient", "smoothgrad", "integrated", "smint", "gradcam")
 
@@ -110,39 +112,37 @@ def test_the_same_call_gives_the_same_maps_and_another_seed_others() -> None:
     assert np.array_equal(first.maps["gradient"][""], other.maps["gradient"][""])
 
 
-def test_evaluations_are_those_of_the_methods_and_shared_work_is_done_once() -> None:
+def test_exact_passes_are_made_where_they_are_asked_for_and_shared_work_is_done_once() -> None:
     model, x = conv_net(), torch.randn(2, 2, 8, 8)
-    assert attribute(model, x).evaluations == 2 * (1 + 24 + 25 + 6 * 25)
-    assert attribute(model, x, methods=("smint",)).evaluations == 2 * 7 * 25
+    assert attribute(model, x, smoothing=25).evaluations == 2 * (1 + 24 + 25 + 6 * 25)
+    assert attribute(model, x, methods=("smint",), integrating=(25, 7)).evaluations == 2 * 7 * 25
+    assert attribute(model, x, convention="fe", methods=("gradient", "integrated")).evaluations == 2 * (1 + 25)
     assert attribute(model, x, methods=("gradient",)).evaluations == 2
 
 
-def test_a_budget_is_kept_and_spent_on_draws() -> None:
-    model, x = conv_net(), torch.randn(2, 2, 8, 8)
-    for budget in (5, 17, 48, 100):
-        assert attribute(model, x, evaluations=budget).evaluations <= 2 * budget
-    assert attribute(model, x, methods=("smint",), evaluations=48).evaluations == 2 * 48
+@pytest.mark.parametrize("methods", [ALL[:4], ("smint",), ("integrated",), ("smoothgrad",), ("gradient", "smint")])
+@pytest.mark.parametrize("budget", [5, 24, 48, 101])
+def test_a_budget_is_spent_whole(methods: tuple[str, ...], budget: int) -> None:
+    settings = settle(methods=methods, evaluations=budget)
+    stream = plan(settings, 3)
+    assert settings.evaluations_per_sample == budget
+    assert len(stream.unit) == 3 * budget
+    paths = np.bincount(stream.term, weights=stream.weight)
+    of_paths = np.isin(stream.term_kind, (Kind.SMINT,))
+    assert np.allclose(paths[of_paths], 1)
+    if "integrated" in methods:
+        both = paths[stream.term_kind == Kind.INTEGRATED].reshape(3, -1).sum(1)
+        assert np.allclose(both, 1)
 
 
-def test_a_budget_reaches_the_fidelity_of_25_x_7_with_a_third_of_the_evaluations() -> None:
-    from xaicli.attribution.maps import rank_correlation
+def test_the_default_is_a_budget_of_24_and_contradictions_are_refused() -> None:
+    from xaicli.errors import UsageError
 
-    model, x = conv_net(size=12, seed=2), torch.randn(6, 2, 12, 12)
-    smint = ("smint",)
-    converged = attribute(model, x, methods=smint, integrating=(20, 120), seed=99).attributions["smint"][""]
-
-    def fidelity(**settings: object) -> float:
-        found = attribute(model, x, methods=smint, **settings).attributions["smint"][""]  # type: ignore[arg-type]
-        planes = [
-            (strength(a, Layout.CHANNELS_FIRST), strength(b, Layout.CHANNELS_FIRST))
-            for a, b in zip(found, converged, strict=True)
-        ]
-        return float(np.mean([rank_correlation(a, b) for a, b in planes]))
-
-    seeds = range(3)
-    full = np.mean([fidelity(integrating=(25, 7), seed=s) for s in seeds])
-    third = np.mean([fidelity(evaluations=175 // 3, seed=s) for s in seeds])
-    assert third >= full
+    assert settle().evaluations_per_sample == settle(evaluations="24").evaluations_per_sample == 24
+    assert settle(smoothing=0).methods == ("gradient", "integrated", "smint")
+    for wrong in ({"smoothing": 9}, {"integrating": (9, 2)}, {"convention": "fe"}):
+        with pytest.raises(UsageError):
+            settle(evaluations=24, **wrong)  # type: ignore[arg-type]
 
 
 def test_tolerance_adds_steps_until_delta_settles() -> None:
@@ -161,6 +161,11 @@ def test_a_map_is_clipped_at_the_99th_percentile() -> None:
     picture, flat = scaled(m)
     assert not flat
     assert np.allclose(picture, np.clip(m / 197.0, 0, 1))
+    five = np.zeros((28, 28), dtype=np.float32)
+    five[3, 2:7] = [1, 2, 3, 4, 5]
+    picture, flat = scaled(five)
+    assert not flat
+    assert np.allclose(picture[3, 2:7], [0.2, 0.4, 0.6, 0.8, 1.0])
     zero, flat = scaled(np.full((3, 4), 2.5, dtype=np.float32))
     assert flat
     assert not zero.any()
@@ -275,24 +280,11 @@ def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_i
 
 
 def test_chunk_sizes_do_not_change_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xaicli.attribution import batching, chunks
+    from xaicli.attribution import gradients
 
     model, x = conv_net(), torch.randn(3, 2, 8, 8)
     expected = attribute(model, x)
-    monkeypatch.setattr(chunks, "_LEARNED", {})
-    monkeypatch.setattr(batching, "_CPU_ROWS", (1, 7))
+    monkeypatch.setattr(gradients, "_CPU_ROWS", (1, 7))
     found = attribute(model, x)
     for method in expected.maps:
         assert np.allclose(expected.maps[method][""], found.maps[method][""], atol=1e-4), method
-
-
-def test_timing_settles_on_the_fastest_size() -> None:
-    from xaicli.attribution.chunks import Chunks
-
-    chunks = Chunks(16, (8, 256), tuning=True)
-    cost = {8: 3.0, 16: 2.0, 32: 1.5, 64: 1.0, 128: 1.4, 256: 2.0}
-    for _ in range(40):
-        size = chunks.next()
-        chunks.took(size, cost[size] * size)
-    assert not chunks.tuning
-    assert chunks.next() == 64

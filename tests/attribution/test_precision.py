@@ -14,6 +14,7 @@ from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
 from xaicli.attribution import precision
 from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution.given import Call
 from xaicli.attribution.precision import has_fast_bf16, work_of
 
 CPU = torch.device("cpu")
@@ -43,7 +44,7 @@ def test_bf16_is_fast_where_it_doubles_the_rate(
 
 
 def frozen(model: nn.Module) -> FrozenModel:
-    return FrozenModel(model, names=("",), device=CPU, static_batch=None)
+    return FrozenModel(model, Call((0,)), device=CPU, batch=None)
 
 
 def test_the_work_of_an_evaluation_is_that_of_its_products() -> None:
@@ -53,7 +54,7 @@ def test_the_work_of_an_evaluation_is_that_of_its_products() -> None:
     x = torch.randn(5, 2, 8, 8)
     assert work_of(frozen(convolution), [x]) == 2 * 6 * 2 * 9 * 64
     graph = torch.export.export(convolution, (x,)).module()
-    model = FrozenModel(graph, names=("",), device=CPU, static_batch=5)
+    model = FrozenModel(graph, Call((0,)), device=CPU, batch=5)
     assert work_of(model, [x]) == 2 * 6 * 2 * 9 * 64
 
 

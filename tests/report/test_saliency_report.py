@@ -55,6 +55,7 @@ def explanation(
         target_name="owl" if wrong else "cat",
         label_name="cat",
         prediction_name="owl" if wrong else "cat",
+        correct=not wrong,
         inputs=(InputView("", InputKind.IMAGE, picture),),
         maps=tuple(SaliencyMap(m, "", values, attribution, flat) for m in METHODS),
         trust={"gradient": Trust(None, None, flat), "smint": Trust(0.01, 0.9, flat, {"deletion": 0.3})},

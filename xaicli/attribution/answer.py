@@ -121,7 +121,7 @@ def saliency_of(
     request: Request,
     found: Sequence[Found],
     notes: tuple[str, ...],
-    precision: str,
+    how: Mapping[str, str],
     sanity: tuple[SanityStep, ...],
 ) -> Saliency:
     """The whole answer, a row an explanation: by sample, output, target, checkpoint."""
@@ -159,7 +159,7 @@ def saliency_of(
         checkpoints=tuple(checkpoints),
         changes=changes_of(rows, methods) if len(checkpoints) > 1 else (),
         sanity=sanity,
-        settings=_described(request.settings, request, precision),
+        settings={**_described(request.settings, request), **how},
         notes=notes,
         skipped=inputs.skipped,
     )
@@ -191,7 +191,7 @@ def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> t
     return tuple(found)
 
 
-def _described(settings: Settings, request: Request, precision: str) -> Mapping[str, Any]:
+def _described(settings: Settings, request: Request) -> Mapping[str, Any]:
     target = request.target
     return {
         "target": getattr(target, "__name__", None) or str(target),
@@ -204,7 +204,6 @@ def _described(settings: Settings, request: Request, precision: str) -> Mapping[
         "noise": settings.noise,
         "signed": settings.signed,
         "convention": settings.convention.value,
-        "precision": precision or settings.precision.value,
         "seed": settings.seed,
         "tolerance": settings.tolerance,
         "evaluations": settings.evaluations_per_sample,

@@ -24,7 +24,7 @@ _ROWS = 16
 _GRID = 8
 _EXACT_GRID = 2
 _ONE_BY_ONE = {"DeepLiftShap", "GradientShap", "Lime", "KernelShap", "ShapleyValues", "ShapleyValueSampling"}
-"""Methods that mix the rows of a batch, take one row, or draw random numbers: each sample has its own, alike each time."""
+"""Methods that mix the rows of a batch, take one row, or draw random numbers: each sample has its own draws."""
 _OF_THE_BATCH = {"FeaturePermutation"}
 """Methods that explain a sample by the samples beside it."""
 _ABSTRACT = {"NoiseTunnel", "Attribution", "GradientAttribution", "PerturbationAttribution", "LimeBase"}
@@ -127,7 +127,7 @@ class _Scalars(nn.Module):
         self._frozen, self._prepared = frozen, prepared
         for module in self.model.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # type: ignore[assignment]  # Captum's hooks need the values before the activation.
+                module.inplace = False  # Captum's hooks need the values before the activation.
 
     def forward(self, *arguments: Tensor) -> Tensor:
         *points, units = arguments

@@ -242,14 +242,16 @@ class GivenModel:
         return self.batch is not None
 
     def others(self) -> list[tuple[list[int], list[Tensor]]]:
-        """The samples in other company: turned round, and a single one beside a mate that is another sample."""
-        if self.batch == 1:
+        """The samples in other company: halves of what was together; a single one beside a mate."""
+        size = self.batch or 2
+        if size == 1:
             return [([row], []) for row in range(self.n)]
         if self.n > 1:
-            return [(rows[::-1], []) for rows in self.chunks()]
+            together = [sorted(set(rows)) for rows in self.chunks()]
+            halves = [half for rows in together for half in (rows[1::2], rows[::2]) if half]
+            return [(half + [half[-1]] * (size - len(half)), []) for half in halves]
         mates = [x.flip(-1) if x.ndim > 1 else x.clone() for x in self.inputs]
-        filled = [mate.repeat_interleave((self.batch or 2) - 1, 0) for mate in mates]
-        return [([0], filled)]
+        return [([0], [mate.repeat_interleave(size - 1, 0) for mate in mates])]
 
     def answers_in_other_company(self, outputs: Outputs, model: nn.Module | None = None) -> Tensor:
         """As `answers`, each sample beside others and with other random numbers."""
@@ -302,8 +304,9 @@ class GivenModel:
         """The first part whose inputs are alike in two passes and whose outputs are not, told by rows."""
         records: list[dict[str, tuple[list[Tensor], list[Tensor]]]] = []
         names = {module: name or type(module).__name__ for name, module in twin.named_modules()}
+        common = sorted(set(passes[0][0]) & set(passes[1][0]))
         for rows, mates, seed in passes:
-            order = [rows.index(row) for row in sorted(set(rows))]
+            order = [rows.index(row) for row in common]
             seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
             def note(module: nn.Module, given: Any, result: Any, seen: Any = seen, order: Any = order) -> None:
@@ -311,9 +314,8 @@ class GivenModel:
                 if said not in seen:
                     seen[said] = (_aligned(given, order), _aligned(result, order))
 
-            hooks = [
-                module.register_forward_hook(note) for module in names if not isinstance(module, torch.jit.ScriptModule)
-            ]
+            watched = [module for module in names if not isinstance(module, torch.jit.ScriptModule)]
+            hooks = [module.register_forward_hook(note) for module in watched]
             try:
                 seeded(seed)
                 self.run(rows, model=twin, mates=mates)
@@ -333,7 +335,7 @@ class GivenModel:
 
 def _aligned(value: Any, order: list[int]) -> list[Tensor]:
     parts = value if isinstance(value, tuple | list) else list(value.values()) if isinstance(value, dict) else [value]
-    return [p[order].clone() for p in parts if isinstance(p, Tensor) and p.ndim and len(p) >= len(order)]
+    return [p[order].clone() for p in parts if isinstance(p, Tensor) and p.ndim and len(p) > max(order)]
 
 
 def _alike(a: list[Tensor], b: list[Tensor]) -> bool:

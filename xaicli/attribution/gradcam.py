@@ -22,7 +22,7 @@ def explain(prepared: Prepared, layouts: Sequence[Layout]) -> Attributions:
     """Grad-CAM of every unit at the last activation that still has more than one place.
 
     Each input has the last activation that depends on it alone, so that two pictures have two maps; where their ways
-    have joined before, the last one that depends on it at all. An input whose places no activation has gets none: zeros.
+    have joined before, the last one that depends on it at all. An input whose places no activation has gets zeros.
 
     Args:
         prepared: The model and the units.

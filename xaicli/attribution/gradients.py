@@ -47,7 +47,7 @@ class _Entry(torch.autograd.Function):
 
 
 class Captured:
-    """A CUDA graph of forward and input backward of a fixed number of rows: launching kernels costs more than some run."""
+    """A CUDA graph of forward and input backward of a fixed number of rows: launching kernels costs time, too."""
 
     def __init__(
         self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor
@@ -92,7 +92,7 @@ class Gradients:
         self._units: Tensor | None = None
         self._parent: Gradients | None = None
         self._captured: Any = None
-        self._reentrant = False
+        self._reentrant, self._untried = False, True
         self._graphs = graphs and model.device.type == "cuda"
 
     def only(self, units: Tensor) -> Gradients:
@@ -144,7 +144,8 @@ class Gradients:
     def _differentiate(self, total: Tensor, entry: Tensor) -> None:
         if not self._reentrant:
             try:
-                torch.autograd.grad(total, entry, allow_unused=True)
+                torch.autograd.grad(total, entry, allow_unused=True, retain_graph=self._untried)
+                self._untried = False
                 return
             except RuntimeError as error:
                 if "use_reentrant" not in str(error):

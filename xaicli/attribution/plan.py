@@ -1,4 +1,4 @@
-"""Every pass of every method flattened into one stream of rows: which points are evaluated, and what becomes of each."""
+"""Every pass of every method flattened into one stream of rows: the points evaluated, and what becomes of each."""
 
 from __future__ import annotations
 

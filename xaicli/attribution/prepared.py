@@ -1,4 +1,4 @@
-"""Everything before the first gradient: the frozen copy held against the given model, the clean outputs, the targets."""
+"""Everything before the first gradient: the frozen copy held against the given model, clean outputs, targets."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def prepare(
 
 
 def _said(head: Head | None) -> tuple[str, ...]:
-    return () if head is None else (head.decided, head.note)
+    return () if head is None else (head.note,)
 
 
 def _with_targets(
@@ -314,7 +314,7 @@ def _held_against(
         if not len(hooks) or given.differ(answers, given.answers_in_other_company(outputs, twin)):
             raise given.why_passes_differ(outputs, answers) or XaiError(
                 "a copy of the model answers otherwise than the model itself",
-                hint=f"is there something in it that a copy shares or loses? hooks: {', '.join(hooks.names()) or 'none'}",
+                hint="is there something that a copy shares or loses? hooks: " + (", ".join(hooks.names()) or "none"),
             )
     kept = hooks.kept()
     note = f"the model's own forward hooks run in every pass: {', '.join(kept)}" if kept else ""

@@ -167,7 +167,7 @@ def explain(
     found: list[Found] = []
     notes = dict.fromkeys(said for column in columns for said in column.notes(inputs))
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
-    used = ""
+    used = decided = ""
     sanity: tuple[SanityStep, ...] = ()
     request = replace(request, captum=named(request.captum))
     for position, output in enumerate(request.outputs):
@@ -176,12 +176,13 @@ def explain(
             work = _Work(columns[number], number, inputs, replace(request, target=frozen_targets), output)
             found += [Found(row, position, number, done) for row, done in work.run(advance).items()]
             notes |= dict.fromkeys(work.notes)
-            used = work.precision or used
+            used, decided = work.precision or used, work.decided or decided
             sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
                 frozen_targets = work.targets
     described = [column.described() for column in columns]
-    return saliency_of(described, inputs, request, found, tuple(notes), used, sanity)
+    how = {"head": decided, "precision": used or request.settings.precision.value}
+    return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
 
 
 class _Work:
@@ -191,7 +192,7 @@ class _Work:
         self.column, self.number, self.inputs, self.request, self.output = column, number, inputs, request, output
         self.notes: tuple[str, ...] = ()
         self.targets: Any = None
-        self.precision = ""
+        self.precision = self.decided = ""
         self.sanity: tuple[SanityStep, ...] = ()
         # A function has no content to make a key of: its maps are not kept.
         self.store = Store(None if callable(request.target) else request.store)
@@ -203,6 +204,7 @@ class _Work:
         prepared = self._prepare()
         n = len(self.inputs.sample_id)
         self.notes, self.targets = prepared.notes, prepared.targets.reshape(n, -1).cpu().numpy()
+        self.decided = prepared.head.decided if prepared.head else ""
         keys = self._keys(prepared)
         mine = request.share(n)
         with self.store.alive(key_of(*keys), request.rank, _BEAT_SECONDS):

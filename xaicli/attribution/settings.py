@@ -106,41 +106,37 @@ class Settings:
         return n - ones, ones
 
     def within(self, budget: int) -> Settings:
-        """These settings with a budget spent whole, and where it buys most: on pairs of draws, two steps each.
+        """These settings with a budget spent whole, and where it buys most: on pairs of draws, few steps each.
 
         Measured on trained nets (`benchmarks/saliency.py fidelity`): draws buy more than steps, opposite draws more
-        than independent ones, and two points of Gauss more than two midpoints.
+        than independent ones, and three points of Gauss more than two or than midpoints.
         """
         wants = self.methods.__contains__
         left = budget - int(wants(GRADIENT) or wants(SMOOTHGRAD))
-        paths = sum(map(wants, (INTEGRATED, SMINT)))
         parts = {m: part for m, part in _PARTS.items() if wants(m)}
         share = {m: left * part // sum(parts.values()) for m, part in parts.items()} if parts else {}
-        smooth, steps, smint = share.get(SMOOTHGRAD, 0), share.get(INTEGRATED, 0), share.get(SMINT, 0)
-        steps = max(1, steps) if wants(INTEGRATED) else 0
-        spare = left - smooth - steps - smint
-        own = 0 if wants(INTEGRATED) else 1
-        pairs = smint // _FEW_STEPS
-        spare += smint - pairs * _FEW_STEPS
-        if wants(SMINT) and own and not pairs:
-            pairs, spare = 1, spare - _FEW_STEPS  # one path at least, of a single step if need be
+        smooth, smint = share.get(SMOOTHGRAD, 0), share.get(SMINT, 0)
+        steps = max(1, share.get(INTEGRATED, 0)) if wants(INTEGRATED) else 0
+        own = int(wants(SMINT) and not wants(INTEGRATED))
+        paths = max(own, smint // _FEW_STEPS)
+        spare = left - smooth - steps - paths * _FEW_STEPS
         if wants(INTEGRATED):
             steps, spare = steps + spare, 0
-        elif not paths:
+        elif not wants(SMINT):
             smooth, spare = smooth + spare, 0
         return replace(
             self,
             draws=smooth + 1,
             steps=max(1, steps),
             smint_steps=_FEW_STEPS,
-            smint_draws=pairs + 1 - own,
+            smint_draws=paths + 1 - own,
             spare=spare,
             economical=True,
         )
 
 
-_FEW_STEPS = 2
-_PARTS = {SMOOTHGRAD: 3, INTEGRATED: 4, SMINT: 16}
+_FEW_STEPS = 3
+_PARTS = {SMOOTHGRAD: 2, INTEGRATED: 3, SMINT: 18}
 AUTO = 24
 """Evaluations a sample of `evaluations="auto"`: what reaches the fidelity of 25 steps x 7 draws = 175."""
 _SMOOTHING, _INTEGRATING = 25, (25, 7)

@@ -121,8 +121,11 @@ def _code(thing: Any, digest: Any, seen: set[int]) -> None:
                 digest.update(f"{name}{part!r}".encode())
         return
     function = getattr(thing, "__func__", thing)
-    if not isinstance(function, types.FunctionType):
-        return
+    if isinstance(function, types.FunctionType):
+        _function(function, digest, seen)
+
+
+def _function(function: types.FunctionType, digest: Any, seen: set[int]) -> None:
     _bytes_of(function.__code__, digest)
     _value([function.__defaults__, function.__kwdefaults__], digest, seen)
     for cell in function.__closure__ or ():
@@ -130,14 +133,12 @@ def _code(thing: Any, digest: Any, seen: set[int]) -> None:
             _value(cell.cell_contents, digest, seen)
     for name in _names(function.__code__):
         used = function.__globals__.get(name)
-        if isinstance(used, types.FunctionType | type):
-            _code(used, digest, seen)
-        elif isinstance(used, (*_PLAIN, torch.Tensor)):
+        if isinstance(used, types.ModuleType):
+            if not _is_of_a_library(used):
+                own = [part for part in vars(used).values() if getattr(part, "__module__", None) == used.__name__]
+                _value([part for part in own if isinstance(part, types.FunctionType | type)], digest, seen)
+        elif isinstance(used, (types.FunctionType, type, torch.Tensor, *_PLAIN)):
             _value(used, digest, seen)
-        elif isinstance(used, types.ModuleType) and not _is_of_a_library(used):
-            for part in vars(used).values():
-                if isinstance(part, types.FunctionType | type) and part.__module__ == used.__name__:
-                    _code(part, digest, seen)
 
 
 def _bytes_of(code: types.CodeType, digest: Any) -> None:

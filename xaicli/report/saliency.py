@@ -70,7 +70,7 @@ def _run_line(answer: Answer, saliency: Saliency, facts: RunFacts | None) -> str
 
 def _sentence(saliency: Saliency) -> str:
     wrong = {str(e.sample_id) for e in saliency.explanations if _is_wrong(e)}
-    judged = {str(e.sample_id) for e in saliency.explanations if e.label is not None}
+    judged = {str(e.sample_id) for e in saliency.explanations if e.correct is not None}
     flat = sum(trust.flat for e in saliency.explanations for trust in e.trust.values())
     agreements = sorted(
         trust.agreement
@@ -145,7 +145,7 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
     if e.output:
         lines.append(f"output {e.output}")
     if e.prediction is not None:
-        mark = "" if e.label is None or wrong else " ✓"
+        mark = " ✓" if e.correct else ""
         lines.append(f"predicted {e.prediction_name}{mark}")
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
     return MapRow(
@@ -162,11 +162,11 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
 
 
 def _is_wrong(e: Explanation) -> bool:
-    return e.label is not None and e.prediction is not None and e.label_name != e.prediction_name
+    return e.correct is False
 
 
 def _tone(e: Explanation, name: str) -> Tone:
-    if e.label is not None and name == e.label_name:
+    if e.correct is not None and name == e.label_name:
         return Tone.GOOD
     return Tone.BAD if _is_wrong(e) and name == e.prediction_name else Tone.FAINT
 
@@ -189,7 +189,7 @@ def _trust_table(saliency: Saliency) -> Table:
             head = [str(e.sample_id), *([_column(saliency, e.checkpoint)] if several else [])]
             figures = [trust.delta, trust.agreement, *(trust.quality.get(name) for name in extra)]
             flat = "flat" if trust.flat else ""
-            answered = e.label_name if e.label is not None and not _is_wrong(e) else ""
+            answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
             rows.append((*head, answer, method, *figures, flat))
             keys.append("" if several else f"e-{number}")
