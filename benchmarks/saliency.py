@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.nets import NETS, build
 from xaicli.attribution.engine import Attribution, Explainer
-from xaicli.attribution.maps import Layout, rank_correlation, strength
+from xaicli.attribution.inputs import Layout
+from xaicli.attribution.maps import rank_correlation, strength
 from xaicli.attribution.precision import has_fast_bf16
 from xaicli.attribution.prepared import prepare
 from xaicli.attribution.settings import settle
