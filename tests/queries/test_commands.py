@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import polars as pl
 import pytest
 
 from tests.written_run import WrittenRun
-from xaicli.api import open_run
+from xaicli.api import list_runs, open_run
 from xaicli.queries.courses import courses
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
+from xaicli.summary import Summary
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -224,10 +227,11 @@ def test_ls(xai: Xai, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "runs/good")
     shutil.copytree(root, tmp_path / "runs/new")
     manifest = tmp_path / "runs/new/xai.json"
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 9'))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 9}))
     rows = asked(xai, "ls", tmp_path)["rows"]
     assert [Path(row["run"]).name for row in rows] == ["good", "new"]
     assert (rows[0]["rows"], rows[0]["modes"], rows[0]["problem"]) == (142, ["train", "eval"], None)
+    assert (rows[0]["state"], rows[0]["seconds"]) == ("finished", None)
     assert "version 9" in rows[1]["problem"]
     (tmp_path / "empty").mkdir()
     assert asked(xai, "ls", tmp_path / "empty")["warnings"]
@@ -380,3 +384,67 @@ def test_duplicates(xai: Xai, tmp_path: Path) -> None:
     status, _, err = xai(*arguments, "--duplicates", "error")
     assert status == 1
     assert "sample 1 was logged more than once in eval, epoch 1" in err
+
+
+def test_names_beside_codes_in_sql(sample_run: Path) -> None:
+    columns = "label, label_name, prediction_name"
+    sql = f"SELECT {columns} FROM samples WHERE mode = 'eval' AND epoch = 1 ORDER BY sample_id LIMIT 20"
+    names = open_run(sample_run).reader().label_names
+    found = open_run(sample_run).query(sql).data
+    assert [names[label] for label in found["label"]] == found["label_name"].to_list()
+    pytest.importorskip("duckdb")
+    assert open_run(sample_run).query(sql, engine="duckdb").data.equals(found.cast({"label": pl.Int32}))
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",)])
+def test_a_query_without_sql_says_so(xai: Xai, sample_run: Path, words: tuple[str, ...]) -> None:
+    status, out, err = xai("query", sample_run, *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: there is no SQL in: ")
+    assert "tables: samples" in err
+
+
+def test_a_table_is_no_picture(xai: Xai, sample_run: Path) -> None:
+    status, out, err = xai("query", sample_run, "SELECT 1 AS one", "--format", "png")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: xai query draws nothing to write as png")
+
+
+def test_modes_that_were_not_looked_at_are_named(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
+    said = "warning: this is about eval alone: --mode train shows more"
+    for words in (("findings",), ("export", "-o", tmp_path / "x.csv")):
+        assert said in " ".join(xai(words[0], sample_run, *words[1:])[2].split())
+        assert said not in " ".join(xai(words[0], sample_run, *words[1:], "--mode", "eval")[2].split())
+
+
+def test_the_state_of_a_run(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, xaicli\n"
+        "run = xaicli.Run(sys.argv[1])\n"
+        "run.log_samples(sample_id=[1, 2, 3, 4], label=[0, 1, 0, 1], prediction=[0, 1, 0, 0], loss=[1.0] * 4,\n"
+        "                mode='eval', epoch=1, step=1)\n"
+        "run.flush()\n"
+        "os.kill(os.getpid(), 9) if sys.argv[2] == 'crashed' else run.close()\n"
+    )
+    for state in ("crashed", "finished"):
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / state), state], check=False)
+    with Run(tmp_path / "running") as run:
+        run.log_samples(sample_id=[1], label=[1], loss=[1.0], mode="eval", epoch=1, step=1)
+        run.flush()
+        rows = {row["name"]: row for row in list_runs(tmp_path).data.to_dicts()}
+    assert {name: row["state"] for name, row in rows.items()} == {name: name for name in rows}
+    assert {name: row["accuracy"] for name, row in rows.items()} == {"crashed": 0.75, "finished": 0.75, "running": None}
+    assert all(0 <= row["seconds"] < 60 for row in rows.values())
+
+
+def test_custom_graphs_are_in_the_json_of_the_report(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        line = Summary("line")
+        line.history["train"]["recall"] = {1: 0.5, 2: 0.75}
+        run.state.add_graph("curve", line)
+    found = json.loads(open_run(tmp_path / "run").report().to_json())["custom_graphs"]
+    assert [(row["graph"], row["key"], row["step"], row["value"]) for row in found] == [
+        ("curve", "recall", 1, 0.5),
+        ("curve", "recall", 2, 0.75),
+    ]

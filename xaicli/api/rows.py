@@ -82,11 +82,11 @@ class RunRows:
         reader = self.reader(**opening)
         return reader, resolve(reader, **words)
 
-    def info(self, *, strict: bool = False) -> Result:
+    def info(self, *, attempts: str = "last", strict: bool = False) -> Result:
         """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
         from xaicli.queries.info import info
 
-        answer = info(self.reader(strict=strict))
+        answer = info(self.reader(strict=strict, attempts=attempts))
 
         def build() -> Report:
             from xaicli.report.facts import RunFacts
@@ -108,11 +108,11 @@ class RunRows:
         reader, selection = self.select(**select)
         return rows(reader, selection, all_metrics=wanted is None)
 
-    def query(self, sql: str, *, engine: str = "polars", strict: bool = False) -> Result:
+    def query(self, sql: str, *, engine: str = "polars", attempts: str = "last", strict: bool = False) -> Result:
         """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
         from xaicli.queries.sql import query
 
-        answer = query(self.reader(strict=strict), sql, engine=engine)
+        answer = query(self.reader(strict=strict, attempts=attempts), sql, engine=engine)
 
         def build() -> Report:
             from xaicli.report.plain import plain_report
@@ -137,7 +137,9 @@ class RunRows:
             shape: `long`, a row per sample and epoch, or `wide`, a row per sample.
         """
         from xaicli.maintenance.export import export_answer
+        from xaicli.queries.selection import with_note_of_modes
 
         every = not select.get("metric")
         reader, selection = self.select(**select)
+        selection = with_note_of_modes(selection)
         return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)

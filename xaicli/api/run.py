@@ -198,8 +198,10 @@ class RunReader(RunRows):
         """What to look at first, each with its reason."""
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.findings import findings
+        from xaicli.queries.selection import with_note_of_modes
 
         reader, selection = self.select(**select)
+        selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, RunDir
+from xaicli.cli.options import AttemptsOption, Output, RunDir, Strict
 from xaicli.cli.output import write
+from xaicli.vocabulary import Attempts
 
 
 @command
 def info(
     run_dir: RunDir = None,
     *,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.")] = False,
+    attempts: AttemptsOption = Attempts.LAST.value,
+    strict: Strict = False,
     output: Output,
 ) -> None:
     """What a run holds: modes, epochs, metrics, rows, drops, gaps.
@@ -25,4 +23,4 @@ def info(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    write(run.info(strict=strict), output, folder=run.layout.reports)
+    write(run.info(attempts=attempts, strict=strict), output, folder=run.layout.reports)

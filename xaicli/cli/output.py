@@ -20,6 +20,8 @@ REPORT_FORMATS = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
 """What the report commands write unless told otherwise."""
 
 
+_NO_PICTURES = frozenset({"query", "ls", "info", "compact", "doctor", "checkpoint inspect"})
+"""Commands whose answers are tables alone."""
 _TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
 _LOOKALIKES = {
     **dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)),
@@ -46,6 +48,10 @@ def write(
         XaiError: The files cannot be written, or the folder inside the run leads elsewhere; the answer is out by then.
     """
     formats = chosen_formats(output, always)
+    if result.answer.command in _NO_PICTURES and Format.PNG in (output.format or ()):
+        raise UsageError(
+            f"xai {result.answer.command} draws nothing to write as png", hint="formats: html, csv, json, md"
+        )
     paths: list[Path] = []
     unwritten: XaiError | None = None
     try:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import EngineOption, Output, Strict
+from xaicli.cli.options import AttemptsOption, EngineOption, Output, Strict
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
-from xaicli.vocabulary import Engine
-
-_STATEMENTS = ("select ", "select\n", "with ", "with\n", "from ", "show ", "describe ", "explain ")
+from xaicli.store.objects import is_url
+from xaicli.vocabulary import Attempts, Engine
 
 
 @command
@@ -22,6 +22,7 @@ def query(
     ],
     *,
     engine: EngineOption = Engine.POLARS.value,
+    attempts: AttemptsOption = Attempts.LAST.value,
     strict: Strict = False,
     output: Output,
 ) -> None:
@@ -30,13 +31,17 @@ def query(
     Example: xai query runs/demo "SELECT label, avg(loss) FROM samples WHERE epoch = 3 GROUP BY label"
     """
     from xaicli.api import open_run
+    from xaicli.queries.sql import is_query, sql_tables
 
     if len(words) > 2:
         raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
-    *given, sql = sorted(words, key=_is_statement)
+    *given, sql = sorted(words, key=is_query)
+    if not is_query(sql) and (given or is_url(sql) or Path(sql).exists()):
+        tables = "; ".join(sql_tables(open_run(given[0] if given else sql).reader()))
+        raise UsageError(
+            f"there is no SQL in: {' '.join(words)}",
+            hint=f'xai query {sql} "SELECT count(*) FROM samples"; tables: {tables}',
+        )
     run = open_run(given[0] if given else None)
-    write(run.query(sql, engine=engine, strict=strict), output, folder=run.layout.reports)
-
-
-def _is_statement(word: str) -> bool:
-    return word.lstrip(" (\n").lower().startswith(_STATEMENTS)
+    result = run.query(sql, engine=engine, attempts=attempts, strict=strict)
+    write(result, output, folder=run.layout.reports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xaicli.errors import UsageError, XaiError, unknown
@@ -118,6 +118,8 @@ class Selection:
     where: str = ""
     axis: Axis = Axis.EPOCH
     warnings: tuple[str, ...] = ()
+    modes_left_out: tuple[str, ...] = ()
+    """Modes that the run has and nobody asked to leave out."""
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -215,7 +217,22 @@ def resolve(
         where=source.where.text if source.where else "",
         axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),
+        modes_left_out=() if words(mode) else tuple(name for name in source.modes() if name not in modes),
     )
+
+
+def with_note_of_modes(selection: Selection) -> Selection:
+    """The selection with a warning that names the modes that were not looked at, where nobody said which.
+
+    For questions whose answer one takes for that of the whole run.
+    """
+    if not selection.modes_left_out:
+        return selection
+    others = selection.modes_left_out
+    said = (
+        f"this is about {', '.join(selection.modes)} alone: --mode {','.join(others)} shows more, --mode all everything"
+    )
+    return replace(selection, warnings=(*selection.warnings, said))
 
 
 def polars_only(selection: Selection, question: str) -> None:

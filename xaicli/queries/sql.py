@@ -17,13 +17,13 @@ from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
-from xaicli.vocabulary import Engine
+from xaicli.vocabulary import LABEL, PREDICTION, Engine
 from xaicli.wal.journal import journal_files
 
 SAMPLES = "samples"
 SCALARS = "scalars"
 
-_READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show)\b", re.IGNORECASE)
+_READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show|describe)\b", re.IGNORECASE)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -41,7 +41,7 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     Raises:
         UsageError: The statement is none, changes something, or names what does not exist.
     """
-    if not _READING.match(_COMMENTS.sub(" ", sql)):
+    if not is_query(sql):
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
     tables = sql_tables(reader)
     warnings: tuple[str, ...] = ()
@@ -54,21 +54,53 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     return Answer(
         command="query",
         run=str(reader.layout.root),
-        selection={"sql": sql, "engine": str(engine)},
+        selection={"sql": sql, "engine": str(engine), "attempts": reader.which_attempts.value},
         data=data,
         counts=replace(reader.counts(), rows=data.height),
         warnings=warnings,
     )
 
 
+def is_query(text: str) -> bool:
+    """Whether a text begins as a statement that only reads."""
+    return bool(_READING.match(_COMMENTS.sub(" ", text)))
+
+
 def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     """What SQL can name, lazily: `samples`, `scalars`, and each table of the run under its own name."""
     places = all_places(reader)
     found: dict[str, pl.LazyFrame | None] = {
-        SAMPLES: scan(reader, places, list(reader.dtypes)) if places else None,
+        SAMPLES: scan(reader, places, list(reader.dtypes)).with_columns(_named(reader)) if places else None,
         SCALARS: _scalars(reader),
     }
     return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
+
+
+def _name_columns(reader: Reader) -> list[tuple[str, str]]:
+    """The columns that hold codes of labels, each with the column of their names."""
+    found = [(code, f"{code}_name") for code in (LABEL, PREDICTION)]
+    taken = {name.lower() for name in reader.dtypes}
+    return [
+        (code, name)
+        for code, name in found
+        if reader.label_names and name not in taken and code in reader.dtypes and reader.dtypes[code].is_integer()
+    ]
+
+
+def _named(reader: Reader) -> list[pl.Expr]:
+    codes = pl.int_range(0, len(reader.label_names), eager=True)
+    names = pl.Series(reader.label_names, dtype=pl.String)
+    return [
+        pl.col(code).replace_strict(codes, names, default=None, return_dtype=pl.String).alias(name)
+        for code, name in _name_columns(reader)
+    ]
+
+
+def _case(column: str, reader: Reader) -> str:
+    """The names of a column of codes, as DuckDB finds them."""
+    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in reader.label_names)
+    code = '"' + column.replace('"', '""') + '"'
+    return f"CASE WHEN {code} >= 0 THEN ([{listed}])[{code} + 1] END"
 
 
 def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
@@ -127,7 +159,9 @@ def _in_duckdb(
             if name == SAMPLES:
                 names = _names(reader)
                 rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
-                rows.select(*(duckdb.ColumnExpression(called) for called in names.values())).create_view(SAMPLES)
+                columns = [duckdb.ColumnExpression(called) for called in names.values()]
+                columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for c, n in _name_columns(reader)]
+                rows.select(*columns).create_view(SAMPLES)
             else:
                 connection.register(name, lazy.collect(engine="streaming").to_arrow())
         return _of_duckdb(connection.sql(sql))

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class Ledger:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
         if self._path is None:
             return
-        text = json.dumps(self.stats()).encode()
+        text = json.dumps({**self.stats(), "written_at": datetime.now(UTC).isoformat(timespec="seconds")}).encode()
         with contextlib.suppress(OSError), self._lock:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:

@@ -60,6 +60,7 @@ class Gathered:
             "label_issues": _evidence(self.label_issues),
             "rank_jumps": self.jumps.data if self.jumps else [],
             "labels": self.labels.data if self.labels else [],
+            "custom_graphs": _graphs(self.scalars),
             **({"truth": self.truth} if self.truth is not None else {}),
         }
         return replace(
@@ -68,6 +69,14 @@ class Gathered:
             warnings=tuple(dict.fromkeys(warnings)),
             extra={**self.samples.extra, **extra},
         )
+
+
+def _graphs(scalars: pl.DataFrame | None) -> pl.DataFrame | list[Any]:
+    """The points of the custom graphs as the JSON lists them."""
+    if scalars is None:
+        return []
+    columns = ("graph", "line", "key", "mode", "ds_id", "step", "value", "low", "high")
+    return scalars.filter(pl.col("source") == "graph").select(columns)
 
 
 def _evidence(answer: Answer | None) -> pl.DataFrame | list[Any]:

@@ -13,7 +13,7 @@ def runs_report(answer: Answer) -> Report:
     """The page of `xai ls`.
 
     Args:
-        answer: Rows `{run, name, created_at, modes, epochs, rows, metrics, problem}`.
+        answer: Rows `{run, name, created_at, modes, epochs, rows, accuracy, state, seconds, metrics, problem}`.
     """
     rows = answer.data.to_dicts()
     unreadable = sum(row["problem"] is not None for row in rows)
@@ -27,6 +27,9 @@ def runs_report(answer: Answer) -> Report:
             Column("modes"),
             Column("epochs", Cell.INTEGER),
             Column("rows", Cell.INTEGER),
+            Column("accuracy", Cell.NUMBER),
+            Column("state"),
+            Column("took"),
             *([Column("problem")] if unreadable else []),
         ),
         rows=tuple(
@@ -36,6 +39,9 @@ def runs_report(answer: Answer) -> Report:
                 ", ".join(row["modes"] or ()),
                 row["epochs"],
                 row["rows"],
+                row["accuracy"],
+                row["state"] or "",
+                _duration(row["seconds"]),
                 *([row["problem"] or ""] if unreadable else []),
             )
             for row in rows
@@ -52,3 +58,14 @@ def runs_report(answer: Answer) -> Report:
         warnings=answer.warnings,
         tables={"ls": lambda: answer.data},
     )
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds as people say them: 42 s, 3 min, 5.1 h, 2.3 d."""
+    if seconds is None:
+        return ""
+    for unit, size, within in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 36 * 3600)):
+        if seconds < within:
+            value = seconds / size
+            return f"{value:.0f} {unit}" if unit != "h" or value >= 10 else f"{value:.1f} h"
+    return f"{seconds / 86400:.1f} d"
