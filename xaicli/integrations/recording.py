@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,27 +15,31 @@ from torch import nn
 from xaicli.collectors.collect import collect_metrics
 from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.heads.outputs import tensor_at, where_of
-from xaicli.integrations.tap import Passed, Tap, first_of, tensors_of
+from xaicli.heads.decision import Known, OriginOf, decide
+from xaicli.heads.head import Head, Task
+from xaicli.integrations.identity import NO_IDS, size_of
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
 SamplesFn = Callable[[Any, Any], Mapping[str, Any]]
 EpochChoice = str | int | Collection[int]
 _CHOICES = ("every", "last", "never")
-_NO_IDS = (
-    "no sample ids in the batch, so per-sample metrics are not logged; let the dataset yield (id, input, label), or a "
-    "dict with sample_id, or give samples_fn"
-)
+_LABELS = ("labels", "label", "label_ids")
+_FACTS = ("text",)
+_HAS_TASKS = "task" in inspect.signature(Run.__init__).parameters
+_HAS_PASSES = "eval_pass" in inspect.signature(Run.log_samples).parameters
 
 
 class Recording:
     """Records a training that a framework runs; faults are warned about, never raised, unless the run is strict.
 
     Args:
-        run: An open run, or where to record one; such a one is closed at the end.
+        run: An open run, or where to record one; such a one is closed when a training, validation or test is over, and
+            opened again by the next, which goes on with it.
         samples_fn: (batch, model output) -> the arguments of `Run.log_samples`; by default ids and label are found in
-            the batch and logits in the output.
+            the batch, and the model's answers where the step computed them.
+        task: What the model was trained for, where that cannot be told: see `xaicli.heads.head.Task`.
+        facts: Of ("text",): keep the text of each sample, where a tokenizer is at hand.
         tables: What metrics are collected over, by split.
         collectors: Metrics collectors or functions.
         collect_epochs: "every", "last", "never", a number n for every n-th, or the epochs themselves.
@@ -42,10 +47,10 @@ class Recording:
         dataloader_args: Of the collections.
         keep_inputs: How many samples' model inputs are kept, of each mode, for saliency.
         save_checkpoint: Whether the model is saved when training ends.
-        label_names: The classes' names, for the checkpoint.
+        label_names: The classes' names, for run and checkpoint.
 
     Raises:
-        UsageError: The collections make no sense.
+        UsageError: The collections make no sense, or a fact is none.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class Recording:
         run: Run | str | os.PathLike[str],
         *,
         samples_fn: SamplesFn | None = None,
+        task: str | None = None,
+        facts: Sequence[str] = (),
         tables: Table | Mapping[str, Any] | None = None,
         collectors: Any = (),
         collect_epochs: EpochChoice = "last",
@@ -63,7 +70,11 @@ class Recording:
         label_names: Sequence[str] | None = None,
     ) -> None:
         self._given = run
-        self._samples_fn = samples_fn
+        self.samples_fn = samples_fn
+        self._task = task
+        self.facts = tuple(facts)
+        if stray := [fact for fact in self.facts if fact not in _FACTS]:
+            raise unknown("fact", stray[0], _FACTS)
         self._tables = dict(tables) if isinstance(tables, Mapping) else {"": tables} if tables is not None else {}
         self._collectors = list(collectors) if isinstance(collectors, (list, tuple)) else [collectors]
         if bool(self._tables) != bool(self._collectors):
@@ -74,71 +85,137 @@ class Recording:
         if isinstance(collect_epochs, str) and collect_epochs not in _CHOICES:
             raise unknown("choice of epochs", collect_epochs, _CHOICES, plural="choices of epochs")
         self._epochs = collect_epochs
-        self._before = collect_before
+        self.collects_before = collect_before
         self._dataloader_args = dict(dataloader_args or {})
         self._wanted_inputs = keep_inputs
         self._wants_checkpoint = save_checkpoint
         self._label_names = label_names
         self._run: Run | None = run if isinstance(run, Run) else None
-        self._tap: Tap | None = None
-        self._last: Passed | None = None
         self._kept: dict[str, int] = {}
         self._example: Any = None
         self._told: set[str] = set()
         self._collected: int | None = None
+        self._heads: dict[tuple[bool, bool], Head] = {}
+        self._passes: dict[tuple[str, str, int], int] = {}
+        self.config: Mapping[str, Any] = {}
+        """What the framework was configured with: the configuration of a run that is begun here."""
         self.is_main = True
         """Whether this process collects and saves."""
+        self.epoch = 0
+        """The epoch rows belong to, from 1; 0 before any training."""
+        self.step = 0
+        """The optimizer's step rows belong to."""
 
     @property
     def run(self) -> Run:
         """The run; opened when it is first needed."""
         if self._run is None or (self._run.is_closed and not isinstance(self._given, Run)):
-            self._run = Run(self._given) if not isinstance(self._given, Run) else self._given
+            if isinstance(self._given, Run):
+                self._run = self._given
+            else:
+                self._run = Run(self._given, config=self.config, label_names=self._label_names)
+            self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
-    def begin(self, model: nn.Module, seen: Callable[[Passed], None]) -> None:
-        """Training starts: watch the model, collect if so wished."""
-        if self._tap is None:
-            self._tap = Tap(model, lambda passed: self._guarded("watching the model", lambda: self._see(passed, seen)))
-        if self._before:
-            self.collect(model, 0)
+    def described(self, config: Mapping[str, Any], label_names: Sequence[str] | None = None) -> None:
+        """Take what the framework knows as the configuration and the classes' names of a run begun here."""
+        self.config = self.config or dict(config)
+        if self._label_names is None and label_names:
+            self._label_names = tuple(label_names)
+
+    def at(self, epoch: int, step: int) -> None:
+        """Rows from now on belong to this epoch and step."""
+        self.epoch, self.step = epoch, step
+        if self._run is not None and not self._run.is_closed:
+            self._run.state.epoch_idx, self._run.state.global_step = epoch, step
+
+    def begin_pass(self, mode: str, ds_id: str = "") -> None:
+        """A walk over a data set begins: the n-th of its epoch."""
+        place = (mode, ds_id, self.epoch)
+        self._passes[place] = self._passes.get(place, -1) + 1
+
+    def answers(
+        self, result: Any, labels: Any, *, task: str | None = None, origin: OriginOf | None = None, known: Known
+    ) -> tuple[Head, torch.Tensor]:
+        """What a model's answers mean, and the numbers that count; decided once, and at first with what made them.
+
+        Raises:
+            XaiError: It cannot be decided.
+        """
+        key = (task is not None, isinstance(result, torch.Tensor))
+        if key not in self._heads:
+            every = tuple(Task)
+            self._heads[key] = decide(
+                result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
+            )
+        head = self._heads[key]
+        return head, head.tensor(result)
 
     def log(
-        self, batch: Any, passed: Passed | None, *, output: Any, sample_id: Any, mode: str, ds_id: str = ""
+        self,
+        columns: Mapping[str, Any],
+        *,
+        sample_id: Any,
+        mode: str,
+        ds_id: str = "",
+        inputs: Any = None,
+        rows: int | None = None,
     ) -> None:
         """Log one batch's samples, and keep inputs as long as some are wanted.
 
         Args:
-            batch: The batch as the loop had it.
-            passed: The forward that was made of it, if it was seen.
-            output: What holds the logits.
-            sample_id: Its ids; None if there are none.
-            mode: train, eval or test.
+            columns: Arguments of `log_samples`.
+            sample_id: The ids; None if there are none: the rows are counted as dropped.
+            mode: train, eval, test or infer.
             ds_id: The dataset.
+            inputs: The model's inputs, by name or one; None where they are not known.
+            rows: How many samples there are, where no ids say it.
         """
-        self.run.state.mode, self.run.state.ds_id = mode, ds_id
-        self._guarded("logging samples", lambda: self._log(batch, passed, output, sample_id))
+        if sample_id is None:
+            self.missed(rows, NO_IDS)
+            return
+        run = self.run
+        if mode == "train":
+            run.state.mode, run.state.ds_id = mode, ds_id
+        place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
+        turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)} if _HAS_PASSES else {}
+        if not _HAS_TASKS:
+            columns = {name: v for name, v in columns.items() if name not in ("label", "prediction") or _is_class(v)}
+        run.log_samples(**{"sample_id": sample_id, **place, **turn, **columns})
+        if inputs is not None:
+            self._keep(inputs, sample_id, columns.get("label"), mode, ds_id)
 
-    def epoch_end(self, model: nn.Module, epoch: int, *, is_last: bool = False) -> None:
+    def note_texts(self, sample_id: Any, texts: Sequence[str]) -> None:
+        """Keep the samples' texts as facts."""
+        log_facts: Any = getattr(self.run, "log_facts")  # noqa: B009 - of the recorder
+        log_facts(sample_id, text=list(texts))
+
+    def missed(self, rows: int | None, reason: str) -> None:
+        """Count rows that cannot be recorded, and say why once."""
+        self.tell(reason)
+        if rows:
+            # A batch without ids is what the recorder counts as dropped.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                self.run.log_samples(sample_id=[None] * rows, mode="train", epoch=self.epoch, step=self.step)
+
+    def epoch_end(self, model: nn.Module, *, is_last: bool = False) -> None:
         """Collect if this epoch is one to collect at."""
-        if self._is_due(epoch, is_last):
-            self.collect(model, epoch)
+        if self._is_due(self.epoch, is_last):
+            self.collect(model, self.epoch)
 
-    def end(self, model: nn.Module, epoch: int) -> None:
-        """Training is over: collect if that was asked for the last epoch, save, let go of the model."""
-        if self._is_due(epoch, True):
-            self.collect(model, epoch)
-        self._let_go()
+    def end(self, model: nn.Module) -> None:
+        """Training is over: collect if that was asked for the last epoch, save, close."""
+        self.epoch_end(model, is_last=True)
         if self._wants_checkpoint and self.is_main:
-            self._guarded("saving the checkpoint", lambda: self._save(model))
+            self.guarded("saving the checkpoint", lambda: self._save(model))
         self.release()
 
     def release(self) -> None:
-        """Leave the model as it was; close the run if it was opened here."""
-        self._let_go()
-        if self._run is not None:
+        """Put everything into files; close the run if it was opened here."""
+        if self._run is not None and not self._run.is_closed:
             if isinstance(self._given, Run):
-                self._guarded("flushing", self._run.flush)
+                self.guarded("flushing", self._run.flush)
             else:
                 self._run.close()
 
@@ -149,17 +226,23 @@ class Recording:
         self._collected = epoch
         for split, table in self._tables.items():
             one_pass = partial(self._pass, model, split, table, epoch)
-            self._guarded(f"collecting over {split or 'the table'}", one_pass)
+            self.guarded(f"collecting over {split or 'the table'}", one_pass)
 
-    def take_last(self) -> Passed | None:
-        """The last forward of the model since this was asked."""
-        last, self._last = self._last, None
-        return last
+    def guarded(self, doing: str, work: Callable[[], Any]) -> None:
+        """Do something of ours: a fault of it is told once and costs the training nothing."""
+        try:
+            work()
+        except Exception as error:
+            if self._run is not None and self._run.strict:
+                raise
+            hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
+            self.tell(f"{doing} failed: {error}{hint}")
 
-    def _let_go(self) -> None:
-        if self._tap is not None:
-            self._tap.remove()
-            self._tap = None
+    def tell(self, what: str) -> None:
+        """Warn about something once."""
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(f"xai: {what}", stacklevel=3)
 
     def _is_due(self, epoch: int, is_last: bool) -> bool:
         match self._epochs:
@@ -175,45 +258,29 @@ class Recording:
                 return epoch in chosen
 
     def _pass(self, model: nn.Module, split: str, table: Any, epoch: int) -> None:
-        assert self._tap is not None
-        with self._tap.paused():
-            collect_metrics(
-                table,
-                self._collectors,
-                model,
-                constants={"epoch": epoch},
-                split=split,
-                run=self.run,
-                dataloader_args=self._dataloader_args,
-            )
+        collect_metrics(
+            table,
+            self._collectors,
+            model,
+            constants={"epoch": epoch},
+            split=split,
+            run=self.run,
+            dataloader_args=self._dataloader_args,
+        )
 
-    def _see(self, passed: Passed, seen: Callable[[Passed], None]) -> None:
-        self._last = passed
-        seen(passed)
-
-    def _log(self, batch: Any, passed: Passed | None, output: Any, sample_id: Any) -> None:
-        if self._samples_fn is not None:
-            columns = dict(self._samples_fn(batch, output))
-        else:
-            columns = {"sample_id": sample_id, "label": _third_or_label(batch), "logits": _class_logits(output)}
-        if columns.get("sample_id") is None:
-            self._tell(_NO_IDS)
-            return
-        self.run.log_samples(**columns)
-        inputs = None if passed is None else tensors_of(passed)
-        if inputs is not None:
-            self._keep(inputs, columns)
-
-    def _keep(self, inputs: Any, columns: Mapping[str, Any]) -> None:
+    def _keep(self, inputs: Any, sample_id: Any, label: Any, mode: str, ds_id: str) -> None:
         """Keep the first inputs of a mode, and an example to export the model with."""
-        mode = self.run.state.mode or ""
         missing = self._wanted_inputs - self._kept.get(mode, 0)
         if self._example is None:
             self._example = first_of(inputs, 2)
         if missing > 0:
-            label = columns.get("label")
-            ids = columns["sample_id"][:missing]
-            self.run.log_inputs(ids, first_of(inputs, missing), None if label is None else label[:missing])
+            ids, state = sample_id[:missing], self.run.state
+            before = state.mode, state.ds_id
+            state.mode, state.ds_id = mode, ds_id
+            try:
+                self.run.log_inputs(ids, first_of(inputs, missing), None if label is None else label[:missing])
+            finally:
+                state.mode, state.ds_id = before
             self._kept[mode] = self._kept.get(mode, 0) + len(ids)
 
     def _save(self, model: nn.Module) -> None:
@@ -222,31 +289,41 @@ class Recording:
             warnings.simplefilter("ignore", UserWarning)
             self.run.save_checkpoint(model, example_inputs=self._example, label_names=self._label_names)
 
-    def _guarded(self, doing: str, work: Callable[[], Any]) -> None:
-        try:
-            work()
-        except Exception as error:
-            if self._run is not None and self._run.strict:
-                raise
-            hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
-            self._tell(f"{doing} failed: {error}{hint}")
 
-    def _tell(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            warnings.warn(f"xai: {what}", stacklevel=3)
-
-
-def _third_or_label(batch: Any) -> Any:
-    """The labels: third of (id, input, label), or as in a batch without ids."""
+def label_in(batch: Any) -> Any:
+    """The labels of a batch: third of (id, input, label), an entry named like one, or the second of a pair."""
+    if isinstance(batch, Mapping) and (found := next((batch[k] for k in _LABELS if k in batch), None)) is not None:
+        return found
     return batch[2] if isinstance(batch, (list, tuple)) and len(batch) > 2 else labels_of(batch)
 
 
-def _class_logits(output: Any) -> torch.Tensor:
-    logits = tensor_at(output, where_of(output)[0])
-    if logits.ndim != 2:
-        raise XaiError(
-            f"the model's output has shape {tuple(logits.shape)}, not (samples, classes)",
-            hint="return {'loss': loss, 'logits': logits} from training_step, or give samples_fn",
-        )
-    return logits.detach()
+def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A model's inputs as `save_checkpoint` and `log_inputs` take them: by name, or one; None where none is a tensor.
+
+    Labels are left out.
+    """
+    named = {
+        name: value
+        for name, value in kwargs.items()
+        if isinstance(value, torch.Tensor) and value.ndim > 0 and name not in _LABELS
+    }
+    positional = [value for value in args if isinstance(value, torch.Tensor)]
+    if positional:
+        return positional[0] if len(positional) == 1 and not named else None
+    return named or None
+
+
+def first_of(inputs: Any, n: int) -> Any:
+    """The first `n` samples of a model's inputs."""
+    if isinstance(inputs, Mapping):
+        return {name: value[:n].detach() for name, value in inputs.items()}
+    return inputs[:n].detach()
+
+
+def rows_of(batch: Any, result: Any) -> int | None:
+    """How many samples a batch holds."""
+    return size_of(batch) or (len(result) if isinstance(result, torch.Tensor) and result.ndim else None)
+
+
+def _is_class(values: Any) -> bool:
+    return not isinstance(values, torch.Tensor) or (values.ndim == 1 and not values.is_floating_point())

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from xaicli.errors import XaiError
-from xaicli.integrations.recording import Recording
-from xaicli.integrations.tap import Passed
+from xaicli.heads.decision import NOTHING, Known, known_of
+from xaicli.heads.head import Task
+from xaicli.integrations.columns import columns_of
+from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, ids_of
+from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of
 from xaicli.vocabulary import Mode
+
+_ROW = "xai_row_number"
+_FRAMES = 8
+_SHIFTED = ("ForCausalLM", "LMHeadModel")
+"""Ends of the names of the classes whose answer at a place is about the next one."""
 
 
 def _callback_class() -> Any:
@@ -22,45 +34,88 @@ _Callback: Any = _callback_class()
 
 
 class XaiCallback(_Callback):  # type: ignore[misc]
-    """Logs every sample of training and evaluation, collects metrics at chosen epochs, saves model and inputs.
+    """Logs every sample of train, evaluate and predict, collects metrics at chosen epochs, saves model and inputs.
 
-    The dataset yields dicts with `sample_id` (whole numbers) beside the model's inputs and `labels`, and the arguments
-    say `remove_unused_columns=False`; the model never sees the ids. Training rows come from moving weights and
-    augmented inputs; collected tables do not.
+    The dataset has a column `sample_id` (whole numbers or texts) beside the model's inputs and `labels`: it gets past
+    the collator and `remove_unused_columns`, and the model never sees it; without one the rows' numbers are taken.
+    The model's answers are what the Trainer's `compute_loss` and `prediction_step` compute; what they mean is told from
+    the model's configuration. Nothing is hung on the model. Training rows come from moving weights; collected tables do
+    not.
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, tables, collectors, collect_epochs,
-            collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, task, facts, tables, collectors,
+            collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
     """
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__()
         self._recording = Recording(run, **options)
+        self._trainer: Any = None
+        self._known: Known | None = None
+        self._shifted = False
+        self._before = (0, 0)
         self._epoch = 0
+        self._loop: tuple[Mode, str] | None = None
+        self._ids: Any = None
+        self._has_answered = False
 
     @property
     def run(self) -> Any:
         """The run that is recorded."""
         return self._recording.run
 
+    def attach(self, trainer: Any) -> XaiCallback:
+        """Stand beside a trainer's steps; a callback given to `Trainer(callbacks=[...])` does so by itself."""
+        if self._trainer is trainer:
+            return self
+        self._trainer = trainer
+        self._known = known_of(trainer.model)
+        self._shifted = type(_bare(trainer.model)).__name__.endswith(_SHIFTED)
+        config = getattr(_bare(trainer.model), "config", None)
+        names = getattr(config, "id2label", None) or {}
+        named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
+        self._recording.described(trainer.args.to_sanitized_dict(), named)
+        for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader"):
+            own = getattr(trainer, name)
+            setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
+        if trainer.args.remove_unused_columns:
+            trainer._set_signature_columns_if_needed()
+            missing = [key for key in (*ID_KEYS, _ROW) if key not in trainer._signature_columns]
+            trainer._signature_columns += missing
+        return self
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        """Find the trainer that has just been made."""
+        del args, state, control
+        self._find()
+
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
-        """Open the run and watch the model."""
+        """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
         del control
+        self._find()
         self._recording.is_main = state.is_world_process_zero
-        self.run.state.total_epochs = int(args.num_train_epochs)
-        self._recording.begin(model, self._log)
+        resumed = state.global_step > 0
+        self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+        self.run.state.total_epochs = int(args.num_train_epochs) + self._before[0]
+        if self._recording.collects_before:
+            self._recording.collect(model, 0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Count the epoch, from 1."""
         del args, control
         self._epoch = int(state.epoch or 0) + 1
-        self.run.state.epoch_idx = self._epoch
+        self._at(state.global_step + 1)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Count the step: the one that is now computed."""
         del args, control
-        self.run.state.global_step = state.global_step + 1
+        self._at(state.global_step + 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        """Evaluations after this step belong to it."""
+        del args, control
+        self._at(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: Any = None, **_others: Any) -> None:
         """Log the trainer's scalars."""
@@ -68,19 +123,209 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         scalars = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
         scalars.pop("epoch", None)
         if scalars:
-            self.run.log({"step": state.global_step, **scalars})
+            self.run.log({"step": self._before[1] + state.global_step, **scalars})
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
         del args, state, control
-        self._recording.epoch_end(model, self._epoch)
+        self._recording.epoch_end(model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
-        """Collect if it is time, save, let go."""
+        """Collect if it is time, save."""
         del args, state, control
-        self._recording.end(model, self._epoch)
+        self._recording.end(model)
 
-    def _log(self, passed: Passed) -> None:
-        mode = Mode.TRAIN if passed.training else Mode.EVAL
-        batch = {"sample_id": passed.sample_id, **passed.kwargs}
-        self._recording.log(batch, passed, output=passed.output, sample_id=passed.sample_id, mode=mode.value)
+    def _find(self) -> None:
+        """The trainer is not handed to callbacks; it is the one that calls this."""
+        frame: Any = sys._getframe(1)
+        for _ in range(_FRAMES):
+            if frame is None:
+                break
+            own = frame.f_locals.get("self")
+            if own is not None and hasattr(own, "compute_loss") and hasattr(own, "evaluation_loop"):
+                self.attach(own)
+                return
+            frame = frame.f_back
+        if self._trainer is None:
+            self._recording.tell("the trainer was not found: call callback.attach(trainer) before trainer.train()")
+
+    def _at(self, step: int) -> None:
+        epoch, before = self._before
+        self._recording.at(epoch + self._epoch, before + step)
+
+    def _beside_get_dataloader(self, own: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Have the collator keep the ids, or number the rows where there are none."""
+        trainer, collate = self._trainer, self._trainer.data_collator
+        keys: tuple[str, ...] = ID_KEYS
+        if not _has_ids(dataset):
+            numbered = _numbered(dataset)
+            if numbered is not None:
+                self._recording.tell(
+                    "no sample ids in the dataset: its rows' numbers are taken; give it a column sample_id to have "
+                    "your own"
+                )
+                dataset, keys = numbered, (_ROW,)
+        elif _text_ids(dataset):
+            self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
+        trainer.data_collator = IdsBesideCollator(collate, keys)
+        try:
+            return own(dataset, *args, **kwargs)
+        finally:
+            trainer.data_collator = collate
+
+    def _beside_evaluation_loop(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One walk over an evaluation set: a pass of its own."""
+        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+        kind, _, ds_id = str(prefix).partition("_")
+        mode = Mode.TEST if kind == "test" else Mode.EVAL
+        if kind not in ("eval", "test"):
+            ds_id = str(prefix)
+        before, self._loop = self._loop, (mode, ds_id)
+        is_training = bool(getattr(self._trainer, "is_in_train", False))
+        self._recording.begin_pass(mode, ds_id)
+        try:
+            return own(*args, **kwargs)
+        finally:
+            self._loop = before
+            if not is_training:
+                self._recording.release()
+
+    def _beside_prediction_step(
+        self, own: Callable[..., Any], model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> Any:
+        """One batch of an evaluation: its answers are what the loss was computed of, else what the step returns."""
+        inputs, self._ids = _without_ids(inputs)
+        self._has_answered = False
+        given, labels = dict(inputs), label_in(inputs)
+        result = own(model, inputs, prediction_loss_only, *args, **kwargs)
+        if not self._has_answered:
+            answers = result[1]
+            if answers is None and prediction_loss_only:
+                answers = own(model, given, False, *args, **kwargs)[1]
+            ids = self._ids
+            self._recording.guarded("logging samples", lambda: self._log(answers, given, labels, ids))
+        self._ids = None
+        return result
+
+    def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """One loss: the outputs it was computed of are the model's answers."""
+        wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
+        inputs, ids = _without_ids(inputs)
+        ids = self._ids if ids is None else ids
+        given, labels = dict(inputs), label_in(inputs)
+        asked = {**kwargs, "return_outputs": True}
+        result = own(model, inputs, *args[1:], **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
+        if not isinstance(result, tuple):
+            self._recording.missed(
+                rows_of(given, None),
+                "compute_loss returns no outputs: end it with return (loss, outputs) if return_outputs",
+            )
+            return result
+        loss, outputs = result[0], result[1]
+        self._has_answered = True
+        with torch.no_grad():
+            self._recording.guarded("logging samples", lambda: self._log(outputs, given, labels, ids))
+        return result if wants_outputs else loss
+
+    def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any) -> None:
+        recording = self._recording
+        mode, ds_id = self._loop or (Mode.TRAIN, "")
+        rows = rows_of(inputs, None)
+        kept = inputs_of((), inputs)
+        if recording.samples_fn is not None:
+            batch = {"sample_id": ids, **inputs}
+            columns = dict(recording.samples_fn(batch, outputs))
+            ids = columns.pop("sample_id", None)
+        else:
+            known = self._known or NOTHING
+            head, values = recording.answers(outputs, labels, known=known)
+            columns = columns_of(head, values, labels, shifted=self._shifted and head.task is Task.SEQUENCE)
+            if head.task is Task.TOKEN_CLASSIFICATION:
+                recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
+            if not columns:
+                recording.missed(rows, "the labels do not fit the model's answers: give samples_fn")
+                return
+        recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows)
+        if "text" in recording.facts and ids is not None:
+            self._note_texts(ids, inputs)
+
+    def _note_texts(self, ids: Any, inputs: Mapping[str, Any]) -> None:
+        tokenizer: Any = getattr(self._trainer, "processing_class", None)
+        if not hasattr(tokenizer, "batch_decode") or "input_ids" not in inputs:
+            self._recording.tell('facts=("text",) needs a tokenizer: Trainer(processing_class=tokenizer)')
+            return
+        self._recording.note_texts(ids, tokenizer.batch_decode(inputs["input_ids"], skip_special_tokens=True))
+
+
+class _Beside:
+    """A method of a trainer with ours around it: on the trainer, told apart so that it is never wrapped twice."""
+
+    def __init__(self, around: Callable[..., Any], own: Any) -> None:
+        self.own: Callable[..., Any] = own.own if isinstance(own, _Beside) else own
+        self._around = around
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around(self.own, *args, **kwargs)
+
+
+def _bare(model: Any) -> Any:
+    from xaicli.checkpoint.save import unwrapped
+
+    return unwrapped(model)
+
+
+def _is_default(names: Mapping[Any, str]) -> bool:
+    """Whether these are the names transformers makes up: LABEL_0, LABEL_1, ..."""
+    return all(str(name) == f"LABEL_{key}" for key, name in names.items())
+
+
+def _without_ids(inputs: Any) -> tuple[Any, Any]:
+    """The inputs without the ids that were among them, and these."""
+    if not isinstance(inputs, Mapping):
+        return inputs, None
+    named = {key: inputs[key] for key in (_ROW, *ID_KEYS) if key in inputs}
+    ids = named.get(_ROW, ids_of(named))
+    taken = {_ROW, *(key for key in ID_KEYS if key in inputs and inputs[key] is ids)}
+    kept = {name: value for name, value in inputs.items() if name not in taken}
+    return kept, ids
+
+
+def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
+    """The first row, or the columns of a dataset that names them; None where neither can be looked at."""
+    names = getattr(dataset, "column_names", None)
+    if names:
+        return dict.fromkeys(names)
+    if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__"):
+        return None
+    try:
+        row = dataset[0]
+    except (IndexError, KeyError, TypeError):
+        return None
+    return row if isinstance(row, Mapping) else None
+
+
+def _has_ids(dataset: Any) -> bool:
+    row = _sample_of(dataset)
+    return row is None or any(key in row and _is_id(row[key]) for key in ID_KEYS)
+
+
+def _is_id(value: Any) -> bool:
+    return value is None or isinstance(value, (int, str)) or getattr(value, "ndim", 1) == 0
+
+
+def _text_ids(dataset: Any) -> bool:
+    row = _sample_of(dataset) or {}
+    key = next((key for key in ID_KEYS if key in row), None)
+    if key is None:
+        return False
+    value = row[key] if row[key] is not None else dataset[0][key]
+    return isinstance(value, str)
+
+
+def _numbered(dataset: Any) -> Any:
+    """The dataset with the rows' numbers in a column; None where they cannot be told."""
+    if hasattr(dataset, "add_column"):
+        return dataset.add_column(_ROW, list(range(len(dataset))))
+    if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
+        return None
+    return NumberedRows(dataset, _ROW)

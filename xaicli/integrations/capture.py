@@ -1,0 +1,143 @@
+"""What a step of somebody else's loop computed, taken while it runs; nothing is left on the model.
+
+A step often returns no more than its loss. So while it runs, the criterion it calls (`F.cross_entropy` and its kin) is
+noted with what it is given: these are the model's answers, however the model was called. Else the outputs of the
+module's own `forward` are, told by the module's identity: a copy of it, a teacher, is another module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
+
+from xaicli.heads.decision import OriginOf
+from xaicli.heads.head import Values
+from xaicli.heads.operations import watching
+from xaicli.heads.outputs import NAMED
+
+CRITERIA = {
+    functional.cross_entropy: Values.LOGITS,
+    functional.nll_loss: Values.LOG_PROBABILITIES,
+    functional.binary_cross_entropy: Values.PROBABILITIES,
+    functional.binary_cross_entropy_with_logits: Values.LOGITS,
+    functional.mse_loss: Values.VALUE,
+    functional.l1_loss: Values.VALUE,
+    functional.smooth_l1_loss: Values.VALUE,
+    functional.huber_loss: Values.VALUE,
+}
+"""What each criterion takes."""
+
+_OF_EACH = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a criterion was given.
+
+    Attributes:
+        answers: The model's, without their graph.
+        truth: What they were compared with.
+        values: What the answers are.
+        is_each: Whether each number is for itself, as in a binary cross entropy.
+    """
+
+    answers: Tensor
+    truth: Tensor
+    values: Values
+    is_each: bool
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of the module: its arguments and what it returned, which may still hold its graph."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
+
+
+@dataclass
+class Step:
+    """What happened in a step.
+
+    Attributes:
+        judged: What the criteria were given, in their order.
+        forwards: The forwards of the module itself, in their order.
+        returned: What the step returned.
+        origin: What made a tensor, where the step was watched closely.
+    """
+
+    judged: list[Judged] = field(default_factory=list)
+    forwards: list[Forward] = field(default_factory=list)
+    returned: Any = None
+    origin: OriginOf | None = None
+
+    @property
+    def named(self) -> Any:
+        """What the step returned, where that names the model's answers; None for a bare loss."""
+        if isinstance(self.returned, Mapping) and any(name in self.returned for name in NAMED):
+            return self.returned
+        return None
+
+
+class _Criteria(TorchFunctionMode):
+    """Notes the calls of criteria."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self._step = step
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in CRITERIA:
+            answers = args[0] if args else kwargs.get("input")
+            truth = args[1] if len(args) > 1 else kwargs.get("target")
+            if isinstance(answers, Tensor) and isinstance(truth, Tensor):
+                self._step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], func in _OF_EACH))
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Step]:
+    """Take what a step computes.
+
+    A compiled module is left alone: what it does cannot be watched without having it compiled anew.
+
+    Args:
+        module: The module whose own forwards count.
+        closely: Also note what made every tensor, which costs some microseconds an operation: once is enough.
+    """
+    step = Step()
+    if module is not None and is_compiled(module):
+        yield step
+        return
+
+    def after(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if called is module:
+            step.forwards.append(Forward(args, kwargs, output))
+
+    with ExitStack() as stack:
+        if module is not None:
+            # In torch's own table and only while the step runs: never on the module.
+            stack.callback(register_module_forward_hook(after, with_kwargs=True).remove)
+        if closely:
+            step.origin = stack.enter_context(watching())
+        stack.enter_context(_Criteria(step))
+        yield step
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module, or a part of it, was compiled by torch."""
+    if getattr(module, "_compiler_ctx", None) is not None:
+        return True
+    return any(
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )
