@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -159,7 +160,15 @@ def test_faults_are_warned_about_and_training_goes_on(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "run", "train")) == N
 
 
-def test_a_batch_without_ids_is_said_once(tmp_path: Path) -> None:
+def quiet(path: Path, callback: Any, **options: Any) -> Any:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return lightning.Trainer(
+        **{"max_epochs": 1, "enable_checkpointing": False, **options}, callbacks=[callback], accelerator="cpu",
+        logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=path,
+    )  # fmt: skip
+
+
+def test_without_ids_the_rows_of_the_dataset_are_numbered_and_that_is_said_once(tmp_path: Path) -> None:
     from xaicli.integrations.lightning import XaiCallback
 
     class Plain(Classifier):
@@ -169,11 +178,185 @@ def test_a_batch_without_ids_is_said_once(tmp_path: Path) -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             super().validation_step((None, *batch), batch_idx)
 
-    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-    with pytest.warns(UserWarning, match="no sample ids in the batch") as caught:
-        trainer.fit(Plain(), DataLoader([(x, y) for _, x, y in DATA], batch_size=8))
+    pairs = [(x, y) for _, x, y in DATA]
+    kept = torch.utils.data.Subset(pairs, list(range(4, N)))
+    with pytest.warns(UserWarning, match="the rows' numbers in the dataset are taken") as caught:
+        quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False), max_epochs=2).fit(
+            Plain(), DataLoader(pairs, batch_size=7, shuffle=True), DataLoader(kept, batch_size=8)
+        )
     assert sum("no sample ids" in str(warning.message) for warning in caught) == 1
+    train, evaluated = rows(tmp_path / "run", "train"), rows(tmp_path / "run", "eval")
+    for epoch in (1, 2):
+        one = train.filter(pl.col("epoch") == epoch).sort("sample_id")
+        assert one["sample_id"].to_list() == list(range(N))
+        assert one["label"].to_list() == Y.tolist()
+        other = evaluated.filter(pl.col("epoch") == epoch).sort("sample_id")
+        assert other["sample_id"].to_list() == list(range(4, N))
+        assert other["label"].to_list() == Y[4:].tolist()
+
+
+def test_the_criterion_s_answers_count_however_the_module_is_called(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Inner(Classifier):
+        """Calls a part of itself; a copy of itself as a teacher, and a disturbed pass, are beside."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.clean: dict[int, torch.Tensor] = {}
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            ids, x, y = batch
+            teacher = copy.deepcopy(self)
+            logits = self.net(x)
+            self.clean |= dict(zip(ids.tolist(), logits.detach(), strict=True))
+            noise = self(x + torch.randn_like(x)) - teacher(x)
+            return functional.cross_entropy(logits, y) + 0 * noise.sum() + 0 * functional.cross_entropy(noise, 1 - y)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch_idx
+            functional.nll_loss(self.net(batch[1]).log_softmax(1), batch[2])
+
+    model = Inner()
+    fit(model, XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
+    for sample_id, prediction, loss in (
+        rows(tmp_path / "run", "train").select("sample_id", "prediction", "loss").iter_rows()
+    ):
+        logits = model.clean[sample_id]
+        assert prediction == int(logits.argmax())
+        assert loss == pytest.approx(float(functional.cross_entropy(logits, Y[sample_id - 100])), abs=1e-5)
+    evaluated = rows(tmp_path / "run", "eval").sort("sample_id")
+    with torch.no_grad():
+        expected = functional.cross_entropy(model.net(X), Y, reduction="none")
+    assert evaluated["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_what_cannot_be_told_is_asked_for_with_the_line_to_write(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Twice(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return (self(batch[1]) - self(batch[1] + 1)).square().mean()
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with pytest.warns(UserWarning, match=r"training_step runs the model .* return \{'loss': loss, 'logits': logits\}"):
+        quiet(tmp_path, callback).fit(Twice(), DataLoader(DATA, batch_size=8))
+    assert xaicli.open_run(tmp_path / "run").info().answer.counts.dropped == N
+
+
+def test_every_entry_point_records_into_its_own_place(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Whole(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            del batch_idx, dataloader_idx
+            self(batch[1])
+
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            self.validation_step(batch, batch_idx)
+
+        def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return self(batch[1])  # type: ignore[no-any-return]
+
+    def loader(n: int = N) -> Any:
+        return DataLoader(DATA[:n], batch_size=8)
+
+    model, callback = Whole(), XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning|torch")
+        first = quiet(tmp_path, callback, max_epochs=2, val_check_interval=1 / 3)
+        first.fit(model, loader(), [loader(16), loader(4)])
+        first.test(model, loader(), verbose=False)
+        quiet(tmp_path, callback).fit(model, loader())  # another trainer goes on: epoch 3
+        first.validate(model, loader(4), verbose=False)
+        first.predict(model, loader(8))
+    frame = pl.concat([rows(tmp_path / "run", mode) for mode in ("train", "eval", "test", "infer")], how="diagonal")
+    places = frame.group_by("mode", "ds_id", "epoch", "pass").agg(pl.len(), pl.col("sample_id").n_unique().alias("ids"))
+    assert {tuple(row[:4]): row[4:] for row in places.iter_rows()} == {
+        **{("train", "", epoch, 0): (N, N) for epoch in (1, 2, 3)},
+        **{("eval", "", epoch, turn): (16, 16) for epoch in (1, 2) for turn in (0, 1, 2)},
+        **{("eval", "1", epoch, turn): (4, 4) for epoch in (1, 2) for turn in (0, 1, 2)},
+        ("test", "", 2, 0): (N, N),
+        ("eval", "", 3, 0): (4, 4),
+        ("infer", "", 3, 0): (8, 8),
+    }
+    steps = (
+        frame.filter(pl.col("mode") == "train")
+        .group_by("epoch")
+        .agg(pl.col("step").min(), pl.col("step").max().alias("last"))
+    )
+    assert steps.sort("epoch").rows() == [(1, 1, 3), (2, 4, 6), (3, 7, 9)]
+    info = xaicli.open_run(tmp_path / "run").info()
+    assert not info.answer.counts.taken_back
+
+
+def test_nothing_hangs_on_the_module(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Keep(lightning.Callback):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.copies: list[Any] = []
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            del trainer, outputs, batch, batch_idx
+            assert not pl_module._forward_hooks
+            assert not pl_module._forward_pre_hooks
+            assert not torch.nn.modules.module._global_forward_hooks
+            assert "forward" not in vars(pl_module)
+            torch.save(pl_module.net, tmp_path / "net.pt")
+            self.copies.append(copy.deepcopy(pl_module.net))
+
+    keep, model = Keep(), Classifier()
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = quiet(tmp_path, callback)
+    trainer.callbacks.append(keep)
+    trainer.fit(model, DataLoader(DATA, batch_size=8))
+    assert len(keep.copies) == 3
+    assert torch.equal(torch.load(tmp_path / "net.pt", weights_only=False)(X), model.net(X))
+    assert not [name for name in vars(trainer.strategy) if name.endswith("_step")]
+    assert len(rows(tmp_path / "run", "train")) == N
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "expected"),
+    [
+        (functional.binary_cross_entropy_with_logits, Y.float()[:, None], "binary"),
+        (functional.mse_loss, X[:, :1] * 2, "regression"),
+        (functional.binary_cross_entropy_with_logits, (X > 0).float()[:, :3], "multilabel"),
+    ],
+    ids=["binary", "regression", "multilabel"],
+)
+def test_the_criterion_says_the_task(tmp_path: Path, loss: Any, labels: torch.Tensor, expected: str) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Net(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, labels.shape[1]))
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return loss(self.net(batch[1]), batch[2])  # type: ignore[no-any-return]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    model = Net()
+    data = [(100 + i, X[i], labels[i]) for i in range(N)]
+    quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False)).fit(model, DataLoader(data, batch_size=8))
+    got = rows(tmp_path / "run", "train").sort("sample_id")
+    with torch.no_grad():
+        answers = model.net(X)
+    each = loss(answers, labels, reduction="none").mean(1)
+    assert got["loss"].to_list() == pytest.approx(each.tolist(), abs=1e-5)
+    if expected == "binary":
+        assert got["prediction"].to_list() == (answers[:, 0] > 0).long().tolist()
+    elif expected == "regression":
+        assert got["residual"].to_list() == pytest.approx((labels - answers)[:, 0].tolist(), abs=1e-5)
+        assert "correct" not in got.columns or got["correct"].null_count() == N
+    else:
+        wrong = ((answers > 0) != (labels > 0)).sum(1)
+        assert got["n_wrong"].to_list() == wrong.tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ DATA = [
 ]
 
 
-def tiny() -> Any:
+def tiny(**options: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2,
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        **({} if "id2label" in options else {"num_labels": 2}) | options,
     )  # fmt: skip
     return transformers.BertForSequenceClassification(config)
 
@@ -110,14 +113,234 @@ def test_samples_tables_checkpoint_and_inputs_are_recorded(tmp_path: Path) -> No
     assert not model._forward_pre_hooks
 
 
-def test_a_trainer_of_ones_own_and_missing_ids(tmp_path: Path) -> None:
+def arguments(folder: Path, **options: Any) -> Any:
+    given = {
+        "num_train_epochs": 1, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 8, "report_to": [],
+        "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no", "learning_rate": 1e-2,
+    }  # fmt: skip
+    return transformers.TrainingArguments(output_dir=str(folder / "out"), **{**given, **options})
+
+
+def said_of(work: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        work()
+    return [str(warning.message) for warning in caught if "xai" in str(warning.message)]
+
+
+def test_ids_get_past_collator_and_unused_columns(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def recorded(name: str, data: Any, **options: Any) -> tuple[list[Any], list[str]]:
+        callback = XaiCallback(tmp_path / name, save_checkpoint=False)
+        trainer = transformers.Trainer(
+            model=tiny(), args=arguments(tmp_path, **options), train_dataset=data, callbacks=[callback]
+        )
+        said = said_of(trainer.train)
+        found = rows(tmp_path / name, "train").sort("sample_id")
+        labels = dict(found.select("sample_id", "label").iter_rows())
+        number = {i: n for n, i in enumerate(sorted(labels, key=lambda i: int(str(i).rpartition("-")[2])))}
+        assert {number[i]: label for i, label in labels.items()} == dict(enumerate(LABELS.tolist()))
+        return found["sample_id"].to_list(), said
+
+    assert recorded("whole", DATA) == ([1000 + i for i in range(N)], [])
+    texts = [{**sample, "sample_id": f"doc-{i}"} for i, sample in enumerate(DATA)]
+    ids, said = recorded("texts", texts, dataloader_num_workers=2)
+    assert sorted(ids) == sorted(f"doc-{i}" for i in range(N))
+    assert len(said) == 1
+    assert "collator" in said[0]
+    plain = [{name: value for name, value in sample.items() if name != "sample_id"} for sample in DATA]
+    ids, said = recorded("plain", plain)
+    assert ids == list(range(N))
+    assert len(said) == 1
+    assert "its rows' numbers are taken" in said[0]
+
+
+def test_every_evaluation_is_a_pass_of_its_own_set(tmp_path: Path) -> None:
     from xaicli.integrations.transformers import XaiCallback
 
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
-    plain = [{name: value for name, value in sample.items() if name != "sample_id"} for sample in DATA]
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path / "out"), max_steps=2, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no"
+    trainer = transformers.Trainer(
+        model=tiny(),
+        args=arguments(tmp_path, eval_strategy="steps", eval_steps=2, num_train_epochs=2),
+        train_dataset=DATA,
+        eval_dataset={"day": DATA[:6], "night": DATA[6:]},
+        callbacks=[callback],
     )
-    with pytest.warns(UserWarning, match="no sample ids in the batch"):
-        transformers.Trainer(model=tiny(), args=arguments, train_dataset=plain, callbacks=[callback]).train()
-    assert list((tmp_path / "run" / "data").rglob("*.parquet")) == []
+    assert said_of(trainer.train) == []
+    evaluated = rows(tmp_path / "run", "eval")
+    places = evaluated.group_by("ds_id", "epoch", "pass", "step").agg(pl.len(), pl.col("sample_id").n_unique())
+    assert sorted(places.iter_rows()) == sorted(
+        (ds_id, epoch, turn, 4 * (epoch - 1) + 2 * (turn + 1), n, n)
+        for ds_id, n in (("day", 6), ("night", 10))
+        for epoch in (1, 2)
+        for turn in (0, 1)
+    )
+    trainer.evaluate(DATA[:3])
+    found = trainer.predict(DATA[:5])
+    after = rows(tmp_path / "run", "eval").filter(pl.col("ds_id") == "")
+    assert after.select("epoch", "pass", "sample_id").rows() == [(2, 0, 1000 + i) for i in range(3)]
+    tested = rows(tmp_path / "run", "test")
+    assert tested["prediction"].to_list() == found.predictions.argmax(1).tolist()
+    assert tested["epoch"].unique().to_list() == [2]
+    trainer.train()  # goes on after the second epoch
+    train = rows(tmp_path / "run", "train")
+    assert train.group_by("epoch").len().sort("epoch").rows() == [(epoch, N) for epoch in (1, 2, 3, 4)]
+    assert train.group_by("epoch").agg(pl.col("step").max()).sort("epoch")["step"].to_list() == [4, 8, 12, 16]
+    info = xaicli.open_run(tmp_path / "run").info()
+    assert not info.answer.counts.taken_back
+
+
+def test_the_loss_of_each_sample_is_plain_under_label_smoothing_and_own_losses(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = functional.multi_margin_loss(outputs.logits, labels)
+            return (loss, outputs) if return_outputs else loss
+
+    for name, kind, options in (("smooth", transformers.Trainer, {"label_smoothing_factor": 0.3}), ("own", Own, {})):
+        callback = XaiCallback(tmp_path / name, save_checkpoint=False)
+        trainer = kind(
+            model=tiny(),
+            args=arguments(tmp_path, learning_rate=0.0, **options),
+            train_dataset=DATA,
+            eval_dataset=DATA,
+            callbacks=[callback],
+        )
+        assert said_of(trainer.train) == []
+        trainer.evaluate()
+        with torch.no_grad():
+            logits = tiny().eval()(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)).logits
+        expected = functional.cross_entropy(logits, LABELS, reduction="none").tolist()
+        for mode in ("train", "eval"):
+            got = rows(tmp_path / name, mode).sort("sample_id")
+            assert got["loss"].to_list() == pytest.approx(expected, abs=1e-5), (name, mode)
+            assert got["label"].to_list() == LABELS.tolist()
+
+
+def test_language_models_have_a_loss_a_sequence(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    torch.manual_seed(0)
+    small = {"vocab_size": 30, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    causal = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            n_embd=8, n_layer=1, n_head=2, n_positions=12, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **small
+        )
+    )
+    both = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0, decoder_start_token_id=0, **small
+        )
+    )
+    tokens = torch.randint(1, 30, (8, 9), generator=torch.Generator().manual_seed(1))
+    masked = tokens.clone()
+    for i in range(8):
+        masked[i, 9 - i % 4 :] = -100  # padding
+    masked[3, 2:4] = -100
+    masked[5] = -100
+    for name, model, shift in (("causal", causal, 1), ("both", both, 0)):
+        data = [{"sample_id": i, "input_ids": tokens[i], "labels": masked[i]} for i in range(8)]
+        callback = XaiCallback(tmp_path / name, save_checkpoint=False, keep_inputs=0)
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments(tmp_path, learning_rate=0.0, label_smoothing_factor=0.1 if shift else 0.0),
+            train_dataset=data,
+            eval_dataset=data,
+            callbacks=[callback],
+        )
+        assert said_of(trainer.train) == []
+        trainer.evaluate()
+        with torch.no_grad():
+            logits = model.eval()(input_ids=tokens, labels=masked.clamp(min=0) if not shift else None).logits
+        if not shift:  # the decoder's inputs are the labels moved by one, ignored ones being padding
+            with torch.no_grad():
+                logits = model(input_ids=tokens, labels=masked).logits
+        for mode in ("train", "eval"):
+            got = rows(tmp_path / name, mode).sort("sample_id")
+            for i, row in enumerate(got.iter_rows(named=True)):
+                answers, truth = (logits[i, :-1], masked[i, 1:]) if shift else (logits[i], masked[i])
+                known = truth >= 0
+                assert row["n_tokens"] == int(known.sum()), (name, i)
+                if known.any():
+                    loss = functional.cross_entropy(answers, truth, ignore_index=-100)
+                    assert row["loss"] == pytest.approx(float(loss), abs=1e-4), (name, mode, i)
+                    hits = (answers.argmax(1) == truth)[known].float().mean()
+                    assert row["token_accuracy"] == pytest.approx(float(hits), abs=1e-6)
+
+
+def test_regression_several_labels_and_tokens_by_the_configuration(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def train(name: str, model: Any, labels: Any) -> pl.DataFrame:
+        data = [{**sample, "labels": labels[i]} for i, sample in enumerate(DATA)]
+        callback = XaiCallback(tmp_path / name, save_checkpoint=False)
+        trainer = transformers.Trainer(
+            model=model, args=arguments(tmp_path, learning_rate=0.0), train_dataset=data, callbacks=[callback]
+        )
+        assert len(said_of(trainer.train)) <= 1
+        return rows(tmp_path / name, "train").sort("sample_id")
+
+    def answers(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model.eval()(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)).logits  # type: ignore[no-any-return]
+
+    values = torch.linspace(-2, 3, N)
+    model = tiny(num_labels=1)
+    got = train("values", model, values.tolist())
+    residual = values - answers(model)[:, 0]
+    assert got["loss"].to_list() == pytest.approx(residual.square().tolist(), abs=1e-4)
+    assert got["residual"].to_list() == pytest.approx(residual.tolist(), abs=1e-5)
+    assert "correct" not in got.columns or got["correct"].null_count() == N
+
+    sets = (torch.arange(3 * N).reshape(N, 3) % 5 == 0).float()
+    model = tiny(num_labels=3, problem_type="multi_label_classification")
+    got = train("sets", model, sets.tolist())
+    each = functional.binary_cross_entropy_with_logits(answers(model), sets, reduction="none").mean(1)
+    assert got["loss"].to_list() == pytest.approx(each.tolist(), abs=1e-5)
+    assert got["n_wrong"].to_list() == ((answers(model) > 0) != (sets > 0)).sum(1).tolist()
+
+    tags = TOKENS % 3
+    tags[:, 4:] = -100
+    torch.manual_seed(0)
+    model = transformers.BertForTokenClassification(tiny(num_labels=3).config)
+    got = train("tags", model, tags.tolist())
+    loss = functional.cross_entropy(answers(model).movedim(2, 1), tags, reduction="none").sum(1) / 4
+    assert got["loss"].to_list() == pytest.approx(loss.tolist(), abs=1e-5)
+    assert set(got["n_tokens"]) == {4}
+
+
+def test_the_whole_model_can_be_saved_and_copied_while_it_is_recorded(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Keep(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_end(self, *_moment: Any, model: Any = None, **_others: Any) -> None:
+            torch.save(model, tmp_path / "model.pt")
+            twin = copy.deepcopy(model)
+            twin(input_ids=TOKENS[:2])  # a teacher's answers are not the model's
+
+    model = tiny()
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = transformers.Trainer(
+        model=model, args=arguments(tmp_path), train_dataset=DATA, callbacks=[callback, Keep()]
+    )
+    trainer.train()
+    assert len(rows(tmp_path / "run", "train")) == N
+    again = torch.load(tmp_path / "model.pt", weights_only=False).eval()
+    assert torch.equal(again(input_ids=TOKENS).logits, model.eval()(input_ids=TOKENS).logits)
+
+
+def test_what_the_model_is_configured_with_is_the_run_s(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    model = tiny(id2label={0: "low", 1: "high"}, label2id={"low": 0, "high": 1})
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    transformers.Trainer(
+        model=model, args=arguments(tmp_path, weight_decay=0.25), train_dataset=DATA, callbacks=[callback]
+    ).train()
+    manifest = xaicli.open_run(tmp_path / "run").layout.read_manifest()
+    assert manifest.label_names == ("low", "high")
+    assert manifest.config["weight_decay"] == 0.25

@@ -27,7 +27,6 @@ _CHOICES = ("every", "last", "never")
 _LABELS = ("labels", "label", "label_ids")
 _FACTS = ("text",)
 _HAS_TASKS = "task" in inspect.signature(Run.__init__).parameters
-_HAS_PASSES = "eval_pass" in inspect.signature(Run.log_samples).parameters
 
 
 class Recording:
@@ -178,7 +177,7 @@ class Recording:
         if mode == "train":
             run.state.mode, run.state.ds_id = mode, ds_id
         place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
-        turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)} if _HAS_PASSES else {}
+        turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)}
         if not _HAS_TASKS:
             columns = {name: v for name, v in columns.items() if name not in ("label", "prediction") or _is_class(v)}
         run.log_samples(**{"sample_id": sample_id, **place, **turn, **columns})
