@@ -169,8 +169,8 @@ def robust_scale(values: NDArray[np.float64], centre: float, high: float) -> flo
 class RankJumps:
     """The largest change of each sample's rank between two of its consecutive observations.
 
-    The rank of an epoch is the mid-rank divided by the number of samples, so in (0, 1]. A change is measured against
-    all changes that end in the same epoch: |change - median| / (1.4826 MAD).
+    The rank in a pass is the mid-rank divided by the number of samples, so in (0, 1]. A change is measured against
+    all changes that end in the same pass: |change - median| / (1.4826 MAD).
 
     Args:
         burn_in: Changes that end in one of the first `burn_in` epochs do not count.
@@ -179,6 +179,7 @@ class RankJumps:
     def __init__(self, burn_in: int) -> None:
         self._burn_in = burn_in
         self._epochs = 0
+        self._epoch = int(NO_EPOCH)
         # Places to work in, kept: fresh memory of this size costs more than the work.
         self._ranks = np.empty(0, np.int64)
         self._packed = np.empty(0, np.uint64)
@@ -198,9 +199,10 @@ class RankJumps:
         self._state.grow(size)
 
     def update(self, where: Where, values: Array, epoch: int) -> None:
-        """Add all finite values of an epoch after the last one, one a slot."""
+        """Add all finite values of a pass after the last one, one a slot."""
         n = len(values)
-        self._epochs += 1
+        self._epochs += epoch != self._epoch
+        self._epoch = epoch
         if n == 0:
             return
         if n > len(self._ranks):

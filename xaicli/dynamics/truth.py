@@ -22,7 +22,7 @@ from xaicli.vocabulary import LABEL, SAMPLE_ID
 
 MISLABELLED = "mislabelled"
 
-_RANKINGS: Mapping[str, int] = {
+RANKINGS: Mapping[str, int] = {
     "loss_mean": 1,
     "loss_last": 1,
     "ema": 1,
@@ -134,7 +134,7 @@ def _some(ids: pl.Series) -> str:
 
 def _rankings(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
     """The scores of every sample by every ranking, higher for more suspicious ones; samples without come last."""
-    found = {name: sign * frame[name].cast(pl.Float64) for name, sign in _RANKINGS.items() if name in frame.columns}
+    found = {name: sign * frame[name].cast(pl.Float64) for name, sign in RANKINGS.items() if name in frame.columns}
     found["suspects"] = suspicion(frame)
     held = doubts(reader, selection, pair)
     if held is not None:
