@@ -103,20 +103,22 @@ def learning(observations: list[tuple[int, bool]]) -> dict[str, Any]:
 
 
 def rank_jumps(histories: Mapping[Hashable, list[Row]], burn_in: int) -> dict[Hashable, dict[str, Any]]:
-    """The largest change of each sample's normalised mid-rank, against all changes of the same epoch."""
-    by_epoch: dict[int, dict[Hashable, float]] = defaultdict(dict)
+    """The largest change of each sample's normalised mid-rank, against all changes that end in the same pass."""
+    by_place: dict[tuple[int, int], dict[Hashable, float]] = defaultdict(dict)
     for key, history in histories.items():
         for row in history:
-            values = by_epoch[row["epoch"]]
+            values = by_place[row["epoch"], row.get("pass", 0)]
+            values.pop(key, None)
             if is_finite(row["loss"]):
                 values[key] = row["loss"]
-    jumps: dict[Hashable, dict[int, tuple[float, str]]] = {key: {} for key in histories}
+    counted = sorted({epoch for epoch, _ in by_place})[burn_in:]
+    jumps: dict[Hashable, dict[tuple[int, int], tuple[float, str]]] = {key: {} for key in histories}
     before: dict[Hashable, float] = {}
-    for number, (epoch, values) in enumerate(sorted(by_epoch.items()), start=1):
+    for (epoch, turn), values in sorted(by_place.items()):
         ranks = {key: mid_rank(value, list(values.values())) / len(values) for key, value in values.items()}
         changes = {key: rank - before[key] for key, rank in ranks.items() if key in before}
         before |= ranks
-        if number <= burn_in or not changes:
+        if epoch not in counted or not changes:
             continue
         centre = statistics.median(changes.values())
         distances = [abs(change - centre) for change in changes.values()]
@@ -125,17 +127,17 @@ def rank_jumps(histories: Mapping[Hashable, list[Row]], burn_in: int) -> dict[Ha
         scale = 1.4826 * mad if mad > 1e-12 else fallback
         for key, change in changes.items():
             jump = abs(change - centre) / scale if scale else 0.0
-            jumps[key][epoch] = (jump, "up" if change > centre else "down")
+            jumps[key][epoch, turn] = (jump, "up" if change > centre else "down")
     return {key: largest(found) for key, found in jumps.items()}
 
 
-def largest(jumps: Mapping[int, tuple[float, str]]) -> dict[str, Any]:
-    """The largest of {epoch: (jump, direction)}; of equal ones, but for rounding, every epoch and direction."""
+def largest(jumps: Mapping[tuple[int, int], tuple[float, str]]) -> dict[str, Any]:
+    """The largest of {(epoch, pass): (jump, direction)}; of equal ones, but for rounding, every epoch and direction."""
     if not jumps:
         return {"rank_jump": None, "rank_jump_when": {(None, None)}}
     top = max(jump for jump, _ in jumps.values())
-    near = {(epoch, way) for epoch, (jump, way) in jumps.items() if jump >= top * (1 - 1e-9)}
-    unmoved = {(epoch, way) for epoch in jumps for way in ("up", "down")} if top < 1e-9 else set()
+    near = {(epoch, way) for (epoch, _), (jump, way) in jumps.items() if jump >= top * (1 - 1e-9)}
+    unmoved = {(epoch, way) for epoch, _ in jumps for way in ("up", "down")} if top < 1e-9 else set()
     return {"rank_jump": top, "rank_jump_when": near | unmoved}
 
 
