@@ -35,6 +35,8 @@ class Manifest:
     id_type: str | None = None
     """"int64" or "string"; None until the first row."""
     label_names: tuple[str, ...] | None = None
+    task: str | None = None
+    """What an output means; None until that is known."""
     columns: tuple[ColumnFacts, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Manifest:
                 name=facts.pop("name", None),
                 id_type=facts.pop("id_type", None),
                 label_names=tuple(names) if names else None,
+                task=facts.pop("task", None),
                 columns=columns,
                 config=facts.pop("config", None) or {},
                 environment=facts.pop("environment", None) or {},

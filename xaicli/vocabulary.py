@@ -120,5 +120,8 @@ MARGIN = "margin"
 EL2N = "el2n"
 ENTROPY = "entropy"
 
+TOKEN_LOSSES = "token_losses"
+"""The losses of a sequence's tokens, a list a sample."""
+
 DERIVED_METRICS = (LOSS, LABEL_PROB, TOP_PROB, MARGIN, EL2N, ENTROPY)
 """The metrics computed from `logits` or `probs` at logging time."""

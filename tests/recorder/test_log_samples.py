@@ -70,6 +70,7 @@ def test_columns_have_the_documented_order_and_types(tmp_path: Path) -> None:
         "mode": "eval",
         "ds_id": "a/b",
         "epoch": 0,
+        "pass": 0,
         "step": 5,
         "attempt": 0,
         "rank": 0,
@@ -98,28 +99,21 @@ def test_a_late_metric_is_null_before(tmp_path: Path) -> None:
         run.log_samples(sample_id=[3], late=[8.0], label=[None], step=3)
     assert column(tmp_path / "run", "late") == [None, 9.0, 8.0]
     assert column(tmp_path / "run", "loss") == [1.0, 2.0, None]
-    assert column(tmp_path / "run", "label") == [None, None, None]
+    assert "label" not in rows(tmp_path / "run").column_names, "no value, no kind"
 
 
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
-        ({"sample_id": [1, 2], "loss": [1.0]}, "loss has 1 values for 2 sample ids"),
         ({"sample_id": ["a"], "loss": [1.0]}, "sample_id must be whole numbers as before"),
         ({"sample_id": [1.5], "loss": [1.0]}, "sample_id must be whole numbers or texts"),
         ({"sample_id": [2**63], "loss": [1.0]}, "sample_id"),
         ({"sample_id": [None], "loss": [1.0]}, "sample_id has a missing value"),
-        ({"sample_id": [1], "loss": ["low"]}, "loss is not numeric"),
-        ({"sample_id": [1], "loss": [[1.0, 2.0]]}, "loss has shape (1, 2)"),
-        ({"sample_id": [1], "loss": [[1.0], [2.0, 3.0]]}, "loss"),
-        ({"sample_id": [1], "label": [2**31]}, "label has a value beyond 32 bits"),
-        ({"sample_id": [1], "label": [0.5]}, "label must be whole numbers or texts"),
-        ({"sample_id": [1], "logits": [[]]}, "logits has shape (1, 0)"),
-        ({"sample_id": [1], "logits": [[1.0, 2.0], [1.0, 2.0]]}, "logits has 2 rows for 1 sample ids"),
         ({"sample_id": [1], "mode": "val", "loss": [1.0]}, "mode 'val' is none of train, eval"),
         ({"sample_id": [1], "epoch": 2**31, "loss": [1.0]}, "epoch 2147483648"),
         ({"sample_id": [1], "ds_id": "x" * 300, "loss": [1.0]}, "ds_id is too long"),
-        ({"sample_id": [1], "attempt": [1.0]}, "attempt is a column of its own"),
+        ({"sample_id": [1], "eval_pass": -1, "loss": [1.0]}, "eval_pass -1"),
+        ({"sample_id": [1], "ds_id": 3, "loss": [1.0]}, "ds_id must be a text"),
     ],
 )
 def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str, Any], named: str) -> None:
@@ -145,6 +139,63 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
     assert kept["rows_dropped"] == stats["rows_dropped"]
 
 
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"loss": [1.0]}, "loss has 1 values for 2 sample ids"),
+        ({"loss": ["low", "high"]}, "loss is not numeric"),
+        ({"loss": [[1.0, 2.0], [3.0, 4.0]]}, "loss has shape (2, 2)"),
+        ({"loss": [[1.0], [2.0, 3.0]]}, "loss"),
+        ({"loss": torch.tensor([1j, 2j])}, "loss is not numeric"),
+        ({"label": [1]}, "label has 1 values for 2 sample ids"),
+        ({"label": ["cat", "dog"]}, "label must be whole numbers as before"),
+        ({"label": [0.5, 1.0]}, "label must be whole numbers or texts"),
+        ({"prediction": ["cat", "dog"]}, "prediction must be whole numbers as before"),
+        ({"logits": [[], []]}, "logits has shape (2, 0)"),
+        ({"logits": [[1.0, 2.0]] * 3}, "logits has 3 rows for 2 sample ids"),
+        ({"attempt": [1.0, 2.0]}, "attempt is a column of its own"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_is_left_out_alone(tmp_path: Path, bad: dict[str, Any], named: str) -> None:
+    good = {"sample_id": [1, 2], "label": [0, 1], "prediction": [1, 1], "loss": [0.5, 1.5], "own": [2.5, 3.5]}
+    with Run(tmp_path / "strict", strict=True) as run:
+        run.log_samples(**good, step=0)
+        with pytest.raises(ValueError) as error:
+            run.log_samples(**good | bad, step=1)
+        assert named in str(error.value)
+    name = next(iter(bad))
+    with Run(tmp_path / "lenient") as run:
+        run.log_samples(**good, step=0)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            run.log_samples(**good | bad, step=1)
+            run.log_samples(**good | bad, step=2)
+    assert [named in str(warning.message) for warning in said] == [True], "once"
+    assert said[0].filename == __file__
+    stats = run.stats()
+    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (6, 6, 0)
+    assert sum(stats["refused"][name].values()) == 4
+    stored = [row for row in rows(tmp_path / "lenient").to_pylist() if row["step"]]
+    for column_name in set(good) - {name}:
+        assert [row[column_name] for row in stored] == good[column_name] * 2
+    if name in good:
+        assert [row[name] for row in stored] == [None] * 4
+
+
+def test_one_label_beyond_32_bits_is_null_alone(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match="label has a value beyond 32 bits"):
+        run.log_samples(sample_id=[1, 2], label=[7, 2**31], prediction=[7, 7], loss=[0.5, 1.5])
+    assert column(tmp_path / "run", "label") == [7, None]
+    assert column(tmp_path / "run", "correct") == [True, None]
+
+
+def test_rows_without_an_id_are_dropped_alone(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match="sample_id has a missing value"):
+        run.log_samples(sample_id=[1, None, 3], label=["a", "b", "c"], loss=[1.0, 2.0, 3.0])
+    assert [(row["sample_id"], row["label"]) for row in rows(tmp_path / "run").to_pylist()] == [(1, "a"), (3, "c")]
+    assert (run.stats()["rows_logged"], run.stats()["rows_dropped"]) == (3, 1)
+
+
 def test_a_label_beyond_32_bits_in_a_known_kind_of_batch(tmp_path: Path) -> None:
     def log(run: Run) -> None:
         for step in range(5):
@@ -154,13 +205,14 @@ def test_a_label_beyond_32_bits_in_a_known_kind_of_batch(tmp_path: Path) -> None
 
     run = Run(tmp_path / "lenient")
     log(run)
-    assert column(tmp_path / "lenient", "sample_id") == [*range(12), *range(16, 20)], "also while it is live"
+    labels = [0, -1, 2**31 - 1, 7] * 3 + [0, -1, 2**31 - 1, None] + [0, -1, 2**31 - 1, 7]
+    assert column(tmp_path / "lenient", "label") == labels, "also while it is live"
     with pytest.warns(RecorderWarning, match="beyond 32 bits"):
         run.close()
-    assert column(tmp_path / "lenient", "sample_id") == [*range(12), *range(16, 20)]
-    assert column(tmp_path / "lenient", "label") == [0, -1, 2**31 - 1, 7] * 4
+    assert column(tmp_path / "lenient", "label") == labels
     stats = run.stats()
-    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (20, 16, 4)
+    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (20, 20, 0)
+    assert sum(stats["refused"]["label"].values()) == 1
     with Run(tmp_path / "strict", strict=True) as run, pytest.raises(ValueError, match="label has a value beyond"):
         log(run)
     assert column(tmp_path / "strict", "sample_id") == list(range(12))
@@ -207,7 +259,7 @@ def test_warnings_as_errors_do_not_reach_training(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         with Run(tmp_path / "run") as run:
             run.log_samples(sample_id=[1], loss=["no number"])
-    assert run.stats()["rows_dropped"] == 1
+    assert run.stats()["refused"] == {"loss": {"loss is not numeric: it holds text": 1}}
 
 
 def test_special_values_are_stored_as_they_are(tmp_path: Path) -> None:

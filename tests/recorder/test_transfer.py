@@ -103,7 +103,7 @@ def test_ragged_batches_are_refused_before_they_travel(tmp_path: Path, device: D
     run = run_on(device, tmp_path / "run")
     with pytest.raises(ValueError, match="loss has 2 values for 1 sample ids"):
         run.log_samples(sample_id=[1], loss=torch.zeros(2))
-    with pytest.raises(ValueError, match="label has 2 values for 1 rows of logits"):
+    with pytest.raises(ValueError, match="label has 2 values for 1 sample ids"):
         run.log_samples(sample_id=[1], label=[0, 1], logits=torch.zeros(1, 3))
     run.close()
     assert not device.events

@@ -1,36 +1,52 @@
-"""A batch as `log_samples` is given it, checked and complete: the columns to store and their plan."""
+"""A batch as `log_samples` is given it, checked and complete: the columns to store and their plan.
+
+What cannot be kept is left out as narrowly as possible: a label, prediction or metric alone, a row only for want of an
+id. A kind of call that was seen before, arrays of the same types, needs no look but at their lengths.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
+from xaicli.heads.head import Task
 from xaicli.recorder import columns
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
-from xaicli.recorder.scores import Columns, ScoreColumns
 from xaicli.recorder.segment import Plan
 from xaicli.recorder.transfer import is_remote
+from xaicli.wal import derived
 from xaicli.wal.frames import SCORES
 
+MOST_DEFERRED = 32
+"""Scores of so few classes take less room in a segment than what follows from them takes time."""
+EXACT = 2**24
+"""Whole numbers beyond this are not all float32."""
 _IN_FILE = {"float32": "float", "float64": "double"}
 _KEPT = 64
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _dtype_of = attrgetter("dtype")
 _shape_of = attrgetter("shape")
 _NO_METRICS = (frozenset(words.RESERVED_COLUMNS) | SCORES.keys()) - {words.CORRECT}
-
+_BY_CLASS = (Task.CLASSIFICATION, Task.BINARY)
 
 Batch = tuple[Plan, int, list[Any]]
 """A plan, the number of rows, and columns of that length in the plan's order. A plain tuple, for speed."""
 
+Columns = dict[str, tuple[str, Any]]
+"""{column: (its dtype in a segment, its values)}."""
+
+Refuse = Callable[[str, str, int], None]
+"""Told of a column that is left out: its name, the reason, the rows."""
+
 
 class _Known(NamedTuple):
-    """A kind of call seen before: arrays of these types need no look but at their lengths, and are stored as they are.
+    """A kind of call seen before, whose arrays are stored as they are.
 
     What they are stored as in the end is the writer's work; a label beyond 32 bits is found only there.
     """
@@ -40,8 +56,8 @@ class _Known(NamedTuple):
     scores: bool
     """Whether the last of the values are scores of (N, K)."""
     classes: int
-    wide: list[tuple[int, str]]
-    """Which of the values are labels or predictions that may be beyond 32 bits, and must be looked at all the same."""
+    watched: list[tuple[int, str]]
+    """Which of the values are whole numbers that may be beyond what is kept of them, and must be looked at."""
 
 
 class Batches:
@@ -53,19 +69,34 @@ class Batches:
         *,
         label_names: tuple[str, ...] | None,
         float64: Collection[str],
+        refuse: Refuse,
+        drop: Callable[[int, str], None],
         strict: bool = False,
+        task: Task | None = None,
+        ignore_label: int | None = None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """
         Args:
             catalogue: The run's columns.
             label_names: The classes' names, in the order of the scores.
             float64: Metrics kept in double precision.
-            strict: Refuse a label beyond 32 bits at once, not when the rows become a part.
+            refuse: Told of a column that is left out; raises where nothing may be.
+            drop: Told of rows that are dropped, and why; likewise.
+            strict: Look for a label beyond 32 bits at once, not when the rows become a part.
+            task: What an output means; taken from the first batch when None.
+            ignore_label: The label that stands for none.
+            note: Told once of what is kept otherwise than given.
         """
         self._catalogue = catalogue
-        self._scores = ScoreColumns(label_names=label_names, float64=float64)
-        self._float64 = frozenset(float64)
+        self._names = label_names
+        self._float64 = set(float64)
+        self.refuse = refuse
+        self._drop = drop
         self._strict = strict
+        self.task = task
+        self.ignored = ignore_label
+        self._note = note
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
 
@@ -78,11 +109,12 @@ class Batches:
         probs: Any,
         metrics: Mapping[str, Any],
         keep_probs: bool,
+        keep_tokens: bool = False,
     ) -> Batch | None:
         """Check and complete a batch; None where it is on a device.
 
         Raises:
-            ValueError: It cannot be stored; the column is named.
+            ValueError: No row of it can be stored.
         """
         given = [sample_id]
         if label is not None:
@@ -103,89 +135,320 @@ class Batches:
         if columns.has_tensors(given):
             if any(map(is_remote, given)):
                 return None
-            given = [columns.tensor_to_array(value) if columns.is_tensor(value) else value for value in given]
+            given = [columns.plain(value) for value in given]
             if known is not None and _fits(known, given):
                 return known.plan, len(given[0]), given
-        if scores is not None:
-            scores = given.pop()
-        batch = self._checked(given, label is not None, prediction is not None, list(metrics), scores, call[0])
-        self._remember(call, batch[0], given, scores)
+        named = dict(zip(_names(label, prediction, metrics, scores), given, strict=True))
+        call_scores = str(call[0]) if scores is not None else ""
+        batch = self._checked(named, call_scores, keep_tokens)
+        if batch[1]:
+            self._remember(call, batch, given, scores is not None)
         return batch
 
-    def _checked(
-        self,
-        given: list[Any],
-        has_label: bool,
-        has_prediction: bool,
-        metrics: list[str],
-        scores: Any,
-        kind: Any,
-    ) -> Batch:
-        """A batch of columns that agree in length and are of the run's kinds."""
-        values = iter(given)
-        ids = columns.ids(next(values))
+    # -- the slow way, once a kind of call
+
+    def _checked(self, given: dict[str, Any], kind: str, keep_tokens: bool) -> Batch:
+        """A batch of columns that agree in length and are of the run's kinds.
+
+        Args:
+            given: {column: value}, scores under "scores".
+            kind: What the scores are, one of `SCORES`, or "".
+            keep_tokens: Whether the losses of a sequence's tokens are kept.
+
+        Raises:
+            ValueError: No id is usable.
+        """
+        ids, usable = columns.ids(given.pop(words.SAMPLE_ID))
+        n = len(ids)
+        if not n:
+            return Plan(()), 0, []
+        scores = given.pop("scores", None)
+        label, prediction = given.pop(words.LABEL, None), given.pop(words.PREDICTION, None)
+        self._catalogue.check(words.SAMPLE_ID, "string" if isinstance(ids, list) else "int64")
         found: Columns = {words.SAMPLE_ID: _typed(ids, "int64")}
-        for name, present in ((words.LABEL, has_label), (words.PREDICTION, has_prediction)):
-            if present:
-                found[name] = _typed(columns.labels(next(values), name), "int32")
-        for name, value in zip(metrics, values, strict=True):
-            if name in _NO_METRICS:
-                raise ValueError(f"{name} is a column of its own and no metric")
-            wide = "float64" if name in self._float64 else "float32"
-            found[name] = _typed(columns.metric(value, name), "bool" if name == words.CORRECT else wide)
-        for name, (_, column) in found.items():
-            if len(column) != len(ids):
-                raise ValueError(f"{name} has {len(column)} values for {len(ids)} sample ids")
         if scores is not None:
-            self._scores.add(found, scores, kind, len(ids))
+            name = "logits" if SCORES[kind][0] else "probs"
+            scores = self._left_out(name, n, columns.scores, scores, n, name)
+        task = self._task_of(label, prediction, scores)
+        if scores is not None and task in _BY_CLASS and scores.ndim == 3:
+            self.refuse(name, f"{name} has shape {scores.shape}; (samples, classes) is needed", n)
+            scores = None
+        checked = {name: self._metric(name, value, n) for name, value in given.items()}
+        metrics = {name: column for name, column in checked.items() if column is not None}
+        if task in _BY_CLASS:
+            self._by_class(found, label, prediction, scores, kind, n, has_loss=words.LOSS in metrics)
+        else:
+            self._by_task(task, found, label, prediction, scores, kind, n, keep_tokens)
+        # What the caller gave stands; scores to be derived from later stay last, where a known kind of call has them.
+        deferred = {name: found.pop(name) for name in SCORES if name in found}
+        found |= metrics
+        found |= deferred
+        if usable is not None:
+            found = {name: (dtype, _taken(values, usable)) for name, (dtype, values) in found.items()}
+            self._drop(n - int(usable.sum()), "sample_id has a missing value")
+            n = int(usable.sum())
+        for name in (words.LABEL, words.PREDICTION):
+            if name in found and not self._left_out(name, n, self._fits_kind, name, _in_file(found[name][0])):
+                del found[name]
         key = tuple((name, dtype) for name, (dtype, _) in found.items())
         plan = self._plans.get(key) or self._learn(key)
-        return plan, len(ids), [column for _, column in found.values()]
+        return plan, n, [column for _, column in found.values()]
+
+    def _left_out(self, name: str, n: int, check: Callable[..., Any], *arguments: Any) -> Any:
+        """What a check gives; None, told of, where it refuses."""
+        try:
+            return check(*arguments)
+        except ValueError as error:
+            self.refuse(name, str(error), n)
+            return None
+
+    def _metric(self, name: str, value: Any, n: int) -> tuple[str, Any] | None:
+        def checked() -> tuple[str, Any]:
+            if name in _NO_METRICS:
+                raise ValueError(f"{name} is a column of its own and no metric")
+            array = columns.of_length(columns.metric(value, name), n, name)
+            if name == words.CORRECT:
+                return _typed(array, "bool" if array.dtype.kind in "biu" else "float32")
+            self._widen(name, array)
+            return _typed(array, "float64" if name in self._float64 else "float32")
+
+        return self._left_out(name, n, checked)  # type: ignore[no-any-return]
+
+    def _widen(self, name: str, array: NDArray[Any]) -> None:
+        """Keep a metric of large whole numbers in double precision from now on."""
+        if array.dtype.kind not in "iu" or name in self._float64 or not len(array):
+            return
+        if max(int(array.max()), -int(array.min())) > EXACT:
+            self._float64.add(name)
+            self._catalogue.widen(name)
+            self._known.clear()
+            self._note(f"{name} has whole numbers beyond 2^24: it is kept in double precision")
+
+    def _task_of(self, label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task:
+        """What the run's outputs mean, settled by the first batch that tells."""
+        if self.task is None:
+            told = columns.task_of(label, prediction, scores)
+            if told is None:
+                return Task.CLASSIFICATION
+            self.task = self._catalogue.settle_task(told)
+        return self.task
+
+    # -- one task each
+
+    def _by_task(
+        self,
+        task: Task,
+        found: Columns,
+        label: Any,
+        prediction: Any,
+        scores: Any,
+        kind: str,
+        n: int,
+        keep_tokens: bool,
+    ) -> None:
+        if scores is not None and scores.ndim != (3 if task is Task.SEQUENCE else 2):
+            self.refuse("logits", f"logits of a {task} task cannot have shape {scores.shape}", n)
+            scores = None
+        if task is Task.MULTILABEL:
+            self._multilabel(found, label, prediction, scores, kind, n)
+        elif task is Task.REGRESSION:
+            self._regression(found, label, prediction, scores, n)
+        else:
+            self._sequence(found, label, scores, kind, n, keep_tokens)
+
+    def _by_class(
+        self, found: Columns, label: Any, prediction: Any, scores: Any, kind: str, n: int, *, has_loss: bool
+    ) -> None:
+        soft = None
+        if label is not None:
+            if columns.is_soft(label):
+                soft = self._left_out(words.LABEL, n, columns.soft_labels, label, n)
+                label = None if soft is None else soft.argmax(1)
+            if label is not None:
+                label = self._left_out(words.LABEL, n, self._class_column, words.LABEL, label, n)
+        if prediction is not None:
+            prediction = self._left_out(words.PREDICTION, n, self._class_column, words.PREDICTION, prediction, n)
+        for name, column in ((words.LABEL, label), (words.PREDICTION, prediction)):
+            if column is not None:
+                found[name] = _typed(column, "int32")
+        if scores is None:
+            return
+        if scores.shape[1] == 1:  # one score a sample is that of the second of two classes
+            other = np.zeros_like(scores) if SCORES[kind][0] else 1 - scores
+            scores = np.concatenate([other, scores], axis=1)
+        self._add_scores(found, label, soft, scores, kind, has_loss=has_loss)
+
+    def _class_column(self, name: str, value: Any, n: int) -> Column | None:
+        """(n,) labels or predictions of the run's kind; None where none has a value."""
+        column: Column = columns.of_length(columns.labels(value, name, self.ignored), n, name)
+        if isinstance(column, list):
+            if all(text is None for text in column):
+                return None
+            self._catalogue.check(name, "string")
+            return column
+        if self._catalogue.dtype(name) == "string" and bool((column == columns.NULL_LABEL).all()):
+            return None
+        self._catalogue.check(name, "int32")
+        beyond = column != column.astype(np.int32)
+        if beyond.any():
+            if self._strict:
+                raise ValueError(f"{name} has a value beyond 32 bits: {column[beyond][0]}")
+            self.refuse(name, f"{name} has a value beyond 32 bits: {column[beyond][0]}", int(beyond.sum()))
+            column = np.where(beyond, columns.NULL_LABEL, column)
+        return column
+
+    def _add_scores(
+        self, found: Columns, label: Column | None, soft: Any, scores: NDArray[Any], kind: str, *, has_loss: bool
+    ) -> None:
+        """Scores of few classes as they are, to be derived from later; of many, what follows from them."""
+        are_logits, keep = SCORES[kind]
+        classes = scores.shape[1]
+        as_text = isinstance(label, list) or self._catalogue.dtype(words.LABEL) == "string"
+        if classes <= MOST_DEFERRED and not as_text and soft is None:
+            found[kind] = f"float32[{classes}]", np.ascontiguousarray(scores, np.float32)
+            return
+        index = self._indices(label, len(scores))
+        made = derived.derive(scores, index, are_logits=are_logits, with_loss=not has_loss)
+        if soft is not None:
+            made = derived.soften(made, scores, soft, are_logits=are_logits, with_loss=not has_loss)
+        if words.PREDICTION not in found:
+            if not as_text:
+                found[words.PREDICTION] = "int32", made.prediction
+            elif self._names is not None:
+                names = self._names
+                chosen = [names[i] if i < len(names) else str(i) for i in made.prediction.tolist()]
+                found[words.PREDICTION] = "string", chosen
+        self._add_metrics(found, made.metrics)
+        if keep:
+            found[words.PROBS] = f"float16[{classes}]", np.ascontiguousarray(made.probs, np.float16)
+
+    def _indices(self, label: Column | None, n: int) -> Any:
+        """(N,) class indices of labels; of texts by the run's label names, -1 where there is no such name."""
+        if not isinstance(label, list):
+            return label
+        if self._names is None:
+            reason = "label holds texts, so logits need label_names to know their order: Run(label_names=[...])"
+            self.refuse("logits", reason, n)
+            return None
+        place = {name: index for index, name in enumerate(self._names)}
+        return np.array([place.get(text, -1) if text is not None else -1 for text in label], np.int64)
+
+    def _multilabel(self, found: Columns, label: Any, prediction: Any, scores: Any, kind: str, n: int) -> None:
+        classes = None if scores is None else scores.shape[1]
+        sets = {}
+        for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
+            if value is not None:
+                checked = self._left_out(name, n, columns.label_sets, value, n, name, self.ignored)
+                if checked is not None and self._left_out(name, n, self._fits_kind, name, "list<int32>"):
+                    sets[name] = checked
+        if scores is not None:
+            made = derived.multilabel(scores, sets.get(words.LABEL), classes or 0, are_logits=SCORES[kind][0])
+            sets.setdefault(words.PREDICTION, made.prediction)
+            self._add_metrics(found, made.metrics)
+        for name, several in sets.items():
+            found[name] = "list<int32>", [None if one is None else one.tobytes() for one in several]
+        if len(sets) == 2:
+            metrics, correct = derived.compare_sets(sets[words.LABEL], sets[words.PREDICTION])
+            found[words.CORRECT] = "float32", correct
+            self._add_metrics(found, metrics)
+
+    def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:
+        if prediction is None and scores is not None and scores.ndim == 2 and scores.shape[1] == 1:
+            prediction = scores[:, 0]
+        held = {}
+        for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
+            if value is not None:
+                column = self._left_out(name, n, columns.real, value, n, name)
+                if column is not None and self._left_out(name, n, self._fits_kind, name, "double"):
+                    held[name] = column
+                    found[name] = "float64", column
+        if len(held) == 2:
+            self._add_metrics(found, derived.regression(held[words.LABEL], held[words.PREDICTION]))
+
+    def _sequence(self, found: Columns, label: Any, scores: Any, kind: str, n: int, keep_tokens: bool) -> None:
+        if scores is None or label is None:
+            return
+        tokens = self._left_out(words.LABEL, n, columns.tokens, label, scores.shape[:2])
+        if tokens is None:
+            return
+        ignored = -100 if self.ignored is None else self.ignored
+        made = derived.sequence(scores, tokens, ignored, are_logits=SCORES[kind][0])
+        self._add_metrics(found, made.metrics)
+        if keep_tokens:
+            found[words.TOKEN_LOSSES] = "list<halffloat>", [one.astype(np.float16).tobytes() for one in made.tokens]
+
+    def _fits_kind(self, name: str, dtype: str) -> bool:
+        self._catalogue.check(name, dtype)
+        return True
+
+    def _add_metrics(self, found: Columns, metrics: Mapping[str, NDArray[Any]]) -> None:
+        for metric, column in metrics.items():
+            dtype = "float64" if metric in self._float64 else "float32"
+            found.setdefault(metric, (dtype, np.ascontiguousarray(column, dtype)))
+
+    # -- plans
 
     def _learn(self, key: tuple[tuple[str, str], ...]) -> Plan:
         dtypes: dict[str, str] = {}
         for name, dtype in key:
             if name in SCORES:
-                derived = words.DERIVED_METRICS if words.LABEL in dtypes else (words.TOP_PROB, words.ENTROPY)
-                dtypes |= {metric: dtypes.get(metric, "float") for metric in derived}
+                made = words.DERIVED_METRICS if words.LABEL in dtypes else (words.TOP_PROB, words.ENTROPY)
+                dtypes |= {metric: dtypes.get(metric, "float") for metric in made}
                 dtypes.setdefault(words.PREDICTION, "int32")
                 if SCORES[name][1]:
                     dtypes[words.PROBS] = "list<halffloat>"
+            elif name == words.CORRECT:
+                dtypes[name] = "bool"
             else:
                 dtypes[name] = _in_file(dtype)
         self._catalogue.learn(dtypes)
         plan = self._plans[key] = Plan(key)
         return plan
 
-    def _remember(self, call: tuple[Any, ...], plan: Plan, given: list[Any], scores: Any) -> None:
+    def _narrow(self) -> set[str]:
+        """What is not kept as float32."""
+        return {words.SAMPLE_ID, words.CORRECT, *self._float64}
+
+    def _remember(self, call: tuple[Any, ...], batch: Batch, given: list[Any], has_scores: bool) -> None:
         """Keep a kind of call whose values can go to a segment as they are."""
-        names = [name for name, _ in plan.columns]
-        values = list(given)
-        if scores is not None:
-            if names[-1] not in SCORES or getattr(scores, "ndim", 0) != 2 or scores.shape[1] < 2:
-                return  # what follows from them is stored instead
-            values.append(scores)
-        if not all(_is_plain(name, value) for name, value in zip(names, values, strict=True)):
+        names = [name for name, _ in batch[0].columns]
+        if len(names) != len(given):
+            return  # something was left out, or added
+        scores = given[-1] if has_scores else None
+        if has_scores and (
+            names[-1] not in SCORES or getattr(scores, "ndim", 0) != 2 or getattr(scores, "shape", (0, 0))[1] < 2
+        ):
+            return  # what follows from them is stored instead
+        if not all(_is_plain(name, value) for name, value in zip(names, given, strict=True)):
+            return
+        if len(given[0]) != batch[1]:
             return
         classes = 0 if scores is None else scores.shape[1]
-        dtypes = [value.dtype for value in values]
+        dtypes = [value.dtype for value in given]
         stored = [dtype.name for dtype in dtypes]
         if classes:
             stored[-1] += f"[{classes}]"
-        labels = [(at, name) for at, name in enumerate(names[:3]) if name in (words.LABEL, words.PREDICTION)]
-        wide = [(at, name) for at, name in labels if self._strict and dtypes[at].itemsize > 4]
+        watched = []
+        for at, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
+            if name in (words.LABEL, words.PREDICTION):
+                if dtype.itemsize > 4 and self._strict:
+                    watched.append((at, name))
+            elif dtype.kind in "iu" and dtype.itemsize > 2 and name not in self._narrow():
+                watched.append((at, name))
         if len(self._known) > _KEPT:
             self._known.clear()
         plan = Plan(tuple(zip(names, stored, strict=True)))
-        self._known[call] = _Known(plan, dtypes, scores is not None, classes, wide)
+        self._known[call] = _Known(plan, dtypes, has_scores, classes, watched)
+
+
+def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any) -> list[str]:
+    beside = [(words.LABEL, label), (words.PREDICTION, prediction)]
+    names = [words.SAMPLE_ID, *(name for name, value in beside if value is not None), *metrics]
+    return names if scores is None else [*names, "scores"]
 
 
 def _fits(known: _Known, given: list[Any]) -> bool:
-    """Whether values are what they were the last time.
-
-    Raises:
-        ValueError: A label is beyond 32 bits.
-    """
+    """Whether values are what they were the last time."""
     try:
         if list(map(_dtype_of, given)) != known.dtypes:
             return False
@@ -195,9 +458,14 @@ def _fits(known: _Known, given: list[Any]) -> bool:
     shape = shapes[0]
     if known.scores and shapes.pop() != (*shape, known.classes):
         return False
-    for place, name in known.wide:
-        columns.labels(given[place], name)
-    return len(shape) == 1 and shapes.count(shape) == len(shapes)
+    if len(shape) != 1 or shapes.count(shape) != len(shapes) or not shape[0]:
+        return False
+    for place, name in known.watched:
+        most = EXACT if name not in (words.LABEL, words.PREDICTION) else 2**31 - 1
+        values = np.asarray(given[place])
+        if max(int(values.max()), -int(values.min())) > most:
+            return False
+    return True
 
 
 def _is_plain(name: str, value: Any) -> bool:
@@ -213,12 +481,18 @@ def _is_plain(name: str, value: Any) -> bool:
     return value.dtype.kind in "fiub"
 
 
-def _typed(column: Column, dtype: str) -> tuple[str, Column]:
+def _typed(column: Any, dtype: str) -> tuple[str, Any]:
     """A column with its dtype in a segment."""
     if isinstance(column, list):
         return "string", column
-    with np.errstate(over="ignore"):  # beyond float32 is infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite
         return dtype, np.ascontiguousarray(column, dtype)
+
+
+def _taken(values: Any, usable: NDArray[np.bool_]) -> Any:
+    if isinstance(values, list):
+        return [value for value, wanted in zip(values, usable, strict=True) if wanted]
+    return np.ascontiguousarray(values[usable])
 
 
 def _in_file(dtype: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
 from xaicli import vocabulary as words
 from xaicli.errors import XaiError
+from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
 from xaicli.parquet import make_folder, write_bytes
@@ -33,6 +35,7 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
             label_names=fresh.label_names or known.label_names,
             config={**known.config, **fresh.config},
             environment=fresh.environment or known.environment,
+            task=known.task or fresh.task,
             columns=_in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
             version=fresh.version,
         )
@@ -41,7 +44,13 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
         return merged
 
 
-_KINDS = {"int64": "whole numbers", "int32": "whole numbers", "string": "texts"}
+_KINDS = {
+    "int64": "whole numbers",
+    "int32": "whole numbers",
+    "string": "texts",
+    "double": "real numbers",
+    "list<int32>": "sets of classes",
+}
 
 
 class Catalogue:
@@ -51,6 +60,7 @@ class Catalogue:
         self._layout = layout
         self._lock = threading.RLock()
         self._unsaved = False
+        self._wide: set[str] = set()
         self._adopt(manifest)
 
     def _adopt(self, manifest: Manifest) -> None:
@@ -67,18 +77,44 @@ class Catalogue:
         Raises:
             ValueError: A column is of another kind than the run's.
         """
-        self._check(dtypes)
+        for name, dtype in dtypes.items():
+            self.check(name, dtype)
         if dtypes.keys() <= self._dtypes.keys():
             return
         with self._lock:
             try:
                 with locked(self._layout):
-                    self._adopt(self._layout.read_manifest())
-                    self._check(dtypes)
+                    known, task = self._layout.read_manifest(), self.manifest.task
+                    self._adopt(replace(known, task=known.task or task))
+                    for name, dtype in dtypes.items():
+                        self.check(name, dtype)
                     self._add(dtypes)
                     self._write()
             except (OSError, XaiError):
                 self._add(dtypes)
+
+    def dtype(self, name: str) -> str | None:
+        """The type of a column; None where it is not known yet."""
+        return self._dtypes.get(name)
+
+    def widen(self, name: str) -> None:
+        """Keep a metric in double precision from now on."""
+        with self._lock:
+            self._wide.add(name)
+            if self._dtypes.get(name) == "float":
+                self._add({**self._dtypes, name: "double"})
+                with contextlib.suppress(OSError, XaiError):
+                    self.current()
+
+    def settle_task(self, task: Task) -> Task:
+        """The run's task: the one that is known, or this one."""
+        with self._lock:
+            known = self.manifest.task
+            if known in set(Task):
+                return Task(known)
+            self._adopt(replace(self.manifest, task=task.value))
+            self._unsaved = True
+            return task
 
     def current(self) -> tuple[ColumnFacts, ...]:
         """The run's columns now, those of other ranks included; written if that failed before.
@@ -92,16 +128,17 @@ class Catalogue:
             except XaiError as error:
                 raise OSError(str(error)) from error
             if known.columns != self.facts or self._unsaved:
-                mine = self._dtypes
-                self._adopt(known)
-                if not mine.keys() <= self._dtypes.keys():
+                mine, task = self._dtypes, self.manifest.task
+                self._adopt(replace(known, task=known.task or task))
+                if self.manifest != known or not mine.keys() <= self._dtypes.keys() or self._wide_now():
                     self._add(mine)
                     self._write()
             return self.facts
 
     def _add(self, dtypes: Mapping[str, str]) -> None:
         merged = self._dtypes | {name: dtype for name, dtype in dtypes.items() if name not in self._dtypes}
-        if {words.LABEL, words.PREDICTION} <= merged.keys():
+        merged |= {name: "double" for name in self._wide if merged.get(name) == "float"}
+        if merged.get(words.LABEL) == merged.get(words.PREDICTION) in ("int32", "string"):
             merged[words.CORRECT] = "bool"
         columns = _in_order(merged)
         self._adopt(replace(self.manifest, columns=columns, id_type=merged.get(words.SAMPLE_ID)))
@@ -111,11 +148,18 @@ class Catalogue:
         write_bytes(self.manifest.to_json().encode(), self._layout.manifest)
         self._unsaved = False
 
-    def _check(self, dtypes: Mapping[str, str]) -> None:
-        for name, dtype in dtypes.items():
-            known = self._dtypes.get(name, dtype)
-            if known != dtype and name in (words.SAMPLE_ID, words.LABEL, words.PREDICTION):
-                raise ValueError(f"{name} must be {_KINDS[known]} as before in this run, not {_KINDS[dtype]}")
+    def _wide_now(self) -> bool:
+        return any(self._dtypes.get(name) == "float" for name in self._wide)
+
+    def check(self, name: str, dtype: str) -> None:
+        """Refuse a column of another kind than the run's.
+
+        Raises:
+            ValueError: It is; both are named.
+        """
+        known = self._dtypes.get(name, dtype)
+        if known != dtype and name in (words.SAMPLE_ID, words.LABEL, words.PREDICTION):
+            raise ValueError(f"{name} must be {_KINDS[known]} as before in this run, not {_KINDS[dtype]}")
 
 
 def _in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xaicli.heads.head import Task
+
 Texts = list[str | None]
 Column = NDArray[Any] | Texts
 
@@ -41,15 +43,25 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
     if is_tensor(value):
         return tensor_to_array(value)
     if isinstance(value, list | tuple) and value and is_tensor(value[0]):
-        value = [item.detach().cpu().item() if is_tensor(item) else item for item in value]
+        value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
     try:
         return np.asarray(value)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} is no column: {error}") from error
 
 
+def plain(value: Any) -> Any:
+    """A tensor as numpy where that is possible, and all else as it is."""
+    if not is_tensor(value):
+        return value
+    try:
+        return tensor_to_array(value)
+    except (TypeError, RuntimeError, NotImplementedError):
+        return value  # what cannot be read is left out by name
+
+
 def tensor_to_array(tensor: Any) -> NDArray[Any]:
-    """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32."""
+    """A tensor as numpy; from a device by a copy that waits, bfloat16 as float32, a sparse one as what it holds."""
     if tensor.requires_grad:
         tensor = tensor.detach()
     if not tensor.is_cpu:
@@ -57,8 +69,22 @@ def tensor_to_array(tensor: Any) -> NDArray[Any]:
     try:
         return tensor.numpy()  # type: ignore[no-any-return]
     except (TypeError, RuntimeError):
-        # bfloat16 and float8 have no numpy type; conjugate and sparse tensors need resolving.
-        return tensor.resolve_conj().resolve_neg().float().numpy()  # type: ignore[no-any-return]
+        if tensor.is_sparse or str(tensor.layout) != "torch.strided":
+            tensor = tensor.to_dense()
+        # bfloat16 and float8 have no numpy type; conjugate tensors need resolving.
+        tensor = tensor.resolve_conj().resolve_neg()
+        return (tensor if tensor.is_complex() else tensor.float()).numpy()  # type: ignore[no-any-return]
+
+
+def of_length(column: Any, n: int, name: str) -> Any:
+    """A column, if it has as many values as there are ids.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if len(column) != n:
+        raise ValueError(f"{name} has {len(column)} values for {n} sample ids")
+    return column
 
 
 def one_dimensional(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -74,38 +100,179 @@ def one_dimensional(array: NDArray[Any], name: str) -> NDArray[Any]:
     raise ValueError(f"{name} has shape {array.shape}; one value a sample is needed")
 
 
-def ids(value: Any, name: str = "sample_id") -> Column:
-    """(N,) int64, or texts.
+def ids(value: Any, name: str = "sample_id") -> tuple[Column, NDArray[np.bool_] | None]:
+    """(N,) int64 or texts, and which of them are ids; None where all are.
 
     Raises:
-        ValueError: They are neither whole numbers of 64 bits nor texts.
+        ValueError: They are neither whole numbers of 64 bits nor texts, or none is there.
     """
+    if isinstance(value, list | tuple) and any(item is None for item in value):
+        usable = np.array([item is not None for item in value])
+        if not usable.any():
+            raise ValueError(f"{name} has a missing value")
+        filled = next(item for item in value if item is not None)
+        column, _ = ids([filled if item is None else item for item in value], name)
+        return column, usable
     array = _integers_or_texts(value, name)
     if isinstance(array, list):
         if any(text is None for text in array):
-            raise ValueError(f"{name} has a missing value")
-        return array
+            usable = np.array([text is not None for text in array])
+            if not usable.any():
+                raise ValueError(f"{name} has a missing value")
+            return ["" if text is None else text for text in array], usable
+        return array, None
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and len(array) and int(array.max()) > _INT64_MAX:
         raise ValueError(f"{name} has a value beyond 64 bits: {array.max()}")
-    return array
+    return array, None
 
 
-def labels(value: Any, name: str) -> Column:
-    """(N,) int32, or texts; None inside a list is missing.
+def every_id(value: Any) -> Column:
+    """(N,) ids of which none is missing.
 
     Raises:
-        ValueError: They are neither whole numbers of 32 bits nor texts.
+        ValueError: One is, or they are of no kind of ids.
+    """
+    column, usable = ids(value)
+    if usable is not None:
+        raise ValueError("sample_id has a missing value")
+    return column
+
+
+def labels(value: Any, name: str, ignored: int | None = None) -> Column:
+    """(N,) whole numbers, `NULL_LABEL` where one is missing, or texts with None; `ignored` stands for a missing one.
+
+    Raises:
+        ValueError: They are neither whole numbers nor texts.
     """
     array = _integers_or_texts(value, name)
     if isinstance(array, list):
         return array
-    if array.dtype == np.int32:
-        return array
-    narrow = array.astype(np.int32)
-    if array.dtype.itemsize >= 4 and not (narrow == array).all():
-        worst = array[narrow != array][0]
-        raise ValueError(f"{name} has a value beyond 32 bits: {worst}")
-    return narrow
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8:
+        array = np.minimum(array, _INT64_MAX).astype(np.int64)
+    if ignored is not None and name == "label":
+        if array.dtype.kind == "u" or array.dtype.itemsize < 4:
+            array = array.astype(np.int64)
+        array = np.where(array == ignored, array.dtype.type(NULL_LABEL), array)
+    return array if array.dtype.itemsize >= 4 else array.astype(np.int32)
+
+
+def scores(value: Any, n: int, name: str) -> NDArray[Any]:
+    """(n, K) or, of sequences, (n, T, K) logits or probabilities; (n,) becomes (n, 1).
+
+    Raises:
+        ValueError: They are no numbers, or of another shape.
+    """
+    array = to_array(value, name)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} is not numeric: {array.dtype}")
+    if array.ndim == 1:
+        array = array[None, :] if n == 1 and len(array) > 1 else array[:, None]
+    if array.ndim not in (2, 3) or not array.shape[-1]:
+        raise ValueError(f"{name} has shape {array.shape}; (samples, classes) is needed")
+    if len(array) != n:
+        raise ValueError(f"{name} has {len(array)} rows for {n} sample ids")
+    return array
+
+
+def real(value: Any, n: int, name: str) -> NDArray[np.float64]:
+    """(n,) numbers of a regression, NaN where one is missing.
+
+    Raises:
+        ValueError: They are no numbers, or not one a sample.
+    """
+    return of_length(metric(value, name), n, name).astype(np.float64)  # type: ignore[no-any-return]
+
+
+def tokens(value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(N, T) labels of tokens.
+
+    Raises:
+        ValueError: They are not of the shape of the logits.
+    """
+    array = to_array(value, "label")
+    if array.dtype.kind not in "iu" or array.shape != tuple(shape):
+        raise ValueError(f"label has shape {array.shape}, {array.dtype}; a whole number a token is needed: {shape}")
+    return array.astype(np.int64)
+
+
+def is_soft(label: Any) -> bool:
+    """Whether labels are rows of probabilities, (N, K)."""
+    array = plain(label)
+    return isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 1
+
+
+def soft_labels(value: Any, n: int) -> NDArray[np.float32]:
+    """(n, K) probabilities.
+
+    Raises:
+        ValueError: Rows do not sum to one.
+    """
+    array = of_length(to_array(value, "label"), n, "label").astype(np.float32)
+    if not np.allclose(array.sum(1), 1, atol=1e-2) or (array < -1e-6).any():
+        raise ValueError('label is (N, K) and no row of probabilities; Run(task="multilabel") takes any 0 and 1')
+    return array  # type: ignore[no-any-return]
+
+
+def label_sets(value: Any, n: int, name: str, ignored: int | None = None) -> list[NDArray[np.int32] | None]:
+    """The classes of each sample, of (n, K) of 0 and 1, or of lists of classes; None where they are missing.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    given = plain(value)
+    if isinstance(given, list | tuple):
+        given = [plain(item) for item in given]
+        matrix = all(isinstance(item, np.ndarray) for item in given) and len({item.shape for item in given}) == 1
+        given = np.stack(given) if given and matrix else given
+    if isinstance(given, np.ndarray) and given.dtype.kind in "fiub" and given.ndim == 2:
+        of_length(given, n, name)
+        if not np.isin(given, (0, 1) if ignored is None else (0, 1, ignored)).all():
+            raise ValueError(f"{name} of several classes must be 0 or 1 each")
+        return [np.flatnonzero(row == 1).astype(np.int32) for row in given]
+    if not isinstance(given, list):
+        raise ValueError(f"{name} must be (N, K) of 0 and 1, or a list of classes a sample")
+    of_length(given, n, name)
+    try:
+        return [None if item is None else np.unique(np.asarray(item, np.int32)) for item in given]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name} must be (N, K) of 0 and 1, or a list of classes a sample") from error
+
+
+def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task | None:
+    """What a batch's outputs mean, as far as its shapes and kinds tell; None where they do not.
+
+    A label of several classes a sample is a set (whole numbers or booleans 0 and 1, or lists of classes), or a row of
+    probabilities where its numbers are no whole ones or each row sums to one. A real-valued label or prediction is a
+    regression's. Scores with a place axis are a sequence's.
+    """
+    if scores is not None and scores.ndim == 3:
+        return Task.SEQUENCE
+    label, prediction = plain(label), plain(prediction)
+    if isinstance(label, list | tuple) and any(isinstance(item, list | tuple | set | np.ndarray) for item in label):
+        rows = [list(item) for item in label if item is not None]
+        even = len({len(row) for row in rows}) == 1 and not any(item is None for item in label)
+        if not (even and scores is not None and len(rows[0]) == scores.shape[1]):
+            return Task.MULTILABEL
+        label = np.asarray(rows)
+    if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] > 1 and label.dtype.kind in "fiub":
+        is_soft_row = label.dtype.kind == "f" and bool(np.allclose(label.sum(1), 1, atol=1e-2))
+        return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL
+    for value in (label, prediction):
+        try:
+            array = None if value is None or isinstance(value, str) else np.asarray(value)
+        except (ValueError, TypeError):
+            continue
+        if array is not None and array.dtype.kind == "f" and array.size:
+            finite = array[np.isfinite(array)]
+            if (finite != np.floor(finite)).any():
+                return Task.REGRESSION
+    if label is None or (hasattr(label, "__len__") and not isinstance(label, str) and _all_missing(label)):
+        return None
+    return Task.BINARY if scores is not None and scores.shape[1] == 1 else Task.CLASSIFICATION
+
+
+def _all_missing(label: Any) -> bool:
+    return isinstance(label, list | tuple) and all(item is None for item in label)
 
 
 def metric(value: Any, name: str) -> NDArray[Any]:
@@ -115,6 +282,8 @@ def metric(value: Any, name: str) -> NDArray[Any]:
         ValueError: They are no numbers.
     """
     array = value if type(value) is np.ndarray else to_array(value, name)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is not numeric: {type(value).__name__}")
     kind = array.dtype.kind
     if kind == "O":
         array = _numbers(array, name)
@@ -150,17 +319,14 @@ def _integers_or_texts(value: Any, name: str) -> Column:
         return _texts(array.tolist(), name)
     if kind == "f" and len(array) == 0:
         return array.astype(np.int64)
-    if kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all() and name != "sample_id":
-        return _whole(array, name)
+    if kind == "f" and name != "sample_id":
+        known = np.isfinite(array)
+        if (array[known] == np.floor(array[known])).all():
+            return np.where(known, np.clip(array, -(2.0**62), 2.0**62), NULL_LABEL).astype(np.int64)
+        raise ValueError(f'{name} must be whole numbers or texts; Run(task="regression") takes real ones')
     if kind == "O":
         return _objects(array.tolist(), name)
     raise ValueError(f"{name} must be whole numbers or texts, not {array.dtype}")
-
-
-def _whole(array: NDArray[Any], name: str) -> NDArray[Any]:
-    if len(array) and np.abs(array).max() > _INT32.max:
-        raise ValueError(f"{name} has a value beyond 32 bits: {np.abs(array).max()}")
-    return array.astype(np.int32)
 
 
 def _objects(values: list[Any], name: str) -> Column:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
+from xaicli.heads.head import Task
 from xaicli.recorder import columns, lifetime
 from xaicli.recorder.batch import Batches
 from xaicli.recorder.stream import SampleStream
@@ -52,6 +53,7 @@ class Intake:
         probs: Any,
         metrics: Mapping[str, Any],
         keep: bool,
+        tokens: bool = False,
     ) -> None:
         """Keep a batch.
 
@@ -64,11 +66,13 @@ class Intake:
             if self._transfers.pending:
                 batch = None
             else:
-                batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep)
+                batch = self._batches.make(sample_id, label, prediction, logits, probs, metrics, keep, tokens)
             if batch is None:
                 named = zip(_NAMED, (sample_id, label, prediction, logits, probs), strict=True)
                 given = {**dict(named), **metrics}
-                self._fetch(place, step, {name: value for name, value in given.items() if value is not None}, keep)
+                self._fetch(
+                    place, step, {name: value for name, value in given.items() if value is not None}, keep, tokens
+                )
             elif batch[1]:
                 self._samples.append(place, step, *batch)
         if lifetime.is_pending():
@@ -80,11 +84,14 @@ class Intake:
             with self._samples.lock:
                 self._transfers.drain(wait=True)
 
-    def _fetch(self, place: Place, step: int, given: Given, keep: bool) -> None:
+    def _fetch(self, place: Place, step: int, given: Given, keep: bool, tokens: bool) -> None:
         """Start the copy of what is on a device; hold copies of the rest, which the caller may change."""
-        if not keep:
-            given = _derived(given)
-        rows = _rows(given)
+        rows = _length(given[words.SAMPLE_ID])
+        for name in [name for name, value in given.items() if _length(value) != rows]:
+            reason = f"{name} has {_length(given.pop(name))} values for {rows} sample ids"
+            self._batches.refuse(name, reason, rows)
+        if not keep and self._batches.task in (None, Task.CLASSIFICATION, Task.BINARY):
+            given = _derived(given, self._batches.ignored)
         remote = {name: value for name, value in given.items() if is_remote(value)}
         host = {name: _own_copy(value) for name, value in given.items() if name not in remote}
 
@@ -92,7 +99,7 @@ class Intake:
             try:
                 found = host | arrays
                 ids, label, prediction, logits, probs = (found.pop(name, None) for name in _NAMED)
-                batch = self._batches.make(ids, label, prediction, logits, probs, found, keep)
+                batch = self._batches.make(ids, label, prediction, logits, probs, found, keep, tokens)
                 if batch is not None and batch[1]:
                     self._samples.append(place, step, *batch)
             except Exception as error:  # it is the batch's fault, not that of the call that finds the copy arrived
@@ -107,7 +114,7 @@ class Intake:
 _NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")
 
 
-def _derived(given: Given) -> Given:
+def _derived(given: Given, ignored: int | None) -> Given:
     """What was given, with what follows from scores on a device in their place."""
     name = "logits" if "logits" in given else "probs"
     scores: Any = given.get(name)
@@ -117,32 +124,23 @@ def _derived(given: Given) -> Given:
 
     label = given.get(words.LABEL)
     if label is not None and not isinstance(label, torch.Tensor):
-        whole = columns.labels(label, words.LABEL)
+        try:
+            whole = columns.labels(label, words.LABEL)
+        except ValueError:
+            return given  # told of where the batch is checked
         if isinstance(whole, list):
             return given  # names are looked up on the host
         label = torch.from_numpy(whole)
-    if label is not None and label.numel() != len(scores):
-        raise ValueError(f"label has {label.numel()} values for {len(scores)} rows of {name}")
+    if label is not None and (label.numel() != len(scores) or label.is_floating_point()):
+        return given
     found = derive_on_device(
         scores,
         None if label is None else label.reshape(-1),
         are_logits=name == "logits",
         with_loss=words.LOSS not in given,
+        ignored=ignored,
     )
     return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
-
-
-def _rows(given: Given) -> int:
-    """The batch's length, by its shapes alone.
-
-    Raises:
-        ValueError: The columns differ; one is named.
-    """
-    rows = _length(given[words.SAMPLE_ID])
-    for name, value in given.items():
-        if _length(value) != rows:
-            raise ValueError(f"{name} has {_length(value)} values for {rows} sample ids")
-    return rows
 
 
 def _length(value: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import warnings
@@ -17,6 +18,8 @@ from typing import Any
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
 _REASON_LENGTH = 160
+_COLUMNS_KEPT = 20
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class RecorderWarning(UserWarning, RuntimeWarning):
@@ -56,9 +59,17 @@ def quietly() -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """Warn; nothing is raised into training."""
+    """Warn, with the line of the caller outside this package; nothing is raised into training."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
     with quietly():
-        warnings.warn(message, RecorderWarning, stacklevel=5)
+        warnings.warn(message, RecorderWarning, stacklevel=level)
+
+
+def kind_of(reason: str) -> str:
+    """What reasons have in common that differ in their numbers and names only."""
+    return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'", "*", reason)
 
 
 class Ledger:
@@ -77,6 +88,8 @@ class Ledger:
         self.rows_dropped = 0
         self.records_dropped = 0
         self.reasons: Counter[str] = Counter()
+        self.refused: dict[str, Counter[str]] = {}
+        self._kinds: dict[str, str] = {}
         self.stalls = 0
         self.bytes = 0
         self.files = 0
@@ -101,6 +114,7 @@ class Ledger:
             "rows_waiting": self.rows_waiting,
             "records_dropped": self.records_dropped,
             "reasons": dict(self.reasons),
+            "refused": {column: dict(reasons) for column, reasons in self.refused.items()},
             "stalls": self.stalls,
             "files": self.files,
             "bytes": self.bytes,
@@ -111,19 +125,33 @@ class Ledger:
         """Count rows that will not be stored, and say so the first time."""
         with self._lock:
             self.rows_dropped += rows
-            known = reason[:_REASON_LENGTH]
-            if known not in self.reasons and len(self.reasons) >= _REASONS_KEPT:
-                known = "other"
-            self.reasons[known] += rows
-        self.warn(reason, f"xai: {reason}; rows are dropped and counted, training goes on")
+            self._count(self.reasons, reason, rows)
+        self.warn(kind_of(reason), f"xai: {reason}; rows are dropped and counted, training goes on")
         self.write()
 
-    def drop_record(self, reason: str) -> None:
-        """Count scalars, pictures or inputs that will not be stored, and say so the first time."""
+    def refuse(self, column: str, reason: str, rows: int) -> None:
+        """Count values of a column that are left out while their rows are kept, and say so the first time."""
         with self._lock:
-            self.records_dropped += 1
-        self.warn(reason, f"xai: {reason}; it is not recorded, training goes on")
+            if column not in self.refused and len(self.refused) >= _COLUMNS_KEPT:
+                column = "other"
+            self._count(self.refused.setdefault(column, Counter()), reason, rows)
+        if self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {rows} rows, which are kept"):
+            self.write()
+
+    def drop_record(self, column: str, reason: str, records: int = 1) -> None:
+        """Count scalars, pictures, inputs or facts that will not be stored, and say so the first time."""
+        with self._lock:
+            self.records_dropped += records
+            self._count(self.refused.setdefault(column, Counter()), reason, records)
+        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is not recorded, training goes on")
         self.write()
+
+    def _count(self, counter: Counter[str], reason: str, n: int) -> None:
+        """Count under the first wording of a kind of reason."""
+        known = self._kinds.setdefault(kind_of(reason), reason[:_REASON_LENGTH])
+        if known not in counter and len(counter) >= _REASONS_KEPT:
+            known = "other"
+        counter[known] += n
 
     def stored(self, rows: int, size: int) -> None:
         """Count a finished file; `rows` are its sample rows."""
@@ -133,12 +161,13 @@ class Ledger:
             self.files += 1
         self.write()
 
-    def warn(self, kind: str, message: str) -> None:
-        """Warn, once a kind."""
+    def warn(self, kind: str, message: str) -> bool:
+        """Warn, once a kind; whether it was said now."""
         if kind in self._warned:
-            return
+            return False
         self._warned.add(kind)
         say(message)
+        return True
 
     def write(self) -> None:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
@@ -148,6 +177,6 @@ class Ledger:
         with contextlib.suppress(OSError), self._lock:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                os.pwrite(descriptor, text.ljust(_FILE_BYTES), 0)
+                os.pwrite(descriptor, text.ljust(-(-len(text) // _FILE_BYTES) * _FILE_BYTES), 0)
             finally:
                 os.close(descriptor)

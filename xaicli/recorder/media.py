@@ -31,7 +31,7 @@ def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str) -> list[Ro
     Raises:
         ValueError: The pictures have no such shape or are not as many as the ids.
     """
-    ids = columns.ids(sample_id)
+    ids = columns.every_id(sample_id)
     pictures = [_shrunk(_hwc(picture)) for picture in _each(images, len(ids))]
     return [
         (_plain(key), mode, ds_id, *picture.shape, picture.tobytes())
@@ -113,7 +113,7 @@ def input_rows(sample_id: Any, inputs: Any, label: Any, *, mode: str, ds_id: str
     Raises:
         ValueError: An input or the labels are not as many as the ids.
     """
-    ids = columns.ids(sample_id)
+    ids = columns.every_id(sample_id)
     labels = [None] * len(ids) if label is None else list(columns.labels(label, "label"))
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     rows: list[Row] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -14,8 +16,8 @@ from xaicli.manifest import ColumnFacts
 from xaicli.wal.frames import Folder, Frame, SegmentFacts
 from xaicli.wal.rows import by_folder, part_metadata, to_table
 
-UNFIT = "label or prediction has a value beyond 32 bits"
-"""Why a part may have fewer rows than its segment."""
+BEYOND = "has a value beyond 32 bits"
+"""Why a label or prediction of a part may be null."""
 
 
 def store_rows(
@@ -27,6 +29,7 @@ def store_rows(
     columns: Sequence[ColumnFacts],
     done: dict[Folder, parquet.FileRecord] | None = None,
     on_lost: Callable[[int, str], None] | None = None,
+    on_beyond: Callable[[str, str, int], None] | None = None,
 ) -> list[parquet.FileRecord]:
     """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
@@ -39,6 +42,7 @@ def store_rows(
         columns: The run's columns.
         done: The parts that an earlier try has written; those written now are added.
         on_lost: Told of rows that no part can hold, and why.
+        on_beyond: Told of labels and predictions that none can hold: the column, why, and the rows.
 
     Raises:
         OSError: One cannot be written; others are in `done`.
@@ -50,34 +54,39 @@ def store_rows(
         if folder in stored:
             continue
         lost: list[tuple[int, str]] = []
-        table = _as_table(content, group, folder, facts, columns, lost)
-        if missing := sum(frame.rows for frame in group) - table.num_rows - sum(rows for rows, _ in lost):
-            lost.append((missing, UNFIT))
+        beyond: Counter[str] = Counter()
+        table = _as_table(content, group, _Of(folder, facts, columns, lost, beyond))
         named = table.replace_schema_metadata(part_metadata(facts, folder, sequence))
         stored[folder] = store_table(layout, named, layout.folder(*folder), part)
         for rows, reason in lost if on_lost else ():
             on_lost(rows, reason)  # type: ignore[misc]
+        for name, rows in beyond.items() if on_beyond else ():
+            on_beyond(name, f"{name} {BEYOND}", rows)  # type: ignore[misc]
     return list(stored.values())
 
 
-def _as_table(
-    content: memoryview,
-    frames: Sequence[Frame],
-    folder: Folder,
-    facts: SegmentFacts,
-    columns: Sequence[ColumnFacts],
-    lost: list[tuple[int, str]],
-) -> pa.Table:
+class _Of(NamedTuple):
+    """Whose rows a table is made of, and what is lost of them."""
+
+    folder: Folder
+    facts: SegmentFacts
+    columns: Sequence[ColumnFacts]
+    lost: list[tuple[int, str]]
+    beyond: Counter[str]
+
+
+def _as_table(content: memoryview, frames: Sequence[Frame], of: _Of) -> pa.Table:
     """The rows of a folder; where they cannot be brought into one table, those batches that can, one by one."""
     try:
-        return to_table(content, frames, folder, facts, columns)
+        return to_table(content, frames, of.folder, of.facts, of.columns, of.beyond)
     except MemoryError:
         raise
     except Exception as error:
         if len(frames) == 1:
-            lost.append((frames[0].rows, f"rows cannot be stored: {error}"))
-            return to_table(content, [], folder, facts, columns)
-    return pa.concat_tables([_as_table(content, [frame], folder, facts, columns, lost) for frame in frames])
+            of.lost.append((frames[0].rows, f"rows cannot be stored: {error}"))
+            return to_table(content, [], of.folder, of.facts, of.columns)
+    of.beyond.clear()
+    return pa.concat_tables([_as_table(content, [frame], of) for frame in frames])
 
 
 def store_table(layout: RunLayout, table: pa.Table, folder: Path, part: PartName) -> parquet.FileRecord:

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
+from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import lifetime
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from xaicli.store.upload import Uploader
 
 
+TASKS = (Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION, Task.SEQUENCE)
 _LONGEST_NAME = 250
 
 
@@ -63,6 +65,9 @@ class Run(Loops, Records):
         strict: bool = False,
         float64: Collection[str] = (),
         resume_from: tuple[int, int] | None = None,
+        task: str | None = None,
+        ignore_label: int | None = -100,
+        keep_tokens: bool = False,
     ) -> None:
         """
         Args:
@@ -81,9 +86,14 @@ class Run(Loops, Records):
             float64: Metrics to be kept in double precision.
             resume_from: (epoch, step) that the training goes on from: what earlier attempts recorded there and later is
                 taken back. When None the first `train` row says it, or `state.load_state`.
+            task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
+                batch when None.
+            ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
+            keep_tokens: Of sequences, keep the loss of every token (float16).
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.
+            UsageError: There is no such task.
             ValueError: `epoch_frequency` is less than 1, or `resume_from` no pair of whole numbers.
         """
         if epoch_frequency < 1:
@@ -99,10 +109,19 @@ class Run(Loops, Records):
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             name=name,
             label_names=tuple(label_names) if label_names else None,
+            task=None if task is None else str(_task(task)),
             config=dict(config or {}),
             environment=describe_environment(config),
         )
-        self._session = Session(self.layout, fresh, rank=rank, resume=resume, strict=strict, takes_back=takes_back)
+        self._session = Session(
+            self.layout,
+            fresh,
+            rank=rank,
+            resume=resume,
+            strict=strict,
+            takes_back=takes_back,
+            ignore_label=ignore_label,
+        )
         self.state: State = TrainingState(
             self.layout,
             name=name,
@@ -115,8 +134,17 @@ class Run(Loops, Records):
         self._passes = self.state.passes
         self._after_all: tuple[int, int] | None = None
         batches = Batches(
-            self._session.catalogue, label_names=self.manifest.label_names, float64=float64, strict=strict
+            self._session.catalogue,
+            label_names=self.manifest.label_names,
+            float64=float64,
+            refuse=self._refuse_column,
+            drop=lambda rows, reason: self._refuse(ValueError(reason), rows),
+            strict=strict,
+            task=_task(task) or _task(self.manifest.task),
+            ignore_label=ignore_label,
+            note=self._note,
         )
+        self._keep_tokens = keep_tokens
         self._intake = Intake(batches, self._session.samples, self._refuse)
         self._closed = False
         self._places: dict[tuple[Folder, int], Place] = {}
@@ -138,6 +166,7 @@ class Run(Loops, Records):
         epoch: int | None = None,
         step: int | None = None,
         eval_pass: int | None = None,
+        keep_tokens: bool | None = None,
         **metrics: Any,
     ) -> None:
         """Record one row a sample.
@@ -146,9 +175,10 @@ class Run(Loops, Records):
 
         Args:
             sample_id: (N,) whole numbers or texts, one kind a run.
-            label: (N,) whole numbers or texts.
+            label: (N,) whole numbers or texts, None where one is missing; (N, K) probabilities; of a multilabel task
+                (N, K) of 0 and 1 or lists of classes, of a regression real numbers, of a sequence (N, T).
             prediction: (N,) of the label's kind.
-            logits: (N, K); of (N, 1) or (N,) each is the logit of the second of two classes.
+            logits: (N, K); of (N, 1) or (N,) each is the logit of the second of two classes; of a sequence (N, T, K).
             probs: (N, K), rows summing to 1, or the second class's as with logits.
             mode: train, eval, test or infer; `state.mode` when None.
             ds_id: The dataset; `state.ds_id` when None.
@@ -157,10 +187,11 @@ class Run(Loops, Records):
                 after its last, so that nothing recorded before is taken back.
             eval_pass: Which walk over the dataset within the epoch this is, from 0; when None that which `steps` or
                 `begin_pass` has begun, or 0.
+            keep_tokens: Keep the loss of every token of a sequence; what the run was opened with when None.
             **metrics: (N,) numbers each.
 
         Raises:
-            ValueError: With `strict`: the batch cannot be stored; the column is named.
+            ValueError: With `strict`: a column cannot be kept; it is named. Else it alone is left out, and counted.
         """
         try:
             state = self.state
@@ -174,12 +205,13 @@ class Run(Loops, Records):
             if self._unusable is not None:
                 raise self._unusable
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
+            tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             turn = self._passes.get(folder, 0) if eval_pass is None else int(eval_pass)
             place = self._places.get((folder, turn))
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
-            self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep)
+            self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
         except Exception as error:
             self._refuse(error, _length(sample_id))
 
@@ -256,6 +288,17 @@ class Run(Loops, Records):
         self._closed = True
         self._unusable = ForeignProcessError()
 
+    def _note(self, message: str) -> None:
+        self._session.ledger.warn(message, f"xai: {message}")
+
+    def _refuse_column(self, column: str, reason: str, rows: int) -> None:
+        """Count a column that is left out of rows that are kept; raise with `strict`."""
+        if self.strict:
+            raise ValueError(reason)
+        with contextlib.suppress(OSError):
+            self._session.settle()
+        self._session.ledger.refuse(column, reason, rows)
+
     def _refuse(self, error: Exception, rows: int | None) -> None:
         """Count a batch of rows, or (None) another record, that cannot be stored; raise with `strict`."""
         if self.strict:
@@ -268,7 +311,7 @@ class Run(Loops, Records):
             with contextlib.suppress(OSError):
                 self._session.settle()
         if rows is None:
-            ledger.drop_record(reason)
+            ledger.drop_record("records", reason)
         else:
             ledger.rows_logged += rows
             ledger.drop(rows, reason)
@@ -330,7 +373,20 @@ def _uploader(address: str) -> Uploader | None:
 
 
 def _length(column: Any) -> int:
+    """How many samples ids are of, usable or not."""
     try:
-        return len(column)
+        return 1 if isinstance(column, str | bytes) else len(column)
     except TypeError:
         return 1
+
+
+def _task(word: str | None) -> Task | None:
+    """
+    Raises:
+        UsageError: There is no such task.
+    """
+    if word is None:
+        return None
+    if word not in TASKS:
+        raise UsageError(f"task={word!r} is none of the tasks", hint="choices: " + ", ".join(TASKS))
+    return Task(word)

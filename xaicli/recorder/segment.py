@@ -24,6 +24,7 @@ from xaicli.wal.frames import (
     Kind,
     Place,
     SegmentFacts,
+    is_varied,
     scan_frames,
     storage,
 )
@@ -43,7 +44,7 @@ class Plan:
 
     def __init__(self, columns: Sequence[tuple[str, str]]) -> None:
         self.columns = tuple(columns)
-        self.has_texts = any(dtype == "string" for _, dtype in columns)
+        self.has_texts = any(is_varied(dtype) for _, dtype in columns)
 
 
 class Segment:
@@ -166,16 +167,22 @@ def _contiguous(plan: Plan, values: Sequence[Column]) -> list[NDArray[Any]]:
 
 
 def _with_texts(plan: Plan, values: Sequence[Column]) -> bytes:
-    """The payload of a batch with texts: lengths among the columns, the bytes after them."""
+    """The payload of a batch with texts or lists: lengths among the columns, the bytes after them."""
     pieces, texts = [], []
     for value, (_, dtype) in zip(values, plan.columns, strict=True):
-        if dtype == "string":
-            lengths, text = encode_texts(value)  # type: ignore[arg-type]
+        if is_varied(dtype):
+            lengths, text = encode_texts(value) if dtype == "string" else _encode_lists(value)  # type: ignore[arg-type]
             pieces.append(np.array(lengths, np.uint32))
             texts.append(text)
         else:
             pieces.append(np.ascontiguousarray(value))
     return b"".join([*pieces, *texts])  # type: ignore[list-item]
+
+
+def _encode_lists(values: Sequence[bytes | None]) -> tuple[list[int], bytes]:
+    """The lengths of lists in bytes, and their bytes one after the other."""
+    lengths = [NULL_LENGTH if value is None else len(value) for value in values]
+    return lengths, b"".join(value for value in values if value)
 
 
 def encode_texts(values: Texts) -> tuple[list[int], bytes]:

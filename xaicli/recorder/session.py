@@ -42,6 +42,7 @@ class Session:
         resume: str,
         strict: bool,
         takes_back: TakesBack | None = None,
+        ignore_label: int | None = None,
     ) -> None:
         """
         Args:
@@ -51,6 +52,7 @@ class Session:
             resume: Whether an existing run may be continued.
             strict: Raise when the disk refuses; else the session has a fault, and training goes on.
             takes_back: What the attempt takes back, where the caller says so.
+            ignore_label: The label that stands for none.
 
         Raises:
             XaiError: The directory contradicts `resume` or is of a newer format; with `strict`, the disk refuses.
@@ -59,6 +61,7 @@ class Session:
         self.fault = ""
         self.takes_back = takes_back
         self._rank = rank
+        self._ignore_label = ignore_label
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
         manifest = fresh
@@ -117,7 +120,8 @@ class Session:
         return claim.attempt, claim.rank
 
     def _origin(self) -> SegmentFacts:
-        return SegmentFacts(self.catalogue.manifest.run_id, *self.writer_of_rows(), attempts.boot_id())
+        run_id = self.catalogue.manifest.run_id
+        return SegmentFacts(run_id, *self.writer_of_rows(), attempts.boot_id(), self._ignore_label)
 
     def take_back(self, takes_back: TakesBack) -> None:
         """Note from where on earlier attempts' rows no longer count.

@@ -125,6 +125,7 @@ class SampleStream:
             columns,
             done,
             self._ledger.drop,
+            self._ledger.refuse,
         )
         for record in records:
             self._ledger.stored(record.rows, record.bytes)

@@ -140,7 +140,7 @@ def is_remote(value: object) -> bool:
 
 
 def derive_on_device(
-    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool
+    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool, ignored: int | None = None
 ) -> dict[str, torch.Tensor]:
     """What `xaicli.wal.derived.derive` computes, by a few kernels where the scores are, without waiting for them.
 
@@ -149,6 +149,7 @@ def derive_on_device(
         label: (N,) class indices on any device, or None.
         are_logits: Whether the scores are logits.
         with_loss: Whether the cross entropy is wanted.
+        ignored: The label that stands for none.
 
     Returns:
         {column: (N,)}, the prediction among them.
@@ -170,6 +171,8 @@ def derive_on_device(
             return found
         y = label.to(z.device, non_blocking=True).long()
         known = (y >= 0) & (y < classes)
+        if ignored is not None and 0 <= ignored < classes:
+            known = known & (y != ignored)
         at = torch.where(known, y, 0)[:, None]
         at_label = p.gather(1, at)[:, 0]
         second = top[:, 1] if classes > 1 else torch.full_like(top[:, 0], -torch.inf)

@@ -149,3 +149,171 @@ def two_dimensional(scores: NDArray[Any], name: str) -> NDArray[Any]:
     if scores.ndim != 2 or not scores.shape[1]:
         raise ValueError(f"{name} has shape {scores.shape}; (samples, classes) is needed")
     return scores
+
+
+class Sets(NamedTuple):
+    """What follows from the scores of a multilabel output.
+
+    Attributes:
+        prediction: The classes of each sample with a probability above one half.
+        metrics: {metric: (N,)}.
+    """
+
+    prediction: list[NDArray[np.int32] | None]
+    metrics: dict[str, Floats]
+
+
+def multilabel(
+    scores: NDArray[Any], labels: list[NDArray[np.int32] | None] | None, classes: int, *, are_logits: bool
+) -> Sets:
+    """The predicted sets, and the mean binary cross entropy over the classes.
+
+    Args:
+        scores: (N, K) logits or probabilities, each class for itself.
+        labels: The true classes of each sample, or None.
+        classes: K.
+        are_logits: Whether the scores are logits.
+    """
+    z = np.asarray(scores, np.float64)
+    positive = z > (0 if are_logits else 0.5)
+    metrics: dict[str, Floats] = {}
+    if labels is not None:
+        truth = np.zeros((len(z), classes), bool)
+        known = np.array([one is not None and bool((one < classes).all()) for one in labels])
+        for row, one in zip(truth, labels, strict=True):
+            if one is not None:
+                row[one[one < classes]] = True
+        with np.errstate(all="ignore"):
+            if are_logits:
+                each = np.maximum(z, 0) - z * truth + np.log1p(np.exp(-np.abs(z)))
+            else:
+                each = -np.where(truth, np.log(z), np.log1p(-z))
+        metrics[words.LOSS] = np.where(known, each.mean(1), np.nan).astype(np.float32)
+    return Sets([np.flatnonzero(row).astype(np.int32) for row in positive], metrics)
+
+
+def compare_sets(
+    labels: list[NDArray[np.int32] | None], predictions: list[NDArray[np.int32] | None]
+) -> tuple[dict[str, Floats], Floats]:
+    """`jaccard` (1 where both are empty) and `n_wrong` (classes that differ), and whether sets are equal; NaN where
+    unknown.
+    """
+    jaccard: list[float] = []
+    wrong: list[float] = []
+    correct: list[float] = []
+    for label, prediction in zip(labels, predictions, strict=True):
+        if label is None or prediction is None:
+            for column in (jaccard, wrong, correct):
+                column.append(np.nan)
+            continue
+        both = len(np.intersect1d(label, prediction))
+        either = len(label) + len(prediction) - both
+        jaccard.append(both / either if either else 1.0)
+        wrong.append(float(either - both))
+        correct.append(float(either == both))
+    metrics = {"jaccard": np.array(jaccard, np.float32), "n_wrong": np.array(wrong, np.float32)}
+    return metrics, np.array(correct, np.float32)
+
+
+def regression(label: NDArray[np.float64], prediction: NDArray[np.float64]) -> dict[str, Floats]:
+    """`residual` (label minus prediction), `abs_error` and `loss` (the squared error).
+
+    Args:
+        label: (N,).
+        prediction: (N,).
+    """
+    residual = label - prediction
+    made = {"residual": residual, "abs_error": np.abs(residual), words.LOSS: residual * residual}
+    with np.errstate(over="ignore"):
+        return {name: values.astype(np.float32) for name, values in made.items()}
+
+
+class Tokens(NamedTuple):
+    """What follows from the scores of a sequence.
+
+    Attributes:
+        metrics: {metric: (N,)}.
+        tokens: The loss of each token that counts, one array a sample.
+    """
+
+    metrics: dict[str, Floats]
+    tokens: list[NDArray[np.float32]]
+
+
+def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, are_logits: bool) -> Tokens:
+    """Per sample, over the tokens that count: `loss` (mean cross entropy), `label_prob` (geometric mean), `n_tokens`,
+    `token_accuracy`, `entropy` (mean), `worst_token` (its place) and `worst_token_loss`.
+
+    Args:
+        scores: (N, T, K) logits or probabilities.
+        labels: (N, T) classes; `ignored` ones, and those outside [0, K), do not count.
+        ignored: The label of a place that does not count.
+        are_logits: Whether the scores are logits.
+    """
+    n, _, classes = scores.shape
+    valid = (labels != ignored) & (labels >= 0) & (labels < classes)
+    names = (
+        words.LOSS,
+        words.LABEL_PROB,
+        "n_tokens",
+        "token_accuracy",
+        words.ENTROPY,
+        "worst_token",
+        "worst_token_loss",
+    )
+    made = {name: np.full(n, np.nan, np.float32) for name in names}
+    kept: list[NDArray[np.float32]] = []
+    for i in range(n):  # one sample at a time: a batch's logits may be all the memory there is
+        places = np.flatnonzero(valid[i])
+        made["n_tokens"][i] = len(places)
+        kept.append(np.zeros(0, np.float32))
+        if not len(places):
+            continue
+        z, y = np.asarray(scores[i][places], np.float32), labels[i][places]
+        with np.errstate(all="ignore"):
+            if are_logits:
+                z = z - z.max(1, keepdims=True)
+                log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+            else:
+                log_p = np.log(z)
+            p = np.exp(log_p)
+            entropy = -np.where(p > 0, p * log_p, 0).sum(1)
+        losses = -log_p[np.arange(len(y)), y]
+        worst = int(losses.argmax())
+        values = (losses.mean(), np.exp(-losses.mean()), len(y), (z.argmax(1) == y).mean(), entropy.mean())
+        for name, value in zip(names, (*values, places[worst], losses[worst]), strict=True):
+            made[name][i] = value
+        kept[-1] = losses
+    return Tokens(made, kept)
+
+
+def soften(
+    made: Derived, scores: NDArray[Any], soft: NDArray[np.float32], *, are_logits: bool, with_loss: bool
+) -> Derived:
+    """What was derived for the largest class of each soft label, with what the whole label says in its place.
+
+    `loss` is the soft cross entropy, `label_prob` the expected probability, `el2n` the norm of probabilities minus
+    label.
+
+    Args:
+        made: What was derived for the largest class.
+        scores: (N, K) logits or probabilities.
+        soft: (N, K) label probabilities.
+        are_logits: Whether the scores are logits.
+        with_loss: Whether the cross entropy is wanted.
+    """
+    if soft.shape != made.probs.shape:
+        return made
+    with np.errstate(all="ignore"):
+        if are_logits:
+            z = np.asarray(scores, np.float32)
+            z = z - z.max(1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+        else:
+            log_p = np.log(np.asarray(scores, np.float32))
+        metrics = dict(made.metrics)
+        if with_loss:
+            metrics[words.LOSS] = -np.where(soft > 0, soft * log_p, 0).sum(1)
+    metrics[words.LABEL_PROB] = (soft * made.probs).sum(1)
+    metrics[words.EL2N] = np.sqrt(((made.probs - soft) ** 2).sum(1))
+    return made._replace(metrics=metrics)

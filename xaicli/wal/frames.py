@@ -96,12 +96,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentFacts:
-    """Whose rows a segment holds."""
+    """Whose rows a segment holds; `ignore_label` is the label that stands for none."""
 
     run_id: str
     attempt: int
     rank: int
     boot_id: str = ""
+    ignore_label: int | None = None
 
     @property
     def writer(self) -> Writer:
@@ -112,7 +113,8 @@ class SegmentFacts:
     def from_json(cls, text: bytes) -> SegmentFacts:
         """What `to_json` wrote; unknown keys are ignored."""
         facts = json.loads(text)
-        return cls(facts["run_id"], facts["attempt"], facts["rank"], facts.get("boot_id", ""))
+        known = {key: facts[key] for key in cls.__dataclass_fields__ if key in facts}
+        return cls(**known)
 
     def to_json(self) -> bytes:
         """As the head of a segment holds it."""
@@ -222,7 +224,12 @@ def storage(dtype: str) -> tuple[np.dtype[Any], int]:
     if dtype.endswith("]"):
         base, _, width = dtype[:-1].partition("[")
         return np.dtype(base), int(width)
-    return np.dtype(np.uint32 if dtype == "string" else dtype), 0
+    return np.dtype(np.uint32 if is_varied(dtype) else dtype), 0
+
+
+def is_varied(dtype: str) -> bool:
+    """Whether values of a column differ in length, texts and lists: in a frame their bytes follow the columns."""
+    return dtype == "string" or dtype.startswith("list<")
 
 
 def scan_frames(content: memoryview, sequence: int | None = None, *, old_place: Place | None = None) -> Iterator[Frame]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.manifest import ColumnFacts
 from xaicli.wal.derived import derive
-from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Folder, Frame, SegmentFacts, item_size, storage
+from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Folder, Frame, SegmentFacts, is_varied, item_size, storage
 
 _LABELS = {words.LABEL, words.PREDICTION}
 
 
 def arrow_type(dtype: str) -> pa.DataType:
     """The type of a column in a part."""
-    if dtype.startswith(("float16", "list")):
+    if dtype.startswith("list<"):
+        return pa.list_(pa.int32() if "int32" in dtype else pa.float16())
+    if dtype.startswith("float16"):
         return pa.list_(pa.float16())
     return {"float": pa.float32(), "double": pa.float64()}.get(dtype) or pa.type_for_alias(dtype)
 
@@ -36,11 +39,16 @@ def by_folder(frames: Sequence[Frame]) -> dict[Folder, list[Frame]]:
 
 
 def to_table(
-    content: memoryview, frames: Sequence[Frame], folder: Folder, facts: SegmentFacts, columns: Sequence[ColumnFacts]
+    content: memoryview,
+    frames: Sequence[Frame],
+    folder: Folder,
+    facts: SegmentFacts,
+    columns: Sequence[ColumnFacts],
+    beyond: Counter[str] | None = None,
 ) -> pa.Table:
     """The rows of a segment in one folder as the table of a part, in the order they were logged.
 
-    Batches with a label or prediction beyond 32 bits are left out: there is no room for it in a part.
+    A label or prediction beyond 32 bits is null: there is no room for it in a part.
 
     Args:
         content: The segment's bytes after the header.
@@ -48,9 +56,10 @@ def to_table(
         folder: Their mode, ds_id and epoch.
         facts: Whose rows they are.
         columns: The run's columns; those the segment lacks are null.
+        beyond: Counts such labels and predictions, {column: rows}.
     """
     empty = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]).empty_table()
-    shared = _Shared(folder, facts, columns)
+    shared = _Shared(folder, facts, columns, Counter() if beyond is None else beyond)
     return pa.concat_tables([empty, *(_piece(content, alike, shared) for alike in _same_plan(frames))])
 
 
@@ -60,6 +69,7 @@ class _Shared(NamedTuple):
     folder: Folder
     facts: SegmentFacts
     columns: Sequence[ColumnFacts]
+    beyond: Counter[str]
 
     def complete(self, logged: dict[str, pa.Array], n: int) -> pa.Table:
         """The columns of a part: those logged, those that are the same in every row, and nulls."""
@@ -148,33 +158,38 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
         values = np.frombuffer(raw, base)
         numbers[name] = values.reshape(-1, width) if width else values
     offsets = [frame.start + frame.rows * row_bytes for frame in frames]
-    texts = {name: numbers.pop(name) for name, dtype in frames[0].columns if dtype == "string"}
-    if (unfit := _unfit(numbers)) is not None:
-        spoilt = set(np.searchsorted(np.cumsum(rows), np.flatnonzero(unfit), side="right").tolist())
-        left = [frame for number, frame in enumerate(frames) if number not in spoilt]
-        return _piece(content, left, shared) if left else shared.complete({}, 0)
+    varied = {name: dtype for name, dtype in frames[0].columns if is_varied(dtype)}
+    texts = {name: numbers.pop(name) for name in varied}
+    for name in _LABELS & numbers.keys():
+        numbers[name] = _fitting(name, numbers[name], shared)
     for name in SCORES.keys() & numbers.keys():
         numbers = _derived(name, numbers.pop(name), numbers) | numbers
     wanted = {column.name: column.dtype for column in shared.columns}
     arrays = {name: _array(values, wanted[name]) for name, values in numbers.items() if name in wanted}
-    arrays |= _texts(content, offsets, rows, texts)
+    arrays |= _texts(content, offsets, rows, texts, varied)
     arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
     turns = [frame.place.turn if frame.place else 0 for frame in frames]
     arrays[words.PASS] = pa.array(np.repeat(np.array(turns, np.int16), rows))
     label, prediction = arrays.get(words.LABEL), arrays.get(words.PREDICTION)
-    if label is not None and prediction is not None and label.type == prediction.type:
+    if label is not None and prediction is not None and label.type == prediction.type in (pa.int32(), pa.string()):
         arrays.setdefault(words.CORRECT, pc.equal(label, prediction))
     return shared.complete(arrays, sum(rows))
 
 
-def _unfit(numbers: dict[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
-    """Which rows have a label or prediction beyond 32 bits; None where none has."""
-    for name in _LABELS & numbers.keys():
-        values = numbers[name]
-        unfit: NDArray[np.bool_] = values.astype(np.int32) != values
-        if unfit.any():
-            return unfit
-    return None
+def _fitting(name: str, values: NDArray[Any], shared: _Shared) -> NDArray[Any]:
+    """Labels or predictions with what stands for a missing one where there is none, or none that 32 bits hold."""
+    if values.dtype.kind not in "iu":
+        return values
+    if values.dtype.itemsize > 4:
+        with np.errstate(all="ignore"):
+            beyond = values.astype(np.int32) != values
+        if beyond.any():
+            shared.beyond[name] += int(beyond.sum())
+            values = np.where(beyond, np.int64(NULL_INT), values.astype(np.int64))
+    ignored = shared.facts.ignore_label
+    if name == words.LABEL and ignored is not None and bool((values == ignored).any()):
+        values = np.where(values == ignored, np.int64(NULL_INT), values.astype(np.int64))
+    return values
 
 
 def _derived(name: str, scores: NDArray[Any], numbers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -191,15 +206,26 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
     if values.ndim == 2:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(kind)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite
+    if kind == pa.bool_():  # `correct`, of which NaN is neither
+        unknown = np.isnan(values) if values.dtype.kind == "f" else None
+        return pa.array(values.astype(np.bool_, copy=False), mask=unknown)
+    if kind == pa.string():
+        return pa.nulls(len(values), kind)  # numbers that stand for missing texts
+    with np.errstate(all="ignore"):  # beyond float32 is infinite
+        if kind == pa.float64() and values.dtype.kind in "iu":
+            return pa.array(values.astype(np.float64), mask=values == NULL_INT)
         plain = values.astype(kind.to_pandas_dtype(), copy=False)
     return pa.array(plain, mask=plain == NULL_INT if kind == pa.int32() else None)
 
 
 def _texts(
-    content: memoryview, offsets: list[int], rows: list[int], lengths: dict[str, NDArray[Any]]
+    content: memoryview,
+    offsets: list[int],
+    rows: list[int],
+    lengths: dict[str, NDArray[Any]],
+    dtypes: Mapping[str, str],
 ) -> dict[str, pa.Array]:
-    """The columns of texts, whose bytes follow one after the other at `offsets` in each frame."""
+    """The columns of texts and lists, whose bytes follow one after the other at `offsets` in each frame."""
     edges = np.concatenate([[0], np.cumsum(rows)])
     arrays = {}
     for name, each in lengths.items():
@@ -208,11 +234,17 @@ def _texts(
         sizes = np.diff(ends[edges]).tolist()
         text = b"".join([content[at : at + size] for at, size in zip(offsets, sizes, strict=True)])
         offsets = [at + size for at, size in zip(offsets, sizes, strict=True)]
-        arrays[name] = _text_array(text, ends, absent)
+        arrays[name] = _varied_array(text, ends, absent, dtypes[name])
     return arrays
 
 
-def _text_array(text: bytes, ends: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
+def _varied_array(text: bytes, ends: NDArray[np.int64], absent: NDArray[np.bool_], dtype: str) -> pa.Array:
     validity = pa.py_buffer(np.packbits(~absent, bitorder="little").tobytes())
-    buffers = [validity, pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(text)]
-    return pa.Array.from_buffers(pa.string(), len(absent), buffers)
+    kind = arrow_type(dtype)
+    if kind == pa.string():
+        buffers = [validity, pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(text)]
+        return pa.Array.from_buffers(kind, len(absent), buffers)
+    width = kind.value_type.bit_width // 8
+    values = pa.Array.from_buffers(kind.value_type, len(text) // width, [None, pa.py_buffer(text)])
+    buffers = [validity, pa.py_buffer((ends // width).astype(np.int32).tobytes())]
+    return pa.Array.from_buffers(kind, len(absent), buffers, children=[values])
