@@ -28,12 +28,19 @@ class Result:
         answer: What the query returned.
         build: What makes the report; called once, and only when something is to be shown.
         brief: What makes a report good enough for a terminal, where the whole one takes long.
+        folder: Where files go when nobody says where.
     """
 
     def __init__(
-        self, answer: Answer, build: Callable[[], Report], *, brief: Callable[[], Report] | None = None
+        self,
+        answer: Answer,
+        build: Callable[[], Report],
+        *,
+        brief: Callable[[], Report] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.answer = answer
+        self.folder = folder
         self._build = build
         self._brief = brief
 

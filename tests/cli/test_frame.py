@@ -288,3 +288,21 @@ def test_a_full_output_is_no_fault_of_ours(sample_run: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: the output: No space left on device\nhint: ")
     assert "Exception" not in done.stderr
+
+
+def test_the_list_of_commands_is_whole_at_80_columns() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "xaicli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
+    )
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_standard_output_is_no_folder(xai, sample_run: Path) -> None:
+    status, out, err = xai("samples", sample_run, "--json", "-o", "-")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: -o - is no folder")

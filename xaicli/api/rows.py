@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from xaicli.answer import Answer
+from xaicli.api.pages import Asked, shown
 from xaicli.layout import RunLayout
 from xaicli.results import Result
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.model import Report
 
 
 OPENING = ("strict", "attempts", "where")
@@ -60,13 +58,6 @@ class RunRows:
     def __repr__(self) -> str:
         return f"open_run({str(self.layout.root)!r})"
 
-    @cached_property
-    def facts(self) -> RunFacts:
-        """What reports say about the run."""
-        from xaicli.report.facts import RunFacts
-
-        return RunFacts.of(self.layout)
-
     def reader(self, *, strict: bool = False, attempts: str = "last", where: str | None = None) -> Reader:
         """The run's files, listed now; of their rows those that count and meet a condition."""
         from xaicli.reader import open_reader
@@ -87,14 +78,7 @@ class RunRows:
         from xaicli.queries.info import info
 
         answer = info(self.reader(strict=strict, attempts=attempts))
-
-        def build() -> Report:
-            from xaicli.report.facts import RunFacts
-            from xaicli.report.info import info_report
-
-            return info_report(answer, RunFacts.whole(self.layout))
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout))
 
     def scan(self, **select: Unpack[Select]) -> pl.LazyFrame:
         """The selected rows, lazily: all columns, fenced, files verified; duplicates and non-finite values untouched.
@@ -113,13 +97,7 @@ class RunRows:
         from xaicli.queries.sql import query
 
         answer = query(self.reader(strict=strict, attempts=attempts), sql, engine=engine)
-
-        def build() -> Report:
-            from xaicli.report.plain import plain_report
-
-            return plain_report(answer, self.facts, title="Query")
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout))
 
     def export(
         self,

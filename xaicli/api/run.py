@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
+from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import RunRows, Select
 from xaicli.errors import UsageError
 from xaicli.location import find_run
 from xaicli.results import Result
-from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
     from xaicli.queries.ids import Ids
     from xaicli.queries.selection import Words
-    from xaicli.report.model import Report
 
 
 def open_run(path: str | os.PathLike[str] | None = None) -> RunReader:
@@ -79,22 +77,7 @@ class RunReader(RunRows):
         answer = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
         )
-
-        def build() -> Report:
-            from xaicli.api.gathering import page_of
-            from xaicli.queries.population import population
-            from xaicli.report.samples import samples_report
-
-            page, _ = page_of(self.facts, reader, selection, [answer])
-            return samples_report(answer, page, population=population(reader, selection))
-
-        def brief() -> Report:
-            from xaicli.report.page import Page
-            from xaicli.report.samples import samples_report
-
-            return samples_report(answer, Page(self.facts))
-
-        return Result(answer, build, brief=brief)
+        return shown(Asked(answer, self.layout, reader, selection))
 
     def _table_samples(self, table: str, select: Select, **asked: Any) -> Result:
         """`samples` of a metrics table."""
@@ -103,16 +86,7 @@ class RunReader(RunRows):
         words: dict[str, Any] = dict(select)
         opening = {name: words.pop(name) for name in ("strict", "attempts") if name in words}
         answer = table_samples(self.reader(**opening), table, **words, **asked)
-
-        def build() -> Report:
-            from xaicli.report.page import Page
-            from xaicli.report.samples import samples_report
-            from xaicli.tables.stored import class_names
-
-            names = class_names(self.layout, table, str(words.get("label_key") or LABEL))
-            return samples_report(answer, Page(replace(self.facts, label_names=names) if names else self.facts))
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout))
 
     def labels(self, *, bounds: Sequence[str] | str | None = ("std",), **select: Unpack[Select]) -> Result:
         """Each label's mean and spread over the epochs."""
@@ -120,13 +94,7 @@ class RunReader(RunRows):
 
         reader, selection = self.select(**select)
         answer = labels(reader, selection, bounds=bounds)
-
-        def build() -> Report:
-            from xaicli.report.labels import labels_report
-
-            return labels_report(answer, self.facts)
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout, reader, selection))
 
     def scalars(
         self,
@@ -164,13 +132,7 @@ class RunReader(RunRows):
 
         reader = self.reader(strict=strict)
         answer = embeddings(reader, table=table, column=column, colour=colour, epoch=epoch, split=split)
-
-        def build() -> Report:
-            from xaicli.report.embeddings import embeddings_report
-
-            return embeddings_report(answer, self.facts)
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout))
 
     def dynamics(
         self,
@@ -185,14 +147,7 @@ class RunReader(RunRows):
 
         reader, selection = self.select(**select)
         answer = dynamics(reader, selection, early_epochs=early_epochs, burn_in=burn_in, truth=truth)
-
-        def build() -> Report:
-            from xaicli.report.datamap import dynamics_report
-            from xaicli.report.page import Page
-
-            return dynamics_report(answer, Page(self.facts))
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout, reader, selection))
 
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
@@ -204,21 +159,7 @@ class RunReader(RunRows):
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
-
-        def build() -> Report:
-            from xaicli.api.gathering import page_of
-            from xaicli.report.findings import findings_report
-
-            page, _ = page_of(self.facts, reader, selection, [answer])
-            return findings_report(answer, page)
-
-        def brief() -> Report:
-            from xaicli.report.findings import findings_report
-            from xaicli.report.page import Page
-
-            return findings_report(answer, Page(self.facts))
-
-        return Result(answer, build, brief=brief)
+        return shown(Asked(answer, self.layout, reader, selection))
 
     def report(
         self,
@@ -233,7 +174,7 @@ class RunReader(RunRows):
         **select: Unpack[Select],
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
-        from xaicli.api.gathering import gather, page_of
+        from xaicli.api.gathering import gather
         from xaicli.dynamics.scores import scores_by
         from xaicli.queries.samples import samples
 
@@ -244,13 +185,4 @@ class RunReader(RunRows):
         )
         gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth)
         answer = gathered.answer
-
-        def build() -> Report:
-            from xaicli.queries.population import population
-            from xaicli.report.facts import RunFacts
-            from xaicli.report.track import track_report
-
-            page, warnings = page_of(RunFacts.whole(self.layout), reader, selection, gathered.of_samples)
-            return track_report(answer, gathered, page, population=population(reader, selection), warnings=warnings)
-
-        return Result(answer, build)
+        return shown(Asked(answer, self.layout, reader, selection, gathered=gathered))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import OPENING, RunRows, Select
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
@@ -15,7 +16,6 @@ from xaicli.results import Result
 if TYPE_CHECKING:
     from xaicli.queries.ids import Ids
     from xaicli.queries.selection import Words
-    from xaicli.report.model import Report
 
 
 def compare(
@@ -39,19 +39,7 @@ def compare(
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(runs)]
     answer = compare(readers, max=max, min=min, ids=ids, **words)
-
-    def build() -> Report:
-        from xaicli.queries.courses import courses
-        from xaicli.report.compare import compare_report
-
-        return compare_report(answer, courses(readers, **words))
-
-    def brief() -> Report:
-        from xaicli.report.compare import compare_report
-
-        return compare_report(answer)
-
-    return Result(answer, build, brief=brief)
+    return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 
 
 def scalars(
@@ -86,16 +74,10 @@ def scalars(
         strict=strict,
     )
     asked = answer.selection["runs"]
-    layout = RunLayout(Path(asked[0]))
+    first = Path(asked[0])
+    layout = RunLayout(first)
     alone = len(asked) == 1 and layout.is_run()
-
-    def build() -> Report:
-        from xaicli.report.facts import RunFacts
-        from xaicli.report.scalars import scalars_report
-
-        return scalars_report(answer, RunFacts.of(layout) if alone else None)
-
-    return Result(answer, build)
+    return shown(Asked(answer, layout if alone else None), (first if first.is_dir() else first.parent) / "reports")
 
 
 def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
@@ -103,10 +85,4 @@ def list_runs(folder: str | os.PathLike[str] = ".") -> Result:
     from xaicli.queries.runs import runs
 
     answer = runs(Path(folder))
-
-    def build() -> Report:
-        from xaicli.report.runs import runs_report
-
-        return runs_report(answer)
-
-    return Result(answer, build)
+    return shown(Asked(answer), Path(folder) / "reports")

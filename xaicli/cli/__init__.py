@@ -70,7 +70,9 @@ def build(arguments: Sequence[str] = ()) -> Any:
             app.add_typer(module.app, name=name.replace("_", "-"))
         else:
             function = getattr(module, name)
-            app.command(name.replace("_", "-"))(_named_alone(function) if listing else function)
+            # Said whole: what is shortened to one line loses its point.
+            said = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+            app.command(name.replace("_", "-"), short_help=said)(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
     if listing:
         return tree

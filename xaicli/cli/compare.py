@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,4 +31,4 @@ def compare(
     from xaicli import api
 
     result = api.compare(*runs, max=max, min=min, ids=ids, **select.arguments())
-    write(result, output, folder=Path(result.answer.selection["runs"][0]) / "reports")
+    write(result, output)

@@ -28,4 +28,4 @@ def dynamics(
     result = run.dynamics(
         early_epochs=early_epochs, burn_in=burn_in, truth=truth, **select.arguments(), **engines.arguments()
     )
-    write(result, output, folder=run.layout.reports)
+    write(result, output)

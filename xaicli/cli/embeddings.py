@@ -39,4 +39,4 @@ def embeddings(
 
     run = open_run(run_dir)
     result = run.embeddings(table=table, column=column, colour=colour, epoch=epoch, split=split, strict=strict)
-    write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)
+    write(result, output, always=REPORT_FORMATS)

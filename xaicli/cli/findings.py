@@ -32,4 +32,4 @@ def findings(
     result = run.findings(
         top=top, early_epochs=early_epochs, burn_in=burn_in, **select.arguments(), **engines.arguments()
     )
-    write(result, output, folder=run.layout.reports)
+    write(result, output)

@@ -23,4 +23,4 @@ def info(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    write(run.info(attempts=attempts, strict=strict), output, folder=run.layout.reports)
+    write(run.info(attempts=attempts, strict=strict), output)

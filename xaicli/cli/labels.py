@@ -26,4 +26,4 @@ def labels(
 
     run = open_run(run_dir)
     result = run.labels(bounds=bounds, **select.arguments(), **engines.arguments(), axis=axis)
-    write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)
+    write(result, output, always=REPORT_FORMATS)

@@ -24,4 +24,4 @@ def ls(
     """
     from xaicli.api import list_runs
 
-    write(list_runs(folder), output, folder=folder / "reports")
+    write(list_runs(folder), output)

@@ -32,14 +32,19 @@ _LOOKALIKES = {
 
 
 def write(
-    result: Result, output: Output, *, folder: Path, always: tuple[Format, ...] = (), pictures: bool = False
+    result: Result,
+    output: Output,
+    *,
+    folder: Path | None = None,
+    always: tuple[Format, ...] = (),
+    pictures: bool = False,
 ) -> None:
     """Hand a result to the user: the answer always, its files where they can be written.
 
     Args:
         result: What a question returned.
         output: The user's output options.
-        folder: Where files go unless `--output` says otherwise.
+        folder: Where files go unless `--output` says otherwise; the result's own without it.
         always: The formats written without being asked for.
         pictures: Whether each sample's maps are also a picture of their own.
 
@@ -52,6 +57,7 @@ def write(
         raise UsageError(
             f"xai {result.answer.command} draws nothing to write as png", hint="formats: html, csv, json, md"
         )
+    folder = folder or result.folder or Path("reports")
     paths: list[Path] = []
     unwritten: XaiError | None = None
     try:
@@ -126,6 +132,8 @@ def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[For
     Raises:
         UsageError: `--format` names no format.
     """
+    if str(output.output) == "-":
+        raise UsageError("-o - is no folder", hint="--json goes to standard output by itself, xai export -o - as well")
     wanted = list(always)
     if output.format:
         if unknown := [name for name in output.format if name not in set(Format)]:

@@ -44,4 +44,4 @@ def query(
         )
     run = open_run(given[0] if given else None)
     result = run.query(sql, engine=engine, attempts=attempts, strict=strict)
-    write(result, output, folder=run.layout.reports)
+    write(result, output)

@@ -42,4 +42,4 @@ def samples(
     result = run.samples(
         table=table, reduce=reduce, **choice.arguments(), **select.arguments(), **engines.arguments(), axis=axis
     )
-    write(result, output, folder=run.layout.reports)
+    write(result, output)

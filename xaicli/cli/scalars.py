@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,5 +64,4 @@ def scalars(
 
     given = runs or [str(open_run().layout.root)]
     result = scalars(*given, key=key, mode=mode, ds_id=ds_id, smoothing=smoothing, group=group, strict=strict)
-    first = Path(result.answer.selection["runs"][0])
-    write(result, output, folder=(first if first.is_dir() else first.parent) / "reports")
+    write(result, output)

@@ -30,4 +30,4 @@ def track_report(
     result = run.report(
         bounds=bounds, truth=truth, **choice.arguments(), **select.arguments(), **engines.arguments(), axis=axis
     )
-    write(result, output, folder=run.layout.reports, always=REPORT_FORMATS)
+    write(result, output, always=REPORT_FORMATS)

@@ -1,0 +1,199 @@
+"""What shows the answer to each question: the report of every command about runs, in one table.
+
+Reports draw and word; they are imported when one is shown, since most answers go to a program or a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaicli.answer import Answer
+from xaicli.layout import RunLayout
+from xaicli.results import Result
+from xaicli.vocabulary import LABEL
+
+if TYPE_CHECKING:
+    from xaicli.queries.selection import Selection
+    from xaicli.reader import Reader
+    from xaicli.report.gathered import Gathered
+    from xaicli.report.model import Report
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and its answer: what a report is made from.
+
+    Attributes:
+        answer: The answer.
+        layout: The run it is about; None for several, or none.
+        reader: The run's files as they were listed for the question.
+        selection: Which rows were asked about.
+        readers: The runs, of a question about several.
+        select: How their rows were chosen.
+        gathered: The parts of the track report.
+    """
+
+    answer: Answer
+    layout: RunLayout | None = None
+    reader: Reader | None = None
+    selection: Selection | None = None
+    readers: Sequence[Reader] = ()
+    select: Mapping[str, Any] = field(default_factory=dict)
+    gathered: Gathered | None = None
+
+
+def shown(asked: Asked, folder: Path | None = None) -> Result:
+    """The answer with its report.
+
+    Args:
+        asked: The question.
+        folder: Where its files go unless the user says otherwise; the run's `reports` without it.
+    """
+    command = asked.answer.command
+    brief = partial(BRIEF[command], asked) if command in BRIEF else None
+    where = folder or (asked.layout.reports if asked.layout else None)
+    return Result(asked.answer, partial(REPORTS[command], asked), brief=brief, folder=where)
+
+
+def _samples(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+    from xaicli.report.samples import samples_report
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if asked.reader is None or asked.selection is None:
+        from xaicli.tables.stored import class_names
+
+        key = str(asked.answer.selection.get("label_key") or LABEL)
+        names = class_names(asked.layout, str(asked.answer.selection["table"]), key)
+        return samples_report(asked.answer, Page(replace(facts, label_names=names) if names else facts))
+    if not whole:
+        return samples_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+    from xaicli.queries.population import population
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return samples_report(asked.answer, page, population=population(asked.reader, asked.selection))
+
+
+def _labels(asked: Asked) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.labels import labels_report
+
+    assert asked.layout is not None
+    return labels_report(asked.answer, RunFacts.of(asked.layout))
+
+
+def _dynamics(asked: Asked) -> Report:
+    from xaicli.report.datamap import dynamics_report
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+
+    assert asked.layout is not None
+    return dynamics_report(asked.answer, Page(RunFacts.of(asked.layout)))
+
+
+def _findings(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.findings import findings_report
+    from xaicli.report.page import Page
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if not whole or asked.reader is None or asked.selection is None:
+        return findings_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return findings_report(asked.answer, page)
+
+
+def _track_report(asked: Asked) -> Report:
+    from xaicli.api.gathering import page_of
+    from xaicli.queries.population import population
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.track import track_report
+
+    assert asked.layout is not None
+    assert asked.reader is not None
+    assert asked.selection is not None
+    assert asked.gathered is not None
+    facts = RunFacts.whole(asked.layout)
+    page, warnings = page_of(facts, asked.reader, asked.selection, asked.gathered.of_samples)
+    people = population(asked.reader, asked.selection)
+    return track_report(asked.answer, asked.gathered, page, population=people, warnings=warnings)
+
+
+def _embeddings(asked: Asked) -> Report:
+    from xaicli.report.embeddings import embeddings_report
+    from xaicli.report.facts import RunFacts
+
+    assert asked.layout is not None
+    return embeddings_report(asked.answer, RunFacts.of(asked.layout))
+
+
+def _info(asked: Asked) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.info import info_report
+
+    assert asked.layout is not None
+    return info_report(asked.answer, RunFacts.whole(asked.layout))
+
+
+def _query(asked: Asked) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.plain import plain_report
+
+    assert asked.layout is not None
+    return plain_report(asked.answer, RunFacts.of(asked.layout), title="Query")
+
+
+def _compare(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.compare import compare_report
+
+    if not whole:
+        return compare_report(asked.answer)
+    from xaicli.queries.courses import courses
+
+    return compare_report(asked.answer, courses(asked.readers, **asked.select))
+
+
+def _scalars(asked: Asked) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.scalars import scalars_report
+
+    return scalars_report(asked.answer, RunFacts.of(asked.layout) if asked.layout else None)
+
+
+def _ls(asked: Asked) -> Report:
+    from xaicli.report.runs import runs_report
+
+    return runs_report(asked.answer)
+
+
+REPORTS: Mapping[str, Callable[[Asked], Report]] = {
+    "samples": _samples,
+    "labels": _labels,
+    "dynamics": _dynamics,
+    "findings": _findings,
+    "track-report": _track_report,
+    "embeddings": _embeddings,
+    "info": _info,
+    "query": _query,
+    "compare": _compare,
+    "scalars": _scalars,
+    "ls": _ls,
+}
+"""What makes the report of each question."""
+
+BRIEF: Mapping[str, Callable[[Asked], Report]] = {
+    "samples": partial(_samples, whole=False),
+    "findings": partial(_findings, whole=False),
+    "compare": partial(_compare, whole=False),
+}
+"""What makes one that is good enough for a terminal, where the whole one takes long."""
