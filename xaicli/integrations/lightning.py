@@ -172,6 +172,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             with captured(pl_module, closely=closely) as taken:
                 taken.returned = own(*args, **kwargs)
             returned = taken.returned
+            # Several processes run the step as the module's forward: that one is the step itself.
+            taken.forwards = [one for one in taken.forwards if one.output is not returned]
             with torch.no_grad():
                 self._recording.guarded("logging samples", lambda: self._log(trainer, taken, args[0], mode))
             # The graph goes when the trainer lets go of it.

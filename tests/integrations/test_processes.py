@@ -1,0 +1,110 @@
+"""Two processes of one training: each records its share, and every sample is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+import xaicli
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed package")
+
+LIGHTNING = """
+import sys, torch, logging, warnings
+import lightning.pytorch as lightning
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from xaicli.integrations.lightning import XaiCallback
+warnings.simplefilter("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+class Net(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return functional.cross_entropy(self(batch[1]), batch[2])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+x = torch.randn(21, 4, generator=torch.Generator().manual_seed(0))
+data = [(i, x[i], int(x[i, 0] > 0)) for i in range(21)]
+trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)])
+trainer.fit(Net(), DataLoader(data, batch_size=4, shuffle=True), DataLoader(data, batch_size=4))
+"""
+
+TRANSFORMERS = """
+import sys, torch, transformers, warnings
+from xaicli.integrations.transformers import XaiCallback
+warnings.simplefilter("ignore")
+torch.manual_seed(0)
+tokens = torch.randint(1, 20, (21, 6), generator=torch.Generator().manual_seed(0))
+data = [{"sample_id": i, "input_ids": tokens[i], "labels": int(tokens[i, 0] > 10)} for i in range(21)]
+model = transformers.BertForSequenceClassification(transformers.BertConfig(
+    vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+arguments = transformers.TrainingArguments(sys.argv[1] + "-out", num_train_epochs=2, per_device_train_batch_size=4,
+    per_device_eval_batch_size=4, eval_strategy="epoch", save_strategy="no", report_to=[], use_cpu=True,
+    ddp_backend="gloo", disable_tqdm=True, logging_strategy="no")
+trainer = transformers.Trainer(model=model, args=arguments, train_dataset=data, eval_dataset=data,
+    callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)])
+trainer.train()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("library", "script"), [("lightning", LIGHTNING), ("transformers", TRANSFORMERS)], ids=["lightning", "transformers"]
+)
+def test_two_processes_record_every_sample(tmp_path: Path, library: str, script: str) -> None:
+    pytest.importorskip(library)
+    (tmp_path / "train.py").write_text(script)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
+            tmp_path / "train.py", tmp_path / "run",
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    reader = xaicli.open_run(tmp_path / "run")
+    for mode in ("train", "eval"):
+        frame = reader.scan(mode=mode).collect()
+        for epoch in (1, 2):
+            ids = frame.filter(pl.col("epoch") == epoch)["sample_id"].to_list()
+            assert set(ids) == set(range(21)), (mode, epoch)
+        assert set(frame["rank"]) == {0, 1}
+    # A sampler fills the last batch up with samples it has given already: they are counted, not hidden.
+    raw = pl.read_parquet(tmp_path / "run" / "data" / "mode=eval" / "**" / "*.parquet")
+    doubled = raw.height - raw.unique(["epoch", "pass", "sample_id"]).height
+    assert doubled > 0
+    samples = reader.samples(mode="eval", max=21, min=0)
+    assert samples.data["sample_id"].n_unique() == 21
+    assert samples.answer.counts.duplicates == doubled
+    assert len(reader.layout.read_attempts()) == 1
