@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import polars as pl
 
-from xaicli.report.charts import Axis, Band, LineChart, Series, Tone
+from xaicli.report.charts import Band, LineChart, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Table, Text
 from xaicli.report.numbers import count, short
 from xaicli.report.page import Page
+from xaicli.report.times import Times
 from xaicli.vocabulary import Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -35,6 +36,8 @@ class Subject:
     metric: str
     rows: tuple[Mapping[str, Any], ...]
     population: tuple[Mapping[str, Any], ...] = ()
+    over: str | None = None
+    """What its picture is drawn over: `epoch`, `step` or `pass`."""
 
     @property
     def words(self) -> str:
@@ -42,7 +45,9 @@ class Subject:
         return " · ".join(part for part in (self.metric, self.mode, self.ds_id) if part)
 
 
-def subjects(data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFrame | None) -> Iterator[Subject]:
+def subjects(
+    data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFrame | None, over: str | None = None
+) -> Iterator[Subject]:
     """The parts of an answer of histories, in its own order."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in data.iter_rows(named=True):
@@ -54,7 +59,7 @@ def subjects(data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFram
             bands.setdefault((row["mode"], row["ds_id"], row["metric"]), []).append(row)
     # A part whose samples are all gone still shows the population it has.
     for key in [*groups, *(key for key in bands if key not in groups)]:
-        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())))
+        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over)
 
 
 def blocks(subject: Subject, page: Page) -> list[Block]:
@@ -109,9 +114,10 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> s
 
 
 def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
-    """The histories over the epochs; over decades of values on a logarithmic scale."""
+    """The histories over time; over decades of values on a logarithmic scale."""
     people = subject.population
-    xs = tuple(float(row["epoch"]) for row in people)
+    times = Times.of(subject.over, (*people, *(point for row in subject.rows for point in row["history"] or ())))
+    xs = tuple(times.x(row) for row in people)
     bands = tuple(
         Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
         for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
@@ -127,7 +133,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         lines.append(
             Series(
                 name=f"#{row['sample_id']}",
-                x=tuple(float(point["epoch"]) for point in history),
+                x=tuple(times.x(point) for point in history),
                 y=tuple(point["value"] for point in history),
                 tone=TONES[Group(row["group"])],
                 key=page.keys(subject.mode, subject.ds_id, row["sample_id"]),
@@ -136,27 +142,16 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
     return LineChart(
         name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
         title=f"History of {subject.words}",
-        x_label="epoch",
+        x_label=times.over.value,
         y_label=subject.metric,
         series=tuple(lines),
         bands=bands,
         legend=LEGEND if people else LEGEND.split(" Grey")[0],
-        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over epochs, {subject.mode}, "
+        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
         f"over the population's bands. {sentence(subject, Page())}",
         y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
-        other_axis=_steps(subject),
+        other_axis=times.other,
     )
-
-
-def _steps(subject: Subject) -> Axis | None:
-    """The step of each epoch: the largest anywhere in it."""
-    steps: dict[float, float] = {}
-    points = (point for row in subject.rows for point in row["history"] or ())
-    for point in (*subject.population, *points):
-        if point["step"] is not None:
-            steps[point["epoch"]] = max(point["step"], steps.get(point["epoch"], 0))
-    at = tuple(sorted(steps))
-    return Axis("step", tuple(map(float, at)), tuple(float(steps[epoch]) for epoch in at)) if at else None
 
 
 def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:

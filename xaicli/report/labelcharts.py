@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Names
+from xaicli.report.times import Times
 from xaicli.vocabulary import Bounds
 
 BAND_WORDS = {
@@ -43,6 +44,12 @@ class LabelHistory:
     rows: tuple[Mapping[str, Any], ...]
     last_epoch: int | None = None
     """The last epoch that any label has; the label's own without it."""
+    times: Times = field(default_factory=Times)
+    """The time axis that it shares with the other labels."""
+
+    def x(self, row: Mapping[str, Any]) -> float:
+        """Where one of its rows lies on the time axis."""
+        return self.times.x(row)
 
     @property
     def lasts(self) -> bool:
@@ -108,7 +115,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
         series.append(
             Series(
                 name=label.name,
-                x=tuple(float(row["epoch"]) for row in rows),
+                x=tuple(label.x(row) for row in rows),
                 y=tuple(row["mean"] for row in rows),
                 tone=tone,
                 key=f"{key}-{i}",
@@ -128,24 +135,25 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
     return LineChart(
         name=names("labels", words),
         title=f"Mean {words} of each label",
-        x_label="epoch",
+        x_label=labels[0].times.over.value,
         y_label="mean",
         series=tuple(sorted(series, key=lambda line: line.tone is not Tone.FAINT)),
         bands=bands,
         legend=legend,
-        alt=f"Mean of {count(len(labels), 'label')} over epochs. {label_sentence(labels)}",
+        other_axis=labels[0].times.other,
+        alt=f"Mean of {count(len(labels), 'label')} over {labels[0].times.many}. {label_sentence(labels)}",
     )
 
 
 def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...], Series]:
     frame = pl.DataFrame(
-        [(row["epoch"], row["mean"]) for label in labels for row in label.rows if finite(row["mean"])],
-        schema={"epoch": pl.Int64, "mean": pl.Float64},
+        [(label.x(row), row["mean"]) for label in labels for row in label.rows if finite(row["mean"])],
+        schema={"x": pl.Float64, "mean": pl.Float64},
         orient="row",
     )
     quantiles = [pl.col("mean").quantile(q, "linear").alias(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    table = frame.group_by("epoch").agg(quantiles).sort("epoch")
-    x = tuple(float(epoch) for epoch in table["epoch"])
+    table = frame.group_by("x").agg(quantiles).sort("x")
+    x = tuple(table["x"])
     bands = tuple(
         Band(title, x, tuple(table[low]), tuple(table[high]))
         for title, low, high in (("middle 90 %", "0.05", "0.95"), ("middle 50 %", "0.25", "0.75"))
@@ -155,13 +163,12 @@ def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...],
 
 def of_everyone(labels: Sequence[LabelHistory]) -> Series:
     """The mean of all samples whatever their label: each label's mean weighted by its number of samples."""
-    sums: dict[int, tuple[float, int]] = {}
-    for row in (row for label in labels for row in label.rows if finite(row["mean"])):
-        total, n = sums.get(row["epoch"], (0.0, 0))
-        sums[row["epoch"]] = total + row["mean"] * row["n"], n + row["n"]
-    epochs = sorted(epoch for epoch, (_, n) in sums.items() if n)
-    means = tuple(sums[epoch][0] / sums[epoch][1] for epoch in epochs)
-    return Series("all samples", tuple(float(epoch) for epoch in epochs), means, Tone.REFERENCE)
+    sums: dict[float, tuple[float, int]] = {}
+    for x, row in ((label.x(row), row) for label in labels for row in label.rows if finite(row["mean"])):
+        total, n = sums.get(x, (0.0, 0))
+        sums[x] = total + row["mean"] * row["n"], n + row["n"]
+    known = sorted(x for x, (_, n) in sums.items() if n)
+    return Series("all samples", tuple(known), tuple(sums[x][0] / sums[x][1] for x in known), Tone.REFERENCE)
 
 
 def small_multiples(
@@ -206,13 +213,13 @@ def small_multiples(
 
 def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int) -> LineChart:
     rows = [row for i, row in enumerate(label.rows) if (len(label.rows) - 1 - i) % stride == 0]
-    x = tuple(float(row["epoch"]) for row in rows)
+    x = tuple(label.x(row) for row in rows)
     pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
     band = Band(TITLES[bound], x, tuple(p[0] for p in pairs), tuple(p[-1] for p in pairs), key=key)
     return LineChart(
         name=key,
         title=label.name,
-        x_label="epoch",
+        x_label=label.times.over.value,
         y_label="mean",
         series=(
             *([everyone] if everyone else []),

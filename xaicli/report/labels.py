@@ -24,6 +24,7 @@ from xaicli.report.labelcharts import (
 from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
 from xaicli.report.page import Names
+from xaicli.report.times import Times
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
@@ -41,7 +42,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     names = Names()
     bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     data, left_out = few_enough(answer.data)
-    parts = list(by_subject(data))
+    parts = list(by_subject(data, answer.selection.get("axis")))
     sections = [
         Section(words, names("part", words), tuple(label_blocks(words, labels, bounds, names, key=f"l{index}")))
         for index, (words, labels) in enumerate(parts)
@@ -80,7 +81,7 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return data.join(kept, on=[*subject, "label"], how="semi", maintain_order="left"), (said,)
 
 
-def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:
+def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[str, list[LabelHistory]]]:
     """Each (mode, ds_id, metric) in words, with its labels from the highest last mean to the lowest."""
     groups: dict[tuple[str, str, str], dict[Any, list[Mapping[str, Any]]]] = {}
     for row in data.sort("epoch", maintain_order=True).iter_rows(named=True):
@@ -88,7 +89,8 @@ def by_subject(data: pl.DataFrame) -> Iterator[tuple[str, list[LabelHistory]]]:
         labels.setdefault(row["label"], []).append(row)
     for key, labels in groups.items():
         end = max(rows[-1]["epoch"] for rows in labels.values())
-        found = [LabelHistory(name_of(rows[-1]), tuple(rows), end) for rows in labels.values()]
+        times = Times.of(over, (row for rows in labels.values() for row in rows))
+        found = [LabelHistory(name_of(rows[-1]), tuple(rows), end, times) for rows in labels.values()]
         yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
 
 

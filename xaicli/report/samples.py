@@ -23,7 +23,7 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
     """
     page = page or Page()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
-    parts = list(subjects(answer.data, metrics, population))
+    parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
     nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
     sections = [Section(p.words, page.names("part", p.words), tuple(blocks(p, page))) for p in parts]
     return Report(

@@ -51,7 +51,7 @@ def track_report(
         warnings: Of pictures that could not be read.
     """
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
-    parts = list(subjects(answer.data, metrics, population))
+    parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
     sections = [
         *_histories(parts, gathered, page),
         _labels(gathered, page.names),
@@ -151,7 +151,7 @@ def _labels(gathered: Gathered, names: Names) -> Section:
         bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
         data, left_out = few_enough(gathered.labels.data)
         found += [Text(said) for said in left_out]
-        for index, (words, histories) in enumerate(by_subject(data)):
+        for index, (words, histories) in enumerate(by_subject(data, gathered.labels.selection.get("axis"))):
             found.append(Text(f"{words}: {label_sentence(histories)}"))
             found += label_blocks(words, histories, bounds, names, key=f"l{index}")
     return Section(
