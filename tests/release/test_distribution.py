@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_its_data_and_the_notices(wheel: zipfile.Zip
 
 
 def test_the_wheel_holds_what_is_no_code(wheel: zipfile.ZipFile) -> None:
-    pages = {f"xaicli/render/page.{kind}" for kind in ("html", "css", "js")}
+    pages = {f"xaicli/render/page.{kind}" for kind in ("css", "js")}
     assert {"xaicli/py.typed", *pages} <= set(wheel.namelist())
 
 

@@ -94,7 +94,7 @@ def test_a_frame_gives_the_same_csv_as_its_rows() -> None:
 def test_json_draws_nothing() -> None:
     code = (
         "import sys, report_answers; report_answers.labels_result().to_json();"
-        "print([m for m in ('matplotlib', 'jinja2', 'torch', 'rich') if m in sys.modules])"
+        "print([m for m in ('matplotlib', 'markupsafe', 'torch', 'rich') if m in sys.modules])"
     )
     tests = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tests)

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from tests.report_answers import labels_result, samples_result
 from xaicli.errors import XaiError
 from xaicli.render.markdown import escaped, markdown
-from xaicli.render.pixels import data_uri, png_of
+from xaicli.render.pixels import data_uri, png_bytes, png_of
 from xaicli.report.charts import Image
 from xaicli.report.model import Cell, Column, Report, Section, Table
 
@@ -92,6 +92,15 @@ def test_small_pictures_are_kept_exactly() -> None:
     image = Image(8, 8, 3, bytes(range(192)), "x")
     assert pixels_of(png_of(image)) == ((8, 8), bytes(range(192)))
     assert data_uri(image).startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA"])
+def test_a_large_picture_keeps_every_pixel(kind: str) -> None:
+    pixels = bytes(i * i % 251 for i in range(7 * 5 * len(kind)))
+    picture = Pillow.frombytes(kind, (7, 5), pixels)
+    again = Pillow.open(io.BytesIO(png_bytes(picture)))
+    again.verify()
+    assert Pillow.open(io.BytesIO(png_bytes(picture))).tobytes() == pixels
 
 
 def test_large_pictures_are_webp() -> None:

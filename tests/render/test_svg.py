@@ -104,7 +104,7 @@ def test_one_drawing_gives_the_picture_and_the_page() -> None:
     assert both.svgs == figure.Pictures().of(chart).svgs
     picture = Image.open(io.BytesIO(both.png))
     assert picture.size == (1600, 816)
-    colours = {colour for _, colour in picture.getcolors(1 << 20) or ()}
+    colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
     assert {ImageColor.getrgb(LIGHT[name]) for name in ("page", "ink", "max", "muted")} <= colours
 
 

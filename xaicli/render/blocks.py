@@ -1,4 +1,4 @@
-"""Blocks of a report as the page's template takes them: pictures drawn, numbers in words, ids handed out."""
+"""Blocks of a report as elements of the page: pictures drawn, numbers in words, ids handed out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from markupsafe import Markup
 
 from xaicli.render.canvas import name
+from xaicli.render.html import choice, element, joined
 from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
 from xaicli.render.maps import shown_panels
@@ -17,15 +18,14 @@ from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
 from xaicli.render.sparkline import thinned
 from xaicli.render.text import printable
 from xaicli.render.values import line_values, point_values
-from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
-from xaicli.report.model import Block, Card, Cell, Figures, Gallery, Table, Text, Views
+from xaicli.report.model import Block, Card, Cell, Figure, Figures, Gallery, Table, Text, Views
 from xaicli.report.numbers import short
 
 if TYPE_CHECKING:
-    from xaicli.render.figure import Pictures
+    from xaicli.render.figure import Chart, Pictures
 
-Context = dict[str, Any]
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
 _TITLE = 48
 """The longest name of a sample over its card: three lines."""
@@ -36,7 +36,7 @@ _SHOWN = 300
 
 
 class Blocks:
-    """Turns blocks into template contexts, sharing pictures' values between charts that show the same lines.
+    """Turns blocks into elements, sharing pictures' values between charts that show the same lines.
 
     Args:
         pictures: The charts, each drawn once.
@@ -56,36 +56,37 @@ class Blocks:
         """The values behind the charts as JSON, for the script: {id: {xl, yl, lines: [{k, n, x, y, lo, hi, c, t}]}}."""
         return "{" + ",".join(f'"{name}":{text}' for text, name in self._data.items()) + "}"
 
-    def context(self, block: Block) -> Context:
-        """One block, `kind` says which macro shows it."""
+    def shown(self, block: Block) -> Markup:
+        """One block as the page has it."""
         match block:
             case LineChart():
-                return self._chart("line", block, line_values(block))
+                return self._line_chart(block)
             case ScatterChart():
-                return self._chart("square", block, point_values(block))
+                return self._figure("square", block, point_values(block), self._svg(block))
             case BarChart():
-                return self._chart("bars", block, {"lines": []})
+                return self._figure("bars", block, {"lines": []}, self._svg(block))
             case Multiples():
                 return self._multiples(block)
             case Table():
                 return _table(block)
             case Gallery():
-                cards = [self._card(card) for card in block.cards]
-                pictured = any(card["image"] for card in cards)
-                named = {"kind": "gallery", "title": block.title, "note": block.note}
-                return {**named, "cards": cards, "pictured": pictured}
+                return self._gallery(block)
             case Text():
-                return {"kind": "text", "text": block.text, "tone": block.tone.value}
+                faint = block.tone is Tone.FAINT
+                tone = "note" if faint else "" if block.tone is Tone.PLAIN else f"c-{block.tone}"
+                return element("p", block.text, class_=tone)
             case Figures():
-                return {"kind": "figures", "figures": block.figures}
+                return element("div", *map(_key_figure, block.figures), class_="figures")
             case ImageChart():
                 if self._no_images:
-                    return {"kind": "text", "text": "Pictures were left out (--no-images).", "tone": "faint"}
-                return {"kind": "image", "title": block.title, "uri": data_uri(block.image), "alt": block.image.alt}
+                    return element("p", "Pictures were left out (--no-images).", class_="note")
+                picture = element("img", src=data_uri(block.image), alt=block.image.alt)
+                return element("figure", picture, element("figcaption", block.title))
             case Views():
                 self.most_choices = max(self.most_choices, len(block.views))
-                views = [{"name": n, "blocks": [self.context(b) for b in inner]} for n, inner in block.views.items()]
-                return {"kind": "views", "id": self._identity(), "title": block.title, "views": views}
+                views = [element("div", *map(self.shown, inner), class_="view") for inner in block.views.values()]
+                buttons = choice(self._identity(), block.title, block.views, hidden=len(block.views) == 1)
+                return element("div", buttons, *views, class_="views")
             case MapGrid():
                 return self._maps(block)
             case _:
@@ -93,111 +94,190 @@ class Blocks:
 
     def _identity(self) -> str:
         self._identities += 1
-        return f"c{self._identities}"
+        return f"b{self._identities}"
 
     def _values(self, values: Mapping[str, Any]) -> str:
         text = dump(values)
         return self._data.setdefault(text, f"d{len(self._data)}")
 
-    def _chart(self, kind: str, chart: LineChart | ScatterChart | BarChart, values: Mapping[str, Any]) -> Context:
-        other = chart.other_axis if isinstance(chart, LineChart) else None
-        return {
-            "kind": kind,
-            "id": self._identity(),
-            "title": printable(chart.title, limit=_SHOWN),
-            "data": self._values(values),
-            "svg": Markup(self._pictures.of(chart).svgs[0]),
-            "legend": getattr(chart, "legend", ""),
-            "axes": [chart.x_label, other.label] if isinstance(chart, LineChart) and other else [],
-            "room": _room(chart) if isinstance(chart, LineChart) else 0,
-        }
+    def _svg(self, chart: Chart) -> Markup:
+        # Written by `render.svg`, which escapes.
+        return Markup(self._pictures.of(chart).svgs[0])
 
-    def _multiples(self, grid: Multiples) -> Context:
-        cells = [
-            {
-                "key": chart.series[-1].key,
-                "data": self._values(line_values(chart)),
-                "title": printable(chart.title, limit=_SHOWN),
-                "subtitle": chart.subtitle,
-                "svg": Markup(drawn),
-            }
-            for chart, drawn in zip(grid.charts, self._pictures.of(grid).svgs, strict=True)
-        ]
-        named = {"kind": "multiples", "id": self._identity(), "title": grid.title, "legend": grid.legend}
-        return {**named, "cells": cells, "own": any(chart.y_own for chart in grid.charts)}
+    def _line_chart(self, chart: LineChart, *, titled: bool = True) -> Markup:
+        room = _room(chart)
+        plot = element("div", self._svg(chart), class_=f"plot room{room}")
+        buttons = None
+        if chart.other_axis is not None:
+            buttons = choice(self._identity(), "axis", (chart.x_label, chart.other_axis.label), class_="choice")
+        return self._figure("line", chart, line_values(chart), plot, buttons, titled=titled)
 
-    def _card(self, card: Card) -> Context:
-        image = None if self._no_images else card.image
-        return {
-            "key": card.key,
-            "deep_link": card.deep_link,
-            "tone": card.tone.value,
-            "title": printable(card.title, limit=_TITLE),
-            "lines": [printable(line, limit=_SHOWN) for line in card.lines],
-            "verdict": printable(card.verdict, limit=_SHOWN),
-            "links": card.links,
-            "spark": spark(card.sparkline, fill=True),
-            **self._picture("image", image),
-        }
+    def _figure(
+        self,
+        kind: str,
+        chart: LineChart | ScatterChart | BarChart,
+        values: Mapping[str, Any],
+        plot: Markup,
+        buttons: Markup | None = None,
+        *,
+        titled: bool = True,
+    ) -> Markup:
+        title = element("p", printable(chart.title, limit=_SHOWN), class_="title") if titled and chart.title else ""
+        legend = getattr(chart, "legend", "")
+        caption = element("figcaption", legend) if legend else ""
+        either = " either" if buttons is not None else ""
+        inside = (title, buttons or "", plot, caption)
+        return element("figure", *inside, class_=f"chart k-{kind}{either}", data_d=self._values(values))
 
-    def _picture(self, name: str, image: Image | None) -> Context:
-        if image is None:
-            return {name: None}
-        small = image.width * image.height <= LOSSLESS_PIXELS
-        return {name: data_uri(image), "small": small, "alt": image.alt}
+    def _multiples(self, grid: Multiples) -> Markup:
+        cells = []
+        for chart, drawn in zip(grid.charts, self._pictures.of(grid).svgs, strict=True):
+            head = element("b", printable(chart.title, limit=_SHOWN)), element("span", chart.subtitle)
+            inside = element("figcaption", *head), Markup(drawn)
+            values = self._values(line_values(chart))
+            cells.append(element("figure", *inside, class_="cell", data_k=chart.series[-1].key, data_d=values))
+        own = any(chart.y_own for chart in grid.charts)
+        buttons = choice(self._identity(), "y axis", ("the same for all", "its own"), class_="choice") if own else ""
+        both = element("div", buttons, element("div", *cells, class_="cells"), class_="either cells-either")
+        return joined((element("h3", grid.title), both, element("p", grid.legend, class_="note")))
 
-    def _maps(self, grid: MapGrid) -> Context:
+    def _gallery(self, block: Gallery) -> Markup:
+        pictured = not self._no_images and any(card.image for card in block.cards)
+        cards = [self._card(card, pictured=pictured) for card in block.cards]
+        title = element("h3", block.title) if block.title else ""
+        note = element("p", block.note, class_="note") if block.note else ""
+        return joined((title, element("div", *cards, class_="cards" if pictured else "cards plain"), note))
+
+    def _card(self, card: Card, *, pictured: bool) -> Markup:
+        title = printable(card.title, limit=_TITLE)
+        words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
+        words += [element("span", printable(card.verdict, limit=_SHOWN), class_="verdict")] if card.verdict else []
+        words += [element("span", printable(line, limit=_SHOWN)) for line in card.lines]
+        inside = element("div", *words, _links(card.links), class_="words"), spark(card.sparkline, fill=True)
+        picture: object = element("span", class_="picture tile") if pictured else ""
+        if card.image is not None and not self._no_images:
+            pixels = " pixels" if card.image.width * card.image.height <= LOSSLESS_PIXELS else ""
+            picture = element("img", class_=f"picture{pixels}", src=data_uri(card.image), alt=card.image.alt)
+        named = {"class_": f"card c-{card.tone}", "data_k": card.key, "data_s": card.deep_link}
+        return element("article", picture, *inside, **named)
+
+    def _maps(self, grid: MapGrid) -> Markup:
         rows = [replace(row, panels=shown_panels(row, no_images=self._no_images)) for row in grid.rows]
         titles = {panel.method: panel.toggle or panel.title for row in rows for panel in row.panels}
-        views = (view.name for row in rows for panel in row.panels for view in panel.views)
-        scales = [name for name in dict.fromkeys(views) if name != FIXED]
+        names = (view.name for row in rows for panel in row.panels for view in panel.views)
+        scales = [name for name in dict.fromkeys(names) if name != FIXED]
         self.most_choices = max(self.most_choices, len(titles))
         identity = self._identity()
-        return {
-            "kind": "maps",
-            "id": identity,
-            "note": grid.note,
-            "scales": [_SCALES.get(name, name) for name in scales],
-            "methods": list(titles.values()),
-            "toggles": grid.toggles,
-            "rows": [self._map_row(row, list(titles), f"{identity}-i{i}") for i, row in enumerate(rows)],
-        }
+        controls: list[Markup] = []
+        if scales:
+            size = element("span", "low ", element("i"), " high", class_="size")
+            sign = element("span", "against ", element("i"), " for", class_="sign")
+            scaled = [_SCALES.get(name, name) for name in scales]
+            controls = [
+                choice(f"{identity}-b", "view", ("map", "overlay", "mask"), class_="blend"),
+                choice(f"{identity}-s", "scale", scaled, class_="scale"),
+                element("p", size, sign, class_="ramp"),
+            ]
+        boxes: list[Markup] = []
+        for order, title in enumerate(titles.values(), 1):
+            name = f"{identity}-m{order}"
+            boxes += [element("input", type="checkbox", id=name, checked=True), element("label", title, for_=name)]
+        controls.append(element("fieldset", element("legend", grid.toggles), *boxes, class_="methods"))
+        inputs = [f"{identity}-i{i}" if row.input and not self._no_images else "" for i, row in enumerate(rows)]
+        store = element(
+            "svg",
+            element("defs", *(_stored(row, name) for row, name in zip(rows, inputs, strict=True) if name)),
+            class_="store",
+            aria_hidden="true",
+        )
+        note = element("p", grid.note, class_="note") if grid.note else ""
+        shown = [self._map_row(row, list(titles), name) for row, name in zip(rows, inputs, strict=True)]
+        return element("div", store, element("div", *controls, class_="controls"), note, *shown, class_="maps")
 
-    def _map_row(self, row: MapRow, methods: Sequence[str], input_id: str) -> Context:
-        image = None if self._no_images else row.input
-        shapes = [view.image for panel in row.panels for view in panel.views]
-        shape = row.input or (shapes[0] if shapes else None)
-        return {
-            "key": row.key,
-            "deep_link": row.deep_link,
-            "title": printable(row.title, limit=_TITLE),
-            "lines": [printable(line, limit=_SHOWN) for line in row.lines],
-            "tone": row.tone.value,
-            "probabilities": [
-                (printable(name, limit=_SHOWN), f"{value:.2f}", f"{100 * max(0.0, min(1.0, value)):.1f}", tone.value)
-                for name, value, tone in row.probabilities
-            ],
-            "links": row.links,
-            "input_id": input_id,
-            "width": shape.width if shape else 1,
-            "height": shape.height if shape else 1,
-            "panels": [self._panel(panel, methods.index(panel.method)) for panel in row.panels],
-            "small": shape is not None and shape.width * shape.height <= LOSSLESS_PIXELS,
-            "alt": row.input.alt if row.input else "",
-            "input": data_uri(image) if image else None,
-        }
+    def _map_row(self, row: MapRow, methods: Sequence[str], input_id: str) -> Markup:
+        last = len(row.lines) - 1
+        title = printable(row.title, limit=_TITLE)
+        words: list[object] = [element("h3", title, title=row.title if title != row.title else "")]
+        words += [
+            element("span", printable(line, limit=_SHOWN), class_="flat" if i == last and row.tone is Tone.BAD else "")
+            for i, line in enumerate(row.lines)
+        ]
+        bars = [part for name, value, tone in row.probabilities for part in _probability(name, value, tone)]
+        words += [element("div", *bars, class_="bars3"), _links(row.links)]
+        panels = [self._panel(row, panel, methods.index(panel.method), input_id) for panel in row.panels]
+        if input_id:
+            under = _under(row, input_id, role="img", aria_label=row.input.alt if row.input else "")
+            caption = element("figcaption", element("b", "input"))
+            panels.insert(0, element("figure", element("div", under, class_="stack"), caption, class_="panel"))
+        inside = element("div", *words, class_="words"), element("div", *panels, class_="panels")
+        return element("article", *inside, class_="maprow", data_k=row.key, data_s=row.deep_link)
 
-    def _panel(self, panel: MapPanel, order: int) -> Context:
-        return {
-            "order": order,
-            "title": panel.title,
-            "lines": panel.lines,
-            "flat": panel.flat,
-            "views": [{"name": v.name, "uri": data_uri(v.image), "alt": v.image.alt} for v in panel.views],
-            # The panel's own caption says what its chart is.
-            "chart": {**self.context(panel.chart), "title": ""} if panel.chart else None,
-            "tokens": [(printable(text, limit=_SHOWN), round(10 * max(0.0, min(1.0, s)))) for text, s in panel.tokens],
-        }
+    def _panel(self, row: MapRow, panel: MapPanel, order: int, input_id: str) -> Markup:
+        inside: list[object] = []
+        if panel.views:
+            dim = panel.views[0].name == FIXED
+            stack = [_under(row, input_id, dim=dim, aria_hidden="true")]
+            for view in panel.views:
+                pixels = " pixels" if view.image.width * view.image.height <= LOSSLESS_PIXELS else ""
+                looks = f"over {view.name}{pixels}"
+                stack.append(element("img", class_=looks, src=data_uri(view.image), alt=view.image.alt))
+            inside.append(element("div", *stack, class_="stack"))
+        # The panel's own caption says what its chart is.
+        if isinstance(panel.chart, LineChart):
+            inside.append(self._line_chart(panel.chart, titled=False))
+        elif isinstance(panel.chart, BarChart):
+            inside.append(self._figure("bars", panel.chart, {"lines": []}, self._svg(panel.chart), titled=False))
+        if panel.tokens:
+            tokens = [
+                part
+                for text, strength in panel.tokens
+                for part in (element("span", printable(text, limit=_SHOWN), class_=f"t{_tenths(strength)}"), " ")
+            ]
+            inside.append(element("p", *tokens, class_="tokens"))
+        lines = [part for line in panel.lines for part in (Markup("<br>"), line)][1:]
+        flat = (" ", element("span", "flat", class_="flat")) if panel.flat else ()
+        inside.append(element("figcaption", element("b", panel.title), *lines, *flat))
+        return element("figure", *inside, class_=f"panel m{order}")
+
+
+def _key_figure(item: Figure) -> Markup:
+    tone = "ink" if item.tone is Tone.PLAIN else item.tone.value
+    return element("div", element("b", item.value, class_=f"c-{tone}"), element("span", item.caption))
+
+
+def _links(links: Sequence[tuple[str, str]]) -> Markup:
+    """Closed until the page they lead to lies beside; see `links.py`."""
+    # The attributes stand in the order that `links.py` looks for.
+    return joined(part for text, address in links for part in (" ", element("a", text, hidden=True, data_href=address)))
+
+
+def _stored(row: MapRow, name: str) -> Markup:
+    assert row.input is not None
+    small = row.input.width * row.input.height <= LOSSLESS_PIXELS
+    size = {"width": row.input.width, "height": row.input.height}
+    return element("image", id=name, href=data_uri(row.input), **size, class_="pixels" if small else "")
+
+
+def _under(row: MapRow, input_id: str, *, dim: bool = False, **said: str) -> Markup:
+    """The input below a map, or a dark place of its shape."""
+    shapes = [view.image for panel in row.panels for view in panel.views]
+    shape = row.input or (shapes[0] if shapes else None)
+    box = f"0 0 {shape.width} {shape.height}" if shape else "0 0 1 1"
+    use = element("use", href=f"#{input_id}") if input_id else ""
+    return element("svg", use, class_="under dim" if dim else "under", viewBox=box, **said)
+
+
+def _probability(name: str, value: float, tone: Tone) -> tuple[Markup, Markup, Markup]:
+    width = f"{100 * max(0.0, min(1.0, value)):.1f}"
+    bar = Markup(
+        f'<svg class="c-{tone}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{width}" height="8" rx="1"/></svg>'
+    )
+    return element("span", printable(name, limit=_SHOWN), title=name), bar, element("span", f"{value:.2f}")
+
+
+def _tenths(strength: float) -> int:
+    return round(10 * max(0.0, min(1.0, strength)))
 
 
 def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
@@ -235,33 +315,39 @@ def _room(chart: LineChart) -> int:
     return min(6, -(-(16 + 7 * longest) // 30))
 
 
-def _table(table: Table) -> Context:
+def _table(table: Table) -> Markup:
     numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
     keys = table.keys or ("",) * len(table.rows)
+    heads = [
+        element("th", column.title, class_="num" if number else "", scope="col")
+        for column, number in zip(table.columns, numeric, strict=True)
+    ]
     rows = [
-        {"key": key, "cells": [_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)]}
+        element("tr", *(_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)), data_k=key)
         for key, row in zip(keys, table.rows, strict=True)
     ]
-    columns = [{"title": c.title, "numeric": n} for c, n in zip(table.columns, numeric, strict=True)]
-    named = {"name": table.name, "title": table.title, "note": table.note, "folded": table.folded}
-    return {"kind": "table", **named, "columns": columns, "rows": rows}
+    inside = element("thead", element("tr", *heads)), element("tbody", *rows)
+    region = {"tabindex": "0", "role": "region", "aria_label": table.title or "table", "class_": "scroll"}
+    scrolled = element("div", element("table", *inside, data_name=table.name), **region)
+    note = element("p", table.note, class_="note") if table.note else ""
+    if table.folded:
+        return element("details", element("summary", table.title), scrolled, note)
+    return joined((element("h3", table.title) if table.title else "", scrolled, note))
 
 
-def _cell(value: Any, kind: Cell) -> Context:
-    text: str | Markup
-    exact, numeric = "", False
+def _cell(value: Any, kind: Cell) -> Markup:
     match kind:
         case Cell.SPARKLINE:
             known = [v for v in value or () if v is not None and math.isfinite(v)]
-            text, exact = spark(value or ()), f"{known[-1]:.6g}" if known else ""
+            return element("td", spark(value or ()), data_v=f"{known[-1]:.6g}" if known else "")
         case Cell.NUMBER | Cell.INTEGER:
-            numeric = True
             plain = value is None or isinstance(value, (int, float))
-            text = short(value) if plain else printable(str(value), limit=_SHOWN)
-            if isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != text:
-                exact = f"{value:.9g}"
+            shown = short(value) if plain else printable(str(value), limit=_SHOWN)
+            exact = isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != shown
+            return element("td", shown, class_="num", data_v=f"{value:.9g}" if exact else "")
         case Cell.TEXT:
-            text = "" if value is None else printable(str(value), limit=_SHOWN)
+            whole = "" if value is None else str(value)
+            shown = printable(whole, limit=_SHOWN)
+            return element("td", shown)
         case _:
             assert_never(kind)
-    return {"text": text, "value": exact, "numeric": numeric}

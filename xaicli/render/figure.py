@@ -33,17 +33,21 @@ def charts(report: Report) -> Iterator[Chart]:
 def draw(chart: Chart) -> Drawn:
     """A chart as a figure, not yet drawn."""
     with canvas.settings():
-        match chart:
-            case LineChart():
-                return lines.line_figure(chart)
-            case Multiples():
-                return lines.multiples_figure(chart)
-            case ScatterChart():
-                return scatter.scatter_figure(chart)
-            case BarChart():
-                return scatter.bar_figure(chart)
-            case _:
-                assert_never(chart)
+        return _laid_out(chart)
+
+
+def _laid_out(chart: Chart) -> Drawn:
+    match chart:
+        case LineChart():
+            return lines.line_figure(chart)
+        case Multiples():
+            return lines.multiples_figure(chart)
+        case ScatterChart():
+            return scatter.scatter_figure(chart)
+        case BarChart():
+            return scatter.bar_figure(chart)
+        case _:
+            assert_never(chart)
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Pictures:
         from xaicli.render.pen import drawn
         from xaicli.render.svg import flowing, scaled
 
-        made = draw(chart)
         with canvas.settings():
+            made = _laid_out(chart)
             pen = drawn(made.figure, density=self._density)
         names = [identity] if len(made.frames) == 1 else [f"{identity}-{i}" for i in range(len(made.frames))]
         write = flowing if made.flows else scaled

@@ -5,27 +5,30 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import polars as pl
+from markupsafe import Markup
 
 from xaicli import __version__
 from xaicli.answer import Answer
 from xaicli.render.blocks import Blocks
+from xaicli.render.html import element
 from xaicli.render.machine import to_json
 from xaicli.render.palette import DARK, LIGHT
 from xaicli.render.text import printable
 from xaicli.report.model import Report
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from xaicli.render.figure import Pictures
 
 _MOST_JSON = 1 << 17
 """A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
+
+_FEW_SECTIONS = 2
+"""More than these get links at the top."""
 
 _HIDDEN = (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _ESCAPES = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *_HIDDEN)}
@@ -41,15 +44,16 @@ def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool 
         pictures: The charts, each drawn once.
         no_images: Leave out pictures of samples.
     """
-    from markupsafe import Markup
-
     blocks = Blocks(pictures, no_images=no_images)
     sections = [
-        {
-            "title": printable(section.title, limit=120),
-            "anchor": section.anchor,
-            "blocks": [blocks.context(b) for b in section.blocks],
-        }
+        element(
+            "section",
+            "\n",
+            element("h2", printable(section.title, limit=120)),
+            *(part for block in section.blocks for part in ("\n", blocks.shown(block))),
+            "\n",
+            id=section.anchor,
+        )
         for section in report.sections
     ]
     # JSON is longer than the values in memory, so what is larger than that need not be written to be measured.
@@ -58,17 +62,52 @@ def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool 
     if len(json) > _MOST_JSON:
         json = to_json(answer, rows=False)
     style, script = style_sheet(blocks.most_choices), _read("page.js")
-    return _template().render(
-        report=report,
-        sections=sections,
-        run=printable(answer.run, limit=120),
-        version=__version__,
-        policy=Markup(policy(style, script)),  # its quotes stay readable; nothing in it is from outside
-        style=Markup(style),
-        script=Markup(script),
-        answer=Markup(in_script(json)),
-        charts=Markup(in_script(blocks.charts)),
+    body = element(
+        "body",
+        *_on_lines(_header(report), element("main", *_on_lines(*sections, _made(report)))),
+        element("script", Markup(in_script(json)), type="application/json", id="answer"),
+        "\n",
+        element("script", Markup(in_script(blocks.charts)), type="application/json", id="charts"),
+        "\n",
+        element("script", Markup(script)),
+        "\n",
     )
+    head = element("head", *_on_lines(*_head(report, answer, style, script)))
+    return f"<!doctype html>\n{element('html', *_on_lines(head, body), lang='en')}\n"
+
+
+def _head(report: Report, answer: Answer, style: str, script: str) -> Iterator[Markup]:
+    yield element("meta", charset="utf-8")
+    # Its quotes stay readable; nothing in it is from outside.
+    allowed = Markup(policy(style, script))
+    yield Markup(f'<meta http-equiv="Content-Security-Policy" content="{allowed}">')
+    yield element("meta", name="viewport", content="width=device-width, initial-scale=1")
+    yield element("meta", name="generator", content=f"xaicli {__version__}")
+    yield element("title", report.title, " · ", printable(answer.run, limit=120))
+    yield element("style", Markup(style))
+
+
+def _header(report: Report) -> Markup:
+    parts = [element("h1", report.title), element("p", report.run_line, class_="run")]
+    parts += [element("p", report.sentence, class_="lead")] if report.sentence else []
+    if report.warnings:
+        parts.append(element("ul", *(element("li", warning) for warning in report.warnings), class_="warnings"))
+    if len(report.sections) > _FEW_SECTIONS:
+        links = [element("a", printable(s.title, limit=120), href=f"#{s.anchor}") for s in report.sections]
+        parts.append(element("nav", *links, element("a", "How this was made", href="#made"), aria_label="parts"))
+    return element("header", *_on_lines(*parts))
+
+
+def _made(report: Report) -> Markup:
+    pairs = (*report.made, ("written by", f"xaicli {__version__}"))
+    said = [part for what, value in pairs for part in (element("dt", what), element("dd", value))]
+    return element(
+        "section", *_on_lines(element("h2", "How this was made"), element("dl", *said, class_="made")), id="made"
+    )
+
+
+def _on_lines(*parts: object) -> list[object]:
+    return ["\n", *(piece for part in parts for piece in (part, "\n"))]
 
 
 def policy(style: str, script: str) -> str:
@@ -123,16 +162,3 @@ def _hash(text: str) -> str:
 
 def _read(name: str) -> str:
     return (files("xaicli.render") / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
-    return environment.from_string(_read("page.html"))
-
-
-def _shown(value: object) -> object:
-    """What the template puts on the page: text without characters that hide or reorder others; then it is escaped."""
-    return printable(value) if type(value) is str else value

@@ -143,7 +143,7 @@ class Pen(RendererBase):
         """The pixels as PNG."""
         from PIL import Image, ImageDraw
 
-        picture = Image.frombuffer("RGBA", self._pixels, self._agg.buffer_rgba()).convert("RGB")
+        picture = Image.frombuffer("RGBA", self._pixels, self._agg.buffer_rgba(), "raw", "RGBA", 0, 1)
         brush = ImageDraw.Draw(picture)
         for text in self._texts:
             _write(picture, brush, text, self.density)
@@ -197,7 +197,7 @@ def _write(picture: Any, brush: Any, text: _Text, density: float) -> None:
     ImageDraw.Draw(strip).text((0, ascent), text.text, fill=255, font=face, anchor="ls")
     upright = strip.transpose(Image.Transpose.ROTATE_90)
     place = (round(text.x * density) - ascent, round(text.y * density) - upright.height)
-    picture.paste(Image.new("RGB", upright.size, text.colour), place, upright)
+    picture.paste(text.colour, (*place, place[0] + upright.width, place[1] + upright.height), upright)
 
 
 def _short(number: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import struct
+import zlib
 from typing import TYPE_CHECKING
 
 from xaicli.report.charts import Image
@@ -35,10 +37,25 @@ def data_uri(image: Image) -> str:
 
 
 def png_bytes(picture: Pillow) -> bytes:
-    """A large picture as PNG, compressed for time rather than for size."""
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    """A large picture, RGB or RGBA, as PNG, compressed for time rather than for size.
+
+    Each row is written as its difference from the one above (filter 2 of the PNG specification), which suits charts and
+    sheets; looking for the best filter of each row, as Pillow does, takes three times as long.
+    """
+    import numpy as np
+
+    channels = len(picture.getbands())
+    pixels = np.asarray(picture).reshape(picture.height, -1)
+    rows = np.empty((picture.height, 1 + pixels.shape[1]), np.uint8)
+    rows[:, 0] = 2
+    rows[0, 1:] = pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    kind = {3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", picture.width, picture.height, 8, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
 
 
 def rgb(image: Image) -> tuple[str, bytes]:

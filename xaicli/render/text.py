@@ -15,7 +15,9 @@ def printable(text: str, *, limit: int = 0) -> str:
         limit: The longest result in characters; 0 for no limit. What is longer loses its middle: names of samples
             often differ at the end.
     """
-    kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in text)
+    kept = text
+    if not text.isprintable():
+        kept = "".join(c if c == "\n" or unicodedata.category(c) not in _HIDDEN else "�" for c in text)
     if not limit or len(kept) <= limit:
         return kept
     end = (limit - 1) // 2
