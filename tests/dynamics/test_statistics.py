@@ -195,3 +195,14 @@ def test_options_that_make_no_sense(option: str, value: int, tmp_path: Path) -> 
     reader = open_reader(run.layout)
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} must be"):
         compute(reader, resolve(reader), **{option: value})
+
+
+def test_only_rows_that_meet_the_condition(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write(
+        {"epoch": epoch, "sample_id": key, "label": key % 2, "loss": float(key)} for epoch in (1, 2) for key in range(6)
+    )
+    reader = open_reader(run.layout, where="label = 1")
+    answer = dynamics(reader, resolve(reader))
+    assert answer.data["sample_id"].to_list() == [1, 3, 5]
+    assert answer.counts.rows == 6

@@ -16,8 +16,7 @@ from tests.dynamics import planted
 from tests.dynamics.planted import Planted
 from tests.written_run import WrittenRun
 from xaicli.dynamics.computed import Statistics, compute
-from xaicli.dynamics.findings import Finding, findings
-from xaicli.dynamics.jumps import rank_jumps
+from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.scores import scores_by
 from xaicli.dynamics.statistics import dynamics

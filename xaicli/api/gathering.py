@@ -11,7 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics, compute
-from xaicli.dynamics.jumps import rank_jumps
+from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects

@@ -9,7 +9,7 @@ Every function takes an open `reader` and a resolved `selection` and returns an 
 - `suspects.suspects(reader, selection, found, *, top=100)`: probably mislabelled samples, most suspicious first:
   `mode, ds_id, sample_id, score, reason, label, suggested_label`.
 - `label_issues.label_issues(reader, selection, *, top=None)`: the same columns and `epoch`, from kept probabilities.
-- `jumps.rank_jumps(reader, selection, found, *, top=10)`: sudden changes of rank:
+- `findings.rank_jumps(reader, selection, found, *, top=10)`: sudden changes of rank:
   `mode, ds_id, sample_id, label, score, epoch, direction, rank_from, rank_to, reason`.
 - `findings.findings(reader, selection, found, *, top=10)`: what to look at first:
   `finding, mode, ds_id, sample_id, label, score, epoch, reason, suggested_label`, `finding` one of `Finding`.

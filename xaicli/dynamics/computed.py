@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import polars as pl
 
 from xaicli.answer import Counts
 from xaicli.dynamics.by_engine import statistics_by_engine
 from xaicli.dynamics.chunks import DamageFoundError, chunks
-from xaicli.dynamics.keep import Keeper, Kept
 from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.regions import regions
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import UsageError
+from xaicli.queries.cache import Entry
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID, Duplicates, Engine
@@ -30,6 +30,10 @@ NEEDS = {
     LOSS: ("ema",),
 }
 """The statistics that need a column, in the order of the answer; the first is null only where the column is."""
+
+
+_NEWEST = 4
+"""Large: only so many are kept."""
 
 
 @dataclass(frozen=True)
@@ -120,17 +124,23 @@ def _track(
     if selection.engine is not Engine.POLARS:
         found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
         return _on_map(found), accuracy
-    keeper = Keeper(reader, selection, pair, plan)
-    kept = keeper.load()
-    if kept is None:
-        kept = _pass(reader, selection, pair, plan)
-        if not reader.damaged:
-            keeper.save(kept)
-    tally.add(kept.tally)
-    return kept.frame, kept.accuracy
+    facts = {**asdict(plan), "available": sorted(plan.available), "id_type": str(plan.id_type)}
+    entry = Entry.of(reader, selection, [pair], "dynamics", facts)
+    kept = None if entry is None else entry.load()
+    if kept is not None:
+        frame, known = kept
+        tally.add(Tally(**known["tally"]))
+        return frame, {int(epoch): float(share) for epoch, share in known["accuracy"].items()}
+    frame, accuracy, counted = _pass(reader, selection, pair, plan)
+    if entry is not None and not reader.damaged:
+        entry.keep(frame, {"accuracy": accuracy, "tally": asdict(counted)}, newest=_NEWEST)
+    tally.add(counted)
+    return frame, accuracy
 
 
-def _pass(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> Kept:
+def _pass(
+    reader: Reader, selection: Selection, pair: Pair, plan: Plan
+) -> tuple[pl.DataFrame, Mapping[int, float], Tally]:
     """Once over the epochs; from the start when a file turns out to be damaged."""
     tally = Tally()
     with ThreadPoolExecutor(1) as helper:
@@ -142,7 +152,7 @@ def _pass(reader: Reader, selection: Selection, pair: Pair, plan: Plan) -> Kept:
                 del chunk
         except DamageFoundError:
             return _pass(reader, selection, pair, plan)
-        return Kept(_on_map(tracker.frame()), tracker.accuracy, tally)
+        return _on_map(tracker.frame()), tracker.accuracy, tally
 
 
 def _on_map(found: pl.DataFrame) -> pl.DataFrame:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics
-from xaicli.dynamics.departures import departures
-from xaicli.dynamics.jumps import jumps_of
+from xaicli.dynamics.names import ordinal
+from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError
+from xaicli.queries.labels import labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID
@@ -33,6 +37,10 @@ COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "
 
 SUDDEN = 6.0
 """The smallest rank jump worth a look: among thousands of samples hundreds pass 4."""
+
+_FEWEST = 4
+"""Among fewer labels there is no majority to depart from."""
+_LABEL_COLUMNS = {MODE: pl.String, DS_ID: pl.String, "score": pl.Float64, EPOCH: pl.Int32, "reason": pl.String}
 
 
 def findings(reader: Reader, selection: Selection, found: Statistics, *, top: int = 10) -> Answer:
@@ -111,3 +119,124 @@ def _ambiguous(row: dict[str, float]) -> str:
 def _forgotten(row: dict[str, float]) -> str:
     times = "once" if row["forgetting"] == 1 else f"{row['forgetting']} times"
     return f"learned and forgotten {times}; right {row['correctness']} of {row['n_obs']} times"
+
+
+def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: int = 10) -> Answer:
+    """The samples with the largest sudden change of rank by the first metric selected, the largest first.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        found: The pass over the epochs.
+        top: At most how many of each (mode, ds_id).
+
+    Returns:
+        mode, ds_id, sample_id, label, score (`rank_jump`), epoch, direction ("up" towards high values, or "down"),
+        rank_from and rank_to (normalised mid-ranks in (0, 1]), reason.
+
+    Raises:
+        UsageError: `top` is negative.
+    """
+    if top < 0:
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    parts = [jumps_of(found.frames[pair], selection, pair, top) for pair in selection.pairs]
+    return Answer(
+        command="rank-jumps",
+        run=str(reader.layout.root),
+        selection={**selection.as_dict(), "top": top, "burn_in": found.burn_in},
+        data=pl.concat(parts, how="vertical_relaxed"),
+        counts=found.counts(reader),
+        warnings=found.warnings,
+    )
+
+
+def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) -> pl.DataFrame:
+    """The largest jumps of one (mode, ds_id); a sample that moved like all others has none."""
+    sizes = frame["rank_jump"].fill_null(0.0).to_numpy()
+    best = frame[highest(sizes, min(top, int((sizes > 0).sum())))]
+    best = best.sort("rank_jump", SAMPLE_ID, descending=[True, False])
+    reasons = [_reason(row, selection.metrics[0]) for row in best.to_dicts()]
+    return best.select(
+        pl.lit(pair[0]).alias(MODE),
+        pl.lit(pair[1]).alias(DS_ID),
+        SAMPLE_ID,
+        LABEL,
+        pl.col("rank_jump").alias("score"),
+        pl.col("rank_jump_epoch").alias(EPOCH),
+        pl.col("rank_jump_direction").alias("direction"),
+        "rank_from",
+        "rank_to",
+        pl.Series("reason", reasons, pl.String),
+    )
+
+
+def _reason(row: dict[str, Any], metric: str) -> str:
+    moved = "rose" if row["rank_jump_direction"] == "up" else "fell"
+    start, end = _percentile(row["rank_from"]), _percentile(row["rank_to"])
+    when = f"at epoch {row['rank_jump_epoch']}, {row['rank_jump']:.1f} times the usual change"
+    return f"{moved} from the {start} to the {end} percentile of {metric} {when}"
+
+
+def _percentile(rank: float) -> str:
+    return ordinal(round(100 * rank))
+
+
+def departures(reader: Reader, selection: Selection, *, top: int) -> pl.DataFrame:
+    """The labels that stand out by the first metric selected, at the last epoch or by the trend of the last half.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        top: At most how many of each (mode, ds_id).
+
+    Returns:
+        mode, ds_id, label, score (robust deviations from the median label), epoch, reason; the largest score first.
+        Empty where there are no labels.
+    """
+    label = reader.dtypes.get(selection.label_key)
+    # A number or a set of classes is no group.
+    if label is None or label.is_float() or label.is_nested():
+        return pl.DataFrame(schema={**_LABEL_COLUMNS, LABEL: label or pl.Int32()})
+    means = labels(reader, selection, bounds=None).data.filter(pl.col("metric") == selection.metrics[0])
+    rows = []
+    for (mode, ds_id), of_pair in means.group_by(MODE, DS_ID, maintain_order=True):
+        found = sorted(_departing(of_pair, selection.metrics[0]), key=lambda one: -one["score"])  # type: ignore[operator]
+        rows += [{MODE: mode, DS_ID: ds_id, **row} for row in found[:top]]
+    return pl.DataFrame(rows, schema={**_LABEL_COLUMNS, LABEL: label})
+
+
+def _departing(means: pl.DataFrame, metric: str) -> Iterator[dict[str, object]]:
+    """Each label that stands out, once, for whichever is odder: its mean or its trend."""
+    last = int(means[EPOCH].to_numpy().max())
+    at_last = means.filter(pl.col(EPOCH) == last).sort(LABEL)
+    if at_last.height < _FEWEST:
+        return
+    level, usual = at_last["mean"].to_numpy(), float(np.median(at_last["mean"].to_numpy()))
+    trend = np.array([_trend(means.filter(pl.col(LABEL) == label)) for label in at_last[LABEL]])
+    for number, (far, drift) in enumerate(zip(_deviations(level), _deviations(trend), strict=True)):
+        if max(far, drift) < ODD:
+            continue
+        where = f"mean {metric} {level[number]:.3g} at epoch {last}, the median label's is {usual:.3g}"
+        course = f"changes by {trend[number]:+.2g} an epoch, the median label by {float(np.median(trend)):+.2g}"
+        yield {
+            LABEL: at_last[LABEL][number],
+            "score": float(max(far, drift)),
+            EPOCH: last,
+            "reason": where if far >= drift else f"{course}; {where}",
+        }
+
+
+def _trend(means: pl.DataFrame) -> float:
+    """The least-squares slope of a label's mean over the last half of its epochs."""
+    recent = means.sort(EPOCH).tail(max(means.height // 2, 2))
+    epoch, mean = recent[EPOCH].to_numpy().astype(np.float64), recent["mean"].to_numpy()
+    epoch -= epoch.mean()
+    spread = float(epoch @ epoch)
+    return float(epoch @ mean) / spread if spread else 0.0
+
+
+def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    centre = float(np.median(values))
+    distances = np.abs(values - centre)
+    scale = robust_scale(values, centre, float(distances.max()))
+    return distances / scale if scale else np.zeros_like(distances)

@@ -10,15 +10,16 @@ from polars.testing import assert_frame_equal
 
 from tests.written_run import WrittenRun
 from xaicli.answer import Answer
-from xaicli.dynamics import computed, keep
+from xaicli.dynamics import computed
 from xaicli.dynamics.statistics import dynamics
+from xaicli.queries import cache
 from xaicli.queries.selection import resolve
 from xaicli.reader import open_reader
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WrittenRun:
-    monkeypatch.setattr(keep, "_FEWEST_ROWS", 0)
+    monkeypatch.setattr(cache, "_WORTH_ROWS", 0)
     run = WrittenRun(tmp_path / "run", metrics=("loss", "label_prob"))
     write(run, 1)
     write(run, 2)
