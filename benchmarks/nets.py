@@ -1,6 +1,7 @@
-"""The networks the saliency benchmark runs: LeNet, ResNet-18 and -50, ViT-Ti/16, with random weights.
+"""The networks the saliency benchmark runs.
 
-Speed does not depend on the weights; batch norms get statistics that keep activations in range.
+Speed does not depend on the weights: LeNet, ResNet-18 and -50 and ViT-Ti/16 have random ones, and batch norms get
+statistics that keep activations in range. Fidelity does: three small nets are trained on digits.
 """
 
 from __future__ import annotations
@@ -72,14 +73,23 @@ def resnet(depth: int) -> nn.Module:
 class ViT(nn.Module):
     """ViT-Ti/16 (Dosovitskiy et al. 2020; the tiny size is DeiT's)."""
 
-    def __init__(self, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 16, size: int = 224) -> None:
+    def __init__(
+        self,
+        width: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        patch: int = 16,
+        size: int = 224,
+        channels: int = 3,
+        classes: int = 1000,
+    ) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.patches = nn.Conv2d(channels, width, patch, patch)
         self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.places = nn.Parameter(torch.randn(1, (size // patch) ** 2 + 1, width) * 0.02)
         self.blocks = nn.ModuleList([_Block(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 1000)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2)
@@ -104,6 +114,38 @@ class _Block(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return x + self.mlp(self.norm2(x))
+
+
+def small_resnet() -> nn.Module:
+    """Two residual blocks on 28 px digits."""
+    first = [nn.Conv2d(1, 12, 3, 1, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    blocks = [_Residual(12, 12, 1, bottleneck=False), _Residual(12, 24, 2, bottleneck=False)]
+    return nn.Sequential(*first, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
+
+
+TRAINED: dict[str, Callable[[], nn.Module]] = {
+    "lenet": LeNet,
+    "resnet": small_resnet,
+    "vit": lambda: ViT(32, 2, 4, 7, 28, channels=1, classes=10),
+}
+"""Nets of 28 px digits that are trained before they are explained."""
+
+
+def trained(name: str, images: Tensor, labels: Tensor, *, seed: int, epochs: int = 8) -> nn.Module:
+    """One of `TRAINED`, trained with Adam on (N, 1, 28, 28) digits."""
+    torch.manual_seed(seed)
+    model = TRAINED[name]().train()
+    steps = epochs * -(-len(images) // 64)
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images)).split(64):
+            loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return model.eval()
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {

@@ -1,15 +1,16 @@
 """Saliency beside its peers: Captum with its best batching, a plain loop, pytorch-grad-cam, and the floor.
 
     python benchmarks/saliency.py speed --net lenet resnet18 --images 4 --steps 8 --draws 4 [--threads 2]
-    python benchmarks/saliency.py fidelity --net lenet
+    python benchmarks/saliency.py fidelity --net lenet resnet vit [--data mnist.npz] [--seeds 3]
     python benchmarks/saliency.py memory --net resnet18
     python benchmarks/saliency.py gradcam --net resnet18
 
 `speed`: seconds for equal gradient work, smint as draws x steps from a zero baseline; contestants interleaved, medians.
 With one thread it is processor time, which neighbours disturb less than the clock. The floor is the forward and
 input-backward time of the convolutions, matrix products and attention alone, each at its own best. bf16 is measured
-everywhere, also where `--precision auto` would not take it. `fidelity`: rank correlation with a converged map per
-evaluation. `memory`: the peak of each contestant in a process of its own. `gradcam`: beside pytorch-grad-cam.
+everywhere, also where `--precision auto` would not take it. `fidelity`: rank correlation with a converged map, on nets
+trained here on real digits (the sample data's, or a file of MNIST's kind). `memory`: the peak of each contestant in a
+process of its own. `gradcam`: beside pytorch-grad-cam.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.nets import NETS, build
+from benchmarks.nets import NETS, TRAINED, build, trained
 from xaicli.attribution.engine import Attribution, Explainer
 from xaicli.attribution.inputs import Layout
 from xaicli.attribution.maps import rank_correlation, strength
@@ -195,27 +196,69 @@ def report_speed(work: Work, found: dict[str, float]) -> None:
         )
 
 
-def fidelity(name: str, images: int) -> None:
-    """Rank correlation of smint with a converged map, for 25 x 7 and for budgets of `evaluations`."""
-    model = build(name)
-    x = torch.rand(images, *NETS[name][1], generator=torch.Generator().manual_seed(1))
+def digits(path: str | None) -> tuple[str, Tensor, Tensor, Tensor]:
+    """The name of the data, 28 px training digits, their labels, and digits held back to be explained.
 
-    def planes(**settings: Any) -> list[Any]:
-        found = attribute(model, x, methods=("smint",), **settings).attributions["smint"][""]
+    Args:
+        path: An .npz of MNIST's kind (arrays `images` and `labels`); the digits of the sample data when None.
+    """
+    if path is None:
+        from xaicli.demo import load_digits
+
+        found = load_digits(flip=0)
+        small, labels = torch.from_numpy(found.images), torch.from_numpy(found.true_label)
+        images, name = nn.functional.interpolate(small, size=28, mode="bilinear"), "sample digits"
+    else:
+        with np.load(path) as held:
+            images = torch.from_numpy(held["images"].astype(np.float32).reshape(-1, 1, 28, 28) / 255)
+            labels, name = torch.from_numpy(held["labels"].astype(np.int64)), Path(path).name
+    last = min(5000, len(images) - 200)
+    return name, images[:last], labels[:last], images[last:]
+
+
+def fidelity(name: str, images: int, path: str | None, seeds: int) -> None:
+    """Rank correlation with a converged map: 25 x 7 and `--evaluations`, on nets trained here, several seeds."""
+    data, train, labels, held_back = digits(path)
+    rows: dict[str, list[float]] = {}
+    right = []
+    for seed in range(seeds):
+        model = trained(name, train, labels, seed=seed)
+        x = held_back[seed * images : (seed + 1) * images]
+        with torch.no_grad():
+            right.append(float((model(train[-500:]).argmax(1) == labels[-500:]).float().mean()))
+        for label, scores in _fidelities(model, x, seed).items():
+            rows.setdefault(label, []).append(scores)
+    shown = f"{seeds} nets trained here (accuracy {np.mean(right):.3f}), {images} images each, 2 draws of each map"
+    print(f"\n{name} on {data}: rank correlation with a converged map; {shown}")
+    for label, values in rows.items():
+        print(f"  {label:44} {np.mean(values):.4f}   {' '.join(f'{value:.4f}' for value in values)}")
+
+
+def _fidelities(model: nn.Module, x: Tensor, seed: int) -> dict[str, float]:
+    def planes(method: str, **settings: Any) -> list[Any]:
+        found = attribute(model, x, precision="fp32", **settings).attributions[method][""]
         return [strength(a, Layout.CHANNELS_FIRST) for a in found]
 
-    converged = planes(integrating=(10, 200), seed=1000)
+    converged = {
+        "smint": planes("smint", methods=("smint",), integrating=(10, 240), seed=1000 + seed),
+        "smoothgrad": planes("smoothgrad", methods=("smoothgrad",), smoothing=600, seed=1000 + seed),
+        "integrated": planes("integrated", methods=("integrated",), integrating=(200, 0)),
+    }
 
-    def score(**settings: Any) -> float:
-        seeds = [planes(seed=seed, **settings) for seed in range(3)]
-        return float(
-            np.mean([rank_correlation(a, b) for found in seeds for a, b in zip(found, converged, strict=True)])
-        )
+    def score(method: str, **settings: Any) -> float:
+        found = [planes(method, seed=draw, **settings) for draw in (seed, seed + 50)]
+        pairs = [pair for once in found for pair in zip(once, converged[method], strict=True)]
+        return float(np.mean([rank_correlation(a, b) for a, b in pairs]))
 
-    print(f"\n{name}: rank correlation with a converged map ({images} images, 3 seeds)")
-    print(f"  25 x 7 = 175 evaluations   {score(integrating=(25, 7)):.4f}")
-    for budget in (24, 36, 48, 58, 100, 175):
-        print(f"  --evaluations {budget:<4}         {score(evaluations=budget):.4f}")
+    scores = {"smint, 25 x 7 = 175 evaluations": score("smint", methods=("smint",), integrating=(25, 7))}
+    for budget in (24, 48, 100):
+        scores[f"smint, {budget} evaluations"] = score("smint", methods=("smint",), evaluations=budget)
+    scores["smint of all four methods' 24 (the default)"] = score("smint")
+    scores["smoothgrad, 25 evaluations"] = score("smoothgrad", methods=("smoothgrad",), smoothing=25)
+    scores["smoothgrad of all four methods' 24"] = score("smoothgrad")
+    scores["integrated, 25 evaluations"] = score("integrated", methods=("integrated",), integrating=(25, 0))
+    scores["integrated of all four methods' 24"] = score("integrated")
+    return scores
 
 
 def memory(name: str, images: int, steps: int, draws: int) -> None:
@@ -295,7 +338,11 @@ def _pytorch_grad_cam() -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("speed", "fidelity", "memory", "gradcam"))
-    parser.add_argument("--net", nargs="+", default=["lenet"], choices=list(NETS))
+    parser.add_argument(
+        "--net", nargs="+", default=["lenet"], choices=[*NETS, *(name for name in TRAINED if name not in NETS)]
+    )
+    parser.add_argument("--data", help="digits to train on, an .npz with images and labels")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--draws", type=int, default=4)
@@ -306,7 +353,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     for name in given.net:
         if given.what == "fidelity":
-            fidelity(name, given.images)
+            fidelity(name, given.images, given.data, given.seeds)
         elif given.what == "memory":
             memory(name, given.images, given.steps, given.draws)
         else:

@@ -23,6 +23,7 @@ class Case:
         logits: From what it returned to (N, K) or (N, K, *places).
         embedding: The module whose output stands for an input of token ids, {name: module}.
         given: Further arguments of `xaicli.saliency`.
+        jumps: Whether it jumps at a baseline of zero, so that no number of steps makes a path complete.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Case:
     logits: Callable[[Any], Tensor] = lambda result: result
     embedding: dict[str, nn.Module] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
+    jumps: bool = False
 
 
 class Block(nn.Module):
@@ -286,7 +288,9 @@ class EncoderHead(nn.Module):
 def _t5() -> Case:
     model = EncoderHead()
     ids, mask = ragged(0, 60)
-    return Case(model, {"input_ids": ids, "attention_mask": mask}, embedding={"input_ids": model.encoder.encoder.embed_tokens})
+    words = model.encoder.encoder.embed_tokens
+    # Its norms divide by the size of what they are given.
+    return Case(model, {"input_ids": ids, "attention_mask": mask}, embedding={"input_ids": words}, jumps=True)
 
 
 def _logits_of(result: Any) -> Tensor:

@@ -78,7 +78,8 @@ def check(given: Case) -> xaicli.SaliencyResult:
     by_input = by_input if isinstance(by_input, dict) else {next(iter(gradients)): by_input}
     for name, gradient in gradients.items():
         assert near(by_input[name], gradient), name
-    assert np.nanmedian(found.delta["integrated"]) < 0.05
+    if not given.jumps:
+        assert np.nanmedian(found.delta["integrated"]) < 0.05
     return found
 
 
