@@ -351,6 +351,11 @@ def _entries(
             hint="token ids need an nn.Embedding (or F.embedding) that looks them up; numbers need a float dtype",
         )
     notes = [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
+    notes += [
+        f"{given.names[i] or known[i]} holds whole numbers that no embedding looks up as they are: not explained"
+        for i, x in enumerate(batches)
+        if not x.is_floating_point() and i not in tokens and x.dtype != torch.bool and not _is_mask(known[i])
+    ]
     return tuple(entries), points, flow, notes
 
 
@@ -363,10 +368,14 @@ def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence
         if tokens
         and x.is_floating_point()
         and (
-            any(word in names[i].lower() for word in _MASKS)
+            _is_mask(names[i])
             or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all()))
         )
     ]
+
+
+def _is_mask(name: str) -> bool:
+    return any(word in name.lower() for word in _MASKS)
 
 
 def _looked_up(
