@@ -367,10 +367,7 @@ def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence
         for i, x in enumerate(batches)
         if tokens
         and x.is_floating_point()
-        and (
-            _is_mask(names[i])
-            or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all()))
-        )
+        and (_is_mask(names[i]) or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all())))
     ]
 
 
