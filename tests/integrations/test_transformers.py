@@ -294,6 +294,8 @@ def test_regression_several_labels_and_tokens_by_the_configuration(tmp_path: Pat
     residual = values - answers(model)[:, 0]
     assert got["loss"].to_list() == pytest.approx(residual.square().tolist(), abs=1e-4)
     assert got["residual"].to_list() == pytest.approx(residual.tolist(), abs=1e-5)
+    assert got["label"].to_list() == pytest.approx(values.tolist())
+    assert got["prediction"].to_list() == pytest.approx(answers(model)[:, 0].tolist(), abs=1e-5)
     assert "correct" not in got.columns or got["correct"].null_count() == N
 
     sets = (torch.arange(3 * N).reshape(N, 3) % 5 == 0).float()
@@ -303,6 +305,10 @@ def test_regression_several_labels_and_tokens_by_the_configuration(tmp_path: Pat
     assert got["loss"].to_list() == pytest.approx(each.tolist(), abs=1e-5)
     assert got["n_wrong"].to_list() == ((answers(model) > 0) != (sets > 0)).sum(1).tolist()
 
+    assert got["label"].to_list() == [row.nonzero()[:, 0].tolist() for row in sets]
+    assert got["prediction"].to_list() == [row.nonzero()[:, 0].tolist() for row in answers(model) > 0]
+    assert got["correct"].to_list() == ((answers(model) > 0) == (sets > 0)).all(1).tolist()
+
     tags = TOKENS % 3
     tags[:, 4:] = -100
     torch.manual_seed(0)
@@ -311,6 +317,8 @@ def test_regression_several_labels_and_tokens_by_the_configuration(tmp_path: Pat
     loss = functional.cross_entropy(answers(model).movedim(2, 1), tags, reduction="none").sum(1) / 4
     assert got["loss"].to_list() == pytest.approx(loss.tolist(), abs=1e-5)
     assert set(got["n_tokens"]) == {4}
+    p = answers(model)[:, :4].softmax(2)
+    assert got["entropy"].to_list() == pytest.approx((-p * p.log()).sum(2).mean(1).tolist(), abs=1e-4)
 
 
 def test_the_whole_model_can_be_saved_and_copied_while_it_is_recorded(tmp_path: Path) -> None:
@@ -344,3 +352,26 @@ def test_what_the_model_is_configured_with_is_the_run_s(tmp_path: Path) -> None:
     manifest = xaicli.open_run(tmp_path / "run").layout.read_manifest()
     assert manifest.label_names == ("low", "high")
     assert manifest.config["weight_decay"] == 0.25
+
+
+def test_a_resumed_training_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def train(resume: str | None, **options: Any) -> None:
+        trainer = transformers.Trainer(
+            model=tiny(),
+            args=arguments(tmp_path, num_train_epochs=2, save_strategy="steps", save_steps=3, **options),
+            train_dataset=DATA,
+            callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+        )
+        trainer.train(resume_from_checkpoint=resume)
+
+    train(None)
+    train(str(tmp_path / "out" / "checkpoint-3"))
+    reader = xaicli.open_run(tmp_path / "run")
+    seen = reader.scan(mode="train").collect()
+    places = seen.group_by("epoch").agg(pl.len(), pl.col("sample_id").n_unique().alias("ids")).sort("epoch")
+    assert places.rows() == [(1, N, N), (2, N, N)]
+    attempts = seen.group_by("attempt").agg(pl.len(), pl.col("step").min(), pl.col("step").max().alias("last"))
+    assert attempts.sort("attempt").rows() == [(0, 12, 1, 3), (1, 20, 4, 8)]
+    assert reader.info().answer.counts.taken_back == 20

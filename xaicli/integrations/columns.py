@@ -6,7 +6,6 @@ from typing import Any, assert_never
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from xaicli.heads.head import Head, Task, Values
 
@@ -63,22 +62,15 @@ def _of_classes(head: Head, values: Tensor, labels: Any, truth: Tensor | None) -
 
 
 def _of_sets(head: Head, values: Tensor, truth: Tensor | None) -> dict[str, Any]:
-    columns: dict[str, Any] = {"top_prob": head.top_prob(values)}
+    scores = "logits" if head.values is Values.LOGITS else "probs"
+    columns = {
+        scores: values if head.values is Values.LOGITS else head.at_places(values),
+        "top_prob": head.top_prob(values),
+    }
     if truth is None or truth.shape != values.shape:
         return columns
-    sets, true = head.sets(values), truth > 0.5
-    p = head.at_places(values)
-    if head.values is Values.LOGITS:
-        loss = functional.binary_cross_entropy_with_logits(values, truth.to(values.dtype), reduction="none")
-    else:
-        loss = functional.binary_cross_entropy(p.clamp(0, 1), truth.to(p.dtype), reduction="none")
-    either, wrong = (sets | true).sum(1), (sets != true).sum(1)
-    return columns | {
-        "loss": loss.mean(1),
-        "jaccard": torch.where(either > 0, (sets & true).sum(1) / either.clamp(min=1), 1.0),
-        "n_wrong": wrong.float(),
-        "exact": (wrong == 0).float(),
-    }
+    # Whole numbers: rows of floats that sum to one would be taken for mixtures of classes.
+    return columns | {"label": (truth > 0.5).long()}
 
 
 def _of_numbers(values: Tensor, truth: Tensor | None) -> dict[str, Any]:
@@ -111,11 +103,20 @@ def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool) 
     loss = torch.where(n > 0, total / n.clamp(min=1), nothing)
     right = ((predicted == truth) & known).flatten(1).sum(1)
     worst = torch.where(known, each, torch.full_like(each, -torch.inf)).flatten(1)
+    doubt = torch.stack([_entropy(head, values[i], known[i]) for i in range(len(values))])
     return {
         "loss": loss,
         "label_prob": (-loss).exp(),
         "n_tokens": n.float(),
         "token_accuracy": torch.where(n > 0, right / n.clamp(min=1), nothing),
+        "entropy": torch.where(n > 0, doubt, nothing),
         "worst_token": torch.where(n > 0, worst.argmax(1).to(loss.dtype) + int(shifted), nothing),
         "worst_token_loss": torch.where(n > 0, worst.amax(1), nothing),
     }
+
+
+def _entropy(head: Head, values: Tensor, known: Tensor) -> Tensor:
+    """The mean entropy over a sample's places: one sample at a time, since a vocabulary's probabilities are large."""
+    p = head.at_places(values.unsqueeze(0))[0]
+    each = -torch.where(p > 0, p * p.log(), torch.zeros_like(p)).sum(0)
+    return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)

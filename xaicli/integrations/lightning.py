@@ -96,7 +96,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
         resumed = trainer.current_epoch > 0 or trainer.global_step > 0
         self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
-        self.run.state.total_epochs = max(trainer.max_epochs or 0, 0) + self._before[0]
+        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0])
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
 
@@ -209,7 +209,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.missed(rows, _ask(step, mode))
             return
         if isinstance(result, Judged):
-            columns = _of_criterion(result, labels, rows)
+            head, values, truth = _judged(result, labels, rows)
+            recording.settle(head.task)
+            columns = columns_of(head, values, truth)
         else:
             head, values = recording.answers(result, labels, task=task, origin=step.origin, known=NOTHING)
             columns = columns_of(head, values, labels)
@@ -281,28 +283,28 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and (a.data_ptr() == b.data_ptr() or (a.device == b.device and bool((a == b).all())))
 
 
-def _of_criterion(judged: Judged, labels: Any, rows: int | None) -> dict[str, Any]:
-    """The columns of what a criterion was given."""
+def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.Tensor, Any]:
+    """What a criterion was given: what the answers mean, the answers (N, K, ...), and the truth."""
     answers, truth = judged.answers, judged.truth
     if rows and len(answers) != rows and answers.ndim == 2 and len(answers) % rows == 0:
         # The places of all samples one below the other, as texts are given to a cross entropy.
         answers = answers.reshape(rows, -1, answers.shape[1]).movedim(2, 1)
         truth = truth.reshape(rows, -1)
-    given = labels if isinstance(labels, torch.Tensor) and labels.shape == truth.shape else None
-    given = given if given is not None else labels if labels is not None and truth.is_floating_point() else truth
     width = 1 if answers.ndim == 1 else answers.shape[1]
     values = answers[:, None] if answers.ndim == 1 else answers
     if judged.values is Values.VALUE:
-        head = Head(Task.REGRESSION, Values.VALUE, width, single=width == 1)
-        return columns_of(head, values.flatten(1), truth.flatten(1))
+        values = values.flatten(1)
+        width = values.shape[1]
+        return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.flatten(1)
     if judged.is_each:
         task = Task.BINARY if width == 1 else Task.MULTILABEL
         head = Head(task, judged.values, 2 if width == 1 else width, single=width == 1, independent=width > 1)
-        return columns_of(head, values, truth)
-    places = values.ndim > 2
-    return columns_of(
-        Head(Task.TOKEN_CLASSIFICATION if places else Task.CLASSIFICATION, judged.values, width), values, given
-    )
+        return head, values, truth
+    # The batch's own labels before a mixture of them.
+    is_own = isinstance(labels, torch.Tensor) and labels.shape == truth.shape
+    given = labels if labels is not None and (is_own or truth.is_floating_point()) else truth
+    task = Task.TOKEN_CLASSIFICATION if values.ndim > 2 else Task.CLASSIFICATION
+    return Head(task, judged.values, width), values, given
 
 
 def _ask(step: Step, mode: Mode) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +25,8 @@ EpochChoice = str | int | Collection[int]
 _CHOICES = ("every", "last", "never")
 _LABELS = ("labels", "label", "label_ids")
 _FACTS = ("text",)
-_HAS_TASKS = "task" in inspect.signature(Run.__init__).parameters
+_RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
+"""The task of a run whose rows are of this one, where it is not of the same name."""
 
 
 class Recording:
@@ -96,6 +96,8 @@ class Recording:
         self._collected: int | None = None
         self._heads: dict[tuple[bool, bool], Head] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
+        self._recorded_task: str | None = None
+        self.total_epochs = 0
         self.config: Mapping[str, Any] = {}
         """What the framework was configured with: the configuration of a run that is begun here."""
         self.is_main = True
@@ -112,7 +114,13 @@ class Recording:
             if isinstance(self._given, Run):
                 self._run = self._given
             else:
-                self._run = Run(self._given, config=self.config, label_names=self._label_names)
+                self._run = Run(
+                    self._given,
+                    config=self.config,
+                    label_names=self._label_names,
+                    total_epochs=self.total_epochs,
+                    task=self._recorded_task,
+                )
             self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
@@ -121,6 +129,17 @@ class Recording:
         self.config = self.config or dict(config)
         if self._label_names is None and label_names:
             self._label_names = tuple(label_names)
+
+    def begin(self, total_epochs: int) -> None:
+        """A training begins that is meant to end after so many epochs."""
+        self.total_epochs = total_epochs
+        if self._run is not None and not self._run.is_closed:
+            self._run.state.total_epochs = total_epochs
+
+    def settle(self, task: Task) -> None:
+        """What the rows are about, said to a run that is opened after this."""
+        if self._recorded_task is None:
+            self._recorded_task = _RECORDED.get(task, task.value)
 
     def at(self, epoch: int, step: int) -> None:
         """Rows from now on belong to this epoch and step."""
@@ -148,6 +167,7 @@ class Recording:
                 result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
             )
         head = self._heads[key]
+        self.settle(head.task)
         return head, head.tensor(result)
 
     def log(
@@ -178,8 +198,6 @@ class Recording:
             run.state.mode, run.state.ds_id = mode, ds_id
         place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
         turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)}
-        if not _HAS_TASKS:
-            columns = {name: v for name, v in columns.items() if name not in ("label", "prediction") or _is_class(v)}
         run.log_samples(**{"sample_id": sample_id, **place, **turn, **columns})
         if inputs is not None:
             self._keep(inputs, sample_id, columns.get("label"), mode, ds_id)
@@ -322,7 +340,3 @@ def first_of(inputs: Any, n: int) -> Any:
 def rows_of(batch: Any, result: Any) -> int | None:
     """How many samples a batch holds."""
     return size_of(batch) or (len(result) if isinstance(result, torch.Tensor) and result.ndim else None)
-
-
-def _is_class(values: Any) -> bool:
-    return not isinstance(values, torch.Tensor) or (values.ndim == 1 and not values.is_floating_point())

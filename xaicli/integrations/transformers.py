@@ -97,14 +97,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording.is_main = state.is_world_process_zero
         resumed = state.global_step > 0
         self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
-        self.run.state.total_epochs = int(args.num_train_epochs) + self._before[0]
+        self._recording.begin(int(args.num_train_epochs) + self._before[0])
         if self._recording.collects_before:
             self._recording.collect(model, 0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Count the epoch, from 1."""
         del args, control
-        self._epoch = int(state.epoch or 0) + 1
+        self._epoch = int((state.epoch or 0) + 1e-6) + 1
         self._at(state.global_step + 1)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
