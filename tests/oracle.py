@@ -12,13 +12,15 @@ import numpy as np
 Row = Mapping[str, Any]
 
 
+PLACE = ("mode", "ds_id", "epoch", "pass")
+
 Said = Mapping[int, tuple[int, int] | None]
 """{attempt: (epoch, step) from which its file says it takes rows back, None for one that began beside another}."""
 
 
 def complete(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Rows as given to `WrittenRun.write`, in the order of writing, with what goes without saying."""
-    missing = {"mode": "eval", "ds_id": "", "attempt": 0, "rank": 0}
+    missing = {"mode": "eval", "ds_id": "", "attempt": 0, "rank": 0, "pass": 0}
     return [{**missing, "step": row["epoch"] * 10, **row, "order": order} for order, row in enumerate(rows)]
 
 
@@ -50,7 +52,7 @@ def left(rows: Iterable[Row], said: Said | None = None) -> list[dict[str, Any]]:
 
 
 def counting(rows: Iterable[Row], said: Said | None = None) -> list[dict[str, Any]]:
-    """The rows that count: none taken back, of duplicates the last; each knows its epoch's last `epoch_step`."""
+    """The rows that count: none taken back, of duplicates the last; each knows its place's last `place_step`."""
     return of_duplicates_the_last(left(rows, said))
 
 
@@ -58,13 +60,12 @@ def of_duplicates_the_last(logged: Sequence[dict[str, Any]]) -> list[dict[str, A
     """One row of each sample and place, the last one."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in logged:
-        key = (row["mode"], row["ds_id"], row["epoch"], row["sample_id"])
+        key = (*(row[k] for k in PLACE), row["sample_id"])
         rank = ("attempt", "step", "rank", "order")
         if key not in kept or [row[k] for k in rank] >= [kept[key][k] for k in rank]:
             kept[key] = row
-    place = ("mode", "ds_id", "epoch")
     for row in kept.values():
-        row["epoch_step"] = max(other["step"] for other in logged if all(other[k] == row[k] for k in place))
+        row["place_step"] = max(other["step"] for other in logged if all(other[k] == row[k] for k in PLACE))
     return sorted(kept.values(), key=lambda row: row["order"])
 
 
@@ -79,7 +80,7 @@ def samples(rows: Sequence[Row], *, max: int, min: int, ids: Sequence[Any] = (),
     """The rows of `xai samples` for one (mode, ds_id), of rows that count."""
     epochs = sorted({row["epoch"] for row in rows})
     by_id: dict[Any, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["epoch"]):
+    for row in sorted(rows, key=lambda row: (row["epoch"], row["pass"])):
         by_id.setdefault(row["sample_id"], []).append(row)
     scores = {}
     for sample_id, past in by_id.items():
@@ -103,7 +104,12 @@ def samples(rows: Sequence[Row], *, max: int, min: int, ids: Sequence[Any] = (),
                     "score": scores.get(sample_id, (None, True))[0],
                     "stale": scores.get(sample_id, (None, True))[1],
                     "history": [
-                        {"epoch": row["epoch"], "step": row["epoch_step"], "value": value(row.get(metric))}
+                        {
+                            "epoch": row["epoch"],
+                            "pass": row["pass"],
+                            "step": row["place_step"],
+                            "value": value(row.get(metric)),
+                        }
                         for row in past
                     ],
                 }
@@ -111,13 +117,13 @@ def samples(rows: Sequence[Row], *, max: int, min: int, ids: Sequence[Any] = (),
     return answer
 
 
-def labels(rows: Sequence[Row], *, metric: str = "loss") -> dict[tuple[Any, int], dict[str, float]]:
-    """{(label, epoch): statistics} for one (mode, ds_id), of rows that count."""
-    groups: dict[tuple[Any, int], list[float]] = {}
+def labels(rows: Sequence[Row], *, metric: str = "loss") -> dict[tuple[Any, int, int], dict[str, float]]:
+    """{(label, epoch, pass): statistics} for one (mode, ds_id), of rows that count."""
+    groups: dict[tuple[Any, int, int], list[float]] = {}
     for row in rows:
         number = value(row.get(metric))
         if row.get("label") is not None and number is not None:
-            groups.setdefault((row["label"], row["epoch"]), []).append(number)
+            groups.setdefault((row["label"], row["epoch"], row["pass"]), []).append(number)
     found = {}
     for key, numbers in groups.items():
         mean = math.fsum(numbers) / len(numbers)

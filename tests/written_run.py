@@ -1,4 +1,4 @@
-"""Run directories written row by row, as format version 1 says, without the recorder."""
+"""Run directories written row by row, as the format says, without the recorder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from xaicli.manifest import Attempt, ColumnFacts, Manifest
 from xaicli.vocabulary import RESERVED_COLUMNS
 
 Row = Mapping[str, Any]
-"""A row: sample_id, epoch and metrics; mode ("eval"), ds_id (""), step (epoch * 10), attempt, rank (0) unless given."""
+"""A row: sample_id, epoch and metrics; mode ("eval"), ds_id (""), pass (none: format version 1), step (epoch * 10),
+attempt, rank (0) unless given.
+"""
 
 _ARROW = {"step": pa.int64(), "label": pa.int32(), "prediction": pa.int32(), "correct": pa.bool_()}
 
@@ -74,7 +76,10 @@ class WrittenRun:
             self._sequence[attempt, rank] = sequence + 1
             name = PartName(attempt, rank, sequence, sequence)
             path = self.layout.folder(mode, ds_id, epoch) / name.filename
-            record = parquet.write(self._table(group), path, root=self.layout.root, row_group_rows=row_group_rows)
+            place = {"mode": mode, "ds_id": ds_id, "epoch": epoch, "attempt": attempt, "rank": rank}
+            footer = {"xai": json.dumps({"version": 2, "run_id": "test", **place, "sequence": sequence})}
+            table = self._table(group).replace_schema_metadata(footer)
+            record = parquet.write(table, path, root=self.layout.root, row_group_rows=row_group_rows)
             if recorded:
                 parquet.append_record(self.layout, attempt, rank, record)
             paths.append(path)
@@ -105,6 +110,6 @@ def _arrow_type(name: str, values: Sequence[Any]) -> pa.DataType:
         return pa.int64()
     if name in ("epoch",):
         return pa.int32()
-    if name in ("attempt", "rank"):
+    if name in ("attempt", "rank", "pass"):
         return pa.int16()
     return _ARROW.get(name, pa.float32())

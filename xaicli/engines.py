@@ -1,15 +1,17 @@
 """What executes a portable query: polars in this process, DuckDB, or Spark. Engines only open rows and collect results.
 
-Every engine sees the same verified files, fenced, with one schema: absent columns null, types as the run's. `ORDER`
-numbers the rows as they were logged, for queries that must choose among duplicates. Columns go by the name `column`
-gives them: to SQL `F1` and `f1` are one name, and a dot looks into a struct.
+Every engine sees the same verified files, without what was taken back, in one schema: absent columns null, types as the
+run's, mode, ds_id and epoch as the folders say. `ORDER` numbers the rows as they were logged, for queries that must
+choose among duplicates. Columns go by the name `column` gives them: to SQL `F1` and `f1` are one name, and a dot looks
+into a struct.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -17,9 +19,9 @@ import polars as pl
 
 from xaicli.errors import XaiError
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import Sources, scan, sources
+from xaicli.reader.lazy import FOLDER_COLUMNS, Source, scan, sources
 from xaicli.reader.schema import conform
-from xaicli.vocabulary import STEP, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, MODE, PASS, STEP, Engine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,39 +94,58 @@ def duckdb_rows(
         # DuckDB cannot tell such columns of a file apart; polars can, at the price of memory.
         connection.register("_rows", _numbered(reader, places, names).collect(engine="streaming").to_arrow())
         return connection.sql("SELECT * FROM _rows")
-    listed = ", ".join(f"{_quoted(name)} AS {_quoted(called)}" for name, called in names.items())
-    schema = pl.Schema({name: _wide(reader.dtypes.get(name, pl.Int32())) for name in names})
-    selects = []
-    position = 0
-    for number, group in enumerate(sources(reader, places)):
-        where = "" if group.fence is None else f" WHERE {STEP} < {int(group.fence)}"
-        if group.paths:
-            order = pl.DataFrame({"filename": [str(path) for path in group.paths]}).with_row_index("_file", position)
-            connection.register(f"_files{number}", order.with_columns(pl.col("_file").cast(pl.Int64)).to_arrow())
-            connection.register(f"_types{number}", schema.to_frame().to_arrow())
+    schema = _schema(reader, names)
+    stored = pl.Schema({name: dtype for name, dtype in schema.items() if name not in FOLDER_COLUMNS})
+    connection.register("_types", stored.to_frame().to_arrow())
+    listed = ", ".join(f"{_duckdb_value(name)} AS {_quoted(called)}" for name, called in names.items())
+    nowhere = "'' AS _mode, '' AS _ds_id, 0 AS _epoch"
+    selects = [f"SELECT {listed}, 0::BIGINT AS {ORDER} FROM (SELECT *, {nowhere} FROM _types)"]
+    for number, (fence, group) in enumerate(_by_fence(sources(reader, places)).items()):
+        where = "" if fence is None else f" WHERE {STEP} < {int(fence)}"
+        if files := [(position, source) for position, source in group if source.path]:
+            connection.register(f"_files{number}", _files(files).to_arrow())
             # The empty table gives absent columns their type; BY NAME fills them with null.
             selects.append(
                 f"SELECT {listed}, _file * {_FILE_STRIDE} + file_row_number AS {ORDER} FROM ("
-                f"SELECT *, 0::BIGINT AS file_row_number, '' AS filename FROM _types{number} UNION ALL BY NAME "
-                f"SELECT * FROM read_parquet({[str(path) for path in group.paths]}, union_by_name=true, "
+                "SELECT *, 0::BIGINT AS file_row_number, '' AS filename FROM _types UNION ALL BY NAME "
+                f"SELECT * FROM read_parquet({[str(source.path) for _, source in files]}, union_by_name=true, "
                 "hive_partitioning=false, file_row_number=true, filename=true)"
                 f") JOIN _files{number} USING (filename){where}"
             )
-        position += len(group.paths)
-        for frame in _live(group, schema):
-            connection.register(f"_live{position}", frame.with_columns(_numbers(frame, position)).to_arrow())
-            selects.append(f"SELECT {listed}, {ORDER} FROM _live{position}{where}")
-            position += 1
-    if not selects:
-        connection.register("_types", schema.to_frame().to_arrow())
-        selects = [f"SELECT {listed}, 0::BIGINT AS {ORDER} FROM _types"]
+        for position, source in group:
+            if source.live is not None:
+                connection.register(f"_live{position}", _live(source, position, stored).to_arrow())
+                mode, ds_id, epoch, _ = source.place
+                known = f"{_text(mode)} AS _mode, {_text(ds_id)} AS _ds_id, {epoch} AS _epoch"
+                selects.append(f"SELECT {listed}, {ORDER} FROM (SELECT *, {known} FROM _live{position}){where}")
     return connection.sql(" UNION ALL BY NAME ".join(selects))
+
+
+def _duckdb_value(name: str) -> str:
+    """A column of the run: what a file need not say comes from where it lies."""
+    told = {MODE: "_mode", DS_ID: "_ds_id", EPOCH: "CAST(_epoch AS INTEGER)", PASS: 'coalesce("pass", 0::SMALLINT)'}
+    return told.get(name) or _quoted(name)
+
+
+def _by_fence(found: Sequence[Source]) -> dict[int | None, list[tuple[int, Source]]]:
+    """Sources with their place in the order of logging, by where their rows stop to count."""
+    groups: dict[int | None, list[tuple[int, Source]]] = {}
+    for position, source in enumerate(found):
+        groups.setdefault(source.fence, []).append((position, source))
+    return groups
+
+
+def _files(group: Sequence[tuple[int, Source]]) -> pl.DataFrame:
+    """What is known of files beside their rows: filename, _file (its place in the order), _mode, _ds_id, _epoch."""
+    rows = [(str(source.path), position, *source.place[:3]) for position, source in group]
+    kinds = {"filename": pl.String, "_file": pl.Int64, "_mode": pl.String, "_ds_id": pl.String, "_epoch": pl.Int32}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
 def _numbered(reader: Reader, places: Sequence[Place], names: Mapping[str, str]) -> pl.LazyFrame:
     """The rows of some places by polars, as logged, columns under the given names."""
     rows = scan(reader, places, list(names)).with_row_index(ORDER).cast({ORDER: pl.Int64()})
-    types = {name: _wide(reader.dtypes.get(name, pl.Int32())) for name in names}
+    types = _schema(reader, names)
     return rows.select(*(pl.col(name).cast(types[name]).alias(called) for name, called in names.items()), ORDER)
 
 
@@ -173,29 +194,30 @@ def spark_session(remote: str | None) -> Any:
 def _spark_rows(session: Any, reader: Reader, places: Sequence[Place], names: Mapping[str, str]) -> Any:
     from pyspark.sql import functions as sf
 
-    schema = pl.Schema({name: _wide(reader.dtypes.get(name, pl.Int32())) for name in names})
+    schema = _schema(reader, names)
+    stored = pl.Schema({name: dtype for name, dtype in schema.items() if name not in FOLDER_COLUMNS})
+    # Named columns only: Spark cannot read the half precision of kept probabilities.
+    ddl = ", ".join(f"{_ticked(name)} {_spark_type(dtype)}" for name, dtype in stored.items())
     frames = []
-    position = 0
-    for group in sources(reader, places):
-        where = sf.lit(True) if group.fence is None else sf.col(STEP) < group.fence
-        if group.paths:
-            paths = [str(path.resolve()) for path in group.paths]
-            # Named columns only: Spark cannot read the half precision of kept probabilities.
-            ddl = ", ".join(f"{_ticked(name)} {_spark_type(dtype)}" for name, dtype in schema.items())
+    for fence, group in _by_fence(sources(reader, places)).items():
+        where = sf.lit(True) if fence is None else sf.col(STEP) < fence
+        if files := [(at, replace(source, path=source.path.resolve())) for at, source in group if source.path]:
+            paths = [str(source.path) for _, source in files]
             frame = session.read.schema(ddl).option("recursiveFileLookup", "true").parquet(*paths)
-            order = session.createDataFrame(
-                [(path, number) for number, path in enumerate(paths, position)], "_path string, _file long"
+            known = session.createDataFrame(
+                _files(files).rows(), "_path string, _file long, _mode string, _ds_id string, _epoch int"
             )
             row = sf.col("_metadata.row_index")
             path = sf.regexp_replace(sf.url_decode(sf.col("_metadata.file_path")), "^file:/*", "/")
-            located = frame.withColumn("_row", row).withColumn("_path", path).join(sf.broadcast(order), "_path")
+            located = frame.withColumn("_row", row).withColumn("_path", path).join(sf.broadcast(known), "_path")
             frame = located.withColumn(ORDER, sf.col("_file") * _FILE_STRIDE + sf.col("_row"))
             frames.append(_spark_conform(frame.where(where), schema, names))
-        position += len(group.paths)
-        for live in _live(group, schema):
-            numbered = session.createDataFrame(live.with_columns(_numbers(live, position)).to_arrow())
-            frames.append(_spark_conform(numbered.where(where), schema, names))
-            position += 1
+        for position, source in group:
+            if source.live is not None:
+                numbered = session.createDataFrame(_live(source, position, stored).to_arrow())
+                for name, value in zip(("_mode", "_ds_id", "_epoch"), source.place[:3], strict=True):
+                    numbered = numbered.withColumn(name, sf.lit(value))
+                frames.append(_spark_conform(numbered.where(where), schema, names))
     if not frames:
         raise XaiError("there are no rows that count", hint="see: xai info")
     rows = frames[0]
@@ -227,29 +249,41 @@ def _spark_conform(frame: Any, schema: pl.Schema, names: Mapping[str, str]) -> A
     from pyspark.sql import functions as sf
 
     present = set(frame.columns)
+    told = {MODE: sf.col("_mode"), DS_ID: sf.col("_ds_id"), EPOCH: sf.col("_epoch")}
+
+    def value(name: str) -> Any:
+        if name in told:
+            return told[name]
+        found = sf.col(_ticked(name)) if name in present else sf.lit(None)
+        return sf.coalesce(found, sf.lit(0)) if name == PASS else found
+
     return frame.select(
-        *(
-            (sf.col(_ticked(name)) if name in present else sf.lit(None)).cast(_spark_type(dtype)).alias(names[name])
-            for name, dtype in schema.items()
-        ),
+        *(value(name).cast(_spark_type(dtype)).alias(names[name]) for name, dtype in schema.items()),
         sf.col(ORDER).cast("bigint").alias(ORDER),
     )
 
 
-def _live(group: Sources, schema: pl.Schema) -> Iterator[pl.DataFrame]:
-    """The rows of live segments, each with these columns and types."""
-    for table in group.live:
-        frame = pl.DataFrame(pl.from_arrow(table.select([name for name in schema if name in table.column_names])))
-        yield conform(frame, list(schema), schema).cast(schema)
-
-
-def _numbers(frame: pl.DataFrame, position: int) -> pl.Expr:
+def _live(source: Source, position: int, schema: pl.Schema) -> pl.DataFrame:
+    """The rows of a live segment with these columns and types, and their place in the order of logging."""
+    assert source.live is not None
+    names = [name for name in schema if name in source.live.column_names]
+    frame = conform(pl.DataFrame(pl.from_arrow(source.live.select(names))), list(schema), schema).cast(schema)
     start = position * _FILE_STRIDE
-    return pl.int_range(start, start + frame.height, dtype=pl.Int64, eager=False).alias(ORDER)
+    return frame.with_columns(pl.int_range(start, start + frame.height, dtype=pl.Int64).alias(ORDER))
+
+
+def _schema(reader: Reader, names: Iterable[str]) -> pl.Schema:
+    """The types other engines know the columns in; `pass` is one of every run."""
+    kinds: dict[str, pl.DataType] = {PASS: pl.Int16(), **reader.dtypes}
+    return pl.Schema({name: _wide(kinds.get(name, pl.Int32())) for name in names})
 
 
 def _ticked(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _quoted(name: str) -> str:

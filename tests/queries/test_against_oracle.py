@@ -32,6 +32,8 @@ def rows(ids: st.SearchStrategy[Any]) -> st.SearchStrategy[list[dict[str, Any]]]
     """Rows with repeated samples, missing epochs, a late metric, one-row groups, two attempts, two ranks."""
     row = st.fixed_dictionaries(
         {
+            "pass": st.integers(0, 1),
+            "correct": st.sampled_from([True, False, None]),
             "sample_id": ids,
             "epoch": st.integers(1, 4),
             "loss": VALUES,
@@ -66,7 +68,7 @@ class Logged:
             return self.rows
         epoch, step = self.trained
         row = {"sample_id": self.rows[0]["sample_id"], "epoch": epoch, "step": step, "loss": 0.0, "label": 0}
-        return [*self.rows, {**row, "mode": "train", "attempt": 1, "rank": 0}]
+        return [*self.rows, {**row, "pass": 0, "correct": None, "mode": "train", "attempt": 1, "rank": 0}]
 
     def left(self) -> list[dict[str, Any]]:
         found = self.everything()
@@ -103,19 +105,25 @@ RUNS = st.builds(
 )
 
 
+METRICS = st.sampled_from(["loss", "loss", "correct"])
+ENGINES = st.sampled_from(["polars", "polars", "duckdb"])
+
+
 @SETTINGS
-@given(RUNS, st.integers(0, 4), st.integers(0, 4), st.sampled_from(["polars", "polars", "duckdb"]))
-def test_samples(run: Logged, n_max: int, n_min: int, engine: str) -> None:
+@given(RUNS, st.integers(0, 4), st.integers(0, 4), METRICS, ENGINES)
+def test_samples(run: Logged, n_max: int, n_min: int, metric: str, engine: str) -> None:
     expected_rows = run.counting()
     if not expected_rows:
         return
     with run.written() as reader:
         listed = list(dict.fromkeys(row["sample_id"] for row in expected_rows))[:2]
-        answer = samples(reader, resolve(reader, engine=engine), max=n_max, min=n_min, ids=listed)
-        assert answer.data.to_dicts() == oracle.samples(expected_rows, max=n_max, min=n_min, ids=listed)
+        answer = samples(reader, resolve(reader, engine=engine, metric=metric), max=n_max, min=n_min, ids=listed)
+        expected = oracle.samples(expected_rows, max=n_max, min=n_min, ids=listed, metric=metric)
+        assert answer.data.to_dicts() == expected
         counts = answer.counts
         assert counts.rows == len(expected_rows)
-        assert counts.non_finite == sum(not math.isfinite(row["loss"]) for row in expected_rows)
+        known = [row[metric] for row in expected_rows if row[metric] is not None]
+        assert counts.non_finite == sum(not math.isfinite(number) for number in known)
         assert counts.duplicates == len(run.left()) - len(expected_rows)
         gone = oracle.taken_back(run.everything(), run.said) if run.attempts == "last" else {}
         assert counts.taken_back == len(gone)
@@ -124,22 +132,24 @@ def test_samples(run: Logged, n_max: int, n_min: int, engine: str) -> None:
 
 
 @SETTINGS
-@given(RUNS, st.sampled_from(["polars", "polars", "duckdb"]))
-def test_labels(run: Logged, engine: str) -> None:
+@given(RUNS, METRICS, ENGINES)
+def test_labels(run: Logged, metric: str, engine: str) -> None:
     expected_rows = run.counting()
     if not expected_rows:
         return
     with run.written() as reader:
-        answer = labels(reader, resolve(reader, engine=engine), bounds=["std", "range", "quantile", "ci", "none"])
-        expected = oracle.labels(expected_rows)
-        assert {(row["label"], row["epoch"]) for row in answer.data.to_dicts()} == set(expected)
+        selection = resolve(reader, engine=engine, metric=metric)
+        answer = labels(reader, selection, bounds=["std", "range", "quantile", "ci", "none"])
+        expected = oracle.labels(expected_rows, metric=metric)
+        assert {(row["label"], row["epoch"], row["pass"]) for row in answer.data.to_dicts()} == set(expected)
         assert answer.data.height == len(expected)
         for row in answer.data.to_dicts():
-            want = expected[row["label"], row["epoch"]]
+            want = expected[row["label"], row["epoch"], row["pass"]]
             assert (row["n"], row["min"], row["max"]) == (want["n"], want["min"], want["max"])
             assert row["mean"] == pytest.approx(want["mean"], rel=1e-12, abs=1e-12)
             assert row["std"] == pytest.approx(want["std"], rel=1e-12, abs=1e-12)
-            assert row["step"] == max(r["epoch_step"] for r in expected_rows if r["epoch"] == row["epoch"])
+            place = (row["epoch"], row["pass"])
+            assert {row["step"]} == {r["place_step"] for r in expected_rows if (r["epoch"], r["pass"]) == place}
             bounds = row["bounds"]
             assert bounds["std"] == pytest.approx([row["mean"] - row["std"], row["mean"] + row["std"]])
             assert bounds["range"] == [row["min"], row["max"]]

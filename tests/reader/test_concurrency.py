@@ -46,9 +46,9 @@ def test_no_gap_and_no_double_row(tmp_path: Path) -> None:
             reader = open_reader(RunLayout(root))
             tally = Tally()
             frames = [
-                frame
+                rows.frame
                 for ds_id in reader.ds_ids("eval")
-                for _, frame in reader.epoch_frames("eval", ds_id, ["sample_id"], tally=tally)
+                for rows in reader.place_frames("eval", ds_id, ["sample_id"], tally=tally)
             ]
             ids = pl.concat(frames)["sample_id"].sort() if frames else pl.Series([], dtype=pl.Int64)
             assert len(ids) >= acknowledged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.written_run import WrittenRun
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName
+from xaicli.maintenance.compact import compact
 from xaicli.reader import Place, Reader, Tally, open_reader, pieces
 from xaicli.vocabulary import Duplicates
 from xaicli.wal.live import LiveRows
@@ -133,7 +135,7 @@ def test_each_row_is_taken_back_once(run: WrittenRun) -> None:
     for pair in oracle.taken_back(found).values():
         counted[pair] = counted.get(pair, 0) + 1
     assert {(taken.by, taken.attempt): taken.rows for taken in reader.taken_back} == counted
-    assert sum(reader.row_count(place) for place in reader.places()) == len(oracle.left(found))
+    assert sum(reader.row_count(place) for place in reader.folders()) == len(oracle.left(found))
 
 
 def test_take_back_through_a_file(run: WrittenRun) -> None:
@@ -240,8 +242,8 @@ def test_duplicates(run: WrittenRun) -> None:
     run.write(rows(range(3)))
     run.write([{"sample_id": 1, "epoch": 1, "label": 0, "loss": 9.0, "rank": 1}])
     reader = open_reader(run.layout)
-    frames = reader.epoch_frames("eval", "", ["sample_id", "loss"], tally=(tally := Tally()))
-    assert [frame.rows() for _, frame in frames] == [[(0, 0.0), (2, 2.0), (1, 9.0)]]
+    found = reader.place_frames("eval", "", ["sample_id", "loss"], tally=(tally := Tally()))
+    assert [rows.frame.rows() for rows in found] == [[(0, 0.0), (2, 2.0), (1, 9.0)]]
     assert tally == Tally(rows=3, non_finite=0, duplicates=1)
     everything, _ = reader.frame(EVAL_1, ["loss"], Duplicates.ALL)
     assert sorted(everything["loss"]) == [0.0, 1.0, 2.0, 9.0]
@@ -249,12 +251,45 @@ def test_duplicates(run: WrittenRun) -> None:
         reader.frame(EVAL_1, ["loss"], Duplicates.ERROR)
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_passes_of_an_epoch(run: WrittenRun, compacted: bool) -> None:
+    """Two walks in one epoch, of which one file holds both, beside an epoch that was walked once."""
+    run.write(
+        [
+            {"sample_id": i, "epoch": 1, "pass": turn, "step": 10 * turn + i, "loss": loss}
+            for turn, losses in enumerate([[1.0, 2.0, 3.0], [4.0, math.nan]])
+            for i, loss in enumerate(losses)
+        ]
+    )
+    run.write([{"sample_id": 0, "epoch": 1, "pass": 1, "step": 12, "loss": 6.0}])
+    run.write(rows(range(2), epoch=2))
+    if compacted:
+        compact(run.layout, grace=0)
+    reader = open_reader(run.layout)
+    found = list(reader.place_frames("eval", "", ["sample_id", "loss", "pass", "epoch"], tally=(tally := Tally())))
+    assert [(rows.place.epoch, rows.place.turn, rows.step) for rows in found] == [(1, 0, 2), (1, 1, 12), (2, 0, 20)]
+    assert [sorted(rows.frame.rows()) for rows in found] == [
+        [(0, 1.0, 0, 1), (1, 2.0, 0, 1), (2, 3.0, 0, 1)],
+        [(0, 6.0, 1, 1), (1, None, 1, 1)],
+        [(0, 0.0, 0, 2), (1, 1.0, 0, 2)],
+    ]
+    assert tally == Tally(rows=7, non_finite=1, duplicates=1)
+    backwards = reader.place_frames("eval", "", ["loss"], backwards=True)
+    assert [(rows.place.epoch, rows.place.turn) for rows in backwards] == [(2, 0), (1, 1), (1, 0)]
+    assert reader.frame(Place("eval", "", 1, 0), ["loss"])[0].height == 3
+    assert reader.frame(EVAL_1, ["loss"])[0].height == 2
+    assert (reader.last_place("eval", "", [1]), reader.duplicate_count(EVAL_1)) == (Place("eval", "", 1, 1), 1)
+    lazily = reader.scan("eval", "", columns=["sample_id", "pass"]).collect()
+    assert sorted(lazily.rows()) == [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (2, 0)]
+
+
 def test_late_metric_is_null_before(run: WrittenRun) -> None:
     run.write(rows(range(2)))
     run.write(rows(range(2), epoch=2, late=0.5))
     reader = open_reader(run.layout)
     assert reader.metrics == ("loss", "late")
-    found = {epoch: frame["late"].to_list() for epoch, frame in reader.epoch_frames("eval", "", ["late"])}
+    places = reader.place_frames("eval", "", ["late"])
+    found = {rows.place.epoch: rows.frame["late"].to_list() for rows in places}
     assert found == {1: [None, None], 2: [0.5, 0.5]}
     lazy = reader.scan("eval", "", columns=["epoch", "late"]).collect()
     assert lazy.schema == {"epoch": pl.Int32, "late": pl.Float32}

@@ -140,8 +140,9 @@ class RecordedRuns(RuleBasedStateMachine):
         found = {}
         for mode in reader.modes():
             for ds_id in reader.ds_ids(mode):
-                for epoch, frame in reader.epoch_frames(mode, ds_id, ["sample_id", "loss"]):
-                    found |= {((mode, ds_id, epoch), key): loss for key, loss in frame.iter_rows()}
+                for rows in reader.place_frames(mode, ds_id, ["sample_id", "loss"]):
+                    place = (mode, ds_id, rows.place.epoch)
+                    found |= {(place, key): loss for key, loss in rows.frame.iter_rows()}
         assert reader.damaged == ()
         assert found == self.expected()
 

@@ -22,7 +22,7 @@ from xaicli.recorder.run import Run
 
 def seen(run_dir: Path, mode: str, *columns: str) -> list[tuple[Any, ...]]:
     reader: Reader = open_reader(RunLayout(run_dir))
-    frames = [frame for _, frame in reader.epoch_frames(mode, "", list(columns))]
+    frames = [rows.frame for rows in reader.place_frames(mode, "", list(columns))]
     return sorted(pl.concat(frames).rows())
 
 

@@ -61,9 +61,9 @@ def test_a_late_pass_takes_nothing_back(tmp_path: Path) -> None:
                 run.log_samples(sample_id=[batch], loss=[float(attempt)], epoch=2)
     assert attempts(tmp_path / "run") == [(0, None), (1, None), (2, None)], "only training rows say where one resumed"
     reader = open_reader(RunLayout(tmp_path / "run"))
-    train = pl.concat(frame for _, frame in reader.epoch_frames("train", "", ["sample_id", "step"]))
+    train = pl.concat(rows.frame for rows in reader.place_frames("train", "", ["sample_id", "step"]))
     assert sorted(train["step"]) == list(range(1, 11))
-    ((_, test),) = reader.epoch_frames("test", "", ["sample_id", "loss"])
+    (test,) = (rows.frame for rows in reader.place_frames("test", "", ["sample_id", "loss"]))
     assert sorted(test.rows()) == [(0, 2.0), (1, 2.0), (2, 2.0)], "of two test passes the later counts"
 
 
@@ -76,7 +76,8 @@ def test_a_training_that_begins_anew_after_a_late_pass_takes_all_back(tmp_path: 
         for step in (6, 7):
             run.log_samples(sample_id=[2], loss=[2.0], step=step)
     assert attempts(tmp_path / "run") == [(0, None), (1, 6)]
-    ((_, kept),) = open_reader(RunLayout(tmp_path / "run")).epoch_frames("train", "", ["step"])
+    reader = open_reader(RunLayout(tmp_path / "run"))
+    (kept,) = (rows.frame for rows in reader.place_frames("train", "", ["step"]))
     assert sorted(kept["step"]) == [4, 7]
 
 

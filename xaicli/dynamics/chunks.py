@@ -11,8 +11,8 @@ import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.walk import within_labels
 from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.footers import Footer
 from xaicli.reader.pieces import relative

@@ -13,8 +13,8 @@ from xaicli.answer import Answer, Counts
 from xaicli.dynamics.confident import issues
 from xaicli.dynamics.memorisation import MEMORISED, accuracy
 from xaicli.dynamics.names import LabelNames
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.walk import within_labels
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
 

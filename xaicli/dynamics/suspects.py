@@ -218,8 +218,8 @@ def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.Dat
     parts = [pl.DataFrame(schema=kinds)]
     if PREDICTION in reader.dtypes and chosen.height:
         wanted = chosen[SAMPLE_ID].implode()
-        frames = reader.epoch_frames(*pair, list(kinds), selection.epochs[pair], duplicates=selection.duplicates)
-        parts += [frame.filter(pl.col(SAMPLE_ID).is_in(wanted)) for _, frame in frames]
+        places = reader.place_frames(*pair, list(kinds), selection.epochs[pair], duplicates=selection.duplicates)
+        parts += [rows.frame.filter(pl.col(SAMPLE_ID).is_in(wanted)) for rows in places]
     seen = pl.concat(parts, how="vertical_relaxed").drop_nulls(PREDICTION)
     label = pl.col(LABEL).cast(seen.schema[PREDICTION], strict=False)
     counted = (

@@ -19,7 +19,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
 from xaicli.recorder.recovery import recover
-from xaicli.vocabulary import FORMAT_VERSION, SAMPLE_ID, STEP
+from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
 from xaicli.wal import take_snapshot
 from xaicli.wal.frames import SegmentCopy
 
@@ -171,10 +171,15 @@ def _read(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord]) 
 
 
 def _sorted(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all by (sample_id, step), and among equals in the order they were logged."""
+    """The rows of all by (pass, sample_id, step), and among equals in the order they were logged."""
     table = pa.concat_tables([t.replace_schema_metadata() for t in tables], promote_options="permissive")
     keys = table.select([SAMPLE_ID, STEP]).append_column("", pa.array(range(table.num_rows), pa.int64()))
     order = [(SAMPLE_ID, "ascending"), (STEP, "ascending"), ("", "ascending")]
+    if (at := table.schema.get_field_index(PASS)) >= 0:
+        # Parts of format version 1 beside others know no pass: theirs is 0.
+        passes = pc.fill_null(table.column(at), pa.scalar(0, table.schema.field(at).type))
+        table, keys = table.set_column(at, PASS, passes), keys.append_column(PASS, passes)
+        order.insert(0, (PASS, "ascending"))
     return table.take(pc.sort_indices(keys, sort_keys=order)).combine_chunks()
 
 

@@ -18,10 +18,10 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
-from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
+from xaicli.queries.walk import within_labels
+from xaicli.reader import Place, Reader, Rows, Tally
+from xaicli.vocabulary import CORRECT, DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
 
 _FORMULA = "^[=+\\-@\t\r]"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
@@ -54,8 +54,9 @@ def export(
 ) -> None:
     """Write the selected rows.
 
-    Long columns: mode, ds_id, sample_id, epoch, step, label, prediction, correct (where recorded), the metrics. Wide:
-    mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`. In CSV, text that a spreadsheet would run as
+    Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics.
+    Wide: mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`, and `<metric>_<epoch>.<pass>` for later
+    passes of an epoch. In CSV, text that a spreadsheet would run as
     a formula gets an apostrophe in front; JSON has null for non-finite numbers.
 
     Args:
@@ -82,11 +83,11 @@ def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
     if selection.label_key in reader.dtypes and selection.label_key not in columns:
         columns.insert(columns.index(STEP) + 1, selection.label_key)
     for pair in selection.pairs:
-        for epoch, frame in _frames(reader, selection, pair, columns, tally):
-            yield within_labels(frame, selection).select(
+        for rows in _places(reader, selection, pair, columns, tally):
+            yield within_labels(rows.frame, selection).select(
                 *_origin(pair),
                 SAMPLE_ID,
-                pl.lit(epoch, pl.Int32).alias(EPOCH),
+                *rows.times[:2],
                 *(pl.col(name) for name in columns if name != SAMPLE_ID),
             )
 
@@ -94,15 +95,18 @@ def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
 def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
     key = selection.label_key
     labelled = key in reader.dtypes
-    every = sorted({epoch for epochs in selection.epochs.values() for epoch in epochs})
-    values = [f"{metric}_{epoch}" for epoch in every for metric in selection.metrics]
+    places = [Place(*pair, epoch) for pair, epochs in selection.epochs.items() for epoch in epochs]
+    every = sorted({(place.epoch, turn) for place in places for turn in reader.turns(place)})
+    values = [_at(metric, *time) for time in every for metric in selection.metrics]
     columns = list(dict.fromkeys([SAMPLE_ID, *([key] if labelled else []), *selection.metrics]))
     for pair in selection.pairs:
         wide: pl.DataFrame | None = None
-        for epoch, frame in _frames(reader, selection, pair, columns, tally):
-            one = within_labels(frame, selection).unique(SAMPLE_ID, keep="last", maintain_order=True)
+        for rows in _places(reader, selection, pair, columns, tally):
+            one = within_labels(rows.frame, selection).unique(SAMPLE_ID, keep="last", maintain_order=True)
             label = pl.col(key).alias("_new") if labelled else pl.lit(None).alias("_new")
-            named = [pl.col(metric).alias(f"{metric}_{epoch}") for metric in selection.metrics]
+            named = [
+                pl.col(metric).alias(_at(metric, rows.place.epoch, rows.place.turn)) for metric in selection.metrics
+            ]
             one = one.select(SAMPLE_ID, label, *named)
             if wide is None:
                 wide = one.rename({"_new": LABEL})
@@ -114,10 +118,14 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
             yield wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
 
 
-def _frames(
+def _at(metric: str, epoch: int, turn: int | None) -> str:
+    return f"{metric}_{epoch}.{turn}" if turn else f"{metric}_{epoch}"
+
+
+def _places(
     reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str], tally: Tally | None
-) -> Iterator[tuple[int, pl.DataFrame]]:
-    return reader.epoch_frames(
+) -> Iterator[Rows]:
+    return reader.place_frames(
         *pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally, keep_non_finite=True
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xaicli.vocabulary import EPOCH, LABEL, PASS, PREDICTION, SAMPLE_ID, STEP
+from xaicli.vocabulary import EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
 
 _PRUNING = (SAMPLE_ID, STEP, EPOCH, LABEL, PREDICTION)
 """Statistics are kept only where they let a reader skip row groups; float ranges do not."""
@@ -21,7 +21,7 @@ _DISTINCT_SHARE = 4
 
 def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
     """The bytes of a Parquet file that holds a table."""
-    table = _with_facts(table)
+    table = _as_folders_say(_with_facts(table))
     dictionary, encodings = _encodings(table)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -38,6 +38,20 @@ def encode(table: pa.Table, *, row_group_rows: int = 131_072) -> memoryview:
         write_page_checksum=True,
     )
     return memoryview(sink.getvalue()).cast("B")
+
+
+def _as_folders_say(table: pa.Table) -> pa.Table:
+    """The table as a reader of whole folders wants it, which takes `mode` and `epoch` from the folders' names.
+
+    Arrow, hence pandas, gives these the type of a dictionary, and reads no folder whose files have a column of the same
+    name and another type. A dictionary of texts can be stored, one of numbers cannot: the epoch is in the footer only.
+    """
+    if EPOCH in json.loads((table.schema.metadata or {}).get(_FACTS, b"{}")) and EPOCH in table.column_names:
+        table = table.drop_columns([EPOCH])
+    at = table.schema.get_field_index(MODE)
+    if at < 0 or not pa.types.is_string(table.schema.field(at).type):
+        return table
+    return table.set_column(at, MODE, table.column(at).dictionary_encode())
 
 
 def _with_facts(table: pa.Table) -> pa.Table:

@@ -1,4 +1,5 @@
-"""Scores and histories where every epoch is one file of the very same samples in the same order, as after compaction.
+"""Scores and histories where every epoch is one pass and one file of the very same samples in the same order, as after
+compaction.
 
 Then the last epoch alone gives the scores, and a sample's place in it is its place everywhere: of the other epochs only
 the footer and the pages of the shown samples are read. What a footer must say for that, `xaicli.parquet` writes.
@@ -23,7 +24,7 @@ from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.footers import Footer
 from xaicli.reader.pages import ColumnChunk, UnlikeOursError, column_chunks, facts_of, values_at
 from xaicli.reader.pieces import relative
-from xaicli.vocabulary import EPOCH, LABEL, SAMPLE_ID, STEP
+from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, SAMPLE_ID, STEP
 
 
 class NotAlignedError(Exception):
@@ -52,7 +53,8 @@ class Aligned:
         pieces = {epoch: self._single(Place(*pair, epoch)) for epoch in selection.epochs[pair]}
         last = selection.epochs[pair][-1]
         # Conditions, labels and ids in which epochs may differ need every epoch's rows.
-        if reader.where or selection.label_map or selection.label_key not in reader.dtypes:
+        labelled = selection.label_key in reader.dtypes and not selection.label_map
+        if reader.where or not labelled or CORRECT in selection.metrics:
             raise NotAlignedError
         columns = list(dict.fromkeys([SAMPLE_ID, selection.label_key, *selection.metrics]))
         with self._opened(pieces[last]) as file, ThreadPoolExecutor(1) as thread:
@@ -98,9 +100,11 @@ class Aligned:
         places = shown["_place"].to_list()
         picked = [_picked(epoch, places) for epoch in self._epochs.values()]
         metrics = self._selection.metrics
+        passes = [epoch.footer.passes[0] for epoch in self._epochs.values()]
         last_steps = [epoch.footer.steps[1] if epoch.footer.steps else None for epoch in self._epochs.values()]
         epochs = pl.DataFrame(
-            {EPOCH: list(self._epochs), STEP: last_steps}, schema={EPOCH: pl.Int32(), STEP: pl.Int64()}
+            {EPOCH: list(self._epochs), PASS: passes, STEP: last_steps},
+            schema={EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64()},
         )
         fixed = shown.select(SAMPLE_ID, pl.col(self._selection.label_key).alias(LABEL))
         values = {
@@ -109,7 +113,7 @@ class Aligned:
         numbers = pl.DataFrame(values, schema=dict.fromkeys(metrics, pl.Float64()))
         found = epochs.join(fixed, how="cross", maintain_order="left_right").hstack(numbers)
         nulls = [pl.when(pl.col(metric).is_finite()).then(pl.col(metric)).alias(metric) for metric in metrics]
-        return found.select(SAMPLE_ID, LABEL, EPOCH, STEP, *nulls)
+        return found.select(SAMPLE_ID, LABEL, EPOCH, PASS, STEP, *nulls)
 
     def count(self, tally: Tally) -> None:
         """Count the rows and non-finite values of all epochs, as their footers say."""
@@ -128,7 +132,7 @@ class Aligned:
         except (DamagedFileError, OSError) as error:
             raise NotAlignedError from error
         footer = Footer.said(facts_of(content), record.rows)
-        if not footer or footer.non_finite is None or footer.steps is None:
+        if not footer or footer.non_finite is None or footer.steps is None or len(footer.passes) > 1:
             raise NotAlignedError
         known = footer.non_finite
         chunks = [column_chunks(content, metric) if metric in known else None for metric in self._selection.metrics]

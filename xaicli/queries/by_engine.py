@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,7 +15,10 @@ from xaicli.queries import relations
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, RANK, SAMPLE_ID, STEP, Bounds, Duplicates
+from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, PASS, RANK, SAMPLE_ID, STEP, Bounds, Duplicates
+
+if TYPE_CHECKING:
+    from xaicli.queries.labels import Kinds
 
 
 class OfEngine:
@@ -41,28 +44,29 @@ class OfEngine:
         tally.add(Tally(self._n_rows, sum(int(n or 0) for n in spoilt), self._n_duplicates))
 
     def last_scores(self, metric: str) -> pl.DataFrame:
-        """What `scores.last_scores` gives."""
+        """What `Epochwise.last_scores` gives."""
         rows = relations.within_labels(self._finite, self._label_key, list(self._selection.label_map))
         last = self._selection.epochs[self._pair][-1]
         found = collect(relations.last_values(rows, self._metrics[metric]))
         return found.select(SAMPLE_ID, pl.col("score").alias(SCORE), (pl.col(EPOCH) != last).alias(STALE))
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
-        """What `histories.histories` gives."""
+        """What `Epochwise.histories` gives."""
         columns = {LABEL: self._label_key, **{name: name for name in self._metrics.values()}}
         past = collect(relations.of_samples(self._finite, ids.to_list(), columns))
         past = past.rename({name: metric for metric, name in self._metrics.items()})
         if self._selection.label_key not in self._reader.dtypes:
             past = past.with_columns(pl.lit(None).alias(LABEL))
-        joined = past.join(self._steps(), on=EPOCH, how="left", maintain_order="left")
-        return joined.select(SAMPLE_ID, LABEL, EPOCH, STEP, *self._selection.metrics)
+        joined = past.join(self._steps(), on=[EPOCH, PASS], how="left", maintain_order="left")
+        return joined.select(SAMPLE_ID, LABEL, EPOCH, PASS, STEP, *self._selection.metrics)
 
-    def label_statistics(self, metric: str, bounds: Sequence[Bounds]) -> pl.DataFrame:
-        """Rows label, epoch, step, n, mean, std, min, max and the quantiles if wanted; by label and epoch."""
+    def label_statistics(self, metric: str, bounds: Sequence[Bounds], kinds: Kinds) -> pl.DataFrame:
+        """Rows label, epoch, pass, step, n, mean, std, min, max and the quantiles if wanted."""
         selection = self._selection
         rows = relations.within_labels(self._finite, self._label_key, list(selection.label_map))
-        found = collect(relations.label_statistics(rows, self._label_key, self._metrics[metric], bounds))
-        return found.join(self._steps(), on=EPOCH, how="left").with_columns(pl.col("std").fill_null(0.0))
+        rows = relations.labelled(rows, self._label_key, kinds.edges, are_sets=kinds.are_sets)
+        found = collect(relations.label_statistics(rows, self._metrics[metric], bounds))
+        return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 
     def _steps(self) -> pl.DataFrame:
         return collect(relations.last_steps(self._logged))
@@ -78,7 +82,7 @@ def resolved(rows: relations.Rows, selection: Selection, pair: Pair) -> tuple[re
     duplicates = total - distinct
     if duplicates and selection.duplicates is Duplicates.ERROR:
         raise XaiError(
-            f"{duplicates} rows of {' '.join(filter(None, pair))} repeat a sample of their epoch",
+            f"{duplicates} rows of {' '.join(filter(None, pair))} repeat a sample of their pass",
             hint="--duplicates last takes the last row of each sample, all takes every row",
         )
     if duplicates and selection.duplicates is Duplicates.LAST:
@@ -94,7 +98,7 @@ def of_engine(reader: Reader, selection: Selection, pair: Pair) -> Iterator[OfEn
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
     """
     places = [Place(*pair, epoch) for epoch in selection.epochs[pair]]
-    columns: list[Any] = [SAMPLE_ID, EPOCH, STEP, ATTEMPT, RANK, selection.label_key, *selection.metrics]
+    columns: list[Any] = [SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, selection.label_key, *selection.metrics]
     opened = engines.opened(
         reader, places, list(dict.fromkeys(columns)), selection.engine, spark_remote=selection.spark_remote
     )

@@ -13,8 +13,9 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.ids import Ids, parse_ids
 from xaicli.queries.labels import labels, names_of_labels
-from xaicli.queries.scores import SCORE, extremes, within_labels
+from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, polars_only, resolve
+from xaicli.queries.walk import within_labels
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
 

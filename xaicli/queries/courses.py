@@ -10,10 +10,10 @@ import polars as pl
 
 from xaicli.queries.compare import joined_at_end, shared
 from xaicli.queries.labels import labels
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.walk import walk
 from xaicli.reader import Reader
-from xaicli.vocabulary import CORRECT, EPOCH, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, EPOCH, PASS, SAMPLE_ID
 
 _MOST_SAMPLES = 3000
 """Samples of a picture; of more every k-th."""
@@ -26,8 +26,9 @@ class Course:
     Attributes:
         pair: mode and ds_id.
         metric: The metric.
-        means: For each run epoch (int32) and mean (float64, null where no value is finite), over all samples.
-        labels: For each run name, epoch, mean and n of each label; empty where it has no labels.
+        means: For each run epoch (int32), pass (int16) and mean (float64, null where no value is finite), over all
+            samples.
+        labels: For each run name, epoch, pass, mean and n of each label; empty where it has no labels.
         samples: sample_id, first and last (float64: the value in the first and the last run), first_correct and
             last_correct (bool, nullable), of the samples that have both, at most a few thousand, evenly chosen.
     """
@@ -78,14 +79,13 @@ def _course(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pa
 
 
 def _means(reader: Reader, selection: Selection, pair: Pair, metric: str) -> pl.DataFrame:
-    columns = [metric, *([selection.label_key] if selection.label_map else [])]
-    frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates)
-    rows = [(epoch, within_labels(frame, selection)[metric].cast(pl.Float64).mean()) for epoch, frame in frames]
-    return pl.DataFrame(rows, schema={EPOCH: pl.Int32(), "mean": pl.Float64()}, orient="row")
+    places = walk(reader, selection, pair, [metric])
+    rows = [(rows.place.epoch, rows.place.turn, rows.frame[metric].cast(pl.Float64).mean()) for rows in places]
+    return pl.DataFrame(rows, schema={EPOCH: pl.Int32(), PASS: pl.Int16(), "mean": pl.Float64()}, orient="row")
 
 
 def _labels(reader: Reader, selection: Selection) -> pl.DataFrame:
-    wanted = ["name", EPOCH, "mean", "n"]
+    wanted = ["name", EPOCH, PASS, "mean", "n"]
     if selection.label_key not in reader.dtypes:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.Null()))
     return labels(reader, selection, bounds="none").data.select(wanted)

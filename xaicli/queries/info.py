@@ -25,7 +25,7 @@ def info(reader: Reader) -> Answer:
         duplicates (rows that repeat a sample), gaps (epochs missing between the first and the last); beside them
         `tables`: name, rows and columns of each metrics table. Every byte is verified, once while nothing changes.
     """
-    sources(reader, reader.places())
+    sources(reader, reader.folders())
     rows = []
     for mode in reader.modes():
         for ds_id in reader.ds_ids(mode):

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, spread
+from xaicli.queries.walk import walk
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, QUANTILES, STEP, Bounds, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
 
+_FIFTHS = (0.2, 0.4, 0.6, 0.8)
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
 
 
 def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str | None = ("std",)) -> Answer:
-    """Statistics of each metric per (mode, ds_id, epoch, label), over the samples with a finite value.
+    """Statistics of each metric per place and label, over the samples with a finite value.
+
+    A label that is a set of classes counts for each of them; one that is a number for the fifth of the labels it is in,
+    1 to 5, by the labels of the last place.
 
     Args:
         reader: The run.
@@ -30,8 +37,8 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
             95 % interval of the mean, `none`; several at once.
 
     Returns:
-        Rows mode, ds_id, metric, label, name, epoch, step, n, mean, std (n - 1; 0.0 where n = 1), min, max, bounds
-        {bound: [low, high]}, quantile [low, median, high], none null. Samples without a label are left out.
+        Rows mode, ds_id, metric, label, name, epoch, pass, step, n, mean, std (n - 1; 0.0 where n = 1), min, max,
+        bounds {bound: [low, high]}, quantile [low, median, high], none null. Samples without a label are left out.
 
     Raises:
         UsageError: A bound that does not exist.
@@ -85,24 +92,27 @@ def _of_pair(
     reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
 ) -> list[pl.DataFrame]:
     """The statistics of one (mode, ds_id), one frame for each metric that has values."""
-    by_metric = _epochwise if selection.engine is Engine.POLARS else _of_engine
+    by_metric = _by_place if selection.engine is Engine.POLARS else _of_engine
     mode, ds_id = pair
+    kinds = Kinds.of(reader, selection, pair)
+    named = [pl.col(LABEL).replace_strict(kinds.names, return_dtype=pl.String).alias("name")] if kinds.names else []
     return [
         # Sorted first: lists are slow to put in order.
-        frame.sort(LABEL, EPOCH)
+        frame.sort(LABEL, EPOCH, PASS)
         .with_columns(band_columns(bounds))
         .select(
             pl.lit(mode).alias(MODE),
             pl.lit(ds_id).alias(DS_ID),
             pl.lit(metric).alias("metric"),
-            *(LABEL, EPOCH, STEP, "n", "mean", "std", "min", "max", "bounds"),
+            *named,
+            *(LABEL, EPOCH, PASS, STEP, "n", "mean", "std", "min", "max", "bounds"),
         )
-        for metric, frame in by_metric(reader, selection, pair, bounds, tally)
+        for metric, frame in by_metric(reader, selection, pair, kinds, bounds, tally)
     ]
 
 
 def _of_engine(
-    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+    reader: Reader, selection: Selection, pair: Pair, kinds: Kinds, bounds: tuple[Bounds, ...], tally: Tally
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
     from xaicli.queries.by_engine import of_engine
@@ -110,31 +120,74 @@ def _of_engine(
     with of_engine(reader, selection, pair) as source:
         source.count(tally)
         for metric in selection.metrics:
-            yield metric, source.label_statistics(metric, bounds)
+            yield metric, source.label_statistics(metric, bounds, kinds)
 
 
-def _epochwise(
-    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+def _by_place(
+    reader: Reader, selection: Selection, pair: Pair, kinds: Kinds, bounds: tuple[Bounds, ...], tally: Tally
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Each metric's statistics by polars, epoch by epoch."""
-    key = selection.label_key
+    """Each metric's statistics by polars, place by place."""
     by_metric: dict[str, list[pl.DataFrame]] = {metric: [] for metric in selection.metrics}
-    columns = list(dict.fromkeys([key, *selection.metrics]))
-    frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates, tally=tally)
     groups: Groups | None = None
-    for epoch, frame in frames:
-        rows = within_labels(frame if not frame[key].null_count() else frame.drop_nulls(key), selection)
-        if groups is None or not groups.fit(rows[key]):
-            groups = Groups.of(rows[key])
-        step = reader.last_step(Place(*pair, epoch))
-        times = [pl.lit(epoch, pl.Int32).alias(EPOCH), pl.lit(step, pl.Int64).alias(STEP)]
+    for rows in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
+        frame = kinds.labelled(rows.frame)
+        if groups is None or not groups.fit(frame[LABEL]):
+            groups = Groups.of(frame[LABEL])
         for metric, parts in by_metric.items():
-            parts.append(spread(groups, rows[metric], quantiles=Bounds.QUANTILE in bounds).with_columns(times))
+            parts.append(spread(groups, frame[metric], quantiles=Bounds.QUANTILE in bounds).with_columns(rows.times))
     while by_metric:
         metric = next(iter(by_metric))
         # Given away, so that only one metric's statistics are there twice.
         if parts := by_metric.pop(metric):
             yield metric, pl.concat(parts, how="vertical_relaxed")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """How rows are labelled: by the label key as it is, by each class of a set, or by the fifth a number is in.
+
+    Attributes:
+        key: The column.
+        edges: The upper ends of the first four fifths, of a column of numbers; else empty.
+        are_sets: Whether the column holds sets of classes.
+    """
+
+    key: str
+    edges: tuple[float, ...] = ()
+    are_sets: bool = False
+
+    @classmethod
+    def of(cls, reader: Reader, selection: Selection, pair: Pair) -> Kinds:
+        """How the rows of one (mode, ds_id) are labelled."""
+        key = selection.label_key
+        dtype = reader.dtypes[key]
+        if isinstance(dtype, pl.List):
+            return cls(key, are_sets=True)
+        if not dtype.is_float():
+            return cls(key)
+        column = reader.frame(Place(*pair, selection.epochs[pair][-1]), [key])[0][key]
+        known = column.filter(column.is_finite()).to_numpy()
+        return cls(key, tuple(np.quantile(known, _FIFTHS).tolist()) if len(known) else (0.0,) * len(_FIFTHS))
+
+    def labelled(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that have a label, with it in the column `label`; metrics and the key stay."""
+        if self.are_sets:
+            return frame.with_columns(pl.col(self.key).alias(LABEL)).explode(LABEL).drop_nulls(LABEL)
+        if self.edges:
+            key = pl.col(self.key)
+            fifth = pl.sum_horizontal(1, *(key > edge for edge in self.edges)).cast(pl.Int32)
+            return frame.with_columns(pl.when(key.is_finite()).then(fifth).alias(LABEL)).drop_nulls(LABEL)
+        known = frame if not frame[self.key].null_count() else frame.drop_nulls(self.key)
+        return known if self.key == LABEL else known.with_columns(pl.col(self.key).alias(LABEL))
+
+    @property
+    def names(self) -> dict[Any, str]:
+        """What the fifths are called: by their limits."""
+        if not self.edges:
+            return {}
+        low, *between, high = [f"{edge:.4g}" for edge in self.edges]
+        inner = [f"{a} to {b}" for a, b in pairwise([low, *between, high])]
+        return dict(enumerate([f"up to {low}", *inner, f"above {high}"], 1))
 
 
 def band_columns(bounds: tuple[Bounds, ...]) -> pl.Expr:
@@ -161,6 +214,8 @@ def names_of_labels(reader: Reader, selection: Selection) -> dict[Any, str]:
 
 def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataFrame:
     """The rows with each label's name: of the label map, else of the run, else the label itself."""
+    if "name" in data.columns:
+        return data.select(MODE, DS_ID, "metric", LABEL, "name", pl.exclude(MODE, DS_ID, "metric", LABEL, "name"))
     names = names_of_labels(reader, selection)
     found = data["label"].unique().to_list()
     table = pl.DataFrame(
@@ -176,7 +231,7 @@ def _empty(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> 
     lists = pl.Struct({bound.value: pl.List(pl.Float64) for bound in bounds})
     texts = dict.fromkeys((MODE, DS_ID, "metric"), pl.String())
     numbers = dict.fromkeys(("mean", "std", "min", "max"), pl.Float64())
-    times = {EPOCH: pl.Int32(), STEP: pl.Int64(), "n": pl.Int64()}
+    times = {EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64(), "n": pl.Int64()}
     label = {LABEL: reader.dtypes[selection.label_key]}
     return pl.DataFrame(schema={**texts, **label, **times, **numbers, "bounds": lists})
 

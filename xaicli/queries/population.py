@@ -1,4 +1,4 @@
-"""Where all samples of an epoch lie: the bands behind the histories."""
+"""Where all samples of a place lie: the bands behind the histories."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.queries.cache import cached
-from xaicli.queries.scores import within_labels
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Place, Reader
-from xaicli.vocabulary import DS_ID, EPOCH, MODE, STEP
+from xaicli.queries.walk import walk
+from xaicli.reader import Reader
+from xaicli.vocabulary import DS_ID, EPOCH, MODE, PASS, STEP
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 _SCHEMA = {
@@ -20,6 +20,7 @@ _SCHEMA = {
     DS_ID: pl.String(),
     "metric": pl.String(),
     EPOCH: pl.Int32(),
+    PASS: pl.Int16(),
     STEP: pl.Int64(),
     "n": pl.Int64(),
     **{name: pl.Float64() for name in _QUANTILES},
@@ -27,11 +28,11 @@ _SCHEMA = {
 
 
 def population(reader: Reader, selection: Selection) -> pl.DataFrame:
-    """Quantiles of each metric over the samples of every epoch; non-finite values are ignored.
+    """Quantiles of each metric over the samples of every place; non-finite values are ignored.
 
     Returns:
-        mode, ds_id, metric, epoch, step (the epoch's largest), n (finite values), q05, q25, q50, q75, q95 (float64,
-        linear interpolation, null where n is 0); ordered by pair, metric, epoch.
+        mode, ds_id, metric, epoch, pass, step (the place's largest), n (finite values), q05, q25, q50, q75, q95
+        (float64, linear interpolation, null where n is 0); ordered by pair, metric, place.
     """
 
     def compute() -> Answer:
@@ -44,15 +45,11 @@ def population(reader: Reader, selection: Selection) -> pl.DataFrame:
 
 def _of_pair(reader: Reader, selection: Selection, pair: Pair) -> list[tuple[Any, ...]]:
     """The rows of one (mode, ds_id), metric by metric."""
-    columns = list(dict.fromkeys([*selection.metrics, *([selection.label_key] if selection.label_map else [])]))
     by_metric: dict[str, list[tuple[Any, ...]]] = {metric: [] for metric in selection.metrics}
-    frames = reader.epoch_frames(*pair, columns, selection.epochs[pair], duplicates=selection.duplicates)
-    for epoch, frame in frames:
-        kept = within_labels(frame, selection)
-        step = reader.last_step(Place(*pair, epoch))
+    for place, step, frame, _ in walk(reader, selection, pair, selection.metrics):
         for metric, rows in by_metric.items():
-            values = kept[metric].drop_nulls()
-            rows.append((*pair, metric, epoch, step, len(values), *_quantiles(values)))
+            values = frame[metric].drop_nulls()
+            rows.append((*pair, metric, place.epoch, place.turn, step, len(values), *_quantiles(values)))
     return [row for rows in by_metric.values() for row in rows]
 
 

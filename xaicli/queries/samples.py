@@ -19,7 +19,7 @@ from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
 
 LAST = "last"
-POINT = pl.Struct({"epoch": pl.Int32(), "step": pl.Int64(), "value": pl.Float64()})
+POINT = pl.Struct({"epoch": pl.Int32(), "pass": pl.Int16(), "step": pl.Int64(), "value": pl.Float64()})
 """One point of a history; the value is null where it was not finite."""
 
 
@@ -51,7 +51,7 @@ def samples(
 
     Returns:
         Rows mode, ds_id, (metric, with more than one), sample_id, label, group, rank (from 1), score, stale,
-        history [{epoch, step, value}].
+        history [{epoch, pass, step, value}].
 
     Raises:
         UsageError: `max` or `min` is negative.
@@ -130,7 +130,7 @@ class Source(Protocol):
         ...
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
-        """The rows of some samples by epoch: sample_id, label, epoch, step, and each metric as float64 or null."""
+        """The rows of some samples by epoch: sample_id, label, epoch, pass, step, metrics (float64 or null)."""
         ...
 
     def count(self, tally: Tally) -> None:
@@ -174,7 +174,7 @@ def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:
 def _rows(chosen: pl.DataFrame, past: pl.DataFrame, pair: Pair, metric: str) -> pl.DataFrame:
     """The shown samples with label and history."""
     mode, ds_id = pair
-    point = pl.struct("epoch", "step", pl.col(metric).alias("value")).cast(POINT)
+    point = pl.struct("epoch", "pass", "step", pl.col(metric).alias("value")).cast(POINT)
     by_sample = past.group_by(SAMPLE_ID, maintain_order=True).agg(pl.col(LABEL).last(), point.alias("history"))
     return (
         chosen.join(by_sample, on=SAMPLE_ID, how="inner", maintain_order="left")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from xaicli.queries.selection import Selection
 from xaicli.vocabulary import SAMPLE_ID
 
 SCORE = "score"
@@ -27,10 +26,3 @@ def extremes(scores: pl.DataFrame, n: int, *, highest: bool) -> pl.DataFrame:
     else:
         candidates = scores.filter(pl.col(SCORE) <= score.bottom_k(n).max())
     return candidates.sort(SCORE, SAMPLE_ID, descending=[highest, False]).head(n)
-
-
-def within_labels(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """The rows whose label the selection is limited to; all rows without a limit."""
-    if not selection.label_map:
-        return frame
-    return frame.filter(pl.col(selection.label_key).is_in(list(selection.label_map)))

@@ -268,13 +268,15 @@ def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
     where = source.described
     if given:
         for name in given:
-            if name not in known:
-                raise unknown("metric", name, known, where=where)
+            if name not in reader.askable:
+                raise unknown("metric", name, reader.askable, where=where)
         return tuple(dict.fromkeys(given))
     if LOSS in known:
         return (LOSS,)
     if len(known) == 1:
         return known
+    if not known and reader.askable:
+        return reader.askable
     if not known:
         raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)")
     raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))

@@ -1,4 +1,4 @@
-"""Rows of one sample in one (mode, ds_id, epoch): found, counted, and one of them chosen."""
+"""Rows of one sample in one place: found, counted, and one of them chosen."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def refuse_if_asked(ids: pl.Series, duplicates: Duplicates, place: Place) -> Non
     raise XaiError(
         f"sample {first!r} was logged more than once in {place.mode}"
         + (f" {place.ds_id}" if place.ds_id else "")
-        + f", epoch {place.epoch}",
+        + f", epoch {place.epoch}"
+        + (f", pass {place.turn}" if place.turn else ""),
         hint="--duplicates last takes the last row of each sample, all takes every row",
     )

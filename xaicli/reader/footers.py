@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli import parquet
+from xaicli.errors import DamagedFileError
 from xaicli.reader.pages import facts_of
-from xaicli.vocabulary import STEP
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from xaicli.parquet import FileRecord
+
+
+ORIGIN = ("run_id", MODE, DS_ID, EPOCH, ATTEMPT, RANK)
+"""What the footer of a part says of where its rows come from."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,16 @@ class Footer:
         steps: Their first and last step; None where that takes reading the column, or there are no rows.
         sorted_ids: A digest of the sample ids where they strictly increase, so that no sample repeats; else None.
         non_finite: {metric: how many values are NaN or infinite}; None where the footer does not say.
+        passes: The passes its rows are of, ascending.
+        origin: What the footer says of where the rows come from: run_id, mode, ds_id, epoch, attempt, rank.
     """
 
     rows: int
     steps: tuple[int, int] | None = None
     sorted_ids: str | None = None
     non_finite: Mapping[str, int] | None = None
+    passes: tuple[int, ...] = (0,)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metadata: Any) -> Footer:
@@ -52,6 +61,8 @@ class Footer:
                 steps=(int(steps[0]), int(steps[1])) if steps else None,
                 sorted_ids=None if digest is None else str(digest),
                 non_finite=None if spoilt is None else {str(name): int(n) for name, n in spoilt.items()},
+                passes=tuple(sorted(int(n) for n in known.get("passes") or (0,))),
+                origin={name: known[name] for name in ORIGIN if name in known},
             )
         except (ValueError, TypeError, AttributeError, LookupError):
             return None
@@ -71,6 +82,8 @@ def read_footer(path: Path, record: FileRecord | None) -> Footer:
     with parquet.opened(path, record) as file:
         footer = Footer.of(file.metadata)
         if footer.steps is None and footer.rows:
+            if STEP not in file.schema_arrow.names:
+                raise DamagedFileError(f"{path} has no column {STEP}", hint="see: xai doctor")
             return replace(footer, steps=step_range(file.read(columns=[STEP])))
         return footer
 

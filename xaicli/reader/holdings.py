@@ -18,7 +18,7 @@ from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_p
 from xaicli.reader.schema import dtype_of
 from xaicli.reader.takeback import TakeBack, TakenBack
 from xaicli.reader.tally import Tally
-from xaicli.vocabulary import RESERVED_COLUMNS, Attempts, Mode, Role
+from xaicli.vocabulary import CORRECT, EPOCH, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
@@ -55,7 +55,9 @@ class Holdings:
         for attempt in range(_TRIES):
             self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
             try:
-                self._listing: Listing = list_pieces(self.layout, self.records, self.which_attempts)
+                self._listing: Listing = list_pieces(
+                    self.layout, self.records, self.manifest.run_id, self.which_attempts
+                )
                 break
             except FileNotFoundError:
                 if attempt == _TRIES - 1:
@@ -135,7 +137,11 @@ class Holdings:
     @cached_property
     def dtypes(self) -> dict[str, pl.DataType]:
         """Every column of the samples, with its type."""
-        known = {facts.name: dtype_of(facts.dtype) for facts in self.manifest.columns}
+        known: dict[str, pl.DataType] = {}
+        for facts in self.manifest.columns:
+            known[facts.name] = dtype_of(facts.dtype)
+            if facts.name == EPOCH:
+                known[PASS] = pl.Int16()
         # A killed process may have stored rows of a column that never reached `xai.json`.
         for mode in self.modes():
             for ds_id in self.ds_ids(mode):
@@ -168,6 +174,11 @@ class Holdings:
             if roles.get(name, Role.METRIC) == Role.METRIC and name not in RESERVED_COLUMNS and dtype.is_numeric()
         )
 
+    @property
+    def askable(self) -> tuple[str, ...]:
+        """What a question can be about: the metrics and, where it is known, `correct`, whose mean is the accuracy."""
+        return (*self.metrics, CORRECT) if CORRECT in self.dtypes else self.metrics
+
     def modes(self) -> list[str]:
         """The modes with rows: train, eval, test, infer."""
         found = {place.mode for place in self._listing.places}
@@ -181,13 +192,19 @@ class Holdings:
         """The epochs with rows that count, ascending."""
         return sorted(p.epoch for p in self._listing.places if (p.mode, p.ds_id) == (mode, ds_id))
 
-    def places(self) -> tuple[Place, ...]:
-        """Every (mode, ds_id, epoch) with rows, in order."""
-        return tuple(sorted(self._listing.places))
+    def folders(self, mode: str | None = None, ds_id: str | None = None) -> tuple[Place, ...]:
+        """Every (mode, ds_id, epoch) with rows, in order; of one mode or ds_id where it is given."""
+        return tuple(
+            sorted(
+                place
+                for place in self._listing.places
+                if (mode is None or place.mode == mode) and (ds_id is None or place.ds_id == ds_id)
+            )
+        )
 
     def pieces(self, place: Place) -> tuple[Piece, ...]:
-        """The files and live segments of one place, later ones last."""
-        return self._listing.places.get(place, ())
+        """The files and live segments that hold the epoch of a place, later ones last."""
+        return self._listing.places.get(place.folder, ())
 
     def files(
         self,

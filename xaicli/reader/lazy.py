@@ -15,57 +15,66 @@ from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.schema import conform
 from xaicli.reader.verified import VerifiedFiles
-from xaicli.vocabulary import ATTEMPT, EPOCH, STEP
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, STEP
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FOLDER_COLUMNS = (MODE, DS_ID, EPOCH)
+"""What rows have in common with all others of their folder; files need not say it again."""
 _TRIES = 5
 _CAST = pl.ScanCastOptions(categorical_to_string="allow")
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Rows that an engine reads alike.
+class Source:
+    """Rows of one epoch that an engine reads.
 
     Attributes:
-        paths: Sound files, earlier pieces first.
-        live: Copies of live segments.
+        place: Their mode, ds_id and epoch, which the rows need not say.
+        path: A sound file; None for a live segment.
+        live: The copy of a live segment; None for a file.
         fence: Rows from this step on do not count; None where all do.
     """
 
-    paths: tuple[Path, ...]
-    live: tuple[pa.Table, ...]
+    place: Place
+    path: Path | None
+    live: pa.Table | None
     fence: int | None
 
 
-def sources(run: Holdings, places: Sequence[Place]) -> list[Sources]:
-    """The files and live segments of some places, grouped by fence; damaged files are noted and left out.
+def sources(run: Holdings, places: Sequence[Place]) -> list[Source]:
+    """The files and live segments of some epochs, in the order of places and logging; damaged files are left out.
 
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
     """
-    groups: dict[int | None, list[Piece]] = {}
-    for piece in _sound(run, places):
-        groups.setdefault(piece.fence, []).append(piece)
     return [
-        Sources(
-            tuple(piece.file.path for piece in group if piece.file),
-            tuple(piece.live for piece in group if piece.live is not None),
-            fence,
-        )
-        for fence, group in groups.items()
+        Source(piece.place, piece.file.path if piece.file else None, piece.live, piece.fence)
+        for piece in _sound(run, places)
     ]
 
 
 def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.LazyFrame:
-    """The rows of some places, lazily: fenced, live ones included; duplicates and non-finite values untouched."""
-    schema = pl.Schema({name: run.dtypes.get(name, pl.Null()) for name in dict.fromkeys([*columns, STEP])})
+    """The rows of some epochs, lazily: live ones included, none that were taken back; duplicates and non-finite values
+    untouched.
+    """
+    wanted = list(dict.fromkeys(columns))
+    schema = pl.Schema({name: run.dtypes.get(name, pl.Null()) for name in dict.fromkeys([*wanted, STEP])})
+    alike: dict[tuple[Place, int | None], list[Source]] = {}
+    for source in sources(run, places):
+        alike.setdefault((source.place, source.fence), []).append(source)
     parts = []
-    for group in sources(run, places):
-        lazy = pl.concat(_lazily(group, schema))
-        parts.append(lazy if group.fence is None else lazy.filter(pl.col(STEP) < group.fence))
-    return (pl.concat(parts) if parts else pl.LazyFrame(schema=schema)).select(columns)
+    for (place, fence), group in alike.items():
+        stored = pl.Schema({name: dtype for name, dtype in schema.items() if name not in FOLDER_COLUMNS})
+        lazy = pl.concat(_lazily(group, stored))
+        if fence is not None:
+            lazy = lazy.filter(pl.col(STEP) < fence)
+        known = {MODE: pl.lit(place.mode), DS_ID: pl.lit(place.ds_id), EPOCH: pl.lit(place.epoch, pl.Int32)}
+        told = [value.alias(name) for name, value in known.items() if name in wanted]
+        passes = [pl.col(PASS).fill_null(0)] if PASS in wanted else []
+        parts.append(lazy.with_columns(*told, *passes).select(wanted))
+    return pl.concat(parts) if parts else pl.LazyFrame(schema=schema).select(wanted)
 
 
 def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
@@ -107,10 +116,10 @@ def _sound(run: Holdings, places: Sequence[Place]) -> list[Piece]:
     raise DamagedFileError("files keep vanishing while they are read", hint="try again")
 
 
-def _lazily(group: Sources, schema: pl.Schema) -> Iterable[pl.LazyFrame]:
-    if group.paths:
+def _lazily(group: Sequence[Source], schema: pl.Schema) -> Iterable[pl.LazyFrame]:
+    if paths := [source.path for source in group if source.path]:
         yield pl.scan_parquet(
-            list(group.paths),
+            paths,
             schema=schema,
             missing_columns="insert",
             extra_columns="ignore",
@@ -118,6 +127,9 @@ def _lazily(group: Sources, schema: pl.Schema) -> Iterable[pl.LazyFrame]:
             glob=False,
             cast_options=_CAST,
         )
-    for table in group.live:
-        frame = pl.DataFrame(pl.from_arrow(table.select([name for name in schema if name in table.column_names])))
-        yield conform(frame, list(schema), schema).cast(schema).lazy()
+    for source in group:
+        if source.live is not None:
+            frame = pl.DataFrame(
+                pl.from_arrow(source.live.select([name for name in schema if name in source.live.column_names]))
+            )
+            yield conform(frame, list(schema), schema).cast(schema).lazy()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout
-from xaicli.reader.footers import read_footer, step_range
+from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.takeback import Share, TakeBack, TakenBack, shares, take_backs
-from xaicli.vocabulary import STEP, Attempts, Mode
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
 from xaicli.wal import take_snapshot
 from xaicli.wal.live import LiveRows, live_rows
 
@@ -21,20 +24,30 @@ if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
 
 
+_FOLDERS = (r"mode=.*", r"ds=.*", r"epoch=-?\d+")
+
+
 class Place(NamedTuple):
-    """What all rows of a piece share."""
+    """What a row belongs to: a walk over one data set in one mode."""
 
     mode: str
     ds_id: str
     epoch: int
+    turn: int | None = None
+    """The pass, from 0; None for the last one of the epoch."""
+
+    @property
+    def folder(self) -> Place:
+        """The epoch, whatever the pass: what rows of one folder belong to."""
+        return Place(self.mode, self.ds_id, self.epoch)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one place by one writer: a finished file, or the copy of a live segment.
+    """Rows of one epoch by one writer: a finished file, or the copy of a live segment.
 
     Attributes:
-        place: Their mode, ds_id and epoch.
+        place: Their mode, ds_id and epoch; their passes are in the rows.
         order: (attempt, rank, sequence): later pieces win over earlier ones.
         file: The finished file; None for a live segment.
         live: The rows of a live segment; None for a file.
@@ -58,11 +71,11 @@ class Listing:
     """Everything that counts, at one moment.
 
     Attributes:
-        places: The pieces of each place in order; places without a piece that counts are absent.
+        places: The pieces of each folder in order; folders without a piece that counts are absent.
         take_backs: From where each attempt takes back earlier ones' rows.
         taken: Pieces of which rows were taken back, with what of them.
-        damaged: Files whose footer could not be trusted, or that are recorded but gone, and segments that lost rows;
-            relative to the run.
+        damaged: Files whose footer could not be trusted, that are not this run's, or that are recorded but gone, and
+            segments that lost rows; relative to the run.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
@@ -71,19 +84,27 @@ class Listing:
     damaged: tuple[str, ...] = ()
 
 
-def list_pieces(layout: RunLayout, records: Mapping[str, FileRecord], attempts: Attempts = Attempts.LAST) -> Listing:
+def list_pieces(
+    layout: RunLayout, records: Mapping[str, FileRecord], run_id: str, attempts: Attempts = Attempts.LAST
+) -> Listing:
     """List what counts now.
 
     Args:
         layout: The run.
+        run_id: Its id, which files that are not recorded must say in their footer.
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
     """
     snapshot = take_snapshot(layout)
-    pieces = [_of_file(file) for file in snapshot.files]
-    pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
     damaged = {path.relative_to(layout.root).as_posix() for path in snapshot.damaged}
-    damaged |= set(_gone(layout, records, snapshot.files))
+    damaged |= {*_gone(layout, records, snapshot.files), *_strangers(layout)}
+    pieces = []
+    for file in snapshot.files:
+        if relative(layout, file) in records or is_of_run(file, run_id):
+            pieces.append(_of_file(file))
+        else:
+            damaged.add(relative(layout, file))
+    pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
     steps = _Steps(layout, records, damaged)
     back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()
     kept: list[Piece] = []
@@ -135,6 +156,34 @@ def _count(
             return 0
     kept = found >= share.low if share.low is not None else found == found
     return int((kept & (found < share.high) if share.high is not None else kept).sum())
+
+
+def is_of_run(file: DataFile, run_id: str) -> bool:
+    """Whether a file that nothing is recorded of says in its footer that it belongs where it lies.
+
+    Raises:
+        FileNotFoundError: It has vanished.
+    """
+    try:
+        with parquet.opened(file.path) as opened:
+            footer = Footer.of(opened.metadata)
+    except DamagedFileError:
+        return False
+    place = {MODE: file.mode, DS_ID: file.ds_id, EPOCH: file.epoch}
+    writer = {ATTEMPT: file.part.attempt, RANK: file.part.rank}
+    return footer.origin == {"run_id": run_id, **place, **writer}
+
+
+def _strangers(layout: RunLayout) -> list[str]:
+    """Parquet files among the data that are no parts by their names or folders."""
+    found = []
+    for folder, _, names in os.walk(layout.data):
+        parts = Path(folder).relative_to(layout.data).parts
+        is_place = len(parts) == len(_FOLDERS) and all(map(re.fullmatch, _FOLDERS, parts))
+        for name in names:
+            if name.endswith(".parquet") and not name.startswith(".") and not (is_place and PartName.parse(name)):
+                found.append((Path(folder) / name).relative_to(layout.root).as_posix())
+    return found
 
 
 def relative(layout: RunLayout, file: DataFile) -> str:

@@ -1,10 +1,11 @@
-"""The reader of one run: its rows, verified, fenced, each sample once."""
+"""The reader of one run: its rows, verified, none that were taken back, each sample once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -19,7 +20,7 @@ from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.schema import conform, finite
 from xaicli.reader.tally import Tally
 from xaicli.reader.where import Where
-from xaicli.vocabulary import ATTEMPT, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
 
 _TRIES = 5
 
@@ -40,6 +41,32 @@ def open_reader(
         UsageError: The condition is none.
     """
     return Reader(layout, strict=strict, attempts=attempts, where=where)
+
+
+class Rows(NamedTuple):
+    """The rows of one place.
+
+    Attributes:
+        place: Whose rows they are; its pass is told.
+        step: The largest step logged there.
+        frame: The columns asked for.
+        tally: What was counted.
+    """
+
+    place: Place
+    step: int | None
+    frame: pl.DataFrame
+    tally: Tally
+
+    @property
+    def times(self) -> list[pl.Expr]:
+        """Its epoch, pass and step as columns."""
+        place = self.place
+        return [
+            pl.lit(place.epoch, pl.Int32).alias(EPOCH),
+            pl.lit(place.turn, pl.Int16).alias(PASS),
+            pl.lit(self.step, pl.Int64).alias(STEP),
+        ]
 
 
 class Reader(Holdings):
@@ -65,55 +92,83 @@ class Reader(Holdings):
         """The names of labels 0, 1, 2, ..."""
         return self.manifest.label_names or ()
 
-    def epoch_frames(
+    def place_frames(
         self,
         mode: str,
         ds_id: str,
         columns: Sequence[str],
         epochs: Sequence[int] | None = None,
         *,
+        backwards: bool = False,
         duplicates: Duplicates = Duplicates.LAST,
         tally: Tally | None = None,
         tallies: dict[int, Tally] | None = None,
         keep_non_finite: bool = False,
-    ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """The rows epoch by epoch: every byte verified, fenced rows dropped, duplicates resolved.
+    ) -> Iterator[Rows]:
+        """The rows place by place: every byte verified, what was taken back dropped, duplicates resolved.
 
         Memory is bounded by two epochs: the next is read while the caller works on one. Non-finite metric values are
         null, so no statistic sees them; `tally` counts them.
 
         Args:
             columns: The columns of each frame, in this order; one that an epoch's files lack is null.
-            epochs: Which epochs, in this order; all, ascending, when None.
+            epochs: Which epochs, ascending; all when None.
+            backwards: The last place first.
             tally: What counts rows, non-finite values and duplicates.
             tallies: The same, for each epoch apart.
             keep_non_finite: Leave NaN and infinities as they are stored.
 
         Yields:
-            (epoch, frame) for each epoch with rows.
+            Each pass of each epoch that has rows, in the order they were walked in.
 
         Raises:
             DamagedFileError: A file is damaged and the reader is strict.
             XaiError: There are duplicates and `duplicates` is `error`.
         """
-        wanted = list(self.epochs(mode, ds_id) if epochs is None else epochs)
+        wanted = list(self.epochs(mode, ds_id) if epochs is None else epochs)[:: -1 if backwards else 1]
         with ThreadPoolExecutor(1) as ahead:
 
-            def read(epoch: int) -> Future[tuple[pl.DataFrame, Tally]]:
+            def read(epoch: int) -> Future[list[Rows]]:
                 place = Place(mode, ds_id, epoch)
-                return ahead.submit(self.frame, place, columns, duplicates, keep_non_finite=keep_non_finite)
+                return ahead.submit(self.of_epoch, place, columns, duplicates, keep_non_finite=keep_non_finite)
 
             reading = [read(epoch) for epoch in wanted[:1]]
             for number, epoch in enumerate(wanted):
-                frame, counted = reading.pop().result()
+                found = reading.pop().result()
                 reading += [read(later) for later in wanted[number + 1 : number + 2]]
+                counted = Tally()
+                for rows in found:
+                    counted.add(rows.tally)
                 if tally is not None:
                     tally.add(counted)
                 if tallies is not None:
                     tallies[epoch] = counted
-                if frame.height:
-                    yield epoch, frame
-                del frame
+                while found:
+                    rows = found.pop(-1 if backwards else 0)
+                    if rows.frame.height:
+                        yield rows
+                    del rows
+
+    def of_epoch(
+        self,
+        place: Place,
+        columns: Sequence[str],
+        duplicates: Duplicates = Duplicates.LAST,
+        *,
+        keep_non_finite: bool = False,
+    ) -> list[Rows]:
+        """The rows of an epoch as `place_frames` gives them: one for each pass, in order."""
+        for _ in range(_TRIES):
+            try:
+                turns = self.turns(place)
+                if len(turns) < 2:
+                    whole = place._replace(turn=min(turns, default=0))
+                    return self._one_pass(whole, columns, duplicates, keep_non_finite)
+                return self._passes(place, columns, duplicates, keep_non_finite)
+            except FileNotFoundError:
+                # A compaction has replaced the file since it was listed.
+                self.refresh()
+        raise DamagedFileError(f"files of {place} keep vanishing while they are read", hint="try again")
 
     def frame(
         self,
@@ -123,30 +178,24 @@ class Reader(Holdings):
         *,
         keep_non_finite: bool = False,
     ) -> tuple[pl.DataFrame, Tally]:
-        """The rows of one place, as `epoch_frames` gives them, with what was counted."""
-        beside = self.where.stored if self.where else []
-        for _ in range(_TRIES):
-            try:
-                frame, tally = self._frame(place, list(dict.fromkeys([*beside, *columns])), duplicates)
-                if self.where:
-                    frame = self.where.rows(frame, place).select(columns)
-                    tally.rows = frame.height
-                if self._all_finite(place):
-                    return frame, tally
-                cleaned, tally.non_finite = finite(frame, self.metrics)
-                return (frame if keep_non_finite else cleaned), tally
-            except FileNotFoundError:
-                # A compaction has replaced the file since it was listed.
-                self.refresh()
-        raise DamagedFileError(f"files of {place} keep vanishing while they are read", hint="try again")
+        """The rows of one place, of the last pass where it names none, and what was counted; as in `place_frames`."""
+        found = self.of_epoch(place, columns, duplicates, keep_non_finite=keep_non_finite)
+        if place.turn is not None:
+            found = [rows for rows in found if rows.place.turn == place.turn]
+        if found:
+            return found[-1].frame, found[-1].tally
+        return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns}), Tally()
 
-    def _frame(self, place: Place, columns: list[str], duplicates: Duplicates) -> tuple[pl.DataFrame, Tally]:
-        pieces = self.pieces(place)
+    def _one_pass(
+        self, place: Place, columns: Sequence[str], duplicates: Duplicates, keep_non_finite: bool
+    ) -> list[Rows]:
+        """The rows of an epoch that was walked once."""
+        pieces, needed = self.pieces(place), self._needed(columns)
         alone = len(pieces) == 1
         frame = self._concatenated(
             pieces,
-            columns if SAMPLE_ID in columns else [*columns, SAMPLE_ID],
-            spare_ids=alone and SAMPLE_ID not in columns,
+            needed if SAMPLE_ID in needed else [*needed, SAMPLE_ID],
+            spare_ids=alone and SAMPLE_ID not in needed,
         )
         tally = Tally()
         if not (alone and self._ids_are_unique(pieces[0])):
@@ -154,10 +203,70 @@ class Reader(Holdings):
         if tally.duplicates:
             duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, place)
             if duplicates is Duplicates.LAST:
-                needed = list(dict.fromkeys([*columns, SAMPLE_ID, ATTEMPT, STEP, RANK]))
+                needed = list(dict.fromkeys([*needed, SAMPLE_ID, ATTEMPT, STEP, RANK]))
                 frame = duplicate_rows.last(self._concatenated(pieces, needed))
+        asked = self._asked(place, frame, columns, tally, keep_non_finite, sound=self._all_finite(place))
+        return [Rows(place, self.last_step(place), asked, tally)]
+
+    def _passes(
+        self, place: Place, columns: Sequence[str], duplicates: Duplicates, keep_non_finite: bool
+    ) -> list[Rows]:
+        """The rows of an epoch that was walked several times, read once."""
+        needed = list(dict.fromkeys([*self._needed(columns), SAMPLE_ID, PASS, ATTEMPT, STEP, RANK]))
+        every = self._concatenated(self.pieces(place), needed)
+        found = []
+        for turn in every[PASS].unique().sort().to_list():
+            frame = every.filter(pl.col(PASS) == turn)
+            at = place._replace(turn=turn)
+            step = frame[STEP].max()
+            tally = Tally(duplicates=duplicate_rows.count(frame[SAMPLE_ID]))
+            if tally.duplicates:
+                duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, at)
+                if duplicates is Duplicates.LAST:
+                    frame = duplicate_rows.last(frame)
+            asked = self._asked(at, frame, columns, tally, keep_non_finite)
+            found.append(Rows(at, int(step), asked, tally))  # type: ignore[arg-type]
+        return found
+
+    def _needed(self, columns: Sequence[str]) -> list[str]:
+        """The columns wanted, and those of the condition."""
+        return list(dict.fromkeys([*(self.where.stored if self.where else []), *columns]))
+
+    def _asked(
+        self,
+        place: Place,
+        frame: pl.DataFrame,
+        columns: Sequence[str],
+        tally: Tally,
+        keep_non_finite: bool,
+        *,
+        sound: bool = False,
+    ) -> pl.DataFrame:
+        """The columns of the rows that are asked about, counted; `sound`: every value is known to be finite."""
+        if self.where:
+            frame = self.where.rows(frame, place)
         tally.rows = frame.height
-        return frame.select(columns), tally
+        frame = frame.select(columns)
+        if sound:
+            return frame
+        cleaned, tally.non_finite = finite(frame, self.metrics)
+        return frame if keep_non_finite else cleaned
+
+    def turns(self, place: Place) -> tuple[int, ...]:
+        """The passes of an epoch that may have rows, ascending: as footers say, where nothing was taken back."""
+        found: set[int] = set()
+        for piece in self.pieces(place):
+            if piece.live is not None:
+                names = piece.live.column_names
+                found |= set(piece.live.column(PASS).unique().to_pylist()) if PASS in names else {0}
+            elif footer := self._footer(piece):
+                found |= set(footer.passes)
+        return tuple(sorted(found))
+
+    def last_place(self, mode: str, ds_id: str, epochs: Sequence[int]) -> Place:
+        """The last pass of the last epoch: where a question that selected these epochs ends."""
+        place = Place(mode, ds_id, epochs[-1])
+        return place._replace(turn=max(self.turns(place), default=0))
 
     def _all_finite(self, place: Place) -> bool:
         """Whether the footers of the files that have been read say that every metric value is finite."""
@@ -195,7 +304,8 @@ class Reader(Holdings):
             DamagedFileError: It is damaged and the reader is strict.
         """
         wanted = list(dict.fromkeys([*columns, *([] if piece.fence is None else [STEP])]))
-        stored = [name for name in wanted if name not in (ATTEMPT, RANK)]
+        known = self._known(piece)
+        stored = [name for name in wanted if name not in known]
         if piece.live is not None:
             table = piece.live.select([name for name in stored if name in piece.live.column_names])
         else:
@@ -212,28 +322,42 @@ class Reader(Holdings):
                 return None
         # Where the file has none of the columns, their nulls still need a height.
         frame = pl.DataFrame(pl.from_arrow(table)) if table.num_columns else pl.DataFrame({"": [None] * table.num_rows})
-        attempt, rank, _ = piece.order
-        origin = [pl.lit(attempt, pl.Int16).alias(ATTEMPT), pl.lit(rank, pl.Int16).alias(RANK)]
         if piece.fence is not None:
             frame = frame.filter(pl.col(STEP) < piece.fence)
-        if {ATTEMPT, RANK} & set(wanted):
-            frame = frame.with_columns(column for column in origin if column.meta.output_name() in wanted)
-        return conform(frame, columns, self.dtypes)
+        if constant := [value.alias(name) for name, value in known.items() if name in wanted]:
+            frame = frame.with_columns(constant)
+        frame = conform(frame, columns, self.dtypes)
+        return frame.with_columns(pl.col(PASS).fill_null(0)) if PASS in columns and PASS not in known else frame
+
+    def _known(self, piece: Piece) -> dict[str, pl.Expr]:
+        """The columns that are the same in every row of a piece, and need not be read."""
+        attempt, rank, _ = piece.order
+        known = {
+            MODE: pl.lit(piece.place.mode),
+            DS_ID: pl.lit(piece.place.ds_id),
+            EPOCH: pl.lit(piece.place.epoch, pl.Int32),
+            ATTEMPT: pl.lit(attempt, pl.Int16),
+            RANK: pl.lit(rank, pl.Int16),
+        }
+        footer = self._footers.get(piece.file.path) if piece.file else None
+        if footer and len(footer.passes) == 1:
+            known[PASS] = pl.lit(footer.passes[0], pl.Int16)
+        return known
 
     def last_step(self, place: Place) -> int | None:
-        """The largest step logged at a place, from the footers where they tell; None without rows."""
+        """The largest step logged in the epoch of a place, from the footers where they tell; None without rows."""
         return max((found[1] for piece in self.pieces(place) if (found := self._steps(piece))), default=None)
 
     def row_count(self, place: Place) -> int:
-        """How many rows of a place count, duplicates included, from the footers where they tell."""
+        """How many rows of the epoch of a place count, duplicates included, from the footers where they tell."""
         return sum(self._count(piece) for piece in self.pieces(place))
 
     def duplicate_count(self, place: Place) -> int:
-        """How many rows of a place repeat a sample; ids are read only where a footer does not tell."""
+        """How many rows of the epoch of a place repeat a sample of their pass; ids are read where no footer tells."""
         pieces = self.pieces(place)
         if len(pieces) == 1 and pieces[0].file and (footer := self._footer(pieces[0])) and footer.sorted_ids:
             return 0
-        return self.frame(place, [SAMPLE_ID], Duplicates.ALL)[1].duplicates
+        return sum(rows.tally.duplicates for rows in self.of_epoch(place, [SAMPLE_ID], Duplicates.ALL))
 
     def _steps(self, piece: Piece) -> tuple[int, int] | None:
         if piece.fence is not None:
@@ -279,7 +403,7 @@ class Reader(Holdings):
         epochs: Sequence[int] | None = None,
         columns: Sequence[str] | None = None,
     ) -> pl.LazyFrame:
-        """The rows of one (mode, ds_id), lazily: verified whole files, fenced, live rows included.
+        """The rows of one (mode, ds_id), lazily: verified whole files, none taken back, live rows included.
 
         Duplicates and non-finite values are untouched.
 
