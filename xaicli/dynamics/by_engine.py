@@ -15,7 +15,7 @@ from xaicli.queries.by_engine import resolved
 from xaicli.queries.relations import Rows, finite, n_non_finite, within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import ATTEMPT, EPOCH, LABEL, PASS, RANK, SAMPLE_ID, STEP
 
 _DIRECTION = pl.Enum(["down", "up"])
 _NO_JUMPS = {
@@ -36,7 +36,7 @@ def statistics_by_engine(
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
     """
     epochs = selection.epochs[pair]
-    columns = list(dict.fromkeys([SAMPLE_ID, EPOCH, STEP, ATTEMPT, RANK, *plan.columns()]))
+    columns = list(dict.fromkeys([SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, *plan.columns()]))
     places = [Place(*pair, epoch) for epoch in epochs]
     with engines.opened(reader, places, columns, selection.engine, spark_remote=selection.spark_remote) as opened:
         metrics = [engines.column(metric) for metric in plan.parts()]

@@ -31,13 +31,13 @@ class DamageFoundError(Exception):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of one epoch; no sample is in two chunks of an epoch.
+    """Some rows of one place; no sample is in two chunks of a place.
 
     Attributes:
         epoch: The epoch.
         frame: The rows: non-finite metric values are null, duplicates resolved.
-        complete: Whether these are the last rows of the epoch.
-        epoch_rows: How many rows the epoch has, as far as its files say before they are read; else those given here.
+        complete: Whether these are the last rows of the place.
+        epoch_rows: How many rows the place has, as far as its files say before they are read; else those given here.
     """
 
     epoch: int
@@ -49,7 +49,7 @@ class Chunk:
 def chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str], tally: Tally) -> Iterator[Chunk]:
     """The selected rows of one (mode, ds_id) in the order of epochs, each chunk read while the one before is used.
 
-    An epoch in one compacted file comes in several chunks, any other in one.
+    An epoch in one compacted file comes in several chunks, any other in one for each of its passes.
 
     Raises:
         DamageFoundError: A file is damaged, now noted and left out by the reader: start again.
@@ -62,7 +62,8 @@ def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[
     for epoch in selection.epochs[pair]:
         place = Place(*pair, epoch)
         pieces = reader.pieces(place)
-        if len(pieces) == 1 and pieces[0].file is not None and reader.where is None:
+        whole = len(pieces) == 1 and pieces[0].file is not None and reader.where is None
+        if whole and len(reader.turns(place)) < 2:
             begun = False
             try:
                 for chunk in _of_file(reader, selection, pieces[0], columns, tally):
@@ -76,10 +77,9 @@ def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[
                     raise DamageFoundError from error
             if begun:
                 continue
-        frame, counted = reader.frame(place, columns, selection.duplicates)
-        tally.add(counted)
-        if frame.height:
-            yield Chunk(epoch, within_labels(frame, selection), True, frame.height)
+        for rows in reader.of_epoch(place, columns, selection.duplicates):
+            tally.add(rows.tally)
+            yield Chunk(epoch, within_labels(rows.frame, selection), True, rows.frame.height)
 
 
 def _of_file(

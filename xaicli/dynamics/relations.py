@@ -13,11 +13,11 @@ import narwhals.stable.v2 as nw
 
 from xaicli.dynamics.plan import EMA_WEIGHT, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
-from xaicli.engines import ORDER, column
-from xaicli.queries.relations import Rows, without_duplicates
-from xaicli.vocabulary import ATTEMPT, EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, RANK, SAMPLE_ID, STEP
+from xaicli.engines import column
+from xaicli.queries.relations import LOGGED, Rows, without_duplicates
+from xaicli.vocabulary import EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, PASS, SAMPLE_ID
 
-HISTORY = (EPOCH, ATTEMPT, STEP, RANK, ORDER)
+HISTORY = LOGGED
 
 _NUMBER = "_number"
 _RIGHT = "_right"
@@ -171,24 +171,25 @@ def rank_jumps(rows: Rows, metric: str, first_counted: int) -> Rows:
     value = nw.col(column(metric))
     known = without_duplicates(rows).filter(~value.is_null())
     # Zero and minus zero are equal, which not every engine's order says.
-    ranked = known.select(SAMPLE_ID, EPOCH, (value + 0.0).alias("_value"))
-    rank = nw.col("_value").rank("average").over(EPOCH) / nw.col("_value").count().over(EPOCH)
+    ranked = known.select(SAMPLE_ID, EPOCH, PASS, (value + 0.0).alias("_value"))
+    rank = nw.col("_value").rank("average").over(EPOCH, PASS) / nw.col("_value").count().over(EPOCH, PASS)
     moved = ranked.with_columns(rank.alias("rank_to"))
-    moved = moved.with_columns(nw.col("rank_to").shift(1).over(SAMPLE_ID, order_by=[EPOCH]).alias("rank_from"))
+    moved = moved.with_columns(nw.col("rank_to").shift(1).over(SAMPLE_ID, order_by=[EPOCH, PASS]).alias("rank_from"))
     moved = moved.filter(~nw.col("rank_from").is_null(), nw.col(EPOCH) >= first_counted)
     change = nw.col("rank_to") - nw.col("rank_from")
     moved = moved.with_columns(change.alias("_change"))
-    moved = moved.with_columns((nw.col("_change") - nw.col("_change").median().over(EPOCH)).alias("_excess"))
+    moved = moved.with_columns((nw.col("_change") - nw.col("_change").median().over(EPOCH, PASS)).alias("_excess"))
     moved = moved.with_columns(nw.col("_excess").abs().alias("_distance"))
     moved = moved.with_columns(
-        nw.col("_distance").median().over(EPOCH).alias("_mad"), nw.col("_distance").mean().over(EPOCH).alias("_mean")
+        nw.col("_distance").median().over(EPOCH, PASS).alias("_mad"),
+        nw.col("_distance").mean().over(EPOCH, PASS).alias("_mean"),
     )
     fallback = nw.when(nw.col("_mean") > ROUNDING).then(nw.col("_distance") / nw.col("_mean") / NORMAL_MEAN_DEVIATION)
     by_mean = fallback.otherwise(nw.lit(0.0))
     jump = nw.when(nw.col("_mad") > ROUNDING).then(nw.col("_distance") / nw.col("_mad") / NORMAL_MAD)
     moved = moved.with_columns(jump.otherwise(by_mean).alias("rank_jump"))
     largest = moved.with_columns((-nw.col("rank_jump")).alias("_least")).unique(
-        [SAMPLE_ID], keep="first", order_by=["_least", EPOCH]
+        [SAMPLE_ID], keep="first", order_by=["_least", EPOCH, PASS]
     )
     return largest.select(
         SAMPLE_ID,
