@@ -27,11 +27,11 @@ Rows = Counter[tuple[tuple[str, object], ...]]
 def stored(layout: RunLayout) -> Rows:
     """Every row a reader counts."""
     snapshot = wal.take_snapshot(layout)
-    tables = [parquet.read(file.path) for file in snapshot.files]
-    tables += [live.table for live in live_rows(layout, snapshot.segments)]
-    # A column that came later is absent or null: the same.
-    rows = [row for table in tables for row in table.to_pylist()]
-    return Counter(tuple((name, value) for name, value in row.items() if value is not None) for row in rows)
+    tables = [(file.epoch, parquet.read(file.path)) for file in snapshot.files]
+    tables += [(live.epoch, live.table) for live in live_rows(layout, snapshot.segments)]
+    # A column that came later is absent or null: the same; the epoch is where a part lies.
+    rows = [{"epoch": epoch, **row} for epoch, table in tables for row in table.to_pylist()]
+    return Counter(tuple(sorted((n, value) for n, value in row.items() if value is not None)) for row in rows)
 
 
 def log(run: Run, first: int, last: int, epoch: int = 1) -> None:
@@ -191,7 +191,7 @@ def test_beside_a_trainer_and_readers_no_row_is_missed_or_doubled(tmp_path: Path
             except FileNotFoundError:
                 continue  # a reader lists again
             assert max(seen.values(), default=1) == 1
-            numbers = sorted(key[0][1] for key in seen)
+            numbers = sorted(dict(key)["sample_id"] for key in seen)
             assert numbers == list(range(len(numbers)))
             return
 

@@ -62,10 +62,10 @@ def test_samples(xai: Xai, root: Path) -> None:
         "score": 1.25,
         "stale": False,
         "history": [
-            {"epoch": 1, "step": 10, "value": 5.0},
-            {"epoch": 2, "step": 20, "value": None},
-            {"epoch": 3, "step": 30, "value": pytest.approx(5 / 3, rel=1e-7)},
-            {"epoch": 4, "step": 40, "value": 1.25},
+            {"epoch": 1, "pass": 0, "step": 10, "value": 5.0},
+            {"epoch": 2, "pass": 0, "step": 20, "value": None},
+            {"epoch": 3, "pass": 0, "step": 30, "value": pytest.approx(5 / 3, rel=1e-7)},
+            {"epoch": 4, "pass": 0, "step": 40, "value": 1.25},
         ],
     }
 
@@ -116,7 +116,22 @@ def test_labels(xai: Xai, root: Path, tmp_path: Path) -> None:
     answer = asked(xai, "labels", root, "--ds-id", "a", "--bounds", "std,range", "-o", tmp_path)
     row = answer["rows"][0]
     assert list(row) == [
-        *("mode", "ds_id", "metric", "label", "name", "epoch", "step", "n", "mean", "std", "min", "max", "bounds")
+        *(
+            "mode",
+            "ds_id",
+            "metric",
+            "label",
+            "name",
+            "epoch",
+            "pass",
+            "step",
+            "n",
+            "mean",
+            "std",
+            "min",
+            "max",
+            "bounds",
+        )
     ]
     # Samples 0, 3, 6, 9 with losses 1, 4, 7, 10.
     assert (row["label"], row["name"], row["epoch"], row["step"], row["n"]) == (0, "cat", 1, 10, 4)
@@ -281,7 +296,9 @@ def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
     (course,) = courses(readers)
     assert course.pair == ("eval", "")
     assert [frame["mean"].to_list() for frame in course.means] == [[1.0, 0.5], [3.0, 1.5]]
-    assert course.labels[0].rows() == [("0", 1, 1.0, 2), ("0", 2, 0.5, 2), ("1", 1, 1.0, 1), ("1", 2, 0.5, 1)]
+    assert course.labels[0].rows() == [
+        *[("0", 1, 0, 1.0, 2), ("0", 2, 0, 0.5, 2), ("1", 1, 0, 1.0, 1), ("1", 2, 0, 0.5, 1)]
+    ]
     # The fourth sample is in one run only.
     assert course.samples.rows() == [(0, 0.0, 0.0, True, True), (1, 0.5, 1.0, True, True), (2, 1.0, 2.0, False, False)]
     code, out, _ = xai("compare", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--quiet")
@@ -331,7 +348,7 @@ def test_export_long(xai: Xai, root: Path, tmp_path: Path, format: str) -> None:
     read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "json": pl.read_json}[format]
     frame = read(path)
     assert frame.columns == [
-        *("mode", "ds_id", "sample_id", "epoch", "step", "label", "prediction", "correct", "loss", "margin")
+        *("mode", "ds_id", "sample_id", "epoch", "pass", "step", "label", "prediction", "correct", "loss", "margin")
     ]
     assert frame.height == 47
     row = frame.row(by_predicate=(pl.col("sample_id") == 2) & (pl.col("epoch") == 2), named=True)

@@ -15,7 +15,7 @@ from xaicli.api import open_run
 from xaicli.errors import XaiError
 from xaicli.queries.by_engine import of_engine
 from xaicli.queries.epochwise import Epochwise
-from xaicli.queries.labels import labels
+from xaicli.queries.labels import Kinds, labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import resolve
 from xaicli.reader import Tally, open_reader
@@ -36,11 +36,11 @@ def test_portable_queries_equal_the_polars_path(written: WrittenRun, engine: str
             assert_frame_equal(*scores)
         assert_frame_equal(opened.histories(ids), direct.histories(ids))
         opened.count(there := Tally())
-        found = opened.label_statistics("loss", [Bounds.QUANTILE])
+        found = opened.label_statistics("loss", [Bounds.QUANTILE], Kinds("label"))
     direct.count(here := Tally())
     assert there == here
     expected = labels(reader, resolve(reader, ds_id="a"), bounds=["quantile"]).data
-    shared = ["label", "epoch", "step", "n", "mean", "std", "min", "max"]
+    shared = ["label", "epoch", "pass", "step", "n", "mean", "std", "min", "max"]
     assert_frame_equal(found.sort("label", "epoch").select(shared), expected.select(shared), rel_tol=1e-12)
 
 

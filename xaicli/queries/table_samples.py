@@ -18,9 +18,13 @@ from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolv
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.schema import finite
+<<<<<<< HEAD
 from xaicli.reader.where import Where
 from xaicli.tables.stored import class_names
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID, STEP, Duplicates
+=======
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, SAMPLE_ID, STEP
+>>>>>>> 160c813 (Passes in tests of commands and compaction)
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
@@ -189,6 +193,7 @@ class _Held:
         """Every row of some samples, epoch by epoch."""
         steps = self._frame.group_by(EPOCH).agg(pl.col(STEP).max())
         rows = self._frame.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).drop(STEP)
+        rows = rows.with_columns(pl.lit(0, pl.Int16).alias(PASS))
         return rows.join(steps, on=EPOCH, how="left", maintain_order="left")
 
     def count(self, tally: Tally) -> None:
