@@ -209,7 +209,7 @@ def test_beside_a_trainer_and_readers_no_row_is_missed_or_doubled(tmp_path: Path
             thread.join()
     assert not faults, faults
     compact(layout, grace=0)
-    assert sorted(key[0][1] for key in stored(layout)) == list(range(400))
+    assert sorted(dict(key)["sample_id"] for key in stored(layout)) == list(range(400))
 
 
 @pytest.mark.parametrize("point", ["written", "synced", "renamed", "folder synced"])

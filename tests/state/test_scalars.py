@@ -50,12 +50,27 @@ def test_each_axis_is_its_own_curve(tmp_path: Path) -> None:
     assert values(data, "x", "iteration") == {9: 1.0}
 
 
-def test_a_restart_takes_over_from_its_first_value_of_a_key(tmp_path: Path) -> None:
+def test_a_restart_replaces_the_values_it_logs_again(tmp_path: Path) -> None:
     record(tmp_path, [{"step": s, "lr": float(s), **({"rare": float(s)} if s % 3 == 0 else {})} for s in range(1, 8)])
     record(tmp_path, [{"step": s, "lr": -float(s)} for s in (4, 5)])
     data = open_run(tmp_path).scalars().data
-    assert values(data, "lr") == {1: 1, 2: 2, 3: 3, 4: -4, 5: -5}
+    assert values(data, "lr") == {1: 1, 2: 2, 3: 3, 4: -4, 5: -5, 6: 6, 7: 7}
     assert values(data, "rare") == {3: 3, 6: 6}
+
+
+def test_a_training_takes_scalars_back_with_its_samples(tmp_path: Path) -> None:
+    for first, factor in ((1, 1.0), (3, -1.0)):
+        with xaicli.Run(tmp_path) as run:
+            for epoch in range(first, 4):
+                run.log_samples(sample_id=[1], loss=[0.0], mode="train", epoch=epoch, step=10 * epoch)
+                run.state.epoch_idx = epoch
+                run.log({"step": 10 * epoch, "lr": factor * epoch})
+                run.log({"epoch": epoch, "accuracy": factor * epoch})
+                if factor > 0:
+                    run.log({"step": 10 * epoch + 5, "lr": 0.0})
+    data = open_run(tmp_path).scalars().data
+    assert values(data, "lr") == {10: 1, 15: 0, 20: 2, 25: 0, 30: -3}
+    assert values(data, "accuracy", "epoch") == {1: 1, 2: 2, 3: -3}
 
 
 def test_a_restart_from_a_state_takes_over_from_its_step(tmp_path: Path) -> None:
@@ -68,6 +83,7 @@ def test_a_restart_from_a_state_takes_over_from_its_step(tmp_path: Path) -> None
 
 def test_the_counter_goes_on_after_a_resume(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path) as run:
+        run.state.epoch_idx = 1
         run.log({"x": 0.0})
         run.log({"x": 1.0})
         run.state.save_state()

@@ -268,9 +268,9 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
     ids, number = frame[SAMPLE_ID].dtype, pl.Float64()
     parts = [pl.DataFrame(schema={SAMPLE_ID: ids, "off": number, "said": number, "n": pl.UInt32()})]
     if PREDICTION in reader.dtypes and reader.dtypes[PREDICTION].is_numeric():
-        for _, rows in reader.epoch_frames(*pair, wanted, selection.epochs[pair], duplicates=selection.duplicates):
+        for rows in reader.place_frames(*pair, wanted, selection.epochs[pair], duplicates=selection.duplicates):
             said, off = pl.col(PREDICTION).cast(number), (pl.col(PREDICTION) - pl.col(LABEL)).abs().cast(number)
-            known = rows.filter(off.is_finite())
+            known = rows.frame.filter(off.is_finite())
             parts.append(
                 known.group_by(SAMPLE_ID).agg(off.sum().alias("off"), said.sum().alias("said"), pl.len().alias("n"))
             )

@@ -113,7 +113,9 @@ def _encodings(table: pa.Table) -> tuple[list[str], dict[str, str]]:
     dictionary: list[str] = []
     encodings: dict[str, str] = {}
     for name, kind in zip(table.column_names, table.schema.types, strict=True):
-        if pa.types.is_floating(kind):
+        if pa.types.is_dictionary(kind):
+            dictionary.append(name)
+        elif pa.types.is_floating(kind):
             encodings[name] = "BYTE_STREAM_SPLIT"
         elif pa.types.is_list(kind) and kind.value_type in (pa.float32(), pa.float64()):
             # Half precision stays plain: DuckDB reads it in no other encoding.

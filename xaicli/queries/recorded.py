@@ -1,16 +1,16 @@
-"""The scalars a run recorded with `run.log`: verified, fenced, one value a moment."""
+"""The scalars a run recorded with `run.log`: verified, none taken back, one value a moment."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, without_superseded
-from xaicli.reader import Reader
+from xaicli.reader import Reader, TakeBack
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
 from xaicli.wal.journal import journal_files, read_journal
@@ -30,6 +30,7 @@ SCHEMA = {
 }
 
 _CURVE = (KEY, MODE, DS_ID, AXIS)
+_COUNTER = "counter"
 _TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 
@@ -37,9 +38,8 @@ _TRIES = 5
 def recorded_scalars(reader: Reader) -> pl.DataFrame:
     """Every scalar that counts: of several at one moment the last attempt's, and in it the lowest rank's, the last.
 
-    A value counts unless a later attempt has taken over from an earlier time: its own first value of the same key, or
-    the step it resumed from, where the time axis is the training step. A counter or an epoch is not comparable with
-    that step; the recorder's counter goes on from the loaded state, so its values are taken over likewise.
+    A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
+    is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
 
     Returns:
         key, mode, ds_id, epoch, step (the time), axis (of what: step, iteration, epoch, counter), value, attempt, rank;
@@ -48,31 +48,37 @@ def recorded_scalars(reader: Reader) -> pl.DataFrame:
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
     """
-    resumed = {attempt.attempt: attempt.resumed_from_step for attempt in reader.attempts}
-    curves = _rows(reader).partition_by(_CURVE, as_dict=True, maintain_order=True)
-    counting = [_one_a_moment(_not_taken_over(curves[key], resumed)) for key in sorted(curves)]
+    rows = _rows(reader)
+    counters: dict[int, int | None] = {a.attempt: None for a in reader.attempts if a.takes_back_from}
+    counted = rows.filter(pl.col(AXIS) == _COUNTER, pl.col(ATTEMPT).is_in(list(counters)))
+    counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
+    curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
+    counting = [_one_a_moment(_not_taken_back(curves[key], reader.take_backs, counters)) for key in sorted(curves)]
     return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
 
 
-def _not_taken_over(curve: pl.DataFrame, resumed: Mapping[int, int | None]) -> pl.DataFrame:
-    """The rows of one curve that no later attempt has taken over from.
+def _not_taken_back(
+    curve: pl.DataFrame, take_backs: Sequence[TakeBack], counters: Mapping[int, int | None]
+) -> pl.DataFrame:
+    """The rows of one curve that no later attempt has taken back; what a row does not say does not count against it.
 
     Args:
-        curve: The rows, in the order they were logged in.
-        resumed: {attempt: the training step it resumed from}.
+        counters: {attempt: where its counter began}, of attempts that were told where to go on; None without a counter.
     """
-    is_training_time = curve[AXIS][0] in _TRAINING_AXES
-    fence: int | None = None
-    kept = []
-    for attempt in curve[ATTEMPT].unique().sort(descending=True).to_list():
-        rows = curve.filter(pl.col(ATTEMPT) == attempt)
-        steps = [step for number, step in resumed.items() if number > attempt and step is not None]
-        limits = [fence, *(steps if is_training_time else ())]
-        known = [limit for limit in limits if limit is not None]
-        kept.append(rows.filter(pl.col(STEP) < min(known)) if known else rows)
-        first = int(rows[STEP].min())  # type: ignore[arg-type]
-        fence = first if fence is None else min(fence, first)
-    return pl.concat(reversed(kept))
+    axis = curve[AXIS][0]
+    for back in take_backs:
+        if axis == EPOCH:
+            before = pl.col(STEP) <= back.epoch
+        elif axis in _TRAINING_AXES:
+            # Scalars logged outside of epochs have the step alone.
+            epoch = pl.col(EPOCH).fill_null(back.epoch) if back.attempt in counters else pl.col(EPOCH)
+            before = (epoch < back.epoch) | ((epoch == back.epoch) & (pl.col(STEP) < back.step))
+        elif (began := counters.get(back.attempt)) is not None:
+            before = pl.col(STEP) < began
+        else:
+            before = pl.col(EPOCH) <= back.epoch
+        curve = curve.filter((pl.col(ATTEMPT) >= back.attempt) | before.fill_null(True))
+    return curve
 
 
 def _one_a_moment(curve: pl.DataFrame) -> pl.DataFrame:

@@ -217,18 +217,15 @@ def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[
 
 def _take_backs(layout: RunLayout, pieces: list[Piece], steps: _Steps) -> tuple[TakeBack, ...]:
     """From where each attempt takes back earlier ones' rows."""
-    logged = sorted({piece.attempt for piece in pieces})
-    if len(logged) == 0:
-        return ()
     first: dict[int, tuple[int, int]] = {}
-    for attempt in logged[1:]:
+    for attempt in sorted({piece.attempt for piece in pieces} - {0}):
         trained = [p for p in pieces if p.attempt == attempt and p.place.mode == Mode.TRAIN]
         for epoch in sorted({piece.place.epoch for piece in trained}):
             ranges = [steps.of(piece) for piece in trained if piece.place.epoch == epoch]
             if known := [found[0] for found in ranges if found]:
                 first[attempt] = (epoch, min(known))
                 break
-    return take_backs(layout.read_attempts(), logged, first)
+    return take_backs(layout.read_attempts(), first)
 
 
 def _divided(piece: Piece, back: tuple[TakeBack, ...], steps: _Steps) -> tuple[Piece | None, tuple[Share, ...]]:

@@ -7,7 +7,7 @@ an attempt that began beside one still being recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from xaicli.manifest import Attempt
@@ -55,14 +55,11 @@ class Share(NamedTuple):
         return False if apart else None
 
 
-def take_backs(
-    attempts: Iterable[Attempt], logged: Sequence[int], first_trained: Mapping[int, tuple[int, int]]
-) -> tuple[TakeBack, ...]:
+def take_backs(attempts: Iterable[Attempt], first_trained: Mapping[int, tuple[int, int]]) -> tuple[TakeBack, ...]:
     """What each attempt takes back, by attempt; those that can take nothing back are left out.
 
     Args:
         attempts: What their files say.
-        logged: The attempts that have rows.
         first_trained: {attempt: (epoch, step) of its first `train` row}, of those that have one.
     """
     points = dict(first_trained)
@@ -71,7 +68,7 @@ def take_backs(
             points.pop(facts.attempt, None)
         elif (said := _said(facts.takes_back_from)) is not None:
             points[facts.attempt] = said
-    return tuple(TakeBack(attempt, *points[attempt]) for attempt in sorted(points) if any(a < attempt for a in logged))
+    return tuple(TakeBack(attempt, *points[attempt]) for attempt in sorted(points) if attempt)
 
 
 def shares(attempt: int, epoch: int, all_of_them: Iterable[TakeBack]) -> Iterator[Share]:
