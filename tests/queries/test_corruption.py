@@ -20,7 +20,7 @@ def questions(run: RunReader) -> dict[str, tuple[Any, tuple[str, ...]]]:
         "samples": run.samples(max=3, min=3),
         "labels": run.labels(bounds=["std", "quantile"]),
         "query": run.query(
-            "SELECT epoch, count(*) AS n, sum(loss) AS total FROM samples GROUP BY epoch ORDER BY epoch"
+            "SELECT epoch, count(*) AS n, ROUND(SUM(loss), 2) AS total FROM samples GROUP BY epoch ORDER BY epoch"
         ),
     }
     answers = {name: (result.data.to_dicts(), result.answer.counts.damaged or ()) for name, result in asked.items()}
