@@ -242,11 +242,7 @@ def test_ls(xai: Xai, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "runs/good")
     shutil.copytree(root, tmp_path / "runs/new")
     manifest = tmp_path / "runs/new/xai.json"
-<<<<<<< HEAD
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 9}))
-=======
-    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 9'))
->>>>>>> 0680887 (Tests of this format version)
     rows = asked(xai, "ls", tmp_path)["rows"]
     assert [Path(row["run"]).name for row in rows] == ["good", "new"]
     assert (rows[0]["rows"], rows[0]["modes"], rows[0]["problem"]) == (142, ["train", "eval"], None)

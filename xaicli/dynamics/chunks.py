@@ -62,8 +62,8 @@ def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[
     for epoch in selection.epochs[pair]:
         place = Place(*pair, epoch)
         pieces = reader.pieces(place)
-        whole = len(pieces) == 1 and pieces[0].file is not None and reader.where is None
-        if whole and len(reader.turns(place)) < 2:
+        plain = len(pieces) == 1 and reader.where is None and len(reader.turns(place)) < 2
+        if plain and pieces[0].file is not None:
             begun = False
             try:
                 for chunk in _of_file(reader, selection, pieces[0], columns, tally):

@@ -54,6 +54,11 @@ class Catalogue(Protocol):
         ...
 
     @property
+    def askable(self) -> tuple[str, ...]:
+        """What a question can be about: the metrics, and `correct` where it is known."""
+        ...
+
+    @property
     def label_names(self) -> Sequence[str]:
         """The names of labels 0, 1, 2, ..."""
         ...
@@ -268,15 +273,15 @@ def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
     where = source.described
     if given:
         for name in given:
-            if name not in reader.askable:
-                raise unknown("metric", name, reader.askable, where=where)
+            if name not in source.askable:
+                raise unknown("metric", name, source.askable, where=where)
         return tuple(dict.fromkeys(given))
     if LOSS in known:
         return (LOSS,)
     if len(known) == 1:
         return known
-    if not known and reader.askable:
-        return reader.askable
+    if not known and source.askable:
+        return source.askable
     if not known:
         raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)")
     raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))

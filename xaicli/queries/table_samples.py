@@ -18,13 +18,9 @@ from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolv
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.schema import finite
-<<<<<<< HEAD
 from xaicli.reader.where import Where
 from xaicli.tables.stored import class_names
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID, STEP, Duplicates
-=======
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, SAMPLE_ID, STEP
->>>>>>> 160c813 (Passes in tests of commands and compaction)
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, STEP, Duplicates
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
@@ -144,6 +140,7 @@ class _Table:
         lazy = _scanned(reader, table, self.described)
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
+        self.askable = self.metrics
         self.where = Where.of(where, present) if where else None
         if self.where:
             lazy = lazy.filter(self.where.expr)
