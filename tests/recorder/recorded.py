@@ -16,10 +16,18 @@ def rows(run_dir: Path) -> pa.Table:
     layout = RunLayout(run_dir)
     snapshot = wal.take_snapshot(layout)
     records = parquet.read_records(layout)
-    paths = [file.path for file in snapshot.files]
-    tables = [parquet.read(path, record=records.get(path.relative_to(run_dir).as_posix())) for path in paths]
+    tables = [
+        _placed(parquet.read(file.path, record=records.get(file.path.relative_to(run_dir).as_posix())), file.epoch)
+        for file in snapshot.files
+    ]
     tables += [live.table for live in live_rows(layout, snapshot.segments)]
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
+
+
+def _placed(table: pa.Table, epoch: int) -> pa.Table:
+    """The rows of a part with their epoch, which its folder and its footer say."""
+    table = table.set_column(1, "mode", table["mode"].cast(pa.string()))
+    return table.add_column(3, "epoch", pa.array([epoch] * len(table), pa.int32()))
 
 
 def column(run_dir: Path, name: str) -> list[object]:
