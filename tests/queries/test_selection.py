@@ -132,8 +132,30 @@ def test_run_without_samples(tmp_path: Path) -> None:
 
 def test_a_run_whose_rows_were_all_dropped_says_why(tmp_path: Path) -> None:
     with pytest.warns(RecorderWarning), Run(tmp_path / "run") as run:
-        run.log_samples(sample_id=[1, 2], loss=["a", "b"])
+        run.log_samples(sample_id=[1.5, 2.5], loss=[1.0, 2.0])
     with pytest.raises(XaiError) as raised:
         resolve(open_reader(RunLayout(tmp_path / "run")))
     assert raised.value.message == f"{tmp_path / 'run'} holds no samples: 2 rows were not recorded"
-    assert raised.value.hint == "2: loss is not numeric: it holds text"
+    assert raised.value.hint == "2: sample_id must be whole numbers or texts, not float64"
+
+
+@pytest.mark.parametrize("column", ["sample_id", "epoch", "step", "mode"])
+def test_columns_that_group_nothing_are_no_label_key(reader: Reader, column: str) -> None:
+    with pytest.raises(UsageError, match=f"--label-key {column} does not group samples"):
+        resolve(reader, label_key=column)
+
+
+def test_labels_of_every_kind_are_named(tmp_path: Path) -> None:
+    rows = [
+        {"sample_id": i, "epoch": 1, "loss": 1.0, "score": i / 2, "correct": i > 1, "kind": f"k,{i}"} for i in range(3)
+    ]
+    run = WrittenRun(tmp_path / "run")
+    run.write(rows)
+    reader = open_reader(run.layout)
+    assert resolve(reader, label_key="score", label_map="half=0.5").label_map == {0.5: "half"}
+    assert resolve(reader, label_key="correct", label_map="yes=true").label_map == {True: "yes"}
+    assert resolve(reader, label_key="kind", label_map='first="k,0"').label_map == {"k,0": "first"}
+    with pytest.raises(XaiError, match="no label 'much'"):
+        resolve(reader, label_key="score", label_map="x=much")
+    with pytest.raises(XaiError, match="has no label for --label-map to name"):
+        resolve(reader, label_map="x=1")

@@ -58,7 +58,7 @@ def scalars(
         UsageError: The smoothing is out of range, or a group matches nothing.
     """
     if not 0 <= smoothing < 1:
-        raise UsageError(f"--smoothing must be at least 0 and less than 1, not {smoothing}")
+        raise UsageError(f"--smoothing must be at least 0 and less than 1, not {smoothing}", hint="0 is none")
     warnings: list[str] = []
     damaged: list[str] = []
     frames: dict[str, pl.DataFrame] = {}

@@ -17,7 +17,8 @@ def extremes(scores: pl.DataFrame, n: int, *, highest: bool) -> pl.DataFrame:
         scores: sample_id, score and more; scores finite.
         n: How many; fewer when there are fewer.
     """
-    if n == 0 or scores.is_empty():
+    n = min(n, scores.height)
+    if n == 0:
         return scores.clear()
     score = scores[SCORE]
     # The n-th best bounds the candidates, so that only these are sorted.

@@ -7,13 +7,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import polars as pl
+
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.vocabulary import LABEL, LOSS, Attempts, Axis, Duplicates, Engine, Mode
+from xaicli.vocabulary import (
+    ATTEMPT,
+    DS_ID,
+    EPOCH,
+    LABEL,
+    LOSS,
+    MODE,
+    PROBS,
+    RANK,
+    SAMPLE_ID,
+    STEP,
+    Attempts,
+    Axis,
+    Duplicates,
+    Engine,
+    Mode,
+)
 from xaicli.words import split, split_pair, split_raw
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from xaicli.reader.where import Where
 
 Pair = tuple[str, str]
@@ -85,6 +101,7 @@ Words = str | int | Iterable[str | int] | None
 """What an option takes in Python: one value, several, a text with commas as typed, or None for the default."""
 
 _ALL = "all"
+_NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
 
 
@@ -205,6 +222,11 @@ def resolve(
     every = _pairs(source, modes, None)
     pairs = _pairs(source, modes, words(ds_id))
     epochs = _epochs(source, pairs, words(epoch), epoch_frequency)
+    if label_key in _NO_GROUPS:
+        raise UsageError(
+            f"--label-key {label_key} does not group samples",
+            hint="columns that do: " + ", ".join(name for name in source.dtypes if name not in _NO_GROUPS),
+        )
     if label_key not in source.dtypes and label_key != LABEL:
         raise unknown("column", label_key, source.dtypes, where=source.described)
     return Selection(
@@ -399,14 +421,28 @@ def _name_and_value(word: str) -> tuple[str, str]:
 
 
 def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
-    """A label as the run spells it: an integer, or the class name of one; else text."""
+    """A label as the run spells it: an integer, or the class name of one; a number, true or false, or text.
+
+    Raises:
+        XaiError: There are no labels, or none can be that.
+    """
     dtype = source.dtypes.get(label_key)
-    if dtype is None or not dtype.is_integer():
-        return str(value)
+    if dtype is None:
+        raise XaiError(f"{source.described} has no {label_key} for --label-map to name", hint="leave it out")
     names = source.label_names
-    if str(value) in names:
-        return names.index(str(value))
+    if dtype.is_integer() and str(value) in names:
+        return list(names).index(str(value))
     try:
-        return int(value)
-    except ValueError:
-        raise unknown("label", value, names, where=source.described) from None
+        if dtype.is_integer():
+            return int(value)
+        if dtype.is_float():
+            return float(value)
+        if dtype.is_(pl.Boolean()):
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+    except (ValueError, KeyError):
+        hint = "" if names else f"{label_key} holds {'whole numbers' if dtype.is_integer() else dtype}"
+        found = unknown("label", value, names, where=source.described)
+        raise XaiError(found.message, hint=hint or found.hint) from None
+    if dtype.is_nested():
+        raise UsageError(f"--label-map cannot limit {label_key}: a sample has several", hint="--where takes SQL")
+    return str(value)
