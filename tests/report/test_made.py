@@ -95,3 +95,57 @@ def test_epochs_are_ranges_and_words_are_quoted() -> None:
     selection = {"epoch": [1, 2, 3, 5, 8, 9], "label_map": {"a cat": 3}, "ds_id": [""], "starts": 2, "signed": False}
     answer = Answer("labels", "my run", selection, pl.DataFrame())
     assert answer.command_line() == "xai labels 'my run' --epoch 1-3,5,8-9 --label-map 'a cat=3'"
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ids, labels, metrics and data sets whose names hold what a list or a shell would take apart."""
+    path = tmp_path_factory.mktemp("odd") / "a run, with 'quotes'"
+    labels = ["a,b", 'say "hi"', "key=val"]
+    with xaicli.Run(path) as run:
+        for epoch in (1, 2, 5):
+            for number, ds_id in enumerate(("", "night, wet", "all")):
+                values = [((7 * i + 3 * epoch + number) % 11) / 4 for i in range(12)]
+                run.log_samples(
+                    sample_id=[f"@im/{i},x|{i}" for i in range(12)],
+                    label=[labels[i % 3] for i in range(12)],
+                    loss=values,
+                    mode="eval",
+                    ds_id=ds_id,
+                    epoch=epoch,
+                    step=epoch,
+                    **{"a,c": values[::-1]},
+                )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("samples", {"ds_id": ["!night, wet"]}),
+        ("samples", {"ds_id": [""]}),
+        ("samples", {"ds_id": ["all"]}),
+        ("samples", {"ids": ["@im/3,x|3"], "max": 0, "min": 0}),
+        ("samples", {"metric": ["a,c", "loss"], "max": 2}),
+        ("samples", {"where": "loss > 1 AND label <> 'a,b'", "epoch": "1-2"}),
+        ("labels", {"label_map": {"x,y": "a,b", "q=r": "key=val", 'w"': 'say "hi"'}}),
+        ("labels", {"axis": "step", "bounds": ["range", "ci"]}),
+        ("dynamics", {"where": "epoch < 5", "metric": ["a,c"]}),
+        ("dynamics", {"ds_id": ["night, wet"], "burn_in": 1}),
+    ],
+)
+def test_odd_values_come_back(xai: Xai, odd: Path, tmp_path: Path, command: str, options: dict[str, object]) -> None:
+    result = getattr(open_run(odd), command)(**options)
+    found = again(xai, dict(result.report.made)["command"], tmp_path / "out")
+    first = json.loads(result.to_json())
+    assert first["rows"]
+    assert (found["rows"], found["selection"]) == (first["rows"], first["selection"])
+
+
+def test_a_group_of_runs_comes_back(xai: Xai, tmp_path: Path) -> None:
+    for name in ("a, 1", "b"):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log({"step": 1, "lr": 0.5})
+    result = scalars(tmp_path / "a, 1", tmp_path / "b", group={"both": ["a, 1", "b"]}, smoothing=0.5)
+    found = again(xai, dict(result.report.made)["command"], tmp_path / "out")
+    assert found["rows"] == json.loads(result.to_json())["rows"]
