@@ -14,8 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from xaicli import __version__
-from xaicli.cli.notices import plain_warnings
-from xaicli.cli.output import any_encoding
+from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
 from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 

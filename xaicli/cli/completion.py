@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from xaicli.errors import XaiError
-from xaicli.vocabulary import PROBS, Bounds, Duplicates, Engine, Format, Mode, Role
+from xaicli.vocabulary import PROBS, Attempts, Axis, Bounds, Duplicates, Engine, Format, Mode, Role
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
@@ -105,6 +105,9 @@ BY_OPTION: Mapping[str, Completer] = {
     "bounds": words(lambda: Bounds),
     "duplicates": words(lambda: Duplicates),
     "engine": words(lambda: Engine),
+    "attempts": words(lambda: Attempts),
+    "axis": words(lambda: Axis),
+    "shape": words(lambda: ("long", "wide")),
     "format": words(lambda: Format),
     "methods": _of_saliency("METHODS"),
     "baseline": _of_saliency("Baseline"),

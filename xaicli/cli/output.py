@@ -1,13 +1,14 @@
-"""Where an answer goes: the terminal, standard output as JSON, and files."""
+"""Where an answer goes: the terminal, standard output as JSON, and files; and where warnings do."""
 
 from __future__ import annotations
 
 import codecs
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from xaicli.cli.options import Output
 from xaicli.errors import UnwrittenError, UsageError, XaiError
@@ -144,6 +145,24 @@ def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[For
     if output.open and Format.HTML not in wanted:
         wanted.append(Format.HTML)
     return tuple(dict.fromkeys(wanted))
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show what is meant for users (`UserWarning`) as `warning: ...`; what is meant for developers, not at all."""
+
+    def show(message: Warning | str, *details: Any, **named: Any) -> None:
+        from xaicli.render.text import printable
+
+        del details, named
+        print(f"warning: {printable(str(message))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
+        warnings.filterwarnings("ignore", module=r"torch(\.|$)")
+        warnings.showwarning = show
+        yield
 
 
 def _open_page(paths: list[Path]) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import AttemptsOption, EngineOption, Output, Strict
+from xaicli.cli.completion import words as offered
+from xaicli.cli.options import AttemptsOption, Output, Strict
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
@@ -21,7 +22,10 @@ def query(
         list[str], typer.Argument(metavar='[RUN_DIR] "SQL"', help="The run, and one SELECT; in either order.")
     ],
     *,
-    engine: EngineOption = Engine.POLARS.value,
+    engine: Annotated[
+        str,
+        typer.Option(help="Whose SQL it is: polars or duckdb.", autocompletion=offered(lambda: ("polars", "duckdb"))),
+    ] = Engine.POLARS.value,
     attempts: AttemptsOption = Attempts.LAST.value,
     strict: Strict = False,
     output: Output,

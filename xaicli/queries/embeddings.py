@@ -51,8 +51,13 @@ def embeddings(
     """
     folder = reader.layout.table_folder(table)
     lazy = scan_folder(reader, folder)
+    if lazy is None and not _tables(reader):
+        raise XaiError(
+            f"{reader.described} has no tables",
+            hint="collect one with: xai collect RUN_DIR --data ... --collectors embeddings --layers LAYER",
+        )
     if lazy is None:
-        raise unknown("table", table, _tables(reader), where=str(reader.layout.root))
+        raise unknown("table", table, _tables(reader), where=reader.described)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
