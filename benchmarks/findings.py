@@ -10,6 +10,9 @@ nearest, the nearest first. A `slow` net hardly memorises, a `fast` one does, `h
 trained on. AUROC, average precision and the share of wrong labels among the first 100 are means over the seeds. The
 best single statistic is chosen afterwards, for each measure; its interval is that of 100 resamples of the samples, and
 the combination is BEHIND where it lies below.
+
+Measured with three seeds: on the digits the combination lies within or above the interval in 101 of 126 figures, and
+behind mostly for `pair`; on a recording of CIFAR-10 with labels by people (4,000 pictures, 20 epochs) in 11 of 12.
 """
 
 from __future__ import annotations

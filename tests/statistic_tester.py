@@ -1,0 +1,152 @@
+"""One test for every statistic: the same training in every state, by every engine, against one plain reference.
+
+A class that says what is asked and what is right is all that a new statistic needs beside its own module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import oracle
+from xaicli.api import open_run
+from xaicli.api.run import RunReader
+from xaicli.layout import RunLayout
+from xaicli.maintenance.compact import compact
+from xaicli.recorder.run import Run
+
+Row = dict[str, Any]
+Found = Mapping[Hashable, Mapping[str, Any]]
+
+METRICS = ("loss", "label_prob", "margin", "el2n")
+STATES = ("live", "stored", "compacted")
+ENGINES = ("polars", "duckdb")
+N = 14
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recorded training.
+
+    Attributes:
+        root: The run directory.
+        logged: Its rows in the order of logging, all of mode `train`, those taken back included.
+    """
+
+    root: Path
+    logged: list[Row]
+
+    def rows(self, duplicates: str) -> list[Row]:
+        """The rows that count, in the order of places, each with the last step of its place."""
+        left = oracle.left(self.logged)
+        kept = oracle.of_duplicates_the_last(left)
+        last = {tuple(row[key] for key in oracle.PLACE): row["place_step"] for row in kept}
+        if duplicates == "all":
+            kept = [{**row, "place_step": last[tuple(row[key] for key in oracle.PLACE)]} for row in left]
+        return sorted(
+            kept, key=lambda row: tuple(row[key] for key in ("epoch", "pass", "attempt", "step", "rank", "order"))
+        )
+
+
+@pytest.fixture(scope="module", params=STATES)
+def training(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
+    """Five epochs, the second with two passes, samples twice or late; an attempt that begins again at the fourth."""
+    root = tmp_path_factory.mktemp("trainings") / request.param
+    logged: list[Row] = []
+    draw = np.random.default_rng(11)
+    with Run(root) as first:
+        for epoch in (1, 2, 3, 4, 5):
+            _log(first, logged, draw, attempt=0, epoch=epoch)
+    second = Run(root)
+    for epoch in (4, 5):
+        _log(second, logged, draw, attempt=1, epoch=epoch)
+    if request.param != "live":
+        second.close()
+    if request.param == "compacted":
+        compact(RunLayout(root), grace=0.0)
+    yield Training(root, oracle.complete(logged))
+    second.close()
+
+
+def _log(run: Run, logged: list[Row], draw: np.random.Generator, *, attempt: int, epoch: int) -> None:
+    """One or two passes in two batches; every fourth value of a metric is not finite somewhere."""
+    for turn in (0, 1) if epoch == 2 else (0,):
+        there = [key for key in range(N) if key != epoch and (key < N - 2 or epoch > 2)]
+        for part, ids in enumerate((there[::-1], there[:3])):
+            step = epoch * 100 + turn * 10 + part
+            n = len(ids)
+            label = [None if key == 5 else key % 3 for key in ids]
+            prediction = draw.integers(0, 3, n).tolist()
+            values = {name: draw.choice([0.5, 0.25, 3.0, -1.0, 7.75, *draw.random(3)], n) for name in METRICS}
+            for name, spoilt in zip(METRICS, (math.nan, math.inf, -math.inf, math.nan), strict=True):
+                values[name][draw.random(n) < 0.15] = spoilt
+            columns = {name: numbers.astype(np.float32) for name, numbers in values.items()}
+            run.log_samples(
+                sample_id=ids,
+                label=label,
+                prediction=prediction,
+                mode="train",
+                epoch=epoch,
+                step=step,
+                eval_pass=turn,
+                **columns,
+            )
+            logged += [
+                {
+                    "mode": "train",
+                    "attempt": attempt,
+                    "epoch": epoch,
+                    "pass": turn,
+                    "step": step,
+                    "sample_id": ids[at],
+                    "label": label[at],
+                    "prediction": prediction[at],
+                    "correct": None if label[at] is None else label[at] == prediction[at],
+                    **{name: float(numbers[at]) for name, numbers in columns.items()},
+                }
+                for at in range(n)
+            ]
+
+
+class StatisticTester:
+    """What every statistic must stand: subclasses say `ask` and `expected`."""
+
+    duplicates: Sequence[str] = ("last", "all")
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        """What xai answers: {what it is of: {name: value}}."""
+        raise NotImplementedError
+
+    def expected(self, rows: list[Row]) -> Found:
+        """The same in plain Python or by scikit-learn; a value may be a set of those that are right."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("duplicates", ["last", "all"])
+    def test_equals_the_reference(self, training: Training, engine: str, duplicates: str) -> None:
+        if duplicates not in self.duplicates:
+            pytest.skip("of duplicates only the last one is asked for")
+        found = self.ask(open_run(training.root), mode="train", engine=engine, duplicates=duplicates)
+        expected = self.expected(training.rows(duplicates))
+        assert set(found) == set(expected)
+        for key, values in expected.items():
+            for name, value in values.items():
+                assert _is(found[key].get(name), value), (key, name, found[key].get(name), value)
+
+
+def _is(found: Any, value: Any) -> bool:
+    if isinstance(value, set):
+        return found in value
+    if isinstance(value, float):
+        return isinstance(found, float) and math.isclose(found, value, rel_tol=1e-9, abs_tol=1e-9)
+    if isinstance(value, list):
+        return len(found) == len(value) and all(_is(one, other) for one, other in zip(found, value, strict=True))
+    if isinstance(value, dict):
+        return all(_is(found[name], one) for name, one in value.items())
+    return bool(found == value)
