@@ -1,4 +1,4 @@
-"""Every question has one answer whatever the run is like: without labels or predictions, of one epoch, all NaN."""
+"""Every question has one answer whatever the run is like: without labels or predictions, of one epoch, of numbers, of sets."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ def texts(run: Run, epoch: int) -> None:
     )
 
 
+def regression(run: Run, epoch: int) -> None:
+    target = (IDS / 7).astype(np.float32)
+    said = (target + values(epoch)).astype(np.float32)
+    run.log_samples(sample_id=IDS, label=target, prediction=said, mode="eval", epoch=epoch, step=epoch)
+
+
+def sets_of_labels(run: Run, epoch: int) -> None:
+    label = np.stack([IDS % 2, IDS % 3 == 0, IDS > 6], axis=1).astype(np.int64)
+    logits = np.random.default_rng(epoch).normal(size=(N, 3)).astype(np.float32)
+    run.log_samples(sample_id=IDS, label=label, logits=logits, mode="eval", epoch=epoch, step=epoch)
+
+
 def all_nan(run: Run, epoch: int) -> None:
     run.log_samples(sample_id=IDS, label=LABEL, loss=np.full(N, math.nan), mode="eval", epoch=epoch, step=epoch)
 
@@ -74,16 +86,19 @@ RUNS: tuple[Callable[[Run, int], None], ...] = (
     classified,
     one_epoch,
     texts,
+    regression,
+    sets_of_labels,
     all_nan,
     odd_names,
 )
+TASKS = {"regression": "regression", "sets_of_labels": "multilabel"}
 QUESTIONS = ("samples", "labels", "dynamics", "findings")
 
 
 @pytest.fixture(scope="module", params=RUNS, ids=lambda kind: kind.__name__)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs") / request.param.__name__
-    with Run(root) as recorded:
+    with Run(root, task=TASKS.get(root.name)) as recorded:
         for epoch in (1, 2, 3, 4):
             request.param(recorded, epoch)
     return root
