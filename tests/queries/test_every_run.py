@@ -1,4 +1,4 @@
-"""Every question has one answer whatever the run is like: without labels or predictions, of one epoch, of numbers, of sets."""
+"""Every question has one answer whatever the run is like: without labels, of one epoch, of numbers, of sets."""
 
 from __future__ import annotations
 
