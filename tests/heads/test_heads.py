@@ -46,6 +46,7 @@ def by_hand(y: Tensor) -> Tensor:
 ENDS: dict[str, tuple[Callable[[Tensor], Any], Values]] = {
     "linear": (lambda y: y, Values.LOGITS),
     "temperature": (lambda y: y / 1.0, Values.LOGITS),
+    "a learnt scale": (lambda y: nn.Parameter(torch.zeros(())).exp() * y, Values.LOGITS),
     "softmax": (lambda y: y.softmax(1), Values.PROBABILITIES),
     "log-softmax": (lambda y: y.log_softmax(-1), Values.LOG_PROBABILITIES),
     "logarithm of softmax": (lambda y: y.softmax(1).log(), Values.LOG_PROBABILITIES),
@@ -105,6 +106,10 @@ def test_one_number_for_yes_and_no(last: Callable[[Tensor], Tensor], values: Val
 def test_a_part_of_a_softmax_is_a_probability(x: Tensor) -> None:
     head = head_of(Net(2, lambda y: y.softmax(1)[:, 1]), x)
     assert (head.task, head.values, head.single) == (Task.BINARY, Values.PROBABILITIES, True)
+    pooled = head_of(Net(3, lambda y: torch.stack([y.softmax(1), y.flip(1).softmax(1)]).amax(0)), x, labels=CLASSES)
+    assert (pooled.values, pooled.independent) == (Values.PROBABILITIES, True)
+    masked = head_of(Net(3, lambda y: torch.where(y > -9, y.sigmoid(), 0.0)), x)
+    assert (masked.task, masked.values) == (Task.MULTILABEL, Values.PROBABILITIES)
     beside = head_of(Net(1, lambda y: torch.cat([1 - y.sigmoid(), y.sigmoid()], 1)), x, labels=[0, 1, 0, 1])
     assert (beside.task, beside.values) == (Task.CLASSIFICATION, Values.PROBABILITIES)
 
@@ -125,7 +130,13 @@ def test_one_number_that_could_be_anything_is_asked_for(last: Callable[[Tensor],
 
 
 def test_what_cannot_be_logits_is_asked_for(x: Tensor) -> None:
-    for last in (torch.exp, lambda y: y.sigmoid() / y.sigmoid().norm(dim=1, keepdim=True), lambda y: 2 * y.softmax(1)):
+    for last in (
+        torch.exp,
+        lambda y: y.clamp(0, 1),
+        lambda y: y.softmax(1) ** 2,
+        lambda y: y.sigmoid() / y.sigmoid().norm(dim=1, keepdim=True),
+        lambda y: 2 * y.softmax(1),
+    ):
         with pytest.raises(XaiError, match="logits or probabilities"):
             head_of(Net(3, last), x, labels=CLASSES)
         said = head_of(Net(3, last), x, task="classification:probabilities")

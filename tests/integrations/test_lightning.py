@@ -360,3 +360,75 @@ def test_the_criterion_says_the_task(tmp_path: Path, loss: Any, labels: torch.Te
     else:
         wrong = ((answers > 0) != (labels > 0)).sum(1)
         assert got["n_wrong"].to_list() == wrong.tolist()
+
+
+def test_auxiliary_criteria_and_pairs_are_not_taken_for_the_answers(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Deep(Classifier):
+        """Two heads under the same labels: the module's first output is meant; a contrast of 2N rows beside."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.aux = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.net(x), self.aux(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            _, x, y = batch
+            main, aux = self(x)
+            pairs = torch.cat([main, aux])
+            contrast = functional.cross_entropy(pairs @ pairs.T, torch.arange(len(pairs)))
+            return functional.cross_entropy(aux, y) + functional.cross_entropy(main, y) + contrast
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch, batch_idx
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    model = Deep()
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = quiet(tmp_path, callback)
+    trainer.fit(model, DataLoader(DATA, batch_size=8))
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, DataLoader(DATA, batch_size=8))  # the same trainer goes on
+    got = rows(tmp_path / "run", "train").sort("epoch", "sample_id")
+    with torch.no_grad():
+        expected = functional.cross_entropy(model.net(X), Y, reduction="none").tolist()
+    assert got["epoch"].to_list() == [1] * N + [2] * N
+    assert got["loss"].to_list() == pytest.approx(expected * 2, abs=1e-5)
+
+
+def test_three_parts_without_ids_have_their_label_second(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Masked(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return functional.cross_entropy(self(batch[0] * batch[2]), batch[1])
+
+    data = [(X[i], int(Y[i]), torch.ones(4)) for i in range(N)]
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with pytest.warns(UserWarning, match="the rows' numbers"):
+        quiet(tmp_path, callback).fit(Masked(), DataLoader(data, batch_size=8, shuffle=True))
+    got = rows(tmp_path / "run", "train").sort("sample_id")
+    assert got["label"].to_list() == Y.tolist()
+
+
+def test_a_compiled_module_is_left_alone_and_its_returned_logits_are_taken(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Returning(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            logits = self(batch[1])
+            return {"loss": functional.cross_entropy(logits, batch[2]), "logits": logits}
+
+    model = Returning()
+    model.net = torch.compile(model.net, backend="eager")
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, task="classification:logits")
+    quiet(tmp_path, callback).fit(model, DataLoader(DATA, batch_size=8))
+    assert len(rows(tmp_path / "run", "train")) == N

@@ -375,3 +375,43 @@ def test_a_resumed_training_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) ->
     attempts = seen.group_by("attempt").agg(pl.len(), pl.col("step").min(), pl.col("step").max().alias("last"))
     assert attempts.sort("attempt").rows() == [(0, 12, 1, 3), (1, 20, 4, 8)]
     assert reader.info().answer.counts.taken_back == 20
+
+
+def test_columns_that_are_no_inputs_stay_away_from_the_model(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    data = [{**sample, "idx": i, "guid": f"g{i}"} for i, sample in enumerate(DATA)]
+    for unused in (True, False):
+        callback = XaiCallback(tmp_path / f"run-{unused}", save_checkpoint=False)
+        trainer = transformers.Trainer(
+            model=tiny(),
+            args=arguments(tmp_path, remove_unused_columns=unused),
+            train_dataset=data,
+            eval_dataset=data,
+            callbacks=[callback],
+        )
+        trainer.train()
+        trainer.evaluate()
+        for mode in ("train", "eval"):
+            assert set(rows(tmp_path / f"run-{unused}", mode)["sample_id"]) == {1000 + i for i in range(N)}
+
+
+def test_a_training_step_of_ones_own_is_asked_for(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Own(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def training_step(self, model: Any, inputs: Any, *_others: Any, **_more: Any) -> Any:
+            inputs = {name: value for name, value in inputs.items() if name != "sample_id"}
+            loss = model(**inputs).loss
+            loss.backward()
+            return loss.detach()
+
+    trainer = Own(
+        model=tiny(),
+        args=arguments(tmp_path),
+        train_dataset=DATA,
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+    )
+    said = said_of(trainer.train)
+    assert len(said) == 1
+    assert "training_step does not call compute_loss" in said[0]

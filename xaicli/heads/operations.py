@@ -63,7 +63,7 @@ _AS_IT_IS = _names(
     "constant_pad_nd nan_to_num dropout native_dropout lift copy_ type_as index masked_fill masked_select"
 )
 _SHAPED = _names("view _unsafe_view reshape _reshape_alias as_strided flatten unflatten view_as")
-_LINEAR = _names("addmm mm bmm baddbmm addmv mv dot linear matmul einsum addbmm")
+_LINEAR = _names("addmm mm bmm baddbmm addmv mv dot linear matmul einsum addbmm linear_dynamic")
 _CONVOLUTIONS = _names("convolution _convolution conv1d conv2d conv3d mkldnn_convolution cudnn_convolution")
 _SUMS = _names("add add_ sub sub_ sum mean rsub")
 _POOLS = _names(
@@ -79,8 +79,12 @@ _LOG_SIGMOID = _names("log_sigmoid log_sigmoid_forward")
 _TURNED = _names("t transpose transpose_ swapaxes permute numpy_T")
 _SQUEEZED = _names("squeeze unsqueeze squeeze_ unsqueeze_")
 _PARTS = _names("select slice narrow index_select split chunk unbind split_with_sizes")
+_CHOSEN = _names(
+    "max min amax amin maximum minimum sort topk gather median where take_along_dim max_pool2d_with_indices"
+)
 _BOTH = frozenset((Range.PROBABILITIES, Range.DISTRIBUTION))
 _LOGARITHM = {Range.DISTRIBUTION: Range.LOG_DISTRIBUTION, Range.PROBABILITIES: Range.LOG_PROBABILITIES}
+_ALL_PROBABLE = frozenset((*_BOTH, Range.LOG_PROBABILITIES, Range.LOG_DISTRIBUTION))
 _EXPONENTIAL = {logarithm: plain for plain, logarithm in _LOGARITHM.items()}
 
 
@@ -104,7 +108,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        before = [self._known(value) for value in args[:2]] if args else []
+        inputs = args[1:3] if name == "where" else args[:2]
+        before = [self._known(value) for value in inputs]
         parts = [self._known(value) for value in args[0]] if args and isinstance(args[0], (list, tuple)) else None
         result = func(*args, **kwargs)
         for made in result if isinstance(result, (list, tuple)) else (result,):
@@ -131,6 +136,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         new = Origin(name, Range.REAL, number=self._made)
         if (squashed := _squashed(new, first, args, kwargs, made)) is not None:
             return squashed
+        if name.startswith("clamp") and first is not None and _is_unit(args, kwargs):
+            return first if first.range in _ALL_PROBABLE else _lost(new)
         if name in _AS_IT_IS:
             whole_numbers = bool(args) and isinstance(args[0], torch.Tensor) and not args[0].is_floating_point()
             return new if whole_numbers else first
@@ -142,7 +149,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         if name in _SCALED:
             return _scaled(new, args, before, made)
-        return _summed(new, args, before) if name in _SUMS else new
+        if name in _SUMS:
+            return _summed(new, args, before)
+        probable = next((origin for origin in before if origin is not None and origin.range in _ALL_PROBABLE), None)
+        if probable is None:
+            return new
+        return _part_of(probable) if name in _CHOSEN else _lost(new)
 
 
 @contextmanager
@@ -155,6 +167,12 @@ def watching() -> Iterator[Callable[[torch.Tensor], Origin | None]]:
 
 def _argument(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str, default: Any = None) -> Any:
     return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def _is_unit(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a clamp leaves numbers of [0, 1]: what they mean is then no longer a logit for certain."""
+    low, high = _argument(args, kwargs, 1, "min"), _argument(args, kwargs, 2, "max")
+    return isinstance(low, (int, float)) and isinstance(high, (int, float)) and low >= 0 and high <= 1
 
 
 def _from_end(axis: Any, ndim: int) -> int | None:
@@ -270,14 +288,14 @@ def _joined(new: Origin, parts: Sequence[Origin | None], dim: Any, made: torch.T
 
 def _scaled(new: Origin, args: Sequence[Any], before: Sequence[Origin | None], made: torch.Tensor) -> Origin | None:
     a, b = (*before, None, None)[:2]
-    both = isinstance(args[1], torch.Tensor) and args[1].ndim > 0 and b is not None
-    if not both or a is None:
-        known = a or b
+    # One number for all, a learnt scale as well, is a constant.
+    wide = [isinstance(value, torch.Tensor) and value.ndim > 0 for value in args[:2]]
+    if not all(wide) or a is None or b is None:
+        known = (a if wide[0] else None) or (b if wide[1] else None) or a or b
         if known is None:
             return new
         # A temperature, a learnt scale: logits stay logits, while a probability times 10 is none.
         return replace(known, number=new.number) if known.range in (Range.REAL, Range.POSITIVE) else _lost(new)
-    assert b is not None
     if new.operation in ("div", "div_", "true_divide"):
         if a.range is Range.POSITIVE and b.whole == a.number:
             length = args[1].shape

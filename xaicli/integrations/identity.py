@@ -140,12 +140,15 @@ class IdsBesideCollator:
 
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
-        if key in ID_KEYS:
+        if key in ID_KEYS:  # and not a number of ours
             try:
                 return self.collate(samples)
             except (ValueError, TypeError, KeyError, RuntimeError):
                 pass
-        return self.collate([{name: value for name, value in sample.items() if name != key} for sample in samples])
+        apart = {key, *self.keys}
+        return self.collate(
+            [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task, Values
+from xaicli.heads.outputs import tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import NumberedSampler, ids_of, numbered
@@ -67,6 +69,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._loader = 0
         self._before = (0, 0)
         """The last epoch and step of the fits before this one, which a new one goes on from."""
+        self._trainer: Any = None
 
     @property
     def run(self) -> Any:
@@ -75,7 +78,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
-        return {**self.__dict__, "_undo": [], "_samplers": {}}
+        return {**self.__dict__, "_undo": [], "_samplers": {}, "_trainer": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand beside the strategy's steps until `teardown`."""
@@ -95,7 +98,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
         resumed = trainer.current_epoch > 0 or trainer.global_step > 0
-        self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+        is_same = self._trainer is not None and self._trainer() is trainer
+        if not (resumed and is_same):  # a trainer that goes on counts on
+            self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+        self._trainer = weakref.ref(trainer)
         self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0])
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
@@ -189,8 +195,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if mode is Mode.TRAIN:
             self._at(trainer)
         labels = label_in(batch)
-        result, task = _answers_of(step, labels, mode)
-        rows = rows_of(batch, result)
+        rows = rows_of(batch, step.returned)
+        result = _answers_of(step, labels, mode, rows)
         sampler = self._samplers.get((mode, 0 if mode is Mode.TRAIN else self._loader))
         numbers = sampler.take(rows) if sampler is not None and rows is not None else None
         ds_id = self._ds_id(mode)
@@ -213,7 +219,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             recording.settle(head.task)
             columns = columns_of(head, values, truth)
         else:
-            head, values = recording.answers(result, labels, task=task, origin=step.origin, known=NOTHING)
+            head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
             columns = columns_of(head, values, labels)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=inputs, rows=rows)
 
@@ -262,21 +268,38 @@ def _listed(loaders: Any) -> list[Any]:
     return list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
 
 
-def _answers_of(step: Step, labels: Any, mode: Mode) -> tuple[Any, str | None]:
-    """The model's answers in a step, and the task where they say it; None where they cannot be told."""
+def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
+    """The model's answers in a step: what it returned, what a criterion was given; None where they cannot be told."""
     if step.named is not None:
-        return step.named, None
+        return step.named
     if mode is Mode.INFER and step.returned is not None:
-        return step.returned, None
-    judged = step.judged
+        return step.returned
+    judged = [one for one in step.judged if rows is None or _fits(one, labels, rows)]
     if len(judged) > 1:
-        # An auxiliary loss beside: the criterion that was given the batch's labels is meant.
-        judged = [one for one in judged if isinstance(labels, torch.Tensor) and _same(one.truth, labels)][:1] or judged
+        # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
+        judged = [one for one in judged if isinstance(labels, torch.Tensor) and _same(one.truth, labels)]
+        if len(judged) > 1 and len(step.forwards) == 1:
+            judged = [one for one in judged if _is_output(one.answers, step.forwards[0].output)]
     if len(judged) == 1:
-        return judged[0], None
-    if not judged and len(step.forwards) == 1:
-        return step.forwards[0].output, None
-    return None, None
+        return judged[0]
+    return step.forwards[0].output if len(step.forwards) == 1 else None
+
+
+def _fits(judged: Judged, labels: Any, rows: int) -> bool:
+    """Whether a criterion was given one row a sample, or the places of all samples one below the other."""
+    n = len(judged.answers) if judged.answers.ndim else 0
+    if n == rows:
+        return True
+    if judged.answers.ndim != 2 or not isinstance(labels, torch.Tensor) or labels.ndim != 2:
+        return False
+    return n in (labels.numel(), labels.numel() - rows)
+
+
+def _is_output(answers: torch.Tensor, output: Any) -> bool:
+    try:
+        return tensor_at(output, where_of(output)[0]).data_ptr() == answers.data_ptr()
+    except XaiError:
+        return False
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -16,7 +16,7 @@ from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
-from xaicli.integrations.identity import NO_IDS, size_of
+from xaicli.integrations.identity import NO_IDS, ids_of, size_of
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
@@ -311,7 +311,8 @@ def label_in(batch: Any) -> Any:
     """The labels of a batch: third of (id, input, label), an entry named like one, or the second of a pair."""
     if isinstance(batch, Mapping) and (found := next((batch[k] for k in _LABELS if k in batch), None)) is not None:
         return found
-    return batch[2] if isinstance(batch, (list, tuple)) and len(batch) > 2 else labels_of(batch)
+    has_ids = isinstance(batch, (list, tuple)) and len(batch) > 2 and ids_of(batch) is not None
+    return batch[2] if has_ids else labels_of(batch)
 
 
 def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

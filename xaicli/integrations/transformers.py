@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -59,6 +61,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._loop: tuple[Mode, str] | None = None
         self._ids: Any = None
         self._has_answered = False
+        self._has_trained = False
+        self._keys: tuple[str, ...] = ID_KEYS
+        """The entries of a batch that may be ids: those that the model does not take."""
 
     @property
     def run(self) -> Any:
@@ -76,13 +81,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         names = getattr(config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
+        accepted = inspect.signature(_bare(trainer.model).forward).parameters
+        self._keys = tuple(key for key in ID_KEYS if key not in accepted)
         for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader"):
-            own = getattr(trainer, name)
-            setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
+            if (own := getattr(trainer, name, None)) is not None:
+                setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
         if trainer.args.remove_unused_columns:
             trainer._set_signature_columns_if_needed()
-            missing = [key for key in (*ID_KEYS, _ROW) if key not in trainer._signature_columns]
-            trainer._signature_columns += missing
+            trainer._signature_columns += [k for k in (*self._keys, _ROW) if k not in trainer._signature_columns]
         return self
 
     def on_init_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
@@ -128,6 +134,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
         del args, state, control
+        if not self._has_trained:
+            self._recording.tell(
+                "no sample of this epoch is recorded: the trainer's training_step does not call compute_loss; let it "
+                "do so, or log the samples there with callback.run.log_samples"
+            )
         self._recording.epoch_end(model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
@@ -143,7 +154,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 break
             own = frame.f_locals.get("self")
             if own is not None and hasattr(own, "compute_loss") and hasattr(own, "evaluation_loop"):
-                self.attach(own)
+                self._recording.guarded("watching the trainer", partial(self.attach, own))
                 return
             frame = frame.f_back
         if self._trainer is None:
@@ -156,8 +167,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _beside_get_dataloader(self, own: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Have the collator keep the ids, or number the rows where there are none."""
         trainer, collate = self._trainer, self._trainer.data_collator
-        keys: tuple[str, ...] = ID_KEYS
-        if not _has_ids(dataset):
+        keys = self._keys
+        if not _has_ids(dataset, keys):
             numbered = _numbered(dataset)
             if numbered is not None:
                 self._recording.tell(
@@ -165,7 +176,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "your own"
                 )
                 dataset, keys = numbered, (_ROW,)
-        elif _text_ids(dataset):
+        elif _text_ids(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
         trainer.data_collator = IdsBesideCollator(collate, keys)
         try:
@@ -194,25 +205,29 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self, own: Callable[..., Any], model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
         """One batch of an evaluation: its answers are what the loss was computed of, else what the step returns."""
-        inputs, self._ids = _without_ids(inputs)
+        inputs, self._ids = _without_ids(inputs, self._keys)
         self._has_answered = False
-        given, labels = dict(inputs), label_in(inputs)
+        given, labels = dict(inputs), self._label_in(inputs)
         result = own(model, inputs, prediction_loss_only, *args, **kwargs)
         if not self._has_answered:
             answers = result[1]
             if answers is None and prediction_loss_only:
                 answers = own(model, given, False, *args, **kwargs)[1]
             ids = self._ids
-            self._recording.guarded("logging samples", lambda: self._log(answers, given, labels, ids))
+            if isinstance(answers, torch.Tensor) and not answers.is_floating_point():
+                rows = rows_of(given, None)
+                self._recording.missed(rows, "generated texts are no answers with a loss: predict_with_generate=False")
+            else:
+                self._recording.guarded("logging samples", lambda: self._log(answers, given, labels, ids))
         self._ids = None
         return result
 
     def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One loss: the outputs it was computed of are the model's answers."""
         wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
-        inputs, ids = _without_ids(inputs)
+        inputs, ids = _without_ids(inputs, self._keys)
         ids = self._ids if ids is None else ids
-        given, labels = dict(inputs), label_in(inputs)
+        given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
         result = own(model, inputs, *args[1:], **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
         if not isinstance(result, tuple):
@@ -223,6 +238,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return result
         loss, outputs = result[0], result[1]
         self._has_answered = True
+        self._has_trained = self._has_trained or self._loop is None
         with torch.no_grad():
             self._recording.guarded("logging samples", lambda: self._log(outputs, given, labels, ids))
         return result if wants_outputs else loss
@@ -248,6 +264,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows)
         if "text" in recording.facts and ids is not None:
             self._note_texts(ids, inputs)
+
+    def _label_in(self, inputs: Any) -> Any:
+        """The labels: what the trainer calls so, else what is named like them."""
+        names: Any = getattr(self._trainer, "label_names", None) or ()
+        if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
+            return inputs[names[0]]
+        return label_in(inputs)
 
     def _note_texts(self, ids: Any, inputs: Mapping[str, Any]) -> None:
         tokenizer: Any = getattr(self._trainer, "processing_class", None)
@@ -279,15 +302,12 @@ def _is_default(names: Mapping[Any, str]) -> bool:
     return all(str(name) == f"LABEL_{key}" for key, name in names.items())
 
 
-def _without_ids(inputs: Any) -> tuple[Any, Any]:
-    """The inputs without the ids that were among them, and these."""
+def _without_ids(inputs: Any, keys: tuple[str, ...]) -> tuple[Any, Any]:
+    """The inputs without what the model does not take for an input, and the ids among it."""
     if not isinstance(inputs, Mapping):
         return inputs, None
-    named = {key: inputs[key] for key in (_ROW, *ID_KEYS) if key in inputs}
-    ids = named.get(_ROW, ids_of(named))
-    taken = {_ROW, *(key for key in ID_KEYS if key in inputs and inputs[key] is ids)}
-    kept = {name: value for name, value in inputs.items() if name not in taken}
-    return kept, ids
+    ids = inputs.get(_ROW, ids_of({key: inputs[key] for key in keys if key in inputs}))
+    return {name: value for name, value in inputs.items() if name not in (_ROW, *keys)}, ids
 
 
 def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
@@ -304,18 +324,18 @@ def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
     return row if isinstance(row, Mapping) else None
 
 
-def _has_ids(dataset: Any) -> bool:
+def _has_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
     row = _sample_of(dataset)
-    return row is None or any(key in row and _is_id(row[key]) for key in ID_KEYS)
+    return row is None or any(key in row and _is_id(row[key]) for key in keys)
 
 
 def _is_id(value: Any) -> bool:
     return value is None or isinstance(value, (int, str)) or getattr(value, "ndim", 1) == 0
 
 
-def _text_ids(dataset: Any) -> bool:
+def _text_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
     row = _sample_of(dataset) or {}
-    key = next((key for key in ID_KEYS if key in row), None)
+    key = next((key for key in keys if key in row), None)
     if key is None:
         return False
     value = row[key] if row[key] is not None else dataset[0][key]
