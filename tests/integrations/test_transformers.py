@@ -415,3 +415,31 @@ def test_a_training_step_of_ones_own_is_asked_for(tmp_path: Path) -> None:
     said = said_of(trainer.train)
     assert len(said) == 1
     assert "training_step does not call compute_loss" in said[0]
+
+
+@pytest.mark.skipif(not hasattr(xaicli.Run, "log_facts"), reason="the recorder keeps no facts")
+def test_texts_are_kept_as_facts_where_they_are_asked_for(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[PAD]": 0, "[UNK]": 1, **{f"w{i}": i for i in range(2, 20)}}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
+    texts = {f"doc-{i}": " ".join(f"w{2 + (i * k) % 18}" for k in range(1, 3 + i % 4)) for i in range(N)}
+    data = [{"sample_id": name, **tokenizer(text), "labels": i % 2} for i, (name, text) in enumerate(texts.items())]
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, facts=("text",))
+    trainer = transformers.Trainer(
+        model=tiny(max_position_embeddings=64),
+        args=arguments(tmp_path, num_train_epochs=2),
+        train_dataset=data,
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    trainer.train()
+    facts = pl.read_parquet(tmp_path / "run" / "facts" / "*.parquet")
+    assert dict(facts.select("sample_id", "text").iter_rows()) == texts
+    assert facts.height == N
+    assert rows(tmp_path / "run", "train").height == 2 * N
+    with pytest.raises(xaicli.XaiError, match="no fact 'colour'"):
+        XaiCallback(tmp_path / "other", facts=("colour",))

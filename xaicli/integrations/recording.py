@@ -95,6 +95,7 @@ class Recording:
         self._told: set[str] = set()
         self._collected: int | None = None
         self._heads: dict[tuple[bool, bool], Head] = {}
+        self._noted: dict[str, int] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
         self.total_epochs = 0
@@ -202,10 +203,11 @@ class Recording:
         if inputs is not None:
             self._keep(inputs, sample_id, columns.get("label"), mode, ds_id)
 
-    def note_texts(self, sample_id: Any, texts: Sequence[str]) -> None:
-        """Keep the samples' texts as facts."""
-        log_facts: Any = getattr(self.run, "log_facts")  # noqa: B009 - of the recorder
-        log_facts(sample_id, text=list(texts))
+    def note_texts(self, sample_id: Any, mode: str, texts: Callable[[], Sequence[str]]) -> None:
+        """Keep the samples' texts as facts, in the first epoch of each mode: they do not change."""
+        if self._noted.setdefault(mode, self.epoch) == self.epoch:
+            log_facts: Any = getattr(self.run, "log_facts")  # noqa: B009 - of the recorder
+            log_facts(sample_id, text=list(texts()))
 
     def missed(self, rows: int | None, reason: str) -> None:
         """Count rows that cannot be recorded, and say why once."""

@@ -263,7 +263,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 return
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows)
         if "text" in recording.facts and ids is not None:
-            self._note_texts(ids, inputs)
+            self._note_texts(ids, mode, inputs)
 
     def _label_in(self, inputs: Any) -> Any:
         """The labels: what the trainer calls so, else what is named like them."""
@@ -272,12 +272,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return inputs[names[0]]
         return label_in(inputs)
 
-    def _note_texts(self, ids: Any, inputs: Mapping[str, Any]) -> None:
+    def _note_texts(self, ids: Any, mode: str, inputs: Mapping[str, Any]) -> None:
         tokenizer: Any = getattr(self._trainer, "processing_class", None)
         if not hasattr(tokenizer, "batch_decode") or "input_ids" not in inputs:
             self._recording.tell('facts=("text",) needs a tokenizer: Trainer(processing_class=tokenizer)')
             return
-        self._recording.note_texts(ids, tokenizer.batch_decode(inputs["input_ids"], skip_special_tokens=True))
+        tokens = inputs["input_ids"]
+        self._recording.note_texts(ids, mode, lambda: tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
 class _Beside:
