@@ -25,7 +25,19 @@ _OPTIONS = frozenset(
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
         *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),
-        *("target", "methods", "integrating", "baseline", "noise", "signed", "convention", "seed", "tolerance"),
+        *(
+            "target",
+            "methods",
+            "integrating",
+            "evaluations",
+            "task",
+            "baseline",
+            "noise",
+            "signed",
+            "convention",
+            "seed",
+            "tolerance",
+        ),
     }
 )
 """What of a selection is an option of its command, under the same name."""

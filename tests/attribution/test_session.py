@@ -325,3 +325,103 @@ def test_inputs_far_outside_the_models_range_are_pointed_out(values: list[float]
     inputs = Inputs([1, 2], {"": np.array([[value] for value in values], dtype=np.float32)})
     assert list(Column("", build_model, facts).notes(inputs)) == ([said] if said else [])
     assert not list(Column("", build_model).notes(inputs))
+
+
+def test_a_rank_that_is_not_there_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.attribution import session
+
+    monkeypatch.setattr(session, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(session, "_POLL_SECONDS", 0.05)
+    column, _ = counted()
+    alone = explain([column], digits(), request())
+    found = explain([column], digits(), request(store=tmp_path, rank=0, world_size=2))
+    assert [e.sample_id for e in found.explanations] == [0, 1, 2, 3, 4, 5]
+    assert any("rank 1 of 2 gives no sign of life: its 3 samples" in note for note in found.notes)
+    assert np.allclose(found.maps["smint"][""], alone.maps["smint"][""], atol=1e-5)
+
+
+def test_a_rank_that_gives_signs_of_life_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from xaicli.attribution import session
+
+    monkeypatch.setattr(session, "_SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(session, "_BEAT_SECONDS", 0.1)
+    column, _ = counted()
+    store = session.Store(tmp_path)
+    other = threading.Thread(target=explain, args=([column], digits(), request(store=tmp_path, rank=1, world_size=2)))
+    began = threading.Event()
+    whole = session._Work.run
+
+    def slow(self: Any, advance: Any) -> Any:
+        if self.request.rank == 1:
+            began.wait(30)
+        return whole(self, advance)
+
+    monkeypatch.setattr(session._Work, "run", slow)
+    other.start()
+    began.set()
+    found = explain([column], digits(), request(store=tmp_path, rank=0, world_size=2))
+    other.join()
+    assert len(found.explanations) == 6
+    assert store.folder == tmp_path
+
+
+def test_an_edited_forward_is_explained_anew() -> None:
+    from xaicli.attribution.store import fingerprint
+
+    def made(source: str) -> torch.nn.Module:
+        space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "__name__": "people"}
+        exec(source, space)
+        torch.manual_seed(0)
+        model: torch.nn.Module = space["Net"]()
+        return model
+
+    net = """
+def helper(x):
+    return x * {factor}
+
+class Net(nn.Module):
+    scale = {scale}
+    def __init__(self):
+        super().__init__()
+        self.linear, self.power = nn.Linear(4, 3), {power}
+    def forward(self, x):
+        return self.linear(helper(x)) {tail}
+"""
+    plain = {"factor": 2, "scale": 1, "power": 1, "tail": ""}
+    same = fingerprint(made(net.format(**plain)))
+    assert same == fingerprint(made(net.format(**plain)))
+    edits = [{"factor": 3}, {"scale": 2}, {"power": 2}, {"tail": "* 2"}, {"tail": "+ x.sum()"}]
+    others = {fingerprint(made(net.format(**{**plain, **edit}))) for edit in edits}
+    assert len(others | {same}) == 6
+
+
+def test_the_command_under_the_page_asks_for_the_same_passes() -> None:
+    import xaicli
+
+    model, x = torch.nn.Linear(4, 3), torch.rand(2, 4)
+    budget = xaicli.saliency(model, x).answer.command_line()
+    assert "--evaluations 24" in budget
+    assert "--smoothing" not in budget
+    exact = xaicli.saliency(model, x, smoothing=5, integrating=(4, 3), task="classification").answer.command_line()
+    assert "--smoothing 5 --integrating 4,3" in exact
+    assert "--task classification" in exact
+    assert "--evaluations" not in exact
+
+
+def test_random_numbers_and_settings_of_the_caller_go_on_as_they_were() -> None:
+    import random
+
+    import xaicli
+
+    model, x = conv_net().train(), torch.randn(2, 2, 8, 8)
+    torch.backends.cudnn.benchmark = True
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    xaicli.saliency(model, x, captum=(), evaluate=True, methods=("gradient",))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+    assert before[2] == random.getstate()
+    assert torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    assert all(module.training for module in model.modules())

@@ -21,7 +21,7 @@ from xaicli.attribution.explanation import (
     Trust,
 )
 from xaicli.attribution.maps import rank_correlation
-from xaicli.attribution.settings import Settings
+from xaicli.attribution.settings import INTEGRATED, SMINT, SMOOTHGRAD, Settings
 from xaicli.attribution.store import Finished
 from xaicli.heads.head import Task
 from xaicli.sources.inputs import plain
@@ -197,17 +197,28 @@ def _described(settings: Settings, request: Request) -> Mapping[str, Any]:
         "target": getattr(target, "__name__", None) or str(target),
         "methods": list(settings.methods),
         "task": request.task,
-        "smoothing": settings.draws,
-        "integrating": [settings.steps, settings.smint_draws],
-        "smint_steps": settings.smint_steps,
+        "smoothing": None if settings.economical else settings.draws,
+        "integrating": None if settings.economical else [settings.steps, settings.smint_draws],
         "baseline": str(settings.baseline),
         "noise": settings.noise,
         "signed": settings.signed,
         "convention": settings.convention.value,
         "seed": settings.seed,
         "tolerance": settings.tolerance,
-        "evaluations": settings.evaluations_per_sample,
+        "evaluations": settings.evaluations_per_sample if settings.economical else None,
+        "evaluations_per_sample": settings.evaluations_per_sample,
+        "passes": _passes(settings),
     }
+
+
+def _passes(settings: Settings) -> list[str]:
+    """How the evaluations were spent, a few words a method."""
+    said = {
+        SMOOTHGRAD: f"smoothgrad of {settings.draws}",
+        INTEGRATED: f"integrated in {settings.steps} steps",
+        SMINT: f"smint of {settings.smint_draws} in {settings.smint_steps} steps",
+    }
+    return [said[method] for method in settings.methods if method in said]
 
 
 def _label_index(label: Any, names: Sequence[str], classes: int) -> int | None:

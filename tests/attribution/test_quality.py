@@ -1,0 +1,103 @@
+"""Whether a map is any good: the figures of `--evaluate` by hand, and on a net that has learned something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xaicli
+from tests.attribution.nets import Calling
+from xaicli.demo import load_digits
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    """A net that reads digits it has not seen, and some of those."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    found = load_digits(flip=0)
+    images, labels = torch.from_numpy(found.images), torch.from_numpy(found.true_label)
+    model = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(192, 10))
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(6):
+        for rows in torch.randperm(1500).split(50):
+            loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    held_back = images[1500:1532]
+    with torch.no_grad():
+        assert (model(held_back).argmax(1) == labels[1500:1532]).float().mean() > 0.85
+    return model.eval(), held_back, labels[1500:1532]
+
+
+def quality(result: xaicli.SaliencyResult, method: str, figure: str) -> np.ndarray[Any, Any]:
+    return np.array([row[method][figure] for row in result.data["methods"].to_list()])
+
+
+def test_on_a_trained_net_the_maps_beat_a_random_one(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    model, x, _ = trained
+    result = xaicli.saliency(model, x, methods=("integrated", "smint"), baseline="zero", evaluate=True, device="cpu")
+    for method in ("integrated", "smint"):
+        put_in, taken_out = quality(result, method, "insertion"), quality(result, method, "deletion")
+        assert (put_in - quality(result, method, "insertion_random")).mean() > 0.1, method
+        assert (quality(result, method, "deletion_random") - taken_out).mean() > 0.05, method
+
+
+def test_insertion_and_deletion_of_a_net_that_adds_up_by_hand() -> None:
+    # One class is the sum of four values; the strongest first, each step puts in (takes out) one of them.
+    model = Calling(lambda _, x: torch.stack([(x * weights).sum(1), 0 * x.sum(1)], 1))
+    weights = torch.tensor([4.0, 1.0, 3.0, 2.0])
+    x = torch.ones(2, 4)
+    result = xaicli.saliency(
+        model, x, methods=("gradient",), target=0, baseline="zero", evaluate=True, device="cpu", task="classification"
+    )
+
+    def area(sums: list[float]) -> float:
+        """The trapezoid over twenty steps: the n strongest of 4 are in from the first step above n / 4."""
+        curve = [float(torch.sigmoid(torch.tensor(sums[int(np.ceil(step / 20 * 4 - 1e-9))]))) for step in range(21)]
+        return float(np.trapezoid(curve, dx=1 / 20))
+
+    assert np.allclose(quality(result, "gradient", "insertion"), area([0, 4, 7, 9, 10]), atol=1e-5)
+    assert np.allclose(quality(result, "gradient", "deletion"), area([10, 6, 3, 1, 0]), atol=1e-5)
+
+
+def test_infidelity_is_what_a_slope_leaves_unexplained() -> None:
+    # f = x0: its gradient explains every answer; |x0| between two slopes is explained by none of them.
+    x = torch.tensor([[0.0, 1.0, -1.0]])
+    straight = Calling(lambda _, x: torch.stack([x[:, 0], 0 * x[:, 0]], 1), inputs=3)
+    bent = Calling(lambda _, x: torch.stack([x[:, 0].abs() + 1e-3 * x[:, 0], 0 * x[:, 0]], 1), inputs=3)
+    given: dict[str, Any] = {
+        "methods": ("gradient",), "target": 0, "evaluate": True, "device": "cpu", "task": "classification",
+    }  # fmt: skip
+    assert quality(xaicli.saliency(straight, x, **given), "gradient", "infidelity")[0] == pytest.approx(0, abs=1e-6)
+    assert quality(xaicli.saliency(bent, x, **given), "gradient", "infidelity")[0] > 0.8
+
+
+def test_sensitivity_is_none_for_a_straight_line_and_known_for_a_parabola() -> None:
+    x = torch.tensor([[1.0, 2.0, 4.0], [2.0, 1.0, 5.0]])
+    given: dict[str, Any] = {
+        "methods": ("gradient",), "target": 0, "evaluate": True, "device": "cpu", "task": "classification",
+    }  # fmt: skip
+    straight = Calling(lambda _, x: torch.stack([x.sum(1), 0 * x[:, 0]], 1), inputs=3)
+    assert np.allclose(quality(xaicli.saliency(straight, x, **given), "gradient", "sensitivity"), 0, atol=1e-6)
+    parabola = Calling(lambda _, x: torch.stack([(x**2).sum(1), 0 * x[:, 0]], 1), inputs=3)
+    found = quality(xaicli.saliency(parabola, x, **given), "gradient", "sensitivity")
+    # The gradient is 2 x: it moves by 2 d, d at most 2 % of the range in each of three values.
+    most = 0.02 * (x.amax(1) - x.amin(1)) * 3**0.5 / x.norm(dim=1)
+    assert (found > 0).all()
+    assert (found <= most.numpy() + 1e-6).all()
+    alone = quality(xaicli.saliency(parabola, x[1:], **given), "gradient", "sensitivity")
+    assert alone[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_map_of_a_randomised_net_is_another(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    model, x, _ = trained
+    result = xaicli.saliency(model, x[:6], methods=("gradient", "smint"), sanity=True, device="cpu")
+    steps = result.saliency.sanity
+    assert [step.layer for step in steps] == ["4", "0"]
+    assert all(step.similarity["gradient"] < 0.9 for step in steps)
