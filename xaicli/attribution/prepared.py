@@ -23,6 +23,7 @@ from xaicli.heads.operations import watching
 
 _ROWS = 32
 _FEW = 2
+_PROBE = 8
 _MASKS = ("mask", "padding", "valid")
 
 
@@ -197,7 +198,7 @@ def prepare(
     entries, points, flow, notes = _entries(frozen, given, batches)
     valid = _valid(head, given, batches)
     values = answers.to(place)
-    return _with_targets(
+    prepared = _with_targets(
         Prepared(
             model=frozen,
             inputs=batches,
@@ -223,6 +224,27 @@ def prepare(
         else choose(target, head, values, valid, labels, label_names),  # type: ignore[arg-type]
         raw=raw,
     )
+    _refuse_other_answers(prepared, given.tolerance)
+    return prepared
+
+
+def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
+    """The first few samples once more, on their device, from the points that attributions are taken at.
+
+    Raises:
+        XaiError: The explained scalars are others than the given model's own.
+    """
+    few = torch.arange(min(_PROBE, len(prepared.units)), device=prepared.units.device)
+    expected = prepared.clean[few]
+    found = prepared.scalars([prepared.of_units(i)[few] for i in range(len(prepared.entries))], few)
+    finite = expected.isfinite() & found.isfinite()
+    size = float(expected[finite].abs().max()) if finite.any() else 0.0
+    if bool(((found - expected).abs()[finite] > 4 * tolerance * size + 1e-6).any()):
+        names = ", ".join(entry.name or "its input" for entry in prepared.entries)
+        raise XaiError(
+            f"with gradients taken at {names} the model answers otherwise than by itself",
+            hint="does forward look at an input twice, or change it between? please report the model's forward",
+        )
 
 
 def _said(head: Head | None) -> tuple[str, ...]:
