@@ -288,7 +288,7 @@ def test_a_folder_of_tables_is_one_table(tmp_path: Path) -> None:
 
 def test_a_row_group_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"x": [[0.0] * 1000] * 1000}), tmp_path / "data.parquet", use_dictionary=False)
-    monkeypatch.setattr("xaicli.sources.rows._LARGEST_GROUP", 10_000)
+    monkeypatch.setattr("xaicli.sources.table._LARGEST_GROUP", 10_000)
     with pytest.raises(XaiError, match="unpacks to"):
         open_source(tmp_path / "data.parquet")
 

@@ -110,6 +110,8 @@ class Opening:
             "mean": self.mean if self.mean is not None else facts.mean,
             "std": self.std if self.std is not None else facts.std,
             "input_shape": shapes[0] if shapes and len(shapes) == 1 and None not in shapes[0] else None,
+            "input_names": facts.input_names,
+            "input_dtypes": facts.input_dtypes,
             "label_names": facts.label_names,
             "pythonpath": self.pythonpath,
             "strict": self.strict,

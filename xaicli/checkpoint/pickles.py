@@ -7,6 +7,7 @@ code from elsewhere would (`os.system`) is refused.
 
 from __future__ import annotations
 
+import _compat_pickle
 import argparse
 import datetime
 import pathlib
@@ -17,8 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, runtime_checkable
 
-_OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-"""Python 2's names."""
 _MOST_IN_A_KEY = 64
 _LONGEST_LINE = 64 * 2**20
 
@@ -294,7 +293,9 @@ class BoundedFile:
 def _name(module: object, name: object) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
         raise ValueError("a class without a name")
-    return Name(_OLD_MODULES.get(module, module), name)
+    # Old protocols have the names of Python 2, as pickle itself writes and reads them.
+    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+    return Name(_compat_pickle.IMPORT_MAPPING.get(module, module), name)
 
 
 def _key(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from xaicli.errors import XaiError
 from xaicli.sources.inputs import IndexedSource, Sample, plain
-from xaicli.sources.preparation import Preparation
+from xaicli.sources.pictures import Preparation
 
 ID_NAMES = ("sample_id", "sample_ids", "id", "ids", "image_id", "index")
 LABEL_NAMES = ("label", "labels", "y", "target", "targets", "class", "classes")
+NAMES_OF_LABELS = ("label_names", "class_names", "target_names", "classes", "categories")
 INPUT_NAMES = ("x", "X", "inputs", "input", "images", "image", "data", "features", "pixel_values", "pixels")
 _LARGEST = 16 * 2**30
 
@@ -27,7 +29,13 @@ def open_npz(path: Path, preparation: Preparation, *, strict: bool) -> IndexedSo
     Raises:
         XaiError: It is no such archive, is too large, or holds pickled objects.
     """
-    return from_arrays(_read_npz(path), str(path), preparation, strict=strict)
+    arrays, refused = _read_npz(path)
+    wanted = {*LABEL_NAMES, *ID_NAMES, *INPUT_NAMES, *preparation.names}
+    if bad := [name for name in refused if name in wanted or not arrays]:
+        raise XaiError(f"{path}: {bad[0]} is {refused[bad[0]]}", hint="write it with numpy.savez(path, x=..., y=...)")
+    source = from_arrays(arrays, str(path), preparation, strict=strict)
+    notes = tuple(f"{name} of {path} was left out: {why}" for name, why in refused.items())
+    return replace(source, notes=notes)
 
 
 def from_arrays(
@@ -45,12 +53,17 @@ def from_arrays(
     Raises:
         XaiError: There is no input, or the arrays differ in length.
     """
-    label_key = next((key for key in LABEL_NAMES if key in arrays), None)
-    id_key = next((key for key in ID_NAMES if key in arrays), None)
-    usual = next((key for key in INPUT_NAMES if key in arrays), None)
-    inputs = {key: value for key, value in arrays.items() if key not in (label_key, id_key) and value.ndim > 0}
-    if usual is not None:
-        inputs = {usual: arrays[usual]}
+    names_key = next((key for key in NAMES_OF_LABELS if key in arrays and arrays[key].dtype.kind in "US"), None)
+    rest = {key: value for key, value in arrays.items() if key != names_key}
+    label_key = next((key for key in LABEL_NAMES if key in rest), None)
+    id_key = next((key for key in ID_NAMES if key in rest), None)
+    usual = next((key for key in INPUT_NAMES if key in rest), None)
+    named = [key for key in preparation.names if key in rest]
+    inputs = {k: v for k, v in rest.items() if k not in (label_key, id_key) and v.ndim > 0 and v.dtype.kind in "biufc"}
+    if named:
+        inputs = {key: rest[key] for key in named}
+    elif usual is not None:
+        inputs = {usual: rest[usual]}
     if not inputs:
         raise XaiError(f"{name} holds no inputs", hint=f"it holds {', '.join(arrays) or 'nothing'}; name the inputs x")
     lengths = {key: len(arrays[key]) for key in (*inputs, *filter(None, (label_key, id_key)))}
@@ -61,17 +74,20 @@ def from_arrays(
     ids: Sequence[Any] = [plain(i) for i in arrays[id_key]] if id_key else range(n_samples)
 
     def read(position: int) -> Sample:
-        prepared = {key: preparation.from_array(value[position]) for key, value in inputs.items()}
+        prepared = {key: preparation.from_array(value[position], key) for key, value in inputs.items()}
         picture = next(iter(prepared.values()))[1]
         label = plain(arrays[label_key][position]) if label_key else None
         values = {("" if len(prepared) == 1 else key): array for key, (array, _) in prepared.items()}
         return Sample(values, label, picture)
 
-    return IndexedSource(ids, read, name, strict)
+    names = tuple(map(str, arrays[names_key])) if names_key else None
+    return IndexedSource(ids, read, name, strict, names)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays by name, and why others are not read."""
     arrays: dict[str, NDArray[Any]] = {}
+    refused: dict[str, str] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(info.file_size for info in archive.infolist())
@@ -81,22 +97,26 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 if info.filename.endswith(".npy"):
                     with archive.open(info) as file:
                         data = file.read(info.file_size)
-                    arrays[info.filename.removesuffix(".npy")] = _read_npy(data)
+                    name = info.filename.removesuffix(".npy")
+                    if isinstance(read := _read_npy(data), str):
+                        refused[name] = read
+                    else:
+                        arrays[name] = read
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise XaiError(
             f"{path} is no readable .npz: {error}", hint="write it with numpy.savez(path, x=..., y=...)"
         ) from error
-    return arrays
+    return arrays, refused
 
 
-def _read_npy(data: bytes) -> NDArray[Any]:
+def _read_npy(data: bytes) -> NDArray[Any] | str:
     # numpy allocates what the header claims before it reads: the claim must fit the bytes that are there.
     header = io.BytesIO(data)
     version = np.lib.format.read_magic(header)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(header)
     if dtype.hasobject:
-        raise ValueError("an array of pickled objects")
+        return "an array of pickled objects"
     if int(np.prod(shape, dtype=object)) * dtype.itemsize != len(data) - header.tell():
         raise ValueError("an array whose size is not that of its data")
     array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)

@@ -15,7 +15,7 @@ from xaicli.checkpoint.architecture import resolve, searching
 from xaicli.errors import XaiError
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES, from_arrays
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, plain
-from xaicli.sources.preparation import Preparation
+from xaicli.sources.pictures import Preparation
 
 _MOST_ITEMS = 1_000_000
 
@@ -136,17 +136,19 @@ def _sample(items: Any, position: int, preparation: Preparation) -> Sample:
         raise
     except Exception as error:  # the user's own reading code: any failure is that sample's
         raise BadSampleError(f"{type(error).__name__}: {str(error)[:200]}") from error
-    inputs, label = _parts(item)
-    prepared = {key: preparation.from_array(_array(value)) for key, value in inputs.items()}
+    inputs, label = _parts(item, preparation.names)
+    prepared = {key: preparation.from_array(_array(value), key) for key, value in inputs.items()}
     if not prepared:
         raise BadSampleError("it has no input")
     return Sample({k: array for k, (array, _) in prepared.items()}, label, next(iter(prepared.values()))[1])
 
 
-def _parts(item: Any) -> tuple[dict[str, Any], Any]:
-    """The inputs by name and the label of one item."""
+def _parts(item: Any, names: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """The inputs by name and the label of one item; the model's own names for its inputs come first."""
     if isinstance(item, Mapping):
         label = next((item[key] for key in LABEL_NAMES if key in item), None)
+        if known := [name for name in names if name in item]:
+            return {name: item[name] for name in known}, label
         usual = next((key for key in INPUT_NAMES if key in item), None)
         if usual is not None:
             return {"": item[usual]}, label

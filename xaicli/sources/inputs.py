@@ -20,9 +20,10 @@ class Inputs:
     Attributes:
         sample_id: The samples' ids in order: all integers or all strings.
         arrays: The model inputs by name, in call order, each (sample, ...); the name of a single input may be "".
-        label: The samples' labels (integers or strings), or None when the source has none.
+        label: The samples' labels (integers or strings; lists or arrays of several), or None when the source has none.
         pictures: uint8 (sample, height, width, channel) for display, not normalised; None for what is no picture.
-        skipped: One sentence for each sample that could not be read and was left out.
+        skipped: One sentence for each sample that could not be read and was left out, and for each doubt about the
+            source.
     """
 
     sample_id: list[Any]
@@ -74,6 +75,8 @@ class IndexedSource:
         name: What to call the source in errors.
         strict: Whether a bad sample is an error; else it is skipped and counted.
         label_names: The names of integer labels.
+        notes: What a user should know of the source, one sentence each.
+        input_names: The model's inputs in call order, where they are known.
     """
 
     sample_ids: Sequence[Any]
@@ -81,6 +84,8 @@ class IndexedSource:
     name: str
     strict: bool = False
     label_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    input_names: tuple[str, ...] = ()
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
@@ -103,7 +108,7 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return _together(ids, samples, tuple(skipped), self.name)
+        return self._together(ids, samples, (*self.notes, *skipped))
 
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:
@@ -121,30 +126,58 @@ class IndexedSource:
                 raise unknown("sample", given, list(positions)[:1000], where=self.name)
             yield positions[sample_id], sample_id
 
+    def _together(self, ids: list[Any], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:
+        import numpy as np
+
+        arrays = {}
+        for key in self._ordered(samples[0].arrays):
+            shapes = [sample.arrays[key].shape for sample in samples]
+            if len(set(shapes)) > 1:
+                raise _bad_shapes(self.name, ids, shapes)
+            arrays[key] = np.stack([sample.arrays[key] for sample in samples])
+        labels = [plain(sample.label) for sample in samples]
+        pictures = [sample.picture for sample in samples if sample.picture is not None]
+        alike = len(pictures) == len(samples) and len({picture.shape for picture in pictures}) == 1
+        return Inputs(
+            sample_id=[plain(sample_id) for sample_id in ids],
+            arrays=arrays,
+            label=None if all(label is None for label in labels) else labels,
+            pictures=np.stack(pictures) if alike else None,
+            skipped=skipped,
+        )
+
+    def _ordered(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+        """The names of the arrays in the order in which the model takes them.
+
+        Raises:
+            XaiError: Some of the model's inputs are there, others not.
+        """
+        given = list(arrays)
+        known = [name for name in self.input_names if name in arrays]
+        if not known:
+            return given
+        if missing := [name for name in self.input_names if name not in arrays]:
+            raise XaiError(
+                f"the model takes {', '.join(self.input_names)}; {self.name} has no {missing[0]}",
+                hint=f"it has {', '.join(given)}",
+            )
+        return known
+
 
 def plain(value: Any) -> Any:
-    """An id or label as a Python int, float, str or None, whatever array or tensor scalar it came as."""
-    return value.item() if hasattr(value, "item") else value
+    """An id or label as a Python int, float, str or None, whatever array or tensor scalar it came as.
+
+    Several in a row are a list; a mask of more than one axis stays an array.
+    """
+    if getattr(value, "ndim", 0) == 0:
+        return value.item() if hasattr(value, "item") else value
+    if value.ndim == 1 and hasattr(value, "tolist"):
+        return value.item() if value.shape == (1,) else value.tolist()
+    return value
 
 
-def _together(ids: list[Any], samples: list[Sample], skipped: tuple[str, ...], name: str) -> Inputs:
-    import numpy as np
-
-    first = samples[0]
-    arrays = {}
-    for key in first.arrays:
-        shapes = {sample.arrays[key].shape for sample in samples}
-        if len(shapes) > 1:
-            shown = " and ".join(str(shape) for shape in sorted(shapes)[:2])
-            raise XaiError(f"samples of {name} differ in shape: {shown}", hint="make pictures alike with --resize")
-        arrays[key] = np.stack([sample.arrays[key] for sample in samples])
-    labels = [plain(sample.label) for sample in samples]
-    pictures = [sample.picture for sample in samples if sample.picture is not None]
-    alike = len(pictures) == len(samples) and len({picture.shape for picture in pictures}) == 1
-    return Inputs(
-        sample_id=[plain(sample_id) for sample_id in ids],
-        arrays=arrays,
-        label=None if all(label is None for label in labels) else labels,
-        pictures=np.stack(pictures) if alike else None,
-        skipped=skipped,
-    )
+def _bad_shapes(name: str, ids: list[Any], shapes: list[tuple[int, ...]]) -> XaiError:
+    usual = max(set(shapes), key=shapes.count)
+    position = next(position for position, shape in enumerate(shapes) if shape != usual)
+    shown = f"{ids[position]} {shapes[position]}, others {usual}"
+    return XaiError(f"samples of {name} differ in shape: {shown}", hint="make pictures alike with --resize")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from xaicli.errors import XaiError
 from xaicli.layout import PartName, RunLayout
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
-from xaicli.sources.preparation import Preparation
-from xaicli.sources.rows import ParquetRows
+from xaicli.sources.pictures import Preparation
+from xaicli.sources.table import ParquetRows
 
 _ADVICE = "name the data with --data, or keep inputs while training: run.log_inputs(ids, x, label=y)"
 

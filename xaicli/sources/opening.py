@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xaicli.errors import XaiError
-from xaicli.sources.inputs import Source
-from xaicli.sources.preparation import Preparation, size
+from xaicli.sources.inputs import IndexedSource, Source
+from xaicli.sources.pictures import Preparation, size
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
@@ -26,6 +27,8 @@ def open_source(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     input_shape: Sequence[int] | None = None,
+    input_names: Sequence[str] | None = None,
+    input_dtypes: Sequence[str] | None = None,
     label_names: Sequence[str] | None = None,
     pythonpath: Sequence[str | PathLike[str]] = (),
     strict: bool = False,
@@ -40,6 +43,9 @@ def open_source(
         mean: Per channel, subtracted from pictures in [0, 1].
         std: Per channel, divided by after that.
         input_shape: The shape of one input as the checkpoint has it; pictures are brought to it.
+        input_names: What the checkpoint calls its inputs, in call order: arrays, columns and items of these names are
+            the inputs, in this order.
+        input_dtypes: Their dtypes: what is to be integers is taken as it is.
         label_names: The outputs of the checkpoint in order: the numbers of class folders with these names.
         pythonpath: Folders searched for a factory's module.
         strict: Whether a sample that cannot be read is an error instead of being skipped and counted.
@@ -52,7 +58,25 @@ def open_source(
         mean=tuple(mean) if mean is not None else None,
         std=tuple(std) if std is not None else None,
         shape=tuple(input_shape) if input_shape is not None else None,
+        names=tuple(input_names or ()),
+        dtypes=tuple(input_dtypes or ()),
     )
+    source = _opened(
+        spec, preparation, layout=layout, mode=mode, label_names=label_names, pythonpath=pythonpath, strict=strict
+    )
+    return replace(source, input_names=preparation.names)
+
+
+def _opened(
+    spec: str | PathLike[str] | None,
+    preparation: Preparation,
+    *,
+    layout: RunLayout | None,
+    mode: str | None,
+    label_names: Sequence[str] | None,
+    pythonpath: Sequence[str | PathLike[str]],
+    strict: bool,
+) -> IndexedSource:
     if spec is None:
         if layout is None:
             raise XaiError("no data given, and no run whose kept inputs could serve", hint=f"--data: {_FORMS}")
@@ -67,9 +91,9 @@ def open_source(
     if path.suffix in (".parquet", ".pq") or (path.is_dir() and any(path.glob("*.parquet"))):
         from xaicli.sources.table import open_table
 
-        return open_table(path, preparation, strict=strict)
+        return open_table(path, preparation, mode=mode, strict=strict)
     if path.is_dir():
-        from xaicli.sources.folder import open_folder
+        from xaicli.sources.pictures import open_folder
 
         return open_folder(path, preparation, label_names=label_names, strict=strict)
     if path.exists():

@@ -1,8 +1,12 @@
-"""A Parquet table: images as bytes or paths, arrays as lists, or one feature a column."""
+"""Parquet tables: images as bytes or paths, arrays as lists, or one feature a column; read a row group at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +16,87 @@ from numpy.typing import NDArray
 from xaicli.errors import XaiError
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
-from xaicli.sources.preparation import Preparation
-from xaicli.sources.rows import ParquetRows
+from xaicli.sources.pictures import Preparation
 
 _PATH_NAMES = ("path", "image_path", "file", "filename", "file_name", "img", "file_path")
+
+_SPLITS_OF = {
+    "train": ("train",),
+    "eval": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test",),
+    "infer": ("test",),
+}
+_SPLITS = frozenset(split for splits in _SPLITS_OF.values() for split in splits)
+
+_GROUPS_KEPT = 4
+_LARGEST_GROUP = 8 * 2**30
 
 Reader = Callable[[dict[str, Any]], tuple[NDArray[Any], NDArray[np.uint8] | None]]
 
 
-def open_table(path: Path, preparation: Preparation, *, strict: bool) -> IndexedSource:
+def open_table(path: Path, preparation: Preparation, *, mode: str | None = None, strict: bool) -> IndexedSource:
     """Open a Parquet file, or all Parquet files of a folder as one table.
 
-    The input is the first of: a column with a usual name ("image", "pixels") or the name of a path column, of image
-    bytes, of paths (from the table's own folder), or of lists; else every numeric column is one feature. Labels and ids
-    are told by their names ("label", "sample_id").
+    The input is what the model calls its inputs, where columns have these names, else the first of: a column with a
+    usual name ("image", "pixels") or the name of a path column, of image bytes, of paths (from the table's own folder),
+    or of lists; else every numeric column is one feature. Labels and ids are told by their names ("label", "id").
 
     Raises:
         XaiError: It is no Parquet table, or holds no input.
     """
-    table = ParquetRows(sorted(path.glob("*.parquet")) if path.is_dir() else [path])
+    table = ParquetRows(_tables(path, mode))
     names = table.schema.names
     id_name = next((name for name in ID_NAMES if name in names), None)
     label_name = next((name for name in LABEL_NAMES if name in names), None)
-    input_name = next((name for name in (*INPUT_NAMES, *_PATH_NAMES) if name in names), None)
-    if input_name is not None:
-        columns: tuple[str, ...] = (input_name,)
-        reader = _reader(table.schema.field(input_name), path if path.is_dir() else path.parent, preparation)
-    else:
+    usual = next((name for name in (*INPUT_NAMES, *_PATH_NAMES) if name in names), None)
+    inputs = [name for name in preparation.names if name in names] or ([usual] if usual is not None else [])
+    folder = path if path.is_dir() else path.parent
+    readers = {name: _reader(table.schema.field(name), folder, preparation) for name in inputs}
+    columns = tuple(inputs)
+    if not inputs:
         columns = tuple(f.name for f in table.schema if _is_number(f.type) and f.name not in (id_name, label_name))
-        reader = _features(columns)
+        readers = {"": _features(columns)}
     if not columns:
         raise XaiError(f"{path} holds no inputs", hint=f"its columns: {', '.join(names)}; name the input x or image")
     labels = table.column(label_name) if label_name else None
 
     def read(position: int) -> Sample:
-        array, picture = reader(table.row(position, columns))
-        return Sample({"": array}, labels[position] if labels else None, picture)
+        row = table.row(position, columns)
+        found = {name: reader(row) for name, reader in readers.items()}
+        arrays = {("" if len(found) == 1 else name): array for name, (array, _) in found.items()}
+        return Sample(arrays, labels[position] if labels else None, next(iter(found.values()))[1])
 
     ids = table.column(id_name) if id_name else range(len(table))
-    return IndexedSource(ids, read, str(path), strict)
+    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name))
+
+
+def _tables(path: Path, mode: str | None) -> list[Path]:
+    """The tables of a folder, of one split where their names tell several, as Hugging Face writes them.
+
+    Raises:
+        XaiError: They are of several splits, and the mode says none.
+    """
+    if not path.is_dir():
+        return [path]
+    tables = sorted(path.glob("*.parquet"))
+    splits = {table: table.name.split("-")[0].split(".")[0] for table in tables}
+    if not set(splits.values()) <= _SPLITS or len(set(splits.values())) == 1:
+        return tables
+    wanted = [table for table, split in splits.items() if mode is not None and split in _SPLITS_OF.get(mode, ())]
+    if not wanted:
+        shown = ", ".join(dict.fromkeys(splits.values()))
+        raise XaiError(f"{path} holds tables of several splits: {shown}", hint=f"name a file: --data {tables[0]}")
+    return wanted
+
+
+def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
+    """The names of the labels, where the table says them as Hugging Face's ClassLabel does."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+        return tuple(map(str, names)) if isinstance(names, list) else None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _reader(field: Any, folder: Path, preparation: Preparation) -> Reader:
@@ -66,7 +112,7 @@ def _reader(field: Any, folder: Path, preparation: Preparation) -> Reader:
         return lambda row: preparation.decoded(_struct_image(_given(row[name]), folder))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         dtype = _innermost(kind).to_pandas_dtype()
-        return lambda row: preparation.from_array(_regular(_given(row[name]), dtype))
+        return lambda row: preparation.from_array(_regular(_given(row[name]), dtype), name)
     raise XaiError(f"column {name} is {kind}: no image, path or list", hint="name the input column x or image")
 
 
@@ -107,3 +153,81 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+class ParquetRows:
+    """Several Parquet files of the same columns, read as one table.
+
+    Args:
+        paths: The files, in order.
+
+    Raises:
+        XaiError: A file is no readable Parquet table, or a row group unpacks to more than memory should hold.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        import pyarrow as pa
+
+        self._paths = tuple(paths)
+        self._groups: list[tuple[Path, int]] = []
+        sizes: list[int] = []
+        for path in paths:
+            try:
+                with _opened(path) as file:  # not kept open: a run may have thousands
+                    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+                    self.schema = file.schema_arrow
+            except (OSError, pa.ArrowException) as error:
+                raise XaiError(f"{path} is no readable Parquet table: {error}", hint="is the file whole?") from error
+            if too_large := [group.total_byte_size for group in groups if group.total_byte_size > _LARGEST_GROUP]:
+                raise XaiError(f"{path} unpacks to {too_large[0]:,} bytes", hint="use smaller row groups")
+            self._groups += [(path, number) for number in range(len(groups))]
+            sizes += [group.num_rows for group in groups]
+        self._ends = list(accumulate(sizes))
+        self._read = lru_cache(maxsize=_GROUPS_KEPT)(self._read_group)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one small column (ids, labels).
+
+        Raises:
+            XaiError: It cannot be read.
+        """
+        import pyarrow as pa
+
+        values: list[Any] = []
+        try:
+            for path in self._paths:
+                with _opened(path) as file:
+                    values += file.read([name])[name].to_pylist()
+            return values
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise XaiError(f"column {name} cannot be read: {error}", hint="is the file whole?") from error
+
+    def row(self, position: int, columns: tuple[str, ...]) -> dict[str, Any]:
+        """Some columns of one row.
+
+        Raises:
+            BadSampleError: They cannot be read.
+        """
+        import pyarrow as pa
+
+        group = bisect_right(self._ends, position)
+        start = self._ends[group - 1] if group else 0
+        try:
+            found: dict[str, Any] = self._read(group, columns).slice(position - start, 1).to_pylist()[0]
+        except (OSError, pa.ArrowException, KeyError, IndexError) as error:
+            raise BadSampleError(f"its row cannot be read ({error})") from error
+        return found
+
+    def _read_group(self, group: int, columns: tuple[str, ...]) -> Any:
+        path, number = self._groups[group]
+        with _opened(path) as file:
+            return file.read_row_group(number, list(columns))
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, page_checksum_verification=True)

@@ -1,0 +1,280 @@
+"""Weights fit as strictly as with torch and safetensors, under the names that wrappers and versions gave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+from tests.checkpoint.conftest import Digits, gradient
+from xaicli.checkpoint.archive import RefusedError
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.errors import DamagedFileError, XaiError
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(torch.relu(self.first(x))))
+
+
+class Plain(nn.Module):
+    """Tensors that are no buffers: an attribute, one in a list, a table of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scales = torch.tensor(0.5), [torch.tensor(2.0)]
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear((x - self.mean) * self.scales[0])
+
+
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(3))
+
+
+def same(path: Path, arch: Callable[[], nn.Module], model: nn.Module, x: torch.Tensor = X, **options: Any) -> None:
+    """The loaded model answers as the one that was saved."""
+    with torch.no_grad():
+        torch.testing.assert_close(load_checkpoint(path, arch=arch, **options).model(x), model.eval()(x))
+
+
+def test_tied_weights_of_safetensors(tmp_path: Path) -> None:
+    model = Tied()
+    save_model(model, str(tmp_path / "a.safetensors"))
+    same(tmp_path / "a.safetensors", Tied, model)
+    loaded = load_checkpoint(tmp_path / "a.safetensors", arch=Tied).model
+    assert loaded.first.weight is loaded.second.weight
+
+
+def test_a_missing_weight_that_nothing_is_tied_to_is_an_error(tmp_path: Path) -> None:
+    weights = {key: value for key, value in Tied().state_dict().items() if key != "first.bias"}
+    torch.save(weights, tmp_path / "a.pt")
+    with pytest.raises(XaiError, match="1 missing, 0 unexpected") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Tied)
+    assert "first.bias" in raised.value.hint
+
+
+def test_plain_tensors_of_a_module_keep_their_values(tmp_path: Path) -> None:
+    model = Plain()
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    same(tmp_path / "a.pt", Plain, model)
+
+
+def test_building_a_model_leaves_the_callers_random_numbers(tmp_path: Path) -> None:
+    torch.save(Plain().state_dict(), tmp_path / "a.pt")
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "a.pt", arch=Plain)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("form", ["pt", "safetensors"])
+def test_weights_older_than_the_counters_of_batchnorm(
+    form: str, tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    weights = {k: v.clone() for k, v in model.state_dict().items() if "num_batches" not in k}
+    if form == "pt":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in weights.items()}}, tmp_path / "a.pt")
+    else:
+        save_file(weights, tmp_path / "a.safetensors")
+    same(tmp_path / f"a.{form}", Digits, model, images)
+    del weights["features.1.running_var"]
+    torch.save(weights, tmp_path / "b.pt")
+    with pytest.raises(XaiError, match="1 missing"):
+        load_checkpoint(tmp_path / "b.pt", arch=Digits)
+
+
+def _old(kind: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(kind(nn.Linear(4, 3)), nn.Linear(3, 2))
+
+    return build
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("older", [True, False])
+def test_norms_in_the_spelling_of_either_time(norm: str, older: bool, tmp_path: Path) -> None:
+    spelled = [_old(getattr(nn.utils, norm)), _old(getattr(nn.utils.parametrizations, norm))]
+    written, read = spelled if older else spelled[::-1]
+    model = written()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3)
+    model.train()
+    model(X)
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    same(tmp_path / "a.pt", read, model)
+
+
+PREFIXES = ["model.", "module.model.", "model.module.", "model._orig_mod.", "net.module._orig_mod.", "a.b.c."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_any_depth(prefix: str, tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    weights = {prefix + key: value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": {**weights, "criterion.weight": torch.ones(2)}}, tmp_path / "a.ckpt")
+    same(tmp_path / "a.ckpt", Digits, model, images)
+    notes = " ".join(load_checkpoint(tmp_path / "a.ckpt", arch=Digits).facts.notes)
+    assert "criterion.weight" in notes
+
+
+def test_wrappers_of_parts_inside_names(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    weights = {key.replace("features.", "features.module."): value for key, value in model.state_dict().items()}
+    torch.save(weights, tmp_path / "a.pt")
+    same(tmp_path / "a.pt", Digits, model, images)
+
+
+def test_two_parts_that_fit_are_asked_about(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    weights = {f"student.{key}": -value.float() for key, value in model.state_dict().items()}
+    weights |= {f"teacher.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(XaiError, match="several parts") as raised:
+        load_checkpoint(tmp_path / "a.ckpt", arch=Digits)
+    assert "--weights: student, teacher" in raised.value.hint
+    same(tmp_path / "a.ckpt", Digits, model, images, weights="teacher")
+
+
+def test_averaged_weights_beside_the_plain_are_told(tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    other = {key: value * 0.5 for key, value in model.state_dict().items()}
+    torch.save({"model": model.state_dict(), "ema": {"module": other}}, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt", arch=Digits)
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    assert loaded.facts.notes == ("took the weights under 'model'; others by --weights: ema.module",)
+
+
+def test_two_networks_of_usual_names_are_asked_about(tmp_path: Path, model: Digits) -> None:
+    torch.save({"net": model.state_dict(), "model": model.state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(XaiError, match="several sets") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Digits)
+    assert "net, model" in raised.value.hint
+
+
+def test_states_of_optimizers_and_random_numbers_are_no_networks(
+    tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    content = (3, model.state_dict(), {"rng": {"cpu": torch.get_rng_state(), "cuda": torch.get_rng_state()}})
+    torch.save(content, tmp_path / "a.pt")
+    same(tmp_path / "a.pt", Digits, model, images)
+
+
+def test_a_weight_of_another_kind_of_number_is_named(tmp_path: Path, model: Digits) -> None:
+    weights = {**model.state_dict(), "head.2.weight": torch.ones(4, 48, dtype=torch.int8)}
+    torch.save(weights, tmp_path / "a.pt")
+    with pytest.raises(XaiError, match="1 of another shape") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Digits)
+    assert "torch.int8 for torch.float32" in raised.value.hint
+
+
+def _shards(folder: Path, model: nn.Module) -> Path:
+    names = list(model.state_dict())
+    parts = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
+    folder.mkdir()
+    for file, keys in parts.items():
+        save_file({key: model.state_dict()[key].clone() for key in keys}, folder / file)
+    index = {"metadata": {}, "weight_map": {key: file for file, keys in parts.items() for key in keys}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("named", ["folder", "index"])
+def test_shards_with_an_index(named: str, tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
+    folder = _shards(tmp_path / "m", model)
+    path = folder if named == "folder" else folder / "model.safetensors.index.json"
+    same(path, Digits, model, images)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(XaiError, match=r"model-00002-of-00002\.safetensors is missing"):
+        load_checkpoint(path, arch=Digits)
+
+
+def test_an_index_cannot_name_files_elsewhere(tmp_path: Path, model: Digits) -> None:
+    folder = _shards(tmp_path / "m", model)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "../../secret.safetensors"}}')
+    with pytest.raises(RefusedError, match="names other files"):
+        load_checkpoint(folder, arch=Digits)
+
+
+OTHERS = {
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "Git LFS pointer", "git lfs"),
+    "page": (b"\n<!DOCTYPE html><html><body>403</body></html>", "web page", "download failed"),
+    "answer": (b'<?xml version="1.0"?><Error>NoSuchKey</Error>', "XML answer", "download failed"),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "compressed", "gunzip"),
+    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5", "safetensors"),
+    "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(20), "GGUF", "safetensors"),
+    "numpy": (b"\x93NUMPY\x01\x00" + bytes(20), "NumPy array", "torch.save"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x051.9.0" + bytes(20), "ONNX", "onnx2torch"),
+    "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(20), "TensorFlow Lite", "torch"),
+    "json": (b'{"error": "not found"}', "JSON", "safetensors"),
+    "text": (b"Entry not found", "text", "safetensors"),
+    "zeros": (bytes(5000), "zeros only", "copy it again"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_other_files_are_named_for_what_they_are(name: str, suffix: str, tmp_path: Path) -> None:
+    content, what, way_out = OTHERS[name]
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(XaiError) as raised:
+        load_checkpoint(tmp_path / f"a{suffix}")
+    assert what in raised.value.message
+    assert way_out in raised.value.hint
+
+
+FOLDERS = {
+    "adapter_config.json": ("PEFT", "merge_and_unload"),
+    ".metadata": ("FSDP", "dcp_to_torch"),
+    "zero_to_fp32.py": ("DeepSpeed", "zero_to_fp32.py"),
+    "saved_model.pb": ("TensorFlow", "torch"),
+}
+
+
+@pytest.mark.parametrize("mark", FOLDERS)
+def test_folders_of_other_kinds_say_how_they_are_converted(mark: str, tmp_path: Path) -> None:
+    (tmp_path / mark).write_bytes(b"")
+    what, way_out = FOLDERS[mark]
+    with pytest.raises(XaiError, match=what) as raised:
+        load_checkpoint(tmp_path)
+    assert way_out in raised.value.hint
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_file_that_ends_early_is_called_damaged(form: str, share: float, tmp_path: Path, model: Digits) -> None:
+    path = tmp_path / "a.pt"
+    if form == "safetensors":
+        save_file({key: value.clone() for key, value in model.state_dict().items()}, path)
+    else:
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=form == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DamagedFileError) as raised:
+        load_checkpoint(path, arch=Digits)
+    assert str(path) in raised.value.message
+
+
+def test_a_user_without_a_home_loads_and_saves(
+    ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Digits, images: torch.Tensor
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_checkpoint(ckpt)
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,386 @@
+"""Pickles are read as data: every value is the one that was saved, and nothing that a pickle names ever runs."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import datetime
+import enum
+import functools
+import io
+import os
+import pickle
+import struct
+import sys
+import tarfile
+import types
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.checkpoint.conftest import Digits, gradient
+from xaicli.checkpoint.archive import RefusedError
+from xaicli.checkpoint.convert import convert_checkpoint
+from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.pickles import Inert
+from xaicli.checkpoint.tensors import OddTensor, StoredTensor, plain_array
+from xaicli.checkpoint.torch_file import read_torch
+from xaicli.errors import DamagedFileError, XaiError
+
+Saver = Callable[[Any, Path], None]
+
+
+def _legacy(value: Any, path: Path) -> None:
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+def _pickle(protocol: int) -> Saver:
+    def save(value: Any, path: Path) -> None:
+        path.write_bytes(pickle.dumps(value, protocol=protocol))
+
+    return save
+
+
+SAVERS: dict[str, Saver] = {
+    "torch": torch.save,
+    "torch, protocol 4": functools.partial(torch.save, pickle_protocol=4),
+    "torch before 1.6": _legacy,
+    "pickle 2": _pickle(2),
+    "pickle 5": _pickle(5),
+}
+
+
+class Marked(torch.Tensor):
+    """A class of tensors of somebody's own."""
+
+
+def _tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    shared = torch.arange(12.0)
+    complex_values = torch.randn(3, dtype=torch.complex64)
+    return {
+        "plain": torch.randn(3, 4),
+        "transposed": torch.randn(3, 4).t(),
+        "part": torch.randn(10)[2:7],
+        "first": shared[:5],
+        "second": shared[3:].view(3, 3),
+        "half": torch.randn(3).half(),
+        "bfloat16": torch.randn(3).bfloat16(),
+        "float8": torch.randn(4).to(torch.float8_e4m3fn),
+        "uint16": torch.tensor([1, 2], dtype=torch.uint16),
+        "int8": torch.tensor([-1, 2], dtype=torch.int8),
+        "bool": torch.tensor([True, False]),
+        "complex": complex_values,
+        "conjugate": complex_values.conj(),
+        "negated": complex_values.clone().conj().imag,
+        "one": torch.tensor(3),
+        "none": torch.zeros(0, 3),
+        "parameter": nn.Parameter(torch.randn(2)),
+        "subclass": torch.randn(2).as_subclass(Marked),
+    }
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_every_tensor_comes_back(saver: str, tmp_path: Path) -> None:
+    saved = _tensors()
+    SAVERS[saver](saved, tmp_path / "a.pt")
+    content = read_torch(tmp_path / "a.pt")
+    assert content.value.keys() == saved.keys()
+    for name, own in saved.items():
+        expected = own.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
+        found = content.value[name].read()
+        assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride()), name
+        if expected.dtype == torch.float8_e4m3fn:
+            found, expected = found.view(torch.uint8), expected.view(torch.uint8)
+        assert torch.equal(found, expected), name
+    assert content.unknown == {f"{Marked.__module__}.Marked": 1}
+    if "torch" in saver:  # pickle itself writes a storage once for each tensor
+        one, other = (content.value[name].read().untyped_storage().data_ptr() for name in ("first", "second"))
+        assert one == other
+
+
+def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
+    from tests.checkpoint import hostile
+
+    buffer = io.BytesIO()
+    value = torch.tensor([1.5, -2.0])
+    torch.save({"w": value, "z": torch.tensor([1 + 2j])}, buffer)
+    members = hostile.members_of(buffer.getvalue())
+    members["byteorder"] = b"big" if sys.byteorder == "little" else b"little"
+    members["data/0"] = struct.pack(">2f", 1.5, -2.0)
+    members["data/1"] = struct.pack(">2f", 1, 2)
+    (tmp_path / "a.pt").write_bytes(hostile.archive_of(members))
+    found = read_torch(tmp_path / "a.pt").value
+    assert torch.equal(found["w"].read(), value)
+    assert found["z"].read().item() == 1 + 2j
+
+
+def test_torchs_first_form_is_read(tmp_path: Path) -> None:
+    """A tar archive, as torch wrote it before 0.1.10; torch itself still reads it, and is the judge."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return "11" if isinstance(value, torch.Tensor) else None
+
+    storages, tensors, whole = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    pickle.dump(1, storages, protocol=2)
+    pickle.dump((7, "cpu", torch.FloatStorage), storages, protocol=2)
+    storages.write(struct.pack("<q6f", 6, *range(6)))
+    pickle.dump([], storages, protocol=2)
+    pickle.dump(1, tensors, protocol=2)
+    pickle.dump((11, 7, torch.FloatTensor), tensors, protocol=2)
+    tensors.write(struct.pack("<ii2q2qq", 2, 0, 2, 2, 3, 1, 1))
+    Pickler(whole, protocol=2).dump({"w": torch.zeros(2, 2)})
+    with tarfile.open(tmp_path / "old.pth", "w") as archive:
+        for name, file in (("storages", storages), ("tensors", tensors), ("pickle", whole)):
+            info = tarfile.TarInfo(name)
+            info.size = len(file.getvalue())
+            archive.addfile(info, io.BytesIO(file.getvalue()))
+    found = read_torch(tmp_path / "old.pth").value["w"].read()
+    assert found.tolist() == [[1, 2], [4, 5]]
+    assert torch.equal(found, torch.load(tmp_path / "old.pth", weights_only=False)["w"])
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+PLAIN: dict[str, Any] = {
+    "ordered": collections.OrderedDict(a=1, b=2),
+    "counter": collections.Counter("aab"),
+    "default": collections.defaultdict(list, {"x": [1]}),
+    "queue": collections.deque([1, 2], maxlen=3),
+    "set": {1, 2},
+    "frozen": frozenset({"a"}),
+    "complex": 1 - 2j,
+    "bytes": b"x\xff",
+    "bytearray": bytearray(b"ab"),
+    "path": PurePosixPath("a/b"),
+    "settings": argparse.Namespace(lr=0.1, out=PurePosixPath("x")),
+    "when": datetime.datetime(2020, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
+    "day": datetime.date(2020, 1, 2),
+    "size": (1, 2),
+    "large": 10**40,
+    "nothing": None,
+    "nested": [({"a": [1, (2,)]},)],
+}
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_plain_values_come_back(saver: str, tmp_path: Path) -> None:
+    SAVERS[saver]({**PLAIN, "torch": torch.Size([1, 2])}, tmp_path / "a.pt")
+    content = read_torch(tmp_path / "a.pt")
+    assert content.value == {**PLAIN, "torch": (1, 2)}
+    assert not content.unknown
+
+
+ARRAYS: dict[str, Any] = {
+    "float": np.float64(0.9),
+    "integer": np.int64(-3),
+    "truth": np.bool_(True),
+    "array": np.arange(6.0).reshape(2, 3),
+    "by column": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "text": np.array(["ab", "c"]),
+    "big": np.arange(3, dtype=">i4"),
+    "empty": np.zeros((0, 2), np.float32),
+    "date": np.datetime64("2020-01-01T00:00:01", "ns"),
+}
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_values_of_numpy_come_back(saver: str, tmp_path: Path) -> None:
+    SAVERS[saver](ARRAYS, tmp_path / "a.pt")
+    content = read_torch(tmp_path / "a.pt")
+    for name, own in ARRAYS.items():
+        found = plain_array(content.value[name]) if isinstance(own, np.ndarray) else content.value[name]
+        assert found is not None
+        assert found.dtype == own.dtype, name
+        assert np.array_equal(found, own), name
+    assert not content.unknown
+
+
+def test_other_classes_stand_inert_named_and_counted(tmp_path: Path) -> None:
+    gone = types.ModuleType("config_library")
+    gone.Settings = type("Settings", (dict,), {"__module__": "config_library"})  # type: ignore[attr-defined]
+    sys.modules["config_library"] = gone
+    try:
+        settings_of = gone.Settings(lr=1)  # type: ignore[attr-defined]
+        value = {"one": settings_of, "colour": Colour.RED, "part": functools.partial(max, 1), "other": gone.Settings()}  # type: ignore[attr-defined]
+        torch.save(value, tmp_path / "a.pt")
+    finally:
+        del sys.modules["config_library"]
+    content = read_torch(tmp_path / "a.pt")
+    assert content.unknown == {"config_library.Settings": 2, f"{__name__}.Colour": 1, "functools.partial": 1}
+    assert content.value["one"].entries == {"lr": 1}
+    assert isinstance(content.value["colour"], Inert)
+    assert "config_library" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "not dense"),
+        (lambda: torch.eye(2).to_sparse_csr(), "not dense"),
+        (lambda: torch.zeros(2, device="meta"), "without values"),
+        (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "not dense"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+def test_odd_tensors_are_named_and_take_nothing_with_them(
+    make: Callable[[], torch.Tensor], what: str, tmp_path: Path
+) -> None:
+    value = make()
+    torch.save({"model": {"w": torch.ones(2)}, "buffer": value}, tmp_path / "a.pt")
+    content = read_torch(tmp_path / "a.pt").value
+    assert isinstance(content["buffer"], OddTensor)
+    assert what in content["buffer"].what
+    assert isinstance(content["model"]["w"], StoredTensor)
+
+
+class Calls:
+    """A pickle of this calls something when it is read."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.called = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.called
+
+
+def _payloads(canary: Path) -> dict[str, Any]:
+    code = f"open({str(canary)!r}, 'w')"
+    return {
+        "system": Calls(os.system, f"touch {canary}"),
+        "eval": Calls(eval, code),
+        "exec": Calls(exec, code),
+        "open": Calls(open, str(canary), "w"),
+        "touch": Calls(Path.touch, canary),
+        "mkdir": Calls(os.mkdir, str(canary)),
+        "import": Calls(__import__, "antigravity"),
+        "run": Calls(__import__("subprocess").run, ["touch", str(canary)]),
+        "popen": Calls(__import__("subprocess").Popen, ["touch", str(canary)]),
+        "runpy": Calls(__import__("runpy").run_path, str(canary)),
+        "shutil": Calls(__import__("shutil").copy, "/etc/hostname", str(canary)),
+        "computed": Calls(functools.partial(open, str(canary), "w")),
+    }
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("name", list(_payloads(Path("x"))))
+def test_what_only_code_would_call_is_refused_by_name(name: str, protocol: int, tmp_path: Path, canary: Path) -> None:
+    payload = _payloads(canary)[name]
+    torch.save({"model": {"w": torch.ones(1)}, "x": payload}, tmp_path / "a.pt", pickle_protocol=max(protocol, 2))
+    with pytest.raises(RefusedError, match="runs code when it is read") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch="zoo:digits")
+    assert "xai checkpoint convert" in raised.value.hint
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(payload, protocol=max(protocol, 2)))
+    with pytest.raises(RefusedError, match="runs code when it is read"):
+        load_checkpoint(tmp_path / "b.pkl")
+
+
+def test_a_function_from_elsewhere_is_never_called(tmp_path: Path, canary: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1)}, "x": Calls(_touch, str(canary))}, tmp_path / "a.pt")
+    content = read_torch(tmp_path / "a.pt")
+    assert content.unknown == {f"{__name__}._touch": 1}
+    assert content.value["x"].arguments == (str(canary),)
+
+
+def _touch(path: str) -> None:
+    Path(path).touch()
+
+
+def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path: Path) -> None:
+    nested: Any = ()
+    for _ in range(60):
+        nested = (nested, nested)
+    # Each level is the one below twice: 60 instructions.
+    raw = b"\x80\x02}" + b")" + b"2\x86" * 60 + b"K\x01s."
+    (tmp_path / "a.pkl").write_bytes(raw)
+    with pytest.raises(DamagedFileError, match="no plain value"):
+        read_torch(tmp_path / "a.pkl")
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_in_a_pickle_is_an_error_or_a_value(data: st.DataObject, tmp_path: Path) -> None:
+    whole = pickle.dumps({**PLAIN, **ARRAYS, "x": Colour.RED}, protocol=data.draw(st.sampled_from([2, 4])))
+    raw = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(3, len(raw)))]
+    (tmp_path / "a.pkl").write_bytes(bytes(raw))
+    with contextlib.suppress(XaiError):
+        read_torch(tmp_path / "a.pkl")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_in_a_file_is_an_error_or_a_value(data: st.DataObject, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(
+        {"model": {"w": torch.ones(3)}, "n": np.float64(1)},
+        buffer,
+        _use_new_zipfile_serialization=data.draw(st.booleans()),
+    )
+    raw = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "a.pt").write_bytes(bytes(raw))
+    with contextlib.suppress(XaiError):
+        inspect_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", ["module", "training dict", "TorchScript", "parallel", "numpy"])
+def test_weights_come_out_of_a_pickled_module_without_its_class(
+    form: str, tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "a.pt"
+    if form == "TorchScript":
+        torch.jit.save(torch.jit.script(model), path)
+    elif form == "numpy":
+        path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in model.state_dict().items()}}, protocol=2))
+    else:
+        content = {"module": model, "training dict": {"model": model, "epoch": 3}, "parallel": nn.DataParallel(model)}
+        torch.save(content[form], path)
+    recwarn.clear()
+    loaded = load_checkpoint(path, arch="zoo:digits", pythonpath=[zoo])
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    converted = convert_checkpoint(path, tmp_path / "a.safetensors")
+    loaded = load_checkpoint(converted, arch="zoo:digits", pythonpath=[zoo])
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    assert not [w for w in recwarn if "trusting" in str(w.message)]
+
+
+def test_what_was_not_built_is_a_note_of_the_loaded_model(tmp_path: Path, model: Digits, zoo: Path) -> None:
+    content = {"state_dict": model.state_dict(), "colours": [Colour.RED], "best": np.float64(0.5), "epoch": 4}
+    torch.save(content, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt", arch="zoo:digits", pythonpath=[zoo])
+    assert loaded.facts.epoch == 4
+    assert loaded.facts.notes == (f"1 object of classes that were not built: {__name__}.Colour",)
+    found = inspect_checkpoint(tmp_path / "a.pt")
+    assert found.verdict is Verdict.WITH_ARCH
+    assert found.facts.notes == loaded.facts.notes
+
+
+def test_a_trusted_module_loads_though_another_class_is_missing(
+    tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    gone = types.ModuleType("config_library")
+    gone.Settings = type("Settings", (), {"__module__": "config_library"})  # type: ignore[attr-defined]
+    sys.modules["config_library"] = gone
+    torch.save({"model": model, "settings": gone.Settings()}, tmp_path / "a.pt")  # type: ignore[attr-defined]
+    del sys.modules["config_library"]
+    with pytest.warns(UserWarning, match="trusting"):
+        loaded = load_checkpoint(tmp_path / "a.pt", trust=True)
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+    assert loaded.facts.notes == ("1 object of classes that are not installed: config_library.Settings",)
