@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import xaicli
 from tests.checkpoint import hostile
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.load import load_checkpoint
@@ -283,6 +284,17 @@ def test_a_model_that_holds_what_cannot_be_copied_is_saved_with_its_graph(tmp_pa
     assert kept.grad_fn is not None
 
 
+def test_the_task_is_kept_where_it_is_known(tmp_path: Path) -> None:
+    x = torch.randn(2, 3)
+    assert load_checkpoint(save_checkpoint(nn.Linear(3, 2), tmp_path / "a.pt", example_inputs=x)).facts.task is None
+    path = save_checkpoint(nn.Linear(3, 2), tmp_path / "b.pt", example_inputs=x, task="multilabel")
+    assert load_checkpoint(path).facts.task == "multilabel"
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0.5, 1.5], prediction=[0.25, 1.0], mode="eval", epoch=1)
+        path = run.save_checkpoint(nn.Linear(3, 1), example_inputs=x)
+    assert load_checkpoint(path).facts.task == "regression"
+
+
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_a_text_model_takes_ids_and_mask_of_any_length(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
@@ -302,6 +314,7 @@ def test_a_text_model_takes_ids_and_mask_of_any_length(kind: str, tmp_path: Path
     loaded = load_checkpoint(path)
     assert loaded.facts.input_names == ("input_ids", "attention_mask")
     assert loaded.facts.input_dtypes == ("int64", "int64")
+    assert loaded.facts.task == "classification"
     for length in (7, 4):
         own = model(input_ids=ids[:, :length], attention_mask=mask[:, :length]).logits
         torch.testing.assert_close(loaded.model(ids[:, :length], mask[:, :length])["logits"], own)

@@ -139,6 +139,7 @@ def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Targ
                 std=facts.std,
                 epoch=facts.epoch,
                 step=facts.step,
+                task=facts.task,
             )
     except XaiError:
         raise

@@ -56,6 +56,7 @@ class CheckpointFacts:
         epoch: The epoch after which it was saved.
         step: The global training step at which it was saved.
         static_batch: The one batch size a graph accepts; None when any will do.
+        task: What its outputs mean, a member of `Task`.
         arch: The `module:factory` its maker used. For a hint only: nothing is ever imported because of it.
         notes: What was left out or changed in loading, one sentence each.
     """
@@ -73,6 +74,7 @@ class CheckpointFacts:
     epoch: int | None = None
     step: int | None = None
     static_batch: int | None = None
+    task: str | None = None
     arch: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -154,6 +156,7 @@ def described(content: Mapping[str, Any], facts: CheckpointFacts) -> CheckpointF
             std=_tuple(content.get("std"), _divisor),
             epoch=_integer(content.get("epoch")),
             step=_integer(content.get("step")),
+            task=None if content.get("task") is None else str(content["task"]),
             arch=None if content.get("arch") is None else str(content["arch"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -36,6 +36,7 @@ def save_checkpoint(
     std: Sequence[float] | None = None,
     epoch: int | None = None,
     step: int | None = None,
+    task: str | None = None,
 ) -> Path:
     """Write a checkpoint that `xai` can load without the code of the model, where the model can be exported.
 
@@ -56,6 +57,7 @@ def save_checkpoint(
         std: Per channel, what they were divided by after that.
         epoch: The epoch after which this is.
         step: The global training step.
+        task: What the outputs mean, a member of `Task`; what the configuration of a transformers model says when None.
 
     Returns:
         The path.
@@ -84,10 +86,18 @@ def save_checkpoint(
         "arch_args": dict(arch_args) if arch_args else None,
         "epoch": None if epoch is None else int(epoch),
         "step": None if step is None else int(step),
+        "task": task or _configured_task(bare),
     }
     with appearing(Path(path), durable=True) as file:
         torch.save(content, file)
     return Path(path)
+
+
+def _configured_task(model: nn.Module) -> str | None:
+    from xaicli.heads.decision import known_of
+
+    task = known_of(model).task
+    return None if task is None else str(task)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

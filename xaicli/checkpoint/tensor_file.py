@@ -95,7 +95,10 @@ def _description(facts: CheckpointFacts) -> dict[str, object]:
             {"name": name, "shape": shape, "dtype": dtype}
             for name, shape, dtype in (zip(names, shapes, dtypes, strict=True) if complete else ())
         ],
-        **{key: getattr(facts, key) for key in ("label_names", "input_range", "mean", "std", "epoch", "step", "arch")},
+        **{
+            key: getattr(facts, key)
+            for key in ("label_names", "input_range", "mean", "std", "epoch", "step", "task", "arch")
+        },
     }
 
 

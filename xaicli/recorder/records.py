@@ -15,6 +15,9 @@ from xaicli.recorder.session import Session
 if TYPE_CHECKING:
     from xaicli.state import TrainingState
 
+_TOLD_BY_LABELS = ("binary", "multilabel", "regression")
+"""Tasks that the labels of a run tell for certain; a class a sample goes with segmentation, too."""
+
 
 class Records:
     """The part of `Run` that is not about sample rows."""
@@ -180,6 +183,7 @@ class Records:
             input_range=input_range,
             epoch=self.state.epoch_idx or None,
             step=self.state.global_step,
+            task=self.manifest.task if self.manifest.task in _TOLD_BY_LABELS else None,
         )
 
     def keep_best(

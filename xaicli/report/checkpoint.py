@@ -66,7 +66,7 @@ def _described(found: Inspection) -> Iterator[tuple[str, str]]:
     if facts.label_names:
         more = f" and {len(facts.label_names) - 8} more" if len(facts.label_names) > 8 else ""
         yield "labels", ", ".join(facts.label_names[:8]) + more
-    for name in ("epoch", "step", "input_range", "mean", "std", "arch"):
+    for name in ("task", "epoch", "step", "input_range", "mean", "std", "arch"):
         if (value := getattr(facts, name)) is not None:
             yield name.replace("_", " "), str(value)
     if len(found.weight_sets) > 1:
