@@ -251,6 +251,23 @@ def test_folders_of_other_kinds_say_how_they_are_converted(mark: str, tmp_path: 
     assert way_out in raised.value.hint
 
 
+LAYOUTS = {
+    "base_model.model.first.lora_A.weight": (torch.ones(2, 4), "merge_and_unload"),
+    "_fsdp_wrapped_module._flat_param": (torch.ones(30), "FULL_STATE_DICT"),
+    "first.weight.absmax": (torch.ones(4), "quantised"),
+    "first.weight": (torch.ones(0), "zero_to_fp32.py"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_weights_of_other_layouts_say_how_they_are_converted(name: str, tmp_path: Path) -> None:
+    value, way_out = LAYOUTS[name]
+    torch.save({"module": {name: value}}, tmp_path / "a.pt")
+    with pytest.raises(XaiError, match="do not fit") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Tied)
+    assert way_out in raised.value.hint
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
 def test_a_file_that_ends_early_is_called_damaged(form: str, share: float, tmp_path: Path, model: Digits) -> None:

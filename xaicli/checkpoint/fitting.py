@@ -45,7 +45,7 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
         raise XaiError(f"the weights of {path} do not fit the model: {_first(error)}", hint=_ADVICE) from error
     missing = [key for key in found.missing_keys if not key.endswith(_EXTRA) and key not in weights]
     if missing or found.unexpected_keys:
-        raise _unfit(path, missing, found.unexpected_keys, [])
+        raise _unfit(path, missing, found.unexpected_keys, [], weights)
     return model.eval(), notes
 
 
@@ -170,7 +170,7 @@ def _check_shapes(weights: StateDict, own: Mapping[str, torch.Tensor], path: Pat
         f"{key} {said}" for key, value in own.items() if key in weights and (said := _difference(weights[key], value))
     ]
     if reshaped:
-        raise _unfit(path, missing, unexpected, reshaped)
+        raise _unfit(path, missing, unexpected, reshaped, weights)
 
 
 def _difference(given: torch.Tensor, own: torch.Tensor) -> str:
@@ -183,13 +183,43 @@ def _difference(given: torch.Tensor, own: torch.Tensor) -> str:
     return "" if kinds[0] == kinds[1] or given.numel() == 1 else f"{given.dtype} for {own.dtype}"
 
 
-def _unfit(path: Path, missing: list[str], unexpected: list[str], reshaped: list[str]) -> XaiError:
+_LAYOUTS = (
+    (
+        r"(^|\.)lora_[AB]\.|(^|\.)lora_(?:embedding_)?[AB]\b",
+        "an adapter (PEFT) that changes another model's weights: merge it once with merge_and_unload()",
+    ),
+    (
+        r"(^|\.)_?flat_param",
+        "weights that FSDP flattened: save them with StateDictType.FULL_STATE_DICT",
+    ),
+    (
+        r"\.(absmax|quant_map|quant_state.*|SCB|qweight|qzeros|scales)$",
+        "weights that were quantised: take the model's own weights instead",
+    ),
+)
+"""What the names of weights say of how they were written, and the way out."""
+
+
+def _written_as(weights: StateDict) -> str:
+    """A layout in which weights do not fit the model they are of, with the way out; "" for none that is known."""
+    if weights and all(value.numel() == 0 for value in weights.values()):
+        return (
+            "they hold no values, as those of DeepSpeed's ZeRO 3 do: gather them with "
+            "python zero_to_fp32.py FOLDER model, and name the file written. "
+        )
+    for pattern, what in _LAYOUTS:
+        if any(re.search(pattern, key) for key in weights):
+            return f"they look like {what}. "
+    return ""
+
+
+def _unfit(path: Path, missing: list[str], unexpected: list[str], reshaped: list[str], weights: StateDict) -> XaiError:
     parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
     named = "; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
     return XaiError(
         f"the weights of {path} do not fit the model: {len(missing)} missing, {len(unexpected)} unexpected, "
         f"{len(reshaped)} of another shape",
-        hint=f"{named}. Is --arch (with --arch-args) the one it was trained with?",
+        hint=f"{_written_as(weights)}{named}. Is --arch (with --arch-args) the one it was trained with?",
     )
 
 
