@@ -68,6 +68,8 @@ def rows_json(frame: pl.DataFrame) -> str:
 
 def dump(value: Any) -> str:
     """Any value made of plain Python types as JSON, non-finite numbers as null, unknown types as text."""
+    if isinstance(value, pl.DataFrame):
+        return rows_json(value)
     return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), default=str)
 
 

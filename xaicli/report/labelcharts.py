@@ -146,11 +146,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
 
 
 def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...], Series]:
-    frame = pl.DataFrame(
-        [(label.x(row), row["mean"]) for label in labels for row in label.rows if finite(row["mean"])],
-        schema={"x": pl.Float64, "mean": pl.Float64},
-        orient="row",
-    )
+    frame = _means(labels)
     quantiles = [pl.col("mean").quantile(q, "linear").alias(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
     table = frame.group_by("x").agg(quantiles).sort("x")
     x = tuple(table["x"])
@@ -163,12 +159,21 @@ def _spread_of_labels(labels: Sequence[LabelHistory]) -> tuple[tuple[Band, ...],
 
 def of_everyone(labels: Sequence[LabelHistory]) -> Series:
     """The mean of all samples whatever their label: each label's mean weighted by its number of samples."""
-    sums: dict[float, tuple[float, int]] = {}
-    for x, row in ((label.x(row), row) for label in labels for row in label.rows if finite(row["mean"])):
-        total, n = sums.get(x, (0.0, 0))
-        sums[x] = total + row["mean"] * row["n"], n + row["n"]
-    known = sorted(x for x, (_, n) in sums.items() if n)
-    return Series("all samples", tuple(known), tuple(sums[x][0] / sums[x][1] for x in known), Tone.REFERENCE)
+    mean = (pl.col("mean") * pl.col("n")).sum() / pl.col("n").sum()
+    table = _means(labels).filter(pl.col("n") > 0).group_by("x").agg(mean).sort("x")
+    return Series("all samples", tuple(table["x"]), tuple(table["mean"]), Tone.REFERENCE)
+
+
+def _means(labels: Sequence[LabelHistory]) -> pl.DataFrame:
+    """Every finite mean of every label: where it lies on the time axis, and of how many samples it is."""
+    rows = [row for label in labels for row in label.rows]
+    columns = {name: [row[name] for row in rows] for name in ("epoch", "mean", "n")}
+    columns["pass"] = [row.get("pass") or 0 for row in rows]
+    kinds: Any = {"epoch": pl.Int64, "mean": pl.Float64, "n": pl.Int64, "pass": pl.Int64}
+    frame = pl.DataFrame(columns, schema=kinds).filter(pl.col("mean").is_finite())
+    distinct = frame.select("epoch", "pass").unique()
+    places = distinct.with_columns(x=pl.Series([labels[0].x(row) for row in distinct.to_dicts()], dtype=pl.Float64))
+    return frame.join(places, on=["epoch", "pass"])
 
 
 def small_multiples(

@@ -89,9 +89,16 @@ def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[st
         labels.setdefault(row["label"], []).append(row)
     for key, labels in groups.items():
         end = max(rows[-1]["epoch"] for rows in labels.values())
-        times = Times.of(over, (row for rows in labels.values() for row in rows))
+        times = Times.of(over, _places(data, key))
         found = [LabelHistory(name_of(rows[-1]), tuple(rows), end, times) for rows in labels.values()]
         yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
+
+
+def _places(data: pl.DataFrame, key: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """The places of one (metric, mode, ds_id), each once, with their last step."""
+    mine = data.filter((pl.col("metric") == key[0]) & (pl.col("mode") == key[1]) & (pl.col("ds_id") == key[2]))
+    place = [name for name in ("epoch", "pass") if name in data.columns]
+    return mine.group_by(place).agg(pl.col("step").max()).to_dicts()
 
 
 def label_blocks(
