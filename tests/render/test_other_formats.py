@@ -43,13 +43,22 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert escaped("`a` $b$") == "\\`a\\` \\$b\\$"
 
 
-def test_a_notebook_gets_text_static_html_and_a_picture() -> None:
-    bundle = labels_result(labels=1, epochs=2, names=("<script>x</script>",))._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html", "image/png"}
-    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
-    assert bundle["image/png"] in bundle["text/html"]
+def test_a_notebook_gets_one_rich_display_and_text() -> None:
+    bundle = labels_result(labels=2, epochs=2, names=("<script>x</script>", "y"))._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html"}
     assert "<td>&lt;script&gt;x&lt;/script&gt;</td>" in bundle["text/html"]
     assert not {"<script", "style=", "<iframe"} & set(re.findall(r"<script|style=|<iframe", bundle["text/html"]))
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', bundle["text/html"])
+    assert [Pillow.open(io.BytesIO(base64.b64decode(data))).format for data in pictures] == ["PNG", "PNG"]
+
+
+def test_a_notebook_shows_every_table_of_a_result() -> None:
+    tables = tuple(Table(f"t{i}", f"Table {i}", (Column("a"),), ((f"cell {i}",),)) for i in range(3))
+    sections = tuple(Section(f"Part {i}", f"p{i}", (table,)) for i, table in enumerate(tables))
+    result = labels_result(labels=1, epochs=1)
+    result.__dict__["report"] = Report("x", "Title", "r", "Said.", sections, ())
+    html = result._repr_mimebundle_()["text/html"]
+    assert [f"cell {i}" in html and f"Part {i}" in html for i in range(3)] == [True] * 3
 
 
 def test_the_live_page_is_sandboxed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +151,11 @@ def test_the_report_is_built_once() -> None:
     assert result.report is result.report
     result.html()
     assert calls == [1]
+
+
+def test_names_that_the_pictures_font_lacks_are_said_once(tmp_path: Path) -> None:
+    result = labels_result(labels=2, epochs=2, names=("日本", "Ωμέγα ø"))
+    with pytest.warns(UserWarning, match="boxes in place of 2 characters .*日本") as said:
+        result.save(tmp_path, ["html", "png"])
+    assert len(said) == 1
+    assert "日本" in (tmp_path / "labels.html").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,27 @@ def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
         rows.append(Explanation(**{**vars(explanation(i)), "inputs": (view,), "maps": maps, "trust": trust}))
     saliency = Saliency(tuple(rows), ("gradient", "smoothgrad", "integrated", "smint"), "smint")
     assert len(SaliencyResult(saliency).html().encode()) <= 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("trust", "words"),
+    [
+        (Trust(0.01, 0.49, False), "mostly noise"),
+        (Trust(0.01, 0.51, False), ""),
+        (Trust(None, None, True), "flat"),
+        (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5}), "worse than random"),
+        (Trust(0.01, 0.9, False, {"deletion": 0.3, "deletion_random": 0.2}), "worse than random"),
+        (Trust(0.01, 0.9, False, {"insertion": 0.5, "insertion_random": 0.4, "deletion": 0.1}), ""),
+        (Trust(0.01, 0.2, False, {"insertion": 0.1, "insertion_random": 0.4}), "mostly noise, worse than random"),
+    ],
+)  # fmt: skip
+def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
+    report = result(replace(explanation(), trust={"gradient": Trust(None, None, False), "smint": trust})).report
+    table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.name == "trust")
+    assert [row[-1] for row in table.rows] == ["", words]
+    panel = next(p for p in grid_of(report).rows[0].panels if p.method == "smint")
+    assert ("mostly noise" in " ".join(panel.lines), "worse than random" in " ".join(panel.lines)) == (
+        "noise" in words,
+        "random" in words,
+    )
+    assert ("1 of 1 map of it is mostly noise" in report.sentence) is ("noise" in words)

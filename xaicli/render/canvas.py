@@ -184,3 +184,10 @@ def font(size: float, name: str = REGULAR) -> Any:
 def width_of(text: str, weight: str = "normal") -> float:
     """How wide a line of text is, in font sizes."""
     return float(font(64, BOLD if weight == "bold" else REGULAR).getlength(text)) / 64
+
+
+@functools.lru_cache(maxsize=4096)
+def has_glyph(character: str) -> bool:
+    """Whether the pictures' font can draw a character; what it cannot it draws as a box."""
+    face = font(64)
+    return bytes(face.getmask(character)) != bytes(face.getmask("\uffff"))

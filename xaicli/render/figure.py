@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS_OF_SHEET = 16
 _SHEET_DPI = 144
+_BOXES = 8
 
 Chart = LineChart | Multiples | ScatterChart | BarChart
 
@@ -69,6 +71,8 @@ class Pictures:
     def __init__(self, *, png: bool = False, density: float = 2.0) -> None:
         self._density = density if png else 0.0
         self._drawn: dict[int, tuple[Chart, Picture]] = {}
+        self.boxes: set[str] = set()
+        """Characters that PNGs show as boxes."""
 
     def of(self, chart: Chart) -> Picture:
         """The picture of a chart; its ids begin with the chart's number among those asked for."""
@@ -91,6 +95,7 @@ class Pictures:
             for name, frame in zip(names, made.frames, strict=True)
         ]
         svgs = tuple(write(pen.marks, frame) for frame in frames)
+        self.boxes |= pen.boxes
         return Picture(svgs, pen.png() if self._density else b"")
 
 
@@ -106,17 +111,9 @@ def first_figure(report: Report) -> Figure:
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
 
 
-def first_png(report: Report, *, density: float) -> bytes:
-    """The first picture of a report that has one, as PNG.
-
-    Args:
-        report: What to draw.
-        density: Pixels a point.
-    """
-    grid = next(grids(report), None)
-    if grid is not None:
-        return png_bytes(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
-    return Pictures(png=True, density=density).of(next(charts(report))).png
+def sheet_png(grid: MapGrid) -> bytes:
+    """The first samples of a grid of maps as PNG."""
+    return png_bytes(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
 
 
 def _as_figure(picture: Pillow) -> Figure:
@@ -144,6 +141,13 @@ def pictures(
     """
     for chart in charts(report):
         yield chart.name, drawn.of(chart).png
+    if drawn.boxes:
+        shown = "".join(sorted(drawn.boxes)[:_BOXES])
+        warnings.warn(
+            f"the PNGs show boxes in place of {len(drawn.boxes)} characters that their font lacks ({shown}); "
+            "the page has the names as they are",
+            stacklevel=2,
+        )
     for grid in grids(report):
         pages = [grid.rows[at : at + _ROWS_OF_SHEET] for at in range(0, len(grid.rows), _ROWS_OF_SHEET)]
         sheets = {f"{grid.name}-sheet-{n}" if n > 1 else grid.name: rows for n, rows in enumerate(pages, 1)}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, assert_never
 
-from xaicli.render.figure import charts, first_png, grids
+from xaicli.render.figure import Pictures, sheet_png
+from xaicli.render.pixels import png_of
 from xaicli.render.sparkline import sparkline
 from xaicli.render.terminal import as_text
 from xaicli.render.text import printable
-from xaicli.report.model import Cell, Column, Report, Table
+from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.mapgrid import MapGrid
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _HEIGHT = 800
@@ -20,33 +24,57 @@ _LONGEST = 300
 
 
 def mimebundle(report: Report) -> dict[str, Any]:
-    """The report as text, as static HTML, and its first picture as PNG where there is something to draw.
+    """The report as text and, whole, as static HTML: one rich display, whose pictures are not sent beside it again.
 
     Untrusted notebooks, GitHub and editors strip scripts, styles and frames; what this HTML has they keep.
     """
-    bundle: dict[str, Any] = {"text/plain": as_text(report)}
-    picture = ""
-    if _has_picture(report):
-        picture = base64.b64encode(first_png(report, density=_DENSITY)).decode()
-        bundle["image/png"] = picture
-    return {**bundle, "text/html": _static(report, picture)}
+    return {"text/plain": as_text(report), "text/html": _static(report)}
 
 
-def _has_picture(report: Report) -> bool:
-    return next(charts(report), None) is not None or next(grids(report), None) is not None
-
-
-def _static(report: Report, picture: str) -> str:
-    """Title, sentence, picture and the first table."""
+def _static(report: Report) -> str:
+    """Title, sentence, warnings, and every part of the report that is not for a page alone."""
     parts = [f"<h3>{_escaped(report.title)}</h3>", f"<p>{_escaped(report.run_line)}</p>"]
     parts.append(f"<p>{_escaped(report.sentence)}</p>")
     parts += [f"<p><b>warning:</b> {_escaped(warning)}</p>" for warning in report.warnings]
-    if picture:
-        parts.append(f'<img alt="{_escaped(report.title)}" width="800" src="data:image/png;base64,{picture}">')
-    table = next((b for s in report.sections for b in s.blocks if isinstance(b, Table) and not s.page_only), None)
-    if table is not None:
-        parts.append(_table(table))
+    drawn = Pictures(png=True, density=_DENSITY)
+    for section in report.sections:
+        if section.page_only and not any(isinstance(block, MapGrid | Views) for block in section.blocks):
+            continue
+        shown = [part for block in section.blocks for part in _block(block, drawn)]
+        if shown:
+            parts += [f"<h4>{_escaped(section.title)}</h4>", *shown]
     return "\n".join(parts)
+
+
+def _block(block: Block, drawn: Pictures) -> Iterator[str]:
+    match block:
+        case LineChart() | Multiples() | ScatterChart() | BarChart():
+            yield _picture(drawn.of(block).png, block.alt or block.title)
+        case MapGrid():
+            yield _picture(sheet_png(block), block.title)
+        case ImageChart():
+            yield _picture(png_of(block.image), block.image.alt)
+        case Views():
+            # The other views show the same otherwise.
+            for inner in next(iter(block.views.values()), ()):
+                yield from _block(inner, drawn)
+        case Text():
+            yield f"<p>{_escaped(block.text)}</p>"
+        case Figures():
+            words = " · ".join(f"<b>{_escaped(f.value)}</b> {_escaped(f.caption)}" for f in block.figures)
+            yield f"<p>{words}</p>"
+        case Table():
+            if not block.folded:
+                yield (f"<p><b>{_escaped(block.title)}</b></p>" if block.title else "") + _table(block)
+        case Gallery():
+            # The table below says the same of all of them.
+            return
+        case _:
+            assert_never(block)
+
+
+def _picture(png: bytes, alt: str) -> str:
+    return f'<img alt="{_escaped(alt)}" width="800" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _table(table: Table) -> str:

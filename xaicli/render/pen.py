@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backend_bases import RendererBase
 
-from xaicli.render.canvas import BOLD, POINTS_PER_INCH, REGULAR, font, width_of
+from xaicli.render.canvas import BOLD, POINTS_PER_INCH, REGULAR, font, has_glyph, width_of
 from xaicli.render.pixels import png_bytes
 from xaicli.render.svg import OURS, Mark
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HEADER = "header"
 """The group id of what the PNG alone shows: the page says it in its own words."""
 
+_EVERYWHERE = 0x24F
+"""Up to here (Latin) the font has every character."""
 _ALIGNED = {"left": "start", "center": "middle", "right": "end"}
 
 
@@ -138,6 +140,11 @@ class Pen(RendererBase):
         return width_of(s, str(prop.get_weight())) * size, 0.97 * size, 0.21 * size
 
     # What comes of it.
+
+    @property
+    def boxes(self) -> frozenset[str]:
+        """The characters that the PNG shows as boxes, since its font has none of them."""
+        return frozenset(c for text in self._texts for c in text.text if ord(c) > _EVERYWHERE and not has_glyph(c))
 
     def png(self) -> bytes:
         """The pixels as PNG."""

@@ -17,6 +17,13 @@ from xaicli.report.page import Page
 from xaicli.report.plain import in_words
 
 REGIONS = ("easy", "ambiguous", "hard", "in between")
+_MEANT = {
+    "easy": "easy: the third surest of its label, less the ambiguous",
+    "ambiguous": "ambiguous: the third that varied most",
+    "hard": "hard: the third least sure of its label, less the ambiguous",
+    "in between": "in between",
+}
+"""The regions are thirds by definition: how many lie in one is no news."""
 LEGEND = (
     "Each dot is a sample: how sure the model was of its label over the epochs, and how much that varied. "
     "Hard samples low, ambiguous right, easy at the top left."
@@ -86,7 +93,7 @@ def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
     groups = region.cast(pl.String).fill_null(REGIONS[-1])
     yield Figures(
         tuple(
-            Figure(f"{int((groups == name).sum()):,}", name, Tone.MAX if name == "hard" else Tone.PLAIN)
+            Figure(f"{int((groups == name).sum()):,}", _MEANT[name])
             for name in REGIONS
             if (groups == name).any() or name != REGIONS[-1]
         )

@@ -19,6 +19,7 @@ from xaicli.report.numbers import count
 from xaicli.report.page import Page
 
 _CARDS = 12
+SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _TITLES = {
     "suspect": "Probably mislabelled",
     "ambiguous": "Ambiguous",
@@ -40,7 +41,7 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
     counted = []
     for (kind,), frame in answer.data.group_by("finding", maintain_order=True):
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
-        blocks = tuple(finding_blocks(frame, title, page))
+        blocks = tuple(finding_blocks(frame, title, page, note=SUSPECT_SCORE if kind == "suspect" else ""))
         sections.append(Section(title, page.names("part", kind), blocks))
         counted.append(f"{title.lower()} {frame.height:,}")
     if "truth" in answer.extra:
@@ -73,17 +74,30 @@ def finding_blocks(
     heading: str = "",
     cards: bool = True,
     terminal_rows: int = 10,
+    total: int = 0,
+    note: str = "",
 ) -> Iterator[Block]:
-    """Cards of the first samples where there are pictures, and all in a table with their reasons."""
+    """Cards of the first samples where there are pictures, and all in a table with their reasons.
+
+    Args:
+        frame: The findings to show.
+        title: What they are.
+        page: What the page knows.
+        heading: Over the cards.
+        cards: Whether there are any.
+        terminal_rows: How many rows of the table a terminal shows.
+        total: How many findings there are, where these are the first of them.
+        note: What the table's figures mean.
+    """
     rows = frame.to_dicts()
     pictured = [row for row in rows if row.get("sample_id") is not None and _image(row, page)]
     if cards and pictured:
         note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
-    yield replace(_table(rows, title, page), terminal_rows=terminal_rows)
+    yield replace(_table(rows, title, page, total), terminal_rows=terminal_rows, note=note)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], title: str, page: Page) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], title: str, page: Page, total: int) -> Table:
     several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
     has = {key: any(row.get(key) is not None for row in rows) for key in ("sample_id", "suggested_label", "epoch")}
     columns = [Column("mode")] if several else []
@@ -105,9 +119,10 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, page: Page) -> Table:
     known = tuple(
         page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows
     )
+    said = count(len(rows), "sample") if total <= len(rows) else f"the first {len(rows):,} of {total:,} samples"
     return Table(
         page.names("table", title),
-        f"{title}: {count(len(rows), 'sample')} with reasons" if has["sample_id"] else title,
+        f"{title}: {said} with reasons" if has["sample_id"] else title,
         tuple(columns),
         tuple(shown),
         keys=known,

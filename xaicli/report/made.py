@@ -29,7 +29,10 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
         said.append(("rows of the answer" if answer.command in _GIVEN else "rows read", count(counts.rows, "row")))
     if counts.non_finite is not None:
         said.append(("non-finite values", f"{counts.non_finite:,}, left out of every statistic"))
-    if counts.duplicates is not None:
+    if counts.duplicates is not None and answer.selection.get("table"):
+        reduce = answer.selection.get("reduce", "mean")
+        said.append(("further rows of a sample", f"{counts.duplicates:,}; of several rows of one sample the {reduce}"))
+    elif counts.duplicates is not None:
         rule = _DUPLICATES.get(str(answer.selection.get("duplicates")), "of each sample and epoch the last one counts")
         said.append(("duplicate rows", f"{counts.duplicates:,}; {rule}"))
     if counts.dropped is not None:

@@ -35,7 +35,18 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def cut(text: str, limit: int = 40) -> str:
-    """A text of elsewhere short enough for a sentence or a card; JSON and CSV have all of it."""
+    """A name of elsewhere short enough for a sentence or a card; JSON and CSV have all of it.
+
+    It loses its middle: names often differ at the end.
+    """
+    if len(text) <= limit:
+        return text
+    end = (limit - 1) // 2
+    return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """The beginning of a sentence of elsewhere."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -12,6 +12,7 @@ from xaicli.report.numbers import count
 
 _MOST_ROWS = 2000
 _SHOWN_ITEMS = 6
+_IDS = frozenset({"sample_id", "example_id"})
 
 
 def plain_report(
@@ -42,9 +43,10 @@ def plain_report(
 def frame_table(answer: Answer, title: str, *, terminal_rows: int = 20) -> Table:
     """All columns of an answer's data as a table for people, the first rows of it where there are very many."""
     frame = answer.data.head(_MOST_ROWS)
-    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
+    # An id is a name, also where it is made of digits: no commas in it.
+    numeric = [dtype.is_numeric() and name not in _IDS for name, dtype in frame.schema.items()]
     kinds = [
-        Cell.INTEGER if dtype.is_integer() else Cell.NUMBER if number else Cell.TEXT
+        Cell.TEXT if not number else Cell.INTEGER if dtype.is_integer() else Cell.NUMBER
         for dtype, number in zip(frame.dtypes, numeric, strict=True)
     ]
     left_out = answer.data.height - frame.height

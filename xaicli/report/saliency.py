@@ -22,6 +22,9 @@ TITLES = {
     "smint": "SmInt",
     "gradcam": "Grad-CAM",
 }
+_NOISE = 0.5
+"""Half-split agreement below which two halves of the draws have little in common."""
+_NOISE_WORDS, _WORSE_WORDS = "mostly noise", "worse than random"
 _SCALE = "its lowest value to its 99th percentile"
 _NOTE = (
     "Each map is scaled on its own: brightness compares within a map, not between maps. "
@@ -81,7 +84,12 @@ def _sentence(saliency: Saliency) -> str:
     if agreements:
         middle = agreements[len(agreements) // 2]
         title = TITLES.get(saliency.overlay, saliency.overlay)
+        noisy = sum(agreement < _NOISE for agreement in agreements)
         said.append(f"Two halves of the draws agree to {short(middle, 2)} ({title}, median rank correlation).")
+        if noisy:
+            said.append(
+                f"{noisy:,} of {count(len(agreements), 'map')} of it {'is' if noisy == 1 else 'are'} {_NOISE_WORDS}."
+            )
     said.append(f"{count(flat, 'map')} {'is' if flat == 1 else 'are'} flat: nothing to see there." if flat else "")
     return " ".join(part for part in said if part) or _NOTE.split(":")[0] + "."
 
@@ -175,8 +183,26 @@ def _trust_lines(trust: Trust | None) -> tuple[str, ...]:
     if trust is None:
         return ()
     said = [f"delta {short(trust.delta, 2)}"] if trust.delta is not None else []
-    said += [f"agreement {short(trust.agreement, 2)}"] if trust.agreement is not None else []
-    return tuple(said)
+    if trust.agreement is not None:
+        noise = f": {_NOISE_WORDS}" if trust.agreement < _NOISE else ""
+        said.append(f"agreement {short(trust.agreement, 2)}{noise}")
+    return (*said, *([_WORSE_WORDS] if _worse_than_random(trust) else []))
+
+
+def _worse_than_random(trust: Trust) -> bool:
+    """Whether a random map finds the pixels that matter sooner."""
+    inserted, by_chance = trust.quality.get("insertion"), trust.quality.get("insertion_random")
+    deleted, chance = trust.quality.get("deletion"), trust.quality.get("deletion_random")
+    worse = inserted is not None and by_chance is not None and inserted < by_chance
+    return worse or (deleted is not None and chance is not None and deleted > chance)
+
+
+def _verdict(trust: Trust) -> str:
+    """What speaks against a map, in words."""
+    said = ["flat"] if trust.flat else []
+    said += [_NOISE_WORDS] if trust.agreement is not None and trust.agreement < _NOISE else []
+    said += [_WORSE_WORDS] if _worse_than_random(trust) else []
+    return ", ".join(said)
 
 
 def _trust_table(saliency: Saliency) -> Table:
@@ -188,10 +214,9 @@ def _trust_table(saliency: Saliency) -> Table:
         for method, trust in e.trust.items():
             head = [str(e.sample_id), *([_column(saliency, e.checkpoint)] if several else [])]
             figures = [trust.delta, trust.agreement, *(trust.quality.get(name) for name in extra)]
-            flat = "flat" if trust.flat else ""
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
-            rows.append((*head, answer, method, *figures, flat))
+            rows.append((*head, answer, method, *figures, _verdict(trust)))
             keys.append("" if several else f"e-{number}")
     columns = (
         Column("sample"),
@@ -201,9 +226,10 @@ def _trust_table(saliency: Saliency) -> Table:
         Column("delta", Cell.NUMBER),
         Column("agreement", Cell.NUMBER),
         *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
-        Column(""),
+        Column("speaks against it"),
     )
-    return Table("trust", "Trust figures of each map", columns, tuple(rows), keys=tuple(keys), terminal_rows=24)
+    note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
+    return Table("trust", "Trust figures of each map", columns, tuple(rows), note, keys=tuple(keys), terminal_rows=24)
 
 
 def _changes(saliency: Saliency) -> Table:

@@ -18,7 +18,7 @@ from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.made import made
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.numbers import cut, short
+from xaicli.report.numbers import short, shortened
 from xaicli.report.page import Names, Page
 from xaicli.report.samples import score_rule
 from xaicli.report.scalars import scalar_blocks
@@ -93,11 +93,11 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
     said = [sentence(parts[0], page)] if parts else ["No samples were recorded in this selection."]
     notes = page.facts.config.get("notes")
     if isinstance(notes, str) and notes:
-        said.append(cut(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
+        said.append(shortened(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
     doubted = gathered.suspects.data.drop_nulls("suggested_label") if gathered.suspects else pl.DataFrame()
     if doubted.height:
         first = doubted.row(0, named=True)
-        said.append(f"Most suspicious label: #{first['sample_id']}, {cut(first['reason'], _LONGEST)}.")
+        said.append(f"Most suspicious label: #{first['sample_id']}, {shortened(first['reason'], _LONGEST)}.")
     return " ".join(said)
 
 
@@ -207,7 +207,7 @@ def _issues(gathered: Gathered, page: Page) -> Section:
         return Section(title, "label-issues", (_missing(gathered, "label issues", why),))
     shown = answer.data.head(_SUSPECTS_SHOWN)
     words = "Labels that one epoch's probabilities contradict"
-    found = list(finding_blocks(shown, words, page, cards=False))
+    found = list(finding_blocks(shown, words, page, cards=False, total=answer.data.height))
     more = answer.data.height - shown.height
     rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
     return Section(title, "label-issues", (*found, *rest), page_only=True)
