@@ -103,6 +103,14 @@ def test_one_number_for_yes_and_no(last: Callable[[Tensor], Tensor], values: Val
         torch.testing.assert_close(head.scalar(numbers, labels), torch.where(labels == 1, own, -own))
 
 
+def test_a_logit_stays_one_behind_a_norm_a_scale_and_quantisation(x: Tensor) -> None:
+    normed = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm1d(1)).eval()
+    for model in (normed, Net(1, lambda y: 3 * y - 1), nn.Sequential(nn.Linear(4, 1), nn.LayerNorm(1))):
+        for labels in ([0, 1, 1, 0], ["no", "yes", "yes", "no"]):
+            head = head_of(model, x, labels=labels)
+            assert (head.task, head.values) == (Task.BINARY, Values.LOGITS), head.decided
+
+
 def test_a_part_of_a_softmax_is_a_probability(x: Tensor) -> None:
     head = head_of(Net(2, lambda y: y.softmax(1)[:, 1]), x)
     assert (head.task, head.values, head.single) == (Task.BINARY, Values.PROBABILITIES, True)
@@ -369,7 +377,7 @@ def test_a_task_that_does_not_fit_is_refused(x: Tensor) -> None:
         ([0, 1, None, 1], Kind.YES_NO),
         ([0, -100, 1], Kind.YES_NO),
         ([True, False], Kind.YES_NO),
-        (["cat", "dog"], Kind.CLASSES),
+        (["cat", "dog"], Kind.NAMES),
         (np.array([0, 3]), Kind.CLASSES),
         (torch.tensor([0.5, 2]), Kind.NUMBERS),
         ([1.0, 0.0], Kind.ZERO_ONE_NUMBERS),

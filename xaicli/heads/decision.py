@@ -276,7 +276,7 @@ class _Evidence:
             return self._task_of_one_number()
         if self.labels.kind is Kind.SETS and self.labels.shape in ((), (width,)):
             return self._task_of_sets(width)
-        if self.labels.kind in (Kind.CLASSES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS):
+        if self.labels.kind in (Kind.CLASSES, Kind.NAMES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS):
             return Task.CLASSIFICATION, "its labels are classes"
         if self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES):
             return Task.MULTILABEL, f"each of its numbers is a probability of its own ({self._operation})"
@@ -305,6 +305,8 @@ class _Evidence:
             return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
         if self.labels.kind is Kind.ZERO_ONE_NUMBERS and Task.BINARY in self.expected:
             return Task.BINARY, "it gives one number a sample, and its labels are 0 and 1"
+        if self.labels.kind is Kind.NAMES:
+            return Task.BINARY, "it gives one number a sample, and its labels are names"
         if self.known.classes == 2:
             return Task.BINARY, f"it gives one number a sample, and {self.known.said} name two classes"
         if self.labels.kind is Kind.CLASSES:

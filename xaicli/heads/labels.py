@@ -15,7 +15,9 @@ class Kind(Enum):
 
     NONE = "no labels"
     CLASSES = "classes"
-    """One whole number or name a sample."""
+    """One whole number a sample."""
+    NAMES = "names of classes"
+    """One text a sample."""
     YES_NO = "zeros and ones"
     """One whole number a sample, 0 or 1: a class, or yes and no."""
     NUMBERS = "numbers"
@@ -57,7 +59,7 @@ def kind_of(labels: Any) -> Labels:
         if not known:
             return Labels(Kind.NONE)
         if any(isinstance(label, str) for label in known):
-            return Labels(Kind.CLASSES)
+            return Labels(Kind.NAMES)
         sized = [label for label in known if isinstance(label, (list, tuple, set, frozenset))]
         if len({len(label) for label in sized}) > 1 or any(isinstance(label, (set, frozenset)) for label in sized):
             return Labels(Kind.SETS)
@@ -70,7 +72,7 @@ def kind_of(labels: Any) -> Labels:
 
 def _of_array(labels: np.ndarray[Any, Any]) -> Labels:
     if labels.dtype.kind not in "fiub":
-        return Labels(Kind.CLASSES if labels.size else Kind.NONE)
+        return Labels(Kind.NAMES if labels.size else Kind.NONE)
     shape = labels.shape[1:]
     if shape == (1,):
         labels, shape = labels[:, 0], ()

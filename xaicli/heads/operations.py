@@ -64,6 +64,7 @@ _AS_IT_IS = _names(
 )
 _SHAPED = _names("view _unsafe_view reshape _reshape_alias as_strided flatten unflatten view_as")
 _LINEAR = _names("addmm mm bmm baddbmm addmv mv dot linear matmul einsum addbmm linear_dynamic")
+_NORMS = _names("native_batch_norm _native_batch_norm_legit_no_training native_layer_norm native_group_norm batch_norm")
 _CONVOLUTIONS = _names("convolution _convolution conv1d conv2d conv3d mkldnn_convolution cudnn_convolution")
 _SUMS = _names("add add_ sub sub_ sum mean rsub")
 _POOLS = _names(
@@ -211,6 +212,8 @@ def _squashed(
         return replace(new, range=_EXPONENTIAL[before], axis=first.axis)
     if name in _POSITIVE:
         return replace(new, range=Range.POSITIVE, axis=first.axis if first else None)
+    if name in _NORMS:
+        return replace(new, axis=first.axis if first else None, linear=True)
     if name in _LINEAR:
         return replace(new, axis=-1, linear=True)
     return replace(new, axis=1 - made.ndim, linear=True) if name in _CONVOLUTIONS else None
