@@ -540,6 +540,30 @@ def test_a_model_that_does_not_answer_twice_alike_is_refused_by_the_part_at_faul
     assert not torch.equal(state, before)
 
 
+def test_what_a_forward_pass_keeps_in_the_model_is_undone() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.calls, self.last = nn.Linear(4, 3), 0, None
+            self.register_buffer("seen", torch.zeros(()))
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.seen += len(x)
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            self.last = self.linear(x)
+            return self.last
+
+    model, x = Counting().train(), torch.randn(3, 4)
+    buffer = model.mean
+    attribute(model, x, target=1, methods=("gradient",))
+    assert (model.calls, model.last, float(model.seen)) == (0, None, 0.0)
+    assert model.mean is buffer
+    assert not buffer.any()
+    assert model.training
+
+
 def test_a_model_that_changes_its_inputs_in_place_changes_its_own() -> None:
     def doubling(linear: nn.Module, x: Tensor) -> Tensor:
         return linear(x.mul_(2.0))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from xaicli.attribution.inputs import as_input
-from xaicli.attribution.twin import evaluating, private_copy, unwrapped
+from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
 
 _OWN_NAMES = re.compile(r"(input\d+)?")
@@ -180,8 +180,11 @@ class GivenModel:
         batch = [
             torch.cat([x[list(rows)], mates[i]]) if mates else x[list(rows)].clone() for i, x in enumerate(self.inputs)
         ]
-        with torch.no_grad(), evaluating(model or self.model):
-            return self.call(model or self.model, batch)
+        if model is not None:
+            with torch.no_grad():
+                return self.call(model, batch)
+        with torch.no_grad(), left_as_it_was(self.model), evaluating(self.model):
+            return self.call(self.model, batch)
 
     def chunks(self) -> list[list[int]]:
         """The samples as they are run: a few at a time, never one alone, since some models squeeze it away."""

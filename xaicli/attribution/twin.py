@@ -32,13 +32,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     while True:
         inner = next((m for name in _INSIDE if isinstance(m := getattr(model, name, None), nn.Module)), None)
-        if inner is None or type(model).__name__ not in _WRAPPERS:
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        if inner is None or not (parallel or type(model).__name__ in _WRAPPERS):
             return model
         model = inner
 
 
 _INSIDE = ("_orig_mod", "module", "_fsdp_wrapped_module")
-_WRAPPERS = frozenset(("OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"))
+_WRAPPERS = frozenset(("OptimizedModule", "FullyShardedDataParallel"))
 
 
 @contextmanager
@@ -52,6 +53,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """What a forward pass keeps in a model - counters, caches, the last activation - is undone."""
+    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    attributes = [(m, dict(vars(m)), dict(m._buffers), dict(m._parameters)) for m in modules]
+    buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
+    try:
+        yield
+    finally:
+        for module, kept, own_buffers, parameters in attributes:
+            now = vars(module)
+            if now.keys() != kept.keys() or any(now[name] is not value for name, value in kept.items()):
+                now.clear()
+                now.update(kept)
+            pairs: tuple[tuple[Any, Any], ...] = ((module._buffers, own_buffers), (module._parameters, parameters))
+            for held, before in pairs:
+                held.clear()
+                held.update(before)
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)
 
 
 def copy_of(model: _Module) -> _Module:
