@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import enum
 import functools
+import inspect
 import io
 import os
 import pickle
@@ -54,6 +55,7 @@ SAVERS: dict[str, Saver] = {
     "torch": torch.save,
     "torch, protocol 4": functools.partial(torch.save, pickle_protocol=4),
     "torch before 1.6": _legacy,
+    "pickle 0": _pickle(0),
     "pickle 2": _pickle(2),
     "pickle 5": _pickle(5),
 }
@@ -294,6 +296,13 @@ def test_a_function_from_elsewhere_is_never_called(tmp_path: Path, canary: Path)
     assert content.value["x"].arguments == (str(canary),)
 
 
+def test_a_function_made_by_a_package_is_never_called(tmp_path: Path) -> None:
+    raw = b"\x80\x02" + b"cmaker\nof\nU\x01a\x85R" + b"U\x01b\x85R."
+    (tmp_path / "a.pkl").write_bytes(raw)
+    content = read_torch(tmp_path / "a.pkl")
+    assert content.unknown == {"maker.of": 2}
+
+
 def _touch(path: str) -> None:
     Path(path).touch()
 
@@ -359,6 +368,33 @@ def test_weights_come_out_of_a_pickled_module_without_its_class(
     loaded = load_checkpoint(converted, arch="zoo:digits", pythonpath=[zoo])
     torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
     assert not [w for w in recwarn if "trusting" in str(w.message)]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 5])
+def test_a_plain_pickle_of_a_state_dict(
+    protocol: int, tmp_path: Path, model: Digits, images: torch.Tensor, zoo: Path
+) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(model.state_dict(), protocol=protocol))
+    loaded = load_checkpoint(tmp_path / "a.pkl", arch="zoo:digits", pythonpath=[zoo])
+    torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
+
+
+class Difference(nn.Module):
+    """Two inputs whose order counts."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a - 2 * b
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_trusted_torchscript_takes_its_inputs_by_name(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Difference()), tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match="trusting"):
+        model = load_checkpoint(tmp_path / "a.pt", trust=True).model
+    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    torch.testing.assert_close(model(b=b, a=a), a - 2 * b)
+    torch.testing.assert_close(model(a, b), a - 2 * b)
+    assert list(inspect.signature(model.forward).parameters) == ["a", "b"]
 
 
 def test_what_was_not_built_is_a_note_of_the_loaded_model(tmp_path: Path, model: Digits, zoo: Path) -> None:

@@ -17,6 +17,8 @@ _LARGEST_HEADER = 100 * 2**20
 _LARGEST_INDEX = 100 * 2**20
 _SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".bin"})
 _INDEX = ".safetensors.index.json"
+_OLD_PICKLE = re.compile(rb"\([dl]p?\d|c\w[\w.]*\n\w+\n|[\]}]q\x00")
+"""How pickles of the first protocols begin."""
 
 
 class Container(StrEnum):
@@ -57,7 +59,7 @@ def sniff(path: Path) -> Container:
         return Container.SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
         return Container.LEGACY
-    if head[257:262] == b"ustar" or _is_old_tar(head):
+    if head[257:262] == b"ustar" or _is_old_tar(head) or _OLD_PICKLE.match(head):
         return Container.LEGACY
     raise _none(path, head)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import warnings
 from collections import Counter
@@ -168,10 +169,15 @@ class Scripted(nn.Module):
         for parameter in program.parameters():
             parameter.requires_grad_(False)
         self.program = [program.eval()]  # in a list: no part of this module, which asks of its parts what it cannot do
+        schema: Any = program.forward
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        """What the program answers."""
-        return self.program[0](*inputs)
+        def forward(*inputs: torch.Tensor, **named: torch.Tensor) -> Any:
+            return self.program[0](*inputs, **named)
+
+        names = [argument.name for argument in schema.schema.arguments[1:]]
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        self.forward = forward
 
     def to(self, *arguments: Any, **named: Any) -> Scripted:
         """As a module's."""

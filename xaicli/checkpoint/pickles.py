@@ -132,6 +132,8 @@ class PickleReader:
         Raises:
             CallsCodeError: It is no call that a saved value needs.
         """
+        if isinstance(function, Inert) and not _is_pythons(function.name):
+            return self.inert(function.name, (function, arguments))  # a function that its package would have made
         if not isinstance(function, Name):
             called = function.name if isinstance(function, Inert) else type(function).__name__
             raise CallsCodeError(f"what {called} gives")
@@ -437,9 +439,13 @@ def runs_code(called: Name) -> bool:
     top = called.module.split(".")[0]
     if top in _REACHING_OUT:
         return str(called) not in _BUFFERS
-    if top not in sys.stdlib_module_names or top in _VALUES_OF:
+    if not _is_pythons(called) or top in _VALUES_OF:
         return False
     if top == "builtins":
         harmless = called.name in _BUILTIN_VALUES or called.name[:1].isupper()
         return not harmless and f"builtins.{called.name}" not in _PLAIN
     return called.name.split(".")[-1].lstrip("_")[:1].islower()
+
+
+def _is_pythons(name: Name) -> bool:
+    return name.module.split(".")[0] in sys.stdlib_module_names

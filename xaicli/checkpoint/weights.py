@@ -297,4 +297,6 @@ def _described(content: object) -> str:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, StoredTensor | OddTensor | torch.Tensor):
+        return "tensor"
     return str(value.name) if isinstance(value, Inert) else type(value).__name__
