@@ -24,12 +24,13 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.layout import PartName, RunLayout
 from xaicli.parquet import append_record, write, write_bytes
 from xaicli.recorder.run import Run
-from xaicli.recorder.scalars import Moment, scalar_rows, to_table
+from xaicli.recorder.scalars import Moment, scalar_rows
 from xaicli.report.facts import RunFacts
 from xaicli.report.plain import plain_report
 from xaicli.results import Result
 from xaicli.tables.column import schema_of
 from xaicli.traceability import describe_environment
+from xaicli.wal.records import scalar_table
 
 if TYPE_CHECKING:
     from xaicli.report.model import Report
@@ -159,13 +160,18 @@ class _Addition:
 
     def log(self, scalars: dict[str, Any]) -> None:
         attempt = self.writer[0]
-        rows = scalar_rows(scalars, Moment(mode="", ds_id="", epoch=None, count=0, attempt=attempt, rank=0))
+        moment = Moment(mode="", ds_id="", epoch=None, step=None, count=lambda: 0, attempt=attempt, rank=0)
+        rows = scalar_rows(scalars, moment, _refused)
         parts = (PartName.parse(path.name) for path in self.layout.scalars.glob("*.parquet"))
         sequence = (
             max((part.last for part in parts if part and (part.attempt, part.rank) == self.writer), default=-1) + 1
         )
         path = self.layout.scalars / PartName(*self.writer, sequence, sequence).filename
-        append_record(self.layout, *self.writer, write(to_table(rows), path, root=self.layout.root))
+        append_record(self.layout, *self.writer, write(scalar_table(rows), path, root=self.layout.root))
+
+
+def _refused(key: str, reason: str) -> None:
+    raise ValueError(f"{key}: {reason}")
 
 
 class _Trace:

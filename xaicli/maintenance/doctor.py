@@ -18,7 +18,7 @@ from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.state.examine import faults
 from xaicli.wal import Snapshot, take_snapshot
-from xaicli.wal.journal import journal_files, read_journal
+from xaicli.wal.records import journal_files, read_journal
 
 QUARANTINE = "quarantine"
 _FOLDERS = ("data", "scalars", "tables", "media", "inputs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -13,7 +12,7 @@ from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader import Reader, TakeBack
 from xaicli.reader.pieces import relative
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
-from xaicli.wal.journal import journal_files, read_journal
+from xaicli.wal.records import live_records
 
 KEY, AXIS, VALUE = "key", "axis", "value"
 
@@ -117,15 +116,12 @@ def _rows(reader: Reader) -> pl.DataFrame:
 
 
 def _journalled(reader: Reader) -> pl.DataFrame:
-    rows = []
-    for path in journal_files(reader.layout):
-        with contextlib.suppress(FileNotFoundError):
-            found, damaged = read_journal(path)
-            rows += found
-            if damaged:
-                name = path.relative_to(reader.layout.root).as_posix()
-                reader.note(DamagedFileError(f"{name} has {damaged} damaged lines", hint="see: xai doctor"), name)
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    """The scalars that are not in files yet."""
+    tables, damaged = live_records(reader.layout, "scalars")
+    for path in damaged:
+        name = path.relative_to(reader.layout.root).as_posix()
+        reader.note(DamagedFileError(f"{name} is damaged", hint="see: xai doctor"), name)
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *(pl.DataFrame(pl.from_arrow(table)) for table in tables)])
 
 
 def _files(reader: Reader) -> list[DataFile]:

@@ -18,7 +18,7 @@ from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
 from xaicli.vocabulary import LABEL, PREDICTION, Engine
-from xaicli.wal.journal import journal_files
+from xaicli.wal.records import live_records
 
 SAMPLES = "samples"
 SCALARS = "scalars"
@@ -112,7 +112,7 @@ def metrics_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
 
 def _scalars(reader: Reader) -> pl.LazyFrame | None:
     """The scalars, read only by a statement that names them; None where there are none."""
-    if not any(reader.layout.scalars.glob("*.parquet")) and not journal_files(reader.layout):
+    if not any(reader.layout.scalars.glob("*.parquet")) and not live_records(reader.layout, "scalars")[0]:
         return None
     return pl.defer(lambda: recorded_scalars(reader), schema=SCALAR_COLUMNS)
 

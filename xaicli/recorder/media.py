@@ -156,3 +156,11 @@ def _ids(ids: tuple[Any, ...]) -> pa.Array:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def count(sample_id: Any) -> int:
+    """How many samples ids are of, usable or not."""
+    shape = getattr(sample_id, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else 1
+    return len(sample_id) if hasattr(sample_id, "__len__") and not isinstance(sample_id, str | bytes) else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ import pyarrow as pa
 from xaicli import parquet
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import ColumnFacts
-from xaicli.wal.frames import Folder, Frame, SegmentFacts
+from xaicli.recorder.segment import Segment
+from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts
+from xaicli.wal.records import records_table
 from xaicli.wal.rows import by_folder, part_metadata, to_table
 
 BEYOND = "has a value beyond 32 bits"
@@ -27,7 +29,7 @@ def store_rows(
     content: memoryview,
     frames: Sequence[Frame],
     columns: Sequence[ColumnFacts],
-    done: dict[Folder, parquet.FileRecord] | None = None,
+    done: dict[Folder | str, parquet.FileRecord] | None = None,
     on_lost: Callable[[int, str], None] | None = None,
     on_beyond: Callable[[str, str, int], None] | None = None,
 ) -> list[parquet.FileRecord]:
@@ -49,7 +51,7 @@ def store_rows(
         MemoryError: There is no room to make one; likewise.
     """
     part = PartName(*facts.writer, sequence, sequence)
-    stored = {} if done is None else done
+    stored: dict[Folder | str, parquet.FileRecord] = {} if done is None else done
     for folder, group in by_folder(frames).items():
         if folder in stored:
             continue
@@ -62,7 +64,23 @@ def store_rows(
             on_lost(rows, reason)  # type: ignore[misc]
         for name, rows in beyond.items() if on_beyond else ():
             on_beyond(name, f"{name} {BEYOND}", rows)  # type: ignore[misc]
-    return list(stored.values())
+    return [record for folder, record in stored.items() if not isinstance(folder, str)]
+
+
+def segment_part(segment: Segment) -> PartName:
+    """The name of the files a segment becomes."""
+    assert segment.facts is not None
+    return PartName(*segment.facts.writer, segment.sequence, segment.sequence)
+
+
+def record_tables(
+    content: memoryview, frames: Sequence[Frame], id_type: str | None
+) -> Iterator[tuple[str, pa.Table, int]]:
+    """The records of a segment: each folder, its table, and how many are not in it for an id of another kind."""
+    for folder in RECORD_FOLDERS:
+        group = [frame for frame in frames if frame.folder == folder]
+        if group:
+            yield folder, *records_table(content, group, folder, id_type)
 
 
 class _Of(NamedTuple):

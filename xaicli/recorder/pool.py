@@ -12,9 +12,14 @@ from xaicli.parquet import durable
 from xaicli.recorder import allocation, attempt
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.segment import Segment
+from xaicli.wal.frames import HEADER_BYTES
 
-LONGEST_WAIT = 5.0
-"""Seconds a step waits for a segment when the disk is behind."""
+LONGEST_WAIT = 0.7
+"""Seconds a step waits for a segment when the disk is behind; not at all when the last write failed."""
+BATCHES = 8
+"""A segment is made to hold this many batches."""
+MOST_BYTES = 64 << 20
+"""Of a segment, unless one row takes more."""
 
 
 class Pool:
@@ -32,10 +37,19 @@ class Pool:
         self._ledger = ledger
         self._free: deque[Segment] = deque()
         self._made = 0
+        self._size = 0
+        self._least = 0
         self._behind = False
         self._in_memory = False
         self._lock_file = attempt.lock_path(layout, *origin)
         self._changed = threading.Condition()
+
+    def _say_memory(self, error: OSError) -> None:
+        self._ledger.warn(
+            "memory",
+            f"xai: no write-ahead segments in {self._layout.wal} ({error}): "
+            "rows wait in memory, and a killed process loses those of the last minute",
+        )
 
     def _path(self, number: int) -> Path:
         return allocation.segment_path(self._layout, *self._origin, number)
@@ -53,25 +67,51 @@ class Pool:
                 if not self._made:
                     durable.make_folder(self._layout.wal)
                 segment = allocation.file_segment(self._path(self._made))
+                self._least = segment.size
             except OSError as error:
                 self._in_memory = True
-                self._ledger.warn(
-                    "memory",
-                    f"xai: no write-ahead segments in {self._layout.wal} ({error}): "
-                    "rows wait in memory, and a killed process loses those of the last minute",
-                )
+                self._say_memory(error)
         with self._changed:
             self._free.append(segment or allocation.memory_segment())
             self._made += 1
             self._changed.notify_all()
 
-    def take(self) -> Segment | None:
-        """A free segment; None when the disk takes nothing and all are full."""
+    def take(self, *, is_failing: bool = False) -> Segment | None:
+        """A free segment; None when the disk takes nothing and all are full.
+
+        Args:
+            is_failing: The last write failed: do not wait.
+        """
+        segment = self._next(is_failing)
+        if segment is not None and segment.size < self._size:
+            return self._enlarged(segment)
+        return segment
+
+    def grow(self, frame: int) -> bool:
+        """Make segments large enough for several frames of this many bytes; False where they are."""
+        size = max(min(BATCHES * frame, MOST_BYTES), frame + HEADER_BYTES)
+        if size <= max(self._size, self._least):
+            return False
+        self._size = size
+        return True
+
+    def _enlarged(self, segment: Segment) -> Segment:
+        """A larger segment in the place of an empty one."""
+        path = segment.path
+        if path is not None:
+            try:
+                path.unlink(missing_ok=True)
+                return allocation.file_segment(path, self._size)
+            except OSError as error:
+                self._say_memory(error)
+        return allocation.memory_segment(self._size)
+
+    def _next(self, is_failing: bool) -> Segment | None:
         with self._changed:
             if not self._free:
                 self._ledger.stalls += 1
                 # While the disk takes nothing, only the first step waits for it.
-                if not self._behind:
+                if not self._behind and not is_failing:
                     self._changed.wait_for(lambda: bool(self._free), LONGEST_WAIT)
                 self._behind = not self._free
             else:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaicli.layout import RunLayout
+import pyarrow as pa
+
+from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
-from xaicli.recorder import media, scalars
+from xaicli.recorder import columns, media, scalars
+from xaicli.recorder.facts import fact_table, facts_of_file
+from xaicli.recorder.parts import store_table
 from xaicli.recorder.session import Session
+from xaicli.wal.records import encode_scalars, encode_table
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState
 
 _TOLD_BY_LABELS = ("binary", "multilabel", "regression")
 """Tasks that the labels of a run tell for certain; a class a sample goes with segmentation, too."""
+_FRAME_BYTES = 1 << 20
+"""Bytes of pictures or inputs in a frame, about."""
 
 
 class Records:
@@ -26,6 +33,8 @@ class Records:
     state: TrainingState
     _session: Session
     _unusable: ValueError | None
+    _kinds: dict[str, str]
+    strict: bool
 
     @property
     def writer(self) -> tuple[int, int]:
@@ -37,31 +46,45 @@ class Records:
         """What `xai.json` holds, as far as this process knows."""
         return self._session.catalogue.manifest
 
-    def _refuse(self, error: Exception, rows: int | None) -> None:
-        """Count a batch of rows, or (None) another record, that cannot be stored; with `strict` raise."""
+    def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
+        """Count a batch of rows, or (None) records of a folder, that cannot be stored; with `strict` raise."""
+        raise NotImplementedError
+
+    def _drop_record(self, column: str, reason: str, records: int = 1) -> None:
+        """Count a record that cannot be kept; raise with `strict`."""
         raise NotImplementedError
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Record per-step values of the whole run.
 
         Args:
-            values: {key: number}. A key `step`, `iteration` or `epoch` gives the time axis, else a counter does.
+            values: {key: number}. A key `step`, `iteration` or `epoch` gives the time axis; else `state.global_step`
+                where the run has one, else a counter that goes on over restarts.
 
         Raises:
-            ValueError: With `strict`: a value is no number; it is named.
+            ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
         """
         try:
             if self._unusable is not None:
                 raise self._unusable
             state = self.state
             moment = scalars.Moment(
-                state.mode or "", state.ds_id, state.epoch_idx or None, state.log_count, *self.writer
+                state.mode or "", state.ds_id, state.epoch_idx or None, state.global_step, self._count, *self.writer
             )
-            rows = scalars.scalar_rows(values, moment)
-            state.log_count += 1
-            self._session.scalars.add(rows, 100 * len(rows))
+            rows = scalars.scalar_rows(values, moment, self._drop_record)
+            if rows:
+                self._keep("scalars", len(rows), encode_scalars(rows))
         except Exception as error:
-            self._refuse(error, None)
+            self._refuse_record("scalars", error, values)
+
+    def _count(self) -> int:
+        """The next time of scalars that come with none: behind those of earlier attempts."""
+        state = self.state
+        attempt = self._session.settle().attempt
+        if not state.log_count and attempt:
+            state.log_count = scalars.counted(self.layout, attempt)
+        state.log_count += 1
+        return state.log_count - 1
 
     def log_images(self, sample_id: Any, images: Any) -> None:
         """Keep thumbnails for reports; a later one of the same sample replaces the earlier.
@@ -77,9 +100,9 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
-            self._session.media.add(rows, sum(len(row[-1]) for row in rows))
+            self._keep_rows("media", rows, media.image_table)
         except Exception as error:
-            self._refuse(error, None)
+            self._refuse_record("media", error, sample_id)
 
     def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None) -> None:
         """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
@@ -95,10 +118,92 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            rows = media.input_rows(sample_id, inputs, label, mode=self.state.mode or "", ds_id=self.state.ds_id)
-            self._session.inputs.add(rows, sum(len(row[-1]) for row in rows))
+            labels = self._label_of_inputs(label, sample_id)
+            rows = media.input_rows(sample_id, inputs, labels, mode=self.state.mode or "", ds_id=self.state.ds_id)
+            self._keep_rows("inputs", rows, media.input_table)
         except Exception as error:
-            self._refuse(error, None)
+            self._refuse_record("inputs", error, sample_id)
+
+    def _label_of_inputs(self, label: Any, sample_id: Any) -> Any:
+        """Labels of the run's kind; None, told of, where they are of another: the inputs are kept without them."""
+        if label is None:
+            return None
+        try:
+            checked = columns.labels(label, "label")
+            kind = "string" if isinstance(checked, list) else "int32"
+            known = self._session.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
+            if known in ("int32", "string") and known != kind:
+                raise ValueError(f"label of inputs must be of type {known} as before in this run, not {kind}")
+        except ValueError as error:
+            self._drop_record("label of inputs", f"{error}; the inputs are kept without it", media.count(sample_id))
+            return None
+        return label
+
+    def log_facts(self, sample_id: Any = None, *, facts: str | os.PathLike[str] | None = None, **named: Any) -> None:
+        """Record what samples are: a path, a text, a source, a camera. Of several the last value of a sample counts.
+
+        Args:
+            sample_id: (N,) ids, or one.
+            facts: A CSV or Parquet file with a column `sample_id`, in place of the arguments.
+            **named: {name: (N,) texts, numbers or dates, or one for all}.
+
+        Raises:
+            ValueError: With `strict`: a fact cannot be kept; it is named. Else it alone is left out, and counted.
+        """
+        try:
+            if self._unusable is not None:
+                raise self._unusable
+            if facts is not None:
+                self._store_facts(facts_of_file(Path(facts), self._drop_record))
+            if sample_id is not None:
+                table = fact_table(sample_id, named, self._drop_record)
+                if table is not None:
+                    self._keep_tables("facts", [table])
+        except Exception as error:
+            self._refuse_record("facts", error, sample_id)
+
+    def _store_facts(self, table: pa.Table) -> None:
+        """Write many facts as a file of their own; they are durable when this returns."""
+        self._check_ids("facts", table)
+        origin, sequence = self._session.samples.next_sequence()
+        part = PartName(*origin.writer, sequence, sequence)
+        record = store_table(self.layout, table, self.layout.facts, part)
+        self._session.ledger.stored(0, record.bytes)
+
+    def _keep_rows(self, folder: str, rows: list[tuple[Any, ...]], to_table: Callable[[list[Any]], pa.Table]) -> None:
+        """Keep rows whose last value is their bytes, in frames of about `_FRAME_BYTES`."""
+        chunk: list[tuple[Any, ...]] = []
+        size, tables = 0, []
+        for row in rows:
+            chunk.append(row)
+            size += len(row[-1])
+            if size >= _FRAME_BYTES:
+                tables.append(to_table(chunk))
+                chunk, size = [], 0
+        self._keep_tables(folder, [*tables, *([to_table(chunk)] if chunk else [])])
+
+    def _keep_tables(self, folder: str, tables: list[pa.Table]) -> None:
+        for table in tables:
+            self._check_ids(folder, table)
+            self._keep(folder, table.num_rows, encode_table(table))
+
+    def _check_ids(self, folder: str, table: pa.Table) -> None:
+        """
+        Raises:
+            ValueError: The ids are of another kind than the run's, or than those of the first record.
+        """
+        kind = str(table.schema.field("sample_id").type)
+        known = self._session.catalogue.dtype("sample_id") or self._kinds.setdefault("sample_id", kind)
+        if known != kind:
+            raise ValueError(f"sample_id of {folder} must be of type {known} as before in this run, not {kind}")
+
+    def _keep(self, folder: str, records: int, payload: bytes) -> None:
+        if not self._session.samples.append_records(folder, records, payload):
+            self._drop_record(folder, f"no room for {folder}: the disk is too slow or takes no more", records)
+
+    def _refuse_record(self, folder: str, error: Exception, what: Any) -> None:
+        """Count what was refused as a whole; raise with `strict`."""
+        self._refuse(error, None, folder, len(what) if isinstance(what, Mapping) else media.count(what))
 
     def add_metrics_data(
         self,

@@ -13,10 +13,9 @@ from pathlib import Path
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
 from xaicli.recorder.attempt import is_held, lock_path
-from xaicli.recorder.parts import store_rows, store_table
-from xaicli.recorder.scalars import to_table
+from xaicli.recorder.parts import record_tables, store_rows, store_table
 from xaicli.wal.frames import read_header, read_segment, segment_files
-from xaicli.wal.journal import journal_files, read_journal
+from xaicli.wal.records import journal_files, read_journal, scalar_table
 from xaicli.wal.snapshot import is_stored
 
 _NAME = re.compile(r"a(\d{6,})-r(\d{4,})-")
@@ -101,9 +100,12 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         if lost and on_lost is None:
             return 0
         rows = left.rows
+        manifest = layout.read_manifest()
         if rows:
-            columns = layout.read_manifest().columns
-            store_rows(layout, left.facts, left.sequence, left.content, left.frames, columns)
+            store_rows(layout, left.facts, left.sequence, left.content, left.frames, manifest.columns)
+        part = PartName(*left.facts.writer, left.sequence, left.sequence)
+        for folder, table, _ in record_tables(left.content, left.frames, manifest.id_type):
+            store_table(layout, table, layout.root / folder, part)
         if lost and on_lost:
             on_lost(lost)
     with contextlib.suppress(FileNotFoundError):
@@ -115,6 +117,6 @@ def _recover_journal(layout: RunLayout, path: Path, part: PartName) -> None:
     with contextlib.suppress(FileNotFoundError):
         rows, damaged = read_journal(path)
         if rows and not (layout.scalars / part.filename).exists():
-            store_table(layout, to_table(rows), layout.scalars, part)
+            store_table(layout, scalar_table(rows), layout.scalars, part)
         if not damaged:  # else it stays, and is named
             path.unlink()

@@ -23,6 +23,7 @@ from xaicli.recorder.batch import Batches
 from xaicli.recorder.intake import Intake
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.loops import MODES, Loops, unknown_mode
+from xaicli.recorder.media import count
 from xaicli.recorder.records import Records
 from xaicli.recorder.session import Session
 from xaicli.state import TrainingState
@@ -148,6 +149,7 @@ class Run(Loops, Records):
         self._intake = Intake(batches, self._session.samples, self._refuse)
         self._closed = False
         self._places: dict[tuple[Folder, int], Place] = {}
+        self._kinds: dict[str, str] = {}
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         lifetime.watch(self)
 
@@ -213,7 +215,7 @@ class Run(Loops, Records):
                 place = self._places[folder, turn] = checked_place(*folder, turn)
             self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
         except Exception as error:
-            self._refuse(error, _length(sample_id))
+            self._refuse(error, count(sample_id))
 
     # -- life
 
@@ -299,8 +301,15 @@ class Run(Loops, Records):
             self._session.settle()
         self._session.ledger.refuse(column, reason, rows)
 
-    def _refuse(self, error: Exception, rows: int | None) -> None:
-        """Count a batch of rows, or (None) another record, that cannot be stored; raise with `strict`."""
+    def _drop_record(self, column: str, reason: str, records: int = 1) -> None:
+        if self.strict:
+            raise ValueError(reason)
+        with contextlib.suppress(OSError):
+            self._session.settle()
+        self._session.ledger.drop_record(column, reason, records)
+
+    def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
+        """Count a batch of rows, or (None) records of a folder, that cannot be stored; raise with `strict`."""
         if self.strict:
             raise error
         if isinstance(error, ForeignProcessError):
@@ -311,7 +320,7 @@ class Run(Loops, Records):
             with contextlib.suppress(OSError):
                 self._session.settle()
         if rows is None:
-            ledger.drop_record("records", reason)
+            ledger.drop_record(folder, reason, records)
         else:
             ledger.rows_logged += rows
             ledger.drop(rows, reason)
@@ -370,14 +379,6 @@ def _uploader(address: str) -> Uploader | None:
     with quietly():
         uploader.start()
     return uploader
-
-
-def _length(column: Any) -> int:
-    """How many samples ids are of, usable or not."""
-    try:
-        return 1 if isinstance(column, str | bytes) else len(column)
-    except TypeError:
-        return 1
 
 
 def _task(word: str | None) -> Task | None:

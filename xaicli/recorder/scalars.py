@@ -2,75 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from xaicli.layout import PartName, RunLayout
 from xaicli.recorder.columns import metric
 
 AXES = ("step", "iteration", "epoch")
 """The keys that give the time axis, the finest first."""
-SCHEMA = pa.schema(
-    {
-        "key": pa.string(),
-        "mode": pa.string(),
-        "ds_id": pa.string(),
-        "epoch": pa.int32(),
-        "step": pa.int64(),
-        "axis": pa.string(),
-        "value": pa.float64(),
-        "attempt": pa.int16(),
-        "rank": pa.int16(),
-    }
-)
+COUNTER = "counter"
+"""The axis of scalars that have none."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When and where scalars were logged, as far as they do not say so themselves."""
+    """When and where scalars were logged, as far as they do not say so themselves.
+
+    Attributes:
+        mode: The mode.
+        ds_id: The dataset.
+        epoch: The epoch; None before the first.
+        step: The training step; None where the run counts none.
+        count: Gives the next number of the counter, where nothing else is known.
+        attempt: Whose they are.
+        rank: Likewise.
+    """
 
     mode: str
     ds_id: str
     epoch: int | None
-    count: int
+    step: int | None
+    count: Callable[[], int]
     attempt: int
     rank: int
 
 
-def scalar_rows(scalars: Mapping[str, Any], moment: Moment) -> list[tuple[Any, ...]]:
+def scalar_rows(
+    scalars: Mapping[str, Any], moment: Moment, refuse: Callable[[str, str], None]
+) -> list[tuple[Any, ...]]:
     """One row a scalar.
 
     Args:
         scalars: {key: number}; of the keys in `AXES` the finest becomes the time axis, `epoch` the epoch too.
-        moment: What holds otherwise; without an axis key `count` is the time.
+        moment: What holds otherwise: the training step, or the counter.
+        refuse: Told of a scalar that is left out, and why.
 
     Raises:
-        ValueError: A value is no single number; it is named.
+        ValueError: A time is no whole number, or beyond what a column holds; nothing can be kept without it.
     """
-    times = {axis: int(_number(scalars[axis], axis)) for axis in AXES if axis in scalars}
-    axis = next(iter(times), "counter")
-    step = times.get(axis, moment.count)
-    epoch = times.get("epoch", moment.epoch)
-    where = (moment.mode, moment.ds_id, epoch, step, axis)
-    return [
-        (str(key), *where, _number(value, str(key)), moment.attempt, moment.rank)
-        for key, value in scalars.items()
-        if key not in AXES
-    ]
+    times = {axis: _time(scalars[axis], axis) for axis in AXES if axis in scalars}
+    rows = []
+    values = {}
+    for key, value in scalars.items():
+        if key not in AXES:
+            try:
+                _check_text(str(key))
+                values[str(key)] = _number(value, str(key))
+            except ValueError as error:
+                refuse(str(key), str(error))
+    if not values:
+        return []
+    if times:
+        axis, step = next(iter(times.items()))
+    elif moment.step is not None:
+        axis, step = "step", moment.step
+    else:
+        axis, step = COUNTER, moment.count()
+    where = (moment.mode, moment.ds_id, times.get("epoch", moment.epoch), step, axis)
+    for key, value in values.items():
+        rows.append((key, *where, value, moment.attempt, moment.rank))
+    return rows
+
+
+def _time(value: Any, axis: str) -> int:
+    number = _number(value, axis)
+    bits = 31 if axis == "epoch" else 63
+    if number != number or abs(number) >= 2**bits:
+        raise ValueError(f"{axis} {value} is beyond {bits + 1} bits")
+    return int(value) if isinstance(value, int) else int(number)
 
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name} is beyond double precision") from error
     array = metric(value, name)
     if len(array) != 1:
         raise ValueError(f"{name} has {len(array)} values; a scalar is one")
     return float(array[0])
 
 
-def to_table(rows: list[tuple[Any, ...]]) -> pa.Table:
-    """The rows as a table."""
-    columns = zip(*rows, strict=True)
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+def _check_text(key: str) -> None:
+    key.encode()  # a lone surrogate has no UTF-8 form, and is a ValueError
+
+
+def counted(layout: RunLayout, attempt: int) -> int:
+    """How far earlier attempts' counter of scalars without a time has come; 0 without any."""
+    last = -1
+    for path in layout.scalars.glob("*.parquet"):
+        part = PartName.parse(path.name)
+        if part is None or part.attempt >= attempt:
+            continue
+        # A damaged file says nothing here, and is named by readers.
+        with contextlib.suppress(OSError, pa.ArrowException, LookupError, TypeError):
+            table = pq.read_table(path, columns=["axis", "step"])
+            steps = table.filter(pc.equal(table["axis"], COUNTER))["step"]
+            last = max(last, pc.max(steps).as_py() if len(steps) else -1)
+    return last + 1

@@ -52,7 +52,9 @@ class Segment:
 
     Attributes:
         sequence: The number of the parts these rows become.
-        rows: Rows held.
+        rows: Sample rows held.
+        size: Bytes of the memory.
+        wanted: Bytes of the last frame that found no room.
     """
 
     def __init__(self, memory: Any, *, path: Path | None = None) -> None:
@@ -64,6 +66,8 @@ class Segment:
         self.path = path
         self._memory = memory
         self._view = memoryview(memory).cast("B")
+        self.size = len(self._view)
+        self.wanted = 0
         self._used = self._view[USED_AT : USED_AT + 8].cast("Q")
         self._room = len(self._view) - HEADER_BYTES
         self.facts: SegmentFacts | None = None
@@ -114,10 +118,24 @@ class Segment:
                 payload = b"".join(_contiguous(plan, values))  # type: ignore[arg-type]
         return self._put(payload, rows, number, _ROWS, where, step)
 
+    def append_records(self, folder: int, records: int, payload: bytes) -> bool:
+        """Add records beside samples; False where there is no room for them.
+
+        Args:
+            folder: Where they go, by its number in `RECORD_FOLDERS`.
+            records: How many there are.
+            payload: As `xaicli.wal.records` encodes them.
+        """
+        if not self._put(payload, records, folder, int(Kind.RECORDS), 0, 0):
+            return False
+        self.rows -= records
+        return True
+
     def _put(self, payload: bytes, rows: int, number: int, kind: int, place: int, step: int) -> bool:
         length = _FRAME_BYTES + len(payload)
         start = HEADER_BYTES + self._at
         if self._at + length > self._room:
+            self.wanted = length
             return False
         # checksum_seed, without the call
         crc = crc32(payload, (step + rows + number + (place << 8) + (kind << 30) + self._salt) & 0xFFFFFFFF)
@@ -141,6 +159,11 @@ class Segment:
             return None
         self._places[place] = number
         return number
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._at
 
     def content(self) -> memoryview:
         """The frames' bytes."""

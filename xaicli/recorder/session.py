@@ -10,8 +10,6 @@ from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
-from xaicli.recorder import media, scalars
-from xaicli.recorder.buffer import Buffer
 from xaicli.recorder.catalogue import Catalogue, open_manifest
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.recovery import recover
@@ -76,12 +74,6 @@ class Session:
         self.catalogue = Catalogue(layout, manifest)
         self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self._tick)
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
-        place = self.writer_of_rows
-        self.scalars = Buffer(
-            layout, layout.scalars, place, scalars.to_table, self.writer, self.ledger, with_journal=True
-        )
-        self.media = Buffer(layout, layout.media, place, media.image_table, self.writer, self.ledger)
-        self.inputs = Buffer(layout, layout.inputs, place, media.input_table, self.writer, self.ledger)
         if self.fault:
             self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
         else:
@@ -152,8 +144,6 @@ class Session:
     def hand_over(self) -> None:
         """Give everything held to the writer."""
         self.samples.hand_over()
-        for buffer in (self.scalars, self.media, self.inputs):
-            buffer.hand_over()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Put everything into files; False where that failed or took too long."""

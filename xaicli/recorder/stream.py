@@ -13,12 +13,12 @@ from xaicli.recorder.attempt import note_first_step
 from xaicli.recorder.catalogue import Catalogue
 from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.parts import store_rows
+from xaicli.recorder.parts import record_tables, segment_part, store_rows, store_table
 from xaicli.recorder.pool import AllocateJob, Pool
 from xaicli.recorder.segment import Plan, Segment
 from xaicli.recorder.writer import Writer
-from xaicli.vocabulary import Mode
-from xaicli.wal.frames import Folder, Frame, Place, SegmentFacts
+from xaicli.vocabulary import SAMPLE_ID, Mode
+from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, Place, SegmentFacts
 
 
 class SampleStream:
@@ -68,31 +68,57 @@ class SampleStream:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]
 
+    def append_records(self, folder: str, records: int, payload: bytes) -> bool:
+        """Keep records beside samples; False where there is no room for them."""
+        number = RECORD_FOLDERS.index(folder)
+        with self.lock:
+            for _ in range(3):  # as it is, in the next segment, in a larger one
+                if self._active is not None and self._active.append_records(number, records, payload):
+                    return True
+                if self._turn() is None:
+                    return False
+            return False
+
+    def next_sequence(self) -> tuple[SegmentFacts, int]:
+        """A number of this writer's for a file that comes from no segment, and whose it is."""
+        with self.lock:
+            if self._origin is None:
+                self._origin = self._find_origin()
+            self._sequence += 1
+            return self._origin, self._sequence - 1
+
     def _append_next(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
-        """Keep a batch in the next segment; in pieces if it is larger than one."""
-        active = self._turn()
-        if active is None:
-            self._ledger.drop(rows, "every segment is full: the disk is too slow or takes no more")
-        elif active.append(place, plan, rows, step, values):
-            return
-        elif rows == 1:
+        """Keep a batch in the next segment; in pieces if it is larger than one may be."""
+        for _ in range(2):  # the second time in a larger segment
+            active = self._turn()
+            if active is None:
+                reason = "every segment is full: the disk is too slow or takes no more"
+                self._ledger.drop(rows, reason)
+                return
+            if active.append(place, plan, rows, step, values):
+                return
+        if rows == 1:
             self._ledger.drop(1, "one row is larger than a segment")
-        else:
-            for piece in (slice(0, rows // 2), slice(rows // 2, rows)):
-                part, n = [value[piece] for value in values], len(range(rows)[piece])
-                if self._active is None or not self._active.append(place, plan, n, step, part):
-                    self._append_next(place, step, plan, n, part)
+            return
+        for piece in (slice(0, rows // 2), slice(rows // 2, rows)):
+            part, n = [value[piece] for value in values], len(range(rows)[piece])
+            if self._active is None or not self._active.append(place, plan, n, step, part):
+                self._append_next(place, step, plan, n, part)
 
     def _turn(self) -> Segment | None:
-        """Hand over the active segment and begin the next."""
+        """Hand over the active segment and begin the next, larger if frames are large."""
+        wanted = self._active.wanted if self._active else 0
         self.hand_over()
-        if self._pool is None or self._origin is None:
+        if self._origin is None:
             self._origin = self._find_origin()
+        if self._pool is None:
             self._pool = Pool(self._layout, self._origin.writer, self._ledger)
             self._pool.make_one()
             for _ in range(SEGMENTS - 1):
                 self._writer.submit(AllocateJob(self._pool))
-        segment = self._pool.take()
+        if wanted:
+            self._pool.grow(wanted)
+        segment = self._pool.take(is_failing=self._writer.is_failing)
         if segment is None:
             return None
         segment.begin(self._origin, self._sequence)
@@ -106,12 +132,12 @@ class SampleStream:
             active, self._active = self._active, None
             if active is None:
                 return
-            if active.rows:
+            if not active.is_empty:
                 self._writer.submit(PartJob(self, active))
             else:
                 self._give(active)
 
-    def store(self, segment: Segment, done: dict[Folder, FileRecord]) -> None:
+    def store(self, segment: Segment, done: dict[Folder | str, FileRecord]) -> None:
         """Turn a segment into parts; `done` holds those of an earlier try."""
         assert segment.facts is not None
         columns = self._catalogue.current()
@@ -129,6 +155,13 @@ class SampleStream:
         )
         for record in records:
             self._ledger.stored(record.rows, record.bytes)
+        id_type = self._catalogue.dtype(SAMPLE_ID)
+        for folder, table, lost in record_tables(segment.content(), frames, id_type):
+            if folder not in done:
+                done[folder] = store_table(self._layout, table, self._layout.root / folder, segment_part(segment))
+                self._ledger.stored(0, done[folder].bytes)
+                if lost:
+                    self._ledger.drop_record(folder, f"{folder} have ids of another kind than the run's", lost)
         if not self._is_noted:
             self._note_first(segment.facts.attempt, frames)
         self._give(segment)
@@ -149,7 +182,11 @@ class SampleStream:
     def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:
         """A segment this process will not write: its rows wait in the segment's file, or are lost."""
         if reuse or not segment.is_durable:
-            self._ledger.drop(segment.rows, reason)
+            if segment.rows:
+                self._ledger.drop(segment.rows, reason)
+            for frame in segment.frames():
+                if frame.folder:
+                    self._ledger.drop_record(frame.folder, reason, frame.rows)
             self._give(segment)
 
     def close(self) -> None:
@@ -164,7 +201,7 @@ class PartJob:
     def __init__(self, stream: SampleStream, segment: Segment) -> None:
         self._stream = stream
         self._segment = segment
-        self._done: dict[Folder, FileRecord] = {}
+        self._done: dict[Folder | str, FileRecord] = {}
 
     def store(self) -> None:
         self._stream.store(self._segment, self._done)

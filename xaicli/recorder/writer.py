@@ -47,6 +47,11 @@ class Writer:
             self._changed.notify_all()
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the last write failed."""
+        return self._pause > 0
+
+    @property
     def pending(self) -> int:
         """Jobs not stored yet."""
         return len(self._jobs)

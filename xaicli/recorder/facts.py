@@ -1,0 +1,114 @@
+"""What samples are, not how they fare: texts, numbers and dates by sample, checked and brought into tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from xaicli.recorder import columns
+from xaicli.vocabulary import SAMPLE_ID
+
+_KINDS = (str, bool, int, float, date, datetime, np.datetime64)
+
+
+def fact_table(sample_id: Any, facts: Mapping[str, Any], refuse: Callable[[str, str, int], None]) -> pa.Table | None:
+    """One row a sample; None where no fact can be kept.
+
+    Args:
+        sample_id: (N,) ids, or one.
+        facts: {name: (N,) texts, numbers or dates, or one for all}.
+        refuse: Told of a fact that is left out: its name, the reason, the rows.
+
+    Raises:
+        ValueError: The ids are none.
+    """
+    ids = columns.every_id(sample_id)
+    kept: dict[str, pa.Array] = {SAMPLE_ID: pa.array(ids, pa.string() if isinstance(ids, list) else pa.int64())}
+    for name, values in facts.items():
+        try:
+            kept[name] = _column(name, values, len(ids))
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            refuse(name, str(error), len(ids))
+    return pa.table(kept) if len(kept) > 1 and len(ids) else None
+
+
+def _column(name: str, values: Any, n: int) -> pa.Array:
+    if name == SAMPLE_ID:
+        raise ValueError("sample_id is no fact")
+    given = columns.plain(values)
+    if isinstance(given, _KINDS) or given is None:
+        given = [given] * n
+    if isinstance(given, np.ndarray):
+        given = given.reshape(-1) if given.ndim == 0 else given
+        if given.ndim != 1:
+            raise ValueError(f"{name} has shape {given.shape}; one value a sample is needed")
+    else:
+        given = [columns.plain(item) for item in given]
+        given = [item.item() if isinstance(item, np.ndarray) and item.size == 1 else item for item in given]
+        given = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in given]
+    array = pa.array(given)
+    if len(array) != n:
+        raise ValueError(f"{name} has {len(array)} values for {n} sample ids")
+    return _plain(name, array)
+
+
+def _plain(name: str, array: pa.Array) -> pa.Array:
+    """A column as text, whole number, number, truth value, date or time.
+
+    Raises:
+        ValueError: It is of another kind.
+    """
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _plain(name, array.dictionary_decode())
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
+        return array.cast(pa.string())
+    if pa.types.is_integer(kind):
+        return array.cast(pa.int64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return array
+    raise ValueError(f"{name} must be texts, numbers or dates, not {kind}")
+
+
+def facts_of_file(path: Path, refuse: Callable[[str, str, int], None]) -> pa.Table:
+    """The facts of a CSV or Parquet file with a column `sample_id`.
+
+    Raises:
+        ValueError: It is neither, or names no samples.
+        OSError: It cannot be read.
+    """
+    if path.suffix.lower() == ".csv":
+        from pyarrow import csv
+
+        try:
+            table = csv.read_csv(path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path} is no CSV: {error}") from error
+    else:
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.ParquetFile(path).read()
+        except pa.ArrowException as error:
+            raise ValueError(f"{path} is no Parquet: {error}") from error
+    if SAMPLE_ID not in table.column_names:
+        raise ValueError(f"{path} has no column sample_id; its columns: {', '.join(table.column_names)}")
+    ids = table.column(SAMPLE_ID)
+    table = table.filter(ids.is_valid()).combine_chunks()
+    kept = {}
+    for name in table.column_names:
+        try:
+            kept[name] = _plain(name, table.column(name).combine_chunks())
+        except ValueError as error:
+            refuse(name, str(error), table.num_rows)
+    if str(kept[SAMPLE_ID].type) not in ("int64", "string"):
+        raise ValueError(f"{path}: sample_id must be whole numbers or texts, not {kept[SAMPLE_ID].type}")
+    return pa.table(kept)
