@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
     {"errors", "vocabulary", "words", "files"},
-    {"layout", "manifest", "answer"},
+    {"layout", "manifest", "answer", "locks"},
     {"store"},
     {"location"},
     {"parquet", "wal", "tables"},

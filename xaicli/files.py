@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR}
 TEMPORARY = ".tmp-"
 """How the name of an unfinished file begins; the number of the process that writes it follows."""
 
@@ -59,10 +60,19 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk; a file system that cannot sync folders is left as it is."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have a folder's names on the disk; a file system that cannot sync folders is left as it is.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
+import zlib
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -79,26 +82,88 @@ def test_scalars_survive_a_killed_process(tmp_path: Path, point: str, steps: int
     assert kept == [(step, step / 4) for step in range(steps)]
 
 
-def test_a_damaged_journal_is_named_and_left(tmp_path: Path) -> None:
+def test_damaged_scalars_of_a_killed_training_are_named(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     subprocess.run([sys.executable, "-c", _KILLED, run_dir, ""], timeout=60, check=False)
-    (journal,) = (RunLayout(run_dir).wal).glob("*.scalars")
-    journal.write_bytes(journal.read_bytes().replace(b"0.75", b"0.76"))
-    for _ in range(2):
-        reader = open_reader(RunLayout(run_dir))
-        assert sorted(recorded_scalars(reader).filter(pl.col("key") == "lr")["step"]) == [0, 1, 2, 4]
-        assert reader.damaged == (f"wal/{journal.name}",)
-        (finding,) = examine(RunLayout(run_dir)).findings
-        assert finding.path == f"wal/{journal.name}"
-        Run(run_dir).close()
+    segment = next(path for path in RunLayout(run_dir).wal.glob("*.seg") if b"0.75" in path.read_bytes())
+    segment.write_bytes(segment.read_bytes().replace(b"0.75", b"0.76"))
+    reader = open_reader(RunLayout(run_dir))
+    assert sorted(recorded_scalars(reader).filter(pl.col("key") == "lr")["step"]) == [0, 1, 2]
+    assert reader.damaged == (f"wal/{segment.name}",)
+    (finding,) = examine(RunLayout(run_dir)).findings
+    assert finding.path == f"wal/{segment.name}"
 
 
-def test_a_scalar_that_no_file_can_hold_is_forgotten(tmp_path: Path) -> None:
-    with pytest.warns(RecorderWarning, match="1 rows of scalars are lost"), Run(tmp_path / "run") as run:
-        run.log({"lr": 1.0, "step": 2**70})
+def test_scalars_of_a_killed_training_of_format_1_are_read(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    Run(layout.root).close()
+    text = json.dumps([["lr", "", "", None, 3, "step", 0.25, 0, 0]]).encode()
+    layout.wal.mkdir()
+    (layout.wal / "a000000-r0000-00000000.scalars").write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
+    assert recorded_scalars(open_reader(layout)).select("step", "value").rows() == [(3, 0.25)]
+    Run(layout.root).close()
+    assert recorded_scalars(open_reader(layout)).select("step", "value").rows() == [(3, 0.25)]
+    assert not layout.wal.exists()
+
+
+def test_one_bad_scalar_costs_itself(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log({"lr": 1.0, "step": 1, "bad": "text"})
+        run.log({"lr": 9.0, "step": 2**70})
+        run.log({"lr": 9.0, "epoch": 2**31})
+        run.log({"lr": 2.0, "step": 2})
+    assert [(row["key"], row["value"]) for row in table(tmp_path / "run", "scalars")] == [("lr", 1.0), ("lr", 2.0)]
+    assert run.stats()["records_dropped"] == 5
+    assert len(said) == 3
+    assert said[0].filename == __file__
+
+
+def test_scalars_without_a_time_take_the_training_step_or_go_on_counting(tmp_path: Path) -> None:
+    for values in ([1.0, 2.0], [3.0]):
+        with Run(tmp_path / "run", strict=True) as run:
+            for value in values:
+                run.log({"acc": value})
+            for _ in run.steps(range(2)):
+                run.log({"lr": value})
+    rows = [(row["key"], row["axis"], row["step"], row["value"]) for row in table(tmp_path / "run", "scalars")]
+    counted = [row for row in rows if row[0] == "acc"]
+    assert [row[1:] for row in counted] == [("counter", 0, 1.0), ("counter", 1, 2.0), ("counter", 2, 3.0)]
+    assert [row[1:] for row in rows if row[0] == "lr"][:2] == [("step", 1, 2.0), ("step", 2, 2.0)]
+
+
+def test_facts_of_samples_are_kept(tmp_path: Path) -> None:
+    listed = tmp_path / "facts.csv"
+    listed.write_text("sample_id,source\n1,web\n2,lab\n")
     with Run(tmp_path / "run", strict=True) as run:
-        run.log({"lr": 2.0})
-    assert [row["value"] for row in table(tmp_path / "run", "scalars")] == [2.0]
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5])
+        run.log_facts([1, 2], path=["a.png", "b.png"], taken=[date(2026, 1, 2)] * 2, camera="left")
+        run.log_facts([1], path=["c.png"], width=640)
+        run.log_facts(facts=listed)
+        with pytest.raises(ValueError, match="path has 1 values for 2 sample ids"):
+            run.log_facts([1, 2], path=["a.png"])
+        with pytest.raises(ValueError, match="sample_id of facts must be of type int64"):
+            run.log_facts(["one"], path=["a.png"])
+    found = table(tmp_path / "run", "facts")
+    assert [(row["sample_id"], row.get("path"), row.get("width")) for row in found if row.get("path")] == [
+        *[(1, "a.png", None), (2, "b.png", None), (1, "c.png", 640)]
+    ]
+    assert [(row["sample_id"], row["source"]) for row in found if row.get("source")] == [(1, "web"), (2, "lab")]
+    assert found[0 if found[0].get("taken") else -1]["taken"] == date(2026, 1, 2)
+
+
+def test_a_picture_or_input_of_another_kind_costs_itself(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log_images([1, 2], np.zeros((2, 4, 4, 3), np.uint8))
+        run.log_images(["three"], np.zeros((1, 4, 4, 3), np.uint8))
+        run.log_inputs([1, 2], np.ones((2, 3), np.float32), label=[0, 1])
+        run.log_inputs([3], np.ones((1, 3), np.float32), label=["cat"])
+        run.log_samples(sample_id=[1], loss=[1.0])
+    assert [row["sample_id"] for row in table(tmp_path / "run", "media")] == [1, 2]
+    inputs = [(row["sample_id"], row["label"]) for row in table(tmp_path / "run", "inputs")]
+    assert inputs == [(1, 0), (2, 1), (3, None)]
+    assert len(said) == 2
 
 
 def test_thumbnails_of_any_shape_become_small_pictures(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import threading
 from pathlib import Path
 
+from xaicli import files
+
 
 def reached(point: str) -> None:
     """A named point on the way of a file to the disk. Does nothing; a test puts a kill or a fault in its place."""
@@ -59,9 +61,5 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make the names in a folder durable; a file system that cannot sync folders is left as it is."""
+    files.sync_folder(folder)

@@ -12,8 +12,8 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout, find_runs
+from xaicli.locks import is_held
 from xaicli.reader import Place, Reader
-from xaicli.recorder.attempt import is_held
 from xaicli.vocabulary import CORRECT, Mode
 
 _SCHEMA = {

@@ -12,14 +12,11 @@ of the same recording, written down as `beside`: it takes nothing back.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import socket
-import struct
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,21 +29,14 @@ import pyarrow.parquet as pq
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
+from xaicli.locks import boot_id, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
 from xaicli.parquet import make_folder, write_bytes
 
 RESUME = ("allow", "never", "must")
 MOST_RANKS = 2**15
-BEAT_SECONDS = 15.0
-"""How often a living process touches its lock, for hosts that do not see locks."""
-_STALE_SECONDS = 60.0
 _LAUNCH_VARIABLES = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID",
                      "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE")  # fmt: skip
-_LOCK_QUERY = "hhqqi" if sys.platform.startswith("linux") else "qqihh"
-
-_held: dict[Path, int] = {}
-"""The locks this process holds: {lock file: descriptor}. POSIX locks do not exclude the process that has them, and are
-lost when it closes any descriptor of the file, so a file in here is never opened a second time."""
 
 
 @dataclass(frozen=True)
@@ -155,23 +145,8 @@ def launch_key() -> str:
     by_srun = bool(os.environ.get("SLURM_STEP_ID")) and _number("SLURM_NTASKS", 1) > 1
     if (world is None or world == local) and not by_srun and not os.environ.get("PMIX_NAMESPACE"):
         # All ranks are children of one process of this host.
-        facts += [socket.gethostname(), boot_id(), str(os.getppid()), _start_time(os.getppid())]
+        facts += [socket.gethostname(), boot_id(), str(os.getppid()), start_time(os.getppid())]
     return sha256("\0".join(facts).encode()).hexdigest()[:16]
-
-
-def boot_id() -> str:
-    """What tells one boot of this host from the next."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _start_time(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def _begin(
@@ -285,112 +260,14 @@ def locked(layout: RunLayout) -> Iterator[None]:
         os.close(descriptor)
 
 
-# -- who is alive
-
-
 def lock_path(layout: RunLayout, attempt: int, rank: int) -> Path:
     """The lock that says a process records: as rank of an attempt."""
     return layout.wal / f"a{attempt:06d}-r{rank:04d}.lock"
 
 
-def hold(lock: Path) -> None:
-    """Hold a lock for as long as this process lives, however it ends; best effort where a disk refuses.
-
-    The lock is not inherited by forks, so a DataLoader worker that outlives its parent does not keep it. Who holds it
-    is written into the file, for file systems without locks.
-    """
-    facts = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": _start_time(os.getpid())}
-    with contextlib.suppress(OSError):
-        make_folder(lock.parent)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        _held[lock.resolve()] = descriptor
-        with contextlib.suppress(OSError):
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
-
-
-def beat(lock: Path) -> None:
-    """Say that the process lives, to hosts that do not see its lock."""
-    descriptor = _held.get(lock.resolve())
-    if descriptor is not None:
-        with contextlib.suppress(OSError):
-            os.utime(descriptor)
-
-
-def release(lock: Path) -> None:
-    """Give a lock back and remove its file."""
-    if (descriptor := _held.pop(lock.resolve(), None)) is not None:
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
-
-
-def forget_held() -> None:
-    """Called in a fork: the locks are the parent's."""
-    _held.clear()
-    _locking.clear()
-
-
 def is_live(layout: RunLayout, attempt: int) -> bool:
     """Whether any rank of an attempt is still being recorded."""
     return any(is_held(path) for path in layout.wal.glob(f"a{attempt:06d}-r*.lock"))
-
-
-def is_held(lock: Path) -> bool:
-    """Whether the process that made a lock lives, on this host or another one.
-
-    A process of this host is known by its lock, or by its number where the file system has no locks. One of another
-    host is known by its lock where that is seen here, or else by having touched it lately.
-    """
-    if lock.resolve() in _held:
-        return True
-    try:
-        with lock.open("rb") as file:
-            holder, text, touched = _holder(file.fileno()), file.read(), os.fstat(file.fileno()).st_mtime
-        facts = json.loads(text) if text else {}
-    except OSError:
-        return False
-    except ValueError:
-        facts = {}
-    if (facts.get("host"), facts.get("boot_id")) == (socket.gethostname(), boot_id()):
-        if holder == _NO_LOCKS:
-            return bool(facts["start"]) and _start_time(facts["pid"]) == facts["start"]
-        return holder in (0, facts["pid"])
-    seen = holder not in (None, _NO_LOCKS)
-    return seen or (bool(facts) and _now_there(lock) - touched < _STALE_SECONDS)
-
-
-_NO_LOCKS = -1
-
-
-def _holder(descriptor: int) -> int | None:
-    """The process that holds a lock; None where none does, `_NO_LOCKS` where the file system has none."""
-    linux = _LOCK_QUERY.startswith("h")
-    whole_file = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
-    try:
-        answer = struct.unpack(
-            _LOCK_QUERY, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_LOCK_QUERY, *whole_file))
-        )
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            return _NO_LOCKS
-        raise
-    kind, pid = (answer[0], answer[4]) if linux else (answer[3], answer[2])
-    return None if kind == fcntl.F_UNLCK else max(0, pid)
-
-
-def _now_there(lock: Path) -> float:
-    """The time by the clock that stamps the lock's folder, which may be another host's."""
-    probe = lock.with_name(f".clock-{os.getpid()}")
-    try:
-        probe.touch()
-        try:
-            return probe.stat().st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError:
-        return time.time()
 
 
 # -- where it begins

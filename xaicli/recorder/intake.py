@@ -28,6 +28,7 @@ class Intake:
         batches: Batches,
         samples: SampleStream,
         refuse: Callable[[Exception, int], None],
+        lose: Callable[[int, str], None],
         transfers: Transfers | None = None,
     ) -> None:
         """
@@ -35,11 +36,13 @@ class Intake:
             batches: Checks and completes them.
             samples: Keeps them.
             refuse: Told of a batch that turns out bad after its copy.
+            lose: Told of rows whose device failed.
             transfers: Brings them to the host.
         """
         self._batches = batches
         self._samples = samples
         self._refuse = refuse
+        self._lose = lose
         self._transfers = transfers or Transfers()
 
     def add(
@@ -78,11 +81,14 @@ class Intake:
         if lifetime.is_pending():
             lifetime.finish_pending()
 
-    def drain(self) -> None:
-        """Wait for every batch on its way."""
+    def drain(self, seconds: float | None = None) -> None:
+        """Wait for every batch on its way; for at most so long, after which those left are dropped and counted."""
         if self._transfers.pending:
             with self._samples.lock:
-                self._transfers.drain(wait=True)
+                if seconds is None:
+                    self._transfers.drain(wait=True)
+                else:
+                    self._transfers.drain_within(seconds)
 
     def _fetch(self, place: Place, step: int, given: Given, keep: bool, tokens: bool) -> None:
         """Start the copy of what is on a device; hold copies of the rest, which the caller may change."""
@@ -105,8 +111,11 @@ class Intake:
             except Exception as error:  # it is the batch's fault, not that of the call that finds the copy arrived
                 self._refuse(error, rows)
 
+        def fail(error: Exception) -> None:
+            self._lose(rows, f"a batch did not come from its device: {error}")
+
         if remote:
-            self._transfers.fetch(remote, arrive)
+            self._transfers.fetch(remote, arrive, fail)
         else:
             self._transfers.follow(arrive)
 

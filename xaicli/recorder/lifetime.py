@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -30,6 +32,7 @@ class Closable(Protocol):
 _FLUSH_SECONDS = 10.0
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_left: list[Closable] = []
 _before: Any = None
 _pending: list[tuple[int, FrameType | None]] = []
 
@@ -39,6 +42,8 @@ def _in_fork() -> None:
     for run in list(_open):
         run.become_foreign()
     _open.clear()
+    _left.clear()
+    _pending.clear()
 
 
 os.register_at_fork(after_in_child=_in_fork)
@@ -48,11 +53,21 @@ def watch(run: Closable) -> None:
     """Close a run when the process ends, unless it is closed before."""
     global _before
     if not _open:
+        atexit.unregister(_close_all)
         atexit.register(_close_all)
+        if multiprocessing.parent_process() is not None:
+            multiprocessing.util.Finalize(None, _close_all, exitpriority=10)  # such a child ends without `atexit`
         if threading.current_thread() is threading.main_thread():
-            _before = signal.getsignal(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, _terminate)
+            handler = signal.getsignal(signal.SIGTERM)
+            if handler is not _terminate:  # else runs that were collected, or those of a parent, have left it
+                _before = handler
+                signal.signal(signal.SIGTERM, _terminate)
     _open.add(run)
+
+
+def keep(run: Closable) -> None:
+    """Hold a run that cannot be closed where it was let go, until the process ends."""
+    _left.append(run)
 
 
 def forget(run: Closable) -> None:
@@ -80,8 +95,9 @@ def finish_pending() -> None:
 
 
 def _close_all() -> None:
-    for run in list(_open):
+    for run in [*_open, *_left]:
         run.close()
+    _left.clear()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from pathlib import Path
 
 from xaicli.layout import RunLayout
+from xaicli.locks import release
 from xaicli.parquet import durable
 from xaicli.recorder import allocation, attempt
 from xaicli.recorder.ledger import Ledger
@@ -134,7 +135,7 @@ class Pool:
                 if segment.path is not None:
                     segment.path.unlink(missing_ok=True)
             self._free.clear()
-            attempt.release(self._lock_file)
+            release(self._lock_file)
             self._layout.wal.rmdir()
 
 

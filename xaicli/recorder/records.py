@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ class Records:
     _session: Session
     _unusable: ValueError | None
     _kinds: dict[str, str]
+    _counted: bool
     strict: bool
 
     @property
@@ -72,19 +74,19 @@ class Records:
                 state.mode or "", state.ds_id, state.epoch_idx or None, state.global_step, self._count, *self.writer
             )
             rows = scalars.scalar_rows(values, moment, self._drop_record)
+            state.log_count += 1
             if rows:
                 self._keep("scalars", len(rows), encode_scalars(rows))
         except Exception as error:
             self._refuse_record("scalars", error, values)
 
     def _count(self) -> int:
-        """The next time of scalars that come with none: behind those of earlier attempts."""
-        state = self.state
+        """The time of scalars that come with none: how often `log` was called, in earlier attempts too."""
         attempt = self._session.settle().attempt
-        if not state.log_count and attempt:
-            state.log_count = scalars.counted(self.layout, attempt)
-        state.log_count += 1
-        return state.log_count - 1
+        if attempt and not self._counted:
+            self.state.log_count = max(self.state.log_count, scalars.counted(self.layout, attempt))
+        self._counted = True
+        return self.state.log_count
 
     def log_images(self, sample_id: Any, images: Any) -> None:
         """Keep thumbnails for reports; a later one of the same sample replaces the earlier.
@@ -213,7 +215,7 @@ class Records:
         override_column_schemas: Mapping[str, Any] | None = None,
         constants: Mapping[str, Any] | None = None,
         name: str | None = None,
-    ) -> Path:
+    ) -> Path | None:
         """Add rows to a metrics table of the run, beside its samples; they are durable when this returns.
 
         Args:
@@ -225,11 +227,11 @@ class Records:
             name: The table; when None the first of `metrics`, `metrics-2`, ... that is new or has these columns.
 
         Returns:
-            The file written.
+            The file written; None where the disk refuses, which is told.
 
         Raises:
             XaiError: The columns differ in length, one cannot be stored, or the input table is unknown.
-            OSError: It cannot be written.
+            OSError: With `strict`: it cannot be written.
         """
         from xaicli.recorder.tables import append_table
         from xaicli.tables.metrics_table import check_fits, default_name, metrics_table
@@ -239,11 +241,23 @@ class Records:
         )
         if name:
             check_fits(self.layout, name, table)
-        return append_table(self.layout, self.writer, name or default_name(self.layout, table), table)
+        try:
+            return append_table(self.layout, self.writer, name or default_name(self.layout, table), table)
+        except OSError as error:
+            self._tell(f"table {name or ''}".strip(), error)
+            return None
+
+    def _tell(self, what: str, error: Exception) -> None:
+        """Say that a file could not be written while what was there before is whole; raise with `strict`."""
+        if self.strict:
+            raise error
+        with contextlib.suppress(OSError):
+            self._session.settle()
+        self._session.ledger.drop_record(what, f"{what} cannot be written: {error}")
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any
-    ) -> Path:
+    ) -> Path | None:
         """`add_metrics_data` in its other spelling."""
         return self.add_metrics_data(
             metrics, input_table_url=foreign_table_url, override_column_schemas=schema, **others
@@ -259,7 +273,7 @@ class Records:
         arch_args: Mapping[str, Any] | None = None,
         label_names: Sequence[str] | None = None,
         input_range: tuple[float, float] | None = None,
-    ) -> Path:
+    ) -> Path | None:
         """Write a checkpoint that `xai saliency` loads without user code where the model can be exported.
 
         Args:
@@ -272,23 +286,34 @@ class Records:
             input_range: Smallest and largest value of an input.
 
         Returns:
-            The path written.
+            The path written; None where the disk refuses: what was there before is whole, and the reason is told.
+
+        Raises:
+            OSError: With `strict`: the disk refuses.
         """
+        given = {"example_inputs": example_inputs, "arch": arch, "arch_args": arch_args, "input_range": input_range}
+        target = self.layout.checkpoints / "ckpt.pt" if path is None else path
+        try:
+            return self._save(model, target, label_names=label_names, **given)
+        except (OSError, RuntimeError) as error:
+            if not _is_of_the_disk(error):
+                raise
+            self._tell(f"checkpoint {Path(target).name}", error)
+            return None
+
+    def _save(self, model: Any, path: Any, *, label_names: Sequence[str] | None = None, **given: Any) -> Path:
         from xaicli.checkpoint.save import save_checkpoint
 
         self.state.note_model("model", model)
         names = label_names or self.manifest.label_names
         return save_checkpoint(
             model,
-            self.layout.checkpoints / "ckpt.pt" if path is None else path,
-            example_inputs=example_inputs,
-            arch=arch,
-            arch_args=arch_args,
+            path,
             label_names=list(names) if names else None,
-            input_range=input_range,
             epoch=self.state.epoch_idx or None,
             step=self.state.global_step,
             task=self.manifest.task if self.manifest.task in _TOLD_BY_LABELS else None,
+            **given,
         )
 
     def keep_best(
@@ -312,22 +337,35 @@ class Records:
             **checkpoint: What `save_checkpoint` takes.
 
         Returns:
-            The checkpoint written, or None: it was not among the best, or this is not rank 0.
+            The checkpoint written, or None: it was not among the best, this is not rank 0, or the disk refuses, which
+            is told while those kept before are whole.
 
         Raises:
             ValueError: `keep` or `better` makes no sense.
+            OSError: With `strict`: the disk refuses.
         """
         if self._session.settle().rank != 0:
             return None
         from xaicli.state.best import keep_best
 
-        return keep_best(
-            self.layout.checkpoints,
-            lambda path: self.save_checkpoint(model, path, **checkpoint),
-            metric=metric,
-            value=float(value.item() if hasattr(value, "item") else value),
-            better=better,
-            keep=keep,
-            epoch=self.state.epoch_idx,
-            step=self.state.global_step or 0,
-        )
+        try:
+            return keep_best(
+                self.layout.checkpoints,
+                lambda path: self._save(model, path, **checkpoint),
+                metric=metric,
+                value=float(value.item() if hasattr(value, "item") else value),
+                better=better,
+                keep=keep,
+                epoch=self.state.epoch_idx,
+                step=self.state.global_step or 0,
+            )
+        except (OSError, RuntimeError) as error:
+            if not _is_of_the_disk(error):
+                raise
+            self._tell(f"best checkpoint by {metric}", error)
+            return None
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether an error is the disk's; torch's archive writer says so in words of its own."""
+    return isinstance(error, OSError) or any(word in str(error) for word in ("PytorchStreamWriter", "unexpected pos"))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
-from xaicli.recorder.attempt import is_held, lock_path
+from xaicli.locks import is_held
+from xaicli.recorder.attempt import lock_path
 from xaicli.recorder.parts import record_tables, store_rows, store_table
 from xaicli.wal.frames import read_header, read_segment, segment_files
 from xaicli.wal.records import journal_files, read_journal, scalar_table

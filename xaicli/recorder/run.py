@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from operator import index
 from pathlib import Path
@@ -20,6 +20,7 @@ from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import lifetime
 from xaicli.recorder.attempt import last_place
 from xaicli.recorder.batch import Batches
+from xaicli.recorder.config import plain_config
 from xaicli.recorder.intake import Intake
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.loops import MODES, Loops, unknown_mode
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 TASKS = (Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION, Task.SEQUENCE)
 _LONGEST_NAME = 250
+DRAIN_SECONDS = 2.0
+"""How long `close` waits for batches on a device."""
 
 
 class Run(Loops, Records):
@@ -56,7 +59,7 @@ class Run(Loops, Records):
         run_dir: str | os.PathLike[str],
         *,
         name: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Any = None,
         total_epochs: int = 0,
         label_names: Sequence[str] | None = None,
         epoch_frequency: int = 1,
@@ -75,7 +78,9 @@ class Run(Loops, Records):
             run_dir: The run directory; made, or continued as a new attempt. Of an address like s3://bucket/run a
                 local folder is recorded to, and its files are uploaded in the background.
             name: The run's name.
-            config: What the training was configured with; shown in reports.
+            config: What the training was configured with, shown in reports: a mapping, `Namespace`, dataclass,
+                OmegaConf. What JSON cannot hold is kept as text; values whose name says key, token, secret or password
+                are masked.
             total_epochs: Epochs the training is meant to run for.
             label_names: The classes' names, in the order of the logits.
             epoch_frequency: Record the samples of every n-th epoch only: those it divides.
@@ -105,14 +110,15 @@ class Run(Loops, Records):
         self.strict = strict
         self._epoch_frequency = epoch_frequency
         self._keep_probs = keep_probs if isinstance(keep_probs, bool) else frozenset(keep_probs)
+        settings = plain_config(config)
         fresh = Manifest(
             run_id=uuid.uuid4().hex,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             name=name,
             label_names=tuple(label_names) if label_names else None,
             task=None if task is None else str(_task(task)),
-            config=dict(config or {}),
-            environment=describe_environment(config),
+            config=settings,
+            environment=describe_environment(settings),
         )
         self._session = Session(
             self.layout,
@@ -130,6 +136,7 @@ class Run(Loops, Records):
             rank=lambda: self.rank,
             on_save=self.flush,
             on_load=self._note_resumed,
+            on_fault=self._tell,
         )
         self._environment = fresh.environment
         self._passes = self.state.passes
@@ -146,10 +153,12 @@ class Run(Loops, Records):
             note=self._note,
         )
         self._keep_tokens = keep_tokens
-        self._intake = Intake(batches, self._session.samples, self._refuse)
+        self._intake = Intake(batches, self._session.samples, self._refuse, self._lose)
         self._closed = False
+        self._ended = False
         self._places: dict[tuple[Folder, int], Place] = {}
         self._kinds: dict[str, str] = {}
+        self._counted = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         lifetime.watch(self)
 
@@ -243,17 +252,34 @@ class Run(Loops, Records):
 
     def close(self) -> None:
         """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
         self._unusable = ValueError(f"the run {self.layout.root} is closed")
+        # Interrupted anywhere, a second call finishes what is left.
+        for end in (self._publish, self._end_transfers, self._session.close, self._end_uploads):
+            try:
+                end()
+            except Exception as error:  # the training's own error must be what leaves its `with` block
+                self._session.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
+        self._ended = True
         lifetime.forget(self)
-        self._publish()
-        self._intake.drain()
-        self._session.close()
+
+    def _end_transfers(self) -> None:
+        self._intake.drain(DRAIN_SECONDS)
+
+    def _end_uploads(self) -> None:
         if self._uploader is not None:
             with quietly():
                 self._uploader.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_ended", True):
+            return
+        if self._session.writer.is_mine:  # which cannot wait for itself
+            lifetime.keep(self)
+        else:
+            self.close()
 
     def is_busy(self) -> bool:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
@@ -287,11 +313,16 @@ class Run(Loops, Records):
 
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""
-        self._closed = True
+        self._closed = self._ended = True
         self._unusable = ForeignProcessError()
 
     def _note(self, message: str) -> None:
         self._session.ledger.warn(message, f"xai: {message}")
+
+    def _lose(self, rows: int, reason: str) -> None:
+        """Count rows that were accepted and did not arrive."""
+        self._session.ledger.rows_logged += rows
+        self._session.ledger.drop(rows, reason)
 
     def _refuse_column(self, column: str, reason: str, rows: int) -> None:
         """Count a column that is left out of rows that are kept; raise with `strict`."""

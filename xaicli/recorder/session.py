@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
+from xaicli.locks import beat, boot_id, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
 from xaicli.recorder.catalogue import Catalogue, open_manifest
@@ -72,7 +73,7 @@ class Session:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
         self.ledger = Ledger()
         self.catalogue = Catalogue(layout, manifest)
-        self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self._tick)
+        self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat)
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
         if self.fault:
             self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
@@ -113,7 +114,7 @@ class Session:
 
     def _origin(self) -> SegmentFacts:
         run_id = self.catalogue.manifest.run_id
-        return SegmentFacts(run_id, *self.writer_of_rows(), attempts.boot_id(), self._ignore_label)
+        return SegmentFacts(run_id, *self.writer_of_rows(), boot_id(), self._ignore_label)
 
     def take_back(self, takes_back: TakesBack) -> None:
         """Note from where on earlier attempts' rows no longer count.
@@ -127,8 +128,11 @@ class Session:
                 facts = {"takes_back_from": asdict(takes_back), "resumed_from_step": takes_back.step}
                 attempts.note(self.layout, self._claim.attempt, **facts)
 
-    def _tick(self) -> None:
-        self.hand_over()
+    def _beat(self) -> None:
+        """Say that this process lives."""
+        claim = self._claim
+        if claim is not None:
+            beat(attempts.lock_path(self.layout, claim.attempt, claim.rank))
 
     def _recover(self) -> None:
         """Store what a killed training left; a disk that refuses leaves it where readers find it too."""
@@ -162,7 +166,7 @@ class Session:
             job.give_up("the disk took no more when the run was closed")
         self.samples.close()
         if self._claim is not None:
-            attempts.release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))
+            release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))
             with contextlib.suppress(OSError):
                 self.layout.wal.rmdir()
         self.ledger.write()

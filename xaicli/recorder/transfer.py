@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -45,6 +48,7 @@ class _Pending(NamedTuple):
     source: torch.Tensor | None
     places: list[_Place]
     then: Then
+    fail: Callable[[Exception], None] = lambda _: None
 
 
 def _copy_from_cuda(source: torch.Tensor) -> tuple[torch.Tensor, Event]:
@@ -72,12 +76,18 @@ class Transfers:
         self._copy = copy
         self.pending: deque[_Pending] = deque()
 
-    def fetch(self, tensors: Mapping[str, torch.Tensor], then: Then) -> None:
+    def fetch(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        then: Then,
+        fail: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         """Start copying tensors of one device and return at once.
 
         Args:
             tensors: {name: tensor}.
             then: Called with {name: array} from a later `drain`, in the order of the fetches.
+            fail: Called instead where the device has failed.
         """
         import torch
 
@@ -87,7 +97,7 @@ class Transfers:
         places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
         source = torch.cat([plain[name].reshape(-1).view(torch.uint8) for name in order])
         host, event = self._copy(source)
-        self.pending.append(_Pending(event, host, source, places, then))
+        self.pending.append(_Pending(event, host, source, places, then, fail))
 
     def follow(self, then: Then) -> None:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
@@ -101,12 +111,40 @@ class Transfers:
         """
         while self.pending:
             first = self.pending[0]
-            if first.event is not None and not first.event.query():
-                if not wait and len(self.pending) <= MOST_PENDING:
-                    return
-                first.event.synchronize()
+            try:
+                if first.event is not None and not first.event.query():
+                    if not wait and len(self.pending) <= MOST_PENDING:
+                        return
+                    first.event.synchronize()
+                arrays = _unpacked(first)
+            except Exception as error:  # a context that died says so at every call
+                self.pending.popleft()
+                first.fail(error)
+                continue
             self.pending.popleft()
-            first.then(_unpacked(first))
+            first.then(arrays)
+
+    def drain_within(self, seconds: float) -> None:
+        """Finish the copies that arrive in time, and give up the others: a device that hangs is not waited for."""
+        deadline = time.monotonic() + seconds
+        events = [pending.event for pending in self.pending if pending.event is not None]
+
+        def wait() -> None:
+            with contextlib.suppress(Exception):  # told of below, batch by batch
+                for event in events:
+                    event.synchronize()
+
+        waiting = threading.Thread(target=wait, name="xai-device", daemon=True)
+        waiting.start()
+        waiting.join(max(0.0, deadline - time.monotonic()))
+        if not waiting.is_alive():
+            self.drain(wait=True)
+        while self.pending:
+            first = self.pending.popleft()
+            if first.event is None:
+                first.then({})
+            else:
+                first.fail(TimeoutError("it did not finish in time"))
 
 
 def _unpacked(pending: _Pending) -> dict[str, NDArray[Any]]:

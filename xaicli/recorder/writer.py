@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from xaicli.locks import BEAT_SECONDS
 from xaicli.recorder.ledger import Ledger
 
 _FIRST_PAUSE = 0.5
@@ -27,7 +28,22 @@ class Job(Protocol):
 class Writer:
     """Stores jobs in order; one that fails is tried again, ever less often, while training goes on."""
 
-    def __init__(self, ledger: Ledger, *, interval: float, on_timer: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        interval: float,
+        on_timer: Callable[[], None],
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            ledger: What counts failures.
+            interval: Seconds between two calls of `on_timer`.
+            on_timer: Hands over what is held.
+            on_beat: Says that the process lives.
+        """
+        self._on_beat = on_beat
         self._ledger = ledger
         self._interval = interval
         self._on_timer = on_timer
@@ -76,6 +92,11 @@ class Writer:
                 self._changed.wait(1.0 if left is None else min(1.0, left))
             return True
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this is the writer's own thread."""
+        return threading.current_thread() is self._thread
+
     def stop(self, timeout: float) -> list[Job]:
         """End the thread after at most `timeout` seconds; returns the jobs it did not store."""
         with self._changed:
@@ -105,7 +126,11 @@ class Writer:
     def _next(self) -> Job | None:
         """The job to do now; None when the thread is to end."""
         tick = time.monotonic() + self._interval
+        beat = time.monotonic() + BEAT_SECONDS
         while True:
+            if time.monotonic() >= beat:
+                self._on_beat()
+                beat = time.monotonic() + BEAT_SECONDS
             with self._changed:
                 now = time.monotonic()
                 ready = self._urgent or now >= self._failed_at + self._pause
@@ -116,7 +141,7 @@ class Writer:
                     return None
                 if now < tick:
                     until = min(tick, self._failed_at + self._pause) if self._jobs else tick
-                    self._changed.wait(max(0.01, until - now))
+                    self._changed.wait(max(0.01, min(until, beat) - now))
                     continue
             # Outside the lock: the timer takes the recorder's lock, under which jobs are handed over.
             self._on_timer()

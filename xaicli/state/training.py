@@ -31,6 +31,7 @@ class TrainingState(Progress):
         rank: Callable[[], int] = lambda: 0,
         on_save: Callable[[], None] | None = None,
         on_load: Callable[[int, int], None] | None = None,
+        on_fault: Callable[[str, Exception], None] | None = None,
         **progress: Any,
     ) -> None:
         """
@@ -40,6 +41,7 @@ class TrainingState(Progress):
             on_save: Called by `save_state` before it writes: what was logged up to here must be in files, too.
             on_load: Called by `load_state`, once all is restored, with the epoch and the first training step that will
                 be logged.
+            on_fault: Told that a state could not be written, and why; without it that is raised.
             **progress: The arguments of `Progress`.
         """
         super().__init__(**progress)
@@ -48,6 +50,7 @@ class TrainingState(Progress):
         self._loop = EpochLoop()
         self._on_save = on_save
         self._on_load = on_load
+        self._on_fault = on_fault
         self._published = Published(layout.state if layout else None)
 
     def reset(self, name: str | int | None = None) -> None:
@@ -139,11 +142,11 @@ class TrainingState(Progress):
             keep: How many states to keep, this one included; older ones are removed.
 
         Returns:
-            The folder of the new state; None on other ranks.
+            The folder of the new state; None on other ranks, and where the disk refuses, which the run tells.
 
         Raises:
             ValueError: Something cannot be saved, named in the message; nothing was written.
-            OSError: It cannot be written; the states of before are whole.
+            OSError: It cannot be written; the states of before are whole. Of a run only with `strict`.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, the state that is saved, not {keep}")
@@ -160,7 +163,13 @@ class TrainingState(Progress):
             "random": RandomnessKeeper("random", None).capture(),
             **belongings.capture(),
         }
-        return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
+        try:
+            return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
+        except (OSError, RuntimeError) as error:
+            if self._on_fault is None or not (isinstance(error, OSError) or "PytorchStreamWriter" in str(error)):
+                raise
+            self._on_fault("training state", error)
+            return None
 
     def load_state(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xaicli.locks import is_held
 from xaicli.store.objects import Entry, Store, local_files, missing_in
 
 Progress = Callable[[int, int], None]
@@ -55,7 +56,7 @@ def push(root: Path, store: Store, *, progress: Progress | None = None) -> Synce
 
 
 def pull(store: Store, root: Path, *, progress: Progress | None = None) -> Synced:
-    """Fetch every file of a run in a store that is not here.
+    """Fetch every file of a run in a store that is not here; nothing into a folder that is being recorded to.
 
     Args:
         store: Where from.
@@ -65,6 +66,8 @@ def pull(store: Store, root: Path, *, progress: Progress | None = None) -> Synce
     Raises:
         XaiError: The store cannot be reached.
     """
+    if any(is_held(lock) for lock in (root / "wal").glob("*.lock")):
+        return _synced([], 0)  # it is being recorded here: what the store has is older
     there = store.entries()
     here = {entry.key: entry for entry in local_files(root)}
     wanted = missing_in(here, there.values())

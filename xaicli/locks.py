@@ -1,0 +1,140 @@
+"""Locks that say a process lives: held for as long as it does, however it ends.
+
+A process of this host is known by its lock, one of another host by its lock where the file system shows it, or else by
+having touched the file lately. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+BEAT_SECONDS = 15.0
+"""How often a living process touches its lock, for hosts that do not see locks."""
+_STALE_SECONDS = 60.0
+_LOCK_QUERY = "hhqqi" if sys.platform.startswith("linux") else "qqihh"
+
+_held: dict[Path, int] = {}
+"""The locks this process holds: {lock file: descriptor}. POSIX locks do not exclude the process that has them, and are
+lost when it closes any descriptor of the file, so a file in here is never opened a second time."""
+
+
+def boot_id() -> str:
+    """What tells one boot of this host from the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> str:
+    """When a process of this host began, by its kernel; "" where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def hold(lock: Path) -> None:
+    """Hold a lock for as long as this process lives, however it ends; best effort where a disk refuses.
+
+    The lock is not inherited by forks, so a DataLoader worker that outlives its parent does not keep it. Who holds it
+    is written into the file, for file systems without locks.
+    """
+    facts = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": start_time(os.getpid())}
+    with contextlib.suppress(OSError):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _held[lock.resolve()] = descriptor
+        with contextlib.suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+
+
+def beat(lock: Path) -> None:
+    """Say that the process lives, to hosts that do not see its lock."""
+    descriptor = _held.get(lock.resolve())
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def release(lock: Path) -> None:
+    """Give a lock back and remove its file."""
+    if (descriptor := _held.pop(lock.resolve(), None)) is not None:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether the process that made a lock lives, on this host or another one.
+
+    A process of this host is known by its lock, or by its number where the file system has no locks. One of another
+    host is known by its lock where that is seen here, or else by having touched it lately.
+    """
+    if lock.resolve() in _held:
+        return True
+    try:
+        with lock.open("rb") as file:
+            holder, text, touched = _holder(file.fileno()), file.read(), os.fstat(file.fileno()).st_mtime
+        facts = json.loads(text) if text else {}
+    except OSError:
+        return False
+    except ValueError:
+        facts = {}
+    if (facts.get("host"), facts.get("boot_id")) == (socket.gethostname(), boot_id()):
+        if holder == _NO_LOCKS:
+            return bool(facts["start"]) and start_time(facts["pid"]) == facts["start"]
+        return holder in (0, facts["pid"])
+    seen = holder not in (None, _NO_LOCKS)
+    return seen or (bool(facts) and _now_there(lock) - touched < _STALE_SECONDS)
+
+
+_NO_LOCKS = -1
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that holds a lock; None where none does, `_NO_LOCKS` where the file system has none."""
+    linux = _LOCK_QUERY.startswith("h")
+    whole_file = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+    try:
+        answer = struct.unpack(
+            _LOCK_QUERY, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_LOCK_QUERY, *whole_file))
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            return _NO_LOCKS
+        raise
+    kind, pid = (answer[0], answer[4]) if linux else (answer[3], answer[2])
+    return None if kind == fcntl.F_UNLCK else max(0, pid)
+
+
+def _now_there(lock: Path) -> float:
+    """The time by the clock that stamps the lock's folder, which may be another host's."""
+    probe = lock.with_name(f".clock-{os.getpid()}")
+    try:
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return time.time()
+
+
+def forget_held() -> None:
+    """Called in a fork: the locks are the parent's."""
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=forget_held)
