@@ -160,7 +160,7 @@ class _Addition:
 
     def log(self, scalars: dict[str, Any]) -> None:
         attempt = self.writer[0]
-        moment = Moment(mode="", ds_id="", epoch=None, step=None, count=lambda: 0, attempt=attempt, rank=0)
+        moment = Moment(mode="", ds_id="", epoch=None, step=None, count=0, attempt=attempt, rank=0)
         rows = scalar_rows(scalars, moment, _refused)
         parts = (PartName.parse(path.name) for path in self.layout.scalars.glob("*.parquet"))
         sequence = (

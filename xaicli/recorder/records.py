@@ -70,9 +70,9 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             state = self.state
-            moment = scalars.Moment(
-                state.mode or "", state.ds_id, state.epoch_idx or None, state.global_step, self._count, *self.writer
-            )
+            self._go_on_counting()
+            times = (state.epoch_idx or None, state.global_step, state.log_count)
+            moment = scalars.Moment(state.mode or "", state.ds_id, *times, *self.writer)
             rows = scalars.scalar_rows(values, moment, self._drop_record)
             state.log_count += 1
             if rows:
@@ -80,13 +80,13 @@ class Records:
         except Exception as error:
             self._refuse_record("scalars", error, values)
 
-    def _count(self) -> int:
-        """The time of scalars that come with none: how often `log` was called, in earlier attempts too."""
-        attempt = self._session.settle().attempt
-        if attempt and not self._counted:
-            self.state.log_count = max(self.state.log_count, scalars.counted(self.layout, attempt))
-        self._counted = True
-        return self.state.log_count
+    def _go_on_counting(self) -> None:
+        """Let the counter of scalars without a time go on behind earlier attempts, unless a loaded state says where."""
+        if not self._counted:
+            self._counted = True
+            attempt = self._session.settle().attempt
+            if attempt and not self.state.log_count:
+                self.state.log_count = scalars.counted(self.layout, attempt)
 
     def log_images(self, sample_id: Any, images: Any) -> None:
         """Keep thumbnails for reports; a later one of the same sample replaces the earlier.

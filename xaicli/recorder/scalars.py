@@ -29,7 +29,7 @@ class Moment:
         ds_id: The dataset.
         epoch: The epoch; None before the first.
         step: The training step; None where the run counts none.
-        count: Gives the next number of the counter, where nothing else is known.
+        count: The number of the call, where nothing else is known.
         attempt: Whose they are.
         rank: Likewise.
     """
@@ -38,7 +38,7 @@ class Moment:
     ds_id: str
     epoch: int | None
     step: int | None
-    count: Callable[[], int]
+    count: int
     attempt: int
     rank: int
 
@@ -73,7 +73,7 @@ def scalar_rows(
     elif moment.step is not None:
         axis, step = "step", moment.step
     else:
-        axis, step = COUNTER, moment.count()
+        axis, step = COUNTER, moment.count
     where = (moment.mode, moment.ds_id, times.get("epoch", moment.epoch), step, axis)
     for key, value in values.items():
         rows.append((key, *where, value, moment.attempt, moment.rank))
