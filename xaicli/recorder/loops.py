@@ -33,7 +33,7 @@ class Loops:
         if state.is_mid_epoch and not state.stop_training:
             yield state.epoch_idx
             self._publish()
-        if state.epoch_idx >= last and not state.stop_training and last:
+        elif state.epoch_idx >= last > 0 and not state.stop_training:
             message = f"xai: epochs({last}): {state.epoch_idx} epochs are done, so there is none to go through"
             self._session.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
         while state.epoch_idx < last and not state.stop_training:

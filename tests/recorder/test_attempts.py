@@ -1,0 +1,203 @@
+"""Which attempt a process is, who is alive beside it, what it takes back; and the passes of an epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recorder.recorded import rows
+from xaicli import locks
+from xaicli.layout import RunLayout
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+
+
+def facts(run_dir: Path, attempt: int) -> dict[str, Any]:
+    return json.loads((run_dir / "attempts" / f"{attempt:06d}.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_a_second_opener_of_a_live_run_is_one_more_rank(tmp_path: Path) -> None:
+    first = Run(tmp_path / "run")
+    first.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=1, step=1)
+    with pytest.warns(RecorderWarning, match="being recorded by attempt 0 still") as said, Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[2], loss=[1.0], mode="train", epoch=1, step=1)
+    assert len(said) == 1
+    first.log_samples(sample_id=[3], loss=[1.0], mode="train", epoch=1, step=2)
+    first.close()
+    assert facts(tmp_path / "run", 1)["beside"] == [0]
+    with Run(tmp_path / "run") as run:  # nobody lives any more
+        run.log_samples(sample_id=[4], loss=[1.0], mode="train", epoch=2, step=3)
+    assert facts(tmp_path / "run", 2)["beside"] == []
+
+
+_DIE = """
+import os, signal, sys
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=1, step=1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_attempt_is_not_alive(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", _DIE, run_dir], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (lock,) = RunLayout(run_dir).wal.glob("*.lock")
+    assert not locks.is_held(lock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Run(run_dir, strict=True) as run:
+            run.log_samples(sample_id=[2], loss=[1.0], mode="train", epoch=1, step=2)
+    assert facts(run_dir, 1)["beside"] == []
+    assert sorted(rows(run_dir)["sample_id"].to_pylist()) == [1, 2]
+
+
+@pytest.mark.parametrize(("age", "lives"), [(0, True), (3600, False)])
+def test_a_process_of_another_host_lives_while_it_touches_its_lock(tmp_path: Path, age: float, lives: bool) -> None:
+    lock = tmp_path / "a000000-r0000.lock"
+    lock.write_text(json.dumps({"host": "elsewhere", "boot_id": "b", "pid": 1, "start": "1"}))
+    now = lock.stat().st_mtime
+    os.utime(lock, (now - age, now - age))
+    assert locks.is_held(lock) is lives
+
+
+def test_a_file_system_without_locks_knows_processes_by_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_holder", lambda _: -1)
+    lock = tmp_path / "a000000-r0000.lock"
+    here = {"host": locks.socket.gethostname(), "boot_id": locks.boot_id(), "pid": os.getpid()}
+    lock.write_text(json.dumps({**here, "start": locks.start_time(os.getpid())}))
+    assert locks.is_held(lock)
+    lock.write_text(json.dumps({**here, "start": "another process had this number"}))
+    assert not locks.is_held(lock)
+
+
+def test_what_is_taken_back_is_written_down(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for _ in run.epochs(2):
+            for _ in run.steps(range(3)):
+                run.log_samples(sample_id=[1], loss=[1.0])
+            run.state.save_state(tmp_path / "saved")
+    with Run(tmp_path / "run", strict=True) as run:
+        run.state.load_state(tmp_path / "saved")
+    with Run(tmp_path / "run", strict=True, resume_from=(2, 5)) as run:
+        run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=2, step=5)
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[1], loss=[1.0], mode="test", epoch=2, step=0)
+    said = [facts(tmp_path / "run", attempt)["takes_back_from"] for attempt in range(4)]
+    assert said == [
+        None,
+        {"epoch": 2, "step": 7, "by": "load_state"},
+        {"epoch": 2, "step": 5, "by": "resume_from"},
+        None,
+    ]
+    with pytest.raises(ValueError, match="resume_from"):
+        Run(tmp_path / "run", resume_from=(1,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rank", [-1, None])
+def test_no_rank_is_rank_0(tmp_path: Path, rank: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "-1")
+    with Run(tmp_path / "run", rank=rank, strict=True) as run:
+        run.log_samples(sample_id=[1], loss=[1.0])
+        assert run.rank == 0
+
+
+def test_the_rank_is_looked_up_when_the_first_row_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with Run(tmp_path / "run", strict=True) as run:
+        monkeypatch.setenv("RANK", "3")
+        run.log_samples(sample_id=[1], loss=[1.0])
+        assert (run.attempt, run.rank) == (0, 3)
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for epoch in (1, 2):
+        with Run(tmp_path / "run", strict=True) as run:
+            run.log_samples(sample_id=[epoch], loss=[1.0], epoch=epoch)
+    assert sorted(rows(tmp_path / "run")["sample_id"].to_pylist()) == [1, 2]
+
+
+def test_a_refused_resume_leaves_the_counters(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning):
+        run.log_samples(sample_id=[None], loss=[1.0])
+    before = (tmp_path / "run" / "attempts" / "000000-r0000.stats").read_bytes()
+    assert json.loads(before)["rows_dropped"] == 1
+    with pytest.raises(Exception, match="holds a run already"):
+        Run(tmp_path / "run", resume="never")
+    assert (tmp_path / "run" / "attempts" / "000000-r0000.stats").read_bytes() == before
+
+
+def passes(run_dir: Path, mode: str) -> list[tuple[int, int, int]]:
+    found = rows(run_dir).to_pylist()
+    return sorted((row["epoch"], row["pass"], row["step"]) for row in found if row["mode"] == mode)
+
+
+def test_every_walk_over_a_set_is_a_pass(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for _ in run.epochs(2):
+            for batch in run.steps(range(4)):
+                run.log_samples(sample_id=[1], loss=[1.0])
+                if batch % 2:
+                    for _ in run.steps(range(1), mode="eval"):
+                        run.log_samples(sample_id=[1], loss=[1.0])
+        run.log_samples(sample_id=[1], loss=[1.0], mode="eval", eval_pass=7)
+    assert passes(tmp_path / "run", "eval") == [(1, 0, 2), (1, 1, 4), (2, 0, 6), (2, 1, 8), (2, 7, 8)]
+    assert {turn for _, turn, _ in passes(tmp_path / "run", "train")} == {0}
+
+
+def test_a_resumed_loop_stays_in_its_pass_and_evaluations_go_on_counting(tmp_path: Path) -> None:
+    def train(run: Run, last: int) -> None:
+        for _ in run.epochs(1):
+            for batch in run.steps(range(6)):
+                run.log_samples(sample_id=[batch], loss=[1.0])
+                if batch % 2:
+                    for _ in run.steps(range(1), mode="eval"):
+                        run.log_samples(sample_id=[1], loss=[1.0])
+                if batch == last:
+                    run.state.save_state()
+                    return
+
+    with Run(tmp_path / "run", strict=True) as run:
+        train(run, 3)
+    with Run(tmp_path / "run", strict=True) as run:
+        run.state.load_state()
+        train(run, 9)
+    assert passes(tmp_path / "run", "train") == [(1, 0, step) for step in range(1, 7)]
+    assert passes(tmp_path / "run", "eval") == [(1, 0, 2), (1, 1, 4), (1, 2, 6)]
+
+
+def test_a_loop_that_alternates_makes_no_file_a_step(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for step in range(60):
+            run.log_samples(sample_id=[step], loss=[step / 4], ds_id=("de", "en", "fr")[step % 3], step=step)
+    assert len(list((tmp_path / "run" / "data").rglob("*.parquet"))) == 3
+    found = rows(tmp_path / "run").to_pylist()
+    assert sorted((row["sample_id"], row["ds_id"], row["loss"]) for row in found) == [
+        (step, ("de", "en", "fr")[step % 3], step / 4) for step in range(60)
+    ]
+
+
+def test_large_batches_get_large_segments(tmp_path: Path) -> None:
+    import numpy as np
+
+    logits = np.random.default_rng(0).normal(size=(256, 10_000)).astype(np.float32)
+    with Run(tmp_path / "run", strict=True, keep_probs=True) as run:
+        for step in range(8):
+            run.log_samples(sample_id=np.arange(256) + 256 * step, logits=logits, step=step)
+    assert len(list((tmp_path / "run" / "data").rglob("*.parquet"))) < 8
+    assert run.stats()["rows_stored"] == 2048
