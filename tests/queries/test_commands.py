@@ -170,7 +170,9 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
     for epoch in (1, 2, 3, 5):
         run.log_samples(sample_id=[1, 2, 2], loss=[0.5] * 3, epoch=epoch, step=epoch)
     with pytest.warns(RecorderWarning):
-        run.log_samples(sample_id=[1.5, 2.5], loss=[0.5] * 2)
+        run.log_samples(sample_id=[1.5, 2.5], loss=[0.5, 0.5])
+    with pytest.warns(RecorderWarning):
+        run.log({"lr": "high"})
     run.close()
     (path,) = (tmp_path / "run" / "data").rglob("epoch=3/*.parquet")
     content = bytearray(path.read_bytes())
@@ -185,7 +187,10 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
         "damaged": [path.relative_to(tmp_path / "run").as_posix()],
     }
     assert answer["rows"][0]["gaps"] == [4]
-    assert answer["warnings"] == ["2 rows were not recorded: sample_id must be whole numbers or texts, not float64"]
+    assert answer["warnings"] == [
+        "2 rows were not recorded: sample_id must be whole numbers or texts, not float64",
+        "1 record was not recorded: lr is not numeric: it holds text",
+    ]
 
 
 def test_info_names_the_metrics_tables(xai: Xai, tmp_path: Path) -> None:

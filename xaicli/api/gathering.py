@@ -85,7 +85,7 @@ def gather(
         truth=scored,
         absent=absent,
         faults=tuple(faults),
-        drops=tuple(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
+        drops=reader.losses,
     )
 
 

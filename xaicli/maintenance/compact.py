@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
+from xaicli.reader.pieces import strangers
 from xaicli.recorder.recovery import recover
 from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
 from xaicli.wal import take_snapshot
@@ -86,7 +87,9 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         with contextlib.suppress(OSError):
             recover(layout)
         records = parquet.read_records(layout)
-        snapshot = take_snapshot(layout)
+        others = strangers(layout, records, layout.read_manifest().run_id)
+        damaged += [f"{path} is not this run's" for path in sorted(others)]
+        snapshot = take_snapshot(layout, others)
         if not snapshot.is_settled:
             raise XaiError(f"{layout.root}: files keep appearing while they are listed", hint="try again")
         unsaved = _unsaved(snapshot.segments)
@@ -98,7 +101,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
                     damaged.append(error.message)
                 except FileNotFoundError:
                     continue  # moved away meanwhile, by the doctor or a hand
-        removed, waiting = _remove_superseded(layout, grace)
+        removed, waiting = _remove_superseded(layout, grace, others)
     return Compaction(tuple(made), tuple(removed), tuple(waiting), tuple(damaged))
 
 
@@ -190,9 +193,9 @@ def _footer(layout: RunLayout, writer: Writer, part: PartName) -> str:
     return json.dumps(facts)
 
 
-def _remove_superseded(layout: RunLayout, grace: float) -> tuple[list[str], list[str]]:
+def _remove_superseded(layout: RunLayout, grace: float, others: Collection[Path]) -> tuple[list[str], list[str]]:
     """Remove what compacted files stand for once these are old enough, and temporary files as old."""
-    files = list(layout.data_files())
+    files = [file for file in layout.data_files() if file.path not in others]
     kept = {file.path for file in without_superseded(files)}
     records = parquet.read_records(layout)
     removed, waiting = [], []

@@ -16,6 +16,8 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
+from xaicli.reader.footers import Footer
+from xaicli.reader.pieces import strangers
 from xaicli.state.examine import faults
 from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
@@ -30,6 +32,7 @@ class Complaint(StrEnum):
     DAMAGED = "damaged"
     MISSING = "missing"
     MISPLACED = "misplaced"
+    FOREIGN = "foreign"
     UNREADABLE = "unreadable"
     TORN = "torn"
 
@@ -79,14 +82,15 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
 
     Args:
         layout: The run.
-        quarantine: Move damaged and misplaced files to `quarantine/`, where nothing reads them.
+        quarantine: Move damaged, misplaced and foreign files to `quarantine/`, where nothing reads them.
 
     Raises:
         XaiError: It is no run.
     """
     layout.read_manifest()
     records = parquet.read_records(layout)
-    snapshot = take_snapshot(layout)
+    others = strangers(layout, records, layout.read_manifest().run_id)
+    snapshot = take_snapshot(layout, others)
     counted = {file.path for file in snapshot.files}
     findings: list[Finding] = []
     files = rows = size = unrecorded = 0
@@ -95,6 +99,8 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
         try:
             files, size = files + 1, size + path.stat().st_size
             n = _examine(layout, path, record)
+            if path in others:
+                raise _ForeignError("it is not this run's")
         except FileNotFoundError:
             continue  # a compaction has removed it
         except XaiError as error:
@@ -114,6 +120,10 @@ def _states(layout: RunLayout) -> Iterator[Finding]:
     """Saved states, summary and graphs that are not what was written; nothing moves them, since others lie beside."""
     for path, reason in faults(layout.state):
         yield Finding(_name(layout, path), Complaint.DAMAGED, reason)
+
+
+class _ForeignError(XaiError):
+    """A good file that is not the run's."""
 
 
 class _MisplacedError(XaiError):
@@ -142,7 +152,8 @@ def _examine(layout: RunLayout, path: Path, record: FileRecord | None) -> int:
     if record is not None and rows != record.rows:
         raise DamagedFileError(f"it has {rows} rows, {record.rows} were written")
     if layout.data in path.parents:
-        _check_place(layout, path, json.loads(footer.get(b"xai", b"{}")))
+        said = Footer.said(footer.get(b"xai"), rows)
+        _check_place(layout, path, said.origin if said else {})
     return rows
 
 
@@ -163,7 +174,8 @@ def _check_place(layout: RunLayout, path: Path, facts: Mapping[str, Any]) -> Non
 
 
 def _finding(layout: RunLayout, path: Path, error: XaiError, record: FileRecord | None) -> Finding:
-    complaint = Complaint.MISPLACED if isinstance(error, _MisplacedError) else Complaint.DAMAGED
+    kinds = {_MisplacedError: Complaint.MISPLACED, _ForeignError: Complaint.FOREIGN}
+    complaint = kinds.get(type(error), Complaint.DAMAGED)
     reason = error.message.removeprefix(f"{path} is damaged: ")
     return Finding(_name(layout, path), complaint, reason, record.rows if record else None)
 

@@ -67,10 +67,7 @@ def info(reader: Reader) -> Answer:
         },
         data=data,
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
-        warnings=(
-            *reader.warnings,
-            *(f"{n:,} rows were not recorded: {reason}" for reason, n in reader.drops.items()),
-        ),
+        warnings=(*reader.warnings, *reader.losses),
         extra={"tables": _tables(reader)},
     )
 

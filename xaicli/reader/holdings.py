@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -114,20 +114,48 @@ class Holdings:
         return tuple(sorted(self._damaged))
 
     @cached_property
-    def drops(self) -> dict[str, int]:
-        """Rows the recorder could not store, by reason."""
-        reasons: dict[str, int] = {}
+    def _stats(self) -> list[dict[str, Any]]:
+        """The counters that the run's processes kept."""
+        found = []
         for path in sorted(self.layout.attempts.glob("*.stats")):
             try:
                 facts = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            found += [facts] if isinstance(facts, dict) else []
+        return found
+
+    @cached_property
+    def drops(self) -> dict[str, int]:
+        """Rows the recorder could not store, by reason."""
+        reasons: dict[str, int] = {}
+        for facts in self._stats:
+            try:
                 dropped = int(facts.get("rows_dropped") or 0)
                 named = {str(reason): int(n) for reason, n in (facts.get("reasons") or {}).items()}
-            except (OSError, ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError):
                 continue
             rest = dropped - sum(named.values())
             for reason, n in (named | ({"other": rest} if rest > 0 else {})).items():
                 reasons[reason] = reasons.get(reason, 0) + n
         return reasons
+
+    @cached_property
+    def losses(self) -> tuple[str, ...]:
+        """What the recorder could not store, a line each: rows, values of single columns, scalars and pictures."""
+        refused: dict[tuple[str, str], int] = {}
+        for facts in self._stats:
+            try:
+                for column, reasons in (facts.get("refused") or {}).items():
+                    for reason, n in reasons.items():
+                        refused[column, str(reason)] = refused.get((column, str(reason)), 0) + int(n)
+            except (ValueError, TypeError, AttributeError):
+                continue
+        lines = [f"{_several(n, 'row')} not recorded: {reason}" for reason, n in self.drops.items()]
+        for (column, reason), n in refused.items():
+            what = _several(n, "record") if column == "records" else _several(n, "value", f" of {column}")
+            lines.append(f"{what} not recorded: {reason}")
+        return tuple(lines)
 
     @property
     def dropped(self) -> int:
@@ -222,3 +250,7 @@ class Holdings:
             for piece in pieces
             if piece.file
         ]
+
+
+def _several(n: int, noun: str, more: str = "") -> str:
+    return f"1 {noun}{more} was" if n == 1 else f"{n:,} {noun}s{more} were"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.layout import DataFile, PartName, RunLayout
+from xaicli.layout import DataFile, PartName, RunLayout, decode_ds_id
 from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.takeback import Share, TakeBack, TakenBack, shares, take_backs
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from xaicli.parquet import FileRecord
 
 
-_FOLDERS = (r"mode=.*", r"ds=.*", r"epoch=-?\d+")
+_FOLDERS = (r"mode=(.*)", r"ds=(.*)", r"epoch=(-?\d+)")
 
 
 class Place(NamedTuple):
@@ -95,9 +96,10 @@ def list_pieces(
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
     """
-    snapshot = take_snapshot(layout)
-    damaged = {path.relative_to(layout.root).as_posix() for path in snapshot.damaged}
-    damaged |= {*_gone(layout, records, snapshot.files), *_strangers(layout)}
+    others = strangers(layout, records, run_id)
+    snapshot = take_snapshot(layout, others)
+    damaged = {path.relative_to(layout.root).as_posix() for path in (*snapshot.damaged, *others)}
+    damaged |= set(_gone(layout, records, snapshot.files))
     pieces = []
     for file in snapshot.files:
         if relative(layout, file) in records or is_of_run(file, run_id):
@@ -174,16 +176,38 @@ def is_of_run(file: DataFile, run_id: str) -> bool:
     return footer.origin == {"run_id": run_id, **place, **writer}
 
 
-def _strangers(layout: RunLayout) -> list[str]:
-    """Parquet files among the data that are no parts by their names or folders."""
+def strangers(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str) -> frozenset[Path]:
+    """The Parquet files among the data that are not this run's: by name, by folder, or by what their footer says.
+
+    Only files that nothing is recorded of are opened.
+    """
     found = []
     for folder, _, names in os.walk(layout.data):
-        parts = Path(folder).relative_to(layout.data).parts
-        is_place = len(parts) == len(_FOLDERS) and all(map(re.fullmatch, _FOLDERS, parts))
+        at = Path(folder)
+        place = _place_of(at.relative_to(layout.data).parts)
+        prefix = at.relative_to(layout.root).as_posix()
         for name in names:
-            if name.endswith(".parquet") and not name.startswith(".") and not (is_place and PartName.parse(name)):
-                found.append((Path(folder) / name).relative_to(layout.root).as_posix())
-    return found
+            if not name.endswith(".parquet") or name.startswith("."):
+                continue
+            part = PartName.parse(name) if place else None
+            if place is None or part is None:
+                found.append(at / name)
+            elif f"{prefix}/{name}" not in records:
+                with contextlib.suppress(FileNotFoundError):
+                    if not is_of_run(DataFile(*place[:3], part, at / name), run_id):
+                        found.append(at / name)
+    return frozenset(found)
+
+
+def _place_of(parts: tuple[str, ...]) -> Place | None:
+    """The place of a folder below `data/`; None for one that is none."""
+    if len(parts) != len(_FOLDERS):
+        return None
+    found = [re.fullmatch(pattern, part) for pattern, part in zip(_FOLDERS, parts, strict=True)]
+    if not all(found):
+        return None
+    mode, ds_id, epoch = (match[1] for match in found if match)
+    return Place(mode, decode_ds_id(ds_id), int(epoch))
 
 
 def relative(layout: RunLayout, file: DataFile) -> str:

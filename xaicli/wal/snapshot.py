@@ -11,7 +11,7 @@ appeared since, except in folders that were listed before the copy was made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,19 +50,27 @@ class Snapshot:
     is_settled: bool = True
 
 
-def take_snapshot(layout: RunLayout) -> Snapshot:
+def take_snapshot(layout: RunLayout, left_out: Collection[Path] = ()) -> Snapshot:
     """What a run holds now: every row that was logged before this call, and of no rank one without those before it.
 
-    Fences and duplicates are left to the reader.
+    What was taken back and duplicates are left to the reader.
+
+    Args:
+        layout: The run.
+        left_out: Files among the data that are not the run's.
     """
+
+    def listed() -> Iterator[DataFile]:
+        return (file for file in layout.data_files() if file.path not in left_out)
+
     if (quiet := _quiet(layout)) is not None:
-        files = without_superseded(layout.data_files())
+        files = without_superseded(listed())
         if _quiet(layout) == quiet:
             return Snapshot(tuple(files), ())
-    before = set(layout.data_files())
+    before = set(listed())
     for number in range(1, _TRIES + 1):
         segments, newest, damaged = _copies(layout)
-        now = set(layout.data_files())
+        now = set(listed())
         copied = {(segment.facts.writer, segment.sequence) for segment in segments}
         old, unclear = _cut(now, before, newest, copied)
         counted = without_superseded(old | before)

@@ -1,0 +1,160 @@
+"""Parquet files that are not the run's, among its parts: named, left out, and no number changes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.written_run import WrittenRun
+from xaicli.api.run import RunReader
+from xaicli.errors import DamagedFileError
+from xaicli.layout import RunLayout
+from xaicli.maintenance.compact import compact
+from xaicli.maintenance.doctor import examine
+
+ROWS = [
+    {"sample_id": i, "epoch": epoch, "label": i % 3, "loss": i / epoch, "correct": i % 2 == 0}
+    for epoch in (1, 2)
+    for i in range(12)
+]
+
+
+def rows_of_another_kind(path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "price": [1.0]}), path)
+
+
+def the_same_columns(path: Path) -> None:
+    kinds = {"sample_id": pa.int64(), "step": pa.int64(), "label": pa.int32(), "loss": pa.float32()}
+    pq.write_table(pa.table({name: pa.array([0, 1], kind) for name, kind in kinds.items()}), path)
+
+
+def other_types(path: Path) -> None:
+    pq.write_table(pa.table({"sample_id": ["x"], "step": ["y"], "loss": [[1.0]], "label": [{"a": 1}]}), path)
+
+
+def nested(path: Path) -> None:
+    pq.write_table(pa.table({"m": pa.array([[("a", [1])]], pa.map_(pa.string(), pa.list_(pa.int8())))}), path)
+
+
+def no_rows(path: Path) -> None:
+    pq.write_table(pa.table({"sample_id": pa.array([], pa.int64()), "step": pa.array([], pa.int64())}), path)
+
+
+def no_columns(path: Path) -> None:
+    pq.write_table(pa.table({}), path)
+
+
+def other_facts_in_the_footer(path: Path) -> None:
+    for_us = {"xai": '{"run_id": 7, "passes": "all", "steps": [], "non_finite": 3, "epoch": null}'}
+    pq.write_table(pa.table({"sample_id": [1], "step": [1]}).replace_schema_metadata(for_us), path)
+
+
+def facts_that_are_no_json(path: Path) -> None:
+    pq.write_table(pa.table({"sample_id": [1], "step": [1]}).replace_schema_metadata({"xai": b"\xff[1"}), path)
+
+
+def encrypted(path: Path) -> None:
+    path.write_bytes(b"PARE" + bytes(200) + (100).to_bytes(4, "little") + b"PARE")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def a_footer_longer_than_the_file(path: Path) -> None:
+    path.write_bytes(b"PAR1" + (1 << 30).to_bytes(4, "little") + b"PAR1")
+
+
+def truncated(path: Path) -> None:
+    the_same_columns(path)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def text(path: Path) -> None:
+    path.write_text("sample_id,loss\n1,2\n")
+
+
+def of_another_run(path: Path) -> None:
+    other = WrittenRun(path.parents[5] / "other")
+    facts = other.layout.read_manifest()
+    (part,) = other.write(row for row in ROWS if row["epoch"] == 1)
+    footer = pq.read_schema(part).metadata
+    table = pq.ParquetFile(part).read()
+    known = footer[b"xai"].replace(facts.run_id.encode(), b"another")
+    pq.write_table(table.replace_schema_metadata({b"xai": known}), path)
+    shutil.rmtree(other.layout.root)
+
+
+def of_another_epoch(path: Path) -> None:
+    (part,) = path.parents[1].glob("epoch=2/part-a000000-r0000-00000001.parquet")
+    shutil.copy(part, path)
+
+
+STRANGERS = [
+    rows_of_another_kind,
+    the_same_columns,
+    other_types,
+    nested,
+    no_rows,
+    no_columns,
+    other_facts_in_the_footer,
+    facts_that_are_no_json,
+    encrypted,
+    empty,
+    a_footer_longer_than_the_file,
+    truncated,
+    text,
+    of_another_run,
+    of_another_epoch,
+]
+
+
+def answers(reader: RunReader, engine: str) -> dict[str, Any]:
+    asked = {
+        "samples": reader.samples(max=2, min=2, ids=[5], engine=engine),
+        "labels": reader.labels(bounds=["std"], engine=engine),
+        "info": reader.info(),
+    }
+    found = {name: (result.data.to_dicts(), result.answer.counts.damaged) for name, result in asked.items()}
+    for row in found["info"][0]:
+        del row["files"]
+    return found | {"scan": (sorted(reader.scan().collect().select("sample_id", "epoch", "loss").rows()), ())}
+
+
+@pytest.mark.parametrize(
+    "name", ["part-a000000-r0000-00000009.parquet", "c-a000000-r0000-00000000-00000099.parquet", "x.parquet"]
+)
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], None], name: str) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write(ROWS)
+    truth = answers(RunReader(run.layout), "polars")
+    path = run.layout.folder("eval", "", 1) / name
+    stranger(path)
+    named = (path.relative_to(run.layout.root).as_posix(),)
+    for engine in ("polars", "duckdb"):
+        found = answers(RunReader(run.layout), engine)
+        for question, (rows, _) in truth.items():
+            assert found[question][0] == rows, question
+        assert {found[question][1] for question in ("samples", "labels", "info")} == {named}
+    with pytest.raises(DamagedFileError):
+        RunReader(run.layout).samples(strict=True)
+    assert named[0] in {finding.path for finding in examine(run.layout).findings}
+    compact(RunLayout(tmp_path / "run"), grace=0)
+    assert path.exists()
+    assert answers(RunReader(run.layout), "polars")["samples"] == (truth["samples"][0], named)
+
+
+def test_a_part_whose_record_was_lost_is_the_runs(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write(ROWS)
+    truth = answers(RunReader(run.layout), "polars")
+    for path in run.layout.attempts.glob("*.files"):
+        path.unlink()
+    assert answers(RunReader(run.layout), "polars") == truth
