@@ -278,3 +278,16 @@ def test_trust_figures_come_with_a_verdict(trust: Trust, words: str) -> None:
         "random" in words,
     )
     assert ("1 of 1 map of it is mostly noise" in report.sentence) is ("noise" in words)
+
+
+def test_features_stand_in_one_order_for_every_method() -> None:
+    strengths = {"gradient": [0.1, 3.0, -2.0, 0.2], "smint": [4.0, -1.0, 2.0, 3.0]}
+    maps = tuple(
+        SaliencyMap(method, "", np.abs(np.float32(values))[None], np.float32(values), False)
+        for method, values in strengths.items()
+    )
+    rows = (InputView("", InputKind.TABULAR, None, np.zeros(4, np.float32)),)
+    grid = grid_of(result(replace(explanation(), inputs=rows, maps=maps)).report)
+    charts = [panel.chart for panel in grid.rows[0].panels if isinstance(panel.chart, BarChart)]
+    assert [chart.names for chart in charts] == [("feature 0", "feature 3", "feature 2", "feature 1")] * 2
+    assert charts[0].values == pytest.approx((0.1, 0.2, -2.0, 3.0))

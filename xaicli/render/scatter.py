@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 3000
 _LEVELS = 5
-_GROUP_COLOURS = ("min", "p3", "max", "faint", "listed", "p4")
+_GROUP_COLOURS = ("min", "p3", "max", "faint", "listed", "p4", "v3", "v1", "p5", "v4")
+"""Ten, for ten classes are usual."""
 _DOT = 3.4
 
 

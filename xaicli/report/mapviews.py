@@ -60,7 +60,7 @@ def _panel(
     alt = f"{title}, sample {e.sample_id}"
     match view.kind:
         case InputKind.TABULAR:
-            return MapPanel(toggled, title, (), lines, found.flat, chart=_bars(found, title, alt))
+            return MapPanel(toggled, title, (), lines, found.flat, chart=_bars(e, found, title, alt))
         case InputKind.SIGNAL:
             return MapPanel(toggled, title, (), lines, found.flat, chart=_curve(view, found, title, alt))
         case InputKind.TOKENS:
@@ -117,11 +117,13 @@ def _picture(view: InputView, alt: str) -> Image | None:
     return Image(width, height, channels, view.picture.tobytes(), alt)
 
 
-def _bars(found: SaliencyMap, title: str, alt: str) -> BarChart:
+def _bars(e: Explanation, found: SaliencyMap, title: str, alt: str) -> BarChart:
+    """The strongest features, in the order of the most refined map: the same for every method of a sample."""
     import numpy as np
 
     values = np.nan_to_num(found.attribution.reshape(-1))
-    order = np.argsort(-np.abs(values), kind="stable")[:_BARS]
+    finest = [other for other in e.maps if other.input == found.input][-1]
+    order = np.argsort(-np.abs(np.nan_to_num(finest.attribution.reshape(-1))), kind="stable")[:_BARS]
     names = tuple(f"feature {i}" for i in order)
     return BarChart("bars", title, "attribution", names, tuple(float(values[i]) for i in order), alt)
 
