@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
 from xaicli.render.sparkline import sparkline, thinned
 from xaicli.render.terminal import as_text, show
-from xaicli.render.text import printable
+from xaicli.render.text import printable, told_apart
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 
@@ -190,3 +191,20 @@ def test_a_long_name_keeps_both_ends() -> None:
 def test_sparklines_are_thinned_to_what_can_be_seen() -> None:
     assert thinned([1.0, 3.0, None, None, 5.0, 7.0], 3) == [2.0, None, 6.0]
     assert thinned([1.0, 2.0], 3) == [1.0, 2.0]
+
+
+def test_a_history_stays_on_one_line_beside_long_names() -> None:
+    names = tuple(f"a very long class name with many words in it, number {i}" for i in range(3))
+    lines = stripped(labels_result(labels=3, epochs=30, names=names).report).splitlines()
+    bars = [set(line) & set("▁▂▃▄▅▆▇█") for line in lines]
+    assert sum(map(bool, bars)) == 3
+    assert all(len(re.findall("[▁▂▃▄▅▆▇█]{16}", line)) == 1 for line, found in zip(lines, bars, strict=True) if found)
+
+
+def test_names_are_told_apart_by_what_differs() -> None:
+    names = [f"#s3://bucket/images/n0144_{i:05d}.JPEG" for i in (5, 19)]
+    assert told_apart([*names, "median"], 10) == {names[0]: "…144_00005", names[1]: "…144_00019", "median": "median"}
+    assert told_apart(["a" * 30 + "x", "b" * 30 + "y"], 11) == {
+        "a" * 30 + "x": "aaaaa…aaaax",
+        "b" * 30 + "y": "bbbbb…bbbby",
+    }

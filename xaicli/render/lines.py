@@ -22,6 +22,7 @@ from xaicli.render.canvas import (
 )
 from xaicli.render.palette import LIGHT, colour_and_dash
 from xaicli.render.svg import Frame, Mark
+from xaicli.render.text import told_apart
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
 if TYPE_CHECKING:
@@ -330,13 +331,14 @@ def _end_names(axes: Axes, lines: Sequence[Series], points: Transform) -> None:
     ends = [next((x, y) for x, y in zip(reversed(s.x), reversed(gaps(s.y)), strict=True) if y == y) for s in lines]
     places = [tuple(map(float, axes.transData.transform(end))) for end in ends]
     box = axes.get_window_extent()
+    shown = told_apart([name(line.name, 0) for line in lines], LONGEST_END)
     names = spread([y if y == y else box.y0 for _, y in places], _GAP, box.y0, box.y1)
     for line, (x, y), at in zip(lines, places, names, strict=True):
         colour, _ = colour_and_dash(line.tone, line.colour)
         look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False, "transform": points}
         group = f"{colour}.{line.key}"
         words: dict[str, Any] = {"va": "center_baseline", "fontsize": WIDE.font, "gid": f"name.{group}"}
-        axes.text(box.x1 + 14, at, name(line.name, LONGEST_END), **look, **words)
+        axes.text(box.x1 + 14, at, shown[name(line.name, 0)], **look, **words)
         thin: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.55, "gid": f"leader.{group}"}
         axes.add_artist(Line2D((x + 1.5, box.x1 + 12), (y, at), **look, **thin))
 

@@ -5,12 +5,12 @@ Classes and keys, which the page's sheet colours and the script knows, and prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
-from xaicli.render.text import printable
+from xaicli.render.text import printable, told_apart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +108,7 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
     """
     left, top, width, height = frame.box
     lines, ends, rest = [], [], []
+    short = told_apart([printable(mark.text) for mark in marks if mark.kind == "name"], _NAME_NARROW)
     axis: list[Mark] = []
     for mark in marks:
         if mark.vertices is not None and mark.kind == "leader":
@@ -125,10 +126,10 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
         elif mark.place[1] > top + height + 1 and mark.place[0] > left - 1:
             axis.append(mark)
         else:
-            rest.append(_placed(mark, left, top, width))
+            rest.append(_placed(mark, left, top, width, short))
     for name, ticks in (("ax1", axis), ("ax2", frame.other_axis)):
         if ticks:
-            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width) for mark in ticks)}</g>')
+            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width, short) for mark in ticks)}</g>')
     body = (
         f'<svg class="lines" aria-hidden="true" viewBox="0 0 {_SPAN:g} {_tenth(height)}" width="100%" '
         f'height="{_tenth(height)}" preserveAspectRatio="none">{"".join(lines)}</svg>'
@@ -188,24 +189,23 @@ def _plain(mark: Mark) -> str:
     return f'<text {_looks(mark)} x="{x}" y="{y}"{turned}>{escape(printable(mark.text))}</text>'
 
 
-def _placed(mark: Mark, left: float, top: float, width: float) -> str:
+def _placed(mark: Mark, left: float, top: float, width: float, names: Mapping[str, str]) -> str:
     """A text or a dot: between the ends of the axis at a percentage, beside it at a distance."""
     x, y = mark.place[0] - left, _tenth(mark.place[1] - top)
     beside = f' dx="{_tenth(x if x < 0 else x - width)}"' if x < -1 or x > width + 1 else ""
     percent = ("0" if x < 0 else "100%") if beside else _percent(x / width)
     if mark.radius:
         return f'<circle {_looks(mark)} cx="{percent}" cy="{y}" r="{_tenth(mark.radius)}"/>'
-    words = "".join(_at_both_widths(printable(mark.text), named=mark.kind == "name"))
+    words = _at_both_widths(printable(mark.text), names if mark.kind == "name" else {})
     return f'<text {_looks(mark)} x="{percent}"{beside} y="{y}">{words}</text>'
 
 
-def _at_both_widths(text: str, *, named: bool) -> Iterator[str]:
+def _at_both_widths(text: str, names: Mapping[str, str]) -> str:
     """A name in full, and the same shorter for a phone."""
-    short = printable(text, limit=_NAME_NARROW)
-    if not named or short == text:
-        yield escape(text)
-    else:
-        yield f'<tspan class="w">{escape(text)}</tspan><tspan class="n">{escape(short)}</tspan>'
+    short = names.get(text, text)
+    if short == text:
+        return escape(text)
+    return f'<tspan class="w">{escape(text)}</tspan><tspan class="n">{escape(short)}</tspan>'
 
 
 def _looks(mark: Mark) -> str:

@@ -166,7 +166,9 @@ def _table(table: Table, out: Console, of: str) -> None:
         [_cell(v, c, b, n) for v, c, b, n in zip(row, table.columns, bounds, limits, strict=True)] for row in shown
     ]
     n_fit = _n_columns_that_fit(headings, cells, out.width)
-    _plain_table(headings[:n_fit], [row[:n_fit] for row in cells], out)
+    # A history on two lines is none.
+    whole = [column.cell is Cell.SPARKLINE for column in table.columns]
+    _plain_table(headings[:n_fit], [row[:n_fit] for row in cells], out, whole)
     more = [
         f"{n:,} more {noun}"
         for n, noun in ((len(table.rows) - len(shown), "rows"), (len(headings) - n_fit, "columns"))
@@ -198,10 +200,13 @@ def _common_range(table: Table, index: int) -> tuple[float | None, float | None]
     return (min(values), max(values)) if values else (None, None)
 
 
-def _plain_table(headings: Sequence[tuple[str, Any]], rows: Sequence[Sequence[str]], out: Console) -> None:
+def _plain_table(
+    headings: Sequence[tuple[str, Any]], rows: Sequence[Sequence[str]], out: Console, whole: Sequence[bool] = ()
+) -> None:
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
-    for title, justify in headings:
-        grid.add_column(_text(title), justify=justify, overflow="fold" if justify == "left" else "ellipsis")
+    for index, (title, justify) in enumerate(headings):
+        looks: dict[str, Any] = {"justify": justify, "overflow": "fold" if justify == "left" else "ellipsis"}
+        grid.add_column(_text(title), no_wrap=index < len(whole) and whole[index], **looks)
     for row in rows:
         grid.add_row(*(_text(value) for value in row))
     out.print(grid)
