@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from pathlib import Path
 
 _INTERRUPTED = 130
 _OBJECTS = 200_000
@@ -22,6 +23,7 @@ def entry() -> None:
 
 if __name__ == "__main__":
     # Python puts the current folder first: whatever lies there would be imported in place of the real modules.
-    if not sys.flags.safe_path:
+    # Where another program runs this module again, it is gone already, and the rest of the path is needed.
+    if not sys.flags.safe_path and sys.path[0] in ("", str(Path.cwd())):
         del sys.path[0]
     entry()

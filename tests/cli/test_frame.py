@@ -306,3 +306,19 @@ def test_standard_output_is_no_folder(xai, sample_run: Path) -> None:
     status, out, err = xai("samples", sample_run, "--json", "-o", "-")
     assert (status, out) == (2, "")
     assert err.startswith("error: -o - is no folder")
+
+
+def test_the_module_may_run_several_times_in_one_process(sample_run: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "before = sys.path[1:]\n"
+        "for _ in range(3):\n"
+        "    sys.argv = ['xai', 'info', sys.argv[-1]]\n"
+        "    try:\n"
+        "        runpy.run_module('xaicli', run_name='__main__', alter_sys=True)\n"
+        "    except SystemExit as error:\n"
+        "        assert not error.code\n"
+        "assert sys.path == before, sys.path\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(sample_run)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
