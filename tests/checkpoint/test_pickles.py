@@ -336,7 +336,7 @@ def test_damage_anywhere_in_a_pickle_is_an_error_or_a_value(data: st.DataObject,
 def test_damage_anywhere_in_a_file_is_an_error_or_a_value(data: st.DataObject, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(
-        {"model": {"w": torch.ones(3)}, "n": np.float64(1)},
+        {"model": nn.Linear(2, 2), "n": np.float64(1), "o": collections.OrderedDict(w=torch.ones(3))},
         buffer,
         _use_new_zipfile_serialization=data.draw(st.booleans()),
     )
@@ -346,6 +346,7 @@ def test_damage_anywhere_in_a_file_is_an_error_or_a_value(data: st.DataObject, t
     (tmp_path / "a.pt").write_bytes(bytes(raw))
     with contextlib.suppress(XaiError):
         inspect_checkpoint(tmp_path / "a.pt")
+        load_checkpoint(tmp_path / "a.pt", arch=lambda: nn.Linear(2, 2), weights="model")
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -395,6 +396,14 @@ def test_trusted_torchscript_takes_its_inputs_by_name(tmp_path: Path) -> None:
     torch.testing.assert_close(model(b=b, a=a), a - 2 * b)
     torch.testing.assert_close(model(a, b), a - 2 * b)
     assert list(inspect.signature(model.forward).parameters) == ["a", "b"]
+
+
+def test_a_module_of_odd_parts_takes_nothing_down(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    model._non_persistent_buffers_set = Colour.RED  # type: ignore[assignment]
+    torch.save(model, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt", arch=lambda: nn.Linear(2, 2))
+    assert torch.equal(loaded.model.state_dict()["weight"], model.weight)
 
 
 def test_what_was_not_built_is_a_note_of_the_loaded_model(tmp_path: Path, model: Digits, zoo: Path) -> None:

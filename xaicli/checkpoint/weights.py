@@ -205,7 +205,9 @@ def _sets(content: object, name: str, depth: int, seen: set[int]) -> Iterator[Fo
         yield Found(name, weights, str(content.name))
         return
     if isinstance(content, Mapping) and _is_state_dict(content):
-        yield Found(name, {str(k): v for k, v in content.items()}, versions=getattr(content, "_metadata", None))
+        versions = getattr(content, "_metadata", None)
+        versions = versions if isinstance(versions, Mapping) else None
+        yield Found(name, {str(k): v for k, v in content.items()}, versions=versions)
         return
     if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
         return  # an optimizer's
@@ -243,7 +245,8 @@ def _of_module(module: Inert) -> Tensors:
         scripted = part.name.module.startswith("__torch__")
         if not scripted and not {"_parameters", "_modules", "_buffers"} <= parts.keys():
             continue
-        left_out = parts.get("_non_persistent_buffers_set") or ()
+        temporary = parts.get("_non_persistent_buffers_set")
+        left_out = temporary if isinstance(temporary, set) else ()
         own = parts if scripted else {**_dict(parts["_parameters"]), **_dict(parts["_buffers"])}
         for key, value in own.items():
             if _is_tensor(value) and key not in left_out:
