@@ -228,7 +228,9 @@ def fidelity(name: str, images: int, path: str | None, seeds: int) -> None:
             right.append(float((model(train[-500:]).argmax(1) == labels[-500:]).float().mean()))
         for label, scores in _fidelities(model, x, seed).items():
             rows.setdefault(label, []).append(scores)
-    shown = f"{seeds} nets trained here (accuracy {np.mean(right):.3f}), {images} images each, 2 draws of each map"
+    shown = (
+        f"{seeds} nets trained here (training accuracy {np.mean(right):.3f}), {images} images each, 2 draws of each map"
+    )
     print(f"\n{name} on {data}: rank correlation with a converged map; {shown}")
     for label, values in rows.items():
         print(f"  {label:44} {np.mean(values):.4f}   {' '.join(f'{value:.4f}' for value in values)}")
