@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import xaicli
 from tests.written_run import WrittenRun
 from xaicli.api.run import RunReader
 from xaicli.errors import DamagedFileError
@@ -158,3 +160,27 @@ def test_a_part_whose_record_was_lost_is_the_runs(tmp_path: Path) -> None:
     for path in run.layout.attempts.glob("*.files"):
         path.unlink()
     assert answers(RunReader(run.layout), "polars") == truth
+
+
+@pytest.mark.parametrize("stranger", STRANGERS[:-2])
+def test_a_stranger_among_scalars_tables_and_pictures(tmp_path: Path, stranger: Callable[[Path], None]) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        run.log({"step": 1, "lr": 0.5})
+        run.log_images([1], np.zeros((1, 4, 4, 3), np.uint8))
+        run.add_metrics_data({"example_id": [0, 1], "iou": [0.25, 0.75]}, name="boxes")
+    reader = xaicli.open_run(tmp_path / "run")
+
+    def asked() -> list[Any]:
+        found = [reader.scalars(), reader.samples(table="boxes", metric="iou"), reader.query("SELECT * FROM boxes")]
+        return [result.data.drop("run", strict=False).to_dicts() for result in found]
+
+    truth = asked()
+    name = "part-a000000-r0000-00000009.parquet"
+    for folder in ("scalars", "media", "tables/boxes"):
+        stranger(tmp_path / "run" / folder / name)
+    assert asked() == truth
+    assert reader.scalars().answer.counts.damaged == (f"scalars/{name}",)
+    assert f"tables/boxes/{name}" in (reader.info().answer.counts.damaged or ())
+    assert "iou" in reader.samples(table="boxes", metric="iou").html()
+    assert reader.samples().html()

@@ -26,6 +26,7 @@ def info(reader: Reader) -> Answer:
         `tables`: name, rows and columns of each metrics table. Every byte is verified, once while nothing changes.
     """
     sources(reader, reader.folders())
+    tables = _tables(reader)
     rows = []
     for mode in reader.modes():
         for ds_id in reader.ds_ids(mode):
@@ -68,7 +69,7 @@ def info(reader: Reader) -> Answer:
         data=data,
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
         warnings=(*reader.warnings, *reader.losses),
-        extra={"tables": _tables(reader)},
+        extra={"tables": tables},
     )
 
 

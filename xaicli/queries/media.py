@@ -15,6 +15,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.parquet import FileRecord
 from xaicli.reader import Reader
+from xaicli.reader.pieces import foreign
 from xaicli.sources.inputs import BadSampleError
 from xaicli.sources.kept import open_kept
 from xaicli.sources.pictures import Preparation
@@ -118,6 +119,8 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _rows(path: Path, wanted: Collection[Any], record: FileRecord | None) -> list[dict[str, Any]]:
     """The rows of the samples wanted; pixels are read only of row groups that hold one."""
     with parquet.opened(path, record) as file:
+        if missing := {*_KEYS, *_PIXELS} - set(file.schema_arrow.names):
+            raise foreign(path.name, missing)
         groups = []
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=[SAMPLE_ID])[SAMPLE_ID].to_pylist()

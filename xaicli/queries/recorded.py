@@ -10,7 +10,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader import Reader, TakeBack
-from xaicli.reader.pieces import relative
+from xaicli.reader.pieces import foreign, relative
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
 from xaicli.wal.records import live_records
 
@@ -99,6 +99,8 @@ def _rows(reader: Reader) -> pl.DataFrame:
                 path = relative(reader.layout, file)
                 try:
                     table = parquet.read(file.path, list(SCHEMA), None, reader.records.get(path))
+                    if missing := set(SCHEMA) - set(table.column_names):
+                        raise foreign(path, missing)
                 except DamagedFileError as error:
                     reader.note(error, path)
                     continue

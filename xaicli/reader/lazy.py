@@ -84,7 +84,15 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     """
     names = {path: part for path in sorted(folder.glob("*.parquet")) if (part := PartName.parse(path.name))}
     kept = without_superseded(DataFile("", "", 0, part, path) for path, part in names.items())
-    good, damaged = VerifiedFiles(run.layout).check([file.path for file in kept], run.records)
+    here = folder.relative_to(run.layout.root).as_posix()
+    recorded = [file for file in kept if f"{here}/{file.path.name}" in run.records]
+    # A file that nothing is recorded of, beside others, is not the run's: its columns may be any.
+    good, damaged = VerifiedFiles(run.layout).check([file.path for file in recorded or kept], run.records)
+    damaged += [
+        (path, DamagedFileError(f"{path} is not this run's", hint="see: xai doctor"))
+        for file in kept
+        if recorded and (path := f"{here}/{file.path.name}") not in run.records
+    ]
     for path, error in damaged:
         run.note(error, path)
     if not good:

@@ -199,6 +199,13 @@ def strangers(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str)
     return frozenset(found)
 
 
+def foreign(path: str, missing: Iterable[str]) -> DamagedFileError:
+    """The error for a sound file that lacks columns which every file of its folder has."""
+    return DamagedFileError(
+        f"{path} is not this run's: it has no column {', '.join(sorted(missing))}", hint="see: xai doctor"
+    )
+
+
 def _place_of(parts: tuple[str, ...]) -> Place | None:
     """The place of a folder below `data/`; None for one that is none."""
     if len(parts) != len(_FOLDERS):
