@@ -129,6 +129,24 @@ def _track_report(asked: Asked) -> Report:
     return track_report(asked.answer, asked.gathered, page, population=people, warnings=warnings)
 
 
+def _confusion(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.confusion import cell_report, confusion_report
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if "cell" not in asked.answer.selection:
+        return confusion_report(asked.answer, Page(facts))
+    if not whole or asked.reader is None or asked.selection is None:
+        return cell_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+    from xaicli.queries.population import population
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return cell_report(asked.answer, page, population=population(asked.reader, asked.selection))
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.facts import RunFacts
@@ -182,6 +200,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "dynamics": _dynamics,
     "findings": _findings,
     "track-report": _track_report,
+    "confusion": _confusion,
     "embeddings": _embeddings,
     "info": _info,
     "query": _query,
@@ -194,6 +213,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
 BRIEF: Mapping[str, Callable[[Asked], Report]] = {
     "samples": partial(_samples, whole=False),
     "findings": partial(_findings, whole=False),
+    "confusion": partial(_confusion, whole=False),
     "compare": partial(_compare, whole=False),
 }
 """What makes one that is good enough for a terminal, where the whole one takes long."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from xaicli.api import runs
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import RunRows, Select
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
+from xaicli.vocabulary import CORRECT
 
 if TYPE_CHECKING:
     from xaicli.queries.ids import Ids
@@ -159,6 +160,35 @@ class RunReader(RunRows):
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
+        return shown(Asked(answer, self.layout, reader, selection))
+
+    def confusion(
+        self, *, cell: str | None = None, by: str | None = None, top: int | None = None, **select: Unpack[Select]
+    ) -> Result:
+        """Who is taken for whom at every epoch: counts, precision, recall and F1 of each label, calibration.
+
+        Args:
+            cell: LABEL,PREDICTION: the samples of that cell at the last selected epoch instead, by the highest metric.
+            by: A column whose every value gets figures of its own.
+            top: At most how many samples of a cell; 20 when None.
+        """
+        from xaicli.diagnosis.questions import cell_samples, confusion, refuse_other_tasks
+
+        if cell is None:
+            for name, given in (("--metric", select.get("metric")), ("--top", top)):
+                if given is not None:
+                    raise UsageError(f"{name} is about the samples of a cell", hint="add --cell LABEL,PREDICTION")
+            select["metric"] = CORRECT
+            try:
+                reader, selection = self.select(**select)
+            except XaiError:
+                refuse_other_tasks(self.reader(strict=select.get("strict", False)))
+                raise
+            return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))
+        if by is not None:
+            raise UsageError("--by is about all cells", hint="leave out --cell, or limit the samples with --where")
+        reader, selection = self.select(**select)
+        answer = cell_samples(reader, selection, cell, top=20 if top is None else top)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def report(

@@ -28,6 +28,7 @@ COMMANDS = (
     "info",
     "ls",
     "findings",
+    "confusion",
     "scalars",
     "compare",
     "query",

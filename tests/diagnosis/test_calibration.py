@@ -1,0 +1,91 @@
+"""Calibration against plain Python, and scores of probabilities against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from xaicli.diagnosis import calibration as room
+
+
+def by_hand(p, right, bins):
+    rows = sorted(zip(p, right, strict=True), key=lambda row: row[0])
+    size, more = divmod(len(rows), bins)
+    gaps, at = [], 0
+    for number in range(bins):
+        n = size + (number < more)
+        part = rows[at : at + n]
+        at += n
+        gaps.append((n, abs(sum(r for _, r in part) / n - sum(q for q, _ in part) / n)))
+    return sum(n * gap for n, gap in gaps) / len(rows), max(gap for _, gap in gaps)
+
+
+def test_errors_by_hand():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.3, 1, 1003)
+    right = (rng.uniform(size=1003) < p**2).astype(float)
+    found = room.calibration(p, right)
+    assert found is not None
+    ece, mce = by_hand(p.tolist(), right.tolist(), 15)
+    assert found.ece == pytest.approx(ece)
+    assert found.mce == pytest.approx(mce)
+    assert [n for n, _, _ in found.bins] == [67] * 13 + [66] * 2
+    assert found.over_confidence == pytest.approx(p.mean() - right.mean())
+    assert found.ece_interval[0] <= found.ece <= found.ece_interval[1]
+    assert found.over_confidence > 0.1
+
+
+def test_rows_that_cannot_be_judged_are_left_out():
+    found = room.calibration(np.array([0.9, np.nan, 0.8, 0.7]), np.array([1.0, 1.0, np.nan, 0.0]))
+    assert found is not None
+    assert found.n == 2
+    assert found.bins == ((1, 0.7, 0.0), (1, 0.9, 1.0))
+    assert room.calibration(np.array([np.nan]), np.array([1.0])) is None
+
+
+def test_interval_of_many_rows_is_that_of_resampled_ones(monkeypatch):
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0.5, 1, 30_000)
+    right = (rng.uniform(size=30_000) < p - 0.1).astype(float)
+    limit = room.calibration(p, right)
+    monkeypatch.setattr(room, "_RESAMPLED_ROWS", 10**9)
+    exact = room.calibration(p, right)
+    assert limit is not None
+    assert exact is not None
+    assert limit.ece_interval == pytest.approx(exact.ece_interval, abs=1e-3)
+    assert room.calibration(p, right, seed=3) == room.calibration(p, right, seed=3)
+
+
+def test_interval_covers_the_truth():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(40):
+        p = rng.uniform(0.6, 0.9, 400)
+        right = (rng.uniform(size=400) < p - 0.25).astype(float)
+        found = room.calibration(p, right, seed=int(rng.integers(1000)))
+        assert found is not None
+        hits += found.ece_interval[0] <= 0.25 <= found.ece_interval[1]
+    assert hits >= 33
+
+
+def test_probability_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 4, 500)
+    logits = rng.normal(size=(500, 4)).round(1) + 1.5 * np.eye(4)[y]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = room.probability_scores(p, y)
+    assert found is not None
+    assert found.log_loss == pytest.approx(metrics.log_loss(y, p))
+    assert found.brier == pytest.approx(((p - np.eye(4)[y]) ** 2).sum(1).mean())
+    for c in range(4):
+        assert found.auroc[c] == pytest.approx(metrics.roc_auc_score(y == c, p[:, c]))
+        assert found.average_precision[c] == pytest.approx(metrics.average_precision_score(y == c, p[:, c]))
+
+
+def test_degenerate_probabilities():
+    found = room.probability_scores(np.array([[0.9, 0.1], [0.8, 0.2], [np.nan, 1.0]]), np.array([0, 0, 1]))
+    assert found is not None
+    assert found.n == 2
+    assert np.isnan(found.auroc).all()
+    assert found.average_precision[0] == 1
+    assert np.isnan(found.average_precision[1])
+    assert room.probability_scores(np.array([[1.0, 0.0]]), np.array([-100])) is None

@@ -1,0 +1,81 @@
+"""Confusion counts and figures against scikit-learn."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics
+
+from xaicli.diagnosis import confusion
+
+
+def frame(label: list, prediction: list) -> pl.DataFrame:
+    return pl.DataFrame({"label": label, "prediction": prediction})
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=60))
+def test_figures_agree_with_scikit_learn(rows):
+    y, p = (list(column) for column in zip(*rows, strict=True))
+    counts = confusion.confusion_counts(frame(y, p))
+    labels = sorted({*y, *p})
+    assert (confusion.matrix(counts, labels) == metrics.confusion_matrix(y, p, labels=labels)).all()
+    table = confusion.label_figures(counts)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(y, p, labels=labels, zero_division=0)
+    assert table["label"].to_list() == labels
+    for name, expected in {"precision": precision, "recall": recall, "f1": f1, "n": support}.items():
+        np.testing.assert_allclose(table[name].to_numpy(), expected, atol=1e-12)
+    found = confusion.overall_figures(counts, table)
+    assert found is not None
+    assert found.n == len(y)
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(y, p))
+    assert found.balanced_accuracy == pytest.approx(
+        np.mean([np.mean([a == b for a, b in rows if a == label]) for label in set(y)])
+    )
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(y, p, average="macro", zero_division=0))
+    assert found.weighted_f1 == pytest.approx(metrics.f1_score(y, p, average="weighted", zero_division=0))
+    assert found.mcc == pytest.approx(metrics.matthews_corrcoef(y, p), abs=1e-9)
+
+
+def test_what_is_undefined_is_zero_and_said():
+    table = confusion.label_figures(confusion.confusion_counts(frame(["a", "a", "b"], ["a", "c", "a"])))
+    rows = {row["label"]: row for row in table.iter_rows(named=True)}
+    assert rows["b"]["undefined"] == ["precision"]
+    assert rows["b"]["precision"] == 0
+    assert rows["c"]["undefined"] == ["recall"]
+    assert rows["a"]["undefined"] == []
+
+
+def test_rows_without_label_or_prediction_are_left_out():
+    counts = confusion.confusion_counts(frame([1, None, 1, 0], [1, 1, None, 1]))
+    assert counts.rows() == [(0, 1, 1), (1, 1, 1)]
+    assert confusion.overall_figures(confusion.confusion_counts(frame([None], [1]))) is None
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (8, 10), (500, 1000), (1, 3)])
+def test_wilson_interval_is_that_of_scipy(right, n):
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert confusion.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_no_samples_tell_nothing():
+    assert confusion.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_most_confused_pairs_first():
+    counts = confusion.confusion_counts(frame([0, 0, 0, 1, 1, 2], [1, 1, 0, 2, 1, 2]))
+    assert confusion.confused_pairs(counts).rows() == [(0, 1, 2, pytest.approx(2 / 3)), (1, 2, 1, 0.5)]
+    assert confusion.confused_pairs(counts, top=1).height == 1
+
+
+def test_labels_that_are_confused_stand_side_by_side():
+    table = np.diag(np.full(6, 50))
+    for a, b in ((0, 3), (3, 0), (1, 4), (4, 1), (2, 5), (5, 2)):
+        table[a, b] = 20
+    table[0, 1] = table[1, 2] = 1  # one chain holds the blocks together
+    order = confusion.block_order(table)
+    assert sorted(order) == list(range(6))
+    places = {label: place for place, label in enumerate(order)}
+    assert all(abs(places[a] - places[b]) == 1 for a, b in ((0, 3), (1, 4), (2, 5)))

@@ -1,0 +1,194 @@
+"""How sure the model is, against how often it is right; and figures of whole probability tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+BINS = 15
+_RESAMPLES = 1000
+_RESAMPLED_ROWS = 20_000
+"""Beyond so many rows the resampled gaps of bins are drawn from their normal limit."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`top_prob` against `correct` in bins of equal count (Guo et al. 2017, arXiv:1706.04599).
+
+    Attributes:
+        n: Samples with both.
+        bins: Per bin (n, mean top probability, share right), by rising probability; no bin is empty.
+        ece: Expected calibration error: the mean of |share right - mean probability| over the bins, weighted by count.
+        ece_interval: Its 95 % bootstrap interval, widened to hold the estimate.
+        mce: The largest of these differences.
+        mce_interval: Its 95 % bootstrap interval, likewise.
+        over_confidence: Mean top probability minus the share right: above 0 the model is surer than it should be.
+    """
+
+    n: int
+    bins: tuple[tuple[int, float, float], ...]
+    ece: float
+    ece_interval: tuple[float, float]
+    mce: float
+    mce_interval: tuple[float, float]
+    over_confidence: float
+
+
+def calibration(
+    top_prob: Floats, correct: Floats, *, bins: int = BINS, seed: int = 0, resamples: int = _RESAMPLES
+) -> Calibration | None:
+    """Compare how sure the model is with how often it is right.
+
+    Args:
+        top_prob: (N,) probability of the prediction; rows that are not finite are left out.
+        correct: (N,) 1 where it is right, 0 where not; rows that are NaN are left out.
+        bins: How many; fewer where there are fewer samples. Samples of one probability keep the order given.
+        seed: Of the bootstrap.
+        resamples: How many; without any the intervals are the estimates.
+
+    Returns:
+        None without a row.
+    """
+    top_prob, correct = np.asarray(top_prob, np.float64), np.asarray(correct, np.float64)
+    known = np.isfinite(top_prob) & np.isfinite(correct)
+    p, right = top_prob[known], correct[known]
+    if not len(p):
+        return None
+    order = np.argsort(p, kind="stable")
+    p, right = p[order], right[order]
+    n_bins = min(bins, len(p))
+    edges = _edges(len(p), n_bins)
+    n = np.diff(np.append(edges, len(p)))
+    sure, share = np.add.reduceat(p, edges) / n, np.add.reduceat(right, edges) / n
+    gaps = np.abs(share - sure)
+    resampled = _resampled_gaps(right - p, n, edges, np.random.default_rng(seed), resamples)
+    eces = (resampled[0] * resampled[1]).sum(axis=1) / resampled[0].sum(axis=1)
+    ece, mce = float((gaps * n).sum() / len(p)), float(gaps.max())
+    return Calibration(
+        n=len(p),
+        bins=tuple((int(a), float(b), float(c)) for a, b, c in zip(n, sure, share, strict=True)),
+        ece=ece,
+        ece_interval=_interval(eces, ece),
+        mce=mce,
+        mce_interval=_interval(resampled[1].max(axis=1), mce),
+        over_confidence=float(p.mean() - right.mean()),
+    )
+
+
+def _edges(n: int, bins: int) -> NDArray[np.intp]:
+    """Where the bins begin; the first `n % bins` have one more, as `numpy.array_split` cuts."""
+    size, more = divmod(n, bins)
+    sizes = np.full(bins, size)
+    sizes[:more] += 1
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
+
+
+def _resampled_gaps(
+    error: Floats, n: NDArray[np.intp], edges: NDArray[np.intp], rng: np.random.Generator, resamples: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """(R, bins) counts and absolute gaps of resampled rows, which keep their bins."""
+    total = len(error)
+    if total > _RESAMPLED_ROWS:
+        counts = rng.multinomial(total, n / total, size=resamples)
+        mean = np.add.reduceat(error, edges) / n
+        variance = np.maximum(np.add.reduceat(error * error, edges) / n - mean * mean, 0)
+        noise = rng.standard_normal(counts.shape) * np.sqrt(variance / np.maximum(counts, 1))
+        return counts, np.abs(mean + noise)
+    counts = np.empty((resamples, len(n)), np.int64)
+    gaps = np.empty((resamples, len(n)))
+    for number in range(resamples):
+        times = np.bincount(rng.integers(total, size=total), minlength=total)
+        counts[number] = np.add.reduceat(times, edges)
+        gaps[number] = np.abs(np.add.reduceat(times * error, edges)) / np.maximum(counts[number], 1)
+    return counts, gaps
+
+
+def _interval(values: Floats, estimate: float) -> tuple[float, float]:
+    if not len(values):
+        return estimate, estimate
+    low, high = np.quantile(values, (0.025, 0.975))
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+@dataclass(frozen=True)
+class ProbabilityScores:
+    """Figures of a whole table of probabilities.
+
+    Attributes:
+        n: Samples with a label that is one of the classes, and finite probabilities.
+        brier: The mean squared distance from the one-hot label, summed over the classes (Brier 1950); 0 to 2.
+        log_loss: The mean of -log of the label's probability, clipped at float32's smallest step from 0.
+        auroc: Per class, one against the rest; NaN where all or none are of it.
+        average_precision: Per class, one against the rest; NaN where none is of it.
+    """
+
+    n: int
+    brier: float
+    log_loss: float
+    auroc: Floats
+    average_precision: Floats
+
+
+def probability_scores(probs: Floats, label: NDArray[np.int64]) -> ProbabilityScores | None:
+    """Score probabilities against labels.
+
+    Args:
+        probs: (N, K); brought to sum 1, since they are kept in half precision.
+        label: (N,) classes; rows with others are left out.
+
+    Returns:
+        None without a row.
+    """
+    k = probs.shape[1]
+    p = np.asarray(probs, np.float64)
+    total = p.sum(axis=1)
+    known = np.isfinite(p).all(axis=1) & (total > 0) & (label >= 0) & (label < k)
+    p, y = p[known] / total[known][:, None], label[known]
+    if not len(p):
+        return None
+    at_label = p[np.arange(len(p)), y]
+    clipped = np.clip(at_label, np.finfo(np.float32).eps, 1)
+    is_class = y[:, None] == np.arange(k)
+    return ProbabilityScores(
+        n=len(p),
+        brier=float(((p - is_class) ** 2).sum(axis=1).mean()),
+        log_loss=float(-np.log(clipped).mean()),
+        auroc=np.array([auroc(p[:, c], is_class[:, c]) for c in range(k)]),
+        average_precision=np.array([average_precision(p[:, c], is_class[:, c]) for c in range(k)]),
+    )
+
+
+def auroc(score: Floats, positive: NDArray[np.bool_]) -> float:
+    """The chance that a positive scores above a negative, ties counting half (Hanley and McNeil 1982).
+
+    Returns:
+        NaN without both kinds.
+    """
+    n_pos = int(positive.sum())
+    n_neg = len(positive) - n_pos
+    if not n_pos or not n_neg:
+        return float("nan")
+    _, place, times = np.unique(score, return_inverse=True, return_counts=True)
+    mid_rank = np.cumsum(times) - (times - 1) / 2
+    return float((mid_rank[place][positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+
+
+def average_precision(score: Floats, positive: NDArray[np.bool_]) -> float:
+    """The mean precision over the recall steps, samples of one score taken together, without interpolation.
+
+    Returns:
+        NaN without a positive.
+    """
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    hits = np.cumsum(positive[order])[last]
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
