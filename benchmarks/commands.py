@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 SAMPLE_RUN = Path(__file__).parents[1] / "sample_data" / "run"
-TIMES = 7
+TIMES = 3
 LABELS, EPOCHS, SAMPLES = 1000, 200, 4000
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 PYTHON = [sys.executable, "-c"]
@@ -53,6 +53,7 @@ def many_labels(folder: Path) -> Path:
         for epoch in range(1, EPOCHS + 1):
             loss = draw.gamma(2.0, 1.0 / epoch, SAMPLES)
             run.log_samples(sample_id=ids, label=ids % LABELS, loss=loss, mode="eval", epoch=epoch, step=epoch)
+            run.flush()
     return folder
 
 

@@ -31,6 +31,8 @@ _TITLE = 48
 """The longest name of a sample over its card: three lines."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
+_LONG = 24
+"""Characters of a cell that would wrap many times on a phone."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
 
@@ -348,6 +350,7 @@ def _cell(value: Any, kind: Cell) -> Markup:
         case Cell.TEXT:
             whole = "" if value is None else str(value)
             shown = printable(whole, limit=_SHOWN)
-            return element("td", shown)
+            # On a phone a long text gets room to the side: the table scrolls, and its rows stay low.
+            return element("td", shown, class_="long" if len(shown) > _LONG else "")
         case _:
             assert_never(kind)
