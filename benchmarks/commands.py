@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 SAMPLE_RUN = Path(__file__).parents[1] / "sample_data" / "run"
-TIMES = 3
+TIMES = 7
 LABELS, EPOCHS, SAMPLES = 1000, 200, 4000
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 PYTHON = [sys.executable, "-c"]
