@@ -206,8 +206,7 @@ class Recording:
     def note_texts(self, sample_id: Any, mode: str, texts: Callable[[], Sequence[str]]) -> None:
         """Keep the samples' texts as facts, in the first epoch of each mode: they do not change."""
         if self._noted.setdefault(mode, self.epoch) == self.epoch:
-            log_facts: Any = getattr(self.run, "log_facts")  # noqa: B009 - of the recorder
-            log_facts(sample_id, text=list(texts()))
+            self.run.log_facts(sample_id, text=list(texts()))
 
     def missed(self, rows: int | None, reason: str) -> None:
         """Count rows that cannot be recorded, and say why once."""
