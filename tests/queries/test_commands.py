@@ -189,7 +189,7 @@ def test_info_names_drops_duplicates_gaps_and_damage(xai: Xai, tmp_path: Path) -
     assert answer["rows"][0]["gaps"] == [4]
     assert answer["warnings"] == [
         "2 rows were not recorded: sample_id must be whole numbers or texts, not float64",
-        "1 record was not recorded: lr is not numeric: it holds text",
+        "1 value of lr was not recorded: lr is not numeric: it holds text",
     ]
 
 
