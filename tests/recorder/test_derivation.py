@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xaicli.recorder.transfer import derive_on_device
-from xaicli.wal.derived import derive
+from xaicli.wal.derived import as_half, derive
 
 METRICS = ("loss", "label_prob", "top_prob", "margin", "el2n", "entropy")
 
@@ -95,3 +95,31 @@ def test_ignored_labels_ruled_out_classes_and_no_labels(backend: str) -> None:
     assert masked["entropy"][0] == pytest.approx(np.log(2))
     assert set(found([[1.0, 2.0]], None)) == {"prediction", "top_prob", "entropy"}
     assert np.isnan(found([[np.nan, 0.0]], np.array([1]))["loss"]).all()
+
+
+def test_half_precision_is_numpys() -> None:
+    draw = np.random.default_rng(0)
+    values = np.exp(draw.uniform(-20, 0, 100_000)).astype(np.float32)
+    values[:4] = 0, 1, 2**-14, np.nextafter(np.float32(2**-14), np.float32(0))
+    assert (as_half(values).view(np.uint16) == values.astype(np.float16).view(np.uint16)).all()
+
+
+@pytest.mark.parametrize("with_loss", [True, False])
+def test_many_classes_are_derived_alike(with_loss: bool) -> None:
+    draw = np.random.default_rng(0)
+    logits = (draw.normal(size=(6, 3000)) * 3).astype(np.float32)
+    logits[0, 7] = -np.inf
+    label = np.array([0, 2999, -1, 3000, 5, int(logits[5].argmax())])
+    found = derive(logits, label, are_logits=True, with_loss=with_loss)
+    z = torch.from_numpy(logits)
+    p, known = z.softmax(1), [0, 1, 4, 5]
+    assert found.prediction.tolist() == z.argmax(1).tolist()
+    assert np.allclose(found.probs, p, atol=1e-6)
+    assert np.allclose(found.metrics["entropy"], torch.special.entr(p).sum(1), atol=1e-4)
+    assert ("loss" in found.metrics) is with_loss
+    y = torch.from_numpy(label[known])
+    one_hot = torch.nn.functional.one_hot(y, 3000)
+    assert np.allclose(found.metrics["el2n"][known], (p[known] - one_hot).norm(dim=1), atol=1e-5)
+    others = torch.where(one_hot.bool(), -torch.inf, z[known]).max(1).values
+    assert np.allclose(found.metrics["margin"][known], z[known].gather(1, y[:, None])[:, 0] - others, atol=1e-5)
+    assert np.isnan(found.metrics["label_prob"][[2, 3]]).all()

@@ -320,7 +320,7 @@ class Batches:
                 found[words.PREDICTION] = "string", chosen
         self._add_metrics(found, made.metrics)
         if keep:
-            found[words.PROBS] = f"float16[{classes}]", np.ascontiguousarray(made.probs, np.float16)
+            found[words.PROBS] = f"float16[{classes}]", derived.as_half(made.probs)
 
     def _indices(self, label: Column | None, n: int) -> Any:
         """(N,) class indices of labels; of texts by the run's label names, -1 where there is no such name."""

@@ -13,6 +13,8 @@ from xaicli import vocabulary as words
 Floats = NDArray[np.float32]
 
 _NEED_LABEL = (words.LOSS, words.LABEL_PROB, words.MARGIN, words.EL2N)
+_MANY = 2048
+_LEAST_HALF = np.float32(2**-14)
 _LEAST = np.float32(-1e4)
 """Below this a float32 `exp` is 0 by far: stands for -inf where a product with 0 must be 0."""
 
@@ -51,6 +53,8 @@ def derive(scores: NDArray[Any], label: NDArray[Any] | None, *, are_logits: bool
     if label is not None and len(label) != len(scores):
         raise ValueError(f"label has {len(label)} values for {len(scores)} rows of scores")
     with np.errstate(all="ignore"):
+        if are_logits and scores.shape[1] > _MANY:
+            return _from_many_logits(scores, label, with_loss)
         return _from_logits(scores, label, with_loss) if are_logits else _from_probs(scores, label, with_loss)
 
 
@@ -76,6 +80,45 @@ def _from_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bo
         metrics[words.EL2N] = _el2n(e, place) / total
         _blank(metrics, known)
     return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
+
+
+def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
+    """As `_from_logits`, row by row: of many classes turning the scores around would take longest."""
+    n, k = scores.shape
+    names = [words.TOP_PROB, words.ENTROPY]
+    if label is not None:
+        names += [name for name in _NEED_LABEL if with_loss or name != words.LOSS]
+    metrics = {name: np.empty(n, np.float32) for name in names}
+    probs, prediction = np.empty((n, k), np.float32), np.empty(n, np.int32)
+    known = None if label is None else (label >= 0) & (label < k)
+    y = np.zeros(n, np.intp) if label is None else np.where(known, label, 0).astype(np.intp)
+    for i in range(n):
+        z = scores[i].astype(np.float32)
+        top = int(z.argmax())
+        z -= z[top]
+        e = np.exp(z)
+        total = np.add.reduce(e)
+        log_total = np.log(total)
+        np.divide(e, total, out=probs[i])
+        prediction[i] = top
+        metrics[words.TOP_PROB][i] = 1 / total
+        at = y[i]
+        at_label, e_label = z[at], e[at]
+        if label is not None:
+            if with_loss:
+                metrics[words.LOSS][i] = log_total - at_label
+            metrics[words.LABEL_PROB][i] = e_label / total
+            e[at] = 0
+            others = np.add.reduce(e)
+            metrics[words.EL2N][i] = np.sqrt(e @ e + others * others) / total
+            e[at] = e_label
+            z[at] = -np.inf
+            metrics[words.MARGIN][i] = at_label - z[top if top != at else int(z.argmax())]
+            z[at] = at_label
+        metrics[words.ENTROPY][i] = log_total - (e @ np.maximum(z, _LEAST, out=z)) / total
+    if known is not None:
+        _blank(metrics, known)
+    return Derived(prediction, metrics, probs)
 
 
 def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
@@ -134,6 +177,22 @@ def _blank(metrics: dict[str, Floats], known: NDArray[np.bool_] | None) -> None:
         for name in _NEED_LABEL:
             if name in metrics:
                 metrics[name] = np.where(known, metrics[name], np.float32(np.nan))
+
+
+def as_half(probs: Floats) -> NDArray[np.float16]:
+    """Probabilities in half precision, rounded as numpy rounds, which takes ten times as long on very small ones.
+
+    Args:
+        probs: Any shape, none negative.
+    """
+    small = probs < _LEAST_HALF
+    wide = np.where(small, np.float32(0), probs)
+    half = wide.astype(np.float16)
+    # A half below its smallest normal number counts units of 2^-24 in its bits.
+    units = np.rint(np.where(small, probs, np.float32(0)) * np.float32(2**24)).astype(np.uint16)
+    bits = half.view(np.uint16)
+    bits |= units
+    return half
 
 
 def two_dimensional(scores: NDArray[Any], name: str) -> NDArray[Any]:
