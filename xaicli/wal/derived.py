@@ -90,8 +90,11 @@ def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_los
         names += [name for name in _NEED_LABEL if with_loss or name != words.LOSS]
     metrics = {name: np.empty(n, np.float32) for name in names}
     probs, prediction = np.empty((n, k), np.float32), np.empty(n, np.int32)
-    known = None if label is None else (label >= 0) & (label < k)
-    y = np.zeros(n, np.intp) if label is None else np.where(known, label, 0).astype(np.intp)
+    known: NDArray[np.bool_] | None = None
+    y = np.zeros(n, np.intp)
+    if label is not None:
+        known = (label >= 0) & (label < k)
+        y = np.where(known, label, 0).astype(np.intp)
     for i in range(n):
         z = scores[i].astype(np.float32)
         top = int(z.argmax())
