@@ -1,6 +1,7 @@
 """A training that logs until it is killed: `killed_run.py RUN_DIR ACKS SEED [POINT NTH]`.
 
-After every `log_samples` that returned, it appends the number of rows logged so far to ACKS. Row i of rank r has the id
+After every `log_samples` that returned, it logs the number of rows so far as a scalar, and an input and a fact under
+that id, and appends the number to ACKS. Row i of rank r has the id
 i * 1000 + r (as text for an odd SEED), loss i / 2 and label i % 10. With POINT it kills itself there, the NTH time. It
 waits $PAUSE seconds between steps.
 """
@@ -51,6 +52,10 @@ def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> N
                 step=step,
             )
             logged += n
+            key = f"{logged}ß" if seed % 2 else logged
+            run.log({"step": step, "logged": logged})
+            run.log_inputs([key], np.full((1, 3), logged, np.float32))
+            run.log_facts([key], logged=logged)
             acknowledged.write(b"%d\n" % logged)
             time.sleep(pause)
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from tests.recorder.recorded import rows
+from xaicli import parquet
 from xaicli.layout import RunLayout
 from xaicli.maintenance.doctor import examine
 from xaicli.recorder.run import Run
+from xaicli.wal.records import live_records
 
 CHILD = Path(__file__).with_name("killed_run.py")
 KILLS = int(os.environ.get("XAI_TEST_KILLS", "4"))
@@ -80,10 +82,27 @@ def check(ranks: Ranks, seed: int, attempts: int = 1) -> int:
     return table.num_rows
 
 
+def check_records(ranks: Ranks) -> None:
+    """Every scalar, input and fact that was acknowledged is there, with its value."""
+    layout = RunLayout(ranks.run_dir)
+    acknowledged = {int(line) for path in ranks.acks for line in path.read_text().split()}
+    found: dict[str, set[int]] = {}
+    for folder in ("scalars", "inputs", "facts"):
+        tables = [parquet.read(path) for path in (layout.root / folder).glob("*.parquet")]
+        kept = [row for table in [*tables, *live_records(layout, folder)[0]] for row in table.to_pylist()]
+        if folder == "inputs":
+            found[folder] = {int(np.frombuffer(row["data"], np.float32)[0]) for row in kept}
+        else:
+            found[folder] = {int(row["value" if folder == "scalars" else "logged"]) for row in kept}
+    assert all(acknowledged <= numbers for numbers in found.values()), "an acknowledged record is missing"
+
+
 def check_and_recover(ranks: Ranks, seed: int) -> None:
     before = check(ranks, seed)
+    check_records(ranks)
     Run(ranks.run_dir, rank=0).close()
     assert check(ranks, seed) == before
+    check_records(ranks)
     layout = RunLayout(ranks.run_dir)
     assert not list(layout.wal.glob("*"))
     assert examine(layout).findings == ()
@@ -129,6 +148,7 @@ _DIE_RECOVERING = """
 import os, signal, sys
 from xaicli.parquet import durable
 from xaicli.recorder.run import Run
+from xaicli.wal.records import live_records
 hits = 0
 def reached(point):
     global hits
