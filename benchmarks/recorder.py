@@ -120,6 +120,12 @@ def ours(folder: Path) -> tuple[list[Line], dict[str, float]]:
 
             lines.append(measure(f"xai, numpy, {n} samples", as_numpy))
             lines.append(measure(f"xai, numpy, {n} samples, {PAUSE * 1e3:g} ms apart", as_numpy, pause=PAUSE))
+
+            def alternating(i: int) -> None:
+                mode, ds_id = ("train", "eval")[i % 2], ("de", "en", "fr")[i % 3]
+                log(mode=mode, ds_id=ds_id, epoch=1, step=i, **given[i % DISTINCT])  # noqa: B023
+
+            lines.append(measure(f"xai, numpy, {n} samples, mode and ds_id alternating", alternating))
         lines += _with_torch(folder, batches)
     return lines, {"bytes a row (8 columns, random values)": bytes_a_row(folder)}
 
