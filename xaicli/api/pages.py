@@ -147,6 +147,23 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     return cell_report(asked.answer, page, population=population(asked.reader, asked.selection))
 
 
+def _steps(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+    from xaicli.report.steps import step_report, steps_report
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if "step" not in asked.answer.selection:
+        return steps_report(asked.answer, Page(facts))
+    if not whole or asked.reader is None or asked.selection is None:
+        return step_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return step_report(asked.answer, page)
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.facts import RunFacts
@@ -201,6 +218,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "findings": _findings,
     "track-report": _track_report,
     "confusion": _confusion,
+    "steps": _steps,
     "embeddings": _embeddings,
     "info": _info,
     "query": _query,
@@ -214,6 +232,7 @@ BRIEF: Mapping[str, Callable[[Asked], Report]] = {
     "samples": partial(_samples, whole=False),
     "findings": partial(_findings, whole=False),
     "confusion": partial(_confusion, whole=False),
+    "steps": partial(_steps, whole=False),
     "compare": partial(_compare, whole=False),
 }
 """What makes one that is good enough for a terminal, where the whole one takes long."""

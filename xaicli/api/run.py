@@ -191,6 +191,34 @@ class RunReader(RunRows):
         answer = cell_samples(reader, selection, cell, top=20 if top is None else top)
         return shown(Asked(answer, self.layout, reader, selection))
 
+    def steps(
+        self, *, step: int | None = None, around: int | None = None, spikes: int | None = None, **select: Unpack[Select]
+    ) -> Result:
+        """The loss of every batch, the spikes and the first non-finite one, and the samples that stood in them.
+
+        Without `mode` the training's batches, without `duplicates` every row counts, whatever repeats in an epoch.
+
+        Args:
+            step: The samples of this step instead, by their share of its loss.
+            around: Only the steps within 50 of this one.
+            spikes: How many spikes are told with their samples; 5 when None.
+        """
+        from xaicli.diagnosis.training import samples_of_step, steps
+
+        if step is not None and (around is not None or spikes is not None):
+            raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
+        if not select.get("mode") and "train" in self.reader(strict=select.get("strict", False)).modes():
+            select["mode"] = "train"
+        select.setdefault("duplicates", "all")
+        reader, selection = self.select(**select)
+        if len(selection.metrics) > 1:
+            raise UsageError("steps are about one metric", hint=f"--metric {selection.metrics[0]}")
+        if step is not None:
+            answer = samples_of_step(reader, selection, step)
+        else:
+            answer = steps(reader, selection, spikes=5 if spikes is None else spikes, around=around)
+        return shown(Asked(answer, self.layout, reader, selection))
+
     def report(
         self,
         *,

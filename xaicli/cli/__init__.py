@@ -29,6 +29,7 @@ COMMANDS = (
     "ls",
     "findings",
     "confusion",
+    "steps",
     "scalars",
     "compare",
     "query",

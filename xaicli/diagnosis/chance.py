@@ -1,0 +1,205 @@
+"""How likely chance alone would bring what was found: tails of distributions, and corrections for many looks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_TINY = 1e-300
+_TERMS = 300
+_ENDS, _NODES = 100, 300
+"""Of many values the outermost on each side stand for themselves, those between in so many groups."""
+_TOGETHER = 512
+"""Draws worked on at a time."""
+_STEEPEST = 1e6
+_NEAR = 0.3
+"""Nearer to the middle the approximation is 0 / 0, and no chance is small."""
+
+
+def binomial_tail(k: int, n: int, chance: float) -> float:
+    """The chance of at least k hits in n tries."""
+    if k <= 0 or chance >= 1:
+        return 1.0
+    hit, miss = math.log(chance), math.log1p(-chance)
+    ways = math.lgamma(n + 1)
+    terms = (ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * hit + (n - i) * miss for i in range(k, n + 1))
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+def benjamini_hochberg(p: Floats) -> Floats:
+    """p-values corrected for how many there are: the smallest rate of false discoveries at which each is one.
+
+    Benjamini and Hochberg (1995), J. R. Stat. Soc. B 57, 289-300.
+    """
+    order = np.argsort(p, kind="stable")
+    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
+    found = np.empty_like(ranked)
+    found[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+    return found
+
+
+def welch(
+    n: Floats, total: Floats, squares: Floats, other_n: Floats, other_total: Floats, other_squares: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Welch's t of two means, from counts, sums and sums of squares (Welch 1947, Biometrika 34, 28-35).
+
+    Args:
+        n: (S,) at least 2.
+        total: (S,) sums.
+        squares: (S,) sums of squares.
+        other_n: (S,) of the others, likewise.
+
+    Returns:
+        (S,) two-sided p, difference of the means, its standard error and degrees of freedom: the 95 % interval is
+        difference -/+ student_975(freedom) x error.
+    """
+    difference = total / n - other_total / other_n
+    a = np.maximum(squares - total * total / n, 0) / (n - 1) / n
+    b = np.maximum(other_squares - other_total * other_total / other_n, 0) / (other_n - 1) / other_n
+    error = np.sqrt(a + b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(error > 0, difference / error, np.where(difference == 0, 0.0, np.inf))
+        freedom = np.where(error > 0, (a + b) ** 2 / (a * a / (n - 1) + b * b / (other_n - 1)), 1.0)
+    return student_two_sided(t, freedom), difference, error, freedom
+
+
+class Draws:
+    """Means of samples drawn at random from given values.
+
+    Their tails by the saddlepoint approximation (Lugannani and Rice 1980, Adv. Appl. Prob. 12, 475-490) of sums of
+    independent draws; a draw of n of N without replacement counts as one of n / (1 - n / N), whose variance it has.
+    """
+
+    def __init__(self, values: Floats) -> None:
+        """
+        Args:
+            values: (N,) finite.
+        """
+        ordered = np.sort(values)
+        self._n = len(ordered)
+        if self._n > 2 * _ENDS + _NODES:
+            middle = ordered[_ENDS:-_ENDS]
+            edges = np.linspace(0, len(middle), _NODES + 1)[:-1].astype(np.intp)
+            times = np.diff(np.append(edges, len(middle)))
+            nodes = np.concatenate([ordered[:_ENDS], np.add.reduceat(middle, edges) / times, ordered[-_ENDS:]])
+            weights = np.concatenate([np.ones(_ENDS), times, np.ones(_ENDS)])
+        else:
+            nodes, weights = np.unique(ordered, return_counts=True)
+        self._mean = float(ordered.mean()) if self._n else 0.0
+        self._scale = float(ordered.std()) if self._n else 0.0
+        self._x = (nodes - self._mean) / (self._scale or 1.0)
+        self._log_weight = np.log(weights / max(self._n, 1))
+
+    def two_sided(self, n: Floats, mean: Floats) -> Floats:
+        """The chance that the mean of n drawn values lies at least as far out, twice that of its side.
+
+        Args:
+            n: (S,) how many are drawn.
+            mean: (S,) their means.
+        """
+        if not self._scale:
+            return np.ones(len(n))
+        draws = n / np.maximum(1 - n / self._n, 1 / self._n)
+        z = (mean - self._mean) / self._scale
+        found = np.empty(len(z))
+        for start in range(0, len(z), _TOGETHER):
+            part = slice(start, start + _TOGETHER)
+            found[part] = self._upper(draws[part], np.abs(z[part]), np.sign(z[part]))
+        return np.minimum(2 * found, 1.0)
+
+    def _upper(self, draws: Floats, z: Floats, side: Floats) -> Floats:
+        """(S,) the chance of a mean of at least z standard deviations towards a side."""
+        x = side[:, None] * self._x
+        z = np.minimum(z, x.max(axis=1) * (1 - 1e-9))
+        low, high = np.zeros(len(z)), np.full(len(z), 1.0)
+        for _ in range(60):  # the tilt that brings the mean to z lies below `high`
+            short = self._tilted(x, high)[1] < z
+            if not short.any() or high.max() > _STEEPEST:
+                break
+            low, high = np.where(short, high, low), np.where(short, high * 2, high)
+        for _ in range(40):
+            middle = (low + high) / 2
+            short = self._tilted(x, middle)[1] < z
+            low, high = np.where(short, middle, low), np.where(short, high, middle)
+        tilt = (low + high) / 2
+        log_moment, _, variance = self._tilted(x, tilt)
+        w = np.sqrt(np.maximum(2 * draws * (tilt * z - log_moment), 0))
+        u = tilt * np.sqrt(draws * np.maximum(variance, _TINY))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            density = np.exp(-w * w / 2) / math.sqrt(2 * math.pi)
+            tail = _normal_upper(w) + density * (1 / u - 1 / w)
+        return np.where(w < _NEAR, 0.5, np.clip(np.nan_to_num(tail, nan=0.0), 0.0, 0.5))
+
+    def _tilted(self, x: Floats, tilt: Floats) -> tuple[Floats, Floats, Floats]:
+        """The cumulant generating function of one draw at a tilt, and its first two derivatives."""
+        exponent = tilt[:, None] * x + self._log_weight
+        top = exponent.max(axis=1, keepdims=True)
+        weight = np.exp(exponent - top)
+        total = weight.sum(axis=1)
+        mean = (weight * x).sum(axis=1) / total
+        variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1) / total
+        return np.log(total) + top[:, 0], mean, variance
+
+
+def _normal_upper(w: Floats) -> Floats:
+    """The chance that a standard normal lies above w."""
+    found: Floats = np.vectorize(math.erfc, otypes=[np.float64])(w / math.sqrt(2)) / 2
+    return found
+
+
+def student_two_sided(t: Floats, freedom: Floats) -> Floats:
+    """The chance that Student's t lies at least as far from 0."""
+    t, freedom = np.asarray(t, np.float64), np.asarray(freedom, np.float64)
+    with np.errstate(over="ignore"):
+        x = np.where(np.isinf(t), 0.0, freedom / (freedom + np.where(np.isinf(t), 0.0, t) ** 2))
+    return incomplete_beta(freedom / 2, np.full_like(x, 0.5), x)
+
+
+def student_975(freedom: Floats) -> Floats:
+    """The 97.5 % points of Student's t, to six digits, by bisection."""
+    freedom = np.asarray(freedom, np.float64)
+    low, high = np.full_like(freedom, 1.9), np.full_like(freedom, 13.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        far = student_two_sided(middle, freedom) < 0.05
+        low, high = np.where(far, low, middle), np.where(far, middle, high)
+    return (low + high) / 2
+
+
+def incomplete_beta(a: Floats, b: Floats, x: Floats) -> Floats:
+    """The regularised incomplete beta function, by its continued fraction (DLMF 8.17.22, Lentz's evaluation)."""
+    a, b, x = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float), np.asarray(x, float))
+    turned = x > (a + 1) / (a + b + 2)
+    p, q, y = np.where(turned, b, a), np.where(turned, a, b), np.where(turned, 1 - x, x)
+    log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = p * np.log(y) + q * np.log1p(-y) + log_gamma(p + q) - log_gamma(p) - log_gamma(q)
+        front = np.where((y > 0) & (y < 1), np.exp(scale) / p, 0.0)
+    value = front * _fraction(p, q, y)
+    return np.clip(np.where(turned, 1 - value, value), 0.0, 1.0)
+
+
+def _fraction(a: Floats, b: Floats, x: Floats) -> Floats:
+    c, d = np.ones_like(x), 1 / _off_zero(1 - (a + b) * x / (a + 1))
+    found = d.copy()
+    for m in range(1, _TERMS):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for term in (even, odd):
+            d = 1 / _off_zero(1 + term * d)
+            c = _off_zero(1 + term / c)
+            found *= c * d
+        if np.all(np.abs(c * d - 1) < 1e-14):
+            break
+    return found
+
+
+def _off_zero(values: Floats) -> Floats:
+    return np.where(np.abs(values) < _TINY, _TINY, values)

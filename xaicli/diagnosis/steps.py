@@ -1,0 +1,186 @@
+"""What happened at which step: batch losses, spikes, and the samples that carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.diagnosis.chance import benjamini_hochberg, binomial_tail
+from xaicli.vocabulary import EPOCH, RANK, SAMPLE_ID, STEP
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+AROUND = 101
+"""Steps over which the usual loss and its spread are taken, the step itself in the middle."""
+DEVIATIONS = 6.0
+"""Robust deviations above the usual loss that make a spike."""
+_MAD_TO_STD = 1.4826
+_CHUNK = 8192
+
+
+def batch_losses(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """The loss of each batch.
+
+    Args:
+        frame: Rows with epoch, step, rank and the metric as logged, NaN and infinities included.
+        metric: The loss.
+
+    Returns:
+        Rows epoch, step, rank, loss (the mean of the finite values, null without any), n, non_finite, in that order.
+    """
+    value = pl.col(metric).cast(pl.Float64)
+    finite = value.is_finite()
+    return (
+        frame.group_by(EPOCH, STEP, RANK)
+        .agg(
+            value.filter(finite).mean().alias("loss"),
+            pl.len().cast(pl.Int64).alias("n"),
+            (~finite).sum().cast(pl.Int64).alias("non_finite"),
+        )
+        .sort(EPOCH, STEP, RANK)
+    )
+
+
+def with_spikes(batches: pl.DataFrame, *, around: int = AROUND, deviations: float = DEVIATIONS) -> pl.DataFrame:
+    """Which batch losses stand out against those around them, each rank by itself.
+
+    A spike's log loss exceeds the median of the `around` steps about it by `deviations` x 1.4826 x their median
+    absolute deviation. Losses that are not above 0 have no logarithm: a rank that has any is judged by the loss itself.
+
+    Args:
+        batches: What `batch_losses` gives.
+        around: Steps the median is taken over, the step in the middle; fewer at the ends.
+        deviations: How far a spike stands out.
+
+    Returns:
+        The rows with usual (the median about the step, as a loss), height (robust deviations above it; null where they
+        cannot be told) and is_spike.
+    """
+    parts = []
+    for _, rows in batches.group_by(RANK, maintain_order=True):
+        loss = rows["loss"].to_numpy().astype(np.float64)
+        usual, height = _heights(loss, around)
+        spike = np.nan_to_num(height, nan=-np.inf) > deviations
+        parts.append(
+            rows.with_columns(
+                pl.Series("usual", usual, nan_to_null=True),
+                pl.Series("height", height, nan_to_null=True),
+                pl.Series("is_spike", spike),
+            )
+        )
+    if not parts:
+        return batches.with_columns(
+            usual=pl.lit(None, pl.Float64), height=pl.lit(None, pl.Float64), is_spike=pl.lit(False)
+        )
+    return pl.concat(parts).sort(EPOCH, STEP, RANK)
+
+
+def _heights(loss: Floats, around: int) -> tuple[Floats, Floats]:
+    """The usual loss about each step, and how many robust deviations above it the step lies; NaN where unknown."""
+    known = loss[np.isfinite(loss)]
+    as_log = bool(len(known)) and bool((known > 0).all())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x = np.log(loss) if as_log else loss.copy()
+    half = around // 2
+    padded = np.concatenate([np.full(half, np.nan), x, np.full(half, np.nan)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    usual, mad = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    for start in range(0, len(x), _CHUNK):
+        window = windows[start : start + _CHUNK]
+        rows = np.flatnonzero(np.isfinite(window).any(axis=1))
+        middle = np.nanmedian(window[rows], axis=1)
+        usual[start + rows] = middle
+        mad[start + rows] = np.nanmedian(np.abs(window[rows] - middle[:, None]), axis=1)
+    above = x - usual
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Where all around are equal, any step that rises by more than rounding stands infinitely far out.
+        height = np.where(mad > 0, above / (_MAD_TO_STD * mad), np.where(above > 1e-9, np.inf, 0.0))
+    height[~np.isfinite(x)] = np.nan
+    return (np.exp(usual) if as_log else usual), height
+
+
+def first_non_finite(batches: pl.DataFrame) -> dict[str, Any] | None:
+    """The first batch with a NaN or infinite loss, as a row of `batch_losses`; None where all are finite."""
+    found = batches.filter(pl.col("non_finite") > 0).head(1)
+    return found.row(0, named=True) if found.height else None
+
+
+def loss_shares(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """The samples of one step by their share of its loss.
+
+    Args:
+        frame: The step's rows with sample_id and the metric.
+        metric: The loss.
+
+    Returns:
+        The rows with share (of the sum of the finite losses; null where that is not above 0, or the loss is not
+        finite): samples whose loss is not finite first, then by falling share; ties by sample_id.
+    """
+    value = pl.col(metric).cast(pl.Float64)
+    finite = value.is_finite().fill_null(False)
+    total = pl.when(finite).then(value).sum()
+    share = pl.when(finite & (total > 0)).then(value / total).alias("share")
+    order = [finite, pl.when(finite).then(-value), pl.col(SAMPLE_ID)]
+    return frame.with_columns(share).sort(order, nulls_last=True)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One value of a label or fact in a step, against what its part of the rows would bring."""
+
+    value: Any
+    n: int
+    expected: float
+
+
+def mix(values: pl.Series, everywhere: pl.DataFrame) -> list[Mix]:
+    """The values of a step's rows against the mix of all rows, those furthest above first; nulls are a value.
+
+    Args:
+        values: Of the step's rows.
+        everywhere: A row a value of all rows: the value, and how many there are.
+    """
+    here = dict(values.value_counts().iter_rows())
+    total = sum(n for _, n in everywhere.iter_rows())
+    found = [Mix(value, int(here.get(value, 0)), len(values) * n / total) for value, n in everywhere.iter_rows()]
+    return sorted(found, key=lambda item: (item.expected - item.n, str(item.value)))
+
+
+def enrichment(seen: pl.DataFrame, spiked: pl.DataFrame) -> pl.DataFrame:
+    """How much more often each sample stands in spikes than chance would put it there.
+
+    A sample of n rows is in k spikes; if each row fell into a spike with the chance that any row has, k would be
+    binomial. The p-values are of at least k, corrected after Benjamini and Hochberg (1995) over the samples.
+
+    Args:
+        seen: sample_id and n, how often each was in a batch.
+        spiked: sample_id and n_spikes, how often in a spike, of those that were.
+
+    Returns:
+        Rows sample_id, n, n_spikes, expected, ratio, p, q of the samples in any spike, by p, then falling n_spikes,
+        then sample_id.
+    """
+    counts = seen.join(spiked, on=SAMPLE_ID, how="left").with_columns(pl.col("n_spikes").fill_null(0))
+    hits = int(counts["n_spikes"].sum() or 0)
+    columns = (SAMPLE_ID, "n", "n_spikes", "expected", "ratio", "p", "q")
+    if not hits:
+        floats = [pl.lit(None, pl.Float64).alias(name) for name in columns[3:]]
+        return counts.clear().with_columns(floats).select(columns)
+    chance = hits / int(counts["n"].sum())
+    kinds = counts.select("n", "n_spikes").unique()
+    p = [binomial_tail(k, n, chance) for n, k in kinds.iter_rows()]
+    table = counts.join(kinds.with_columns(pl.Series("p", p, pl.Float64())), on=["n", "n_spikes"], how="left")
+    expected = pl.col("n") * chance
+    table = table.with_columns(
+        expected.alias("expected"),
+        (pl.col("n_spikes") / expected).alias("ratio"),
+        pl.Series("q", benjamini_hochberg(table["p"].to_numpy())),
+    )
+    ordered = table.filter(pl.col("n_spikes") > 0).sort("p", "n_spikes", SAMPLE_ID, descending=[False, True, False])
+    return ordered.select(columns)
