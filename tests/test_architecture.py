@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
-    {"errors", "vocabulary", "words", "files"},
+    {"errors", "vocabulary", "words", "files", "progress"},
     {"layout", "manifest", "answer", "locks"},
     {"store"},
     {"location"},

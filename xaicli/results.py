@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.errors import UnwrittenError
 from xaicli.files import appearing, write_whole
+from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Result:
         try:
             target.mkdir(parents=True, exist_ok=True)
             for name, content in self._files(wanted, no_images, pictures):
+                doing("writing files", len(paths) + 1)
                 paths.append(write_whole(target / name, content))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
@@ -178,6 +180,7 @@ class Result:
     def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.render.figure import Pictures, pictures
 
+        doing("putting the report together")
         report, drawn = self.report, Pictures(png=Format.PNG in wanted)
         if Format.HTML in wanted:
             yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()

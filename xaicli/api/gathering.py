@@ -40,6 +40,7 @@ def gather(
     *,
     bounds: Sequence[str] | str | None = ("std",),
     truth: str | os.PathLike[str] | None = None,
+    computed: Statistics | None = None,
 ) -> Gathered:
     """Ask everything; a question that the run cannot answer is left out with a line saying why.
 
@@ -49,6 +50,7 @@ def gather(
         chosen: What `samples` answers.
         bounds: As for `labels`.
         truth: As for `dynamics`.
+        computed: The pass over the epochs, when it has been made already.
 
     Raises:
         UsageError: An option makes no sense.
@@ -69,7 +71,7 @@ def gather(
             faults.append(absent[part])
         return None
 
-    computed = asked("training dynamics", lambda: compute(reader, selection))
+    computed = computed or asked("training dynamics", lambda: compute(reader, selection))
     scored, said = score_rankings(reader, selection, computed, truth) if computed and truth is not None else (None, ())
     faults += said
     by_pass = _of_pass(reader, selection, computed) if computed else {}

@@ -233,14 +233,16 @@ class RunReader(RunRows):
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
         from xaicli.api.gathering import gather
+        from xaicli.dynamics.computed import compute
         from xaicli.dynamics.scores import scores_by
-        from xaicli.queries.samples import samples
+        from xaicli.queries.samples import LAST, samples
 
         reader, selection = self.select(**select)
-        scores = scores_by(reader, selection, stat)
+        computed = None if stat == LAST else compute(reader, selection)
+        scores = scores_by(reader, selection, stat, computed)
         chosen = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
         )
-        gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth)
+        gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth, computed=computed)
         answer = gathered.answer
         return shown(Asked(answer, self.layout, reader, selection, gathered=gathered))

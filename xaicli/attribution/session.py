@@ -25,6 +25,7 @@ from xaicli.attribution.settings import Convention, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.attribution.views import views_of
 from xaicli.errors import XaiError
+from xaicli.progress import doing
 
 if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts
@@ -295,6 +296,7 @@ class _Work:
 
         attribution = explainer.explain(units, progress=progress)
         if self.request.evaluate:
+            doing("scoring the maps")
             attribution = replace(attribution, quality=quality(explainer, attribution, units))
         advance(len(rows) * (1.0 - last))
         self.notes = (*self.notes, *attribution.notes)
@@ -313,6 +315,7 @@ class _Work:
         return found
 
     def _cascade(self, explainer: Explainer) -> tuple[SanityStep, ...]:
+        doing("comparing with randomised models")
         units = torch.arange(min(_SANITY_UNITS, len(explainer.prepared.units)), device=explainer.prepared.units.device)
         return cascade(explainer, explainer.explain(units), units)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.options import Debug, Json, Quiet, split_commas
+from xaicli.cli.status import status_line
 from xaicli.errors import UsageError
 
 app = typer.Typer(
@@ -90,19 +91,20 @@ def convert(
     from xaicli.render.machine import to_json
     from xaicli.render.text import printable
 
-    written = convert_checkpoint(
-        file,
-        output,
-        to=to,
-        arch=arch,
-        arch_args=arch_args,
-        weights=weights,
-        input_shape=shapes,
-        input_dtype=input_dtype,
-        label_names=label_names,
-        trust=trust_checkpoint,
-        pythonpath=pythonpath or (),
-    )
+    with status_line("reading the checkpoint", shown=not quiet, at_once=True):
+        written = convert_checkpoint(
+            file,
+            output,
+            to=to,
+            arch=arch,
+            arch_args=arch_args,
+            weights=weights,
+            input_shape=shapes,
+            input_dtype=input_dtype,
+            label_names=label_names,
+            trust=trust_checkpoint,
+            pythonpath=pythonpath or (),
+        )
     if json:
         answer = Answer("checkpoint convert", "", {"file": str(file)}, pl.DataFrame(), Counts(rows=0))
         print(to_json(answer, [str(written)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from xaicli.cli.command import command
 from xaicli.cli.loading import Loading
 from xaicli.cli.options import Output, RunDir, split_commas
 from xaicli.cli.output import write
+from xaicli.progress import doing
 
 _MODEL = "Model and data"
 _COLLECTORS = "Collectors"
@@ -124,6 +126,6 @@ def collect(
         device=device,
         precision=precision,  # type: ignore[arg-type]
         aggregates=not no_aggregates,
-        progress=not (output.no_progress or output.quiet),
+        progress=partial(doing, "samples"),
     )
     write(result, output, folder=open_run(result.answer.run).layout.reports)

@@ -11,7 +11,18 @@ from typing import Any, get_type_hints
 from typer.models import OptionInfo
 
 from xaicli.cli.completion import BY_OPTION
+from xaicli.cli.status import status_line
 
+_LONG = {
+    "saliency": "loading the model",
+    "collect": "loading the model",
+    "track_report": "reading",
+    "dynamics": "reading",
+    "labels": "reading",
+    "compact": "looking for files to compact",
+    "export": "reading",
+}
+"""What commands that take their time do first; the others say nothing where they answer at once."""
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -33,11 +44,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
+        wanted = dict(given)
         filled = {
             name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
             for name, group in groups.items()
         }
-        function(**given, **filled)
+        shown = "quiet" in wanted and not (wanted["quiet"] or wanted.get("no_progress"))
+        first = _LONG.get(function.__name__)
+        with status_line(first or "reading", shown=shown, at_once=first is not None):
+            function(**given, **filled)
 
     signature = inspect.Signature([*plain, *expanded])
     for parameter in signature.parameters.values():

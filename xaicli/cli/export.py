@@ -13,6 +13,7 @@ from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.options import Debug, Json, Quiet, RunDir, Selection, split_commas
 from xaicli.cli.output import json_output
+from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def export(
             )
             for path, kind in targets
         ]
+    end_status()
     warnings = dict.fromkeys(warning for answer in answers for warning in answer.warnings)
     for warning in warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)

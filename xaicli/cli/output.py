@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xaicli.cli.options import Output
+from xaicli.cli.status import end_status, erase_status
 from xaicli.errors import UnwrittenError, UsageError, XaiError
 from xaicli.vocabulary import Format
 
@@ -72,6 +73,7 @@ def write(
         paths, unwritten = list(error.written), error
     except XaiError as error:
         unwritten = error
+    end_status()
     if output.json:
         with json_output() as stream:
             stream.writelines(result.json_parts(outputs=[str(path) for path in paths]))
@@ -155,6 +157,7 @@ def plain_warnings() -> Iterator[None]:
         from xaicli.render.text import printable
 
         del details, named
+        erase_status()
         print(f"warning: {printable(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,8 @@ from xaicli.cli.command import command
 from xaicli.cli.loading import Loading, integers
 from xaicli.cli.options import Ids, OptionGroup, Output, RunDir, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
+from xaicli.cli.status import end_status
+from xaicli.progress import doing
 
 _MODEL = "Model and data"
 _SAMPLES = "Samples"
@@ -172,24 +173,25 @@ def saliency(
 
     place = find_place(run_dir, model or [])
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    with _progress(shown=rank == 0 and not (output.no_progress or output.quiet)) as progress:
-        result = explain_run(
-            place,
-            Opening(**loading.arguments(), mode=samples.mode, strict=strict),
-            Choice(**samples.arguments()),
-            target=target,
-            output=output_key,
-            task=task,
-            progress=progress,
-            settings=maps.arguments(),
-            captum=tuple(captum or ()),
-            evaluate=evaluate,
-            sanity=sanity,
-            device=_own_device(device),
-            store=_store(output.output or place.folder, place.layout),
-            rank=rank,
-            world_size=world_size,
-        )
+    if rank:
+        end_status()  # one of many tells
+    result = explain_run(
+        place,
+        Opening(**loading.arguments(), mode=samples.mode, strict=strict),
+        Choice(**samples.arguments()),
+        target=target,
+        output=output_key,
+        task=task,
+        progress=partial(doing, "maps"),
+        settings=maps.arguments(),
+        captum=tuple(captum or ()),
+        evaluate=evaluate,
+        sanity=sanity,
+        device=_own_device(device),
+        store=_store(output.output or place.folder, place.layout),
+        rank=rank,
+        world_size=world_size,
+    )
     if rank == 0:
         write(result, output, folder=place.folder, always=REPORT_FORMATS, pictures=pictures)
 
@@ -203,23 +205,3 @@ def _own_device(device: str) -> str:
     """With torchrun, each rank's own GPU."""
     local = os.environ.get("LOCAL_RANK")
     return f"{device}:{local}" if device == "cuda" and local else device
-
-
-def _progress(*, shown: bool) -> AbstractContextManager[Callable[[float, int], None] | None]:
-    """A bar with an estimate of the time left, on a terminal only."""
-    import sys
-
-    if not shown or not sys.stderr.isatty():
-        return nullcontext(None)
-    return _bar()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[float, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("maps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("maps", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.options import Debug, Json, NoProgress, Quiet
+from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
+from xaicli.progress import doing
 
 
 @command
@@ -25,10 +28,8 @@ def sync(
 
     Example: xai sync runs/exp1 s3://bucket/exp1
     """
-    del debug
+    del debug, no_progress
     import polars as pl
-    from rich.console import Console
-    from rich.progress import Progress
 
     from xaicli.answer import Answer, Counts
     from xaicli.layout import RunLayout
@@ -42,18 +43,13 @@ def sync(
             "one of SOURCE and TARGET must be a run directory, the other an address such as s3://bucket/run",
             hint="push: xai sync runs/exp1 s3://bucket/exp1; pull: xai sync s3://bucket/exp1 runs/exp1",
         )
-    console = Console(stderr=True)
-    with Progress(console=console, disable=no_progress or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("sync")
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        if is_url(target):
-            done = push(find_run(source).root, Store(target), progress=show)
-        else:
-            done = pull(Store(source), Path(target), progress=show)
-            RunLayout(Path(target)).read_manifest()
+    told = partial(doing, "copying files")
+    if is_url(target):
+        done = push(find_run(source).root, Store(target), progress=told)
+    else:
+        done = pull(Store(source), Path(target), progress=told)
+        RunLayout(Path(target)).read_manifest()
+    end_status()
     paths = [] if is_url(target) else [str(Path(target) / key) for key in done.sent]
     if json:
         answer = Answer(

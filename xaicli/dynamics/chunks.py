@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import polars as pl
 
-from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.queries.selection import Pair, Selection
 from xaicli.queries.walk import within_labels
@@ -91,7 +90,7 @@ def _of_file(
     wanted = list(dict.fromkeys([*columns, *([] if piece.fence is None else [STEP])]))
     if path in reader.damaged:
         return
-    with parquet.opened(piece.file.path, reader.records.get(path)) as file:
+    with reader.opened(piece.file.path) as file:
         rows = file.metadata.num_rows
         footer = Footer.of(file.metadata)
         if footer.sorted_ids is None:

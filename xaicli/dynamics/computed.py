@@ -17,6 +17,7 @@ from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.regions import regions
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import UsageError
+from xaicli.progress import doing
 from xaicli.queries.cache import Entry
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Tally
@@ -143,10 +144,12 @@ def _pass(
 ) -> tuple[pl.DataFrame, Mapping[int, float], Tally]:
     """Once over the epochs; from the start when a file turns out to be damaged."""
     tally = Tally()
+    epochs = selection.epochs[pair]
     with ThreadPoolExecutor(1) as helper:
         tracker = Tracker(plan, helper)
         try:
             for chunk in chunks(reader, selection, pair, plan.columns(), tally):
+                doing("following every sample, epoch", epochs.index(chunk.epoch) + 1, len(epochs))
                 tracker.reserve(chunk.epoch_rows)
                 tracker.add(chunk.epoch, chunk.frame, complete=chunk.complete)
                 del chunk

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from xaicli.errors import unknown
@@ -11,16 +13,22 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
+if TYPE_CHECKING:
+    from xaicli.dynamics.computed import Statistics
+
 _NO_SCORES = {SAMPLE_ID, LABEL, STALE}
 
 
-def scores_by(reader: Reader, selection: Selection, stat: str) -> dict[tuple[Pair, str], pl.DataFrame] | None:
+def scores_by(
+    reader: Reader, selection: Selection, stat: str, computed: Statistics | None = None
+) -> dict[tuple[Pair, str], pl.DataFrame] | None:
     """The score of every sample by a statistic.
 
     Args:
         reader: The run.
         selection: Which rows.
         stat: A column of `dynamics`, whole (`confidence`) or without its metric (`mean` for `loss_mean`).
+        computed: The pass over the epochs, when it has been made already.
 
     Returns:
         {((mode, ds_id), metric): sample_id, score (float64), stale}; samples without the statistic are left out.
@@ -36,8 +44,9 @@ def scores_by(reader: Reader, selection: Selection, stat: str) -> dict[tuple[Pai
     from xaicli.dynamics.statistics import dynamics
 
     # Ranks are half of the work: they are followed where they are the score, or where no statistic has that name.
-    found = compute(reader, selection, jumps=False)
-    if not any(name in found.names for metric in selection.metrics for name in (stat, f"{metric}_{stat}")):
+    found = computed or compute(reader, selection, jumps=False)
+    names = [name for metric in selection.metrics for name in (stat, f"{metric}_{stat}")]
+    if computed is None and found.names.isdisjoint(names):
         found = compute(reader, selection)
     data = dynamics(reader, selection, computed=found).data
     numeric = [name for name, dtype in data.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]

@@ -18,6 +18,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
+from xaicli.progress import doing
 from xaicli.reader.pieces import strangers
 from xaicli.recorder.recovery import recover
 from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
@@ -93,7 +94,9 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         if not snapshot.is_settled:
             raise XaiError(f"{layout.root}: files keep appearing while they are listed", hint="try again")
         unsaved = _unsaved(snapshot.segments)
-        for writer, files in _by_writer(snapshot.files).items():
+        writers = _by_writer(snapshot.files)
+        for number, (writer, files) in enumerate(writers.items(), 1):
+            doing("compacting epochs", number, len(writers))
             for group in _stretches(files, unsaved.get(writer, ())):
                 try:
                     made += _merge(layout, writer, group, records)

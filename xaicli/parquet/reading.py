@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli.errors import DamagedFileError
+from xaicli.parquet.contents import Contents
 from xaicli.parquet.records import FileRecord
 
 TAIL_BYTES = 8
@@ -21,22 +23,28 @@ _BATCH_ROWS = 131_072
 
 
 @contextlib.contextmanager
-def opened(path: Path, record: FileRecord | None = None) -> Iterator[pq.ParquetFile]:
+def opened(path: Path, record: FileRecord | None = None, contents: Contents | None = None) -> Iterator[pq.ParquetFile]:
     """A file open for verified reading: its footer is checked here, its pages as they are read.
 
     Args:
         path: The file.
         record: What the file must be; without one only its pages can be checked.
+        contents: What keeps small files, so that none is opened twice.
 
     Raises:
         FileNotFoundError: There is no such file; a compaction may have replaced it.
         DamagedFileError: The bytes are not those that were written; also raised for faults inside the `with` block.
     """
     try:
-        metadata = None if record is None else _metadata(path, record)
+        content = contents.of(path) if contents else None
+        metadata = None if record is None else _metadata(path, record, content)
         # Not buffered ahead: that would hold all wanted bytes of the file at once.
         with pq.ParquetFile(
-            path, metadata=metadata, page_checksum_verification=True, memory_map=False, pre_buffer=False
+            path if content is None else pa.BufferReader(content),
+            metadata=metadata,
+            page_checksum_verification=True,
+            memory_map=False,
+            pre_buffer=False,
         ) as file:
             yield file
     except FileNotFoundError:
@@ -101,15 +109,20 @@ def verify(path: Path, record: FileRecord | None = None) -> None:
         raise _damaged(path, f"it has {found}; {record.bytes} bytes, crc32 {record.crc32:08x} were written")
 
 
-def checked_footer(path: Path, record: FileRecord) -> bytes:
+def checked_footer(path: Path, record: FileRecord, content: bytes | None = None) -> bytes:
     """The footer of a file, its length and magic included, read once and compared with the record.
+
+    Args:
+        path: The file.
+        record: What the file must be.
+        content: All its bytes, where they are at hand.
 
     Raises:
         FileNotFoundError: There is no such file.
         DamagedFileError: It is not what was written.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) if content is None else io.BytesIO(content) as file:
             size = file.seek(0, os.SEEK_END)
             if size != record.bytes:
                 raise _damaged(path, f"it has {size} bytes, {record.bytes} were written")
@@ -126,9 +139,9 @@ def checked_footer(path: Path, record: FileRecord) -> bytes:
     return footer
 
 
-def _metadata(path: Path, record: FileRecord) -> pq.FileMetaData:
+def _metadata(path: Path, record: FileRecord, content: bytes | None) -> pq.FileMetaData:
     """The footer of a file, parsed from the very bytes that were checked."""
-    metadata = pq.read_metadata(pa.BufferReader(checked_footer(path, record)))
+    metadata = pq.read_metadata(pa.BufferReader(checked_footer(path, record, content)))
     if metadata.num_rows != record.rows:
         raise _damaged(path, f"it has {metadata.num_rows} rows, {record.rows} were written")
     return metadata

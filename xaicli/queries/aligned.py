@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,12 @@ class NotAlignedError(Exception):
 
 @dataclass(frozen=True)
 class _Epoch:
-    """The file of one epoch: what its footer says, and where each metric's values lie, None for one it lacks."""
+    """The file of one epoch: all its bytes if it is small, what its footer says, and where each metric's values lie,
+    None for one it lacks.
+    """
 
     path: Path
+    content: bytes | None
     footer: Footer
     chunks: list[list[ColumnChunk] | None]
 
@@ -81,8 +85,7 @@ class Aligned:
 
     def _opened(self, piece: Piece) -> Any:
         assert piece.file is not None
-        path = relative(self._reader.layout, piece.file)
-        return parquet.opened(piece.file.path, self._reader.records.get(path))
+        return self._reader.opened(piece.file.path)
 
     def last_scores(self, metric: str) -> pl.DataFrame:
         """What `Epochwise.last_scores` gives; scores as wide as they are stored."""
@@ -128,7 +131,8 @@ class Aligned:
         if record is None:
             raise NotAlignedError
         try:
-            content = parquet.checked_footer(path, record)
+            whole = self._reader.contents.of(path)
+            content = parquet.checked_footer(path, record, whole)
         except (DamagedFileError, OSError) as error:
             raise NotAlignedError from error
         footer = Footer.said(facts_of(content), record.rows)
@@ -136,7 +140,7 @@ class Aligned:
             raise NotAlignedError
         known = footer.non_finite
         chunks = [column_chunks(content, metric) if metric in known else None for metric in self._selection.metrics]
-        return _Epoch(path, footer, chunks)
+        return _Epoch(path, whole, footer, chunks)
 
 
 def _picked(epoch: _Epoch, places: list[int]) -> list[list[float]]:
@@ -146,16 +150,17 @@ def _picked(epoch: _Epoch, places: list[int]) -> list[list[float]]:
         NotAlignedError: The file is not as its footer says, or gone.
     """
     try:
-        with epoch.path.open("rb", buffering=0) as file:
+        with ExitStack() as stack:
+            file = epoch.content or stack.enter_context(epoch.path.open("rb", buffering=0)).fileno()
             return [
-                [math.nan] * len(places) if chunks is None else _of_chunks(file.fileno(), chunks, places, epoch)
+                [math.nan] * len(places) if chunks is None else _of_chunks(file, chunks, places, epoch)
                 for chunks in epoch.chunks
             ]
     except (UnlikeOursError, OSError) as error:
         raise NotAlignedError from error
 
 
-def _of_chunks(file: int, chunks: list[ColumnChunk], places: list[int], epoch: _Epoch) -> list[float]:
+def _of_chunks(file: int | bytes, chunks: list[ColumnChunk], places: list[int], epoch: _Epoch) -> list[float]:
     found: list[float] = []
     passed = 0
     for chunk in chunks:

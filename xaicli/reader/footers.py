@@ -16,7 +16,7 @@ from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from xaicli.parquet import FileRecord
+    from xaicli.parquet import Contents, FileRecord
 
 
 ORIGIN = ("run_id", MODE, DS_ID, EPOCH, ATTEMPT, RANK)
@@ -68,7 +68,7 @@ class Footer:
             return None
 
 
-def read_footer(path: Path, record: FileRecord | None) -> Footer:
+def read_footer(path: Path, record: FileRecord | None, contents: Contents | None = None) -> Footer:
     """The footer of a file; its steps are known if it has rows.
 
     Raises:
@@ -76,10 +76,11 @@ def read_footer(path: Path, record: FileRecord | None) -> Footer:
         FileNotFoundError: The file has vanished.
     """
     if record:
-        said = Footer.said(facts_of(parquet.checked_footer(path, record)), record.rows)
+        content = contents.of(path) if contents else None
+        said = Footer.said(facts_of(parquet.checked_footer(path, record, content)), record.rows)
         if said and said.steps:
             return said
-    with parquet.opened(path, record) as file:
+    with parquet.opened(path, record, contents) as file:
         footer = Footer.of(file.metadata)
         if footer.steps is None and footer.rows:
             if STEP not in file.schema_arrow.names:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -21,6 +23,8 @@ from xaicli.reader.tally import Tally
 from xaicli.vocabulary import CORRECT, EPOCH, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
     from xaicli.parquet import FileRecord
 
 _TRIES = 5
@@ -46,6 +50,7 @@ class Holdings:
         self.strict = strict
         self.which_attempts = Attempts(attempts)
         self.manifest = layout.read_manifest()
+        self.contents = parquet.Contents()
         self._damaged: set[str] = set()
         self.refresh()
 
@@ -56,7 +61,7 @@ class Holdings:
             self.records: dict[str, FileRecord] = parquet.read_records(self.layout)
             try:
                 self._listing: Listing = list_pieces(
-                    self.layout, self.records, self.manifest.run_id, self.which_attempts
+                    self.layout, self.records, self.manifest.run_id, self.which_attempts, self.contents
                 )
                 break
             except FileNotFoundError:
@@ -71,6 +76,11 @@ class Holdings:
             raise error
         self._damaged.add(path)
 
+    def opened(self, path: Path) -> AbstractContextManager[pq.ParquetFile]:
+        """A data file open for verified reading; see `xaicli.parquet.opened`."""
+        record = self.records.get(path.relative_to(self.layout.root).as_posix())
+        return parquet.opened(path, record, self.contents)
+
     @cached_property
     def attempts(self) -> list[Attempt]:
         """All starts of the run, in order."""
@@ -84,7 +94,7 @@ class Holdings:
     @cached_property
     def taken_back(self) -> tuple[TakenBack, ...]:
         """How many rows each attempt took back of each earlier one."""
-        return count_taken_back(self.layout, self.records, self._listing.taken)
+        return count_taken_back(self.layout, self.records, self._listing.taken, self.contents)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -183,7 +193,7 @@ class Holdings:
         assert piece.file is not None
         path = relative(self.layout, piece.file)
         try:
-            with parquet.opened(piece.file.path, self.records.get(path)) as file:
+            with self.opened(piece.file.path) as file:
                 schema = file.schema_arrow
         except FileNotFoundError:
             return {}

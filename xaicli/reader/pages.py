@@ -82,13 +82,13 @@ def _pattern(column: str) -> re.Pattern[bytes]:
     return re.compile(re.escape(path) + codec + b"".join(part % _VARINT for part in (n, unpacked, packed, place)))
 
 
-def values_at(file: int, chunk: ColumnChunk, rows: Sequence[int]) -> list[float]:
+def values_at(file: int | bytes, chunk: ColumnChunk, rows: Sequence[int]) -> list[float]:
     """Some of the values of a chunk of floats; only pages that hold any are unpacked.
 
     Plain Python: with a handful of values a chunk, arrays would cost more than they save.
 
     Args:
-        file: Its file's descriptor.
+        file: Its file's descriptor, or all bytes of the file.
         chunk: Which.
         rows: Numbers of rows within the chunk, ascending.
 
@@ -100,7 +100,7 @@ def values_at(file: int, chunk: ColumnChunk, rows: Sequence[int]) -> list[float]
         OSError: The bytes are not those that were written.
     """
     place, size = map(_signed, chunk.first)
-    data = os.pread(file, size, place)
+    data = file[place : place + size] if isinstance(file, bytes) else os.pread(file, size, place)
     found: list[float] = []
     at = passed = 0
     while at < len(data):

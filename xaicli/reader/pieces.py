@@ -22,7 +22,7 @@ from xaicli.wal.live import LiveRows, live_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from xaicli.parquet import FileRecord
+    from xaicli.parquet import Contents, FileRecord
 
 
 _FOLDERS = (r"mode=(.*)", r"ds=(.*)", r"epoch=(-?\d+)")
@@ -86,7 +86,11 @@ class Listing:
 
 
 def list_pieces(
-    layout: RunLayout, records: Mapping[str, FileRecord], run_id: str, attempts: Attempts = Attempts.LAST
+    layout: RunLayout,
+    records: Mapping[str, FileRecord],
+    run_id: str,
+    attempts: Attempts = Attempts.LAST,
+    contents: Contents | None = None,
 ) -> Listing:
     """List what counts now.
 
@@ -95,6 +99,7 @@ def list_pieces(
         run_id: Its id, which files that are not recorded must say in their footer.
         records: What is recorded of finished files, read *before* this call, {path relative to the run: record}.
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
+        contents: What keeps small files, so that none is opened twice.
     """
     others = strangers(layout, records, run_id)
     snapshot = take_snapshot(layout, others)
@@ -107,7 +112,7 @@ def list_pieces(
         else:
             damaged.add(relative(layout, file))
     pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
-    steps = _Steps(layout, records, damaged)
+    steps = _Steps(layout, records, damaged, contents)
     back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()
     kept: list[Piece] = []
     taken: list[tuple[Piece, tuple[Share, ...]]] = []
@@ -123,15 +128,18 @@ def list_pieces(
 
 
 def count_taken_back(
-    layout: RunLayout, records: Mapping[str, FileRecord], taken: Iterable[tuple[Piece, tuple[Share, ...]]]
+    layout: RunLayout,
+    records: Mapping[str, FileRecord],
+    taken: Iterable[tuple[Piece, tuple[Share, ...]]],
+    contents: Contents | None = None,
 ) -> tuple[TakenBack, ...]:
     """How many rows each attempt took back of each other; a file is read only where a limit lies within it."""
     rows: dict[tuple[TakeBack, int], int] = {}
-    steps = _Steps(layout, records, set())
+    steps = _Steps(layout, records, set(), contents)
     for piece, lost in taken:
         for share in lost:
             key = (share.by, piece.attempt)
-            rows[key] = rows.get(key, 0) + _count(layout, records, piece, share, steps.of(piece))
+            rows[key] = rows.get(key, 0) + _count(layout, records, piece, share, steps.of(piece), contents)
     return tuple(TakenBack(by.attempt, attempt, by.epoch, by.step, n) for (by, attempt), n in sorted(rows.items()) if n)
 
 
@@ -141,6 +149,7 @@ def _count(
     piece: Piece,
     share: Share,
     steps: tuple[int, int] | None,
+    contents: Contents | None,
 ) -> int:
     inside = share.holds(steps) if steps else False
     if not inside and inside is not None:
@@ -153,7 +162,8 @@ def _count(
         if inside and record:
             return record.rows
         try:
-            found = parquet.read(piece.file.path, [STEP], None, record).column(STEP).to_numpy()
+            with parquet.opened(piece.file.path, record, contents) as file:
+                found = parquet.decoded(file, [STEP]).column(STEP).to_numpy()
         except (DamagedFileError, FileNotFoundError):
             return 0
     kept = found >= share.low if share.low is not None else found == found
@@ -278,7 +288,10 @@ def _divided(piece: Piece, back: tuple[TakeBack, ...], steps: _Steps) -> tuple[P
 class _Steps:
     """The first and last step of pieces, each looked up once."""
 
-    def __init__(self, layout: RunLayout, records: Mapping[str, FileRecord], damaged: set[str]) -> None:
+    def __init__(
+        self, layout: RunLayout, records: Mapping[str, FileRecord], damaged: set[str], contents: Contents | None
+    ) -> None:
+        self._contents = contents
         self._layout = layout
         self._records = records
         self._damaged = damaged
@@ -297,7 +310,7 @@ class _Steps:
         assert piece.file is not None
         path = relative(self._layout, piece.file)
         try:
-            return read_footer(piece.file.path, self._records.get(path)).steps
+            return read_footer(piece.file.path, self._records.get(path), self._contents).steps
         except DamagedFileError:
             self._damaged.add(path)
             return None

@@ -12,6 +12,7 @@ import polars as pl
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
+from xaicli.progress import doing
 from xaicli.reader import duplicates as duplicate_rows
 from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
@@ -134,6 +135,7 @@ class Reader(Holdings):
 
             reading = [read(epoch) for epoch in wanted[:1]]
             for number, epoch in enumerate(wanted):
+                doing(f"reading {mode} epochs", number + 1, len(wanted))
                 found = reading.pop().result()
                 reading += [read(later) for later in wanted[number + 1 : number + 2]]
                 counted = Tally()
@@ -312,7 +314,7 @@ class Reader(Holdings):
             assert piece.file is not None
             path = relative(self.layout, piece.file)
             try:
-                with parquet.opened(piece.file.path, self.records.get(path)) as file:
+                with self.opened(piece.file.path) as file:
                     footer = self._footers.setdefault(piece.file.path, Footer.of(file.metadata))
                     if spare_ids and footer.sorted_ids and columns[-1] == SAMPLE_ID and len(columns) > 1:
                         stored.remove(SAMPLE_ID)
@@ -387,7 +389,7 @@ class Reader(Holdings):
         if known and (known.steps or not known.rows):
             return known
         try:
-            footer = read_footer(piece.file.path, self.records.get(path))
+            footer = read_footer(piece.file.path, self.records.get(path), self.contents)
         except DamagedFileError as error:
             self.note(error, path)
             return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
+from xaicli.progress import doing
 from xaicli.render import canvas, lines, maps, scatter
 from xaicli.render.canvas import Drawn
 from xaicli.render.pixels import png_bytes, png_of
@@ -82,6 +83,7 @@ class Pictures:
         return self._drawn[id(chart)][1]
 
     def _draw(self, chart: Chart, identity: str) -> Picture:
+        doing("drawing picture", len(self._drawn) + 1)
         from xaicli.render.pen import drawn
         from xaicli.render.svg import flowing, scaled
 

@@ -1,0 +1,31 @@
+"""What long work is doing, told to whoever shows it; where nobody does, telling costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Teller = Callable[[str, float | None, int | None], None]
+_told: list[Teller] = []
+
+
+def doing(what: str, done: float | None = None, total: int | None = None) -> None:
+    """Say what is being done now.
+
+    Args:
+        what: In a few words: "reading train epochs".
+        done: How much of it is done.
+        total: Of how much.
+    """
+    for teller in _told[-1:]:
+        teller(what, done, total)
+
+
+@contextmanager
+def told_to(teller: Teller) -> Iterator[None]:
+    """Tell this one while it lasts."""
+    _told.append(teller)
+    try:
+        yield
+    finally:
+        _told.remove(teller)
