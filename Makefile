@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
+CPU_TORCH ?= https://download.pytorch.org/whl/cpu
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 
 .PHONY: help demo test check lint types format docs pictures bench release-check clean
@@ -11,12 +12,27 @@ EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[$(EXTRAS)]"
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(INSTALL) -e ".[$(EXTRAS)]"
 	touch $@
 
-demo: $(VENV)/.installed ## set up, train on the sample digits and write all three reports
+# What the demo needs is a part of that: it is installed alone where the rest is not there.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.torch
+	test -e $(VENV)/.installed || $(INSTALL) -e ".[saliency]"
+	touch $@
+
+# On Linux, PyPI's torch brings CUDA, several GB. Without an NVIDIA driver the CPU's is taken, a tenth of that, where its
+# index can be reached; CPU_TORCH= (empty) takes PyPI's, CPU_TORCH=URL another index.
+$(VENV)/.torch:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -z "$(CPU_TORCH)" || test "$$(uname -s)" != Linux || command -v nvidia-smi > /dev/null \
+		|| $(INSTALL) --index-url "$(CPU_TORCH)" --retries 1 --timeout 15 torch 2> /dev/null \
+		|| echo "no torch for the CPU from $(CPU_TORCH): pip's own index is asked"
+	touch $@
+
+demo: $(VENV)/.demo ## set up what it needs, train on the sample digits and write all three reports
 	rm -rf runs/demo
 	$(BIN)/xai demo runs/demo
 	@echo; echo "The reports:"; ls $(CURDIR)/runs/demo/reports/*.html
