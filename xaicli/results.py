@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,12 +127,15 @@ class Result:
             for name, content in self._files(wanted, no_images, pictures):
                 doing("writing files", len(paths) + 1)
                 paths.append(write_whole(target / name, content))
+            if Format.CSV in wanted:
+                from xaicli.render.machine import csv_parts
+
+                for stem, rows in self.report.tables.items():
+                    paths.append(_write_parts(target / f"{stem}.csv", csv_parts(rows()), "strict"))
             if Format.JSON in wanted:
                 path = target / f"{self.report.json_name or self.report.name}.json"
                 outputs = [str(written) for written in (*paths, path)]
-                with appearing(path) as file:
-                    file.writelines(part.encode("utf-8", "surrogatepass") for part in self.json_parts(outputs))
-                paths.append(path)
+                paths.append(_write_parts(path, self.json_parts(outputs), "surrogatepass"))
             if Format.HTML in wanted:
                 from xaicli.render.links import link_pages
 
@@ -189,7 +192,10 @@ class Result:
         if Format.PNG in wanted:
             found = pictures(report, drawn, no_images=no_images, each=each)
             yield from ((f"{name}.png", png) for name, png in found)
-        if Format.CSV in wanted:
-            from xaicli.render.machine import to_csv
 
-            yield from ((f"{stem}.csv", to_csv(rows()).encode()) for stem, rows in report.tables.items())
+
+def _write_parts(path: Path, parts: Iterable[str], errors: str) -> Path:
+    """Write a text that comes in parts; `errors` says what becomes of half characters."""
+    with appearing(path) as file:
+        file.writelines(part.encode("utf-8", errors) for part in parts)
+    return path

@@ -17,7 +17,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
 
-_PART_ROWS = 1 << 16
+_PART_ROWS = 1 << 12
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -91,22 +91,37 @@ def to_csv(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> str:
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front. What is not finite is empty.
     """
-    if isinstance(rows, pl.DataFrame):
-        flat = not any(dtype.is_nested() or dtype == pl.Binary for dtype in rows.dtypes)
-        return _frame_csv(rows) if flat and rows.width else to_csv(rows.iter_rows(named=True))
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return "".join(csv_parts(rows))
+
+
+def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What `to_csv` gives, a frame's in parts small enough to forget."""
+    if not isinstance(rows, pl.DataFrame):
+        rows = list(rows)
+        yield _rows_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
+        return
+    flat = not any(dtype.is_nested() or dtype == pl.Binary for dtype in rows.dtypes)
+    for at in range(0, max(rows.height, 1), _PART_ROWS):
+        part = rows.slice(at, _PART_ROWS)
+        if flat and rows.width:
+            yield _frame_csv(part, header=not at)
+        else:
+            yield _rows_csv(rows.columns if rows.height else [], part.iter_rows(named=True), header=not at)
+
+
+def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow([_safe(column) for column in columns])
-    writer.writerows([[cell(row.get(column)) for column in columns] for row in rows])
+    if header:
+        writer.writerow([_safe(column) for column in columns])
+    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()
 
 
-def _frame_csv(frame: pl.DataFrame) -> str:
+def _frame_csv(frame: pl.DataFrame, *, header: bool) -> str:
     """The same by polars: far faster where there are millions of rows."""
     return frame.select(_plain_column(name, dtype) for name, dtype in frame.schema.items()).write_csv(
-        line_terminator="\r\n"
+        line_terminator="\r\n", include_header=header
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,14 +38,47 @@ _POINTS = 100
 
 @dataclass(frozen=True)
 class LabelHistory:
-    """One label of one (mode, ds_id, metric): its rows by epoch."""
+    """One label of one (mode, ds_id, metric).
+
+    Of thousands of labels a page shows few whole, so their rows stay a frame until somebody asks.
+    """
 
     name: str
-    rows: tuple[Mapping[str, Any], ...]
+    frame: pl.DataFrame
+    """Its rows by epoch and pass."""
+    last: Mapping[str, Any]
+    """The label's statistics at its last epoch."""
+    means: tuple[float | None, ...]
+    """The mean of each row."""
     last_epoch: int | None = None
     """The last epoch that any label has; the label's own without it."""
     times: Times = field(default_factory=Times)
     """The time axis that it shares with the other labels."""
+
+    @classmethod
+    def all_of(
+        cls, rows: pl.DataFrame, times: Times, name_of: Callable[[Mapping[str, Any]], str]
+    ) -> list[LabelHistory]:
+        """Each label of one (mode, ds_id, metric), by label.
+
+        Args:
+            rows: Of all labels, each label's together and in time.
+            times: The time axis.
+            name_of: What a label is called, by one of its rows.
+        """
+        means, found, at = rows["mean"].to_list(), [], 0
+        end = max(rows["epoch"].to_list())
+        for n in rows["label"].rle().struct.field("len").to_list():
+            last = rows.row(at + n - 1, named=True)
+            mine = tuple(means[at : at + n])
+            found.append(cls(name_of(last), rows.slice(at, n), last, mine, end, times))
+            at += n
+        return found
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its rows by epoch and pass."""
+        return self.frame.to_dicts()
 
     def x(self, row: Mapping[str, Any]) -> float:
         """Where one of its rows lies on the time axis."""
@@ -64,14 +97,9 @@ class LabelHistory:
         )
 
     @property
-    def last(self) -> Mapping[str, Any]:
-        """The label's statistics at its last epoch."""
-        return self.rows[-1]
-
-    @property
     def rank(self) -> tuple[bool, float, str]:
         """Sorts by the last finite mean, highest first; labels without one, or not in the last epoch, at the end."""
-        means = [row["mean"] for row in self.rows if finite(row["mean"])]
+        means = [mean for mean in self.means if mean is not None and math.isfinite(mean)]
         return (bool(means) and not self.lasts, -means[-1] if means else math.inf, self.name)
 
 
@@ -116,7 +144,7 @@ def overview(words: str, labels: Sequence[LabelHistory], names: Names, key: str)
             Series(
                 name=label.name,
                 x=tuple(label.x(row) for row in rows),
-                y=tuple(row["mean"] for row in rows),
+                y=label.means,
                 tone=tone,
                 key=f"{key}-{i}",
                 counts=tuple(row["n"] for row in rows),
@@ -166,11 +194,10 @@ def of_everyone(labels: Sequence[LabelHistory]) -> Series:
 
 def _means(labels: Sequence[LabelHistory]) -> pl.DataFrame:
     """Every finite mean of every label: where it lies on the time axis, and of how many samples it is."""
-    rows = [row for label in labels for row in label.rows]
-    columns = {name: [row[name] for row in rows] for name in ("epoch", "mean", "n")}
-    columns["pass"] = [row.get("pass") or 0 for row in rows]
-    kinds: Any = {"epoch": pl.Int64, "mean": pl.Float64, "n": pl.Int64, "pass": pl.Int64}
-    frame = pl.DataFrame(columns, schema=kinds).filter(pl.col("mean").is_finite())
+    frame = pl.concat([label.frame.select(pl.col("^(epoch|pass|mean|n)$")) for label in labels])
+    if "pass" not in frame.columns:
+        frame = frame.with_columns(pl.lit(0).alias("pass"))
+    frame = frame.with_columns(pl.col("pass").fill_null(0)).filter(pl.col("mean").is_finite())
     distinct = frame.select("epoch", "pass").unique()
     places = distinct.with_columns(x=pl.Series([labels[0].x(row) for row in distinct.to_dicts()], dtype=pl.Float64))
     return frame.join(places, on=["epoch", "pass"])
@@ -195,7 +222,7 @@ def small_multiples(
         names: Hands out file names.
         total: How many labels there are.
     """
-    stride = max(1, math.ceil(max(len(label.rows) for _, label in shown) / _POINTS))
+    stride = max(1, math.ceil(max(len(label.means) for _, label in shown) / _POINTS))
     charts = tuple(_small(key, label, everyone, bound, stride) for key, label in shown)
     limits = _limits(charts)
     several = len(charts) > 1
@@ -217,7 +244,8 @@ def small_multiples(
 
 
 def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int) -> LineChart:
-    rows = [row for i, row in enumerate(label.rows) if (len(label.rows) - 1 - i) % stride == 0]
+    every = label.rows
+    rows = [row for i, row in enumerate(every) if (len(every) - 1 - i) % stride == 0]
     x = tuple(label.x(row) for row in rows)
     pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
     band = Band(TITLES[bound], x, tuple(p[0] for p in pairs), tuple(p[-1] for p in pairs), key=key)
@@ -254,7 +282,7 @@ def finite(value: Any) -> bool:
 
 
 def _first(label: LabelHistory) -> float | None:
-    return next((row["mean"] for row in label.rows if finite(row["mean"])), None)
+    return next((mean for mean in label.means if finite(mean)), None)
 
 
 def _spread(label: LabelHistory) -> str:

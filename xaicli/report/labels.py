@@ -83,21 +83,17 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
 
 def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[str, list[LabelHistory]]]:
     """Each (mode, ds_id, metric) in words, with its labels from the highest last mean to the lowest."""
-    groups: dict[tuple[str, str, str], dict[Any, list[Mapping[str, Any]]]] = {}
-    for row in data.sort("epoch", maintain_order=True).iter_rows(named=True):
-        labels = groups.setdefault((row["metric"], row["mode"], row["ds_id"]), {})
-        labels.setdefault(row["label"], []).append(row)
-    for key, labels in groups.items():
-        end = max(rows[-1]["epoch"] for rows in labels.values())
-        times = Times.of(over, _places(data, key))
-        found = [LabelHistory(name_of(rows[-1]), tuple(rows), end, times) for rows in labels.values()]
-        yield " · ".join(part for part in key if part), sorted(found, key=lambda label: label.rank)
+    subject = ["metric", "mode", "ds_id"]
+    in_time = data.sort("epoch", maintain_order=True)
+    for key, mine in in_time.partition_by(subject, maintain_order=True, as_dict=True).items():
+        times = Times.of(over, _places(mine))
+        found = LabelHistory.all_of(mine.sort("label", maintain_order=True), times, name_of)
+        yield " · ".join(str(part) for part in key if part), sorted(found, key=lambda label: label.rank)
 
 
-def _places(data: pl.DataFrame, key: tuple[str, str, str]) -> list[dict[str, Any]]:
+def _places(mine: pl.DataFrame) -> list[dict[str, Any]]:
     """The places of one (metric, mode, ds_id), each once, with their last step."""
-    mine = data.filter((pl.col("metric") == key[0]) & (pl.col("mode") == key[1]) & (pl.col("ds_id") == key[2]))
-    place = [name for name in ("epoch", "pass") if name in data.columns]
+    place = [name for name in ("epoch", "pass") if name in mine.columns]
     return mine.group_by(place).agg(pl.col("step").max()).to_dicts()
 
 
@@ -113,7 +109,7 @@ def label_blocks(
         names: Hands out file names.
         key: The start of the keys that link a label's lines; unique on the page.
     """
-    if not any(finite(row["mean"]) for label in labels for row in label.rows):
+    if not any(finite(mean) for label in labels for mean in label.means):
         yield Text("Every value here is NaN or infinite: there is no line to draw.", Tone.BAD)
     else:
         keyed = [(f"{key}-{index}", label) for index, label in enumerate(labels)]
@@ -134,9 +130,8 @@ def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds],
     for label in labels[:_TABLE_ROWS]:
         last = label.last
         extra = [v for bound in wanted for v in _ends((last["bounds"] or {}).get(bound))]
-        history = tuple(row["mean"] for row in label.rows)
         numbers = [last[key] for key in ("mean", "std", "min", "max")]
-        rows.append((label.name, last["n"], *numbers, *extra, history, last["epoch"]))
+        rows.append((label.name, last["n"], *numbers, *extra, label.means, last["epoch"]))
     left_out = len(labels) - len(rows)
     return Table(
         name=names("table", words),
