@@ -164,6 +164,15 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     return step_report(asked.answer, page)
 
 
+def _slices(asked: Asked) -> Report:
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+    from xaicli.report.slices import slices_report
+
+    assert asked.layout is not None
+    return slices_report(asked.answer, Page(RunFacts.of(asked.layout)))
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.facts import RunFacts
@@ -219,6 +228,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "track-report": _track_report,
     "confusion": _confusion,
     "steps": _steps,
+    "slices": _slices,
     "embeddings": _embeddings,
     "info": _info,
     "query": _query,

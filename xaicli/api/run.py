@@ -219,6 +219,28 @@ class RunReader(RunRows):
             answer = steps(reader, selection, spikes=5 if spikes is None else spikes, around=around)
         return shown(Asked(answer, self.layout, reader, selection))
 
+    def slices(
+        self,
+        *,
+        by: Words = None,
+        facts: str | os.PathLike[str] | None = None,
+        min_n: int = 30,
+        **select: Unpack[Select],
+    ) -> Result:
+        """Groups of samples that share facts or a label and fare differently from all others, the worst first.
+
+        Args:
+            by: Facts and columns to slice by; the label and every fact when None.
+            facts: A file of facts (CSV, Parquet, JSON lines with `sample_id`) beside those recorded.
+            min_n: Samples a slice must have.
+        """
+        from xaicli.diagnosis.slicing import slices
+        from xaicli.queries.selection import words
+
+        reader, selection = self.select(**select)
+        answer = slices(reader, selection, by=words(by), facts=facts, min_n=min_n)
+        return shown(Asked(answer, self.layout, reader, selection))
+
     def report(
         self,
         *,

@@ -30,6 +30,7 @@ COMMANDS = (
     "findings",
     "confusion",
     "steps",
+    "slices",
     "scalars",
     "compare",
     "query",

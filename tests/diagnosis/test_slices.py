@@ -1,0 +1,135 @@
+"""Slices that were planted are found, and none in shuffled data; chances against scipy."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import special, stats
+
+from xaicli.diagnosis import chance, slices
+
+
+def data(n: int, seed: int) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "time": rng.choice(["day", "dusk", "night"], n, p=[0.6, 0.3, 0.1]),
+            "camera": rng.choice([f"cam{i}" for i in range(6)], n),
+            "label": rng.integers(0, 8, n),
+            "brightness": rng.uniform(size=n),
+            "loss": rng.exponential(size=n),
+        }
+    )
+
+
+def test_beta_and_t_against_scipy():
+    rng = np.random.default_rng(0)
+    a, b, x = rng.uniform(0.3, 80, 500), rng.uniform(0.3, 80, 500), rng.uniform(size=500)
+    np.testing.assert_allclose(chance.incomplete_beta(a, b, x), special.betainc(a, b, x), rtol=1e-9, atol=1e-14)
+    t, freedom = rng.normal(0, 4, 500), rng.uniform(1, 1e6, 500)
+    np.testing.assert_allclose(chance.student_two_sided(t, freedom), 2 * stats.t.sf(abs(t), freedom), rtol=1e-8)
+    np.testing.assert_allclose(chance.student_975(freedom), stats.t.ppf(0.975, freedom), rtol=1e-6)
+
+
+def test_binomial_tail_against_scipy():
+    for k, n, p in ((3, 10, 0.2), (0, 5, 0.1), (40, 90, 0.3), (5, 5, 1.0)):
+        assert chance.binomial_tail(k, n, p) == pytest.approx(stats.binom.sf(k - 1, n, p), rel=1e-9)
+
+
+def test_welch_against_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.3, 2, 40), rng.normal(0, 1, 900)
+    sums = [(np.array([len(v)]), np.array([v.sum()]), np.array([(v * v).sum()])) for v in (a, b)]
+    p, difference, error, freedom = chance.welch(*sums[0], *sums[1])
+    margin = chance.student_975(freedom) * error
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert p[0] == pytest.approx(expected.pvalue, rel=1e-9)
+    interval = expected.confidence_interval()
+    assert (difference[0] - margin[0], difference[0] + margin[0]) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("n", [30, 200, 3000])
+@pytest.mark.parametrize("kind", ["exponential", "normal", "few", "heavy"])
+def test_tails_of_random_draws(n, kind):
+    rng = np.random.default_rng(2)
+    values = {
+        "exponential": rng.exponential(size=6000),
+        "normal": rng.normal(size=6000),
+        "few": (rng.uniform(size=6000) < 0.1).astype(float),
+        "heavy": rng.lognormal(0, 1.5, 6000),
+    }[kind]
+    means = np.array([rng.choice(values, n, replace=False).mean() for _ in range(1000)])
+    p = chance.Draws(values).two_sided(np.full(1000, float(n)), means)
+    for level in (0.1, 0.01):
+        # At most what it says, with room for chance in 1,000 draws and for values that are lumps.
+        assert (p <= level).mean() <= 1.25 * level + 3 * np.sqrt(level / 1000)
+    assert (p <= 0.1).mean() >= 0.05
+
+
+def test_planted_slices_are_found_and_alone():
+    for seed, share in ((0, 0.01), (1, 0.03), (2, 0.1)):
+        frame = data(20_000, seed)
+        rng = np.random.default_rng(1000 + seed)
+        bad = rng.uniform(size=frame.height) < share
+        frame = frame.with_columns(
+            pl.Series("weather", np.where(bad, "snow", "clear")),
+            pl.Series("loss", frame["loss"].to_numpy() + 1.5 * bad),
+        )
+        found = slices.find_slices(frame, "loss", ["time", "camera", "label", "brightness", "weather"])
+        first = found.slices[0]
+        worse = [part for part in found.slices if part.difference > 0]
+        assert [dict(part.facts) for part in worse] == [{"weather": "snow"}]
+        part = worse[0]
+        assert part.n == bad.sum()
+        assert part.mean == pytest.approx(frame["loss"].to_numpy()[bad].mean())
+        assert part.difference == pytest.approx(part.mean - frame["loss"].to_numpy()[~bad].mean())
+        assert part.interval[0] < 1.5 < part.interval[1]
+        assert sorted(part.rows.tolist()) == np.flatnonzero(bad).tolist()
+        assert first.share in (part.share, pytest.approx(1 - part.share))
+        assert found.explained > 0
+
+
+def test_a_pair_of_facts_is_found_where_neither_alone_tells():
+    frame = data(30_000, 5)
+    bad = ((frame["time"] == "night") & (frame["label"] == 3)).to_numpy()
+    frame = frame.with_columns(pl.Series("loss", frame["loss"].to_numpy() + 2.0 * bad))
+    found = slices.find_slices(frame, "loss", ["time", "camera", "label", "brightness"])
+    assert {"time": "night", "label": "3"} in [dict(part.facts) for part in found.slices]
+
+
+def test_what_differs_only_by_contrast_is_left_out():
+    rng = np.random.default_rng(7)
+    source = rng.integers(0, 10, 40_000)
+    frame = pl.DataFrame({"source": source, "loss": rng.exponential(size=40_000) + 1.0 * (source == 4)})
+    found = slices.find_slices(frame, "loss", ["source"])
+    assert [dict(part.facts) for part in found.slices] == [{"source": "4"}]
+    assert found.explained == 9
+
+
+def test_shuffled_data_has_none():
+    false = 0
+    for seed in range(200):
+        found = slices.find_slices(data(600, seed), "loss", ["time", "camera", "label", "brightness"])
+        false += bool(found.slices)
+    assert false <= 0.05 * 200 + 2 * np.sqrt(0.05 * 0.95 * 200)  # two standard errors of a rate of 5 %
+
+
+def test_values_missing_and_many():
+    rng = np.random.default_rng(8)
+    source = [f"s{i % 98}" if i % 2 else f"rare{i % 1000}" for i in range(6000)]
+    missing = rng.uniform(size=6000) < 0.05
+    frame = pl.DataFrame(
+        {
+            "source": [None if gone else name for gone, name in zip(missing, source, strict=True)],
+            "loss": rng.normal(size=6000) + 1.0 * missing + 0.8 * (np.arange(6000) % 2 == 0),
+        }
+    ).with_columns(loss=pl.when(pl.int_range(pl.len()) % 10 == 3).then(np.nan).otherwise("loss"))
+    found = slices.find_slices(frame, "loss", ["source"])
+    by_name = {part.facts["source"]: part for part in found.slices}
+    used = np.arange(6000) % 10 != 3
+    assert by_name[slices.MISSING].n == (missing & used).sum()
+    assert by_name[slices.OTHER].mean == pytest.approx(frame["loss"].filter(by_rare(frame)).mean())
+    assert slices.find_slices(frame.head(20), "loss", ["source"]) == slices.Found((), 0, 0, 0)
+
+
+def by_rare(frame: pl.DataFrame) -> pl.Series:
+    return (frame["source"].str.starts_with("rare") & frame["loss"].is_finite()).fill_null(False)

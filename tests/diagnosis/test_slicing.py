@@ -1,0 +1,129 @@
+"""`xai slices` on recorded runs with planted slices, against plain Python."""
+
+import json
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.cli import main
+from xaicli.errors import XaiError
+
+N = 4000
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Night pictures are worse: (path, {name: values by sample})."""
+    path = tmp_path_factory.mktemp("slices") / "run"
+    rng = np.random.default_rng(0)
+    data = {
+        "time": rng.choice(["day", "dusk", "night"], N, p=[0.7, 0.25, 0.05]),
+        "camera": rng.choice(["a", "b", "c"], N),
+        "bright": rng.uniform(size=N).round(4),
+        "label": rng.integers(0, 3, N),
+    }
+    bad = data["time"] == "night"
+    data["loss"] = (rng.exponential(size=N) + 2 * bad).astype(np.float32)
+    data["prediction"] = np.where(rng.uniform(size=N) < np.where(bad, 0.5, 0.9), data["label"], (data["label"] + 1) % 3)
+    with xaicli.Run(path, label_names=["cat", "dog", "owl"]) as run:
+        run.log_facts(np.arange(N), time=data["time"].tolist(), camera=data["camera"].tolist(), bright=data["bright"])
+        run.log_facts([0], camera=["moved"])
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=np.arange(N),
+                label=data["label"],
+                prediction=data["prediction"],
+                loss=data["loss"] if epoch == 2 else np.zeros(N, np.float32),
+                mode="eval",
+                epoch=epoch,
+            )
+    return path, data
+
+
+def asked(capsys, *arguments):
+    assert main(["slices", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def facts_of(row):
+    return {item["column"]: item["value"] for item in row["facts"]}
+
+
+def test_the_planted_slice_is_found_first_and_alone(recorded, capsys):
+    path, data = recorded
+    found = asked(capsys, path)
+    worse = [row for row in found["rows"] if row["worse"]]
+    assert [facts_of(row) for row in worse] == [{"time": "night"}]
+    row, bad = worse[0], data["time"] == "night"
+    loss = data["loss"].astype(float)
+    wrong = data["label"] != data["prediction"]
+    assert row["n"] == bad.sum()
+    assert row["mean"] == pytest.approx(loss[bad].mean())
+    assert row["difference"] == pytest.approx(loss[bad].mean() - loss[~bad].mean())
+    assert row["low"] < 2 < row["high"]
+    assert row["wrong"] == (wrong & bad).sum()
+    assert row["wrong_share"] == pytest.approx((wrong & bad).sum() / wrong.sum())
+    order = sorted(np.flatnonzero(bad).tolist(), key=lambda i: -data["loss"][i])
+    assert row["sample_ids"] == [str(i) for i in order[:20]]
+    assert found["selection"]["by"] == ["label", "time", "camera", "bright"]
+    assert "camera of 1 samples was recorded with several values" in " ".join(found["warnings"])
+
+
+def test_of_accuracy_the_low_end_is_the_worse(recorded, capsys):
+    path, _ = recorded
+    worse = [row for row in asked(capsys, path, "--metric", "correct")["rows"] if row["worse"]]
+    assert facts_of(worse[0]) == {"time": "night"}
+    assert worse[0]["difference"] < -0.3
+
+
+def test_earlier_epochs_have_their_own_slices(recorded, capsys):
+    found = asked(capsys, recorded[0], "--epoch", 1)
+    assert found["rows"] == []
+    assert found["searched"][0]["looked_at"] > 20
+
+
+def test_facts_of_a_file(recorded, capsys, tmp_path):
+    path, data = recorded
+    file = tmp_path / "facts.csv"
+    kind = ["odd" if night and i % 2 else "plain" for i, night in enumerate(data["time"] == "night")]
+    file.write_text("sample_id,kind\n" + "".join(f"{i},{k}\n" for i, k in enumerate(kind) if i >= 10))
+    found = asked(capsys, path, "--facts", file, "--by", "kind")
+    worse = [row for row in found["rows"] if row["worse"]]
+    assert facts_of(worse[0]) == {"kind": "odd"}
+    assert worse[0]["n"] == kind[10:].count("odd")
+    found = asked(capsys, path, "--facts", file)
+    assert "kind" in found["selection"]["by"]
+
+
+def test_without_facts_label_and_prediction(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 4, 2000)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(
+            sample_id=np.arange(2000), label=label, loss=rng.exponential(size=2000) + (label == 2), mode="eval", epoch=1
+        )
+    found = asked(capsys, tmp_path / "run")
+    assert [facts_of(row) for row in found["rows"]] == [{"label": "2"}]
+    page = xaicli.open_run(tmp_path / "run").slices().html()
+    assert "label 2 is worst" in page
+
+
+def test_what_cannot_be_asked_is_said(recorded, tmp_path):
+    run = xaicli.open_run(recorded[0])
+    (tmp_path / "no.csv").write_text("id,a\n1,2\n")
+    (tmp_path / "a.txt").write_text("")
+    for words, said in (
+        ({"by": "colour"}, "colour"),
+        ({"min_n": 1}, "--min-n"),
+        ({"facts": tmp_path / "no.csv"}, "sample_id"),
+        ({"facts": tmp_path / "a.txt"}, ".txt"),
+        ({"facts": tmp_path / "gone.csv"}, "gone.csv"),
+    ):
+        with pytest.raises(XaiError) as error:
+            run.slices(**words)
+        assert said in error.value.message
+    with xaicli.Run(tmp_path / "bare") as other:
+        other.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
+    with pytest.raises(XaiError, match="neither facts nor labels"):
+        xaicli.open_run(tmp_path / "bare").slices()

@@ -1,0 +1,163 @@
+"""What is asked of groups of samples: `slices`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.facts import Facts, read_facts
+from xaicli.queries.selection import Pair, Selection, words
+from xaicli.queries.walk import walk
+from xaicli.reader import Reader, Tally
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, PASS, PREDICTION, SAMPLE_ID
+
+_IDS = 20
+HIGH_IS_GOOD = (CORRECT, "label_prob", "margin", "jaccard", "token_accuracy")
+"""The recorder's own metrics whose high end is the good one; of others the high end counts as the bad one."""
+
+
+def slices(
+    reader: Reader,
+    selection: Selection,
+    *,
+    by: str | list[str] | None = None,
+    facts: str | os.PathLike[str] | None = None,
+    min_n: int = MIN_N,
+) -> Answer:
+    """The slices that fare differently from all others at the last place of each (mode, ds_id), the worst first.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        by: Facts and columns whose values, and pairs of values, are slices; the label and every fact when None, label
+            and prediction in a run without facts.
+        facts: A file of facts beside those recorded.
+        min_n: Samples a slice must have.
+
+    Returns:
+        Rows mode, ds_id, epoch, pass, metric, facts {column: value}, n, share, mean, rest_mean, difference, low, high
+        (95 % interval of the difference), p, q, worse, wrong, wrong_share (of all wrong predictions), sample_ids (the
+        20 worst); ordered by difference x share, the worst first. The key `searched` tells how many slices were looked
+        at, and how many were left out since others explain them.
+
+    Raises:
+        UsageError: `min_n` is less than 2.
+        XaiError: There is nothing to slice by, or no such column.
+    """
+    if min_n < 2:
+        raise UsageError(f"--min-n must be at least 2, not {min_n}")
+    known = read_facts(reader, facts)
+    columns = _columns(reader, selection, known, words(by))
+    names = LabelNames.of(reader, selection)
+    tally = Tally()
+    warnings = [*selection.warnings, *known.warnings]
+    rows: list[dict[str, Any]] = []
+    searched: list[dict[str, Any]] = []
+    for pair in selection.pairs:
+        frame, place = _last(reader, selection, pair, columns, known, names, warnings, tally)
+        for metric in selection.metrics:
+            found = find_slices(frame, metric, columns, min_n=min_n)
+            told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
+            left = {"explained": found.explained, "not_compared": found.left_out}
+            searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
+            part = [{**told, **_row(one, frame, metric)} for one in found.slices]
+            rows += sorted(part, key=lambda row: -row["badness"])
+    return Answer(
+        command="slices",
+        run=str(reader.layout.root),
+        selection={**selection.as_dict(), "by": columns, "facts": facts and os.fspath(facts), "min_n": min_n},
+        data=_data(rows),
+        counts=reader.counts(tally),
+        warnings=tuple(warnings),
+        extra={"searched": searched},
+    )
+
+
+def _columns(reader: Reader, selection: Selection, known: Facts, given: list[str] | None) -> list[str]:
+    key = selection.label_key
+    own = [name for name in (key, PREDICTION) if name in reader.dtypes]
+    offered = [*own, *known.names]
+    if given is None:
+        wanted = [*[name for name in own if name == key or not known.names], *known.names]
+        if not wanted:
+            raise XaiError(
+                f"{reader.layout.root} has neither facts nor labels to slice by",
+                hint="record facts with run.log_facts(sample_id, camera=...), or name a file with --facts",
+            )
+        return list(dict.fromkeys(wanted))
+    for name in given:
+        if name not in offered and (name not in reader.dtypes or name == SAMPLE_ID):
+            raise unknown("fact or column", name, offered, where=str(reader.layout.root))
+    return list(dict.fromkeys(given))
+
+
+def _last(
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    columns: list[str],
+    known: Facts,
+    names: LabelNames,
+    warnings: list[str],
+    tally: Tally,
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The samples of the last place with the values they are grouped by."""
+    stored = [name for name in columns if name in reader.dtypes and name not in known.names]
+    wanted = [SAMPLE_ID, *stored, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
+    epochs = selection.epochs[pair][-1:]
+    rows = next(walk(reader, selection, pair, list(dict.fromkeys(wanted)), epochs=epochs, backwards=True, tally=tally))
+    joined = rows.frame.join(known.frame, on=SAMPLE_ID, how="left", maintain_order="left", suffix=" (fact)")
+    where = " ".join(part for part in pair if part)
+    if known.names and (unmatched := joined.height - rows.frame.join(known.frame, on=SAMPLE_ID, how="semi").height):
+        warnings.append(
+            f"{unmatched:,} of {joined.height:,} samples of {where} have no facts: they are a value of their own"
+        )
+    spelled = [
+        pl.Series(name, [None if value is None else names[value] for value in joined[name]], pl.String)
+        for name in columns
+        if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer()
+    ]
+    return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
+
+
+def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
+    sign = -1 if metric in HIGH_IS_GOOD else 1
+    part = frame[one.rows.tolist()]
+    worst = part.sort(pl.col(metric).cast(pl.Float64) * -sign, SAMPLE_ID, nulls_last=True)[SAMPLE_ID]
+    wrong = total = None
+    if CORRECT in frame.columns:
+        right = frame[CORRECT].cast(pl.Boolean)
+        total, wrong = int((~right).sum()), int((~part[CORRECT].cast(pl.Boolean)).sum())
+    return {
+        "facts": dict(one.facts),
+        "n": one.n,
+        "share": one.share,
+        "mean": one.mean,
+        "rest_mean": one.rest_mean,
+        "difference": one.difference,
+        "low": one.interval[0],
+        "high": one.interval[1],
+        "p": one.p,
+        "q": one.q,
+        "worse": sign * one.difference > 0,
+        "wrong": wrong,
+        "wrong_share": wrong / total if total and wrong is not None else None,
+        "sample_ids": [str(item) for item in worst.head(_IDS)],
+        "badness": sign * one.difference * one.share,
+    }
+
+
+def _data(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    places = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32(), PASS: pl.Int16(), "metric": pl.String()}
+    pair = pl.List(pl.Struct({"column": pl.String(), "value": pl.String()}))
+    floats = dict.fromkeys(("share", "mean", "rest_mean", "difference", "low", "high", "p", "q"), pl.Float64())
+    rest = {"worse": pl.Boolean(), "wrong": pl.Int64(), "wrong_share": pl.Float64(), "sample_ids": pl.List(pl.String())}
+    schema = {**places, "facts": pair, "n": pl.Int64(), **floats, **rest}
+    told = [{**row, "facts": [{"column": c, "value": v} for c, v in row["facts"].items()]} for row in rows]
+    return pl.DataFrame([{key: row[key] for key in schema} for row in told], schema=schema, orient="row")

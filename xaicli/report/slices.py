@@ -1,0 +1,108 @@
+"""The report of groups of samples that fare differently from all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from xaicli.answer import Answer
+from xaicli.report.charts import Tone
+from xaicli.report.facts import run_line
+from xaicli.report.made import made
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.numbers import count, cut, short
+from xaicli.report.page import Page
+
+_ROWS = 200
+
+
+def slices_report(answer: Answer, page: Page | None = None) -> Report:
+    """The page of `xai slices`.
+
+    Args:
+        answer: A row a slice, the worst first; `searched` tells of each (mode, ds_id, metric) what was looked at.
+        page: The run.
+    """
+    page = page or Page()
+    rows = list(answer.data.iter_rows(named=True))
+    sections, said = [], []
+    for searched in answer.extra["searched"]:
+        words = " · ".join(part for part in (searched["metric"], searched["mode"], searched["ds_id"]) if part)
+        own = [row for row in rows if all(row[key] == searched[key] for key in ("mode", "ds_id", "metric"))]
+        sections.append(Section(words, page.names("part", words), tuple(_blocks(own, searched, words, page))))
+        said.append(_sentence(own, searched, words))
+    return Report(
+        name="slices",
+        title="Where the data is worst",
+        run_line=run_line(answer, page.facts),
+        sentence=" ".join(said),
+        sections=tuple(sections),
+        made=made(
+            answer,
+            ("slice", "samples that share the value of a column, or of two; numbers of many values by quintile"),
+            ("difference", "mean of the slice minus mean of all other samples, with Welch's 95 % interval"),
+            ("reported", "q at most 5 %, after Benjamini and Hochberg; slices that others explain are left out"),
+            ("order", "difference times share of the samples, the worst first"),
+        ),
+        warnings=answer.warnings,
+        tables={"slices": lambda: [_flat(row) for row in rows]},
+    )
+
+
+def _named(row: Mapping[str, Any], separator: str = " x ") -> str:
+    return separator.join(f"{item['column']} {cut(item['value'])}" for item in row["facts"])
+
+
+def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], words: str) -> str:
+    looked = f"of {count(searched['looked_at'], 'slice')} with enough samples"
+    worse = [row for row in rows if row["worse"]]
+    if not worse:
+        return f"{words}: no slice {looked} is worse than the rest by more than chance brings."
+    first = worse[0]
+    said = (
+        f"{words}: {_named(first)} is worst: {searched['metric']} {short(first['mean'], 3)} against "
+        f"{short(first['rest_mean'], 3)}, {count(first['n'], 'sample')} ({_percent(first['share'])})"
+    )
+    if first["wrong_share"] is not None:
+        said += f", {_percent(first['wrong_share'])} of all wrong predictions"
+    return f"{said}. {len(worse):,} {looked} {'is' if len(worse) == 1 else 'are'} worse than the rest."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.1f} %"
+
+
+def _blocks(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    left = [
+        f"{searched['explained']:,} more differ, which those here explain" if searched["explained"] else "",
+        f"{searched['not_compared']:,} more differ and were not compared" if searched["not_compared"] else "",
+    ]
+    note = "; ".join(part for part in left if part)
+    for title, worse in (("Worse than all others", True), ("Better than all others", False)):
+        part = [row for row in rows if row["worse"] is worse]
+        if part:
+            yield _table(part, f"{title}: {words}", page.names("worse" if worse else "better", words), note)
+            note = ""
+        elif worse:
+            yield Text("No slice is worse than the rest by more than chance brings.", Tone.GOOD)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) -> Table:
+    has_wrong = any(row["wrong_share"] is not None for row in rows)
+    columns = [Column("slice"), Column("samples", Cell.INTEGER), Column("share")]
+    columns += [Column("mean", Cell.NUMBER), Column("others", Cell.NUMBER), Column("95 % interval of the difference")]
+    columns += [Column("of wrong")] if has_wrong else []
+    table = []
+    for row in rows[:_ROWS]:
+        interval = f"{short(row['low'], 3)} to {short(row['high'], 3)}"
+        cells: list[Any] = [_named(row), row["n"], _percent(row["share"]), row["mean"], row["rest_mean"], interval]
+        cells += ["–" if row["wrong_share"] is None else _percent(row["wrong_share"])] if has_wrong else []
+        table.append(tuple(cells))
+    if len(rows) > _ROWS:
+        note = "; ".join(filter(None, (f"{len(rows) - _ROWS:,} more in the CSV and JSON", note)))
+    return Table(name, title, tuple(columns), tuple(table), note)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in row.items() if key not in ("facts", "sample_ids")}
+    return {"slice": _named(row), **plain, "sample_ids": " ".join(row["sample_ids"])}
