@@ -1,17 +1,28 @@
-"""Files that are there complete, or not at all: written beside, then renamed."""
+"""The one way in which files and folders get their names: written beside, then renamed, so that they are whole.
+
+What is recorded or saved is durable: synced before it has its name, and the name too. What can be made again (caches,
+reports, exports) is whole, and not synced.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR}
 TEMPORARY = ".tmp-"
-"""How the name of an unfinished file begins; the number of the process that writes it follows."""
+"""How the name of what is unfinished begins; the number of the process that writes it follows."""
+
+
+def reached(point: str) -> None:
+    """A named point on the way of a file to the disk. Does nothing; a test puts a kill or a fault in its place."""
+    del point
 
 
 @contextmanager
@@ -27,23 +38,29 @@ def appearing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: It cannot be written; what was there before is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
+    make_folder(path.parent, durable=durable)
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
+            reached("opened")
             yield file
+            file.flush()
+            reached("written")
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
+                reached("synced")
         temporary.replace(path)
+        reached("renamed")
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
     if durable:
         sync_folder(path.parent)
+        reached("folder synced")
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = False) -> Path:
+def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False) -> Path:
     """Write a file as `appearing` does.
 
     Args:
@@ -53,10 +70,126 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        OSError: It cannot be written; what was there before is whole.
     """
     with appearing(path, durable=durable) as file:
-        file.write(content)
+        write_all(file.fileno(), content)
     return path
+
+
+def claim_name(path: Path, content: bytes = b"") -> bool:
+    """Make a file that no other process has made; False where one was first.
+
+    Its name is the claim and comes before its content: this needs no hard links, which some file systems lack.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        write_all(descriptor, content)
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def write_folder(parent: Path, fill: Callable[[Path], object], name: Callable[[], str]) -> Path:
+    """Fill a folder that gets its name once it is full; durable, as are the files in it.
+
+    Args:
+        parent: The folder it is made in.
+        fill: Writes its files into the folder it is given.
+        name: Its name, asked for when it is full, and again where another process took that name meanwhile.
+
+    Returns:
+        The folder under its name.
+
+    Raises:
+        OSError: It cannot be written; nothing has appeared.
+    """
+    with _temporary_folder(parent) as temporary:
+        fill(temporary)
+        for file in temporary.iterdir():
+            _sync(file)
+        sync_folder(temporary)
+        while True:
+            final = parent / name()
+            try:
+                os.rename(temporary, final)  # noqa: PTH104 - refuses a folder that holds something
+                break
+            except OSError:
+                if not final.exists():
+                    raise
+    sync_folder(parent)
+    return final
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a process killed meanwhile leaves no half of it under its name.
+
+    Raises:
+        OSError: It cannot be removed; it is whole.
+    """
+    with _temporary_folder(folder.parent) as temporary:
+        folder.rename(temporary / "removed")
+
+
+def give_second_name(path: Path, second: Path) -> None:
+    """Give a file a second name, in place of the file that had it; a copy where the disk has no links.
+
+    Raises:
+        OSError: It cannot be done; what had the name before is whole.
+    """
+    temporary = _beside(second)
+    try:
+        try:
+            temporary.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, temporary)
+            _sync(temporary)
+        temporary.replace(second)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(second.parent)
+
+
+def move(path: Path, target: Path) -> None:
+    """Give a file another name on the same disk, in a folder that is made where there is none.
+
+    Raises:
+        OSError: It cannot be moved, and is where it was.
+    """
+    make_folder(target.parent, durable=True)
+    path.rename(target)
+    sync_folder(target.parent)
+    sync_folder(path.parent)
+
+
+def make_folder(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder and its missing parents, each durable in its parent unless that is not asked for."""
+    if folder.is_dir():
+        return
+    if not durable:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write every byte, whatever the size of the single writes."""
+    view = memoryview(content).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,3 +209,46 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone left unfinished in a folder."""
+    for entry in folder.glob(f"{TEMPORARY}*"):
+        owner = entry.name.removeprefix(TEMPORARY).split("-")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
+
+
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder; removed if it is still there at the end."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = _beside(parent / TEMPORARY)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

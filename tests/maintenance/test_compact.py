@@ -89,6 +89,24 @@ def test_replaced_files_stay_for_readers_until_the_grace_is_over(tmp_path: Path)
     assert stored(layout) == before
 
 
+def test_what_killed_processes_left_unfinished_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 1)
+    (epoch,) = layout.data.rglob("epoch=*")
+    layout.checkpoints.mkdir(exist_ok=True)
+    old = [epoch / ".tmp-1-aa", layout.checkpoints / ".tmp-1-bb", layout.root / ".tmp-1-cc", epoch / ".part.1-1.tmp"]
+    fresh = epoch / ".tmp-1-dd"
+    for path in (*old, fresh):
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (0, 0))
+    removed = compact(layout, grace=0).removed
+    assert {str(path.relative_to(layout.root)) for path in old} <= set(removed)
+    assert not any(path.exists() for path in old)
+    assert fresh.exists()
+
+
 def test_parts_are_not_removed_for_a_damaged_replacement(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "run")
     with Run(layout.root, strict=True) as run:
@@ -222,10 +240,10 @@ def test_a_kill_at_any_point_leaves_every_row_once(tmp_path: Path, point: str) -
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
-durable.reached = lambda point: point == {point!r} and os.kill(os.getpid(), signal.SIGKILL)
+files.reached = lambda point: point == {point!r} and os.kill(os.getpid(), signal.SIGKILL)
 compact(RunLayout(Path(sys.argv[1])), grace=0)
 """
     assert subprocess.run([sys.executable, "-c", program, layout.root], timeout=60, check=False).returncode == -9

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.recorder import allocation
 from xaicli.recorder.run import Run
 
@@ -33,7 +33,7 @@ def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> N
         if here == point and hits == nth:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    durable.reached = reached
+    files.reached = reached
     rank, pause = int(os.environ.get("RANK", 0)), float(os.environ.get("PAUSE", 0))
     draw = np.random.default_rng(seed)
     with Path(acks).open("ab", buffering=0) as acknowledged, Run(run_dir) as run:

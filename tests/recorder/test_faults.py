@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from tests.recorder.recorded import column, rows
-from xaicli import parquet
+from xaicli import files, parquet
 from xaicli.errors import XaiError
-from xaicli.parquet import durable
 from xaicli.recorder import allocation, pool, session, writer
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -95,7 +94,7 @@ def test_a_full_disk_drops_and_counts(disk: Disk) -> None:
 
 
 def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = durable.write_all
+    whole = files.write_all
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -103,11 +102,11 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
     log_much(run, 0, 10_000)
-    monkeypatch.setattr(durable, "write_all", no_room)
+    monkeypatch.setattr(files, "write_all", no_room)
     with pytest.warns(RecorderWarning, match="cannot be written"):
         run.flush()
     log_much(run, 10_000, 20_000)
-    monkeypatch.setattr(durable, "write_all", whole)
+    monkeypatch.setattr(files, "write_all", whole)
     run.close()
     assert run.stats()["rows_dropped"] == 0
     assert column(tmp_path / "run", "sample_id") == list(range(20_000))
@@ -165,7 +164,7 @@ def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
     # What is mapped keeps the disk busy: read-only by fault injection instead of a remount.
     refused = OSError(errno.EROFS, "Read-only file system")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(durable, "write_bytes", lambda *_: (_ for _ in ()).throw(refused))
+        patch.setattr(files, "write_whole", lambda *_, **__: (_ for _ in ()).throw(refused))
         run.close()
     assert run.stats()["rows_waiting"] == 2_000
     assert is_accounted_for(run)
@@ -204,13 +203,13 @@ def test_an_io_error_now_and_then_loses_nothing(
     assert set(kept) <= set(expected)
     assert len(kept) == len(set(kept)) == len(expected) - run.stats()["rows_dropped"]
     assert calls > k
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob(".tmp-*"))
 
 
 _LIMITED = """
 import json, resource, sys
 import numpy as np
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.recorder import allocation, pool, session, writer
 from xaicli.recorder.run import Run
 writer._FIRST_PAUSE = writer._LONGEST_PAUSE = 0.02

@@ -146,7 +146,7 @@ def test_killed_while_recovering(tmp_path: Path) -> None:
 
 _DIE_RECOVERING = """
 import os, signal, sys
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.recorder.run import Run
 from xaicli.wal.records import live_records
 hits = 0
@@ -155,7 +155,7 @@ def reached(point):
     hits += point == "renamed"
     if hits == int(sys.argv[2]) + 1:
         os.kill(os.getpid(), signal.SIGKILL)
-durable.reached = reached
+files.reached = reached
 Run(sys.argv[1]).close()
 """
 

@@ -55,13 +55,13 @@ def test_scalars_take_their_axis_from_the_keys(tmp_path: Path) -> None:
 
 _KILLED = """
 import os, signal, sys
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.recorder.run import Run
 run = Run(sys.argv[1])
 for step in range(5):
     run.log({"lr": step / 4, "spoilt": float("nan"), "step": step})
     if step == 2:
-        durable.reached = lambda point: point == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
+        files.reached = lambda point: point == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
         run.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """

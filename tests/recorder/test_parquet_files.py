@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xaicli import parquet
+from xaicli import files, parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
-from xaicli.parquet import durable
 
 
 def samples(n: int, classes: int = 10) -> pa.Table:
@@ -125,7 +124,7 @@ def test_records_survive_torn_and_damaged_lines(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "write_all", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(files, "write_all", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         parquet.write(samples(3), tmp_path / "data" / "f.parquet", root=tmp_path)
     assert not list((tmp_path / "data").iterdir())

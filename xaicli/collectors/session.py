@@ -21,8 +21,9 @@ from xaicli.collectors.gathering import HEADING
 from xaicli.collectors.named import CollectorOptions, SourceRows, collector_named, table_of
 from xaicli.collectors.predictor import Precision, Predictor
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
-from xaicli.parquet import append_record, write, write_bytes
+from xaicli.parquet import append_record, write
 from xaicli.recorder.run import Run
 from xaicli.recorder.scalars import Moment, scalar_rows
 from xaicli.report.facts import RunFacts
@@ -186,7 +187,7 @@ class _Trace:
         """Put it down, with what came of it."""
         facts = {"started_at": self._started, "asked": self._asked, "environment": describe_environment(), **outcome}
         self._path.parent.mkdir(exist_ok=True)
-        write_bytes(json.dumps(facts, default=str, indent=2).encode(), self._path)
+        write_whole(self._path, json.dumps(facts, default=str, indent=2).encode(), durable=True)
 
 
 def _check_options(options: CollectorOptions, collectors: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
+from xaicli.files import TEMPORARY, make_folder
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
@@ -110,7 +111,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
 
 @contextlib.contextmanager
 def _alone(layout: RunLayout) -> Iterator[None]:
-    parquet.make_folder(layout.cache)
+    make_folder(layout.cache)
     descriptor = os.open(layout.cache / "compact.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
@@ -211,8 +212,8 @@ def _remove_superseded(layout: RunLayout, grace: float, others: Collection[Path]
             removed.append(name)
         else:
             waiting.append(name)
-    for path in layout.data.rglob(".*.tmp"):
-        if _age(path) > max(grace, GRACE_SECONDS):
+    for path in (*layout.root.rglob(f"{TEMPORARY}*"), *layout.data.rglob(".*.tmp")):  # the second of older versions
+        if path.is_file() and _age(path) > max(grace, GRACE_SECONDS):
             path.unlink(missing_ok=True)
             removed.append(path.relative_to(layout.root).as_posix())
     return removed, waiting

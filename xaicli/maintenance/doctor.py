@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
+from xaicli.files import move
 from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
@@ -182,8 +183,7 @@ def _finding(layout: RunLayout, path: Path, error: XaiError, record: FileRecord 
 
 def _quarantined(layout: RunLayout, finding: Finding) -> Finding:
     target = layout.root / QUARANTINE / finding.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    (layout.root / finding.path).rename(target)
+    move(layout.root / finding.path, target)
     return replace(finding, moved_to=_name(layout, target))
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xaicli.files import make_folder, write_all
 from xaicli.layout import RunLayout
-from xaicli.parquet.durable import make_folder, write_all
 
 
 @dataclass(frozen=True)

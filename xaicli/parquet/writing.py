@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from xaicli.parquet import durable
+from xaicli import files
 from xaicli.parquet.encoding import encode
 from xaicli.parquet.reading import TAIL_BYTES, footer_size
 from xaicli.parquet.records import FileRecord
@@ -29,7 +29,7 @@ def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_
     if not root.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(root))
     content = encode(table, row_group_rows=row_group_rows)
-    durable.write_bytes(content, path)
+    files.write_whole(path, content, durable=True)
     footer = footer_size(content[-TAIL_BYTES:])
     return FileRecord(
         path=path.relative_to(root).as_posix(),

@@ -8,8 +8,8 @@ import mmap
 import os
 from pathlib import Path
 
+from xaicli.files import make_folder
 from xaicli.layout import RunLayout
-from xaicli.parquet import make_folder
 from xaicli.recorder.segment import SEGMENT_BYTES, Segment
 from xaicli.wal.frames import HEADER_BYTES
 

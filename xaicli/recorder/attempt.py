@@ -28,10 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli.errors import UsageError, XaiError
+from xaicli.files import claim_name, make_folder, write_whole
 from xaicli.layout import RunLayout
 from xaicli.locks import boot_id, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
-from xaicli.parquet import make_folder, write_bytes
 
 RESUME = ("allow", "never", "must")
 MOST_RANKS = 2**15
@@ -125,7 +125,7 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> 
             last = max(_numbers(layout), default=None)
             facts = _facts_of(layout, last) if last is not None else {}
             if last is not None and (facts.get("launch"), facts.get("world_size")) == (launch, world_size):
-                claimed = _claim_rank(layout, last, rank)
+                claimed = claim_name(stats_file(layout, last, rank))
                 if claimed:
                     hold(lock_path(layout, last, rank))
                     if takes_back:
@@ -133,7 +133,9 @@ def claim(layout: RunLayout, rank: int, takes_back: TakesBack | None = None) -> 
                     return Claim(last, rank)
             number = 0 if last is None else last + 1
             beside = tuple(n for n in _numbers(layout) if is_live(layout, n))
-            if _begin(layout, number, launch, world_size, beside, takes_back) and _claim_rank(layout, number, rank):
+            if _begin(layout, number, launch, world_size, beside, takes_back) and claim_name(
+                stats_file(layout, number, rank)
+            ):
                 hold(lock_path(layout, number, rank))
                 return Claim(number, rank, beside)
 
@@ -167,26 +169,7 @@ def _begin(
         takes_back_from=asdict(takes_back) if takes_back else None,
         beside=beside,
     )
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(layout.attempt_file(attempt), flags, 0o666)
-    except FileExistsError:
-        return False
-    try:
-        os.write(descriptor, json.dumps({**asdict(facts), "launch": launch}).encode())
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _claim_rank(layout: RunLayout, attempt: int, rank: int) -> bool:
-    try:
-        os.close(os.open(stats_file(layout, attempt, rank), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except FileExistsError:
-        return False
-    return True
+    return claim_name(layout.attempt_file(attempt), json.dumps({**asdict(facts), "launch": launch}).encode())
 
 
 def _numbers(layout: RunLayout) -> list[int]:
@@ -214,7 +197,7 @@ def note(layout: RunLayout, attempt: int, **facts: Any) -> None:
     """
     with locked(layout):
         known = _facts_of(layout, attempt)
-        write_bytes(json.dumps(known | facts).encode(), layout.attempt_file(attempt))
+        write_whole(layout.attempt_file(attempt), json.dumps(known | facts).encode(), durable=True)
 
 
 def note_first_step(layout: RunLayout, attempt: int, step: int) -> None:

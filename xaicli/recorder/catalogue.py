@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from xaicli import vocabulary as words
 from xaicli.errors import XaiError
+from xaicli.files import make_folder, write_whole
 from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
-from xaicli.parquet import make_folder, write_bytes
 from xaicli.recorder.attempt import locked
 
 
@@ -26,7 +26,7 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
     make_folder(layout.attempts)
     with locked(layout):
         if not layout.is_run():
-            write_bytes(fresh.to_json().encode(), layout.manifest)
+            write_whole(layout.manifest, fresh.to_json().encode(), durable=True)
             return fresh
         known = layout.read_manifest()
         merged = replace(
@@ -40,7 +40,7 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
             version=fresh.version,
         )
         if merged != known:
-            write_bytes(merged.to_json().encode(), layout.manifest)
+            write_whole(layout.manifest, merged.to_json().encode(), durable=True)
         return merged
 
 
@@ -145,7 +145,7 @@ class Catalogue:
         self._unsaved = True
 
     def _write(self) -> None:
-        write_bytes(self.manifest.to_json().encode(), self._layout.manifest)
+        write_whole(self._layout.manifest, self.manifest.to_json().encode(), durable=True)
         self._unsaved = False
 
     def _wide_now(self) -> bool:

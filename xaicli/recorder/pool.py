@@ -7,9 +7,9 @@ import threading
 from collections import deque
 from pathlib import Path
 
+from xaicli import files
 from xaicli.layout import RunLayout
 from xaicli.locks import release
-from xaicli.parquet import durable
 from xaicli.recorder import allocation, attempt
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.segment import Segment
@@ -66,7 +66,7 @@ class Pool:
         if not self._in_memory:
             try:
                 if not self._made:
-                    durable.make_folder(self._layout.wal)
+                    files.make_folder(self._layout.wal)
                 segment = allocation.file_segment(self._path(self._made))
                 self._least = segment.size
             except OSError as error:
@@ -122,7 +122,7 @@ class Pool:
     def give(self, segment: Segment) -> None:
         """Take back a segment whose rows are stored, or lost."""
         segment.reset()
-        durable.reached("reset")
+        files.reached("reset")
         with self._changed:
             self._free.append(segment)
             self._changed.notify_all()

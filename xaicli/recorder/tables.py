@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from xaicli import parquet
+from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
 
 _SCHEMA_KEY = b"xai_schema"
@@ -37,7 +38,7 @@ def append_table(layout: RunLayout, writer: tuple[int, int], name: str, table: p
     described = folder / "schema.json"
     if described.is_file():
         schemas = json.loads(described.read_text(encoding="utf-8")) | schemas
-    parquet.write_bytes(json.dumps(schemas, indent=2).encode(), described)
+    write_whole(described, json.dumps(schemas, indent=2).encode(), durable=True)
     parts = (PartName.parse(path.name) for path in folder.iterdir())
     taken = [part.last for part in parts if part and (part.attempt, part.rank) == writer]
     sequence = max(taken, default=-1) + 1

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
-from xaicli.files import write_whole
+from xaicli.files import give_second_name, write_whole
 
 _SUFFIX = ".pt"
 
@@ -104,7 +102,7 @@ def keep_best(
     facts = {"metric": metric, "better": direction.value, "kept": [asdict(kept) for kept in ranked]}
     write_whole(folder / f"{stem}.json", json.dumps(facts, indent=1).encode(), durable=True)
     if ranked[0] == entry:
-        _put(folder / name, folder / f"{stem}{_SUFFIX}")
+        give_second_name(folder / name, folder / f"{stem}{_SUFFIX}")
     for kept in others:
         if kept not in ranked:
             (folder / kept.file).unlink(missing_ok=True)
@@ -147,17 +145,3 @@ def _metric(index: Path) -> str:
         return str(json.loads(index.read_text(encoding="utf-8"))["metric"])
     except (OSError, ValueError, KeyError, TypeError):
         return index.stem.removeprefix("best-")
-
-
-def _put(source: Path, target: Path) -> None:
-    """Give a file a second name, in place of the file that had it; a copy where the disk has no links."""
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        try:
-            temporary.hardlink_to(source)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xaicli.files import sync_folder
+from xaicli.files import remove_folder, remove_leftovers, write_folder
 from xaicli.state.encoding import Encoder, decode
-from xaicli.state.files import remove_leftovers, sync, temporary_folder
 from xaicli.state.values import ARRAYS, TENSORS, read_arrays, read_tensors, verified, write_values
 
 _FORMAT = "xai-state"
@@ -59,21 +58,20 @@ def write_state(folder: Path, parts: Mapping[str, Any], *, step: int, epoch: int
     """
     encoder = Encoder()
     encoded = {name: encoder.encode(value, name) for name, value in parts.items()}
-    with temporary_folder(folder) as temporary:
-        files = write_values(temporary, encoder)
+
+    def fill(temporary: Path) -> None:
         facts = {
             "format": _FORMAT,
             "version": _VERSION,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "step": step,
             "epoch": epoch,
-            "files": files,
+            "files": write_values(temporary, encoder),
             **encoded,
         }
         _write_json(temporary / _STATE, facts)
-        sync_folder(temporary)
-        final = _rename_to_next(temporary, folder)
-    sync_folder(folder)
+
+    final = write_folder(folder, fill, lambda: f"state-{max(_numbered(folder), default=0) + 1:06d}")
     _prune(folder, keep)
     return final
 
@@ -154,26 +152,11 @@ def _numbered(folder: Path) -> dict[int, Path]:
     return {int(match[1]): entry for match, entry in matches if match}
 
 
-def _rename_to_next(temporary: Path, folder: Path) -> Path:
-    while True:
-        final = folder / f"state-{max(_numbered(folder), default=0) + 1:06d}"
-        try:
-            os.rename(temporary, final)  # noqa: PTH104 - refuses a folder that holds something
-            return final
-        except OSError:
-            if not final.exists():
-                raise
-
-
 def _prune(folder: Path, keep: int) -> None:
     numbered = _numbered(folder)
     for sequence in sorted(numbered)[:-keep]:
-        # Renamed first: a process killed while removing must not leave half a state under a state's name.
-        with temporary_folder(folder) as temporary:
-            try:
-                numbered[sequence].rename(temporary / "state")
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            remove_folder(numbered[sequence])
     remove_leftovers(folder)
 
 
@@ -181,7 +164,6 @@ def _write_json(path: Path, facts: dict[str, Any]) -> None:
     facts = {"crc32": _checksum(facts), **facts}
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in facts.items())
     path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    sync(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

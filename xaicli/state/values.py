@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.state.encoding import Encoder
-from xaicli.state.files import sync
 
 TENSORS, ARRAYS = "tensors.pt", "arrays.npz"
 _BLOCK = 1 << 20
@@ -36,7 +35,6 @@ def write_values(folder: Path, encoder: Encoder) -> dict[str, Any]:
 
 
 def _facts_of(path: Path) -> dict[str, int]:
-    sync(path)
     return {"bytes": path.stat().st_size, "crc32": _crc32(path)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.parquet import write_bytes
+from xaicli.files import write_whole
 
 Vectors = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ class PCA:
         sink = io.BytesIO()
         np.savez(sink, mean=self.mean, components=self.components, explained_variance=self.explained_variance)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(sink.getvalue(), path)
+        write_whole(path, sink.getvalue(), durable=True)
 
     @classmethod
     def load(cls, path: Path) -> PCA:
