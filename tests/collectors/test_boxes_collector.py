@@ -242,11 +242,6 @@ def test_preprocessing_and_columns_of_the_caller(run: Run) -> None:
         ([{"boxes": [[0, 0, 1, 1]]}], [PREDICTED[0]], "an annotation has no 'labels'; it holds boxes"),
         ([TRUTH[0]], [{"boxes": [[0, 0, 1, 1]], "labels": [0]}], "an annotation has no 'scores'"),
         ([TRUTH[0]], [PREDICTED[0] | {"labels": [0]}], "an annotation has 3 boxes for 1 labels"),
-        (
-            [TRUTH[0]],
-            [PREDICTED[0] | {"boxes": torch.full((3, 4), torch.nan)}],
-            "a box holds a value that is not finite",
-        ),
         ([5], [PREDICTED[0]], "the annotations of a picture are a int"),
     ],
 )
@@ -319,3 +314,23 @@ def test_average_precision_is_that_of_pycocotools(run: Run) -> None:
     precision = judged.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class) of all areas, 100 objects
     for k, mean in average_precision(rows, judged.params.iouThrs).items():
         assert mean == pytest.approx(float(precision[:, :, k].mean()), abs=1e-9)
+
+
+def test_boxes_that_cannot_be_are_kept_and_counted(run: Run) -> None:
+    truth = {"boxes": [[0, 0, 4, 4], [5, 5, 9, 9]], "labels": [0, 7]}
+    found = {
+        "boxes": [[0, 0, float("nan"), 4], [0, 0, 4, 4], [9, 9, 5, 5]],
+        "labels": [0, 0, 0],
+        "scores": [0.9, 0.8, 0.7],
+    }
+    table = Table([(torch.zeros(3, 8, 8), truth)])
+    arguments = {"collate_fn": lambda samples: tuple(zip(*samples, strict=True))}
+    with pytest.warns(UserWarning, match="boxes") as said:
+        rows = collect_metrics(
+            table, BoundingBoxMetricsCollector(["ant"]), lambda _: [found], run=run, dataloader_args=arguments
+        ).tables["boxes"]
+    assert rows["outcome"].to_pylist() == ["tp", "fn", "fp", "tp", "fp"]
+    texts = " ".join(str(warning.message) for warning in said)
+    assert "1 boxes hold a value that is not finite" in texts
+    assert "1 boxes end before they begin" in texts
+    assert "classes that have no name: 7" in texts

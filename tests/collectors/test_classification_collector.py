@@ -81,7 +81,7 @@ def test_labels_are_not_needed_and_may_be_soft(run: Run) -> None:
         "entropy",
     ]
     hard = collected(run, ClassificationMetricsCollector(), X[:10], Y[:10])
-    soft = functional.one_hot(Y[:10], K) * 0.9 + 0.01
+    soft = functional.one_hot(Y[:10], K) * 0.9 + 0.1 / K
     assert collected(run, ClassificationMetricsCollector(), X[:10], soft)["label"].equals(hard["label"])
 
 

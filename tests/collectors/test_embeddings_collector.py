@@ -181,3 +181,14 @@ def test_what_cannot_be_is_told(run: Run, net: Net) -> None:
         collected(run, EmbeddingsMetricsCollector("conv", lambda a: a), net)
     with pytest.raises(CollectionError, match="pooling needs"):
         collected(run, EmbeddingsMetricsCollector("fc", "avg_pool_2_2"), net)
+
+
+def test_a_layer_is_kept_as_it_answered_whatever_works_on_it_afterwards(run: Run) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    x = torch.randn(6, 4)
+    with torch.no_grad():
+        expected = model[0](x)
+    rows = collect_metrics(Table.from_arrays(x), EmbeddingsMetricsCollector(["0"]), model, run=run).tables["metrics"]
+    assert (expected < 0).any()
+    assert torch.allclose(torch.tensor(rows["embeddings_0"].to_pylist()), expected)

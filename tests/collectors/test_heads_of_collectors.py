@@ -102,8 +102,93 @@ def test_several_labels(run: Run) -> None:
             set(rows[0]["label"]) | set(rows[0]["predicted"]),
         )
         assert rows[0]["jaccard"] == pytest.approx(len(both) / len(either))
+    rows = collected(run, Net(4), truth.bool()).to_pylist()  # rows of any number of classes are no one-hot labels
+    assert [row["label"] for row in rows] == [row.nonzero()[:, 0].tolist() for row in truth]
     with pytest.raises(CollectionError, match="one class of them, or any number"):
-        collected(run, Net(4), truth, _Undecided())
+        collected(run, Net(4), functional.one_hot(z.argmax(1), 4), _Undecided())
+
+
+def test_one_hot_labels_are_classes_until_a_row_says_otherwise(run: Run) -> None:
+    with torch.no_grad():
+        z = Net(4)(X)
+    y = z.argmax(1)
+    hard = collected(run, Net(4), y)
+    for labels in (functional.one_hot(y, 4), functional.one_hot(y, 4).bool(), functional.one_hot(y, 4).double()):
+        assert collected(run, Net(4), labels)["loss"].to_pylist() == pytest.approx(hard["loss"].to_pylist())
+    labels = functional.one_hot(y, 4)
+    labels[7] = 1  # in the second batch of five
+    with pytest.raises(CollectionError, match="rows of one class each hold another number") as caught:
+        collected(run, Net(4), labels)
+    assert "multilabel" in caught.value.hint
+
+
+def test_several_values_are_no_probabilities_of_classes(run: Run) -> None:
+    with torch.no_grad():
+        values = Net(2)(X).double()
+    truth = values * 1.5 + 1
+    rows = collected(run, Net(2), truth)
+    assert rows["loss"].to_pylist() == pytest.approx(((truth - values) ** 2).mean(1).tolist(), abs=1e-5)
+    assert "accuracy" not in rows.column_names
+    with pytest.raises(CollectionError, match="do not sum to one") as caught:
+        collected(run, Net(2), truth.sigmoid())
+    assert "regression" in caught.value.hint
+    soft = truth.softmax(1)
+    found = collected(run, Net(2), soft)
+    assert found["predicted"].to_pylist() == values.argmax(1).tolist()
+    assert found["label"].to_pylist() == soft.argmax(1).tolist()
+
+
+def test_labels_as_people_have_them(run: Run) -> None:
+    with torch.no_grad():
+        y = Net(3)(X).argmax(1)
+    hard = collected(run, Net(3), y)
+    names = ("ant", "bee", "cat")
+    as_texts = Table([(X[i], names[int(y[i])]) for i in range(12)])
+    classes = ClassificationMetricsCollector(names)
+    got = collect_metrics(as_texts, classes, Net(3), run=run).tables["metrics"]
+    assert got["loss"].to_pylist() == pytest.approx(hard["loss"].to_pylist())
+    assert got["label"].to_pylist() == y.tolist()
+    with pytest.raises(CollectionError, match="the label 'dog' is no class"):
+        collect_metrics(Table([(X[0], "dog")]), classes, Net(3), run=run)
+    some: list[Any] = [None if i == 4 else int(y[i]) for i in range(12)]
+    for table in (Table([(X[i], some[i]) for i in range(12)]), Table([{"x": X[i], "y": some[i]} for i in range(12)])):
+        got = collect_metrics(table, ClassificationMetricsCollector(), Net(3), run=run).tables["metrics"]
+        assert got["label"].to_pylist() == some
+        assert [value is None for value in got["loss"].to_pylist()] == [i == 4 for i in range(12)]
+    floats = y.double()
+    floats[4] = torch.nan
+    got = collected(run, Net(3), floats)
+    assert got["label"].to_pylist() == some
+    assert got["accuracy"].to_pylist() == [None if i == 4 else True for i in range(12)]
+
+
+def test_labels_that_are_no_class_are_counted(run: Run) -> None:
+    labels = torch.tensor([0, 1, 2, 9, -1, -100] * 2)
+    with pytest.warns(UserWarning, match=r"4 of 12 labels are none of the model's classes \(-1, 9\)"):
+        rows = collected(run, Net(3), labels)
+    assert rows["accuracy"].null_count == 6
+
+
+def test_a_last_batch_of_one_that_is_squeezed_away(run: Run) -> None:
+    y = (torch.arange(11) % 2).long()
+    whole = collected(run, Net(1), y, ClassificationMetricsCollector(task="binary"), X[:11])
+    squeezed = collected(run, Net(1, lambda z: z.squeeze()), y, ClassificationMetricsCollector(task="binary"), X[:11])
+    assert squeezed["loss"].to_pylist() == pytest.approx(whole["loss"].to_pylist())
+    whole = collected(run, Net(3), y, x=X[:11])
+    assert collected(run, Net(3, lambda z: z.squeeze(0)), y, x=X[:11])["loss"].to_pylist() == pytest.approx(
+        whole["loss"].to_pylist()
+    )
+
+
+def test_a_constant_that_a_collector_fills_is_said(run: Run) -> None:
+    with pytest.warns(UserWarning, match="the constant 'loss' is left out"):
+        collect_metrics(
+            Table.from_arrays(X, torch.arange(12) % 3),
+            ClassificationMetricsCollector(),
+            Net(3),
+            run=run,
+            constants={"loss": 1.0},
+        )
 
 
 class _Undecided(ClassificationMetricsCollector):

@@ -56,7 +56,7 @@ class AnnotationReader:
         """The objects of one picture.
 
         Raises:
-            ColumnError: Something is missing, of another length, or no finite number.
+            ColumnError: Something is missing, or of another length.
         """
         if isinstance(given, Mapping) and isinstance(given.get("annotations"), Sequence):
             given = given["annotations"]
@@ -75,8 +75,6 @@ class AnnotationReader:
         for name, values in parts_by_name.items():
             if values is not None and len(values) != n:
                 raise ColumnError(f"an annotation has {len(values)} {name} for {n} labels")
-        if not np.isfinite(boxes).all():
-            raise ColumnError("a box holds a value that is not finite")
         return Annotations(
             Objects(
                 self._mapped(labels),

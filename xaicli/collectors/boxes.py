@@ -113,6 +113,21 @@ class BoundingBoxMetricsCollector(MetricsCollector):
         extra = dict(self.extra_metrics_fn(truth, predictions)) if self.extra_metrics_fn else {}
         return {self.table: rows.columns(), METRICS: rows.pictures() | extra}
 
+    def doubts(self, tables: Mapping[str, pa.Table]) -> tuple[str, ...]:
+        rows = tables[self.table].to_pydict()
+        corners = np.array([rows[name] for name in ("x0", "y0", "x1", "y1")], dtype=np.float64)
+        finite = np.isfinite(corners).all(0)
+        turned = int((finite & ((corners[2] < corners[0]) | (corners[3] < corners[1]))).sum())
+        label = self._column_schemas["label"]
+        known = label.names if isinstance(label, CategoricalLabel) else {}
+        strange = sorted({n for n in rows["label"] if n not in known})
+        said = {
+            f"{(~finite).sum()} boxes hold a value that is not finite: they match nothing": not finite.all(),
+            f"{turned} boxes end before they begin (x1 < x0 or y1 < y0): is box_format right?": turned,
+            f"classes that have no name: {', '.join(map(str, strange[:5]))}": strange,
+        }
+        return tuple(text for text, holds in said.items() if holds)
+
     def aggregates(self, tables: Mapping[str, pa.Table]) -> dict[str, float]:
         counts = {name: sum(tables[METRICS][name].to_pylist()) for name in ("tp", "fp", "fn")}
         found, wanted = counts["tp"] + counts["fp"], counts["tp"] + counts["fn"]
@@ -154,7 +169,8 @@ class _Rows:
                 raise ColumnError(f"true masks are {truth.masks.shape[1:]}, predicted {predicted.masks.shape[1:]}")
             overlaps = mask_overlaps(predicted.masks, truth.masks, crowd)
         else:
-            overlaps = box_overlaps(predicted.boxes, truth.boxes, crowd)
+            # A box that is not finite overlaps nothing.
+            overlaps = np.nan_to_num(box_overlaps(predicted.boxes, truth.boxes, crowd), nan=0.0, posinf=0.0)
         found = match(truth.objects, predicted.objects, overlaps, self._threshold)
         n_truth = len(crowd)
         self._add_objects(example_id, "gt", truth, found.truth_outcome, found.truth_iou, found.truth, 0, n_truth)

@@ -7,12 +7,13 @@ from typing import Any, assert_never
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from xaicli import vocabulary as words
-from xaicli.collectors.collector import MetricsCollector, Preprocess
+from xaicli.collectors.collector import METRICS, MetricsCollector, Preprocess
 from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.errors import XaiError
 from xaicli.heads.head import Head, Task, Values
@@ -22,6 +23,9 @@ from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Sche
 from xaicli.wal.derived import derive
 
 _TOP = 5
+_NONE = -(2**31)
+"""The number of a label that is missing."""
+_IGNORED = -100
 _TASKS = tuple(task for task in Task if task is not Task.SEGMENTATION)
 _OF_LABEL = (words.LABEL_PROB, words.MARGIN, words.EL2N)
 
@@ -69,6 +73,8 @@ class ClassificationMetricsCollector(MetricsCollector):
         self.probs = probs
         self.task = task
         self.n_classes = len(classes) if classes else None
+        named = classes.items() if isinstance(classes, Mapping) else enumerate(classes or ())
+        self._numbers = {name: number for number, name in named}
         label: Schema | None = CategoricalLabel(classes=classes) if classes else None
         stated: dict[str, Schema | None] = {
             words.LABEL: label,
@@ -114,11 +120,28 @@ class ClassificationMetricsCollector(MetricsCollector):
             case _:
                 assert_never(head.task)
 
+    def doubts(self, tables: Mapping[str, pa.Table]) -> tuple[str, ...]:
+        rows = tables.get(METRICS)
+        if rows is None or not {words.LABEL, "predicted", "accuracy"} <= set(rows.column_names):
+            return ()
+        label = rows[words.LABEL].combine_chunks()
+        if not pa.types.is_integer(label.type):
+            return ()
+        none = pc.and_(pc.is_null(rows["accuracy"]), pc.is_valid(rows["predicted"]))
+        strange = [n for n in label.filter(none.combine_chunks()).to_pylist() if n not in (None, _IGNORED)]
+        if not strange:
+            return ()
+        shown = ", ".join(str(n) for n in sorted(set(strange))[:5])
+        return (
+            f"{len(strange)} of {len(label)} labels are none of the model's classes ({shown}): "
+            "what needs a label is missing for them",
+        )
+
     def _of_classes(self, head: Head, values: torch.Tensor, labels: Any) -> dict[str, Any]:
         are_logits = head.values is Values.LOGITS and not head.independent
         are_logits = are_logits or (head.values is Values.LOG_PROBABILITIES and not (head.independent or head.single))
         scores = head.logits(values) if are_logits else head.probabilities(values)
-        label = None if labels is None else _class_numbers(labels, scores)
+        label = None if labels is None else _class_numbers(labels, scores, self._numbers)
         known = None if label is None else label.cpu().numpy()
         given = scores.cpu().numpy()
         predicted, found, probs = derive(given, known, are_logits=are_logits)
@@ -127,7 +150,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         if label is not None and known is not None:
             valid = (known >= 0) & (known < given.shape[1])
             columns = {
-                words.LABEL: known,
+                words.LABEL: pa.array(known, mask=known == _NONE),
                 "predicted": None,
                 words.LOSS: self._loss(scores if are_logits else values, label, found[words.LOSS]),
                 "accuracy": pa.array(predicted == known, mask=~valid | broken),
@@ -173,6 +196,8 @@ class ClassificationMetricsCollector(MetricsCollector):
         columns: dict[str, Any] = {"predicted": values[:, 0].double()} if single else {}
         if labels is None:
             return columns or {f"predicted_{k}": values[:, k].double() for k in range(values.shape[1])}
+        if isinstance(labels, (list, tuple)):
+            labels = [torch.nan if value is None else value for value in labels]
         truth = torch.as_tensor(labels, device=values.device).double().reshape(len(values), -1)
         if truth.shape != values.shape:
             raise ColumnError(f"the labels have shape {tuple(truth.shape)}, the outputs {tuple(values.shape)}")
@@ -210,20 +235,46 @@ class ClassificationMetricsCollector(MetricsCollector):
         return loss
 
 
-def _class_numbers(label: Any, scores: torch.Tensor) -> torch.Tensor:
-    """(N,) whole class numbers from labels, one-hot or soft ones included; a missing or broken number is -1."""
+def _class_numbers(label: Any, scores: torch.Tensor, numbers: Mapping[str, int]) -> torch.Tensor:
+    """(N,) whole class numbers from labels, names, one-hot or soft ones included; a missing or broken one is `_NONE`.
+
+    Raises:
+        ColumnError: They are of another shape, names of no class, or rows that name no one class.
+    """
     if isinstance(label, (list, tuple)):
-        label = [-1 if value is None else value for value in label]
+        label = [_NONE if value is None else _number_of(value, numbers) for value in label]
     tensor = torch.as_tensor(label, device=scores.device)
-    if tensor.ndim == 2 and tensor.shape == scores.shape:
+    if tensor.ndim == 2 and tensor.shape == scores.shape and scores.shape[1] > 1:
+        tensor = tensor.long() if tensor.dtype == torch.bool else tensor
+        if not tensor.is_floating_point() and bool((tensor.sum(1) != 1).any()):
+            raise ColumnError(
+                "labels that were rows of one class each hold another number of them now",
+                hint="say it with task= (--task): classification or multilabel",
+            )
         tensor = tensor.argmax(dim=1)
     tensor = tensor.reshape(len(tensor), -1)
     if tensor.shape[1] != 1 or len(tensor) != len(scores):
         raise ColumnError(f"the labels have shape {tuple(torch.as_tensor(label).shape)} for {len(scores)} outputs")
-    numbers = tensor[:, 0]
-    if numbers.is_floating_point():
-        numbers = torch.where(numbers == numbers.floor(), numbers, torch.full_like(numbers, -1))
-    return numbers.long()
+    found = tensor[:, 0]
+    if found.is_floating_point():
+        found = torch.where(found == found.floor(), found, torch.full_like(found, _NONE))
+    return found.long()
+
+
+def _number_of(label: Any, numbers: Mapping[str, int]) -> Any:
+    """A class's number by its name; other labels as they are.
+
+    Raises:
+        ColumnError: There is no class of this name.
+    """
+    if not isinstance(label, str):
+        return label
+    if label not in numbers:
+        known = ", ".join(list(numbers)[:12])
+        raise ColumnError(
+            f"the label {label!r} is no class", hint=f"classes: {known}" if known else "give classes=[...] by number"
+        )
+    return numbers[label]
 
 
 def _zeros_and_ones(labels: Any, p: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from xaicli.collectors.collector import METRICS, MetricsCollector, as_collectors
 from xaicli.collectors.gathering import BatchOfRows, CollectorError, Gathering, Heading, Recipient, moment
+from xaicli.collectors.outputs import TARGETS
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
@@ -48,6 +49,7 @@ class Collected:
         paths: The files written.
         unreadable: Of each sample that could not be read, its name and why.
         decided: What the model's output was taken for, one sentence a head.
+        doubts: What a user should know of the figures, one sentence each: labels that are no class, say.
     """
 
     tables: Mapping[str, pa.Table]
@@ -55,6 +57,7 @@ class Collected:
     paths: tuple[Path, ...]
     unreadable: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class CollectionError(CollectorError):
@@ -134,6 +137,10 @@ def collect_metrics(
         for name, rows in tables.items()
         for start in range(0, rows.num_rows, _PART_ROWS)
     )
+    doubts = tuple(dict.fromkeys(said for gathering, found in results for said in gathering.collector.doubts(found)))
+    doubts = (*doubts, *head.doubts)
+    for said in doubts:
+        warnings.warn(f"xai: {said}", stacklevel=2)
     aggregates: dict[str, float] = {}
     if collect_aggregates:
         for gathering, found in results:
@@ -142,7 +149,7 @@ def collect_metrics(
             named = {f"{split}/{name}" if split else name: value for name, value in aggregates.items()}
             times = {axis: head.constants[axis] for axis in _AXES if head.constants.get(axis) is not None}
             run.log(times | named)
-    collected = Collected(tables, aggregates, paths, tuple(passed.unreadable), passed.decided)
+    collected = Collected(tables, aggregates, paths, tuple(passed.unreadable), passed.decided, doubts)
     if failures := [gathering.failure for gathering in gatherings if gathering.failure is not None]:
         raise CollectionError(failures, collected)
     return collected
@@ -271,10 +278,28 @@ class _Collate:
         try:
             return self.collate(samples)
         except (TypeError, RuntimeError) as error:
+            if self.collate is default_collate and (together := _with_missing_labels(samples)) is not None:
+                return together
             raise XaiError(
                 f"the samples cannot be put into a batch: {error}",
                 hint="make tensors of one shape with table.map_collect_metrics(fn), or give Table(..., collate_fn=fn)",
             ) from error
+
+
+def _with_missing_labels(samples: list[Any]) -> Any:
+    """Samples of which some have no label (None), with the labels as a list; None where that is not what ails them."""
+    first = samples[0]
+    if isinstance(first, Mapping):
+        keys = [key for key in first if key in TARGETS and any(sample.get(key) is None for sample in samples)]
+        if not keys:
+            return None
+        rest = default_collate([{key: value for key, value in s.items() if key not in keys} for s in samples])
+        return rest | {key: [sample[key] for sample in samples] for key in keys}
+    if not (isinstance(first, (list, tuple)) and len(first) > 1 and any(sample[1] is None for sample in samples)):
+        return None
+    before, after = zip(*((sample[:1], sample[2:]) for sample in samples), strict=True)
+    rest = default_collate(list(after)) if after[0] else []
+    return [*default_collate(list(before)), [sample[1] for sample in samples], *rest]
 
 
 def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:

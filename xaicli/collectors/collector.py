@@ -86,6 +86,11 @@ class MetricsCollector:
         del layout
         return tables
 
+    def doubts(self, tables: Mapping[str, pa.Table]) -> tuple[str, ...]:
+        """What a user should know of what was collected, one sentence each: it becomes a warning."""
+        del tables
+        return ()
+
     def aggregates(self, tables: Mapping[str, pa.Table]) -> dict[str, float]:
         """The scalars the run gets: by default those of the columns of the shared table."""
         return aggregate(tables[METRICS]) if METRICS in tables else {}

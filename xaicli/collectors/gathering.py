@@ -179,6 +179,14 @@ class Heading:
     table: Table
     split: str
     constants: Mapping[str, Any]
+    _left: set[str] = field(default_factory=set)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """The constants that are not in the rows, because a collector's own column has the name."""
+        return tuple(
+            f"the constant {name!r} is left out: a collector fills a column of that name" for name in sorted(self._left)
+        )
 
     def before(self, rows: pa.Table) -> pa.Table:
         """The rows with these columns first; what a collector says itself stands."""
@@ -189,6 +197,8 @@ class Heading:
         for name, value in {INPUT_TABLE: self.table.url, SPLIT: self.split, **self.constants}.items():
             if name not in rows.column_names:
                 columns[name] = _constant(name, value, rows.num_rows)
+            elif name in self.constants and name not in _MOMENT:
+                self._left.add(name)
         columns |= {field.name: (field, rows[field.name]) for field in rows.schema if field.name not in columns}
         return pa.Table.from_arrays(
             [values for _, values in columns.values()], schema=pa.schema([field for field, _ in columns.values()])

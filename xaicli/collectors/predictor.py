@@ -174,7 +174,10 @@ class Predictor:
         return lambda _module, _args, output: self._keep(layer, output)
 
     def _keep(self, layer: Layer, output: Any) -> None:
-        self._hidden[layer] = widened(first_tensor(output))
+        found = first_tensor(output)
+        wide: torch.Tensor | None = widened(found)
+        # What follows may work in place on it, as ReLU(inplace=True) does.
+        self._hidden[layer] = found.clone() if found is not None and wide is found else wide
 
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.preprocess_fn is not None:

@@ -227,10 +227,10 @@ def _result(layout: RunLayout, selection: dict[str, Any], collected: Collected) 
     answer = Answer(
         command="collect",
         run=str(layout.root),
-        selection=selection | {"files": [str(path) for path in collected.paths]},
+        selection=selection | {"head": list(collected.decided), "files": [str(path) for path in collected.paths]},
         data=data,
         counts=Counts(rows=rows, non_finite=int(data["non_finite"].sum()), dropped=len(collected.unreadable)),
-        warnings=tuple(f"left out: {text}" for text in collected.unreadable),
+        warnings=(*(f"left out: {text}" for text in collected.unreadable), *collected.doubts),
     )
 
     def build() -> Report:

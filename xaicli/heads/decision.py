@@ -41,6 +41,10 @@ _PROBLEMS = {
 }
 """`problem_type` of a transformers configuration."""
 
+_REAL = frozenset({Kind.NUMBERS, Kind.WHOLE_NUMBERS, Kind.SOFT, Kind.PARTS, Kind.VALUES})
+_BY_PLACE = frozenset({Kind.PLACES, Kind.SETS, Kind.ONE_HOT, Kind.SOFT, Kind.PARTS, Kind.VALUES})
+_NAMING = frozenset({Kind.CLASSES, Kind.NAMES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS, Kind.WHOLE_NUMBERS})
+
 _ASK = "say it with --task (task=): " + ", ".join(Task)
 
 
@@ -240,7 +244,7 @@ class _Evidence:
             return -1
         if self.made is not None and self.made.axis is not None and -self.made.axis <= n:
             return self.made.axis
-        if self.labels.kind in (Kind.PLACES, Kind.SETS, Kind.SOFT) and self.labels.shape == self.shape:
+        if self.labels.kind in _BY_PLACE and self.labels.shape == self.shape:
             return None
         if self.known.classes is not None:
             fitting = [axis for axis in (-1, -n) if self.shape[axis] == self.known.classes]
@@ -266,34 +270,59 @@ class _Evidence:
         task = self.known.task
         if task is not None and not (self.known.are_logits and self.known.classes not in (None, width)):
             return self._fitting(task, width, places), self.known.said
-        if self.labels.kind in (Kind.NUMBERS, Kind.SOFT) and not self._is_probability:
-            if self.labels.kind is Kind.NUMBERS or self.labels.shape != (width,):
-                return Task.REGRESSION, "its labels are real numbers"
-            return Task.CLASSIFICATION, "its labels are probabilities of classes"
+        if self.labels.kind in _REAL and not self._is_probability and (told := self._task_of_reals(width, places)):
+            return told
         if places:
             return self._task_of_places(axis, width)
         if width == 1:
             return self._task_of_one_number()
-        if self.labels.kind is Kind.SETS and self.labels.shape in ((), (width,)):
+        if self.labels.kind in (Kind.SETS, Kind.ONE_HOT) and self.labels.shape in ((), (width,)):
             return self._task_of_sets(width)
-        if self.labels.kind in (Kind.CLASSES, Kind.NAMES, Kind.YES_NO, Kind.ZERO_ONE_NUMBERS):
+        if self.labels.kind in _NAMING:
             return Task.CLASSIFICATION, "its labels are classes"
         if self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES):
             return Task.MULTILABEL, f"each of its numbers is a probability of its own ({self._operation})"
         return Task.CLASSIFICATION, f"it gives {width} numbers a sample"
+
+    def _task_of_reals(self, width: int, places: bool) -> tuple[Task, str] | None:
+        """The task of labels that are real numbers; None where they say as much as classes do.
+
+        Raises:
+            XaiError: They are as little the model's numbers as they are its classes.
+        """
+        kind, shape = self.labels.kind, self.labels.shape
+        if kind is Kind.WHOLE_NUMBERS and width > 1 and not places:
+            return None
+        if kind is Kind.NUMBERS and width > 1 and not places:
+            raise XaiError(
+                f"the model gives {width} numbers a sample, and the labels are one real number each: no class of them, "
+                "and no value for each",
+                hint=_ASK,
+            )
+        if shape == (width,) and kind is Kind.SOFT:
+            return Task.CLASSIFICATION, "its labels are probabilities of classes"
+        if shape == (width,) and kind is Kind.PARTS:
+            raise XaiError(
+                f"the labels are {width} numbers from 0 to 1 a sample that do not sum to one, and the model gives "
+                f"{width} numbers: values, or how much there is of each class, cannot be told",
+                hint="say it with --task (task=): regression or multilabel",
+            )
+        return Task.REGRESSION, "its labels are real numbers"
 
     def _task_of_sets(self, width: int) -> tuple[Task, str]:
         if self.range in (Range.DISTRIBUTION, Range.LOG_DISTRIBUTION):
             return Task.CLASSIFICATION, f"its probabilities sum to one ({self._operation})"
         if self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES) or self.labels.shape == ():
             return Task.MULTILABEL, "its labels are sets of classes"
+        if self.labels.kind is Kind.SETS:
+            return Task.MULTILABEL, "its labels are rows of any number of classes"
         # One-hot labels and sets of one class each look alike: which loss it was trained with cannot be seen.
         if Task.MULTILABEL in self.expected and Task.CLASSIFICATION not in self.expected:
             return Task.MULTILABEL, "its labels are sets of classes"
         if self.expected:
             return Task.CLASSIFICATION, "its labels are one-hot"
         raise XaiError(
-            f"the labels are rows of {width} zeros and ones, and the model gives {width} logits: one class of them, or "
+            f"the labels are rows of zeros and a one, and the model gives {width} logits: one class of them, or "
             "any number, cannot be told",
             hint="say it with --task (task=): classification or multilabel",
         )
@@ -309,7 +338,7 @@ class _Evidence:
             return Task.BINARY, "it gives one number a sample, and its labels are names"
         if self.known.classes == 2:
             return Task.BINARY, f"it gives one number a sample, and {self.known.said} name two classes"
-        if self.labels.kind is Kind.CLASSES:
+        if self.labels.kind in (Kind.CLASSES, Kind.WHOLE_NUMBERS):
             return Task.REGRESSION, "it gives one number a sample, and its labels are more than 0 and 1"
         what = f"comes from {self._operation}" if self.made else "could not be traced"
         raise XaiError(
@@ -318,7 +347,7 @@ class _Evidence:
         )
 
     def _task_of_places(self, axis: int | None, width: int) -> tuple[Task, str]:
-        at_places = self.labels.kind in (Kind.PLACES, Kind.SETS)
+        at_places = self.labels.kind in (Kind.PLACES, Kind.SETS, Kind.ONE_HOT)
         if at_places and len(self.labels.shape) == 1 and axis is not None:
             return Task.TOKEN_CLASSIFICATION, "its labels are a class at every place"
         if at_places:

@@ -110,6 +110,9 @@ class Head:
         from xaicli.heads.outputs import tensor_at
 
         found = tensor_at(result, self.where)
+        # One sample alone: some models squeeze its axis away.
+        if found.ndim == 0 or (self.axis == -1 and found.ndim == 1 and not self.has_places):
+            found = found.unsqueeze(0)
         if self.axis is None:
             found = found.unsqueeze(1)
         elif -self.axis > found.ndim:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+_SUM = 5e-3
+"""How far from 1 the sum of a row of probabilities may be: labels may have been written in half precision."""
+
 
 class Kind(Enum):
     """What labels are."""
@@ -24,10 +27,18 @@ class Kind(Enum):
     """One real number a sample."""
     ZERO_ONE_NUMBERS = "real numbers that are all 0 or 1"
     """A class written as a float, or a value: which cannot be told."""
+    WHOLE_NUMBERS = "whole numbers written as real ones"
+    """One a sample: classes where the model tells several apart, else values."""
     SETS = "sets of classes"
     """(N, K) of 0 and 1, or lists of classes."""
+    ONE_HOT = "one class of several, as a one among zeros"
+    """(N, K) of 0 and 1, a single 1 in each row: classes, or sets of one class each."""
     SOFT = "probabilities of classes"
-    """(N, K) of real numbers."""
+    """(N, K) of real numbers that are distributions: none below 0, each row of sum 1."""
+    PARTS = "real numbers from 0 to 1"
+    """(N, K) that are no distributions: values, or how much there is of each class."""
+    VALUES = "several real numbers"
+    """(N, K), some below 0 or above 1."""
     PLACES = "a class at every place"
     """(N, ...) of whole numbers."""
 
@@ -82,12 +93,23 @@ def _of_array(labels: np.ndarray[Any, Any]) -> Labels:
         return Labels(Kind.NONE)
     all_zero_one = bool(((known == 0) | (known == 1)).all())
     if not shape:
-        if is_real:
-            return Labels(Kind.ZERO_ONE_NUMBERS if all_zero_one else Kind.NUMBERS)
-        return Labels(Kind.YES_NO if all_zero_one else Kind.CLASSES)
+        if is_real and not all_zero_one:
+            return Labels(Kind.WHOLE_NUMBERS if bool((known == np.floor(known)).all()) else Kind.NUMBERS)
+        return Labels(
+            Kind.ZERO_ONE_NUMBERS if is_real else Kind.YES_NO if all_zero_one else Kind.CLASSES,
+        )
     if len(shape) == 1 and all_zero_one:
-        return Labels(Kind.SETS, shape)
-    return Labels(Kind.SOFT if is_real else Kind.PLACES, shape)
+        return Labels(Kind.ONE_HOT if bool((labels.sum(1) == 1).all()) else Kind.SETS, shape)
+    return Labels(_of_reals(labels, known) if is_real else Kind.PLACES, shape)
+
+
+def _of_reals(labels: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> Kind:
+    """What rows of real numbers are; a row with a number that is not finite says nothing."""
+    if known.min() < 0 or known.max() > 1:
+        return Kind.VALUES
+    sums = labels.reshape(len(labels), -1).sum(1)
+    sums = sums[np.isfinite(sums)]
+    return Kind.SOFT if bool((np.abs(sums - 1) <= _SUM).all()) else Kind.PARTS
 
 
 def _items(labels: Any) -> Sequence[Any]:
