@@ -27,6 +27,7 @@ LAYERS = (
     {"engines"},
     {"queries"},
     {"dynamics", "diagnosis", "maintenance"},
+    {"checks"},
     {"attribution"},
     {"report"},
     {"render"},

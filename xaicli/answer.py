@@ -23,7 +23,7 @@ _OPTIONS = frozenset(
         *("metric", "mode", DS_ID, EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
         *("spark_remote", "strict", "where", "attempts", "axis"),
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
-        *("cell", "by", "spikes", "around", "step", "facts", "min_n"),
+        *("cell", "by", "spikes", "around", "step", "facts", "min_n", "rules", "rule", "baseline", "strict_drop"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
         *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),
         *(
@@ -42,7 +42,7 @@ _OPTIONS = frozenset(
     }
 )
 """What of a selection is an option of its command, under the same name."""
-_REPEATED = frozenset({"model", "pythonpath"})
+_REPEATED = frozenset({"model", "pythonpath", "rule"})
 """Options whose values are named one by one: a path may hold a comma."""
 _UNSAID = {"engine": "polars", "attempts": "last"}
 """Defaults that are not worth a word; not every command has the option."""

@@ -173,6 +173,15 @@ def _slices(asked: Asked) -> Report:
     return slices_report(asked.answer, Page(RunFacts.of(asked.layout)))
 
 
+def _check(asked: Asked) -> Report:
+    from xaicli.report.check import check_report
+    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import Page
+
+    assert asked.layout is not None
+    return check_report(asked.answer, Page(RunFacts.of(asked.layout)))
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.facts import RunFacts
@@ -229,6 +238,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "confusion": _confusion,
     "steps": _steps,
     "slices": _slices,
+    "check": _check,
     "embeddings": _embeddings,
     "info": _info,
     "query": _query,

@@ -241,6 +241,46 @@ class RunReader(RunRows):
         answer = slices(reader, selection, by=words(by), facts=facts, min_n=min_n)
         return shown(Asked(answer, self.layout, reader, selection))
 
+    def check(
+        self,
+        *,
+        rules: str | os.PathLike[str] | None = None,
+        rule: Sequence[str] | str = (),
+        baseline: str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        ds_id: Words = None,
+        facts: str | os.PathLike[str] | None = None,
+        strict_drop: bool = False,
+        strict: bool = False,
+    ) -> Result:
+        """Whether this run may replace another: rules on metrics overall, by label and by fact, each with a verdict.
+
+        Args:
+            rules: A TOML file of `[[rule]]` tables.
+            rule: Rules of one line: `correct mean by label >= 0.8`.
+            baseline: The run that a drop is measured against.
+            mode: The mode of rules that name none.
+            ds_id: The data sets of rules that name none.
+            facts: A file of facts that rules can group by.
+            strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
+            strict: Fail on a damaged file instead of leaving it out.
+        """
+        from xaicli.checks.questions import check
+        from xaicli.reader import open_reader
+
+        other = None if baseline is None else open_reader(find_run(baseline), strict=strict)
+        answer = check(
+            self.reader(strict=strict),
+            rules=rules,
+            rule=[rule] if isinstance(rule, str) else list(rule),
+            baseline=other,
+            mode=mode,
+            ds_id=ds_id,
+            facts=facts,
+            strict_drop=strict_drop,
+        )
+        return shown(Asked(answer, self.layout))
+
     def report(
         self,
         *,

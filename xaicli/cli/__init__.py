@@ -31,6 +31,7 @@ COMMANDS = (
     "confusion",
     "steps",
     "slices",
+    "check",
     "scalars",
     "compare",
     "query",

@@ -1,0 +1,119 @@
+"""`xai check` on recorded runs: exit codes, verdicts by values, JUnit."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.cli import main
+
+N = 600
+
+
+def recorded(path, wrong, *, epochs=2, night=0.0):
+    rng = np.random.default_rng(0)
+    label = np.arange(N) % 3
+    bad = rng.uniform(size=N)
+    with xaicli.Run(path, label_names=["cat", "dog", "owl"]) as run:
+        run.log_facts(np.arange(N), time=["night" if i % 10 == 0 else "day" for i in range(N)])
+        for epoch in range(1, epochs + 1):
+            share = wrong + (0.3 if epoch == 1 else 0) + night * (np.arange(N) % 10 == 0)
+            prediction = np.where(bad < share, (label + 1) % 3, label)
+            run.log_samples(
+                sample_id=np.arange(N), label=label, prediction=prediction, loss=bad, mode="eval", epoch=epoch
+            )
+    return prediction == label
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three runs and which samples each has right at the end."""
+    folder = tmp_path_factory.mktemp("check")
+    return {
+        name: (folder / name, recorded(folder / name, *how)) for name, how in (("old", [0.05]), ("new", [0.15]))
+    } | {"dark": (folder / "dark", recorded(folder / "dark", 0.05, night=0.5))}
+
+
+def asked(capsys, *arguments):
+    code = main(["check", *map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_rules_of_one_line(runs, capsys):
+    path, right = runs["new"]
+    code, found = asked(capsys, path, "--rule", "correct mean by label >= 0.5", "--rule", "correct mean >= 0.99")
+    assert code == 1
+    assert found["failed"] == 1
+    by_group = {row["group"]: row for row in found["rows"][:3]}
+    for number, name in enumerate(["cat", "dog", "owl"]):
+        assert by_group[name]["value"] == pytest.approx(right[np.arange(N) % 3 == number].mean())
+    assert found["rows"][3]["value"] == pytest.approx(right.mean())
+    assert found["rows"][3]["outcome"] == "failed"
+    assert asked(capsys, path, "--rule", "correct mean >= 0.5")[0] == 0
+
+
+def test_a_drop_against_a_baseline(runs, capsys):
+    (new, right), (old, was) = runs["new"], runs["old"]
+    code, found = asked(capsys, new, "--baseline", old, "--rule", "correct mean drop <= 0.02")
+    (row,) = found["rows"]
+    assert (code, row["outcome"]) == (1, "failed")
+    assert row["value"] == pytest.approx(was.mean() - right.mean())
+    assert row["low"] < row["value"] < row["high"]
+    assert asked(capsys, old, "--baseline", new, "--rule", "correct mean drop <= 0.02")[0] == 0
+    code, found = asked(capsys, new, "--rule", "correct mean drop <= 0.02")
+    assert (code, found["rows"][0]["outcome"]) == (2, "not asked")
+
+
+def test_groups_by_fact_and_the_best_place(runs, capsys):
+    path, right = runs["dark"]
+    code, found = asked(capsys, path, "--rule", "correct mean by time >= 0.8")
+    assert code == 1
+    values = {row["group"]: (row["outcome"], row["value"]) for row in found["rows"]}
+    assert values["day"][0] == "passed"
+    assert values["night"] == ("failed", pytest.approx(right[np.arange(N) % 10 == 0].mean()))
+    _, found = asked(capsys, path, "--rule", "correct mean at best >= 0")
+    assert found["rows"][0]["epoch"] == 2
+
+
+def test_a_file_of_rules_listed_samples_and_counts(runs, capsys, tmp_path):
+    path, right = runs["new"]
+    (tmp_path / "golden.txt").write_text("0\n1\n2\n9999\n")
+    (tmp_path / "rules.toml").write_text(
+        '[[rule]]\nsamples = "golden.txt"\n[[rule]]\ncount = "dropped"\nmost = 0\n'
+        '[[rule]]\ncount = "non_finite"\nmost = 0\n[[rule]]\nmetric = "correct"\nwhere = "label = 1"\nleast = 0.1\n'
+        '[[rule]]\nmetric = "nothing"\nleast = 1\n'
+    )
+    code, found = asked(capsys, path, "--rules", tmp_path / "rules.toml")
+    outcomes = [row["outcome"] for row in found["rows"]]
+    assert outcomes == ["failed", "passed", "passed", "passed", "not asked"]
+    wrong = [i for i in range(3) if not right[i]]
+    assert found["rows"][0]["value"] == len(wrong) + 1
+    assert "9999" in found["rows"][0]["reason"]
+    assert found["rows"][3]["n"] == N // 3
+    assert found["rows"][3]["value"] == pytest.approx(right[np.arange(N) % 3 == 1].mean())
+    assert "nothing" in found["rows"][4]["reason"]
+    assert code == 1
+
+
+def test_junit_and_markdown(runs, tmp_path, capsys):
+    path, _ = runs["new"]
+    file = tmp_path / "junit.xml"
+    rules = ["--rule", "correct mean >= 0.99", "--rule", "gone mean >= 1", "--rule", "loss mean <= 1"]
+    code = main(["check", str(path), *rules, "--junit", str(file), "--format", "md", "-o", str(tmp_path)])
+    assert code == 1
+    suite = ElementTree.fromstring(file.read_text())
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {
+        "tests": "3",
+        "failures": "1",
+        "errors": "1",
+    }
+    assert "| failed |" in (tmp_path / "check.md").read_text()
+    assert "No: 1 verdict failed" in capsys.readouterr().out
+
+
+def test_no_rule_is_wrong_usage(runs, capsys):
+    assert main(["check", str(runs["new"][0])]) == 2
+    assert "--rule" in capsys.readouterr().err
+    assert main(["check", str(runs["new"][0]), "--rule", "accuracy is high"]) == 2

@@ -1,0 +1,199 @@
+"""Rules as people write them, and what they find."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from xaicli.checks import verdicts
+from xaicli.checks.rules import At, Better, Count, columns_of, parse_rule, read_rules
+from xaicli.checks.verdicts import Outcome
+from xaicli.errors import UsageError, XaiError
+
+
+def samples(correct: list, label: list | None = None) -> pl.DataFrame:
+    ids = list(range(len(correct)))
+    return pl.DataFrame({"sample_id": ids, "correct": correct, "label": label or [0] * len(ids)})
+
+
+def test_a_line_is_a_rule():
+    rule = parse_rule("correct  mean by label >= 0.8")
+    assert (rule.name, rule.metric, rule.stat, rule.by, rule.least) == (
+        "correct mean by label >= 0.8",
+        "correct",
+        "mean",
+        "label",
+        0.8,
+    )
+    assert parse_rule("loss p95 at best < 2").at is At.BEST
+    assert parse_rule("loss p95 < 2").is_strict
+    assert parse_rule("correct mean drop <= 1%").largest_drop == 0.01
+    assert columns_of([rule, parse_rule("loss max<=3")]) == ("correct", "label", "loss")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("correct mean", "no rule"),
+        ("correct average >= 1", "average"),
+        ("correct mean >= high", "high"),
+        ("correct mean >= nan", "limits nothing"),
+        ("correct mean drop >= 0.1", "from above"),
+        ("mine mean drop <= 0.1", "which end of mine"),
+        ("loss p95 drop <= 1", "drop of p95"),
+    ],
+)
+def test_what_is_no_rule_is_said(line, word):
+    with pytest.raises(UsageError) as error:
+        parse_rule(line)
+    assert word in error.value.message
+    assert error.value.hint
+
+
+def test_rules_of_a_file(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        """
+[[rule]]
+metric = "correct"
+by = "label"
+least = 0.9
+largest_drop = 0.02
+allow = [{ value = "cat", least = 0.7, reason = "blurred" }]
+
+[[rule]]
+samples = "golden.txt"
+
+[[rule]]
+count = "dropped"
+most = 0
+
+[[rule]]
+metric = "mine"
+better = "low"
+largest_drop = 1
+"""
+    )
+    first, second, third, fourth = read_rules(path)
+    assert first.name == "correct mean by label >= 0.9 and drop <= 0.02"
+    assert first.allow["cat"].least == 0.7
+    assert second.name == "no sample of golden.txt is wrong"
+    assert third.count is Count.DROPPED
+    assert fourth.better is Better.LOW
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "holds no rule"),
+        ("[[rules]]\nmetric = 'a'", "rules"),
+        ("[[rule]]\nmetric = 'a'\nleast = 1\ncount = 'dropped'", "metric and count"),
+        ("[[rule]]\nleast = 1", "none of"),
+        ("[[rule]]\nmetric = 'a'", "limits nothing"),
+        ("[[rule]]\nmetric = 'a'\nlest = 1", "lest"),
+        ("[[rule]]\nmetric = 'a'\nleast = true", "no number"),
+        ("[[rule]]\ncount = 'dropped'\nmost = 0\nby = 'label'", "by means nothing"),
+        ("[[rule]]\ncount = 'lost'\nmost = 0", "lost"),
+        ("[[rule]]\nmetric = 'a'\nleast = 1\nallow = [{ value = 'x' }]", "reason"),
+        ("[[rule", "cannot be read"),
+    ],
+)
+def test_a_file_that_makes_no_sense_names_the_place(tmp_path, text, word):
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(XaiError) as error:
+        read_rules(path)
+    assert word in error.value.message
+
+
+def test_each_group_must_hold():
+    frame = samples([True, True, True, False, None], ["a", "a", "b", "b", "b"])
+    found = verdicts.judged(parse_rule("correct mean by label >= 0.8"), frame)
+    assert [(v.group, v.value, v.n, v.outcome) for v in found] == [
+        ("a", 1.0, 2, Outcome.PASSED),
+        ("b", 0.5, 2, Outcome.FAILED),
+    ]
+
+
+def test_bounds_and_statistics():
+    frame = pl.DataFrame({"sample_id": range(6), "loss": [1.0, 2.0, 3.0, 4.0, math.nan, math.inf]})
+    values = {
+        "mean": 2.5,
+        "median": 2.5,
+        "std": np.std([1, 2, 3, 4], ddof=1),
+        "min": 1,
+        "max": 4,
+        "n": 4,
+        "p25": 1.75,
+    }
+    for stat, value in values.items():
+        (verdict,) = verdicts.judged(parse_rule(f"loss {stat} <= 100"), frame)
+        assert verdict.value == pytest.approx(value)
+        assert verdict.n == 4
+    assert verdicts.judged(parse_rule("loss max <= 4"), frame)[0].outcome is Outcome.PASSED
+    assert verdicts.judged(parse_rule("loss max < 4"), frame)[0].outcome is Outcome.FAILED
+    (nothing,) = verdicts.judged(parse_rule("loss max < 4"), frame.tail(2))
+    assert nothing.outcome is Outcome.NOT_ASKED
+
+
+def test_allowances_have_reasons_and_limits(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        '[[rule]]\nmetric = "correct"\nby = "label"\nleast = 0.9\n'
+        'allow = [{ value = "b", least = 0.5, reason = "blurred" }, { value = "zebra", least = 0, reason = "gone" }]\n'
+    )
+    (rule,) = read_rules(path)
+    frame = samples([True, False, True, False, False], ["a", "b", "b", "c", "c"])
+    found = {v.group: v for v in verdicts.judged(rule, frame)}
+    assert (found["b"].outcome, found["b"].reason) == (Outcome.ALLOWED, "blurred")
+    assert found["c"].outcome is Outcome.FAILED
+    assert "zebra" in found["a"].reason
+
+
+def test_a_drop_fails_only_when_it_is_sure():
+    rng = np.random.default_rng(0)
+    old = rng.uniform(size=400) < 0.9
+    little, much = old & (rng.uniform(size=400) > 0.02), old & (rng.uniform(size=400) > 0.2)
+    rule = parse_rule("correct mean drop <= 0.01")
+    base = samples(old.tolist())
+    (unsure,) = verdicts.judged(rule, samples(little.tolist()), base)
+    (failed,) = verdicts.judged(rule, samples(much.tolist()), base)
+    assert unsure.outcome is Outcome.UNSURE
+    assert failed.outcome is Outcome.FAILED
+    difference = old.astype(float) - much.astype(float)
+    assert failed.value == pytest.approx(difference.mean())
+    expected = stats.ttest_1samp(difference, 0).confidence_interval()
+    assert failed.interval == pytest.approx((expected.low, expected.high))
+    assert verdicts.judged(rule, samples(little.tolist()), base, strict_drop=True)[0].outcome is Outcome.FAILED
+    assert verdicts.judged(rule, samples(old.tolist()), base)[0].outcome is Outcome.PASSED
+    assert verdicts.judged(rule, samples(old.tolist()))[0].outcome is Outcome.NOT_ASKED
+
+
+def test_a_loss_drops_by_growing():
+    rule = parse_rule("loss mean drop <= 0.5")
+    old = pl.DataFrame({"sample_id": range(50), "loss": [1.0] * 50})
+    (verdict,) = verdicts.judged(rule, old.with_columns(loss=pl.lit(2.0)), old)
+    assert (verdict.value, verdict.outcome) == (1.0, Outcome.FAILED)
+    assert verdicts.judged(rule, old.with_columns(loss=pl.lit(0.2)), old)[0].value == pytest.approx(-0.8)
+
+
+def test_listed_samples_are_named_when_wrong_or_absent(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rule]]\nsamples = "golden.txt"\n')
+    (rule,) = read_rules(path)
+    frame = samples([True, False, None, True])
+    found = verdicts.none_wrong(rule, frame, [0, 1, 2, 99, 1])
+    assert (found.outcome, found.value, found.n) == (Outcome.FAILED, 3.0, 4)
+    assert found.reason == "wrong: 1; not judged in this run: 2, 99"
+    assert verdicts.none_wrong(rule, frame, [0, 3]).outcome is Outcome.PASSED
+
+
+def test_counts_of_the_run(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rule]]\ncount = "dropped"\nmost = 3\n')
+    (rule,) = read_rules(path)
+    assert verdicts.counted(rule, 3).outcome is Outcome.PASSED
+    assert verdicts.counted(rule, 4).outcome is Outcome.FAILED
+    assert verdicts.counted(rule, None).outcome is Outcome.NOT_ASKED

@@ -1,0 +1,1 @@
+"""Whether a run may replace another: rules, and what they find."""

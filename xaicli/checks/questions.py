@@ -1,0 +1,282 @@
+"""What is asked of a run before it may replace another: `check`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.checks.rules import At, Better, Count, Rule, parse_rule, read_rules
+from xaicli.checks.verdicts import Outcome, Verdict, counted, judged, none_wrong, not_asked
+from xaicli.diagnosis.calibration import calibration
+from xaicli.diagnosis.training import steps
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.facts import read_facts
+from xaicli.queries.ids import parse_ids
+from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.queries.walk import walk
+from xaicli.reader import Reader, open_reader
+from xaicli.vocabulary import (
+    CORRECT,
+    DS_ID,
+    EPOCH,
+    LABEL,
+    MODE,
+    PASS,
+    PREDICTION,
+    SAMPLE_ID,
+    TOP_PROB,
+    Duplicates,
+    Mode,
+)
+
+
+def check(
+    reader: Reader,
+    *,
+    rules: str | os.PathLike[str] | None = None,
+    rule: Sequence[str] = (),
+    baseline: Reader | None = None,
+    mode: str | None = None,
+    ds_id: Any = None,
+    facts: str | os.PathLike[str] | None = None,
+    strict_drop: bool = False,
+) -> Answer:
+    """Hold a run against rules.
+
+    Args:
+        reader: The run.
+        rules: A TOML file of `[[rule]]` tables.
+        rule: Rules of one line each.
+        baseline: The run that a drop is measured against.
+        mode: The mode of rules that name none; `eval` when None, or `train` in a run without.
+        ds_id: The data sets of rules that name none; all when None.
+        facts: A file of facts that rules can group by.
+        strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
+
+    Returns:
+        Rows rule, mode, ds_id, epoch, pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
+        value, bound, n, low, high (95 % interval of a drop), reason. The keys `failed` and `not_asked` count them;
+        `exit` is 1 where a rule failed, else 2 where one could not be asked, else 0.
+
+    Raises:
+        UsageError: There is no rule, or one makes no sense.
+        XaiError: A file cannot be read.
+    """
+    wanted = [*(read_rules(Path(rules)) if rules is not None else ()), *(parse_rule(line) for line in rule)]
+    if not wanted:
+        raise UsageError("there is no rule to check", hint="--rules FILE, or --rule 'correct mean by label >= 0.8'")
+    where = Path(rules).parent if rules is not None else Path()
+    rows: list[dict[str, Any]] = []
+    for one in wanted:
+        rows += _rows(_Question(reader, baseline, one, mode, ds_id, facts, strict_drop, where))
+    data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
+    unasked = data.filter(pl.col("outcome") == Outcome.NOT_ASKED.value).height
+    return Answer(
+        command="check",
+        run=str(reader.layout.root),
+        selection={
+            "rules": None if rules is None else os.fspath(rules),
+            "rule": list(rule),
+            "baseline": None if baseline is None else str(baseline.layout.root),
+            "mode": mode,
+            "ds_id": ds_id,
+            "facts": None if facts is None else os.fspath(facts),
+            "strict_drop": strict_drop,
+        },
+        data=data,
+        counts=reader.counts(),
+        warnings=reader.warnings,
+        extra={"failed": failed, "not_asked": unasked, "exit": 1 if failed else 2 if unasked else 0},
+    )
+
+
+_SCHEMA = {
+    "rule": pl.String(),
+    MODE: pl.String(),
+    DS_ID: pl.String(),
+    EPOCH: pl.Int32(),
+    PASS: pl.Int16(),
+    "group": pl.String(),
+    "outcome": pl.String(),
+    "value": pl.Float64(),
+    "bound": pl.String(),
+    "n": pl.Int64(),
+    "low": pl.Float64(),
+    "high": pl.Float64(),
+    "reason": pl.String(),
+}
+
+
+class _Question:
+    """One rule and what it is asked of."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        baseline: Reader | None,
+        rule: Rule,
+        mode: str | None,
+        ds_id: Any,
+        facts: str | os.PathLike[str] | None,
+        strict_drop: bool,
+        folder: Path,
+    ) -> None:
+        self.rule = rule
+        self.baseline = None if baseline is None else _where(baseline, rule)
+        self.reader = _where(reader, rule)
+        self.mode = rule.mode or mode
+        self.ds_id = rule.ds_id if rule.ds_id is not None else ds_id
+        self.facts = facts
+        self.strict_drop = strict_drop
+        self.folder = folder
+
+    def select(self, reader: Reader, metric: str) -> Selection:
+        """The rule's rows in a run."""
+        return resolve(reader, metric=[metric], mode=self.mode, ds_id=self.ds_id)
+
+
+def _where(reader: Reader, rule: Rule) -> Reader:
+    """The reader, its rows limited as the rule says."""
+    if rule.where is None:
+        return reader
+    return open_reader(reader.layout, strict=reader.strict, where=rule.where)
+
+
+def _rows(question: _Question) -> list[dict[str, Any]]:
+    rule = question.rule
+    try:
+        if rule.count is not None:
+            return [_row(counted(rule, _count(question, rule.count)))]
+        metric = CORRECT if rule.samples else rule.metric
+        selection = question.select(question.reader, metric)
+        return [row for pair in selection.pairs for row in _of_pair(question, selection, pair, metric)]
+    except XaiError as error:
+        return [_row(not_asked(rule, error.message))]
+
+
+def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str) -> list[dict[str, Any]]:
+    rule, reader = question.rule, question.reader
+    frame, place = _samples(question, reader, selection, pair, metric)
+    told = {MODE: pair[0], DS_ID: pair[1], **place}
+    if rule.samples:
+        return [{**_row(none_wrong(rule, frame, _ids(question, rule.samples))), **told}]
+    base = None
+    if question.baseline is not None and rule.largest_drop is not None:
+        other = question.select(question.baseline, metric)
+        if pair not in other.pairs:
+            return [{**_row(not_asked(rule, f"the baseline has no rows of {' '.join(filter(None, pair))}")), **told}]
+        base, _ = _samples(question, question.baseline, other, pair, metric)
+    names = LabelNames.of(reader, selection)
+    labels = frame[rule.by].drop_nulls().unique() if rule.by is not None and rule.by in (LABEL, PREDICTION) else ()
+    by_value = {value: names[value] for value in labels}
+    found = judged(rule, frame, base, names=by_value, strict_drop=question.strict_drop)
+    return [{**_row(verdict), **told} for verdict in found]
+
+
+def _samples(
+    question: _Question, reader: Reader, selection: Selection, pair: Pair, metric: str
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The samples of the rule's place: the last, or that with the best mean."""
+    rule = question.rule
+    stored = [name for name in (rule.by, metric) if name is not None and name in reader.dtypes]
+    columns = list(dict.fromkeys([SAMPLE_ID, *stored]))
+    best: tuple[float, pl.DataFrame, dict[str, Any]] | None = None
+    for rows in walk(reader, selection, pair, columns, backwards=True):
+        frame = rows.frame.filter(pl.col(metric).is_not_null()) if metric == CORRECT else rows.frame
+        place = {EPOCH: rows.place.epoch, PASS: rows.place.turn}
+        mean = frame[metric].cast(pl.Float64).mean()
+        score = -math.inf if not isinstance(mean, float) else mean if rule.better is not Better.LOW else -mean
+        if best is None or score > best[0]:
+            best = score, frame, place
+        if rule.at is At.LAST:
+            break
+    assert best is not None
+    _, frame, place = best
+    if rule.by is not None and rule.by not in frame.columns:
+        known = read_facts(reader, question.facts)
+        if rule.by not in known.names:
+            offered = ", ".join([*reader.dtypes, *known.names])
+            raise XaiError(f"no column or fact {rule.by!r}", hint=f"there are: {offered}")
+        frame = frame.join(known.frame.select(SAMPLE_ID, rule.by), on=SAMPLE_ID, how="left", maintain_order="left")
+    if metric == CORRECT and rule.samples:
+        frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
+    return frame, place
+
+
+def _ids(question: _Question, file: str) -> list[Any]:
+    path = question.folder / file
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise XaiError(f"{path} cannot be read: {error}", hint="one sample id a line") from error
+    ids = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not ids:
+        raise XaiError(f"{path} names no sample", hint="one sample id a line")
+    return parse_ids(question.reader, ids)
+
+
+def _count(question: _Question, what: Count) -> float | None:
+    """A count of the run, None where it cannot be told."""
+    reader = question.reader
+    if what in (Count.DROPPED, Count.DAMAGED, Count.TAKEN_BACK):
+        counts = reader.counts().as_dict()
+        found = counts.get(what.value)
+        return float(len(found)) if isinstance(found, list) else None if found is None else float(found)
+    if what is Count.SPIKES:
+        mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
+        selection = replace(resolve(reader, mode=mode, ds_id=question.ds_id), duplicates=Duplicates.ALL)
+        return float(steps(reader, selection, spikes=0).data["is_spike"].sum() or 0)
+    if what is Count.ECE:
+        return _calibration_error(question)
+    from xaicli.reader import Tally
+
+    tally = Tally()
+    selection = resolve(reader, metric=list(reader.metrics), mode=question.mode, ds_id=question.ds_id)
+    for pair in selection.pairs:
+        for _ in walk(reader, selection, pair, [SAMPLE_ID, *selection.metrics], tally=tally):
+            pass
+    return float(tally.duplicates if what is Count.DUPLICATES else tally.non_finite)
+
+
+def _calibration_error(question: _Question) -> float | None:
+    """The largest expected calibration error of the data sets at their last place."""
+    reader = question.reader
+    if not {TOP_PROB, CORRECT} <= set(reader.dtypes):
+        return None
+    selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
+    found = []
+    for pair in selection.pairs:
+        rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True))
+        frame = rows.frame.sort(SAMPLE_ID)
+        sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
+        if (one := calibration(sure, right, resamples=0)) is not None:
+            found.append(one.ece)
+    return max(found, default=None)
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    low, high = verdict.interval or (None, None)
+    return {
+        "rule": verdict.rule,
+        MODE: None,
+        DS_ID: None,
+        EPOCH: None,
+        PASS: None,
+        "group": verdict.group,
+        "outcome": verdict.outcome.value,
+        "value": verdict.value,
+        "bound": verdict.bound,
+        "n": verdict.n,
+        "low": low,
+        "high": high,
+        "reason": verdict.reason,
+    }

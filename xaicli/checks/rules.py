@@ -1,0 +1,274 @@
+"""What is demanded of a run: rules from a TOML file or one line each."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from xaicli.errors import UsageError, XaiError, unknown
+
+GRAMMAR = "METRIC STATISTIC [by COLUMN] [at last|best] >=|<=|>|< NUMBER, or METRIC mean [by COLUMN] drop <= NUMBER"
+_LINE = re.compile(
+    r"(?P<metric>\S+)\s+(?P<stat>\w+)(?:\s+by\s+(?P<by>\S+))?(?:\s+at\s+(?P<at>\w+))?"
+    r"(?:\s+(?P<drop>drop))?\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)"
+)
+_QUANTILE = re.compile(r"p(\d{1,2})")
+STATISTICS = ("mean", "median", "std", "min", "max", "n", "p5 and other quantiles")
+
+
+class Count(StrEnum):
+    """What may be counted of a whole run."""
+
+    DROPPED = "dropped"
+    DAMAGED = "damaged"
+    TAKEN_BACK = "taken_back"
+    NON_FINITE = "non_finite"
+    DUPLICATES = "duplicates"
+    SPIKES = "spikes"
+    ECE = "ece"
+
+
+class At(StrEnum):
+    """Which place of a history a rule is about."""
+
+    LAST = "last"
+    BEST = "best"
+    """That with the best mean of the metric."""
+
+
+class Better(StrEnum):
+    """Which end of a metric is the good one."""
+
+    HIGH = "high"
+    LOW = "low"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """A group that may fall short of the rule, and why."""
+
+    value: str
+    reason: str
+    least: float | None = None
+    most: float | None = None
+    largest_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One demand.
+
+    Attributes:
+        name: What it is called in tables and reports.
+        metric: The metric; "" for rules on samples or counts.
+        stat: mean, median, std, min, max, n or a quantile such as p95.
+        by: The column whose every value must hold; None for all samples together.
+        at: The place of the history.
+        least: The statistic may not be below; `is_strict` also not equal.
+        most: It may not be above.
+        largest_drop: How much worse than the baseline it may be.
+        better: Which end is good; known for the recorder's own metrics, else it must be said where it matters.
+        where: SQL that limits the samples.
+        mode: The mode; None for the command's.
+        ds_id: The dataset; None for all.
+        min_n: Groups of fewer samples are not judged, and said to be so.
+        samples: A file of sample ids none of which may be wrong.
+        count: A count of the whole run that `most` limits.
+        allow: Groups that may fall short.
+        is_strict: Whether the bound itself is too much or too little.
+    """
+
+    name: str
+    metric: str = ""
+    stat: str = "mean"
+    by: str | None = None
+    at: At = At.LAST
+    least: float | None = None
+    most: float | None = None
+    largest_drop: float | None = None
+    better: Better | None = None
+    where: str | None = None
+    mode: str | None = None
+    ds_id: str | None = None
+    min_n: int = 1
+    samples: str | None = None
+    count: Count | None = None
+    allow: Mapping[str, Allowance] = field(default_factory=dict)
+    is_strict: bool = False
+
+
+BETTER: Mapping[str, Better] = {
+    **dict.fromkeys(("correct", "label_prob", "margin", "jaccard", "token_accuracy"), Better.HIGH),
+    **dict.fromkeys(("loss", "el2n", "entropy", "abs_error", "n_wrong"), Better.LOW),
+}
+"""Which end of the recorder's own metrics is the good one."""
+
+
+def parse_rule(line: str) -> Rule:
+    """A rule of one line: `correct mean by label >= 0.8`, `loss p95 < 2`, `correct mean drop <= 0.01`.
+
+    Raises:
+        UsageError: It is no rule; the message shows the form.
+    """
+    found = _LINE.fullmatch(line.strip())
+    if not found:
+        raise UsageError(f"{line!r} is no rule", hint=GRAMMAR)
+    bound = _number(found["bound"], line)
+    sign = found["sign"]
+    facts: dict[str, Any] = {"metric": found["metric"], "stat": found["stat"]}
+    facts |= {key: found[key] for key in ("by", "at") if found[key]}
+    if found["drop"]:
+        if sign.startswith(">"):
+            raise UsageError(f"{line!r}: a drop is limited from above", hint=f"{found['metric']} mean drop <= {bound}")
+        facts["largest_drop"] = bound
+    else:
+        facts["least" if sign.startswith(">") else "most"] = bound
+    return _rule({**facts, "strict": sign in ("<", ">")}, repr(line), name=" ".join(line.split()))
+
+
+def read_rules(path: Path) -> tuple[Rule, ...]:
+    """The rules of a TOML file: `[[rule]]` tables with the keys of `Rule`, `allow` a list of tables.
+
+    Raises:
+        XaiError: The file cannot be read, or holds no rule.
+        UsageError: A key or value makes no sense; the rule is named.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise XaiError(f"{path} cannot be read: {error}", hint="a TOML file of [[rule]] tables is needed") from error
+    for key in content:
+        if key != "rule":
+            raise UsageError(f"{path} has an unknown table {key!r}", hint="each rule is a [[rule]] table")
+    tables = content.get("rule")
+    if not isinstance(tables, list) or not tables:
+        raise XaiError(f"{path} holds no rule", hint='[[rule]] with metric = "correct" and least = 0.8, say')
+    return tuple(_rule(table, f"rule {number} of {path}") for number, table in enumerate(tables, 1))
+
+
+_KEYS = {
+    **dict.fromkeys(
+        ("name", "metric", "stat", "by", "at", "better", "where", "mode", "ds_id", "samples", "count"), str
+    ),
+    **dict.fromkeys(("least", "most", "largest_drop"), float),
+    "min_n": int,
+    "strict": bool,
+    "allow": list,
+}
+
+
+def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
+    facts = {key: _checked(key, value, place) for key, value in table.items()}
+    kinds = [key for key in ("metric", "samples", "count") if facts.get(key)]
+    if len(kinds) != 1:
+        raise UsageError(f"{place} has {' and '.join(kinds) or 'none'} of metric, samples and count", hint="give one")
+    bounds = [key for key in ("least", "most", "largest_drop") if key in facts]
+    if not bounds and kinds != ["samples"]:
+        raise UsageError(f"{place} limits nothing", hint="give least, most or largest_drop")
+    if kinds != ["metric"]:
+        _only(facts, {"name", "samples", "count", "most", "mode", "ds_id", "at"}, kinds[0], place)
+    if kinds == ["samples"] and bounds:
+        raise UsageError(f"{place} limits samples by {bounds[0]}", hint="none of the samples of a file may be wrong")
+    statistic = str(facts.get("stat", "mean"))
+    if statistic not in STATISTICS[:-1] and not _QUANTILE.fullmatch(statistic):
+        raise UsageError(f"{place} has no statistic {statistic!r}", hint=f"choose from: {', '.join(STATISTICS)}")
+    if "largest_drop" in facts and statistic != "mean":
+        raise UsageError(f"{place} limits the drop of {statistic}", hint="a drop is that of the mean")
+    better = _member(Better, "better", facts.pop("better", None), place) or BETTER.get(str(facts.get("metric")))
+    at = _member(At, "at", facts.pop("at", None), place) or At.LAST
+    if better is None and ("largest_drop" in facts or at is At.BEST):
+        raise UsageError(
+            f"{place} needs to know which end of {facts['metric']} is good", hint='better = "high" or better = "low"'
+        )
+    return Rule(
+        name=str(facts.pop("name", "")) or name or _described(facts, at),
+        at=at,
+        better=better,
+        count=_member(Count, "count", facts.pop("count", None), place),
+        allow={item.value: item for item in (_allowance(item, place) for item in facts.pop("allow", ()))},
+        is_strict=facts.pop("strict", False),
+        **facts,
+    )
+
+
+def _checked(key: str, value: Any, place: str) -> Any:
+    kind = _KEYS.get(key)
+    if kind is None:
+        raise unknown("key", key, list(_KEYS), where=place)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = is_number and math.isfinite(value) if kind is float else isinstance(value, kind)
+    if not fits or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{place}: {key} = {value!r} is no {_WORDS[kind]}", hint=GRAMMAR)
+    return float(value) if kind is float else value
+
+
+_WORDS: Mapping[type, str] = {str: "text", float: "number", int: "whole number", bool: "true or false", list: "list"}
+
+
+def _only(facts: Mapping[str, Any], allowed: set[str], kind: str, place: str) -> None:
+    for key in facts:
+        if key not in allowed:
+            raise UsageError(f"{place}: {key} means nothing for {kind}", hint=f"possible: {', '.join(sorted(allowed))}")
+
+
+def _member(enum: type[Any], key: str, value: Any, place: str) -> Any:
+    if value is None:
+        return None
+    try:
+        return enum(value)
+    except ValueError:
+        raise UsageError(
+            f"{place}: {key} = {value!r} is not possible", hint="choose from: " + ", ".join([str(one) for one in enum])
+        ) from None
+
+
+def _allowance(item: Any, place: str) -> Allowance:
+    if not isinstance(item, Mapping) or "value" not in item or not str(item.get("reason", "")).strip():
+        raise UsageError(
+            f"{place}: an allowance needs a value and a reason", hint='{ value = "cat", least = 0.7, reason = "..." }'
+        )
+    for key in item:
+        if key not in Allowance.__dataclass_fields__:
+            raise unknown("key", key, list(Allowance.__dataclass_fields__), where=f"an allowance of {place}")
+    limits = {key: _checked(key, item[key], place) for key in ("least", "most", "largest_drop") if key in item}
+    return Allowance(str(item["value"]), str(item["reason"]), **limits)
+
+
+def _described(facts: Mapping[str, Any], at: At) -> str:
+    if facts.get("samples"):
+        return f"no sample of {facts['samples']} is wrong"
+    what = facts.get("count") or f"{facts['metric']} {facts.get('stat', 'mean')}"
+    group = f" by {facts['by']}" if facts.get("by") else ""
+    place = "" if at is At.LAST else f" at {at.value}"
+    words = {"least": ">=", "most": "<=", "largest_drop": "drop <="}
+    limits = " and ".join(f"{sign} {facts[key]:g}" for key, sign in words.items() if key in facts)
+    return f"{what}{group}{place} {limits}" + (f" where {facts['where']}" if facts.get("where") else "")
+
+
+def _number(text: str, line: str) -> float:
+    percent = text.endswith("%")
+    try:
+        value = float(text.rstrip("%"))
+    except ValueError:
+        raise UsageError(f"{line!r}: {text!r} is no number", hint=GRAMMAR) from None
+    if not math.isfinite(value):
+        raise UsageError(f"{line!r}: {text!r} limits nothing", hint=GRAMMAR)
+    return value / 100 if percent else value
+
+
+def quantile_of(stat: str) -> float | None:
+    """The quantile that `p95` and its kin mean, in [0, 1]; None for another statistic."""
+    found = _QUANTILE.fullmatch(stat)
+    return int(found[1]) / 100 if found else None
+
+
+def columns_of(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """The columns beside `sample_id` that some rules look at."""
+    names = [name for rule in rules for name in (rule.metric, rule.by) if name]
+    return tuple(dict.fromkeys([*names, *(["correct"] if any(rule.samples for rule in rules) else [])]))

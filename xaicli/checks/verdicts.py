@@ -1,0 +1,236 @@
+"""What rules find in the samples of a place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
+from xaicli.diagnosis.chance import student_975
+from xaicli.vocabulary import CORRECT, SAMPLE_ID
+
+_SHOWN = 10
+
+
+class Outcome(StrEnum):
+    """How a rule came out."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ALLOWED = "allowed"
+    """It failed, and an allowance says why it may."""
+    UNSURE = "unsure"
+    """Worse than the baseline by more than is allowed, yet within what chance brings."""
+    TOO_FEW = "too few"
+    """The group has fewer samples than the rule judges."""
+    NOT_ASKED = "not asked"
+    """The run does not hold what the rule asks for."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of a check: a rule and one of its groups.
+
+    Attributes:
+        rule: The rule's name.
+        group: The value of the rule's column; "" for all samples.
+        outcome: How it came out.
+        value: The statistic; of a rule on a drop how much worse it is than the baseline's.
+        bound: The limit that was applied, in words.
+        n: Samples judged.
+        interval: The 95 % interval of a drop.
+        reason: Why it is allowed or could not be asked; failing ids of a rule on samples.
+    """
+
+    rule: str
+    group: str
+    outcome: Outcome
+    value: float | None
+    bound: str
+    n: int
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+
+
+def judged(
+    rule: Rule,
+    frame: pl.DataFrame,
+    baseline: pl.DataFrame | None = None,
+    *,
+    names: Mapping[Any, str] | None = None,
+    strict_drop: bool = False,
+) -> list[Verdict]:
+    """What a rule on a metric finds.
+
+    Args:
+        rule: The rule; its metric and column are in the frame.
+        frame: A row a sample with sample_id, the metric and the rule's column; NaN and infinities are not judged.
+        baseline: The same of the baseline, without which a drop cannot be asked.
+        names: What values of the rule's column are called.
+        strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
+
+    Returns:
+        One verdict a limit and group, in the order of the groups.
+    """
+    value = pl.col(rule.metric).cast(pl.Float64)
+    known = frame.with_columns(value.alias("value")).filter(pl.col("value").is_finite())
+    found = []
+    for group, rows in _groups(rule, known, names or {}):
+        allowance = rule.allow.get(group)
+        if rows.height < max(rule.min_n, 1):
+            found.append(
+                Verdict(rule.name, group, Outcome.TOO_FEW, None, "", rows.height, reason=f"needs {rule.min_n}")
+            )
+            continue
+        if rule.least is not None or rule.most is not None:
+            found.append(_limited(rule, group, rows, allowance))
+        if rule.largest_drop is not None:
+            found.append(_dropped(rule, group, rows, baseline, allowance, strict_drop))
+    missing = set(rule.allow) - {verdict.group for verdict in found}
+    if not found:
+        found.append(not_asked(rule, f"no finite {rule.metric} is there"))
+    elif missing:
+        found[0] = _noted(found[0], f"allowances for what does not occur: {', '.join(sorted(missing))}")
+    return found
+
+
+def not_asked(rule: Rule, reason: str) -> Verdict:
+    """The verdict of a rule that the run cannot answer."""
+    return Verdict(rule.name, "", Outcome.NOT_ASKED, None, "", 0, reason=reason)
+
+
+def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any]) -> Verdict:
+    """What a rule on listed samples finds: the wrong ones by id, and those that are not there, which cannot be right.
+
+    Args:
+        rule: The rule.
+        frame: A row a sample with sample_id and correct.
+        ids: The samples, of the kind the run has.
+    """
+    wanted = list(dict.fromkeys(ids))
+    right = dict(frame.filter(pl.col(SAMPLE_ID).is_in(wanted)).select(SAMPLE_ID, CORRECT).iter_rows())
+    wrong = [i for i in wanted if i in right and right[i] is False]
+    unknown = [i for i in wanted if right.get(i) is None]
+    said = [
+        f"{word}: {', '.join(map(str, some[:_SHOWN]))}"
+        + (f" and {len(some) - _SHOWN:,} more" if len(some) > _SHOWN else "")
+        for word, some in (("wrong", wrong), ("not judged in this run", unknown))
+        if some
+    ]
+    failed = len(wrong) + len(unknown)
+    outcome = Outcome.FAILED if failed else Outcome.PASSED
+    return Verdict(rule.name, "", outcome, float(failed), "0 wrong", len(wanted), reason="; ".join(said))
+
+
+def counted(rule: Rule, value: float | None) -> Verdict:
+    """What a rule on a count of the run finds; None where it cannot be counted."""
+    if value is None or rule.most is None:
+        return not_asked(rule, "the run does not tell")
+    outcome = Outcome.PASSED if value <= rule.most else Outcome.FAILED
+    return Verdict(rule.name, "", outcome, value, f"<= {rule.most:g}", 0)
+
+
+def _groups(rule: Rule, frame: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[tuple[str, pl.DataFrame]]:
+    if rule.by is None:
+        if frame.height:
+            yield "", frame
+        return
+    for value in frame[rule.by].drop_nulls().unique().sort():
+        yield str(names.get(value, value)), frame.filter(pl.col(rule.by) == value)
+
+
+def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
+    value = _statistic(rule.stat, rows["value"])
+    own = (rule.least, rule.most)
+    failed = not _within(value, *own, strict=rule.is_strict)
+    outcome, bound, reason = (Outcome.FAILED if failed else Outcome.PASSED), _bound(*own, strict=rule.is_strict), ""
+    if failed and allowance and (allowance.least, allowance.most) != (None, None):
+        if _within(value, allowance.least, allowance.most, strict=False):
+            outcome = Outcome.ALLOWED
+        bound, reason = _bound(allowance.least, allowance.most, strict=False), allowance.reason
+    return Verdict(rule.name, group, outcome, value, bound, rows.height, reason=reason)
+
+
+def _within(value: float, least: float | None, most: float | None, *, strict: bool) -> bool:
+    if math.isnan(value):
+        return False
+    above = least is None or (value > least if strict else value >= least)
+    below = most is None or (value < most if strict else value <= most)
+    return above and below
+
+
+def _bound(least: float | None, most: float | None, *, strict: bool) -> str:
+    end = "" if strict else "="
+    return " and ".join(f"{sign}{end} {b:g}" for sign, b in ((">", least), ("<", most)) if b is not None)
+
+
+def _statistic(name: str, values: pl.Series) -> float:
+    if (share := quantile_of(name)) is not None:
+        return float(np.quantile(values.to_numpy(), share))
+    x = values.to_numpy()
+    match name:
+        case "mean":
+            return float(x.mean())
+        case "median":
+            return float(np.median(x))
+        case "std":
+            return float(x.std(ddof=1)) if len(x) > 1 else 0.0
+        case "min":
+            return float(x.min())
+        case "max":
+            return float(x.max())
+        case _:
+            return float(len(x))
+
+
+def _dropped(
+    rule: Rule,
+    group: str,
+    rows: pl.DataFrame,
+    baseline: pl.DataFrame | None,
+    allowance: Allowance | None,
+    strict_drop: bool,
+) -> Verdict:
+    """How much worse the samples of a group are than the same samples of the baseline."""
+    assert rule.largest_drop is not None
+    bound = f"drop <= {rule.largest_drop:g}"
+    if baseline is None:
+        return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="a drop needs --baseline RUN")
+    old = baseline.select(SAMPLE_ID, pl.col(rule.metric).cast(pl.Float64).alias("old"))
+    both = rows.join(old.filter(pl.col("old").is_finite()), on=SAMPLE_ID)
+    if both.is_empty():
+        return Verdict(
+            rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="the baseline has none of the samples"
+        )
+    change = (both["old"] - both["value"]).to_numpy()
+    worse = change if rule.better is Better.HIGH else -change
+    drop, interval = float(worse.mean()), _interval(worse)
+    limit, reason = rule.largest_drop, ""
+    if drop > limit and allowance and allowance.largest_drop is not None:
+        limit, reason = allowance.largest_drop, allowance.reason
+        bound = f"drop <= {limit:g}"
+        outcome = Outcome.ALLOWED if drop <= limit else Outcome.FAILED
+    else:
+        outcome = Outcome.PASSED if drop <= limit else Outcome.FAILED
+    if outcome is Outcome.FAILED and not strict_drop and interval[0] <= limit:
+        outcome = Outcome.UNSURE
+    return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
+
+
+def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+    """The 95 % interval of the mean of differences of pairs (Student 1908); all there is for a single one."""
+    if len(values) < 2:
+        return -math.inf, math.inf
+    freedom = np.array([len(values) - 1.0])
+    margin = float(student_975(freedom)[0]) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()) - margin, float(values.mean()) + margin
+
+
+def _noted(verdict: Verdict, words: str) -> Verdict:
+    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, words))))

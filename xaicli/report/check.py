@@ -1,0 +1,81 @@
+"""The report of a check: each rule with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xaicli.answer import Answer
+from xaicli.report.facts import run_line
+from xaicli.report.made import made
+from xaicli.report.model import Cell, Column, Report, Section, Table
+from xaicli.report.numbers import count, cut, short
+from xaicli.report.page import Page
+
+_FIRST = ("failed", "not asked", "unsure", "allowed", "too few", "passed")
+
+
+def check_report(answer: Answer, page: Page | None = None) -> Report:
+    """The page of `xai check`.
+
+    Args:
+        answer: A row a verdict, with `failed` and `not_asked` beside.
+        page: The run.
+    """
+    page = page or Page()
+    rows = sorted(answer.data.iter_rows(named=True), key=lambda row: _FIRST.index(row["outcome"]))
+    return Report(
+        name="check",
+        title="May this run replace the other?"
+        if answer.selection.get("baseline")
+        else "Does this run keep its rules?",
+        run_line=run_line(answer, page.facts),
+        sentence=_sentence(answer),
+        sections=(Section("Verdicts", "verdicts", (_table(rows),)),),
+        made=made(
+            answer,
+            ("drop", "mean over the samples that both runs have, with Student's 95 % interval of their differences"),
+            ("unsure", "the drop is larger than allowed, yet its interval is not: --strict-drop fails it"),
+        ),
+        warnings=answer.warnings,
+        tables={"check": lambda: answer.data},
+    )
+
+
+def _sentence(answer: Answer) -> str:
+    outcomes = answer.data["outcome"].to_list()
+    said = [f"{count(outcomes.count(word), 'verdict')} {word}" for word in _FIRST if word in outcomes]
+    if answer.extra["failed"]:
+        start = "No: "
+    elif answer.extra["not_asked"]:
+        start = "Not known: "
+    else:
+        start = "Yes: "
+    return start + ", ".join(said) + "."
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = tuple(
+        (
+            row["outcome"],
+            cut(row["rule"], 60) + (f": {cut(row['group'])}" if row["group"] else ""),
+            row["value"],
+            row["n"],
+            _place(row),
+            _why(row),
+        )
+        for row in rows
+    )
+    columns = (Column("outcome"), Column("rule"), Column("value", Cell.NUMBER), Column("samples", Cell.INTEGER))
+    return Table("verdicts", "Each rule and group", (*columns, Column("of"), Column("why")), table, terminal_rows=60)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    parts = [part for part in (row["mode"], row["ds_id"]) if part]
+    return " ".join([*parts, *([f"epoch {row['epoch']}"] if row["epoch"] is not None else [])])
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    interval = "" if row["low"] is None else f"95 %: {short(row['low'], 3)} to {short(row['high'], 3)}"
+    allowed = row["bound"] if row["outcome"] == "allowed" else ""
+    return "; ".join(part for part in (interval, allowed, row["reason"]) if part)
