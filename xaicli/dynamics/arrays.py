@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -20,6 +22,9 @@ Where = slice | Slots
 
 NO_EPOCH = np.int32(np.iinfo(np.int32).min)
 """Stands for an epoch, or an integer label, that there is not."""
+
+MANY = 2**31 - 1
+"""As many observations as there can be, and the epoch furthest from 0."""
 
 _BLOCK = 1 << 15
 """Samples worked on at a time: temporary arrays stay in the processor's cache."""
@@ -63,6 +68,35 @@ def _listed(where: Where) -> Slots:
     return np.arange(where.start, where.stop, dtype=np.int32) if isinstance(where, slice) else where
 
 
+def stored_epoch(furthest: int) -> np.signedinteger[Any]:
+    """What stands for no epoch where none is further from 0, of the smallest type that holds them all."""
+    kind = np.min_scalar_type(-min(furthest, MANY) - 1)
+    none: np.signedinteger[Any] = kind.type(np.iinfo(kind).min)
+    return none
+
+
+def as_epochs(stored: NDArray[np.signedinteger[Any]]) -> NDArray[np.int32]:
+    """Stored epochs as int32, NO_EPOCH for none."""
+    if stored.dtype == np.int32:
+        return stored
+    epochs = stored.astype(np.int32)
+    epochs[stored == np.iinfo(stored.dtype).min] = NO_EPOCH
+    return epochs
+
+
+def as_series(name: str, values: Array) -> pl.Series:
+    """Numbers as a column in the memory where they lie; NaN and, of int32, NO_EPOCH become null."""
+    if values.dtype == np.bool_:
+        return pl.Series(name, values)
+    values = np.ascontiguousarray(values)
+    absent = np.isnan(values) if values.dtype.kind == "f" else values == NO_EPOCH if values.dtype == np.int32 else None
+    known = None if absent is None or not absent.any() else np.packbits(~absent, bitorder="little")
+    # Not `pa.array`: it imports pandas where there is one.
+    buffers = [None if known is None else pa.py_buffer(known), pa.py_buffer(values)]
+    column = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
+    return pl.Series(name, pl.from_arrow(column))
+
+
 class GrowingArrays:
     """Named arrays with an entry a slot that grow together."""
 
@@ -79,6 +113,11 @@ class GrowingArrays:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arrays that have not been handed over."""
+        return tuple(self._arrays)
 
     def grow(self, size: int) -> None:
         """Make room for `size` slots; new ones hold the fill value."""

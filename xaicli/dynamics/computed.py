@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 import polars as pl
 
 from xaicli.answer import Counts
+from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.by_engine import statistics_by_engine
 from xaicli.dynamics.chunks import DamageFoundError, chunks
-from xaicli.dynamics.learning import MANY
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.regions import regions
@@ -102,6 +102,7 @@ def compute(
         jumps,
         reader.dtypes.get(SAMPLE_ID, pl.Int64()),
         MANY if selection.duplicates is Duplicates.ALL else max(map(len, selection.epochs.values())),
+        max(abs(epoch) for epochs in selection.epochs.values() for epoch in epochs),
     )
     tally = Tally()
     frames: dict[Pair, pl.DataFrame] = {}

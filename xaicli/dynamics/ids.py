@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import polars as pl
 
-from xaicli.dynamics.arrays import Slots, Where
+from xaicli.dynamics.arrays import Slots, Where, as_series
 from xaicli.vocabulary import SAMPLE_ID
 
 _SLOT = "slot"
@@ -33,6 +33,11 @@ class IdIndex(ABC):
     @abstractmethod
     def ids(self) -> pl.Series:
         """The ids by slot."""
+
+    @property
+    @abstractmethod
+    def ascend(self) -> bool:
+        """Whether the ids ascend by slot."""
 
     @abstractmethod
     def reserve(self, n: int) -> None:
@@ -86,7 +91,12 @@ class NumberIndex(IdIndex):
 
     @property
     def ids(self) -> pl.Series:
-        return pl.Series(SAMPLE_ID, self._known[: self._n])
+        return as_series(SAMPLE_ID, self._known[: self._n])
+
+    @property
+    def ascend(self) -> bool:
+        known = self._known[: self._n]
+        return bool((known[1:] >= known[:-1]).all())
 
     def reserve(self, n: int) -> None:
         if n > len(self._known):
@@ -138,6 +148,10 @@ class TextIndex(IdIndex):
     @property
     def ids(self) -> pl.Series:
         return self._known
+
+    @property
+    def ascend(self) -> bool:
+        return self._known.is_sorted()
 
     def reserve(self, n: int) -> None:
         """Texts are kept as they come."""

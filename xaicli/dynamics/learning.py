@@ -8,9 +8,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import NO_EPOCH, Array, GrowingArrays, Rows, Where, blocks, part
-
-MANY = 2**31 - 1
+from xaicli.dynamics.arrays import (
+    MANY,
+    NO_EPOCH,
+    Array,
+    GrowingArrays,
+    Rows,
+    Where,
+    as_epochs,
+    as_series,
+    blocks,
+    part,
+    stored_epoch,
+)
 
 
 class Learning:
@@ -18,16 +28,18 @@ class Learning:
 
     Args:
         most: No sample is observed more often.
+        furthest: No epoch is further from 0.
     """
 
-    def __init__(self, most: int = MANY) -> None:
+    def __init__(self, most: int = MANY, furthest: int = MANY) -> None:
+        self._none = none = stored_epoch(furthest)
         count = np.min_scalar_type(-most).type(0)
         self._state = GrowingArrays(
             before=np.int8(-1),
             correctness=count,
             forgetting=count,
-            first_learned=NO_EPOCH,
-            right_since=NO_EPOCH,
+            first_learned=none,
+            right_since=none,
         )
 
     def __getitem__(self, name: str) -> Array:
@@ -48,7 +60,7 @@ class Learning:
             since[turned] = epoch
             state["right_since"][where] = since
             learned = state["first_learned"][where]
-            learned[turned & (learned == NO_EPOCH)] = epoch
+            learned[turned & (learned == self._none)] = epoch
             state["first_learned"][where] = learned
         state["before"][where] = correct
 
@@ -58,14 +70,14 @@ class Learning:
         """
         state = self._state
         before, for_good = state.pop("before"), state.pop("right_since")
-        for_good[before != 1] = NO_EPOCH
+        for_good[before != 1] = self._none
         correctness = state.pop("correctness").astype(np.int32)
         return {
             "correctness": correctness,
             "forgetting": state.pop("forgetting").astype(np.int32),
             "never_learned": correctness == 0,
-            "first_learned": state.pop("first_learned"),
-            "learned_for_good": for_good,
+            "first_learned": as_epochs(state.pop("first_learned")),
+            "learned_for_good": as_epochs(for_good),
             "judged": before >= 0,
         }
 
@@ -109,8 +121,7 @@ class LastLabel:
 
     def series(self, n: int) -> pl.Series:
         """(n,) labels by slot as they were recorded, null for none."""
-        codes = pl.Series("label", self._state.pop("label")[:n])
-        codes = codes.set(codes == int(NO_EPOCH), None) if n else codes
+        codes = as_series("label", self._state.pop("label")[:n])
         if self._codes is None:
             return codes
         return pl.concat(self._values).gather(codes).alias("label")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import Array, GrowingArrays, Where
+from xaicli.dynamics.arrays import Array, GrowingArrays, Where, blocks
 from xaicli.dynamics.times import Times
 
 
@@ -159,43 +159,42 @@ class MetricSums:
             epoch; 0 where all observations share an epoch), `ema`, `early`, `recent`; `first`, `last`, `min`, `max` as
             recorded. NaN where a sample had no finite value.
         """
-        state, n = self._state, times.n
-        seen = n > 0
+        state, parts = self._state, self.parts
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: dict[str, Array] = {}
-            mean = state.pop("sum") if self.parts.mean else np.empty(0)
-            mean /= n if self.parts.mean else 1
+            for block in blocks(len(state)):
+                self._finish(block, times)
+        renamed = {"products": "slope", "squares": "variance", "sum": "mean"}
+        kept = [name for name in state.names if name not in ("n_early", *(() if parts.extremes else ("first",)))]
+        return {renamed.get(name, name): state.pop(name) for name in kept}
+
+    def _finish(self, block: slice, times: Times) -> None:
+        """Turn the sums of some slots into results, in their place."""
+        state, n = self._state, times.n[block]
+        seen = n > 0
+        if self.parts.mean:
+            mean = state["sum"][block]
+            mean /= n
             if self.parts.trend:
                 # cov(t, d) = mean(t d) - mean(t) mean(d), and the slope is cov(t, d) / var(t).
-                slope = state.pop("products")
-                slope -= times.means() * mean * n
-                spread = times.spread()
+                slope, spread = state["products"][block], times.spread(block)
+                slope -= times.means(block) * mean * n
                 slope *= n
                 slope /= spread
                 slope[seen & (spread == 0)] = 0.0
-                found["slope"] = slope
             if self.parts.spread:
-                variance = state.pop("squares")
+                variance = state["squares"][block]
                 variance /= n
                 variance -= mean * mean
-                found["variance"] = np.maximum(variance, 0.0, out=variance)
+                np.maximum(variance, 0.0, out=variance)
             if self._shifted:
-                mean += state["first"]
-            if self.parts.mean:
-                found["mean"] = mean
-            if self.parts.recent:
-                found["recent"] = state.pop("recent")
-                found["recent"] /= n * (n + 1.0) * (2 * n + 1) / 6
-            if self.parts.early:
-                found["early"] = state.pop("early")
-                found["early"] /= state.pop("n_early")
-        if self.parts.ema:
-            found["ema"] = state.pop("ema")
+                mean += state["first"][block]
+        if self.parts.recent:
+            state["recent"][block] /= n * (n + 1.0) * (2 * n + 1) / 6
+        if self.parts.early:
+            state["early"][block] /= state["n_early"][block]
         if self.parts.extremes:
-            found |= {name: state.pop(name) for name in ("first", "last", "min", "max")}
-            found["min"][~seen] = np.nan
-            found["max"][~seen] = np.nan
-        return found
+            state["min"][block][~seen] = np.nan
+            state["max"][block][~seen] = np.nan
 
 
 def _squared(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
@@ -206,5 +205,9 @@ def _squared(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
 
 
 def sample_std(variance: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The standard deviation with divisor n - 1, 0 where n is 1, from the variance with divisor n."""
-    return np.sqrt(variance * (n / np.maximum(n - 1, 1)))
+    """The standard deviation with divisor n - 1, 0 where n is 1, in place of the variance with divisor n."""
+    for block in blocks(len(variance)):
+        mine = variance[block]
+        mine *= n[block] / np.maximum(n[block] - 1, 1)
+        np.sqrt(mine, out=mine)
+    return variance

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from xaicli.dynamics.learning import MANY
+from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.metrics import Parts
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, PREDICTION, SAMPLE_ID
 
@@ -29,6 +29,7 @@ class Plan:
         jumps: Whether ranks are followed at all.
         id_type: Of the sample ids.
         most: No sample is observed more often.
+        furthest: No epoch is further from 0.
     """
 
     metrics: tuple[str, ...]
@@ -39,6 +40,7 @@ class Plan:
     jumps: bool = True
     id_type: pl.DataType = field(default_factory=pl.Int64)
     most: int = MANY
+    furthest: int = MANY
 
     def parts(self) -> dict[str, Parts]:
         """What is needed of each metric."""

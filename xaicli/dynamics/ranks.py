@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import NO_EPOCH, Array, GrowingArrays, Where, blocks, part
+from xaicli.dynamics.arrays import MANY, NO_EPOCH, Array, GrowingArrays, Where, as_epochs, blocks, part, stored_epoch
 
 T = TypeVar("T", bound=np.signedinteger[Any])
 
@@ -174,9 +174,10 @@ class RankJumps:
 
     Args:
         burn_in: Changes that end in one of the first `burn_in` epochs do not count.
+        furthest: No epoch is further from 0.
     """
 
-    def __init__(self, burn_in: int) -> None:
+    def __init__(self, burn_in: int, furthest: int = MANY) -> None:
         self._burn_in = burn_in
         self._epochs = 0
         self._epoch = int(NO_EPOCH)
@@ -186,7 +187,7 @@ class RankJumps:
         self._state = GrowingArrays(
             rank=np.float64(np.nan),
             jump=np.float64(np.nan),
-            epoch=NO_EPOCH,
+            epoch=stored_epoch(furthest),
             start=np.float32(np.nan),
             end=np.float32(np.nan),
             rises=np.bool_(False),
@@ -247,13 +248,16 @@ class RankJumps:
             state["end"][slots] = end
             state["rises"][slots] = excess[chosen] > 0
 
+    def end(self) -> None:
+        """Say that no epoch follows: the places to work in are given back."""
+        self._ranks, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
+
     def results(self) -> dict[str, Array]:
         """By slot: `rank_jump` (NaN for none), `rank_jump_epoch` (NO_EPOCH), `rises`, `rank_from`, `rank_to`."""
         state = self._state
-        self._ranks, self._packed = np.empty(0, np.int64), np.empty(0, np.uint64)
         return {
             "rank_jump": state.pop("jump"),
-            "rank_jump_epoch": state.pop("epoch"),
+            "rank_jump_epoch": as_epochs(state.pop("epoch")),
             "rank_from": state.pop("start"),
             "rank_to": state.pop("end"),
             "rises": state.pop("rises"),

@@ -114,14 +114,14 @@ class Times:
         found: NDArray[np.int32] = self._each["n"][where]
         return found
 
-    def means(self) -> NDArray[np.float64]:
-        """The mean time by slot."""
-        return np.asarray(self._by_slot("sum", self._sum) / np.maximum(self.n, 1), np.float64)
+    def means(self, block: slice) -> NDArray[np.float64]:
+        """The mean time of some slots."""
+        return np.asarray(self._by_slot("sum", self._sum)[block] / np.maximum(self.n[block], 1), np.float64)
 
-    def spread(self) -> NDArray[np.float64]:
-        """n times the sum of squared distances to the mean time, by slot; exact."""
-        total = self._by_slot("sum", self._sum)
-        return np.asarray(self.n * self._by_slot("squares", self._squares) - total * total, np.float64)
+    def spread(self, block: slice) -> NDArray[np.float64]:
+        """n times the sum of squared distances to the mean time, of some slots; exact."""
+        total = self._by_slot("sum", self._sum)[block]
+        return np.asarray(self.n[block] * self._by_slot("squares", self._squares)[block] - total * total, np.float64)
 
     def _by_slot(self, name: str, shared: int) -> NDArray[np.int64]:
         if self._each is None:

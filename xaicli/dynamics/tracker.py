@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, blocks, distinct_rows, joined, part
+from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.ids import IdIndex
 from xaicli.dynamics.learning import LastLabel, Learning
 from xaicli.dynamics.metrics import MetricSums, sample_std
@@ -39,9 +39,9 @@ class Tracker:
         self._times = Times()
         self._sums: dict[str, MetricSums] = {}
         self._own_times: dict[str, Times] = {}
-        self._learning = Learning(plan.most) if plan.judged_by else None
+        self._learning = Learning(plan.most, plan.furthest) if plan.judged_by else None
         self._label = LastLabel()
-        self._jumps = RankJumps(plan.burn_in) if plan.jumps else None
+        self._jumps = RankJumps(plan.burn_in, plan.furthest) if plan.jumps else None
         self._to_rank: list[tuple[Where, Array]] = []
         self._ranking: Future[None] | None = None
         self._last_epoch = int(NO_EPOCH)
@@ -183,9 +183,11 @@ class Tracker:
             late epochs count for more, wherever there is such a metric. Null where no value was finite.
         """
         self._wait()
+        if self._jumps is not None:
+            self._jumps.end()
         n = len(self._index)
         ids = self._index.ids
-        order = None if ids.is_sorted() else ids.arg_sort().to_numpy()
+        order = None if self._index.ascend else ids.arg_sort().to_numpy()
         table = _Assembly(n, order)
         table.add_series(SAMPLE_ID, ids)
         table.add_series("label", self._label.series(n))
@@ -201,10 +203,10 @@ class Tracker:
         if self._jumps is not None:
             found = self._jumps.results()
             rises = found.pop("rises")
-            jumped = ~np.isnan(found["rank_jump"])
+            direction = rises[:n].astype(np.int8)
+            direction[np.isnan(found["rank_jump"][:n])] = -1
             for name, values in found.items():
                 table.add(name, values)
-            direction = np.where(jumped, rises, -1).astype(np.int8)[:n]
             table.add_series("rank_jump_direction", named(direction, ("down", "up")))
         return pl.DataFrame(table.columns)
 
@@ -213,7 +215,9 @@ class Tracker:
         found = self._sums.pop(name).results(times)
         if name == LABEL_PROB:
             table.add("confidence", found["mean"])
-            table.add("variability", np.sqrt(found["variance"]), where=times.n > 0)
+            # In the variance's place, unless that is wanted.
+            spare = None if name in self._plan.metrics else found["variance"]
+            table.add("variability", np.sqrt(found["variance"], out=spare), where=times.n > 0)
         elif name == MARGIN:
             table.add("aum", found["mean"])
             table.add("aum_recent", found.pop("recent"))
@@ -239,13 +243,8 @@ class _Assembly:
         self._order = order
 
     def add(self, name: str, values: Array, *, where: NDArray[np.bool_] | None = None) -> None:
-        """Add a column by slot; NaN, NO_EPOCH and all but `where` become null."""
-        series = pl.Series(name, np.ascontiguousarray(values[: self._n]))
-        if series.dtype.is_float():
-            series = series.fill_nan(None)
-        elif values.dtype == np.int32 and name.endswith(("_learned", "_for_good", "_epoch")) and len(series):
-            series = series.set(series == int(NO_EPOCH), None)
-        self.add_series(name, series, where=where)
+        """Add a column by slot, in the memory where it lies; NaN, NO_EPOCH and all but `where` become null."""
+        self.add_series(name, as_series(name, values[: self._n]), where=where)
 
     def add_series(self, name: str, series: pl.Series, *, where: NDArray[np.bool_] | None = None) -> None:
         if where is not None and not where[: self._n].all():
