@@ -668,3 +668,114 @@ def test_the_deep_copy_leaves_an_exported_graph_alone() -> None:
     before = copy.deepcopy({name: value.clone() for name, value in graph.state_dict().items()})
     attribute(graph, x, **FEW)
     assert all(torch.equal(before[name], value) for name, value in graph.state_dict().items())
+
+
+def small(**asked: Any) -> xaicli.SaliencyResult:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    return xaicli.saliency(model, torch.rand(4, 3, 2, 2), device="cpu", **({"methods": "gradient"} | asked))
+
+
+@pytest.mark.parametrize("missing", [None, -100, 7, float("nan")])
+def test_one_sample_without_a_label_costs_the_others_nothing(missing: Any) -> None:
+    result = small(labels=[0, missing, 2, 1], target="label")
+    assert result.targets.tolist() == [0, result.predictions[1], 2, 1]
+    assert "1 of 4 samples have no label that is a class" in " ".join(result.answer.warnings)
+    assert [p is None for p in result.data["label_prob"]] == [False, True, False, False]
+
+
+def test_labels_of_probabilities_name_the_likeliest_class() -> None:
+    hard, soft = small(labels=[0, 1, 2, 1]), small(labels=torch.eye(3)[[0, 1, 2, 1]] * 0.7 + 0.1, target="label")
+    assert soft.data["label_prob"].to_list() == hard.data["label_prob"].to_list()
+    assert soft.targets.tolist() == [0, 1, 2, 1]
+
+
+def test_one_label_a_sample_is_no_regression_of_several_values() -> None:
+    floats = small(labels=[0.0, 1.0, 2.0, float("nan")])
+    assert floats.data["label_prob"].to_list()[:3] == small(labels=[0, 1, 2, 1]).data["label_prob"].to_list()[:3]
+    with pytest.raises(XaiError, match="one real number each"):
+        small(labels=[0.1, 0.2, 0.3, 0.4])
+    values = small(labels=torch.randn(4, 3) * 9, target=2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    assert values.predictions == pytest.approx(model(torch.rand(4, 3, 2, 2))[:, 2].detach().numpy(), abs=1e-6)
+
+
+def test_a_sample_without_a_prediction_is_counted() -> None:
+    x = torch.rand(4, 3, 2, 2)
+    x[2, 0] = torch.nan
+    result = xaicli.saliency(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), x, methods="gradient", device="cpu")
+    assert result.answer.counts.non_finite == 1
+    assert "1 samples have no prediction, since the model answers them with NaN: 2" in result.answer.warnings
+
+
+@pytest.mark.parametrize(
+    ("asked", "unused"),
+    [
+        ({"evaluations": 99}, "evaluations"),
+        ({"tolerance": 0.1}, "tolerance"),
+        ({"baseline": "zero"}, "baseline"),
+        ({"noise": 0.3}, "noise"),
+        ({"methods": "smoothgrad", "integrating": (5, 2)}, "integrating"),
+        ({"methods": "integrated", "smoothing": 3}, "smoothing"),
+    ],
+)
+def test_what_no_method_takes_is_said(asked: dict[str, Any], unused: str) -> None:
+    assert f"{unused} was not used: no method that was asked for takes it" in small(**asked).answer.warnings
+    taken = small(**{"evaluations": "auto"} | asked | {"methods": ("smoothgrad", "smint")}).answer.warnings
+    assert not [said for said in taken if "was not used" in said]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "asked", "said"),
+    [
+        (lambda x: x, torch.rand(2, 3), {}, "the model is a function"),
+        (nn.Linear(2, 3), [[1.0, 2.0], [3.0]], {}, "no array of numbers"),
+        (nn.Linear(2, 3), [torch.rand(2, 2), None], {}, "holds None"),
+        (nn.Linear(2, 3), torch.rand(2, 2), {"baseline": np.zeros(2)}, "the baseline is a ndarray"),
+        (nn.Linear(2, 3), torch.rand(2, 2), {"seed": "a"}, "seed is 'a'"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(model: Any, inputs: Any, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        xaicli.saliency(model, inputs, **asked)
+
+
+def test_an_argument_given_as_none_is_left_out() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+            return self.linear(x if scale is None else x * scale) + (0 if shift is None else shift)
+
+    model, x, shift = Model(), torch.rand(3, 4), torch.rand(3, 3)
+    given = xaicli.saliency(model, {"x": x, "scale": None, "shift": shift}, methods="gradient", device="cpu")
+    assert given.predictions.tolist() == model(x, shift=shift).argmax(1).tolist()
+
+
+@pytest.mark.parametrize("length", [4, 6])
+def test_a_decoders_places_are_not_those_of_the_encoders_mask(length: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    mask = torch.ones(3, 6, dtype=torch.long)
+    mask[0, 3:] = mask[1, 5:] = 0
+    given = {
+        "input_ids": torch.randint(1, 30, (3, 6)),
+        "attention_mask": mask,
+        "decoder_input_ids": torch.randint(1, 30, (3, length)),
+    }
+    with torch.no_grad():
+        p = model(**given).logits.softmax(-1)
+    result = xaicli.saliency(model, given, methods="gradient", device="cpu")
+    assert result.data["top_prob"].to_numpy() == pytest.approx(p.mean(1).amax(-1).numpy(), abs=1e-5)
+    counted = (torch.arange(length) < 2).expand(3, -1).long()
+    result = xaicli.saliency(model, given | {"decoder_attention_mask": counted}, methods="gradient", device="cpu")
+    with torch.no_grad():
+        p = model(**given, decoder_attention_mask=counted).logits.softmax(-1)[:, :2]
+    assert result.data["top_prob"].to_numpy() == pytest.approx(p.mean(1).amax(-1).numpy(), abs=1e-5)

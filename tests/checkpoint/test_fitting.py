@@ -295,3 +295,60 @@ def test_a_user_without_a_home_loads_and_saves(
     loaded = load_checkpoint(ckpt)
     torch.testing.assert_close(gradient(loaded.model, images), gradient(model, images))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_behind_wrappers_is_chosen_by_the_name_that_the_hint_gives(
+    tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    other = {f"module.key.{key}": value * 0 for key, value in model.state_dict().items()}
+    weights = {f"module.query.{key}": value for key, value in model.state_dict().items()} | other
+    for name, content in (("plain", weights), ("training", {"state_dict": weights, "epoch": 3})):
+        torch.save(content, tmp_path / f"{name}.pt")
+        with pytest.raises(XaiError, match="several parts") as caught:
+            load_checkpoint(tmp_path / f"{name}.pt", arch=Digits)
+        assert "--weights: query, key" in caught.value.hint
+        same(tmp_path / f"{name}.pt", Digits, model, images, weights="query")
+    with pytest.raises(XaiError, match="no weights 'que'"):
+        load_checkpoint(tmp_path / "plain.pt", arch=Digits, weights="que")
+
+
+@pytest.mark.parametrize("named", ["folder", "index"])
+def test_parts_that_torch_save_wrote_with_their_index(
+    named: str, tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    keys, weights = list(model.state_dict()), model.state_dict()
+    files = {key: f"pytorch_model-0000{1 + (i > 1)}-of-00002.bin" for i, key in enumerate(keys)}
+    for file in set(files.values()):
+        torch.save({key: weights[key] for key in keys if files[key] == file}, tmp_path / file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    path = tmp_path if named == "folder" else index
+    same(path, Digits, model, images)
+    with pytest.raises(XaiError) as caught:
+        load_checkpoint(tmp_path / "pytorch_model-00001-of-00002.bin", arch=Digits)
+    assert "part 1 of 2" in caught.value.hint
+    index.write_text(json.dumps({"weight_map": files | {keys[0]: "../a.bin"}}))
+    with pytest.raises(RefusedError, match="names other files"):
+        load_checkpoint(path, arch=Digits)
+    index.write_text(json.dumps({"weight_map": files}))
+    (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(XaiError, match=r"pytorch_model-00002-of-00002\.bin is missing"):
+        load_checkpoint(path, arch=Digits)
+
+
+class Temporary(nn.Module):
+    """A buffer that is made anew and not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("scale", torch.tensor([2.0]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) * self.scale
+
+
+def test_weights_of_torchscript_that_keeps_what_is_not_saved(tmp_path: Path) -> None:
+    model = Temporary().eval()
+    torch.jit.script(model).save(str(tmp_path / "a.pt"))
+    same(tmp_path / "a.pt", Temporary, model)

@@ -100,6 +100,11 @@ def saliency(
         tolerance=tolerance,
         evaluations=evaluations,
     )
+    if not callable(getattr(model, "named_parameters", None)):
+        raise UsageError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module",
+            hint="put it into forward of a module: its layers are needed, not only what it returns",
+        )
     arrays = as_arrays(inputs)
     n = len(next(iter(arrays.values())))
     for name, values in (("sample_ids", sample_ids), ("labels", labels)):

@@ -125,6 +125,10 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
     import polars as pl
 
     rows = [_row(e, saliency) for e in saliency.explanations]
+    broken = [e for e in saliency.explanations if e.prediction is None and e.target >= 0]
+    ids = list(dict.fromkeys(str(e.sample_id) for e in broken))
+    shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+    said = (f"{len(ids)} samples have no prediction, since the model answers them with NaN: {shown}",) if ids else ()
     extra: dict[str, Any] = {}
     if len(saliency.checkpoints) > 1:
         extra["changes"] = [vars(change) for change in saliency.changes]
@@ -140,8 +144,8 @@ def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:
             **saliency.settings,
         },
         data=pl.DataFrame(rows, infer_schema_length=None),
-        counts=Counts(rows=len(rows)),
-        warnings=(*saliency.notes, *saliency.skipped),
+        counts=Counts(rows=len(rows), non_finite=len(broken)),
+        warnings=(*saliency.notes, *said, *saliency.skipped),
         extra=extra,
     )
 

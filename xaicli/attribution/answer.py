@@ -23,6 +23,7 @@ from xaicli.attribution.explanation import (
 from xaicli.attribution.maps import rank_correlation
 from xaicli.attribution.settings import INTEGRATED, SMINT, SMOOTHGRAD, Settings
 from xaicli.attribution.store import Finished
+from xaicli.attribution.targets import class_of
 from xaicli.heads.head import Task
 from xaicli.sources.inputs import plain
 
@@ -70,7 +71,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
     p = a.probabilities[row]
     classes = a.head is not None and a.head.has_classes
     prediction = _prediction(a, row)
-    index = _label_index(label, names, len(p)) if classes else None
+    index = class_of(label, names, a.head) if a.head is not None else None
     known = [int(c) for c in np.argsort(-p, kind="stable")[:_TOP]] if classes and np.isfinite(p).all() else []
     return Explanation(
         sample_id=plain(inputs.sample_id[row]),
@@ -219,16 +220,6 @@ def _passes(settings: Settings) -> list[str]:
         SMINT: f"smint of {settings.smint_draws} in {settings.smint_steps} steps",
     }
     return [said[method] for method in settings.methods if method in said]
-
-
-def _label_index(label: Any, names: Sequence[str], classes: int) -> int | None:
-    if isinstance(label, str) and label in names:
-        return list(names).index(label)
-    try:
-        index = int(label)
-    except (TypeError, ValueError):
-        return None
-    return index if 0 <= index < classes else None
 
 
 def _name(label: Any, names: Sequence[str]) -> str:

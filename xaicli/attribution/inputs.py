@@ -51,14 +51,14 @@ def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
         UsageError: They differ in length, or hold nothing.
     """
     if isinstance(inputs, Mapping):
-        names, values = tuple(str(name) for name in inputs), list(inputs.values())
+        # None stands for an argument that is left out.
+        given = {str(name): x for name, x in inputs.items() if x is not None}
+        names, values = tuple(given), list(given.values())
     elif isinstance(inputs, list | tuple) and inputs and all(hasattr(x, "shape") and len(x.shape) for x in inputs):
         names, values = tuple(f"input{i}" for i in range(len(inputs))), list(inputs)
     else:
         names, values = ("",), [inputs]
-    tensors = [
-        x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(x))) for x in values
-    ]
+    tensors = [_tensor(x, name) for name, x in zip(names, values, strict=True)]
     if len(names) == 1:
         names = ("",) if names == ("input0",) else names
     lengths = {len(x) if x.ndim else 0 for x in tensors}
@@ -68,6 +68,26 @@ def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
             hint="(sample, ...) arrays of one length",
         )
     return names, tensors
+
+
+def _tensor(x: Any, name: str) -> Tensor:
+    """An input as a tensor.
+
+    Raises:
+        UsageError: It holds no numbers, or rows of different lengths.
+    """
+    if isinstance(x, Tensor):
+        return x.detach()
+    called = f"the input {name!r}" if name else "the input"
+    if isinstance(x, Sequence) and any(part is None for part in x):
+        raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
+    try:
+        return torch.from_numpy(np.ascontiguousarray(np.asarray(x)))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{called} is no array of numbers: {str(error).splitlines()[0]}",
+            hint="samples of one shape, in one array or tensor (sample, ...); pad rows of different lengths",
+        ) from error
 
 
 def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:

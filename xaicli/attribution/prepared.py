@@ -14,7 +14,7 @@ from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel, parameter_names
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, tensors_of
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import choose
+from xaicli.attribution.targets import choose, class_of
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import decide, known_of
@@ -196,8 +196,13 @@ def prepare(
     frozen, hooked = _held_against(given, twin, outputs, answers, place)
     batches = [as_input(x, frozen.dtype).to(place) for x in tensors]
     entries, points, flow, notes = _entries(frozen, given, batches)
-    valid = _valid(head, given, batches)
+    valid = _valid(head, given, batches, answers)
     values = answers.to(place)
+    chosen = (
+        torch.zeros(given.n, 1, dtype=torch.long)
+        if head is None
+        else choose(target, head, values, valid, labels, label_names)  # type: ignore[arg-type]
+    )
     prepared = _with_targets(
         Prepared(
             model=frozen,
@@ -208,20 +213,18 @@ def prepare(
             flow=flow,
             head=head,
             probabilities=_probabilities(head, values, valid),
-            predictions=_predictions(head, values, valid),
+            predictions=_predictions(head, values, valid, chosen),
             units=torch.arange(0),
             targets=torch.arange(0),
             clean=torch.zeros(0),
             reduce=lambda result, _: outputs(result),
             probability=lambda result, _: outputs(result),
-            notes=tuple(n for n in (*hooked, *notes, *_said(head)) if n),
+            notes=tuple(n for n in (*hooked, *notes, *_said(head, target, labels, label_names)) if n),
         ),
         outputs,
         values,
         valid,
-        torch.zeros(given.n, 1, dtype=torch.long)
-        if head is None
-        else choose(target, head, values, valid, labels, label_names),  # type: ignore[arg-type]
+        chosen,
         raw=raw,
     )
     _refuse_other_answers(prepared, given.tolerance)
@@ -247,8 +250,19 @@ def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
         )
 
 
-def _said(head: Head | None) -> tuple[str, ...]:
-    return () if head is None else (head.note,)
+def _said(head: Head | None, target: Any, labels: Sequence[Any] | None, names: Sequence[str] | None) -> tuple[str, ...]:
+    if head is None:
+        return ()
+    notes = [head.note]
+    if isinstance(target, str) and target == "label" and labels is not None:
+        without = sum(class_of(label, names, head) is None for label in labels)
+        if without:
+            notes.append(
+                f"{without} of {len(labels)} samples have no label that is a class: their prediction is explained"
+            )
+    if names and head.has_classes and len(names) != head.classes:
+        notes.append(f"{len(names)} label names were given, the model tells {head.classes} classes apart")
+    return tuple(notes)
 
 
 def _with_targets(
@@ -296,11 +310,12 @@ def _probabilities(head: Head | None, values: Tensor, valid: Tensor | None) -> T
     return head.probabilities(values.double(), valid).cpu()
 
 
-def _predictions(head: Head | None, values: Tensor, valid: Tensor | None) -> Tensor:
+def _predictions(head: Head | None, values: Tensor, valid: Tensor | None, chosen: Tensor) -> Tensor:
     if head is None:
         return torch.full((len(values),), -1)
     found = head.predictions(values, valid).cpu()
-    return found if found.ndim == 1 else torch.full((len(values),), torch.nan)
+    # Of several values the one that is explained.
+    return found if found.ndim == 1 else found.gather(1, chosen[:, :1].cpu())[:, 0]
 
 
 def _scalars_of(function: Callable[[Any], Any] | None) -> Callable[[Any], Tensor]:
@@ -412,10 +427,14 @@ def _looked_up(
     return [torch.cat(parts) for parts in found.values()]
 
 
-def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor]) -> Tensor | None:
-    """Which places of the output count: those an attention mask of their shape leaves in."""
+def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answers: Tensor) -> Tensor | None:
+    """Which places of the output count: those an attention mask of their shape leaves in.
+
+    Where a decoder answers, its own mask counts: that of the encoder is about other tokens.
+    """
     if head is None or not head.has_places:
         return None
-    names = parameter_names(given.model, given.names)
-    masks = [x for x, name in zip(batches, names, strict=True) if name == "attention_mask" and x.ndim == 2]
-    return masks[0].bool() if masks else None
+    named = dict(zip(parameter_names(given.model, given.names), batches, strict=True))
+    decodes = any(name.startswith("decoder_input") for name in named)
+    mask = named.get("decoder_attention_mask" if decodes else "attention_mask")
+    return mask.bool() if mask is not None and mask.shape[1:] == answers.shape[2:] else None

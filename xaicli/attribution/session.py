@@ -167,6 +167,11 @@ def explain(
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[Found] = []
     notes = dict.fromkeys(said for column in columns for said in column.notes(inputs))
+    notes |= {
+        f"{name} was not used: no method that was asked for takes it": None
+        for name in request.settings.unused
+        if not request.captum
+    }
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used = decided = ""
     sanity: tuple[SanityStep, ...] = ()

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 GRADIENT, SMOOTHGRAD, INTEGRATED, SMINT, GRADCAM = "gradient", "smoothgrad", "integrated", "smint", "gradcam"
 METHODS = (GRADIENT, SMOOTHGRAD, INTEGRATED, SMINT, GRADCAM)
 DEFAULT_METHODS = METHODS[:4]
+
+_NOISE = 0.15
+_PATHS, _DRAWN = frozenset({INTEGRATED, SMINT}), frozenset({SMOOTHGRAD, SMINT})
+_TAKERS = {
+    "smoothing": _DRAWN,
+    "integrating": _PATHS,
+    "evaluations": _PATHS | _DRAWN,
+    "tolerance": _PATHS | _DRAWN,
+    "baseline": _PATHS,
+    "noise": _DRAWN,
+}
+"""Which methods an argument is for."""
 
 Target = str | int | Sequence[int] | Callable[["torch.Tensor"], "torch.Tensor"]
 
@@ -74,6 +87,7 @@ class Settings:
     economical: bool = False
     spare: int = 0
     tolerance: float | None = None
+    unused: tuple[str, ...] = ()
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -148,7 +162,7 @@ def settle(
     smoothing: int | None = None,
     integrating: int | Sequence[int] | None = None,
     baseline: str | Path = "mid",
-    noise: float = 0.15,
+    noise: float = _NOISE,
     signed: bool = False,
     convention: str = "xai",
     precision: str = "auto",
@@ -194,11 +208,26 @@ def settle(
         signed=bool(signed),
         convention=Convention(_one_of("convention", convention, Convention)),
         precision=Precision(_one_of("precision", precision, Precision)),
-        seed=int(seed),
+        seed=_whole("seed", seed),
         tolerance=tolerance,
+        unused=_unused(
+            kept,
+            smoothing=smoothing,
+            integrating=integrating,
+            evaluations=None if evaluations == "auto" else evaluations,
+            tolerance=tolerance,
+            baseline=None if baseline == "mid" else baseline,
+            noise=None if noise == _NOISE else noise,
+        ),
     )
     budget = _budget(evaluations, smoothing, integrating, settings)
     return settings if budget is None else settings.within(budget)
+
+
+def _unused(methods: Sequence[str], **asked: Any) -> tuple[str, ...]:
+    """The arguments that none of the methods takes."""
+    wanted = set(methods)
+    return tuple(name for name, value in asked.items() if value is not None and not wanted & _TAKERS[name])
 
 
 def _budget(
@@ -233,6 +262,13 @@ def _integrating(given: int | Sequence[int], smoothing: int) -> tuple[int, int]:
     return steps, draws
 
 
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}", hint="a whole number") from None
+
+
 def _at_least(name: str, value: Any, least: int) -> int:
     """The value as a Python number, whatever kind of whole number it is."""
     try:
@@ -247,6 +283,11 @@ def _at_least(name: str, value: Any, least: int) -> int:
 def _baseline(given: str | Path) -> Baseline | Path:
     if isinstance(given, str) and given in set(Baseline):
         return Baseline(given)
+    if not isinstance(given, str | PathLike):
+        raise UsageError(
+            f"the baseline is a {type(given).__name__}",
+            hint=f"one of {', '.join(Baseline)}, or a file: numpy.save('baseline.npy', array), baseline='baseline.npy'",
+        )
     path = Path(given)
     if not path.is_file():
         raise UsageError(f"no baseline {str(given)!r}", hint="baselines: " + ", ".join(Baseline) + ", or a file")

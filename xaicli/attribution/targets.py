@@ -11,9 +11,12 @@ from torch import Tensor
 
 from xaicli.attribution.settings import Target
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.head import Head
+from xaicli.heads.head import Head, Task
+from xaicli.sources.inputs import plain
 
 _TOP = re.compile(r"top(\d+)")
+_SUM = 5e-3
+"""How far from 1 the sum of a row of probabilities may be."""
 
 
 def choose(
@@ -66,7 +69,7 @@ def _named(
     if target == "predicted":
         return head.targets(values, valid)[:, None].cpu()
     if target == "label":
-        return _of_labels(head, n, labels, names)
+        return _of_labels(head, values, valid, labels, names)
     if match := _TOP.fullmatch(target):
         k = int(match.group(1))
         if not head.has_classes or not 1 <= k <= head.classes:
@@ -76,14 +79,39 @@ def _named(
     return _within(torch.full((n, 1), index_of(target, names)), head.classes)
 
 
-def _of_labels(head: Head, n: int, labels: Sequence[Any] | None, names: Sequence[str] | None) -> Tensor:
-    if labels is None or any(label is None for label in labels):
+def _of_labels(
+    head: Head, values: Tensor, valid: Tensor | None, labels: Sequence[Any] | None, names: Sequence[str] | None
+) -> Tensor:
+    """Each sample's label; of those without one that is a class, the prediction."""
+    if labels is None or all(label is None for label in labels):
         raise XaiError(
             "the samples have no labels to explain", hint="use --target predicted, or give --data with labels"
         )
     if not head.has_classes:
         raise XaiError(f"a label is no output of this model: {head.decided}", hint="--target N, or predicted")
-    return _within(torch.tensor([[index_of(label, names)] for label in labels]).reshape(n, 1), head.classes)
+    found = [class_of(label, names, head) for label in labels]
+    if all(index is None for index in found):
+        first = next(label for label in labels if label is not None)
+        return _within(torch.tensor([[index_of(first, names)]]), head.classes)
+    predicted = head.targets(values, valid).tolist()
+    return torch.tensor([[p if index is None else index] for index, p in zip(found, predicted, strict=True)])
+
+
+def class_of(label: Any, names: Sequence[str] | None, head: Head) -> int | None:
+    """The class a label names: by name, by number, or as a row of one number a class; None where it names none."""
+    if not head.has_classes:
+        return None
+    label = plain(label)
+    if isinstance(label, str) and names and label in names:
+        return list(names).index(label)
+    if isinstance(label, list | tuple) and head.task is Task.CLASSIFICATION and len(label) == head.classes > 1:
+        row = [float(value) for value in label]
+        return row.index(max(row)) if abs(sum(row) - 1) < _SUM else None
+    try:
+        index = int(label)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return index if index == float(label) and 0 <= index < head.classes else None
 
 
 def index_of(label: Any, names: Sequence[str] | None) -> int:

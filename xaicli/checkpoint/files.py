@@ -16,7 +16,9 @@ _LARGEST_FILE = 256 * 2**30
 _LARGEST_HEADER = 100 * 2**20
 _LARGEST_INDEX = 100 * 2**20
 _SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".bin"})
-_INDEX = ".safetensors.index.json"
+_PICKLED_INDEX = ".bin.index.json"
+_INDEXES = (".safetensors.index.json", _PICKLED_INDEX)
+"""What the index of several files is called: of safetensors, or of what `torch.save` writes."""
 _OLD_PICKLE = re.compile(rb"\([dl]p?\d|c\w[\w.]*\n\w+\n|[\]}]q\x00")
 """How pickles of the first protocols begin."""
 
@@ -32,7 +34,7 @@ class Container(StrEnum):
     """A `.pt2` archive."""
     TORCHSCRIPT = "torchscript"
     TORCH = "torch"
-    """A zip archive made by `torch.save`."""
+    """A zip archive made by `torch.save`, or several files of it with their index."""
     LEGACY = "legacy"
     """A bare pickle or a tar archive, made by `torch.save` before torch 1.6, or by `pickle.dump`."""
 
@@ -53,8 +55,8 @@ def sniff(path: Path) -> Container:
     if head.startswith(MAGIC):
         with Archive.open(path) as archive:
             return _zip_form(archive)
-    if path.name.endswith(_INDEX):
-        return Container.SHARDS
+    if path.name.endswith(_INDEXES):
+        return Container.TORCH if path.name.endswith(_PICKLED_INDEX) else Container.SHARDS
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         return Container.SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
@@ -65,20 +67,21 @@ def sniff(path: Path) -> Container:
 
 
 def shards(path: Path) -> list[Path]:
-    """The safetensors files of an index (or of the index in a folder), each of them there.
+    """The files of an index (or of the index in a folder, safetensors first), each of them there.
 
     Raises:
         XaiError: A file that the index names is missing, or it names one elsewhere.
     """
-    index = path if path.is_file() else next(iter(sorted(path.glob(f"*{_INDEX}"))))
+    index = path if path.is_file() else _indexes(path)[0]
     if index.stat().st_size > _LARGEST_INDEX:
         raise refused(index, f"an index of {index.stat().st_size:,} bytes")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(index, f"no index of weights ({type(error).__name__}: {error})") from error
-    if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.\- ]+\.safetensors", name) for name in names):
-        raise refused(index, "an index that names other files than safetensors beside it")
+    suffix = index.name.removesuffix(".index.json").rpartition(".")[2]
+    if not names or not all(isinstance(name, str) and re.fullmatch(rf"[\w.\- ]+\.{suffix}", name) for name in names):
+        raise refused(index, f"an index that names other files than .{suffix} beside it")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise XaiError(
@@ -88,9 +91,13 @@ def shards(path: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
+def _indexes(folder: Path) -> list[Path]:
+    return [index for end in _INDEXES for index in sorted(folder.glob(f"*{end}"))]
+
+
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, hexadecimal; of a folder or an index, that of its files together."""
-    if path.is_dir() or path.name.endswith(_INDEX):
+    if path.is_dir() or path.name.endswith(_INDEXES):
         parts = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file()) \
             if path.is_dir() else [path, *shards(path)]  # fmt: skip
         together = "".join(f"{part.name} {_digest(part)}\n" for part in parts)
@@ -128,11 +135,11 @@ def _folder_form(path: Path) -> Container:
         if any(path.glob(mark)):
             raise XaiError(f"{path} is {what}", hint=hint.format(path=path))
     if (path / "config.json").is_file():
-        if any(path.glob(f"*{_INDEX}")):
+        if _indexes(path):
             shards(path)
         return Container.FOLDER
-    if any(path.glob(f"*{_INDEX}")):
-        return Container.SHARDS
+    if indexes := _indexes(path):
+        return Container.TORCH if indexes[0].name.endswith(_PICKLED_INDEX) else Container.SHARDS
     found = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
     hint = f"name one of its files: {', '.join(found[:8])}" if found else "name a file, or a Hugging Face model folder"
     raise XaiError(f"{path} is a folder without config.json", hint=hint)

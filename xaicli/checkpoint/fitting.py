@@ -34,7 +34,12 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
     with torch.random.fork_rng(devices=[]):
         model = build()
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    weights, notes = _placed(chosen.weights, own, _twins(model), path)
+    given = chosen.weights
+    if chosen.module.startswith("__torch__"):
+        # TorchScript keeps what a module recomputes, too.
+        temporary = {name for name, _ in model.named_buffers()} - set(own)
+        given = {name: value for name, value in given.items() if name not in temporary}
+    weights, notes = _placed(given, own, _twins(model), path)
     fitting: OrderedDict[str, Any] = OrderedDict(weights)
     if chosen.versions is not None:
         fitting._metadata = _plain_versions(chosen.versions)  # type: ignore[attr-defined]
@@ -216,6 +221,8 @@ def _written_as(weights: StateDict) -> str:
 def _unfit(path: Path, missing: list[str], unexpected: list[str], reshaped: list[str], weights: StateDict) -> XaiError:
     parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
     named = "; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
+    if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
+        named = f"it is part {part[1]} of {part[2]}: name their index, or the folder. {named}"
     return XaiError(
         f"the weights of {path} do not fit the model: {len(missing)} missing, {len(unexpected)} unexpected, "
         f"{len(reshaped)} of another shape",

@@ -206,12 +206,16 @@ class _Reading:
                 _, facts = describe_tensors(self.path, replace(self.facts, kind=Kind.SAFETENSORS))
                 return Contents(facts, weights=self._part(read_tensors(self.path)))
             case Container.PACKAGE:
-                return self._graph(self.path.read_bytes(), Contents(replace(self.facts, kind=Kind.EXPORTED)))
+                facts = replace(self.facts, kind=Kind.EXPORTED, notes=(*self.facts.notes, *self._unused()))
+                return self._graph(self.path.read_bytes(), Contents(facts))
             case Container.TORCHSCRIPT:
                 return self._torchscript()
             case Container.TORCH | Container.LEGACY:
                 return self._torch_file()
         assert_never(container)
+
+    def _unused(self) -> tuple[str, ...]:
+        return () if self.weights is None else ("--weights was not used: the checkpoint holds one set of them",)
 
     def _part(self, tensors: StateDict) -> Chosen:
         """The weights of a file that holds nothing else, or the part of them that was asked for."""
@@ -230,7 +234,8 @@ class _Reading:
         if is_own(value):
             own = read_own(value, self.facts)
             weights = choose_weights(own.weights, self.path) if own.weights else None
-            contents = Contents(own.facts, weights=weights, graph_error=own.graph_error)
+            facts = replace(own.facts, notes=(*own.facts.notes, *self._unused()))
+            contents = Contents(facts, weights=weights, graph_error=own.graph_error)
             return contents if own.graph is None else self._graph(own.graph, contents)
         chosen = choose_weights(value, self.path, wanted=self.weights)
         if chosen.module and self.trust and self.whole:

@@ -8,13 +8,14 @@ import struct
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from xaicli.checkpoint.archive import Archive, Place, convert_hint, damaged, refused
+from xaicli.checkpoint.files import shards
 from xaicli.checkpoint.pickles import BoundedFile, CallsCodeError, Name, PickleError, PickleReader
 from xaicli.checkpoint.tensors import Storage, StoredTensor, TensorBuilders, TooLargeError, storage_dtype
 from xaicli.errors import XaiError
@@ -41,12 +42,16 @@ class TorchContent:
 def read_torch(path: Path) -> TorchContent:
     """The content of what `torch.save` or `pickle.dump` wrote; nothing that it names is imported or called.
 
-    Values of tensors are read, and compared with their checksums, when they are wanted.
+    Of several files with their index it is what they hold together. Values of tensors are read, and compared with
+    their checksums, when they are wanted.
 
     Raises:
         RefusedError: It calls what only code from elsewhere would, or holds a tensor larger than its storage.
         DamagedFileError: It is not complete.
+        XaiError: A file that its index names is missing.
     """
+    if path.is_dir() or path.suffix == ".json":
+        return _read_shards(path)
     with path.open("rb") as file:
         head = file.read(512)
     try:
@@ -63,6 +68,18 @@ def read_torch(path: Path) -> TorchContent:
         raise refused(path, f"a tensor larger than its storage ({error})") from error
     except (PickleError, OSError, struct.error, tarfile.TarError, EOFError) as error:
         raise damaged(path, str(error)) from error
+
+
+def _read_shards(path: Path) -> TorchContent:
+    together: dict[str, Any] = {}
+    unknown: Counter[str] = Counter()
+    for part in shards(path):
+        content = read_torch(part)
+        if not isinstance(content.value, Mapping):
+            raise damaged(part, "it holds no weights by name, as a part of a checkpoint does")
+        together |= content.value
+        unknown += content.unknown
+    return TorchContent(together, unknown)
 
 
 def _read_zip(path: Path) -> TorchContent:

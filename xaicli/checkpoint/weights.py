@@ -169,10 +169,11 @@ def _wanted(wanted: str, found: Mapping[str, Found], path: Path) -> Found:
     parts: dict[str, Tensors] = {}
     for key, each in found.items():
         for top in tops:
-            inside = top.removeprefix(f"{key}.") + "."
-            part = {n.removeprefix(inside): v for n, v in each.tensors.items() if n.startswith(inside)}
-            if part:
-                parts[f"{key}.{top}".removeprefix(".")] = part
+            # Behind what wrappers put in front, as in "module.encoder_q.conv.weight".
+            inside = re.compile(rf"((?:.*?\.)?{re.escape(top.removeprefix(f'{key}.'))})\.(.+)")
+            for name, value in each.tensors.items():
+                if match := inside.fullmatch(name):
+                    parts.setdefault(f"{key}.{match[1]}".removeprefix("."), {})[match[2]] = value
     if len(parts) == 1 and not below:
         key, tensors = next(iter(parts.items()))
         return Found(key, tensors)

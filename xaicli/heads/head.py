@@ -116,14 +116,20 @@ class Head:
         if self.axis is None:
             found = found.unsqueeze(1)
         elif -self.axis > found.ndim:
-            raise XaiError(f"the model's output has shape {tuple(found.shape)}; {self.decided}")
+            raise self._other_shape(found)
         else:
             found = found.movedim(self.axis, 1)
         if not self.has_places and found.ndim > 2:
             found = found.flatten(2).mean(2)
         if found.shape[1] != (1 if self.single else self.classes):
-            raise XaiError(f"the model's output has shape {tuple(found.shape)}; {self.decided}")
+            raise self._other_shape(found)
         return found
+
+    def _other_shape(self, found: Tensor) -> XaiError:
+        return XaiError(
+            f"the model's output has shape {tuple(found.shape)}; {self.decided}",
+            hint="does its length change with the number of samples? choose another output with --output-key (output=)",
+        )
 
     def probabilities(self, values: Tensor, valid: Tensor | None = None) -> Tensor:
         """(N, K) the probability of each class; over places, its mean over those that count.
