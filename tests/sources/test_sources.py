@@ -19,6 +19,8 @@ from PIL import Image
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.sources import open_source
+from xaicli.sources.factory import from_object
+from xaicli.sources.pictures import Preparation
 
 RNG = np.random.default_rng(0)
 
@@ -552,3 +554,64 @@ def test_no_samples_asked_is_an_error(tmp_path: Path) -> None:
 def test_a_spec_of_another_form_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="is not module:factory"):
         open_source("module:")
+
+
+# --- what was found by people who use it ------------------------------------------------------------------------------
+
+
+class Rows:
+    """A Dataset that counts what is read of it."""
+
+    def __init__(self, ids: list[Any]) -> None:
+        self.ids, self.read = ids, set[int]()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> tuple[Any, np.ndarray[Any, Any], int]:
+        self.read.add(position)
+        return self.ids[position], np.full((2, 2), position, np.float32), position % 2
+
+
+@pytest.mark.parametrize("kind", ["list", "dataset"])
+@pytest.mark.parametrize("ids", [["a", "b", "c", "d", "e"], [0, 7, 9, 3, 4]])
+def test_items_that_say_their_ids_keep_them(kind: str, ids: list[Any]) -> None:
+    rows = Rows(ids)
+    made = [rows[i] for i in range(len(ids))] if kind == "list" else rows
+    source = from_object(made, "data", Preparation(), strict=True)
+    taken = source.take(3)
+    assert (taken.sample_id, taken.label) == (ids[:3], [0, 1, 0])
+    taken = source.take([ids[3], ids[1]])
+    assert taken.sample_id == [ids[3], ids[1]]
+    assert taken.arrays[""][:, 0, 0].tolist() == [3, 1]
+
+
+def test_a_dataset_whose_ids_are_its_positions_is_not_read_for_them() -> None:
+    rows = Rows(list(range(100)))
+    assert from_object(rows, "data", Preparation(), strict=True).take([5, 6]).sample_id == [5, 6]
+    assert rows.read == {0, 50, 99, 5, 6}
+
+
+def test_options_for_pictures_that_met_none_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "floats.npz", x=np.zeros((2, 3, 4, 4), np.float32))
+    np.savez(tmp_path / "bytes.npz", x=np.zeros((2, 3, 4, 4), np.uint8))
+    for name, said in (("floats", 2), ("bytes", 0)):
+        source = open_source(tmp_path / f"{name}.npz", resize=2, mean=(0.5,), asked=("resize", "mean"))
+        notes = source.take(2).skipped
+        assert len([note for note in notes if "was not used" in note]) == said
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA"), (None, "RGB")])
+def test_the_models_first_convolution_says_which_channels(channels: int | None, mode: str, tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(image.convert(mode), dtype=np.float32).reshape(4, 4, -1).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(open_source(tmp_path, channels=channels).take(1).arrays[""][0], expected, atol=1e-6)
+
+
+def test_columns_that_may_be_labels_are_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [png(colour())], "fine_label": [3], "coarse_label": [1]}), path)
+    taken = open_source(path).take(1)
+    assert taken.label is None
+    assert "rename one of fine_label, coarse_label to label" in taken.skipped[0]

@@ -14,7 +14,7 @@ from xaicli.layout import RunLayout
 from xaicli.location import find_run
 
 if TYPE_CHECKING:
-    from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
+    from xaicli.checkpoint.facts import LoadedModel
     from xaicli.sources.inputs import Source
 
 _CHECKPOINT = "ckpt.pt"
@@ -94,14 +94,15 @@ class Opening:
             device=device,
         )
 
-    def source(self, layout: RunLayout | None, facts: CheckpointFacts) -> Source:
+    def source(self, layout: RunLayout | None, loaded: LoadedModel) -> Source:
         """The samples, as a checkpoint wants them."""
         from xaicli.sources.opening import open_source
 
-        return open_source(self.data, **self.preparation(layout, facts))
+        return open_source(self.data, **self.preparation(layout, loaded))
 
-    def preparation(self, layout: RunLayout | None, facts: CheckpointFacts) -> dict[str, Any]:
+    def preparation(self, layout: RunLayout | None, loaded: LoadedModel) -> dict[str, Any]:
         """The arguments of `open_source` beside the data: what the options say, else what the checkpoint does."""
+        facts = loaded.facts
         shapes = facts.input_shapes
         return {
             "layout": layout,
@@ -113,6 +114,8 @@ class Opening:
             "input_names": facts.input_names,
             "input_dtypes": facts.input_dtypes,
             "label_names": facts.label_names,
+            "channels": loaded.channels,
+            "asked": [name for name in ("resize", "mean", "std") if getattr(self, name) is not None],
             "pythonpath": self.pythonpath,
             "strict": self.strict,
         }

@@ -157,11 +157,12 @@ def explain_run(
     from xaicli.attribution.settings import settle
 
     settled = settle(**settings)
-    columns = _columns([opening.load(path) for path in place.checkpoints])
+    loaded = [opening.load(path) for path in place.checkpoints]
+    columns = _columns(loaded)
     facts = columns[-1].facts
     assert facts is not None
     names = facts.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
-    source = opening.source(place.layout, facts)
+    source = opening.source(place.layout, next(model for model in loaded if model.facts is facts))
     request = Request(
         settings=settled,
         target=_target(target, opening.pythonpath),

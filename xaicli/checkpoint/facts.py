@@ -20,6 +20,8 @@ FORMAT_VERSION = 1
 
 _Value = TypeVar("_Value")
 
+_MOST_CHANNELS = 4
+
 
 class Kind(StrEnum):
     """What a checkpoint file is, told from its content and not from its name."""
@@ -85,6 +87,14 @@ class LoadedModel:
 
     model: nn.Module
     facts: CheckpointFacts
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels of a picture the first convolution reads, where these are a picture's: at most 4."""
+        from torch import nn
+
+        first = next((part for part in self.model.modules() if isinstance(part, nn.Conv2d)), None)
+        return first.in_channels if first is not None and 1 <= first.in_channels <= _MOST_CHANNELS else None
 
 
 @dataclass(frozen=True)

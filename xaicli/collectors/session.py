@@ -101,7 +101,7 @@ def collect_run(
         raise XaiError("no run to collect into", hint="name one; it is begun where there is none: xai collect runs/new")
     loaded = opening.load(place.checkpoints[0], device=_device(device))
     names = options.label_names or loaded.facts.label_names or _names_of(layout)
-    prepared = opening.preparation(place.layout, loaded.facts) | {"label_names": names or None}
+    prepared = opening.preparation(place.layout, loaded) | {"label_names": names or None}
     table = table_of(opening.data, **prepared)
     _check_opening(opening, table.rows)
     chosen = [collector_named(name, options, tuple(names), opening.pythonpath) for name in collectors]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -103,7 +104,11 @@ class _Consumed(Sequence[Any]):
 
 @dataclass(frozen=True)
 class _Ids(Sequence[Any]):
-    """The ids of items: what they say, else their positions."""
+    """The ids of items: what they say, else their positions.
+
+    To read all items of a Dataset for their ids may take long: where those of the first, the middle and the last are
+    their positions, so are the others'.
+    """
 
     items: Any
 
@@ -111,11 +116,25 @@ class _Ids(Sequence[Any]):
         return len(self.items)
 
     def __getitem__(self, position: Any) -> Any:
-        if not isinstance(self.items, _Consumed):
-            if position >= len(self.items):
-                raise IndexError(position)
+        if not isinstance(self.items, _Consumed) and position >= len(self.items):
+            raise IndexError(position)
+        return self._said(position) if self._say_others else position
+
+    @cached_property
+    def _say_others(self) -> bool:
+        """Whether some item says another id than its position."""
+        if isinstance(self.items, (_Consumed, list, tuple)):
+            return True
+        n = len(self.items)
+        return any(self._said(position) != position for position in {0, n // 2, n - 1} if 0 <= position < n)
+
+    def _said(self, position: int) -> Any:
+        try:
+            return _id_of(self.items[position], position)
+        except IndexError:
+            raise
+        except Exception:  # the user's own reading code: `take` names the sample
             return position
-        return _id_of(self.items[position], position)
 
 
 def _items(made: Any, name: str) -> Any:

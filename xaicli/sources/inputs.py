@@ -77,6 +77,7 @@ class IndexedSource:
         label_names: The names of integer labels.
         notes: What a user should know of the source, one sentence each.
         input_names: The model's inputs in call order, where they are known.
+        told: What is to be said once samples have been read.
     """
 
     sample_ids: Sequence[Any]
@@ -86,6 +87,7 @@ class IndexedSource:
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()
+    told: Callable[[], tuple[str, ...]] = tuple
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
@@ -108,7 +110,7 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return self._together(ids, samples, (*self.notes, *skipped))
+        return self._together(ids, samples, (*self.notes, *self.told(), *skipped))
 
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:

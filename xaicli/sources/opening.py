@@ -30,6 +30,8 @@ def open_source(
     input_names: Sequence[str] | None = None,
     input_dtypes: Sequence[str] | None = None,
     label_names: Sequence[str] | None = None,
+    channels: int | None = None,
+    asked: Sequence[str] = (),
     pythonpath: Sequence[str | PathLike[str]] = (),
     strict: bool = False,
 ) -> Source:
@@ -47,6 +49,8 @@ def open_source(
             the inputs, in this order.
         input_dtypes: Their dtypes: what is to be integers is taken as it is.
         label_names: The outputs of the checkpoint in order: the numbers of class folders with these names.
+        channels: How many channels the model reads, where its `input_shape` is not known.
+        asked: Which of resize, mean and std the user gave: where there is no picture that takes them, this is said.
         pythonpath: Folders searched for a factory's module.
         strict: Whether a sample that cannot be read is an error instead of being skipped and counted.
 
@@ -60,11 +64,19 @@ def open_source(
         shape=tuple(input_shape) if input_shape is not None else None,
         names=tuple(input_names or ()),
         dtypes=tuple(input_dtypes or ()),
+        depth=channels,
     )
     source = _opened(
         spec, preparation, layout=layout, mode=mode, label_names=label_names, pythonpath=pythonpath, strict=strict
     )
-    return replace(source, input_names=preparation.names)
+
+    def told() -> tuple[str, ...]:
+        left = () if preparation.done else asked
+        return tuple(
+            f"--{name} was not used: it is for pictures and bytes, other arrays are input as they are" for name in left
+        )
+
+    return replace(source, input_names=preparation.names, told=told)
 
 
 def _opened(

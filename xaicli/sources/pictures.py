@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Preparation:
         shape: The shape of one input as the model wants it (channel, height, width), where that is known.
         names: The model's inputs in call order, where they are known.
         dtypes: NumPy's names of their dtypes, where they are known.
+        depth: How many channels the model's first convolution reads, where no shape is known.
+        done: Gets "pixels" once a picture was prepared.
     """
 
     resize: tuple[int, int] | None = None
@@ -56,12 +58,14 @@ class Preparation:
     shape: tuple[int, ...] | None = None
     names: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    depth: int | None = None
+    done: set[str] = field(default_factory=set, compare=False)
 
     @property
     def channels(self) -> int | None:
         """How many channels the model takes, where that is known."""
         if self.shape is None or len(self.shape) not in (2, 3):
-            return None
+            return self.depth if self.shape is None else None
         return self.shape[0] if len(self.shape) == 3 else 1
 
     def decoded(self, image: bytes | Path) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -77,6 +81,7 @@ class Preparation:
 
     def from_pixels(self, pixels: Pixels) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """The model's input, float32 (channel, height, width), and the picture, of uint8 (height, width, channel)."""
+        self.done.add("pixels")
         sized = self._sized(pixels)
         scaled = sized.transpose(2, 0, 1).astype(np.float32) / np.iinfo(pixels.dtype).max
         channels = scaled.shape[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -67,7 +68,10 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
         return Sample(arrays, labels[position] if labels else None, next(iter(found.values()))[1])
 
     ids = table.column(id_name) if id_name else range(len(table))
-    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name))
+    likely = [name for name in names if name not in columns and re.search("label|target|class", name.lower())]
+    said = f"{path} has no column of labels by its name; rename one of {', '.join(likely)} to label"
+    notes = (said,) if label_name is None and likely else ()
+    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name), notes)
 
 
 def _tables(path: Path, mode: str | None) -> list[Path]:
