@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -366,19 +367,19 @@ def test_auxiliary_criteria_and_pairs_are_not_taken_for_the_answers(tmp_path: Pa
     from xaicli.integrations.lightning import XaiCallback
 
     class Deep(Classifier):
-        """Two heads under the same labels: the module's first output is meant; a contrast of 2N rows beside."""
+        """Two heads under the same labels: the output that is called so is meant; a contrast of 2N rows beside."""
 
         def __init__(self) -> None:
             super().__init__()
             self.aux = nn.Linear(4, 2)
 
         def forward(self, x: torch.Tensor) -> Any:
-            return self.net(x), self.aux(x)
+            return {"aux": self.aux(x), "logits": self.net(x)}
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
             del batch_idx
             _, x, y = batch
-            main, aux = self(x)
+            aux, main = self(x).values()
             pairs = torch.cat([main, aux])
             contrast = functional.cross_entropy(pairs @ pairs.T, torch.arange(len(pairs)))
             return functional.cross_entropy(aux, y) + functional.cross_entropy(main, y) + contrast
@@ -432,3 +433,226 @@ def test_a_compiled_module_is_left_alone_and_its_returned_logits_are_taken(tmp_p
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False, task="classification:logits")
     quiet(tmp_path, callback).fit(model, DataLoader(DATA, batch_size=8))
     assert len(rows(tmp_path / "run", "train")) == N
+
+
+def test_the_place_in_a_tuple_says_nothing(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Deep(Classifier):
+        """The first of its two outputs is the auxiliary one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.aux = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.aux(x), self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            aux, main = self(batch[1])
+            loss = functional.cross_entropy(main, batch[2]) + functional.cross_entropy(aux, batch[2])
+            return {"loss": loss, "logits": main} if self.current_epoch else loss
+
+    model = Deep()
+    with pytest.warns(UserWarning, match="xai") as told:
+        fit(model, XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=2)
+    said = " ".join(str(warning.message) for warning in told)
+    assert "training_step runs the model or a criterion several times" in said
+    assert "the module returns several tensors to validation_step" in said
+    assert "return {'loss': loss, 'logits': logits}" in said
+    got = rows(tmp_path / "run", "train")
+    assert got["epoch"].unique().to_list() == [2]
+    assert len(got) == N
+    assert json.loads(xaicli.open_run(tmp_path / "run").info().to_json())["counts"]["dropped"] == 3 * N
+
+
+def test_a_loss_that_is_computed_twice_is_one(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Twice(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            logits = self.net(batch[1])
+            each = functional.cross_entropy(logits, batch[2], reduction="none")
+            self.losses += [(self.current_epoch + 1, int(i), float(v)) for i, v in zip(batch[0], each, strict=True)]
+            return functional.cross_entropy(logits, batch[2], label_smoothing=0.1)
+
+    model = Twice()
+    fit(model, XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path)
+    got = rows(tmp_path / "run", "train").select("epoch", "sample_id", "loss")
+    logged = {(epoch, sample): loss for epoch, sample, loss in got.iter_rows()}
+    assert logged == {(epoch, sample): pytest.approx(loss, abs=1e-5) for epoch, sample, loss in model.losses}
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["numbers", "columns"])
+def test_numbers_of_a_squared_error(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    truth = X.sum(1)
+
+    class Regressor(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, 1))
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return functional.mse_loss(self.net(batch[1]).reshape(batch[2].shape), batch[2])
+
+        validation_step = training_step
+
+    model = Regressor()
+    data = [(100 + i, X[i], truth[i].reshape(shape)) for i in range(N)]
+    callback = XaiCallback(tmp_path / "run", keep_inputs=4, save_checkpoint=False)
+    trainer = quiet(tmp_path, callback)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", module="lightning|torch")
+        trainer.fit(model, DataLoader(data, batch_size=5), DataLoader(data, batch_size=5))
+    with torch.no_grad():
+        answers = model.net(X)[:, 0]
+    got = rows(tmp_path / "run", "eval").filter(pl.col("epoch") == pl.col("epoch").max()).sort("sample_id")
+    assert got["prediction"].to_list() == pytest.approx(answers.tolist(), abs=1e-5)
+    assert got["label"].to_list() == pytest.approx(truth.tolist(), abs=1e-6)
+    assert got["loss"].to_list() == pytest.approx((answers - truth).square().tolist(), abs=1e-5)
+    assert got["residual"].to_list() == pytest.approx((truth - answers).tolist(), abs=1e-5)
+
+
+def test_rows_that_no_column_can_be_made_of_are_counted(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class OneNumber(Classifier):
+        """One number of an operation that says nothing, and labels that are neither yes nor no."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x).square().sum(1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return (self(batch[1]) - batch[2]).square().mean()
+
+    with pytest.warns(UserWarning, match="logging samples failed"):
+        fit(OneNumber(), XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
+    assert json.loads(xaicli.open_run(tmp_path / "run").info().to_json())["counts"]["dropped"] == 2 * N
+
+
+def test_loaders_that_make_a_batch_together_keep_their_own_ids(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    others = [(500 + i, -X[i], int(Y[N - 1 - i])) for i in range(N)]
+    numberless = [(x, y) for _, x, y in others]
+
+    class Joint(Classifier):
+        """Trained on two sets at once, with a third that has no say."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            first, second = batch["own"], batch["other"]
+            loss = functional.cross_entropy(self.net(first[1]), first[2])
+            loss = loss + functional.cross_entropy(self.net(second[0]), second[1])
+            return loss + 0.1 * self.net(batch["free"][1]).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    model = Joint()
+    trainer = quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False), max_epochs=1)
+    loaders = {
+        "free": DataLoader(DATA[::-1], batch_size=8),
+        "other": DataLoader(numberless, batch_size=8, shuffle=True),
+        "own": DataLoader(DATA, batch_size=8, shuffle=True),
+    }
+    with pytest.warns(UserWarning, match="only those are recorded whose labels a criterion was given: 'other', 'own'"):
+        trainer.fit(model, loaders)
+    got = rows(tmp_path / "run", "train").sort("ds_id", "sample_id")
+    with torch.no_grad():
+        own = functional.cross_entropy(model.net(X), Y, reduction="none").tolist()
+        other = functional.cross_entropy(model.net(-X), Y.flip(0), reduction="none").tolist()
+    assert got["ds_id"].to_list() == ["other"] * N + ["own"] * N
+    assert got["sample_id"].to_list() == [*range(N), *range(100, 100 + N)]
+    assert got["loss"].to_list() == pytest.approx(other + own, abs=1e-5)
+
+
+def test_loaders_with_names_are_sets_of_these_names(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Several(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            del batch_idx, dataloader_idx
+            self(batch[1])
+
+    model = Several()
+    trainer = quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False), max_epochs=1)
+    sets = {"day": DataLoader(DATA, batch_size=8), "night": DataLoader(DATA[:6], batch_size=8)}
+    trainer.fit(model, DataLoader(DATA, batch_size=8), sets)
+    got = rows(tmp_path / "run", "eval").sort("ds_id", "sample_id")
+    assert got["ds_id"].to_list() == ["day"] * N + ["night"] * 6
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    assert got["loss"].to_list() == pytest.approx(expected + expected[:6], abs=1e-5)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_rows_numbers_are_known_of_workers_and_predictions(tmp_path: Path, persistent: bool) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Pairs(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return functional.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch_idx
+            self(batch[0])
+
+        def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return self.net(batch[0]).argmax(1)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    model = Pairs()
+    data = [(X[i], int(Y[i])) for i in range(N)]
+    trainer = quiet(tmp_path, XaiCallback(tmp_path / "run", save_checkpoint=False), max_epochs=2)
+    workers = {"num_workers": 1, "persistent_workers": persistent}
+    trainer.fit(
+        model, DataLoader(data, batch_size=5, shuffle=True, **workers), DataLoader(data, batch_size=5, **workers)
+    )
+    trainer.predict(model, DataLoader(data, batch_size=5))
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+        classes = model(X).argmax(1).tolist()
+    for mode in ("train", "eval"):
+        got = rows(tmp_path / "run", mode).sort("epoch", "sample_id")
+        assert got["sample_id"].to_list() == list(range(N)) * 2
+        assert got["loss"].to_list() == pytest.approx(expected * 2, abs=1e-5)
+    predicted = rows(tmp_path / "run", "infer").sort("sample_id")
+    assert predicted["prediction"].to_list() == classes
+    assert predicted["correct"].to_list() == (torch.tensor(classes) == Y).tolist()
+
+
+def test_a_module_with_compiled_parts(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Compiled(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.compile(self.net, backend="eager")
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            del batch_idx
+            return functional.cross_entropy(self.net(batch[1]), batch[2])
+
+        validation_step = training_step
+
+    own = functional.cross_entropy
+    model = Compiled()
+    fit(model, XaiCallback(tmp_path / "run", save_checkpoint=False), tmp_path, max_epochs=1)
+    assert functional.cross_entropy is own
+    assert len(rows(tmp_path / "run", "train")) == N
+    got = rows(tmp_path / "run", "eval").sort("sample_id")
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
+    assert got["loss"].to_list() == pytest.approx(expected, abs=1e-5)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_hook
@@ -20,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from xaicli.heads.decision import OriginOf
 from xaicli.heads.head import Values
 from xaicli.heads.operations import watching
-from xaicli.heads.outputs import NAMED
+from xaicli.heads.outputs import NAMED, keys_of
 
 CRITERIA = {
     functional.cross_entropy: Values.LOGITS,
@@ -82,9 +84,18 @@ class Step:
     @property
     def named(self) -> Any:
         """What the step returned, where that names the model's answers; None for a bare loss."""
-        if isinstance(self.returned, Mapping) and any(name in self.returned for name in NAMED):
+        if isinstance(self.returned, Mapping) and any(name in NAMED for name in keys_of(self.returned)):
             return self.returned
         return None
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The classes the step returned for the model's predictions, where it returned no more than these."""
+        found = self.returned
+        if isinstance(found, Mapping):
+            found = next((found[name] for name in NAMED if name in found), None)
+        is_whole = isinstance(found, Tensor) and not found.is_floating_point() and not found.is_complex()
+        return found if is_whole and found.ndim == 1 else None
 
 
 class _Criteria(TorchFunctionMode):
@@ -97,26 +108,61 @@ class _Criteria(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in CRITERIA:
-            answers = args[0] if args else kwargs.get("input")
-            truth = args[1] if len(args) > 1 else kwargs.get("target")
-            if isinstance(answers, Tensor) and isinstance(truth, Tensor):
-                self._step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], func in _OF_EACH))
+            _note(self._step, func, args, kwargs)
         return func(*args, **kwargs)
+
+
+def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
+    answers = args[0] if args else kwargs.get("input")
+    truth = args[1] if len(args) > 1 else kwargs.get("target")
+    if isinstance(answers, Tensor) and isinstance(truth, Tensor):
+        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], func in _OF_EACH))
+
+
+@contextmanager
+def _criteria_replaced(step: Step) -> Iterator[None]:
+    """Note the calls of criteria under their names in `torch.nn.functional`.
+
+    A mode or a hook would have the compiled parts compiled anew; in these the criteria are torch's own.
+    """
+
+    def noting(func: Any) -> Any:
+        @wraps(func)
+        def criterion(*args: Any, **kwargs: Any) -> Any:
+            if not torch.compiler.is_compiling():
+                _note(step, func, args, kwargs)
+            return func(*args, **kwargs)
+
+        return criterion
+
+    own = {func.__name__: func for func in CRITERIA if getattr(functional, func.__name__, None) is func}
+    for name, func in own.items():
+        setattr(functional, name, noting(func))
+    try:
+        yield
+    finally:
+        for name, func in own.items():
+            setattr(functional, name, func)
 
 
 @contextmanager
 def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Step]:
     """Take what a step computes.
 
-    A compiled module is left alone: what it does cannot be watched without having it compiled anew.
+    A compiled module is left alone: what it does cannot be watched without having it compiled anew. Where only a part
+    of it is compiled, the criteria that the step itself calls are still noted.
 
     Args:
         module: The module whose own forwards count.
         closely: Also note what made every tensor, which costs some microseconds an operation: once is enough.
     """
     step = Step()
-    if module is not None and is_compiled(module):
+    if module is not None and getattr(module, "_compiler_ctx", None) is not None:
         yield step
+        return
+    if module is not None and is_compiled(module):
+        with _criteria_replaced(step):
+            yield step
         return
 
     def after(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

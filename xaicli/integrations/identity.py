@@ -79,12 +79,12 @@ class NumberedSampler:
         return [self._given.popleft() for _ in range(n)] if n <= len(self._given) else None
 
 
-def numbered(loader: Any) -> tuple[NumberedSampler, Callable[[], None]] | None:
-    """Have a loader's sampler remember its rows; also how to put it back. None where the loader has none of torch's."""
-    batches = getattr(loader, "batch_sampler", None)
+def number(loader: Any) -> Callable[[], None] | None:
+    """Have a loader's sampler remember its rows; how to put it back. None where it does, or is none of torch's."""
+    batches = _batches_of(loader)
     if (
-        batches is None
-        or not hasattr(batches, "sampler")
+        not hasattr(batches, "sampler")
+        or isinstance(batches.sampler, NumberedSampler)
         or isinstance(loader.dataset, torch.utils.data.IterableDataset)
     ):
         return None
@@ -95,7 +95,19 @@ def numbered(loader: Any) -> tuple[NumberedSampler, Callable[[], None]] | None:
     def put_back() -> None:
         batches.sampler = own
 
-    return batches.sampler, put_back
+    return put_back
+
+
+def numbering_of(loader: Any) -> NumberedSampler | None:
+    """What remembers the rows a loader gives."""
+    sampler = getattr(_batches_of(loader), "sampler", None)
+    return sampler if isinstance(sampler, NumberedSampler) else None
+
+
+def _batches_of(loader: Any) -> Any:
+    """What makes a loader's batches of its sampler: Lightning has something of its own around it when it predicts."""
+    batches = getattr(loader, "batch_sampler", None)
+    return getattr(batches, "_batch_sampler", batches)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from xaicli.errors import XaiError
 from xaicli.heads.decision import NOTHING
 from xaicli.heads.head import Head, Task, Values
-from xaicli.heads.outputs import tensor_at, where_of
+from xaicli.heads.outputs import items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import NumberedSampler, ids_of, numbered
+from xaicli.integrations.identity import ids_of, number, numbering_of
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of
 from xaicli.vocabulary import Mode
 
@@ -25,6 +26,7 @@ _STEPS = {
     "test_step": Mode.TEST,
     "predict_step": Mode.INFER,
 }
+_END = "end it with return {'loss': loss, 'logits': logits}"
 _ROW_NUMBERS = (
     "no sample ids in the batches: the rows' numbers in the dataset are taken, in the order of the loader's sampler; "
     "let the dataset yield (id, input, label), or a dict with sample_id, to have your own"
@@ -64,7 +66,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         super().__init__()
         self._recording = Recording(run, **options)
         self._undo: list[Callable[[], None]] = []
-        self._samplers: dict[tuple[Mode, int], NumberedSampler] = {}
         self._watched: set[Mode] = set()
         self._loader = 0
         self._before = (0, 0)
@@ -78,7 +79,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is bound to this process: a trainer may be sent to others."""
-        return {**self.__dict__, "_undo": [], "_samplers": {}, "_trainer": None}
+        return {**self.__dict__, "_undo": [], "_trainer": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stand beside the strategy's steps until `teardown`."""
@@ -88,6 +89,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording.described(dict(getattr(pl_module, "hparams", None) or {}))
         for name, mode in _STEPS.items():
             self._wrap(trainer, pl_module, name, mode)
+        self._number(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave strategy and loaders as they were, and the run in files."""
@@ -106,11 +108,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Know which rows the loaders give."""
-        del pl_module
-        self._number(Mode.TRAIN, trainer.train_dataloader)
-
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Count the epoch, from 1."""
         del pl_module
@@ -118,15 +115,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a pass over every validation set."""
-        self._begin(trainer, pl_module, Mode.EVAL, trainer.val_dataloaders)
+        del pl_module
+        self._begin(trainer, Mode.EVAL, trainer.val_dataloaders)
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a pass over every test set."""
-        self._begin(trainer, pl_module, Mode.TEST, trainer.test_dataloaders)
+        del pl_module
+        self._begin(trainer, Mode.TEST, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a pass over every set to predict."""
-        self._begin(trainer, pl_module, Mode.INFER, trainer.predict_dataloaders)
+        del pl_module
+        self._begin(trainer, Mode.INFER, trainer.predict_dataloaders)
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -181,7 +181,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             # Several processes run the step as the module's forward: that one is the step itself.
             taken.forwards = [one for one in taken.forwards if one.output is not returned]
             with torch.no_grad():
-                self._recording.guarded("logging samples", lambda: self._log(trainer, taken, args[0], mode))
+                self._recording.guarded(
+                    "logging samples", lambda: self._log(trainer, taken, args[0], mode), rows=rows_of(args[0], None)
+                )
             # The graph goes when the trainer lets go of it.
             taken.forwards.clear()
             taken.returned = None
@@ -194,48 +196,62 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording = self._recording
         if mode is Mode.TRAIN:
             self._at(trainer)
-        labels = label_in(batch)
-        rows = rows_of(batch, step.returned)
-        result = _answers_of(step, labels, mode, rows)
-        sampler = self._samplers.get((mode, 0 if mode is Mode.TRAIN else self._loader))
-        numbers = sampler.take(rows) if sampler is not None and rows is not None else None
-        ds_id = self._ds_id(mode)
-        inputs = inputs_of(step.forwards[0].args, step.forwards[0].kwargs) if step.forwards else None
+        parts = _parts(*_loaders(trainer, mode), batch, self._loader)
+        rows = sum(part.rows or 0 for part in parts)
         if recording.samples_fn is not None:
-            output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else result
+            whole = parts[0] if len(parts) == 1 else _Part(batch)
+            output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
+            output = _answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
             ids = columns.pop("sample_id", None)
-            recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=inputs, rows=rows)
+            recording.log(
+                columns, sample_id=ids, mode=mode, ds_id=whole.ds_id, inputs=_inputs_of(step), rows=rows or None
+            )
             return
-        ids = ids_of(batch)
+        if len(parts) == 1:
+            result = _answers_of(step, parts[0].labels, mode, parts[0].rows)
+            if not self._log_part(parts[0], result, step, mode, _inputs_of(step)):
+                recording.missed(rows, _ask(step, mode))
+            return
+        logged = [part for part, result in _shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
+        if not logged:
+            recording.missed(rows, _ask(step, mode))
+        elif len(logged) < len(parts):
+            named = ", ".join(repr(part.ds_id) for part in logged)
+            recording.tell(
+                f"of the {len(parts)} loaders that make a batch, only those are recorded whose labels a criterion was "
+                f"given: {named}"
+            )
+
+    def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
+        """Log what one loader's samples were answered; False where that is not known."""
+        recording, labels, ids = self._recording, part.labels, ids_of(part.batch)
+        numbers = part.numbers()
         if ids is None and numbers is not None:
             recording.tell(_ROW_NUMBERS)
             ids = numbers
-        if result is None:
-            recording.missed(rows, _ask(step, mode))
-            return
+        if result is None and step.classes is None:
+            return False
         if isinstance(result, Judged):
-            head, values, truth = _judged(result, labels, rows)
+            head, values, truth = _judged(result, labels, part.rows)
             recording.settle(head.task)
             columns = columns_of(head, values, truth)
+        elif step.classes is not None and (result is None or result is step.returned):
+            columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
             head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
             columns = columns_of(head, values, labels)
-        recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=inputs, rows=rows)
+        recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
+        return True
 
-    def _begin(self, trainer: Any, pl_module: Any, mode: Mode, loaders: Any) -> None:
-        del pl_module
+    def _begin(self, trainer: Any, mode: Mode, loaders: Any) -> None:
         if trainer.sanity_checking:
             return
         if trainer.state.fn == "fit":
             self._at(trainer)
-        self._number(mode, loaders)
-        for self._loader in range(len(_listed(loaders))):
-            self._recording.begin_pass(mode, self._ds_id(mode))
+        for ds_id, _ in _listed(loaders):
+            self._recording.begin_pass(mode, ds_id)
         self._loader = 0
-
-    def _ds_id(self, mode: Mode) -> str:
-        return "" if mode is Mode.TRAIN or not self._loader else str(self._loader)
 
     def _at(self, trainer: Any) -> None:
         epoch, step = self._before
@@ -243,11 +259,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         done = trainer.global_step + (1 if trainer.training else 0)
         self._recording.at(epoch + trainer.current_epoch + 1, step + done)
 
-    def _number(self, mode: Mode, loaders: Any) -> None:
-        for number, loader in enumerate(_listed(loaders)):
-            if (mode, number) not in self._samplers and (made := numbered(loader)) is not None:
-                self._samplers[mode, number], undo = made
+    def _number(self, trainer: Any) -> None:
+        """Have every loader remember the rows it gives, from before its workers are started."""
+        strategy, own = trainer.strategy, trainer.strategy.process_dataloader
+
+        def process(loader: Any) -> Any:
+            processed = own(loader)
+            if (undo := number(processed)) is not None:
                 self._undo.append(undo)
+            return processed
+
+        strategy.process_dataloader = process
+        self._undo.append(lambda: strategy.__dict__.pop("process_dataloader", None))
 
     def _log_scalars(self, trainer: Any) -> None:
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
@@ -257,15 +280,87 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _restore(self) -> None:
         while self._undo:
             self._undo.pop()()
-        self._samplers.clear()
 
 
-def _listed(loaders: Any) -> list[Any]:
+@dataclass(frozen=True)
+class _Part:
+    """What one loader gave of a batch: all of it, unless several loaders make it together."""
+
+    batch: Any
+    loader: Any = None
+    ds_id: str = ""
+
+    @property
+    def labels(self) -> Any:
+        return label_in(self.batch)
+
+    @property
+    def rows(self) -> int | None:
+        return rows_of(self.batch, None)
+
+    def numbers(self) -> list[int] | None:
+        """The rows' numbers in the loader's dataset; asked once a batch."""
+        sampler = numbering_of(self.loader)
+        return sampler.take(self.rows) if sampler is not None and self.rows is not None else None
+
+
+def _loaders(trainer: Any, mode: Mode) -> tuple[Any, bool]:
+    """The loaders of a mode as they were given, and whether they make every batch together."""
+    combined = getattr(getattr(trainer, "_active_loop", None), "_combined_loader", None)
+    given = {
+        Mode.TRAIN: "train_dataloader",
+        Mode.EVAL: "val_dataloaders",
+        Mode.TEST: "test_dataloaders",
+        Mode.INFER: "predict_dataloaders",
+    }[mode]
+    return getattr(trainer, given, None), getattr(combined, "_mode", "sequential") != "sequential"
+
+
+def _listed(loaders: Any) -> list[tuple[str, Any]]:
+    """The loaders with their ds_ids: their names, or their numbers from the second on."""
     if loaders is None:
         return []
     if isinstance(loaders, Mapping):
-        return list(loaders.values())
-    return list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+        return [(str(name), loader) for name, loader in loaders.items()]
+    listed = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    return [(str(number) if number else "", loader) for number, loader in enumerate(listed)]
+
+
+def _parts(loaders: Any, together: bool, batch: Any, number: int) -> list[_Part]:
+    """The batch by the loaders that made it."""
+    listed = _listed(loaders)
+    if not together or not isinstance(loaders, (Mapping, list, tuple)):
+        ds_id, loader = listed[number] if number < len(listed) else ("", None)
+        return [_Part(batch, loader, ds_id)]
+    pieces = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if not isinstance(pieces, (list, tuple)) or len(pieces) != len(listed):
+        return [_Part(batch)]
+    given = zip(pieces, listed, strict=True)
+    return [_Part(piece, loader, ds_id) for piece, (ds_id, loader) in given if piece is not None]
+
+
+def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged | None]]:
+    """Each loader's part with what the criterion was given that got its labels: nothing else tells whose answers.
+
+    Labels that a criterion was handed as they are count before labels that are equal.
+    """
+    found: list[list[Judged]] = [[] for _ in parts]
+    for judged in _distinct(step.judged):
+        for same in (_is_same, _same):
+            of = [
+                i
+                for i, part in enumerate(parts)
+                if isinstance(part.labels, torch.Tensor) and same(judged.truth, part.labels)
+            ]
+            if of:
+                break
+        if len(of) == 1:
+            found[of[0]].append(judged)
+    return [(part, judged[0] if len(judged) == 1 else None) for part, judged in zip(parts, found, strict=True)]
+
+
+def _inputs_of(step: Step) -> Any:
+    return inputs_of(step.forwards[0].args, step.forwards[0].kwargs) if step.forwards else None
 
 
 def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
@@ -273,8 +368,8 @@ def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
     if step.named is not None:
         return step.named
     if mode is Mode.INFER and step.returned is not None:
-        return step.returned
-    judged = [one for one in step.judged if rows is None or _fits(one, labels, rows)]
+        return step.returned if _is_one(step.returned) else None
+    judged = _distinct([one for one in step.judged if rows is None or _fits(one, labels, rows)])
     if len(judged) > 1:
         # An auxiliary loss beside: the criterion that was given the batch's labels is meant, and the module's output.
         judged = [one for one in judged if isinstance(labels, torch.Tensor) and _same(one.truth, labels)]
@@ -282,7 +377,25 @@ def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
             judged = [one for one in judged if _is_output(one.answers, step.forwards[0].output)]
     if len(judged) == 1:
         return judged[0]
-    return step.forwards[0].output if len(step.forwards) == 1 else None
+    return step.forwards[0].output if len(step.forwards) == 1 and _is_one(step.forwards[0].output) else None
+
+
+def _is_one(output: Any) -> bool:
+    """Whether a module's output holds one tensor that may be its answers: the place in a tuple says nothing."""
+    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
+        return True
+    answers = [part for part in output if isinstance(part, torch.Tensor) and part.is_floating_point() and part.ndim > 0]
+    return len([part for part in answers if part.ndim > 1] or answers) == 1
+
+
+def _distinct(judged: Sequence[Judged]) -> list[Judged]:
+    """Without what is the same answers compared with the same labels again, as for a loss that is also logged."""
+    kept: list[Judged] = []
+    for one in judged:
+        again = (other for other in kept if other.values is one.values and _is_same(other.answers, one.answers))
+        if not any(_same(other.truth, one.truth) for other in again):
+            kept.append(one)
+    return kept
 
 
 def _fits(judged: Judged, labels: Any, rows: int) -> bool:
@@ -296,14 +409,22 @@ def _fits(judged: Judged, labels: Any, rows: int) -> bool:
 
 
 def _is_output(answers: torch.Tensor, output: Any) -> bool:
-    try:
-        return tensor_at(output, where_of(output)[0]).data_ptr() == answers.data_ptr()
-    except XaiError:
-        return False
+    """Whether these are the module's output: of a named one the answers, of a plain tuple any part."""
+    parts = items_of(output)
+    if not isinstance(output, (list, tuple)) or hasattr(output, "_fields"):
+        try:
+            parts = [("", tensor_at(output, where_of(output)[0]))]
+        except XaiError:
+            return False
+    return any(isinstance(part, torch.Tensor) and part.data_ptr() == answers.data_ptr() for _, part in parts)
+
+
+def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.data_ptr() == b.data_ptr()
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and (a.data_ptr() == b.data_ptr() or (a.device == b.device and bool((a == b).all())))
+    return _is_same(a, b) or (a.shape == b.shape and a.device == b.device and bool((a == b).all()))
 
 
 def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.Tensor, Any]:
@@ -318,7 +439,7 @@ def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.
     if judged.values is Values.VALUE:
         values = values.flatten(1)
         width = values.shape[1]
-        return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.flatten(1)
+        return Head(Task.REGRESSION, Values.VALUE, width, single=width == 1), values, truth.reshape(len(truth), -1)
     if judged.is_each:
         task = Task.BINARY if width == 1 else Task.MULTILABEL
         head = Head(task, judged.values, 2 if width == 1 else width, single=width == 1, independent=width > 1)
@@ -333,8 +454,16 @@ def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.
 def _ask(step: Step, mode: Mode) -> str:
     """What to say where the answers cannot be told."""
     name = next(name for name, of in _STEPS.items() if of is mode)
+    if step.returned is None and not (step.forwards or step.judged):
+        return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
+    several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
+    if len(step.judged) < 2 and not all(_is_one(one) for one in several):
+        return (
+            f"the module returns several tensors to {name}, and which of them are its answers cannot be told; no "
+            f"samples of it are recorded: {_END}"
+        )
     if len(step.forwards) > 1 or len(step.judged) > 1:
         why = f"{name} runs the model or a criterion several times, and which of the answers count cannot be told"
     else:
         why = f"{name} neither returns the model's answers nor runs the module's forward or a criterion that is known"
-    return f"{why}; no samples of it are recorded: end it with return {{'loss': loss, 'logits': logits}}"
+    return f"{why}; no samples of it are recorded: {_END}"

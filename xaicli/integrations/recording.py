@@ -98,6 +98,7 @@ class Recording:
         self._noted: dict[str, int] = {}
         self._passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
+        self._has_logged = False
         self.total_epochs = 0
         self.config: Mapping[str, Any] = {}
         """What the framework was configured with: the configuration of a run that is begun here."""
@@ -195,6 +196,7 @@ class Recording:
             self.missed(rows, NO_IDS)
             return
         run = self.run
+        self._has_logged = True
         if mode == "train":
             run.state.mode, run.state.ds_id = mode, ds_id
         place = {"mode": mode, "ds_id": ds_id, "epoch": self.epoch, "step": self.step}
@@ -246,15 +248,22 @@ class Recording:
             one_pass = partial(self._pass, model, split, table, epoch)
             self.guarded(f"collecting over {split or 'the table'}", one_pass)
 
-    def guarded(self, doing: str, work: Callable[[], Any]) -> None:
-        """Do something of ours: a fault of it is told once and costs the training nothing."""
+    def guarded(self, doing: str, work: Callable[[], Any], *, rows: int | None = None) -> None:
+        """Do something of ours: a fault of it is told once and costs the training nothing.
+
+        Args:
+            doing: What, for the user.
+            work: Does it.
+            rows: How many samples are not recorded when it fails before they are logged; these are counted.
+        """
+        self._has_logged = False
         try:
             work()
         except Exception as error:
             if self._run is not None and self._run.strict:
                 raise
             hint = f" ({error.hint})" if isinstance(error, XaiError) and error.hint else ""
-            self.tell(f"{doing} failed: {error}{hint}")
+            self.missed(0 if self._has_logged else rows, f"{doing} failed: {error}{hint}")
 
     def tell(self, what: str) -> None:
         """Warn about something once."""
