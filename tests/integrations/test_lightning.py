@@ -125,6 +125,7 @@ def test_samples_tables_checkpoint_and_inputs_are_recorded(tmp_path: Path) -> No
     assert len(kept) == 10
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
+    assert not nn.modules.module._has_any_global_hook()
 
 
 def test_logits_of_the_step_and_own_columns(tmp_path: Path) -> None:

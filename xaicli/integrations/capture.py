@@ -172,11 +172,17 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
     with ExitStack() as stack:
         if module is not None:
             # In torch's own table and only while the step runs: never on the module.
-            stack.callback(register_module_forward_hook(after, with_kwargs=True).remove)
+            stack.callback(_forgotten, register_module_forward_hook(after, with_kwargs=True))
         if closely:
             step.origin = stack.enter_context(watching())
         stack.enter_context(_Criteria(step))
         yield step
+
+
+def _forgotten(hook: Any) -> None:
+    """Remove a hook of ours; torch itself leaves behind that it took keywords, and then takes hooks to be there."""
+    hook.remove()
+    getattr(nn.modules.module, "_global_forward_hooks_with_kwargs", {}).pop(hook.id, None)
 
 
 def is_compiled(module: nn.Module) -> bool:

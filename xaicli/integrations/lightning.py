@@ -173,9 +173,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         def step(*args: Any, **kwargs: Any) -> Any:
             if trainer.sanity_checking:
                 return own(*args, **kwargs)
-            closely = mode not in self._watched
-            self._watched.add(mode)
-            with captured(pl_module, closely=closely) as taken:
+            with captured(pl_module, closely=mode not in self._watched) as taken:
                 taken.returned = own(*args, **kwargs)
             returned = taken.returned
             # Several processes run the step as the module's forward: that one is the step itself.
@@ -184,6 +182,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 self._recording.guarded(
                     "logging samples", lambda: self._log(trainer, taken, args[0], mode), rows=rows_of(args[0], None)
                 )
+            if not self._recording.is_undecided:
+                self._watched.add(mode)
             # The graph goes when the trainer lets go of it.
             taken.forwards.clear()
             taken.returned = None

@@ -99,6 +99,8 @@ class Recording:
         self._passes: dict[tuple[str, str, int], int] = {}
         self._recorded_task: str | None = None
         self._has_logged = False
+        self.is_undecided = False
+        """Whether what the answers mean could not be decided when that was last tried."""
         self.total_epochs = 0
         self.config: Mapping[str, Any] = {}
         """What the framework was configured with: the configuration of a run that is begun here."""
@@ -165,9 +167,11 @@ class Recording:
         key = (task is not None, isinstance(result, torch.Tensor))
         if key not in self._heads:
             every = tuple(Task)
+            self.is_undecided = True
             self._heads[key] = decide(
                 result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
             )
+            self.is_undecided = False
         head = self._heads[key]
         self.settle(head.task)
         return head, head.tensor(result)
