@@ -125,3 +125,7 @@ TOKEN_LOSSES = "token_losses"
 
 DERIVED_METRICS = (LOSS, LABEL_PROB, TOP_PROB, MARGIN, EL2N, ENTROPY)
 """The metrics computed from `logits` or `probs` at logging time."""
+
+HIGH_IS_GOOD = (CORRECT, LABEL_PROB, MARGIN, "jaccard", "token_accuracy")
+LOW_IS_GOOD = (LOSS, EL2N, ENTROPY, "abs_error", "n_wrong")
+"""Which end of the recorder's own metrics is the good one, of those that have one."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.vocabulary import HIGH_IS_GOOD, LOW_IS_GOOD
 
 GRAMMAR = "METRIC STATISTIC [by COLUMN] [at last|best] >=|<=|>|< NUMBER, or METRIC mean [by COLUMN] drop <= NUMBER"
 _LINE = re.compile(
@@ -104,8 +105,8 @@ class Rule:
 
 
 BETTER: Mapping[str, Better] = {
-    **dict.fromkeys(("correct", "label_prob", "margin", "jaccard", "token_accuracy"), Better.HIGH),
-    **dict.fromkeys(("loss", "el2n", "entropy", "abs_error", "n_wrong"), Better.LOW),
+    **dict.fromkeys(HIGH_IS_GOOD, Better.HIGH),
+    **dict.fromkeys(LOW_IS_GOOD, Better.LOW),
 }
 """Which end of the recorder's own metrics is the good one."""
 

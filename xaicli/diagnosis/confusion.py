@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from xaicli.queries.labels import NORMAL_975
 from xaicli.vocabulary import LABEL, PREDICTION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-NORMAL_975 = 1.959963984540054
-"""The 97.5 % point of the standard normal distribution."""
 
 
 @dataclass(frozen=True)

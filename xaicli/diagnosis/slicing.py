@@ -15,11 +15,9 @@ from xaicli.queries.facts import Facts, read_facts
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.walk import walk
 from xaicli.reader import Reader, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, PASS, PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
 
 _IDS = 20
-HIGH_IS_GOOD = (CORRECT, "label_prob", "margin", "jaccard", "token_accuracy")
-"""The recorder's own metrics whose high end is the good one; of others the high end counts as the bad one."""
 
 
 def slices(
@@ -44,7 +42,8 @@ def slices(
         Rows mode, ds_id, epoch, pass, metric, facts {column: value}, n, share, mean, rest_mean, difference, low, high
         (95 % interval of the difference), p, q, worse, wrong, wrong_share (of all wrong predictions), sample_ids (the
         20 worst); ordered by difference x share, the worst first. The key `searched` tells how many slices were looked
-        at, and how many were left out since others explain them.
+        at, and how many were left out since others explain them. Of metrics that are not the recorder's own the high
+        end counts as the worse one.
 
     Raises:
         UsageError: `min_n` is less than 2.

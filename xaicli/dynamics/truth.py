@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from xaicli.diagnosis.calibration import auroc, average_precision
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import doubts
-from xaicli.dynamics.ranks import mid_ranks
 from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
@@ -159,18 +159,11 @@ def grade(scores: NDArray[np.float64], wrong: NDArray[np.bool_]) -> dict[str, fl
         scores: (n,) higher for more suspicious samples, in the order of sample ids.
         wrong: (n,) which labels are wrong.
     """
-    n_wrong = int(wrong.sum())
-    n_right = len(wrong) - n_wrong
-    if not n_wrong or not n_right:
+    if wrong.all() or not wrong.any():
         return {"auroc": None, "ap": None, "p_at_100": None}
-    rank_sum = float(mid_ranks(scores)[wrong].sum())
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(wrong[order])
-    borders = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    precision = hits[borders] / (borders + 1)
-    first = wrong[order[:_FIRST]]
+    first = wrong[np.argsort(-scores, kind="stable")[:_FIRST]]
     return {
-        "auroc": (rank_sum - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right),
-        "ap": float((precision * np.diff(hits[borders], prepend=0)).sum()) / n_wrong,
+        "auroc": auroc(scores, wrong),
+        "ap": average_precision(scores, wrong),
         "p_at_100": float(first.mean()),
     }
