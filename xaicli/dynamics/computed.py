@@ -14,7 +14,7 @@ from xaicli.dynamics.by_engine import statistics_by_engine
 from xaicli.dynamics.chunks import DamageFoundError, chunks
 from xaicli.dynamics.memorisation import memorised
 from xaicli.dynamics.plan import Plan
-from xaicli.dynamics.regions import regions
+from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import UsageError
 from xaicli.progress import doing
@@ -42,7 +42,7 @@ class Statistics:
     """One pass over the selected epochs, for every question that needs it.
 
     Attributes:
-        frames: By (mode, ds_id): one row a sample, by id, with the columns of `Tracker.frame` and `region`.
+        frames: By (mode, ds_id): one row a sample, by id, with the columns of `Tracker.frame`.
         accuracy: By (mode, ds_id) and epoch: the share of predictions that equal the labels given.
         early_epochs: Of how many first observations `el2n` is the mean.
         burn_in: Changes of rank that end in one of so many first epochs do not count.
@@ -125,7 +125,7 @@ def _track(
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
     if selection.engine is not Engine.POLARS:
         found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
-        return _on_map(found), accuracy
+        return found.with_columns(**on_map(found.to_dict())), accuracy
     facts = {**asdict(plan), "available": sorted(plan.available), "id_type": str(plan.id_type)}
     entry = Entry.of(reader, selection, [pair], "dynamics", facts)
     kept = None if entry is None else entry.load()
@@ -156,14 +156,7 @@ def _pass(
                 del chunk
         except DamageFoundError:
             return _pass(reader, selection, pair, plan)
-        return _on_map(tracker.frame()), tracker.accuracy, tally
-
-
-def _on_map(found: pl.DataFrame) -> pl.DataFrame:
-    """The statistics with each sample's region of the data map."""
-    if {"confidence", "variability"} <= set(found.columns):
-        return found.with_columns(regions(found["confidence"], found["variability"]))
-    return found
+        return tracker.frame(), tracker.accuracy, tally
 
 
 def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:

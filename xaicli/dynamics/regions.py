@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -21,6 +22,13 @@ _ORDER = tuple(Region)
 _SHARE = 3
 
 
+def on_map(found: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+    """The column `region` for statistics with a `confidence` and a `variability`; nothing for others."""
+    if not {"confidence", "variability"} <= found.keys():
+        return {}
+    return {"region": regions(found["confidence"], found["variability"])}
+
+
 def regions(confidence: pl.Series, variability: pl.Series) -> pl.Series:
     """The region of every sample, null in the middle of the map and for samples without a place on it.
 
@@ -36,16 +44,17 @@ def regions(confidence: pl.Series, variability: pl.Series) -> pl.Series:
     third = int(np.count_nonzero(known)) // _SHARE
     place = np.full(len(confidence), -1, np.int8)
     certain, varied = confidence.to_numpy(), variability.to_numpy()
-    on_map: NDArray[np.intp] | None = None
+    places: NDArray[np.intp] | None = None
     if not known.all():
-        on_map = np.flatnonzero(known)
-        certain, varied = certain[on_map], varied[on_map]
-    for region, chosen in (
-        (Region.EASY, highest(certain, third)),
-        (Region.HARD, lowest(certain, third)),
-        (Region.AMBIGUOUS, highest(varied, third)),
+        places = np.flatnonzero(known)
+        certain, varied = certain[places], varied[places]
+    for region, values, extreme in (
+        (Region.EASY, certain, highest),
+        (Region.HARD, certain, lowest),
+        (Region.AMBIGUOUS, varied, highest),
     ):
-        place[chosen if on_map is None else on_map[chosen]] = _ORDER.index(region)
+        chosen = extreme(values, third)
+        place[chosen if places is None else places[chosen]] = _ORDER.index(region)
     return named(place, _ORDER).alias("region")
 
 

@@ -15,7 +15,7 @@ from xaicli.dynamics.learning import LastLabel, Learning
 from xaicli.dynamics.metrics import MetricSums, sample_std
 from xaicli.dynamics.plan import Plan
 from xaicli.dynamics.ranks import RankJumps
-from xaicli.dynamics.regions import named
+from xaicli.dynamics.regions import named, on_map
 from xaicli.dynamics.times import Times
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
 
@@ -178,8 +178,8 @@ class Tracker:
         Returns:
             `sample_id`, `label`, `n_obs`, `stale`, the summaries of each metric wanted, and of `confidence`,
             `variability`, `correctness`, `forgetting`, `never_learned`, `first_learned`, `learned_for_good`, `aum`,
-            `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to` those that the
-            columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in which
+            `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to`, `region`
+            those that the columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in which
             late epochs count for more, wherever there is such a metric. Null where no value was finite.
         """
         self._wait()
@@ -195,6 +195,8 @@ class Tracker:
         table.add("stale", self._times.last != self._last_epoch)
         for name in list(self._sums):
             self._add_results(table, name)
+        # Before the results that need more room than what they come from.
+        regions = on_map(table.columns)
         if self._learning is not None:
             found = self._learning.results()
             judged = found.pop("judged")
@@ -208,7 +210,7 @@ class Tracker:
             for name, values in found.items():
                 table.add(name, values)
             table.add_series("rank_jump_direction", named(direction, ("down", "up")))
-        return pl.DataFrame(table.columns)
+        return pl.DataFrame({**table.columns, **regions})
 
     def _add_results(self, table: _Assembly, name: str) -> None:
         times = self._own_times.pop(name, self._times)
