@@ -179,8 +179,8 @@ class Tracker:
             `sample_id`, `label`, `n_obs`, `stale`, the summaries of each metric wanted, and of `confidence`,
             `variability`, `correctness`, `forgetting`, `never_learned`, `first_learned`, `learned_for_good`, `aum`,
             `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to`, `region`
-            those that the columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in which
-            late epochs count for more, wherever there is such a metric. Null where no value was finite.
+            those that the columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in
+            which late epochs count for more, wherever there is such a metric. Null where no value was finite.
         """
         self._wait()
         if self._jumps is not None:
