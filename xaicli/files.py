@@ -82,7 +82,8 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
 def claim_name(path: Path, content: bytes = b"") -> bool:
     """Make a file that no other process has made; False where one was first.
 
-    Its name is the claim and comes before its content: this needs no hard links, which some file systems lack.
+    Its name is the claim and comes before its content: this needs no hard links, which some file systems lack. Whoever
+    needs it to survive power loss syncs it and its folder.
 
     Raises:
         OSError: It cannot be written.
@@ -93,8 +94,6 @@ def claim_name(path: Path, content: bytes = b"") -> bool:
         return False
     try:
         write_all(descriptor, content)
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return True
@@ -117,7 +116,7 @@ def write_folder(parent: Path, fill: Callable[[Path], object], name: Callable[[]
     with _temporary_folder(parent) as temporary:
         fill(temporary)
         for file in temporary.iterdir():
-            _sync(file)
+            sync_file(file)
         sync_folder(temporary)
         while True:
             final = parent / name()
@@ -153,7 +152,7 @@ def give_second_name(path: Path, second: Path) -> None:
             temporary.hardlink_to(path)
         except OSError:
             shutil.copyfile(path, temporary)
-            _sync(temporary)
+            sync_file(temporary)
         temporary.replace(second)
     finally:
         temporary.unlink(missing_ok=True)
@@ -238,7 +237,7 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
     """Have a file's bytes on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

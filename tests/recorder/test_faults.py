@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,26 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
     run.close()
     assert run.stats()["rows_dropped"] == 0
     assert column(tmp_path / "run", "sample_id") == list(range(20_000))
+
+
+def test_no_step_waits_for_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first nor one with new columns: whatever is synced, another thread does it."""
+    run = Run(tmp_path / "run")
+    sync, synced = os.fsync, set()
+
+    def noted(descriptor: int) -> None:
+        synced.add(threading.current_thread().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for step, name in enumerate(("a", "b", "c")):
+        run.log_samples(sample_id=[1], label=[1], step=step, **{name: [1.0]})
+        run.log_samples(sample_id=[1], large=[2**30 + step], step=step)
+        run.log({name: 1.0})
+    waits = threading.current_thread().name in synced
+    run.close()
+    assert not waits
+    assert "xai-writer" in synced
 
 
 def test_no_room_for_segments_means_memory_and_is_said_once(disk: Disk) -> None:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -351,6 +352,7 @@ class RecordedRuns(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+@pytest.mark.timeout(120 + 20 * EXAMPLES)
 def test_whatever_happens_a_run_holds_what_was_logged() -> None:
     run_state_machine_as_test(
         RecordedRuns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +25,7 @@ from xaicli.recorder import attempt as attempts_module
 from xaicli.recorder import lifetime
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
+from xaicli.recorder.session import Session
 
 
 def attempts(run_dir: Path) -> list[tuple[int, int | None]]:
@@ -170,7 +173,52 @@ def test_ranks_share_one_schema(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="sample_id must be whole numbers"):
             one.log_samples(sample_id=["text"], b=[2.0], c=[1.0])
     names = [facts.name for facts in RunLayout(tmp_path / "run").read_manifest().columns]
-    assert names[-2:] == ["a", "b"]
+    assert sorted(names[-2:]) == ["a", "b"]  # in whichever order their writers came to say so
+
+
+def test_ranks_that_begin_with_labels_of_two_kinds_keep_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "_save_columns", lambda _: None)  # neither comes to say what it has before its part
+    zero, one = Run(tmp_path / "run", rank=0), Run(tmp_path / "run", rank=1)
+    zero.log_samples(sample_id=[1], label=[7], loss=[1.0], step=1)
+    one.log_samples(sample_id=[2], label=["cat"], loss=[2.0], step=1)
+    zero.close()
+    with pytest.warns(RecorderWarning, match="label is of another kind than before"):
+        one.close()
+    found = {row["sample_id"]: (row["label"], row["loss"]) for row in rows(tmp_path / "run").to_pylist()}
+    assert found == {1: (7, 1.0), 2: (None, 2.0)}
+    assert one.stats()["rows_dropped"] == 0
+    assert sum(one.stats()["refused"]["label"].values()) == 1
+
+
+_KILLED_BEFORE_ITS_COLUMNS_ARE_SAVED = """
+import os, sys
+from xaicli.recorder.run import Run
+from xaicli.recorder.session import Session
+Session._save_columns = lambda self: None
+run = Run(sys.argv[1])
+run.log_samples(sample_id=[1], label=[1], logits=[[0.5, 1.5]], extra=[0.25])
+os._exit(9)
+"""
+
+
+def test_columns_that_a_killed_process_did_not_come_to_save_are_found_with_its_rows(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", _KILLED_BEFORE_ITS_COLUMNS_ARE_SAVED, layout.root], check=False, timeout=60)
+    assert not layout.read_manifest().columns
+
+    def found() -> list[tuple[Any, ...]]:
+        reader = open_reader(layout)
+        frames = reader.place_frames("train", "", ["sample_id", "label", "extra", "correct", "top_prob"])
+        return [row for part in frames for row in part.frame.iter_rows()]
+
+    expected = [(1, 1, 0.25, True, pytest.approx(1 / (1 + math.exp(-1.0))))]
+    assert found() == expected
+    Run(layout.root).close()
+    assert {"extra", "correct", "top_prob"} <= {facts.name for facts in layout.read_manifest().columns}
+    assert layout.read_manifest().id_type == "int64"
+    assert found() == expected
 
 
 def test_a_fork_is_refused_and_harms_nothing(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from xaicli.recorder.columns import Column
 from xaicli.recorder.segment import Plan
 from xaicli.recorder.transfer import is_remote
 from xaicli.wal import derived
+from xaicli.wal.columns import dtypes_of, in_file
 from xaicli.wal.frames import SCORES
 
 MOST_DEFERRED = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
 EXACT = 2**24
 """Whole numbers beyond this are not all float32."""
-_IN_FILE = {"float32": "float", "float64": "double"}
 _KEPT = 64
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _dtype_of = attrgetter("dtype")
@@ -188,7 +188,7 @@ class Batches:
             self._drop(n - int(usable.sum()), "sample_id has a missing value")
             n = int(usable.sum())
         for name in (words.LABEL, words.PREDICTION):
-            if name in found and not self._left_out(name, n, self._fits_kind, name, _in_file(found[name][0])):
+            if name in found and not self._left_out(name, n, self._fits_kind, name, in_file(found[name][0])):
                 del found[name]
         key = tuple((name, dtype) for name, (dtype, _) in found.items())
         plan = self._plans.get(key) or self._learn(key)
@@ -389,19 +389,7 @@ class Batches:
     # -- plans
 
     def _learn(self, key: tuple[tuple[str, str], ...]) -> Plan:
-        dtypes: dict[str, str] = {}
-        for name, dtype in key:
-            if name in SCORES:
-                made = words.DERIVED_METRICS if words.LABEL in dtypes else (words.TOP_PROB, words.ENTROPY)
-                dtypes |= {metric: dtypes.get(metric, "float") for metric in made}
-                dtypes.setdefault(words.PREDICTION, "int32")
-                if SCORES[name][1]:
-                    dtypes[words.PROBS] = "list<halffloat>"
-            elif name == words.CORRECT:
-                dtypes[name] = "bool"
-            else:
-                dtypes[name] = _in_file(dtype)
-        self._catalogue.learn(dtypes)
+        self._catalogue.learn(dtypes_of(key))
         plan = self._plans[key] = Plan(key)
         return plan
 
@@ -493,7 +481,3 @@ def _taken(values: Any, usable: NDArray[np.bool_]) -> Any:
     if isinstance(values, list):
         return [value for value, wanted in zip(values, usable, strict=True) if wanted]
     return np.ascontiguousarray(values[usable])
-
-
-def _in_file(dtype: str) -> str:
-    return "list<halffloat>" if dtype.startswith("float16[") else _IN_FILE.get(dtype, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from xaicli import vocabulary as words
@@ -14,6 +14,8 @@ from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
 from xaicli.recorder.attempt import locked
+from xaicli.wal.columns import in_order, with_correct, with_those_of
+from xaicli.wal.frames import Frame
 
 
 def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
@@ -36,7 +38,7 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
             config={**known.config, **fresh.config},
             environment=fresh.environment or known.environment,
             task=known.task or fresh.task,
-            columns=_in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
+            columns=in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
             version=fresh.version,
         )
         if merged != known:
@@ -53,11 +55,36 @@ _KINDS = {
 }
 
 
-class Catalogue:
-    """The columns known so far; a new one is added to `xai.json` before its first row is stored."""
+def add_columns(layout: RunLayout, frames: Sequence[Frame]) -> Manifest:
+    """The run's manifest with the columns that a killed process's rows bring and it did not come to write down.
 
-    def __init__(self, layout: RunLayout, manifest: Manifest) -> None:
+    Raises:
+        XaiError: There is no manifest.
+        OSError: It cannot be written.
+    """
+    with locked(layout):
+        known = layout.read_manifest()
+        columns = with_those_of(known.columns, frames)
+        if columns == known.columns:
+            return known
+        ids = next((column.dtype for column in columns if column.name == words.SAMPLE_ID), None)
+        added = replace(known, columns=columns, id_type=ids)
+        write_whole(layout.manifest, added.to_json().encode(), durable=True)
+        return added
+
+
+class Catalogue:
+    """The columns known so far; the writer's thread adds new ones to `xai.json` before their first row is in a file."""
+
+    def __init__(self, layout: RunLayout, manifest: Manifest, on_news: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            layout: The run.
+            manifest: What is known of it.
+            on_news: Told of columns that are not in `xai.json` yet; `current` writes them.
+        """
         self._layout = layout
+        self._on_news = on_news
         self._lock = threading.RLock()
         self._unsaved = False
         self._wide: set[str] = set()
@@ -69,7 +96,7 @@ class Catalogue:
         self._dtypes = {column.name: column.dtype for column in manifest.columns}
 
     def learn(self, dtypes: Mapping[str, str]) -> None:
-        """Add the columns of a batch; when `xai.json` cannot be written now, it is tried again before the next part.
+        """Add the columns of a batch.
 
         Args:
             dtypes: {name: Arrow type}.
@@ -82,16 +109,8 @@ class Catalogue:
         if dtypes.keys() <= self._dtypes.keys():
             return
         with self._lock:
-            try:
-                with locked(self._layout):
-                    known, task = self._layout.read_manifest(), self.manifest.task
-                    self._adopt(replace(known, task=known.task or task))
-                    for name, dtype in dtypes.items():
-                        self.check(name, dtype)
-                    self._add(dtypes)
-                    self._write()
-            except (OSError, XaiError):
-                self._add(dtypes)
+            self._add(dtypes)
+        self._on_news()
 
     def dtype(self, name: str) -> str | None:
         """The type of a column; None where it is not known yet."""
@@ -101,10 +120,11 @@ class Catalogue:
         """Keep a metric in double precision from now on."""
         with self._lock:
             self._wide.add(name)
-            if self._dtypes.get(name) == "float":
-                self._add({**self._dtypes, name: "double"})
-                with contextlib.suppress(OSError, XaiError):
-                    self.current()
+            is_new = self._dtypes.get(name) == "float"
+            if is_new:
+                self._add({})
+        if is_new:
+            self._on_news()
 
     def settle_task(self, task: Task) -> Task:
         """The run's task: the one that is known, or this one."""
@@ -117,39 +137,39 @@ class Catalogue:
             return task
 
     def current(self) -> tuple[ColumnFacts, ...]:
-        """The run's columns now, those of other ranks included; written if that failed before.
+        """The run's columns now, those of other ranks included; this process's news are in `xai.json` then.
+
+        The disk is not waited for under the lock that `learn` needs.
 
         Raises:
             OSError: They cannot be written.
         """
-        with self._lock, locked(self._layout):
+        with locked(self._layout):
             try:
                 known = self._layout.read_manifest()
             except XaiError as error:
                 raise OSError(str(error)) from error
-            if known.columns != self.facts or self._unsaved:
+            with self._lock:
                 mine, task = self._dtypes, self.manifest.task
+                if known.columns == self.facts and not self._unsaved:
+                    return self.facts
                 self._adopt(replace(known, task=known.task or task))
-                if self.manifest != known or not mine.keys() <= self._dtypes.keys() or self._wide_now():
-                    self._add(mine)
-                    self._write()
-            return self.facts
+                self._add(mine)
+                merged, self._unsaved = self.manifest, False
+            if merged != known:
+                try:
+                    write_whole(self._layout.manifest, merged.to_json().encode(), durable=True)
+                except BaseException:
+                    self._unsaved = True
+                    raise
+            return merged.columns
 
     def _add(self, dtypes: Mapping[str, str]) -> None:
         merged = self._dtypes | {name: dtype for name, dtype in dtypes.items() if name not in self._dtypes}
         merged |= {name: "double" for name in self._wide if merged.get(name) == "float"}
-        if merged.get(words.LABEL) == merged.get(words.PREDICTION) in ("int32", "string"):
-            merged[words.CORRECT] = "bool"
-        columns = _in_order(merged)
+        columns = in_order(with_correct(merged))
         self._adopt(replace(self.manifest, columns=columns, id_type=merged.get(words.SAMPLE_ID)))
         self._unsaved = True
-
-    def _write(self) -> None:
-        write_whole(self._layout.manifest, self.manifest.to_json().encode(), durable=True)
-        self._unsaved = False
-
-    def _wide_now(self) -> bool:
-        return any(self._dtypes.get(name) == "float" for name in self._wide)
 
     def check(self, name: str, dtype: str) -> None:
         """Refuse a column of another kind than the run's.
@@ -162,29 +182,17 @@ class Catalogue:
             raise ValueError(f"{name} must be {_KINDS[known]} as before in this run, not {_KINDS[dtype]}")
 
 
-def _in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:
-    """The run's columns in the order of a part.
+class SaveColumns:
+    """New columns on their way into `xai.json`."""
 
-    Args:
-        columns: {name: Arrow type} of the id, label, prediction, correct, probs and metrics seen so far, metrics in the
-            order of their appearance.
-    """
-    fixed = {
-        words.SAMPLE_ID: (columns.get(words.SAMPLE_ID, "int64"), words.Role.ID),
-        words.MODE: ("string", words.Role.ORIGIN),
-        words.DS_ID: ("string", words.Role.ORIGIN),
-        words.EPOCH: ("int32", words.Role.TIME),
-        words.PASS: ("int16", words.Role.TIME),
-        words.STEP: ("int64", words.Role.TIME),
-        words.ATTEMPT: ("int16", words.Role.ORIGIN),
-        words.RANK: ("int16", words.Role.ORIGIN),
-    }
-    facts = [ColumnFacts(name, dtype, role.value) for name, (dtype, role) in fixed.items()]
-    for name in (words.LABEL, words.PREDICTION, words.CORRECT):
-        if name in columns:
-            facts.append(ColumnFacts(name, columns[name], words.Role.LABEL.value))
-    metrics = [name for name in columns if name not in words.RESERVED_COLUMNS]
-    facts += [ColumnFacts(name, columns[name], words.Role.METRIC.value) for name in metrics]
-    if words.PROBS in columns:
-        facts.append(ColumnFacts(words.PROBS, columns[words.PROBS], words.Role.LABEL.value))
-    return tuple(facts)
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def store(self) -> None:
+        """Write them; where the disk refuses, the next part tries again, and what is behind this is not held up."""
+        with contextlib.suppress(OSError):
+            self._catalogue.current()
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """Readers and the next start find them in what holds their rows."""
+        del reason, for_good

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import atexit
+
+# Arrow loads pandas, where there is one, with the first part; that may be after the end of the main thread, when this
+# module can no longer be loaded.
+import concurrent.futures.thread  # noqa: F401
 import multiprocessing
 import multiprocessing.util
 import os

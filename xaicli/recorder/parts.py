@@ -18,9 +18,6 @@ from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts
 from xaicli.wal.records import records_table
 from xaicli.wal.rows import by_folder, part_metadata, to_table
 
-BEYOND = "has a value beyond 32 bits"
-"""Why a label or prediction of a part may be null."""
-
 
 def store_rows(
     layout: RunLayout,
@@ -31,7 +28,7 @@ def store_rows(
     columns: Sequence[ColumnFacts],
     done: dict[Folder | str, parquet.FileRecord] | None = None,
     on_lost: Callable[[int, str], None] | None = None,
-    on_beyond: Callable[[str, str, int], None] | None = None,
+    on_left_out: Callable[[str, str, int], None] | None = None,
 ) -> list[parquet.FileRecord]:
     """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
@@ -44,7 +41,7 @@ def store_rows(
         columns: The run's columns.
         done: The parts that an earlier try has written; those written now are added.
         on_lost: Told of rows that no part can hold, and why.
-        on_beyond: Told of labels and predictions that none can hold: the column, why, and the rows.
+        on_left_out: Told of labels and predictions that none can hold: the column, why, and the rows.
 
     Raises:
         OSError: One cannot be written; others are in `done`.
@@ -56,14 +53,14 @@ def store_rows(
         if folder in stored:
             continue
         lost: list[tuple[int, str]] = []
-        beyond: Counter[str] = Counter()
-        table = _as_table(content, group, _Of(folder, facts, columns, lost, beyond))
+        left_out: Counter[tuple[str, str]] = Counter()
+        table = _as_table(content, group, _Of(folder, facts, columns, lost, left_out))
         named = table.replace_schema_metadata(part_metadata(facts, folder, sequence))
         stored[folder] = store_table(layout, named, layout.folder(*folder), part)
         for rows, reason in lost if on_lost else ():
             on_lost(rows, reason)  # type: ignore[misc]
-        for name, rows in beyond.items() if on_beyond else ():
-            on_beyond(name, f"{name} {BEYOND}", rows)  # type: ignore[misc]
+        for (name, reason), rows in left_out.items() if on_left_out else ():
+            on_left_out(name, f"{name} {reason}", rows)  # type: ignore[misc]
     return [record for folder, record in stored.items() if not isinstance(folder, str)]
 
 
@@ -90,20 +87,20 @@ class _Of(NamedTuple):
     facts: SegmentFacts
     columns: Sequence[ColumnFacts]
     lost: list[tuple[int, str]]
-    beyond: Counter[str]
+    left_out: Counter[tuple[str, str]]
 
 
 def _as_table(content: memoryview, frames: Sequence[Frame], of: _Of) -> pa.Table:
     """The rows of a folder; where they cannot be brought into one table, those batches that can, one by one."""
     try:
-        return to_table(content, frames, of.folder, of.facts, of.columns, of.beyond)
+        return to_table(content, frames, of.folder, of.facts, of.columns, of.left_out)
     except MemoryError:
         raise
     except Exception as error:
         if len(frames) == 1:
             of.lost.append((frames[0].rows, f"rows cannot be stored: {error}"))
             return to_table(content, [], of.folder, of.facts, of.columns)
-    of.beyond.clear()
+    of.left_out.clear()
     return pa.concat_tables([_as_table(content, [frame], of) for frame in frames])
 
 

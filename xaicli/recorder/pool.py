@@ -66,7 +66,7 @@ class Pool:
         if not self._in_memory:
             try:
                 if not self._made:
-                    files.make_folder(self._layout.wal)
+                    files.make_folder(self._layout.wal, durable=False)  # the first step waits for this
                 segment = allocation.file_segment(self._path(self._made))
                 self._least = segment.size
             except OSError as error:

@@ -14,6 +14,7 @@ from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
 from xaicli.locks import is_held
 from xaicli.recorder.attempt import lock_path
+from xaicli.recorder.catalogue import add_columns
 from xaicli.recorder.parts import record_tables, store_rows, store_table
 from xaicli.wal.frames import read_header, read_segment, segment_files
 from xaicli.wal.records import journal_files, read_journal, scalar_table
@@ -101,7 +102,7 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         if lost and on_lost is None:
             return 0
         rows = left.rows
-        manifest = layout.read_manifest()
+        manifest = add_columns(layout, left.frames)
         if rows:
             store_rows(layout, left.facts, left.sequence, left.content, left.frames, manifest.columns)
         part = PartName(*left.facts.writer, left.sequence, left.sequence)

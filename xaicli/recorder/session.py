@@ -6,12 +6,13 @@ import contextlib
 import threading
 from dataclasses import asdict
 
+from xaicli import files
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.locks import beat, boot_id, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
-from xaicli.recorder.catalogue import Catalogue, open_manifest
+from xaicli.recorder.catalogue import Catalogue, SaveColumns, open_manifest
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.recovery import recover
 from xaicli.recorder.stream import SampleStream
@@ -72,7 +73,7 @@ class Session:
             if strict:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
         self.ledger = Ledger()
-        self.catalogue = Catalogue(layout, manifest)
+        self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat)
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
         if self.fault:
@@ -92,6 +93,7 @@ class Session:
                 if self.fault:
                     return attempts.Claim(0, rank)
                 claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
+                self.writer.submit(SyncClaim(self.layout, claim))
                 self.ledger.keep_in(attempts.stats_file(self.layout, claim.attempt, claim.rank))
                 if claim.beside:
                     named = ", ".join(map(str, claim.beside))
@@ -101,6 +103,13 @@ class Session:
                         f"{claim.attempt}, one more rank beside it, and takes nothing back",
                     )
             return self._claim
+
+    def _save_columns(self) -> None:
+        """Have the writer add new columns to `xai.json`, once it is settled whose they are: both lock the run."""
+        if not self.fault:
+            with contextlib.suppress(OSError):
+                self.settle()
+            self.writer.submit(SaveColumns(self.catalogue))
 
     @property
     def is_settled(self) -> bool:
@@ -170,3 +179,23 @@ class Session:
             with contextlib.suppress(OSError):
                 self.layout.wal.rmdir()
         self.ledger.write()
+
+
+class SyncClaim:
+    """The files that say which attempt and rank a process is, on their way to the disk: no step waits for that."""
+
+    def __init__(self, layout: RunLayout, claim: attempts.Claim) -> None:
+        self._layout = layout
+        self._claim = claim
+
+    def store(self) -> None:
+        """Sync them, as far as the disk can; what is behind this is not held up."""
+        attempt, rank = self._claim.attempt, self._claim.rank
+        with contextlib.suppress(OSError):
+            files.sync_file(self._layout.attempt_file(attempt))
+            files.sync_file(attempts.stats_file(self._layout, attempt, rank))
+            files.sync_folder(self._layout.attempts)
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """They are there, though perhaps not after power loss."""
+        del reason, for_good

@@ -31,9 +31,11 @@ def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRo
     if not segments:
         return []
     # A finished run has no segments, and need not load what decodes them.
+    from xaicli.wal.columns import with_those_of
     from xaicli.wal.rows import by_folder, to_table
 
-    columns = layout.read_manifest().columns
+    every = [frame for segment in segments for frame in segment.frames]
+    columns = with_those_of(layout.read_manifest().columns, every)
     return [
         LiveRows(
             *folder,

@@ -18,6 +18,9 @@ from xaicli.wal.derived import derive
 from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Folder, Frame, SegmentFacts, is_varied, item_size, storage
 
 _LABELS = {words.LABEL, words.PREDICTION}
+BEYOND = "has a value beyond 32 bits"
+OF_ANOTHER_KIND = "is of another kind than before in this run"
+"""Why a label or prediction of a part may be null; the second where two processes begin at once, with a kind each."""
 
 
 def arrow_type(dtype: str) -> pa.DataType:
@@ -44,11 +47,11 @@ def to_table(
     folder: Folder,
     facts: SegmentFacts,
     columns: Sequence[ColumnFacts],
-    beyond: Counter[str] | None = None,
+    left_out: Counter[tuple[str, str]] | None = None,
 ) -> pa.Table:
     """The rows of a segment in one folder as the table of a part, in the order they were logged.
 
-    A label or prediction beyond 32 bits is null: there is no room for it in a part.
+    A label or prediction beyond 32 bits, or of another kind than the run's, is null: there is no room for it in a part.
 
     Args:
         content: The segment's bytes after the header.
@@ -56,10 +59,13 @@ def to_table(
         folder: Their mode, ds_id and epoch.
         facts: Whose rows they are.
         columns: The run's columns; those the segment lacks are null.
-        beyond: Counts such labels and predictions, {column: rows}.
+        left_out: Counts such labels and predictions, {(column, why): rows}.
+
+    Raises:
+        ValueError: The ids are of another kind than the run's.
     """
     empty = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]).empty_table()
-    shared = _Shared(folder, facts, columns, Counter() if beyond is None else beyond)
+    shared = _Shared(folder, facts, columns, Counter() if left_out is None else left_out)
     return pa.concat_tables([empty, *(_piece(content, alike, shared) for alike in _same_plan(frames))])
 
 
@@ -69,7 +75,7 @@ class _Shared(NamedTuple):
     folder: Folder
     facts: SegmentFacts
     columns: Sequence[ColumnFacts]
-    beyond: Counter[str]
+    left_out: Counter[tuple[str, str]]
 
     def complete(self, logged: dict[str, pa.Array], n: int) -> pa.Table:
         """The columns of a part: those logged, those that are the same in every row, and nulls."""
@@ -165,8 +171,16 @@ def _piece(content: memoryview, frames: Sequence[Frame], shared: _Shared) -> pa.
     for name in SCORES.keys() & numbers.keys():
         numbers = _derived(name, numbers.pop(name), numbers) | numbers
     wanted = {column.name: column.dtype for column in shared.columns}
+    for name in {words.SAMPLE_ID, *_LABELS} & numbers.keys() & wanted.keys():
+        numbers[name] = _of_kind(name, numbers[name], wanted[name], shared)
     arrays = {name: _array(values, wanted[name]) for name, values in numbers.items() if name in wanted}
-    arrays |= _texts(content, offsets, rows, texts, varied)
+    for name, array in _texts(content, offsets, rows, texts, varied).items():
+        if name in wanted and array.type != arrow_type(wanted[name]):
+            if name not in _LABELS:
+                raise ValueError(f"{name} {OF_ANOTHER_KIND}")
+            shared.left_out[name, OF_ANOTHER_KIND] += len(array) - array.null_count
+            array = pa.nulls(len(array), arrow_type(wanted[name]))
+        arrays[name] = array
     arrays[words.STEP] = pa.array(np.repeat(np.array([frame.step for frame in frames], np.int64), rows))
     turns = [frame.place.turn if frame.place else 0 for frame in frames]
     arrays[words.PASS] = pa.array(np.repeat(np.array(turns, np.int16), rows))
@@ -184,12 +198,29 @@ def _fitting(name: str, values: NDArray[Any], shared: _Shared) -> NDArray[Any]:
         with np.errstate(all="ignore"):
             beyond = values.astype(np.int32) != values
         if beyond.any():
-            shared.beyond[name] += int(beyond.sum())
+            shared.left_out[name, BEYOND] += int(beyond.sum())
             values = np.where(beyond, np.int64(NULL_INT), values.astype(np.int64))
     ignored = shared.facts.ignore_label
     if name == words.LABEL and ignored is not None and bool((values == ignored).any()):
         values = np.where(values == ignored, np.int64(NULL_INT), values.astype(np.int64))
     return values
+
+
+def _of_kind(name: str, values: NDArray[Any], wanted: str, shared: _Shared) -> NDArray[Any]:
+    """Numbers as ids, labels or predictions of the run; what stands for missing ones where the run has texts, say.
+
+    Raises:
+        ValueError: Ids are of another kind.
+    """
+    if name == words.SAMPLE_ID:
+        if wanted != "int64":
+            raise ValueError(f"{name} {OF_ANOTHER_KIND}")
+        return values
+    if wanted == "double" or (wanted == "int32" and values.dtype.kind in "iub"):
+        return values
+    known = ~np.isnan(values) if values.dtype.kind == "f" else values != NULL_INT
+    shared.left_out[name, OF_ANOTHER_KIND] += int(known.sum())
+    return np.full(len(values), NULL_INT, np.int64)
 
 
 def _derived(name: str, scores: NDArray[Any], numbers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -209,8 +240,8 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
     if kind == pa.bool_():  # `correct`, of which NaN is neither
         unknown = np.isnan(values) if values.dtype.kind == "f" else None
         return pa.array(values.astype(np.bool_, copy=False), mask=unknown)
-    if kind == pa.string():
-        return pa.nulls(len(values), kind)  # numbers that stand for missing texts
+    if kind == pa.string() or pa.types.is_list(kind):
+        return pa.nulls(len(values), kind)  # numbers that stand for missing texts or sets
     with np.errstate(all="ignore"):  # beyond float32 is infinite
         if kind == pa.float64() and values.dtype.kind in "iu":
             return pa.array(values.astype(np.float64), mask=values == NULL_INT)
