@@ -615,3 +615,32 @@ def test_columns_that_may_be_labels_are_pointed_out(tmp_path: Path) -> None:
     taken = open_source(path).take(1)
     assert taken.label is None
     assert "rename one of fine_label, coarse_label to label" in taken.skipped[0]
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet", "dicts"])
+def test_inputs_that_are_called_ids_or_y_are_inputs(form: str, tmp_path: Path) -> None:
+    ids, y = np.arange(12).reshape(3, 4) + 100, RNG.random((3, 2)).astype(np.float32)
+    labels = [1, 0, 1]
+    options: dict[str, Any] = {"input_names": ("ids", "y"), "input_dtypes": ("int64", "float32")}
+    if form == "npz":
+        np.savez(tmp_path / "a.npz", ids=ids, y=y, label=labels)
+        source = open_source(tmp_path / "a.npz", **options)
+    elif form == "parquet":
+        pq.write_table(pa.table({"ids": ids.tolist(), "y": y.tolist(), "label": labels}), tmp_path / "a.parquet")
+        source = open_source(tmp_path / "a.parquet", **options)
+    else:
+        rows = [{"ids": ids[i], "y": y[i], "label": labels[i]} for i in range(3)]
+        preparation = Preparation(names=("ids", "y"), dtypes=("int64", "float32"))
+        source = from_object(rows, "data", preparation, strict=True)
+    taken = source.take(3)
+    assert (taken.sample_id, taken.label) == ([0, 1, 2], labels)
+    np.testing.assert_array_equal(taken.arrays["ids"], ids)
+    np.testing.assert_allclose(taken.arrays["y"], y)
+
+
+def test_rows_of_token_ids_are_no_ids_of_samples(tmp_path: Path) -> None:
+    ids = np.arange(12).reshape(3, 4)
+    np.savez(tmp_path / "a.npz", ids=ids, label=[1, 0, 1])
+    pq.write_table(pa.table({"ids": ids.tolist(), "x": ids.tolist()}), tmp_path / "a.parquet")
+    assert open_source(tmp_path / "a.npz").take(3).sample_id == [0, 1, 2]
+    assert open_source(tmp_path / "a.parquet").take(3).sample_id == [0, 1, 2]

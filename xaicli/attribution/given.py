@@ -152,6 +152,8 @@ class GivenModel:
         self.call = call_of(self.model, names)
         self.batch = batch
         place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+        if place.type == "meta":
+            raise UsageError("the model has no values (device meta)", hint="load its weights first")
         self.dtype = dtype_of(self.model)
         self.inputs = [as_input(x, self.dtype).to(place) for x in inputs]
         _refuse_other_shapes(self.model, self.call, self.names, self.inputs)

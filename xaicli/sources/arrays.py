@@ -55,8 +55,9 @@ def from_arrays(
     """
     names_key = next((key for key in NAMES_OF_LABELS if key in arrays and arrays[key].dtype.kind in "US"), None)
     rest = {key: value for key, value in arrays.items() if key != names_key}
-    label_key = next((key for key in LABEL_NAMES if key in rest), None)
-    id_key = next((key for key in ID_NAMES if key in rest), None)
+    # What the model calls its inputs is no label and no id; rows of token ids are no ids of samples.
+    label_key = next((key for key in LABEL_NAMES if key in rest and key not in preparation.names), None)
+    id_key = next((k for k in ID_NAMES if k in rest and k not in preparation.names and rest[k].ndim == 1), None)
     usual = next((key for key in INPUT_NAMES if key in rest), None)
     named = [key for key in preparation.names if key in rest]
     inputs = {k: v for k, v in rest.items() if k not in (label_key, id_key) and v.ndim > 0 and v.dtype.kind in "biufc"}

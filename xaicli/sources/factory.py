@@ -75,7 +75,11 @@ def from_object(made: Any, name: str, preparation: Preparation, *, strict: bool)
         return from_arrays(arrays | extra, name, preparation, strict=strict)
     items = _items(made, name)
     return IndexedSource(
-        _Ids(items), lambda position: _sample(items, position, preparation), name, strict, _names(made)
+        _Ids(items, preparation.names),
+        lambda position: _sample(items, position, preparation),
+        name,
+        strict,
+        _names(made),
     )
 
 
@@ -111,6 +115,7 @@ class _Ids(Sequence[Any]):
     """
 
     items: Any
+    inputs: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -130,7 +135,7 @@ class _Ids(Sequence[Any]):
 
     def _said(self, position: int) -> Any:
         try:
-            return _id_of(self.items[position], position)
+            return _id_of(self.items[position], position, self.inputs)
         except IndexError:
             raise
         except Exception:  # the user's own reading code: `take` names the sample
@@ -165,7 +170,7 @@ def _sample(items: Any, position: int, preparation: Preparation) -> Sample:
 def _parts(item: Any, names: Sequence[str]) -> tuple[dict[str, Any], Any]:
     """The inputs by name and the label of one item; the model's own names for its inputs come first."""
     if isinstance(item, Mapping):
-        label = next((item[key] for key in LABEL_NAMES if key in item), None)
+        label = next((item[key] for key in LABEL_NAMES if key in item and key not in names), None)
         if known := [name for name in names if name in item]:
             return {name: item[name] for name in known}, label
         usual = next((key for key in INPUT_NAMES if key in item), None)
@@ -181,9 +186,11 @@ def _parts(item: Any, names: Sequence[str]) -> tuple[dict[str, Any], Any]:
     return {"": item}, None
 
 
-def _id_of(item: Any, position: int) -> Any:
+def _id_of(item: Any, position: int, inputs: Sequence[str]) -> Any:
     if isinstance(item, Mapping):
-        return plain(next((item[key] for key in ID_NAMES if key in item), position))
+        # What the model calls its inputs is no id, and neither is a row of token ids.
+        said = (item[key] for key in ID_NAMES if key in item and key not in inputs and _is_scalar(item[key]))
+        return plain(next(said, position))
     if isinstance(item, tuple | list) and len(item) > 2 and _is_scalar(item[0]):
         return plain(item[0])
     return position

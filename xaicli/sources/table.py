@@ -47,8 +47,10 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
     """
     table = ParquetRows(_tables(path, mode))
     names = table.schema.names
-    id_name = next((name for name in ID_NAMES if name in names), None)
-    label_name = next((name for name in LABEL_NAMES if name in names), None)
+    # What the model calls its inputs is no label and no id; rows of token ids are no ids of samples.
+    free = [name for name in names if name not in preparation.names]
+    id_name = next((name for name in ID_NAMES if name in free and _is_id(table.schema.field(name).type)), None)
+    label_name = next((name for name in LABEL_NAMES if name in free), None)
     usual = next((name for name in (*INPUT_NAMES, *_PATH_NAMES) if name in names), None)
     inputs = [name for name in preparation.names if name in names] or ([usual] if usual is not None else [])
     folder = path if path.is_dir() else path.parent
@@ -151,6 +153,12 @@ def _innermost(kind: Any) -> Any:
     while hasattr(kind, "value_type"):
         kind = kind.value_type
     return kind
+
+
+def _is_id(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return not (pa.types.is_nested(kind) or pa.types.is_floating(kind))
 
 
 def _is_number(kind: Any) -> bool:
