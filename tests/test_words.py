@@ -33,6 +33,9 @@ def test_any_pair_comes_back(name: str, value: str) -> None:
         ('"never closed,b', ['"never closed', "b"]),
         ('""', [""]),
         ('"say ""hi"""', ['say "hi"']),
+        ('!"a,c",!b', ["!a,c", "!b"]),
+        ('!""', ["!"]),
+        ('wow!"a,c"', ['wow!"a', 'c"']),
         ("", []),
     ],
 )

@@ -33,20 +33,28 @@ def find_run(given: str | os.PathLike[str] | None) -> RunLayout:
 
 
 def find_runs_at(given: Iterable[str | os.PathLike[str]]) -> list[RunLayout]:
-    """The runs meant by paths and addresses, each once; a folder that is no run stands for those in it.
+    """The runs meant by paths and addresses; a folder that is no run stands for those in it that are not named beside.
 
     Raises:
         XaiError: There is no run at one of them.
     """
-    found: list[RunLayout] = []
+    found: list[tuple[RunLayout, bool]] = []
     for place in given:
         if is_url(os.fspath(place)) or RunLayout(Path(place)).is_run() or not Path(place).is_dir():
-            found.append(find_run(place))
+            found.append((find_run(place), True))
         elif below := find_runs(Path(place)):
-            found += below
+            found += [(layout, False) for layout in below]
         else:
             raise not_a_run(Path(place))
-    return list({layout.root.resolve(): layout for layout in reversed(found)}.values())[::-1]
+    # A run that is named twice is asked for twice: held against itself, nothing has changed.
+    taken = {layout.root.resolve() for layout, is_named in found if is_named}
+    kept: list[RunLayout] = []
+    for layout, is_named in reversed(found):
+        root = layout.root.resolve()
+        if is_named or root not in taken:
+            kept.append(layout)
+        taken.add(root)
+    return kept[::-1]
 
 
 def find_local_run(given: str | os.PathLike[str] | None) -> RunLayout:

@@ -107,6 +107,9 @@ PREDICTION = "prediction"
 CORRECT = "correct"
 PROBS = "probs"
 
+NO_CLASS = "(none)"
+"""What an empty set of classes is called, and the lack of a class in one."""
+
 KEY_COLUMNS = (SAMPLE_ID, MODE, DS_ID, EPOCH, PASS, STEP, ATTEMPT, RANK)
 """The columns every stored row has, in their order in the file; files of format version 1 have no `pass`, it is 0."""
 

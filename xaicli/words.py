@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _QUOTE = '"'
+_NOT = "!"
 
 
 def split(text: str) -> list[str]:
@@ -33,14 +34,16 @@ def split_pair(text: str) -> tuple[str, str] | None:
 
 def quoted(value: str, *, special: str = ",") -> str:
     """A value as it stands in a list: in quotes where it could be taken for something else."""
-    plain = value == value.strip() and value and not value.startswith(_QUOTE)
+    plain = value == value.strip() and value and not value.startswith((_QUOTE, _NOT + _QUOTE))
     if plain and not any(char in value for char in special):
         return value
     return _QUOTE + value.replace(_QUOTE, _QUOTE * 2) + _QUOTE
 
 
 def unquoted(item: str) -> str:
-    """The value of one item of a list."""
+    """The value of one item of a list; `!"a,b"` is all but `a,b`."""
+    if item.startswith(_NOT) and _is_quoted(item[1:]):
+        return _NOT + unquoted(item[1:])
     return item[1:-1].replace(_QUOTE * 2, _QUOTE) if _is_quoted(item) else item
 
 
@@ -50,10 +53,10 @@ def _is_quoted(item: str) -> bool:
 
 
 def _between(text: str, separator: str) -> Iterator[str]:
-    """The pieces between separators that are not in quotes; a quote opens at the start of a piece or after `=`."""
+    """The pieces between separators that are not in quotes; a quote opens at the start of a piece, after `!` or `=`."""
     start = at = 0
     while at < len(text):
-        if text[at] == _QUOTE and (not text[start:at].strip() or text[at - 1] == "="):
+        if text[at] == _QUOTE and (text[start:at].strip() in ("", _NOT) or text[at - 1] == "="):
             closing = _closing(text, at)
             at = closing if closing is not None else at
         elif text[at] == separator:

@@ -110,20 +110,43 @@ def test_by_a_column(recorded, capsys):
     assert found[0]["accuracy"] == pytest.approx((logits.argmax(1)[label == 0] == 0).mean())
 
 
-def test_sets_of_classes_count_by_class(tmp_path):
+def test_sets_of_classes_count_by_class(tmp_path, capsys):
     label = [[0], [0, 2], [1], [], [2]]
     probs = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.1, 0.9, 0.2], [0.6, 0.1, 0.1], [0.1, 0.2, 0.9]])
     with xaicli.Run(tmp_path / "run", task="multilabel", label_names=NAMES) as run:
         run.log_samples(sample_id=range(5), label=label, probs=probs, mode="eval", epoch=1)
-    found = xaicli.open_run(tmp_path / "run").confusion()
+    found = asked(capsys, tmp_path / "run")
     truth = np.array([[c in row for c in range(3)] for row in label])
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(truth, probs > 0.5, zero_division=0)
-    rows = {row["label"]: row for row in found.data.iter_rows(named=True)}
-    for number in range(3):
-        row = rows[str(number)]
-        assert (row["precision"], row["recall"], row["f1"]) == pytest.approx(
-            (precision[number], recall[number], f1[number])
-        )
+    expected = metrics.precision_recall_fscore_support(truth, probs > 0.5, zero_division=0)
+    assert [(row["label"], row["name"]) for row in found["rows"]] == list(enumerate(NAMES))
+    for key, values in zip(("precision", "recall", "f1", "n"), expected, strict=True):
+        assert [row[key] for row in found["rows"]] == pytest.approx(values.tolist())
+    (overall,) = found["overall"]
+    assert overall["n"] == 5
+    assert overall["accuracy"] == pytest.approx(metrics.accuracy_score(truth, probs > 0.5))
+    for kind in ("macro", "weighted"):
+        assert overall[f"{kind}_f1"] == pytest.approx(metrics.f1_score(truth, probs > 0.5, average=kind))
+    assert overall["mcc"] is None
+    assert {(cell["label"], cell["prediction"]): cell["n"] for cell in found["cells"]} == {
+        (0, 0): 2,  # samples 0 and 1
+        (1, 1): 1,
+        (2, 2): 1,
+        (2, None): 1,  # missed of sample 1
+        (None, 1): 1,  # added to sample 1
+        (None, 0): 1,  # added to sample 3
+    }
+    assert [row["sample_id"] for row in asked(capsys, tmp_path / "run", "--cell", "owl,(none)")["rows"]] == [1]
+    assert [row["sample_id"] for row in asked(capsys, tmp_path / "run", "--cell", "(none),cat")["rows"]] == [3]
+    page = xaicli.open_run(tmp_path / "run").confusion().markdown()
+    assert "60.0 % of 5 samples have exactly their classes" in page
+    assert "cat, owl" in xaicli.open_run(tmp_path / "run").samples(ids=[1], max=0, min=0).markdown()
+    assert xaicli.open_run(tmp_path / "run").labels().data["name"].to_list() == NAMES
+
+
+@pytest.mark.parametrize("key", ["prediction", "correct", "loss"])
+def test_only_a_column_of_true_classes_is_held_against_predictions(recorded, key):
+    with pytest.raises(UsageError, match=f"--label-key {key}"):
+        xaicli.open_run(recorded[0]).confusion(label_key=key)
 
 
 def test_what_cannot_be_asked_is_said(recorded, tmp_path):

@@ -289,6 +289,21 @@ def test_samples_that_did_not_change_neither_grew_nor_fell(xai: Xai, tmp_path: P
     assert {row["group"] for row in rows if row["kind"] == "sample"} == set()
 
 
+def test_a_run_held_against_itself_has_changed_nowhere(xai: Xai, tmp_path: Path) -> None:
+    with Run(tmp_path / "runs" / "sets", task="multilabel", label_names=["a", "b", "c"]) as run:
+        for epoch in (1, 2):
+            probs = [[0.9, 0.8, 0.1], [0.1, 0.2, 0.3], [0.2, 0.1, 0.9]]
+            run.log_samples(sample_id=[1, 2, 3], label=[[0, 1], [], [2]], probs=probs, mode="eval", epoch=epoch)
+    root = tmp_path / "runs" / "sets"
+    rows = asked(xai, "compare", root, root, "--ids", "1,2")["rows"]
+    assert {row["change"] for row in rows} == {0.0}
+    assert [row["label"] for row in rows if row["kind"] == "label"] == ["a", "b", "c"]
+    listed = [(row["sample_id"], row["label"], row["correct"]) for row in rows if row["group"] == "listed"]
+    assert listed == [("1", "a, b", [True, True]), ("2", "(none)", [True, True])]
+    # A folder stands for the runs in it that are not named beside it.
+    assert xai("compare", tmp_path / "runs", root)[0] == 2
+
+
 def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
     for name, factor in (("a", 1.0), ("b", 2.0)):
         run = WrittenRun(tmp_path / name)
@@ -360,6 +375,18 @@ def test_export_long(xai: Xai, root: Path, tmp_path: Path, format: str) -> None:
     assert (row["label"], row["correct"], row["loss"]) == (2, False, 1.5)
     spoilt = frame.row(by_predicate=(pl.col("sample_id") == 4) & (pl.col("epoch") == 2), named=True)
     assert spoilt["loss"] is None or spoilt["loss"] != spoilt["loss"]
+
+
+@pytest.mark.parametrize("shape", ["long", "wide"])
+def test_export_of_sets_of_classes(xai: Xai, tmp_path: Path, shape: str) -> None:
+    with Run(tmp_path / "run", task="multilabel") as run:
+        probs = [[0.9, 0.8], [0.1, 0.2], [0.2, 0.9]]
+        run.log_samples(sample_id=[1, 2, 3], label=[[0, 1], [], None], probs=probs, mode="eval", epoch=1)
+    asked(xai, "export", tmp_path / "run", "--shape", shape, "-o", tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [json.loads(row["label"] or "null") for row in rows] == [[0, 1], [], None]
+    if shape == "long":
+        assert [json.loads(row["prediction"]) for row in rows] == [[0, 1], [], [1]]
 
 
 def test_export_wide(xai: Xai, root: Path, tmp_path: Path) -> None:

@@ -44,6 +44,26 @@ def test_ds_ids(reader: Reader, ds_id: Any, pairs: Any) -> None:
     assert resolve(reader, ds_id=ds_id).pairs == pairs
 
 
+def test_data_sets_with_commas_or_without_a_name_can_be_left_out(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    names = ("", "a,b", "!x", "y")
+    run.write({"sample_id": 1, "ds_id": name, "epoch": 1, "loss": 1.0} for name in names)
+    reader = open_reader(run.layout)
+    for typed, left in (
+        ('!""', {"a,b", "!x", "y"}),
+        ('!"a,b"', {"", "!x", "y"}),
+        ('"!a,b"', {"", "!x", "y"}),
+        ('!"a,b",!""', {"!x", "y"}),
+        ('"a,b",""', {"a,b", ""}),
+        ("!x", {"!x"}),
+        ("!!x", {"", "a,b", "y"}),
+    ):
+        assert {ds_id for _, ds_id in resolve(reader, ds_id=typed).pairs} == left, typed
+    with pytest.raises(XaiError) as raised:
+        resolve(reader, ds_id="nosuch")
+    assert '"a,b"' in raised.value.hint
+
+
 @pytest.mark.parametrize(
     ("epoch", "every", "epochs"),
     [

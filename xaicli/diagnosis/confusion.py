@@ -22,13 +22,14 @@ class Overall:
 
     Attributes:
         n: Samples with a label and a prediction.
-        accuracy: The share of them that are right.
+        accuracy: The share of them that are right; of sets of classes, whose set is exactly the label's.
         accuracy_interval: Its 95 % interval (Wilson 1927, JASA 22, 209-212).
         balanced_accuracy: The mean recall of the labels that occur.
         macro_f1: The mean F1 of the labels that occur or are predicted, an undefined one counting 0.
         weighted_f1: The mean F1 of the labels that occur, weighted by their samples.
         mcc: Matthews' correlation coefficient of several classes (Gorodkin 2004,
-            doi:10.1016/j.compbiolchem.2004.09.006); 0 where only one label or only one prediction occurs.
+            doi:10.1016/j.compbiolchem.2004.09.006); 0 where only one label or only one prediction occurs, None of sets
+            of classes, of which there is none.
     """
 
     n: int
@@ -37,7 +38,7 @@ class Overall:
     balanced_accuracy: float
     macro_f1: float
     weighted_f1: float
-    mcc: float
+    mcc: float | None
 
 
 def confusion_counts(frame: pl.DataFrame) -> pl.DataFrame:
@@ -53,11 +54,41 @@ def confusion_counts(frame: pl.DataFrame) -> pl.DataFrame:
     return known.group_by(LABEL, PREDICTION).agg(pl.len().cast(pl.Int64).alias("n")).sort(LABEL, PREDICTION)
 
 
+def set_counts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same where labels and predictions are sets of classes: how often a class was found, missed or added.
+
+    Args:
+        frame: What `by_class` gives.
+
+    Returns:
+        Rows label, prediction, n (int64): both the class, or null for the one that lacks it; nulls last.
+    """
+    counts = frame.group_by(LABEL, PREDICTION).agg(pl.len().cast(pl.Int64).alias("n"))
+    return counts.sort(LABEL, PREDICTION, nulls_last=True)
+
+
+def by_class(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
+    """A row a class that is in a sample's label or in its prediction, with null in the column that lacks it.
+
+    Args:
+        frame: One row a sample, with lists of classes `label` and `prediction`; rows without either are left out.
+        keep: Further columns wanted.
+    """
+    known = frame.select(LABEL, PREDICTION, *keep).drop_nulls([LABEL, PREDICTION])
+    truth, taken, one = pl.col(LABEL), pl.col(PREDICTION), pl.col("class")
+    both = known.with_columns(truth.list.set_union(taken).alias("class")).explode("class").drop_nulls("class")
+    return both.select(
+        pl.when(truth.list.contains(one)).then(one).alias(LABEL),
+        pl.when(taken.list.contains(one)).then(one).alias(PREDICTION),
+        *keep,
+    )
+
+
 def label_figures(counts: pl.DataFrame) -> pl.DataFrame:
     """Precision, recall and F1 of each label that occurs or is predicted.
 
     Args:
-        counts: What `confusion_counts` gives.
+        counts: What `confusion_counts` gives, or `set_counts`.
 
     Returns:
         Rows label, n (samples of the label), n_predicted, n_right, precision, recall, f1 (float64; 0 where undefined),
@@ -75,39 +106,56 @@ def label_figures(counts: pl.DataFrame) -> pl.DataFrame:
         "f1": (2 * pl.col("n_right"), n + pl.col("n_predicted")),
     }
     missing = [pl.when(below == 0).then(pl.lit(name)) for name, (_, below) in ratios.items()]
-    return table.select(
-        LABEL,
-        "n",
-        "n_predicted",
-        "n_right",
-        *(pl.when(below > 0).then(above / below).otherwise(0.0).alias(name) for name, (above, below) in ratios.items()),
-        pl.concat_list(missing).list.drop_nulls().alias("undefined"),
-    ).sort(LABEL)
+    return (
+        table.drop_nulls(LABEL)
+        .select(
+            LABEL,
+            "n",
+            "n_predicted",
+            "n_right",
+            *(
+                pl.when(below > 0).then(above / below).otherwise(0.0).alias(name)
+                for name, (above, below) in ratios.items()
+            ),
+            pl.concat_list(missing).list.drop_nulls().alias("undefined"),
+        )
+        .sort(LABEL)
+    )
 
 
-def overall_figures(counts: pl.DataFrame, by_label: pl.DataFrame | None = None) -> Overall | None:
+def overall_figures(
+    counts: pl.DataFrame, by_label: pl.DataFrame | None = None, *, exact: tuple[int, int] | None = None
+) -> Overall | None:
     """The figures of a whole place; None where no sample has both a label and a prediction.
 
     Args:
-        counts: What `confusion_counts` gives.
+        counts: What `confusion_counts` gives, or `set_counts`.
         by_label: What `label_figures` gives for these counts, if it is there already.
+        exact: Of sets of classes, how many samples there are and how many of them have exactly their label's set.
     """
     if counts.is_empty():
         return None
     table = label_figures(counts) if by_label is None else by_label
-    n = int(table["n"].sum())
-    right = int(table["n_right"].sum())
+    labelled = int(table["n"].sum())
+    n, right = exact or (labelled, int(table["n_right"].sum()))
     occurs = table.filter(pl.col("n") > 0)
-    share = occurs["n"].to_numpy() / n
+    share = occurs["n"].to_numpy() / max(labelled, 1)
     return Overall(
         n=n,
         accuracy=right / n,
         accuracy_interval=wilson(right, n),
-        balanced_accuracy=float(occurs["recall"].to_numpy().mean()),
+        balanced_accuracy=float(occurs["recall"].to_numpy().mean()) if labelled else 0.0,
         macro_f1=float(table["f1"].to_numpy().mean()),
         weighted_f1=float((occurs["f1"].to_numpy() * share).sum()),
-        mcc=_matthews(table["n"].to_numpy(), table["n_predicted"].to_numpy(), right),
+        mcc=None if exact else _matthews(table["n"].to_numpy(), table["n_predicted"].to_numpy(), right),
     )
+
+
+def exact_sets(frame: pl.DataFrame) -> tuple[int, int]:
+    """How many samples have a set of classes as label and as prediction, and of how many it is the same one."""
+    known = frame.select(LABEL, PREDICTION).drop_nulls()
+    truth, taken = (pl.col(name).list.unique().list.sort() for name in (LABEL, PREDICTION))
+    return known.height, int(known.select((truth == taken).sum()).item())
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

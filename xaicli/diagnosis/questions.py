@@ -12,18 +12,37 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import Calibration, calibration, probability_scores
-from xaicli.diagnosis.confusion import Overall, confusion_counts, label_figures, overall_figures
+from xaicli.diagnosis.confusion import (
+    Overall,
+    by_class,
+    confusion_counts,
+    exact_sets,
+    label_figures,
+    overall_figures,
+    set_counts,
+)
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
 from xaicli.queries.walk import walk
 from xaicli.reader import Reader, Rows, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, PROBS, SAMPLE_ID, STEP, TOP_PROB
+from xaicli.vocabulary import (
+    CORRECT,
+    DS_ID,
+    EPOCH,
+    LABEL,
+    MODE,
+    NO_CLASS,
+    PASS,
+    PREDICTION,
+    PROBS,
+    SAMPLE_ID,
+    STEP,
+    TOP_PROB,
+)
 from xaicli.words import split
 
-NONE = "(none)"
-"""Stands for no class at all, where a label is a set of classes."""
 _MOST_GROUPS = 50
 _NEEDS = "log them with run.log_samples(..., label=..., logits=...)"
 
@@ -41,7 +60,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
         undefined), undefined. Further keys: `overall`, the figures of every place; `cells`, the counts by (label,
         prediction) of the last place of each (mode, ds_id); `calibration` and `probabilities` of that place; and
         `by`, the overall figures and cells of each value. A label that is a set of classes counts for each class:
-        its cells pair what was missed with "(none)", and "(none)" with what was predicted without being there.
+        in its cells the prediction of what was missed is null, and the label of what was predicted without being
+        there (both named "(none)"); right overall is who has exactly its set, and there is no `mcc`.
 
     Raises:
         XaiError: The run has no labels or predictions, they are numbers, or there is no such column.
@@ -62,10 +82,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     for pair in selection.pairs:
         last: Rows | None = None
         for rows in _labelled(reader, selection, pair, columns, tally=tally):
-            counts = confusion_counts(_by_class(rows.frame))
-            table = label_figures(counts)
+            _, table, overall = _counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
-            overall = overall_figures(counts, table)
             if overall is not None:
                 ece = _calibration(rows.frame, resamples=0)
                 extra["overall"].append({**_place(pair, rows), **_figures(overall), "ece": ece and ece.ece})
@@ -134,6 +152,14 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
     )
 
 
+def _counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | None]:
+    """The counts of a place, the figures of each label, and those of all."""
+    are_sets = isinstance(frame.schema[LABEL], pl.List)
+    counts = set_counts(by_class(frame)) if are_sets else confusion_counts(frame)
+    table = label_figures(counts)
+    return counts, table, overall_figures(counts, table, exact=exact_sets(frame) if are_sets else None)
+
+
 def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str]) -> list[Any]:
     """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first."""
     metric = selection.metrics[0]
@@ -142,15 +168,21 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str]) 
     if rows is None:
         return []
     frame = rows.frame.with_columns(pl.col(metric).cast(pl.Float64).alias("worst"))
-    pairs = _by_class(frame, keep=(SAMPLE_ID, "worst"))
+    kept = (SAMPLE_ID, "worst")
+    are_sets = isinstance(frame.schema[LABEL], pl.List)
+    pairs = by_class(frame, kept) if are_sets else frame.select(LABEL, PREDICTION, *kept)
     names = LabelNames.of(reader, selection)
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {NO_CLASS: None} if are_sets else {}
     for value in pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort():
         known |= {names[value]: value, str(value): value}
     for end in ends:
         if end not in known:
             raise unknown("label", end, list(known), where=str(reader.layout.root))
-    chosen = pairs.filter((pl.col(LABEL) == known[ends[0]]) & (pl.col(PREDICTION) == known[ends[1]]))
+    is_one = [
+        pl.col(name).is_null() if known[end] is None else pl.col(name) == known[end]
+        for name, end in zip((LABEL, PREDICTION), ends, strict=True)
+    ]
+    chosen = pairs.filter(is_one)
     ordered = chosen.sort("worst", SAMPLE_ID, descending=[True, False], nulls_last=True)
     return ordered[SAMPLE_ID].unique(maintain_order=True).to_list()
 
@@ -175,32 +207,23 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
     for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
         if name not in reader.dtypes:
             raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged})")
-    if reader.dtypes[key].is_float() or reader.dtypes[PREDICTION].is_float():
+    if reader.dtypes[PREDICTION].is_float():
         raise XaiError(
             f"{where} predicts numbers, which are not confused with one another",
             hint="see the residuals: xai samples --metric abs_error",
+        )
+    if key == PREDICTION or _kind(reader.dtypes[key]) is not _kind(reader.dtypes[PREDICTION]):
+        raise UsageError(
+            f"--label-key {key} cannot be held against the predictions of {where}",
+            hint="it takes a column of true classes of the predictions' kind, such as label",
         )
     if by is not None and by not in reader.dtypes:
         raise unknown("column", by, list(reader.dtypes), where=where)
 
 
-def _by_class(frame: pl.DataFrame, keep: tuple[str, ...] = ()) -> pl.DataFrame:
-    """Rows of label and prediction, one a sample; of sets of classes one a class that is in either."""
-    if not isinstance(frame.schema[LABEL], pl.List):
-        return frame.select(LABEL, PREDICTION, *keep)
-    known = frame.select(pl.col(LABEL, PREDICTION), *keep).drop_nulls([LABEL, PREDICTION])
-    truth, taken = pl.col(LABEL), pl.col(PREDICTION)
-    both = (
-        known.select(truth.list.set_union(taken).alias("class"), truth, taken, *keep)
-        .explode("class")
-        .drop_nulls("class")
-    )
-    name = pl.col("class").cast(pl.String)
-    return both.select(
-        pl.when(truth.list.contains(pl.col("class"))).then(name).otherwise(pl.lit(NONE)).alias(LABEL),
-        pl.when(taken.list.contains(pl.col("class"))).then(name).otherwise(pl.lit(NONE)).alias(PREDICTION),
-        *keep,
-    )
+def _kind(dtype: pl.DataType) -> type[pl.DataType]:
+    """What a column's classes are: whole numbers of any width, or what its type says."""
+    return pl.Int64 if dtype.is_integer() else type(dtype)
 
 
 def _of_last(
@@ -214,7 +237,7 @@ def _of_last(
 ) -> None:
     """What only the last place is asked for."""
     place = _place(pair, rows)
-    counts = confusion_counts(_by_class(rows.frame))
+    counts, _, _ = _counted(rows.frame)
     extra["cells"] += [{**place, **cell} for cell in _cells(counts, names)]
     found = _calibration(rows.frame.sort(SAMPLE_ID))
     if found is not None:
@@ -231,16 +254,16 @@ def _of_last(
         )
     for value in values:
         part = rows.frame.filter(pl.col(by).eq_missing(pl.lit(value, rows.frame.schema[by])))
-        counted = confusion_counts(_by_class(part))
-        overall = overall_figures(counted)
+        counted, _, overall = _counted(part)
         if overall is not None:
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else value}
             extra["by"].append({**place, **facts, **_figures(overall), "cells": _cells(counted, names)})
 
 
 def _cells(counts: pl.DataFrame, names: LabelNames) -> list[dict[str, Any]]:
+    named = {None: NO_CLASS, **{value: names[value] for value in counts[LABEL].append(counts[PREDICTION]).drop_nulls()}}
     return [
-        {"label": label, "prediction": taken, "name": names[label], "prediction_name": names[taken], "n": n}
+        {"label": label, "prediction": taken, "name": named[label], "prediction_name": named[taken], "n": n}
         for label, taken, n in counts.iter_rows()
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from xaicli.queries.selection import Selection
 from xaicli.reader import Reader
+from xaicli.vocabulary import NO_CLASS
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,11 @@ class LabelNames:
         return cls(selection.label_map, reader.manifest.label_names or ())
 
     def __getitem__(self, label: Any) -> str:
+        if isinstance(label, list):
+            return ", ".join(self[one] for one in label) or NO_CLASS
         if label in self.by_value:
             return self.by_value[label]
-        if isinstance(label, int) and 0 <= label < len(self.by_number):
+        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.by_number):
             return self.by_number[label]
         return str(label)
 

@@ -98,7 +98,9 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     for path in _parquet_files(layout):
         record = records.get(_name(layout, path))
         try:
-            files, size = files + 1, size + path.stat().st_size
+            # Of a link to a file that is gone, the link.
+            facts = path.stat() if path.exists() else path.lstat()
+            files, size = files + 1, size + facts.st_size
             n = _examine(layout, path, record)
             if path in others:
                 raise _ForeignError("it is not this run's")

@@ -6,6 +6,7 @@ values at once. A file appears complete or not at all.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -56,8 +57,8 @@ def export(
 
     Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics.
     Wide: mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`, and `<metric>_<epoch>.<pass>` for later
-    passes of an epoch. In CSV, text that a spreadsheet would run as
-    a formula gets an apostrophe in front; JSON has null for non-finite numbers.
+    passes of an epoch. In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front, and a set of
+    classes is a JSON list; JSON has null for non-finite numbers.
 
     Args:
         target: The file to make, or an open binary stream.
@@ -167,7 +168,8 @@ def _write_parquet(frames: Iterator[pl.DataFrame], stream: IO[bytes]) -> None:
 
 
 def _guarded(frame: pl.DataFrame) -> pl.DataFrame:
-    """Text cells that start like a formula, and are no number, with an apostrophe in front."""
+    """Text cells that start like a formula, and are no number, with an apostrophe in front; lists as JSON."""
+    frame = frame.with_columns(_listed(frame[name]) for name, dtype in frame.schema.items() if dtype.is_nested())
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
     formula = {
         name: pl.col(name).str.contains(_FORMULA) & pl.col(name).cast(pl.Float64, strict=False).is_null()
@@ -176,6 +178,12 @@ def _guarded(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(
         pl.when(formula[name]).then(pl.lit("'") + pl.col(name)).otherwise(pl.col(name)).alias(name) for name in texts
     )
+
+
+def _listed(column: pl.Series) -> pl.Series:
+    """A column of lists as text."""
+    cells = [None if value is None else json.dumps(value, default=str) for value in column.to_list()]
+    return pl.Series(column.name, cells, pl.String)
 
 
 def _json_numbers(frame: pl.DataFrame) -> pl.DataFrame:

@@ -33,7 +33,8 @@ def opened(path: Path, record: FileRecord | None = None, contents: Contents | No
 
     Raises:
         FileNotFoundError: There is no such file; a compaction may have replaced it.
-        DamagedFileError: The bytes are not those that were written; also raised for faults inside the `with` block.
+        DamagedFileError: The bytes are not those that were written, or it is a link to a file that is gone; also raised
+            for faults inside the `with` block.
     """
     try:
         content = contents.of(path) if contents else None
@@ -47,7 +48,10 @@ def opened(path: Path, record: FileRecord | None = None, contents: Contents | No
             pre_buffer=False,
         ) as file:
             yield file
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink() and not path.exists():
+            # Nothing replaces it: it is not what a compaction leaves.
+            raise _damaged(path, "it is a link to a file that is gone") from error
         raise
     except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
         raise _damaged(path, str(error)) from error

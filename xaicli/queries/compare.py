@@ -17,7 +17,7 @@ from xaicli.queries.scores import SCORE, extremes
 from xaicli.queries.selection import Pair, Selection, polars_only, resolve
 from xaicli.queries.walk import within_labels
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, MODE, SAMPLE_ID, Group
+from xaicli.vocabulary import CORRECT, DS_ID, MODE, NO_CLASS, SAMPLE_ID, Group
 
 FLIPPED = "flipped"
 
@@ -248,12 +248,21 @@ def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl
 
 
 def _named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
-    """A column of labels as their names."""
-    found = labels.unique().drop_nulls().to_list()
-    if not found:
+    """A column of labels as their names; of a set of classes, the names of all."""
+    are_sets = isinstance(labels.dtype, pl.List)
+    found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
+    if not found and not are_sets:
         return pl.lit(None, pl.String)
     texts = pl.DataFrame({"label": found, "name": [names.get(label, str(label)) for label in found]})
-    return pl.col(labels.name).replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
+
+    def named(one: pl.Expr) -> pl.Expr:
+        return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
+
+    column = pl.col(labels.name)
+    if not are_sets:
+        return named(column)
+    together = column.list.eval(named(pl.element())).list.join(", ") if found else pl.lit("")
+    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)
 
 
 def _row(kind: str, pair: Pair, metric: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:

@@ -208,7 +208,8 @@ def names_of_labels(reader: Reader, selection: Selection) -> dict[Any, str]:
     """{label: its name}, of the label map, else of the run; labels without one are left out."""
     key = selection.label_key
     dtype = reader.dtypes.get(key)
-    codes = key in (LABEL, PREDICTION) and dtype is not None and dtype.is_integer()
+    inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+    codes = key in (LABEL, PREDICTION) and isinstance(inner, pl.DataType) and inner.is_integer()
     return {**dict(enumerate(reader.label_names if codes else ())), **selection.label_map}
 
 

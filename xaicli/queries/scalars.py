@@ -21,6 +21,7 @@ from xaicli.reader import Reader, open_reader
 from xaicli.state.published import read_graphs, read_summary
 from xaicli.summary import Summary, ValWithError
 from xaicli.vocabulary import DS_ID, MODE, STEP
+from xaicli.words import quoted
 
 _LOG_SUFFIX = ".txt"
 
@@ -172,7 +173,7 @@ def _only(
     if given_words is None:
         return rows
     known = rows[column].unique().sort().to_list()
-    shown = [name or '""' for name in known]
+    shown = [quoted(name) for name in known]
 
     def meant(word: str) -> set[str]:
         matches = {name for name in known if name == word or (patterns and fnmatch.fnmatchcase(name, word))}

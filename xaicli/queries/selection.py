@@ -27,7 +27,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import split, split_pair, split_raw
+from xaicli.words import quoted, split, split_pair, split_raw
 
 if TYPE_CHECKING:
     from xaicli.reader.where import Where
@@ -331,7 +331,7 @@ def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[
     # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
     excluded = {word[1:] for word in given if word.startswith("!") and word not in known}
     wanted = [word for word in given if word in known or not word.startswith("!")]
-    shown = [name or '""' for name in known]
+    shown = [quoted(name) for name in known]
     for word in excluded - set(allowed):
         raise unknown(kind, word, shown, where=where)
     for word in wanted:

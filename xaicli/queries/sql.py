@@ -44,11 +44,11 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     if not is_query(sql):
         raise UsageError(f"only queries can be run: {sql.strip()[:60]!r}", hint="start with SELECT or WITH")
     tables = sql_tables(reader)
-    warnings: tuple[str, ...] = ()
+    warnings = reader.warnings
     if engine == Engine.POLARS:
         data = _by_polars(tables, sql)
     elif engine == Engine.DUCKDB:
-        data, warnings = _by_duckdb(reader, tables, sql), _renamed(reader)
+        data, warnings = _by_duckdb(reader, tables, sql), (*warnings, *_renamed(reader))
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     return Answer(

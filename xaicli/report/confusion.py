@@ -97,16 +97,23 @@ def _wrong(answer: Answer, place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
     low, high = place["accuracy_interval"]
+    right = "have exactly their classes" if place["mcc"] is None else "are right"
     said = (
-        f"{words}, epoch {place['epoch']}: {_percent(place['accuracy'])} of {count(place['n'], 'sample')} are right "
+        f"{words}, epoch {place['epoch']}: {_percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
         f"(95 % interval {_percent(low)} to {_percent(high)})"
     )
     if wrong := _wrong(answer, place):
-        first = wrong[0]
-        said += f"; most often {cut(first['name'])} is taken for {cut(first['prediction_name'])} ({first['n']:,} times)"
+        said += f"; most often {_mistaken(wrong[0])} ({count(wrong[0]['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
         said += f". {_confidence(found)}"
     return said + "."
+
+
+def _mistaken(cell: Mapping[str, Any]) -> str:
+    label, taken = cut(cell["name"]), cut(cell["prediction_name"])
+    if cell["label"] is None:
+        return f"{taken} is predicted without being there"
+    return f"{label} is missed" if cell["prediction"] is None else f"{label} is taken for {taken}"
 
 
 def _confidence(found: Mapping[str, Any]) -> str:
@@ -141,10 +148,12 @@ def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) ->
 
 def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> Iterator[Figure]:
     low, high = place["accuracy_interval"]
-    yield Figure(_percent(place["accuracy"]), f"right, of {place['n']:,} ({_percent(low)} to {_percent(high)})")
+    share = "with exactly their classes" if place["mcc"] is None else "right"
+    yield Figure(_percent(place["accuracy"]), f"{share}, of {place['n']:,} ({_percent(low)} to {_percent(high)})")
     yield Figure(_percent(place["balanced_accuracy"]), "mean recall of the labels")
     yield Figure(short(place["macro_f1"], 3), "mean F1 of the labels")
-    yield Figure(short(place["mcc"], 3), "Matthews' coefficient")
+    if place["mcc"] is not None:
+        yield Figure(short(place["mcc"], 3), "Matthews' coefficient")
     if calibration is not None:
         low, high = calibration["ece_interval"]
         yield Figure(_percent(calibration["ece"]), f"calibration error ({_percent(low)} to {_percent(high)})")
@@ -158,7 +167,12 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
             Tone.FAINT,
         )
         return
-    counts = {(cell["label"], cell["prediction"]): cell["n"] for cell in _of(answer.extra["cells"], place)}
+    cells = _of(answer.extra["cells"], place)
+    counts = {(cell["label"], cell["prediction"]): cell["n"] for cell in cells}
+    for cell in cells:
+        for end, name in (("label", "name"), ("prediction", "prediction_name")):
+            if cell[end] is None:
+                labels[None] = cell[name]
     yield Table(
         page.names("matrix", words),
         f"Labels by row, predictions by column: {words}, epoch {place['epoch']}",
@@ -176,7 +190,12 @@ def _pairs(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> 
     for cell in _of(answer.extra["cells"], place):
         of_label[cell["label"]] = of_label.get(cell["label"], 0) + cell["n"]
     rows = tuple(
-        (cut(cell["name"]), cut(cell["prediction_name"]), cell["n"], _percent(cell["n"] / of_label[cell["label"]]))
+        (
+            cut(cell["name"]),
+            cut(cell["prediction_name"]),
+            cell["n"],
+            "–" if cell["label"] is None else _percent(cell["n"] / of_label[cell["label"]]),
+        )
         for cell in wrong[:_PAIRS]
     )
     left = len(wrong) - len(rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.numbers import cut
+from xaicli.vocabulary import NO_CLASS
 
 if TYPE_CHECKING:
     from xaicli.manifest import Attempt
@@ -79,7 +80,9 @@ class RunFacts:
         )
 
     def label_name(self, label: Any) -> str:
-        """What a label is called, in few enough characters to show."""
+        """What a label is called, in few enough characters to show; a set of classes by their names."""
+        if isinstance(label, list):
+            return cut(", ".join(self.label_name(one) for one in label) or NO_CLASS)
         if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
             return cut(self.label_names[label])
         return "–" if label is None else cut(str(label))
