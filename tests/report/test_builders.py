@@ -279,7 +279,7 @@ def test_runs_side_by_side() -> None:
     report = compare_report(answer)
     assert report.sentence.startswith("Mean loss (eval): 1 in a, 0.5 in b.")
     samples = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and s.title == "Samples")
-    assert samples.rows == (("eval", "loss flipped", "7", 2.0, None, None, "✓ ✗"),)
+    assert samples.rows == (("eval", "became wrong", "7", 2.0, None, None, "✓ ✗"),)
 
 
 def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> None:

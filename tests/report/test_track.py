@@ -299,3 +299,13 @@ def test_rows_that_were_not_recorded_are_told_with_the_reason(tmp_path: Path) ->
     result = open_run(run).report()
     assert "9 rows were not recorded: disk full" in result.report.warnings
     assert result.answer.counts.dropped == 9
+
+
+def test_suspects_have_their_labels_names_beside_the_numbers(xai, run: Path, tmp_path: Path) -> None:
+    assert xai("track-report", run, "-o", tmp_path, "--format", "csv")[0] == 0
+    names = json.loads((run / "xai.json").read_text())["label_names"]
+    rows = list(csv.DictReader((tmp_path / "suspects.csv").open()))
+    assert rows
+    for row in rows:
+        assert row["label_name"] == names[int(row["label"])]
+        assert row["suggested_name"] == (names[int(row["suggested_label"])] if row["suggested_label"] else "")

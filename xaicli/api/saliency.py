@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,11 @@ def explain_run(
         label_names=tuple(names or source.label_names or ()),
         **asked,
     )
-    inputs = source.take(choice.of(source, place.layout, settled.seed))
+    which = choice.of(source, place.layout, settled.seed)
+    inputs = source.take(which)
+    if choice.pick in ("worst", "best") and not choice.ids and not opening.data:
+        said = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
+        inputs = replace(inputs, skipped=(f"{said}: --data picks among others", *inputs.skipped))
     saliency = explain(columns, inputs, request, progress=progress)
     run = str(place.layout.root if place.layout else place.checkpoints[0])
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked()}

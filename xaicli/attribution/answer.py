@@ -71,6 +71,9 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
     p = a.probabilities[row]
     classes = a.head is not None and a.head.has_classes
     prediction = _prediction(a, row)
+    if a.head is not None and not classes:
+        names = ()  # a value is no class, whatever number it is near
+    value_alone = a.head is not None and not classes and len(p) == 1
     index = class_of(label, names, a.head) if a.head is not None else None
     known = [int(c) for c in np.argsort(-p, kind="stable")[:_TOP]] if classes and np.isfinite(p).all() else []
     return Explanation(
@@ -81,7 +84,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         label_prob=_number(p[index]) if index is not None else None,
         top_prob=_number(p.max()) if classes else None,
         top=tuple((_name(c, names), float(p[c])) for c in known),
-        target_name=("function" if target < 0 else _name(target, names)),
+        target_name="" if value_alone else "function" if target < 0 else _name(target, names),
         label_name="" if label is None else _name(label, names),
         prediction_name="" if prediction is None else _name(prediction, names),
         inputs=(),
@@ -223,6 +226,8 @@ def _passes(settings: Settings) -> list[str]:
 
 
 def _name(label: Any, names: Sequence[str]) -> str:
+    if isinstance(label, float):
+        return f"{label:.4g}"
     return names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
 
 

@@ -38,6 +38,8 @@ COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "
 SUDDEN = 6.0
 """The smallest rank jump worth a look: among thousands of samples hundreds pass 4."""
 
+COUNTED = 10_000
+"""So many suspects are counted, and no more."""
 _FEWEST = 4
 """Among fewer labels there is no majority to depart from."""
 _LABEL_COLUMNS = {MODE: pl.String, DS_ID: pl.String, "score": pl.Float64, EPOCH: pl.Int32, "reason": pl.String}
@@ -54,15 +56,17 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
 
     Returns:
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
-        change or the last one of a label, else null), reason, suggested_label (of suspects).
+        change or the last one of a label, else null), reason, suggested_label (of suspects). `extra["found"]` tells how
+        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown.
 
     Raises:
         UsageError: `top` is negative.
     """
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
-    suspected = suspects(reader, selection, found, top=top)
-    departing = departures(reader, selection, top=top)
+    suspected = suspects(reader, selection, found, top=max(top, COUNTED))
+    departing = departures(reader, selection, top=max(top, COUNTED))
+    of_kind = dict.fromkeys(Finding, 0)
     label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())
     text = pl.String()
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
@@ -71,13 +75,16 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
-        parts += [
-            _kind(Finding.SUSPECT, pair, suspected.data.filter(of_pair)),
-            _kind(Finding.AMBIGUOUS, pair, _ranked(frame, "variability", top, _ambiguous)),
-            _kind(Finding.FORGOTTEN, pair, _ranked(frame, "forgetting", top, _forgotten)),
-            _kind(Finding.RANK_JUMP, pair, jumped.filter(pl.col("score") >= SUDDEN) if jumped.width else jumped),
-            _kind(Finding.LABEL, pair, departing.filter(of_pair)),
-        ]
+        of_kinds = {
+            Finding.SUSPECT: suspected.data.filter(of_pair),
+            Finding.AMBIGUOUS: _ranked(frame, "variability", top, _ambiguous),
+            Finding.FORGOTTEN: _ranked(frame, "forgetting", top, _forgotten),
+            Finding.RANK_JUMP: jumped.filter(pl.col("score") >= SUDDEN) if jumped.width else jumped,
+            Finding.LABEL: departing.filter(of_pair),
+        }
+        parts += [_kind(kind, pair, rows.head(top)) for kind, rows in of_kinds.items()]
+        for kind, rows in of_kinds.items():
+            of_kind[kind] += max(rows.height, _how_many(frame, kind))
     return Answer(
         command="findings",
         run=str(reader.layout.root),
@@ -85,7 +92,15 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
         warnings=found.warnings,
+        extra={"found": {kind.value: n for kind, n in of_kind.items() if n}},
     )
+
+
+def _how_many(frame: pl.DataFrame, kind: Finding) -> int:
+    """How many samples are of a kind, where that is known without listing them."""
+    of_all = {Finding.FORGOTTEN: ("forgetting", 1), Finding.RANK_JUMP: ("rank_jump", SUDDEN)}
+    name, least = of_all.get(kind, ("", 0))
+    return frame.filter(pl.col(name) >= least).height if name in frame.columns else 0
 
 
 def _kind(kind: Finding, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
@@ -173,8 +188,9 @@ def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) ->
 def _reason(row: dict[str, Any], metric: str) -> str:
     moved = "rose" if row["rank_jump_direction"] == "up" else "fell"
     start, end = _percentile(row["rank_from"]), _percentile(row["rank_to"])
-    when = f"at epoch {row['rank_jump_epoch']}, {row['rank_jump']:.1f} times the usual change"
-    return f"{moved} from the {start} to the {end} percentile of {metric} {when}"
+    far = abs(round(100 * row["rank_to"]) - round(100 * row["rank_from"]))
+    told = f"{moved} from the {start} to the {end} percentile of {metric} at epoch {row['rank_jump_epoch']}"
+    return f"{told}: {far} percentiles, {row['rank_jump']:.1f} times the spread of all samples' moves then"
 
 
 def _percentile(rank: float) -> str:

@@ -278,7 +278,7 @@ class Records:
 
         Args:
             model: A `torch.nn.Module`.
-            path: Where; `checkpoints/ckpt.pt` of the run when None.
+            path: Where; a bare name lies in the run's `checkpoints/`, `checkpoints/ckpt.pt` when None.
             example_inputs: Inputs to export the model with.
             arch: What makes the model, where it cannot be exported.
             arch_args: Its arguments.
@@ -292,7 +292,9 @@ class Records:
             OSError: With `strict`: the disk refuses.
         """
         given = {"example_inputs": example_inputs, "arch": arch, "arch_args": arch_args, "input_range": input_range}
-        target = self.layout.checkpoints / "ckpt.pt" if path is None else path
+        target = Path(path or "ckpt.pt")
+        if os.fspath(path or "ckpt.pt") == target.name:
+            target = self.layout.checkpoints / target
         try:
             return self._save(model, target, label_names=label_names, **given)
         except (OSError, RuntimeError) as error:

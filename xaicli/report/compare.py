@@ -24,7 +24,8 @@ _CHARTS: dict[str, Callable[[Course, Sequence[str], Names], Iterator[Block]]] = 
     "label": label_charts,
     "sample": sample_chart,
 }
-_GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed", FLIPPED: "flipped"}
+_MEASURED = {"metric": "Means of", "label": "Means of each label in", "sample": "Values in"}
+_GROUPS = {"max": "grew most", "min": "fell most", "listed": "listed"}
 _FLIPS = 200
 """Flipped samples that a page shows of each metric."""
 
@@ -44,7 +45,7 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
         chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
         charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
         if chosen:
-            table = _table(kind, title, chosen, runs)
+            table = _table(kind, chosen, runs)
             if kind == "sample" and any(map(_is_one_of_many, rows)):
                 table = replace(table, note=f"{_FLIPS} of those that flipped, the most changed; compare.csv has all")
             sections.append(Section(title, names("part", kind), (*charts, table)))
@@ -75,6 +76,13 @@ def short_names(paths: Sequence[str], answer: Answer) -> list[str]:
     return last if len(set(last)) == len(last) else list(paths)
 
 
+def _why(row: Mapping[str, Any]) -> str:
+    """Why a sample is listed: its metric changed, or it became right or wrong, whatever the metric."""
+    if row["group"] == FLIPPED:
+        return "became right" if (row["correct"] or [None])[-1] else "became wrong"
+    return f"{row['metric']} {_GROUPS.get(row['group'], row['group'])}"
+
+
 def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     said = []
     for row in rows:
@@ -89,7 +97,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     return " ".join(said) or "Nothing in common."
 
 
-def _table(kind: str, title: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> Table:
+def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> Table:
     heads = {"metric": ["mode", "metric"], "label": ["mode", "metric", "label"]}.get(kind, ["mode", "why", "sample"])
     columns = [*map(Column, heads), *(Column(run, Cell.NUMBER) for run in runs), Column("change", Cell.NUMBER)]
     columns += [Column("right")] if kind == "sample" else []
@@ -99,11 +107,11 @@ def _table(kind: str, title: str, rows: Sequence[Mapping[str, Any]], runs: Seque
         first = {
             "metric": [mode, row["metric"]],
             "label": [mode, row["metric"], row["label"]],
-            "sample": [mode, f"{row['metric']} {_GROUPS.get(row['group'], row['group'])}", row["sample_id"]],
+            "sample": [mode, _why(row), row["sample_id"]],
         }[kind]
         values = list(row["values"] or ())
         cells = [*first, *values, *[None] * (len(runs) - len(values)), row["change"]]
         if kind == "sample":
             cells.append(" ".join({True: "✓", False: "✗"}.get(right, "–") for right in row["correct"] or ()))
         shown.append(tuple(cells))
-    return Table(f"compare-{kind}", f"{title} of each run at its last epoch", tuple(columns), tuple(shown))
+    return Table(f"compare-{kind}", f"{_MEASURED[kind]} each run at its last epoch", tuple(columns), tuple(shown))

@@ -19,6 +19,8 @@ from xaicli.report.numbers import count
 from xaicli.report.page import Page
 
 _CARDS = 12
+COUNTED = 10_000
+"""So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _TITLES = {
     "suspect": "Probably mislabelled",
@@ -41,9 +43,12 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
     counted = []
     for (kind,), frame in answer.data.group_by("finding", maintain_order=True):
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
-        blocks = tuple(finding_blocks(frame, title, page, note=SUSPECT_SCORE if kind == "suspect" else ""))
+        total = answer.extra.get("found", {}).get(kind, frame.height)
+        note = SUSPECT_SCORE if kind == "suspect" else ""
+        blocks = tuple(finding_blocks(frame, title, page, total=total, note=note))
         sections.append(Section(title, page.names("part", kind), blocks))
-        counted.append(f"{title.lower()} {frame.height:,}")
+        shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
+        counted.append(f"{title.lower()} {shown}")
     if "truth" in answer.extra:
         sections.append(Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
     nothing = Section("Findings", "findings", (Text("Nothing stands out in this selection.", Tone.FAINT),))
@@ -66,6 +71,11 @@ def _sentence(counted: Sequence[str], top: Any) -> str:
     return f"The first of each kind{f', at most {top} a kind and data set' if top else ''}: {', '.join(counted)}."
 
 
+def of_all(total: int) -> str:
+    """How many findings there are, as far as they are counted."""
+    return f"{total:,}" + (" or more" if total >= COUNTED else "")
+
+
 def finding_blocks(
     frame: pl.DataFrame,
     title: str,
@@ -83,7 +93,7 @@ def finding_blocks(
         frame: The findings to show.
         title: What they are.
         page: What the page knows.
-        heading: Over the cards.
+        heading: Over the cards, and before the table.
         cards: Whether there are any.
         terminal_rows: How many rows of the table a terminal shows.
         total: How many findings there are, where these are the first of them.
@@ -94,10 +104,10 @@ def finding_blocks(
     if cards and pictured:
         note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
-    yield replace(_table(rows, title, page, total), terminal_rows=terminal_rows, note=note)
+    yield replace(_table(rows, title, heading, page, total), terminal_rows=terminal_rows, note=note)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], title: str, page: Page, total: int) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Page, total: int) -> Table:
     several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
     has = {key: any(row.get(key) is not None for row in rows) for key in ("sample_id", "suggested_label", "epoch")}
     columns = [Column("mode")] if several else []
@@ -119,10 +129,11 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, page: Page, total: int
     known = tuple(
         page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows
     )
-    said = count(len(rows), "sample") if total <= len(rows) else f"the first {len(rows):,} of {total:,} samples"
+    said = count(len(rows), "sample") if total <= len(rows) else f"the first {len(rows):,} of {of_all(total)} samples"
+    said = f"{said if has['sample_id'] else count(len(rows), 'label')}, each with its reason"
     return Table(
         page.names("table", title),
-        f"{title}: {said} with reasons" if has["sample_id"] else title,
+        f"{heading}: {said}" if heading else said[0].upper() + said[1:],
         tuple(columns),
         tuple(shown),
         keys=known,

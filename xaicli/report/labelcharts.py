@@ -223,11 +223,17 @@ def small_multiples(
         total: How many labels there are.
     """
     stride = max(1, math.ceil(max(len(label.means) for _, label in shown) / _POINTS))
-    charts = tuple(_small(key, label, everyone, bound, stride) for key, label in shown)
+    # Mean minus deviation may lie where no value can: a loss has none below 0.
+    every = [row for _, label in shown for row in label.rows]
+    least = min((row["min"] for row in every if row["min"] is not None), default=-math.inf)
+    floor = 0.0 if least >= 0 else -math.inf
+    charts = tuple(_small(key, label, everyone, bound, stride, floor) for key, label in shown)
+    cut_off = any(_low(row, bound) < floor for row in every)
     limits = _limits(charts)
     several = len(charts) > 1
     charts = tuple(replace(c, y_limits=limits, y_own=_limits([c]) if several else None) for c in charts)
     legend = f"Band: {BAND_WORDS[bound]}."
+    legend += " Cut at 0, below which no value lies." if cut_off else ""
     legend += " Dashed grey: all samples." if len(shown) > 1 else ""
     if total > len(shown):
         half = len(shown) // 2
@@ -243,12 +249,21 @@ def small_multiples(
     )
 
 
-def _small(key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int) -> LineChart:
+def _low(row: Mapping[str, Any], bound: Bounds) -> float:
+    """The lower end of a label's band."""
+    pair = (row["bounds"] or {}).get(bound)
+    return math.inf if not pair or pair[0] is None else float(pair[0])
+
+
+def _small(
+    key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int, floor: float
+) -> LineChart:
     every = label.rows
     rows = [row for i, row in enumerate(every) if (len(every) - 1 - i) % stride == 0]
     x = tuple(label.x(row) for row in rows)
     pairs = [(row["bounds"] or {}).get(bound) or (None, None) for row in rows]
-    band = Band(TITLES[bound], x, tuple(p[0] for p in pairs), tuple(p[-1] for p in pairs), key=key)
+    low = tuple(None if p[0] is None else max(p[0], floor) for p in pairs)
+    band = Band(TITLES[bound], x, low, tuple(p[-1] for p in pairs), key=key)
     return LineChart(
         name=key,
         title=label.name,

@@ -212,11 +212,11 @@ def _trust_table(saliency: Saliency) -> Table:
     keys = []
     for number, e in enumerate(saliency.explanations):
         for method, trust in e.trust.items():
-            head = [str(e.sample_id), *([_column(saliency, e.checkpoint)] if several else [])]
-            figures = [trust.delta, trust.agreement, *(trust.quality.get(name) for name in extra)]
+            head = [str(e.sample_id), *([saliency.checkpoints[e.checkpoint].name] if several else [])]
+            figures = [trust.quality.get(name) for name in extra]
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
-            rows.append((*head, answer, method, *figures, _verdict(trust)))
+            rows.append((*head, answer, method, trust.delta, trust.agreement, _verdict(trust), *figures))
             keys.append("" if several else f"e-{number}")
     columns = (
         Column("sample"),
@@ -225,8 +225,8 @@ def _trust_table(saliency: Saliency) -> Table:
         Column("method"),
         Column("delta", Cell.NUMBER),
         Column("agreement", Cell.NUMBER),
-        *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
         Column("speaks against it"),
+        *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
     )
     note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
     return Table("trust", "Trust figures of each map", columns, tuple(rows), note, keys=tuple(keys), terminal_rows=24)

@@ -23,12 +23,16 @@ from xaicli.report.page import Names, Page
 from xaicli.report.samples import score_rule
 from xaicli.report.scalars import scalar_blocks
 from xaicli.report.system import system_blocks
-from xaicli.vocabulary import Bounds
+from xaicli.vocabulary import Bounds, Mode
 
 if TYPE_CHECKING:
     from xaicli.report.model import Rows
 
 _LONGEST = 160
+_NOT_HELD_OUT = (
+    "Where these are training rows, their probabilities are not held out: the net has seen these very labels, so that "
+    "it contradicts fewer wrong ones, the longer it trains. Rows of another mode (--mode eval) are judged without that."
+)
 _SUSPECTS_SHOWN = 25
 _SUSPECTS_IN_TERMINAL = 8
 
@@ -74,19 +78,32 @@ def track_report(
         sections=tuple(sections),
         made=made(answer, *rules),
         warnings=(*answer.warnings, *warnings),
-        tables=_tables(answer, gathered, metrics),
+        tables=_tables(answer, gathered, metrics, page.facts.label_names if page.facts else ()),
         json_name="report",
     )
 
 
-def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[str, Callable[[], Rows]]:
+def _tables(
+    answer: Answer, gathered: Gathered, metrics: Sequence[str], label_names: Sequence[str]
+) -> dict[str, Callable[[], Rows]]:
     tables: dict[str, Callable[[], Rows]] = {"samples": lambda: long_rows(answer.data, metrics)}
     labels, suspects = gathered.labels, gathered.suspects
     if labels is not None:
         tables["labels"] = lambda: flat_rows(labels.data)
     if suspects is not None:
-        tables["suspects"] = lambda: suspects.data
+        tables["suspects"] = lambda: _with_names(suspects.data, label_names)
     return tables
+
+
+def _with_names(rows: pl.DataFrame, label_names: Sequence[str]) -> pl.DataFrame:
+    """The rows with the name of each label beside its number, where labels have names."""
+    if not label_names or not rows["label"].dtype.is_integer():
+        return rows
+    named = rows.clone()
+    for column, name in (("label", "label_name"), ("suggested_label", "suggested_name")):
+        spelt = rows[column].replace_strict(range(len(label_names)), label_names, default=None, return_dtype=pl.String)
+        named.insert_column(named.columns.index(column) + 1, spelt.alias(name))
+    return named
 
 
 def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
@@ -207,7 +224,8 @@ def _issues(gathered: Gathered, page: Page) -> Section:
         return Section(title, "label-issues", (_missing(gathered, "label issues", why),))
     shown = answer.data.head(_SUSPECTS_SHOWN)
     words = "Labels that one epoch's probabilities contradict"
-    found = list(finding_blocks(shown, words, page, cards=False, total=answer.data.height))
+    found: list[Block] = [Text(_NOT_HELD_OUT)] if Mode.TRAIN in answer.data["mode"].unique() else []
+    found += finding_blocks(shown, words, page, heading=words, cards=False, total=answer.data.height)
     more = answer.data.height - shown.height
     rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
     return Section(title, "label-issues", (*found, *rest), page_only=True)

@@ -78,6 +78,7 @@ class IndexedSource:
         notes: What a user should know of the source, one sentence each.
         input_names: The model's inputs in call order, where they are known.
         told: What is to be said once samples have been read.
+        elsewhere: What to try for a sample that this source does not hold, where it is one of few of many.
     """
 
     sample_ids: Sequence[Any]
@@ -88,6 +89,7 @@ class IndexedSource:
     notes: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()
     told: Callable[[], tuple[str, ...]] = tuple
+    elsewhere: str = ""
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
@@ -125,6 +127,10 @@ class IndexedSource:
             sample_id = int(given) if isinstance(known, int) and str(given).lstrip("-").isdigit() else given
             sample_id = str(given) if isinstance(known, str) else sample_id
             if sample_id not in positions:
+                if self.elsewhere:
+                    raise XaiError(
+                        f"sample {given} is not among {self.name}, {len(positions):,} samples", hint=self.elsewhere
+                    )
                 raise unknown("sample", given, list(positions)[:1000], where=self.name)
             yield positions[sample_id], sample_id
 

@@ -60,7 +60,13 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
             label = facts["label"]
         return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))))
 
-    return IndexedSource(ids, read, f"the inputs kept in {layout.root}", strict)
+    return IndexedSource(
+        ids,
+        read,
+        f"the inputs kept in {layout.root}",
+        strict,
+        elsewhere="the run may have logged it without its inputs: " + _ADVICE,
+    )
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -1,0 +1,74 @@
+"""Which samples and checkpoints `xai saliency` takes, and how a value is told from a class."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xaicli import Run
+from xaicli.api.opening import find_place
+
+torch = pytest.importorskip("torch")
+
+
+def test_an_id_without_kept_inputs_is_no_mistyped_one(xai, sample_run: Path, tmp_path: Path) -> None:
+    status, _, err = xai("saliency", sample_run, "--model", "ckpt.pt", "--ids", "3", "-o", tmp_path)
+    assert status == 1
+    assert re.search(r"sample 3 is not among the inputs kept in .*run, \d+ samples", err)
+    assert "--data" in err
+    assert "did you mean" not in err
+
+
+def test_a_pick_among_kept_inputs_says_so(xai, sample_run: Path, tmp_path: Path) -> None:
+    question = ["saliency", sample_run, "--model", "ckpt.pt", "--samples", "2", "--methods", "gradient", "--json"]
+    status, out, err = xai(*question, "--pick", "worst", "-o", tmp_path, "--format", "csv")
+    assert status == 0, err
+    answer = json.loads(out)
+    told = "the worst are picked among the 360 samples whose inputs the run kept: --data picks among others"
+    assert told in answer["warnings"]
+    status, out, _ = xai(*question, "-o", tmp_path, "--format", "csv")
+    assert status == 0
+    assert not [warning for warning in json.loads(out)["warnings"] if "picked" in warning]
+
+
+def test_a_bare_name_lies_in_the_run_and_is_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Run(tmp_path / "run") as run:
+        for name in ("ckpt-02.pt", "ckpt-10.pt"):
+            path = run.save_checkpoint(torch.nn.Linear(3, 2), name, example_inputs=torch.zeros(2, 3))
+            assert path == run.layout.checkpoints / name
+        here = run.save_checkpoint(torch.nn.Linear(3, 2), "./other.pt", example_inputs=torch.zeros(2, 3))
+        assert here is not None
+        assert here.resolve() == (tmp_path / "other.pt").resolve()
+        assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["other.pt"]
+    found = find_place(tmp_path / "run", ["ckpt-*.pt"]).checkpoints
+    assert [path.name for path in found] == ["ckpt-02.pt", "ckpt-10.pt"]
+
+
+def test_a_value_is_told_as_a_value_whatever_it_is_called(xai, tmp_path: Path) -> None:
+    from xaicli.checkpoint.save import save_checkpoint
+
+    model = torch.nn.Linear(3, 1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(1 / 3)
+    save_checkpoint(
+        model, tmp_path / "value.pt", example_inputs=torch.zeros(2, 3), task="regression", label_names=["zero"]
+    )
+    x = np.array([[1.0, 2.0, 4.0]], np.float32)
+    table = pa.table({"sample_id": [5], "x": pa.FixedSizeListArray.from_arrays(pa.array(x[0]), 3), "label": [7.25]})
+    pq.write_table(table, tmp_path / "data.parquet")
+    question = ["--model", tmp_path / "value.pt", "--data", tmp_path / "data.parquet", "-o", tmp_path / "out"]
+    status, _, err = xai("saliency", *question)
+    assert status == 0, err
+    page = (tmp_path / "out" / "saliency.html").read_text()
+    assert "predicted 7.333<" in page
+    assert "label 7.25<" in page
+    assert "explained" not in page
+    assert "zero" not in page
