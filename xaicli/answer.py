@@ -38,7 +38,11 @@ _OPTIONS = frozenset(
             "convention",
             "seed",
             "tolerance",
+            "precision",
         ),
+        *("output_key", "captum", "evaluate", "sanity"),
+        *("collectors", "layers", "reshape", "reduction", "components", "probs", "iou", "label_names"),
+        *("batch_size", "no_aggregates"),
     }
 )
 """What of a selection is an option of its command, under the same name."""

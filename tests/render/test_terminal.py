@@ -208,3 +208,14 @@ def test_names_are_told_apart_by_what_differs() -> None:
         "a" * 30 + "x": "aaaaa…aaaax",
         "b" * 30 + "y": "bbbbb…bbbby",
     }
+
+
+def test_rows_take_one_line_where_all_but_the_last_text_fit() -> None:
+    columns = (Column("sample"), Column("label → predicted"), Column("delta", Cell.NUMBER), Column("doubt"))
+    rows = (("1160", "five → three", 0.25, ""), ("140", "three → zero", 0.5, "mostly noise"))
+    report = Report("r", "R", "", "", (Section("S", "s", (Table("t", "T", columns, rows),)),), ())
+    lines = as_text(report, width=43).splitlines()
+    assert "1160     five → three    0.25           " in "\n".join(lines)
+    (wrapped,) = [number for number, line in enumerate(lines) if line.startswith("140")]
+    assert lines[wrapped].split() == ["140", "three", "→", "zero", "0.5", "mostly"]
+    assert lines[wrapped + 1].split() == ["noise"]

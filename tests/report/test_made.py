@@ -72,12 +72,30 @@ def test_other_pages_ask_the_same_too(xai: Xai, sample_run: Path, tmp_path: Path
 
 def test_the_page_of_maps_asks_for_the_same_maps(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
     options = ["--samples", "2", "--pick", "worst", "--methods", "gradient,integrated", "--integrating", "4,0"]
+    options += ["--evaluate", "--precision", "fp32", "--task", "classification"]
     status, out, err = xai("saliency", sample_run, *options, "--no-progress", "--json", "-o", tmp_path)
     assert status == 0, err
     page = (tmp_path / "saliency.html").read_text()
     line = html.unescape(re.search(r"xai saliency [^<]+", page)[0])  # type: ignore[index]
     found = again(xai, f"{line} --no-progress", tmp_path / "out")
     assert found["rows"] == json.loads(out)["rows"]
+    assert {"insertion", "infidelity"} <= found["rows"][0]["methods"]["gradient"].keys()
+
+
+def test_the_page_of_a_collection_names_every_option(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(sample_run, tmp_path / "run"))
+    data = Path(__file__).parents[2] / "sample_data" / "digits.parquet"
+    named = ["--collectors", "classification,embeddings", "--layers", "7", "--reduction", "none", "--probs"]
+    named += ["--task", "classification", "--split", "val", "--batch-size", "512", "--no-aggregates"]
+    question = ["collect", copy, "--data", data, "--model", "ckpt.pt", *named, "--format", "html", "-o", tmp_path]
+    status, _, err = xai(*question)
+    assert status == 0, err
+    (page,) = tmp_path.glob("*.html")
+    words = shlex.split(html.unescape(re.search(r"xai collect [^<]+", page.read_text())[0]))  # type: ignore[index]
+    given = {name: value for name, value in zip(named, [*named[1:], ""], strict=True) if name.startswith("--")}
+    for name, value in given.items():
+        assert name in words
+        assert value.startswith("--") or not value or words[words.index(name) + 1] == value
 
 
 def test_maps_of_a_module_have_no_command() -> None:

@@ -178,7 +178,9 @@ def explain_run(
         inputs = replace(inputs, skipped=(f"{said}: --data picks among others", *inputs.skipped))
     saliency = explain(columns, inputs, request, progress=progress)
     run = str(place.layout.root if place.layout else place.checkpoints[0])
-    asked_of = {**({} if place.layout else {"runs": []}), **opening.asked()}
+    more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
+    more["output_key"] = list(output or ())
+    asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of)
 
 

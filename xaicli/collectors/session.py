@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = "checkpoint"
 """The column that says which checkpoint rows are from."""
+_BATCH = 64
 _RANK = 9999
 """Writes what is added to a run after its training: no rank of a training has this number."""
 _ONLY_FOR = {
@@ -61,7 +62,7 @@ def collect_run(
     options: CollectorOptions | None = None,
     split: str = "",
     epoch: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = _BATCH,
     workers: int = 0,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -121,6 +122,10 @@ def collect_run(
             "epoch": at,
             "precision": predictor.precision,
             "task": options.task,
+            **opening.asked(),
+            **_chosen(options),
+            "batch_size": batch_size if batch_size != _BATCH else None,
+            "no_aggregates": True if split and not aggregates else None,
         }
     )
     if not layout.is_run():
@@ -188,6 +193,19 @@ class _Trace:
         facts = {"started_at": self._started, "asked": self._asked, "environment": describe_environment(), **outcome}
         self._path.parent.mkdir(exist_ok=True)
         write_whole(self._path, json.dumps(facts, default=str, indent=2).encode(), durable=True)
+
+
+def _chosen(options: CollectorOptions) -> dict[str, Any]:
+    """The options that are not their defaults, under the names of the command line."""
+    plain = CollectorOptions()
+    chosen = {
+        f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != getattr(plain, f.name)
+    }
+    if "reduction" in chosen:
+        chosen["reduction"] = chosen["reduction"] or "none"
+    if "iou_threshold" in chosen:
+        chosen["iou"] = chosen.pop("iou_threshold")
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
 def _check_options(options: CollectorOptions, collectors: Sequence[str]) -> None:

@@ -168,10 +168,11 @@ def _table(table: Table, out: Console, of: str) -> None:
     n_fit = _n_columns_that_fit(headings, cells, out.width)
     # A history on two lines is none.
     whole = [column.cell is Cell.SPARKLINE for column in table.columns]
-    _plain_table(headings[:n_fit], [row[:n_fit] for row in cells], out, whole)
+    headings, cells = headings[:n_fit], [row[:n_fit] for row in cells]
+    _plain_table(headings, cells, out, whole, _widths(headings, cells, out.width))
     more = [
         f"{n:,} more {noun}"
-        for n, noun in ((len(table.rows) - len(shown), "rows"), (len(headings) - n_fit, "columns"))
+        for n, noun in ((len(table.rows) - len(shown), "rows"), (len(table.columns) - n_fit, "columns"))
         if n
     ]
     if more:
@@ -192,6 +193,22 @@ def _n_columns_that_fit(headings: Sequence[tuple[str, str]], rows: Sequence[Sequ
     return len(headings)
 
 
+def _widths(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> list[int | None]:
+    """The columns' widths, None for the last text: it alone takes several lines, where half of it fits on one."""
+    texts = [index for index, (_, justify) in enumerate(headings) if justify == "left"]
+    if not texts or not rows:
+        return []
+    widest = [max(len(row[index]) for row in rows) for index in range(len(headings))]
+    words = [max(map(len, title.split()), default=0) for title, _ in headings]
+    found: list[int | None] = [max(pair) for pair in zip(widest, words, strict=True)]
+    last = texts[-1]
+    longest_word = max(len(word) for row in rows for word in (row[last] or " ").split(" "))
+    least = max(words[last], longest_word, widest[last] // 2)
+    found[last] = None
+    used = sum(known for known in found if known is not None) + _GAP * (len(found) - 1)
+    return found if used + least <= width else []
+
+
 def _common_range(table: Table, index: int) -> tuple[float | None, float | None]:
     """Sparklines of one column share their range, so that they can be compared."""
     if table.columns[index].cell is not Cell.SPARKLINE:
@@ -201,11 +218,17 @@ def _common_range(table: Table, index: int) -> tuple[float | None, float | None]
 
 
 def _plain_table(
-    headings: Sequence[tuple[str, Any]], rows: Sequence[Sequence[str]], out: Console, whole: Sequence[bool] = ()
+    headings: Sequence[tuple[str, Any]],
+    rows: Sequence[Sequence[str]],
+    out: Console,
+    whole: Sequence[bool] = (),
+    widths: Sequence[int | None] = (),
 ) -> None:
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
     for index, (title, justify) in enumerate(headings):
         looks: dict[str, Any] = {"justify": justify, "overflow": "fold" if justify == "left" else "ellipsis"}
+        if index < len(widths):
+            looks["width"] = widths[index]
         grid.add_column(_text(title), no_wrap=index < len(whole) and whole[index], **looks)
     for row in rows:
         grid.add_row(*(_text(value) for value in row))

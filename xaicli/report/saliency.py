@@ -225,7 +225,7 @@ def _trust_table(saliency: Saliency) -> Table:
         Column("method"),
         Column("delta", Cell.NUMBER),
         Column("agreement", Cell.NUMBER),
-        Column("speaks against it"),
+        Column("doubt"),
         *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
     )
     note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
