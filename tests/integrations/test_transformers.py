@@ -442,3 +442,96 @@ def test_texts_are_kept_as_facts_where_they_are_asked_for(tmp_path: Path) -> Non
     assert rows(tmp_path / "run", "train").height == 2 * N
     with pytest.raises(xaicli.XaiError, match="no fact 'colour'"):
         XaiCallback(tmp_path / "other", facts=("colour",))
+
+
+def test_the_first_forward_says_that_labels_are_sets(tmp_path: Path) -> None:
+    """Without a problem_type the model takes rows of real zeros and ones for sets, and its loss is of each."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    sets = torch.stack([(TOKENS[:, i] > 10).float() for i in range(3)], 1)
+    sets[0] = torch.tensor([1.0, 0.0, 0.0])  # one class of several, as in a mixture
+    data = [{**sample, "labels": sets[i]} for i, sample in enumerate(DATA)]
+    model = tiny(num_labels=3)
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "out"), num_train_epochs=1, eval_strategy="epoch", save_strategy="no", report_to=[],
+        use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=data, eval_dataset=data, callbacks=[callback]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="xai")
+        trainer.train()
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)).logits
+    got = rows(tmp_path / "run", "eval").sort("sample_id")
+    expected = functional.binary_cross_entropy_with_logits(logits, sets, reduction="none").mean(1)
+    assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert got["n_wrong"].to_list() == ((logits > 0) != (sets > 0)).sum(1).tolist()
+    assert got["label"].to_list() == [[k for k in range(3) if row[k]] for row in sets]
+
+
+def test_samples_packed_into_one_row_are_told_apart(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0,
+            attn_pdrop=0.0, bos_token_id=1, eos_token_id=1,
+        )
+    )  # fmt: skip
+    data = [{"sample_id": f"text {i}", "input_ids": TOKENS[i, : 3 + i % 4].tolist()} for i in range(N)]
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "out"), num_train_epochs=1, eval_strategy="epoch", save_strategy="no", report_to=[],
+        use_cpu=True, disable_tqdm=True, per_device_train_batch_size=4, per_device_eval_batch_size=4,
+    )  # fmt: skip
+    collator = transformers.DataCollatorWithFlattening()
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=data, eval_dataset=data, data_collator=collator,
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+    )  # fmt: skip
+    trainer.train()
+    assert len(rows(tmp_path / "run", "train")) == N
+    got = {row["sample_id"]: row for row in rows(tmp_path / "run", "eval").iter_rows(named=True)}
+    model.eval()
+    for begin in range(0, N, 4):
+        packed = collator(data[begin : begin + 4])
+        with torch.no_grad():
+            logits = model(input_ids=packed["input_ids"], position_ids=packed["position_ids"]).logits[0]
+        at = 0
+        for sample in data[begin : begin + 4]:
+            tokens = torch.tensor(sample["input_ids"])
+            n = len(tokens)
+            each = functional.cross_entropy(logits[at : at + n - 1], tokens[1:], reduction="none")
+            row = got[sample["sample_id"]]
+            assert row["loss"] == pytest.approx(float(each.mean()), abs=1e-5)
+            assert row["n_tokens"] == n - 1
+            assert row["worst_token"] == int(each.argmax()) + 1
+            at += n
+
+
+def test_every_walk_over_a_stream_is_an_epoch(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            return iter(DATA)
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "out"), max_steps=10, eval_strategy="epoch", save_strategy="no", report_to=[], use_cpu=True,
+        disable_tqdm=True, per_device_train_batch_size=4,
+    )  # fmt: skip
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = transformers.Trainer(
+        model=tiny(), args=arguments, train_dataset=Stream(), eval_dataset=DATA, callbacks=[callback]
+    )
+    trainer.train()
+    train_rows = rows(tmp_path / "run", "train")
+    assert train_rows.group_by("epoch").len().sort("epoch").rows() == [(1, N), (2, N), (3, N // 2)]
+    assert train_rows.filter(pl.col("epoch") == 3)["step"].unique().sort().to_list() == [9, 10]
+    assert train_rows.unique(["epoch", "sample_id"]).height == len(train_rows)
+    evaluated = rows(tmp_path / "run", "eval")
+    assert evaluated.group_by("epoch", "pass").len().sort("epoch").rows() == [(1, 0, N), (2, 0, N), (3, 0, N)]

@@ -309,7 +309,7 @@ class Recording:
             before = state.mode, state.ds_id
             state.mode, state.ds_id = mode, ds_id
             try:
-                self.run.log_inputs(ids, first_of(inputs, missing), None if label is None else label[:missing])
+                self.run.log_inputs(ids, first_of(inputs, missing), label[:missing] if _are_classes(label) else None)
             finally:
                 state.mode, state.ds_id = before
             self._kept[mode] = self._kept.get(mode, 0) + len(ids)
@@ -350,6 +350,13 @@ def first_of(inputs: Any, n: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: value[:n].detach() for name, value in inputs.items()}
     return inputs[:n].detach()
+
+
+def _are_classes(label: Any) -> bool:
+    """Whether these are classes, one a sample; numbers and sets stay with the rows alone."""
+    if isinstance(label, torch.Tensor):
+        return label.ndim == 1 and not label.is_floating_point()
+    return label is not None
 
 
 def rows_of(batch: Any, result: Any) -> int | None:

@@ -21,6 +21,8 @@ from xaicli.vocabulary import Mode
 
 _ROW = "xai_row_number"
 _FRAMES = 8
+_IGNORED = -100
+"""The label of a place that does not count."""
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
 
@@ -58,6 +60,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._shifted = False
         self._before = (0, 0)
         self._epoch = 0
+        self._walks = 0
+        """How many walks over the data of this training began."""
+        self._is_resumed = False
         self._loop: tuple[Mode, str] | None = None
         self._ids: Any = None
         self._has_answered = False
@@ -75,7 +80,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if self._trainer is trainer:
             return self
         self._trainer = trainer
-        self._known = known_of(trainer.model)
+        self._known = None
         self._shifted = type(_bare(trainer.model)).__name__.endswith(_SHIFTED)
         config = getattr(_bare(trainer.model), "config", None)
         names = getattr(config, "id2label", None) or {}
@@ -103,14 +108,20 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording.is_main = state.is_world_process_zero
         resumed = state.global_step > 0
         self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
+        self._walks, self._is_resumed = 0, resumed
         self._recording.begin(int(args.num_train_epochs) + self._before[0])
         if self._recording.collects_before:
             self._recording.collect(model, 0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Count the epoch, from 1."""
-        del args, control
-        self._epoch = int((state.epoch or 0) + 1e-6) + 1
+        del control
+        said = int((state.epoch or 0) + 1e-6) + 1
+        # A stream has no length: the trainer then counts a share of max_steps, however often it walks over the data.
+        data = getattr(self._trainer, "train_dataset", None)
+        is_endless = args.max_steps > 0 and not hasattr(data, "__len__") and not self._is_resumed
+        self._epoch = max(said, self._walks + 1) if is_endless else said
+        self._walks = self._epoch
         self._at(state.global_step + 1)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
@@ -218,7 +229,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 rows = rows_of(given, None)
                 self._recording.missed(rows, "generated texts are no answers with a loss: predict_with_generate=False")
             else:
-                self._recording.guarded("logging samples", lambda: self._log(answers, given, labels, ids))
+                self._recording.guarded(
+                    "logging samples", lambda: self._log(answers, given, labels, ids), rows=rows_of(given, None)
+                )
         self._ids = None
         return result
 
@@ -240,7 +253,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._has_answered = True
         self._has_trained = self._has_trained or self._loop is None
         with torch.no_grad():
-            self._recording.guarded("logging samples", lambda: self._log(outputs, given, labels, ids))
+            self._recording.guarded(
+                "logging samples", lambda: self._log(outputs, given, labels, ids), rows=rows_of(given, None)
+            )
         return result if wants_outputs else loss
 
     def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any) -> None:
@@ -253,8 +268,23 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             columns = dict(recording.samples_fn(batch, outputs))
             ids = columns.pop("sample_id", None)
         else:
+            # Asked after the first forward: a model without a problem_type decides it there, by its labels.
+            self._known = self._known or known_of(self._trainer.model)
             known = self._known or NOTHING
             head, values = recording.answers(outputs, labels, known=known)
+            if ids is not None and len(values) == 1 < len(ids):
+                rows, spans = len(ids), _spans(inputs)
+                if len(spans) != rows or not isinstance(labels, torch.Tensor):
+                    recording.missed(
+                        rows,
+                        "several samples lie in one row, and where each begins is not said: let the collator give "
+                        "position_ids, or give samples_fn",
+                    )
+                    return
+                values = _apart(values, spans, 0.0)
+                labels = _apart(labels, spans, _IGNORED)
+                texts = [inputs["input_ids"][0, span] for span in spans] if "input_ids" in inputs else None
+                inputs, kept = ({} if texts is None else {"input_ids": texts}), None
             columns = columns_of(head, values, labels, shifted=self._shifted and head.task is Task.SEQUENCE)
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
@@ -279,6 +309,24 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             return
         tokens = inputs["input_ids"]
         self._recording.note_texts(ids, mode, lambda: tokenizer.batch_decode(tokens, skip_special_tokens=True))
+
+
+def _spans(inputs: Mapping[str, Any]) -> list[slice]:
+    """Where each sample lies in a row that holds several: positions begin anew with each."""
+    positions = inputs.get("position_ids")
+    if not isinstance(positions, torch.Tensor) or positions.shape[:1] != (1,) or positions.ndim != 2:
+        return []
+    first = (positions[0] == positions[0, 0]).nonzero()[:, 0].tolist()
+    return [slice(begin, end) for begin, end in zip(first, [*first[1:], positions.shape[1]], strict=True)]
+
+
+def _apart(row: torch.Tensor, spans: list[slice], fill: float) -> torch.Tensor:
+    """(1, ..., T) as (samples, ..., longest), filled up."""
+    longest = max(span.stop - span.start for span in spans)
+    made = row.new_full((len(spans), *row.shape[1:-1], longest), fill)
+    for one, span in zip(made, spans, strict=True):
+        one[..., : span.stop - span.start] = row[0, ..., span]
+    return made
 
 
 class _Beside:
