@@ -147,10 +147,12 @@ class Pen(RendererBase):
         return frozenset(c for text in self._texts for c in text.text if ord(c) > _EVERYWHERE and not has_glyph(c))
 
     def png(self) -> bytes:
-        """The pixels as PNG."""
+        """The pixels as PNG; nothing more can be drawn."""
         from PIL import Image, ImageDraw
 
-        picture = Image.frombuffer("RGBA", self._pixels, self._agg.buffer_rgba(), "raw", "RGBA", 0, 1)
+        # Copied at once, so that the canvas is not there beside the picture and its PNG.
+        picture = Image.frombytes("RGBA", self._pixels, self._agg.buffer_rgba())
+        self._agg = None
         brush = ImageDraw.Draw(picture)
         for text in self._texts:
             _write(picture, brush, text, self.density)

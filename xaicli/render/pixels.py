@@ -36,6 +36,9 @@ def data_uri(image: Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
 
 
+_PNG_ROWS = 128
+
+
 def png_bytes(picture: Pillow) -> bytes:
     """A large picture, RGB or RGBA, as PNG, compressed for time rather than for size.
 
@@ -44,15 +47,21 @@ def png_bytes(picture: Pillow) -> bytes:
     """
     import numpy as np
 
-    channels = len(picture.getbands())
-    pixels = np.asarray(picture).reshape(picture.height, -1)
-    rows = np.empty((picture.height, 1 + pixels.shape[1]), np.uint8)
-    rows[:, 0] = 2
-    rows[0, 1:] = pixels[0]
-    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
-    kind = {3: 2, 4: 6}[channels]
+    packer, packed = zlib.compressobj(1), []
+    above = np.zeros(picture.width * len(picture.getbands()), np.uint8)
+    # Some rows at a time: a sheet has tens of megabytes of pixels.
+    for top in range(0, picture.height, _PNG_ROWS):
+        part = np.asarray(picture.crop((0, top, picture.width, min(top + _PNG_ROWS, picture.height))))
+        pixels = part.reshape(len(part), -1)
+        rows = np.empty((len(pixels), 1 + pixels.shape[1]), np.uint8)
+        rows[:, 0] = 2
+        np.subtract(pixels[0], above, out=rows[0, 1:])
+        np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+        packed.append(packer.compress(rows.data))
+        above = pixels[-1]
+    kind = {3: 2, 4: 6}[len(picture.getbands())]
     head = struct.pack(">IIBBBBB", picture.width, picture.height, 8, kind, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", head), (b"IDAT", b"".join((*packed, packer.flush()))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
