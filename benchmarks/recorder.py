@@ -7,8 +7,10 @@ Every line logs the same step: an id, a label, a prediction (64-bit, as loaders 
 each of 128 samples. Trackers that have no notion of a sample are measured twice: with every sample's values, and with
 one mean a metric, a 128th of the data. Timed is the call alone, step by step, in a tight loop: whatever a tool does in
 the background competes with it, ours included. The first hundred steps are left out; a line ends after 3 s. Steps that
-are 2 ms apart find the caches cold, as in a training; they are measured for the recorder only. Ratios are those of
-medians, against the first line. The share added to a real training is the median of six pairs of epochs, in turns.
+are 2 ms apart find the caches cold, as in a training; they are measured for the recorder only, as are the steps of a
+loop whose mode and dataset alternate, those that keep the probabilities of 10,000 classes, and the longest step while
+the disk refuses every write, or takes 2.5 s for a sync. Ratios are those of medians, against the first line. The share
+added to a real training is the median of six pairs of epochs, in turns.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import errno
 import json
 import os
 import platform
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,7 +131,67 @@ def ours(folder: Path) -> tuple[list[Line], dict[str, float]]:
 
             lines.append(measure(f"xai, numpy, {n} samples, mode and ds_id alternating", alternating))
         lines += _with_torch(folder, batches)
-    return lines, {"bytes a row (8 columns, random values)": bytes_a_row(folder)}
+    line, parts = many_classes(folder)
+    facts = {"bytes a row (8 columns, random values)": bytes_a_row(folder), "steps a part, 10,000 classes": parts}
+    for name, sync, write in (("refuses writes", None, _refuse), ("takes 2.5 s for a sync", _slowly, None)):
+        facts[f"longest step on a disk that {name} (s)"] = longest_step(folder / name.split()[0], sync, write)
+    return [*lines, line], facts
+
+
+def many_classes(folder: Path) -> tuple[Line, float]:
+    """Steps of 32 samples that keep the probabilities of 10,000 classes; and how many of them make a part."""
+    draw = np.random.default_rng(0)
+    classes, n = 10_000, 32
+    logits = list(draw.normal(size=(8, n, classes)).astype(np.float32))
+    label = draw.integers(0, classes, n)
+    with Run(folder / "many", keep_probs=True) as run:
+
+        def step(i: int) -> None:
+            ids = np.arange(i * n, i * n + n)
+            run.log_samples(sample_id=ids, label=label, logits=logits[i % 8], epoch=1, step=i)
+
+        line = measure(f"xai, numpy, {n} samples, {classes:,} logits, probabilities kept", step, most=300)
+    parts = len(list((folder / "many" / "data").rglob("part-*.parquet")))
+    return line, (line.steps + 3) / max(parts, 1)
+
+
+def _refuse(*_: object) -> int:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def _slowly(_: int) -> None:
+    time.sleep(2.5)
+
+
+def longest_step(folder: Path, sync: Callable[[int], None] | None, write: Callable[..., int] | None) -> float:
+    """Seconds of the longest of many large steps, the first and one with a new column among them, on a bad disk.
+
+    Args:
+        folder: The run.
+        sync: What stands for `os.fsync`, if anything.
+        write: What stands for `os.write`, if anything.
+    """
+    n, longest = 8192, 0.0
+    loss = np.zeros(n, np.float32)
+    run = Run(folder)
+    good = os.fsync, os.write
+    os.fsync, os.write = sync or os.fsync, write or os.write  # type: ignore[assignment]
+    end = time.perf_counter() + 8
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that rows are dropped
+            for step in range(1500):
+                given = {"late": loss} if step == 50 else {}
+                began = time.perf_counter()
+                run.log_samples(sample_id=np.arange(n) + step * n, loss=loss, epoch=1, step=step, **given)
+                longest = max(longest, time.perf_counter() - began)
+                if time.perf_counter() > end:
+                    break
+                time.sleep(PAUSE)
+    finally:
+        os.fsync, os.write = good  # type: ignore[assignment]
+    run.close()
+    return longest
 
 
 def bytes_a_row(folder: Path) -> float:
