@@ -98,3 +98,11 @@ def missing_extra(feature: str, extra: str) -> XaiError:
         extra: The extra of this package that brings it.
     """
     return XaiError(f"{feature} needs an optional dependency", hint=f"pip install 'xaicli[{extra}]'")
+
+
+_OF_AN_ARCHIVE = ("PytorchStreamWriter", "unexpected pos", "inline_container", "iostream error")
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error is the disk's; torch's archive writer says so in words of its own."""
+    return isinstance(error, OSError) or any(words in str(error) for words in _OF_AN_ARCHIVE)

@@ -176,6 +176,11 @@ def without_secrets(arguments: list[str]) -> list[str]:
     return shown
 
 
+def without_credentials(text: str) -> str:
+    """A text with the user and password of an address in it hidden."""
+    return _CREDENTIALS_IN_URL.sub(_HIDDEN, text)
+
+
 def _command() -> str:
     return shlex.join(without_secrets([Path(sys.executable).name, *sys.argv]))
 

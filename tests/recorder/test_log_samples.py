@@ -112,7 +112,6 @@ def test_a_late_metric_is_null_before(tmp_path: Path) -> None:
         ({"sample_id": [1], "mode": "val", "loss": [1.0]}, "mode 'val' is none of train, eval"),
         ({"sample_id": [1], "epoch": 2**31, "loss": [1.0]}, "epoch 2147483648"),
         ({"sample_id": [1], "ds_id": "x" * 300, "loss": [1.0]}, "ds_id is too long"),
-        ({"sample_id": [1], "eval_pass": -1, "loss": [1.0]}, "eval_pass -1"),
         ({"sample_id": [1], "ds_id": 3, "loss": [1.0]}, "ds_id must be a text"),
     ],
 )

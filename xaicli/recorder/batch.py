@@ -26,10 +26,13 @@ from xaicli.wal.frames import SCORES
 
 MOST_DEFERRED = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
+NUMBER_LIKE_ANY = -100
+"""The default of the ignored label, which among real numbers is one like any other."""
 EXACT = 2**24
 """Whole numbers beyond this are not all float32."""
 _KEPT = 64
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
+_ARRAYS = {np.ndarray}
 _dtype_of = attrgetter("dtype")
 _shape_of = attrgetter("shape")
 _NO_METRICS = (frozenset(words.RESERVED_COLUMNS) | SCORES.keys()) - {words.CORRECT}
@@ -73,7 +76,7 @@ class Batches:
         drop: Callable[[int, str], None],
         strict: bool = False,
         task: Task | None = None,
-        ignore_label: int | None = None,
+        ignore_label: int | str | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """
@@ -95,7 +98,8 @@ class Batches:
         self._drop = drop
         self._strict = strict
         self.task = task
-        self.ignored = ignore_label
+        self._ignored_label = ignore_label
+        self.ignored = ignore_label if isinstance(ignore_label, int) else None
         self._note = note
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
@@ -158,7 +162,8 @@ class Batches:
         Raises:
             ValueError: No id is usable.
         """
-        ids, usable = columns.ids(given.pop(words.SAMPLE_ID))
+        ids, usable, unusable = columns.ids(given.pop(words.SAMPLE_ID), self._catalogue.dtype(words.SAMPLE_ID))
+        given = {name: value for name, value in given.items() if value is not None}
         n = len(ids)
         if not n:
             return Plan(()), 0, []
@@ -185,7 +190,8 @@ class Batches:
         found |= deferred
         if usable is not None:
             found = {name: (dtype, _taken(values, usable)) for name, (dtype, values) in found.items()}
-            self._drop(n - int(usable.sum()), "sample_id has a missing value")
+            for reason, rows in unusable.items():
+                self._drop(rows, reason)
             n = int(usable.sum())
         for name in (words.LABEL, words.PREDICTION):
             if name in found and not self._left_out(name, n, self._fits_kind, name, in_file(found[name][0])):
@@ -206,13 +212,38 @@ class Batches:
         def checked() -> tuple[str, Any]:
             if name in _NO_METRICS:
                 raise ValueError(f"{name} is a column of its own and no metric")
-            array = columns.of_length(columns.metric(value, name), n, name)
+            array = columns.of_length(self._numbers(name, value), n, name)
             if name == words.CORRECT:
-                return _typed(array, "bool" if array.dtype.kind in "biu" else "float32")
+                return self._correct(array)
             self._widen(name, array)
             return _typed(array, "float64" if name in self._float64 else "float32")
 
         return self._left_out(name, n, checked)  # type: ignore[no-any-return]
+
+    def _numbers(self, name: str, value: Any) -> NDArray[Any]:
+        """(N,) numbers; of a list that holds others those are left out alone."""
+        try:
+            return columns.metric(value, name)
+        except ValueError:
+            found = None if self._strict else columns.metric_alone(value, name)
+            if found is None:
+                raise
+        self._refuse_each(name, found[1])
+        return found[0]
+
+    def _refuse_each(self, name: str, reasons: Mapping[str, int]) -> None:
+        for reason, rows in reasons.items():
+            self.refuse(name, reason, rows)
+
+    def _correct(self, array: NDArray[Any]) -> tuple[str, Any]:
+        """Truth values; NaN is neither, and so is, told of, what is no 0 or 1."""
+        if array.dtype.kind == "b":
+            return _typed(array, "bool")
+        array = array.astype(np.float32)
+        odd = ~np.isnan(array) & (array != 0) & (array != 1)
+        if odd.any():
+            self.refuse(words.CORRECT, "correct must be 0 or 1", int(odd.sum()))
+        return "float32", np.where(odd, np.float32(np.nan), array)
 
     def _widen(self, name: str, array: NDArray[Any]) -> None:
         """Keep a metric of large whole numbers in double precision from now on."""
@@ -231,6 +262,12 @@ class Batches:
             if told is None:
                 return Task.CLASSIFICATION
             self.task = self._catalogue.settle_task(told)
+            if columns.is_one_hot(label) and self.task in (Task.CLASSIFICATION, Task.MULTILABEL):
+                other = Task.MULTILABEL if self.task is Task.CLASSIFICATION else Task.CLASSIFICATION
+                self._note(
+                    f"label is (N, K) with a single 1 in every row of the first batch: it is taken for {self.task}; "
+                    f'Run(task="{self.task}") confirms it, Run(task="{other}") says otherwise'
+                )
         return self.task
 
     # -- one task each
@@ -280,7 +317,8 @@ class Batches:
 
     def _class_column(self, name: str, value: Any, n: int) -> Column | None:
         """(n,) labels or predictions of the run's kind; None where none has a value."""
-        column: Column = columns.of_length(columns.labels(value, name, self.ignored), n, name)
+        column = self._classes(name, value)
+        columns.of_length(column, n, name)
         if isinstance(column, list):
             if all(text is None for text in column):
                 return None
@@ -296,6 +334,18 @@ class Batches:
             self.refuse(name, f"{name} has a value beyond 32 bits: {column[beyond][0]}", int(beyond.sum()))
             column = np.where(beyond, columns.NULL_LABEL, column)
         return column
+
+    def _classes(self, name: str, value: Any) -> Column:
+        """Labels or predictions; of a list that mixes kinds, those of the run's kind, or of its first."""
+        try:
+            return columns.labels(value, name, self._ignored_label)
+        except ValueError:
+            dtype = self._catalogue.dtype(name)
+            found = None if self._strict else columns.labels_alone(value, name, self._ignored_label, dtype)
+            if found is None:
+                raise
+        self._refuse_each(name, found[1])
+        return found[0]
 
     def _add_scores(
         self, found: Columns, label: Column | None, soft: Any, scores: NDArray[Any], kind: str, *, has_loss: bool
@@ -359,6 +409,8 @@ class Batches:
         for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if value is not None:
                 column = self._left_out(name, n, columns.real, value, n, name)
+                if column is not None and name == words.LABEL and self.ignored not in (None, NUMBER_LIKE_ANY):
+                    column = np.where(column == self.ignored, np.nan, column)
                 if column is not None and self._left_out(name, n, self._fits_kind, name, "double"):
                     held[name] = column
                     found[name] = "float64", column
@@ -421,6 +473,8 @@ class Batches:
             if name in (words.LABEL, words.PREDICTION):
                 if dtype.itemsize > 4 and self._strict:
                     watched.append((at, name))
+            elif name == words.CORRECT and dtype.kind != "b":
+                return  # each is looked at
             elif dtype.kind in "iu" and dtype.itemsize > 2 and name not in self._narrow():
                 watched.append((at, name))
         if len(self._known) > _KEPT:
@@ -437,11 +491,8 @@ def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any)
 
 def _fits(known: _Known, given: list[Any]) -> bool:
     """Whether values are what they were the last time."""
-    try:
-        if list(map(_dtype_of, given)) != known.dtypes:
-            return False
-    except AttributeError:  # a list
-        return False
+    if set(map(type, given)) != _ARRAYS or list(map(_dtype_of, given)) != known.dtypes:
+        return False  # lists, tensors, and arrays that say more than their bytes
     shapes: list[tuple[int, ...]] = list(map(_shape_of, given))
     shape = shapes[0]
     if known.scores and shapes.pop() != (*shape, known.classes):

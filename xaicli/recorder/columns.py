@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +41,31 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
         ValueError: It is ragged or no array at all.
     """
     if isinstance(value, np.ndarray):
-        return value
-    if is_tensor(value):
-        return tensor_to_array(value)
-    if isinstance(value, list | tuple) and value and is_tensor(value[0]):
-        value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
+        return _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
     try:
+        if is_tensor(value):
+            return tensor_to_array(value)
+        if isinstance(value, list | tuple) and value and is_tensor(value[0]):
+            value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} is no column: {error}") from error
 
 
+def _unmasked(array: Any) -> NDArray[Any]:
+    """A masked array as objects, None where it is masked: what lies under a mask is no value."""
+    masked = np.ma.getmaskarray(array)
+    if not masked.any():
+        return np.asarray(array.data)
+    values: NDArray[Any] = array.data.astype(object)
+    values[masked] = None
+    return values
+
+
 def plain(value: Any) -> Any:
     """A tensor as numpy where that is possible, and all else as it is."""
+    if isinstance(value, np.ma.MaskedArray):
+        return _unmasked(value)
     if not is_tensor(value):
         return value
     try:
@@ -100,45 +114,97 @@ def one_dimensional(array: NDArray[Any], name: str) -> NDArray[Any]:
     raise ValueError(f"{name} has shape {array.shape}; one value a sample is needed")
 
 
-def ids(value: Any, name: str = "sample_id") -> tuple[Column, NDArray[np.bool_] | None]:
-    """(N,) int64 or texts, and which of them are ids; None where all are.
+class Ids(NamedTuple):
+    """The ids of a batch.
+
+    Attributes:
+        column: (N,) int64 or texts; those that are none are filled.
+        usable: (N,) which of them are ids; None where all are.
+        reasons: {why one is no id: how many}.
+    """
+
+    column: Column
+    usable: NDArray[np.bool_] | None = None
+    reasons: Mapping[str, int] = MappingProxyType({})
+
+
+def ids(value: Any, kind: str | None = None) -> Ids:
+    """(N,) int64 or texts; one that is no id costs the others nothing.
+
+    Args:
+        value: What the caller gave.
+        kind: "int64" or "string", the run's kind, which tells who is the odd one among numbers and texts.
 
     Raises:
-        ValueError: They are neither whole numbers of 64 bits nor texts, or none is there.
+        ValueError: None of them is a whole number of 64 bits or a text.
+    """
+    try:
+        return Ids(_every_id(value))
+    except ValueError:
+        items = items_of(value)
+        if items is None or len(items) < 2:
+            raise
+        alone, reasons = each_alone(items, _every_id, kind, "sample_id")
+        if all(item is None for item in alone):
+            raise
+    filled = next(item for item in alone if item is not None)
+    column = _every_id([filled if item is None else item for item in alone])
+    return Ids(column, np.array([item is not None for item in alone]), reasons)
+
+
+def items_of(value: Any) -> list[Any] | None:
+    """The values of a batch as single ones where they may be of several kinds; None where all are of one."""
+    value = _unmasked(value) if isinstance(value, np.ma.MaskedArray) else value
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.ndim == 1 and (value.dtype.kind == "O" or value.dtype.name == "uint64") else None
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
+
+
+def each_alone(
+    items: Sequence[Any], check: Callable[[Any], Column], kind: str | None, name: str
+) -> tuple[list[Any], dict[str, int]]:
+    """The values that pass a check when asked one by one, None in place of the others, and why those do not.
+
+    Args:
+        items: The values.
+        check: Makes a column of a list, or raises ValueError.
+        kind: "string", or another; that of the first value which passes when None.
+        name: What the column is called.
+    """
+    found: list[Any] = []
+    reasons: Counter[str] = Counter()
+    for item in items:
+        try:
+            column = check([item])
+            text = isinstance(column, list)
+            kind = kind or ("string" if text else "number")
+            if text != (kind == "string"):
+                raise ValueError(f"{name} mixes whole numbers and texts")
+            found.append(column[0] if text else column[0].item())  # type: ignore[union-attr]
+        except ValueError as error:
+            reasons[str(error)] += 1
+            found.append(None)
+    return found, dict(reasons)
+
+
+def _every_id(value: Any) -> Column:
+    """(N,) int64 or texts.
+
+    Raises:
+        ValueError: One of them is neither.
     """
     if isinstance(value, list | tuple) and any(item is None for item in value):
-        usable = np.array([item is not None for item in value])
-        if not usable.any():
-            raise ValueError(f"{name} has a missing value")
-        filled = next(item for item in value if item is not None)
-        column, _ = ids([filled if item is None else item for item in value], name)
-        return column, usable
-    array = _integers_or_texts(value, name)
+        raise ValueError("sample_id has a missing value")
+    array = _integers_or_texts(value, "sample_id")
     if isinstance(array, list):
         if any(text is None for text in array):
-            usable = np.array([text is not None for text in array])
-            if not usable.any():
-                raise ValueError(f"{name} has a missing value")
-            return ["" if text is None else text for text in array], usable
-        return array, None
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and len(array) and int(array.max()) > _INT64_MAX:
-        raise ValueError(f"{name} has a value beyond 64 bits: {array.max()}")
-    return array, None
+            raise ValueError("sample_id has a missing value")
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 8 and len(array) and int(array.max()) > _INT64_MAX:
+        raise ValueError(f"sample_id has a value beyond 64 bits: {array.max()}")
+    return array
 
 
-def every_id(value: Any) -> Column:
-    """(N,) ids of which none is missing.
-
-    Raises:
-        ValueError: One is, or they are of no kind of ids.
-    """
-    column, usable = ids(value)
-    if usable is not None:
-        raise ValueError("sample_id has a missing value")
-    return column
-
-
-def labels(value: Any, name: str, ignored: int | None = None) -> Column:
+def labels(value: Any, name: str, ignored: int | str | None = None) -> Column:
     """(N,) whole numbers, `NULL_LABEL` where one is missing, or texts with None; `ignored` stands for a missing one.
 
     Raises:
@@ -146,14 +212,37 @@ def labels(value: Any, name: str, ignored: int | None = None) -> Column:
     """
     array = _integers_or_texts(value, name)
     if isinstance(array, list):
-        return array
+        is_ignored = name == "label" and isinstance(ignored, str)
+        return [None if text == ignored else text for text in array] if is_ignored else array
     if array.dtype.kind == "u" and array.dtype.itemsize == 8:
         array = np.minimum(array, _INT64_MAX).astype(np.int64)
-    if ignored is not None and name == "label":
+    if isinstance(ignored, int) and name == "label":
         if array.dtype.kind == "u" or array.dtype.itemsize < 4:
             array = array.astype(np.int64)
         array = np.where(array == ignored, array.dtype.type(NULL_LABEL), array)
     return array if array.dtype.itemsize >= 4 else array.astype(np.int32)
+
+
+def labels_alone(
+    value: Any, name: str, ignored: int | str | None, kind: str | None
+) -> tuple[Column, Mapping[str, int]] | None:
+    """`labels` where they are not of one kind: the others missing, and {why: how many}; None where they cannot be told.
+
+    Real numbers among whole ones are another kind of label altogether, and no odd ones.
+
+    Args:
+        value: What the caller gave.
+        name: `label` or `prediction`.
+        ignored: The label that stands for none.
+        kind: The run's kind.
+    """
+    items = items_of(value)
+    if items is None or len(items) < 2 or all(item is None or isinstance(item, int | float) for item in items):
+        return None
+    alone, reasons = each_alone(items, lambda item: labels(item, name, ignored), kind, name)
+    if all(item is None for item in alone):
+        return None
+    return labels(alone, name, ignored), reasons
 
 
 def scores(value: Any, n: int, name: str) -> NDArray[Any]:
@@ -199,6 +288,14 @@ def is_soft(label: Any) -> bool:
     """Whether labels are rows of probabilities, (N, K)."""
     array = plain(label)
     return isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] > 1
+
+
+def is_one_hot(label: Any) -> bool:
+    """Whether labels are rows with a single 1 among zeros, (N, K), which may be classes or sets of one."""
+    array = plain(label)
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub":
+        return False
+    return bool(len(array) and ((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all())
 
 
 def soft_labels(value: Any, n: int) -> NDArray[np.float32]:
@@ -260,7 +357,7 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task | 
     for value in (label, prediction):
         try:
             array = None if value is None or isinstance(value, str) else np.asarray(value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RuntimeError):
             continue
         if array is not None and array.dtype.kind == "f" and array.size:
             finite = array[np.isfinite(array)]
@@ -290,6 +387,17 @@ def metric(value: Any, name: str) -> NDArray[Any]:
     elif kind not in "fiub":
         raise ValueError(f"{name} is not numeric: {'it holds text' if kind in 'US' else array.dtype}")
     return array if array.ndim == 1 else one_dimensional(array, name)
+
+
+def metric_alone(value: Any, name: str) -> tuple[NDArray[Any], Mapping[str, int]] | None:
+    """`metric` where some of the values are no numbers: those missing, and {why: how many}; None where all are."""
+    items = items_of(value)
+    if items is None or len(items) < 2 or any(isinstance(item, list | tuple | np.ndarray) for item in items):
+        return None
+    found, reasons = each_alone(items, lambda item: metric(item, name), None, name)
+    if all(item is None for item in found):
+        return None
+    return np.array([np.nan if item is None else item for item in found], np.float64), reasons
 
 
 def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -343,10 +451,21 @@ def _objects(values: list[Any], name: str) -> Column:
         raise ValueError(f"{name} has a value beyond 64 bits") from error
 
 
+def _decoded(text: Any, name: str) -> Any:
+    try:
+        return text.decode() if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} has bytes that are no UTF-8: {error.reason}") from error
+
+
 def _texts(values: list[Any], name: str) -> Texts:
     for item in values:
         if isinstance(item, bytes):
-            return _texts([text.decode() if isinstance(text, bytes) else text for text in values], name)
+            return _texts([_decoded(text, name) for text in values], name)
         if item is not None and not isinstance(item, str):
             raise ValueError(f"{name} mixes texts and {type(item).__name__}")
+    try:
+        "".join(item or "" for item in values).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has a text that UTF-8 has no form for: {error.reason}") from error
     return values

@@ -11,11 +11,15 @@ from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
+from xaicli.traceability import without_credentials, without_secrets
+
 MASK = "***"
 _LONGEST_ARRAY = 1000
 _DEEPEST = 20
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET = re.compile(r"(key|token|secret|password|passwd|passphrase|credential)s?$|^(secret|password)")
+_SECRET = re.compile(
+    r"(key|token|secret|password|passwd|pwd|passphrase|credential|authorization)s?$|^(secret|password)"
+)
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -34,8 +38,10 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any, above: tuple[int, ...]) -> Any:
-    if value is None or (isinstance(value, bool | str) and type(value) in (bool, str)):
+    if value is None or type(value) is bool:
         return value
+    if type(value) is str:
+        return without_credentials(value)
     if isinstance(value, Enum):
         return _plain(value.value, above)
     if isinstance(value, int):
@@ -55,6 +61,8 @@ def _plain(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((_plain(item, inside) for item in value), key=repr)
     if isinstance(value, list | tuple):
+        if all(type(item) is str for item in value):
+            return without_secrets(list(value))  # it may be a command line
         return [_plain(item, inside) for item in value]
     return _foreign(value, inside)
 

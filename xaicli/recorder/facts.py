@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -17,28 +18,36 @@ from xaicli.vocabulary import SAMPLE_ID
 _KINDS = (str, bool, int, float, date, datetime, np.datetime64)
 
 
-def fact_table(sample_id: Any, facts: Mapping[str, Any], refuse: Callable[[str, str, int], None]) -> pa.Table | None:
+def fact_table(
+    sample_id: Any, facts: Mapping[str, Any], refuse: Callable[[str, str, int], None], id_kind: str | None = None
+) -> pa.Table | None:
     """One row a sample; None where no fact can be kept.
 
     Args:
         sample_id: (N,) ids, or one.
         facts: {name: (N,) texts, numbers or dates, or one for all}.
         refuse: Told of a fact that is left out: its name, the reason, the rows.
+        id_kind: The run's kind of ids, as of `columns.ids`.
 
     Raises:
-        ValueError: The ids are none.
+        ValueError: None of the ids is one.
     """
-    ids = columns.every_id(sample_id)
+    ids, usable, reasons = columns.ids(sample_id, id_kind)
+    for reason, rows in reasons.items():
+        refuse("facts", reason, rows)
     kept: dict[str, pa.Array] = {SAMPLE_ID: pa.array(ids, pa.string() if isinstance(ids, list) else pa.int64())}
     for name, values in facts.items():
         try:
-            kept[name] = _column(name, values, len(ids))
-        except (ValueError, TypeError, pa.ArrowException) as error:
+            kept[name] = _column(name, values, len(ids), refuse)
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             refuse(name, str(error), len(ids))
-    return pa.table(kept) if len(kept) > 1 and len(ids) else None
+    if len(kept) < 2 or not len(ids):
+        return None
+    return pa.table(kept) if usable is None else pa.table(kept).filter(pa.array(usable))
 
 
-def _column(name: str, values: Any, n: int) -> pa.Array:
+def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], None]) -> pa.Array:
+    """A fact's column; a value that no such column holds is missing, and told of."""
     if name == SAMPLE_ID:
         raise ValueError("sample_id is no fact")
     given = columns.plain(values)
@@ -52,10 +61,34 @@ def _column(name: str, values: Any, n: int) -> pa.Array:
         given = [columns.plain(item) for item in given]
         given = [item.item() if isinstance(item, np.ndarray) and item.size == 1 else item for item in given]
         given = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in given]
-    array = pa.array(given)
-    if len(array) != n:
-        raise ValueError(f"{name} has {len(array)} values for {n} sample ids")
-    return _plain(name, array)
+    if len(given) != n:
+        raise ValueError(f"{name} has {len(given)} values for {n} sample ids")
+    try:
+        return _plain(name, pa.array(given))
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
+        fitting = _fitting(name, list(given))
+        if fitting is None:
+            raise
+    column, reasons = fitting
+    for reason, rows in reasons.items():
+        refuse(name, reason, rows)
+    return column
+
+
+def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]] | None:
+    """The values that are of the first one's kind, the others missing, and {why: how many}; None where none is."""
+    kind: pa.DataType | None = None
+    found, reasons = [], Counter[str]()
+    for value in values:
+        try:
+            alone = _plain(name, pa.array([value]))
+            if value is not None and kind is None:
+                kind = alone.type
+            found.append(alone.cast(kind)[0].as_py() if value is not None else None)
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+            reasons[str(error)] += 1
+            found.append(None)
+    return None if kind is None else (pa.array(found, kind), reasons)
 
 
 def _plain(name: str, array: pa.Array) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ LONGEST_SIDE = 96
 _CHANNELS = (1, 3, 4)
 
 Row = tuple[Any, ...]
+Refuse = Callable[[str, int], None]
 
 
-def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str) -> list[Row]:
+def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str, kind: str | None, refuse: Refuse) -> list[Row]:
     """One row a picture.
 
     Args:
@@ -27,21 +28,40 @@ def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str) -> list[Ro
             uint8, or floats: in [0, 1], or else stretched from their own smallest to largest value.
         mode: The mode the pictures belong to.
         ds_id: The dataset.
+        kind: The run's kind of ids, as of `columns.ids`.
+        refuse: Told of pictures that are left out, and how many.
 
     Raises:
-        ValueError: The pictures have no such shape or are not as many as the ids.
+        ValueError: There are no pictures, or not as many as the ids.
     """
-    ids = columns.every_id(sample_id)
-    pictures = [_shrunk(_hwc(picture)) for picture in _each(images, len(ids))]
-    return [
-        (_plain(key), mode, ds_id, *picture.shape, picture.tobytes())
-        for key, picture in zip(ids, pictures, strict=True)
-    ]
+    ids = usable_ids(sample_id, kind, refuse)
+    rows: list[Row] = []
+    for key, picture in zip(ids, _each(images, len(ids)), strict=True):
+        try:
+            if key is not None:
+                pixels = _shrunk(_hwc(columns.to_array(picture, "images")))
+                rows.append((_plain(key), mode, ds_id, *pixels.shape, pixels.tobytes()))
+        except ValueError as error:
+            refuse(str(error), 1)
+    return rows
 
 
-def _each(images: Any, n: int) -> list[NDArray[Any]]:
+def usable_ids(sample_id: Any, kind: str | None, refuse: Refuse) -> list[Any]:
+    """(N,) ids, None, told of, in place of those that are none.
+
+    Raises:
+        ValueError: None is.
+    """
+    ids, usable, reasons = columns.ids(sample_id, kind)
+    for reason, records in reasons.items():
+        refuse(reason, records)
+    return [key if usable is None or usable[i] else None for i, key in enumerate(ids)]
+
+
+def _each(images: Any, n: int) -> list[Any]:
+    arrays: list[Any]
     if isinstance(images, list | tuple):
-        arrays = [columns.to_array(image, "images") for image in images]
+        arrays = list(images)
     else:
         array = columns.to_array(images, "images")
         if array.ndim < 2 or array.dtype.kind not in "fiub":
@@ -53,6 +73,8 @@ def _each(images: Any, n: int) -> list[NDArray[Any]]:
 
 
 def _hwc(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    if picture.ndim and picture.dtype.kind not in "fiub":
+        raise ValueError(f"images has a picture of {picture.dtype}; numbers are needed")
     if picture.ndim == 2:
         picture = picture[:, :, None]
     if picture.ndim != 3:
@@ -100,34 +122,39 @@ def image_table(rows: list[Row]) -> pa.Table:
     )
 
 
-def input_rows(sample_id: Any, inputs: Any, label: Any, *, mode: str, ds_id: str) -> list[Row]:
+def input_rows(
+    sample_id: Any, inputs: Any, label: Any, *, mode: str, ds_id: str, kind: str | None, refuse: Refuse
+) -> list[Row]:
     """One row a sample and input.
 
     Args:
         sample_id: (N,) ids.
         inputs: (N, ...), or {input name: (N, ...)}; kept bit for bit, bfloat16 as float32.
-        label: (N,) labels, or None.
+        label: (N,) labels, None where one is missing, or None.
         mode: The mode the inputs belong to.
         ds_id: The dataset.
+        kind: The run's kind of ids, as of `columns.ids`.
+        refuse: Told of samples that are left out, and how many.
 
     Raises:
-        ValueError: An input or the labels are not as many as the ids.
+        ValueError: An input is no array of numbers, or not as many as the ids.
     """
-    ids = columns.every_id(sample_id)
-    labels = [None] * len(ids) if label is None else list(columns.labels(label, "label"))
+    ids = usable_ids(sample_id, kind, refuse)
+    labels = [None] * len(ids) if label is None else list(label)
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     rows: list[Row] = []
     for name, value in named.items():
         array = columns.to_array(value, str(name) or "inputs")
         if array.dtype.kind not in "fiubc":
             raise ValueError(f"{name or 'inputs'} is not numeric: {array.dtype}")
-        if array.ndim == 0 or len(array) != len(ids) or len(labels) != len(ids):
-            raise ValueError(f"{name or 'inputs'} has shape {array.shape} and {len(labels)} labels for {len(ids)} ids")
+        if array.ndim == 0 or len(array) != len(ids):
+            raise ValueError(f"{name or 'inputs'} has shape {array.shape} for {len(ids)} ids")
         array = np.ascontiguousarray(array)
         shape, dtype = list(array.shape[1:]), array.dtype.name
         rows += [
             (_plain(key), mode, ds_id, _plain(y), str(name), dtype, shape, one.tobytes())
             for key, y, one in zip(ids, labels, array, strict=True)
+            if key is not None
         ]
     return rows
 

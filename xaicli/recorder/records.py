@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from xaicli.errors import is_of_the_disk
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _TOLD_BY_LABELS = ("binary", "multilabel", "regression")
 """Tasks that the labels of a run tell for certain; a class a sample goes with segmentation, too."""
+_MOST_INT32 = 2**31 - 1
 _FRAME_BYTES = 1 << 20
 """Bytes of pictures or inputs in a frame, about."""
 
@@ -56,12 +58,23 @@ class Records:
         """Count a record that cannot be kept; raise with `strict`."""
         raise NotImplementedError
 
+    def _refuse_column(self, column: str, reason: str, rows: int) -> None:
+        """Count a column that is left out of what is kept; raise with `strict`."""
+        raise NotImplementedError
+
+    def _drop_media(self, reason: str, records: int) -> None:
+        self._drop_record("media", reason, records)
+
+    def _drop_inputs(self, reason: str, records: int) -> None:
+        self._drop_record("inputs", reason, records)
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Record per-step values of the whole run.
 
         Args:
             values: {key: number}. A key `step`, `iteration` or `epoch` gives the time axis; else `state.global_step`
-                where the run has one, else a counter that goes on over restarts.
+                where the run has one, else a counter that goes on over restarts. An epoch such as 1.5 beside a finer
+                axis says that it is in epoch 1.
 
         Raises:
             ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
@@ -69,6 +82,8 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
+            if not isinstance(values, Mapping):
+                raise ValueError(f"log takes a mapping of names to numbers, not {type(values).__name__}")
             state = self.state
             self._go_on_counting()
             times = (state.epoch_idx or None, state.global_step, state.log_count)
@@ -101,7 +116,9 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            rows = media.image_rows(sample_id, images, mode=self.state.mode or "", ds_id=self.state.ds_id)
+            kind = self._session.catalogue.dtype("sample_id")
+            where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+            rows = media.image_rows(sample_id, images, **where, kind=kind, refuse=self._drop_media)
             self._keep_rows("media", rows, media.image_table)
         except Exception as error:
             self._refuse_record("media", error, sample_id)
@@ -121,7 +138,9 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             labels = self._label_of_inputs(label, sample_id)
-            rows = media.input_rows(sample_id, inputs, labels, mode=self.state.mode or "", ds_id=self.state.ds_id)
+            kind = self._session.catalogue.dtype("sample_id")
+            where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
+            rows = media.input_rows(sample_id, inputs, labels, **where, kind=kind, refuse=self._drop_inputs)
             self._keep_rows("inputs", rows, media.input_table)
         except Exception as error:
             self._refuse_record("inputs", error, sample_id)
@@ -130,16 +149,28 @@ class Records:
         """Labels of the run's kind; None, told of, where they are of another: the inputs are kept without them."""
         if label is None:
             return None
+        rows = media.count(sample_id)
         try:
-            checked = columns.labels(label, "label")
-            kind = "string" if isinstance(checked, list) else "int32"
+            checked: Any = columns.labels(label, "label")
+            columns.of_length(checked, rows, "label")
+            if isinstance(checked, list):
+                if all(text is None for text in checked):
+                    return None
+                kind = "string"
+            else:
+                kind = "int32"
+                if ((checked > _MOST_INT32) | (checked < -_MOST_INT32 - 1)).any():
+                    raise ValueError("label has a value beyond 32 bits")
+                if (checked == columns.NULL_LABEL).any():
+                    missing = checked == columns.NULL_LABEL
+                    checked = [None if gone else int(one) for one, gone in zip(checked, missing, strict=True)]
             known = self._session.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
             if known in ("int32", "string") and known != kind:
                 raise ValueError(f"label of inputs must be of type {known} as before in this run, not {kind}")
         except ValueError as error:
-            self._drop_record("label of inputs", f"{error}; the inputs are kept without it", media.count(sample_id))
+            self._refuse_column("label of inputs", str(error), rows)
             return None
-        return label
+        return checked
 
     def log_facts(self, sample_id: Any = None, *, facts: str | os.PathLike[str] | None = None, **named: Any) -> None:
         """Record what samples are: a path, a text, a source, a camera. Of several the last value of a sample counts.
@@ -158,7 +189,7 @@ class Records:
             if facts is not None:
                 self._store_facts(facts_of_file(Path(facts), self._drop_record))
             if sample_id is not None:
-                table = fact_table(sample_id, named, self._drop_record)
+                table = fact_table(sample_id, named, self._drop_record, self._session.catalogue.dtype("sample_id"))
                 if table is not None:
                     self._keep_tables("facts", [table])
         except Exception as error:
@@ -298,7 +329,7 @@ class Records:
         try:
             return self._save(model, target, label_names=label_names, **given)
         except (OSError, RuntimeError) as error:
-            if not _is_of_the_disk(error):
+            if not is_of_the_disk(error):
                 raise
             self._tell(f"checkpoint {Path(target).name}", error)
             return None
@@ -362,12 +393,7 @@ class Records:
                 step=self.state.global_step or 0,
             )
         except (OSError, RuntimeError) as error:
-            if not _is_of_the_disk(error):
+            if not is_of_the_disk(error):
                 raise
             self._tell(f"best checkpoint by {metric}", error)
             return None
-
-
-def _is_of_the_disk(error: Exception) -> bool:
-    """Whether an error is the disk's; torch's archive writer says so in words of its own."""
-    return isinstance(error, OSError) or any(word in str(error) for word in ("PytorchStreamWriter", "unexpected pos"))

@@ -70,7 +70,7 @@ class Run(Loops, Records):
         float64: Collection[str] = (),
         resume_from: tuple[int, int] | None = None,
         task: str | None = None,
-        ignore_label: int | None = -100,
+        ignore_label: int | str | None = -100,
         keep_tokens: bool = False,
     ) -> None:
         """
@@ -95,21 +95,22 @@ class Run(Loops, Records):
             task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
                 batch when None.
             ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
+                Of a regression -100 is a number like any other; another one is honoured.
             keep_tokens: Of sequences, keep the loss of every token (float16).
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.
             UsageError: There is no such task.
-            ValueError: `epoch_frequency` is less than 1, or `resume_from` no pair of whole numbers.
+            ValueError: `epoch_frequency` is less than 1, `resume_from` no pair of whole numbers, `keep_probs` no list
+                of epochs, or `ignore_label` no label.
         """
-        if epoch_frequency < 1:
-            raise ValueError(f"epoch_frequency={epoch_frequency} must be 1 or more")
+        self._epoch_frequency = _frequency(epoch_frequency)
+        self._keep_probs = _epochs_kept(keep_probs)
+        ignore_label = _ignored(ignore_label)
         takes_back = _resume_place(resume_from)
         self._uploader = _uploader(os.fspath(run_dir))
         self.layout = RunLayout((self._uploader.root if self._uploader else Path(run_dir)).absolute())
         self.strict = strict
-        self._epoch_frequency = epoch_frequency
-        self._keep_probs = keep_probs if isinstance(keep_probs, bool) else frozenset(keep_probs)
         settings = plain_config(config)
         fresh = Manifest(
             run_id=uuid.uuid4().hex,
@@ -127,7 +128,7 @@ class Run(Loops, Records):
             resume=resume,
             strict=strict,
             takes_back=takes_back,
-            ignore_label=ignore_label,
+            ignore_label=ignore_label if isinstance(ignore_label, int) else None,
         )
         self.state: State = TrainingState(
             self.layout,
@@ -207,8 +208,8 @@ class Run(Loops, Records):
         try:
             state = self.state
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
-            at_epoch = state.epoch_idx if epoch is None else int(epoch)
-            at_step = state.global_step if step is None else int(step)
+            at_epoch = state.epoch_idx if epoch is None else _whole("epoch", epoch)
+            at_step = state.global_step if step is None else self._told_step(step, sample_id)
             if at_step is None:
                 at_epoch, at_step = self._place_without_any(at_mode, at_epoch, epoch is None)
             if at_epoch % self._epoch_frequency:
@@ -218,13 +219,33 @@ class Run(Loops, Records):
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
             tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            turn = self._passes.get(folder, 0) if eval_pass is None else int(eval_pass)
+            told = None if eval_pass is None else self._told_pass(eval_pass, sample_id)
+            turn = self._passes.get(folder, 0) if told is None else told
             place = self._places.get((folder, turn))
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
             self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
         except Exception as error:
             self._refuse(error, count(sample_id))
+
+    def _told_step(self, step: Any, sample_id: Any) -> int | None:
+        """The step a caller named; the run's own where it is none, which is told."""
+        try:
+            return _whole("step", step, 63)
+        except ValueError as error:
+            self._refuse_column("step", str(error), count(sample_id))
+            return self.state.global_step
+
+    def _told_pass(self, eval_pass: Any, sample_id: Any) -> int | None:
+        """The pass a caller named; None, told of, where it is none."""
+        try:
+            turn = _whole("eval_pass", eval_pass)
+            if not 0 <= turn < 2**15:
+                raise ValueError(f"eval_pass {turn} is not a number from 0 to {2**15 - 1}")
+        except ValueError as error:
+            self._refuse_column("eval_pass", str(error), count(sample_id))
+            return None
+        return turn
 
     # -- life
 
@@ -383,19 +404,70 @@ def _resume_place(given: tuple[int, int] | None) -> TakesBack | None:
     return TakesBack(epoch, step, "resume_from")
 
 
+def _whole(name: str, value: Any, bits: int = 31) -> int:
+    """A number of steps, epochs or passes.
+
+    Raises:
+        ValueError: It is no whole one, or has no room.
+    """
+    if type(value) is int and -(2**31) <= value < 2**31:
+        return value
+    try:
+        number = int(value)
+        is_whole = not isinstance(value, str) and bool(number == value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"{name} {value!r} is no whole number")
+    if not -(2**bits) <= number < 2**bits:
+        raise ValueError(f"{name} {number} is beyond {bits + 1} bits")
+    return number
+
+
+def _frequency(given: Any) -> int:
+    try:
+        number = index(given)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"epoch_frequency={given!r} must be a whole number, 1 or more")
+    return number
+
+
+def _epochs_kept(given: Any) -> bool | frozenset[int]:
+    """Whether, or in which epochs, probabilities are kept."""
+    if isinstance(given, bool):
+        return given
+    try:
+        return frozenset(index(epoch) for epoch in given)
+    except TypeError:
+        raise ValueError(f"keep_probs={given!r} is neither True, False nor a list of epochs") from None
+
+
+def _ignored(given: Any) -> int | str | None:
+    if given is None or isinstance(given, str):
+        return given
+    try:
+        return index(given)
+    except TypeError:
+        raise ValueError(f"ignore_label={given!r} is no label: one whole number, one text, or None") from None
+
+
 def checked_place(mode: str, ds_id: str, epoch: int, turn: int) -> Place:
     """A place that a folder and a column can name.
 
     Raises:
-        ValueError: The epoch is beyond 32 bits, the pass beyond 16, or the ds_id no text or too long a name.
+        ValueError: The epoch is beyond 32 bits, or the ds_id no text or too long a name.
     """
     if not -(2**31) <= epoch < 2**31:
         raise ValueError(f"epoch {epoch} is beyond 32 bits")
-    if not 0 <= turn < 2**15:
-        raise ValueError(f"eval_pass {turn} is not a number from 0 to {2**15 - 1}")
     if not isinstance(ds_id, str):
         raise ValueError(f"ds_id must be a text, not {type(ds_id).__name__}")
-    if len(quote(ds_id, safe="")) > _LONGEST_NAME:
+    try:
+        name = quote(ds_id, safe="")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"ds_id has a text that UTF-8 has no form for: {error.reason}") from error
+    if len(name) > _LONGEST_NAME:
         raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
     return Place(mode, ds_id, epoch, turn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,14 +50,18 @@ def scalar_rows(
     """One row a scalar.
 
     Args:
-        scalars: {key: number}; of the keys in `AXES` the finest becomes the time axis, `epoch` the epoch too.
+        scalars: {key: number}; of the keys in `AXES` the finest becomes the time axis, `epoch` the epoch too. An epoch
+            that is no whole number is the one it is in, and no axis.
         moment: What holds otherwise: the training step, or the counter.
-        refuse: Told of a scalar that is left out, and why.
-
-    Raises:
-        ValueError: A time is no whole number, or beyond what a column holds; nothing can be kept without it.
+        refuse: Told of a scalar or a time that is left out, and why.
     """
-    times = {axis: _time(scalars[axis], axis) for axis in AXES if axis in scalars}
+    times: dict[str, int] = {}
+    for axis in AXES:
+        if scalars.get(axis) is not None:
+            try:
+                times[axis] = _time(scalars[axis], axis, in_part=axis == "epoch" and bool(times))
+            except ValueError as error:  # the scalars are kept by another time
+                refuse(axis, str(error))
     rows = []
     values = {}
     for key, value in scalars.items():
@@ -80,12 +85,14 @@ def scalar_rows(
     return rows
 
 
-def _time(value: Any, axis: str) -> int:
+def _time(value: Any, axis: str, *, in_part: bool) -> int:
     number = _number(value, axis)
     bits = 31 if axis == "epoch" else 63
-    if number != number or abs(number) >= 2**bits:
+    if not math.isfinite(number) or (number != math.floor(number) and not in_part):
+        raise ValueError(f"{axis} {value} is no whole number")
+    if abs(number) >= 2**bits:
         raise ValueError(f"{axis} {value} is beyond {bits + 1} bits")
-    return int(value) if isinstance(value, int) else int(number)
+    return int(value) if isinstance(value, int) else math.floor(number)
 
 
 def _number(value: Any, name: str) -> float:
@@ -94,6 +101,8 @@ def _number(value: Any, name: str) -> float:
             return float(value)
         except OverflowError as error:
             raise ValueError(f"{name} is beyond double precision") from error
+    if value is None:
+        raise ValueError(f"{name} is None")
     array = metric(value, name)
     if len(array) != 1:
         raise ValueError(f"{name} has {len(array)} values; a scalar is one")

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xaicli.errors import is_of_the_disk
 from xaicli.layout import RunLayout
 from xaicli.state.attributes import AttributesKeeper
 from xaicli.state.folder import read_state, write_state
@@ -166,7 +167,7 @@ class TrainingState(Progress):
         try:
             return write_state(folder, parts, step=self.global_step or 0, epoch=self.epoch_idx, keep=keep)
         except (OSError, RuntimeError) as error:
-            if self._on_fault is None or not (isinstance(error, OSError) or "PytorchStreamWriter" in str(error)):
+            if self._on_fault is None or not is_of_the_disk(error):
                 raise
             self._on_fault("training state", error)
             return None

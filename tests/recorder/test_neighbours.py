@@ -1,0 +1,306 @@
+"""One odd value costs its neighbours nothing, is counted, and is told of."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.recorder.recorded import column, rows
+from xaicli import parquet
+from xaicli.errors import is_of_the_disk
+from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.run import Run
+
+HERE: dict[str, Any] = {"mode": "train", "epoch": 1}
+
+
+def told(run_dir: Path, log: Callable[[Run], None], **settings: Any) -> dict[str, Any]:
+    """The counters of a run that something was logged to."""
+    run = Run(run_dir, **settings)
+    with pytest.warns(RecorderWarning):
+        log(run)
+    run.close()
+    return run.stats()
+
+
+def stored(run_dir: Path, folder: str) -> list[dict[str, Any]]:
+    return [row for file in sorted((run_dir / folder).glob("*.parquet")) for row in parquet.read(file).to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([5, None, 7], [5, 7]),
+        ([5, 2**63, 7], [5, 7]),
+        (np.array([5, 2**63, 7], np.uint64), [5, 7]),
+        ([5, "a", 7], [5, 7]),
+        ([5, 1.5, 7], [5, 7]),
+        (["a", "\ud800", "c"], ["a", "c"]),
+        (["a", b"\xff", "c"], ["a", "c"]),
+        (np.ma.masked_array([5, 6, 7], [False, True, False]), [5, 7]),
+    ],
+)
+def test_an_id_that_is_none_costs_its_own_row(tmp_path: Path, ids: Any, kept: list[Any]) -> None:
+    stats = told(tmp_path / "run", lambda run: run.log_samples(sample_id=ids, loss=[0.0, 1.0, 2.0], step=1, **HERE))
+    assert (column(tmp_path / "run", "sample_id"), column(tmp_path / "run", "loss")) == (kept, [0.0, 2.0])
+    assert (stats["rows_logged"], stats["rows_stored"], stats["rows_dropped"]) == (3, 2, 1)
+
+
+def test_among_mixed_ids_the_runs_kind_counts(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=["x"], loss=[0.0], step=1, **HERE)
+        with pytest.warns(RecorderWarning, match="mixes whole numbers and texts"):
+            run.log_samples(sample_id=[1, "y"], loss=[1.0, 2.0], step=2, **HERE)
+    assert column(tmp_path / "run", "sample_id") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (np.array([0, "x", 2], object), [0, None, 2]),
+        ([0, "x", 2], [0, None, 2]),
+        ([0, object(), 2], [0, None, 2]),
+        ([0, b"\xff", 2], [0, None, 2]),
+        ([0, 0.5, 2], [None, None, None]),  # real numbers are another kind of label, and no odd ones
+        (np.ma.masked_array([0, 1, 2], [False, True, False]), [0, None, 2]),
+    ],
+)
+def test_a_label_of_another_kind_is_missing_alone(tmp_path: Path, labels: Any, kept: list[Any]) -> None:
+    run = Run(tmp_path / "run", task="classification")
+    run.log_samples(sample_id=[0], label=[1], loss=[0.5], step=0, **HERE)
+    if isinstance(labels, np.ma.MaskedArray):
+        run.log_samples(sample_id=[1, 2, 3], label=labels, loss=[0.0, 1.0, 2.0], step=1, **HERE)
+    else:
+        with pytest.warns(RecorderWarning, match="label"):
+            run.log_samples(sample_id=[1, 2, 3], label=labels, loss=[0.0, 1.0, 2.0], step=1, **HERE)
+        assert sum(run.stats()["refused"]["label"].values()) == kept.count(None)
+    run.close()
+    assert column(tmp_path / "run", "label")[1:] == kept
+    assert column(tmp_path / "run", "loss") == [0.5, 0.0, 1.0, 2.0]
+
+
+def test_a_text_among_numbers_is_missing_alone(tmp_path: Path) -> None:
+    stats = told(
+        tmp_path / "run",
+        lambda run: run.log_samples(sample_id=[1, 2, 3], m=[1.0, "x", 3], loss=[0.0, 1.0, 2.0], step=1, **HERE),
+    )
+    assert column(tmp_path / "run", "m") == pytest.approx([1.0, math.nan, 3.0], nan_ok=True)
+    assert stats["refused"] == {"m": {"m is not numeric: it holds text": 1}}
+
+
+def test_what_lies_under_a_mask_is_no_value_in_the_fast_way_either(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        for step in range(3):
+            run.log_samples(sample_id=np.array([1, 2]), loss=np.array([0.5, 1.5]), step=step, **HERE)
+        masked = np.ma.masked_array([0.5, 99.0], [False, True])
+        run.log_samples(sample_id=np.array([1, 2]), loss=masked, step=3, **HERE)
+    by_id = column(tmp_path / "run", "loss")
+    assert by_id[:7] == [0.5] * 4 + [1.5] * 3
+    assert by_id[7:] == pytest.approx([math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["label", "prediction", "logits", "probs", "m"])
+def test_a_tensor_without_data_costs_its_column_alone(tmp_path: Path, name: str) -> None:
+    shape = (2, 3) if name in ("logits", "probs") else (2,)
+    kind = torch.long if name in ("label", "prediction") else torch.float32
+    bad: dict[str, Any] = {name: torch.empty(shape, dtype=kind, device="meta")}
+    stats = told(
+        tmp_path / "run", lambda run: run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], step=1, **HERE, **bad)
+    )
+    assert column(tmp_path / "run", "loss") == [1.0, 2.0]
+    assert (stats["rows_dropped"], set(stats["refused"])) == (0, {name})
+
+
+def test_a_metric_that_is_none_is_not_given(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], logits=torch.zeros(2, 2), loss=None, other=None, step=1, **HERE)
+    assert column(tmp_path / "run", "loss") == pytest.approx([math.log(2)] * 2)
+    assert not [w for w in recwarn if issubclass(w.category, RecorderWarning)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "refused"),
+    [
+        ([1.0, 0.0, 0.5], [True, False, None], 1),
+        ([2, 0, 1], [None, False, True], 1),
+        ([1, -1, float("nan")], [True, None, None], 1),
+    ],
+)
+def test_correct_is_0_or_1(tmp_path: Path, values: list[Any], kept: list[Any], refused: int) -> None:
+    def log(run: Run) -> None:
+        for step in range(2):  # the second time by the way of what was seen before
+            run.log_samples(sample_id=np.arange(3), correct=np.array(values), step=step, **HERE)
+
+    stats = told(tmp_path / "run", log)
+    assert column(tmp_path / "run", "correct") == [value for value in kept for _ in range(2)]
+    assert stats["refused"] == {"correct": {"correct must be 0 or 1": 2 * refused}}
+
+
+def test_a_step_or_pass_that_is_none_is_the_runs_own(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        run.state.global_step = 7
+        run.log_samples(sample_id=[1], loss=[1.0], step="x", **HERE)  # type: ignore[arg-type]
+        run.log_samples(sample_id=[2], loss=[1.0], step=[3], **HERE)  # type: ignore[arg-type]
+        run.log_samples(sample_id=[3], loss=[1.0], step=8.0, eval_pass=-1, **HERE)  # type: ignore[arg-type]
+        run.log_samples(sample_id=[4], loss=[1.0], step=9, mode="train", epoch=1.5)  # type: ignore[arg-type]
+
+    stats = told(tmp_path / "run", log)
+    assert [(r["sample_id"], r["step"], r["pass"]) for r in rows(tmp_path / "run").to_pylist()] == [
+        (1, 7, 0),
+        (2, 7, 0),
+        (3, 8, 0),
+    ]
+    assert stats["refused"] == {
+        "step": {"step 'x' is no whole number": 1, "step [3] is no whole number": 1},
+        "eval_pass": {"eval_pass -1 is not a number from 0 to 32767": 1},
+    }
+    assert stats["reasons"] == {"epoch 1.5 is no whole number": 1}
+
+
+def test_a_time_that_is_none_leaves_its_scalars(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        run.log({"epoch": 2**31, "a": 1.0})
+        run.log({"epoch": 0.5, "a": 2.0})
+        run.log({"step": "x", "epoch": 3, "a": 3.0})
+        run.log({"step": 10, "epoch": 2.75, "a": 4.0})  # as Transformers' own logs say it
+        run.log({"epoch": None, "a": 5.0})
+        run.log({"a": None, "b": 6.0})
+        run.log(None)  # type: ignore[arg-type]
+
+    stats = told(tmp_path / "run", log)
+    assert [(r["key"], r["value"], r["axis"], r["step"], r["epoch"]) for r in stored(tmp_path / "run", "scalars")] == [
+        ("a", 1.0, "counter", 0, None),
+        ("a", 2.0, "counter", 1, None),
+        ("a", 3.0, "epoch", 3, 3),
+        ("a", 4.0, "step", 10, 2),
+        ("a", 5.0, "counter", 4, None),
+        ("b", 6.0, "counter", 5, None),
+    ]
+    assert set(stats["refused"]) == {"epoch", "step", "a", "scalars"}
+
+
+def test_a_picture_that_is_none_costs_itself(tmp_path: Path) -> None:
+    good = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    stats = told(
+        tmp_path / "run",
+        lambda run: run.log_images([1, 2, 3, None, 5], [good, None, "x", good, torch.empty(3, 4, 4, device="meta")]),
+    )
+    assert [(r["sample_id"], r["pixels"]) for r in stored(tmp_path / "run", "media")] == [(1, good.tobytes())]
+    assert (stats["records_dropped"], sum(stats["refused"]["media"].values())) == (4, 4)
+
+
+@pytest.mark.parametrize("label", ["s", [0.5, 1], [2**40, 1], [1], object()])
+def test_a_bad_label_leaves_the_inputs(tmp_path: Path, label: Any) -> None:
+    stats = told(tmp_path / "run", lambda run: run.log_inputs([1, 2], np.eye(2, dtype=np.float32), label=label))
+    got = stored(tmp_path / "run", "inputs")
+    assert [(r["sample_id"], r["label"], list(np.frombuffer(r["data"], np.float32))) for r in got] == [
+        (1, None, [1.0, 0.0]),
+        (2, None, [0.0, 1.0]),
+    ]
+    assert (stats["records_dropped"], set(stats["refused"])) == (0, {"label of inputs"})
+
+
+def test_a_missing_label_of_an_input_is_missing_and_no_more(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_inputs([1, 2], np.eye(2), label=[3, None])
+        run.log_inputs([4], np.ones((1, 2)), label=[None])
+    assert [(r["sample_id"], r["label"]) for r in stored(tmp_path / "run", "inputs")] == [(1, 3), (2, None), (4, None)]
+
+
+def test_an_input_without_an_id_costs_itself(tmp_path: Path) -> None:
+    told(tmp_path / "run", lambda run: run.log_inputs([1, None, 3], np.eye(3), label=[0, 1, 2]))
+    assert [(r["sample_id"], r["label"]) for r in stored(tmp_path / "run", "inputs")] == [(1, 0), (3, 2)]
+
+
+def test_a_fact_of_another_kind_is_missing_alone(tmp_path: Path) -> None:
+    stats = told(
+        tmp_path / "run",
+        lambda run: run.log_facts([1, 2, None, 4], camera=["left", 5, "right", "up"], size=[1, "t", 3, 2**70], ok=7),
+    )
+    assert stored(tmp_path / "run", "facts") == [
+        {"sample_id": 1, "camera": "left", "size": 1, "ok": 7},
+        {"sample_id": 2, "camera": "5", "size": None, "ok": 7},
+        {"sample_id": 4, "camera": "up", "size": None, "ok": 7},
+    ]
+    assert set(stats["refused"]) == {"facts", "size"}
+
+
+def test_a_text_can_stand_for_no_label(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", ignore_label="unknown", strict=True) as run:
+        run.log_samples(sample_id=[1, 2], label=["unknown", "b"], prediction=["b", "b"], step=1, **HERE)
+    assert (column(tmp_path / "run", "label"), column(tmp_path / "run", "correct")) == ([None, "b"], [None, True])
+
+
+def test_a_regressions_ignored_label_is_honoured_and_the_default_is_a_number(tmp_path: Path) -> None:
+    for name, ignored in (("default", -100), ("said", -1)):
+        with Run(tmp_path / name, task="regression", strict=True, ignore_label=ignored) as run:
+            run.log_samples(sample_id=[1, 2], label=[-1.0, -100.0], prediction=[0.0, 0.0], step=1, **HERE)
+    assert column(tmp_path / "default", "residual") == [-1.0, -100.0]
+    assert column(tmp_path / "said", "residual") == pytest.approx([math.nan, -100.0], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"keep_probs": "x"},
+        {"keep_probs": 2},
+        {"epoch_frequency": "x"},
+        {"epoch_frequency": 1.5},
+        {"epoch_frequency": 0},
+        {"ignore_label": [255]},
+        {"ignore_label": 0.5},
+    ],
+)
+def test_a_setting_without_a_meaning_is_refused_by_name(tmp_path: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Run(tmp_path / "run", **setting)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("dtype", "taken"), [(torch.float32, "classification"), (torch.int64, "multilabel")])
+def test_one_hot_labels_say_what_they_are_taken_for(tmp_path: Path, dtype: torch.dtype, taken: str) -> None:
+    label = torch.eye(3).to(dtype)
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match=f"taken for {taken}"):
+        run.log_samples(sample_id=[1, 2, 3], label=label, logits=torch.zeros(3, 3), step=1, **HERE)
+    with Run(tmp_path / "said", task="classification", strict=True) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=label, logits=torch.zeros(3, 3), step=1, **HERE)
+    assert column(tmp_path / "said", "label") == [0, 1, 2]
+
+
+def test_credentials_of_addresses_and_arguments_are_masked(tmp_path: Path) -> None:
+    config = {
+        "store": "https://me:hidden1@host/x",
+        "argv": ["train.py", "--api-key", "hidden2", "--token=hidden3", "--lr", "0.1"],
+        "pwd": "hidden4",
+        "Authorization": "Bearer hidden5",
+        "layers": [1, 2],
+        "names": ["a", "b"],
+    }
+    Run(tmp_path / "run", config=config).close()
+    text = (tmp_path / "run" / "xai.json").read_text()
+    assert "hidden" not in text
+    kept = json.loads(text)["config"]
+    assert (kept["store"], kept["layers"], kept["names"]) == ("https://***@host/x", [1, 2], ["a", "b"])
+    assert kept["argv"] == ["train.py", "--api-key", "***", "--token=***", "--lr", "0.1"]
+
+
+def test_a_state_that_torch_cannot_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "[enforce fail at inline_container.cc:672] . unexpected pos 832 vs 726"
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError(words)
+
+    run = Run(tmp_path / "run", name="n")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(RecorderWarning, match="unexpected pos"):
+        assert run.state.save_state(objects={"t": torch.ones(2)}) is None
+    run.close()
+    assert is_of_the_disk(OSError("full"))
+    assert not is_of_the_disk(RuntimeError("CUDA error"))
