@@ -343,3 +343,23 @@ def test_wrappers_are_taken_off(tmp_path: Path, model: Digits, images: torch.Ten
 def test_members_are_stored_as_torch_stores_them(ckpt: Path) -> None:
     with zipfile.ZipFile(ckpt) as file:
         assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+
+
+class Deciding(nn.Module):
+    """Goes one of two ways by its values: no graph holds that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x if x.sum() > 0 else -x)
+
+
+def test_a_model_that_cannot_be_exported_is_told_in_one_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match="torch could not export the model") as told:
+        save_checkpoint(Deciding(), tmp_path / "m.pt", example_inputs=torch.ones(2, 3))
+    assert [len(str(warning.message)) < 500 for warning in told] == [True]
+    assert capfd.readouterr() == ("", "")

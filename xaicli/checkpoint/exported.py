@@ -239,11 +239,11 @@ def zeros_for(package: Package) -> tuple[torch.Tensor, ...]:
 
 @contextlib.contextmanager
 def _quiet_torch() -> Iterator[None]:
-    """Without the pages torch logs about a model it cannot export; the exception says it."""
+    """Without the pages torch logs, and prints, about a model it cannot export; the exception says it."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
