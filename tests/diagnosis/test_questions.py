@@ -143,6 +143,26 @@ def test_sets_of_classes_count_by_class(tmp_path, capsys):
     assert xaicli.open_run(tmp_path / "run").labels().data["name"].to_list() == NAMES
 
 
+def test_the_page_names_every_data_set_and_the_place(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for ds_id in ("", "a"):
+            for epoch in (1, 2):
+                run.log_samples(
+                    sample_id=[1, 2],
+                    label=[0, 1],
+                    prediction=[0, 1],
+                    loss=[1.0, 2.0],
+                    mode="eval",
+                    ds_id=ds_id,
+                    epoch=epoch,
+                )
+    reader = xaicli.open_run(tmp_path / "run")
+    assert 'data set "", a' in reader.confusion().markdown()
+    assert "data set" not in reader.confusion(ds_id='""').markdown().split("recorded")[0]
+    with pytest.raises(XaiError, match="at the last epoch selected"):
+        reader.confusion(cell="0,1", epoch=1)
+
+
 @pytest.mark.parametrize("key", ["prediction", "correct", "loss"])
 def test_only_a_column_of_true_classes_is_held_against_predictions(recorded, key):
     with pytest.raises(UsageError, match=f"--label-key {key}"):

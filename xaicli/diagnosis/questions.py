@@ -129,7 +129,8 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
     found = {pair: ids for pair in selection.pairs if (ids := _in_cell(reader, selection, pair, ends))}
     if not found:
         raise XaiError(
-            f"no sample of {ends[0]} is taken for {ends[1]} at the last epoch", hint="see the counts: xai confusion"
+            f"no sample of {ends[0]} is taken for {ends[1]} at the last epoch selected",
+            hint="see the counts: xai confusion",
         )
     answers = [
         samples(reader, replace(selection, pairs=(pair,)), max=0, min=0, ids=ids[:top]) for pair, ids in found.items()

@@ -92,8 +92,10 @@ def run_line(answer: Answer, facts: RunFacts | None) -> str:
     """The run in one line: where, what was selected, when it was recorded."""
     parts = [f"run {answer.run}"]
     for key, word in (("mode", "mode"), ("ds_id", "data set"), ("metric", "metric")):
-        values = [str(value) for value in as_list(answer.selection.get(key)) if value not in (None, "")]
-        if values:
+        given = as_list(answer.selection.get(key))
+        # A data set without a name is named where it stands beside others.
+        values = [str(value) if value else '""' for value in given if value is not None]
+        if values and values != ['""']:
             parts.append(f"{word} {', '.join(values)}")
     if facts and facts.created_at:
         parts.append(f"recorded {facts.created_at[:16].replace('T', ' ')}")
