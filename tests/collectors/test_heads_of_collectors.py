@@ -278,3 +278,46 @@ def test_the_numbers_are_the_model_s_own_and_what_they_were_read_as_is_said(run:
         collect_metrics(table, ClassificationMetricsCollector(), Net(3, torch.exp), run=run)
     said = ClassificationMetricsCollector(task="classification:logits")
     assert xaicli.collect_metrics(table, said, Net(3, torch.exp), run=run).tables["metrics"].num_rows == 12
+
+
+def test_lists_of_classes_stay_with_their_samples(run: Run) -> None:
+    with torch.no_grad():
+        z = Net(4)(X)
+    for sets in ([[0, 1], [2, 3], [1, 3]] * 4, [[0], [], [1, 2, 3]] * 4):
+        hot = torch.zeros(12, 4)
+        for i, classes in enumerate(sets):
+            hot[i, classes] = 1
+        loss = functional.binary_cross_entropy_with_logits(z, hot, reduction="none").mean(1)
+        tuples = list(zip(X, sets, strict=True))
+        for table in (Table(tuples), Table([{"x": x, "y": y} for x, y in tuples])):
+            rows = collect_metrics(
+                table,
+                ClassificationMetricsCollector(task="multilabel"),
+                Net(4),
+                run=run,
+                dataloader_args={"batch_size": 4},
+            ).tables["metrics"]
+            assert rows["label"].to_pylist() == sets
+            assert rows["loss"].to_pylist() == pytest.approx(loss.tolist(), abs=1e-6)
+
+
+def test_masks_of_floats_and_pixels_that_do_not_count(run: Run) -> None:
+    x = torch.randn(4, 3, 6, 6)
+    truth = torch.randint(0, 3, (4, 6, 6))
+    collector, net = SegmentationMetricsCollector(["a", "b", "c"]), nn.Conv2d(3, 3, 1)
+    as_numbers = collect_metrics(Table.from_arrays(x, truth), collector, net, run=run).tables["metrics"]
+    as_floats = collect_metrics(Table.from_arrays(x, truth.float()), collector, net, run=run).tables["metrics"]
+    assert as_floats["mean_iou"].to_pylist() == as_numbers["mean_iou"].to_pylist()
+    one = nn.Conv2d(3, 1, 1)
+    binary = SegmentationMetricsCollector(["no", "yes"])
+    found = [
+        collect_metrics(Table.from_arrays(x, mask), binary, one, run=run).tables["metrics"]["mean_iou"].to_pylist()
+        for mask in ((truth > 0).long(), (truth > 0).float(), (truth > 0).float()[:, None])
+    ]
+    assert found[0] == found[1] == found[2]
+    truth[0, 0], truth[1, 0, :2] = 255, 7
+    with pytest.warns(UserWarning, match="pixels of the truth") as said:
+        collect_metrics(Table.from_arrays(x, truth), collector, net, run=run)
+    texts = " ".join(str(warning.message) for warning in said)
+    assert "6 of 144 pixels of the truth are ignored (255)" in texts
+    assert "2 of 144 pixels of the truth are of no class (7)" in texts

@@ -276,30 +276,39 @@ class _Collate:
 
     def _together(self, samples: list[Any]) -> Any:
         try:
+            if self.collate is default_collate and (together := _with_listed_labels(samples)) is not None:
+                return together
             return self.collate(samples)
         except (TypeError, RuntimeError) as error:
-            if self.collate is default_collate and (together := _with_missing_labels(samples)) is not None:
-                return together
             raise XaiError(
                 f"the samples cannot be put into a batch: {error}",
                 hint="make tensors of one shape with table.map_collect_metrics(fn), or give Table(..., collate_fn=fn)",
             ) from error
 
 
-def _with_missing_labels(samples: list[Any]) -> Any:
-    """Samples of which some have no label (None), with the labels as a list; None where that is not what ails them."""
+def _with_listed_labels(samples: list[Any]) -> Any:
+    """Samples whose labels are lists of classes, or missing (None), with the labels as a list; None for others.
+
+    torch's own collation turns lists of two classes into two columns, and fails on what is missing.
+    """
     first = samples[0]
     if isinstance(first, Mapping):
-        keys = [key for key in first if key in TARGETS and any(sample.get(key) is None for sample in samples)]
+        keys = [key for key in first if key in TARGETS and any(_is_listed(sample.get(key)) for sample in samples)]
         if not keys:
             return None
         rest = default_collate([{key: value for key, value in s.items() if key not in keys} for s in samples])
         return rest | {key: [sample[key] for sample in samples] for key in keys}
-    if not (isinstance(first, (list, tuple)) and len(first) > 1 and any(sample[1] is None for sample in samples)):
+    if not (isinstance(first, (list, tuple)) and len(first) > 1 and any(_is_listed(sample[1]) for sample in samples)):
         return None
     before, after = zip(*((sample[:1], sample[2:]) for sample in samples), strict=True)
     rest = default_collate(list(after)) if after[0] else []
     return [*default_collate(list(before)), [sample[1] for sample in samples], *rest]
+
+
+def _is_listed(label: Any) -> bool:
+    if isinstance(label, (list, tuple, set, frozenset)):
+        return all(isinstance(part, (int, float)) for part in label)
+    return label is None
 
 
 def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed: int) -> DataLoader[Any]:

@@ -61,6 +61,8 @@ class SegmentationMetricsCollector(MetricsCollector):
         measures = {name: IoU() for name in ("mean_iou", *map(_column, self.names.values()))}
         shares = {name: Float(minimum=0.0, maximum=1.0) for name in ("pixel_accuracy", "dice")}
         self._column_schemas = {"predicted_mask": mask, **measures, **shares}
+        self._pixels = self._ignored = self._strange = 0
+        self._values: set[int] = set()
 
     def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
         truth = batch if isinstance(batch, torch.Tensor) and self.preprocess_fn else _truth_of(batch)
@@ -75,6 +77,19 @@ class SegmentationMetricsCollector(MetricsCollector):
         if truth.shape != masks.shape:
             raise ColumnError(f"the truth has shape {tuple(truth.shape)}, the prediction {tuple(masks.shape)}")
         return columns | self._measures(truth.long(), masks.long())
+
+    def doubts(self, tables: Mapping[str, pa.Table]) -> tuple[str, ...]:
+        del tables
+        said = []
+        if self._strange:
+            values = ", ".join(map(str, sorted(self._values)[:5]))
+            pixels = f"{self._strange} of {self._pixels} pixels of the truth"
+            said.append(f"{pixels} are of no class ({values}): counted as wrong")
+        if self._ignored:
+            said.append(f"{self._ignored} of {self._pixels} pixels of the truth are ignored ({self.ignore_index})")
+        self._pixels = self._ignored = self._strange = 0
+        self._values = set()
+        return tuple(said)
 
     def _masks(self, output: PredictorOutput, truth: torch.Tensor | None) -> torch.Tensor:
         """(N, H, W) class numbers, -1 where the model answers NaN; numbers of another size are interpolated first.
@@ -119,6 +134,11 @@ class SegmentationMetricsCollector(MetricsCollector):
         """Pixels of each picture that both, the truth, the prediction have in each class; that agree; that count."""
         n, valid = len(self.names), truth != self.ignore_index
         true, predicted = self._positions(truth), self._positions(masks)
+        strange = truth[(true == n) & valid]
+        self._pixels += truth.numel()
+        self._ignored += int((~valid).sum())
+        self._strange += len(strange)
+        self._values |= set(strange[:1000].tolist())
         picture = torch.arange(len(truth), device=truth.device).reshape(-1, 1, 1)
         pairs = ((picture * (n + 1) + true) * (n + 1) + predicted)[valid]
         counts = torch.bincount(pairs, minlength=len(truth) * (n + 1) ** 2).reshape(-1, n + 1, n + 1)

@@ -100,7 +100,8 @@ def _of_array(labels: np.ndarray[Any, Any]) -> Labels:
         )
     if len(shape) == 1 and all_zero_one:
         return Labels(Kind.ONE_HOT if bool((labels.sum(1) == 1).all()) else Kind.SETS, shape)
-    return Labels(_of_reals(labels, known) if is_real else Kind.PLACES, shape)
+    at_places = not is_real or (len(shape) > 1 and bool((known == np.floor(known)).all()))  # masks written as floats
+    return Labels(Kind.PLACES if at_places else _of_reals(labels, known), shape)
 
 
 def _of_reals(labels: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> Kind:
