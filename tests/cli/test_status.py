@@ -96,7 +96,7 @@ def test_a_terminal_is_told_what_is_done_and_keeps_nothing_of_it(question: str, 
 
 def test_dynamics_tell_the_epoch_they_follow(run: Path, tmp_path: Path) -> None:
     seen = Terminal(["-c", _SLOWLY, "0.1", "dynamics", run, "--where", "epoch > 0"], tmp_path)
-    seen.until(r"following every sample, epoch \d+ of 11")
+    seen.until(r"following every sample, epoch \d+ of 12")
     assert seen.end()[0] == 0
 
 
