@@ -29,7 +29,7 @@ def folder_store(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def s3_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     server_module = pytest.importorskip("moto.server", reason="moto is not installed")
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
     server = server_module.ThreadedMotoServer(port=0, verbose=False)
@@ -44,7 +44,7 @@ def s3_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="bucket")
-    yield "s3://bucket/exp1"
+    yield f"s3://bucket/{tmp_path.name}"  # a bucket outlives its server within a process
     server.stop()
 
 
