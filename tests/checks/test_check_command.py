@@ -117,3 +117,23 @@ def test_no_rule_is_wrong_usage(runs, capsys):
     assert main(["check", str(runs["new"][0])]) == 2
     assert "--rule" in capsys.readouterr().err
     assert main(["check", str(runs["new"][0]), "--rule", "accuracy is high"]) == 2
+
+
+def test_sets_of_classes_count_for_each_and_measured_numbers_are_no_groups(tmp_path, capsys):
+    label = [[0], [1, 2], [], [2]]
+    right = [True, False, True, True]
+    taken = [row if good else [0] for row, good in zip(label, right, strict=True)]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["cat", "dog", "owl"]) as run:
+        run.log_samples(
+            sample_id=range(4), label=label, prediction=taken, loss=[0.1, 0.2, 0.3, 0.4], mode="eval", epoch=1
+        )
+    code, found = asked(capsys, tmp_path / "run", "--rule", "correct mean by label >= 0.9")
+    assert code == 1
+    assert {row["group"]: (row["value"], row["n"]) for row in found["rows"]} == {
+        "cat": (1.0, 1),
+        "dog": (0.0, 1),
+        "owl": (0.5, 2),
+    }
+    code, found = asked(capsys, tmp_path / "run", "--rule", "correct mean by loss >= 0.9")
+    assert (code, found["rows"][0]["outcome"]) == (2, "not asked")
+    assert "measured numbers" in found["rows"][0]["reason"]

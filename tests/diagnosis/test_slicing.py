@@ -127,3 +127,24 @@ def test_what_cannot_be_asked_is_said(recorded, tmp_path):
         other.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
     with pytest.raises(XaiError, match="neither facts nor labels"):
         xaicli.open_run(tmp_path / "bare").slices()
+
+
+def test_labels_that_are_numbers_go_by_fifths(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    label = rng.normal(size=1000)
+    miss = rng.normal(size=1000) * np.where(label > np.quantile(label, 0.8), 4.0, 0.5)
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=np.arange(1000), label=label, prediction=label + miss, mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run", "--metric", "abs_error", "--by", "label")
+    worse = [row for row in found["rows"] if row["worse"]]
+    assert [row["n"] for row in worse] == [200]
+    assert worse[0]["facts"][0]["value"].startswith("> ")
+    assert worse[0]["mean"] == pytest.approx(abs(miss[label > np.quantile(label, 0.8)]).mean(), rel=1e-5)
+
+
+def test_where_nothing_could_be_compared_nothing_is_called_good(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(90), label=[0, 1, 2] * 30, loss=[float("nan")] * 90, mode="eval", epoch=1)
+    report = xaicli.open_run(tmp_path / "run").slices().report
+    assert "nothing was compared" in report.sentence
+    assert "No slice is worse" not in xaicli.open_run(tmp_path / "run").slices().html()

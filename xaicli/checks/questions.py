@@ -207,9 +207,25 @@ def _samples(
             offered = ", ".join([*reader.dtypes, *known.names])
             raise XaiError(f"no column or fact {rule.by!r}", hint=f"there are: {offered}")
         frame = frame.join(known.frame.select(SAMPLE_ID, rule.by), on=SAMPLE_ID, how="left", maintain_order="left")
+    if rule.by is not None:
+        frame = _grouped(frame, rule.by)
     if metric == CORRECT and rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
     return frame, place
+
+
+def _grouped(frame: pl.DataFrame, by: str) -> pl.DataFrame:
+    """The rows by the values of a column; a set of classes counts for each of them.
+
+    Raises:
+        XaiError: Its values are measured, so that each would be a group of its own.
+    """
+    dtype = frame.schema[by]
+    if isinstance(dtype, pl.List):
+        return frame.explode(by)
+    if dtype.is_float():
+        raise XaiError(f"{by} holds measured numbers: each would be a group", hint='limit them with where = "..."')
+    return frame
 
 
 def _ids(question: _Question, file: str) -> list[Any]:

@@ -139,7 +139,7 @@ def _grouping(column: pl.Series) -> _Grouping:
 
 
 def _is_continuous(column: pl.Series) -> bool:
-    return column.dtype.is_numeric() and column.drop_nulls().n_unique() > _FEW_NUMBERS and column.name != "label"
+    return column.dtype.is_numeric() and column.drop_nulls().n_unique() > _FEW_NUMBERS
 
 
 def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
@@ -173,8 +173,6 @@ class _Tested:
     grouping: _Grouping
     code: int
     n: int
-    total: float
-    squares: float
     difference: float
     error: float
     freedom: float
@@ -212,8 +210,6 @@ def _tested(grouping: _Grouping, x: Floats, min_n: int, draws: Draws) -> list[_T
             grouping=grouping,
             code=int(code),
             n=int(n[code]),
-            total=float(total[code]),
-            squares=float(squares[code]),
             difference=float(difference[i]),
             error=float(error[i]),
             freedom=float(freedom[i]),

@@ -14,6 +14,7 @@ from xaicli.report.numbers import count, cut, short
 from xaicli.report.page import Page
 
 _ROWS = 200
+_NOTHING = "no slice has enough samples with a finite value: nothing was compared."
 
 
 def slices_report(answer: Answer, page: Page | None = None) -> Report:
@@ -56,6 +57,8 @@ def _named(row: Mapping[str, Any], separator: str = " x ") -> str:
 def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], words: str) -> str:
     looked = f"of {count(searched['looked_at'], 'slice')} with enough samples"
     worse = [row for row in rows if row["worse"]]
+    if not searched["looked_at"]:
+        return f"{words}: {_NOTHING}"
     if not worse:
         return f"{words}: no slice {looked} is worse than the rest by more than chance brings."
     first = worse[0]
@@ -83,6 +86,8 @@ def _blocks(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], word
         if part:
             yield _table(part, f"{title}: {words}", page.names("worse" if worse else "better", words), note)
             note = ""
+        elif worse and not searched["looked_at"]:
+            yield Text(_NOTHING.capitalize(), Tone.FAINT)
         elif worse:
             yield Text("No slice is worse than the rest by more than chance brings.", Tone.GOOD)
 
