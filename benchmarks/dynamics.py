@@ -76,7 +76,7 @@ def make_run(root: Path, samples: int, epochs: int, *, compacted: bool) -> None:
 
 def decode(root: Path) -> None:
     """Read the columns that all dynamics need, verified, one epoch after another, and drop them."""
-    from xaicli.dynamics.plan import Plan
+    from xaicli.dynamics.metrics import Plan
     from xaicli.reader import open_reader
 
     reader = open_reader(RunLayout(root))
@@ -89,7 +89,7 @@ def decode_polars(root: Path) -> None:
     """The same by polars, unverified, folded to one sum a column."""
     import polars as pl
 
-    from xaicli.dynamics.plan import Plan
+    from xaicli.dynamics.metrics import Plan
     from xaicli.reader import open_reader
 
     reader = open_reader(RunLayout(root))

@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.plan import Plan
+from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.suspects import suspicion
 from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import RANKINGS, grade

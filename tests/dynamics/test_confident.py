@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xaicli.dynamics.confident import issues, joint_counts, thresholds
+from xaicli.dynamics.label_issues import issues, joint_counts, thresholds
 
 PROBS = np.array(
     [

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.dynamics import dynamics_oracle as oracle
 from tests.written_run import WrittenRun
-from xaicli.dynamics import chunks
+from xaicli.dynamics import computed
 from xaicli.dynamics.computed import compute
 from xaicli.dynamics.statistics import dynamics
 from xaicli.errors import DamagedFileError, UsageError
@@ -74,7 +74,7 @@ def assert_same(rows: list[dict[str, Any]], expected: dict[Any, dict[str, Any]])
 
 @pytest.mark.parametrize(("engine", "examples"), [("polars", 60), ("duckdb", 12)])
 def test_equals_the_oracle(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_ROWS", 2)
+    monkeypatch.setattr(computed, "_ROWS", 2)
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(rows=recorded(), batch=st.sampled_from([3, 1000]))
@@ -135,7 +135,7 @@ def test_huge_offset_keeps_its_digits() -> None:
 
     import polars as pl
 
-    from xaicli.dynamics.plan import Plan
+    from xaicli.dynamics.metrics import Plan
     from xaicli.dynamics.tracker import Tracker
 
     with ThreadPoolExecutor(1) as helper:
@@ -149,7 +149,7 @@ def test_huge_offset_keeps_its_digits() -> None:
 
 @pytest.mark.parametrize("place", ["ids", "last loss"])
 def test_damage_is_left_out_whole_and_named(place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(chunks, "_ROWS", 4)
+    monkeypatch.setattr(computed, "_ROWS", 4)
     run = WrittenRun(tmp_path / "run")
     draw = np.random.default_rng(0)
     paths = run.write(

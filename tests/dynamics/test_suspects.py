@@ -18,8 +18,7 @@ from tests.written_run import WrittenRun
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
-from xaicli.dynamics.scores import scores_by
-from xaicli.dynamics.statistics import dynamics
+from xaicli.dynamics.statistics import dynamics, scores_by
 from xaicli.dynamics.suspects import deviations, suspects
 from xaicli.dynamics.truth import grade
 from xaicli.errors import UsageError, XaiError

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dynamics import dynamics_oracle as oracle
-from xaicli.dynamics.plan import Plan
+from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.tracker import Tracker
 
 METRICS = ("loss", "label_prob", "margin", "el2n")

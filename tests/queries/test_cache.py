@@ -11,8 +11,8 @@ from tests.written_run import WrittenRun
 from xaicli.queries import cache
 from xaicli.queries import labels as labels_module
 from xaicli.queries.labels import labels
-from xaicli.queries.population import population
 from xaicli.queries.selection import resolve
+from xaicli.queries.spread import population
 from xaicli.reader import open_reader
 
 

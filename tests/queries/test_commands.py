@@ -16,7 +16,7 @@ import pytest
 
 from tests.written_run import WrittenRun
 from xaicli.api import list_runs, open_run
-from xaicli.queries.courses import courses
+from xaicli.queries.compare import courses
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.summary import Summary

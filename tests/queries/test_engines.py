@@ -13,10 +13,10 @@ from polars.testing import assert_frame_equal
 from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.errors import XaiError
-from xaicli.queries.by_engine import of_engine
-from xaicli.queries.epochwise import Epochwise
 from xaicli.queries.labels import Kinds, labels
+from xaicli.queries.relations import of_engine
 from xaicli.queries.samples import samples
+from xaicli.queries.scores import Epochwise
 from xaicli.queries.selection import resolve
 from xaicli.reader import Tally, open_reader
 from xaicli.vocabulary import Bounds

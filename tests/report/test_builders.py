@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
-from xaicli.queries.courses import Course
-from xaicli.queries.curves import SCHEMA
+from xaicli.queries.compare import Course
+from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xaicli.errors import XaiError
-from xaicli.queries.training_log import is_log, read_log
+from xaicli.queries.recorded import is_log, read_log
 from xaicli.summary import ValWithError
 
 LOG = """\

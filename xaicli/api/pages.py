@@ -75,7 +75,7 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
     if not whole:
         return samples_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
-    from xaicli.queries.population import population
+    from xaicli.queries.spread import population
 
     page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
     return samples_report(asked.answer, page, population=population(asked.reader, asked.selection))
@@ -115,7 +115,7 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
 
 def _track_report(asked: Asked) -> Report:
     from xaicli.api.gathering import page_of
-    from xaicli.queries.population import population
+    from xaicli.queries.spread import population
     from xaicli.report.facts import RunFacts
     from xaicli.report.track import track_report
 
@@ -141,7 +141,7 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     if not whole or asked.reader is None or asked.selection is None:
         return cell_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
-    from xaicli.queries.population import population
+    from xaicli.queries.spread import population
 
     page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
     return cell_report(asked.answer, page, population=population(asked.reader, asked.selection))
@@ -211,7 +211,7 @@ def _compare(asked: Asked, *, whole: bool = True) -> Report:
 
     if not whole:
         return compare_report(asked.answer)
-    from xaicli.queries.courses import courses
+    from xaicli.queries.compare import courses
 
     return compare_report(asked.answer, courses(asked.readers, **asked.select))
 

@@ -75,7 +75,7 @@ class RunRows:
 
     def info(self, *, attempts: str = "last", strict: bool = False) -> Result:
         """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
-        from xaicli.queries.info import info
+        from xaicli.queries.runs import info
 
         answer = info(self.reader(strict=strict, attempts=attempts))
         return shown(Asked(answer, self.layout))

@@ -15,7 +15,7 @@ from xaicli.results import Result
 from xaicli.vocabulary import CORRECT
 
 if TYPE_CHECKING:
-    from xaicli.queries.ids import Ids
+    from xaicli.queries.samples import Ids
     from xaicli.queries.selection import Words
 
 
@@ -65,7 +65,7 @@ class RunReader(RunRows):
             table: A metrics table to ask instead of the samples.
             reduce: Of several rows of a sample in a table: `max`, `min`, `mean` (when None), `count` or `first`.
         """
-        from xaicli.dynamics.scores import scores_by
+        from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.samples import samples
 
         if table is not None:
@@ -296,7 +296,7 @@ class RunReader(RunRows):
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
         from xaicli.api.gathering import gather
         from xaicli.dynamics.computed import compute
-        from xaicli.dynamics.scores import scores_by
+        from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.samples import LAST, samples
 
         reader, selection = self.select(**select)

@@ -14,7 +14,7 @@ from xaicli.location import find_runs_at
 from xaicli.results import Result
 
 if TYPE_CHECKING:
-    from xaicli.queries.ids import Ids
+    from xaicli.queries.samples import Ids
     from xaicli.queries.selection import Words
 
 

@@ -19,9 +19,9 @@ from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.facts import read_facts
-from xaicli.queries.ids import parse_ids
+from xaicli.queries.rows import walk
+from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection, resolve
-from xaicli.queries.walk import walk
 from xaicli.reader import Reader, open_reader
 from xaicli.vocabulary import (
     CORRECT,

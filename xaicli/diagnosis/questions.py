@@ -23,9 +23,9 @@ from xaicli.diagnosis.confusion import (
 )
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.walk import walk
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import (
     CORRECT,

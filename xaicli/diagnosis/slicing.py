@@ -12,8 +12,8 @@ from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.facts import Facts, read_facts
+from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
-from xaicli.queries.walk import walk
 from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
 

@@ -20,9 +20,9 @@ from xaicli.diagnosis.steps import (
 )
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError
+from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.walk import within_labels
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
 

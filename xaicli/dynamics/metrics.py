@@ -1,4 +1,6 @@
-"""What is remembered of a metric while the epochs pass by, in float64 and a few bytes a sample.
+"""What to find out about each sample, given the columns there are, and what is remembered of a metric meanwhile.
+
+A metric is remembered in float64 and a few bytes a sample.
 
 Sums are kept of distances to a sample's own first value. The distance of that first value is zero, so that the
 variance of n distances is at least their squared mean divided by n - 1: subtracting the two in the end costs at most
@@ -9,14 +11,16 @@ Updates of different slots may run in different threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.arrays import Array, GrowingArrays, Where, blocks
-from xaicli.dynamics.times import Times
+from xaicli.dynamics.arrays import MANY, Array, GrowingArrays, Where, blocks
+from xaicli.dynamics.learning import Times
+from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, PREDICTION, SAMPLE_ID
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,65 @@ class Parts:
             self.recent or other.recent,
             self.mean or other.mean,
         )
+
+
+EMA_WEIGHT = 0.1
+"""The weight of a new loss in `ema`: slow, for a fast average forgets what the final loss forgets."""
+
+_EVERYTHING = Parts(spread=True, trend=True, extremes=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to find out, from the columns there are.
+
+    Attributes:
+        metrics: The metrics of which every summary is wanted; the first one's ranks are followed.
+        available: The recorded columns.
+        label: The column that groups samples.
+        early_epochs: Of how many first observations `el2n` is the mean.
+        burn_in: Changes of rank that end in one of so many first epochs do not count.
+        jumps: Whether ranks are followed at all.
+        id_type: Of the sample ids.
+        most: No sample is observed more often.
+        furthest: No epoch is further from 0.
+    """
+
+    metrics: tuple[str, ...]
+    available: frozenset[str]
+    label: str
+    early_epochs: int = 10
+    burn_in: int = 2
+    jumps: bool = True
+    id_type: pl.DataType = field(default_factory=pl.Int64)
+    most: int = MANY
+    furthest: int = MANY
+
+    def parts(self) -> dict[str, Parts]:
+        """What is needed of each metric."""
+        needed = dict.fromkeys(self.metrics, _EVERYTHING)
+        own = {
+            LOSS: Parts(ema=EMA_WEIGHT, recent=True),
+            LABEL_PROB: Parts(spread=True),
+            MARGIN: Parts(recent=True),
+            EL2N: Parts(early=self.early_epochs, recent=True, mean=False),
+        }
+        for metric in self.available & own.keys():
+            needed[metric] = needed.get(metric, Parts()) | own[metric]
+        return dict(sorted(needed.items()))
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """The columns that say whether a prediction was right; none where nothing does."""
+        if CORRECT in self.available:
+            return (CORRECT,)
+        both = (self.label, PREDICTION)
+        return both if set(both) <= self.available else ()
+
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        label = {self.label} & self.available
+        return [SAMPLE_ID, *sorted({*label, *self.judged_by, *self.parts()})]
 
 
 class MetricSums:

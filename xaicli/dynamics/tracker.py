@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.ids import IdIndex
-from xaicli.dynamics.learning import LastLabel, Learning
-from xaicli.dynamics.metrics import MetricSums, sample_std
-from xaicli.dynamics.plan import Plan
+from xaicli.dynamics.learning import LastLabel, Learning, Times
+from xaicli.dynamics.metrics import MetricSums, Plan, sample_std
 from xaicli.dynamics.ranks import RankJumps
 from xaicli.dynamics.regions import named, on_map
-from xaicli.dynamics.times import Times
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
 
 _GROWTH = 1.25

@@ -19,8 +19,8 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
+from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
-from xaicli.queries.walk import within_labels
 from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
 

@@ -13,9 +13,9 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
+from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, spread
-from xaicli.queries.walk import walk
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
 
@@ -115,7 +115,7 @@ def _of_engine(
     reader: Reader, selection: Selection, pair: Pair, kinds: Kinds, bounds: tuple[Bounds, ...], tally: Tally
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
-    from xaicli.queries.by_engine import of_engine
+    from xaicli.queries.relations import of_engine
 
     with of_engine(reader, selection, pair) as source:
         source.count(tally)

@@ -1,11 +1,62 @@
-"""The rows themselves."""
+"""The selected rows, place by place: what polars answers every question from that the files' footers do not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import polars as pl
 
-from xaicli.queries.selection import Selection
-from xaicli.reader import Reader
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Rows, Tally
+from xaicli.vocabulary import CORRECT
+
+
+def walk(
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    columns: Sequence[str],
+    *,
+    epochs: Sequence[int] | None = None,
+    backwards: bool = False,
+    limited: bool = True,
+    tally: Tally | None = None,
+    tallies: dict[int, Tally] | None = None,
+) -> Iterator[Rows]:
+    """The rows of one (mode, ds_id), a place at a time, as `Reader.place_frames` reads them.
+
+    Args:
+        columns: The columns wanted; the selected metrics among them are numbers, `correct` 1 and 0.
+        epochs: Only these of the selected epochs, ascending.
+        backwards: The last place first.
+        limited: Leave out the labels that the selection leaves out.
+        tally: What counts rows, non-finite values and duplicates.
+        tallies: The same, for each epoch apart.
+    """
+    is_limited = limited and bool(selection.label_map)
+    wanted = list(dict.fromkeys([*columns, *([selection.label_key] if is_limited else [])]))
+    judged = CORRECT in selection.metrics and CORRECT in wanted
+    frames = reader.place_frames(
+        *pair,
+        wanted,
+        selection.epochs[pair] if epochs is None else epochs,
+        backwards=backwards,
+        duplicates=selection.duplicates,
+        tally=tally,
+        tallies=tallies,
+    )
+    for rows in frames:
+        frame = within_labels(rows.frame, selection) if is_limited else rows.frame
+        if judged:
+            frame = frame.with_columns(pl.col(CORRECT).cast(pl.Float32))
+        yield rows._replace(frame=frame)
+
+
+def within_labels(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """The rows whose label the selection is limited to; all rows without a limit."""
+    if not selection.label_map:
+        return frame
+    return frame.filter(pl.col(selection.label_key).is_in(list(selection.label_map)))
 
 
 def rows(reader: Reader, selection: Selection, *, all_metrics: bool = False) -> pl.LazyFrame:

@@ -1,22 +1,99 @@
-"""The samples with the highest and lowest scores, and listed ones, each with its history."""
+"""The samples with the highest and lowest scores, and listed ones as the user writes them, each with its history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import DamagedFileError, UsageError
+from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown
 from xaicli.queries.aligned import Aligned, NotAlignedError
-from xaicli.queries.epochwise import Epochwise
-from xaicli.queries.ids import Ids, parse_ids, refuse_unknown
-from xaicli.queries.scores import SCORE, STALE, extremes
-from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader, Tally
+from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
+from xaicli.queries.selection import Catalogue, Pair, Selection, words
+from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
+
+Ids = Iterable[Any] | str | int | None
+"""Sample ids in Python: one, several in whatever holds them, or a text with commas as typed."""
+
+_INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_NEAREST = 5
+_COMPARED = 20_000
+"""Close matches among more text ids than this would take longer than the answer."""
+
+
+def parse_ids(source: Catalogue, given: Ids) -> list[Any]:
+    """The ids, each once, as the run's kind.
+
+    Args:
+        source: The run or table.
+        given: One id, any list, array, series or tensor of them, or a text with commas as on the command line.
+
+    Raises:
+        XaiError: An id that is no integer of 64 bits where the run's ids are.
+        UsageError: Truth values, which say which samples are meant by position.
+    """
+    where = source.described
+    items = list(dict.fromkeys(_listed(given)))
+    dtype = source.dtypes.get(SAMPLE_ID)
+    if dtype is None or not dtype.is_integer():
+        return [str(item) for item in items]
+    return list(dict.fromkeys(_integer(item, where) for item in items))
+
+
+def _listed(given: Ids) -> list[Any]:
+    """The items of whatever holds ids: numpy arrays and scalars, tensors, pandas and polars series, any iterable."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return words(given) or []
+    for convert in ("to_list", "tolist"):
+        if hasattr(given, convert):
+            given = getattr(given, convert)()
+            break
+    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+    plain = [item.item() if hasattr(item, "item") else item for item in items]
+    if any(isinstance(item, bool) for item in plain):
+        raise UsageError("ids are truth values", hint="give the ids themselves, as in ids[mask]")
+    return plain
+
+
+def _integer(item: Any, where: str) -> int:
+    """An id of a run whose ids are integers."""
+    if not _INTEGER.fullmatch(text := str(item).strip()):
+        raise XaiError(f"no sample_id {str(item)!r} in {where}", hint="the run's ids are integers")
+    number = int(text.partition(".")[0])
+    if not -(1 << 63) <= number < 1 << 63:
+        raise XaiError(f"no sample_id {number} in {where}", hint="the run's ids are integers of at most 64 bits")
+    return number
+
+
+def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], known: set[Any]) -> None:
+    """Raise for the first listed id that no selected row has, offering close ones.
+
+    Raises:
+        XaiError: There is such an id.
+    """
+    missing = [item for item in wanted if item not in known]
+    if not missing:
+        return
+    pair = selection.pairs[0]
+    frame, _ = reader.frame(Place(*pair, selection.epochs[pair][-1]), [SAMPLE_ID])
+    where = f"{reader.layout.root}, {' '.join(filter(None, pair))}"
+    raise unknown("sample_id", missing[0], _near(frame[SAMPLE_ID], missing[0]), where=where)
+
+
+def _near(ids: pl.Series, missing: Any) -> list[Any]:
+    if not ids.dtype.is_integer():
+        return ids.head(_COMPARED).sort().to_list()
+    distance = np.abs(ids.to_numpy().astype(np.float64) - float(missing))
+    return sorted(ids.gather(np.argsort(distance, kind="stable")[:_NEAREST]).to_list())
+
 
 LAST = "last"
 POINT = pl.Struct({"epoch": pl.Int32(), "pass": pl.Int16(), "step": pl.Int64(), "value": pl.Float64()})
@@ -111,7 +188,7 @@ class Found:
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
     """The shown samples of one (mode, ds_id), by the fastest way its files allow."""
     if selection.engine is not Engine.POLARS:
-        from xaicli.queries.by_engine import of_engine
+        from xaicli.queries.relations import of_engine
 
         with of_engine(reader, selection, pair) as source:
             return of_source(source, selection, pair, asked, tally)

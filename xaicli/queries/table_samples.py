@@ -11,8 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.ids import Ids, parse_ids
-from xaicli.queries.samples import LAST, Asked, answer, of_source
+from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolve
 from xaicli.reader import Reader, Tally

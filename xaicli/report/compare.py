@@ -8,8 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.queries.compare import FLIPPED
-from xaicli.queries.courses import Course
+from xaicli.queries.compare import FLIPPED, Course
 from xaicli.report.charts import Tone
 from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
 from xaicli.report.facts import as_list, run_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xaicli.queries.courses import Course
+from xaicli.queries.compare import Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Names

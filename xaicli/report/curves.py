@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from xaicli.queries.curves import CURVE, HIGH, LOW, SMOOTHED
 from xaicli.queries.recorded import VALUE
-from xaicli.queries.scalars import smooth
+from xaicli.queries.scalars import CURVE, HIGH, LOW, SMOOTHED, smooth
 from xaicli.vocabulary import STEP
 
 POINTS = 400

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.queries.curves import GRAPH, LINE, RUN, SOURCE
 from xaicli.queries.recorded import AXIS, KEY
+from xaicli.queries.scalars import GRAPH, LINE, RUN, SOURCE
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.curves import POINTS, Curve, curves, thinned
 from xaicli.report.facts import RunFacts, run_line
