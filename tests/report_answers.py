@@ -10,9 +10,8 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.report.charts import Image
-from xaicli.report.facts import RunFacts
 from xaicli.report.labels import labels_report
-from xaicli.report.page import Page
+from xaicli.report.page import Page, RunFacts
 from xaicli.report.samples import samples_report
 from xaicli.results import Result
 

@@ -137,7 +137,7 @@ class Result:
                 outputs = [str(written) for written in (*paths, path)]
                 paths.append(_write_parts(path, self.json_parts(outputs), "surrogatepass"))
             if Format.HTML in wanted:
-                from xaicli.render.links import link_pages
+                from xaicli.render.html import link_pages
 
                 link_pages(target)
         except OSError as error:

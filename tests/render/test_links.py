@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from xaicli.render.links import link_pages
+from xaicli.render.html import link_pages
 
 GENERATOR = '<meta name="generator" content="xaicli 1">'
 

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from tests.report_answers import labels_result, samples_result
 from xaicli.errors import XaiError
 from xaicli.render.markdown import escaped, markdown
-from xaicli.render.pixels import data_uri, png_bytes, png_of
+from xaicli.render.pictures import data_uri, png_bytes, png_of
 from xaicli.report.charts import Image
 from xaicli.report.model import Cell, Column, Report, Section, Table
 

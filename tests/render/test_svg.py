@@ -16,8 +16,8 @@ from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
 from xaicli.render import figure
+from xaicli.render.canvas import LIGHT
 from xaicli.render.lines import spread
-from xaicli.render.palette import LIGHT
 from xaicli.render.svg import path_data
 from xaicli.report.charts import Axis, Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
 

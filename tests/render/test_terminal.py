@@ -11,9 +11,8 @@ from rich.console import Console
 
 from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
-from xaicli.render.sparkline import sparkline, thinned
 from xaicli.render.terminal import as_text, show
-from xaicli.render.text import printable, told_apart
+from xaicli.render.text import printable, sparkline, thinned, told_apart
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 

@@ -16,17 +16,13 @@ from xaicli.queries.compare import Course
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
-from xaicli.report.compare import compare_report
-from xaicli.report.comparecharts import label_charts, mean_chart, sample_chart
+from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
-from xaicli.report.facts import RunFacts
 from xaicli.report.findings import findings_report
 from xaicli.report.labels import few_enough, labels_report
-from xaicli.report.made import made
 from xaicli.report.model import Figures, Table, Views
 from xaicli.report.numbers import count, cut, listed, short, shortened
-from xaicli.report.page import Keys, Names, Page
-from xaicli.report.plain import plain_report
+from xaicli.report.page import Keys, Names, Page, RunFacts, made, plain_report
 from xaicli.report.samples import samples_report
 from xaicli.report.scalars import scalar_blocks
 

@@ -29,10 +29,9 @@ from xaicli.attribution.explanation import (
 )
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import BarChart, LineChart, Tone
-from xaicli.report.facts import RunFacts
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.mapviews import MAGNITUDE, SIGNED
-from xaicli.report.model import Report, Table, Views
+from xaicli.report.model import MapGrid, Report, Table, Views
+from xaicli.report.page import RunFacts
+from xaicli.report.saliency import MAGNITUDE, SIGNED
 
 METHODS = ("gradient", "smint")
 

@@ -6,9 +6,8 @@ import pytest
 
 from xaicli.answer import Answer
 from xaicli.api import open_run
-from xaicli.report.charts import LineChart, Multiples
+from xaicli.report.charts import LineChart, Multiples, Times
 from xaicli.report.model import Report, Views
-from xaicli.report.times import Times
 
 POINTS = [
     {"epoch": 1, "pass": 0, "step": 10},

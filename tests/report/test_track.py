@@ -16,8 +16,7 @@ from tests.recorded_run import MISLABELLED, SAMPLES, record
 from xaicli.api import open_run
 from xaicli.errors import XaiError
 from xaicli.report.charts import LineChart, Multiples, ScatterChart
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Card, Gallery, Report, Table, Text, Views
+from xaicli.report.model import Card, Gallery, MapGrid, Report, Table, Text, Views
 
 Xai = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ import torch
 
 import xaicli
 from xaicli.layout import RunLayout
-from xaicli.report.facts import RunFacts
+from xaicli.report.page import RunFacts
 from xaicli.state import TrainingState
 from xaicli.state.published import read_descriptions, read_graphs, read_summary
 from xaicli.summary import Summary

@@ -17,7 +17,7 @@ import xaicli
 from xaicli.api import open_run, scalars
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.scalars import custom_graphs, smooth
-from xaicli.report.curves import thinned
+from xaicli.report.scalars import thinned
 from xaicli.summary import Summary, ValWithError
 
 Xai = Callable[..., tuple[int, str, str]]

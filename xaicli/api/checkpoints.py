@@ -53,7 +53,7 @@ def inspect(file: str | os.PathLike[str]) -> Result:
     )
 
     def build() -> Report:
-        from xaicli.report.checkpoint import checkpoint_report
+        from xaicli.report.info import checkpoint_report
 
         return checkpoint_report(found)
 

@@ -17,9 +17,9 @@ from xaicli.results import Result
 from xaicli.vocabulary import LABEL
 
 if TYPE_CHECKING:
+    from xaicli.api.gathering import Gathered
     from xaicli.queries.selection import Selection
     from xaicli.reader import Reader
-    from xaicli.report.gathered import Gathered
     from xaicli.report.model import Report
 
 
@@ -60,8 +60,7 @@ def shown(asked: Asked, folder: Path | None = None) -> Result:
 
 
 def _samples(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
     from xaicli.report.samples import samples_report
 
     assert asked.layout is not None
@@ -82,8 +81,8 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
 
 
 def _labels(asked: Asked) -> Report:
-    from xaicli.report.facts import RunFacts
     from xaicli.report.labels import labels_report
+    from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
     return labels_report(asked.answer, RunFacts.of(asked.layout))
@@ -91,17 +90,15 @@ def _labels(asked: Asked) -> Report:
 
 def _dynamics(asked: Asked) -> Report:
     from xaicli.report.datamap import dynamics_report
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     return dynamics_report(asked.answer, Page(RunFacts.of(asked.layout)))
 
 
 def _findings(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.facts import RunFacts
     from xaicli.report.findings import findings_report
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
@@ -116,7 +113,7 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
 def _track_report(asked: Asked) -> Report:
     from xaicli.api.gathering import page_of
     from xaicli.queries.spread import population
-    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import RunFacts
     from xaicli.report.track import track_report
 
     assert asked.layout is not None
@@ -131,8 +128,7 @@ def _track_report(asked: Asked) -> Report:
 
 def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.confusion import cell_report, confusion_report
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
@@ -148,8 +144,7 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
 
 
 def _steps(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
     from xaicli.report.steps import step_report, steps_report
 
     assert asked.layout is not None
@@ -165,8 +160,7 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
 
 
 def _slices(asked: Asked) -> Report:
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
     from xaicli.report.slices import slices_report
 
     assert asked.layout is not None
@@ -175,8 +169,7 @@ def _slices(asked: Asked) -> Report:
 
 def _check(asked: Asked) -> Report:
     from xaicli.report.check import check_report
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.page import Page
+    from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     return check_report(asked.answer, Page(RunFacts.of(asked.layout)))
@@ -184,23 +177,22 @@ def _check(asked: Asked) -> Report:
 
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
-    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
     return embeddings_report(asked.answer, RunFacts.of(asked.layout))
 
 
 def _info(asked: Asked) -> Report:
-    from xaicli.report.facts import RunFacts
     from xaicli.report.info import info_report
+    from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
     return info_report(asked.answer, RunFacts.whole(asked.layout))
 
 
 def _query(asked: Asked) -> Report:
-    from xaicli.report.facts import RunFacts
-    from xaicli.report.plain import plain_report
+    from xaicli.report.page import RunFacts, plain_report
 
     assert asked.layout is not None
     return plain_report(asked.answer, RunFacts.of(asked.layout), title="Query")
@@ -217,14 +209,14 @@ def _compare(asked: Asked, *, whole: bool = True) -> Report:
 
 
 def _scalars(asked: Asked) -> Report:
-    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import RunFacts
     from xaicli.report.scalars import scalars_report
 
     return scalars_report(asked.answer, RunFacts.of(asked.layout) if asked.layout else None)
 
 
 def _ls(asked: Asked) -> Report:
-    from xaicli.report.runs import runs_report
+    from xaicli.report.info import runs_report
 
     return runs_report(asked.answer)
 

@@ -215,6 +215,6 @@ def _target(text: str, pythonpath: Sequence[str]) -> Any:
 
 
 def _run_facts(layout: RunLayout | None) -> Any:
-    from xaicli.report.facts import RunFacts
+    from xaicli.report.page import RunFacts
 
     return RunFacts.of(layout) if layout else None

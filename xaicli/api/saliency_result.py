@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xaicli.attribution.explanation import Explanation, Saliency
-    from xaicli.report.facts import RunFacts
     from xaicli.report.model import Report
+    from xaicli.report.page import RunFacts
 
     ByInput = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 

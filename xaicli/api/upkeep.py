@@ -80,7 +80,7 @@ def doctor(layout: RunLayout, *, quarantine: bool = False) -> Result:
 
 def _table(answer: Answer, title: str, sentence: str) -> Result:
     def build() -> Report:
-        from xaicli.report.plain import plain_report
+        from xaicli.report.page import plain_report
 
         return plain_report(answer, title=title, sentence=sentence)
 

@@ -26,8 +26,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.parquet import append_record, write
 from xaicli.recorder.run import Run
 from xaicli.recorder.scalars import Moment, scalar_rows
-from xaicli.report.facts import RunFacts
-from xaicli.report.plain import plain_report
+from xaicli.report.page import RunFacts, plain_report
 from xaicli.results import Result
 from xaicli.tables.column import schema_of
 from xaicli.traceability import describe_environment

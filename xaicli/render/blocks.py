@@ -10,17 +10,28 @@ from typing import TYPE_CHECKING, Any, assert_never
 from markupsafe import Markup
 
 from xaicli.render.canvas import name
+from xaicli.render.figure import line_values, point_values
 from xaicli.render.html import choice, element, joined
 from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
-from xaicli.render.maps import shown_panels
-from xaicli.render.pixels import LOSSLESS_PIXELS, data_uri
-from xaicli.render.sparkline import thinned
-from xaicli.render.text import printable
-from xaicli.render.values import line_values, point_values
+from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
+from xaicli.render.text import printable, thinned
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
-from xaicli.report.mapgrid import FIXED, MapGrid, MapPanel, MapRow
-from xaicli.report.model import Block, Card, Cell, Figure, Figures, Gallery, Table, Text, Views
+from xaicli.report.model import (
+    FIXED,
+    Block,
+    Card,
+    Cell,
+    Figure,
+    Figures,
+    Gallery,
+    MapGrid,
+    MapPanel,
+    MapRow,
+    Table,
+    Text,
+    Views,
+)
 from xaicli.report.numbers import short
 
 if TYPE_CHECKING:

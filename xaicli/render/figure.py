@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from xaicli.progress import doing
-from xaicli.render import canvas, lines, maps, scatter
+from xaicli.render import canvas, lines, scatter
 from xaicli.render.canvas import Drawn
-from xaicli.render.pixels import png_bytes, png_of
+from xaicli.render.pictures import png_bytes, png_of, sheet
+from xaicli.render.text import printable
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Block, Figures, Gallery, Report, Table, Text, Views
+from xaicli.report.model import Block, Figures, Gallery, MapGrid, Report, Table, Text, Views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image as Pillow
+
+Context = dict[str, Any]
+_DIGITS = 5
+_SHOWN = 300
+
+
+def line_values(chart: LineChart) -> Context:
+    """What a hover says of each point of each line: {xl, yl, x, lines: [{k, n, x, y, lo, hi, c, t}]}."""
+    bands = {band.key: band for band in chart.bands if band.key}
+    lines = []
+    for line in chart.series:
+        values: Context = {"k": line.key, "n": printable(line.name, limit=_SHOWN), "t": line.note}
+        values |= {"x": [_rounded(x) for x in line.x], "y": [_rounded(y) for y in line.y]}
+        if line.key in bands and len(bands[line.key].low) == len(line.y):
+            values["lo"] = [_rounded(v) for v in bands[line.key].low]
+            values["hi"] = [_rounded(v) for v in bands[line.key].high]
+        if len(set(line.counts)) > 1:
+            values["c"] = list(line.counts)
+        elif line.counts:
+            values["t"] = f"n = {line.counts[0]:,}"
+        lines.append({key: value for key, value in values.items() if value != ""})
+    shared = lines[0]["x"] if lines else []
+    lines = [{k: v for k, v in line.items() if k != "x" or v != shared} for line in lines]
+    said: Context = {"xl": chart.x_label, "yl": chart.y_label, "x": shared, "lines": lines}
+    if chart.other_axis is not None:
+        at, values_at = ([_rounded(v) for v in row] for row in (chart.other_axis.at, chart.other_axis.values))
+        said["o"] = {"l": chart.other_axis.label, "at": at, "v": values_at}
+    return said
+
+
+def point_values(chart: ScatterChart) -> Context:
+    """What a hover says of each named point, as lines of one point."""
+    lines = []
+    for i, name in enumerate(chart.names):
+        if name:
+            point: Context = {"k": chart.keys[i] if i < len(chart.keys) else "", "n": printable(name, limit=_SHOWN)}
+            lines.append(point | {"x": [_rounded(chart.x[i])], "y": [_rounded(chart.y[i])]})
+    return {"xl": chart.x_label, "yl": chart.y_label, "lines": lines}
+
+
+def _rounded(value: float | None) -> float | int | None:
+    if value is None or not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.{_DIGITS}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
 
 _ROWS_OF_SHEET = 16
 _SHEET_DPI = 144
@@ -108,14 +155,14 @@ def first_figure(report: Report) -> Figure:
     if chart is not None and grid is None:
         return draw(chart).figure
     if grid is not None:
-        return _as_figure(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
+        return _as_figure(sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
     with canvas.settings():
         return canvas.new_figure(canvas.WIDE, report.title, report.sentence or "There is nothing to draw.")
 
 
 def sheet_png(grid: MapGrid) -> bytes:
     """The first samples of a grid of maps as PNG."""
-    return png_bytes(maps.sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
+    return png_bytes(sheet(grid, grid.rows[:_ROWS_OF_SHEET]))
 
 
 def _as_figure(picture: Pillow) -> Figure:
@@ -156,7 +203,7 @@ def pictures(
         if each:
             sheets |= {f"{grid.name}-{n:03d}": (row,) for n, row in enumerate(grid.rows, 1)}
         for stem, rows in sheets.items():
-            yield stem, png_bytes(maps.sheet(grid, rows, no_images=no_images))
+            yield stem, png_bytes(sheet(grid, rows, no_images=no_images))
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, ImageChart) and not no_images:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.render.canvas import (
+    LIGHT,
     WIDE,
     Drawn,
     Size,
     add_axes,
+    colour_and_dash,
     gaps,
     in_points,
     log_axis,
@@ -20,7 +22,6 @@ from xaicli.render.canvas import (
     tick,
     width_of,
 )
-from xaicli.render.palette import LIGHT, colour_and_dash
 from xaicli.render.svg import Frame, Mark
 from xaicli.render.text import told_apart
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone

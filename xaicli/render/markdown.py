@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
-from xaicli.render.sparkline import sparkline
-from xaicli.render.text import printable
+from xaicli.render.text import printable, sparkline
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Block, Cell, Figures, Gallery, Report, Table, Text, Views
+from xaicli.report.model import Block, Cell, Figures, Gallery, MapGrid, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")

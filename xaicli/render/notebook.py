@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from typing import Any, assert_never
 
 from xaicli.render.figure import Pictures, sheet_png
-from xaicli.render.pixels import png_of
-from xaicli.render.sparkline import sparkline
+from xaicli.render.pictures import png_of
 from xaicli.render.terminal import as_text
-from xaicli.render.text import printable
+from xaicli.render.text import printable, sparkline
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, Report, Table, Text, Views
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _HEIGHT = 800

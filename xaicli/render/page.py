@@ -15,9 +15,9 @@ from markupsafe import Markup
 from xaicli import __version__
 from xaicli.answer import Answer
 from xaicli.render.blocks import Blocks
+from xaicli.render.canvas import DARK, LIGHT
 from xaicli.render.html import element
 from xaicli.render.machine import to_json
-from xaicli.render.palette import DARK, LIGHT
 from xaicli.render.text import printable
 from xaicli.report.model import Report
 

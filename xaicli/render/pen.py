@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.backend_bases import RendererBase
 
 from xaicli.render.canvas import BOLD, POINTS_PER_INCH, REGULAR, font, has_glyph, width_of
-from xaicli.render.pixels import png_bytes
+from xaicli.render.pictures import png_bytes
 from xaicli.render.svg import OURS, Mark
 
 if TYPE_CHECKING:

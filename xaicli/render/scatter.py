@@ -6,8 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import SQUARE, Drawn, Size, add_axes, gaps, name, new_figure
-from xaicli.render.palette import LIGHT
+from xaicli.render.canvas import LIGHT, SQUARE, Drawn, Size, add_axes, gaps, name, new_figure
 from xaicli.render.svg import Frame
 from xaicli.report.charts import BarChart, ScatterChart
 

@@ -15,11 +15,9 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from xaicli.answer import Counts
-from xaicli.render.sparkline import sparkline
-from xaicli.render.text import printable
+from xaicli.render.text import printable, sparkline
 from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
-from xaicli.report.mapgrid import MapGrid
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, Report, Section, Table, Text, Views
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}

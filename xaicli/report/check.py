@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from xaicli.answer import Answer
-from xaicli.report.facts import run_line
-from xaicli.report.made import made
 from xaicli.report.model import Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page
+from xaicli.report.page import Page, made, run_line
 
 _FIRST = ("failed", "not asked", "unsure", "allowed", "too few", "passed")
 

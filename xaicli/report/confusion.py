@@ -10,11 +10,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import LineChart, Series, Tone
-from xaicli.report.facts import run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page
+from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import samples_report
 from xaicli.words import split
 

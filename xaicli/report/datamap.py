@@ -9,12 +9,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.facts import as_list, run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
-from xaicli.report.numbers import count, short
-from xaicli.report.page import Page
-from xaicli.report.plain import in_words
+from xaicli.report.numbers import count, in_words, short
+from xaicli.report.page import Page, as_list, made, run_line
 
 REGIONS = ("easy", "ambiguous", "hard", "in between")
 _MEANT = {

@@ -9,11 +9,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.facts import RunFacts, run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Report, Section, Text
 from xaicli.report.numbers import count
-from xaicli.report.page import Names
+from xaicli.report.page import Names, RunFacts, made, run_line
 
 _NAMED = 600
 

@@ -11,12 +11,10 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
-from xaicli.report.facts import run_line
-from xaicli.report.histories import saliency_link
-from xaicli.report.made import made
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count
-from xaicli.report.page import Page
+from xaicli.report.page import Page, made, run_line
+from xaicli.report.samples import saliency_link
 
 _CARDS = 12
 COUNTED = 10_000

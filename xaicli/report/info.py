@@ -1,18 +1,108 @@
-"""The report of what a run holds."""
+"""The reports of what a thing holds: a run and where it came from, the runs below a folder, a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, run_line
-from xaicli.report.made import made
-from xaicli.report.model import Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, listed
-from xaicli.report.system import system_blocks
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.numbers import count, in_words, listed
+from xaicli.report.page import RunFacts, made, run_line
 from xaicli.state.best import Checkpoint
+
+if TYPE_CHECKING:
+    from xaicli.checkpoint.inspection import Inspection
+
+_TITLES = {"code": "Code", "packages": "Packages", "hardware": "Hardware", "model": "Model", "variables": "Variables"}
+_LONG = 400
+_MOST = 200
+
+
+def system_blocks(facts: RunFacts) -> Iterator[Block]:
+    """Tables of everything that is known about how the run came to be."""
+    if facts.config:
+        yield _pairs("config", "Configuration", facts.config, folded=False)
+    else:
+        yield Text("No configuration was given to Run(config=...).", Tone.FAINT)
+    environment = facts.environment
+    models = environment.get("models")
+    if isinstance(models, Mapping):
+        yield from (_model(str(name), model) for name, model in models.items() if isinstance(model, Mapping))
+    code = environment.get("code")
+    if isinstance(code, Mapping) and code:
+        yield _pairs("code", "Code", {_code_word(key): value for key, value in code.items()}, folded=False)
+    else:
+        yield Text("No git checkout was found where the code lies: the commit is not known.", Tone.FAINT)
+    plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield _pairs("environment", "Environment", plain)
+    for key, value in environment.items():
+        if isinstance(value, Mapping) and value and key not in ("code", "models"):
+            yield _pairs(key, _TITLES.get(key, key.replace("_", " ").capitalize()), value)
+    if facts.attempts:
+        yield _attempts(facts)
+
+
+def _model(name: str, facts: Mapping[str, Any]) -> Table:
+    """A model in figures, and a row for each line that it prints of itself."""
+    figures = [(key, _short(value)) for key, value in facts.items() if key != "summary"]
+    lines = str(facts.get("summary") or "").splitlines()
+    rows = (*figures, *((("layers" if i == 0 else ""), line) for i, line in enumerate(lines[:_MOST])))
+    note = f"and {len(lines) - _MOST:,} more lines" if len(lines) > _MOST else ""
+    columns = (Column("what"), Column("value"))
+    return Table(
+        f"system-model-{name}",
+        "Model" if name == "model" else f"Model {name}",
+        columns,
+        rows,
+        note,
+        folded=True,
+        terminal_rows=12,
+    )
+
+
+def _code_word(key: str) -> str:
+    return {"dirty": "differs from the commit", "diff_sha256": "sha-256 of the difference"}.get(key, key)
+
+
+def _pairs(name: str, title: str, values: Mapping[str, Any], *, folded: bool = True) -> Table:
+    flat = list(_flat(values))
+    rows = tuple((key, _short(value)) for key, value in flat[:_MOST])
+    note = f"and {len(flat) - _MOST:,} more" if len(flat) > _MOST else ""
+    return Table(
+        f"system-{name}", title, (Column("what"), Column("value")), rows, note, folded=folded, terminal_rows=12
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = in_words(value)
+    return text if len(text) <= _LONG else text[:_LONG] + " …"
+
+
+def _attempts(facts: RunFacts) -> Table:
+    rows = tuple(
+        (a.attempt, a.started_at[:19].replace("T", " "), a.host, a.world_size, a.resumed_from_step)
+        for a in facts.attempts
+    )
+    columns = (
+        Column("attempt", Cell.INTEGER),
+        Column("started"),
+        Column("host"),
+        Column("ranks", Cell.INTEGER),
+        Column("resumed from step", Cell.INTEGER),
+    )
+    return Table("attempts", "Attempts", columns, rows)
+
 
 _STATE_COLUMNS = (
     Column("state"),
@@ -116,3 +206,132 @@ def _epochs(row: Mapping[str, Any]) -> str:
     if len(epochs) < 2:
         return str(epochs[0]) if epochs else "none"
     return f"{epochs[0]} to {epochs[-1]} ({len(epochs):,})"
+
+
+def runs_report(answer: Answer) -> Report:
+    """The page of `xai ls`.
+
+    Args:
+        answer: Rows `{run, name, created_at, modes, epochs, rows, accuracy, state, seconds, metrics, problem}`.
+    """
+    rows = answer.data.to_dicts()
+    unreadable = sum(row["problem"] is not None for row in rows)
+    sentence = f"{count(len(rows), 'run')} at or below {answer.run}"
+    table = Table(
+        name="runs",
+        title="Runs",
+        columns=(
+            Column("run"),
+            Column("recorded"),
+            Column("modes"),
+            Column("epochs", Cell.INTEGER),
+            Column("rows", Cell.INTEGER),
+            Column("accuracy", Cell.NUMBER),
+            Column("state"),
+            Column("took"),
+            *([Column("problem")] if unreadable else []),
+        ),
+        rows=tuple(
+            (
+                row["run"],
+                (row["created_at"] or "")[:16].replace("T", " "),
+                ", ".join(row["modes"] or ()),
+                row["epochs"],
+                row["rows"],
+                row["accuracy"],
+                row["state"] or "",
+                _duration(row["seconds"]),
+                *([row["problem"] or ""] if unreadable else []),
+            )
+            for row in rows
+        ),
+        terminal_rows=200,
+    )
+    return Report(
+        name="ls",
+        title="Runs",
+        run_line=run_line(answer, None),
+        sentence=sentence + (f"; {unreadable} cannot be read." if unreadable else "."),
+        sections=(Section("Runs", "runs", (table,)),),
+        made=made(answer),
+        warnings=answer.warnings,
+        tables={"ls": lambda: answer.data},
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds as people say them: 42 s, 3 min, 5.1 h, 2.3 d."""
+    if seconds is None:
+        return ""
+    for unit, size, within in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 36 * 3600)):
+        if seconds < within:
+            value = seconds / size
+            return f"{value:.0f} {unit}" if unit != "h" or value >= 10 else f"{value:.1f} h"
+    return f"{seconds / 86400:.1f} d"
+
+
+_KINDS = {
+    "xai": "a checkpoint of xai",
+    "state_dict": "a state dict",
+    "training_dict": "a training script's checkpoint",
+    "lightning": "a Lightning checkpoint",
+    "safetensors": "safetensors",
+    "hugging_face": "a Hugging Face folder",
+    "exported": "an exported graph",
+    "torchscript": "TorchScript",
+    "pickled_module": "a pickle",
+}
+
+
+def checkpoint_report(found: Inspection) -> Report:
+    """The page of `xai checkpoint inspect`.
+
+    Args:
+        found: What the inspection found, without running any of it.
+    """
+    facts = found.facts
+    columns = (Column("tensor"), Column("dtype"), Column("shape"), Column("bytes", Cell.INTEGER))
+    rows = tuple((t.name, t.dtype, " x ".join(map(str, t.shape)) or "one value", t.n_bytes) for t in found.tensors)
+    total = sum(tensor.n_bytes for tensor in found.tensors)
+    lines = [Text(f"{name}: {value}") for name, value in _described(found)]
+    if found.refusal:
+        lines.append(Text(f"refused: it holds {found.refusal}", Tone.BAD))
+    lines += [Text(f"would run: {thing}", Tone.BAD) for thing in found.runs[:20]]
+    if not found.runs and not found.refusal:
+        lines.append(Text("would run: nothing of its own", Tone.GOOD))
+    table = Table("tensors", f"{len(rows)} tensors, {total:,} bytes", columns, rows)
+    sections = [Section("What it is", "facts", tuple(lines))]
+    if rows:
+        sections.append(Section("Tensors", "tensors", (table,)))
+    return Report(
+        name="checkpoint",
+        title=f"{facts.path.name}: {_KINDS[facts.kind]}",
+        run_line=f"{found.n_bytes:,} bytes, sha256 {facts.sha256}",
+        sentence=f"It loads {found.verdict}.",
+        sections=tuple(sections),
+        made=(),
+    )
+
+
+def _described(found: Inspection) -> Iterator[tuple[str, str]]:
+    facts = found.facts
+    names, shapes, dtypes = facts.input_names or (), facts.input_shapes or (), facts.input_dtypes or ()
+    for position, shape in enumerate(shapes):
+        name = names[position] if position < len(names) else str(position + 1)
+        dtype = dtypes[position] if position < len(dtypes) else ""
+        yield f"input {name}", f"{' x '.join(map(str, shape))} {dtype}".strip()
+    if facts.static_batch is not None:
+        yield "batches", f"of {facts.static_batch} only"
+    if facts.label_names:
+        more = f" and {len(facts.label_names) - 8} more" if len(facts.label_names) > 8 else ""
+        yield "labels", ", ".join(facts.label_names[:8]) + more
+    for name in ("task", "epoch", "step", "input_range", "mean", "std", "arch"):
+        if (value := getattr(facts, name)) is not None:
+            yield name.replace("_", " "), str(value)
+    if len(found.weight_sets) > 1:
+        yield "weights", ", ".join(found.weight_sets)
+    if found.operators:
+        n_kinds = len(found.operators)
+        yield "graph", f"{sum(found.operators.values())} operations of {n_kinds} kinds, all of them torch's own"
+    for note in facts.notes:
+        yield "note", note

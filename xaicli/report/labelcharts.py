@@ -9,10 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
+from xaicli.report.charts import Band, LineChart, Multiples, Series, Times, Tone
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Names
-from xaicli.report.times import Times
 from xaicli.vocabulary import Bounds
 
 BAND_WORDS = {

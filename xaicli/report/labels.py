@@ -8,8 +8,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.report.charts import Tone
-from xaicli.report.facts import RunFacts, as_list, run_line
+from xaicli.report.charts import Times, Tone
 from xaicli.report.labelcharts import (
     BAND_WORDS,
     CELLS,
@@ -21,10 +20,8 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
-from xaicli.report.page import Names
-from xaicli.report.times import Times
+from xaicli.report.page import Names, RunFacts, as_list, made, run_line
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000

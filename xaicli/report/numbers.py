@@ -1,10 +1,12 @@
-"""How numbers are written for people."""
+"""How numbers, names and values of any type are written for people."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 _DIGITS = 4
+_SHOWN_ITEMS = 6
 
 
 def short(value: float | int | None, digits: int = _DIGITS) -> str:
@@ -56,3 +58,21 @@ def listed(names: list[str], limit: int = 5) -> str:
     if len(names) > limit:
         return ", ".join(names[: limit - 1]) + f" and {len(names) - limit + 1:,} more"
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names else "none"
+
+
+def in_words(value: Any) -> str:
+    """A value of any type in a table cell."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            shown = ", ".join(in_words(item) for item in value[:_SHOWN_ITEMS])
+            return shown + (f" … {len(value):,} in all" if len(value) > _SHOWN_ITEMS else "")
+        case dict():
+            return "; ".join(f"{key} {in_words(item)}" for key, item in value.items())
+        case bytes():
+            return f"{len(value):,} bytes"
+        case _:
+            return str(value)

@@ -1,14 +1,116 @@
-"""What everything on one page has in common: the run, the samples it shows, the names it hands out."""
+"""What everything on one page has in common: the run, the samples it shows, the names it hands out, how it was made."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from xaicli.answer import Answer
+from xaicli.layout import RunLayout
 from xaicli.report.charts import Image
-from xaicli.report.facts import RunFacts
+from xaicli.report.model import Cell, Column, Report, Section, Table
+from xaicli.report.numbers import count, cut, in_words
+from xaicli.vocabulary import NO_CLASS, Duplicates
+
+if TYPE_CHECKING:
+    from xaicli.manifest import Attempt
+    from xaicli.state.best import Checkpoint
+    from xaicli.state.folder import SavedState
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The run as its directory describes it.
+
+    Attributes:
+        path: The run directory as the user named it.
+        name: What the user called the run; else the folder's name.
+        label_names: The names of labels 0, 1, 2, ...
+        config: What the user passed to `Run(config=...)`.
+        environment: What the recorder found: packages, git, machine, model.
+        attempts: The starts of the training process.
+        states: The saved states of the training.
+        checkpoints: The files in `checkpoints/`.
+    """
+
+    path: str
+    name: str = ""
+    created_at: str = ""
+    label_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    attempts: tuple[Attempt, ...] = ()
+    states: tuple[SavedState, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    @classmethod
+    def of(cls, layout: RunLayout) -> RunFacts:
+        """What the manifest says of a run.
+
+        Raises:
+            XaiError: The folder holds no run.
+        """
+        manifest = layout.read_manifest()
+        return cls(
+            path=str(layout.root),
+            name=manifest.name or layout.root.resolve().name,
+            created_at=manifest.created_at,
+            label_names=manifest.label_names or (),
+            config=manifest.config,
+            environment=manifest.environment,
+        )
+
+    @classmethod
+    def whole(cls, layout: RunLayout) -> RunFacts:
+        """Everything in a run directory that says how the run came to be.
+
+        Raises:
+            XaiError: The folder holds no run.
+        """
+        from xaicli.state.best import checkpoints
+        from xaicli.state.folder import saved_states
+        from xaicli.state.published import read_descriptions
+
+        known = cls.of(layout)
+        return replace(
+            known,
+            environment={**known.environment, **read_descriptions(layout.state)},
+            attempts=tuple(layout.read_attempts()),
+            states=tuple(saved_states(layout.state)),
+            checkpoints=tuple(checkpoints(layout.checkpoints)),
+        )
+
+    def label_name(self, label: Any) -> str:
+        """What a label is called, in few enough characters to show; a set of classes by their names."""
+        if isinstance(label, list):
+            return cut(", ".join(self.label_name(one) for one in label) or NO_CLASS)
+        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
+            return cut(self.label_names[label])
+        return "–" if label is None else cut(str(label))
+
+
+def run_line(answer: Answer, facts: RunFacts | None) -> str:
+    """The run in one line: where, what was selected, when it was recorded."""
+    parts = [f"run {answer.run}"]
+    for key, word in (("mode", "mode"), ("ds_id", "data set"), ("metric", "metric")):
+        given = as_list(answer.selection.get(key))
+        # A data set without a name is named where it stands beside others.
+        values = [str(value) if value else '""' for value in given if value is not None]
+        if values and values != ['""']:
+            parts.append(f"{word} {', '.join(values)}")
+    if facts and facts.created_at:
+        parts.append(f"recorded {facts.created_at[:16].replace('T', ' ')}")
+    return " · ".join(parts)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value of a selection as a list, whether it was given as one or not."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+
 
 SampleKey = tuple[str, str, int | str]
 """(mode, ds_id, sample_id)."""
@@ -74,3 +176,107 @@ class Page:
     def label_name(self, label: Any) -> str:
         """What a label is called, in few enough characters to show."""
         return self.facts.label_name(label)
+
+
+_SHOWN = 12
+_GIVEN = frozenset({"query", "ls", "scalars", "checkpoint inspect", "compact"})
+"""Questions that count what they give, since there is no one number of rows behind it."""
+_DUPLICATES: dict[str, str] = {
+    Duplicates.ALL: "each of them counts, too",
+    Duplicates.ERROR: "any would have been refused",
+}
+
+
+def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """The pairs (what, in words): the command, the selection, rules of the question, and every count.
+
+    Args:
+        answer: The answer shown.
+        rules: Further pairs, between the selection and the counts.
+    """
+    counts = answer.counts
+    said: list[tuple[str, str]] = [("command", answer.command_line()), *_selection(answer), *rules]
+    if counts.rows is not None:
+        said.append(("rows of the answer" if answer.command in _GIVEN else "rows read", count(counts.rows, "row")))
+    if counts.non_finite is not None:
+        said.append(("non-finite values", f"{counts.non_finite:,}, left out of every statistic"))
+    if counts.duplicates is not None and answer.selection.get("table"):
+        reduce = answer.selection.get("reduce", "mean")
+        said.append(("further rows of a sample", f"{counts.duplicates:,}; of several rows of one sample the {reduce}"))
+    elif counts.duplicates is not None:
+        rule = _DUPLICATES.get(str(answer.selection.get("duplicates")), "of each sample and epoch the last one counts")
+        said.append(("duplicate rows", f"{counts.duplicates:,}; {rule}"))
+    if counts.dropped is not None:
+        said.append(("rows dropped while recording", f"{counts.dropped:,}"))
+    if counts.stale is not None:
+        said.append(("samples absent from the last epoch", f"{counts.stale:,}"))
+    if counts.taken_back is not None:
+        said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
+    if counts.ignored is not None:
+        said.append(("ignored labels", f"{counts.ignored:,}, kept as missing"))
+    if counts.damaged is not None:
+        said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
+    return tuple(said)
+
+
+def _selection(answer: Answer) -> list[tuple[str, str]]:
+    said = []
+    for key, value in answer.selection.items():
+        values = [str(item) for item in as_list(value)]
+        if not values or values == [""] or value == {}:
+            continue
+        more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
+        said.append((key.replace("_", " "), ", ".join(values[:_SHOWN]) + more))
+    return said
+
+
+_MOST_ROWS = 2000
+_IDS = frozenset({"sample_id", "example_id"})
+
+
+def plain_report(
+    answer: Answer, facts: RunFacts | None = None, *, title: str = "", sentence: str = "", terminal_rows: int = 20
+) -> Report:
+    """A page with one table of all rows.
+
+    Args:
+        answer: What the query returned.
+        facts: The run; None for a question about several.
+        title: The heading; the command's name without it.
+        sentence: What to say first; the number of rows without it.
+        terminal_rows: How many rows a terminal shows.
+    """
+    title = title or answer.command.replace("_", " ").replace("-", " ").capitalize()
+    return Report(
+        name=answer.command.replace("_", "-"),
+        title=title,
+        run_line=run_line(answer, facts),
+        sentence=sentence or f"{count(answer.data.height, 'row')}.",
+        sections=(Section(title, "rows", (frame_table(answer, title, terminal_rows=terminal_rows),)),),
+        made=made(answer),
+        warnings=answer.warnings,
+        tables={answer.command.replace("_", "-"): lambda: answer.data},
+    )
+
+
+def frame_table(answer: Answer, title: str, *, terminal_rows: int = 20) -> Table:
+    """All columns of an answer's data as a table for people, the first rows of it where there are very many."""
+    frame = answer.data.head(_MOST_ROWS)
+    # An id is a name, also where it is made of digits: no commas in it.
+    numeric = [dtype.is_numeric() and name not in _IDS for name, dtype in frame.schema.items()]
+    kinds = [
+        Cell.TEXT if not number else Cell.INTEGER if dtype.is_integer() else Cell.NUMBER
+        for dtype, number in zip(frame.dtypes, numeric, strict=True)
+    ]
+    left_out = answer.data.height - frame.height
+    return Table(
+        name="rows",
+        title=title,
+        columns=tuple(Column(name, kind) for name, kind in zip(frame.columns, kinds, strict=True)),
+        rows=tuple(
+            tuple(value if number else in_words(value) for value, number in zip(row, numeric, strict=True))
+            for row in frame.iter_rows()
+        ),
+        note=f"and {left_out:,} more rows in the CSV and JSON" if left_out else "",
+        terminal_rows=terminal_rows,
+    )

@@ -1,16 +1,240 @@
-"""The report of the highest, lowest and listed samples with their histories."""
+"""The report of the highest, lowest and listed samples: histories over the bands of all, as cards and as a table."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.report.charts import Tone
-from xaicli.report.facts import as_list, run_line
-from xaicli.report.histories import blocks, long_rows, sentence, subjects
-from xaicli.report.made import made
-from xaicli.report.model import Block, Report, Section, Text
-from xaicli.report.page import Page
+from xaicli.report.charts import Band, LineChart, Series, Times, Tone
+from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.numbers import count, short
+from xaicli.report.page import Page, as_list, made, run_line
+from xaicli.vocabulary import Group
+
+TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
+_HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
+_LOG_DECADES = 2
+_CARDS = 24
+LEGEND = (
+    "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
+    "Grey: the middle 90 % and 50 % of all samples, and their median."
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One (mode, ds_id, metric) and its part of the answer: nothing is ever pooled across these."""
+
+    mode: str
+    ds_id: str
+    metric: str
+    rows: tuple[Mapping[str, Any], ...]
+    population: tuple[Mapping[str, Any], ...] = ()
+    over: str | None = None
+    """What its picture is drawn over: `epoch`, `step` or `pass`."""
+
+    @property
+    def words(self) -> str:
+        """What it is about, in a heading."""
+        return " · ".join(part for part in (self.metric, self.mode, self.ds_id) if part)
+
+
+def subjects(
+    data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFrame | None, over: str | None = None
+) -> Iterator[Subject]:
+    """The parts of an answer of histories, in its own order."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in data.iter_rows(named=True):
+        metric = row.get("metric") or (metrics[0] if metrics else "")
+        groups.setdefault((row["mode"], row["ds_id"], metric), []).append(row)
+    bands: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    if population is not None and population.height:
+        for row in population.sort("epoch").iter_rows(named=True):
+            bands.setdefault((row["mode"], row["ds_id"], row["metric"]), []).append(row)
+    # A part whose samples are all gone still shows the population it has.
+    for key in [*groups, *(key for key in bands if key not in groups)]:
+        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over)
+
+
+def blocks(subject: Subject, page: Page) -> list[Block]:
+    """Chart, cards and table of one subject; a sentence where there is nothing to draw."""
+    finite = [p["value"] for row in subject.rows for p in row["history"] or () if _finite(p["value"])]
+    finite += [row["q50"] for row in subject.population if _finite(row["q50"])]
+    if not subject.rows and not finite:
+        return [Text(f"No sample has a finite {subject.metric} here: there is nothing to rank or draw.", Tone.BAD)]
+    out: list[Block] = []
+    if finite:
+        out.append(_chart(subject, page, finite))
+    else:
+        out.append(
+            Text(f"Every value of {subject.metric} here is NaN or infinite: there is no line to draw.", Tone.BAD)
+        )
+    out += list(_galleries(subject, page))
+    out.append(_table(subject, page))
+    return out
+
+
+def sentence(subject: Subject, page: Page) -> str:
+    """What the histories of one subject say, with figures."""
+    said = []
+    medians = [row["q50"] for row in subject.population if _finite(row["q50"])]
+    if len(medians) > 1 and medians[0] != medians[-1]:
+        way = "falls" if medians[-1] < medians[0] else "rises"
+        said.append(f"The median {subject.metric} {way} from {short(medians[0], 3)} to {short(medians[-1], 3)}.")
+    for group, word, bound in ((Group.MAX, "highest", "or more"), (Group.MIN, "lowest", "or less")):
+        rows = [row for row in subject.rows if row["group"] == group and _finite(row["score"])]
+        if not rows:
+            continue
+        edge = (min if group is Group.MAX else max)(row["score"] for row in rows)
+        many = len(rows) > 1
+        said.append(
+            f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
+            f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, page)}."
+        )
+    return " ".join(said) or f"No sample has a finite {subject.metric}."
+
+
+def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> str:
+    known = [
+        (row["label"], page.predictions[key])
+        for row in rows
+        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in page.predictions and row["label"] is not None
+    ]
+    wrong = sum(label != prediction for label, prediction in known)
+    if not known or len(known) < len(rows):
+        return ""
+    which = "none is" if not wrong else "all are" if wrong == len(rows) else f"{wrong} {'is' if wrong == 1 else 'are'}"
+    return f"; {which} predicted wrongly" if len(rows) > 1 else "; predicted wrongly" if wrong else ""
+
+
+def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
+    """The histories over time; over decades of values on a logarithmic scale."""
+    people = subject.population
+    times = Times.of(subject.over, (*people, *(point for row in subject.rows for point in row["history"] or ())))
+    xs = tuple(times.x(row) for row in people)
+    bands = tuple(
+        Band(words, xs, tuple(row[low] for row in people), tuple(row[high] for row in people))
+        for words, low, high in (("middle 90 %", "q05", "q95"), ("middle 50 %", "q25", "q75"))
+        if people
+    )
+    lines = [Series("median", xs, tuple(row["q50"] for row in people), Tone.MEDIAN)] if people else []
+    drawn: set[Any] = set()
+    for row in subject.rows:
+        if row["sample_id"] in drawn:
+            continue
+        drawn.add(row["sample_id"])
+        history = row["history"] or ()
+        lines.append(
+            Series(
+                name=f"#{row['sample_id']}",
+                x=tuple(times.x(point) for point in history),
+                y=tuple(point["value"] for point in history),
+                tone=TONES[Group(row["group"])],
+                key=page.keys(subject.mode, subject.ds_id, row["sample_id"]),
+            )
+        )
+    return LineChart(
+        name=page.names("samples", subject.mode, subject.ds_id, subject.metric),
+        title=f"History of {subject.words}",
+        x_label=times.over.value,
+        y_label=subject.metric,
+        series=tuple(lines),
+        bands=bands,
+        legend=LEGEND if people else LEGEND.split(" Grey")[0],
+        alt=f"{subject.metric} of {count(len(drawn), 'sample')} over {times.many}, {subject.mode}, "
+        f"over the population's bands. {sentence(subject, Page())}",
+        y_log=min(finite) > 0 and max(finite) / min(finite) > 10**_LOG_DECADES,
+        other_axis=times.other,
+    )
+
+
+def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
+    for group in Group:
+        rows = [row for row in subject.rows if row["group"] == group]
+        cards = tuple(_card(subject, row, page) for row in rows[:_CARDS])
+        if cards:
+            left_out = len(rows) - len(cards)
+            note = f"and {left_out:,} more in the table" if left_out else ""
+            yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
+
+
+def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
+    sample_id, label = row["sample_id"], row["label"]
+    prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
+    verdict, right = answer_in_words(label, prediction, page)
+    lines = [f"{subject.metric} {short(row['score'])}" + (" (stale)" if row["stale"] else "")]
+    return Card(
+        key=page.keys(subject.mode, subject.ds_id, sample_id),
+        title=f"#{sample_id}",
+        lines=(*lines, verdict) if right and verdict else tuple(lines),
+        tone=TONES[Group(row["group"])],
+        image=page.images.get((subject.mode, subject.ds_id, sample_id)),
+        sparkline=tuple(point["value"] for point in row["history"] or ()),
+        links=saliency_link(sample_id),
+        deep_link=str(sample_id),
+        verdict="" if right else verdict,
+    )
+
+
+def answer_in_words(label: Any, prediction: Any, page: Page) -> tuple[str, bool]:
+    """Label and prediction in a few words, and whether they agree (or nothing speaks against it)."""
+    if label is None and prediction is None:
+        return "", True
+    if prediction is None:
+        return f"label {page.label_name(label)}", True
+    if label is None:
+        return f"→ {page.label_name(prediction)}", True
+    if label == prediction:
+        return f"{page.label_name(label)} ✓", True
+    return f"{page.label_name(label)} → {page.label_name(prediction)}", False
+
+
+def _table(subject: Subject, page: Page) -> Table:
+    predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in page.predictions for row in subject.rows)
+    columns = [Column("group"), Column("sample"), Column("label")]
+    columns += [Column("prediction")] if predicted else []
+    columns += [Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
+    rows = []
+    for row in subject.rows:
+        prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
+        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_name(row["label"])]
+        shown += [page.label_name(prediction)] if predicted else []
+        history = tuple(point["value"] for point in row["history"] or ())
+        rows.append((*shown, row["score"], history, "stale" if row["stale"] else ""))
+    return Table(
+        name=page.names("table", subject.mode, subject.ds_id, subject.metric),
+        title=f"Values of {subject.words}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        note="stale: absent from the last epoch, shown with the last value there is"
+        if any(r[-1] for r in rows)
+        else "",
+        keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
+        terminal_rows=40,
+    )
+
+
+def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The histories as rows of one value each, for a CSV file."""
+    for row in data.iter_rows(named=True):
+        head = {key: value for key, value in row.items() if key != "history"}
+        head.setdefault("metric", metrics[0] if metrics else "")
+        yield from ({**head, **point} for point in row["history"] or ())
+
+
+def saliency_link(sample_id: int | str) -> tuple[tuple[str, str], ...]:
+    """The link to a sample's saliency."""
+    return (("saliency", f"saliency.html#s={quote(str(sample_id), safe='')}"),)
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def samples_report(answer: Answer, page: Page | None = None, *, population: pl.DataFrame | None = None) -> Report:

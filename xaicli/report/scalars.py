@@ -1,25 +1,82 @@
-"""The report of scalars, summaries and custom graphs over time: one chart a key, the runs overlaid."""
+"""The report of scalars over time, and of custom graphs."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.queries.recorded import AXIS, KEY
-from xaicli.queries.scalars import GRAPH, LINE, RUN, SOURCE
+from xaicli.queries.recorded import AXIS, KEY, VALUE
+from xaicli.queries.scalars import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE, smooth
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
-from xaicli.report.curves import POINTS, Curve, curves, thinned
-from xaicli.report.facts import RunFacts, run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, listed, short
-from xaicli.report.page import Names
-from xaicli.vocabulary import DS_ID, MODE
+from xaicli.report.page import Names, RunFacts, made, run_line
+from xaicli.vocabulary import DS_ID, MODE, STEP
+
+POINTS = 400
+"""The most points of a line that are drawn, about."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line over time; `smoothed` is `value` without smoothing."""
+
+    what: dict[str, str]
+    """What tells it apart: the values of `CURVE`."""
+    step: tuple[int, ...]
+    value: tuple[float | None, ...]
+    smoothed: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+    @property
+    def known(self) -> list[tuple[int, float]]:
+        """The finite (step, value) pairs."""
+        return [(step, value) for step, value in zip(self.step, self.value, strict=True) if value is not None]
+
+    @property
+    def has_band(self) -> bool:
+        """Whether anything lies between a low and a high value."""
+        return any(low is not None for low in self.low)
+
+
+def curves(rows: pl.DataFrame, smoothing: float = 0.0) -> Iterator[Curve]:
+    """The rows curve by curve, in their order."""
+    wanted = [VALUE, SMOOTHED if SMOOTHED in rows.columns else VALUE, LOW, HIGH]
+    for key, part in rows.group_by(CURVE, maintain_order=True):
+        if smoothing:
+            part = part.with_columns(smooth(name, smoothing).alias(name) for name in (LOW, HIGH))
+        value, smoothed, low, high = (_finite(part[name]) for name in wanted)
+        what = dict(zip(CURVE, (str(item) for item in key), strict=True))
+        yield Curve(what, tuple(part[STEP].to_list()), value, smoothed, low, high)
+
+
+def thinned(y: Sequence[float | None], most: int = POINTS) -> list[int]:
+    """Which points of a long line to draw: the lowest and highest of each stretch, so that no spike is lost."""
+    if len(y) <= most:
+        return list(range(len(y)))
+    stretches = most // 2
+    kept: set[int] = {0, len(y) - 1}
+    for number in range(stretches):
+        inside = range(number * len(y) // stretches, (number + 1) * len(y) // stretches)
+        known = [index for index in inside if y[index] is not None]
+        if known:
+            kept |= {min(known, key=lambda i: y[i] or 0.0), max(known, key=lambda i: y[i] or 0.0)}
+        elif inside:
+            kept.add(inside[0])
+    return sorted(kept)
+
+
+def _finite(column: pl.Series) -> tuple[float | None, ...]:
+    return tuple(value if value is not None and math.isfinite(value) else None for value in column.to_list())
+
 
 _CHARTS = 6
 """Keys that get a chart each; more share a grid of small ones."""

@@ -7,11 +7,9 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page
+from xaicli.report.page import Page, made, run_line
 
 _ROWS = 200
 _NOTHING = "no slice has enough samples with a finite value: nothing was compared."

@@ -9,11 +9,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import LineChart, Series, Tone
-from xaicli.report.facts import as_list, run_line
-from xaicli.report.made import made
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, short
-from xaicli.report.page import Page
+from xaicli.report.page import Page, as_list, made, run_line
 
 _POINTS = 2000
 _NEWS = 1.5

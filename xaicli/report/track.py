@@ -10,22 +10,19 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.facts import as_list, run_line
 from xaicli.report.findings import finding_blocks
-from xaicli.report.gathered import Gathered
-from xaicli.report.histories import Subject, blocks, long_rows, sentence, subjects
+from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
-from xaicli.report.made import made
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.numbers import short, shortened
-from xaicli.report.page import Names, Page
-from xaicli.report.samples import score_rule
+from xaicli.report.page import Names, Page, as_list, made, run_line
+from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
-from xaicli.report.system import system_blocks
 from xaicli.vocabulary import Bounds, Mode
 
 if TYPE_CHECKING:
+    from xaicli.api.gathering import Gathered
     from xaicli.report.model import Rows
 
 _LONGEST = 160
