@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Codes = NDArray[np.int64]
+    Codes = NDArray[np.uint8]
 
 MIN_N = 30
 _LEVEL = 0.05
@@ -26,6 +27,10 @@ _FEW_NUMBERS = 10
 _MOST_VALUES = 50
 """Of more values the most frequent are taken, and the rest together."""
 _CANDIDATES = 200
+_CELLS = 1 << 18
+"""Columns are counted together while their values, multiplied, are no more: so many sums stay near the core."""
+_LOOKED_AT = 1000
+"""So many values tell of most columns whether they have few."""
 OTHER = "(other values)"
 MISSING = "(missing)"
 
@@ -78,12 +83,22 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Grouping:
-    """One column, or two crossed, as a code a row; `names` are the facts behind each code."""
+class _Column:
+    """One column as a code a row; `names` are the values behind the codes."""
 
-    columns: tuple[str, ...]
+    name: str
     codes: Codes
-    names: Sequence[tuple[str, ...]]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """How many rows each value of a column, or each pair of two, has, and the sums of their values and squares."""
+
+    columns: tuple[_Column, ...]
+    n: NDArray[np.int64]
+    total: Floats
+    squares: Floats
 
 
 def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: int = MIN_N) -> Found:
@@ -104,10 +119,9 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     x = frame[value].cast(pl.Float64).to_numpy().astype(np.float64)
     kept = np.flatnonzero(np.isfinite(x))
     x = x[kept]
-    single = [_grouping(frame[name].gather(kept)) for name in by]
-    groupings = [*single, *(_crossed(a, b) for a, b in combinations(single, 2))]
+    rows = frame if len(kept) == frame.height else frame[kept.tolist()]
     draws = Draws(x)
-    tested = [row for grouping in groupings for row in _tested(grouping, x, min_n, draws)]
+    tested = [row for sums in _summed([_coded(rows[name]) for name in by], x) for row in _tested(sums, x, min_n, draws)]
     if not tested:
         return Found((), 0, 0, 0)
     q = _levels(tested)
@@ -133,45 +147,106 @@ def _by_weight(row: _Tested) -> tuple[float, tuple[str, ...]]:
     return -abs(row.difference) * row.n, row.name
 
 
-def _grouping(column: pl.Series) -> _Grouping:
-    names, codes = _by_value(column) if not _is_continuous(column) else _by_quintile(column)
-    return _Grouping((column.name,), codes, [(name,) for name in names])
+def _coded(column: pl.Series) -> _Column:
+    names, codes = _by_quintile(column) if _is_continuous(column) else _by_value(column)
+    return _Column(column.name, codes, names)
 
 
 def _is_continuous(column: pl.Series) -> bool:
-    return column.dtype.is_numeric() and column.drop_nulls().n_unique() > _FEW_NUMBERS
+    if not column.dtype.is_numeric():
+        return False
+    few = column.head(_LOOKED_AT).drop_nulls().n_unique() <= _FEW_NUMBERS
+    return not few or column.drop_nulls().n_unique() > _FEW_NUMBERS
 
 
 def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
-    text = column.cast(pl.String) if not column.dtype.is_nested() else column.map_elements(str, pl.String)
-    text = text.fill_null(MISSING)
-    counts = text.value_counts().sort("count", text.name, descending=[True, False])[text.name].to_list()
-    names = sorted(counts[:_MOST_VALUES]) if len(counts) > _MOST_VALUES else sorted(counts)
-    place = {name: number for number, name in enumerate(names)}
-    codes = text.replace_strict(place, default=len(names), return_dtype=pl.Int64).to_numpy()
-    return [*names, *([OTHER] if len(counts) > len(names) else [])], codes
+    if column.dtype.is_nested():
+        column = pl.Series([None if value is None else str(value) for value in column.to_list()], dtype=pl.String)
+    if column.dtype.is_integer():
+        values = column.drop_nulls().unique().sort()
+        places = np.searchsorted(values.to_numpy(), column.fill_null(0).to_numpy())
+        places[column.is_null().to_numpy()] = len(values)
+        texts = values.cast(pl.String)
+    else:
+        shared = column.cast(pl.String).cast(pl.Categorical)
+        values = shared.unique(maintain_order=True).drop_nulls()
+        texts = values.cast(pl.String)
+        order = np.full(int(values.to_physical().max() or 0) + 2, len(values), np.int64)  # type: ignore[arg-type]
+        order[values.to_physical().to_numpy()] = np.arange(len(values))
+        places = order[shared.to_physical().fill_null(len(order) - 1).to_numpy()]
+    counts = np.bincount(places, minlength=len(texts) + 1)
+    named = [*texts.to_list(), MISSING]
+    frequent = sorted((i for i in range(len(named)) if counts[i]), key=lambda i: (-counts[i], named[i]))
+    kept = sorted(frequent[:_MOST_VALUES], key=named.__getitem__)
+    code = np.full(len(named), len(kept), np.uint8)
+    code[kept] = np.arange(len(kept), dtype=np.uint8)
+    names = [named[i] for i in kept]
+    return [*names, *([OTHER] if len(frequent) > len(kept) else [])], code[places]
 
 
 def _by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     numbers = column.cast(pl.Float64).to_numpy().astype(np.float64)
     known = np.isfinite(numbers)
     edges = np.unique(np.quantile(numbers[known], _QUINTILES))
-    codes = np.searchsorted(edges, numbers, side="left")
+    codes = np.zeros(len(numbers), np.uint8)
+    for edge in edges:
+        codes += numbers > edge
     bounds = [f"{edge:.6g}" for edge in edges]
     names = [f"<= {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
     codes[~known] = len(names)
-    return [*names, MISSING], codes.astype(np.int64)
+    return [*names, MISSING], codes
 
 
-def _crossed(a: _Grouping, b: _Grouping) -> _Grouping:
-    names = [(*left, *right) for left in a.names for right in b.names]
-    return _Grouping((*a.columns, *b.columns), a.codes * len(b.names) + b.codes, names)
+def _summed(columns: Sequence[_Column], x: Floats) -> Iterator[_Sums]:
+    """The sums of each column, and of each pair: several columns are counted at once, and pairs read off.
+
+    About the mean of all, so that squares do not cancel.
+    """
+    y = x - float(x.mean()) if len(x) else x
+    squared = y * y
+    singles: list[tuple[int, ...]] = [(i,) for i in range(len(columns))]
+    pairs: list[tuple[int, ...]] = list(combinations(range(len(columns)), 2))
+    sizes = [len(column.names) for column in columns]
+    known: dict[tuple[int, ...], _Sums] = {}
+    left = set(pairs or singles)
+    while left:
+        cube = _together(min(left), sizes, left)
+        shape = tuple(sizes[i] for i in cube)
+        codes = np.zeros(len(x), np.intp)
+        for i in cube:
+            codes *= sizes[i]
+            codes += columns[i].codes
+        cells = [np.bincount(codes, weights, prod(shape)).reshape(shape) for weights in (None, y, squared)]
+        for group in [*((i,) for i in cube), *combinations(cube, 2)]:
+            if group in known:
+                continue
+            others = tuple(place for place, i in enumerate(cube) if i not in group)
+            n, total, squares = (part.sum(axis=others).ravel() for part in cells)
+            known[group] = _Sums(tuple(columns[i] for i in group), n, total, squares)
+            left.discard(group)
+    yield from (known[group] for group in (*singles, *pairs))
+
+
+def _together(first: tuple[int, ...], sizes: Sequence[int], left: set[tuple[int, ...]]) -> list[int]:
+    """The columns to count at once with some: those that bring most pairs, while the cells are few."""
+    chosen = list(first)
+    while True:
+        room = _CELLS // prod(sizes[i] for i in chosen)
+        news = {
+            i: sum((min(i, j), max(i, j)) in left for j in chosen)
+            for i in range(len(sizes))
+            if i not in chosen and sizes[i] <= room
+        }
+        best = max(news, key=lambda i: (news[i], -sizes[i]), default=None)
+        if best is None or news[best] < 2:
+            return sorted(chosen)
+        chosen.append(best)
 
 
 @dataclass(frozen=True, eq=False)
 class _Tested:
-    grouping: _Grouping
-    code: int
+    columns: tuple[_Column, ...]
+    codes: tuple[int, ...]
     n: int
     difference: float
     error: float
@@ -182,22 +257,31 @@ class _Tested:
 
     @property
     def name(self) -> tuple[str, ...]:
-        return (*self.grouping.columns, *self.grouping.names[self.code])
+        return (*(column.name for column in self.columns), *self.facts.values())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {column.name: column.names[code] for column, code in zip(self.columns, self.codes, strict=True)}
+
+    def rows(self) -> NDArray[np.intp]:
+        """Which rows it holds."""
+        first, *others = (column.codes == code for column, code in zip(self.columns, self.codes, strict=True))
+        for other in others:
+            first &= other
+        return np.flatnonzero(first)
 
     def holds(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = self.grouping.codes[rows] == self.code
+        found: NDArray[np.bool_] = self.columns[0].codes[rows] == self.codes[0]
+        for column, code in zip(self.columns[1:], self.codes[1:], strict=True):
+            found &= column.codes[rows] == code
         return found
 
 
-def _tested(grouping: _Grouping, x: Floats, min_n: int, draws: Draws) -> list[_Tested]:
+def _tested(sums: _Sums, x: Floats, min_n: int, draws: Draws) -> list[_Tested]:
     """Each group of enough samples, with enough others, against these."""
-    k = len(grouping.names)
-    # About the mean of all, so that squares do not cancel.
     centre = float(x.mean()) if len(x) else 0.0
-    y = x - centre
-    n = np.bincount(grouping.codes, minlength=k)
-    total = np.bincount(grouping.codes, y, minlength=k).astype(np.float64)
-    squares = np.bincount(grouping.codes, y * y, minlength=k).astype(np.float64)
+    n, total, squares = sums.n, sums.total, sums.squares
+    shape = [len(column.names) for column in sums.columns]
     rest_n = len(x) - n
     enough = np.flatnonzero((n >= max(min_n, 2)) & (rest_n >= 2))
     own, others = n[enough].astype(np.float64), rest_n[enough].astype(np.float64)
@@ -207,8 +291,8 @@ def _tested(grouping: _Grouping, x: Floats, min_n: int, draws: Draws) -> list[_T
     p[doubtful] = np.maximum(p[doubtful], draws.two_sided(own[doubtful], (total[enough] / own + centre)[doubtful]))
     return [
         _Tested(
-            grouping=grouping,
-            code=int(code),
+            columns=sums.columns,
+            codes=tuple(int(part) for part in np.unravel_index(code, shape)),
             n=int(n[code]),
             difference=float(difference[i]),
             error=float(error[i]),
@@ -225,7 +309,7 @@ def _unexplained(rows: Sequence[_Tested], x: Floats) -> list[_Tested]:
     """The slices that no larger one of them explains, in the order given."""
     accepted: list[_Tested] = []
     for row in sorted(rows, key=lambda row: (-row.n, len(row.name), row.name)):
-        own = np.flatnonzero(row.grouping.codes == row.code)
+        own = row.rows()
         if not any(_explains(larger, row, own, x) for larger in accepted):
             accepted.append(row)
     return [row for row in rows if row in accepted]
@@ -247,7 +331,7 @@ def _not_by_contrast(rows: Sequence[_Tested], x: Floats) -> list[_Tested]:
     """The slices that would differ from the rest, too, if those of more weight were not in it."""
     accepted: list[_Tested] = []
     for row in rows:
-        own = np.flatnonzero(row.grouping.codes == row.code)
+        own = row.rows()
         if not any(_contrasts(heavier, row, own, len(x)) for heavier in accepted):
             accepted.append(row)
     return accepted
@@ -262,10 +346,9 @@ def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.intp], total: int
 
 
 def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
-    names: Sequence[Any] = row.grouping.names[row.code]
     margin = float(student_975(np.array([row.freedom]))[0]) * row.error
     return Slice(
-        facts=dict(zip(row.grouping.columns, names, strict=True)),
+        facts=row.facts,
         n=row.n,
         share=row.n / total,
         mean=row.mean,
@@ -274,5 +357,5 @@ def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
         interval=(row.difference - margin, row.difference + margin),
         p=row.p,
         q=q,
-        rows=kept[np.flatnonzero(row.grouping.codes == row.code)],
+        rows=kept[row.rows()],
     )
