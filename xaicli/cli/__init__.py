@@ -18,32 +18,32 @@ from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
 from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 
-COMMANDS = (
-    "demo",
-    "track_report",
-    "samples",
-    "labels",
-    "dynamics",
-    "saliency",
-    "info",
-    "ls",
-    "findings",
-    "confusion",
-    "steps",
-    "slices",
-    "check",
-    "scalars",
-    "compare",
-    "query",
-    "export",
-    "collect",
-    "embeddings",
-    "checkpoint",
-    "compact",
-    "doctor",
-    "sync",
-)
-"""The commands in the order of the help; each is the function of that name in the module of that name here."""
+COMMANDS = {
+    "demo": "demo",
+    "track_report": "questions",
+    "samples": "questions",
+    "labels": "questions",
+    "dynamics": "questions",
+    "saliency": "saliency",
+    "info": "questions",
+    "ls": "runs",
+    "findings": "questions",
+    "confusion": "diagnosis",
+    "steps": "diagnosis",
+    "slices": "diagnosis",
+    "check": "check",
+    "scalars": "runs",
+    "compare": "runs",
+    "query": "export",
+    "export": "export",
+    "collect": "collect",
+    "embeddings": "collect",
+    "checkpoint": "checkpoint",
+    "compact": "upkeep",
+    "doctor": "upkeep",
+    "sync": "upkeep",
+}
+"""The commands in the order of the help, each with the module here that has a function of its name."""
 
 _INTERRUPTED = 130
 _SEE = "see: xai --help, or xai COMMAND --help"
@@ -68,7 +68,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
     )
     app.callback()(_root)
     for name in [name for name in COMMANDS if [name.replace("_", "-")] == list(arguments[:1])] or COMMANDS:
-        module = import_module(f"xaicli.cli.{name}")
+        module = import_module(f"xaicli.cli.{COMMANDS[name]}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name.replace("_", "-"))
         else:

@@ -1,4 +1,4 @@
-"""`xai sync`."""
+"""What keeps runs whole: `xai compact`, `doctor`, `sync`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,52 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Debug, Json, NoProgress, Quiet
+from xaicli.cli.options import Debug, Json, NoProgress, Output, Quiet, RunDir
+from xaicli.cli.output import write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
 from xaicli.progress import doing
+
+
+@command
+def compact(
+    run_dir: RunDir = None,
+    *,
+    grace: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long replaced files stay for readers that have listed them.")
+    ] = 600.0,
+    output: Output,
+) -> None:
+    """Make one file an epoch, sorted by sample: faster questions, fewer files. Safe beside a running training.
+
+    Example: xai compact runs/demo
+    """
+    from xaicli import api
+
+    layout = api.open_run(run_dir).layout
+    write(api.compact(layout, grace=grace), output, folder=layout.reports)
+
+
+@command
+def doctor(
+    run_dir: RunDir = None,
+    *,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move damaged files to RUN_DIR/quarantine, where nothing reads them.")
+    ] = False,
+    output: Output,
+) -> None:
+    """Verify every checksum of a run and name what is damaged. Exit status 1 if anything is.
+
+    Example: xai doctor runs/demo
+    """
+    from xaicli import api
+
+    layout = api.open_run(run_dir).layout
+    result = api.doctor(layout, quarantine=quarantine)
+    write(result, output, folder=layout.reports)
+    if result.answer.counts.damaged:
+        raise typer.Exit(1)
 
 
 @command
