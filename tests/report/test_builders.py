@@ -124,7 +124,7 @@ def test_the_step_axis_says_the_step_of_each_epoch() -> None:
 def test_no_samples_is_a_page_that_says_so() -> None:
     empty = samples_result(epochs=1).data.clear()
     report = samples_report(Answer("samples", "r", {"metric": ["loss"]}, empty))
-    assert report.sentence == "No samples."
+    assert report.sentence == "No samples: the selection leaves nothing."
     assert report.sections[0].blocks
 
 

@@ -12,16 +12,11 @@ from xaicli.queries.compare import FLIPPED, Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, short
-from xaicli.report.page import Names, as_list, made, run_line
+from xaicli.report.page import Names, as_list, made, run_line, words_of
 
 _CELLS = 24
 _LOOKS = ("blue", "vermilion", "green", "purple", "ochre", "grey")
 """How the palette's lines look, in words."""
-
-
-def words_of(course: Course) -> str:
-    """What a course is about, in a heading."""
-    return " · ".join(part for part in (course.metric, *course.pair) if part)
 
 
 def mean_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[LineChart]:
@@ -33,15 +28,16 @@ def mean_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[Li
     lines = [line for line in lines if any(y is not None for y in line.y)]
     if not lines:
         return
+    words = words_of(course.metric, *course.pair)
     ends = [f"{line.name} {short(line.y[-1], 3)}" for line in lines]
     yield LineChart(
-        name=names("compare", words_of(course)),
-        title=f"Mean {words_of(course)} of each run",
+        name=names("compare", words),
+        title=f"Mean {words} of each run",
         x_label="epoch",
         y_label="mean",
         series=tuple(lines),
         legend="Mean over all samples.",
-        alt=f"Mean {words_of(course)} over epochs, {count(len(lines), 'run')}; at the end {listed(ends, 6)}.",
+        alt=f"Mean {words} over epochs, {count(len(lines), 'run')}; at the end {listed(ends, 6)}.",
     )
 
 
@@ -71,8 +67,8 @@ def label_charts(course: Course, runs: Sequence[str], names: Names) -> Iterator[
     more = f" The {_CELLS} that changed most of {len(lines):,} labels." if len(lines) > _CELLS else ""
     said = "; ".join(f"{run} {_look(order)}" for order, run in enumerate(runs[: len(_LOOKS)]))
     yield Multiples(
-        name=names("compare-labels", words_of(course)),
-        title=f"Mean {words_of(course)} of each label",
+        name=names("compare-labels", words_of(course.metric, *course.pair)),
+        title=f"Mean {words_of(course.metric, *course.pair)} of each label",
         charts=cells,
         legend=f"A line a run: {said}. Each label on its own axis; the largest change first.{more}",
         alt=f"{count(len(cells), 'small chart')}, one a label, a line a run.",
@@ -93,8 +89,8 @@ def sample_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[
     found = tuple(groups.get(both) for both in zip(frame["first_correct"], frame["last_correct"], strict=True))
     known = any(found)
     yield ScatterChart(
-        name=names("compare-samples", words_of(course)),
-        title=f"{words_of(course)} of each sample",
+        name=names("compare-samples", words_of(course.metric, *course.pair)),
+        title=f"{words_of(course.metric, *course.pair)} of each sample",
         x_label=cut(runs[0]),
         y_label=cut(runs[-1]),
         x=tuple(frame["first"]),

@@ -10,9 +10,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import LineChart, Series, Tone
-from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
+from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Table, Text
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import samples_report
 from xaicli.words import split
 
@@ -31,24 +31,21 @@ def confusion_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run.
     """
     page = page or Page()
-    sections, sentences = [], []
+    parts = []
     for place in _last_places(answer):
-        words = " · ".join(part for part in (place["mode"], place["ds_id"]) if part)
-        sections.append(Section(words, page.names("part", words), tuple(_blocks(answer, place, words, page))))
-        sentences.append(_sentence(answer, place, words))
-    return Report(
+        words = words_of(place["mode"], place["ds_id"])
+        parts.append(Part(words, _blocks(answer, place, words, page), _sentence(answer, place, words)))
+    return report_of(
+        answer,
+        page,
+        parts,
         name="confusion",
         title="Who is taken for whom",
-        run_line=run_line(answer, page.facts),
-        sentence=" ".join(sentences),
-        sections=tuple(sections),
-        made=made(
-            answer,
+        rules=(
             ("accuracy", "share right, with Wilson's 95 % interval"),
             ("precision, recall, F1", "0 where undefined, which the column says"),
             ("calibration", "top_prob against correct in 15 bins of equal count; 95 % bootstrap intervals"),
         ),
-        warnings=answer.warnings,
         tables={
             "confusion": lambda: answer.data.with_columns(pl.col("undefined").list.join(" ")),
             "confusion-cells": lambda: pl.DataFrame(answer.extra["cells"], infer_schema_length=None),

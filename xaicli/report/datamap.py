@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
-from xaicli.report.page import Page, as_list, made, run_line
+from xaicli.report.page import Page, Part, as_list, report_of, words_of
 
 REGIONS = ("easy", "ambiguous", "hard", "in between")
 _MEANT = {
@@ -40,31 +41,35 @@ def dynamics_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run.
     """
     page = page or Page()
-    parts = list(by_pair(answer.data))
-    sections = []
-    for words, frame in parts:
-        blocks: list[Block] = [*map_blocks(words, frame, page)]
-        blocks.append(_table(words, frame, page))
-        sections.append(Section(f"Data map of {words}", page.names("part", words), tuple(blocks)))
-    if "truth" in answer.extra:
-        sections.insert(0, Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
-    nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
-    return Report(
+    parts = [
+        Part(
+            words,
+            (*map_blocks(words, frame, page), _table(words, frame, page)),
+            map_sentence(words, frame),
+            f"Data map of {words}",
+        )
+        for words, frame in by_pair(answer.data)
+    ]
+    report = report_of(
+        answer,
+        page,
+        parts,
         name="dynamics",
         title="Training dynamics",
-        run_line=run_line(answer, page.facts),
-        sentence=" ".join(map_sentence(words, frame) for words, frame in parts) or "No samples.",
-        sections=tuple(sections) or (Section("Samples", "samples", nothing),),
-        made=made(answer, *definitions(answer)),
-        warnings=answer.warnings,
+        nothing="No samples: the selection leaves nothing.",
+        rules=definitions(answer),
         tables={"dynamics": lambda: answer.data},
     )
+    if "truth" not in answer.extra:
+        return report
+    truth = Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),))
+    return replace(report, sections=(truth, *report.sections))
 
 
 def by_pair(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each (mode, ds_id) in words, with its rows."""
     for (mode, ds_id), frame in data.group_by("mode", "ds_id", maintain_order=True):
-        yield " · ".join(part for part in (str(mode), str(ds_id)) if part), frame
+        yield words_of(mode, ds_id), frame
 
 
 def map_sentence(words: str, frame: pl.DataFrame) -> str:

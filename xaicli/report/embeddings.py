@@ -9,9 +9,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
-from xaicli.report.model import Block, Report, Section, Text
+from xaicli.report.model import Block, Report, Text
 from xaicli.report.numbers import count
-from xaicli.report.page import Names, RunFacts, made, run_line
+from xaicli.report.page import Names, Page, Part, RunFacts, report_of, words_of
 
 _NAMED = 600
 
@@ -23,22 +23,18 @@ def embeddings_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         answer: Rows column, split, epoch, sample_id, x, y, colour.
         facts: The run.
     """
-    names = Names()
-    sections = tuple(
-        Section(title, names("part", title), tuple(embedding_blocks(answer, title, frame, names)))
-        for title, frame in by_picture(answer.data)
-    )
+    page = Page(facts) if facts else Page()
     n_columns = answer.data["column"].n_unique()
     sentence = f"{count(answer.data['sample_id'].n_unique(), 'sample')} in the space of {count(n_columns, 'layer')}"
     colour = answer.selection.get("colour")
-    return Report(
+    return report_of(
+        answer,
+        page,
+        [Part(title, embedding_blocks(answer, title, frame, page.names)) for title, frame in by_picture(answer.data)],
         name="embeddings",
         title="Embeddings",
-        run_line=run_line(answer, facts),
         sentence=sentence + (f", coloured by {colour}." if colour else "."),
-        sections=sections or (Section("Embeddings", "embeddings", (Text("No samples.", Tone.FAINT),)),),
-        made=made(answer),
-        warnings=answer.warnings,
+        nothing="No samples.",
         tables={"embeddings": lambda: answer.data},
     )
 
@@ -46,8 +42,7 @@ def embeddings_report(answer: Answer, facts: RunFacts | None = None) -> Report:
 def by_picture(data: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each (column, split, epoch) in words, with its rows."""
     for (column, split, epoch), frame in data.group_by("column", "split", "epoch", maintain_order=True):
-        words = [str(column), str(split)] + ([] if epoch is None else [f"epoch {epoch}"])
-        yield " · ".join(word for word in words if word), frame
+        yield words_of(column, split, "" if epoch is None else f"epoch {epoch}"), frame
 
 
 def embedding_blocks(answer: Answer, title: str, frame: pl.DataFrame, names: Names) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -20,8 +21,8 @@ from xaicli.report.labelcharts import (
     overview,
     small_multiples,
 )
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text, Views
-from xaicli.report.page import Names, RunFacts, as_list, made, run_line
+from xaicli.report.model import Block, Cell, Column, Report, Table, Text, Views
+from xaicli.report.page import Names, Page, Part, RunFacts, as_list, report_of, words_of
 from xaicli.vocabulary import Bounds
 
 _TABLE_ROWS = 5000
@@ -36,26 +37,27 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         answer: Rows `{mode, ds_id, metric, label, name, epoch, step, n, mean, std, min, max, bounds}`.
         facts: The run.
     """
-    names = Names()
+    page = Page(facts) if facts else Page()
     bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     data, left_out = few_enough(answer.data)
     parts = list(by_subject(data, answer.selection.get("axis")))
-    sections = [
-        Section(words, names("part", words), tuple(label_blocks(words, labels, bounds, names, key=f"l{index}")))
+    shown = [
+        Part(words, label_blocks(words, labels, bounds, page.names, key=f"l{index}"))
         for index, (words, labels) in enumerate(parts)
     ]
-    nothing: tuple[Block, ...] = (Text("No labels: nothing was recorded here.", Tone.FAINT),)
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
-    return Report(
+    report = report_of(
+        answer,
+        page,
+        shown,
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
-        run_line=run_line(answer, facts),
-        sentence=label_sentence(parts[0][1]) if parts else "No labels.",
-        sections=tuple(sections) or (Section("Labels", "labels", nothing),),
-        made=made(answer, *((f"band {bound}", BAND_WORDS[bound]) for bound in bounds)),
-        warnings=(*answer.warnings, *left_out),
+        sentence=label_sentence(parts[0][1]) if parts else "",
+        nothing="No labels: nothing was recorded here.",
+        rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
     )
+    return replace(report, warnings=(*report.warnings, *left_out))
 
 
 def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -90,7 +92,7 @@ def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[st
         mine = mine if order.is_sorted() else mine[order]
         times = Times.of(over, _places(mine))
         found = LabelHistory.all_of(mine, times, name_of)
-        yield " · ".join(str(part) for part in key if part), sorted(found, key=lambda label: label.rank)
+        yield words_of(*key), sorted(found, key=lambda label: label.rank)
 
 
 def _places(mine: pl.DataFrame) -> list[dict[str, Any]]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.layout import RunLayout
-from xaicli.report.charts import Image
-from xaicli.report.model import Cell, Column, Report, Section, Table
+from xaicli.report.charts import Image, Tone
+from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, in_words
 from xaicli.vocabulary import NO_CLASS, Duplicates
 
 if TYPE_CHECKING:
     from xaicli.manifest import Attempt
+    from xaicli.report.model import Rows
     from xaicli.state.best import Checkpoint
     from xaicli.state.folder import SavedState
 
@@ -232,6 +233,67 @@ def _selection(answer: Answer) -> list[tuple[str, str]]:
 
 _MOST_ROWS = 2000
 _IDS = frozenset({"sample_id", "example_id"})
+
+
+def words_of(*parts: object) -> str:
+    """What a part of a page is about, in a heading: of metric, mode and data set those that have a name."""
+    return " · ".join(str(part) for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a page says of one (mode, ds_id), or of one metric there.
+
+    Attributes:
+        words: What it is about.
+        blocks: What it shows.
+        sentence: What the page's first sentence says of it.
+        title: Its heading; the words without it.
+    """
+
+    words: str
+    blocks: Iterable[Block]
+    sentence: str = ""
+    title: str = ""
+
+
+def report_of(
+    answer: Answer,
+    page: Page,
+    parts: Iterable[Part],
+    *,
+    name: str,
+    title: str,
+    rules: Sequence[tuple[str, str]] = (),
+    sentence: str = "",
+    nothing: str = "The selection leaves nothing.",
+    tables: Mapping[str, Callable[[], Rows]],
+) -> Report:
+    """A page with a section for each part of an answer.
+
+    Args:
+        answer: The answer.
+        page: The run.
+        parts: Of the answer, in their order.
+        name: The stem of its files.
+        title: The heading.
+        rules: What *how this was made* says beside selection and counts.
+        sentence: What to say first; what the parts say without it.
+        nothing: What to say where there is no part.
+        tables: What is written as CSV.
+    """
+    shown = list(parts)
+    sections = [Section(part.title or part.words, page.names("part", part.words), tuple(part.blocks)) for part in shown]
+    return Report(
+        name=name,
+        title=title,
+        run_line=run_line(answer, page.facts),
+        sentence=sentence or " ".join(part.sentence for part in shown if part.sentence) or nothing,
+        sections=tuple(sections) or (Section(title, name, (Text(nothing, Tone.FAINT),)),),
+        made=made(answer, *rules),
+        warnings=answer.warnings,
+        tables=tables,
+    )
 
 
 def plain_report(

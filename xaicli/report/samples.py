@@ -12,9 +12,9 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
-from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
+from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, short
-from xaicli.report.page import Page, as_list, made, run_line
+from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.vocabulary import Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -42,7 +42,7 @@ class Subject:
     @property
     def words(self) -> str:
         """What it is about, in a heading."""
-        return " · ".join(part for part in (self.metric, self.mode, self.ds_id) if part)
+        return words_of(self.metric, self.mode, self.ds_id)
 
 
 def subjects(
@@ -248,16 +248,15 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
     page = page or Page()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
-    nothing: tuple[Block, ...] = (Text("No samples: the selection leaves nothing.", Tone.FAINT),)
-    sections = [Section(p.words, page.names("part", p.words), tuple(blocks(p, page))) for p in parts]
-    return Report(
+    return report_of(
+        answer,
+        page,
+        [Part(part.words, blocks(part, page)) for part in parts],
         name="samples",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
-        run_line=run_line(answer, page.facts),
-        sentence=sentence(parts[0], page) if parts else "No samples.",
-        sections=tuple(sections) or (Section("Samples", "samples", nothing),),
-        made=made(answer, ("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
-        warnings=answer.warnings,
+        sentence=sentence(parts[0], page) if parts else "",
+        nothing="No samples: the selection leaves nothing.",
+        rules=(("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         tables={"samples": lambda: long_rows(answer.data, metrics)},
     )
 

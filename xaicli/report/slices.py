@@ -7,9 +7,9 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.model import Block, Cell, Column, Report, Table, Text
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.page import Page, Part, report_of, words_of
 
 _ROWS = 200
 _NOTHING = "no slice has enough samples with a finite value: nothing was compared."
@@ -24,26 +24,23 @@ def slices_report(answer: Answer, page: Page | None = None) -> Report:
     """
     page = page or Page()
     rows = list(answer.data.iter_rows(named=True))
-    sections, said = [], []
+    parts = []
     for searched in answer.extra["searched"]:
-        words = " · ".join(part for part in (searched["metric"], searched["mode"], searched["ds_id"]) if part)
+        words = words_of(searched["metric"], searched["mode"], searched["ds_id"])
         own = [row for row in rows if all(row[key] == searched[key] for key in ("mode", "ds_id", "metric"))]
-        sections.append(Section(words, page.names("part", words), tuple(_blocks(own, searched, words, page))))
-        said.append(_sentence(own, searched, words))
-    return Report(
+        parts.append(Part(words, _blocks(own, searched, words, page), _sentence(own, searched, words)))
+    return report_of(
+        answer,
+        page,
+        parts,
         name="slices",
         title="Where the data is worst",
-        run_line=run_line(answer, page.facts),
-        sentence=" ".join(said),
-        sections=tuple(sections),
-        made=made(
-            answer,
+        rules=(
             ("slice", "samples that share the value of a column, or of two; numbers of many values by quintile"),
             ("difference", "mean of the slice minus mean of all other samples, with Welch's 95 % interval"),
             ("reported", "q at most 5 %, after Benjamini and Hochberg; slices that others explain are left out"),
             ("order", "difference times share of the samples, the worst first"),
         ),
-        warnings=answer.warnings,
         tables={"slices": lambda: [_flat(row) for row in rows]},
     )
 

@@ -11,7 +11,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import LineChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, short
-from xaicli.report.page import Page, as_list, made, run_line
+from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 
 _POINTS = 2000
 _NEWS = 1.5
@@ -26,26 +26,23 @@ def steps_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run.
     """
     page = page or Page()
-    parts = list(answer.data.group_by("mode", "ds_id", maintain_order=True))
-    sections = []
-    for (mode, ds_id), batches in parts:
-        words = " · ".join(part for part in (str(mode), str(ds_id)) if part)
-        place = (mode, ds_id)
-        sections.append(Section(words, page.names("part", words), tuple(_blocks(answer, place, batches, words, page))))
-    nothing: tuple[Block, ...] = (Text("No batches: the selection leaves nothing.", Tone.FAINT),)
-    return Report(
+    parts = []
+    for (mode, ds_id), batches in answer.data.group_by("mode", "ds_id", maintain_order=True):
+        words = words_of(mode, ds_id)
+        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page)))
+    return report_of(
+        answer,
+        page,
+        parts,
         name="steps",
         title="What happened at which step",
-        run_line=run_line(answer, page.facts),
         sentence=_sentence(answer),
-        sections=tuple(sections) or (Section("Steps", "steps", nothing),),
-        made=made(
-            answer,
+        nothing="No batches: the selection leaves nothing.",
+        rules=(
             ("batch", "the rows of one step and rank; its loss is the mean of the finite values"),
             ("spike", "log loss above the median of the 101 steps around by 6 x 1.4826 x MAD"),
             ("returning samples", "binomial, corrected after Benjamini and Hochberg; q at most 5 %"),
         ),
-        warnings=answer.warnings,
         tables={"steps": lambda: answer.data},
     )
 

@@ -16,7 +16,7 @@ from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
 from xaicli.report.numbers import short, shortened
-from xaicli.report.page import Names, Page, as_list, made, run_line
+from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
 from xaicli.vocabulary import Bounds, Mode
@@ -205,7 +205,7 @@ def _data_map(gathered: Gathered, page: Page) -> Section:
     found: list[Block] = []
     if gathered.dynamics is not None:
         for (mode, ds_id), frame in gathered.dynamics.data.group_by("mode", "ds_id", maintain_order=True):
-            words = " · ".join(str(part) for part in (mode, ds_id) if part)
+            words = words_of(mode, ds_id)
             found += map_blocks(words, frame, page)
     missing = _missing(gathered, "data map", gathered.absent.get("training dynamics", "No samples."))
     return Section("Data map", "data-map", tuple(found) or (missing,), page_only=True)
