@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Run": "xaicli.recorder.run",
-    "init": "xaicli.recorder.active",
-    "log": "xaicli.recorder.active",
+    "init": "xaicli.recorder.run",
+    "log": "xaicli.recorder.run",
     "open_run": "xaicli.api",
     "RunReader": "xaicli.api",
     "saliency": "xaicli.api.saliency",

@@ -20,7 +20,7 @@ import polars as pl
 from xaicli.errors import XaiError
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import FOLDER_COLUMNS, Source, scan, sources
-from xaicli.reader.schema import conform
+from xaicli.reader.rows import conform
 from xaicli.vocabulary import DS_ID, EPOCH, MODE, PASS, STEP, Engine
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.recorder.run import Run
-from xaicli.wal.live import live_rows
+from xaicli.wal.snapshot import live_rows
 
 Rows = Counter[tuple[tuple[str, object], ...]]
 

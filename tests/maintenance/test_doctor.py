@@ -18,8 +18,8 @@ from xaicli import parquet
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import Complaint, examine
+from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import Run
-from xaicli.recorder.tables import append_table
 
 Xai = Callable[..., tuple[int, str, str]]
 

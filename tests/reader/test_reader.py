@@ -21,7 +21,7 @@ from xaicli.layout import PartName
 from xaicli.maintenance.compact import compact
 from xaicli.reader import Place, Reader, Tally, open_reader, pieces
 from xaicli.vocabulary import Duplicates
-from xaicli.wal.live import LiveRows
+from xaicli.wal.snapshot import LiveRows
 
 EVAL_1 = Place("eval", "", 1)
 

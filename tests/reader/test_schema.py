@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import xaicli
-from xaicli.reader.schema import dtype_of
+from xaicli.reader.rows import dtype_of
 
 SAMPLE_RUN = Path(__file__).parents[2] / "sample_data" / "run"
 

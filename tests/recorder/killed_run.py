@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from xaicli import files
-from xaicli.recorder import allocation
+from xaicli.recorder import segments
 from xaicli.recorder.run import Run
 
 # Small segments, so that many are handed over before the kill.
-allocation.SEGMENT_BYTES = 150_000
+segments.SEGMENT_BYTES = 150_000
 
 
 def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> None:

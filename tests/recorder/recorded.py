@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from xaicli import parquet, wal
 from xaicli.layout import RunLayout
-from xaicli.wal.live import live_rows
+from xaicli.wal.snapshot import live_rows
 
 
 def rows(run_dir: Path) -> pa.Table:

@@ -19,7 +19,7 @@ import pytest
 from tests.recorder.recorded import column, rows
 from xaicli import files, parquet
 from xaicli.errors import XaiError
-from xaicli.recorder import allocation, pool, session, writer
+from xaicli.recorder import process, segments, writer
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.wal.frames import Frame
@@ -29,8 +29,8 @@ from xaicli.wal.frames import Frame
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(writer, "_LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(pool, "LONGEST_WAIT", 0.1)
-    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(segments, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
 
 
 class Disk:
@@ -100,7 +100,7 @@ def test_a_disk_with_room_again_gets_what_waited(tmp_path: Path, monkeypatch: py
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
+    monkeypatch.setattr(segments, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
     log_much(run, 0, 10_000)
     monkeypatch.setattr(files, "write_all", no_room)
@@ -143,14 +143,14 @@ def test_no_room_for_segments_means_memory_and_is_said_once(disk: Disk) -> None:
 
 
 def test_a_file_system_without_mapped_files_means_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "remote_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(segments, "remote_file_system", lambda _: "nfs4")
     with pytest.warns(RecorderWarning, match="nfs4"), Run(tmp_path / "run") as run:
         log_much(run, 0, 2_000)
     assert column(tmp_path / "run", "sample_id") == list(range(2_000))
 
 
 def test_memory_segments_are_flushed_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(process, "FLUSH_SECONDS", 0.1)
     run = Run(tmp_path / "run")
     run.log_samples(sample_id=[1], loss=[1.0])
     deadline = time.monotonic() + 20
@@ -197,7 +197,7 @@ def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
 def test_an_io_error_now_and_then_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, k: int
 ) -> None:
-    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)  # nothing is to be dropped here, however busy the machine
+    monkeypatch.setattr(segments, "LONGEST_WAIT", 60)  # nothing is to be dropped here, however busy the machine
     run = Run(tmp_path / "run")
     run.log_samples(sample_id=[0], a=[0.0], b=[0.0], c=[0.0])
     whole, calls = getattr(os, call), 0
@@ -231,10 +231,10 @@ _LIMITED = """
 import json, resource, sys
 import numpy as np
 from xaicli import files
-from xaicli.recorder import allocation, pool, session, writer
+from xaicli.recorder import process, segments, writer
 from xaicli.recorder.run import Run
 writer._FIRST_PAUSE = writer._LONGEST_PAUSE = 0.02
-pool.LONGEST_WAIT, session.CLOSE_SECONDS = 0.1, 0.2
+segments.LONGEST_WAIT, process.CLOSE_SECONDS = 0.1, 0.2
 limit, value = getattr(resource, sys.argv[2]), int(sys.argv[3])
 def log(first, last):
     for at in range(first, last, 1000):
@@ -303,7 +303,7 @@ def test_a_deleted_folder_is_counted_and_not_made_again(tmp_path: Path) -> None:
 def test_a_slow_disk_never_holds_a_step_longer_than_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parquet.write
     monkeypatch.setattr(parquet, "write", lambda *a, **k: (time.sleep(0.5), whole(*a, **k))[1])
-    monkeypatch.setattr(allocation, "SEGMENT_BYTES", 10_000)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 10_000)
     run = Run(tmp_path / "run")
 
     def slowest_step() -> float:
@@ -333,7 +333,7 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
         return whole(content, frames, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parts, "to_table", faulty)
-    monkeypatch.setattr(pool, "LONGEST_WAIT", 60)
+    monkeypatch.setattr(segments, "LONGEST_WAIT", 60)
     run = Run(tmp_path / "run")
 
     def log_five_epochs() -> None:

@@ -23,8 +23,8 @@ from xaicli.maintenance.doctor import examine
 from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import open_reader
 from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import Run
-from xaicli.recorder.tables import append_table
 
 
 def table(run_dir: Path, folder: str) -> list[dict[str, object]]:

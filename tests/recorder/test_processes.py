@@ -22,10 +22,10 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.reader import open_reader
 from xaicli.recorder import attempt as attempts_module
-from xaicli.recorder import lifetime
+from xaicli.recorder import process
 from xaicli.recorder.ledger import RecorderWarning
+from xaicli.recorder.process import Session
 from xaicli.recorder.run import Run
-from xaicli.recorder.session import Session
 
 
 def attempts(run_dir: Path) -> list[tuple[int, int | None]]:
@@ -195,7 +195,7 @@ def test_ranks_that_begin_with_labels_of_two_kinds_keep_their_rows(
 _KILLED_BEFORE_ITS_COLUMNS_ARE_SAVED = """
 import os, sys
 from xaicli.recorder.run import Run
-from xaicli.recorder.session import Session
+from xaicli.recorder.process import Session
 Session._save_columns = lambda self: None
 run = Run(sys.argv[1])
 run.log_samples(sample_id=[1], label=[1], logits=[[0.5, 1.5]], extra=[0.25])
@@ -310,7 +310,7 @@ def test_sigterm_in_the_middle_of_a_batch_waits_for_its_end(tmp_path: Path, monk
             def interrupted(*arguments: object) -> bool:
                 signal.raise_signal(signal.SIGTERM)
                 assert not asked
-                assert lifetime.is_pending()
+                assert process.is_pending()
                 return whole(*arguments)  # type: ignore[arg-type]
 
             monkeypatch.setattr(segment, "_put", interrupted)

@@ -16,10 +16,10 @@ from xaicli import parquet
 from xaicli.errors import XaiError
 from xaicli.layout import DataFile, PartName, RunLayout
 from xaicli.maintenance.compact import compact
-from xaicli.recorder import allocation
+from xaicli.recorder import segments
 from xaicli.recorder.run import Run
 from xaicli.wal import snapshot, take_snapshot
-from xaicli.wal.live import live_rows
+from xaicli.wal.snapshot import live_rows
 
 
 def ids_of(layout: RunLayout) -> list[int]:
@@ -121,7 +121,7 @@ def test_whenever_the_training_goes_on_its_rows_are_seen_up_to_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, begun: bool
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # power stays on
-    monkeypatch.setattr(allocation, "SEGMENT_BYTES", 10_000)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 10_000)
     for nth in count():
         training = Training(tmp_path / str(nth))
         if begun:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.recorder.recorded import column, rows
-from xaicli.recorder import batch, intake, transfer
+from xaicli.recorder import batch, transfer
 from xaicli.recorder.run import Run
 from xaicli.recorder.transfer import Transfers
 
@@ -46,7 +46,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     def is_remote(value: object) -> bool:
         return isinstance(value, torch.Tensor) and value.is_floating_point()
 
-    for module in (batch, intake, transfer):
+    for module in (batch, transfer):
         monkeypatch.setattr(module, "is_remote", is_remote)
     return Device()  # type: ignore[return-value]
 

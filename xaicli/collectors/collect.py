@@ -23,8 +23,8 @@ from xaicli.collectors.outputs import TARGETS
 from xaicli.collectors.predictor import Predictor
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
-from xaicli.recorder.active import active_run
-from xaicli.recorder.tables import append_table
+from xaicli.recorder.parts import append_table
+from xaicli.recorder.run import active_run
 from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
 from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import Table

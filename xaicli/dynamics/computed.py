@@ -23,7 +23,7 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Piece, Place, Reader, Tally
 from xaicli.reader.footers import Footer
 from xaicli.reader.pieces import relative
-from xaicli.reader.schema import conform, finite
+from xaicli.reader.rows import conform, finite
 from xaicli.vocabulary import (
     CORRECT,
     EL2N,

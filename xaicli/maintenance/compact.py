@@ -21,7 +21,7 @@ from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
 from xaicli.reader.pieces import strangers
-from xaicli.recorder.recovery import recover
+from xaicli.recorder.parts import recover
 from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
 from xaicli.wal import take_snapshot
 from xaicli.wal.frames import SegmentCopy

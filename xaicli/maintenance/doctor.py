@@ -19,7 +19,7 @@ from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
 from xaicli.reader.pieces import strangers
-from xaicli.state.examine import faults
+from xaicli.state.folder import faults
 from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
 

@@ -30,7 +30,7 @@ from xaicli.vocabulary import (
 from xaicli.words import quoted, split, split_pair, split_raw
 
 if TYPE_CHECKING:
-    from xaicli.reader.where import Where
+    from xaicli.reader.rows import Where
 
 Pair = tuple[str, str]
 """(mode, ds_id): the groups that are never pooled."""

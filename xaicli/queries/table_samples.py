@@ -16,8 +16,7 @@ from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolve
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
-from xaicli.reader.schema import finite
-from xaicli.reader.where import Where
+from xaicli.reader.rows import Where, finite
 from xaicli.tables.stored import class_names
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, STEP, Duplicates
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xaicli.reader.pieces import Piece, Place
+from xaicli.reader.rows import Tally
 from xaicli.reader.run import Reader, Rows, open_reader
 from xaicli.reader.takeback import TakeBack, TakenBack
-from xaicli.reader.tally import Tally
 
 __all__ = ["Piece", "Place", "Reader", "Rows", "TakeBack", "TakenBack", "Tally", "open_reader"]

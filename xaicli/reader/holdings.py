@@ -17,9 +17,8 @@ from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import DataFile, RunLayout
 from xaicli.manifest import Attempt
 from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
-from xaicli.reader.schema import dtype_of
+from xaicli.reader.rows import Tally, dtype_of
 from xaicli.reader.takeback import TakeBack, TakenBack
-from xaicli.reader.tally import Tally
 from xaicli.vocabulary import CORRECT, EPOCH, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:

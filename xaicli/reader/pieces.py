@@ -17,7 +17,7 @@ from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.takeback import Share, TakeBack, TakenBack, shares, take_backs
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
 from xaicli.wal import take_snapshot
-from xaicli.wal.live import LiveRows, live_rows
+from xaicli.wal.snapshot import LiveRows, live_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

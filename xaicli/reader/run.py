@@ -13,14 +13,11 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
 from xaicli.progress import doing
-from xaicli.reader import duplicates as duplicate_rows
 from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
-from xaicli.reader.schema import conform, finite
-from xaicli.reader.tally import Tally
-from xaicli.reader.where import Where
+from xaicli.reader.rows import Tally, Where, conform, count_duplicates, finite, last_rows, refuse_duplicates
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
 
 _TRIES = 5
@@ -201,12 +198,12 @@ class Reader(Holdings):
         )
         tally = Tally()
         if not (alone and self._ids_are_unique(pieces[0])):
-            tally.duplicates = duplicate_rows.count(frame[SAMPLE_ID])
+            tally.duplicates = count_duplicates(frame[SAMPLE_ID])
         if tally.duplicates:
-            duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, place)
+            refuse_duplicates(frame[SAMPLE_ID], duplicates, place)
             if duplicates is Duplicates.LAST:
                 needed = list(dict.fromkeys([*needed, SAMPLE_ID, ATTEMPT, STEP, RANK]))
-                frame = duplicate_rows.last(self._concatenated(pieces, needed))
+                frame = last_rows(self._concatenated(pieces, needed))
         asked = self._asked(place, frame, columns, tally, keep_non_finite, sound=self._all_finite(place))
         return [Rows(place, self.last_step(place), asked, tally)]
 
@@ -221,11 +218,11 @@ class Reader(Holdings):
             frame = every.filter(pl.col(PASS) == turn)
             at = place._replace(turn=turn)
             step = frame[STEP].max()
-            tally = Tally(duplicates=duplicate_rows.count(frame[SAMPLE_ID]))
+            tally = Tally(duplicates=count_duplicates(frame[SAMPLE_ID]))
             if tally.duplicates:
-                duplicate_rows.refuse_if_asked(frame[SAMPLE_ID], duplicates, at)
+                refuse_duplicates(frame[SAMPLE_ID], duplicates, at)
                 if duplicates is Duplicates.LAST:
-                    frame = duplicate_rows.last(frame)
+                    frame = last_rows(frame)
             asked = self._asked(at, frame, columns, tally, keep_non_finite)
             found.append(Rows(at, int(step), asked, tally))  # type: ignore[arg-type]
         return found

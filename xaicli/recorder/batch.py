@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.heads.head import Task
 from xaicli.recorder import columns
-from xaicli.recorder.catalogue import Catalogue
-from xaicli.recorder.columns import Column
-from xaicli.recorder.segment import Plan
-from xaicli.recorder.transfer import is_remote
+from xaicli.recorder.columns import Column, is_remote
+from xaicli.recorder.schema import Catalogue
+from xaicli.recorder.segments import Plan
 from xaicli.wal import derived
-from xaicli.wal.columns import dtypes_of, in_file
 from xaicli.wal.frames import SCORES
+from xaicli.wal.rows import dtypes_of, in_file
 
 MOST_DEFERRED = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""

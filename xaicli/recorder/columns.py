@@ -28,6 +28,12 @@ def is_tensor(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_remote(value: object) -> bool:
+    """Whether a value is a tensor on a CUDA device, from which copies need not wait; never loads torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor) and value.is_cuda
+
+
 def has_tensors(values: list[Any]) -> bool:
     """Whether any of the values is a torch tensor."""
     torch = sys.modules.get("torch")

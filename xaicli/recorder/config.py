@@ -1,4 +1,7 @@
-"""What a training was configured with, as plain JSON types, whatever people configure with; secrets masked."""
+"""What a run and its batches are configured with, checked.
+
+A training is configured with whatever people configure with; it is kept as plain JSON types, secrets masked.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,22 @@ import re
 from argparse import Namespace
 from collections.abc import Mapping
 from enum import Enum
+from operator import index
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
+from xaicli.errors import UsageError
+from xaicli.heads.head import Task
+from xaicli.manifest import TakesBack
 from xaicli.traceability import without_credentials, without_secrets
+from xaicli.vocabulary import Mode
+from xaicli.wal.frames import Place
 
+TASKS = (Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION, Task.SEQUENCE)
+MODES: dict[str, str] = {mode: mode.value for mode in Mode}
 MASK = "***"
+_LONGEST_NAME = 250
 _LONGEST_ARRAY = 1000
 _DEEPEST = 20
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -105,3 +118,120 @@ def _is_secret(name: str, value: Any) -> bool:
     if isinstance(value, list) and not any(isinstance(item, str) for item in value):
         return False
     return any(_SECRET.search(word) for word in words)
+
+
+# -- options and places
+
+
+def resume_place(given: tuple[int, int] | None) -> TakesBack | None:
+    """What `resume_from` says an attempt takes back.
+
+    Raises:
+        ValueError: It is no pair of whole numbers.
+    """
+    if given is None:
+        return None
+    try:
+        epoch, step = map(index, given)
+    except (TypeError, ValueError):
+        raise ValueError(f"resume_from={given!r} is no (epoch, step)") from None
+    return TakesBack(epoch, step, "resume_from")
+
+
+def whole_number(name: str, value: Any, bits: int = 31) -> int:
+    """A number of steps, epochs or passes.
+
+    Raises:
+        ValueError: It is no whole one, or has no room.
+    """
+    if type(value) is int and -(2**31) <= value < 2**31:
+        return value
+    try:
+        number = int(value)
+        is_whole = not isinstance(value, str) and bool(number == value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"{name} {value!r} is no whole number")
+    if not -(2**bits) <= number < 2**bits:
+        raise ValueError(f"{name} {number} is beyond {bits + 1} bits")
+    return number
+
+
+def nth_epochs(given: Any) -> int:
+    """`epoch_frequency`, a whole number from 1.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        number = index(given)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"epoch_frequency={given!r} must be a whole number, 1 or more")
+    return number
+
+
+def epochs_kept(given: Any) -> bool | frozenset[int]:
+    """Whether, or in which epochs, probabilities are kept."""
+    if isinstance(given, bool):
+        return given
+    try:
+        return frozenset(index(epoch) for epoch in given)
+    except TypeError:
+        raise ValueError(f"keep_probs={given!r} is neither True, False nor a list of epochs") from None
+
+
+def ignored_label(given: Any) -> int | str | None:
+    """`ignore_label`, one whole number or text, or None.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if given is None or isinstance(given, str):
+        return given
+    try:
+        return index(given)
+    except TypeError:
+        raise ValueError(f"ignore_label={given!r} is no label: one whole number, one text, or None") from None
+
+
+def checked_place(mode: str, ds_id: str, epoch: int, turn: int) -> Place:
+    """A place that a folder and a column can name.
+
+    Raises:
+        ValueError: The epoch is beyond 32 bits, or the ds_id no text or too long a name.
+    """
+    if not -(2**31) <= epoch < 2**31:
+        raise ValueError(f"epoch {epoch} is beyond 32 bits")
+    if not isinstance(ds_id, str):
+        raise ValueError(f"ds_id must be a text, not {type(ds_id).__name__}")
+    try:
+        name = quote(ds_id, safe="")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"ds_id has a text that UTF-8 has no form for: {error.reason}") from error
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
+    return Place(mode, ds_id, epoch, turn)
+
+
+def task_named(word: str | None) -> Task | None:
+    """
+    Raises:
+        UsageError: There is no such task.
+    """
+    if word is None:
+        return None
+    if word not in TASKS:
+        raise UsageError(f"task={word!r} is none of the tasks", hint="choices: " + ", ".join(TASKS))
+    return Task(word)
+
+
+def unknown_mode(given: object) -> str:
+    """Refuse what is no mode.
+
+    Raises:
+        ValueError: Always; the modes are named.
+    """
+    raise ValueError(f"mode {given!r} is none of {', '.join(Mode)}")

@@ -16,7 +16,7 @@ from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, facts_of_file
 from xaicli.recorder.parts import store_table
-from xaicli.recorder.session import Session
+from xaicli.recorder.process import Session
 from xaicli.wal.records import encode_scalars, encode_table
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class Records:
             XaiError: The columns differ in length, one cannot be stored, or the input table is unknown.
             OSError: With `strict`: it cannot be written.
         """
-        from xaicli.recorder.tables import append_table
+        from xaicli.recorder.parts import append_table
         from xaicli.tables.metrics_table import check_fits, default_name, metrics_table
 
         table = metrics_table(

@@ -1,32 +1,39 @@
-"""`Run`: the flight recorder a training loop holds."""
+"""`Run`: the flight recorder a training loop holds; `xaicli.init` opens one, `xaicli.log` writes to it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from xaicli.errors import UsageError, XaiError
-from xaicli.heads.head import Task
+from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.manifest import Manifest, TakesBack
-from xaicli.recorder import lifetime
+from xaicli.recorder import process
 from xaicli.recorder.attempt import last_place
 from xaicli.recorder.batch import Batches
-from xaicli.recorder.config import plain_config
-from xaicli.recorder.intake import Intake
+from xaicli.recorder.config import (
+    MODES,
+    checked_place,
+    epochs_kept,
+    ignored_label,
+    nth_epochs,
+    plain_config,
+    resume_place,
+    task_named,
+    unknown_mode,
+    whole_number,
+)
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
-from xaicli.recorder.loops import MODES, Loops, unknown_mode
 from xaicli.recorder.media import count
+from xaicli.recorder.process import Session
 from xaicli.recorder.records import Records
-from xaicli.recorder.session import Session
+from xaicli.recorder.transfer import Intake
 from xaicli.state import TrainingState
 from xaicli.store.objects import is_url
 from xaicli.traceability import describe_environment
@@ -38,10 +45,76 @@ if TYPE_CHECKING:
     from xaicli.store.upload import Uploader
 
 
-TASKS = (Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL, Task.REGRESSION, Task.SEQUENCE)
-_LONGEST_NAME = 250
 DRAIN_SECONDS = 2.0
 """How long `close` waits for batches on a device."""
+
+
+T = TypeVar("T")
+
+
+class Loops:
+    """The part of `Run` that goes through epochs and batches."""
+
+    state: TrainingState
+    _session: Session
+    _environment: Mapping[str, Any]
+
+    def epochs(self, n: int | None = None) -> Iterator[int]:
+        """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
+
+        After a state that was saved inside the training loop, first the epoch it was saved in, which `steps` goes on
+        with.
+        """
+        state = self.state
+        last = state.total_epochs if n is None else n
+        state.total_epochs = max(state.total_epochs, last)
+        if state.is_mid_epoch and not state.stop_training:
+            yield state.epoch_idx
+            self._publish()
+        elif state.epoch_idx >= last > 0 and not state.stop_training:
+            message = f"xai: epochs({last}): {state.epoch_idx} epochs are done, so there is none to go through"
+            self._session.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
+        while state.epoch_idx < last and not state.stop_training:
+            state.epoch_idx += 1
+            state.batch_idx = None
+            yield state.epoch_idx
+            self._publish()
+
+    def steps(self, batches: Iterable[T], *, mode: str = "train", ds_id: str = "") -> Iterator[T]:
+        """Yield batches while `state` has the mode, the dataset, the batch and, in training, the step.
+
+        Each call begins a new pass over (mode, ds_id) within the epoch, the first being pass 0; a training loop that is
+        gone on with after a resume stays in its pass.
+
+        `TrainingState.batches` says how many, and what a resume does.
+        """
+        state = self.state
+        state.mode, state.ds_id, state.batch_idx = MODES.get(mode) or unknown_mode(mode), ds_id, None
+        state.note_data(state.mode, ds_id, batches)
+        if not (state.mode == Mode.TRAIN and state.is_mid_epoch):  # else the pass in progress is gone on with
+            state.begin_pass()
+        yield from state.batches(batches)
+
+    def begin_pass(self, mode: str = "eval", ds_id: str = "") -> int:
+        """Begin another walk over a dataset within the current epoch, in a loop that does not use `steps`.
+
+        Args:
+            mode: train, eval, test or infer.
+            ds_id: The dataset.
+
+        Returns:
+            Its number in the epoch, from 0.
+        """
+        return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id)
+
+    def _publish(self) -> None:
+        if self._session.fault:
+            return
+        try:
+            self.state.note_start(self._session.settle().attempt, self._environment)
+            self.state.publish()
+        except Exception as error:
+            self._session.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
 
 
 class Run(Loops, Records):
@@ -104,10 +177,10 @@ class Run(Loops, Records):
             ValueError: `epoch_frequency` is less than 1, `resume_from` no pair of whole numbers, `keep_probs` no list
                 of epochs, or `ignore_label` no label.
         """
-        self._epoch_frequency = _frequency(epoch_frequency)
-        self._keep_probs = _epochs_kept(keep_probs)
-        ignore_label = _ignored(ignore_label)
-        takes_back = _resume_place(resume_from)
+        self._epoch_frequency = nth_epochs(epoch_frequency)
+        self._keep_probs = epochs_kept(keep_probs)
+        ignore_label = ignored_label(ignore_label)
+        takes_back = resume_place(resume_from)
         self._uploader = _uploader(os.fspath(run_dir))
         self.layout = RunLayout((self._uploader.root if self._uploader else Path(run_dir)).absolute())
         self.strict = strict
@@ -117,7 +190,7 @@ class Run(Loops, Records):
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             name=name,
             label_names=tuple(label_names) if label_names else None,
-            task=None if task is None else str(_task(task)),
+            task=None if task is None else str(task_named(task)),
             config=settings,
             environment=describe_environment(settings),
         )
@@ -149,7 +222,7 @@ class Run(Loops, Records):
             refuse=self._refuse_column,
             drop=lambda rows, reason: self._refuse(ValueError(reason), rows),
             strict=strict,
-            task=_task(task) or _task(self.manifest.task),
+            task=task_named(task) or task_named(self.manifest.task),
             ignore_label=ignore_label,
             note=self._note,
         )
@@ -161,7 +234,7 @@ class Run(Loops, Records):
         self._kinds: dict[str, str] = {}
         self._counted = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
-        lifetime.watch(self)
+        process.watch(self)
 
     # -- logging
 
@@ -208,7 +281,7 @@ class Run(Loops, Records):
         try:
             state = self.state
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
-            at_epoch = state.epoch_idx if epoch is None else _whole("epoch", epoch)
+            at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
             at_step = state.global_step if step is None else self._told_step(step, sample_id)
             if at_step is None:
                 at_epoch, at_step = self._place_without_any(at_mode, at_epoch, epoch is None)
@@ -225,13 +298,15 @@ class Run(Loops, Records):
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
             self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
+            if process.is_pending():
+                process.finish_pending()
         except Exception as error:
             self._refuse(error, count(sample_id))
 
     def _told_step(self, step: Any, sample_id: Any) -> int | None:
         """The step a caller named; the run's own where it is none, which is told."""
         try:
-            return _whole("step", step, 63)
+            return whole_number("step", step, 63)
         except ValueError as error:
             self._refuse_column("step", str(error), count(sample_id))
             return self.state.global_step
@@ -239,7 +314,7 @@ class Run(Loops, Records):
     def _told_pass(self, eval_pass: Any, sample_id: Any) -> int | None:
         """The pass a caller named; None, told of, where it is none."""
         try:
-            turn = _whole("eval_pass", eval_pass)
+            turn = whole_number("eval_pass", eval_pass)
             if not 0 <= turn < 2**15:
                 raise ValueError(f"eval_pass {turn} is not a number from 0 to {2**15 - 1}")
         except ValueError as error:
@@ -284,7 +359,7 @@ class Run(Loops, Records):
             except Exception as error:  # the training's own error must be what leaves its `with` block
                 self._session.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
         self._ended = True
-        lifetime.forget(self)
+        process.forget(self)
 
     def _end_transfers(self) -> None:
         self._intake.drain(DRAIN_SECONDS)
@@ -298,7 +373,7 @@ class Run(Loops, Records):
         if getattr(self, "_ended", True):
             return
         if self._session.writer.is_mine:  # which cannot wait for itself
-            lifetime.keep(self)
+            process.keep(self)
         else:
             self.close()
 
@@ -394,84 +469,6 @@ class Run(Loops, Records):
         )
 
 
-def _resume_place(given: tuple[int, int] | None) -> TakesBack | None:
-    if given is None:
-        return None
-    try:
-        epoch, step = map(index, given)
-    except (TypeError, ValueError):
-        raise ValueError(f"resume_from={given!r} is no (epoch, step)") from None
-    return TakesBack(epoch, step, "resume_from")
-
-
-def _whole(name: str, value: Any, bits: int = 31) -> int:
-    """A number of steps, epochs or passes.
-
-    Raises:
-        ValueError: It is no whole one, or has no room.
-    """
-    if type(value) is int and -(2**31) <= value < 2**31:
-        return value
-    try:
-        number = int(value)
-        is_whole = not isinstance(value, str) and bool(number == value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        is_whole = False
-    if not is_whole:
-        raise ValueError(f"{name} {value!r} is no whole number")
-    if not -(2**bits) <= number < 2**bits:
-        raise ValueError(f"{name} {number} is beyond {bits + 1} bits")
-    return number
-
-
-def _frequency(given: Any) -> int:
-    try:
-        number = index(given)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"epoch_frequency={given!r} must be a whole number, 1 or more")
-    return number
-
-
-def _epochs_kept(given: Any) -> bool | frozenset[int]:
-    """Whether, or in which epochs, probabilities are kept."""
-    if isinstance(given, bool):
-        return given
-    try:
-        return frozenset(index(epoch) for epoch in given)
-    except TypeError:
-        raise ValueError(f"keep_probs={given!r} is neither True, False nor a list of epochs") from None
-
-
-def _ignored(given: Any) -> int | str | None:
-    if given is None or isinstance(given, str):
-        return given
-    try:
-        return index(given)
-    except TypeError:
-        raise ValueError(f"ignore_label={given!r} is no label: one whole number, one text, or None") from None
-
-
-def checked_place(mode: str, ds_id: str, epoch: int, turn: int) -> Place:
-    """A place that a folder and a column can name.
-
-    Raises:
-        ValueError: The epoch is beyond 32 bits, or the ds_id no text or too long a name.
-    """
-    if not -(2**31) <= epoch < 2**31:
-        raise ValueError(f"epoch {epoch} is beyond 32 bits")
-    if not isinstance(ds_id, str):
-        raise ValueError(f"ds_id must be a text, not {type(ds_id).__name__}")
-    try:
-        name = quote(ds_id, safe="")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"ds_id has a text that UTF-8 has no form for: {error.reason}") from error
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"ds_id is too long for a folder: {len(ds_id)} characters")
-    return Place(mode, ds_id, epoch, turn)
-
-
 def _uploader(address: str) -> Uploader | None:
     """What follows a run that has an address in an object store."""
     if not is_url(address):
@@ -484,13 +481,38 @@ def _uploader(address: str) -> Uploader | None:
     return uploader
 
 
-def _task(word: str | None) -> Task | None:
+_active: Run | None = None
+
+
+def init(run_dir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
+    """Open a run and make it the active one; the one before is closed.
+
+    Args:
+        run_dir: The run directory; `runs/<date>-<time>` when None.
+        **options: Those of `Run`.
     """
+    global _active
+    if _active is not None:
+        _active.close()
+    _active = Run(run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}", **options)
+    return _active
+
+
+def log(values: Mapping[str, Any]) -> None:
+    """Record per-step values on the active run; see `Run.log`.
+
     Raises:
-        UsageError: There is no such task.
+        ValueError: There is no active run.
     """
-    if word is None:
-        return None
-    if word not in TASKS:
-        raise UsageError(f"task={word!r} is none of the tasks", hint="choices: " + ", ".join(TASKS))
-    return Task(word)
+    active_run().log(values)
+
+
+def active_run() -> Run:
+    """The run `init` opened.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if _active is None or _active.is_closed:
+        raise ValueError("there is no active run; open one with xaicli.init(run_dir)")
+    return _active

@@ -1,15 +1,215 @@
-"""The background thread that turns full segments and buffers into files."""
+"""The way of rows to the disk: from the training thread into a segment, from a full one, by a thread, into parts."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from xaicli.layout import RunLayout
 from xaicli.locks import BEAT_SECONDS
+from xaicli.parquet import FileRecord
+from xaicli.recorder.attempt import note_first_step
+from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
+from xaicli.recorder.parts import record_tables, segment_part, store_rows, store_table
+from xaicli.recorder.schema import Catalogue
+from xaicli.recorder.segments import SEGMENTS, AllocateJob, Plan, Pool, Segment
+from xaicli.vocabulary import SAMPLE_ID, Mode
+from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, Place, SegmentFacts
+
+
+class SampleStream:
+    """Fills segments and hands full ones to the writer."""
+
+    def __init__(
+        self,
+        layout: RunLayout,
+        origin: Callable[[], SegmentFacts],
+        catalogue: Catalogue,
+        ledger: Ledger,
+        writer: Writer,
+    ) -> None:
+        """
+        Args:
+            layout: The run.
+            origin: Settles whose rows these are, when the first comes.
+            catalogue: The run's columns.
+            ledger: What counts the rows.
+            writer: What makes files of them.
+        """
+        self._layout = layout
+        self._find_origin = origin
+        self._origin: SegmentFacts | None = None
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._writer = writer
+        self._pool: Pool | None = None
+        self._active: Segment | None = None
+        self._sequence = 0
+        self._is_noted = False
+        self.lock = threading.RLock()
+
+    def append(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
+        """Keep a batch; one that finds no room is dropped and counted. The caller holds `lock`.
+
+        Raises:
+            ValueError: A text has no UTF-8 form.
+        """
+        active = self._active
+        if active is None or not active.append(place, plan, rows, step, values):
+            self._append_next(place, step, plan, rows, values)
+        self._ledger.rows_logged += rows
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
+    def append_records(self, folder: str, records: int, payload: bytes) -> bool:
+        """Keep records beside samples; False where there is no room for them."""
+        number = RECORD_FOLDERS.index(folder)
+        with self.lock:
+            for _ in range(3):  # as it is, in the next segment, in a larger one
+                if self._active is not None and self._active.append_records(number, records, payload):
+                    return True
+                if self._turn() is None:
+                    return False
+            return False
+
+    def next_sequence(self) -> tuple[SegmentFacts, int]:
+        """A number of this writer's for a file that comes from no segment, and whose it is."""
+        with self.lock:
+            if self._origin is None:
+                self._origin = self._find_origin()
+            self._sequence += 1
+            return self._origin, self._sequence - 1
+
+    def _append_next(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
+        """Keep a batch in the next segment; in pieces if it is larger than one may be."""
+        for _ in range(2):  # the second time in a larger segment
+            active = self._turn()
+            if active is None:
+                reason = "every segment is full: the disk is too slow or takes no more"
+                self._ledger.drop(rows, reason)
+                return
+            if active.append(place, plan, rows, step, values):
+                return
+        if rows == 1:
+            self._ledger.drop(1, "one row is larger than a segment")
+            return
+        for piece in (slice(0, rows // 2), slice(rows // 2, rows)):
+            part, n = [value[piece] for value in values], len(range(rows)[piece])
+            if self._active is None or not self._active.append(place, plan, n, step, part):
+                self._append_next(place, step, plan, n, part)
+
+    def _turn(self) -> Segment | None:
+        """Hand over the active segment and begin the next, larger if frames are large."""
+        wanted = self._active.wanted if self._active else 0
+        self.hand_over()
+        if self._origin is None:
+            self._origin = self._find_origin()
+        if self._pool is None:
+            self._pool = Pool(self._layout, self._origin.writer, self._ledger)
+            self._pool.make_one()
+            for _ in range(SEGMENTS - 1):
+                self._writer.submit(AllocateJob(self._pool))
+        if wanted:
+            self._pool.grow(wanted)
+        segment = self._pool.take(is_failing=self._writer.is_failing)
+        if segment is None:
+            return None
+        segment.begin(self._origin, self._sequence)
+        self._sequence += 1
+        self._active = segment
+        return segment
+
+    def hand_over(self) -> None:
+        """Give the rows held to the writer."""
+        with self.lock:
+            active, self._active = self._active, None
+            if active is None:
+                return
+            if not active.is_empty:
+                self._writer.submit(PartJob(self, active))
+            else:
+                self._give(active)
+
+    def store(self, segment: Segment, done: dict[Folder | str, FileRecord]) -> None:
+        """Turn a segment into parts; `done` holds those of an earlier try."""
+        assert segment.facts is not None
+        columns = self._catalogue.current()
+        frames = segment.frames()
+        records = store_rows(
+            self._layout,
+            segment.facts,
+            segment.sequence,
+            segment.content(),
+            frames,
+            columns,
+            done,
+            self._ledger.drop,
+            self._ledger.refuse,
+        )
+        for record in records:
+            self._ledger.stored(record.rows, record.bytes)
+        id_type = self._catalogue.dtype(SAMPLE_ID)
+        for folder, table, lost in record_tables(segment.content(), frames, id_type):
+            if folder not in done:
+                done[folder] = store_table(self._layout, table, self._layout.root / folder, segment_part(segment))
+                self._ledger.stored(0, done[folder].bytes)
+                if lost:
+                    self._ledger.drop_record(folder, f"{folder} have ids of another kind than the run's", lost)
+        if not self._is_noted:
+            self._note_first(segment.facts.attempt, frames)
+        self._give(segment)
+
+    def _note_first(self, attempt: int, frames: Sequence[Frame]) -> None:
+        """Keep the first training step of a later attempt, for those who ask how a run was resumed."""
+        train = [(f.place.epoch, f.step) for f in frames if f.place and f.place.mode == Mode.TRAIN]
+        if train:
+            self._is_noted = True
+            if attempt:
+                with contextlib.suppress(OSError):
+                    note_first_step(self._layout, attempt, min(train)[1])
+
+    def _give(self, segment: Segment) -> None:
+        if self._pool is not None:
+            self._pool.give(segment)
+
+    def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:
+        """A segment this process will not write: its rows wait in the segment's file, or are lost."""
+        if reuse or not segment.is_durable:
+            if segment.rows:
+                self._ledger.drop(segment.rows, reason)
+            for frame in segment.frames():
+                if frame.folder:
+                    self._ledger.drop_record(frame.folder, reason, frame.rows)
+            self._give(segment)
+
+    def close(self) -> None:
+        """Give the segments back."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+class PartJob:
+    """A full segment on its way into parts."""
+
+    def __init__(self, stream: SampleStream, segment: Segment) -> None:
+        self._stream = stream
+        self._segment = segment
+        self._done: dict[Folder | str, FileRecord] = {}
+
+    def store(self) -> None:
+        self._stream.store(self._segment, self._done)
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        self._stream.lose(self._segment, reason, reuse=for_good)
+
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0

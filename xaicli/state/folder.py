@@ -11,15 +11,15 @@ import contextlib
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from xaicli.files import remove_folder, remove_leftovers, write_folder
-from xaicli.state.encoding import Encoder, decode
-from xaicli.state.values import ARRAYS, TENSORS, read_arrays, read_tensors, verified, write_values
+from xaicli.state.encoding import ARRAYS, TENSORS, Encoder, decode, read_arrays, read_tensors, verified, write_values
+from xaicli.state.published import CHECKS, UNREADABLE
 
 _FORMAT = "xai-state"
 _VERSION = 1
@@ -184,3 +184,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _checksum(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, allow_nan=False, separators=(",", ":")).encode())
+
+
+def faults(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each damaged file, or folder of a state, with the reason.
+
+    Args:
+        folder: The run's state folder.
+    """
+    checks: list[tuple[Path, Callable[[Path], object]]] = [(path, verify_state) for path in numbered_states(folder)]
+    checks += [(folder / name, check) for name, check in CHECKS.items() if (folder / name).exists()]
+    for path, check in checks:
+        try:
+            check(path)
+        except UNREADABLE as error:
+            yield path, str(error) or type(error).__name__

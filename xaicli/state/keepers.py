@@ -1,15 +1,65 @@
-"""How each kind of thing is saved and restored: a `Keeper` captures its state, refuses one that does not fit before
-anything has changed, takes one over, and can undo that.
+"""What a training hands over to be saved, and how it gets it back: all is checked first, nothing is half done.
+
+A `Keeper` of each kind of thing captures its state, refuses one that does not fit before anything has changed, takes
+one over, and can undo that.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 from xaicli.state import randomness
-from xaicli.state.shapes import differences, fill, in_words, is_array, is_module, shape_of
+
+
+def differences(here: Mapping[str, Any], saved: Mapping[str, Any]) -> tuple[str, str]:
+    """The names that are only here, and those that are only there, in words."""
+    missing = [name for name in here if name not in saved]
+    unexpected = [name for name in saved if name not in here]
+    return _listed(missing), _listed(unexpected)
+
+
+def _listed(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(str(name) for name in names[:shown]) + more
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a numpy array or a torch tensor."""
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    arrays = [kind for kind in (numpy and numpy.ndarray, torch and torch.Tensor) if kind]
+    return isinstance(value, tuple(arrays))
+
+
+def is_module(thing: Any) -> bool:
+    """Whether a thing is a `torch.nn.Module`."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.nn.Module)
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array or tensor; None of anything else."""
+    return tuple(value.shape) if is_array(value) else None
+
+
+def in_words(value: Any) -> str:
+    """What a value is, for a message."""
+    return f"of shape {list(value.shape)}" if is_array(value) else f"a {type(value).__name__}"
+
+
+def fill(array: Any, values: Any) -> None:
+    """Put values into an array or tensor of their shape."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        with torch.no_grad():
+            array.copy_(torch.as_tensor(values))
+    else:
+        array[...] = values
+
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What `DistributedDataParallel` and `torch.compile` put before every name."""
@@ -238,3 +288,88 @@ def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
             _check_shapes(keeper, here[key], saved[key], f"{path}[{key!r}]")
     elif is_array(here) and is_array(saved) and shape_of(here) != shape_of(saved):
         raise keeper.fail(f"{path} is {in_words(here)} but was saved as {in_words(saved)}")
+
+
+Things = Mapping[str, Any] | None
+"""{name: thing}; the names are the caller's and the same on saving and on loading."""
+
+_GROUPS = {"objects": keeper_of, "optimizers": OptimizerKeeper, "models": ModelKeeper}
+"""In the order of restoring: what may refuse comes before what is large."""
+
+
+class Belongings:
+    """The caller's models, optimizers and other objects."""
+
+    def __init__(self, models: Things, optimizers: Things, objects: Things) -> None:
+        """
+        Raises:
+            TypeError: One of the three is no mapping.
+            ValueError: A thing could not be restored.
+        """
+        given = {"models": models, "optimizers": optimizers, "objects": objects}
+        for group, things in given.items():
+            if not isinstance(things, Mapping | None):
+                raise TypeError(f"{group} must be a dict {{name: thing}}, not a {type(things).__name__}")
+        self._keepers = {
+            group: {str(name): make(f"{group}[{name!r}]", thing) for name, thing in (given[group] or {}).items()}
+            for group, make in _GROUPS.items()
+        }
+
+    def capture(self) -> dict[str, Any]:
+        """The states, {group: {name: {"kind", "value"}}}."""
+        return {
+            group: {name: {"kind": keeper.kind, "value": keeper.capture()} for name, keeper in keepers.items()}
+            for group, keepers in self._keepers.items()
+        }
+
+    def match(self, state: Mapping[str, Any]) -> list[tuple[Keeper, Any]]:
+        """Each thing with its saved state; warns of saved models and optimizers that nobody asked for.
+
+        Raises:
+            ValueError: The state does not hold a thing, or holds one of another kind under its name.
+        """
+        pairs = []
+        for group, keepers in self._keepers.items():
+            saved = state.get(group, {})
+            for name, keeper in keepers.items():
+                if name not in saved:
+                    raise keeper.fail(f"it is not in the state, which holds: {', '.join(saved) or 'none'}")
+                if saved[name]["kind"] != keeper.kind:
+                    raise keeper.fail(f"it is a {keeper.kind} but was saved as a {saved[name]['kind']}")
+                pairs.append((keeper, saved[name]["value"]))
+            unclaimed = [name for name in saved if name not in keepers and saved[name]["kind"] != "data"]
+            if unclaimed:
+                warnings.warn(f"the state also holds {group} {', '.join(unclaimed)}: not restored", stacklevel=3)
+        return pairs
+
+
+def plain_data(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain data among the saved objects, {name: value}."""
+    return {name: saved["value"] for name, saved in state.get("objects", {}).items() if saved["kind"] == "data"}
+
+
+def restore_all(pairs: Sequence[tuple[Keeper, Any]], *, then: Callable[[], None]) -> None:
+    """Check every state, then take all over; whatever fails, all is as it was.
+
+    Args:
+        pairs: Each thing with its saved state.
+        then: Called last; if it fails, all is undone too.
+
+    Raises:
+        ValueError: A state does not fit, or a thing refused it.
+    """
+    for keeper, state in pairs:
+        keeper.check(state)
+    undo = [(keeper, keeper.snapshot()) for keeper, _ in pairs]
+    begun = 0
+    try:
+        for keeper, state in pairs:
+            begun += 1
+            keeper.apply(state)
+        then()
+    except BaseException as error:
+        for keeper, before in reversed(undo[:begun]):
+            keeper.undo(before)
+        if isinstance(error, Exception):
+            raise keeper.fail(f"it refused the saved state ({type(error).__name__}: {error})") from error
+        raise

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
@@ -28,6 +29,10 @@ from xaicli.wal.frames import (
     read_segment,
     segment_files,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 _TRIES = 20
 
@@ -195,3 +200,37 @@ def _is_among(stored: _Stored, segment: SegmentCopy, folder: Folder | str) -> bo
 def _holds(parts: Iterable[PartName], facts: SegmentFacts, sequence: int) -> bool:
     own = PartName(*facts.writer, sequence, sequence)
     return any(part == own or part.supersedes(own) for part in parts)
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Rows of one segment and folder that are not in a part yet; `table` has a part's columns, `pass` among them."""
+
+    mode: str
+    ds_id: str
+    epoch: int
+    attempt: int
+    rank: int
+    sequence: int
+    table: pa.Table
+
+
+def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRows]:
+    """The rows of segments, as `take_snapshot` gives them, by folder."""
+    if not segments:
+        return []
+    # A finished run has no segments, and need not load what decodes them.
+    from xaicli.wal.rows import by_folder, to_table, with_those_of
+
+    every = [frame for segment in segments for frame in segment.frames]
+    columns = with_those_of(layout.read_manifest().columns, every)
+    return [
+        LiveRows(
+            *folder,
+            *segment.facts.writer,
+            segment.sequence,
+            to_table(segment.content, frames, folder, segment.facts, columns),
+        )
+        for segment in segments
+        for folder, frames in by_folder(segment.frames).items()
+    ]

@@ -14,8 +14,8 @@ from xaicli.heads.head import Task
 from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
 from xaicli.recorder.attempt import locked
-from xaicli.wal.columns import in_order, with_correct, with_those_of
 from xaicli.wal.frames import Frame
+from xaicli.wal.rows import in_order, with_correct, with_those_of
 
 
 def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:

@@ -1,8 +1,18 @@
-"""A segment being filled: frames copied in whole, the used size stored last."""
+"""The segments of a rank: memory that outlives the process, filled batch by batch.
+
+A rank has three, in turn: one is filled, one is written, one is spare. Frames are copied in whole, the used size stored
+last. They are files really allocated on the disk and mapped into memory, or plain memory where that fails.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import mmap
+import os
+import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +21,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from xaicli import files
+from xaicli.files import make_folder
+from xaicli.layout import RunLayout
+from xaicli.locks import release
+from xaicli.recorder import attempt
 from xaicli.recorder.columns import Column, Texts
+from xaicli.recorder.ledger import Ledger
 from xaicli.wal.frames import (
     FRAME,
     HEADER,
@@ -223,3 +239,215 @@ def encode_texts(values: Texts) -> tuple[list[int], bytes]:
     pieces = [None if value is None else value.encode() for value in values]
     lengths = [NULL_LENGTH if piece is None else len(piece) for piece in pieces]
     return lengths, b"".join(piece for piece in pieces if piece)
+
+
+SEGMENTS = 3
+_PAGE = mmap.PAGESIZE
+_REMOTE = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "fuse",
+    "ceph",
+    "gpfs",
+    "beegfs",
+    "9p",
+    "afs",
+    "glusterfs",
+    "orangefs",
+    "virtiofs",
+)
+"""File systems on which a mapped file is slow, or not what other hosts see."""
+
+
+def segment_path(layout: RunLayout, attempt: int, rank: int, number: int) -> Path:
+    """Where a rank's segment lies."""
+    return layout.wal / f"a{attempt:06d}-r{rank:04d}-{number}.seg"
+
+
+def file_segment(path: Path, size: int = 0) -> Segment:
+    """A segment whose rows survive the process.
+
+    Every page is allocated before the first row: a file that is merely long would end the training with SIGBUS when the
+    disk fills.
+
+    Raises:
+        OSError: There is no room, or the file system cannot do this.
+    """
+    size = size or SEGMENT_BYTES
+    make_folder(path.parent)
+    if kind := remote_file_system(path.parent):
+        raise OSError(errno.ENOTSUP, f"a {kind} file system cannot hold write-ahead segments", str(path))
+    total = -(-(HEADER_BYTES + size) // _PAGE) * _PAGE
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, total)
+        memory = mmap.mmap(descriptor, total)
+        memory[::_PAGE] = bytes(total // _PAGE)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    return Segment(memory, path=path)
+
+
+def memory_segment(size: int = SEGMENT_BYTES) -> Segment:
+    """A segment that is lost with the process."""
+    return Segment(bytearray(HEADER_BYTES + size))
+
+
+def remote_file_system(folder: Path) -> str:
+    """The type of the file system a folder is on if it is one of `_REMOTE`, else ""."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    real = folder.resolve()
+    best, found = 0, ""
+    for line in lines:
+        fields = line.split()
+        mount = Path(fields[4].replace("\\040", " "))
+        if (real == mount or mount in real.parents) and len(mount.parts) >= best:
+            best, found = len(mount.parts), fields[fields.index("-") + 1]
+    return found if found.startswith(_REMOTE) else ""
+
+
+LONGEST_WAIT = 0.7
+"""Seconds a step waits for a segment when the disk is behind; not at all when the last write failed."""
+BATCHES = 8
+"""A segment is made to hold this many batches."""
+MOST_BYTES = 64 << 20
+"""Of a segment, unless one row takes more."""
+
+
+class Pool:
+    """Allocates the segments when the first row comes, and hands them out."""
+
+    def __init__(self, layout: RunLayout, origin: tuple[int, int], ledger: Ledger) -> None:
+        """
+        Args:
+            layout: The run.
+            origin: The attempt and the rank.
+            ledger: What is told of stalls.
+        """
+        self._layout = layout
+        self._origin = origin
+        self._ledger = ledger
+        self._free: deque[Segment] = deque()
+        self._made = 0
+        self._size = 0
+        self._least = 0
+        self._behind = False
+        self._in_memory = False
+        self._lock_file = attempt.lock_path(layout, *origin)
+        self._changed = threading.Condition()
+
+    def _say_memory(self, error: OSError) -> None:
+        self._ledger.warn(
+            "memory",
+            f"xai: no write-ahead segments in {self._layout.wal} ({error}): "
+            "rows wait in memory, and a killed process loses those of the last minute",
+        )
+
+    def _path(self, number: int) -> Path:
+        return segment_path(self._layout, *self._origin, number)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there are segments."""
+        return self._made > 0
+
+    def make_one(self) -> None:
+        """Allocate the next segment; in memory where the disk cannot hold it, said once."""
+        segment = None
+        if not self._in_memory:
+            try:
+                if not self._made:
+                    files.make_folder(self._layout.wal, durable=False)  # the first step waits for this
+                segment = file_segment(self._path(self._made))
+                self._least = segment.size
+            except OSError as error:
+                self._in_memory = True
+                self._say_memory(error)
+        with self._changed:
+            self._free.append(segment or memory_segment())
+            self._made += 1
+            self._changed.notify_all()
+
+    def take(self, *, is_failing: bool = False) -> Segment | None:
+        """A free segment; None when the disk takes nothing and all are full.
+
+        Args:
+            is_failing: The last write failed: do not wait.
+        """
+        segment = self._next(is_failing)
+        if segment is not None and segment.size < self._size:
+            return self._enlarged(segment)
+        return segment
+
+    def grow(self, frame: int) -> bool:
+        """Make segments large enough for several frames of this many bytes; False where they are."""
+        size = max(min(BATCHES * frame, MOST_BYTES), frame + HEADER_BYTES)
+        if size <= max(self._size, self._least):
+            return False
+        self._size = size
+        return True
+
+    def _enlarged(self, segment: Segment) -> Segment:
+        """A larger segment in the place of an empty one."""
+        path = segment.path
+        if path is not None:
+            try:
+                path.unlink(missing_ok=True)
+                return file_segment(path, self._size)
+            except OSError as error:
+                self._say_memory(error)
+        return memory_segment(self._size)
+
+    def _next(self, is_failing: bool) -> Segment | None:
+        with self._changed:
+            if not self._free:
+                self._ledger.stalls += 1
+                # While the disk takes nothing, only the first step waits for it.
+                if not self._behind and not is_failing:
+                    self._changed.wait_for(lambda: bool(self._free), LONGEST_WAIT)
+                self._behind = not self._free
+            else:
+                self._behind = False
+            return self._free.popleft() if self._free else None
+
+    def give(self, segment: Segment) -> None:
+        """Take back a segment whose rows are stored, or lost."""
+        segment.reset()
+        files.reached("reset")
+        with self._changed:
+            self._free.append(segment)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Remove the files of segments that hold nothing; the others wait for the next open."""
+        with contextlib.suppress(OSError):
+            # The newest last: it tells readers how far its writer came.
+            for segment in sorted(self._free, key=lambda segment: segment.sequence):
+                if segment.path is not None:
+                    segment.path.unlink(missing_ok=True)
+            self._free.clear()
+            release(self._lock_file)
+            self._layout.wal.rmdir()
+
+
+class AllocateJob:
+    """One more segment, allocated by the writer so that no step waits for it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def store(self) -> None:
+        self._pool.make_one()
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """A segment that was not needed."""
+        del reason, for_good

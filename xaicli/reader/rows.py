@@ -1,0 +1,206 @@
+"""Rows as frames: of one schema, counted, each sample once, those that meet a condition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.reader.pieces import Place
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, SAMPLE_ID, STEP, Duplicates
+
+
+@dataclass
+class Tally:
+    """Counts that grow while a query reads."""
+
+    rows: int = 0
+    """Rows that count: fenced rows and resolved duplicates are not among them."""
+    non_finite: int = 0
+    """NaN and infinite values among the metrics read."""
+    duplicates: int = 0
+    """Rows beyond the first of one (mode, ds_id, epoch, sample_id)."""
+
+    def add(self, other: Tally) -> None:
+        """Count what another tally has counted, too."""
+        self.rows += other.rows
+        self.non_finite += other.non_finite
+        self.duplicates += other.duplicates
+
+
+_DTYPES: dict[str, pl.DataType] = {
+    "bool": pl.Boolean(),
+    "int8": pl.Int8(),
+    "int16": pl.Int16(),
+    "int32": pl.Int32(),
+    "int64": pl.Int64(),
+    "uint8": pl.UInt8(),
+    "float": pl.Float32(),
+    "float32": pl.Float32(),
+    "double": pl.Float64(),
+    "float64": pl.Float64(),
+    "halffloat": pl.Float16(),
+    "string": pl.String(),
+    "large_string": pl.String(),
+    "binary": pl.Binary(),
+}
+
+
+def dtype_of(arrow_name: str) -> pl.DataType:
+    """The polars type of a column, by Arrow's name of its type; dictionaries count as their values."""
+    if arrow_name.startswith("dictionary<"):
+        values = arrow_name.removeprefix("dictionary<values=").partition(",")[0]
+        return dtype_of(values)
+    if arrow_name.startswith(("list<", "fixed_size_list<", "large_list<")):
+        inner = arrow_name.partition("<")[2].rpartition(">")[0].removesuffix(" not null")
+        name, colon, value = inner.partition(": ")  # a list's values may or may not be named
+        return pl.List(dtype_of(value if colon and "<" not in name else inner))
+    return _DTYPES.get(arrow_name, pl.String())
+
+
+def conform(frame: pl.DataFrame, columns: Sequence[str], dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The frame with exactly these columns: absent ones null, dictionaries as their values, other types untouched.
+
+    Args:
+        frame: Rows of one file.
+        columns: The columns of the result, in order.
+        dtypes: The type of a column no file has yet.
+    """
+    present = frame.schema
+    texts = [name for name in columns if present.get(name) in (pl.Categorical, pl.Enum)]
+    absent = [pl.lit(None, dtype=dtypes.get(name, pl.Null())).alias(name) for name in columns if name not in present]
+    if texts or absent:
+        frame = frame.with_columns(*(pl.col(name).cast(pl.String) for name in texts), *absent)
+    return frame if frame.columns == list(columns) else frame.select(columns)
+
+
+def finite(frame: pl.DataFrame, metrics: Sequence[str]) -> tuple[pl.DataFrame, int]:
+    """The frame with non-finite metric values replaced by null, and how many there were."""
+    floats = [name for name in metrics if name in frame.columns and frame.schema[name].is_float()]
+    if not floats:
+        return frame, 0
+    found = frame.select((~pl.col(name).is_finite()).sum() for name in floats).row(0)
+    spoilt = [name for name, n in zip(floats, found, strict=True) if n]
+    return frame.with_columns(pl.when(pl.col(n).is_finite()).then(pl.col(n)).alias(n) for n in spoilt), sum(found)
+
+
+_SPREAD = 8
+"""Ids whose range is at most this many times their number are marked in a table instead of hashed."""
+
+
+def count_duplicates(ids: pl.Series) -> int:
+    """How many of the ids repeat an earlier one.
+
+    Args:
+        ids: The `sample_id` column of one place, any order.
+    """
+    if len(ids) < 2:
+        return 0
+    if ids.dtype.is_integer() and not ids.null_count():
+        values = ids.to_numpy()
+        low, high = int(values.min()), int(values.max())
+        if high - low < max(_SPREAD * len(ids), 1024):
+            seen = np.zeros(high - low + 1, dtype=np.bool_)
+            seen[values - low] = True
+            return len(ids) - int(np.count_nonzero(seen))
+    return len(ids) - ids.n_unique()
+
+
+def last_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """The last row of each sample by (attempt, step, rank, order), in the order of the ids' last rows.
+
+    Args:
+        frame: The rows of one place in the order they were logged in, with `attempt`, `step` and `rank`.
+    """
+    ordered = frame.sort(ATTEMPT, STEP, RANK, maintain_order=True)
+    return ordered.unique(SAMPLE_ID, keep="last", maintain_order=True)
+
+
+def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place) -> None:
+    """Raise when duplicates are there and must not be.
+
+    Raises:
+        XaiError: `duplicates` is `error`; names one sample that repeats.
+    """
+    if duplicates is not Duplicates.ERROR:
+        return
+    first = ids.filter(ids.is_duplicated()).min()
+    raise XaiError(
+        f"sample {first!r} was logged more than once in {place.mode}"
+        + (f" {place.ds_id}" if place.ds_id else "")
+        + f", epoch {place.epoch}"
+        + (f", pass {place.turn}" if place.turn else ""),
+        hint="--duplicates last takes the last row of each sample, all takes every row",
+    )
+
+
+PLACED = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32()}
+"""What a condition can name beside the columns of the rows: where a row lies."""
+_STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
+_SHOWN = 30
+_QUOTED = re.compile(r'"[^"]*"')
+_OF_SEVERAL = re.compile(
+    r"\.(max|min|sum|mean|median|std|var|first|last|count|n_unique|quantile|over|shift|rank|diff|cum_\w+|int_range)\("
+    r"|\blen\(\)"
+)
+"""Polars' names of what looks at more than one row; its own `is_row_separable` overlooks it within a comparison."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition that each row meets or not by itself.
+
+    Attributes:
+        text: As it was typed.
+        columns: The columns it names.
+        expr: The condition; null counts as not met.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    expr: pl.Expr
+
+    @classmethod
+    def of(cls, text: str, dtypes: Mapping[str, pl.DataType]) -> Where:
+        """Read a condition.
+
+        Args:
+            text: SQL as it follows WHERE.
+            dtypes: The columns there are, beside those of `PLACED`, attempt and rank.
+
+        Raises:
+            UsageError: It is none, names no such column, compares what cannot be compared, or is about several rows.
+        """
+        schema = pl.Schema({**dtypes, **PLACED, **_STARTS})
+        columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
+        try:
+            expr = pl.sql_expr(text)
+            kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
+            pl.DataFrame(schema=schema).select(expr)
+        except pl.exceptions.PolarsError as error:
+            said = str(error).strip().splitlines()[0]
+            raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=columns) from None
+        if kind != [pl.Boolean()]:
+            raise UsageError(f"--where {text!r} is no condition", hint=f"--where 'loss > 2 AND label = 3'; {columns}")
+        if _OF_SEVERAL.search(_QUOTED.sub("", str(expr))):
+            raise UsageError(f"--where {text!r} is about several rows at once", hint="xai query takes any SQL")
+        return cls(text, tuple(dict.fromkeys(expr.meta.root_names())), expr)
+
+    @property
+    def stored(self) -> list[str]:
+        """The columns that it needs of the rows themselves."""
+        return [name for name in self.columns if name not in PLACED]
+
+    def rows(self, frame: pl.DataFrame, place: Place) -> pl.DataFrame:
+        """The rows of a place that meet the condition, with the frame's columns."""
+        return self.lazily(frame.lazy(), place).select(frame.columns).collect()
+
+    def lazily(self, rows: pl.LazyFrame, place: Place) -> pl.LazyFrame:
+        """The same of rows that are read later; columns of `PLACED` come with them."""
+        known = {MODE: place.mode, DS_ID: place.ds_id, EPOCH: place.epoch}
+        placed = [pl.lit(known[name], PLACED[name]).alias(name) for name in self.columns if name in PLACED]
+        return rows.with_columns(placed).filter(self.expr)
