@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from xaicli import __version__
 from xaicli.cli.output import any_encoding, plain_warnings
+from xaicli.cli.plainvalues import plain_values
 from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
 from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 
@@ -77,6 +78,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
             said = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
             app.command(name.replace("_", "-"), short_help=said)(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
+    plain_values(tree)
     if listing:
         return tree
     warnings: list[str] = []

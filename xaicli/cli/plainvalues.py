@@ -1,0 +1,91 @@
+"""What is typed, as values, without the library that typer turns texts into values with.
+
+Its import, and a validator for each option, cost as much as a quarter of a short command; texts, paths, numbers and
+flags need neither. Whatever is not plain goes on to typer, which raises where it is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_NOT_PLAIN = object()
+
+
+def plain_values(command: Any) -> None:
+    """Let a command, and those behind a group, take plain values as they are.
+
+    Args:
+        command: What `typer.main.get_command` gives, or a command of it.
+    """
+    for below in getattr(command, "commands", {}).values():
+        plain_values(below)
+    for parameter in command.params:
+        _take_plainly(parameter)
+    if hasattr(command, "get_help_option"):
+        # Made only when a command line is read.
+        command.get_help_option = partial(_help_option, command.get_help_option)
+
+
+def _take_plainly(parameter: Any) -> None:
+    if hasattr(parameter, "get_runtime_param") and hasattr(parameter, "type_descriptor"):
+        taken = _Taken(parameter.type_descriptor, parameter.get_runtime_param)
+        parameter.get_runtime_param = lambda: taken
+
+
+def _help_option(typers: Callable[[Any], Any], ctx: Any) -> Any:
+    option = typers(ctx)
+    if option is not None and "get_runtime_param" not in vars(option):
+        _take_plainly(option)
+    return option
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Turns what was given for a parameter into its value, in place of typer's own object for that."""
+
+    descriptor: Any
+    typers: Callable[[], Any]
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value; what is not plain is left to typer, which raises where it is wrong."""
+        plain = _plain(value, self.descriptor, many=param.multiple or param.nargs == -1)
+        return self.typers().coerce(value, param=param, ctx=ctx) if plain is _NOT_PLAIN else plain
+
+
+def _plain(value: Any, descriptor: Any, *, many: bool) -> Any:
+    """The value, or `_NOT_PLAIN`."""
+    kind, asked = descriptor.annotation, descriptor.parameter_info
+    if value is None:
+        return () if many else None
+    if asked.parser is not None or asked.min is not None or asked.max is not None:
+        return _NOT_PLAIN
+    if not many:
+        return _one(value, kind, asked)
+    if get_origin(kind) is not list or not isinstance(value, (list, tuple)):
+        return _NOT_PLAIN
+    found = [_one(item, get_args(kind)[0], asked) for item in value]
+    return _NOT_PLAIN if any(item is _NOT_PLAIN for item in found) else found
+
+
+def _one(value: Any, kind: Any, asked: Any) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        checked = asked.exists or asked.resolve_path or asked.writable or not (asked.file_okay and asked.dir_okay)
+        if checked or "\0" in str(value) or not (os.access(value, os.R_OK) or not os.access(value, os.F_OK)):
+            return _NOT_PLAIN
+        return Path(value)
+    if kind in (str, int, float, bool) and type(value) is kind:
+        return value
+    if not isinstance(value, str):
+        return _NOT_PLAIN
+    if kind is int and re.fullmatch(r"-?[0-9]{1,15}", value):
+        return int(value)
+    if kind is float and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{0,15})?(e-?[0-9]{1,2})?", value):
+        return float(value)
+    return _FLAGS.get(value.lower(), _NOT_PLAIN) if kind is bool else _NOT_PLAIN
