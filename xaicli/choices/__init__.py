@@ -1,0 +1,1 @@
+"""Which samples the next training takes, and why: `select`."""

@@ -1,0 +1,219 @@
+"""The samples to choose from, and in which order each rule would take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.choices.rules import Choice, Rule
+from xaicli.dynamics.computed import Statistics
+from xaicli.dynamics.label_issues import label_issues
+from xaicli.dynamics.suspects import suspects
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.facts import Facts
+from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.walk import walk
+from xaicli.reader import Reader
+from xaicli.reader.where import Where
+from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
+
+_HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
+_LOW = frozenset({*LOW_IS_GOOD, "forgetting", "variability", "ema", "residual"})
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a rule finds among the candidates, in its order.
+
+    Attributes:
+        rows: (k,) places among the candidates.
+        score: (k,) what they are ordered by; None where nothing orders them.
+        reason: (k,) why, in words; None without.
+        suggested: What each might be labelled instead; None without.
+        unknown: Candidates that the rule cannot judge.
+        why_unknown: What these lack.
+    """
+
+    rows: NDArray[np.intp]
+    score: NDArray[np.float64] | None = None
+    reason: pl.Series | None = None
+    suggested: pl.Series | None = None
+    unknown: int = 0
+    why_unknown: str = ""
+
+
+def with_columns(
+    frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str], facts: Facts
+) -> pl.DataFrame:
+    """The candidates with further columns: recorded ones as of each sample's last row, and facts.
+
+    Args:
+        frame: One row a sample, by id.
+        columns: Which; those the frame has already stay as they are.
+
+    Raises:
+        XaiError: There is no such column or fact.
+    """
+    wanted = [name for name in dict.fromkeys(columns) if name not in frame.columns]
+    for name in wanted:
+        if name not in reader.dtypes and name not in facts.names:
+            offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
+            raise unknown("column or fact", name, offered, where=str(reader.layout.root))
+    known = [name for name in wanted if name in facts.names]
+    stored = [name for name in wanted if name not in facts.names]
+    if stored:
+        last = _last_rows(frame, reader, selection, pair, stored)
+        frame = frame.join(last, on=SAMPLE_ID, how="left", maintain_order="left")
+    if known:
+        frame = frame.join(facts.frame.select(SAMPLE_ID, *known), on=SAMPLE_ID, how="left", maintain_order="left")
+    return frame
+
+
+def _last_rows(
+    frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, columns: list[str]
+) -> pl.DataFrame:
+    """sample_id and columns of each sample's last row."""
+    parts: list[pl.DataFrame] = []
+    missing = frame.select(SAMPLE_ID)
+    for rows in walk(reader, selection, pair, [SAMPLE_ID, *columns], backwards=True):
+        part = rows.frame.unique(SAMPLE_ID, keep="last", maintain_order=True).join(missing, on=SAMPLE_ID, how="semi")
+        parts.append(part)
+        missing = missing.join(part, on=SAMPLE_ID, how="anti")
+        if missing.is_empty():
+            break
+    return pl.concat(parts, how="vertical_relaxed") if parts else frame.select(SAMPLE_ID).clear()
+
+
+def ranked(
+    choice: Choice,
+    frame: pl.DataFrame,
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    found: Statistics,
+    *,
+    facts: Facts,
+    stat: str,
+) -> Ranked:
+    """What a rule that orders samples finds.
+
+    Args:
+        choice: The rule: any but `balanced`, `diverse` and `random`.
+        frame: The candidates, by id.
+        found: The pass over the epochs.
+        facts: What a condition can name beside the statistics and recorded columns.
+        stat: The score of `hardest`, `easy` and of an SQL condition.
+
+    Raises:
+        XaiError: The run lacks what the rule looks at.
+        UsageError: A condition that is none.
+    """
+    match choice.rule:
+        case Rule.HARDEST | Rule.EASY:
+            column = score_column(frame, selection.metrics[0], stat)
+            highest = (choice.rule is Rule.HARDEST) != is_high_good(selection.metrics[0], stat)
+            return _by(frame, column, highest=highest)
+        case Rule.AMBIGUOUS | Rule.FORGOTTEN:
+            column, needs = {
+                Rule.AMBIGUOUS: ("variability", "label_prob"),
+                Rule.FORGOTTEN: ("forgetting", "correct"),
+            }[choice.rule]
+            if column not in frame.columns:
+                raise XaiError(
+                    f"{reader.layout.root} has no {needs}, which --rule {choice.rule.value} needs",
+                    hint="log it with run.log_samples(..., label=..., logits=...)",
+                )
+            return _by(frame, column, highest=True, above=0.0)
+        case Rule.SUSPECTS | Rule.LABEL_ISSUES:
+            return _doubted(choice, frame, reader, selection, pair, found)
+        case _:
+            return _meeting(choice.sql, frame, reader, selection, pair, facts, stat)
+
+
+def score_column(frame: pl.DataFrame, metric: str, stat: str) -> str:
+    """The column that holds the score of a metric.
+
+    Raises:
+        XaiError: There is no such statistic.
+    """
+    for name in (f"{metric}_{stat}", stat):
+        if name in frame.columns and (frame.schema[name].is_numeric() or frame.schema[name] == pl.Boolean()):
+            if name != SAMPLE_ID and name != LABEL:
+                return name
+    numeric = [name for name, dtype in frame.schema.items() if dtype.is_numeric() and name not in (SAMPLE_ID, LABEL)]
+    raise unknown("statistic", stat, [name.removeprefix(f"{metric}_") for name in numeric])
+
+
+def is_high_good(metric: str, stat: str = "") -> bool:
+    """Whether high values are the good ones; of what is not the recorder's own, they count as the bad ones."""
+    return stat in _HIGH or (metric in _HIGH and stat not in _LOW)
+
+
+def is_end_known(metric: str, stat: str = "") -> bool:
+    """Whether it is known which end is the good one."""
+    return bool({metric, stat} & (_HIGH | _LOW))
+
+
+def _by(frame: pl.DataFrame, column: str, *, highest: bool, above: float | None = None) -> Ranked:
+    """The candidates by a value, of equal ones the smaller id first; those without one are unknown."""
+    values = frame[column].cast(pl.Float64)
+    known = values.is_not_null() & values.is_finite().fill_null(False)
+    n_unknown = len(values) - int(known.sum())
+    if above is not None:
+        known = known & (values > above)
+    rows = np.flatnonzero(known.to_numpy())
+    score = values.to_numpy()[rows].astype(np.float64)
+    order = np.argsort(-score if highest else score, kind="stable")
+    return Ranked(rows[order], score[order], unknown=n_unknown, why_unknown=f"no finite {column}")
+
+
+def _doubted(
+    choice: Choice, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, found: Statistics
+) -> Ranked:
+    if choice.rule is Rule.SUSPECTS:
+        answer = suspects(reader, selection, found, top=max(frame.height, 1))
+    else:
+        answer = label_issues(reader, selection)
+        if not answer.data.height and (lacks := [w for w in answer.warnings if "were kept" in w]):
+            raise XaiError(lacks[0], hint="--rule suspects goes by the whole history instead")
+    data = answer.data.filter(pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
+    place = frame.select(SAMPLE_ID).with_row_index("place")
+    data = data.join(place, on=SAMPLE_ID, how="inner", maintain_order="left")
+    return Ranked(
+        data["place"].to_numpy().astype(np.intp),
+        data["score"].to_numpy().astype(np.float64),
+        data["reason"],
+        data["suggested_label"],
+    )
+
+
+def _meeting(
+    sql: str, frame: pl.DataFrame, reader: Reader, selection: Selection, pair: Pair, facts: Facts, stat: str
+) -> Ranked:
+    """The candidates that meet a condition, the worst by the metric first, those without a value last."""
+    kinds: Mapping[str, pl.DataType] = {
+        **dict(reader.dtypes),
+        **{name: dtype for name, dtype in facts.frame.schema.items() if name != SAMPLE_ID},
+        **dict(frame.schema),
+    }
+    try:
+        condition = Where.of(sql, kinds)
+    except UsageError as error:
+        raise UsageError(error.message.replace("--where", "--rule", 1), hint=error.hint) from None
+    placed = {MODE: pair[0], DS_ID: pair[1]}
+    columns = [name for name in condition.columns if name not in placed]
+    whole = with_columns(frame, reader, selection, pair, columns, facts)
+    whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
+    meets = whole.select(condition.expr.alias("meets"))["meets"]
+    kept = np.flatnonzero(meets.fill_null(False).to_numpy())
+    ordered = _by(frame, score_column(frame, selection.metrics[0], stat), highest=not is_high_good(selection.metrics[0], stat))
+    place = {int(row): number for number, row in enumerate(ordered.rows)}
+    rows = np.array(sorted(kept.tolist(), key=lambda row: (place.get(row, len(place)), row)), np.intp)
+    assert ordered.score is not None
+    score = np.array([ordered.score[place[row]] if row in place else np.nan for row in rows.tolist()])
+    return Ranked(rows, score)

@@ -1,0 +1,117 @@
+"""Samples by what they share, and draws that are fair to each group."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.vocabulary import NO_CLASS
+
+Places = NDArray[np.intp]
+
+_FIFTHS = (0.2, 0.4, 0.6, 0.8)
+_FEW_NUMBERS = 10
+"""Numbers of no more distinct values are taken by value."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows by what they share.
+
+    Attributes:
+        names: What each group is called, in the order of its value.
+        rows: The rows of each, ascending; a row whose value is a set of classes is in the group of each of them.
+        unknown: The rows without a value, in none.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Places, ...]
+    unknown: Places
+
+
+def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bool = False) -> Groups:
+    """The rows by value: each class of a set, numbers of more than ten values by fifth.
+
+    Args:
+        values: (n,) one value a row, null for none.
+        name: What a value is called.
+        by_value: Take whole numbers by value, however many there are: classes.
+    """
+    unknown = np.flatnonzero(values.is_null().to_numpy())
+    is_measured = values.dtype.is_float() or (values.dtype.is_numeric() and not by_value)
+    if is_measured and values.drop_nulls().n_unique() > _FEW_NUMBERS:
+        return _fifths(values)
+    row = pl.int_range(len(values), dtype=pl.Int64, eager=True).alias("row")
+    frame = pl.DataFrame({"value": values, "row": row}).drop_nulls("value")
+    if isinstance(values.dtype, pl.List):
+        empty = frame.filter(pl.col("value").list.len() == 0)["row"]
+        frame = frame.explode("value").drop_nulls("value").unique(["value", "row"], maintain_order=True)
+    else:
+        empty = row.clear()
+    parts = frame.sort("value", "row", maintain_order=True).partition_by("value", maintain_order=True)
+    names = [name(part["value"][0]) for part in parts]
+    rows = [part["row"].to_numpy().astype(np.intp) for part in parts]
+    if len(empty):
+        names.append(NO_CLASS)
+        rows.append(empty.to_numpy().astype(np.intp))
+    return Groups(tuple(names), tuple(rows), unknown)
+
+
+def _fifths(values: pl.Series) -> Groups:
+    numbers = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    known = np.isfinite(numbers)
+    edges = np.unique(np.quantile(numbers[known], _FIFTHS))
+    codes = np.searchsorted(edges, numbers, side="left")
+    shown = [f"{edge:.4g}" for edge in edges]
+    names = (f"up to {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"above {shown[-1]}")
+    rows = [np.flatnonzero(known & (codes == code)) for code in range(len(names))]
+    there = [number for number, part in enumerate(rows) if len(part)]
+    return Groups(tuple(names[i] for i in there), tuple(rows[i] for i in there), np.flatnonzero(~known))
+
+
+def draw(rows: Sequence[int] | Places, n: int, draws: random.Random) -> Places:
+    """So many of some rows, each with the same chance, in the order drawn; all where there are no more."""
+    listed = [int(row) for row in rows]
+    return np.array(draws.sample(listed, min(n, len(listed))), np.intp)
+
+
+def evenly(groups: Groups, n: int, draws: random.Random) -> Places:
+    """Rows drawn so that each group has as many as any other, as far as it goes; no row twice.
+
+    One after the other, a row is drawn for the group that has the fewest so far, of equally many the first. A row in
+    several groups counts for each.
+
+    Returns:
+        At most n rows, in the order drawn; fewer where all groups are used up.
+    """
+    waiting = [draw(rows, len(rows), draws).tolist() for rows in groups.rows]
+    of_row: dict[int, list[int]] = {}
+    for number, rows in enumerate(groups.rows):
+        for row in rows.tolist():
+            of_row.setdefault(row, []).append(number)
+    has = [0] * len(waiting)
+    heap = [(0, number) for number in range(len(waiting))]
+    taken: dict[int, None] = {}
+    while heap and len(taken) < n:
+        n_has, number = heapq.heappop(heap)
+        if n_has < has[number]:
+            heapq.heappush(heap, (has[number], number))
+            continue
+        while waiting[number] and waiting[number][-1] in taken:
+            waiting[number].pop()
+        if not waiting[number]:
+            continue
+        row = waiting[number].pop()
+        taken[row] = None
+        for other in of_row[row]:
+            has[other] += 1
+        heapq.heappush(heap, (has[number], number))
+    return np.array(list(taken), np.intp)

@@ -1,0 +1,392 @@
+"""What is asked about the next training: `select`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.answer import Answer
+from xaicli.choices.candidates import Ranked, is_end_known, is_high_good, ranked, score_column, with_columns
+from xaicli.choices.centres import k_centres
+from xaicli.choices.groups import Groups, draw, evenly, grouped
+from xaicli.choices.rules import Choice, Rule
+from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.names import LabelNames
+from xaicli.dynamics.suspects import suspects
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.embeddings import kept_vectors
+from xaicli.queries.facts import Facts, read_facts
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+_WORST = 20
+_MIXED = 6
+_MOST_VALUES = 50
+_SUSPECTED = 10_000
+_PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
+"""Rules that like wrong labels."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, beside the rows: the options of `select`.
+
+    Attributes:
+        choice: The rule and the number.
+        stat: The score of a sample.
+        complete_only: Leave out samples that are absent from the last epoch.
+        facts: A file of facts beside those recorded.
+        table: The metrics table that holds the embeddings of `diverse`.
+        column: Its columns of vectors.
+    """
+
+    choice: Choice
+    stat: str = "last"
+    complete_only: bool = False
+    facts: str | os.PathLike[str] | None = None
+    table: str = "metrics"
+    column: Sequence[str] | str | None = None
+
+
+def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
+    """The samples that a rule chooses of each (mode, ds_id), and as many drawn at random.
+
+    Args:
+        reader: The run.
+        selection: Which rows; the first metric is what samples are hard by, the label key what they are shared out by.
+        wanted: What is asked for.
+
+    Returns:
+        Rows mode, ds_id, sample_id, label, rank (from 1), score, weight, stale, reason, suggested_label: the chosen in
+        the order of the rule, each once; with a `weight` every sample, those not chosen after them with weight 1 and
+        without a rank. Further keys, rows with mode and ds_id: `random`, as many drawn at random (of each label as many
+        where the number is one a label); `chosen`, how many were asked for, are there and were chosen; `mix`, the
+        values of the label and of facts among all, the chosen and those drawn; `left_out`, the worst not chosen.
+
+    Raises:
+        XaiError: The run lacks what the rule looks at.
+        UsageError: Options that make no sense for the rule.
+    """
+    facts = read_facts(reader, wanted.facts)
+    found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
+    warnings = [*found.warnings, *facts.warnings]
+    parts: list[pl.DataFrame] = []
+    extra: dict[str, list[dict[str, Any]]] = {"random": [], "chosen": [], "mix": [], "left_out": []}
+    for pair in selection.pairs:
+        one = _Pair(reader, selection, wanted, pair, found, facts)
+        parts.append(one.rows())
+        warnings += one.warnings
+        for key, rows in one.beside().items():
+            extra[key] += [{MODE: pair[0], DS_ID: pair[1], **row} for row in rows]
+    choice = wanted.choice
+    options = {
+        "rule": choice.named,
+        **{name: getattr(choice, name) for name in ("n", "share", "per_label", "by", "weight", "seed")},
+        "stat": wanted.stat,
+        "complete_only": wanted.complete_only,
+        "facts": None if wanted.facts is None else os.fspath(wanted.facts),
+        **({"table": wanted.table, "column": wanted.column} if choice.rule is Rule.DIVERSE else {}),
+    }
+    return Answer(
+        command="select",
+        run=str(reader.layout.root),
+        selection={**selection.as_dict(), **options},
+        data=pl.concat(parts, how="vertical_relaxed"),
+        counts=found.counts(reader),
+        warnings=tuple(dict.fromkeys(warnings)),
+        extra=extra,
+    )
+
+
+class _Pair:
+    """One (mode, ds_id): its candidates, those chosen and those drawn."""
+
+    def __init__(
+        self, reader: Reader, selection: Selection, wanted: Wanted, pair: Pair, found: Statistics, facts: Facts
+    ) -> None:
+        self.reader, self.selection, self.pair, self.found, self.facts = reader, selection, pair, found, facts
+        self.wanted, self.choice = wanted, wanted.choice
+        self.where = " ".join(filter(None, pair))
+        self.warnings: list[str] = []
+        self.names = LabelNames.of(reader, selection)
+        frame = found.frames[pair]
+        self.stale_left_out = int(frame["stale"].sum()) if wanted.complete_only else 0
+        self.frame = frame.filter(~pl.col("stale")) if wanted.complete_only else frame
+        self.groups = self._groups(selection.label_key) if self.choice.per_label else None
+        self.by = self._groups(self.choice.by or selection.label_key) if self.choice.rule is Rule.BALANCED else None
+        self.ranked = self._ranked()
+        self.chosen = self._chosen(self.ranked.rows)
+        self.drawn = self._drawn()
+        self._tell()
+
+    def _groups(self, by: str) -> Groups:
+        """The candidates by a column or fact.
+
+        Raises:
+            XaiError: There is none, or no sample has a value of it.
+        """
+        is_label = by == self.selection.label_key
+        if is_label and by not in self.reader.dtypes:
+            raise XaiError(
+                f"{self.reader.layout.root} has no {by} to share samples out by",
+                hint="log it with run.log_samples(..., label=...), or name a fact: --by FACT",
+            )
+        column = LABEL if is_label else by
+        frame = with_columns(self.frame, self.reader, self.selection, self.pair, [column], self.facts)
+        groups = grouped(frame[column], self.names.__getitem__ if is_label else str, by_value=by in self.reader.dtypes)
+        if not groups.rows:
+            raise XaiError(f"no sample of {self.where} has a {by}", hint="there is nothing to share out by")
+        if len(groups.unknown):
+            self.warnings.append(f"{len(groups.unknown):,} samples of {self.where} have no {by}, and are left out")
+        return groups
+
+    def _draws(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.choice.seed} {purpose} {self.pair[0]} {self.pair[1]}")
+
+    def _ranked(self) -> Ranked:
+        """What the rule finds, in its order: for rules that draw, in an order drawn."""
+        every = np.arange(self.frame.height)
+        match self.choice.rule:
+            case Rule.RANDOM:
+                return Ranked(draw(every, len(every), self._draws("rule")))
+            case Rule.BALANCED:
+                return Ranked(self._balanced())
+            case Rule.DIVERSE:
+                return self._diverse()
+            case _:
+                how = {"facts": self.facts, "stat": self.wanted.stat}
+                return ranked(
+                    self.choice, self.frame, self.reader, self.selection, self.pair, self.found, **how  # type: ignore[arg-type]
+                )
+
+    def _balanced(self) -> NDArray[np.intp]:
+        assert self.by is not None
+        if self.choice.weight is not None:
+            return np.arange(self.frame.height)
+        asked = self.choice.number(self.frame.height)
+        sizes = [len(rows) for rows in self.by.rows]
+        if asked is None:
+            if sum(sizes) != len(np.unique(np.concatenate(self.by.rows))):
+                raise UsageError("samples are in several groups: how many?", hint="--n 100, or --share 0.1")
+            asked = min(sizes) * len(sizes)
+        chosen = evenly(self.by, asked, self._draws("rule"))
+        short = [name for name, size in zip(self.by.names, sizes, strict=True) if size * len(sizes) < len(chosen)]
+        if short:
+            told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
+            self.warnings.append(f"{self.where}: too few samples to be balanced, so all are taken: {told}")
+        return chosen
+
+    def _diverse(self) -> Ranked:
+        table = kept_vectors(self.reader, table=self.wanted.table, column=self.wanted.column)
+        place = self.frame.select(pl.col(SAMPLE_ID).cast(pl.String)).with_row_index("place")
+        ids = pl.DataFrame({SAMPLE_ID: table.ids.cast(pl.String)}).with_row_index("row")
+        joined = place.join(ids, on=SAMPLE_ID, how="inner", maintain_order="left").unique("place", maintain_order=True)
+        vectors = table.vectors[joined["row"].to_numpy()]
+        finite = np.isfinite(vectors).all(axis=1)
+        places, vectors = joined["place"].to_numpy()[finite].astype(np.intp), vectors[finite]
+        if not len(places):
+            raise XaiError(
+                f"no sample of {self.where} has an embedding in table {self.wanted.table!r}",
+                hint="collect them with the run's own ids: xaicli.Table(dataset, ids=...)",
+            )
+        lacking = self.frame.height - len(places)
+        if self.groups is None:
+            asked = self.choice.number(self.frame.height)
+            centres, far = k_centres(vectors, len(places) if asked is None else asked)
+            return Ranked(places[centres], far, unknown=lacking, why_unknown="no finite embedding")
+        rows, score = [], []
+        for group in self.groups.rows:
+            asked = self.choice.number(len(group))
+            own = np.flatnonzero(np.isin(places, group))
+            centres, far = k_centres(vectors[own], len(own) if asked is None else asked)
+            rows.append(places[own[centres]])
+            score.append(far)
+        return Ranked(np.concatenate(rows), np.concatenate(score), unknown=lacking, why_unknown="no finite embedding")
+
+    def _chosen(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places within what the rule found: the first of all, or of each label."""
+        if self.groups is None:
+            asked = self.choice.number(self.frame.height)
+            return np.arange(len(rows) if asked is None or self._weighs_all else min(asked, len(rows)))
+        taken: dict[int, None] = {}
+        for group in self.groups.rows:
+            own = np.flatnonzero(np.isin(rows, group)).tolist()
+            taken |= dict.fromkeys(own[: self.choice.number(len(group))])
+        return np.array(list(taken), np.intp)
+
+    @property
+    def _weighs_all(self) -> bool:
+        return self.choice.rule is Rule.BALANCED and self.choice.weight is not None
+
+    @property
+    def rows_chosen(self) -> NDArray[np.intp]:
+        """Places of the chosen among the candidates, in the order of the rule."""
+        found: NDArray[np.intp] = self.ranked.rows[self.chosen]
+        return found
+
+    def _drawn(self) -> NDArray[np.intp]:
+        """As many candidates as were chosen, drawn at random; of each label as many where that was asked for."""
+        draws = self._draws("control")
+        if self.groups is None:
+            return draw(np.arange(self.frame.height), len(self.chosen), draws)
+        taken: dict[int, None] = {}
+        for group in self.groups.rows:
+            free = [row for row in group.tolist() if row not in taken]
+            taken |= dict.fromkeys(draw(free, int(np.isin(self.rows_chosen, group).sum()), draws).tolist())
+        return np.array(list(taken), np.intp)
+
+    def _tell(self) -> None:
+        """Whatever was asked for and is not there."""
+        rule, n = self.choice.rule, len(self.chosen)
+        if self.ranked.unknown:
+            self.warnings.append(
+                f"{self.ranked.unknown:,} samples of {self.where} have {self.ranked.why_unknown}, and cannot be chosen"
+            )
+        asked = self.choice.n
+        if asked is not None and self.groups is not None:
+            short = [
+                f"{name} {found:,}"
+                for name, group in zip(self.groups.names, self.groups.rows, strict=True)
+                if (found := int(np.isin(self.rows_chosen, group).sum())) < asked
+            ]
+            if short:
+                told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
+                self.warnings.append(f"{self.where}: asked for {asked:,} of each label, only: {told}")
+        elif asked is not None and n < asked and not self._weighs_all:
+            self.warnings.append(f"{self.where}: asked for {asked:,}, only {n:,} are there")
+        if self.stale_left_out:
+            self.warnings.append(
+                f"{self.stale_left_out:,} samples of {self.where} are absent from the last epoch, and are left out"
+            )
+        if rule in (Rule.HARDEST, Rule.EASY) and not is_end_known(self.selection.metrics[0], self.wanted.stat):
+            self.warnings.append(
+                f"which end of {self.selection.metrics[0]} is good is not known: the highest counts as the hardest; "
+                "--rule easy takes the lowest"
+            )
+        if rule in _PRONE and (wrong := self._suspected()):
+            self.warnings.append(
+                f"{wrong:,} of the {n:,} chosen of {self.where} are probably mislabelled: xai relabel export"
+            )
+
+    def _suspected(self) -> int:
+        try:
+            one = replace(self.selection, pairs=(self.pair,))
+            ids = suspects(self.reader, one, self.found, top=_SUSPECTED).data[SAMPLE_ID]
+        except XaiError:
+            return 0
+        return int(self.frame[self.rows_chosen.tolist()][SAMPLE_ID].is_in(ids.implode()).sum())
+
+    def rows(self) -> pl.DataFrame:
+        """The rows of the answer."""
+        rows, weights = self.rows_chosen, np.full(len(self.chosen), 1.0 if self.choice.weight is None else self.choice.weight)
+        if self._weighs_all:
+            weights = self._balancing()
+        found = self._told(rows).with_columns(
+            pl.Series("rank", np.arange(1, len(rows) + 1), pl.Int64),
+            pl.Series("score", self._of(self.ranked.score), pl.Float64).fill_nan(None),
+            pl.Series("weight", weights, pl.Float64),
+            *self._words(),
+        )
+        if self.choice.weight is None or self._weighs_all:
+            return found.select(self._columns)
+        others = np.setdiff1d(np.arange(self.frame.height), rows)
+        rest = self._told(others).with_columns(
+            pl.lit(None, pl.Int64).alias("rank"),
+            pl.lit(None, pl.Float64).alias("score"),
+            pl.lit(1.0).alias("weight"),
+            pl.lit(None, pl.String).alias("reason"),
+            pl.lit(None, found.schema["suggested_label"]).alias("suggested_label"),
+        )
+        return pl.concat([found.select(self._columns), rest.select(self._columns)], how="vertical_relaxed")
+
+    _columns = (MODE, DS_ID, SAMPLE_ID, LABEL, "rank", "score", "weight", "stale", "reason", "suggested_label")
+
+    def _told(self, rows: NDArray[np.intp]) -> pl.DataFrame:
+        origin = (pl.lit(self.pair[0]).alias(MODE), pl.lit(self.pair[1]).alias(DS_ID))
+        return self.frame[rows.tolist()].select(*origin, SAMPLE_ID, LABEL, "stale")
+
+    def _of(self, values: Any) -> list[Any]:
+        return [None] * len(self.chosen) if values is None else np.asarray(values)[self.chosen].tolist()
+
+    def _words(self) -> list[pl.Series]:
+        kind = self.frame.schema[LABEL] if self.ranked.suggested is None else self.ranked.suggested.dtype
+        places = self.chosen.tolist()
+        reason, suggested = self.ranked.reason, self.ranked.suggested
+        return [
+            pl.Series("reason", [None] * len(places) if reason is None else reason.gather(places), pl.String),
+            pl.Series("suggested_label", [None] * len(places) if suggested is None else suggested.gather(places), kind),
+        ]
+
+    def _balancing(self) -> NDArray[np.float64]:
+        """Weights by which each group has the same chance; a sample of several groups has that of the rarest."""
+        assert self.by is not None
+        assert self.choice.weight is not None
+        rarest = np.full(self.frame.height, np.inf)
+        for rows in self.by.rows:
+            rarest[rows] = np.minimum(rarest[rows], len(rows))
+        known = np.isfinite(rarest)
+        weights = np.zeros(self.frame.height)
+        weights[known] = 1.0 / rarest[known]
+        return weights * (self.choice.weight * int(known.sum()) / weights.sum())
+
+    def beside(self) -> dict[str, list[dict[str, Any]]]:
+        """What stands beside the rows: those drawn, how many, the mixes, the worst left out."""
+        asked = self.choice.number(self.frame.height) if self.groups is None else self.choice.n
+        drawn = self.frame[self.drawn.tolist()].select(SAMPLE_ID, LABEL).to_dicts()
+        both = len(np.intersect1d(self.drawn, self.rows_chosen))
+        numbers = {
+            "samples": self.frame.height,
+            "asked": asked,
+            "there": len(self.ranked.rows),
+            "chosen": len(self.chosen),
+            "random": len(self.drawn),
+            "in_both": both,
+        }
+        return {"random": drawn, "chosen": [numbers], "mix": self._mix(), "left_out": self._left_out()}
+
+    def _mix(self) -> list[dict[str, Any]]:
+        """The values of the label and of facts among all, the chosen and those drawn."""
+        columns = [LABEL, *self.facts.names[:_MIXED]]
+        frame = with_columns(self.frame, self.reader, self.selection, self.pair, columns, self.facts)
+        found = []
+        for name in columns:
+            is_label = name == LABEL
+            groups = grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
+            if not groups.rows or (len(groups.rows) > _MOST_VALUES and not is_label):
+                continue
+            count = partial(_within, rows=self.rows_chosen), partial(_within, rows=self.drawn)
+            found += [
+                {
+                    "column": self.selection.label_key if is_label else name,
+                    "value": value,
+                    "n": len(rows),
+                    "chosen": count[0](rows),
+                    "random": count[1](rows),
+                }
+                for value, rows in zip(groups.names, groups.rows, strict=True)
+            ]
+        return found
+
+    def _left_out(self) -> list[dict[str, Any]]:
+        """The worst candidates by the metric that were not chosen."""
+        metric, stat = self.selection.metrics[0], self.wanted.stat
+        column = score_column(self.frame, metric, stat)
+        rest = self.frame[np.setdiff1d(np.arange(self.frame.height), self.rows_chosen).tolist()]
+        score = pl.col(column).cast(pl.Float64)
+        worst = rest.filter(score.is_finite()).sort(
+            score, SAMPLE_ID, descending=[not is_high_good(metric, stat), False], maintain_order=True
+        )
+        return worst.head(_WORST).select(SAMPLE_ID, LABEL, score.alias("score")).to_dicts()
+
+
+def _within(group: NDArray[np.intp], rows: NDArray[np.intp]) -> int:
+    return int(np.isin(rows, group).sum())
