@@ -19,6 +19,7 @@ _HOMES = {
     "saliency": "xaicli.api.saliency",
     "collect_metrics": "xaicli.collectors.collect",
     "Table": "xaicli.tables.table",
+    "sampler_of": "xaicli.tables.lists",
     "Predictor": "xaicli.collectors.predictor",
     "PredictorOutput": "xaicli.collectors.outputs",
     "MetricsCollector": "xaicli.collectors.collector",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,8 +15,8 @@ from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.facts import Facts
+from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
-from xaicli.queries.walk import walk
 from xaicli.reader import Reader
 from xaicli.reader.where import Where
 from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
@@ -141,11 +140,14 @@ def score_column(frame: pl.DataFrame, metric: str, stat: str) -> str:
     Raises:
         XaiError: There is no such statistic.
     """
+    numeric = [
+        name
+        for name, dtype in frame.schema.items()
+        if (dtype.is_numeric() or dtype == pl.Boolean()) and name not in (SAMPLE_ID, LABEL)
+    ]
     for name in (f"{metric}_{stat}", stat):
-        if name in frame.columns and (frame.schema[name].is_numeric() or frame.schema[name] == pl.Boolean()):
-            if name != SAMPLE_ID and name != LABEL:
-                return name
-    numeric = [name for name, dtype in frame.schema.items() if dtype.is_numeric() and name not in (SAMPLE_ID, LABEL)]
+        if name in numeric:
+            return name
     raise unknown("statistic", stat, [name.removeprefix(f"{metric}_") for name in numeric])
 
 
@@ -211,7 +213,8 @@ def _meeting(
     whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
     meets = whole.select(condition.expr.alias("meets"))["meets"]
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
-    ordered = _by(frame, score_column(frame, selection.metrics[0], stat), highest=not is_high_good(selection.metrics[0], stat))
+    metric = selection.metrics[0]
+    ordered = _by(frame, score_column(frame, metric, stat), highest=not is_high_good(metric, stat))
     place = {int(row): number for number, row in enumerate(ordered.rows)}
     rows = np.array(sorted(kept.tolist(), key=lambda row: (place.get(row, len(place)), row)), np.intp)
     assert ordered.score is not None

@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,6 +148,12 @@ class _Pair:
             self.warnings.append(f"{len(groups.unknown):,} samples of {self.where} have no {by}, and are left out")
         return groups
 
+    def _in(self, group: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of some rows are in a group."""
+        inside = np.zeros(self.frame.height, np.bool_)
+        inside[group] = True
+        return np.flatnonzero(inside[rows])
+
     def _draws(self, purpose: str) -> random.Random:
         return random.Random(f"{self.choice.seed} {purpose} {self.pair[0]} {self.pair[1]}")
 
@@ -165,7 +170,13 @@ class _Pair:
             case _:
                 how = {"facts": self.facts, "stat": self.wanted.stat}
                 return ranked(
-                    self.choice, self.frame, self.reader, self.selection, self.pair, self.found, **how  # type: ignore[arg-type]
+                    self.choice,
+                    self.frame,
+                    self.reader,
+                    self.selection,
+                    self.pair,
+                    self.found,
+                    **how,  # type: ignore[arg-type]
                 )
 
     def _balanced(self) -> NDArray[np.intp]:
@@ -206,7 +217,7 @@ class _Pair:
         rows, score = [], []
         for group in self.groups.rows:
             asked = self.choice.number(len(group))
-            own = np.flatnonzero(np.isin(places, group))
+            own = self._in(group, places)
             centres, far = k_centres(vectors[own], len(own) if asked is None else asked)
             rows.append(places[own[centres]])
             score.append(far)
@@ -219,7 +230,7 @@ class _Pair:
             return np.arange(len(rows) if asked is None or self._weighs_all else min(asked, len(rows)))
         taken: dict[int, None] = {}
         for group in self.groups.rows:
-            own = np.flatnonzero(np.isin(rows, group)).tolist()
+            own = self._in(group, rows).tolist()
             taken |= dict.fromkeys(own[: self.choice.number(len(group))])
         return np.array(list(taken), np.intp)
 
@@ -241,7 +252,7 @@ class _Pair:
         taken: dict[int, None] = {}
         for group in self.groups.rows:
             free = [row for row in group.tolist() if row not in taken]
-            taken |= dict.fromkeys(draw(free, int(np.isin(self.rows_chosen, group).sum()), draws).tolist())
+            taken |= dict.fromkeys(draw(free, len(self._in(group, self.rows_chosen)), draws).tolist())
         return np.array(list(taken), np.intp)
 
     def _tell(self) -> None:
@@ -256,7 +267,7 @@ class _Pair:
             short = [
                 f"{name} {found:,}"
                 for name, group in zip(self.groups.names, self.groups.rows, strict=True)
-                if (found := int(np.isin(self.rows_chosen, group).sum())) < asked
+                if (found := len(self._in(group, self.rows_chosen))) < asked
             ]
             if short:
                 told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
@@ -283,11 +294,12 @@ class _Pair:
             ids = suspects(self.reader, one, self.found, top=_SUSPECTED).data[SAMPLE_ID]
         except XaiError:
             return 0
-        return int(self.frame[self.rows_chosen.tolist()][SAMPLE_ID].is_in(ids.implode()).sum())
+        return int(_taken(self.frame, self.rows_chosen)[SAMPLE_ID].is_in(ids.implode()).sum())
 
     def rows(self) -> pl.DataFrame:
         """The rows of the answer."""
-        rows, weights = self.rows_chosen, np.full(len(self.chosen), 1.0 if self.choice.weight is None else self.choice.weight)
+        rows = self.rows_chosen
+        weights = np.full(len(rows), 1.0 if self.choice.weight is None else self.choice.weight)
         if self._weighs_all:
             weights = self._balancing()
         found = self._told(rows).with_columns(
@@ -312,7 +324,7 @@ class _Pair:
 
     def _told(self, rows: NDArray[np.intp]) -> pl.DataFrame:
         origin = (pl.lit(self.pair[0]).alias(MODE), pl.lit(self.pair[1]).alias(DS_ID))
-        return self.frame[rows.tolist()].select(*origin, SAMPLE_ID, LABEL, "stale")
+        return _taken(self.frame, rows).select(*origin, SAMPLE_ID, LABEL, "stale")
 
     def _of(self, values: Any) -> list[Any]:
         return [None] * len(self.chosen) if values is None else np.asarray(values)[self.chosen].tolist()
@@ -336,12 +348,13 @@ class _Pair:
         known = np.isfinite(rarest)
         weights = np.zeros(self.frame.height)
         weights[known] = 1.0 / rarest[known]
-        return weights * (self.choice.weight * int(known.sum()) / weights.sum())
+        balanced: NDArray[np.float64] = weights * (self.choice.weight * int(known.sum()) / weights.sum())
+        return balanced
 
     def beside(self) -> dict[str, list[dict[str, Any]]]:
         """What stands beside the rows: those drawn, how many, the mixes, the worst left out."""
         asked = self.choice.number(self.frame.height) if self.groups is None else self.choice.n
-        drawn = self.frame[self.drawn.tolist()].select(SAMPLE_ID, LABEL).to_dicts()
+        drawn = _taken(self.frame, self.drawn).select(SAMPLE_ID, LABEL).to_dicts()
         both = len(np.intersect1d(self.drawn, self.rows_chosen))
         numbers = {
             "samples": self.frame.height,
@@ -363,14 +376,13 @@ class _Pair:
             groups = grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
             if not groups.rows or (len(groups.rows) > _MOST_VALUES and not is_label):
                 continue
-            count = partial(_within, rows=self.rows_chosen), partial(_within, rows=self.drawn)
             found += [
                 {
                     "column": self.selection.label_key if is_label else name,
                     "value": value,
                     "n": len(rows),
-                    "chosen": count[0](rows),
-                    "random": count[1](rows),
+                    "chosen": len(self._in(rows, self.rows_chosen)),
+                    "random": len(self._in(rows, self.drawn)),
                 }
                 for value, rows in zip(groups.names, groups.rows, strict=True)
             ]
@@ -380,7 +392,7 @@ class _Pair:
         """The worst candidates by the metric that were not chosen."""
         metric, stat = self.selection.metrics[0], self.wanted.stat
         column = score_column(self.frame, metric, stat)
-        rest = self.frame[np.setdiff1d(np.arange(self.frame.height), self.rows_chosen).tolist()]
+        rest = _taken(self.frame, np.setdiff1d(np.arange(self.frame.height), self.rows_chosen))
         score = pl.col(column).cast(pl.Float64)
         worst = rest.filter(score.is_finite()).sort(
             score, SAMPLE_ID, descending=[not is_high_good(metric, stat), False], maintain_order=True
@@ -388,5 +400,6 @@ class _Pair:
         return worst.head(_WORST).select(SAMPLE_ID, LABEL, score.alias("score")).to_dicts()
 
 
-def _within(group: NDArray[np.intp], rows: NDArray[np.intp]) -> int:
-    return int(np.isin(rows, group).sum())
+def _taken(frame: pl.DataFrame, rows: NDArray[np.intp]) -> pl.DataFrame:
+    """Some rows, in that order."""
+    return frame.select(pl.all().gather(pl.Series(rows, dtype=pl.Int64)))

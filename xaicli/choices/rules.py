@@ -99,7 +99,9 @@ def choice(
         UsageError: There is no such rule, no number where one is needed, or options that contradict one another.
     """
     if rule is None and not where:
-        raise UsageError("which samples? there is no --rule", hint=f"choose from: {', '.join(_NAMES)}, or an SQL condition")
+        raise UsageError(
+            "which samples? there is no --rule", hint=f"choose from: {', '.join(_NAMES)}, or an SQL condition"
+        )
     typed = (rule or where or "").strip()
     known = typed.lower().replace("-", "_")
     if known in _NAMES:

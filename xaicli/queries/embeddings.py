@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,22 +50,12 @@ def embeddings(
     Raises:
         XaiError: The run has no such table, column, epoch or split.
     """
-    folder = reader.layout.table_folder(table)
-    lazy = scan_folder(reader, folder)
-    if lazy is None and not _tables(reader):
-        raise XaiError(
-            f"{reader.described} has no tables",
-            hint="collect one with: xai collect RUN_DIR --data ... --collectors embeddings --layers LAYER",
-        )
-    if lazy is None:
-        raise unknown("table", table, _tables(reader), where=reader.described)
+    lazy = _table(reader, table)
     schemas = stored_schemas(reader.layout, table)
     kinds = lazy.collect_schema()
     columns = _chosen(column, kinds, schemas)
     by = _colour(colour, kinds)
-    identity = next((name for name in _IDS if name in kinds), None)
-    if identity is None:
-        raise XaiError(f"the rows of table {table!r} say no sample", hint="collect them with xaicli.collect_metrics")
+    identity = _identity(kinds, table)
     kept = [name for name in (identity, by, _EPOCH, _SPLIT, *columns) if name and name in kinds]
     frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), epoch, split)
     data = pl.concat(
@@ -79,6 +70,69 @@ def embeddings(
         extra={"classes": list(schema.names.values())} if isinstance(schema, CategoricalLabel) else {},
         counts=Counts(rows=frame.height, non_finite=int((~data["x"].is_finite()).sum()), damaged=reader.damaged),
     )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Collected vectors, a sample each.
+
+    Attributes:
+        ids: (n,) the samples' ids, or their row numbers where the table was collected without ids.
+        vectors: (n, d) float64; of several columns one after the other.
+        columns: Which columns they are from.
+    """
+
+    ids: pl.Series
+    vectors: np.ndarray[Any, np.dtype[np.float64]]
+    columns: tuple[str, ...]
+
+
+def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str] | str | None = None) -> Kept:
+    """Every sample's embedding as collected last.
+
+    Args:
+        reader: The run.
+        table: The table that holds the embeddings.
+        column: Columns of vectors; when None those that were not reduced at collection, else all.
+
+    Raises:
+        XaiError: The run has no such table or column.
+    """
+    lazy = _table(reader, table)
+    schemas = stored_schemas(reader.layout, table)
+    kinds = lazy.collect_schema()
+    columns = _chosen(column, kinds, schemas, whole=True)
+    identity = _identity(kinds, table)
+    kept = [name for name in (identity, _EPOCH, _SPLIT, *columns) if name in kinds]
+    frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), None, None)
+    frame = frame.drop_nulls([identity, *columns]).unique(identity, keep="last", maintain_order=True)
+    parts = [np.asarray(frame[name].to_numpy(), np.float64).reshape(frame.height, -1) for name in columns]
+    return Kept(frame[identity], np.concatenate(parts, axis=1), tuple(columns))
+
+
+def _table(reader: Reader, table: str) -> pl.LazyFrame:
+    """The rows of a table.
+
+    Raises:
+        XaiError: There is no such table.
+    """
+    lazy = scan_folder(reader, reader.layout.table_folder(table))
+    if lazy is None and not _tables(reader):
+        raise XaiError(
+            f"{reader.described} has no tables",
+            hint="collect one with: xai collect RUN_DIR --data ... --collectors embeddings --layers LAYER",
+        )
+    if lazy is None:
+        raise unknown("table", table, _tables(reader), where=reader.described)
+    return lazy
+
+
+def _identity(kinds: pl.Schema, table: str) -> str:
+    """The column that says which sample a row is of."""
+    identity = next((name for name in _IDS if name in kinds), None)
+    if identity is None:
+        raise XaiError(f"the rows of table {table!r} say no sample", hint="collect them with xaicli.collect_metrics")
+    return identity
 
 
 def _points(
@@ -132,7 +186,10 @@ def _named(rows: pl.DataFrame, by: str | None, schemas: dict[str, Schema]) -> pl
     return pl.col(by)
 
 
-def _chosen(column: Sequence[str] | str | None, kinds: pl.Schema, schemas: dict[str, Schema]) -> list[str]:
+def _chosen(
+    column: Sequence[str] | str | None, kinds: pl.Schema, schemas: dict[str, Schema], *, whole: bool = False
+) -> list[str]:
+    """The columns of vectors: those named, else those reduced at collection, or with `whole` those that were not."""
     vectors = [
         name
         for name, kind in kinds.items()
@@ -145,7 +202,7 @@ def _chosen(column: Sequence[str] | str | None, kinds: pl.Schema, schemas: dict[
                 raise unknown("embedding column", name, vectors)
         return wanted
     stated = {name: schema for name in vectors if isinstance(schema := schemas.get(name), Embedding)}
-    found = [name for name, schema in stated.items() if schema.reduction] or list(stated) or vectors
+    found = [name for name, schema in stated.items() if bool(schema.reduction) != whole] or list(stated) or vectors
     if not found:
         raise XaiError(
             "the table holds no embeddings",

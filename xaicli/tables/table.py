@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.tables.lists import ChosenRows, chosen_rows, relabelled
 from xaicli.tables.rows import ArrayRows, Rows, Unreadable, read_file, read_image_folder
 from xaicli.tables.schema import checked
 
@@ -41,12 +42,17 @@ class Table:
         weights: One weight a row, 0 leaves it out where asked; default 1.
         collate_fn: Makes a batch of samples that torch's own collation cannot put together; what a collection uses.
         url: Where the rows lie, if not in memory.
+        select: The samples to keep, by id: a file that `xai select` wrote, its answer, or ids. Rows keep their order;
+            weights of the file become those of the table.
+        relabel: Corrected labels by id: a file that `xai relabel apply` wrote, or {id: label}.
+        label: Where a sample has its label, for `relabel`: the key of a dict (`label` when None), or the place in a
+            tuple (the second of two when None).
 
     Attributes:
         rows: The dataset.
 
     Raises:
-        XaiError: The dataset has no length, or ids or weights do not fit it.
+        XaiError: The dataset has no length, ids or weights do not fit it, or a list names none of its samples.
     """
 
     def __init__(
@@ -59,12 +65,17 @@ class Table:
         weights: Any = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         url: str | None = None,
+        select: Any = None,
+        relabel: Any = None,
+        label: str | int | None = None,
     ) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise XaiError(
                 f"{type(dataset).__name__} is no map-style dataset: it has no length or no rows by number",
                 hint="give an object with __len__ and __getitem__; read a stream into a list first",
             )
+        if label is not None and relabel is None:
+            raise UsageError("label says where labels are corrected, and there is no relabel", hint="leave it out")
         self.rows = dataset
         self._length = len(dataset)
         self._train: tuple[_Transform, ...] = ()
@@ -75,6 +86,11 @@ class Table:
         self.schema = {column: checked(given, column=column) for column, given in (schema or {}).items()}
         self.sample_ids = None if ids is None else self._fitting(list(ids), "ids")
         self.weights = None if weights is None else self._valid_weights(weights)
+        if relabel is not None:
+            self.rows = relabelled(self.rows, self._ids(), relabel, label=label, schema=self.schema)
+        if select is not None:
+            self._choose(select)
+            url = None  # the rows at that address are others
         self.url = url or self._memory_url(name)
         _known[self.url] = self
 
@@ -205,6 +221,24 @@ class Table:
             drawn = len(indices)
             return WeightedRandomSampler(self.weights.tolist(), drawn, replacement=True, generator=generator)
         return SubsetRandomSampler(indices, generator=generator) if shuffle else indices
+
+    def _ids(self) -> Sequence[int | str]:
+        """The id of every row."""
+        return range(len(self)) if self.sample_ids is None else self.sample_ids
+
+    def _choose(self, select: Any) -> None:
+        """Keep the rows of a list.
+
+        Raises:
+            XaiError: It names none, or has weights beside those given.
+        """
+        rows, weights = chosen_rows(select, self._ids())
+        if weights is not None and self.weights is not None:
+            raise XaiError("both the table and the list of select have weights", hint="leave weights out")
+        if self.weights is not None:
+            weights = self.weights[rows]
+        self.sample_ids = [self._ids()[row] for row in rows.tolist()]
+        self.rows, self._length, self.weights = ChosenRows(self.rows, rows), len(rows), weights
 
     def _row(self, index: int) -> Any:
         if not -self._length <= index < self._length:

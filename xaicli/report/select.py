@@ -1,0 +1,209 @@
+"""The report of what a rule chose for the next training, and of what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.report.charts import Tone
+from xaicli.report.facts import run_line
+from xaicli.report.histories import saliency_link
+from xaicli.report.made import made
+from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
+from xaicli.report.numbers import count, cut, short
+from xaicli.report.page import Page
+
+_CARDS = 12
+_ROWS = 500
+_VALUES = 50
+_MEANT = {
+    "hardest": "the worst end of {score}",
+    "easy": "the best end of {score}",
+    "ambiguous": "the highest variability of the label's probability",
+    "forgotten": "the most often learned and forgotten",
+    "suspects": "probably mislabelled, the most suspicious first",
+    "label_issues": "labels that the kept probabilities contradict, the least probable first",
+    "balanced": "drawn so that each {by} has as many, as far as they go",
+    "diverse": "k-centre greedy: each is the farthest from all chosen before it, the first the nearest to the mean",
+    "random": "drawn, every sample with the same chance",
+}
+
+
+def select_report(answer: Answer, page: Page | None = None) -> Report:
+    """The page of `xai select`.
+
+    Args:
+        answer: The chosen samples, with `chosen`, `random`, `mix` and `left_out` beside.
+        page: The run, with thumbnails of the samples.
+    """
+    page = page or Page()
+    sections, said = [], []
+    for numbers in answer.extra["chosen"]:
+        pair = (numbers["mode"], numbers["ds_id"])
+        words = " · ".join(part for part in pair if part)
+        own = answer.data.filter((pl.col("mode") == pair[0]) & (pl.col("ds_id") == pair[1]))
+        sections.append(Section(words, page.names("part", words), tuple(_blocks(answer, own, numbers, words, page))))
+        said.append(_sentence(answer, numbers, words))
+    return Report(
+        name="select",
+        title="What the next training takes",
+        run_line=run_line(answer, page.facts),
+        sentence=" ".join(said),
+        sections=tuple(sections),
+        made=made(
+            answer,
+            ("rule", _rule(answer)),
+            ("at random", "as many, drawn from the same samples by the same seed: what a rule must be better than"),
+            ("read back", "Table(..., select=FILE), or xaicli.sampler_of(FILE, table)"),
+        ),
+        warnings=answer.warnings,
+        tables={
+            "select": lambda: answer.data,
+            "select-random": lambda: pl.DataFrame(answer.extra["random"], infer_schema_length=None),
+        },
+    )
+
+
+def _rule(answer: Answer) -> str:
+    rule = str(answer.selection["rule"])
+    metric = next(iter(answer.selection.get("metric") or ["the metric"]))
+    score = f"{metric} ({answer.selection.get('stat', 'last')})"
+    by = answer.selection.get("by") or answer.selection.get("label_key") or "label"
+    meant = _MEANT.get(rule)
+    return meant.format(score=score, by=by) if meant else f"samples that meet {rule}; the worst {score} first"
+
+
+def _sentence(answer: Answer, numbers: Mapping[str, Any], words: str) -> str:
+    chosen = count(numbers["chosen"], "sample")
+    said = f"{words}: {chosen} of {numbers['samples']:,} chosen by {cut(str(answer.selection['rule']), 60)}"
+    if numbers["in_both"]:
+        said += f", {numbers['in_both']:,} of them also among the {numbers['random']:,} drawn at random"
+    return said + "."
+
+
+def _blocks(answer: Answer, own: pl.DataFrame, numbers: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    yield Figures(
+        (
+            Figure(f"{numbers['chosen']:,}", f"chosen, of {numbers['samples']:,}"),
+            Figure(f"{numbers['samples'] - numbers['chosen']:,}", "left out"),
+            Figure(f"{numbers['there']:,}", "the rule finds in all"),
+        )
+    )
+    chosen = own.filter(pl.col("rank").is_not_null())
+    rows = list(chosen.head(_ROWS).iter_rows(named=True))
+    pictured = [row for row in rows if _image(row, page)]
+    if pictured:
+        note = f"the first {_CARDS} of {chosen.height:,}" if chosen.height > _CARDS else ""
+        yield Gallery(f"Chosen: {words}", tuple(_card(row, page) for row in pictured[:_CARDS]), note)
+    yield _table(rows, chosen.height, words, page)
+    mixes: dict[str, list[Mapping[str, Any]]] = {}
+    for row in _of(answer.extra["mix"], numbers):
+        mixes.setdefault(row["column"], []).append(row)
+    for column, values in mixes.items():
+        yield _mix(column, values, numbers, words, page)
+    left = _of(answer.extra["left_out"], numbers)
+    if left:
+        yield _left_out(left, answer, words, page)
+    else:
+        yield Text("Nothing with a finite value is left out.", Tone.FAINT)
+
+
+def _of(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if (row["mode"], row["ds_id"]) == (place["mode"], place["ds_id"])]
+
+
+def _image(row: Mapping[str, Any], page: Page) -> Any:
+    return page.images.get((row["mode"], row["ds_id"], row["sample_id"]))
+
+
+def _card(row: Mapping[str, Any], page: Page) -> Card:
+    suggested = row.get("suggested_label")
+    label = page.label_name(row["label"])
+    lines = [] if suggested is not None else [label]
+    lines += (
+        [row["reason"]]
+        if row.get("reason")
+        else [f"score {short(row['score'], 3)}"]
+        if row["score"] is not None
+        else []
+    )
+    return Card(
+        key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
+        title=f"#{row['sample_id']}",
+        verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
+        lines=tuple(lines),
+        tone=Tone.LISTED,
+        image=_image(row, page),
+        links=saliency_link(row["sample_id"]),
+        deep_link=str(row["sample_id"]),
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page) -> Table:
+    has = {key: any(row[key] is not None for row in rows) for key in ("label", "score", "reason", "suggested_label")}
+    weighed = any(row["weight"] != 1 for row in rows)
+    columns = [Column("rank", Cell.INTEGER), Column("sample")]
+    columns += [Column("label")] if has["label"] else []
+    columns += [Column("suggested")] if has["suggested_label"] else []
+    columns += [Column("score", Cell.NUMBER)] if has["score"] else []
+    columns += [Column("weight", Cell.NUMBER)] if weighed else []
+    columns += [Column("reason")] if has["reason"] else []
+    table = []
+    for row in rows:
+        cells: list[Any] = [row["rank"], str(row["sample_id"])]
+        cells += [page.label_name(row["label"])] if has["label"] else []
+        cells += [page.label_name(row["suggested_label"])] if has["suggested_label"] else []
+        cells += [row["score"]] if has["score"] else []
+        cells += [row["weight"]] if weighed else []
+        cells += [row["reason"] or ""] if has["reason"] else []
+        table.append(tuple(cells))
+    keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
+    more = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    name = page.names("chosen", words)
+    return Table(name, f"Chosen, in the order of the rule: {words}", tuple(columns), tuple(table), more, keys=keys)
+
+
+def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str, Any], words: str, page: Page) -> Table:
+    def share(n: int, of: int) -> str:
+        return f"{100 * n / of:.1f} %" if of else "–"
+
+    shown = values[:_VALUES]
+    rows = tuple(
+        (
+            cut(str(row["value"])),
+            row["n"],
+            row["chosen"],
+            share(row["chosen"], row["n"]),
+            share(row["chosen"], numbers["chosen"]),
+            share(row["n"], numbers["samples"]),
+            row["random"],
+        )
+        for row in shown
+    )
+    titles = (Column("of each chosen"), Column("of the chosen"), Column("of all"), Column("at random", Cell.INTEGER))
+    columns = (Column(cut(column)), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
+    none = [cut(str(row["value"]), 20) for row in values if not row["chosen"]]
+    note = (
+        f"none chosen of: {', '.join(none[:10])}" + (f" and {len(none) - 10:,} more" if len(none) > 10 else "")
+        if none
+        else ""
+    )
+    if len(values) > len(shown):
+        note = "; ".join(filter(None, (note, f"{len(values) - len(shown):,} more values in the JSON")))
+    title = f"Mix by {cut(column)}: {words}"
+    return Table(page.names("mix", column, words), title, columns, rows, note, terminal_rows=12)
+
+
+def _left_out(rows: Sequence[Mapping[str, Any]], answer: Answer, words: str, page: Page) -> Table:
+    metric = next(iter(answer.selection.get("metric") or ["score"]))
+    columns = (
+        Column("sample"),
+        Column("label"),
+        Column(f"{metric} ({answer.selection.get('stat', 'last')})", Cell.NUMBER),
+    )
+    table = tuple((str(row["sample_id"]), page.label_name(row["label"]), row["score"]) for row in rows)
+    name = page.names("left-out", words)
+    return Table(name, f"The worst left out: {words}", columns, table, terminal_rows=5)

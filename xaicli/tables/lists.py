@@ -1,0 +1,462 @@
+"""Lists of samples beside a data set: which of them to train on, with what weight, and whose label is corrected.
+
+What `xai select` and `xai relabel apply` write, and what people write by hand. Takes no torch with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.tables.rows import Rows, Unreadable
+from xaicli.tables.schema import CategoricalLabel, Schema
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.words import split, unquoted
+
+if TYPE_CHECKING:
+    from torch.utils.data import Sampler
+
+    from xaicli.tables.table import Table
+
+WEIGHT = "weight"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_KINDS = "one id a line (.txt), CSV (.csv), Parquet (.parquet), JSON (.json) or JSON lines (.jsonl) with sample_id"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SampleList:
+    """Samples by id.
+
+    Attributes:
+        source: Where it is from, for messages.
+        ids: The ids as they stand there, each once.
+        weights: One a sample as it stands there; None where there are none.
+        labels: One a sample; None where there are none.
+    """
+
+    source: str
+    ids: tuple[Any, ...]
+    weights: tuple[Any, ...] | None = None
+    labels: tuple[Any, ...] | None = None
+
+    def rows(self, ids: Sequence[Any]) -> dict[int, int]:
+        """Where these samples are in a data set: {row: place in this list}, by row.
+
+        Ids are compared as text, for a file may hold nothing else. Those that are not there are warned about.
+
+        Args:
+            ids: The id of every row of the data set.
+
+        Raises:
+            XaiError: None of them is there.
+        """
+        places: dict[str, list[int]] = {}
+        for row, sample_id in enumerate(ids):
+            places.setdefault(str(_plain(sample_id)), []).append(row)
+        found: dict[int, int] = {}
+        strange = []
+        for place, sample_id in enumerate(self.ids):
+            text = str(sample_id)
+            rows = places.get(text)
+            if rows is None and text.startswith("'") and text[1:].startswith(_FORMULA):
+                rows = places.get(text[1:])  # the apostrophe that keeps a spreadsheet from running it
+            if rows is None:
+                strange.append(text)
+            found |= dict.fromkeys(rows or (), place)
+        if strange and not found:
+            raise XaiError(
+                f"none of the {len(self.ids):,} samples of {self.source} is in the data set",
+                hint=f"it names {_some(strange)}; the data set holds {_some(list(places))}: Table(..., ids=...)",
+            )
+        if strange:
+            warnings.warn(
+                f"{len(strange):,} of the {len(self.ids):,} samples of {self.source} are not in the data set: "
+                f"{_some(strange)}",
+                stacklevel=4,
+            )
+        return dict(sorted(found.items()))
+
+
+def read_list(source: Any) -> SampleList:
+    """A list of samples.
+
+    Args:
+        source: A file (text with one id a line, CSV, Parquet, JSON, JSON lines), the answer of `RunReader.select`, a
+            frame with a column `sample_id`, a mapping from ids to weights or labels, or ids.
+
+    Raises:
+        XaiError: It cannot be read, names no sample, or is about several data sets.
+    """
+    name, columns = _columns(source)
+    ids = columns.get(SAMPLE_ID)
+    if ids is None:
+        raise XaiError(f"{name} has no column sample_id", hint=f"its columns: {', '.join(map(str, columns))}; {_KINDS}")
+    sets = {
+        (str(m or ""), str(d or ""))
+        for m, d in zip(*(columns.get(key) or [""] * len(ids) for key in (MODE, DS_ID)), strict=True)
+    }
+    if len(sets) > 1:
+        told = ", ".join(sorted(" ".join(filter(None, one)) or '""' for one in sets))
+        raise XaiError(
+            f"{name} is about several data sets ({told}), and an id of one can be another sample in the next",
+            hint="choose from one: xai select --mode train --ds-id NAME",
+        )
+    kept: dict[str, int] = {}
+    missing = 0
+    for place, sample_id in enumerate(ids):
+        text = "" if sample_id is None else str(_plain(sample_id))
+        if not text:
+            missing += 1
+        else:
+            kept[text] = place
+    if not kept:
+        raise XaiError(f"{name} names no sample", hint=_KINDS)
+    repeated = len(ids) - missing - len(kept)
+    for n, said in ((missing, "without an id are left out"), (repeated, "name a sample again: its last one counts")):
+        if n:
+            warnings.warn(f"{n:,} rows of {name} {said}", stacklevel=4)
+    places = list(kept.values())
+    return SampleList(
+        name,
+        tuple(_plain(ids[place]) for place in places),
+        *(
+            None if key not in columns else tuple(_plain(columns[key][place]) for place in places)
+            for key in (WEIGHT, LABEL)
+        ),
+    )
+
+
+def _weight(value: Any, source: str) -> float:
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not (math.isfinite(weight) and weight >= 0):
+        raise XaiError(f"{source}: {value!r} is no weight", hint="a number from 0 for every sample")
+    return weight
+
+
+def _columns(source: Any) -> tuple[str, Mapping[str, Sequence[Any]]]:
+    """What a source is called, and its columns."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source), read_columns(Path(source))
+    source = source.data if hasattr(source, "answer") else source
+    name = f"the given {type(source).__name__}"
+    if isinstance(source, Mapping) and SAMPLE_ID in source:
+        return name, {str(key): list(values) for key, values in source.items()}
+    if isinstance(source, Mapping):
+        return name, {SAMPLE_ID: list(source), LABEL: list(source.values()), WEIGHT: list(source.values())}
+    if hasattr(source, "columns") and not isinstance(source, Sequence):  # polars, pandas, Arrow
+        names = list(getattr(source, "column_names", source.columns))
+        return name, {str(key): _listed(source[key]) for key in names}
+    if isinstance(source, Iterable):
+        return name, {SAMPLE_ID: _listed(source)}
+    raise UsageError(f"{source!r} is no list of samples", hint=_KINDS)
+
+
+def _listed(values: Any) -> list[Any]:
+    for convert in ("to_list", "tolist", "to_pylist"):
+        if hasattr(values, convert):
+            found: list[Any] = getattr(values, convert)()
+            return found
+    return list(values)
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of a file of samples; of CSV and text as text, just as they stand there.
+
+    Raises:
+        XaiError: It cannot be read, or is no such file.
+    """
+    suffix = path.suffix.lower()
+    try:
+        match suffix:
+            case ".parquet" | ".pq":
+                import pyarrow.parquet as pq
+
+                found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+                return found
+            case ".csv" | ".tsv":
+                return _of_csv(read_text(path), "\t" if suffix == ".tsv" else None)
+            case ".json":
+                return _of_json(json.loads(read_text(path)))
+            case ".jsonl" | ".ndjson":
+                return _of_json([json.loads(line) for line in read_text(path).split("\n") if line.strip()])
+            case ".txt" | ".ids" | "":
+                lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
+                if lines and SAMPLE_ID in split(lines[0]):
+                    return _of_csv(read_text(path), None)
+                return {SAMPLE_ID: [unquoted(line) for line in lines]}
+            case _:
+                raise XaiError(f"{path}: {suffix} is no kind of list", hint=_KINDS)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        raise XaiError(f"{path} cannot be read: {said}", hint=_KINDS) from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or UTF-16 as its byte order mark says.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no such text.
+    """
+    content = path.read_bytes()
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def _of_csv(text: str, separator: str | None) -> dict[str, list[Any]]:
+    first = text.partition("\n")[0]
+    # A spreadsheet in much of Europe has semicolons between its values.
+    comma = separator or (
+        ";" if first.count(";") > first.count(",") else "," if "," in first or "\t" not in first else "\t"
+    )
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, skipinitialspace=True)
+    rows = list(reader)
+    names = [name for name in reader.fieldnames or () if name]
+    return {name.strip(): [row.get(name) for row in rows] for name in names}
+
+
+def _of_json(found: Any) -> dict[str, list[Any]]:
+    """The rows of an answer's JSON, a list of objects, or a list of ids."""
+    rows = found.get("rows", found) if isinstance(found, dict) else found
+    if isinstance(rows, dict):
+        return {str(key): list(values) for key, values in rows.items() if isinstance(values, list)}
+    if not isinstance(rows, list):
+        raise ValueError("it holds no list of samples")
+    if not all(isinstance(row, dict) for row in rows):
+        return {SAMPLE_ID: rows}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """An id or a label without the array or tensor about it."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+
+
+def _some(ids: Sequence[Any]) -> str:
+    return ", ".join(str(i) for i in ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")
+
+
+def chosen_rows(source: Any, ids: Sequence[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
+    """Which rows of a data set a list chooses, ascending, and what they weigh.
+
+    Args:
+        source: As `read_list` takes it.
+        ids: The id of every row.
+
+    Returns:
+        The rows, and their weights: None where the list has none, or all weigh 1.
+
+    Raises:
+        XaiError: The list cannot be read, or names none of the rows.
+    """
+    listed = read_list(source)
+    found = listed.rows(ids)
+    rows = np.fromiter(found, np.intp, len(found))
+    if listed.weights is None:
+        return rows, None
+    weights = np.array([_weight(listed.weights[place], listed.source) for place in found.values()])
+    return rows, None if (weights == 1).all() else weights
+
+
+def sampler_of(
+    source: Any, dataset: Table | Sequence[int | str] | int, *, n: int | None = None, seed: int = 0
+) -> Sampler[int]:
+    """A sampler over a data set that takes the samples of a list, by their weights where it has any.
+
+    Args:
+        source: What `xai select` wrote, or anything else `Table(select=...)` takes.
+        dataset: The data set it samples: a `Table`, the id of each of its rows, or its length where the row numbers are
+            the ids.
+        n: How many an epoch draws by weight; as many as weigh anything when None.
+        seed: Of the sampler's own random numbers.
+
+    Returns:
+        `WeightedRandomSampler`, with replacement, where the weights differ; else `SubsetRandomSampler`.
+
+    Raises:
+        XaiError: The list cannot be read, names none of the rows, or all its samples weigh nothing.
+        UsageError: `n` without weights: every sample is taken once.
+    """
+    import torch
+    from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
+
+    if isinstance(dataset, int):
+        ids: Sequence[Any] = range(dataset)
+    else:
+        known: Any = getattr(dataset, "sample_ids", dataset)
+        ids = range(len(dataset)) if known is None else known
+    rows, weights = chosen_rows(source, ids)
+    generator = torch.Generator().manual_seed(seed)
+    if weights is None:
+        if n is not None:
+            raise UsageError("n is how many are drawn by weight, and the list has no weights", hint="leave n out")
+        return SubsetRandomSampler(rows.tolist(), generator=generator)
+    every = np.zeros(len(ids))
+    every[rows] = weights
+    drawn = int(np.count_nonzero(every)) if n is None else n
+    if not every.any():
+        raise XaiError(f"all samples of {source} weigh nothing", hint="some weight must be above 0")
+    return WeightedRandomSampler(every.tolist(), drawn, replacement=True, generator=generator)
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """Some rows of a data set, in its order."""
+
+    rows: Rows
+    chosen: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[int(self.chosen[index])]
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A data set with some labels corrected.
+
+    Attributes:
+        rows: The data set.
+        corrections: {row: label}.
+        label: Where a sample has its label: a key of a mapping, or a place in a tuple; None for `label`, or the second
+            of two.
+        names: Class names, for corrections that are given as such.
+        source: Where the corrections are from.
+    """
+
+    rows: Rows
+    corrections: Mapping[int, Any]
+    label: str | int | None
+    names: Mapping[str, Any]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        sample = self.rows[index]
+        if index not in self.corrections or isinstance(sample, Unreadable):
+            return sample
+        place = self._place(sample)
+        value = self._like(sample[place], self.corrections[index])
+        if isinstance(sample, Mapping):
+            return {**sample, place: value}
+        changed = [*sample]
+        changed[place] = value
+        if hasattr(sample, "_make"):
+            return sample._make(changed)
+        return changed if isinstance(sample, list) else tuple(changed)
+
+    def _place(self, sample: Any) -> Any:
+        """Where a sample has its label.
+
+        Raises:
+            XaiError: That is not known.
+        """
+        if isinstance(sample, Mapping):
+            key = LABEL if self.label is None else self.label
+            if key in sample:
+                return key
+            raise XaiError(
+                f"a sample has no {key!r} to correct by {self.source}",
+                hint=f"say which it is: Table(..., relabel=..., label=KEY); it has {', '.join(map(str, sample))}",
+            )
+        if isinstance(sample, tuple | list):
+            if self.label is None and len(sample) == 2:
+                return 1
+            if isinstance(self.label, int) and -len(sample) <= self.label < len(sample):
+                return self.label % len(sample)
+        raise XaiError(
+            f"where is the label of a {type(sample).__name__}, to correct it by {self.source}?",
+            hint="Table(..., relabel=..., label=KEY), or label=1 for the second of a tuple",
+        )
+
+    def _like(self, old: Any, new: Any) -> Any:
+        """A corrected label as the data set spells its own.
+
+        Raises:
+            XaiError: It cannot be.
+        """
+        try:
+            if isinstance(new, str) and new.startswith("[") and isinstance(old, list | tuple):
+                new = json.loads(new)
+            if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+                return type(old)(self._like(old[0], one) if old else one for one in new)
+            if isinstance(old, str) and not isinstance(new, list | tuple):
+                return str(self._name(new))
+            if getattr(old, "ndim", 0) == 0 and not isinstance(new, list | tuple):
+                plain = self._number(new, whole=isinstance(_plain(old), int))
+                if isinstance(old, bool | int | float):
+                    return type(old)(plain)
+                if hasattr(old, "new_tensor"):
+                    return old.new_tensor(plain)
+                if isinstance(old, np.generic | np.ndarray):
+                    return np.asarray(plain).astype(old.dtype)[()]
+        except (TypeError, ValueError):
+            pass
+        raise XaiError(
+            f"label {new!r} of {self.source} cannot stand in place of {old!r}",
+            hint="labels are numbers, texts, or lists of classes; correct others with Table.map",
+        )
+
+    def _number(self, new: Any, *, whole: bool) -> Any:
+        if isinstance(new, str) and new in self.names:
+            return self.names[new]
+        value = float(new)
+        if whole and not value.is_integer():
+            raise ValueError(new)
+        return int(new) if whole and isinstance(new, int) else int(value) if whole else value
+
+    def _name(self, new: Any) -> Any:
+        by_number = {str(number): name for name, number in self.names.items()}
+        return new if str(new) in self.names else by_number.get(str(new), new)
+
+
+def relabelled(
+    rows: Rows, ids: Sequence[Any], source: Any, *, label: str | int | None, schema: Mapping[str, Schema]
+) -> Relabelled:
+    """A data set with the labels of a list in place of its own.
+
+    Args:
+        rows: The data set.
+        ids: The id of every row.
+        source: As `read_list` takes it, with labels; an empty label corrects nothing.
+        label: As in `Relabelled`.
+        schema: The schemas of its columns, for class names.
+
+    Raises:
+        XaiError: The list has no labels, or the first of them cannot be put into its sample.
+    """
+    listed = read_list(source)
+    if listed.labels is None:
+        raise XaiError(
+            f"{listed.source} has no labels", hint="a column label beside sample_id, as xai relabel apply writes"
+        )
+    found = listed.rows(ids)
+    corrections = {row: listed.labels[place] for row, place in found.items() if listed.labels[place] not in (None, "")}
+    if not corrections:
+        warnings.warn(f"{listed.source} has no label filled in: nothing is corrected", stacklevel=3)
+    kind = schema.get(LABEL if not isinstance(label, str) else label)
+    names = {str(name): value for value, name in kind.names.items()} if isinstance(kind, CategoricalLabel) else {}
+    made = Relabelled(rows, corrections, label, names, listed.source)
+    if corrections:
+        made[next(iter(corrections))]  # what cannot be put right is said now, not in the middle of a training
+    return made
