@@ -27,7 +27,7 @@ LAYERS = (
     {"engines"},
     {"queries"},
     {"dynamics", "diagnosis", "maintenance"},
-    {"checks"},
+    {"checks", "choices"},
     {"attribution"},
     {"report"},
     {"render"},

@@ -23,6 +23,7 @@ _OPTIONS = frozenset(
         *("metric", "mode", DS_ID, EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
         *("spark_remote", "strict", "where", "attempts", "axis"),
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
+        *("n", "share", "per_label", "weight"),
         *("cell", "by", "spikes", "around", "step", "facts", "min_n", "rules", "rule", "baseline", "strict_drop"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
         *("model", "data", "arch", "arch_args", "weights", "trust_checkpoint", "pythonpath", "resize", "mean", "std"),

@@ -8,16 +8,16 @@ import polars as pl
 
 from xaicli.errors import UnwrittenError, UsageError
 from xaicli.files import appearing, write_whole
-from xaicli.render.machine import csv_parts
+from xaicli.render.machine import csv_parts, rows_json
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 from xaicli.words import quoted, split, unquoted
 
-KINDS = ("txt", "csv", "parquet", "jsonl")
+KINDS = ("txt", "csv", "parquet", "json", "jsonl")
 """The formats of a list, which are their suffixes."""
 
 
 def write_list(rows: pl.DataFrame, path: Path) -> Path:
-    """Write samples as the suffix of a file says: `.txt` the ids, one a line; CSV, Parquet and JSON lines all columns.
+    """Write samples as the suffix of a file says: `.txt` the ids, one a line; the others all columns.
 
     In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front, which reading takes off again.
 
@@ -43,6 +43,8 @@ def write_list(rows: pl.DataFrame, path: Path) -> Path:
                 file.writelines(part.encode() for part in csv_parts(rows))
             elif kind == "parquet":
                 rows.write_parquet(file)
+            elif kind == "json":
+                file.write(rows_json(rows).encode("utf-8", "surrogatepass"))
             else:
                 rows.write_ndjson(file)
     except OSError as error:
@@ -66,13 +68,8 @@ def ids_text(rows: pl.DataFrame) -> str:
     lines: list[str] = []
     for sample_id in rows[SAMPLE_ID].cast(pl.String):
         line = quoted(sample_id, special="")
-        if not lines and SAMPLE_ID in split(line):
-            line = quoted(sample_id, special=sample_id)
-        if (
-            line.splitlines() != [line]
-            or unquoted(line.strip()) != sample_id
-            or (not lines and SAMPLE_ID in split(line))
-        ):
+        taken_for_heading = not lines and SAMPLE_ID in split(line)
+        if line.splitlines() != [line] or unquoted(line.strip()) != sample_id or taken_for_heading:
             raise UsageError(f"sample_id {sample_id!r} cannot stand on a line of its own", hint="write csv or parquet")
         lines.append(line)
     return "".join(f"{line}\n" for line in lines)

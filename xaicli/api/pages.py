@@ -175,6 +175,20 @@ def _check(asked: Asked) -> Report:
     return check_report(asked.answer, Page(RunFacts.of(asked.layout)))
 
 
+def _select(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.page import Page, RunFacts
+    from xaicli.report.select import select_report
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if not whole or asked.reader is None or asked.selection is None:
+        return select_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
+    return select_report(asked.answer, page)
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.page import RunFacts
@@ -230,6 +244,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "confusion": _confusion,
     "steps": _steps,
     "slices": _slices,
+    "select": _select,
     "check": _check,
     "embeddings": _embeddings,
     "info": _info,
@@ -245,6 +260,7 @@ BRIEF: Mapping[str, Callable[[Asked], Report]] = {
     "findings": partial(_findings, whole=False),
     "confusion": partial(_confusion, whole=False),
     "steps": partial(_steps, whole=False),
+    "select": partial(_select, whole=False),
     "compare": partial(_compare, whole=False),
 }
 """What makes one that is good enough for a terminal, where the whole one takes long."""

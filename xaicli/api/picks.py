@@ -75,7 +75,7 @@ class Choice:
 
         chosen: Any = {key: value for key, value in (("metric", self.metric), ("mode", self.mode)) if value}
         run = RunReader(layout)
-        _, selection = run.select(**chosen)
+        _, selection = run.selected(**chosen)
         name = selection.metrics[0]
         highest = (self.pick == "worst") != (name in HIGHER_IS_BETTER)
         held = {str(sample_id) for sample_id in available}

@@ -64,7 +64,7 @@ class RunRows:
 
         return open_reader(self.layout, strict=strict, attempts=attempts, where=where)
 
-    def select(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
+    def selected(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
         """A reader, and what the words mean in it."""
         from xaicli.queries.selection import resolve
 
@@ -89,7 +89,7 @@ class RunRows:
 
         select.setdefault("mode", "all")
         wanted = select.get("metric")
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         return rows(reader, selection, all_metrics=wanted is None)
 
     def query(self, sql: str, *, engine: str = "polars", attempts: str = "last", strict: bool = False) -> Result:
@@ -118,6 +118,6 @@ class RunRows:
         from xaicli.queries.selection import with_note_of_modes
 
         every = not select.get("metric")
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         selection = with_note_of_modes(selection)
         return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)

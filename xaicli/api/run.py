@@ -73,7 +73,7 @@ class RunReader(RunRows):
             return self._table_samples(table, select, reduce=reduce or "mean", **asked)
         if reduce is not None:
             raise UsageError("--reduce is about the rows of a table", hint="add --table NAME, or leave it out")
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         scores = scores_by(reader, selection, stat)
         answer = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
@@ -93,7 +93,7 @@ class RunReader(RunRows):
         """Each label's mean and spread over the epochs."""
         from xaicli.queries.labels import labels
 
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         answer = labels(reader, selection, bounds=bounds)
         return shown(Asked(answer, self.layout, reader, selection))
 
@@ -146,7 +146,7 @@ class RunReader(RunRows):
         """Every training-dynamics statistic of every sample."""
         from xaicli.dynamics.statistics import dynamics
 
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         answer = dynamics(reader, selection, early_epochs=early_epochs, burn_in=burn_in, truth=truth)
         return shown(Asked(answer, self.layout, reader, selection))
 
@@ -156,7 +156,7 @@ class RunReader(RunRows):
         from xaicli.dynamics.findings import findings
         from xaicli.queries.selection import with_note_of_modes
 
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
@@ -180,14 +180,14 @@ class RunReader(RunRows):
                     raise UsageError(f"{name} is about the samples of a cell", hint="add --cell LABEL,PREDICTION")
             select["metric"] = CORRECT
             try:
-                reader, selection = self.select(**select)
+                reader, selection = self.selected(**select)
             except XaiError:
                 refuse_other_tasks(self.reader(strict=select.get("strict", False)))
                 raise
             return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))
         if by is not None:
             raise UsageError("--by is about all cells", hint="leave out --cell, or limit the samples with --where")
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         answer = cell_samples(reader, selection, cell, top=20 if top is None else top)
         return shown(Asked(answer, self.layout, reader, selection))
 
@@ -210,7 +210,7 @@ class RunReader(RunRows):
         if not select.get("mode") and "train" in self.reader(strict=select.get("strict", False)).modes():
             select["mode"] = "train"
         select.setdefault("duplicates", "all")
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         if len(selection.metrics) > 1:
             raise UsageError("steps are about one metric", hint=f"--metric {selection.metrics[0]}")
         if step is not None:
@@ -237,8 +237,59 @@ class RunReader(RunRows):
         from xaicli.diagnosis.slicing import slices
         from xaicli.queries.selection import words
 
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         answer = slices(reader, selection, by=words(by), facts=facts, min_n=min_n)
+        return shown(Asked(answer, self.layout, reader, selection))
+
+    def select(
+        self,
+        *,
+        rule: str | None = None,
+        n: int | None = None,
+        share: float | None = None,
+        per_label: bool = False,
+        by: str | None = None,
+        weight: float | None = None,
+        seed: int = 0,
+        stat: str = "last",
+        complete_only: bool = False,
+        facts: str | os.PathLike[str] | None = None,
+        table: str = "metrics",
+        column: Sequence[str] | str | None = None,
+        **select: Unpack[Select],
+    ) -> Result:
+        """The samples that the next training takes, by a rule, and as many drawn at random.
+
+        Args:
+            rule: `hardest`, `easy`, `ambiguous`, `forgotten`, `suspects`, `label_issues`, `balanced`, `diverse`,
+                `random`, or a condition on samples as SQL, over recorded columns as of each sample's last row, facts
+                and the statistics of `dynamics`. Without it `where` is that condition.
+            n: How many of each (mode, ds_id).
+            share: Which share of them instead, in (0, 1].
+            per_label: Take so many of each label.
+            by: The column or fact that `balanced` shares out by; the label when None.
+            weight: List every sample with a weight: this for the chosen, 1 for all others; with `balanced` the mean
+                weight, each label having the same sum.
+            seed: Of every draw.
+            stat: The score of `hardest` and `easy`: `last`, `mean`, or another statistic of `dynamics`.
+            complete_only: Leave out samples absent from the last epoch.
+            facts: A file of facts beside those recorded.
+            table: The metrics table with the embeddings of `diverse`.
+            column: Its columns of vectors; those not reduced at collection when None.
+        """
+        from xaicli.choices.questions import Wanted
+        from xaicli.choices.questions import select as chosen
+        from xaicli.choices.rules import choice
+        from xaicli.queries.selection import polars_only, with_note_of_modes
+
+        how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
+        asked = choice(rule, where=select.get("where"), **how)
+        if rule is None:
+            select.pop("where")
+        reader, selection = self.selected(**select)
+        polars_only(selection, "select")
+        wanted = Wanted(asked, stat, complete_only, facts, table, column)
+        answer = chosen(reader, with_note_of_modes(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def check(
@@ -299,7 +350,7 @@ class RunReader(RunRows):
         from xaicli.dynamics.statistics import scores_by
         from xaicli.queries.samples import LAST, samples
 
-        reader, selection = self.select(**select)
+        reader, selection = self.selected(**select)
         computed = None if stat == LAST else compute(reader, selection)
         scores = scores_by(reader, selection, stat, computed)
         chosen = samples(

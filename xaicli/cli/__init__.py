@@ -32,6 +32,7 @@ COMMANDS = {
     "confusion": "diagnosis",
     "steps": "diagnosis",
     "slices": "diagnosis",
+    "select": "select",
     "check": "check",
     "scalars": "runs",
     "compare": "runs",

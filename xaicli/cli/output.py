@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,7 +22,7 @@ REPORT_FORMATS = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
 """What the report commands write unless told otherwise."""
 
 
-_NO_PICTURES = frozenset({"query", "ls", "info", "compact", "doctor", "checkpoint inspect", "check"})
+_NO_PICTURES = frozenset({"query", "ls", "info", "compact", "doctor", "checkpoint inspect", "check", "select"})
 """Commands whose answers are tables alone."""
 _TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
 _LOOKALIKES = {
@@ -40,6 +40,7 @@ def write(
     folder: Path | None = None,
     always: tuple[Format, ...] = (),
     pictures: bool = False,
+    beside: Callable[[], list[Path]] | None = None,
 ) -> None:
     """Hand a result to the user: the answer always, its files where they can be written.
 
@@ -49,6 +50,7 @@ def write(
         folder: Where files go unless `--output` says otherwise; the result's own without it.
         always: The formats written without being asked for.
         pictures: Whether each sample's maps are also a picture of their own.
+        beside: What writes further files, and gives their paths.
 
     Raises:
         UsageError: `--format` names no format.
@@ -69,8 +71,10 @@ def write(
         if formats:
             how = {"no_images": output.no_images, "pictures": pictures}
             paths = result.save(output.output or folder, formats=formats, **how)
+        if beside is not None:
+            paths += beside()
     except UnwrittenError as error:
-        paths, unwritten = list(error.written), error
+        paths, unwritten = [*paths, *error.written], error
     except XaiError as error:
         unwritten = error
     end_status()

@@ -9,12 +9,10 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
-from xaicli.report.facts import run_line
-from xaicli.report.histories import saliency_link
-from xaicli.report.made import made
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, short
-from xaicli.report.page import Page
+from xaicli.report.page import Page, made, run_line
+from xaicli.report.samples import saliency_link
 
 _CARDS = 12
 _ROWS = 500
@@ -89,7 +87,7 @@ def _blocks(answer: Answer, own: pl.DataFrame, numbers: Mapping[str, Any], words
         (
             Figure(f"{numbers['chosen']:,}", f"chosen, of {numbers['samples']:,}"),
             Figure(f"{numbers['samples'] - numbers['chosen']:,}", "left out"),
-            Figure(f"{numbers['there']:,}", "the rule finds in all"),
+            Figure(f"{numbers['there']:,}", "found by the rule"),
         )
     )
     chosen = own.filter(pl.col("rank").is_not_null())

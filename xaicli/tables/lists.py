@@ -73,6 +73,7 @@ class SampleList:
             rows = places.get(text)
             if rows is None and text.startswith("'") and text[1:].startswith(_FORMULA):
                 rows = places.get(text[1:])  # the apostrophe that keeps a spreadsheet from running it
+            rows = rows or places.get(text.strip())
             if rows is None:
                 strange.append(text)
             found |= dict.fromkeys(rows or (), place)
@@ -224,7 +225,7 @@ def _of_csv(text: str, separator: str | None) -> dict[str, list[Any]]:
     comma = separator or (
         ";" if first.count(";") > first.count(",") else "," if "," in first or "\t" not in first else "\t"
     )
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
     rows = list(reader)
     names = [name for name in reader.fieldnames or () if name]
     return {name.strip(): [row.get(name) for row in rows] for name in names}

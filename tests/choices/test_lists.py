@@ -1,0 +1,239 @@
+"""Lists of samples go into a training again: `Table(select=...)`, `Table(relabel=...)`, a sampler."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import xaicli
+from xaicli.api.lists import KINDS, write_list
+from xaicli.errors import UsageError, XaiError
+
+HARD_IDS = [
+    "plain",
+    "a,b",
+    'q"uote',
+    "=1+1",
+    "-5",
+    "@x",
+    "é 漢",
+    "!x",
+    "007",
+    "7",
+    "# no comment",
+    '"whole"',
+    "sample_id",
+    "x,sample_id",
+]
+
+
+def table_of(ids: list[Any], **how: Any) -> xaicli.Table:
+    return xaicli.Table([(f"input {i}", place) for place, i in enumerate(ids)], ids=ids, **how)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_id_comes_back_from_every_kind_of_file(tmp_path: Path, kind: str) -> None:
+    for chosen in (HARD_IDS, HARD_IDS[::2], HARD_IDS[3:7]):
+        path = write_list(pl.DataFrame({"sample_id": chosen}), tmp_path / f"list.{kind}")
+        table = table_of(HARD_IDS, select=path)
+        assert sorted(table.sample_ids or ()) == sorted(chosen)
+        assert [table[row][0] for row in range(len(table))] == [f"input {i}" for i in HARD_IDS if i in chosen]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "jsonl"])
+def test_ids_with_line_breaks_come_back_from_files_with_columns(tmp_path: Path, kind: str) -> None:
+    ids = ["a\nb", "c\r\nd", " e ", "\u2028"]
+    path = write_list(pl.DataFrame({"sample_id": ids}), tmp_path / f"list.{kind}")
+    assert table_of(ids, select=path).sample_ids == ids
+    with pytest.raises(UsageError, match="line"):
+        write_list(pl.DataFrame({"sample_id": ["a\nb"]}), tmp_path / "list.txt")
+
+
+def test_whole_numbers_and_row_numbers_are_ids(tmp_path: Path) -> None:
+    path = write_list(pl.DataFrame({"sample_id": [30, 10]}), tmp_path / "list.txt")
+    assert path.read_text() == "30\n10\n"
+    assert [table_of([10, 20, 30, 40], select=path)[row][1] for row in range(2)] == [0, 2]
+    rows = xaicli.Table(list("abcd"), select=[3, 1])
+    assert [rows[0], rows[1]] == ["b", "d"]
+    assert rows.sample_ids == [1, 3]
+
+
+def test_files_of_people(tmp_path: Path) -> None:
+    """A byte order mark, UTF-16, semicolons, blank lines, an id twice."""
+    ids = ["x1", "x2", "x3"]
+    for name, content in (
+        ("bom.csv", b"\xef\xbb\xbfsample_id,note\r\nx1,a\r\nx3,b\r\n"),
+        ("wide.txt", "x1\r\n\r\nx3\r\n".encode("utf-16")),
+        ("semicolons.csv", b"sample_id;note\nx1;a,b\nx3;c\n"),
+        ("tabs.tsv", b"note\tsample_id\n1\tx1\n2\tx3\n"),
+        ("heading.txt", b"sample_id\nx1\nx3\n"),
+        ("plain.json", b'["x1", "x3"]'),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert table_of(ids, select=tmp_path / name).sample_ids == ["x1", "x3"], name
+    (tmp_path / "twice.txt").write_text("x1\nx1\nx9\n")
+    with pytest.warns(UserWarning, match="name a sample again") as told:
+        assert len(table_of(ids, select=tmp_path / "twice.txt")) == 1
+    said = " ".join(str(warning.message) for warning in told)
+    assert "1 rows" in said
+    assert "x9" in said
+    (tmp_path / "other.txt").write_text("y1\n")
+    with pytest.raises(XaiError, match="none of the 1"):
+        table_of(ids, select=tmp_path / "other.txt")
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(XaiError, match="names no sample"):
+        table_of(ids, select=tmp_path / "empty.txt")
+    with pytest.raises(XaiError, match="cannot be read"):
+        table_of(ids, select=tmp_path / "gone.csv")
+
+
+def test_a_list_of_several_data_sets_is_refused(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"mode": ["train", "eval"], "ds_id": ["", ""], "sample_id": [1, 1]})
+    path = write_list(rows, tmp_path / "list.csv")
+    with pytest.raises(XaiError, match="several data sets"):
+        table_of([1, 2], select=path)
+    with pytest.raises(UsageError, match="several"):
+        write_list(rows, tmp_path / "list.txt")
+
+
+def test_weights_go_with_the_samples(tmp_path: Path) -> None:
+    path = write_list(pl.DataFrame({"sample_id": ["c", "a", "b"], "weight": [0.0, 2.0, 1.0]}), tmp_path / "list.csv")
+    table = table_of(["a", "b", "c", "d"], select=path)
+    assert table.weights is not None
+    assert dict(zip(table.sample_ids or (), table.weights.tolist(), strict=True)) == {"a": 2.0, "b": 1.0, "c": 0.0}
+    assert table.indices(exclude_zero_weights=True) == [0, 1]
+    with pytest.raises(XaiError, match="weights"):
+        table_of(["a", "b", "c"], select=path, weights=[1, 2, 3])
+    kept = table_of(["a", "b", "c"], select=["c", "a"], weights=[1, 2, 3])
+    assert kept.weights is not None
+    assert kept.weights.tolist() == [1.0, 3.0]
+    (tmp_path / "bad.csv").write_text("sample_id,weight\na,-1\n")
+    with pytest.raises(XaiError, match="weight"):
+        table_of(["a"], select=tmp_path / "bad.csv")
+
+
+def test_the_answer_of_select_is_a_list(sample_run: Path) -> None:
+    found = xaicli.open_run(sample_run).select(rule="hardest", n=5, mode="train")
+    table = xaicli.Table(list(range(2000)), select=found)
+    assert [table[row] for row in range(5)] == sorted(found.data["sample_id"])
+
+
+def test_a_sampler_takes_the_chosen_by_weight(tmp_path: Path) -> None:
+    from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
+
+    ids = ["a", "b", "c", "d"]
+    path = write_list(pl.DataFrame({"sample_id": ["d", "b"]}), tmp_path / "list.txt")
+    sampler = xaicli.sampler_of(path, ids)
+    assert isinstance(sampler, SubsetRandomSampler)
+    assert sorted(sampler) == [1, 3]
+    assert list(xaicli.sampler_of([2], 4)) == [2]
+    weighed = write_list(pl.DataFrame({"sample_id": ids, "weight": [0.0, 3.0, 1.0, 0.0]}), tmp_path / "list.csv")
+    drawn = xaicli.sampler_of(weighed, table_of(ids), n=4000, seed=3)
+    assert isinstance(drawn, WeightedRandomSampler)
+    times = Counter(drawn)
+    assert set(times) == {1, 2}
+    assert times[1] / 4000 == pytest.approx(0.75, abs=0.03)
+    assert len(xaicli.sampler_of(weighed, ids)) == 2  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="weight"):
+        xaicli.sampler_of(path, ids, n=3)
+
+
+def test_corrected_labels_stand_in_place_of_those_recorded(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "corrections.csv"
+    path.write_text("sample_id,label,by,when\nb,2,ann,2026-01-01\nc,,ann,\n")
+    ids = ["a", "b", "c"]
+    kinds: list[tuple[Any, Any]] = [
+        ([("x", 0), ("x", 0), ("x", 0)], 2),
+        ([("x", np.int64(0))] * 3, np.int64(2)),
+        ([("x", torch.tensor(0))] * 3, torch.tensor(2)),
+        ([{"label": 0, "input": "x"}] * 3, 2),
+        ([["x", 0.0]] * 3, 2.0),
+        ([("x", "0")] * 3, "2"),
+    ]
+    for rows, expected in kinds:
+        table = xaicli.Table(rows, ids=ids, relabel=path)
+        key = "label" if isinstance(rows[0], dict) else 1
+        assert table[0] == rows[0]
+        assert table[2] == rows[2]
+        assert table[1][key] == expected
+        assert type(table[1][key]) is type(expected)
+        assert type(table[1]) is type(rows[1])
+    assert xaicli.Table([("x", 0, "more")] * 3, ids=ids, relabel=path, label=1)[1] == ("x", 2, "more")
+    with pytest.raises(XaiError, match="where is the label"):
+        xaicli.Table([("x", 0, "more")] * 3, ids=ids, relabel=path)
+    with pytest.raises(XaiError, match="no 'label'"):
+        xaicli.Table([{"target": 0}] * 3, ids=ids, relabel=path)
+    assert xaicli.Table([{"target": 0}] * 3, ids=ids, relabel=path, label="target")[1] == {"target": 2}
+    with pytest.raises(XaiError, match="cannot stand in place"):
+        xaicli.Table([("x", 0)] * 3, ids=ids, relabel={"b": "owl"})
+    schema = {"label": xaicli.CategoricalLabel("label", ["cat", "dog", "owl"])}
+    assert xaicli.Table([("x", 0)] * 3, ids=ids, relabel={"b": "owl"}, schema=schema)[1] == ("x", 2)
+    assert xaicli.Table([("x", [0, 1])] * 3, ids=ids, relabel={"b": "[2]"})[1] == ("x", [2])
+    both = xaicli.Table([("x", 0)] * 3, ids=ids, relabel=path, select=["b"])
+    assert (len(both), both[0]) == (1, ("x", 2))
+    with pytest.raises(UsageError, match="relabel"):
+        xaicli.Table([("x", 0)] * 3, label=1)
+
+
+def run_of(path: Path) -> Path:
+    with xaicli.Run(path) as run:
+        for mode, ds_id in (("train", ""), ("eval", "x"), ("eval", "y")):
+            run.log_samples(
+                sample_id=["a,b", "=c", "d\ne", "é"],
+                label=[0, 1, 0, 1],
+                loss=[4.0, 3.0, 2.0, 1.0],
+                mode=mode,
+                ds_id=ds_id,
+                epoch=1,
+            )
+    return path
+
+
+def test_the_command_writes_the_list_and_as_many_at_random(xai: Any, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run")
+    asked = ("select", run, "--mode", "train", "--rule", "hardest", "--n", "2")
+    status, out, _ = xai(*asked, "-o", tmp_path / "out" / "hard.csv", "-q")
+    assert status == 0
+    assert out.split() == [str(tmp_path / "out" / name) for name in ("hard.csv", "hard-random.csv")]
+    assert table_of(["a,b", "=c", "d\ne", "é"], select=tmp_path / "out" / "hard.csv").sample_ids == ["a,b", "=c"]
+    assert len(pl.read_csv(tmp_path / "out" / "hard-random.csv")) == 2
+    status, out, _ = xai(*asked, "-o", "-")
+    assert (status, out) == (0, "a,b\n=c\n")
+    status, out, _ = xai(*asked, "--json")
+    found = json.loads(out)
+    assert set(found) >= {"schema_version", "command", "run", "selection", "warnings", "outputs", "counts", "rows"}
+    assert [row["sample_id"] for row in found["rows"]] == ["a,b", "=c"]
+    assert len(found["random"]) == 2
+    status, out, _ = xai(*asked, "--format", "parquet,html", "-o", tmp_path / "folder", "-q")
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "select-random.parquet",
+        "select.html",
+        "select.parquet",
+    ]
+    page = (tmp_path / "folder" / "select.html").read_text()
+    assert "how this was made" in page.lower()
+    assert "The worst left out" in page
+    assert "--rule hardest --n 2" in page.replace("&#39;", "'")
+
+
+def test_an_answer_comes_where_the_list_cannot_be_written(xai: Any, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run")
+    asked = ("select", run, "--rule", "hardest", "--n", "2")
+    status, out, err = xai(*asked, "--json", "-o", tmp_path / "list.txt")
+    assert status == 2
+    assert len(json.loads(out)["rows"]) == 4
+    assert "several" in err
+    (tmp_path / "file").write_text("")
+    status, out, err = xai(*asked, "--mode", "train", "--json", "-o", tmp_path / "file" / "list.csv")
+    assert (status, len(json.loads(out)["rows"])) == (1, 2)
+    assert "error: " in err
+    status, _, err = xai(*asked, "--json", "-o", "-")
+    assert (status, "standard output" in err) == (2, True)

@@ -1,0 +1,221 @@
+"""What `select` chooses, held against plain Python over the same rows."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+
+import xaicli
+from xaicli.choices.centres import k_centres
+from xaicli.choices.groups import evenly, grouped
+from xaicli.choices.rules import choice
+from xaicli.errors import UsageError, XaiError
+
+N, EPOCHS = 60, 4
+NAMES = ["cat", "dog", "owl"]
+
+
+def probability(i: int, epoch: int) -> float:
+    """Of the label of a sample: no two alike at the end."""
+    return 0.05 + 0.9 * ((7 * i + 13 * epoch * (i % 5)) % 61) / 61 + i / 10_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    path = tmp_path_factory.mktemp("choices") / "run"
+    label = [i % 3 if i % 10 else 0 for i in range(N)]
+    with xaicli.Run(path, label_names=NAMES) as run:
+        run.log_facts(
+            range(N), camera=["front" if i % 4 else "rear" for i in range(N)], age=[float(i) for i in range(N)]
+        )
+        for epoch in range(1, EPOCHS + 1):
+            # The last sample is absent at the end: its value is older.
+            n = N - 1 if epoch == EPOCHS else N
+            p = [probability(i, epoch) for i in range(n)]
+            probs = [
+                [x if c == label[i] else (1 - x) * (0.9 if c == (label[i] + 1) % 3 else 0.1) for c in range(3)]
+                for i, x in enumerate(p)
+            ]
+            run.log_samples(sample_id=range(n), label=label[:n], probs=probs, mode="train", epoch=epoch)
+    return xaicli.open_run(path)
+
+
+def last(i: int) -> float:
+    return probability(i, EPOCHS - 1 if i == N - 1 else EPOCHS)
+
+
+def ids(run: xaicli.RunReader, rule: str, **how: object) -> list[int]:
+    found: list[int] = (
+        run.select(rule=rule, mode="train", **how).data.filter(pl.col("rank").is_not_null())["sample_id"].to_list()
+    )
+    return found
+
+
+def test_the_hardest_have_the_highest_loss_and_the_lowest_probability(run: xaicli.RunReader) -> None:
+    by_loss = sorted(range(N), key=lambda i: (last(i), i))  # the loss falls with the probability
+    assert ids(run, "hardest", n=7) == by_loss[:7]
+    assert ids(run, "easy", n=7) == by_loss[::-1][:7]
+    assert ids(run, "hardest", n=7, metric="label_prob") == by_loss[:7]
+    assert ids(run, "hardest", share=0.1) == by_loss[:6]
+    mean = {i: np.mean([-math.log(probability(i, e)) for e in range(1, EPOCHS + (i < N - 1))]) for i in range(N)}
+    assert ids(run, "hardest", n=9, stat="mean") == sorted(range(N), key=lambda i: (-mean[i], i))[:9]
+    assert N - 1 not in ids(run, "easy", n=N - 1, complete_only=True)
+
+
+def test_of_each_label_the_hardest(run: xaicli.RunReader) -> None:
+    label = [i % 3 if i % 10 else 0 for i in range(N)]
+    found = run.select(rule="hardest", n=4, per_label=True, mode="train")
+    expected = []
+    for value in range(3):
+        expected += sorted((i for i in range(N) if label[i] == value), key=lambda i: (last(i), i))[:4]
+    assert found.data["sample_id"].to_list() == expected
+    drawn = Counter(row["label"] for row in found.answer.extra["random"])
+    assert drawn == {0: 4, 1: 4, 2: 4}
+
+
+def test_the_ambiguous_varied_most(run: xaicli.RunReader) -> None:
+    spread = {i: np.std([probability(i, e) for e in range(1, EPOCHS + (i < N - 1))]) for i in range(N)}
+    found = ids(run, "ambiguous", n=8)
+    assert len(set(found)) == 8
+    assert [spread[i] for i in found] == pytest.approx(sorted(spread.values(), reverse=True)[:8], abs=1e-6)
+
+
+def test_the_forgotten_are_those_that_were_learned_before(run: xaicli.RunReader) -> None:
+    times = {}
+    for i in range(N):
+        right = [probability(i, e) > 0.9 * (1 - probability(i, e)) for e in range(1, EPOCHS + (i < N - 1))]
+        times[i] = sum(a and not b for a, b in pairwise(right))
+    expected = sorted((i for i in times if times[i]), key=lambda i: (-times[i], i))
+    assert expected
+    assert ids(run, "forgotten") == expected
+    found = run.select(rule="forgotten", n=N, mode="train")
+    assert found.data.height == len(expected)
+    assert any(f"asked for {N}, only {len(expected)} are there" in warning for warning in found.answer.warnings)
+
+
+def test_a_condition_is_a_rule_over_columns_facts_and_statistics(run: xaicli.RunReader) -> None:
+    expected = {i for i in range(N) if i % 4 == 0 and last(i) < 0.5}
+    assert set(ids(run, "camera = 'rear' AND label_prob < 0.5")) == expected
+    assert ids(run, "camera = 'rear' AND label_prob < 0.5", n=2) == sorted(expected, key=lambda i: (last(i), i))[:2]
+    assert set(run.select(where="camera = 'rear' AND label_prob < 0.5", mode="train").data["sample_id"]) == expected
+    assert set(ids(run, "n_obs < 4")) == {N - 1}
+    with pytest.raises(UsageError, match="--rule"):
+        ids(run, "nothing > 3")
+
+
+def test_random_is_a_draw_that_the_seed_repeats(run: xaicli.RunReader) -> None:
+    first = ids(run, "random", n=20)
+    assert len(set(first)) == 20
+    assert first == ids(run, "random", n=20)
+    assert first != ids(run, "random", n=20, seed=1)
+    control = [row["sample_id"] for row in run.select(rule="random", n=20, mode="train").answer.extra["random"]]
+    assert len(set(control)) == 20
+    assert control != first
+    # Each sample has the same chance: of 60 draws of 10 of 60 each is chosen about ten times.
+    times = Counter(i for seed in range(60) for i in ids(run, "random", n=10, seed=seed))
+    assert set(times) == set(range(N))
+    assert max(times.values()) < 25
+
+
+def test_balanced_has_as_many_of_each(run: xaicli.RunReader) -> None:
+    found = run.select(rule="balanced", n=30, mode="train")
+    assert Counter(found.data["label"]) == {0: 10, 1: 10, 2: 10}
+    assert found.data["sample_id"].n_unique() == 30
+    by_camera = run.select(rule="balanced", by="camera", mode="train")
+    assert Counter(i % 4 == 0 for i in by_camera.data["sample_id"]) == {True: 15, False: 15}
+    fifths = run.select(rule="balanced", by="age", n=10, mode="train").data["sample_id"].to_list()
+    assert Counter(i // 12 for i in fifths) == {0: 2, 1: 2, 2: 2, 3: 2, 4: 2}
+    many = run.select(rule="balanced", by="camera", n=50, mode="train")
+    assert Counter(i % 4 == 0 for i in many.data["sample_id"]) == {True: 15, False: 35}
+    assert any("too few samples to be balanced" in warning for warning in many.answer.warnings)
+
+
+def test_balancing_weights_give_each_label_the_same_sum(run: xaicli.RunReader) -> None:
+    data = run.select(rule="balanced", weight=1, mode="train").data
+    assert data.height == N
+    sums = data.group_by("label").agg(pl.col("weight").sum())["weight"].to_list()
+    assert sums == pytest.approx([N / 3] * 3)
+
+
+def test_weights_list_every_sample_once(run: xaicli.RunReader) -> None:
+    data = run.select(rule="hardest", n=5, weight=0, mode="train").data
+    assert sorted(data["sample_id"]) == list(range(N))
+    assert data.filter(pl.col("weight") == 0)["sample_id"].to_list() == ids(run, "hardest", n=5)
+    assert set(data["weight"]) == {0.0, 1.0}
+
+
+def test_what_is_left_out_is_told(run: xaicli.RunReader) -> None:
+    found = run.select(rule="easy", n=50, mode="train")
+    left = [i for i in sorted(range(N), key=lambda i: (last(i), i)) if i not in set(found.data["sample_id"])]
+    assert [row["sample_id"] for row in found.answer.extra["left_out"]] == left
+    mix = {row["value"]: row for row in found.answer.extra["mix"] if row["column"] == "label"}
+    for value, name in enumerate(NAMES):
+        assert mix[name]["n"] == sum((i % 3 if i % 10 else 0) == value for i in range(N))
+        assert mix[name]["chosen"] == found.data.filter(pl.col("label") == value).height
+    assert {row["value"] for row in found.answer.extra["mix"] if row["column"] == "camera"} == {"front", "rear"}
+
+
+def plain_k_centres(points: list[list[float]], k: int) -> list[int]:
+    mean = [sum(column) / len(points) for column in zip(*points, strict=True)]
+    chosen = [min(range(len(points)), key=lambda i: (math.dist(points[i], mean), i))]
+    while len(chosen) < k:
+        left = [i for i in range(len(points)) if i not in chosen]
+        chosen.append(max(left, key=lambda i: (min(math.dist(points[i], points[c]) for c in chosen), -i)))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k_centres_are_those_of_plain_python(seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    points = draws.integers(-4, 5, (40, 3)).astype(float)  # so that equally far is equal
+    points[7] = points[3]
+    rows, far = k_centres(points, 40)
+    assert rows.tolist() == plain_k_centres(points.tolist(), 40)
+    for number, row in enumerate(rows.tolist()[1:], 1):
+        assert far[number] == pytest.approx(min(math.dist(points[row], points[c]) for c in rows[:number]))
+
+
+def test_diverse_samples_of_collected_embeddings(run: xaicli.RunReader) -> None:
+    points = np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)
+    with xaicli.Run(run.layout.root, resume="allow") as writing:
+        writing.add_metrics_data({"sample_id": list(range(N)), "layer": points}, name="vectors")
+    assert ids(run, "diverse", n=9, table="vectors", column="layer") == plain_k_centres(points.tolist(), 9)
+    with pytest.raises(XaiError, match="no table"):
+        ids(run, "diverse", n=9, table="nothing")
+
+
+def test_a_set_of_classes_is_balanced_over_its_classes() -> None:
+    values = pl.Series([[0], [0], [0, 1], [1], [2], [], None, [0]], dtype=pl.List(pl.Int32))
+    groups = grouped(values)
+    assert groups.names == ("0", "1", "2", "(none)")
+    assert [rows.tolist() for rows in groups.rows] == [[0, 1, 2, 7], [2, 3], [4], [5]]
+    assert groups.unknown.tolist() == [6]
+    taken = evenly(groups, 4, random.Random(0)).tolist()
+    assert len(set(taken)) == 4
+    assert {4, 5} <= set(taken)
+    assert sorted(evenly(groups, 99, random.Random(0)).tolist()) == [0, 1, 2, 3, 4, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"rule": "hardest"}, "how many"),
+        ({"rule": None}, "--rule"),
+        ({"rule": "hardets", "n": 1}, "no rule 'hardets'"),
+        ({"rule": "hardest", "n": 0}, "at least 1"),
+        ({"rule": "hardest", "n": 1, "share": 0.5}, "--n and --share"),
+        ({"rule": "hardest", "share": 1.5}, "--share"),
+        ({"rule": "hardest", "n": 1, "by": "label"}, "--by"),
+        ({"rule": "balanced", "per_label": True}, "--per-label"),
+        ({"rule": "random", "n": 1, "weight": -1.0}, "--weight"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(how: dict[str, object], said: str) -> None:
+    with pytest.raises(XaiError, match=said):
+        choice(**how)  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""`xai select`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.completion import words
+from xaicli.cli.options import Output, RunDir, Selection, split_commas
+from xaicli.cli.output import write
+from xaicli.errors import UsageError
+from xaicli.vocabulary import Format
+
+if TYPE_CHECKING:
+    from xaicli.results import Result
+
+_RULES = (*("hardest", "easy", "ambiguous", "forgotten", "suspects", "label_issues", "balanced", "diverse", "random"),)
+_LISTS = ("txt", "csv", "parquet", "json", "jsonl")
+_OF_LISTS = ("txt", "parquet", "jsonl")
+"""What only a list is written as; the other formats are those of every answer."""
+
+
+@command
+def select(
+    run_dir: RunDir = None,
+    *,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE|SQL",
+            help=f"{', '.join(_RULES)}, or a condition on samples: 'loss_mean > 2' [default: --where].",
+            show_default=False,
+            autocompletion=words(lambda: _RULES),
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", metavar="N", help="How many of each mode and data set.", show_default=False),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(metavar="X", help="Which share of them instead: 0.1.", show_default=False)
+    ] = None,
+    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column or fact to balance [default: label].", show_default=False),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="List every sample with a weight: X for the chosen, 1 for the others; 0 leaves the chosen out.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    stat: Annotated[
+        str, typer.Option(help="The score of a sample: last, mean, max, or another statistic of dynamics.")
+    ] = "last",
+    complete_only: Annotated[
+        bool, typer.Option("--complete-only", help="Leave out samples absent from the last epoch.")
+    ] = False,
+    facts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False
+        ),
+    ] = None,
+    table: Annotated[str, typer.Option(help="The table with the embeddings of --rule diverse.")] = "metrics",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas, help="Its columns of vectors [default: those not reduced].", show_default=False
+        ),
+    ] = None,
+    select: Selection,
+    output: Output,
+) -> None:
+    """Which samples the next training takes: the hardest, suspects, as many of each label, at random, and others.
+
+    -o FILE.txt|csv|parquet|json|jsonl writes the list, and as many drawn at random beside it as FILE-random; -o - the
+    ids alone to standard output. --format takes txt, parquet and jsonl, too.
+
+    Example: xai select runs/demo --mode train --rule hardest --n 100 --per-label -o hard.csv
+    """
+    from xaicli.api import open_run
+
+    where = output.output
+    file, output, lists = _targets(output)
+    result = open_run(run_dir).select(
+        rule=rule,
+        n=n,
+        share=share,
+        per_label=per_label,
+        by=by,
+        weight=weight,
+        seed=seed,
+        stat=stat,
+        complete_only=complete_only,
+        facts=facts,
+        table=table,
+        column=column,
+        **select.arguments(),
+    )
+    if file is not None and str(file) == "-":
+        _to_stdout(result)
+        return
+    folder = where or result.folder or Path("reports")
+    targets = [file] if file is not None else [folder / f"select.{kind}" for kind in lists]
+    write(result, output, beside=_writer(result, targets))
+
+
+def _targets(output: Output) -> tuple[Path | None, Output, list[str]]:
+    """The file of the list, the options of the page, and the formats of lists in a folder.
+
+    Raises:
+        UsageError: Standard output is to take two things.
+    """
+    formats = output.format
+    lists = [name for name in formats or () if name in _OF_LISTS]
+    rest = None if formats is None else [name for name in formats if name not in _OF_LISTS]
+    if str(output.output) == "-":
+        if output.json or formats:
+            raise UsageError(
+                "standard output takes one answer: -o - is the ids",
+                hint="leave out --json and --format, or name a file",
+            )
+        return Path("-"), dataclasses.replace(output, output=None), []
+    path = output.output
+    if path is not None and not path.is_dir() and path.suffix.lower().lstrip(".") in _LISTS:
+        if lists:
+            raise UsageError(
+                f"{path} is one list, and --format names {', '.join(lists)}", hint="-o DIR writes several formats"
+            )
+        return path, dataclasses.replace(output, output=path.parent if rest else None, format=rest or None), []
+    if formats is None and path is not None:
+        return None, dataclasses.replace(output, format=[Format.HTML, Format.CSV, Format.JSON]), ["txt"]
+    # Lists alone are no page.
+    return None, dataclasses.replace(output, output=path if rest or rest is None else None, format=rest), lists
+
+
+def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
+    def written() -> list[Path]:
+        import polars as pl
+
+        from xaicli.api.lists import write_list
+
+        drawn = pl.DataFrame(result.answer.extra["random"], infer_schema_length=None)
+        paths = []
+        for path in targets:
+            paths += [
+                write_list(result.data, path),
+                write_list(drawn, path.with_name(f"{path.stem}-random{path.suffix}")),
+            ]
+        return paths
+
+    return written
+
+
+def _to_stdout(result: Result) -> None:
+    """The ids of the chosen to standard output, warnings to standard error."""
+    from xaicli.api.lists import ids_text
+    from xaicli.cli.status import end_status
+    from xaicli.render.text import printable
+
+    text = ids_text(result.data)
+    end_status()
+    for warning in result.answer.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    sys.stdout.write(text)
