@@ -73,6 +73,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "track-report": ("track-report", "A"),
     "export": ("export", "A"),
     "compare": ("compare", "A", "B"),
+    "select": ("select", "A", "--rule", "hardest", "--n", "24"),
 }
 SELECTION: dict[str, tuple[str, ...]] = {
     "metric": ("--metric", "size"),
@@ -101,6 +102,14 @@ SELECTION: dict[str, tuple[str, ...]] = {
     "reduce": ("--reduce", "max"),
     "shape": ("--shape", "wide"),
     "attempts": ("--attempts", "all"),
+    "n": ("--n", "3"),
+    "share": ("--share", "0.5"),
+    "per_label": ("--per-label",),
+    "weight": ("--weight", "0"),
+    "by": ("--by", "label"),
+    "seed": ("--rule", "random", "--seed", "3"),
+    "rule": ("--rule", "easy"),
+    "column": ("--rule", "diverse", "--table", "boxes", "--column", "iou"),
 }
 
 

@@ -18,7 +18,7 @@ from xaicli.queries.facts import Facts
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.reader.where import Where
+from xaicli.reader.rows import Where
 from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
 
 _HIGH = frozenset({*HIGH_IS_GOOD, "confidence", "correctness", "aum"})
