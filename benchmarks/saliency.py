@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.nets import NETS, TRAINED, build, trained
 from xaicli.attribution.engine import Attribution, Explainer
+from xaicli.attribution.frozen import has_fast_bf16
 from xaicli.attribution.inputs import Layout
 from xaicli.attribution.maps import rank_correlation, strength
-from xaicli.attribution.precision import has_fast_bf16
 from xaicli.attribution.prepared import prepare
 from xaicli.attribution.settings import settle
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net, smooth_net
 from xaicli.attribution.maps import scaled
-from xaicli.attribution.plan import Kind, plan
+from xaicli.attribution.paths import Kind, plan
 from xaicli.attribution.settings import settle
 
 ALL = ("gradient", "smoothgrad", "integrated", "smint", "gradcam")
@@ -237,7 +237,7 @@ def test_a_captured_graph_gives_the_same_maps() -> None:
 
 
 def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
-    from xaicli.attribution.stem import split
+    from xaicli.attribution.fast_model import split
 
     model, x = conv_net(), torch.randn(4, 2, 8, 8)
     graph = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)).module()
@@ -254,7 +254,7 @@ def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
 
 
 def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_its_input_twice_is_not() -> None:
-    from xaicli.attribution.stem import split
+    from xaicli.attribution.fast_model import split
 
     class Patches(nn.Module):
         def __init__(self, again: float) -> None:

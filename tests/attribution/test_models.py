@@ -128,7 +128,7 @@ def test_a_graph_exported_with_a_fixed_batch(batch: int) -> None:
 
 
 def test_a_graph_with_any_batch_is_folded_and_gives_the_same() -> None:
-    from xaicli.attribution.simplification import simplified
+    from xaicli.attribution.fast_model import simplified
 
     model, x = conv_net(), torch.randn(5, 2, 8, 8)
     dynamic = ({0: torch.export.Dim("b", min=1)},)
@@ -143,7 +143,7 @@ def test_a_graph_with_any_batch_is_folded_and_gives_the_same() -> None:
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_relu_behind_max_pooling_changes_neither_outputs_nor_gradients(inplace: bool) -> None:
-    from xaicli.attribution.simplification import simplified
+    from xaicli.attribution.fast_model import simplified
 
     torch.manual_seed(0)
     pooling = nn.MaxPool2d(3, 2, padding=1)
@@ -624,7 +624,7 @@ def test_named_inputs_go_in_by_name_whatever_the_wrapper(wrap: Any) -> None:
 
 
 def test_baselines() -> None:
-    from xaicli.attribution.baselines import InputRange, baseline_of
+    from xaicli.attribution.inputs import InputRange, baseline_of
     from xaicli.attribution.settings import Baseline
 
     x = torch.rand(3, 2, 5, 6) * 4 - 1

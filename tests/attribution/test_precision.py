@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
-from xaicli.attribution import precision
-from xaicli.attribution.frozen import FrozenModel
+from xaicli.attribution import frozen as frozen_model
+from xaicli.attribution.frozen import FrozenModel, has_fast_bf16, work_of
 from xaicli.attribution.given import Call
-from xaicli.attribution.precision import has_fast_bf16, work_of
 
 CPU = torch.device("cpu")
 AMX = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}
@@ -70,7 +69,7 @@ def test_small_models_are_exact_on_any_hardware(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_large_models_take_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_LEAST_WORK", 1e4)
+    monkeypatch.setattr(frozen_model, "_LEAST_WORK", 1e4)
     model, x = conv_net(), torch.randn(3, 2, 8, 8)
 
     def chosen(asked: str = "auto") -> str:
@@ -85,7 +84,7 @@ def test_large_models_take_bf16_where_it_pays(monkeypatch: pytest.MonkeyPatch) -
 def test_the_precision_of_a_sample_does_not_depend_on_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware(monkeypatch, AMX)
     model, x = conv_net(), torch.randn(9, 2, 8, 8)
-    monkeypatch.setattr(precision, "_LEAST_WORK", 1.01 * work_of(frozen(model), [x]))
+    monkeypatch.setattr(frozen_model, "_LEAST_WORK", 1.01 * work_of(frozen(model), [x]))
     assert attribute(model, x, methods=("gradient",)).precision == "fp32"
 
 
@@ -104,7 +103,7 @@ class WithoutBf16(nn.Module):
 
 @pytest.mark.parametrize("raises", [True, False])
 def test_a_model_that_bf16_does_not_suit_runs_in_fp32(monkeypatch: pytest.MonkeyPatch, raises: bool) -> None:
-    monkeypatch.setattr(precision, "_LEAST_WORK", 0)
+    monkeypatch.setattr(frozen_model, "_LEAST_WORK", 0)
     hardware(monkeypatch, AMX)
     model = WithoutBf16(raises=raises)
     found = attribute(model, torch.randn(2, 4), target=1, methods=("gradient",))

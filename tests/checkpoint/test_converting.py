@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from tests.checkpoint.conftest import Digits, gradient
-from xaicli.checkpoint.convert import convert_checkpoint
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.save import convert_checkpoint
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
 

@@ -7,7 +7,7 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xaicli.checkpoint.rules import is_arithmetic, is_guard, is_symbol
+from xaicli.checkpoint.program import is_arithmetic, is_guard, is_symbol
 
 SYMBOLS = frozenset({"s0", "s31", "u2"})
 

@@ -29,10 +29,10 @@ from torch import nn
 
 from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.archive import RefusedError
-from xaicli.checkpoint.convert import convert_checkpoint
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.pickles import Inert
+from xaicli.checkpoint.save import convert_checkpoint
 from xaicli.checkpoint.tensors import OddTensor, StoredTensor, plain_array
 from xaicli.checkpoint.torch_file import read_torch
 from xaicli.errors import DamagedFileError, XaiError

@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xaicli.collectors.annotations import bounding_box, decode, encode, run_lengths
-from xaicli.collectors.matching import Matches, Objects, Outcome, box_overlaps, mask_overlaps, match
+from xaicli.collectors.objects import (
+    Matches,
+    Objects,
+    Outcome,
+    bounding_box,
+    box_overlaps,
+    decode,
+    encode,
+    mask_overlaps,
+    match,
+    run_lengths,
+)
 
 
 def coco(truth: Objects, predicted: Objects, overlaps: NDArray[Any], threshold: float) -> tuple[list[int], list[int]]:

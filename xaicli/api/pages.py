@@ -66,7 +66,7 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
     if asked.reader is None or asked.selection is None:
-        from xaicli.tables.stored import class_names
+        from xaicli.tables.schema import class_names
 
         key = str(asked.answer.selection.get("label_key") or LABEL)
         names = class_names(asked.layout, str(asked.answer.selection["table"]), key)

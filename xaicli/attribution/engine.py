@@ -13,11 +13,10 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from xaicli.attribution import captum_methods, gradcam, paths, seed_convention, trust
-from xaicli.attribution.baselines import UNKNOWN_RANGE, InputRange, baseline_of, per_sample
 from xaicli.attribution.fast_model import fast_model
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.gradients import Attributions, Gradients, Problem
-from xaicli.attribution.inputs import Arrays, Layout, layout_of
+from xaicli.attribution.inputs import UNKNOWN_RANGE, Arrays, InputRange, Layout, baseline_of, layout_of, per_sample
 from xaicli.attribution.maps import scaled, strength
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, Convention, Settings

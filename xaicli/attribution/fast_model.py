@@ -1,27 +1,271 @@
-"""The fast copy for the gradient passes: simplified, parted behind its first layer, channels last, in bf16."""
+"""The fast copy for the gradient passes: the same function with fewer passes over the activations.
+
+Batch norm is folded into the convolution before it, and a ReLU in front of max pooling moves behind it, where there
+are fewer values: the largest of a window is the same, and its gradient too.
+
+The first layer, where it is linear, is done once per path: of `b + a (z - b)` it is `A(b) + a (A(z) - A(b))`, and the
+sum of its input gradients is the transposed layer on the sum of the gradients at its output.
+"""
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional
 
-from xaicli.attribution.frozen import FrozenModel
-from xaicli.attribution.precision import InBf16, wants_bf16
+from xaicli.attribution.frozen import FrozenModel, InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
-from xaicli.attribution.simplification import simplified
-from xaicli.attribution.stem import Stem, split
 from xaicli.attribution.twin import copy_of
 
+_CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}
+_RELUS = {functional.relu, torch.relu, torch.relu_, torch.ops.aten.relu.default, torch.ops.aten.relu_.default}
+_POOLS = {torch.ops.aten.max_pool1d.default, torch.ops.aten.max_pool2d.default, torch.ops.aten.max_pool3d.default}
+_OPERATORS = {
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.linear.default,
+}
 _PROBE = 8
 _REWRITTEN = 1e-3
 _IN_BF16 = 0.05
 _CONVOLUTIONAL = 2
+
+
+class _Tracer(fx.Tracer):
+    """Refuses what happens under `torch.no_grad()`: a graph would forget that, and its gradient would be another."""
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if not torch.is_grad_enabled():
+            raise ValueError("a part of forward runs without gradients")
+        return super().create_node(*args, **kwargs)
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """A graph of a model, sharing nothing with it.
+
+    Args:
+        model: In evaluation mode; unchanged.
+
+    Raises:
+        Exception: Whatever tracing raises: the model's path depends on values, or a part of it has no gradient.
+    """
+    twin = copy_of(model)
+    if isinstance(twin, fx.GraphModule):
+        return twin
+    tracer = _Tracer()
+    with torch.enable_grad():
+        graph = tracer.trace(twin)
+    return fx.GraphModule(tracer.root, graph)
+
+
+def simplified(model: nn.Module) -> nn.Module:
+    """The model with less to do, or the model itself where there is nothing to save.
+
+    Args:
+        model: In evaluation mode; unchanged. The caller compares what both compute.
+    """
+    try:
+        graph = traced(model)
+        if isinstance(model, fx.GraphModule):
+            changed = _fold_operators(graph)
+        elif changed := any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+            graph = fuse(graph, no_trace=True)  # type: ignore[assignment]
+        changed |= _pool_first(graph)
+        graph.graph.lint()
+        graph.recompile()
+    except Exception:
+        return model  # An optimisation: a model that cannot be traced runs as it is.
+    return graph.requires_grad_(False) if changed else model
+
+
+def _pool_first(model: fx.GraphModule) -> bool:
+    """Move each ReLU that only feeds a max pooling behind it."""
+    changed = False
+    for pool in list(model.graph.nodes):
+        relu = pool.args[0] if _is_pool(model, pool) and pool.args else None
+        if not isinstance(relu, fx.Node) or not _is_relu(model, relu) or len(relu.users) > 1:
+            continue
+        before = relu.args[0]
+        # An in-place ReLU changes what others read.
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        pool.replace_input_with(relu, before)
+        pool.append(relu)
+        pool.replace_all_uses_with(relu)
+        relu.args = (pool, *relu.args[1:])
+        changed = True
+    return changed
+
+
+def _is_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op != "call_module":
+        return node.op == "call_function" and node.target in _POOLS
+    module = model.get_submodule(str(node.target))
+    return isinstance(module, nn.modules.pooling._MaxPoolNd) and not module.return_indices
+
+
+def _is_relu(model: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(model.get_submodule(str(node.target)), nn.ReLU)
+    return node.op == "call_function" and node.target in _RELUS and len(node.args) == 1
+
+
+def _fold_operators(model: fx.GraphModule) -> bool:
+    """Fold the batch norms of an exported graph; whether there were any."""
+    norms = [
+        node
+        for node in model.graph.nodes
+        if node.op == "call_function" and node.target is torch.ops.aten.batch_norm.default
+    ]
+    return sum(_fold_node(model, node) for node in norms) > 0
+
+
+def _fold_node(model: fx.GraphModule, norm: fx.Node) -> bool:
+    conv = norm.args[0]
+    if not isinstance(conv, fx.Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1:
+        return False
+    gamma, beta, mean, var = (_value(model, argument) for argument in norm.args[1:5])
+    weight = _value(model, conv.args[1])
+    if weight is None or mean is None or var is None:
+        return False
+    bias = _value(model, conv.args[2]) if len(conv.args) > 2 else None
+    epsilon = norm.args[7]
+    assert isinstance(epsilon, float)
+    scale = torch.rsqrt(var + epsilon) * (1 if gamma is None else gamma)
+    shift = ((0 if bias is None else bias) - mean) * scale + (0 if beta is None else beta)
+    names = [f"_folded_{norm.name}_weight", f"_folded_{norm.name}_bias"]
+    values = [weight * scale.view(-1, *[1] * (weight.ndim - 1)), shift]
+    with model.graph.inserting_before(conv):
+        made = []
+        for name, value in zip(names, values, strict=True):
+            model.register_buffer(name, value.detach())
+            made.append(model.graph.get_attr(name))
+    conv.args = (conv.args[0], *made, *conv.args[3:])
+    norm.replace_all_uses_with(conv)
+    model.graph.erase_node(norm)
+    return True
+
+
+def _value(model: fx.GraphModule, argument: Any) -> Tensor | None:
+    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+        return None
+    value: Any = model
+    for part in str(argument.target).split("."):
+        value = getattr(value, part)
+    return value if isinstance(value, Tensor) else None
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A model in two parts: `rest(layer(x))` is the model.
+
+    Attributes:
+        layer: Affine, (row, *input) to (row, *hidden).
+        rest: Everything after it.
+        channels_last: In which order `rest` wants the layer's output.
+    """
+
+    layer: Callable[[Tensor], Tensor]
+    rest: nn.Module
+    channels_last: bool = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output, without a graph."""
+        with torch.no_grad():
+            hidden = self.layer(x)
+        # Turned here, once per path, and not in front of `rest`, once per step.
+        return hidden.contiguous(memory_format=torch.channels_last) if self.channels_last else hidden
+
+    def whole(self, x: Tensor) -> Any:
+        """What the model returns."""
+        return self.rest(self.layer(x))
+
+    def transposed(self, gradients: Tensor, like: Tensor) -> Tensor:
+        """Gradients at the layer's output as gradients at its input.
+
+        Args:
+            gradients: (row, *hidden).
+            like: Any inputs, (row, *input).
+        """
+        leaf = like.detach().requires_grad_()
+        with torch.enable_grad():
+            hidden = self.layer(leaf)
+        return torch.autograd.grad(hidden, leaf, gradients)[0]
+
+
+def split(model: nn.Module) -> Stem | None:
+    """Part a model of one input after its first layer; None where that is no plain convolution or linear layer.
+
+    Args:
+        model: In evaluation mode; unchanged. The caller compares what both compute.
+    """
+    try:
+        return _parted(traced(model))
+    except Exception:
+        return None  # An optimisation: a model that cannot be traced runs as it is.
+
+
+def _parted(graph: fx.GraphModule) -> Stem | None:
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        return None
+    entry = inputs[0]
+    for node in list(entry.users):
+        if node.op == "call_module" and not node.users:
+            graph.graph.erase_node(node)  # An exported graph's check of its input, which is another now.
+    # How many rows there are, a layer's output tells as well as its input.
+    readers = [node for node in entry.users if not _counts_rows(node)]
+    if len(readers) != 1 or readers[0].args[:1] != (entry,) or readers[0].kwargs:
+        return None
+    first = readers[0]
+    layer = _layer(graph, first)
+    if layer is None:
+        return None
+    first.replace_all_uses_with(entry)
+    graph.graph.erase_node(first)
+    graph.recompile()
+    return Stem(layer, graph.requires_grad_(False))
+
+
+def _counts_rows(node: fx.Node) -> bool:
+    """Whether a node only asks for the length of the first axis: `x.shape[0]` or `x.size(0)`."""
+    if node.op == "call_function" and node.target is getattr and node.args[1:] == ("shape",):
+        return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+    sized = node.op == "call_method" and node.target == "size"
+    return (sized or node.target is torch.ops.aten.sym_size.int) and node.args[1:] == (0,)
+
+
+def _layer(graph: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor] | None:
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        plain = isinstance(module, nn.Linear) or (
+            isinstance(module, nn.modules.conv._ConvNd) and module.padding_mode == "zeros" and not module.transposed
+        )
+        return copy_of(module).requires_grad_(False) if plain else None
+    if node.op != "call_function" or node.target not in _OPERATORS:
+        return None
+    function, arguments = node.target, []
+    for argument in node.args[1:]:
+        if isinstance(argument, fx.Node):
+            if argument.op != "get_attr":
+                return None
+            value: object = graph
+            for part in str(argument.target).split("."):
+                value = getattr(value, part)
+            assert isinstance(value, Tensor)
+            arguments.append(value.detach())
+        else:
+            arguments.append(argument)  # type: ignore[arg-type]
+    return lambda x: function(x, *arguments)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""The frozen copy of a model: it only ever gives outputs and input gradients."""
+"""The frozen copy of a model: it only ever gives outputs and input gradients; in bf16 where that pays.
+
+Where it pays is a rule, not a measurement, so that equal calls give equal maps; and it looks at one evaluation, never
+at how many there are, so that a sample's map does not depend on its neighbours.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from xaicli.attribution.flow import Embeddings
 from xaicli.attribution.given import Call
+from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 
 _LEAST = 2
 """No batch of one: some models squeeze it away."""
+_LEAST_WORK = 1e9
+"""Floating-point operations of one forward pass, below which overheads, not products, take the time."""
 
 
 class FrozenModel:
@@ -106,3 +115,84 @@ def _without_cudnn(needed: bool) -> Iterator[None]:
 
 Reduce = Callable[[Any, Tensor], Tensor]
 """(what the model returned, units) -> (row,) scalars; `units`: which explanation a row is for."""
+
+
+def wants_bf16(asked: Precision, model: FrozenModel, inputs: Sequence[Tensor]) -> bool:
+    """Whether the gradient passes of a model are to run in bf16.
+
+    Args:
+        asked: By the caller.
+        model: The frozen model.
+        inputs: A few samples of each input.
+    """
+    if asked is not Precision.AUTO:
+        return asked is Precision.BF16
+    return has_fast_bf16(model.device) and work_of(model, inputs) >= _LEAST_WORK
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 at twice the rate of fp32 or better.
+
+    GPUs since Ampere do, CPUs with AMX, and AMD's with AVX512-BF16; Intel's AVX512-BF16 takes two products in the time
+    of two fp32 ones, so that converting is all loss.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        known: Mapping[str, Any] = torch.cpu.get_capabilities()
+        amd = str(known.get("cpu_name", "")).startswith("AMD")
+        return bool(known.get("amx_bf16") or (amd and known.get("avx512_bf16")))
+    return False
+
+
+def work_of(model: FrozenModel, inputs: Sequence[Tensor]) -> float:
+    """Floating-point operations of the matrix products and convolutions of one sample's forward pass."""
+    batch = [model.padded(x[:1]) for x in inputs]
+    products = _Products()
+    with torch.no_grad(), products:
+        model.forward([x.clone() for x in batch])
+    return products.operations / len(batch[0])
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations of products; `torch.utils.flop_counter` loads the whole compiler for the same."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: float = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class InBf16(nn.Module):
+    """A model whose weights were converted once: inputs are cast on the way in, outputs on the way out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.to(torch.bfloat16)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """Run in bfloat16; float32 in and out."""
+        given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
+        kept = {name: x.bfloat16() if x.is_floating_point() else x for name, x in named.items()}
+        return _widened(self.model(*given, **kept))
+
+
+def _widened(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result.float() if result.is_floating_point() else result
+    if isinstance(result, dict):
+        return type(result)((key, _widened(value)) for key, value in result.items())
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        values = [_widened(value) for value in result]
+        return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)  # type: ignore[call-arg]
+    return result

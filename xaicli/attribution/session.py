@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 from xaicli.attribution.answer import Found, explanations_of, saliency_of
-from xaicli.attribution.baselines import InputRange
 from xaicli.attribution.captum_methods import named
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
 from xaicli.attribution.given import random_numbers_kept
+from xaicli.attribution.inputs import InputRange
+from xaicli.attribution.maps import views_of
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.quality import cascade, quality
 from xaicli.attribution.settings import Convention, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
-from xaicli.attribution.views import views_of
 from xaicli.errors import XaiError
 from xaicli.progress import doing
 

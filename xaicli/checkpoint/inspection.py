@@ -95,7 +95,7 @@ def _refused(found: Inspection, error: RefusedError, runs: tuple[str, ...]) -> I
 
 
 def _folder(found: Inspection) -> Inspection:
-    from xaicli.checkpoint.hugging_face import describe_folder
+    from xaicli.checkpoint.tensor_file import describe_folder
 
     try:
         tensors, facts = describe_folder(found.facts.path, found.facts)

@@ -15,12 +15,11 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from xaicli.checkpoint.architecture import builder, searching
+from xaicli.checkpoint.architecture import builder, model_with, searching
 from xaicli.checkpoint.archive import Archive, RefusedError, convert_hint, refused
 from xaicli.checkpoint.exported import check_in_child, evaluating, first_line, load_graph
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel, is_own, read_own
 from xaicli.checkpoint.files import Container, sha256, sniff
-from xaicli.checkpoint.fitting import model_with
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
@@ -198,7 +197,7 @@ class _Reading:
     def read(self, container: Container) -> Contents:
         match container:
             case Container.FOLDER if self.whole or not any(self.path.glob("*.safetensors")):
-                from xaicli.checkpoint.hugging_face import load_folder
+                from xaicli.checkpoint.tensor_file import load_folder
 
                 model, facts = load_folder(self.path, replace(self.facts, kind=Kind.HUGGING_FACE))
                 return Contents(facts, model=model)

@@ -87,7 +87,7 @@ def convert(
     import polars as pl
 
     from xaicli.answer import Answer, Counts
-    from xaicli.checkpoint.convert import convert_checkpoint
+    from xaicli.checkpoint.save import convert_checkpoint
     from xaicli.render.machine import to_json
     from xaicli.render.text import printable
 

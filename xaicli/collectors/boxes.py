@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xaicli.collectors.annotations import AnnotationReader, Annotations, encode
 from xaicli.collectors.collector import METRICS, MetricsCollector
-from xaicli.collectors.matching import RULE, Matches, Outcome, box_overlaps, mask_overlaps, match, valid_threshold
+from xaicli.collectors.objects import (
+    RULE,
+    AnnotationReader,
+    Annotations,
+    Matches,
+    Outcome,
+    box_overlaps,
+    encode,
+    mask_overlaps,
+    match,
+    valid_threshold,
+)
 from xaicli.collectors.outputs import PredictorOutput, labels_of
 from xaicli.collectors.stored_objects import average_precision
 from xaicli.tables.column import ColumnError

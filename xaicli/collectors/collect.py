@@ -27,8 +27,7 @@ from xaicli.recorder.parts import append_table
 from xaicli.recorder.run import active_run
 from xaicli.tables.metrics_table import EXAMPLE_ID, misfit, names_like, stored_columns
 from xaicli.tables.rows import Unreadable
-from xaicli.tables.table import Table
-from xaicli.tables.view import CollectView
+from xaicli.tables.table import CollectView, Table
 
 _BATCH_SIZE = 64
 _OURS = ("dataset", "shuffle", "sampler", "batch_sampler", "drop_last")

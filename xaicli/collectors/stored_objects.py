@@ -10,8 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from xaicli.collectors.annotations import decode
-from xaicli.collectors.matching import Objects, Outcome, Overlaps, box_overlaps, mask_overlaps, match, valid_threshold
+from xaicli.collectors.objects import (
+    Objects,
+    Outcome,
+    Overlaps,
+    box_overlaps,
+    decode,
+    mask_overlaps,
+    match,
+    valid_threshold,
+)
 from xaicli.errors import XaiError
 from xaicli.tables.metrics_table import EXAMPLE_ID
 

@@ -14,8 +14,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.tables.pca import PCA
-from xaicli.tables.schema import CategoricalLabel, Embedding, Schema
-from xaicli.tables.stored import stored_schemas
+from xaicli.tables.schema import CategoricalLabel, Embedding, Schema, stored_schemas
 
 _COLOURS = ("label", "labels", "predicted", "loss")
 _IDS = ("sample_id", "example_id")

@@ -17,7 +17,7 @@ from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolv
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where, finite
-from xaicli.tables.stored import class_names
+from xaicli.tables.schema import class_names
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, STEP, Duplicates
 
 _IDS = (SAMPLE_ID, "example_id")

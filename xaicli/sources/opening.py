@@ -92,7 +92,7 @@ def _opened(
     if spec is None:
         if layout is None:
             raise XaiError("no data given, and no run whose kept inputs could serve", hint=f"--data: {_FORMS}")
-        from xaicli.sources.kept import open_kept
+        from xaicli.sources.table import open_kept
 
         return open_kept(layout, mode, preparation, strict=strict)
     path = Path(spec)

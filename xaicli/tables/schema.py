@@ -7,11 +7,13 @@ A schema travels with its column: as JSON in the Parquet field's metadata (key `
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from xaicli.errors import XaiError, unknown
+from xaicli.layout import RunLayout
 
 METADATA_KEY = b"xai_schema"
 
@@ -232,3 +234,24 @@ def checked(given: Any, *, column: str) -> Schema:
         f"the schema of column {column!r} is a {type(given).__name__}",
         hint='give a schema such as xaicli.CategoricalLabel("label", ["cat", "dog"]) or xaicli.Float()',
     )
+
+
+_MOST_CLASSES = 1 << 20
+
+
+def stored_schemas(layout: RunLayout, table: str) -> dict[str, Schema]:
+    """The schemas of a table's columns; none where they cannot be read, the columns being readable without them."""
+    path = layout.table_folder(table) / "schema.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): from_json(facts) for name, facts in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError, XaiError):
+        return {}
+
+
+def class_names(layout: RunLayout, table: str, column: str) -> tuple[str, ...]:
+    """The names of the classes 0, 1, 2, ... of a column, `id:1` for one without; none if it holds no classes."""
+    schema = stored_schemas(layout, table).get(column)
+    if not isinstance(schema, CategoricalLabel) or not schema.names:
+        return ()
+    return tuple(schema.show(value) for value in range(min(max(schema.names) + 1, _MOST_CLASSES)))
