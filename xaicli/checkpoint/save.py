@@ -327,6 +327,8 @@ def _target(output: str | PathLike[str] | None, to: str | Target | None) -> Targ
 def _weights(contents: Contents) -> dict[str, torch.Tensor]:
     if contents.weights is not None:
         return contents.weights.weights
+    import torch
+
     from xaicli.checkpoint.load import build_model
 
     model = build_model(contents).model
