@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -111,6 +112,7 @@ def saliency(
     for name, values in (("sample_ids", sample_ids), ("labels", labels)):
         if values is not None and len(values) != n:
             raise UsageError(f"{name} holds {len(values)} for {n} samples", hint="one for each sample, in their order")
+    ids = _distinct(sample_ids) if sample_ids is not None else list(range(n))
     outputs = tuple(output) if isinstance(output, (list, tuple)) else (output,)
     request = Request(
         settings=settings,
@@ -123,10 +125,29 @@ def saliency(
         evaluate=evaluate,
         sanity=sanity,
     )
-    given = Inputs(
-        list(sample_ids if sample_ids is not None else range(n)), arrays, None if labels is None else list(labels)
-    )
+    given = Inputs(ids, arrays, None if labels is None else list(labels))
     return SaliencyResult(explain([Column("", lambda: model)], given, request), run=type(model).__name__)
+
+
+def _distinct(sample_ids: Sequence[Any]) -> list[Any]:
+    """Ids as plain values.
+
+    Raises:
+        UsageError: One is missing, or two samples have the same.
+    """
+    from xaicli.sources.inputs import plain
+
+    ids = [plain(given) for given in sample_ids]
+    if missing := [position for position, given in enumerate(ids) if given is None or given != given]:
+        raise UsageError(
+            f"sample_ids has none for {len(missing)} of {len(ids)} samples, the first at position {missing[0]}",
+            hint="each sample needs an id of its own, an integer or a text",
+        )
+    counts = Counter(ids)
+    if twice := [given for given in counts if counts[given] > 1]:
+        shown = ", ".join(map(str, twice[:5])) + (", ..." if len(twice) > 5 else "")
+        raise UsageError(f"sample_ids holds {shown} more than once", hint="each sample needs an id of its own")
+    return ids
 
 
 def explain_run(

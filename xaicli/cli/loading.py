@@ -23,7 +23,7 @@ class Loading(OptionGroup):
             metavar="SPEC",
             rich_help_panel=_MODEL,
             show_default=False,
-            help="module:factory, an image folder, .npz or Parquet [default: the inputs kept in the run].",
+            help="module:factory, pictures, .npz, .npy, Parquet or CSV [default: the inputs kept in the run].",
         ),
     ] = None
     arch: Annotated[

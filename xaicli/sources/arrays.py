@@ -1,8 +1,9 @@
-"""Arrays: `.npz` files, and what a factory gives as arrays."""
+"""Arrays: `.npz` and `.npy` files, and what a factory gives as arrays."""
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,21 +22,38 @@ LABEL_NAMES = ("label", "labels", "y", "target", "targets", "class", "classes")
 NAMES_OF_LABELS = ("label_names", "class_names", "target_names", "classes", "categories")
 INPUT_NAMES = ("x", "X", "inputs", "input", "images", "image", "data", "features", "pixel_values", "pixels")
 _LARGEST = 16 * 2**30
+_WAY_OUT = "write it with numpy.savez(path, x=..., y=...)"
 
 
-def open_npz(path: Path, preparation: Preparation, *, strict: bool) -> IndexedSource:
-    """Open a NumPy archive: an input array (or several), labels and ids, told by their names.
+def open_arrays(path: Path, preparation: Preparation, *, strict: bool) -> IndexedSource:
+    """Open a NumPy archive: an input array (or several), labels and ids, told by their names; or the inputs alone.
 
     Raises:
-        XaiError: It is no such archive, is too large, or holds pickled objects.
+        XaiError: It is no such file, is too large, or holds pickled objects.
     """
+    if path.suffix.lower() == ".npy":
+        return from_arrays({"x": _mapped(path)}, str(path), preparation, strict=strict)
     arrays, refused = _read_npz(path)
     wanted = {*LABEL_NAMES, *ID_NAMES, *INPUT_NAMES, *preparation.names}
     if bad := [name for name in refused if name in wanted or not arrays]:
-        raise XaiError(f"{path}: {bad[0]} is {refused[bad[0]]}", hint="write it with numpy.savez(path, x=..., y=...)")
+        raise XaiError(f"{path}: {bad[0]} is {refused[bad[0]]}", hint=_WAY_OUT)
+    nameless = [name for name in arrays if re.fullmatch(r"arr_\d+", name) and name not in preparation.names]
+    if len(nameless) > 1:
+        raise XaiError(
+            f"{path} holds {', '.join(nameless)}: which are inputs and which labels cannot be told", hint=_WAY_OUT
+        )
     source = from_arrays(arrays, str(path), preparation, strict=strict)
     notes = tuple(f"{name} of {path} was left out: {why}" for name, why in refused.items())
     return replace(source, notes=notes)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        said = "an array of pickled objects" if "allow_pickle" in str(error) or "objects" in str(error) else str(error)
+        raise XaiError(f"{path} is no readable .npy: {said}", hint="write it with numpy.save(path, x)") from error
+    return array
 
 
 def from_arrays(
@@ -71,6 +89,11 @@ def from_arrays(
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{key} {n}" for key, n in lengths.items())
         raise XaiError(f"the arrays of {name} differ in length: {shown}", hint="name the input x and the labels y")
+    for key, value in inputs.items():
+        if len(inputs) == 1 and value.shape == preparation.shape and len(value) > 1:
+            raise XaiError(
+                f"{key} of {name} is one sample of shape {value.shape}, not a row of samples", hint="write x[None]"
+            )
     n_samples = next(iter(lengths.values()))
     ids: Sequence[Any] = [plain(i) for i in arrays[id_key]] if id_key else range(n_samples)
 
@@ -104,9 +127,7 @@ def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
                     else:
                         arrays[name] = read
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise XaiError(
-            f"{path} is no readable .npz: {error}", hint="write it with numpy.savez(path, x=..., y=...)"
-        ) from error
+        raise XaiError(f"{path} is no readable .npz: {error}", hint=_WAY_OUT) from error
     return arrays, refused
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -93,11 +94,17 @@ class IndexedSource:
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
-        wanted = self._first(which) if isinstance(which, int) else self._listed(which)
-        limit = which if isinstance(which, int) else len(which)
+        skipped: list[str] = []
+        if isinstance(which, int):
+            wanted, limit = self._first(which), which
+        else:
+            known, missing = self._known(which)
+            wanted, limit = ((position, sample_id) for sample_id, position in known.items()), len(known)
+            if missing:
+                shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+                skipped.append(f"{len(missing)} of {len(which)} ids are not among {self.name}: {shown}")
         ids: list[Any] = []
         samples: list[Sample] = []
-        skipped: list[str] = []
         for position, sample_id in wanted:
             try:
                 samples.append(self.read(position))
@@ -119,20 +126,27 @@ class IndexedSource:
             raise XaiError(f"{n} samples asked of {self.name}", hint="ask for one or more")
         yield from enumerate(self.sample_ids)
 
-    def _listed(self, ids: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def _known(self, ids: Sequence[Any]) -> tuple[dict[Any, int], list[Any]]:
+        """Those of the ids that are here with their positions, each once, and those that are not."""
         positions = {sample_id: position for position, sample_id in reversed(list(enumerate(self.sample_ids)))}
-        known = next(iter(positions), None)
+        sort = type(next(iter(positions), None))
+        found: dict[Any, int] = {}
+        missing: list[Any] = []
         for given in ids:
             # Ids come as text from a command line.
-            sample_id = int(given) if isinstance(known, int) and str(given).lstrip("-").isdigit() else given
-            sample_id = str(given) if isinstance(known, str) else sample_id
-            if sample_id not in positions:
-                if self.elsewhere:
-                    raise XaiError(
-                        f"sample {given} is not among {self.name}, {len(positions):,} samples", hint=self.elsewhere
-                    )
-                raise unknown("sample", given, list(positions)[:1000], where=self.name)
-            yield positions[sample_id], sample_id
+            sample_id = int(given) if issubclass(sort, int) and re.fullmatch(r"-?\d+", str(given)) else given
+            sample_id = str(given) if issubclass(sort, str) else sample_id
+            if sample_id in positions:
+                found[sample_id] = positions[sample_id]
+            else:
+                missing.append(given)
+        if missing and (self.strict or not found):
+            if self.elsewhere:
+                raise XaiError(
+                    f"sample {missing[0]} is not among {self.name}, {len(positions):,} samples", hint=self.elsewhere
+                )
+            raise unknown("sample", missing[0], list(positions)[:1000], where=self.name)
+        return found, missing
 
     def _together(self, ids: list[Any], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:
         import numpy as np

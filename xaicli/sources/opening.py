@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 
 from xaicli.errors import XaiError
 from xaicli.sources.inputs import IndexedSource, Source
-from xaicli.sources.pictures import Preparation, size
+from xaicli.sources.pictures import SUFFIXES, Preparation, open_folder, open_pictures, size
+from xaicli.sources.table import TABLES
 
 if TYPE_CHECKING:
     from xaicli.layout import RunLayout
 
-_FORMS = "it takes module:factory, a folder of images, an .npz file, or a Parquet table"
+_FORMS = (
+    "it takes module:factory, a folder of images, a picture or a pattern of them ('pics/*.png'), an .npz or .npy file, "
+    "a Parquet or CSV table"
+)
+_WILD = frozenset("*?[")
 
 
 def open_source(
@@ -38,7 +43,8 @@ def open_source(
     """Open a source of samples.
 
     Args:
-        spec: `module:factory`, an image folder, an `.npz` file or a Parquet table; None for the inputs kept in the run.
+        spec: `module:factory`; an image folder, one picture or a pattern of pictures; an `.npz` or `.npy` file; a
+            Parquet table or a folder of them; a CSV table. None for the inputs kept in the run.
         layout: The run, for kept inputs.
         mode: Only samples of this mode: of kept inputs, or handed to a factory that takes `mode`.
         resize: Height and width of pictures, or one number for both.
@@ -96,22 +102,48 @@ def _opened(
 
         return open_kept(layout, mode, preparation, strict=strict)
     path = Path(spec)
-    if path.suffix == ".npz" and path.is_file():
-        from xaicli.sources.arrays import open_npz
+    kind = path.suffix.lower()
+    if kind in (".npz", ".npy") and path.is_file():
+        from xaicli.sources.arrays import open_arrays
 
-        return open_npz(path, preparation, strict=strict)
-    if path.suffix in (".parquet", ".pq") or (path.is_dir() and any(path.glob("*.parquet"))):
+        return open_arrays(path, preparation, strict=strict)
+    if (path.is_file() and kind in TABLES) or (path.is_dir() and any(path.glob("*.parquet"))):
         from xaicli.sources.table import open_table
 
         return open_table(path, preparation, mode=mode, strict=strict)
     if path.is_dir():
-        from xaicli.sources.pictures import open_folder
-
         return open_folder(path, preparation, label_names=label_names, strict=strict)
+    if path.is_file() and kind in SUFFIXES:
+        return open_pictures(path.parent, [Path(path.name)], preparation, str(spec), label_names=None, strict=strict)
     if path.exists():
         raise XaiError(f"--data {spec} is none of the forms it takes", hint=_FORMS)
+    if _WILD & set(str(spec)):
+        return _matching(str(spec), preparation, label_names=label_names, strict=strict)
     if ":" in str(spec):
         from xaicli.sources.factory import open_factory
 
         return open_factory(str(spec), preparation, mode=mode, pythonpath=pythonpath, strict=strict)
     raise XaiError(f"--data {spec}: there is no such file or folder", hint=_FORMS)
+
+
+def _matching(
+    pattern: str, preparation: Preparation, *, label_names: Sequence[str] | None, strict: bool
+) -> IndexedSource:
+    """The pictures that a pattern matches; folders below its part without a wildcard are classes.
+
+    Raises:
+        XaiError: It matches nothing, or files that are no pictures.
+    """
+    parts = Path(pattern).parts
+    fixed = next(position for position, part in enumerate(parts) if _WILD & set(part))
+    folder = Path(*parts[:fixed]) if fixed else Path()
+    files = sorted(path.relative_to(folder) for path in folder.glob(str(Path(*parts[fixed:]))) if path.is_file())
+    others = [file for file in files if file.suffix.lower() not in SUFFIXES]
+    if not files:
+        raise XaiError(f"--data {pattern}: no file matches", hint=_FORMS)
+    if others:
+        raise XaiError(
+            f"--data {pattern} matches {len(others)} of {len(files)} files that are no pictures, {others[0]} for one",
+            hint="a pattern is for pictures; name one table or array file, or a folder of Parquet tables",
+        )
+    return open_pictures(folder, files, preparation, pattern, label_names=label_names, strict=strict)

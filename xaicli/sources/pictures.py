@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _CHANNELS = (1, 3, 4)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's name for pixels of so many channels."""
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _NO_CLASSES = frozenset({"__MACOSX", "__pycache__", "lost+found"})
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"})
 
@@ -184,29 +184,59 @@ def open_folder(
     files, unreadable = _images(path)
     if not files:
         raise _no_images(path)
-    classes = sorted({file.parts[0] for file in files if len(file.parts) > 1} | _class_folders(path))
-    if classes and {name.lower() for name in classes} <= _SPLITS and not set(classes) <= set(label_names or ()):
-        raise XaiError(f"the folders of {path} are splits, not classes", hint=f"name one: --data {path / classes[0]}")
-    notes = [f"folder {name} cannot be read" for name in unreadable]
+    folders = _class_folders(path)
+    source = open_pictures(
+        path, files, preparation, str(path), label_names=label_names, strict=strict, class_folders=folders
+    )
+    return replace(source, notes=(*(f"folder {name} cannot be read" for name in unreadable), *source.notes))
+
+
+def open_pictures(
+    folder: Path,
+    files: Sequence[Path],
+    preparation: Preparation,
+    name: str,
+    *,
+    label_names: Sequence[str] | None,
+    strict: bool,
+    class_folders: Collection[str] = (),
+) -> IndexedSource:
+    """Image files below a folder; a sample's id is its path from there, its label the number of its first folder.
+
+    Args:
+        folder: Where the files are.
+        files: Their paths from there.
+        preparation: How pixels become input.
+        name: What to call the source in errors.
+        label_names: The classes of the model in order.
+        strict: Whether a picture that cannot be read is an error.
+        class_folders: Folders that are classes although none of the files lies in them.
+
+    Raises:
+        XaiError: The folders are splits, not classes.
+    """
     with_files = {file.parts[0] for file in files if len(file.parts) > 1}
+    classes = sorted(with_files | set(class_folders))
+    if classes and {part.lower() for part in classes} <= _SPLITS and not set(classes) <= set(label_names or ()):
+        raise XaiError(f"the folders of {name} are splits, not classes", hint=f"name one: --data {folder / classes[0]}")
+    notes: tuple[str, ...] = ()
     names = tuple(classes)
     if label_names and with_files <= set(label_names):
         names = tuple(label_names)
     elif label_names and classes:
         unknown = sorted(with_files - set(label_names))
-        notes.append(
+        notes = (
             f"folders that are no label of the model ({', '.join(unknown[:5])}): "
-            "labels are the folders' places in the order of their names"
+            "labels are the folders' places in the order of their names",
         )
-    numbers = {name: number for number, name in enumerate(names)}
+    numbers = {part: number for number, part in enumerate(names)}
 
     def read(position: int) -> Sample:
         file = files[position]
-        array, picture = preparation.decoded(path / file)
+        array, picture = preparation.decoded(folder / file)
         return Sample({"": array}, numbers[file.parts[0]] if len(file.parts) > 1 else None, picture)
 
-    ids = [file.as_posix() for file in files]
-    return IndexedSource(ids, read, str(path), strict, names or None, notes=tuple(notes))
+    return IndexedSource([file.as_posix() for file in files], read, name, strict, names or None, notes=notes)
 
 
 def _images(folder: Path) -> tuple[list[Path], list[str]]:
@@ -226,7 +256,7 @@ def _images(folder: Path) -> tuple[list[Path], list[str]]:
         found += [
             Path(parent, name).relative_to(folder)
             for name in names
-            if Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".")
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
         ]
     return sorted(found), unreadable
 
@@ -245,8 +275,11 @@ def _no_images(path: Path) -> XaiError:
         return XaiError(f"{path} is a data set that save_to_disk of Hugging Face wrote", hint=hint)
     if tables := sorted({file.parent for file in path.rglob("*.parquet")}):
         return XaiError(f"{path} holds no images", hint=f"it holds tables: --data {tables[0]}")
+    others = sorted(file for file in path.rglob("*") if file.suffix.lower() in (".csv", ".tsv", ".npz", ".npy"))
+    if others:
+        return XaiError(f"{path} holds no images", hint=f"it holds {others[0].name}: --data {others[0]}")
     return XaiError(
-        f"{path} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}, in one sub-folder a class"
+        f"{path} holds no images", hint=f"images end in {', '.join(sorted(SUFFIXES))}, in one sub-folder a class"
     )
 
 

@@ -1,4 +1,7 @@
-"""Parquet tables: images as bytes or paths, arrays as lists, or one feature a column; read a row group at a time."""
+"""Tables: images as bytes or paths, arrays as lists, or one feature a column.
+
+Parquet is read a row group at a time, CSV as a whole.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,10 @@ _SPLITS_OF = {
 }
 _SPLITS = frozenset(split for splits in _SPLITS_OF.values() for split in splits)
 
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLES = (".parquet", ".pq", *_SEPARATORS)
+"""How the names of table files end."""
+
 _GROUPS_KEPT = 4
 _LARGEST_GROUP = 8 * 2**30
 
@@ -37,16 +44,16 @@ Reader = Callable[[dict[str, Any]], tuple[NDArray[Any], NDArray[np.uint8] | None
 
 
 def open_table(path: Path, preparation: Preparation, *, mode: str | None = None, strict: bool) -> IndexedSource:
-    """Open a Parquet file, or all Parquet files of a folder as one table.
+    """Open a CSV or Parquet file, or all Parquet files of a folder as one table.
 
     The input is what the model calls its inputs, where columns have these names, else the first of: a column with a
     usual name ("image", "pixels") or the name of a path column, of image bytes, of paths (from the table's own folder),
     or of lists; else every numeric column is one feature. Labels and ids are told by their names ("label", "id").
 
     Raises:
-        XaiError: It is no Parquet table, or holds no input.
+        XaiError: It is no such table, or holds no input.
     """
-    table = ParquetRows(_tables(path, mode))
+    table = CsvRows(path) if path.suffix.lower() in _SEPARATORS else ParquetRows(_tables(path, mode))
     names = table.schema.names
     # What the model calls its inputs is no label and no id; rows of token ids are no ids of samples.
     free = [name for name in names if name not in preparation.names]
@@ -57,9 +64,11 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
     folder = path if path.is_dir() else path.parent
     readers = {name: _reader(table.schema.field(name), folder, preparation) for name in inputs}
     columns = tuple(inputs)
+    no_numbers: list[str] = []
     if not inputs:
         columns = tuple(f.name for f in table.schema if _is_number(f.type) and f.name not in (id_name, label_name))
         readers = {"": _features(columns)}
+        no_numbers = [name for name in names if name not in (*columns, id_name, label_name)]
     if not columns:
         raise XaiError(f"{path} holds no inputs", hint=f"its columns: {', '.join(names)}; name the input x or image")
     labels = table.column(label_name) if label_name else None
@@ -73,8 +82,10 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
     ids = table.column(id_name) if id_name else range(len(table))
     likely = [name for name in names if name not in columns and re.search("label|target|class", name.lower())]
     said = f"{path} has no column of labels by its name; rename one of {', '.join(likely)} to label"
-    notes = (said,) if label_name is None and likely else ()
-    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name), notes)
+    notes = [said] if label_name is None and likely else []
+    if no_numbers:
+        notes.append(f"columns of {path} that hold no numbers are no features: {', '.join(no_numbers)}")
+    return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name), tuple(notes))
 
 
 def _tables(path: Path, mode: str | None) -> list[Path]:
@@ -166,6 +177,48 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+class CsvRows:
+    """A CSV file (`.tsv`: separated by tabs), read as one table; its first line holds the names of its columns.
+
+    Args:
+        path: The file.
+
+    Raises:
+        XaiError: It is no readable table, or its first line holds numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        try:
+            self._table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=_SEPARATORS[path.suffix.lower()]))
+        except (OSError, pa.ArrowException) as error:
+            raise XaiError(f"{path} is no readable table: {error}", hint="lines of as many values as names") from error
+        self.schema = self._table.schema
+        names = self.schema.names
+        if names and all(re.fullmatch(r"[-+.\deE]+", name) for name in names):
+            raise XaiError(
+                f"the first line of {path} holds numbers, not the names of its columns",
+                hint="write a line of names above it, the label's column as label",
+            )
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise XaiError(f"{path} has two columns {twice[0]}", hint="give each column a name of its own")
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column."""
+        values: list[Any] = self._table[name].to_pylist()
+        return values
+
+    def row(self, position: int, columns: tuple[str, ...]) -> dict[str, Any]:
+        """Some columns of one row."""
+        row: dict[str, Any] = self._table.select(list(columns)).slice(position, 1).to_pylist()[0]
+        return row
 
 
 class ParquetRows:
