@@ -87,15 +87,15 @@ def test_csv_tables(tmp_path: Path) -> None:
     assert "sample 1: it has no value" in found.skipped
     nameless = tmp_path / "nameless.csv"
     nameless.write_text("5,0.25,0\n4,0.5,1\n")
-    with pytest.raises(XaiError, match="the first line of .* holds numbers"):
+    with pytest.raises(XaiError, match=r"the first line of .* holds numbers"):
         open_source(nameless)
     torn = tmp_path / "torn.csv"
     torn.write_text("a,b\n1,2\n3\n")
     with pytest.raises(XaiError, match="no readable table"):
         open_source(torn)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "some.csv").write_text("a\n1\n")
     with pytest.raises(XaiError, match="holds no images") as said:
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "empty" / "some.csv").write_text("a\n1\n")
         open_source(tmp_path / "empty")
     assert "some.csv" in said.value.hint
 
