@@ -4,11 +4,14 @@ import json
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
 import xaicli
 from xaicli.cli import main
+from xaicli.diagnosis.steps import gaps
 from xaicli.errors import XaiError
+from xaicli.reader import Reader
 
 N, BATCH, EPOCHS = 240, 8, 5
 SPIKES = [41, 71, 101, 131]
@@ -112,3 +115,137 @@ def test_pages_and_what_cannot_be_asked(recorded):
         with pytest.raises(XaiError) as error:
             run.steps(**words)
         assert said in error.value.message
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A training whose gradients turn NaN at step 40: every loss is NaN from 41 on; steps 21 to 23 were not logged."""
+    path = tmp_path_factory.mktemp("steps") / "run"
+    rng = np.random.default_rng(1)
+    with xaicli.Run(path) as run:
+        run.log_facts(list(range(64)), camera=["front" if i < 8 else "back" for i in range(64)])
+        for step in range(1, 61):
+            epoch = 1 + (step > 30)
+            ids = rng.permutation(np.arange(8, 64))[:8] if step != 15 else np.arange(8)
+            loss = rng.uniform(0.9, 1.1, 8) if step <= 40 else np.full(8, math.nan)
+            if step == 15:
+                loss *= 20
+            run.log({"lr": 0.1 / step, "grad_norm": math.nan if step == 40 else 1 + step % 3, "step": step})
+            if step not in (21, 22, 23):
+                run.log_samples(sample_id=ids, loss=loss, mode="train", epoch=epoch, step=step)
+    return path
+
+
+def test_nan_gradients_are_told_by_the_batch_before(broken, capsys):
+    found = asked(capsys, broken)
+    (first,) = found["first_non_finite"]
+    assert (first["step"], first["non_finite"], first["loss"]) == (41, 8, None)
+    assert first["before"]["step"] == 40
+    assert len(first["before"]["samples"]) == 5
+    assert sum(row["share"] for row in first["before"]["samples"]) == pytest.approx(5 / 8, abs=0.05)
+    assert found["non_finite_scalars"] == [
+        {"mode": "train", "ds_id": "", "key": "grad_norm", "epoch": None, "step": 40}
+    ]
+
+
+def test_scalars_stand_beside_a_spike(broken, capsys):
+    (spike,) = asked(capsys, broken)["spikes"]
+    scalars = {row["key"]: row for row in spike["scalars"]}
+    assert spike["step"] == 15
+    assert scalars["lr"]["value"] == pytest.approx(0.1 / 15)
+    assert scalars["lr"]["usual"] == pytest.approx(np.median([0.1 / s for s in range(1, 61)]))
+    assert scalars["grad_norm"] == {"key": "grad_norm", "step": 15, "value": 1.0, "usual": 2.0}
+
+
+def test_facts_of_a_spike_against_the_expected(broken, capsys):
+    (spike,) = asked(capsys, broken)["spikes"]
+    assert spike["samples"][0]["facts"] == {"camera": "front"}
+    front = next(item for item in spike["mix"] if item["name"] == "front")
+    assert (front["column"], front["n"]) == ("camera", 8)
+    rows = 57 * 8
+    assert front["expected"] == pytest.approx(8 * 8 / rows)
+    assert front["p"] == pytest.approx((8 / rows) ** 8)
+    assert front["q"] == pytest.approx(2 * front["p"])
+
+
+def test_steps_that_were_not_logged_are_gaps(broken, capsys):
+    found = asked(capsys, broken)
+    assert found["gaps"] == [
+        {"mode": "train", "ds_id": "", "epoch": 1, "rank": 0, "after": 20, "before": 24, "missing": 3}
+    ]
+
+
+def test_distances_between_steps():
+    every = steps_of([10, 20, 30, 60, 70, 80, 90], epoch=1)
+    assert gaps(every).rows() == [(1, 0, 30, 60, 2)]
+    uneven = steps_of([1, 2, 5, 7, 8, 20], epoch=1)
+    assert gaps(uneven).height == 0
+    both = pl.concat([steps_of([1, 2, 3, 4, 5], epoch=1), steps_of([900, 901, 902], epoch=2)])
+    assert gaps(both).height == 0
+    assert gaps(every.clear()).columns == ["epoch", "rank", "after", "before", "missing"]
+    assert gaps(steps_of([4], epoch=1)).height == 0
+
+
+def steps_of(numbers, *, epoch):
+    return pl.DataFrame({"epoch": epoch, "step": numbers, "rank": 0}, schema_overrides={"rank": pl.Int16})
+
+
+def test_samples_of_a_spike_say_where_else_they_stood(recorded, capsys):
+    path, logged = recorded
+    for spike in asked(capsys, path)["spikes"]:
+        for sample in spike["samples"]:
+            others = [s for s in SPIKES if s != spike["step"] and sample["sample_id"] in logged[s]]
+            assert sample["also_in"] == others
+            values = [batch[sample["sample_id"]] for batch in logged.values() if sample["sample_id"] in batch]
+            known = [value for value in values if not math.isnan(value)]
+            assert [p["value"] for p in sample["history"] if p["value"] is not None] == pytest.approx(known)
+
+
+def test_each_epoch_is_read_once_for_the_spikes(recorded, monkeypatch):
+    read = []
+    own = Reader.of_epoch
+
+    def noted(self, place, columns, *args, **options):
+        read.append((place.epoch, tuple(columns)))
+        return own(self, place, columns, *args, **options)
+
+    monkeypatch.setattr(Reader, "of_epoch", noted)
+    xaicli.open_run(recorded[0]).steps()
+    whole = [epoch for epoch, columns in read if {"sample_id", "step", "loss"} <= set(columns)]
+    assert sorted(whole) == sorted(set(whole))
+    assert len(read) == len(set(read))
+
+
+def test_the_order_of_steps_survives_parts_and_compaction(tmp_path, capsys):
+    """Batches of two ranks in many parts; the same sample twice an epoch."""
+    path = tmp_path / "run"
+    rng = np.random.default_rng(2)
+    logged = {}
+    for rank in (0, 1):
+        with xaicli.Run(path, rank=rank) as run:
+            for epoch in (1, 2):
+                for step in range(30):
+                    ids = rng.integers(0, 50, 4)
+                    loss = rng.uniform(1, 2, 4).astype(np.float32)
+                    number = 30 * epoch + step
+                    run.log_samples(sample_id=ids, loss=loss, mode="train", epoch=epoch, step=number)
+                    logged[number, rank] = (ids.tolist(), loss.tolist())
+                    if step % 7 == 0:
+                        run.flush()
+
+    def held():
+        found = asked(capsys, path)
+        assert [(row["epoch"], row["step"], row["rank"]) for row in found["rows"]] == sorted(
+            (step // 30, step, rank) for step, rank in logged
+        )
+        for row in found["rows"]:
+            assert row["loss"] == pytest.approx(np.mean(logged[row["step"], row["rank"]][1]), rel=1e-6)
+        one = asked(capsys, path, "--step", 47)["rows"]
+        for rank in (0, 1):
+            rows = [(row["sample_id"], row["value"]) for row in one if row["rank"] == rank]
+            assert sorted(rows) == sorted(zip(*logged[47, rank], strict=True))
+
+    held()
+    assert main(["compact", str(path)]) == 0
+    capsys.readouterr()
+    held()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _TINY = 1e-300
+_NEGLIGIBLE = 1e-18
 _TERMS = 300
 _ENDS, _NODES = 100, 300
 """Of many values the outermost on each side stand for themselves, those between in so many groups."""
@@ -27,10 +28,25 @@ def binomial_tail(k: int, n: int, chance: float) -> float:
     """The chance of at least k hits in n tries."""
     if k <= 0 or chance >= 1:
         return 1.0
-    hit, miss = math.log(chance), math.log1p(-chance)
-    ways = math.lgamma(n + 1)
-    terms = (ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * hit + (n - i) * miss for i in range(k, n + 1))
-    return min(1.0, math.fsum(map(math.exp, terms)))
+    if chance <= 0 or k > n:
+        return 0.0
+    if k > n * chance:
+        return min(1.0, _falling(k, n, chance))
+    return max(0.0, 1.0 - _falling(n - k + 1, n, 1 - chance))
+
+
+def _falling(k: int, n: int, chance: float) -> float:
+    """The chances of k, k + 1, ... hits, together: above the mean each is smaller than the one before."""
+    odds = chance / (1 - chance)
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    term = math.exp(ways + k * math.log(chance) + (n - k) * math.log1p(-chance))
+    total = 0.0
+    for hits in range(k, n + 1):
+        total += term
+        term *= (n - hits) / (hits + 1) * odds
+        if term <= total * _NEGLIGIBLE:
+            break
+    return total
 
 
 def benjamini_hochberg(p: Floats) -> Floats:

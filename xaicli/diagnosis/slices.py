@@ -359,3 +359,10 @@ def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
         q=q,
         rows=kept[row.rows()],
     )
+
+
+def spelled(column: pl.Series) -> pl.Series:
+    """The name of each row's group: values as text, the rare of very many together, numbers by quintile."""
+    grouping = _grouping(column)
+    names = [name for (name,) in grouping.names]
+    return pl.Series(column.name, np.array(names, dtype=object)[grouping.codes], pl.String)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ AROUND = 101
 DEVIATIONS = 6.0
 """Robust deviations above the usual loss that make a spike."""
 _MAD_TO_STD = 1.4826
+_REGULAR = 0.8
+"""The share of equal distances between steps from which on a longer one is a gap."""
 _CHUNK = 8192
 
 
@@ -111,6 +114,13 @@ def first_non_finite(batches: pl.DataFrame) -> dict[str, Any] | None:
     return found.row(0, named=True) if found.height else None
 
 
+def before_it(batches: pl.DataFrame, batch: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last batch of the same rank before one, as a row of `batch_losses`; None for the first."""
+    earlier = (pl.col(EPOCH) < batch[EPOCH]) | ((pl.col(EPOCH) == batch[EPOCH]) & (pl.col(STEP) < batch[STEP]))
+    found = batches.filter((pl.col(RANK) == batch[RANK]) & earlier).tail(1)
+    return found.row(0, named=True) if found.height else None
+
+
 def loss_shares(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
     """The samples of one step by their share of its loss.
 
@@ -132,11 +142,19 @@ def loss_shares(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Mix:
-    """One value of a label or fact in a step, against what its part of the rows would bring."""
+    """One value of a label or fact in a step, against what its part of all rows would bring.
+
+    Attributes:
+        value: The value; None where there is none.
+        n: Rows of the step that have it.
+        expected: How many its part of all rows would bring.
+        p: The chance of at least n, were the step's rows drawn from all (binomial).
+    """
 
     value: Any
     n: int
     expected: float
+    p: float
 
 
 def mix(values: pl.Series, everywhere: pl.DataFrame) -> list[Mix]:
@@ -148,8 +166,36 @@ def mix(values: pl.Series, everywhere: pl.DataFrame) -> list[Mix]:
     """
     here = dict(values.value_counts().iter_rows())
     total = sum(n for _, n in everywhere.iter_rows())
-    found = [Mix(value, int(here.get(value, 0)), len(values) * n / total) for value, n in everywhere.iter_rows()]
+    found = []
+    for value, n in everywhere.iter_rows():
+        own = int(here.get(value, 0))
+        found.append(Mix(value, own, len(values) * n / total, binomial_tail(own, len(values), n / total)))
     return sorted(found, key=lambda item: (item.expected - item.n, str(item.value)))
+
+
+def gaps(batches: pl.DataFrame) -> pl.DataFrame:
+    """Steps of an epoch that no batch was logged at.
+
+    Args:
+        batches: What `batch_losses` gives.
+
+    Returns:
+        Rows epoch, rank, after, before (the steps logged about the gap), missing (how many batches the usual distance
+        of this rank's steps would have brought between them), in order. None where most distances differ.
+    """
+    distance = pl.col(STEP).diff().over(EPOCH, RANK)
+    ordered = batches.sort(EPOCH, RANK, STEP).with_columns(distance.alias("distance"))
+    ordered = ordered.with_columns(pl.col(STEP).shift(1).over(EPOCH, RANK).alias("after")).drop_nulls("distance")
+    parts = []
+    for _, rows in ordered.group_by(RANK, maintain_order=True):
+        usual = int(rows["distance"].mode().min())  # type: ignore[arg-type]
+        if (rows["distance"] == usual).mean() >= _REGULAR:  # type: ignore[operator]
+            missing = (pl.col("distance") / usual).ceil().cast(pl.Int64) - 1
+            parts.append(rows.with_columns(missing.alias("missing")).filter(pl.col("missing") > 0))
+    columns = (EPOCH, RANK, "after", pl.col(STEP).alias("before"), "missing")
+    if not parts:
+        return batches.clear().with_columns(after=STEP, missing=pl.lit(0, pl.Int64)).select(columns)
+    return pl.concat(parts).select(columns).sort(EPOCH, "after", RANK)
 
 
 def enrichment(seen: pl.DataFrame, spiked: pl.DataFrame) -> pl.DataFrame:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.chance import benjamini_hochberg
+from xaicli.diagnosis.slices import spelled
 from xaicli.diagnosis.steps import (
     AROUND,
     batch_losses,
+    before_it,
     enrichment,
     first_non_finite,
+    gaps,
     loss_shares,
     mix,
     with_spikes,
 )
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError
+from xaicli.queries.facts import read_facts
+from xaicli.queries.recorded import AXIS, KEY, VALUE, recorded_scalars
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
@@ -29,10 +37,15 @@ from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPL
 _SHOWN = 5
 _LISTED = 20
 _RETURNING = 20
+_GAPS = 20
 _SURE = 0.05
+_STEP_AXES = ("step", "iteration")
+_BATCH = [EPOCH, STEP, RANK]
 
 
-def steps(reader: Reader, selection: Selection, *, spikes: int = 5, around: int | None = None) -> Answer:
+def steps(
+    reader: Reader, selection: Selection, *, spikes: int = 5, around: int | None = None, histories: bool = True
+) -> Answer:
     """The loss of every batch, and what stood in those that jumped.
 
     Args:
@@ -40,13 +53,19 @@ def steps(reader: Reader, selection: Selection, *, spikes: int = 5, around: int 
         selection: Which rows; the first of its metrics is the loss.
         spikes: How many spikes are told with their samples, the highest first.
         around: Only the steps within 50 of this one.
+        histories: Whether the samples of spikes come with their histories, which takes a pass over all epochs.
 
     Returns:
         A row a batch: mode, ds_id, epoch, step, rank, loss (mean of the finite values, null without any), n,
         non_finite, usual (the median about the step), height (robust deviations above it), is_spike. Further keys:
-        `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `samples` by share of the loss and the
-        `mix` of its labels against the expected; `returning`, the samples that stand in spikes more often than chance
-        would put them there (q <= 5 %).
+
+        - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `samples` by share of the loss (their
+          `also_in` are other spikes' steps), the `mix` of its labels and facts against the expected (p binomial, q
+          corrected over the values of the batch), and the `scalars` logged there. Where no loss of the first
+          non-finite batch is finite, `before` is the batch before it, told likewise: what broke the weights.
+        - `returning`: the samples that stand in spikes more often than chance would put them there (q <= 5 %).
+        - `gaps`: steps within an epoch that no batch was logged at; the 20 longest of a (mode, ds_id).
+        - `non_finite_scalars`: where each scalar was first NaN or infinite.
 
     Raises:
         UsageError: `spikes` is negative.
@@ -54,30 +73,46 @@ def steps(reader: Reader, selection: Selection, *, spikes: int = 5, around: int 
     """
     if spikes < 0:
         raise UsageError(f"--spikes must be non-negative, not {spikes}")
-    metric = selection.metrics[0]
     names = LabelNames.of(reader, selection)
     tally = Tally()
     parts: list[pl.DataFrame] = []
-    extra: dict[str, list[dict[str, Any]]] = {"spikes": [], "first_non_finite": [], "returning": []}
+    extra: dict[str, list[dict[str, Any]]] = {
+        "spikes": [],
+        "first_non_finite": [],
+        "returning": [],
+        "gaps": [],
+        "non_finite_scalars": [],
+    }
     for pair in selection.pairs:
-        batches, seen, labels = _batches(reader, selection, pair, tally)
+        origin = {MODE: pair[0], DS_ID: pair[1]}
+        training = _Training(reader, selection, pair, names)
+        batches = training.batches(tally)
+        near = batches
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
             if not (near[STEP] == around).any():
                 raise _no_step(around, batches)
-        else:
-            near = batches
-        parts.append(near.select(pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.all()))
+        parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.all()))
+        spiked = batches.filter("is_spike")
         chosen = near.filter("is_spike").sort("height", STEP, descending=[True, False]).head(spikes)
         told = [("spikes", row) for row in chosen.iter_rows(named=True)]
         if (first := first_non_finite(near)) is not None:
+            broken = first["non_finite"] == first["n"]
+            first["before"] = before_it(batches, first) if broken else None
             told.append(("first_non_finite", first))
+        wanted = [row for _, row in told] + [row["before"] for _, row in told if row.get("before")]
+        contents = _Contents.of(training, spiked, wanted)
         for key, row in told:
-            rows = _of_batch(reader, selection, pair, row)
-            extra[key].append({MODE: pair[0], DS_ID: pair[1], **row, **_contents(rows, metric, labels, names, _SHOWN)})
-        if batches["is_spike"].any():
-            found = _returning(reader, selection, pair, batches, seen)
-            extra["returning"] += [{MODE: pair[0], DS_ID: pair[1], **row} for row in found.iter_rows(named=True)]
+            if row.get("before"):
+                row["before"] |= contents.told(row["before"], _SHOWN)
+            row |= contents.told(row, _SHOWN)
+            extra[key].append({**origin, **row})
+        if histories:
+            _add_histories(reader, selection, pair, [row for _, row in told])
+        extra["returning"] += [{**origin, **row} for row in contents.returning().iter_rows(named=True)]
+        missing = gaps(near).sort("missing", EPOCH, "after", descending=[True, False, False]).head(_GAPS)
+        extra["gaps"] += [{**origin, **row} for row in missing.iter_rows(named=True)]
+        extra["non_finite_scalars"] += [{**origin, **row} for row in training.non_finite_scalars()]
     return Answer(
         command="steps",
         run=str(reader.layout.root),
@@ -98,26 +133,28 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         step: The step.
 
     Returns:
-        Rows mode, ds_id, epoch, step, rank, sample_id, label, prediction (as logged there), value, share, history. The
-        key `mix` holds the step's labels against the expected, `batches` what `steps` says of it.
+        Rows mode, ds_id, epoch, step, rank, sample_id, label, prediction (as logged there), value, share, the facts of
+        the sample, history. The key `mix` holds the step's labels and facts against the expected, `batches` what
+        `steps` says of it.
 
     Raises:
         XaiError: There is no such step.
     """
-    metric = selection.metrics[0]
     names = LabelNames.of(reader, selection)
     tally = Tally()
     parts, extra = [], {"batches": [], "mix": []}  # type: ignore[var-annotated]
     known: list[pl.DataFrame] = []
     for pair in selection.pairs:
-        batches, _, labels = _batches(reader, selection, pair, tally)
+        training = _Training(reader, selection, pair, names)
+        batches = training.batches(tally)
         known.append(batches)
-        for row in batches.filter(pl.col(STEP) == step).iter_rows(named=True):
-            rows = loss_shares(_of_batch(reader, selection, pair, row), metric)
+        here = list(batches.filter(pl.col(STEP) == step).iter_rows(named=True))
+        contents = _Contents.of(training, batches.filter("is_spike"), here)
+        for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
-            extra["batches"].append({**place, **row})
-            extra["mix"] += [{**place, RANK: row[RANK], **item} for item in _mix(rows, labels, names)]
-            parts.append(_with_histories(reader, selection, pair, row, rows))
+            extra["batches"].append({**place, **row, **contents.told(row, _LISTED)})
+            extra["mix"] += [{**place, RANK: row[RANK], **item} for item in contents.mix(row)]
+            parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
         raise _no_step(step, pl.concat(known))
     return Answer(
@@ -139,48 +176,108 @@ def _no_step(step: int, batches: pl.DataFrame) -> XaiError:
     )
 
 
-def _frames(
-    reader: Reader,
-    selection: Selection,
-    pair: Pair,
-    columns: list[str],
-    epochs: list[int] | None = None,
-    tally: Any = None,
-) -> Iterator[Rows]:
-    """The rows of each place as they were logged, NaN and infinities included."""
-    limit = [selection.label_key] if selection.label_map else []
-    wanted = [name for name in dict.fromkeys([*columns, *limit]) if name in reader.dtypes or name == RANK]
-    for rows in reader.place_frames(
-        *pair,
-        wanted,
-        list(selection.epochs[pair]) if epochs is None else epochs,
-        duplicates=selection.duplicates,
-        tally=tally,
-        keep_non_finite=True,
-    ):
-        frame = within_labels(rows.frame, selection)
-        if selection.label_key != LABEL and selection.label_key in frame.columns:
-            frame = frame.drop(LABEL, strict=False).rename({selection.label_key: LABEL})
-        yield rows._replace(frame=frame)
+@dataclass(frozen=True)
+class _Training:
+    """The rows of one (mode, ds_id) in the order of their batches."""
+
+    reader: Reader
+    selection: Selection
+    pair: Pair
+    names: LabelNames
+
+    @property
+    def metric(self) -> str:
+        return self.selection.metrics[0]
+
+    def batches(self, tally: Tally) -> pl.DataFrame:
+        """Every batch with what is usual about it."""
+        parts = [
+            batch_losses(rows.frame.with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH)), self.metric)
+            for rows in self.frames([STEP, RANK, self.metric], tally=tally)
+        ]
+        return with_spikes(pl.concat(parts).group_by(_BATCH).agg(_merged()).sort(_BATCH))
+
+    def frames(
+        self, columns: Sequence[str], epochs: Sequence[int] | None = None, tally: Tally | None = None
+    ) -> Iterator[Rows]:
+        """The rows of each place as they were logged, NaN and infinities included; the label key's column as label."""
+        selection, key = self.selection, self.selection.label_key
+        limit = [key] if selection.label_map else []
+        wanted = [name for name in dict.fromkeys([*columns, *limit]) if name in self.reader.dtypes or name == RANK]
+        for rows in self.reader.place_frames(
+            *self.pair,
+            wanted,
+            list(selection.epochs[self.pair]) if epochs is None else epochs,
+            duplicates=selection.duplicates,
+            tally=tally,
+            keep_non_finite=True,
+        ):
+            frame = within_labels(rows.frame, selection)
+            if key not in (LABEL, SAMPLE_ID) and key in frame.columns:
+                frame = frame.drop(LABEL, strict=False).rename({key: LABEL})
+            yield rows._replace(frame=frame)
+
+    @cached_property
+    def seen(self) -> pl.DataFrame:
+        """How often each sample was in a batch: sample_id, n."""
+        return self._everyone[0]
+
+    @cached_property
+    def labels(self) -> pl.DataFrame | None:
+        """How often each label was in a batch: label, n; None where labels are no groups."""
+        return self._everyone[1]
+
+    @cached_property
+    def _everyone(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        key, n = self.selection.label_key, pl.len().cast(pl.Int64).alias("n")
+        seen, labels = [], []
+        for rows in self.frames([SAMPLE_ID, key]):
+            seen.append(rows.frame.group_by(SAMPLE_ID).agg(n))
+            if _are_groups(rows.frame):
+                labels.append(rows.frame.group_by(LABEL).agg(n))
+        of_labels = pl.concat(labels, how="vertical_relaxed").group_by(LABEL).agg(pl.col("n").sum()) if labels else None
+        counted = pl.concat(seen).group_by(SAMPLE_ID).agg(pl.col("n").sum())
+        return counted, of_labels.sort(LABEL) if of_labels is not None else None
+
+    @cached_property
+    def facts(self) -> pl.DataFrame:
+        """What the samples are, a row each."""
+        return read_facts(self.reader).frame
+
+    @cached_property
+    def groups(self) -> pl.DataFrame:
+        """Their facts as the names of groups, a row a sample that was in a batch."""
+        names = [name for name in self.facts.columns if name != SAMPLE_ID]
+        joined = self.seen.join(self.facts, on=SAMPLE_ID, how="left")
+        return joined.select(SAMPLE_ID, "n", *(spelled(joined[name]) for name in names))
+
+    @cached_property
+    def scalars(self) -> pl.DataFrame:
+        """Per-step scalars of the mode, or of none: key, epoch, step, value."""
+        rows = recorded_scalars(self.reader)
+        near = pl.col(MODE).is_in([self.pair[0], ""]) & pl.col(DS_ID).is_in([self.pair[1], ""])
+        return rows.filter(pl.col(AXIS).is_in(_STEP_AXES) & near).select(KEY, EPOCH, STEP, VALUE).sort(KEY, STEP)
+
+    def scalars_at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each scalar at a batch, or the last before it, and its median over the steps around."""
+        found = []
+        for (key,), rows in self.scalars.group_by(KEY, maintain_order=True):
+            until = rows.filter(pl.col(STEP) <= batch[STEP]).tail(1)
+            if until.height:
+                around = rows.filter((pl.col(STEP) - batch[STEP]).abs() <= AROUND // 2)[VALUE]
+                usual = around.filter(around.is_finite()).median()
+                value, step = until[VALUE][0], until[STEP][0]
+                found.append({KEY: key, STEP: step, VALUE: value, "usual": usual})
+        return found
+
+    def non_finite_scalars(self) -> list[dict[str, Any]]:
+        """Where each scalar was first NaN or infinite."""
+        odd = self.scalars.filter(~pl.col(VALUE).is_finite())
+        return odd.group_by(KEY, maintain_order=True).first().select(KEY, EPOCH, STEP).to_dicts()
 
 
-def _batches(
-    reader: Reader, selection: Selection, pair: Pair, tally: Tally
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[Any, int]]:
-    """Every batch with what is usual about it, how often each sample was in one, and how often each label."""
-    metric, key = selection.metrics[0], selection.label_key
-    parts, seen = [], []
-    labels: dict[Any, int] = {}
-    for rows in _frames(reader, selection, pair, [SAMPLE_ID, STEP, RANK, key, metric], tally=tally):
-        frame = rows.frame.with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH))
-        parts.append(batch_losses(frame, metric))
-        seen.append(frame.group_by(SAMPLE_ID).agg(pl.len().cast(pl.Int64).alias("n")))
-        if LABEL in frame.columns and not frame.schema[LABEL].is_nested():
-            for value, n in frame[LABEL].value_counts().iter_rows():
-                labels[value] = labels.get(value, 0) + n
-    batches = with_spikes(pl.concat(parts).group_by(EPOCH, STEP, RANK).agg(_merged()).sort(EPOCH, STEP, RANK))
-    counted = pl.concat(seen).group_by(SAMPLE_ID).agg(pl.col("n").sum())
-    return batches, counted, labels
+def _are_groups(frame: pl.DataFrame) -> bool:
+    return LABEL in frame.columns and not frame.schema[LABEL].is_nested() and not frame.schema[LABEL].is_float()
 
 
 def _merged() -> list[pl.Expr]:
@@ -190,60 +287,125 @@ def _merged() -> list[pl.Expr]:
     return [pl.when(finite.sum() > 0).then(mean).alias("loss"), pl.col("n").sum(), pl.col("non_finite").sum()]
 
 
-def _of_batch(reader: Reader, selection: Selection, pair: Pair, row: dict[str, Any]) -> pl.DataFrame:
-    """The rows of one batch."""
-    metric, key = selection.metrics[0], selection.label_key
-    columns = [SAMPLE_ID, STEP, RANK, key, PREDICTION, metric]
-    parts = [
-        rows.frame.filter((pl.col(STEP) == row[STEP]) & (pl.col(RANK) == row[RANK]))
-        for rows in _frames(reader, selection, pair, columns, [row[EPOCH]])
-    ]
-    return pl.concat(parts)
+@dataclass(frozen=True)
+class _Contents:
+    """The rows of some batches, read once.
+
+    Attributes:
+        training: Where they are from.
+        rows: Their rows, with epoch, step and rank.
+        spiked: Which of the batches are spikes: epoch, step, rank.
+    """
+
+    training: _Training
+    rows: pl.DataFrame
+    spiked: pl.DataFrame
+    _mixes: dict[tuple[Any, ...], list[dict[str, Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, training: _Training, spiked: pl.DataFrame, told: Sequence[Mapping[str, Any]]) -> _Contents:
+        """Those that spike, and those that are told."""
+        spikes = spiked.select(_BATCH)
+        others = pl.DataFrame([{key: row[key] for key in _BATCH} for row in told], schema=spikes.schema)
+        wanted = pl.concat([spikes, others]).unique()
+        columns = [SAMPLE_ID, STEP, RANK, training.selection.label_key, PREDICTION, training.metric]
+        parts = []
+        epochs = wanted[EPOCH].unique().sort().to_list()
+        for found in training.frames(columns, epochs) if epochs else ():
+            frame = found.frame.with_columns(pl.lit(found.place.epoch, pl.Int32).alias(EPOCH))
+            parts.append(frame.join(wanted, on=_BATCH, how="semi", maintain_order="left"))
+        rows = pl.concat(parts) if parts else pl.DataFrame()
+        return cls(training, rows, spikes)
+
+    def of_batch(self, batch: Mapping[str, Any]) -> pl.DataFrame:
+        """The rows of a batch by their share of its loss."""
+        is_it = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
+        return loss_shares(self.rows.filter(is_it), self.training.metric)
+
+    def told(self, batch: Mapping[str, Any], top: int) -> dict[str, Any]:
+        """What a batch held: its samples, its mix and the scalars beside it."""
+        rows, names, metric = self.of_batch(batch), self.training.names, self.training.metric
+        facts = self._facts_of(rows[SAMPLE_ID].head(top))
+        elsewhere = self._spikes_of(rows[SAMPLE_ID].head(top), batch)
+        found = []
+        for row in rows.head(top).iter_rows(named=True):
+            item = {SAMPLE_ID: row[SAMPLE_ID], "value": row[metric], "share": row["share"]}
+            if LABEL in row and not isinstance(row[LABEL], list):
+                item |= {LABEL: row[LABEL], "name": names[row[LABEL]]}
+            if PREDICTION in row:
+                item |= {PREDICTION: row[PREDICTION]}
+            found.append({**item, "facts": facts.get(row[SAMPLE_ID], {}), "also_in": elsewhere[row[SAMPLE_ID]]})
+        odd = sorted(self.mix(batch), key=lambda item: (item["p"], item["expected"] - item["n"]))
+        return {"samples": found, "mix": odd[:top], "scalars": self.training.scalars_at(batch)}
+
+    def _facts_of(self, ids: pl.Series) -> dict[Any, dict[str, Any]]:
+        known = self.training.facts
+        if known.width < 2:
+            return {}
+        rows = known.filter(pl.col(SAMPLE_ID).is_in(ids.implode())).to_dicts()
+        return {row.pop(SAMPLE_ID): {name: value for name, value in row.items() if value is not None} for row in rows}
+
+    def _spikes_of(self, ids: pl.Series, batch: Mapping[str, Any]) -> dict[Any, list[int]]:
+        """The steps of the other spikes that samples stood in."""
+        here = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
+        among = self.rows.filter(pl.col(SAMPLE_ID).is_in(ids.implode()) & ~here)
+        found: dict[Any, list[int]] = {sample: [] for sample in ids}
+        stood = among.join(self.spiked, on=_BATCH, how="semi").select(SAMPLE_ID, STEP).unique().sort(STEP)
+        for sample, step in stood.iter_rows():
+            found[sample].append(step)
+        return found
+
+    def mix(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The labels and facts of a batch against those of all rows, the labels first."""
+        key = tuple(batch[name] for name in _BATCH)
+        if key not in self._mixes:
+            self._mixes[key] = self._mix(batch)
+        return self._mixes[key]
+
+    def _mix(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows, names, training = self.of_batch(batch), self.training.names, self.training
+        found: list[dict[str, Any]] = []
+        if _are_groups(rows) and training.labels is not None:
+            for item in mix(rows[LABEL], training.labels):
+                found.append({"column": LABEL, LABEL: item.value, "name": names[item.value], **_odds(item)})
+        groups = training.groups if training.facts.width > 1 else pl.DataFrame()
+        here = rows.select(SAMPLE_ID).join(groups, on=SAMPLE_ID, how="left") if groups.width else groups
+        for column in (name for name in groups.columns if name not in (SAMPLE_ID, "n")):
+            everywhere = groups.group_by(column).agg(pl.col("n").sum())
+            for item in mix(here[column], everywhere):
+                found.append({"column": column, LABEL: None, "name": item.value, **_odds(item)})
+        q = benjamini_hochberg(np.array([item["p"] for item in found])) if found else ()
+        return [{**item, "q": float(level)} for item, level in zip(found, q, strict=True)]
+
+    def returning(self) -> pl.DataFrame:
+        """The samples that stand in spikes surprisingly often."""
+        if self.spiked.is_empty():
+            return pl.DataFrame()
+        n = pl.len().cast(pl.Int64).alias("n_spikes")
+        hits = self.rows.join(self.spiked, on=_BATCH, how="semi").group_by(SAMPLE_ID).agg(n)
+        return enrichment(self.training.seen, hits).filter(pl.col("q") <= _SURE).head(_RETURNING)
 
 
-def _contents(rows: pl.DataFrame, metric: str, labels: dict[Any, int], names: LabelNames, top: int) -> dict[str, Any]:
-    ordered = loss_shares(rows, metric).head(top)
-    found = []
-    for row in ordered.iter_rows(named=True):
-        item = {SAMPLE_ID: row[SAMPLE_ID], "value": row[metric], "share": row["share"]}
-        if LABEL in row and not isinstance(row[LABEL], list):
-            item |= {LABEL: row[LABEL], "name": names[row[LABEL]]}
-        if PREDICTION in row:
-            item |= {PREDICTION: row[PREDICTION]}
-        found.append(item)
-    return {"samples": found, "mix": _mix(rows, labels, names)[:top]}
+def _odds(item: Any) -> dict[str, Any]:
+    return {"n": item.n, "expected": item.expected, "p": item.p}
 
 
-def _mix(rows: pl.DataFrame, labels: dict[Any, int], names: LabelNames) -> list[dict[str, Any]]:
-    if LABEL not in rows.columns or rows.schema[LABEL].is_nested() or rows.schema[LABEL].is_float():
-        return []
-    everywhere = pl.DataFrame(
-        {LABEL: list(labels), "n": list(labels.values())}, schema_overrides={LABEL: rows.schema[LABEL]}
-    )
-    return [
-        {LABEL: item.value, "name": names[item.value], "n": item.n, "expected": item.expected}
-        for item in mix(rows[LABEL], everywhere)
-    ]
-
-
-def _returning(
-    reader: Reader, selection: Selection, pair: Pair, batches: pl.DataFrame, seen: pl.DataFrame
-) -> pl.DataFrame:
-    """The samples that stand in spikes surprisingly often."""
-    spiked = batches.filter("is_spike").select(EPOCH, STEP, RANK)
-    parts = []
-    for epoch in spiked[EPOCH].unique().sort():
-        at = spiked.filter(pl.col(EPOCH) == epoch)
-        for rows in _frames(reader, selection, pair, [SAMPLE_ID, STEP, RANK], [epoch]):
-            parts.append(rows.frame.join(at, on=[STEP, RANK], how="semi").select(SAMPLE_ID))
-    found: pl.DataFrame = enrichment(
-        seen, pl.concat(parts).group_by(SAMPLE_ID).agg(pl.len().cast(pl.Int64).alias("n_spikes"))
-    )
-    return found.filter(pl.col("q") <= _SURE).head(_RETURNING)
+def _add_histories(reader: Reader, selection: Selection, pair: Pair, batches: Sequence[dict[str, Any]]) -> None:
+    """Give the samples of some batches their histories, in one pass."""
+    told = [one for batch in batches for one in (batch, batch.get("before")) if one]
+    listed = [row for one in told for row in one["samples"]]
+    if not listed:
+        return
+    asked = replace(selection, pairs=(pair,), metrics=selection.metrics[:1])
+    ids = list(dict.fromkeys(row[SAMPLE_ID] for row in listed))
+    found = samples(reader, asked, max=0, min=0, ids=ids).data
+    histories = dict(zip(found[SAMPLE_ID], found["history"].to_list(), strict=True))
+    for row in listed:
+        row["history"] = histories.get(row[SAMPLE_ID], [])
 
 
 def _with_histories(
-    reader: Reader, selection: Selection, pair: Pair, batch: dict[str, Any], rows: pl.DataFrame
+    reader: Reader, selection: Selection, pair: Pair, batch: Mapping[str, Any], rows: pl.DataFrame
 ) -> pl.DataFrame:
     """The samples of a batch, the first with their histories."""
     metric = selection.metrics[0]
