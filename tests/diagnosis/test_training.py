@@ -110,7 +110,7 @@ def test_pages_and_what_cannot_be_asked(recorded):
     page = run.steps().html()
     assert "4 spikes of loss" in page
     assert "#7" in page
-    assert "Step 41 of epoch 2 had" in run.steps(step=41).html()
+    assert "Step 41 of epoch 2 jumped to" in run.steps(step=41).html()
     for words, said in (({"step": 9999}, "9999"), ({"around": 9999}, "9999"), ({"step": 3, "spikes": 2}, "--step")):
         with pytest.raises(XaiError) as error:
             run.steps(**words)
@@ -146,6 +146,11 @@ def test_nan_gradients_are_told_by_the_batch_before(broken, capsys):
     assert found["non_finite_scalars"] == [
         {"mode": "train", "ds_id": "", "key": "grad_norm", "epoch": None, "step": 40}
     ]
+    told = xaicli.open_run(broken).steps().report.sentence
+    assert "at step 41 of epoch 2, in all 8 samples" in told
+    assert "look at the batch before it, step 40" in told
+    assert "no few samples hold it" in told
+    assert "grad_norm at step 40" in told
 
 
 def test_scalars_stand_beside_a_spike(broken, capsys):

@@ -145,18 +145,20 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
 
 def _steps(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.page import Page, RunFacts
-    from xaicli.report.steps import step_report, steps_report
+    from xaicli.report.steps import step_report, steps_report, told_samples
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
-    if "step" not in asked.answer.selection:
-        return steps_report(asked.answer, Page(facts))
+    one = "step" in asked.answer.selection
     if not whole or asked.reader is None or asked.selection is None:
-        return step_report(asked.answer, Page(facts))
+        return (step_report if one else steps_report)(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
+    from xaicli.queries.recorded import per_step
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
-    return step_report(asked.answer, page)
+    page, _ = page_of(facts, asked.reader, asked.selection, [told_samples(asked.answer)])
+    if one:
+        return step_report(asked.answer, page)
+    return steps_report(asked.answer, page, scalars=per_step(asked.reader))
 
 
 def _slices(asked: Asked) -> Report:

@@ -363,6 +363,5 @@ def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
 
 def spelled(column: pl.Series) -> pl.Series:
     """The name of each row's group: values as text, the rare of very many together, numbers by quintile."""
-    grouping = _grouping(column)
-    names = [name for (name,) in grouping.names]
-    return pl.Series(column.name, np.array(names, dtype=object)[grouping.codes], pl.String)
+    found = _coded(column)
+    return pl.Series(column.name, np.array(found.names, dtype=object)[found.codes], pl.String)

@@ -27,7 +27,7 @@ from xaicli.diagnosis.steps import (
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.facts import read_facts
-from xaicli.queries.recorded import AXIS, KEY, VALUE, recorded_scalars
+from xaicli.queries.recorded import KEY, VALUE, per_step
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
@@ -39,7 +39,6 @@ _LISTED = 20
 _RETURNING = 20
 _GAPS = 20
 _SURE = 0.05
-_STEP_AXES = ("step", "iteration")
 _BATCH = [EPOCH, STEP, RANK]
 
 
@@ -254,9 +253,8 @@ class _Training:
     @cached_property
     def scalars(self) -> pl.DataFrame:
         """Per-step scalars of the mode, or of none: key, epoch, step, value."""
-        rows = recorded_scalars(self.reader)
         near = pl.col(MODE).is_in([self.pair[0], ""]) & pl.col(DS_ID).is_in([self.pair[1], ""])
-        return rows.filter(pl.col(AXIS).is_in(_STEP_AXES) & near).select(KEY, EPOCH, STEP, VALUE).sort(KEY, STEP)
+        return per_step(self.reader).filter(near).select(KEY, EPOCH, STEP, VALUE).sort(KEY, STEP)
 
     def scalars_at(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Each scalar at a batch, or the last before it, and its median over the steps around."""

@@ -59,6 +59,11 @@ def recorded_scalars(reader: Reader) -> pl.DataFrame:
     return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
 
 
+def per_step(reader: Reader) -> pl.DataFrame:
+    """The scalars whose time is the training step, as `recorded_scalars` gives them."""
+    return recorded_scalars(reader).filter(pl.col(AXIS).is_in(_TRAINING_AXES))
+
+
 def _not_taken_back(
     curve: pl.DataFrame, take_backs: Sequence[TakeBack], counters: Mapping[int, int | None]
 ) -> pl.DataFrame:

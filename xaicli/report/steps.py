@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.report.charts import LineChart, Series, Tone
-from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
+from xaicli.report.charts import LineChart, Multiples, Series, Tone
+from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
+from xaicli.report.samples import answer_in_words, saliency_link
 
 _POINTS = 2000
-_NEWS = 1.5
-"""A label stands out in a step where it has so many times the rows its part of the training would bring."""
+_SURE = 0.05
+_FEW = 3
+_MOST_OF_IT = 0.5
+"""Few samples hold a batch where so many of them have this share of its loss."""
+_SCALARS = 6
+_STEPS_TOLD = 4
+_GAPS_TOLD = 3
+_FACTS = 3
+_WORDS = ("no", "one", "two", "three")
 
 
-def steps_report(answer: Answer, page: Page | None = None) -> Report:
+def steps_report(answer: Answer, page: Page | None = None, *, scalars: pl.DataFrame | None = None) -> Report:
     """The page of `xai steps`.
 
     Args:
         answer: A row a batch, with `spikes`, `first_non_finite` and `returning` beside.
-        page: The run.
+        page: The run, with thumbnails of the samples in the batches told.
+        scalars: What was logged beside the batches: key, mode, step, value.
     """
     page = page or Page()
     parts = []
     for (mode, ds_id), batches in answer.data.group_by("mode", "ds_id", maintain_order=True):
         words = words_of(mode, ds_id)
-        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page)))
+        parts.append(Part(words, _blocks(answer, (mode, ds_id), batches, words, page, scalars)))
     return report_of(
         answer,
         page,
@@ -59,12 +70,16 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     said = " ".join(_batch_words(batch, answer.data.filter(_of(batch)).to_dicts()) for batch in answer.extra["batches"])
     blocks: list[Block] = []
     for number, batch in enumerate(answer.extra["batches"]):
-        rows = answer.data.filter(_of(batch)).to_dicts()
-        mix = [item for item in answer.extra["mix"] if item["rank"] == batch["rank"]]
+        told = {row["sample_id"]: row for row in batch["samples"]}
+        rows = [{**told.get(row["sample_id"], {}), **row} for row in answer.data.filter(_of(batch)).to_dicts()]
+        keys = ("mode", "ds_id", "rank")
+        mix = [item for item in answer.extra["mix"] if all(item[key] == batch[key] for key in keys)]
         words = f"step {step}" + (f", rank {batch['rank']}" if len(answer.extra["batches"]) > 1 else "")
+        blocks += _gallery(batch, words, page)
         blocks.append(_samples_table(rows, words, page, f"samples-{number}"))
         if mix:
             blocks.append(_mix_table(mix, words, f"mix-{number}"))
+        blocks += _scalars_table(batch, words, page)
     return Report(
         name=f"step-{step}",
         title=f"Step {step}",
@@ -77,6 +92,20 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     )
 
 
+def told_samples(answer: Answer) -> Answer:
+    """The samples whose pictures the page of an answer shows, as an answer of samples."""
+    batches = [
+        *answer.extra.get("spikes", ()),
+        *answer.extra.get("first_non_finite", ()),
+        *answer.extra.get("batches", ()),
+    ]
+    batches += [{**b["before"], "mode": b["mode"], "ds_id": b["ds_id"]} for b in batches if b.get("before")]
+    rows = [(b["mode"], b["ds_id"], row["sample_id"]) for b in batches for row in b["samples"]]
+    columns = ["mode", "ds_id", "sample_id"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+    return replace(answer, data=frame.unique(maintain_order=True))
+
+
 def _of(batch: Mapping[str, Any]) -> pl.Expr:
     return pl.all_horizontal(pl.col(key) == batch[key] for key in ("mode", "ds_id", "epoch", "step", "rank"))
 
@@ -86,11 +115,7 @@ def _sentence(answer: Answer) -> str:
     metric = "".join(map(str, as_list(answer.selection.get("metric"))))
     said = [f"{count(n, 'batch', 'batches')}, {count(spikes, 'spike') if spikes else 'no spike'} of {metric}."]
     said += [_batch_words(spike, spike["samples"]) for spike in answer.extra["spikes"][:1]]
-    for first in answer.extra["first_non_finite"][:1]:
-        said.append(
-            f"The first {metric} that is not finite came at step {first['step']} of epoch {first['epoch']}: "
-            f"{count(first['non_finite'], 'sample')} of {first['n']:,}."
-        )
+    said += [_non_finite_words(answer, first, metric) for first in answer.extra["first_non_finite"][:1]]
     if back := answer.extra["returning"]:
         shown = listed([f"#{row['sample_id']}" for row in back])
         said.append(f"More often in spikes than chance would bring: {shown}.")
@@ -99,33 +124,155 @@ def _sentence(answer: Answer) -> str:
 
 def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """What a batch was, and how much of it few samples hold."""
-    said = f"Step {batch['step']} of epoch {batch['epoch']}"
+    said = f"Step {batch['step']:,} of epoch {batch['epoch']}"
     if batch["loss"] is None:
         return f"{said}: no finite loss in {count(batch['n'], 'sample')}."
-    said += f" had {short(batch['loss'], 3)} (usual {short(batch['usual'], 3)})"
+    verb = "jumped to" if batch["is_spike"] else "had"
+    return f"{said} {verb} {short(batch['loss'], 3)} (usual {short(batch['usual'], 3)}): {_held(batch, samples)}."
+
+
+def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+    """Who holds the loss of a batch, and where else they stood."""
+    known = [row for row in samples[:_FEW] if row["share"] is not None]
     held, few = 0.0, 0
-    for row in samples[:3]:
-        if row["share"] is not None:
-            held, few = held + row["share"], few + 1
-    return f"{said}: {count(few, 'sample')} of {batch['n']:,} hold{'s' if few == 1 else ''} {100 * held:.0f} % of it."
+    while few < len(known) and held < _MOST_OF_IT:
+        held, few = held + known[few]["share"], few + 1
+    if held < _MOST_OF_IT:
+        return f"no few samples hold it, the highest {_WORDS[few]} of {batch['n']:,} have {100 * held:.0f} %"
+    said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {100 * held:.0f} % of it"
+    again = [row for row in known[:few] if row.get("also_in")]
+    steps = sorted({step for row in again for step in row["also_in"]})
+    if steps:
+        who = "it" if few == 1 else "all of them" if len(again) == few else f"{_WORDS[len(again)]} of them"
+        where = listed([f"{step:,}" for step in steps], _STEPS_TOLD)
+        said += f"; {who} also stood in the {'spike' if len(steps) == 1 else 'spikes'} at {where}"
+    return said
 
 
-def _blocks(answer: Answer, place: tuple[Any, Any], batches: pl.DataFrame, words: str, page: Page) -> Iterator[Block]:
+def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> str:
+    """Where the loss broke, and what broke it: a sample of the batch, or the weights before it."""
+    said = f"The first {metric} that is not finite came at step {first['step']:,} of epoch {first['epoch']}"
+    before = first.get("before")
+    if first["non_finite"] < first["n"]:
+        odd = [f"#{row['sample_id']}" for row in first["samples"] if row["share"] is None]
+        return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {listed(odd)}."
+    said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
+    if not before:
+        return f"{said}, and no batch stands before it."
+    said += (
+        f": the weights were broken by then, so look at the batch before it, step {before['step']:,}, "
+        f"with {short(before['loss'], 3)} (usual {short(before['usual'], 3)}): {_held(before, before['samples'])}"
+    )
+    same = [row for row in answer.extra["non_finite_scalars"] if row["mode"] == first["mode"]]
+    early = [f"{row['key']} at step {row['step']:,}" for row in same if row["step"] <= first["step"]]
+    return f"{said}. Not finite before that or then: {listed(early)}." if early else f"{said}."
+
+
+def _blocks(
+    answer: Answer,
+    place: tuple[Any, Any],
+    batches: pl.DataFrame,
+    words: str,
+    page: Page,
+    scalars: pl.DataFrame | None = None,
+) -> Iterator[Block]:
     metric = "".join(map(str, as_list(answer.selection.get("metric"))))
     yield _chart(batches, metric, words, page)
+    if scalars is not None:
+        yield from _scalar_charts(batches, scalars, place, words, page)
+    if missing := _here(answer.extra["gaps"], place):
+        yield Text(_gap_words(missing), Tone.FAINT)
     spikes = _here(answer.extra["spikes"], place)
     if spikes:
         yield _spikes_table(spikes, words, page)
     else:
         yield Text("No batch stands out from those around it.", Tone.GOOD)
     for first in _here(answer.extra["first_non_finite"], place):
-        yield _samples_table(first["samples"], f"first non-finite, step {first['step']}", page, "non-finite")
+        yield from _batch_blocks(first, f"first non-finite, step {first['step']}", page, "non-finite")
+        if before := first.get("before"):
+            inside = {**before, "mode": first["mode"], "ds_id": first["ds_id"]}
+            yield from _batch_blocks(inside, f"the batch before it, step {before['step']}", page, "before")
     for spike in spikes:
-        yield _samples_table(spike["samples"], f"step {spike['step']}", page, "spike")
-        if news := [item for item in spike["mix"] if item["n"] >= _NEWS * item["expected"] and item["n"] > 1]:
-            yield _mix_table(news, f"step {spike['step']}", page.names("mix", words, spike["step"], spike["rank"]))
+        yield from _batch_blocks(spike, f"step {spike['step']}", page, "spike")
     if back := _here(answer.extra["returning"], place):
         yield _returning_table(back, words, page)
+
+
+def _batch_blocks(batch: Mapping[str, Any], words: str, page: Page, name: str) -> Iterator[Block]:
+    """The samples of one batch, what stands out in its mix, and the scalars logged there."""
+    yield from _gallery(batch, words, page)
+    yield _samples_table(batch["samples"], words, page, name)
+    if news := [item for item in batch["mix"] if item["q"] <= _SURE]:
+        yield _mix_table(news, words, page.names("mix", words, batch["step"], batch["rank"]))
+    yield from _scalars_table(batch, words, page)
+
+
+def _gap_words(missing: Sequence[Mapping[str, Any]]) -> str:
+    """Which steps no batch was logged at."""
+    told = []
+    for gap in missing[:_GAPS_TOLD]:
+        many = count(gap["missing"], "batch", "batches")
+        told.append(f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']} ({many})")
+    left = len(missing) - len(told)
+    return f"No batch was logged {'; '.join(told)}{f'; {left:,} more gaps in the JSON' if left else ''}."
+
+
+def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
+    """The samples of a batch that have pictures."""
+    cards = []
+    for row in batch["samples"]:
+        key = (batch["mode"], batch["ds_id"], row["sample_id"])
+        if (image := page.images.get(key)) is None:
+            continue
+        verdict, right = answer_in_words(row.get("label"), row.get("prediction"), page)
+        lines = [f"{_percent(row['share'], 'not finite')} of the loss", *_fact_words(row)]
+        cards.append(
+            Card(
+                key=page.keys(*key),
+                title=f"#{row['sample_id']}",
+                lines=(*lines, verdict) if right and verdict else tuple(lines),
+                tone=Tone.MAX,
+                image=image,
+                sparkline=tuple(point["value"] for point in row.get("history") or ()),
+                links=saliency_link(row["sample_id"]),
+                verdict="" if right else verdict,
+            )
+        )
+    return [Gallery(f"Most of the loss: {words}", tuple(cards))] if cards else []
+
+
+def _fact_words(row: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {cut(str(value))}" for name, value in list((row.get("facts") or {}).items())[:_FACTS]]
+
+
+def _scalar_charts(
+    batches: pl.DataFrame, scalars: pl.DataFrame, place: tuple[Any, Any], words: str, page: Page
+) -> Iterator[Multiples]:
+    """What was logged beside the batches, each scalar in a chart of its own over the same steps."""
+    first, last = batches["step"].min(), batches["step"].max()
+    here = scalars.filter(pl.col("step").is_between(first, last) & pl.col("mode").is_in([place[0], ""]))
+    charts = []
+    for (key,), rows in here.group_by("key", maintain_order=True):
+        thin = rows.sort("step").gather_every(-(-rows.height // _POINTS))
+        known = tuple(value if math.isfinite(value) else None for value in thin["value"])
+        line = Series(cut(str(key)), tuple(map(float, thin["step"])), known)
+        charts.append(LineChart(page.names("scalar", words, str(key)), cut(str(key)), "step", cut(str(key)), (line,)))
+    left = len(charts) - _SCALARS
+    if charts:
+        yield Multiples(
+            page.names("scalars", words),
+            f"Scalars beside it, {words}",
+            tuple(charts[:_SCALARS]),
+            legend=f"{left:,} more: xai scalars." if left > 0 else "",
+            alt=f"{listed([chart.title for chart in charts])} over the steps, {words}.",
+        )
+
+
+def _scalars_table(batch: Mapping[str, Any], words: str, page: Page) -> list[Table]:
+    rows = tuple((cut(row["key"]), str(row["step"]), row["value"], row["usual"]) for row in batch["scalars"])
+    columns = (Column("scalar"), Column("at step"), Column("value", Cell.NUMBER), Column("usual", Cell.NUMBER))
+    name = page.names("scalars", words, batch["rank"])
+    return [Table(name, f"Scalars: {words}", columns, rows, folded=True)] if rows else []
 
 
 def _here(rows: Sequence[Mapping[str, Any]], place: tuple[Any, Any]) -> list[Mapping[str, Any]]:
@@ -202,28 +349,43 @@ def _percent(share: float | None, absent: str = "–") -> str:
 
 
 def _samples_table(rows: Sequence[Mapping[str, Any]], words: str, page: Page, name: str) -> Table:
-    has_label = any(row.get("label") is not None for row in rows)
-    has_prediction = any(row.get("prediction") is not None for row in rows)
-    has_history = any(row.get("history") for row in rows)
-    columns = [Column("sample"), *([Column("label")] if has_label else [])]
-    columns += [Column("prediction")] if has_prediction else []
-    columns += [Column("value", Cell.NUMBER), Column("share")]
-    columns += [Column("history", Cell.SPARKLINE)] if has_history else []
-    table = []
-    for row in rows:
-        cells: list[Any] = [str(row["sample_id"])]
-        cells += [page.label_name(row["label"])] if has_label else []
-        cells += [page.label_name(row["prediction"])] if has_prediction else []
-        cells += [row["value"], _percent(row["share"])]
-        cells += [tuple(point["value"] for point in row["history"] or ())] if has_history else []
-        table.append(tuple(cells))
-    return Table(page.names(name, words), f"By share of the loss: {words}", tuple(columns), tuple(table))
+    wanted: list[tuple[Column, Callable[[Mapping[str, Any]], Any]]] = [
+        (Column("sample"), lambda row: str(row["sample_id"])),
+        (Column("label"), lambda row: _label(row.get("label"), page)),
+        (Column("prediction"), lambda row: _label(row.get("prediction"), page)),
+        (Column("value", Cell.NUMBER), lambda row: row["value"]),
+        (Column("share"), lambda row: _percent(row["share"])),
+        (Column("also in the spikes at"), lambda row: _other_steps(row)),
+        (Column("facts"), lambda row: ", ".join(_fact_words(row))),
+        (Column("history", Cell.SPARKLINE), lambda row: tuple(point["value"] for point in row.get("history") or ())),
+    ]
+    optional = {"label": "label", "prediction": "prediction", "also in the spikes at": "also_in"}
+    optional |= {"facts": "facts", "history": "history"}
+    kept = [
+        (column, cell)
+        for column, cell in wanted
+        if column.title not in optional or any(row.get(optional[column.title]) not in (None, [], {}) for row in rows)
+    ]
+    columns, cells = tuple(column for column, _ in kept), [cell for _, cell in kept]
+    table = tuple(tuple(cell(row) for cell in cells) for row in rows)
+    return Table(page.names(name, words), f"By share of the loss: {words}", columns, table)
+
+
+def _label(value: Any, page: Page) -> str:
+    return "–" if value is None else page.label_name(value)
+
+
+def _other_steps(row: Mapping[str, Any]) -> str:
+    return listed([f"{step:,}" for step in row["also_in"]], _STEPS_TOLD) if row.get("also_in") else ""
 
 
 def _mix_table(mix: Sequence[Mapping[str, Any]], words: str, name: str) -> Table:
-    rows = tuple((cut(item["name"]), item["n"], item["expected"]) for item in mix)
-    columns = (Column("label"), Column("here", Cell.INTEGER), Column("expected", Cell.NUMBER))
-    return Table(name, f"Labels against the mix of all rows: {words}", columns, rows)
+    columns = (
+        *(Column("what"), Column("value"), Column("here", Cell.INTEGER)),
+        *(Column("expected", Cell.NUMBER), Column("q", Cell.NUMBER)),
+    )
+    rows = tuple((cut(m["column"]), cut(str(m["name"])), m["n"], m["expected"], m["q"]) for m in mix)
+    return Table(name, f"Labels and facts against the mix of all rows: {words}", columns, rows)
 
 
 def _returning_table(back: Sequence[Mapping[str, Any]], words: str, page: Page) -> Table:
