@@ -225,7 +225,8 @@ def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
         if (image := page.images.get(key)) is None:
             continue
         verdict, right = answer_in_words(row.get("label"), row.get("prediction"), page)
-        lines = [f"{_percent(row['share'], 'not finite')} of the loss", *_fact_words(row)]
+        held = "loss not finite" if row["share"] is None else f"{_percent(row['share'])} of the loss"
+        lines = [held, *_fact_words(row)]
         cards.append(
             Card(
                 key=page.keys(*key),
