@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xaicli.parquet import Contents, FileRecord
 
 
-ORIGIN = ("run_id", MODE, DS_ID, EPOCH, ATTEMPT, RANK)
-"""What the footer of a part says of where its rows come from."""
+ORIGIN = ("run_id", MODE, DS_ID, EPOCH, ATTEMPT, RANK, "sequence", "last_sequence")
+"""What the footer of a part says of where its rows come from; only compacted files stand for several sequence numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Footer:
         sorted_ids: A digest of the sample ids where they strictly increase, so that no sample repeats; else None.
         non_finite: {metric: how many values are NaN or infinite}; None where the footer does not say.
         passes: The passes its rows are of, ascending.
-        origin: What the footer says of where the rows come from: run_id, mode, ds_id, epoch, attempt, rank.
+        origin: What the footer says of where the rows come from, of the names in `ORIGIN`.
     """
 
     rows: int

@@ -66,8 +66,8 @@ class Holdings:
             except FileNotFoundError:
                 if attempt == _TRIES - 1:
                     raise
-        for path in self._listing.damaged:
-            self.note(DamagedFileError(f"{path} is damaged or missing", hint="see: xai doctor"), path)
+        for path, fault in self._listing.damaged.items():
+            self.note(DamagedFileError(f"{path} {fault}", hint="see: xai doctor"), path)
 
     def note(self, error: DamagedFileError, path: str) -> None:
         """Leave a damaged file out, naming it; raise the error instead when strict."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,13 +76,13 @@ class Listing:
         take_backs: From where each attempt takes back earlier ones' rows.
         taken: Pieces of which rows were taken back, with what of them.
         damaged: Files whose footer could not be trusted, that are not this run's, or that are recorded but gone, and
-            segments that lost rows; relative to the run.
+            segments that lost rows, relative to the run; each with what is wrong with it.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
     take_backs: tuple[TakeBack, ...] = ()
     taken: tuple[tuple[Piece, tuple[Share, ...]], ...] = ()
-    damaged: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_pieces(
@@ -103,14 +103,15 @@ def list_pieces(
     """
     others = strangers(layout, records, run_id)
     snapshot = take_snapshot(layout, others)
-    damaged = {path.relative_to(layout.root).as_posix() for path in (*snapshot.damaged, *others)}
-    damaged |= set(_gone(layout, records, snapshot.files))
+    damaged = {path.relative_to(layout.root).as_posix(): "is damaged" for path in snapshot.damaged}
+    damaged |= {path.relative_to(layout.root).as_posix(): "is not this run's" for path in others}
+    damaged |= dict.fromkeys(_gone(layout, records, snapshot.files), "is missing")
     pieces = []
     for file in snapshot.files:
         if relative(layout, file) in records or is_of_run(file, run_id):
             pieces.append(_of_file(file))
         else:
-            damaged.add(relative(layout, file))
+            damaged[relative(layout, file)] = "is not this run's"
     pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
     steps = _Steps(layout, records, damaged, contents)
     back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()
@@ -124,7 +125,7 @@ def list_pieces(
     for piece in sorted(kept, key=lambda piece: (piece.place, piece.order)):
         places.setdefault(piece.place, []).append(piece)
     in_order = {place: tuple(group) for place, group in places.items()}
-    return Listing(in_order, back, tuple(taken), tuple(sorted(damaged)))
+    return Listing(in_order, back, tuple(taken), dict(sorted(damaged.items())))
 
 
 def count_taken_back(
@@ -135,7 +136,7 @@ def count_taken_back(
 ) -> tuple[TakenBack, ...]:
     """How many rows each attempt took back of each other; a file is read only where a limit lies within it."""
     rows: dict[tuple[TakeBack, int], int] = {}
-    steps = _Steps(layout, records, set(), contents)
+    steps = _Steps(layout, records, {}, contents)
     for piece, lost in taken:
         for share in lost:
             key = (share.by, piece.attempt)
@@ -183,7 +184,10 @@ def is_of_run(file: DataFile, run_id: str) -> bool:
         return False
     place = {MODE: file.mode, DS_ID: file.ds_id, EPOCH: file.epoch}
     writer = {ATTEMPT: file.part.attempt, RANK: file.part.rank}
-    return footer.origin == {"run_id": run_id, **place, **writer}
+    # A copy of a part under another number would double its rows.
+    numbers = {"sequence": file.part.first, "last_sequence": file.part.last}
+    told = {"last_sequence": footer.origin.get("sequence"), **footer.origin}
+    return told == {"run_id": run_id, **place, **writer, **numbers}
 
 
 def strangers(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str) -> frozenset[Path]:
@@ -289,7 +293,7 @@ class _Steps:
     """The first and last step of pieces, each looked up once."""
 
     def __init__(
-        self, layout: RunLayout, records: Mapping[str, FileRecord], damaged: set[str], contents: Contents | None
+        self, layout: RunLayout, records: Mapping[str, FileRecord], damaged: dict[str, str], contents: Contents | None
     ) -> None:
         self._contents = contents
         self._layout = layout
@@ -312,5 +316,5 @@ class _Steps:
         try:
             return read_footer(piece.file.path, self._records.get(path), self._contents).steps
         except DamagedFileError:
-            self._damaged.add(path)
+            self._damaged[path] = "is damaged"
             return None
