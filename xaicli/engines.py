@@ -69,6 +69,25 @@ def opened(
         yield nw.from_native(_spark_rows(spark_session(spark_remote), reader, places, wanted))
 
 
+@contextmanager
+def handed(frame: pl.DataFrame, engine: Engine, *, spark_remote: str | None = None) -> Iterator[nw.LazyFrame[Any]]:
+    """Rows that are in memory as `opened` gives those of files, for as long as the block lasts.
+
+    Raises:
+        XaiError: The engine is not installed.
+    """
+    named = [pl.col(name).cast(_wide(dtype)).alias(column(name)) for name, dtype in frame.schema.items()]
+    rows = frame.select(*named, pl.int_range(pl.len(), dtype=pl.Int64).alias(ORDER))
+    if engine is Engine.POLARS:
+        yield nw.from_native(rows.lazy())
+    elif engine is Engine.DUCKDB:
+        with import_duckdb().connect(":memory:") as connection:
+            connection.register("_rows", rows.to_arrow())
+            yield nw.from_native(connection.sql("SELECT * FROM _rows"))
+    else:
+        yield nw.from_native(spark_session(spark_remote).createDataFrame(rows.to_arrow()))
+
+
 def collect(lazy: nw.LazyFrame[Any]) -> pl.DataFrame:
     """The result of a portable query as polars, whatever ran it."""
     native = lazy.to_native()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import xaicli
 from tests.written_run import WrittenRun
 from xaicli import XaiError
 from xaicli.api import open_run
@@ -34,19 +36,24 @@ CONDITIONS = {
         r["sample_id"] in (3, 4, 5) or r["prediction"] == r["label"]
     ),
     "sample_id < 4": lambda row: row["sample_id"] < 4,
+    "label_name = 'dog' OR prediction_name LIKE 'c%' AND loss / 2 < 0.5": lambda row: (
+        row["label"] == 1 or (row["prediction"] in (0, 2) and row["loss"] / 2 < 0.5)
+    ),
 }
+ENGINES = ("polars", "duckdb")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    written = WrittenRun(tmp_path_factory.mktemp("where") / "run")
+    written = WrittenRun(tmp_path_factory.mktemp("where") / "run", label_names=("cat", "dog", "cow"))
     written.write(ROWS)
     return written.layout.root
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_samples(run: Path, condition: str) -> None:
-    answer = open_run(run).samples(max=100, min=0, where=condition).answer
+def test_samples(run: Path, condition: str, engine: str) -> None:
+    answer = open_run(run).samples(max=100, min=0, where=condition, engine=engine).answer
     kept = [row for row in ROWS if CONDITIONS[condition](row)]
     expected = {
         sample_id: [(row["epoch"], row["loss"]) for row in rows]
@@ -63,17 +70,19 @@ def test_samples(run: Path, condition: str) -> None:
     assert answer.selection["where"] == condition
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_labels_and_dynamics(run: Path, condition: str) -> None:
+def test_labels_and_dynamics(run: Path, condition: str, engine: str) -> None:
     kept = [row for row in ROWS if CONDITIONS[condition](row)]
     of_labels = {
-        (row["label"], row["epoch"]): row["n"] for row in open_run(run).labels(where=condition).data.to_dicts()
+        (row["label"], row["epoch"]): row["n"]
+        for row in open_run(run).labels(where=condition, engine=engine).data.to_dicts()
     }
     counted: dict[tuple[int, int], int] = {}
     for row in kept:
         counted[row["label"], row["epoch"]] = counted.get((row["label"], row["epoch"]), 0) + 1
     assert of_labels == counted
-    seen = dict(open_run(run).dynamics(where=condition).data.select("sample_id", "n_obs").iter_rows())
+    seen = dict(open_run(run).dynamics(where=condition, engine=engine).data.select("sample_id", "n_obs").iter_rows())
     assert seen == {s: sum(row["sample_id"] == s for row in kept) for s in {row["sample_id"] for row in kept}}
 
 
@@ -106,6 +115,20 @@ def test_what_is_no_condition_is_refused(run: Path, condition: str, said: str) -
     assert refused.value.hint
 
 
-def test_other_engines_refuse_it(run: Path) -> None:
-    with pytest.raises(XaiError, match="--where does not run on --engine duckdb"):
-        open_run(run).samples(where="loss > 1", engine="duckdb")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_is_asked_of_the_row_that_counts(tmp_path: Path, engine: str) -> None:
+    """Of a sample that was logged twice the last row counts, whether it meets the condition or not."""
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        for step, loss in ((1, [5.0, 1.0, math.nan]), (2, [1.0, 5.0, 6.0])):
+            run.log_samples(sample_id=[0, 1, 2], label=[0, 1, 1], loss=loss, mode="eval", epoch=1, step=step)
+        run.log_samples(sample_id=[3], label=[0], loss=[math.inf], mode="eval", epoch=1, step=3)
+    asked = {"where": "loss > 2 AND label_name = 'dog'", "engine": engine}
+    samples = open_run(tmp_path / "run").samples(max=9, min=0, **asked).answer
+    assert samples.data["sample_id"].to_list() == [2, 1]
+    assert [point["step"] for history in samples.data["history"] for point in history] == [3, 3]
+    assert (samples.counts.rows, samples.counts.duplicates, samples.counts.non_finite) == (2, 3, 0)
+    everyone = open_run(tmp_path / "run").labels(duplicates="all", where="loss > 2", engine=engine).answer
+    assert everyone.data.select("label", "n", "mean").rows() == [(0, 1, 5.0), (1, 2, 5.5)]
+    assert everyone.counts.non_finite == 2  # infinity is more than 2, and NaN is more than any number
+    none = open_run(tmp_path / "run").labels(where="loss > 99 AND label = 7", engine=engine)
+    assert none.data.height == 0

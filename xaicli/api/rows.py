@@ -64,14 +64,14 @@ class RunRows:
 
         return open_reader(self.layout, strict=strict, attempts=attempts, where=where)
 
-    def selected(self, **select: Unpack[Select]) -> tuple[Reader, Selection]:
-        """A reader, and what the words mean in it."""
+    def selected(self, *, every_metric: bool = False, **select: Unpack[Select]) -> tuple[Reader, Selection]:
+        """A reader, and what the words mean in it; without `metric` all metrics where `every_metric` says so."""
         from xaicli.queries.selection import resolve
 
         words: dict[str, Any] = dict(select)
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
-        return reader, resolve(reader, **words)
+        return reader, resolve(reader, every_metric=every_metric, **words)
 
     def info(self, *, attempts: str = "last", strict: bool = False) -> Result:
         """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""
@@ -88,9 +88,7 @@ class RunRows:
         from xaicli.queries.rows import rows
 
         select.setdefault("mode", "all")
-        wanted = select.get("metric")
-        reader, selection = self.selected(**select)
-        return rows(reader, selection, all_metrics=wanted is None)
+        return rows(*self.selected(every_metric=True, **select))
 
     def query(self, sql: str, *, engine: str = "polars", attempts: str = "last", strict: bool = False) -> Result:
         """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
@@ -117,7 +115,6 @@ class RunRows:
         from xaicli.maintenance.export import export_answer
         from xaicli.queries.selection import with_note_of_modes
 
-        every = not select.get("metric")
-        reader, selection = self.selected(**select)
+        reader, selection = self.selected(every_metric=True, **select)
         selection = with_note_of_modes(selection)
-        return export_answer(reader, selection, target, format=format, shape=shape, every_metric=every)
+        return export_answer(reader, selection, target, format=format, shape=shape)

@@ -17,10 +17,10 @@ from xaicli import engines
 from xaicli.dynamics.metrics import EMA_WEIGHT, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import column
-from xaicli.queries.relations import LOGGED, Rows, finite, n_non_finite, resolved, within_labels, without_duplicates
+from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import ATTEMPT, EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, PASS, RANK, SAMPLE_ID, STEP
+from xaicli.reader import Reader, Tally
+from xaicli.vocabulary import EL2N, EPOCH, LABEL, LABEL_PROB, LOSS, MARGIN, PASS, SAMPLE_ID
 
 HISTORY = LOGGED
 
@@ -225,14 +225,11 @@ def statistics_by_engine(
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
     """
     epochs = selection.epochs[pair]
-    columns = list(dict.fromkeys([SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, *plan.columns()]))
-    places = [Place(*pair, epoch) for epoch in epochs]
-    with engines.opened(reader, places, columns, selection.engine, spark_remote=selection.spark_remote) as opened:
+    with asked_rows(reader, selection, pair, plan.columns()) as asked:
         metrics = [engines.column(metric) for metric in plan.parts()]
-        rows, n_rows, n_duplicates = resolved(opened, selection, pair)
-        spoilt = engines.collect(n_non_finite(rows, metrics)).row(0)
-        tally.add(Tally(n_rows, sum(int(n or 0) for n in spoilt), n_duplicates))
-        rows = finite(within_labels(rows, engines.column(selection.label_key), list(selection.label_map)), metrics)
+        asked.count(metrics, tally)
+        label = engines.column(selection.label_key)
+        rows = finite(within_labels(asked.rows, label, list(selection.label_map)), metrics)
         parts = [engines.collect(part) for part in statistics(rows, plan, epochs)]
         accuracy = _accuracy(rows, plan)
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TypeVar, assert_never
@@ -200,14 +199,12 @@ def export_answer(
     *,
     format: str = "",
     shape: str = Shape.LONG,
-    every_metric: bool = False,
 ) -> Answer:
     """Export, and say what was written.
 
     Args:
         target: The file, or an open binary stream.
         format: A format's name; the file's suffix without it.
-        every_metric: All metrics, not only the selected ones.
 
     Returns:
         One row: path, format, shape, rows.
@@ -219,11 +216,10 @@ def export_answer(
     path = Path(target) if isinstance(target, str | os.PathLike) else None
     kind = _one_of(ExportFormat, "export format", format or (path.suffix.lstrip(".") if path else "csv"))
     polars_only(selection, "export")
-    chosen = replace(selection, metrics=reader.metrics) if every_metric else selection
     tally = Tally()
     export(
         reader,
-        chosen,
+        selection,
         target if path is None else path,  # type: ignore[arg-type]
         format=kind,
         shape=_one_of(Shape, "shape", shape),
@@ -233,7 +229,7 @@ def export_answer(
     return Answer(
         command="export",
         run=str(reader.layout.root),
-        selection={**chosen.as_dict(), "shape": shape, "format": kind.value},
+        selection={**selection.as_dict(), "shape": shape, "format": kind.value},
         data=pl.DataFrame([written]),
         counts=reader.counts(tally),
         warnings=selection.warnings,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -143,23 +144,21 @@ class OfEngine:
     """One (mode, ds_id) opened in an engine.
 
     Args:
-        rows: The rows of the pair as the engine sees them.
+        asked: The rows of the pair as the engine sees them.
     """
 
-    def __init__(self, reader: Reader, selection: Selection, pair: Pair, rows: Rows) -> None:
+    def __init__(self, reader: Reader, selection: Selection, pair: Pair, asked: Asked) -> None:
         self._reader = reader
         self._selection = selection
         self._pair = pair
-        self._logged = rows
-        self._rows, self._n_rows, self._n_duplicates = resolved(rows, selection, pair)
+        self._asked = asked
         self._metrics = {metric: column(metric) for metric in selection.metrics}
         self._label_key = column(selection.label_key)
-        self._finite = finite(self._rows, list(self._metrics.values()))
+        self._finite = finite(asked.rows, list(self._metrics.values()))
 
     def count(self, tally: Tally) -> None:
         """Count the rows, duplicates and non-finite values."""
-        spoilt = collect(n_non_finite(self._rows, list(self._metrics.values()))).cast(pl.Int64).row(0)
-        tally.add(Tally(self._n_rows, sum(int(n or 0) for n in spoilt), self._n_duplicates))
+        self._asked.count(list(self._metrics.values()), tally)
 
     def last_scores(self, metric: str) -> pl.DataFrame:
         """What `Epochwise.last_scores` gives."""
@@ -187,11 +186,64 @@ class OfEngine:
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 
     def _steps(self) -> pl.DataFrame:
-        return collect(last_steps(self._logged))
+        return collect(last_steps(self._asked.logged))
 
 
-def resolved(rows: Rows, selection: Selection, pair: Pair) -> tuple[Rows, int, int]:
-    """The rows of a pair without duplicates, unless all are wanted; how many there are, and how many were duplicates.
+@dataclass(frozen=True)
+class Asked:
+    """The rows of one (mode, ds_id) that a question is about, in an engine.
+
+    Attributes:
+        rows: Those rows, without duplicates unless all are wanted.
+        logged: Rows that say the last step of each place, duplicates included.
+        n_rows: How many `rows` there are.
+        n_duplicates: How many rows repeat a sample of their pass.
+    """
+
+    rows: Rows
+    logged: Rows
+    n_rows: int
+    n_duplicates: int
+
+    def count(self, metrics: Sequence[str], tally: Tally) -> None:
+        """Count the rows, the duplicates, and the non-finite values of some columns."""
+        spoilt = collect(n_non_finite(self.rows, metrics)).cast(pl.Int64).row(0) if metrics else ()
+        tally.add(Tally(self.n_rows, sum(int(n or 0) for n in spoilt), self.n_duplicates))
+
+
+@contextmanager
+def asked_rows(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str]) -> Iterator[Asked]:
+    """The rows of one (mode, ds_id) in the engine of the selection, for as long as the block lasts.
+
+    A condition is polars', for engines differ in what SQL means: of a run with one, the rows that meet it are read here
+    as they are for polars, and handed to the engine.
+
+    Args:
+        columns: The columns wanted beside those that say where a row lies.
+
+    Raises:
+        XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
+    """
+    epochs = selection.epochs[pair]
+    wanted = list(dict.fromkeys([SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, *columns]))
+    if reader.where is None:
+        places = [Place(*pair, epoch) for epoch in epochs]
+        with engines.opened(reader, places, wanted, selection.engine, spark_remote=selection.spark_remote) as logged:
+            yield Asked(*_resolved(logged, selection, pair))
+        return
+    tally = Tally()
+    found = [pl.DataFrame(schema={name: reader.dtypes.get(name, pl.Int32()) for name in wanted})]
+    for rows in reader.place_frames(
+        *pair, wanted, epochs, duplicates=selection.duplicates, tally=tally, keep_non_finite=True
+    ):
+        found.append(rows.frame.with_columns(rows.times))
+    frame = pl.concat(found, how="vertical_relaxed")
+    with engines.handed(frame, selection.engine, spark_remote=selection.spark_remote) as kept:
+        yield Asked(kept, kept, tally.rows, tally.duplicates)
+
+
+def _resolved(rows: Rows, selection: Selection, pair: Pair) -> tuple[Rows, Rows, int, int]:
+    """The rows of a pair without duplicates, unless all are wanted, all of them, and the numbers of both.
 
     Raises:
         XaiError: There are duplicates, and the selection refuses them.
@@ -204,8 +256,8 @@ def resolved(rows: Rows, selection: Selection, pair: Pair) -> tuple[Rows, int, i
             hint="--duplicates last takes the last row of each sample, all takes every row",
         )
     if duplicates and selection.duplicates is Duplicates.LAST:
-        return without_duplicates(rows), distinct, duplicates
-    return rows, total, duplicates
+        return without_duplicates(rows), rows, distinct, duplicates
+    return rows, rows, total, duplicates
 
 
 @contextmanager
@@ -215,10 +267,5 @@ def of_engine(reader: Reader, selection: Selection, pair: Pair) -> Iterator[OfEn
     Raises:
         XaiError: The engine is not to be had, or there are duplicates and the selection refuses them.
     """
-    places = [Place(*pair, epoch) for epoch in selection.epochs[pair]]
-    columns: list[Any] = [SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, selection.label_key, *selection.metrics]
-    opened = engines.opened(
-        reader, places, list(dict.fromkeys(columns)), selection.engine, spark_remote=selection.spark_remote
-    )
-    with opened as rows:
-        yield OfEngine(reader, selection, pair, rows)
+    with asked_rows(reader, selection, pair, [selection.label_key, *selection.metrics]) as asked:
+        yield OfEngine(reader, selection, pair, asked)

@@ -59,13 +59,9 @@ def within_labels(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
     return frame.filter(pl.col(selection.label_key).is_in(list(selection.label_map)))
 
 
-def rows(reader: Reader, selection: Selection, *, all_metrics: bool = False) -> pl.LazyFrame:
-    """The selected rows as one lazy frame; duplicates and non-finite values untouched.
-
-    Args:
-        all_metrics: Every metric, not only the selected ones.
-    """
-    left_out = () if all_metrics else set(reader.metrics) - set(selection.metrics)
+def rows(reader: Reader, selection: Selection) -> pl.LazyFrame:
+    """The selected rows as one lazy frame, of metrics the selected ones; duplicates and non-finite values untouched."""
+    left_out = set(reader.metrics) - set(selection.metrics)
     columns = [name for name in reader.dtypes if name not in left_out]
     lazy = pl.concat(
         [reader.scan(mode, ds_id, selection.epochs[mode, ds_id], columns) for mode, ds_id in selection.pairs]

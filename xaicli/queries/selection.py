@@ -112,7 +112,7 @@ class Selection:
     Attributes:
         pairs: The (mode, ds_id) groups, never pooled.
         epochs: The epochs of each pair, ascending, never empty.
-        metrics: The metrics, at least one.
+        metrics: The metrics; at least one, but of questions about the rows themselves.
         label_key: The column that groups samples.
         label_map: {value: name} of the labels it is limited to; empty for all.
         ds_ids_left_out: Data sets of these modes that are not among the pairs.
@@ -187,6 +187,7 @@ def resolve(
     engine: str = Engine.POLARS,
     spark_remote: str | None = None,
     axis: str = Axis.EPOCH,
+    every_metric: bool = False,
 ) -> Selection:
     """Resolve the user's words; the arguments are the options of the command line.
 
@@ -203,6 +204,7 @@ def resolve(
         engine: `polars`, `duckdb` or `spark`.
         spark_remote: The address of a Spark Connect server; needs `spark`.
         axis: `epoch`, `step` or `pass`: what pictures over time are drawn over.
+        every_metric: Without `metric` all there are, if any: for questions about the rows themselves.
 
     Raises:
         XaiError: A name that the run does not hold; the message offers close ones.
@@ -213,10 +215,6 @@ def resolve(
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
-    if source.where and chosen_engine is not Engine.POLARS:
-        raise UsageError(
-            f"--where does not run on --engine {chosen_engine}", hint="leave --engine out; xai query takes any SQL"
-        )
     warnings: list[str] = list(source.warnings)
     modes = _modes(source, words(mode), warnings)
     every = _pairs(source, modes, None)
@@ -232,7 +230,7 @@ def resolve(
     return Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},
-        metrics=_metrics(source, words(metric)),
+        metrics=source.metrics if every_metric and not words(metric) else _metrics(source, words(metric)),
         label_key=label_key,
         label_map=_label_map(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),

@@ -17,7 +17,8 @@ from xaicli.queries.recorded import SCHEMA as SCALAR_COLUMNS
 from xaicli.queries.recorded import recorded_scalars
 from xaicli.reader import Place, Reader
 from xaicli.reader.lazy import scan, scan_folder
-from xaicli.vocabulary import LABEL, PREDICTION, Engine
+from xaicli.reader.rows import name_columns, names_of
+from xaicli.vocabulary import Engine
 from xaicli.wal.records import live_records
 
 SAMPLES = "samples"
@@ -76,24 +77,9 @@ def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
 
 
-def _name_columns(reader: Reader) -> list[tuple[str, str]]:
-    """The columns that hold codes of labels, each with the column of their names."""
-    found = [(code, f"{code}_name") for code in (LABEL, PREDICTION)]
-    taken = {name.lower() for name in reader.dtypes}
-    return [
-        (code, name)
-        for code, name in found
-        if reader.label_names and name not in taken and code in reader.dtypes and reader.dtypes[code].is_integer()
-    ]
-
-
 def _named(reader: Reader) -> list[pl.Expr]:
-    codes = pl.int_range(0, len(reader.label_names), eager=True)
-    names = pl.Series(reader.label_names, dtype=pl.String)
-    return [
-        pl.col(code).replace_strict(codes, names, default=None, return_dtype=pl.String).alias(name)
-        for code, name in _name_columns(reader)
-    ]
+    named = name_columns(reader.dtypes, reader.label_names)
+    return [names_of(code, reader.label_names).alias(name) for name, code in named.items()]
 
 
 def _case(column: str, reader: Reader) -> str:
@@ -160,7 +146,8 @@ def _in_duckdb(
                 names = _names(reader)
                 rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
                 columns = [duckdb.ColumnExpression(called) for called in names.values()]
-                columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for c, n in _name_columns(reader)]
+                named = name_columns(reader.dtypes, reader.label_names)
+                columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
                 rows.select(*columns).create_view(SAMPLES)
             else:
                 connection.register(name, lazy.collect(engine="streaming").to_arrow())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote
@@ -139,10 +139,17 @@ class _Table:
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
         self.askable = self.metrics
-        self.where = Where.of(where, present) if where else None
+        placed = _placed(present, self.described)
+        own = {name: value for name, value in placed.items() if name not in present}
+        known = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in own}}
+        if SAMPLE_ID in own:
+            known[SAMPLE_ID] = present["example_id"]
+        self.where = Where.of(where, known, self.label_names if label_key == LABEL else ()) if where else None
         if self.where:
-            lazy = lazy.filter(self.where.expr)
-        self._rows = _named(lazy, present, label_key, self.metrics, self.described)
+            lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in own.items()))
+        label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
+        told = (value.alias(name) for name, value in placed.items())
+        self._rows = lazy.select(*told, label, *self.metrics).collect(engine="streaming")
         identity = self._rows.schema[SAMPLE_ID]
         self.dtypes = {**present, SAMPLE_ID: identity if identity.is_integer() else pl.String()}
         if label_key in present:
@@ -207,21 +214,19 @@ def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
     return lazy
 
 
-def _named(lazy: pl.LazyFrame, present: pl.Schema, label_key: str, metrics: Iterable[str], where: str) -> pl.DataFrame:
-    """The table's rows with sample_id, mode, ds_id, epoch, step and label under these names."""
+def _placed(present: pl.Schema, where: str) -> dict[str, pl.Expr]:
+    """What says of a table's rows whose they are and where they lie: sample_id, mode, ds_id, epoch and step."""
     identity = next((name for name in _IDS if name in present), None)
     if identity is None:
         raise XaiError(f"{where} has no sample_id or example_id", hint=f"its columns: {', '.join(present)}")
     mode = next((name for name in _MODES if name in present), None)
-    return lazy.select(
-        pl.col(identity).alias(SAMPLE_ID),
-        (pl.col(mode).cast(pl.String).fill_null("") if mode else pl.lit("")).alias(MODE),
-        (pl.col(DS_ID).cast(pl.String).fill_null("") if DS_ID in present else pl.lit("")).alias(DS_ID),
-        (pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32)).alias(EPOCH),
-        pl.coalesce(*(pl.col(n).cast(pl.Int64) for n in (STEP, EPOCH) if n in present), pl.lit(0)).alias(STEP),
-        (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL),
-        *metrics,
-    ).collect(engine="streaming")
+    return {
+        SAMPLE_ID: pl.col(identity),
+        MODE: pl.col(mode).cast(pl.String).fill_null("") if mode else pl.lit(""),
+        DS_ID: pl.col(DS_ID).cast(pl.String).fill_null("") if DS_ID in present else pl.lit(""),
+        EPOCH: pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32),
+        STEP: pl.coalesce(*(pl.col(n).cast(pl.Int64) for n in (STEP, EPOCH) if n in present), pl.lit(0)),
+    }
 
 
 def _is_metric(name: str, dtype: pl.DataType) -> bool:

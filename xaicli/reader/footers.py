@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 ORIGIN = ("run_id", MODE, DS_ID, EPOCH, ATTEMPT, RANK, "sequence", "last_sequence")
-"""What the footer of a part says of where its rows come from; only compacted files stand for several sequence numbers."""
+"""What the footer of a part says of where its rows come from; the last is of compacted files only."""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.reader.pieces import Place
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP, Duplicates
 
 
 @dataclass
@@ -138,9 +138,31 @@ def refuse_duplicates(ids: pl.Series, duplicates: Duplicates, place: Place) -> N
     )
 
 
+def name_columns(dtypes: Mapping[str, pl.DataType], names: Sequence[str]) -> dict[str, str]:
+    """{`label_name` or `prediction_name`: the column of codes}, of the columns whose codes have names.
+
+    Args:
+        dtypes: The columns there are; one that is called so, however spelt, is meant itself.
+        names: The names of labels 0, 1, 2, ...
+    """
+    taken = {name.lower() for name in dtypes}
+    return {
+        f"{code}_name": code
+        for code in (LABEL, PREDICTION)
+        if names and f"{code}_name" not in taken and code in dtypes and dtypes[code].is_integer()
+    }
+
+
+def names_of(code: str, names: Sequence[str]) -> pl.Expr:
+    """The names of a column of codes; null where a code has none."""
+    codes = pl.int_range(0, len(names), eager=True)
+    return pl.col(code).replace_strict(codes, pl.Series(names, dtype=pl.String), default=None, return_dtype=pl.String)
+
+
 PLACED = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32()}
 """What a condition can name beside the columns of the rows: where a row lies."""
-_STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
+STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
+"""What it can name of a run: who logged a row."""
 _SHOWN = 30
 _QUOTED = re.compile(r'"[^"]*"')
 _OF_SEVERAL = re.compile(
@@ -158,24 +180,30 @@ class Where:
         text: As it was typed.
         columns: The columns it names.
         expr: The condition; null counts as not met.
+        named: Columns of names that it names, each with how it is made.
+        codes: The columns of codes behind those.
     """
 
     text: str
     columns: tuple[str, ...]
     expr: pl.Expr
+    named: Mapping[str, pl.Expr] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, text: str, dtypes: Mapping[str, pl.DataType]) -> Where:
+    def of(cls, text: str, dtypes: Mapping[str, pl.DataType], label_names: Sequence[str] = ()) -> Where:
         """Read a condition.
 
         Args:
             text: SQL as it follows WHERE.
-            dtypes: The columns there are, beside those of `PLACED`, attempt and rank.
+            dtypes: The columns there are, beside those of `PLACED`.
+            label_names: The names of labels 0, 1, 2, ...; with them it can name `label_name` and `prediction_name`.
 
         Raises:
             UsageError: It is none, names no such column, compares what cannot be compared, or is about several rows.
         """
-        schema = pl.Schema({**dtypes, **PLACED, **_STARTS})
+        named = name_columns(dtypes, label_names)
+        schema = pl.Schema({**dtypes, **PLACED, **dict.fromkeys(named, pl.String())})
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
         try:
             expr = pl.sql_expr(text)
@@ -188,12 +216,14 @@ class Where:
             raise UsageError(f"--where {text!r} is no condition", hint=f"--where 'loss > 2 AND label = 3'; {columns}")
         if _OF_SEVERAL.search(_QUOTED.sub("", str(expr))):
             raise UsageError(f"--where {text!r} is about several rows at once", hint="xai query takes any SQL")
-        return cls(text, tuple(dict.fromkeys(expr.meta.root_names())), expr)
+        found = tuple(dict.fromkeys(expr.meta.root_names()))
+        told = {name: names_of(code, label_names) for name, code in named.items() if name in found}
+        return cls(text, found, expr, told, tuple(named[name] for name in told))
 
     @property
     def stored(self) -> list[str]:
         """The columns that it needs of the rows themselves."""
-        return [name for name in self.columns if name not in PLACED]
+        return [*self.codes, *(name for name in self.columns if name not in PLACED and name not in self.named)]
 
     def rows(self, frame: pl.DataFrame, place: Place) -> pl.DataFrame:
         """The rows of a place that meet the condition, with the frame's columns."""
@@ -203,4 +233,8 @@ class Where:
         """The same of rows that are read later; columns of `PLACED` come with them."""
         known = {MODE: place.mode, DS_ID: place.ds_id, EPOCH: place.epoch}
         placed = [pl.lit(known[name], PLACED[name]).alias(name) for name in self.columns if name in PLACED]
-        return rows.with_columns(placed).filter(self.expr)
+        return self.among(rows.with_columns(placed))
+
+    def among(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The same of rows that say themselves where they lie."""
+        return rows.with_columns(expr.alias(name) for name, expr in self.named.items()).filter(self.expr)

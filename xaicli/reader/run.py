@@ -17,7 +17,7 @@ from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
-from xaicli.reader.rows import Tally, Where, conform, count_duplicates, finite, last_rows, refuse_duplicates
+from xaicli.reader.rows import STARTS, Tally, Where, conform, count_duplicates, finite, last_rows, refuse_duplicates
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
 
 _TRIES = 5
@@ -78,7 +78,7 @@ class Reader(Holdings):
     ) -> None:
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
-        self.where = Where.of(where, self.dtypes) if where else None
+        self.where = Where.of(where, {**self.dtypes, **STARTS}, self.label_names) if where else None
 
     @property
     def described(self) -> str:
