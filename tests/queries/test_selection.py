@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.written_run import WrittenRun
+from xaicli.api import open_run
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.queries.selection import Selection, resolve
@@ -179,3 +180,52 @@ def test_labels_of_every_kind_are_named(tmp_path: Path) -> None:
         resolve(reader, label_key="score", label_map="x=much")
     with pytest.raises(XaiError, match="has no label for --label-map to name"):
         resolve(reader, label_map="x=1")
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_a_label_map_limits_sets_to_those_with_such_a_class(tmp_path: Path, engine: str) -> None:
+    with Run(tmp_path / "run", task="multilabel", label_names=["sky", "sea", "sand"]) as run:
+        for epoch in (1, 2):
+            asked = {"mode": "eval", "epoch": epoch, "step": epoch}
+            loss = [1.0 * epoch, 2.0, 4.0, 8.0, 16.0]
+            run.log_samples(sample_id=range(5), label=[[0], [0, 2], [], [1, 2], [2]], loss=loss, **asked)
+    reader, chosen = open_run(tmp_path / "run"), {"label_map": "blue=sky,sea=1", "engine": engine}
+    labels = reader.labels(**chosen).data.filter(epoch=2).select("label", "name", "n", "mean").rows()
+    assert labels == [(0, "blue", 2, 2.0), (1, "sea", 1, 8.0)]
+    samples = reader.samples(max=9, min=0, **chosen).data.select("sample_id", "score").rows()
+    assert samples == [(3, 8.0), (0, 2.0), (1, 2.0)]
+    assert reader.dynamics(**chosen).data.select("sample_id", "loss_mean").rows() == [(0, 1.5), (1, 2.0), (3, 8.0)]
+    assert reader.scan(label_map="sea=1").collect()["sample_id"].to_list() == [3, 3]
+    with pytest.raises(XaiError, match="no label 'lake'"):
+        reader.labels(label_map="sea=lake")
+    with pytest.raises(XaiError, match="no label '7'") as refused:
+        reader.labels(label_map="sea=7")
+    assert "known labels: 0, 1, 2" in (refused.value.hint or "")
+
+
+def test_a_label_map_of_numbers_is_refused_by_name(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=[1, 2], label=[0.5, 1.5], prediction=[1.0, 1.0], mode="eval", epoch=1, step=1)
+    with pytest.raises(UsageError, match="--label-map names labels, and label holds numbers"):
+        open_run(tmp_path / "run").labels(label_map="low=0.5")
+
+
+@pytest.mark.parametrize("metrics", [{}, {"a": [1.0, 2.0], "b": [3.0, 4.0]}])
+def test_rows_are_handed_out_whatever_is_measured(tmp_path: Path, metrics: dict[str, list[float]]) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], mode="eval", epoch=1, step=1, **metrics)
+    reader = open_run(tmp_path / "run")
+    rows = reader.scan().collect()
+    assert rows.select("sample_id", "label", *metrics).to_dict(as_series=False) == {
+        "sample_id": [1, 2],
+        "label": [0, 1],
+        **metrics,
+    }
+    reader.export(tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().splitlines() == [
+        ",".join(["mode,ds_id,sample_id,epoch,pass,step,label", *metrics]),
+        ",".join(['eval,"",1,1,0,1,0', *(str(values[0]) for values in metrics.values())]),
+        ",".join(['eval,"",2,1,0,1,1', *(str(values[1]) for values in metrics.values())]),
+    ]
+    assert reader.query("SELECT count(*) AS n FROM samples").data.rows() == [(2,)]
+    assert reader.info().data["metrics"].to_list() == [list(metrics)]

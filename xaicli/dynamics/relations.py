@@ -229,7 +229,9 @@ def statistics_by_engine(
         metrics = [engines.column(metric) for metric in plan.parts()]
         asked.count(metrics, tally)
         label = engines.column(selection.label_key)
-        rows = finite(within_labels(asked.rows, label, list(selection.label_map)), metrics)
+        are_sets = isinstance(reader.dtypes.get(selection.label_key), pl.List)
+        rows = within_labels(asked.rows, label, list(selection.label_map), are_sets=are_sets)
+        rows = finite(rows, metrics)
         parts = [engines.collect(part) for part in statistics(rows, plan, epochs)]
         accuracy = _accuracy(rows, plan)
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)

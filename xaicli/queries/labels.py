@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -41,7 +41,7 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
         bounds {bound: [low, high]}, quantile [low, median, high], none null. Samples without a label are left out.
 
     Raises:
-        UsageError: A bound that does not exist.
+        UsageError: A bound that does not exist, or a label map of numbers, which are grouped by fifths.
         XaiError: The run has no labels, or a label of the label map does not occur.
     """
     wanted = parse_bounds(bounds)
@@ -49,6 +49,11 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
         raise XaiError(
             f"{reader.layout.root} has no column {selection.label_key!r} to group by",
             hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",
+        )
+    if selection.label_map and reader.dtypes[selection.label_key].is_float():
+        raise UsageError(
+            f"--label-map names labels, and {selection.label_key} holds numbers: they are grouped by fifths",
+            hint=f"--where '{selection.label_key} < 1.5' limits them",
         )
     question = {"question": "labels", "bounds": [bound.value for bound in wanted]}
     return cached(reader, selection, question, lambda: _computed(reader, selection, wanted))
@@ -130,7 +135,7 @@ def _by_place(
     by_metric: dict[str, list[pl.DataFrame]] = {metric: [] for metric in selection.metrics}
     groups: Groups | None = None
     for rows in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
-        frame = kinds.labelled(rows.frame)
+        frame = kinds.labelled(rows.frame, selection.label_map)
         if groups is None or not groups.fit(frame[LABEL]):
             groups = Groups.of(frame[LABEL])
         for metric, parts in by_metric.items():
@@ -169,10 +174,16 @@ class Kinds:
         known = column.filter(column.is_finite()).to_numpy()
         return cls(key, tuple(np.quantile(known, _FIFTHS).tolist()) if len(known) else (0.0,) * len(_FIFTHS))
 
-    def labelled(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows that have a label, with it in the column `label`; metrics and the key stay."""
+    def labelled(self, frame: pl.DataFrame, only: Collection[Any] = ()) -> pl.DataFrame:
+        """The rows that have a label, with it in the column `label`; metrics and the key stay.
+
+        Args:
+            frame: Rows, each with one of the labels wanted.
+            only: The labels wanted; all when empty. Of a set of classes the others do not count.
+        """
         if self.are_sets:
-            return frame.with_columns(pl.col(self.key).alias(LABEL)).explode(LABEL).drop_nulls(LABEL)
+            each = frame.with_columns(pl.col(self.key).alias(LABEL)).explode(LABEL).drop_nulls(LABEL)
+            return each.filter(pl.col(LABEL).is_in(list(only))) if only else each
         if self.edges:
             key = pl.col(self.key)
             fifth = pl.sum_horizontal(1, *(key > edge for edge in self.edges)).cast(pl.Int32)
@@ -245,5 +256,6 @@ def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFr
                 reader.frame(Place(*pair, selection.epochs[pair][-1]), [selection.label_key])[0]
                 for pair in selection.pairs
             ]
-            known = pl.concat(rows)[selection.label_key].drop_nulls().unique().sort()
+            labels = pl.concat(rows)[selection.label_key].drop_nulls()
+            known = (labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique().sort()
             raise unknown("label", label, known.to_list(), where=str(reader.layout.root))

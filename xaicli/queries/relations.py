@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
@@ -59,9 +61,12 @@ def without_duplicates(rows: Rows) -> Rows:
     return rows.unique([SAMPLE_ID, EPOCH, PASS], keep="last", order_by=[ATTEMPT, STEP, RANK, ORDER])
 
 
-def within_labels(rows: Rows, label_key: str, labels: Sequence[Any]) -> Rows:
-    """The rows of some labels; all rows without any."""
-    return rows.filter(nw.col(label_key).is_in(list(labels))) if labels else rows
+def within_labels(rows: Rows, label_key: str, labels: Sequence[Any], *, are_sets: bool = False) -> Rows:
+    """The rows of some labels, of sets those with one of them; all rows without any."""
+    if not labels:
+        return rows
+    label = nw.col(label_key)
+    return rows.filter(reduce(or_, map(label.list.contains, labels)) if are_sets else label.is_in(list(labels)))
 
 
 def last_values(rows: Rows, metric: str) -> Rows:
@@ -154,6 +159,8 @@ class OfEngine:
         self._asked = asked
         self._metrics = {metric: column(metric) for metric in selection.metrics}
         self._label_key = column(selection.label_key)
+        self._labels = list(selection.label_map)
+        self._are_sets = isinstance(reader.dtypes.get(selection.label_key), pl.List)
         self._finite = finite(asked.rows, list(self._metrics.values()))
 
     def count(self, tally: Tally) -> None:
@@ -162,7 +169,7 @@ class OfEngine:
 
     def last_scores(self, metric: str) -> pl.DataFrame:
         """What `Epochwise.last_scores` gives."""
-        rows = within_labels(self._finite, self._label_key, list(self._selection.label_map))
+        rows = within_labels(self._finite, self._label_key, self._labels, are_sets=self._are_sets)
         last = self._selection.epochs[self._pair][-1]
         found = collect(last_values(rows, self._metrics[metric]))
         return found.select(SAMPLE_ID, pl.col("score").alias(SCORE), (pl.col(EPOCH) != last).alias(STALE))
@@ -179,9 +186,8 @@ class OfEngine:
 
     def label_statistics(self, metric: str, bounds: Sequence[Bounds], kinds: Kinds) -> pl.DataFrame:
         """Rows label, epoch, pass, step, n, mean, std, min, max and the quantiles if wanted."""
-        selection = self._selection
-        rows = within_labels(self._finite, self._label_key, list(selection.label_map))
-        rows = labelled(rows, self._label_key, kinds.edges, are_sets=kinds.are_sets)
+        rows = labelled(self._finite, self._label_key, kinds.edges, are_sets=kinds.are_sets)
+        rows = within_labels(rows, LABEL, self._labels)
         found = collect(label_statistics(rows, self._metrics[metric], bounds))
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 

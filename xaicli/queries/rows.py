@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -53,10 +53,15 @@ def walk(
 
 
 def within_labels(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """The rows whose label the selection is limited to; all rows without a limit."""
-    if not selection.label_map:
-        return frame
-    return frame.filter(pl.col(selection.label_key).is_in(list(selection.label_map)))
+    """The rows whose label the selection is limited to, of sets those with such a class; all rows without a limit."""
+    return frame.filter(_is_within(frame.schema, selection)) if selection.label_map else frame
+
+
+def _is_within(schema: Mapping[str, pl.DataType], selection: Selection) -> pl.Expr:
+    key, labels = selection.label_key, list(selection.label_map)
+    if isinstance(schema[key], pl.List):
+        return pl.col(key).list.eval(pl.element().is_in(labels)).list.any()
+    return pl.col(key).is_in(labels)
 
 
 def rows(reader: Reader, selection: Selection) -> pl.LazyFrame:
@@ -67,5 +72,5 @@ def rows(reader: Reader, selection: Selection) -> pl.LazyFrame:
         [reader.scan(mode, ds_id, selection.epochs[mode, ds_id], columns) for mode, ds_id in selection.pairs]
     )
     if selection.label_map:
-        lazy = lazy.filter(pl.col(selection.label_key).is_in(list(selection.label_map)))
+        lazy = lazy.filter(_is_within(reader.dtypes, selection))
     return lazy

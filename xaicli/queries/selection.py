@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import polars as pl
 
@@ -419,7 +419,8 @@ def _name_and_value(word: str) -> tuple[str, str]:
 
 
 def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
-    """A label as the run spells it: an integer, or the class name of one; a number, true or false, or text.
+    """A label, or a class of a set of them, as the run spells it: an integer, or the class name of one; a number, true
+    or false, or text.
 
     Raises:
         XaiError: There are no labels, or none can be that.
@@ -428,6 +429,8 @@ def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
     if dtype is None:
         raise XaiError(f"{source.described} has no {label_key} for --label-map to name", hint="leave it out")
     names = source.label_names
+    while isinstance(dtype, pl.List):
+        dtype = cast(pl.DataType, dtype.inner)
     if dtype.is_integer() and str(value) in names:
         return list(names).index(str(value))
     try:
@@ -441,6 +444,4 @@ def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
         hint = "" if names else f"{label_key} holds {'whole numbers' if dtype.is_integer() else dtype}"
         found = unknown("label", value, names, where=source.described)
         raise XaiError(found.message, hint=hint or found.hint) from None
-    if dtype.is_nested():
-        raise UsageError(f"--label-map cannot limit {label_key}: a sample has several", hint="--where takes SQL")
     return str(value)
