@@ -94,7 +94,8 @@ def as_series(name: str, values: Array) -> pl.Series:
     # Not `pa.array`: it imports pandas where there is one.
     buffers = [None if known is None else pa.py_buffer(known), pa.py_buffer(values)]
     column = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
-    return pl.Series(name, pl.from_arrow(column))
+    # By way of a batch: of an array alone, polars imports all of pyarrow's functions first.
+    return pl.DataFrame(pl.from_arrow(pa.RecordBatch.from_arrays([column], [name])))[name]
 
 
 class GrowingArrays:

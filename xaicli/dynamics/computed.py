@@ -13,7 +13,6 @@ from xaicli.answer import Counts
 from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.regions import on_map
-from xaicli.dynamics.relations import statistics_by_engine
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.progress import doing
@@ -287,6 +286,8 @@ def _track(
     reader: Reader, selection: Selection, pair: Pair, plan: Plan, tally: Tally
 ) -> tuple[pl.DataFrame, Mapping[int, float]]:
     if selection.engine is not Engine.POLARS:
+        from xaicli.dynamics.relations import statistics_by_engine
+
         found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
         return found.with_columns(**on_map(found.to_dict())), accuracy
     facts = {**asdict(plan), "available": sorted(plan.available), "id_type": str(plan.id_type)}
