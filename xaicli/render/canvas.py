@@ -220,17 +220,6 @@ def plain_axes(axes: Axes, font: float) -> None:
         axis.label.set_fontsize(font)
 
 
-def log_axis(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(True, axis="y", color=LIGHT["grid"], linewidth=0.7)
-
-
 def tick(value: float) -> str:
     """The text of a tick."""
     return short(0.0 if abs(value) < 1e-12 else float(value), 4).replace("-", "−")

@@ -12,11 +12,9 @@ from xaicli.render.canvas import (
     WIDE,
     Drawn,
     Size,
-    add_axes,
     colour_and_dash,
     gaps,
     in_points,
-    log_axis,
     name,
     new_figure,
     tick,
@@ -27,9 +25,7 @@ from xaicli.render.text import told_apart
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Transform
 
 _WIDTHS = {Tone.MEDIAN: 1.5, Tone.FAINT: 0.7, Tone.REFERENCE: 0.9}
 _GAP = 13.5
@@ -38,6 +34,8 @@ _CROWD = 24
 LONGEST_END = 20
 _TICKS = 7
 _LEFT, _TOP, _BOTTOM = 48.0, 22.0, 34.0
+_TICK_LINE, _LABEL_LINE = 12.0, 25.0
+"""How far below the plot the numbers and the name of the x axis stand."""
 
 _QUIET: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 9}
 
@@ -49,41 +47,51 @@ _PLOT = (36.0, 5.0, 12.0, 20.0)
 
 
 def line_figure(chart: LineChart) -> Drawn:
-    """Draw a chart."""
+    """Draw a chart, in a plane of points as small charts are."""
     figure = new_figure(WIDE, chart.title, chart.legend)
+    total = WIDE.height + WIDE.header
+    plane = Plane(figure)
     labelled = end_named(chart.series)
     widest = max((width_of(name(line.name, LONGEST_END)) * WIDE.font for line in labelled), default=0.0)
-    axes = add_axes(figure, WIDE, left=_LEFT, bottom=_BOTTOM, right=28 + widest, top=_TOP)
-    _draw(axes, chart)
-    axes.set_xlabel(chart.x_label)
-    box = axes.get_window_extent()
+    x0, x1, y0, y1 = _LEFT, WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
+    (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
+    place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
+    for value in y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log):
+        y = place[1](value)
+        plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, zorder=0.5, gid="grid", clip_on=False)
+        plane.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", **_QUIET)
+    ticks = _x_ticks(chart, low_x, high_x, _TICKS)
+    for value in ticks:
+        plane.text(place[0](value), y0 - _TICK_LINE, tick(value), ha="center", va="baseline", **_QUIET)
+    plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), ha="center", va="baseline", **_QUIET)
     unit = chart.y_label + (", log scale" if chart.y_log else "")
-    axes.text(box.x0 - _LEFT + 14, box.y1 + 10, name(unit, 40), transform=in_points(figure), **_QUIET)
-    _end_names(axes, labelled, in_points(figure))
-    total = WIDE.height + WIDE.header
+    plane.text(x0 - _LEFT + 14, y1 + 10, name(unit, 40), **_QUIET)
+    for band in chart.bands:
+        _band(plane, band, chart, "", place)
+    for line in chart.series:
+        _line(plane, line, thin=len(chart.series) > _CROWD, cell="", place=place)
+    _end_names(plane, labelled, place)
     frame = Frame(
-        (box.x0, total - box.y1, box.width, box.height),
+        (x0, total - y1, x1 - x0, y1 - y0),
         chart.alt,
-        attributes={"data-x": _span(axes.get_xlim()), "data-y": _span(axes.get_ylim()) + (" log" * chart.y_log)},
-        other_axis=tuple(_other_axis(axes, chart, total)),
+        attributes={"data-x": _span((low_x, high_x)), "data-y": _span((low_y, high_y)) + (" log" * chart.y_log)},
+        other_axis=tuple(_other_axis(chart, ticks, place[0], total - y0)),
     )
     return Drawn(figure, (frame,), flows=True)
 
 
-def _other_axis(axes: Axes, chart: LineChart, total: float) -> Iterator[Mark]:
-    """The ticks of the other axis, at the places of the first one's."""
+def _other_axis(chart: LineChart, ticks: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
+    """The ticks of the other axis, at the places of the first one's; `below` is where the plot ends, downwards."""
     if chart.other_axis is None:
         return
     known = dict(zip(chart.other_axis.at, chart.other_axis.values, strict=True))
-    box, (low, high) = axes.get_window_extent(), axes.get_xlim()
     looks = {"font-size": f"{WIDE.font:g}", "text-anchor": "middle"}
-    below = total - box.y0
-    for place in axes.get_xticks():
-        if place in known and low <= place <= high:
-            x = float(axes.transData.transform((place, 1.0))[0])
-            yield Mark("", "", "", "", looks, place=(x, below + 12), text=tick(known[place]))
-    middle = (box.x0 + box.x1) / 2
-    yield Mark("", "", "", "", looks, place=(middle, below + 25), text=chart.other_axis.label)
+    for value in ticks:
+        if value in known:
+            at = (place(value), below + _TICK_LINE)
+            yield Mark("", "", "", "", looks, place=at, text=tick(known[value]))
+    middle = ((place.start + place.end) / 2, below + _LABEL_LINE)
+    yield Mark("", "", "", "", looks, place=middle, text=chart.other_axis.label)
 
 
 def multiples_figure(grid: Multiples) -> Drawn:
@@ -133,7 +141,7 @@ class Plane:
         self._figure.add_artist(Text(x, y, s, transform=self._points, **look))
 
 
-def _cell(axes: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
+def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
     """One small chart: lines, bands and ticks at their places, y upwards."""
     x0, y1 = left + _PLOT[0], total - top - _PLOT[1]
     x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
@@ -142,14 +150,14 @@ def _cell(axes: Plane, chart: LineChart, cell: str, left: float, top: float, tot
     quiet: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": _CELL.font}
     for value in y_ticks(low_y, high_y, 5, log=chart.y_log):
         y = place[1](value)
-        axes.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
-        axes.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
+        plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
+        plane.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
     for value in _x_ticks(chart, low_x, high_x, 4):
-        axes.text(place[0](value), y0 - 5, tick(value), ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
+        plane.text(place[0](value), y0 - 5, tick(value), ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
     for band in chart.bands:
-        _band(axes, band, chart, cell, place)
+        _band(plane, band, chart, cell, place)
     for line in chart.series:
-        _line(axes, line, thin=False, cell=cell, place=place)
+        _line(plane, line, thin=False, cell=cell, place=place)
     attributes = {
         "data-box": f"{x0:.1f} {total - y1:.1f} {x1:.1f} {total - y0:.1f}",
         "data-x": _span((low_x, high_x)),
@@ -173,25 +181,6 @@ def _cell(axes: Plane, chart: LineChart, cell: str, left: float, top: float, tot
         ticks.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=tick(value)))
     attributes["data-own"] = _span(chart.y_own)
     return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(ticks))
-
-
-def _draw(axes: Axes, chart: LineChart) -> None:
-    from matplotlib.ticker import FixedLocator
-
-    crowded = len(chart.series) > _CROWD
-    for band in chart.bands:
-        _band(axes, band, chart)
-    for line in chart.series:
-        _line(axes, line, thin=crowded)
-    low, high = _x_limits(chart)
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(_x_ticks(chart, low, high, _TICKS)))
-    if chart.y_log:
-        log_axis(axes)
-    else:
-        axes.yaxis.set_major_locator(FixedLocator(y_ticks(*axes.get_ylim(), _TICKS - 1)))
-    if chart.y_limits:
-        axes.set_ylim(*chart.y_limits)
 
 
 def _x_limits(chart: LineChart) -> tuple[float, float]:
@@ -254,7 +243,7 @@ class Scale:
 _Places = tuple[Scale, Scale]
 
 
-def _line(axes: Axes | Plane, line: Series, *, thin: bool, cell: str = "", place: _Places | None = None) -> None:
+def _line(plane: Plane, line: Series, *, thin: bool, cell: str, place: _Places) -> None:
     colour, dash = colour_and_dash(line.tone, line.colour)
     xs, ys = _at(line.x, gaps(line.y), place)
     width = 0.9 if thin and line.tone is Tone.PLAIN else _WIDTHS.get(line.tone, 1.4)
@@ -262,17 +251,15 @@ def _line(axes: Axes | Plane, line: Series, *, thin: bool, cell: str = "", place
     look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False}
     start = f"{cell}/" if cell else ""
     group = f"{colour}.{line.key}"
-    axes.plot(xs, ys, linestyle=dash, linewidth=width, alpha=alpha, gid=f"{start}line.{group}", **look)
+    plane.plot(xs, ys, linestyle=dash, linewidth=width, alpha=alpha, gid=f"{start}line.{group}", **look)
     alone = [i for i in range(len(ys)) if _is_alone(ys, i)]
     if alone:
         look |= {"marker": "o", "markersize": 4, "linestyle": "none", "markeredgewidth": 0}
-        axes.plot([xs[i] for i in alone], [ys[i] for i in alone], gid=f"{start}dot.{group}", **look)
+        plane.plot([xs[i] for i in alone], [ys[i] for i in alone], gid=f"{start}dot.{group}", **look)
 
 
-def _at(x: Sequence[float], y: Sequence[float], place: _Places | None) -> tuple[Sequence[float], Sequence[float]]:
-    """Values at their places in a cell; as they are where axes know them."""
-    if place is None:
-        return x, y
+def _at(x: Sequence[float], y: Sequence[float], place: _Places) -> tuple[list[float], list[float]]:
+    """Values at their places in points."""
     return [place[0](v) for v in x], [place[1](v) for v in y]
 
 
@@ -282,7 +269,7 @@ def _is_alone(ys: Sequence[float], index: int) -> bool:
     return not math.isnan(ys[index]) and all(math.isnan(y) for y in neighbours)
 
 
-def _band(axes: Axes | Plane, band: Band, chart: LineChart, cell: str = "", place: _Places | None = None) -> None:
+def _band(plane: Plane, band: Band, chart: LineChart, cell: str, place: _Places) -> None:
     owner = next((line for line in chart.series if line.key == band.key and band.key), None)
     colour = colour_and_dash(owner.tone, owner.colour)[0] if owner else "band"
     (xs, low), (_, high) = _at(band.x, gaps(band.low), place), _at(band.x, gaps(band.high), place)
@@ -292,14 +279,14 @@ def _band(axes: Axes | Plane, band: Band, chart: LineChart, cell: str = "", plac
     for first, end in _stretches(low, high):
         corners = [*zip(xs[first:end], low[first:end], strict=True)]
         corners += [*zip(xs[first:end], high[first:end], strict=True)][::-1]
-        axes.fill([x for x, _ in corners], [y for _, y in corners], **look, **shade)
+        plane.fill([x for x, _ in corners], [y for _, y in corners], **look, **shade)
     alone = [i for i in range(len(low)) if _is_alone(low, i)]
     if alone:
         nan = math.nan
         ends_x = [v for i in alone for v in (xs[i], xs[i], nan)]
         ends_y = [v for i in alone for v in (low[i], high[i], nan)]
         bar: dict[str, Any] = {"alpha": 0.35, "linewidth": 6, "solid_capstyle": "butt", "gid": f"{start}span.{group}"}
-        axes.plot(ends_x, ends_y, **look, **bar)
+        plane.plot(ends_x, ends_y, **look, **bar)
 
 
 def _stretches(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[int, int]]:
@@ -326,22 +313,19 @@ def end_named(series: Sequence[Series]) -> list[Series]:
     return wanted if len(wanted) <= room else []
 
 
-def _end_names(axes: Axes, lines: Sequence[Series], points: Transform) -> None:
-    from matplotlib.lines import Line2D
-
+def _end_names(plane: Plane, lines: Sequence[Series], place: _Places) -> None:
+    x1, y0, y1 = place[0].end, place[1].start, place[1].end
     ends = [next((x, y) for x, y in zip(reversed(s.x), reversed(gaps(s.y)), strict=True) if y == y) for s in lines]
-    places = [tuple(map(float, axes.transData.transform(end))) for end in ends]
-    box = axes.get_window_extent()
+    places = [(place[0](x), place[1](y)) for x, y in ends]
     shown = told_apart([name(line.name, 0) for line in lines], LONGEST_END)
-    names = spread([y if y == y else box.y0 for _, y in places], _GAP, box.y0, box.y1)
+    names = spread([y if y == y else y0 for _, y in places], _GAP, y0, y1)
     for line, (x, y), at in zip(lines, places, names, strict=True):
         colour, _ = colour_and_dash(line.tone, line.colour)
-        look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False, "transform": points}
+        look: dict[str, Any] = {"color": LIGHT[colour], "clip_on": False}
         group = f"{colour}.{line.key}"
         words: dict[str, Any] = {"va": "center_baseline", "fontsize": WIDE.font, "gid": f"name.{group}"}
-        axes.text(box.x1 + 14, at, shown[name(line.name, 0)], **look, **words)
-        thin: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.55, "gid": f"leader.{group}"}
-        axes.add_artist(Line2D((x + 1.5, box.x1 + 12), (y, at), **look, **thin))
+        plane.text(x1 + 14, at, shown[name(line.name, 0)], **look, **words)
+        plane.plot((x + 1.5, x1 + 12), (y, at), linewidth=0.6, alpha=0.55, gid=f"leader.{group}", **look)
 
 
 def _span(limits: tuple[float, float]) -> str:
