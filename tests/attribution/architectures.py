@@ -199,7 +199,7 @@ _OWN: dict[str, Callable[[], Case]] = {
     "residual block": lambda: Case(Block(), torch.rand(3, 3, 12, 12)),
     "vision transformer": lambda: Case(Vit(), torch.randn(3, 3, 16, 16)),
     "swin": lambda: Case(Swin(), torch.randn(3, 3, 16, 12)),
-    "u-net": lambda: Case(UNet(), torch.rand(3, 1, 8, 8)),
+    "u-net": lambda: Case(UNet(), torch.rand(3, 1, 8, 8), given={"task": "segmentation"}),
     "lstm": lambda: Case(Recurrent(), torch.randn(3, 9, 5)),
     "detection backbone": _detector,
     "mlp on a table": lambda: Case(table(), torch.randn(4, 7)),
@@ -271,6 +271,15 @@ def _gpt2() -> Case:
     return Case(model, {"input_ids": ids, "attention_mask": mask}, _logits_of, {"input_ids": model.transformer.wte})
 
 
+def _gpt2_of_texts() -> Case:
+    import transformers as hf
+
+    config = hf.GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=40, initializer_range=0.5)
+    model = hf.GPT2LMHeadModel(config)
+    ids, mask = ragged(0, 60)
+    return Case(model, {"input_ids": ids, "attention_mask": mask}, _logits_of, {"input_ids": model.transformer.wte})
+
+
 class EncoderHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -302,6 +311,7 @@ _OF_OTHERS: dict[str, Callable[[], Case]] = {
     "BERT": lambda: _bert("BertForSequenceClassification"),
     "BERT for tokens": lambda: _bert("BertForTokenClassification"),
     "GPT-2": _gpt2,
+    "GPT-2 of texts": _gpt2_of_texts,
     "T5 encoder": _t5,
 }
 OF_OTHERS = tuple(_OF_OTHERS)

@@ -94,6 +94,49 @@ def test_text_models_of_transformers_answer_as_themselves(name: str) -> None:
     check(case(name))
 
 
+@pytest.mark.parametrize("task", ["binary", "multilabel", "regression"])
+@pytest.mark.parametrize(
+    "name", ["residual block", "vision transformer", "swin", "lstm", "mlp on a table", "siamese", "two towers"]
+)
+def test_every_architecture_times_what_its_numbers_mean(name: str, task: str) -> None:
+    """Of one architecture the second number, as each task has it explained."""
+    given = case(name)
+    model = First(given.model) if task == "binary" else given.model
+    values = called(model, given.inputs).detach()
+    target = 0 if task == "binary" else 1
+    asked: Any = "predicted" if task == "binary" else target
+    found = xaicli.saliency(model, given.inputs, methods=("gradient",), task=task, target=asked, device="cpu")
+    named = given.inputs if isinstance(given.inputs, dict) else {"": given.inputs}
+    points = {key: x.clone().requires_grad_() for key, x in named.items() if x.is_floating_point()}
+    mine = {**named, **points}
+    scalars = called(model, mine if isinstance(given.inputs, dict) else mine[""])[:, target]
+    if task == "binary":
+        sign = (values[:, 0] > 0).float() * 2 - 1
+        scalars = scalars * sign
+        assert found.predictions.tolist() == (values[:, 0] > 0).long().tolist()
+        assert np.allclose(found.data["top_prob"].to_list(), (values[:, 0] * sign).sigmoid(), atol=1e-5)
+    elif task == "multilabel":
+        assert np.allclose(found.data["top_prob"].to_list(), values.sigmoid().max(1).values, atol=1e-5)
+    else:
+        assert np.allclose(found.predictions, values[:, 1], atol=1e-5)
+        assert found.data["top_prob"].to_list() == [None] * len(values)
+    by_input = found.attributions["gradient"]
+    for key, gradient in zip(points, torch.autograd.grad(scalars.sum(), list(points.values())), strict=True):
+        assert near(by_input[key] if isinstance(by_input, dict) else by_input, gradient), key
+
+
+class First(nn.Module):
+    """Only the first number of a model."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        first: Tensor = self.inner(*inputs, **named)[:, :1]
+        return first
+
+
 def rows_of(inputs: Any, rows: Sequence[int]) -> Any:
     if isinstance(inputs, dict):
         return {name: x[list(rows)] for name, x in inputs.items()}
@@ -157,8 +200,8 @@ def test_gradcam_of_a_segmentation_is_before_the_outputs_themselves() -> None:
     hook.remove()
     target = values.softmax(1).mean((2, 3)).argmax(1)
     gradient = torch.autograd.grad(values.mean((2, 3)).gather(1, target[:, None]).sum(), kept[0])[0]
-    found = xaicli.saliency(model, x, methods=("gradcam",), device="cpu").attributions["gradcam"][:, 0]
-    assert near(found, weighted(kept[0].detach(), gradient, (8, 8)))
+    found = xaicli.saliency(model, x, methods=("gradcam",), task="segmentation", device="cpu")
+    assert near(found.attributions["gradcam"][:, 0], weighted(kept[0].detach(), gradient, (8, 8)))
 
 
 @pytest.mark.parametrize("turned", [False, True])

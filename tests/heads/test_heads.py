@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -215,14 +216,14 @@ def test_pictures_of_classes() -> None:
     truth = Segmenter(4)(x).softmax(1)
     for last in (lambda y: y, lambda y: y.softmax(1), lambda y: y.log_softmax(1), lambda y: y.permute(0, 2, 3, 1)):
         model = Segmenter(4, last)
-        head = head_of(model, x)
+        head = head_of(model, x, task=None if "softmax" in str(model(x).grad_fn).lower() else "segmentation")
         assert (head.task, head.classes) == (Task.SEGMENTATION, 4)
         numbers = head.tensor(model(x))
         torch.testing.assert_close(head.at_places(numbers), truth)
         torch.testing.assert_close(head.probabilities(numbers), truth.mean((2, 3)))
         assert head.place_predictions(numbers).equal(truth.argmax(1))
         assert head.predictions(numbers).tolist() == truth.mean((2, 3)).argmax(1).tolist()
-    plain = head_of(Segmenter(4), x)
+    plain = head_of(Segmenter(4), x, task="segmentation")
     numbers = plain.tensor(Segmenter(4)(x))
     torch.testing.assert_close(
         plain.scalar(numbers, torch.tensor([2, 0])), torch.stack([numbers[0, 2].mean(), numbers[1, 0].mean()])
@@ -250,7 +251,7 @@ def test_pictures_of_yes_and_no() -> None:
 def test_a_class_at_every_place_of_a_text() -> None:
     x = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1))
     model = Net(3)
-    head = head_of(model, x)
+    head = head_of(model, x, task="token_classification")
     assert (head.task, head.classes) == (Task.TOKEN_CLASSIFICATION, 3)
     valid = torch.ones(2, 7, dtype=torch.bool)
     valid[1, 4:] = False
@@ -263,13 +264,64 @@ def test_a_class_at_every_place_of_a_text() -> None:
     labels = torch.tensor([[0, 1, 2, 0, 1, 2, 0], [1, 1, 1, 1, -100, -100, -100]])
     second = p[1, range(4), labels[1, :4]].log().mean().exp()
     torch.testing.assert_close(head.label_prob(numbers, labels)[1], second)
-    signal = head_of(nn.Conv1d(4, 3, 1), x.transpose(1, 2))  # a convolution has its classes in front
+    signal = head_of(nn.Conv1d(4, 3, 1), x.transpose(1, 2), task="token_classification")  # a convolution has its classes in front
     assert signal.tensor(torch.rand(2, 3, 7)).shape == (2, 3, 7)
     padded = x.clone()
     padded[1, 4:] = torch.nan
     torch.testing.assert_close(
         head.probabilities(head.tensor(model(padded)), valid), head.probabilities(numbers, valid)
     )
+
+
+@dataclass(frozen=True)
+class Facts:
+    label_names: tuple[str, ...] | None = None
+    task: str | None = None
+
+
+def test_classes_at_places_are_told_by_something_or_asked_for() -> None:
+    """Scores of classes, a picture made of a picture and a forecast all have the same shape."""
+    x, signal = torch.randn(2, 3, 5, 6), torch.randn(2, 7, 4)
+    picture, text = Segmenter(4), Net(3)
+    for model, inputs, named in (
+        (picture, x, "segmentation or regression"),
+        (Segmenter(3, torch.sigmoid), x, "segmentation or regression"),
+        (text, signal, "token_classification, sequence or regression"),
+    ):
+        with pytest.raises(XaiError, match="cannot be told") as said:
+            head_of(model, inputs)
+        assert named in said.value.hint
+    names = Facts(("a", "b", "c", "d"))
+    assert head_of(picture, x, facts=names).task is Task.SEGMENTATION
+    assert "as many as the checkpoint's label names" in head_of(picture, x, facts=names).decided
+    assert head_of(text, signal, facts=Facts(("a", "b", "c"))).task is Task.TOKEN_CLASSIFICATION
+    with pytest.raises(XaiError, match="cannot be told"):
+        head_of(picture, x, facts=Facts(("a", "b")))
+    assert head_of(picture, x, facts=Facts(task="segmentation")).task is Task.SEGMENTATION
+    assert head_of(picture, x, facts=Facts(task="sequence")).task is Task.SEGMENTATION  # recorded pixel by pixel
+    assert head_of(text, signal, facts=Facts(task="sequence")).task is Task.SEQUENCE
+    assert head_of(text, signal, task="regression").task is Task.REGRESSION
+    assert head_of(picture, x, labels=torch.zeros(2, 5, 6, dtype=torch.long)).task is Task.SEGMENTATION
+    assert head_of(Segmenter(4, lambda y: y.softmax(1)), x).task is Task.SEGMENTATION
+    assert head_of(Segmenter(1, torch.sigmoid), x).task is Task.SEGMENTATION
+    # One number a class and sample although two axes of length one are left.
+    assert head_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1)), x).task is Task.CLASSIFICATION
+
+
+def test_a_model_of_a_library_of_segmentation_is_known_by_its_class() -> None:
+    base = type("_SimpleSegmentationModel", (nn.Module,), {"__module__": "torchvision.models.segmentation._utils"})
+
+    class Fcn(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Conv2d(3, 5, 1)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": self.classifier(x), "aux": self.classifier(x)}
+
+    head = head_of(Fcn(), torch.rand(2, 3, 4, 4))
+    assert (head.task, head.classes, head.where) == (Task.SEGMENTATION, 5, "out")
+    assert "a Fcn is made for it" in head.decided
 
 
 def test_traced_scripted_and_exported_models(x: Tensor) -> None:

@@ -190,6 +190,8 @@ def prepare(
             result = given.explained_run([0] * (given.batch or 1), model=twin)
         if function is None:
             known = known_of(given.model, facts)
+            if known.classes is None and label_names:
+                known = replace(known, classes=len(label_names), said=known.said if known.task else "the label names")
             head = decide(result, origin=origin, task=task, output=output, labels=labels, known=known)
     outputs = head.tensor if head is not None else _scalars_of(function)
     answers = given.answers(outputs)

@@ -91,11 +91,21 @@ def save_checkpoint(
         "arch_args": dict(arch_args) if arch_args else None,
         "epoch": None if epoch is None else int(epoch),
         "step": None if step is None else int(step),
-        "task": task or _configured_task(bare),
+        "task": _admitted(task) or _configured_task(bare),
     }
     with appearing(Path(path), durable=True) as file:
         torch.save(content, file)
     return Path(path)
+
+
+def _admitted(task: str | None) -> str | None:
+    """A task by its name; a checkpoint is not lost over another word, but it does not hold it."""
+    from xaicli.heads.head import Task
+
+    if task is None or task in tuple(Task):
+        return task
+    warnings.warn(f"the checkpoint says no task: {task!r} is none of {', '.join(Task)}", stacklevel=4)
+    return None
 
 
 def _configured_task(model: nn.Module) -> str | None:

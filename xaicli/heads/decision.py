@@ -34,6 +34,13 @@ _TASKS_OF_CLASSES = {
 }
 """What a transformers class was made for, by the end of its name."""
 
+_FAMILIES = {
+    "torchvision.models.segmentation._utils._SimpleSegmentationModel": Task.SEGMENTATION,
+    "torchvision.models.segmentation.lraspp.LRASPP": Task.SEGMENTATION,
+    "segmentation_models_pytorch.base.model.SegmentationModel": Task.SEGMENTATION,
+}
+"""What the models of other libraries were made for, by the class they inherit from."""
+
 _PROBLEMS = {
     "regression": Task.REGRESSION,
     "single_label_classification": Task.CLASSIFICATION,
@@ -145,6 +152,9 @@ def known_of(model: Any, facts: Any = None) -> Known:
     for inner in _inside(model):
         if (found := _configured(inner)) is not None:
             return found
+        for base in type(inner).__mro__:
+            if task := _FAMILIES.get(f"{base.__module__}.{base.__qualname__}"):
+                return Known(task, classes, f"a {type(inner).__name__} is made for it")
     arch = str(getattr(facts, "arch", None) or "")
     task = _by_name(arch) if re.fullmatch(r"\w+", arch) else None
     return Known(task, classes, f"the checkpoint of a {arch}" if task else "the checkpoint's label names")
@@ -352,17 +362,26 @@ class _Evidence:
             return Task.TOKEN_CLASSIFICATION, "its labels are a class at every place"
         if at_places:
             return Task.SEGMENTATION, "its labels are a class at every place"
-        if Task.SEGMENTATION in self.expected:
+        if self.expected == {Task.SEGMENTATION}:
             return Task.SEGMENTATION, "masks are collected"
+        text = len(self.shape) == 2 and axis is not None
+        told = Task.TOKEN_CLASSIFICATION if text else Task.SEGMENTATION
+        where = f"each of {self._places(axis)} places" if text else "every place of a picture"
+        numbers = f"the model gives numbers of shape (N, {', '.join(map(str, self.shape))})"
         if axis is None or (width == 1 and not self._is_probability):
             raise XaiError(
-                f"the model gives numbers of shape (N, {', '.join(map(str, self.shape))}), one a place: yes or no, "
-                "or a value, cannot be told",
+                f"{numbers}, one a place: yes or no, or a value, cannot be told",
                 hint="say it with --task (task=): segmentation or regression",
             )
-        if len(self.shape) == 2:
-            return Task.TOKEN_CLASSIFICATION, f"it gives {width} numbers at each of {self._places(axis)} places"
-        return Task.SEGMENTATION, f"it gives {width} numbers at every place of a picture"
+        if self.range in (Range.DISTRIBUTION, Range.LOG_DISTRIBUTION) or (width == 1 and self._is_probability):
+            return told, f"it gives probabilities at {where} ({self._operation})"
+        if self.known.classes == width:
+            return told, f"it gives {width} numbers at {where}, as many as {self.known.said}"
+        which = "token_classification, sequence or regression" if text else "segmentation or regression"
+        raise XaiError(
+            f"{numbers}: a class of {width} at {where}, or values, cannot be told",
+            hint=f"say it with --task (task=): {which}",
+        )
 
     def _fitting(self, task: Task, width: int, places: bool) -> Task:
         """A task that is said, as the output's shape allows it.
@@ -374,6 +393,8 @@ class _Evidence:
             return Task.BINARY
         if task is Task.BINARY and width == 2:
             return Task.CLASSIFICATION
+        if task is Task.SEQUENCE and len(self.shape) > 2 and self.known.said != "task=":
+            return Task.SEGMENTATION  # recorded as a sequence of pixels
         wanted = task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
         shape = f"(N, {', '.join(map(str, self.shape))})" if self.shape else "(N,)"
         if wanted and not places and len(self.shape) < 2:

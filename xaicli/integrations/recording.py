@@ -318,7 +318,9 @@ class Recording:
         with warnings.catch_warnings():
             # Tracing another's forward warns about many things that are not the caller's.
             warnings.simplefilter("ignore", UserWarning)
-            self.run.save_checkpoint(model, example_inputs=self._example, label_names=self._label_names)
+            heads = {head.task for head in self._heads.values()}
+            task = str(heads.pop()) if len(heads) == 1 else None
+            self.run.save_checkpoint(model, example_inputs=self._example, label_names=self._label_names, task=task)
 
 
 def label_in(batch: Any) -> Any:

@@ -22,7 +22,7 @@ from xaicli.wal.records import encode_scalars, encode_table
 if TYPE_CHECKING:
     from xaicli.state import TrainingState
 
-_TOLD_BY_LABELS = ("binary", "multilabel", "regression")
+_TOLD_BY_LABELS = ("binary", "multilabel", "regression", "sequence")
 """Tasks that the labels of a run tell for certain; a class a sample goes with segmentation, too."""
 _MOST_INT32 = 2**31 - 1
 _FRAME_BYTES = 1 << 20
@@ -304,6 +304,7 @@ class Records:
         arch_args: Mapping[str, Any] | None = None,
         label_names: Sequence[str] | None = None,
         input_range: tuple[float, float] | None = None,
+        task: str | None = None,
     ) -> Path | None:
         """Write a checkpoint that `xai saliency` loads without user code where the model can be exported.
 
@@ -315,6 +316,7 @@ class Records:
             arch_args: Its arguments.
             label_names: The classes' names; the run's when None.
             input_range: Smallest and largest value of an input.
+            task: What the model's outputs mean, where neither the run nor the model's configuration says it.
 
         Returns:
             The path written; None where the disk refuses: what was there before is whole, and the reason is told.
@@ -323,6 +325,7 @@ class Records:
             OSError: With `strict`: the disk refuses.
         """
         given = {"example_inputs": example_inputs, "arch": arch, "arch_args": arch_args, "input_range": input_range}
+        given["task"] = task
         target = Path(path or "ckpt.pt")
         if os.fspath(path or "ckpt.pt") == target.name:
             target = self.layout.checkpoints / target
@@ -334,7 +337,9 @@ class Records:
             self._tell(f"checkpoint {Path(target).name}", error)
             return None
 
-    def _save(self, model: Any, path: Any, *, label_names: Sequence[str] | None = None, **given: Any) -> Path:
+    def _save(
+        self, model: Any, path: Any, *, label_names: Sequence[str] | None = None, task: str | None = None, **given: Any
+    ) -> Path:
         from xaicli.checkpoint.save import save_checkpoint
 
         self.state.note_model("model", model)
@@ -345,7 +350,7 @@ class Records:
             label_names=list(names) if names else None,
             epoch=self.state.epoch_idx or None,
             step=self.state.global_step,
-            task=self.manifest.task if self.manifest.task in _TOLD_BY_LABELS else None,
+            task=task or (self.manifest.task if self.manifest.task in _TOLD_BY_LABELS else None),
             **given,
         )
 

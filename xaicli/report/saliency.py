@@ -239,7 +239,10 @@ def _sentence(saliency: Saliency) -> str:
                 f"{noisy:,} of {count(len(agreements), 'map')} of it {'is' if noisy == 1 else 'are'} {_NOISE_WORDS}."
             )
     said.append(f"{count(flat, 'map')} {'is' if flat == 1 else 'are'} flat: nothing to see there." if flat else "")
-    return " ".join(part for part in said if part) or _NOTE.split(":")[0] + "."
+    said = [part for part in said if part] or [_NOTE.split(":")[0] + "."]
+    if head := saliency.settings.get("head"):
+        said.append(f"The output is {head}.")
+    return " ".join(said)
 
 
 def _grid(saliency: Saliency, facts: RunFacts | None) -> MapGrid:
