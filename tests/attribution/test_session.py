@@ -130,6 +130,34 @@ def test_several_checkpoints_share_samples_targets_and_draws(run_dir: Path, xai:
         assert maps["checkpoint"].tolist() == ["ckpt-1", "ckpt-2", "ckpt-1", "ckpt-2"]
 
 
+def test_checkpoints_are_in_memory_one_after_another(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import weakref
+
+    from xaicli.api.opening import Opening, find_place
+    from xaicli.api.picks import Choice
+    from xaicli.api.saliency import explain_run
+    from xaicli.checkpoint.facts import LoadedModel
+
+    alive: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+    together: list[int] = []
+    whole = Opening.load
+
+    def load(self: Opening, path: Path, *, device: str = "cpu") -> LoadedModel:
+        loaded = whole(self, path, device=device)
+        alive.add(loaded.model)
+        gc.collect()
+        together.append(len(alive))
+        return loaded
+
+    monkeypatch.setattr(Opening, "load", load)
+    place = find_place(run_dir, ["ckpt*.pt"])
+    asked: dict[str, Any] = {"methods": "gradient", "evaluations": None}
+    found = explain_run(place, Opening(arch=ARCH[1]), Choice(ids=["1"]), settings=asked)
+    assert [column.name for column in found.saliency.checkpoints] == ["ckpt-1", "ckpt-2", "ckpt"]
+    assert together == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

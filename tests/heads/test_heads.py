@@ -264,7 +264,9 @@ def test_a_class_at_every_place_of_a_text() -> None:
     labels = torch.tensor([[0, 1, 2, 0, 1, 2, 0], [1, 1, 1, 1, -100, -100, -100]])
     second = p[1, range(4), labels[1, :4]].log().mean().exp()
     torch.testing.assert_close(head.label_prob(numbers, labels)[1], second)
-    signal = head_of(nn.Conv1d(4, 3, 1), x.transpose(1, 2), task="token_classification")  # a convolution has its classes in front
+    signal = head_of(
+        nn.Conv1d(4, 3, 1), x.transpose(1, 2), task="token_classification"
+    )  # a convolution has its classes in front
     assert signal.tensor(torch.rand(2, 3, 7)).shape == (2, 3, 7)
     padded = x.clone()
     padded[1, 4:] = torch.nan

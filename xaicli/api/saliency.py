@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.api.opening import Opening, Place
@@ -179,12 +179,13 @@ def explain_run(
     from xaicli.attribution.settings import settle
 
     settled = settle(**settings)
-    loaded = [opening.load(path) for path in place.checkpoints]
-    columns = _columns(loaded)
-    facts = columns[-1].facts
-    assert facts is not None
+    files = _in_training_order(place.checkpoints, opening)
+    last = files[-1]
+    facts = last().facts
+    columns = _columns(files)
     names = facts.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
-    source = opening.source(place.layout, next(model for model in loaded if model.facts is facts))
+    source = opening.source(place.layout, last())
+    last.keep = len(files) == 1
     request = Request(
         settings=settled,
         target=_target(target, opening.pythonpath),
@@ -205,23 +206,58 @@ def explain_run(
     return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of)
 
 
-def _columns(loaded: Sequence[LoadedModel]) -> list[Column]:
-    """In training order: by epoch and step where all say them, else by name with numbers as numbers."""
+class _File:
+    """A checkpoint that is loaded when it is asked for.
+
+    Attributes:
+        keep: Whether it is loaded once for all, and not anew each time.
+    """
+
+    def __init__(self, path: Path, opening: Opening, *, keep: bool = False) -> None:
+        self.path, self.keep = path, keep
+        self._opening = opening
+        self._loaded: LoadedModel | None = None
+
+    def __call__(self) -> LoadedModel:
+        loaded: LoadedModel = self._loaded or self._opening.load(self.path)
+        self._loaded = loaded if self.keep else None
+        return loaded
+
+
+def _in_training_order(paths: Sequence[Path], opening: Opening) -> list[_File]:
+    """Checkpoints by epoch and step where all say them, else by name with numbers as numbers; none is kept in memory.
+
+    Raises:
+        XaiError: One of them cannot be loaded.
+    """
+    if len(paths) == 1:
+        return [_File(paths[0], opening, keep=True)]
+    from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
+
+    facts = {}
+    for path in paths:
+        found = inspect_checkpoint(path)
+        if found.verdict is not Verdict.AS_IT_IS:
+            facts[path] = opening.load(path).facts  # what cannot be loaded is said before anything is explained
+        else:
+            facts[path] = found.facts
+    known = all(said.epoch is not None or said.step is not None for said in facts.values())
+
+    def order(path: Path) -> tuple[Any, ...]:
+        name = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+        return (facts[path].epoch or 0, facts[path].step or 0, name) if known else (0, 0, name)
+
+    files = [_File(path, opening) for path in sorted(paths, key=order)]
+    files[-1].keep = True
+    return files
+
+
+def _columns(files: Sequence[_File]) -> list[Column]:
     from xaicli.attribution.session import Column
 
-    known = all(model.facts.epoch is not None or model.facts.step is not None for model in loaded)
-
-    def order(model: LoadedModel) -> tuple[Any, ...]:
-        facts = model.facts
-        name = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", facts.path.name)]
-        return (facts.epoch or 0, facts.step or 0, name) if known else (0, 0, name)
-
-    stems = [model.facts.path.stem for model in loaded]
+    stems = [file.path.stem for file in files]
     unique = len(set(stems)) == len(stems)
-    return [
-        Column(m.facts.path.stem if unique else str(m.facts.path), partial(getattr, m, "model"), m.facts)
-        for m in sorted(loaded, key=order)
-    ]
+    return [Column(file.path.stem if unique else str(file.path), file) for file in files]
 
 
 def _target(text: str, pythonpath: Sequence[str]) -> Any:

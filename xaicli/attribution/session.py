@@ -28,7 +28,7 @@ from xaicli.errors import XaiError
 from xaicli.progress import doing
 
 if TYPE_CHECKING:
-    from xaicli.checkpoint.facts import CheckpointFacts
+    from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
     from xaicli.sources.inputs import Inputs
 
 _ROWS_TOGETHER = 2048
@@ -51,12 +51,13 @@ class Column:
 
     Attributes:
         name: What the column is called.
-        load: Gives the model; called when its turn comes.
+        load: Gives the model, with its facts where it is from a checkpoint; called when its turn comes, and let go of
+            before that of the next.
         facts: What its checkpoint says; None for a bare module.
     """
 
     name: str
-    load: Callable[[], nn.Module]
+    load: Callable[[], nn.Module | LoadedModel]
     facts: CheckpointFacts | None = None
 
     @property
@@ -166,8 +167,8 @@ def explain(
     if not inputs.sample_id:
         raise XaiError("there are no samples to explain", hint="choose some with --samples N, --ids or --pick")
     found: list[Found] = []
-    notes = dict.fromkeys(said for column in columns for said in column.notes(inputs))
-    notes |= {
+    columns = list(columns)
+    notes = {
         f"{name} was not used: no method that was asked for takes it": None
         for name in request.settings.unused
         if not request.captum
@@ -181,7 +182,8 @@ def explain(
         for number in reversed(range(len(columns))):
             work = _Work(columns[number], number, inputs, replace(request, target=frozen_targets), output)
             found += [Found(row, position, number, done) for row, done in work.run(advance).items()]
-            notes |= dict.fromkeys(work.notes)
+            columns[number] = work.column
+            notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes))
             used, decided = work.precision or used, work.decided or decided
             sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
@@ -232,8 +234,12 @@ class _Work:
         return {row: self._with_views(kept, row, prepared) for row, kept in done.items()}
 
     def _prepare(self) -> Prepared:
+        loaded = self.column.load()
+        if not isinstance(loaded, nn.Module):
+            self.column = replace(self.column, facts=loaded.facts)
+            loaded = loaded.model
         return prepare(
-            self.column.load(),
+            loaded,
             self.inputs.arrays,
             target=self.request.target,
             device=self.request.device,

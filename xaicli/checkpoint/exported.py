@@ -119,7 +119,7 @@ def export_graph(
                         _compare(graph, shorter, called(*shorter))
                 break
             except Exception as error:
-                problems.append(first_line(error))
+                problems.append(why_not_exported(error))
                 if axes is None:
                     raise
     remember(package.rebuilt)
@@ -269,6 +269,16 @@ def first_line(error: BaseException) -> str:
     """What an exception of torch says first, without the pages that follow."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def why_not_exported(error: BaseException) -> str:
+    """Why torch could not export a model, in plain words where torch's own are about its insides."""
+    said = str(error)
+    if "data-dependent" in said:
+        return "its forward goes another way, or makes other shapes, for other values of its inputs (data-dependent)"
+    if "Constraints violated (batch)" in said:
+        return "its forward fixes the size of the batch"
+    return first_line(error)
 
 
 def check_in_child(data: bytes, path: Path, *, wall_seconds: float = _WALL_SECONDS, memory: int = _MEMORY) -> None:

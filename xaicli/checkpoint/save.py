@@ -179,7 +179,7 @@ def _graph(
     """The exported graph as bytes in a tensor, or why there is none, why its batch size is fixed, and its inputs."""
     import torch
 
-    from xaicli.checkpoint.exported import export_graph, first_line
+    from xaicli.checkpoint.exported import export_graph, why_not_exported
 
     if given is None:
         if wanted:
@@ -194,7 +194,7 @@ def _graph(
                 _evaluating_copy(model), inputs, constants=examples.constants, by_name=examples.by_name
             )
     except Exception as error:
-        reason = f"{error.message} ({error.hint})" if isinstance(error, UsageError) else first_line(error)
+        reason = f"{error.message} ({error.hint})" if isinstance(error, UsageError) else why_not_exported(error)
         what = reason if isinstance(error, UsageError) else f"torch could not export the model ({reason})"
         warnings.warn(_advice(what), stacklevel=3)
         return None, reason, "", inputs
@@ -369,7 +369,7 @@ def _zeros(
 
 
 def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Target, written: Path) -> Path:
-    from xaicli.checkpoint.exported import export_graph, first_line
+    from xaicli.checkpoint.exported import export_graph, why_not_exported
 
     facts = loaded.facts
     try:
@@ -397,4 +397,6 @@ def _export(loaded: LoadedModel, examples: dict[str, torch.Tensor], target: Targ
         raise
     except Exception as error:
         hint = "convert it to safetensors, and load that with --arch module:factory"
-        raise XaiError(f"torch cannot export the model of {facts.path}: {first_line(error)}", hint=hint) from error
+        raise XaiError(
+            f"torch cannot export the model of {facts.path}: {why_not_exported(error)}", hint=hint
+        ) from error
