@@ -657,3 +657,171 @@ def test_a_module_with_compiled_parts(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = functional.cross_entropy(model(X), Y, reduction="none").tolist()
     assert got["loss"].to_list() == pytest.approx(expected, abs=1e-5)
+
+
+class Loose(Classifier):
+    """A classifier whose step is given."""
+
+    def __init__(self, step: Any) -> None:
+        super().__init__()
+        self.given = step
+        self.lr = 0.0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return self.given(self, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fit_step(step: Any, path: Path, loader: Any = None, **options: Any) -> tuple[torch.Tensor, list[str]]:
+    """The logits of all samples after a training that changes no weight, and what was warned of."""
+    from xaicli.integrations.lightning import XaiCallback
+
+    model = Loose(step)
+    callback = XaiCallback(path / "run", save_checkpoint=False, **options)
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=path,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, loader or DataLoader(DATA, batch_size=8, shuffle=True))
+    with torch.no_grad():
+        return model(X), [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+
+
+def dropped(run: Path) -> int:
+    return xaicli.open_run(run).info().answer.counts.dropped  # type: ignore[no-any-return]
+
+
+def test_labels_that_a_criterion_got_in_another_order_are_asked_about(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        order = torch.arange(8).roll(1)
+        return functional.cross_entropy(model(batch[1][order]), batch[2][order])
+
+    _, said = fit_step(step, tmp_path)
+    assert len(said) == 1
+    assert "in another order" in said[0]
+    assert "return {'loss': loss, 'logits': logits}" in said[0]
+    assert dropped(tmp_path / "run") == N
+
+
+def test_labels_that_a_step_maps_are_those_the_model_was_trained_on(tmp_path: Path) -> None:
+    logits, said = fit_step(lambda model, batch: functional.cross_entropy(model(batch[1]), 1 - batch[2]), tmp_path)
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert not said
+    assert found["label"].to_list() == (1 - Y).tolist()
+    expected = functional.cross_entropy(logits, 1 - Y, reduction="none")
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_samples_compared_with_one_another_have_no_class(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        views = model.net(batch[1])
+        return functional.cross_entropy(views @ views.T, torch.arange(8))
+
+    _, said = fit_step(step, tmp_path)
+    assert ["with one another" in one for one in said] == [True]
+    assert dropped(tmp_path / "run") == N
+
+
+def test_several_views_of_each_sample_are_asked_about(tmp_path: Path) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(model(batch[1].repeat(2, 1)), batch[2].repeat(2))
+
+    _, said = fit_step(step, tmp_path)
+    assert ["other rows than the batch has" in one for one in said] == [True]
+    assert dropped(tmp_path / "run") == N
+
+
+@pytest.mark.parametrize(
+    ("order", "ids"),
+    [
+        (lambda i: (X[i], int(Y[i]), 100 + i), 2),
+        (lambda i: ((X[i], f"s{i:02}"), int(Y[i])), lambda batch: batch[0][1]),
+        (lambda i: {"x": X[i], "y": int(Y[i]), "path": f"s{i:02}"}, "path"),
+    ],
+)
+def test_ids_are_where_the_caller_says(order: Any, ids: Any, tmp_path: Path) -> None:
+    def parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(batch, dict):
+            return batch["x"], batch["y"]
+        return (batch[0][0] if isinstance(batch[0], list) else batch[0]), batch[1]
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        x, y = parts(batch)
+        return functional.cross_entropy(model(x), y)
+
+    logits, said = fit_step(step, tmp_path, DataLoader([order(i) for i in range(N)], 8, shuffle=True), ids=ids)
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert not said
+    assert found["sample_id"].to_list() == ([100 + i for i in range(N)] if ids == 2 else [f"s{i:02}" for i in range(N)])
+    assert found["label"].to_list() == Y.tolist()
+    expected = functional.cross_entropy(logits, Y, reduction="none")
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_ids_that_are_not_where_they_are_said_to_be_are_told_of(tmp_path: Path) -> None:
+    _, said = fit_step(lambda model, batch: functional.cross_entropy(model(batch[1]), batch[2]), tmp_path, ids=7)
+    assert len(said) == 1
+    assert "ids=7" in said[0]
+    assert "0, 1, 2" in said[0]
+    assert dropped(tmp_path / "run") == N
+
+
+def test_of_id_and_input_the_input_is_no_label(tmp_path: Path) -> None:
+    """Whole numbers and tokens: (id, input) as well as (input, label), so the criterion alone says what is true."""
+    tokens = torch.arange(N)[:, None] % 3 + torch.zeros(N, 4).long()
+
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(model(batch[1].float()), batch[0] % 2)
+
+    fit_step(step, tmp_path, DataLoader([(i, tokens[i]) for i in range(N)], 8), ids=0)
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["label"].to_list() == [i % 2 for i in range(N)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_loader_for_training_and_validation_has_two_walks(workers: int, tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Pairs(Loose):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            del batch_idx
+            functional.cross_entropy(self(batch[0]), batch[1])
+
+    model = Pairs(lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]))
+    loader = DataLoader([(X[i], int(Y[i])) for i in range(N)], 4, shuffle=True, num_workers=workers)
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, val_check_interval=2,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, loader, loader)
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(X), Y, reduction="none")
+    for mode, passes in (("train", 1), ("eval", 3)):
+        found = rows(tmp_path / "run", mode)
+        assert found.group_by("pass").len().sort("pass").rows() == [(one, N) for one in range(passes)]
+        assert found["label"].to_list() == [int(Y[i]) for i in found["sample_id"]]
+        assert found["loss"].to_list() == pytest.approx([float(expected[i]) for i in found["sample_id"]], abs=1e-5)
+
+
+def test_trials_of_the_tuner_are_no_training(tmp_path: Path) -> None:
+    from lightning.pytorch.tuner import Tuner
+
+    from xaicli.integrations.lightning import XaiCallback
+
+    model = Loose(lambda model, batch: functional.cross_entropy(model(batch[1]), batch[2]))
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Tuner(trainer).lr_find(model, DataLoader(DATA, batch_size=8), num_training=6)
+        trainer.fit(model, DataLoader(DATA, batch_size=8))
+    assert rows(tmp_path / "run", "train").group_by("epoch").len().rows() == [(1, N)]

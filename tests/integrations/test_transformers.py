@@ -535,3 +535,112 @@ def test_every_walk_over_a_stream_is_an_epoch(tmp_path: Path) -> None:
     assert train_rows.unique(["epoch", "sample_id"]).height == len(train_rows)
     evaluated = rows(tmp_path / "run", "eval")
     assert evaluated.group_by("epoch", "pass").len().sort("epoch").rows() == [(1, 0, N), (2, 0, N), (3, 0, N)]
+
+
+class Columns:
+    """A dataset whose format shows some of its columns, as one of `datasets` does after `set_format(columns=...)`."""
+
+    def __init__(self, data: list[dict[str, Any]], shown: list[str]) -> None:
+        self.data = data
+        self.format = {"type": "torch", "columns": shown, "format_kwargs": {}}
+        self.column_names = list(data[0])
+
+    def with_format(self, _type: str, columns: list[str]) -> Columns:
+        return Columns(self.data, columns)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: self.data[index][name] for name in self.format["columns"]}  # type: ignore[attr-defined]
+
+
+def _formatted(library: str, shown: list[str]) -> Any:
+    data = [{"sample_id": f"s{i:02}", "input_ids": TOKENS[i].tolist(), "labels": int(LABELS[i])} for i in range(N)]
+    if library == "stand-in":
+        return Columns([{**row, "input_ids": torch.tensor(row["input_ids"])} for row in data], shown)
+    datasets = pytest.importorskip(library, reason="datasets is not installed")
+    return datasets.Dataset.from_list(data).with_format("torch", columns=shown)
+
+
+@pytest.mark.parametrize("library", ["stand-in", "datasets"])
+@pytest.mark.parametrize("removes", [False, True])
+def test_ids_outside_the_format_of_a_dataset_are_kept(library: str, removes: bool, tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    model = tiny()
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), num_train_epochs=1, per_device_train_batch_size=4, learning_rate=0.0,
+        save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=removes,
+    )  # fmt: skip
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    data = _formatted(library, ["input_ids", "labels"])
+    transformers.Trainer(model=model, args=arguments, train_dataset=data, callbacks=[callback]).train()
+    model.eval()
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(input_ids=TOKENS).logits, LABELS, reduction="none")
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["sample_id"].to_list() == [f"s{i:02}" for i in range(N)]
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_the_column_of_the_ids_may_be_named(tmp_path: Path) -> None:
+    from xaicli.errors import UsageError
+    from xaicli.integrations.transformers import XaiCallback
+
+    named = [{"image_id": f"i{row['sample_id']}", **{k: row[k] for k in ("input_ids", "labels")}} for row in DATA]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=8, save_strategy="no",
+        report_to=[], use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, ids="image_id")
+    transformers.Trainer(model=tiny(), args=arguments, train_dataset=named, callbacks=[callback]).train()
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["sample_id"].to_list() == [f"i{1000 + i}" for i in range(N)]
+    assert found["label"].to_list() == LABELS.tolist()
+    with pytest.raises(UsageError, match="dataset's column"):
+        XaiCallback(tmp_path / "other", ids=2)
+
+
+def test_a_callback_added_later_says_that_it_was_not_there(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), per_device_eval_batch_size=8, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    trainer = transformers.Trainer(model=tiny(), args=arguments, train_dataset=DATA, eval_dataset=DATA)
+    trainer.add_callback(XaiCallback(tmp_path / "run", save_checkpoint=False))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.evaluate()
+    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    assert len(said) == 1
+    assert "callback.attach(trainer)" in said[0]
+    assert xaicli.open_run(tmp_path / "run").info().answer.counts.dropped == N
+    trainer.evaluate()
+    assert len(rows(tmp_path / "run", "eval")) == N
+    assert not (tmp_path / "run" / "data" / "mode=train").exists()
+
+
+def test_answers_without_a_meaning_are_asked_for_with_the_line_to_write(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    spans = [{"sample_id": i, "input_ids": TOKENS[i], "start_positions": 0, "end_positions": 1} for i in range(N)]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=8, save_strategy="no",
+        report_to=[], use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transformers.Trainer(
+            model=transformers.BertForQuestionAnswering(config), args=arguments, train_dataset=spans,
+            callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+        ).train()  # fmt: skip
+    said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    assert len(said) == 1
+    assert "start_logits, end_logits" in said[0]
+    assert "samples_fn=lambda batch, output" in said[0]
+    assert "--" not in said[0]

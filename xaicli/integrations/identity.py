@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from xaicli.errors import XaiError
+
 ID_KEYS = ("sample_id", "sample_ids", "example_id", "id", "ids", "idx", "index", "guid")
 """The entries of a batch that are taken for ids, the first that is there and holds one number or text a sample."""
 
@@ -21,10 +23,29 @@ NO_IDS = (
 def ids_of(batch: Any) -> Any:
     """The ids in a batch: the entry of a dict named like them, or the first of three or more parts; None without."""
     if isinstance(batch, Mapping):
-        return next((batch[key] for key in ID_KEYS if key in batch and _are_ids(batch[key])), None)
-    if isinstance(batch, (list, tuple)) and len(batch) > 2 and _are_ids(batch[0]):
+        return next((batch[key] for key in ID_KEYS if key in batch and may_be_ids(batch[key])), None)
+    if isinstance(batch, (list, tuple)) and len(batch) > 2 and may_be_ids(batch[0]):
         return batch[0]
     return None
+
+
+def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
+    """The ids at a place of a batch that the caller names: a key, the number of a part, or a function of the batch.
+
+    Raises:
+        XaiError: There is no such place, or what is there are no ids.
+    """
+    if callable(place):
+        ids = place(batch)
+    else:
+        exist = list(batch) if isinstance(batch, Mapping) else list(range(len(batch))) if size_of(batch) else []
+        if place not in exist:
+            listed = ", ".join(map(repr, exist)) or "none"
+            raise XaiError(f"ids={place!r}: the batch has no such part", hint=f"it has {listed}")
+        ids = batch[place]
+    if not may_be_ids(ids):
+        raise XaiError(f"ids={place!r}: one whole number or text a sample is needed")
+    return ids
 
 
 def size_of(batch: Any) -> int | None:
@@ -38,8 +59,8 @@ def size_of(batch: Any) -> int | None:
     return len(batch) if isinstance(batch, list) else None
 
 
-def _are_ids(values: Any) -> bool:
-    """Whether these are one whole number or text a sample: token ids, (samples, tokens), are none."""
+def may_be_ids(values: Any) -> bool:
+    """Whether these are one whole number or text a sample, as classes are; token ids, (samples, tokens), are not."""
     if isinstance(values, torch.Tensor):
         return values.ndim == 1 and not values.is_floating_point() and values.dtype is not torch.bool
     if hasattr(values, "dtype") and hasattr(values, "ndim"):
@@ -50,20 +71,24 @@ def _are_ids(values: Any) -> bool:
 class NumberedSampler:
     """A sampler that remembers the rows it gave, so that they can be told of the batches made of them.
 
+    One loader may be walked over for two purposes at a time: validated with while an epoch of training is under way.
+
     Args:
         sampler: The loader's own; everything else is asked of it.
+        purpose: Says what for a walk over the rows begins.
         rows: The number of each row in the dataset the rows are of, where the loader reads a subset.
     """
 
-    def __init__(self, sampler: Any, rows: Sequence[int] | None = None) -> None:
+    def __init__(self, sampler: Any, purpose: Callable[[], object], rows: Sequence[int] | None = None) -> None:
         self.sampler = sampler
+        self._purpose = purpose
         self._rows = rows
-        self._given: deque[int] = deque()
+        self._given: dict[object, deque[int]] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        self._given.clear()
+        given = self._given[self._purpose()] = deque()
         for row in self.sampler:
-            self._given.append(int(row) if self._rows is None else int(self._rows[row]))
+            given.append(int(row) if self._rows is None else int(self._rows[row]))
             yield row
 
     def __len__(self) -> int:
@@ -75,12 +100,18 @@ class NumberedSampler:
         return getattr(self.sampler, name)
 
     def take(self, n: int) -> list[int] | None:
-        """The rows of the next batch of `n`; None where fewer were given, so that they are not known."""
-        return [self._given.popleft() for _ in range(n)] if n <= len(self._given) else None
+        """The rows of the next batch of `n` for this purpose; None where fewer were given, and they are not known."""
+        given = self._given.get(self._purpose(), ())
+        return [given.popleft() for _ in range(n)] if isinstance(given, deque) and n <= len(given) else None
 
 
-def number(loader: Any) -> Callable[[], None] | None:
-    """Have a loader's sampler remember its rows; how to put it back. None where it does, or is none of torch's."""
+def number(loader: Any, purpose: Callable[[], object]) -> Callable[[], None] | None:
+    """Have a loader's sampler remember its rows; how to put it back. None where it does, or is none of torch's.
+
+    Args:
+        loader: One of torch's.
+        purpose: Says what for it is walked over at the time, as in `NumberedSampler`.
+    """
     batches = _batches_of(loader)
     if (
         not hasattr(batches, "sampler")
@@ -90,7 +121,7 @@ def number(loader: Any) -> Callable[[], None] | None:
         return None
     own = batches.sampler
     rows = loader.dataset.indices if isinstance(loader.dataset, torch.utils.data.Subset) else None
-    batches.sampler = NumberedSampler(own, rows)
+    batches.sampler = NumberedSampler(own, purpose, rows)
 
     def put_back() -> None:
         batches.sampler = own
@@ -143,7 +174,7 @@ class IdsBesideCollator:
         if key is None:
             return self.collate(samples)
         ids = [_plain(sample[key]) for sample in samples]
-        if not _are_ids(ids):
+        if not may_be_ids(ids):
             return self.collate(samples)
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:

@@ -16,8 +16,8 @@ from xaicli.heads.head import Head, Task, Values
 from xaicli.heads.outputs import items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import ids_of, number, numbering_of
-from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of
+from xaicli.integrations.identity import number, numbering_of
+from xaicli.integrations.recording import Recording, inputs_of, rows_of
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -29,7 +29,8 @@ _STEPS = {
 _END = "end it with return {'loss': loss, 'logits': logits}"
 _ROW_NUMBERS = (
     "no sample ids in the batches: the rows' numbers in the dataset are taken, in the order of the loader's sampler; "
-    "let the dataset yield (id, input, label), or a dict with sample_id, to have your own"
+    "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
+    "XaiCallback(..., ids=2) for (input, label, id)"
 )
 
 
@@ -58,7 +59,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, task, tables, collectors,
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, tables, collectors,
             collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
     """
 
@@ -171,8 +172,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         strategy, own = trainer.strategy, getattr(trainer.strategy, name)
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            if trainer.sanity_checking:
-                return own(*args, **kwargs)
+            if trainer.sanity_checking or not any(one is self for one in trainer.callbacks):
+                return own(*args, **kwargs)  # a trial, or the tuner's, which sets the callbacks aside for it
             with captured(pl_module, closely=mode not in self._watched) as taken:
                 taken.returned = own(*args, **kwargs)
             returned = taken.returned
@@ -196,10 +197,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording = self._recording
         if mode is Mode.TRAIN:
             self._at(trainer)
-        parts = _parts(*_loaders(trainer, mode), batch, self._loader)
+        parts = _parts(*_loaders(trainer, mode), batch, self._loader, recording.label_in)
         rows = sum(part.rows or 0 for part in parts)
         if recording.samples_fn is not None:
-            whole = parts[0] if len(parts) == 1 else _Part(batch)
+            whole = parts[0] if len(parts) == 1 else _Part(batch, labels=recording.label_in(batch))
             output = step.named if step.named is not None else step.forwards[-1].output if step.forwards else None
             output = _answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
@@ -225,7 +226,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
         """Log what one loader's samples were answered; False where that is not known."""
-        recording, labels, ids = self._recording, part.labels, ids_of(part.batch)
+        recording, labels, ids = self._recording, part.labels, self._recording.ids_in(part.batch)
         numbers = part.numbers()
         if ids is None and numbers is not None:
             recording.tell(_ROW_NUMBERS)
@@ -233,6 +234,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if result is None and step.classes is None:
             return False
         if isinstance(result, Judged):
+            labels, stray = _labels_judged(result, labels)
+            if stray is not None:
+                recording.missed(
+                    part.rows, f"{_name_of(mode)} {stray}; no samples of it are recorded: {_END} in the batch's order"
+                )
+                return True
             head, values, truth = _judged(result, labels, part.rows)
             recording.settle(head.task)
             columns = columns_of(head, values, truth)
@@ -265,7 +272,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
         def process(loader: Any) -> Any:
             processed = own(loader)
-            if (undo := number(processed)) is not None:
+            if (undo := number(processed, lambda: trainer.state.stage)) is not None:
                 self._undo.append(undo)
             return processed
 
@@ -289,10 +296,7 @@ class _Part:
     batch: Any
     loader: Any = None
     ds_id: str = ""
-
-    @property
-    def labels(self) -> Any:
-        return label_in(self.batch)
+    labels: Any = None
 
     @property
     def rows(self) -> int | None:
@@ -326,17 +330,17 @@ def _listed(loaders: Any) -> list[tuple[str, Any]]:
     return [(str(number) if number else "", loader) for number, loader in enumerate(listed)]
 
 
-def _parts(loaders: Any, together: bool, batch: Any, number: int) -> list[_Part]:
+def _parts(loaders: Any, together: bool, batch: Any, number: int, label_in: Callable[[Any], Any]) -> list[_Part]:
     """The batch by the loaders that made it."""
     listed = _listed(loaders)
     if not together or not isinstance(loaders, (Mapping, list, tuple)):
         ds_id, loader = listed[number] if number < len(listed) else ("", None)
-        return [_Part(batch, loader, ds_id)]
+        return [_Part(batch, loader, ds_id, label_in(batch))]
     pieces = list(batch.values()) if isinstance(batch, Mapping) else batch
     if not isinstance(pieces, (list, tuple)) or len(pieces) != len(listed):
-        return [_Part(batch)]
+        return [_Part(batch, labels=label_in(batch))]
     given = zip(pieces, listed, strict=True)
-    return [_Part(piece, loader, ds_id) for piece, (ds_id, loader) in given if piece is not None]
+    return [_Part(piece, loader, ds_id, label_in(piece)) for piece, (ds_id, loader) in given if piece is not None]
 
 
 def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged | None]]:
@@ -377,7 +381,47 @@ def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
             judged = [one for one in judged if _is_output(one.answers, step.forwards[0].output)]
     if len(judged) == 1:
         return judged[0]
-    return step.forwards[0].output if len(step.forwards) == 1 and _is_one(step.forwards[0].output) else None
+    if len(step.forwards) != 1 or not _is_one(output := step.forwards[0].output):
+        return None
+    # More rows than samples, as of several views of each: which of them is the sample's cannot be told.
+    is_other = isinstance(output, torch.Tensor) and rows is not None and output.shape[:1] != (rows,)
+    return None if is_other else output
+
+
+def _labels_judged(judged: Judged, labels: Any) -> tuple[Any, str | None]:
+    """The labels to record beside what a criterion was given, or why there are none.
+
+    What a criterion was given counts: labels may be mapped, or changed. The batch's own count beside a mixture of
+    classes. Where the very same labels came in another order, the answers did, and whose they are cannot be told.
+    """
+    truth = judged.truth
+    if labels is None or not isinstance(labels, torch.Tensor):
+        return labels, _as_places(judged)
+    if (truth.is_floating_point() and not judged.is_each and judged.values is not Values.VALUE) or (
+        labels.numel() != truth.numel()
+    ):
+        return labels, None
+    if labels.data_ptr() == truth.data_ptr() or labels.device != truth.device:
+        return labels, None
+    own, given = labels.reshape(-1).double(), truth.reshape(-1).double()
+    if torch.equal(own, given):
+        return labels, None
+    if torch.equal(own.sort().values, given.sort().values):
+        return (
+            labels,
+            "gives its criterion the batch's labels in another order, and whose answers are where is not known",
+        )
+    return None, _as_places(judged)
+
+
+def _as_places(judged: Judged) -> str | None:
+    """Whether the truth is each sample's own place in the batch: the samples are compared with one another."""
+    n = len(judged.truth) if judged.truth.ndim == 1 else 0
+    if n < 3 or judged.answers.shape != (n, n) or judged.truth.is_floating_point():
+        return None
+    if not torch.equal(judged.truth, torch.arange(n, device=judged.truth.device)):
+        return None
+    return "compares the samples of a batch with one another: its answers are no classes"
 
 
 def _is_one(output: Any) -> bool:
@@ -451,9 +495,14 @@ def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.
     return Head(task, judged.values, width), values, given
 
 
+def _name_of(mode: Mode) -> str:
+    """The step of a mode."""
+    return next(name for name, of in _STEPS.items() if of is mode)
+
+
 def _ask(step: Step, mode: Mode) -> str:
     """What to say where the answers cannot be told."""
-    name = next(name for name, of in _STEPS.items() if of is mode)
+    name = _name_of(mode)
     if step.returned is None and not (step.forwards or step.judged):
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
@@ -464,6 +513,8 @@ def _ask(step: Step, mode: Mode) -> str:
         )
     if len(step.forwards) > 1 or len(step.judged) > 1:
         why = f"{name} runs the model or a criterion several times, and which of the answers count cannot be told"
+    elif step.forwards:
+        why = f"{name} gives the model other rows than the batch has, and which of the answers count cannot be told"
     else:
         why = f"{name} neither returns the model's answers nor runs the module's forward or a criterion that is known"
     return f"{why}; no samples of it are recorded: {_END}"

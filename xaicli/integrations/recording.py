@@ -16,11 +16,12 @@ from xaicli.collectors.outputs import labels_of
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
-from xaicli.integrations.identity import NO_IDS, ids_of, size_of
+from xaicli.integrations.identity import NO_IDS, chosen, ids_of, may_be_ids, size_of
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
 SamplesFn = Callable[[Any, Any], Mapping[str, Any]]
+IdsAt = str | int | Callable[[Any], Any]
 EpochChoice = str | int | Collection[int]
 _CHOICES = ("every", "last", "never")
 _LABELS = ("labels", "label", "label_ids")
@@ -37,6 +38,8 @@ class Recording:
             opened again by the next, which goes on with it.
         samples_fn: (batch, model output) -> the arguments of `Run.log_samples`; by default ids and label are found in
             the batch, and the model's answers where the step computed them.
+        ids: Where the ids are in a batch, where they are not found: a key, the number of a part, or a function of the
+            batch; with transformers, the dataset's column.
         task: What the model was trained for, where that cannot be told: see `xaicli.heads.head.Task`.
         facts: Of ("text",): keep the text of each sample, where a tokenizer is at hand.
         tables: What metrics are collected over, by split.
@@ -57,6 +60,7 @@ class Recording:
         run: Run | str | os.PathLike[str],
         *,
         samples_fn: SamplesFn | None = None,
+        ids: IdsAt | None = None,
         task: str | None = None,
         facts: Sequence[str] = (),
         tables: Table | Mapping[str, Any] | None = None,
@@ -70,6 +74,7 @@ class Recording:
     ) -> None:
         self._given = run
         self.samples_fn = samples_fn
+        self.ids_at = ids
         self._task = task
         self.facts = tuple(facts)
         if stray := [fact for fact in self.facts if fact not in _FACTS]:
@@ -156,6 +161,21 @@ class Recording:
         place = (mode, ds_id, self.epoch)
         self._passes[place] = self._passes.get(place, -1) + 1
 
+    def ids_in(self, batch: Any) -> Any:
+        """The ids in a batch: where the caller says they are, else where they are told apart; None without.
+
+        Raises:
+            XaiError: They are not where the caller says.
+        """
+        return ids_of(batch) if self.ids_at is None else chosen(batch, self.ids_at)
+
+    def label_in(self, batch: Any) -> Any:
+        """The labels of a batch: of (input, label) with the ids between or around them, or an entry named like one."""
+        if isinstance(self.ids_at, int) and isinstance(batch, (list, tuple)):
+            others = [part for place, part in enumerate(batch) if place != self.ids_at]
+            return others[1] if len(others) > 1 else None
+        return label_in(batch)
+
     def answers(
         self, result: Any, labels: Any, *, task: str | None = None, origin: OriginOf | None = None, known: Known
     ) -> tuple[Head, torch.Tensor]:
@@ -168,9 +188,12 @@ class Recording:
         if key not in self._heads:
             every = tuple(Task)
             self.is_undecided = True
-            self._heads[key] = decide(
-                result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
-            )
+            try:
+                self._heads[key] = decide(
+                    result, origin=origin, task=self._task or task, labels=labels, known=known, expected=every
+                )
+            except XaiError as error:
+                raise XaiError(str(error), hint=_advice(error.hint)) from error
             self.is_undecided = False
         head = self._heads[key]
         self.settle(head.task)
@@ -323,12 +346,23 @@ class Recording:
             self.run.save_checkpoint(model, example_inputs=self._example, label_names=self._label_names, task=task)
 
 
+def _advice(hint: str | None) -> str:
+    """What a user of a callback can do about answers that mean nothing known: the command line's options are none."""
+    if hint and "(task=)" in hint:
+        return hint.replace("--task (task=)", "XaiCallback(..., task=)")
+    return "XaiCallback(..., samples_fn=lambda batch, output: {'sample_id': ..., 'loss': ...}) says it"
+
+
 def label_in(batch: Any) -> Any:
     """The labels of a batch: third of (id, input, label), an entry named like one, or the second of a pair."""
     if isinstance(batch, Mapping) and (found := next((batch[k] for k in _LABELS if k in batch), None)) is not None:
         return found
-    has_ids = isinstance(batch, (list, tuple)) and len(batch) > 2 and ids_of(batch) is not None
-    return batch[2] if has_ids else labels_of(batch)
+    if isinstance(batch, (list, tuple)):
+        if len(batch) > 2 and ids_of(batch) is not None:
+            return batch[2]
+        if len(batch) == 2 and may_be_ids(batch[0]) and getattr(batch[1], "ndim", 1) > 1:
+            return None  # (id, input) as well as (input, label)
+    return labels_of(batch)
 
 
 def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

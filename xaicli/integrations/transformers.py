@@ -7,15 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
+from types import NoneType
 from typing import Any
 
 import torch
 
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, ids_of
+from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of
 from xaicli.vocabulary import Mode
 
@@ -23,6 +24,10 @@ _ROW = "xai_row_number"
 _FRAMES = 8
 _IGNORED = -100
 """The label of a place that does not count."""
+_UNDER_WAY = (
+    "the callback was added to a trainer that was there already, and what that evaluates now is not recorded: call "
+    "callback.attach(trainer) after trainer.add_callback(callback)"
+)
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
 
@@ -48,13 +53,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, task, facts, tables, collectors,
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tables, collectors,
             collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
     """
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__()
         self._recording = Recording(run, **options)
+        if not isinstance(self._recording.ids_at, (str, NoneType)):
+            raise UsageError("ids is the name of the dataset's column", hint='XaiCallback(..., ids="image_id")')
         self._trainer: Any = None
         self._known: Known | None = None
         self._shifted = False
@@ -66,7 +73,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._loop: tuple[Mode, str] | None = None
         self._ids: Any = None
         self._has_answered = False
-        self._has_trained = False
+        self._has_called = False
+        """Whether training called the trainer's compute_loss."""
         self._keys: tuple[str, ...] = ID_KEYS
         """The entries of a batch that may be ids: those that the model does not take."""
 
@@ -87,7 +95,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
         accepted = inspect.signature(_bare(trainer.model).forward).parameters
-        self._keys = tuple(key for key in ID_KEYS if key not in accepted)
+        said = self._recording.ids_at
+        self._keys = (said,) if isinstance(said, str) else tuple(key for key in ID_KEYS if key not in accepted)
         for name in ("compute_loss", "prediction_step", "evaluation_loop", "_get_dataloader"):
             if (own := getattr(trainer, name, None)) is not None:
                 setattr(trainer, name, _Beside(getattr(self, f"_beside_{name.strip('_')}"), own))
@@ -100,6 +109,21 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Find the trainer that has just been made."""
         del args, state, control
         self._find()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        """Find a trainer that this was added to after it was made: its evaluation is then under way."""
+        del args, state, control
+        if self._trainer is None:
+            batch = self._find("inputs")
+            self._recording.missed(rows_of(batch, None), _UNDER_WAY)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        """Put an evaluation that stands alone into files, its scalars too."""
+        del args, state, control
+        if not getattr(self._trainer, "is_in_train", False):
+            self._recording.release()
+
+    on_predict = on_evaluate
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Go on from what was recorded before, or, resumed from a checkpoint, from where that was."""
@@ -145,7 +169,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **_others: Any) -> None:
         """Collect if it is time."""
         del args, state, control
-        if not self._has_trained:
+        if not self._has_called:
             self._recording.tell(
                 "no sample of this epoch is recorded: the trainer's training_step does not call compute_loss; let it "
                 "do so, or log the samples there with callback.run.log_samples"
@@ -157,8 +181,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         del args, state, control
         self._recording.end(model)
 
-    def _find(self) -> None:
-        """The trainer is not handed to callbacks; it is the one that calls this."""
+    def _find(self, beside: str = "") -> Any:
+        """Stand beside the trainer, which is not handed to callbacks: it is the one that calls this.
+
+        Returns:
+            What it calls `beside`, where it does.
+        """
         frame: Any = sys._getframe(1)
         for _ in range(_FRAMES):
             if frame is None:
@@ -166,10 +194,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             own = frame.f_locals.get("self")
             if own is not None and hasattr(own, "compute_loss") and hasattr(own, "evaluation_loop"):
                 self._recording.guarded("watching the trainer", partial(self.attach, own))
-                return
+                return frame.f_locals.get(beside)
             frame = frame.f_back
         if self._trainer is None:
             self._recording.tell("the trainer was not found: call callback.attach(trainer) before trainer.train()")
+        return None
 
     def _at(self, step: int) -> None:
         epoch, before = self._before
@@ -179,7 +208,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Have the collator keep the ids, or number the rows where there are none."""
         trainer, collate = self._trainer, self._trainer.data_collator
         keys = self._keys
+        dataset = _with_column(dataset, keys)
         if not _has_ids(dataset, keys):
+            if self._recording.ids_at is not None:
+                self._recording.tell(f"the dataset has no column {self._recording.ids_at!r} of ids")
             numbered = _numbered(dataset)
             if numbered is not None:
                 self._recording.tell(
@@ -216,6 +248,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self, own: Callable[..., Any], model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
         """One batch of an evaluation: its answers are what the loss was computed of, else what the step returns."""
+        if self._loop is None:  # a loop that began before the callback stood beside it
+            self._recording.missed(rows_of(inputs, None), _UNDER_WAY)
+            return own(model, inputs, prediction_loss_only, *args, **kwargs)
         inputs, self._ids = _without_ids(inputs, self._keys)
         self._has_answered = False
         given, labels = dict(inputs), self._label_in(inputs)
@@ -237,6 +272,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     def _beside_compute_loss(self, own: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One loss: the outputs it was computed of are the model's answers."""
+        if self._loop is None and not getattr(self._trainer, "is_in_train", True):
+            # Called by hand, or by an evaluation that began before this stood beside it: no training.
+            return own(model, _without_ids(inputs, self._keys)[0], *args, **kwargs)
+        self._has_called = self._has_called or self._loop is None
         wants_outputs = bool(args[0]) if args else bool(kwargs.get("return_outputs", False))
         inputs, ids = _without_ids(inputs, self._keys)
         ids = self._ids if ids is None else ids
@@ -246,12 +285,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if not isinstance(result, tuple):
             self._recording.missed(
                 rows_of(given, None),
-                "compute_loss returns no outputs: end it with return (loss, outputs) if return_outputs",
+                "compute_loss returns no outputs: end it with return (loss, outputs) if return_outputs else loss",
             )
             return result
         loss, outputs = result[0], result[1]
         self._has_answered = True
-        self._has_trained = self._has_trained or self._loop is None
         with torch.no_grad():
             self._recording.guarded(
                 "logging samples", lambda: self._log(outputs, given, labels, ids), rows=rows_of(given, None)
@@ -355,17 +393,28 @@ def _without_ids(inputs: Any, keys: tuple[str, ...]) -> tuple[Any, Any]:
     """The inputs without what the model does not take for an input, and the ids among it."""
     if not isinstance(inputs, Mapping):
         return inputs, None
-    ids = inputs.get(_ROW, ids_of({key: inputs[key] for key in keys if key in inputs}))
+    found = (inputs[key] for key in (_ROW, *keys) if key in inputs and may_be_ids(inputs[key]))
+    ids = next(found, None)
     return {name: value for name, value in inputs.items() if name not in (_ROW, *keys)}, ids
 
 
-def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
-    """The first row, or the columns of a dataset that names them; None where neither can be looked at."""
+def _with_column(dataset: Any, keys: tuple[str, ...]) -> Any:
+    """A dataset whose format leaves out the ids, as `set_format(columns=...)` does, with them among its columns."""
+    said = getattr(dataset, "format", None)
+    shown = said.get("columns") if isinstance(said, Mapping) else None
     names = getattr(dataset, "column_names", None)
-    if names:
-        return dict.fromkeys(names)
+    key = next((key for key in keys if key in (names or ())), None)
+    if key is None or shown is None or key in shown or not hasattr(dataset, "with_format"):
+        return dataset
+    kwargs = said.get("format_kwargs") or {}  # type: ignore[union-attr]
+    return dataset.with_format(said["type"], columns=[*shown, key], **kwargs)  # type: ignore[index]
+
+
+def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
+    """The first row; of a stream the columns where it names them; None where neither can be looked at."""
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__"):
-        return None
+        names = getattr(dataset, "column_names", None)
+        return dict.fromkeys(names) if names else None
     try:
         row = dataset[0]
     except (IndexError, KeyError, TypeError):
@@ -387,8 +436,7 @@ def _text_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
     key = next((key for key in keys if key in row), None)
     if key is None:
         return False
-    value = row[key] if row[key] is not None else dataset[0][key]
-    return isinstance(value, str)
+    return isinstance(row[key], str)
 
 
 def _numbered(dataset: Any) -> Any:
