@@ -27,7 +27,7 @@ LAYERS = (
     {"engines"},
     {"queries"},
     {"dynamics", "diagnosis", "maintenance"},
-    {"checks", "choices"},
+    {"checks", "choices", "relabel"},
     {"attribution"},
     {"report"},
     {"render"},

@@ -23,6 +23,7 @@ _OPTIONS = frozenset(
         *("metric", "mode", DS_ID, EPOCH, "epoch_frequency", "label_key", "label_map", "duplicates", "engine"),
         *("spark_remote", "strict", "where", "attempts", "axis"),
         *("max", "min", "ids", "stat", "complete_only", "table", "reduce", "bounds"),
+        *("to", "path", "prefix", "pictures", "field"),
         *("n", "share", "per_label", "weight"),
         *("cell", "by", "spikes", "around", "step", "facts", "min_n", "rules", "rule", "baseline", "strict_drop"),
         *("early_epochs", "burn_in", "truth", "top", "key", "smoothing", "group", "column", "colour", "split"),
@@ -101,7 +102,8 @@ class Answer:
     def command_line(self) -> str:
         """The command that asks the same question of the same run, as typed in a shell."""
         runs = self.selection.get("runs", self.run or None)
-        words = ["xai", *self.command.replace("_", "-").split(), *_listed(runs), *_listed(self.selection.get("sql"))]
+        words = ["xai", *self.command.replace("_", "-").split(), *_listed(runs)]
+        words += [*_listed(self.selection.get("sql")), *_listed(self.selection.get("files"))]
         for name, value in self.selection.items():
             if (
                 name not in _OPTIONS

@@ -191,6 +191,34 @@ def _select(asked: Asked, *, whole: bool = True) -> Report:
     return select_report(asked.answer, page)
 
 
+def _relabel_export(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.page import Page, RunFacts
+    from xaicli.report.relabel import export_report
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if not whole or asked.reader is None or asked.selection is None:
+        return export_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
+    return export_report(asked.answer, page)
+
+
+def _relabel_apply(asked: Asked, *, whole: bool = True) -> Report:
+    from xaicli.report.page import Page, RunFacts
+    from xaicli.report.relabel import apply_report
+
+    assert asked.layout is not None
+    facts = RunFacts.of(asked.layout)
+    if not whole or asked.reader is None or asked.selection is None:
+        return apply_report(asked.answer, Page(facts))
+    from xaicli.api.gathering import page_of
+
+    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
+    return apply_report(asked.answer, page)
+
+
 def _embeddings(asked: Asked) -> Report:
     from xaicli.report.embeddings import embeddings_report
     from xaicli.report.page import RunFacts
@@ -247,6 +275,8 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "steps": _steps,
     "slices": _slices,
     "select": _select,
+    "relabel export": _relabel_export,
+    "relabel apply": _relabel_apply,
     "check": _check,
     "embeddings": _embeddings,
     "info": _info,
@@ -263,6 +293,8 @@ BRIEF: Mapping[str, Callable[[Asked], Report]] = {
     "confusion": partial(_confusion, whole=False),
     "steps": partial(_steps, whole=False),
     "select": partial(_select, whole=False),
+    "relabel export": partial(_relabel_export, whole=False),
+    "relabel apply": partial(_relabel_apply, whole=False),
     "compare": partial(_compare, whole=False),
 }
 """What makes one that is good enough for a terminal, where the whole one takes long."""

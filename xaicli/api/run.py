@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
@@ -291,6 +291,102 @@ class RunReader(RunRows):
         wanted = Wanted(asked, stat, complete_only, facts, table, column)
         answer = chosen(reader, with_note_of_modes(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
+
+    def relabel_export(
+        self,
+        target: str | os.PathLike[str] | None = None,
+        *,
+        to: str | None = None,
+        rule: str | None = None,
+        n: int | None = None,
+        share: float | None = None,
+        per_label: bool = False,
+        seed: int = 0,
+        ids: Ids = None,
+        path: str | None = None,
+        prefix: str = "",
+        pictures: bool = False,
+        facts: str | os.PathLike[str] | None = None,
+        **select: Unpack[Select],
+    ) -> Result:
+        """Write samples for people who correct labels, with what each might be instead.
+
+        Args:
+            target: The file; of FiftyOne the folder. `reports/relabel-TOOL` of the run when None.
+            to: `label-studio`, `cvat`, `fiftyone`, `coco` or `csv`; by the suffix of the file when None, else Label
+                Studio.
+            rule: Which samples, as for `select`; suspects when None.
+            n: How many of each (mode, ds_id); all that the rule finds when None.
+            share: Which share of them instead.
+            per_label: Take so many of each label.
+            seed: Of every draw.
+            ids: These samples instead.
+            path: The fact that holds the place of a sample's picture; a usual name such as `path` when None.
+            prefix: What is put before every path.
+            pictures: Write kept thumbnails beside the file for samples without a path.
+            facts: A file of facts beside those recorded.
+
+        Returns:
+            The samples, with what each might be instead.
+        """
+        from pathlib import Path
+
+        from xaicli.api.relabel import default_target, export, tool_of
+
+        tool = tool_of(to, None if target is None else Path(target))
+        choice = {"n": n, "share": share, "per_label": per_label, "seed": seed}
+        made = export(
+            self,
+            tool=tool,
+            rule=rule,
+            ids=ids,
+            path=path,
+            prefix=prefix,
+            pictures=pictures,
+            facts=facts,
+            choice=choice,
+            select=select,
+        )
+        made.write(default_target(self.layout.reports, tool) if target is None else Path(target))
+        return made.result
+
+    def relabel_apply(
+        self,
+        files: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+        *,
+        mode: Words = None,
+        ds_id: Words = None,
+        label_key: str | None = None,
+        label_map: Words | Mapping[str, Any] = None,
+        facts: str | os.PathLike[str] | None = None,
+        path: str | None = None,
+        field: str | None = None,
+        by: str | None = None,
+        strict: bool = False,
+    ) -> Result:
+        """What people said of samples, as one label each, and how many suspects were right.
+
+        Args:
+            files: What Label Studio, CVAT, FiftyOne or another tool wrote, or a table with sample_id and label.
+            mode: Where the samples are looked for; everywhere, train first, when None.
+            ds_id: The data sets; all when None.
+            label_key: The column that was looked at; `label` when None.
+            label_map: Further labels: `NAME=VALUE` items, or {name: value}.
+            facts: A file of facts, for files that name pictures only.
+            path: The fact that holds the place of a sample's picture; a usual name when None.
+            field: The control, field or column with the label, where a file has several.
+            by: Only what this person said.
+            strict: Fail on a damaged file instead of leaving it out.
+
+        Returns:
+            A row a sample: `xaicli.api.relabel.corrections_of` gives the table that `Table(relabel=...)` takes, which
+            takes the result itself, too.
+        """
+        from xaicli.api.relabel import apply
+
+        listed = [files] if isinstance(files, str | os.PathLike) else list(files)
+        select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "strict": strict}
+        return apply(self, listed, path=path, field=field, by=by, facts=facts, label_map=label_map, select=select)
 
     def check(
         self,

@@ -23,6 +23,7 @@ from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.facts import Facts, read_facts
+from xaicli.queries.samples import Ids, parse_ids, refuse_unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
@@ -46,6 +47,7 @@ class Wanted:
         facts: A file of facts beside those recorded.
         table: The metrics table that holds the embeddings of `diverse`.
         column: Its columns of vectors.
+        ids: The samples to choose from; all when None.
     """
 
     choice: Choice
@@ -54,6 +56,7 @@ class Wanted:
     facts: str | os.PathLike[str] | None = None
     table: str = "metrics"
     column: Sequence[str] | str | None = None
+    ids: Ids = None
 
 
 def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
@@ -78,6 +81,9 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     facts = read_facts(reader, wanted.facts)
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
     warnings = [*found.warnings, *facts.warnings]
+    if wanted.ids is not None:
+        known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
+        refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)
     parts: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {"random": [], "chosen": [], "mix": [], "left_out": []}
     for pair in selection.pairs:
@@ -120,6 +126,8 @@ class _Pair:
         frame = found.frames[pair]
         self.stale_left_out = int(frame["stale"].sum()) if wanted.complete_only else 0
         self.frame = frame.filter(~pl.col("stale")) if wanted.complete_only else frame
+        if wanted.ids is not None:
+            self.frame = self.frame.filter(pl.col(SAMPLE_ID).is_in(parse_ids(reader, wanted.ids)))
         self.groups = self._groups(selection.label_key) if self.choice.per_label else None
         self.by = self._groups(self.choice.by or selection.label_key) if self.choice.rule is Rule.BALANCED else None
         self.ranked = self._ranked()

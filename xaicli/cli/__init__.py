@@ -33,6 +33,7 @@ COMMANDS = {
     "steps": "diagnosis",
     "slices": "diagnosis",
     "select": "select",
+    "relabel": "relabel",
     "check": "check",
     "scalars": "runs",
     "compare": "runs",

@@ -1,0 +1,500 @@
+"""Samples to labelling tools and back, on files of the shapes that the tools' documentation gives."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+
+import xaicli
+from xaicli.api.lists import write_list
+from xaicli.api.relabel import corrections_of
+from xaicli.errors import UsageError, XaiError
+
+NAMES = ["cat", "dog, wild", 'ow"l <&>']
+IDS = ["a,b", "=1", "é/漢", "7", "x y", "line\nbreak"]
+LABEL = [0, 1, 2, 0, 1, 2]
+PATH = [f"pictures/set {i}/{i % 2}.png" for i in range(6)]
+CHANGED = {"a,b": 1, "7": 2, "x y": 0}
+"""What a person puts right; all others are confirmed."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    path = tmp_path_factory.mktemp("relabel") / "run"
+    with xaicli.Run(path, label_names=NAMES) as run:
+        run.log_facts(IDS, path=PATH, camera=["front", "rear"] * 3)
+        for epoch in (1, 2):
+            taken = [(label + 1) % 3 for label in LABEL]
+            run.log_samples(
+                sample_id=IDS, label=LABEL, prediction=taken, loss=[1.0, 2, 3, 4, 5, 6], mode="train", epoch=epoch
+            )
+    return xaicli.open_run(path)
+
+
+def new_label(sample_id: str) -> int:
+    return CHANGED.get(sample_id, LABEL[IDS.index(sample_id)])
+
+
+def export(run: xaicli.RunReader, target: Path, to: str, **how: Any) -> xaicli.results.Result:
+    return run.relabel_export(target, to=to, ids=IDS, mode="train", **how)
+
+
+def applied(run: xaicli.RunReader, *files: Path, **how: Any) -> dict[str, int]:
+    found = run.relabel_apply(files, **how)
+    return dict(corrections_of(found).select("sample_id", "label").iter_rows())
+
+
+def left_out(run: xaicli.RunReader, *files: Path, **how: Any) -> dict[str, int]:
+    return {row["reason"]: row["n"] for row in run.relabel_apply(files, **how).answer.extra["left_out"]}
+
+
+EXPECTED = {sample_id: new_label(sample_id) for sample_id in IDS}
+
+
+def test_label_studio(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """Tasks with predictions (labelstud.io/guide/predictions), and the JSON export (labelstud.io/guide/task_format)."""
+    export(run, tmp_path / "tasks.json", "label-studio", prefix="/data/local-files/?d=")
+    tasks = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    assert [task["data"]["sample_id"] for task in tasks] == sorted(IDS, key=lambda i: -IDS.index(i))
+    for task in tasks:
+        place = IDS.index(task["data"]["sample_id"])
+        assert task["data"]["image"] == f"/data/local-files/?d={PATH[place]}"
+        assert task["data"]["recorded_label"] == NAMES[LABEL[place]]
+        assert task["data"]["camera"] == ["front", "rear"][place % 2]
+        (prediction,) = task["predictions"]
+        (result,) = prediction["result"]
+        assert result["value"] == {"choices": [NAMES[(LABEL[place] + 1) % 3]]}
+        assert (result["from_name"], result["to_name"], result["type"]) == ("label", "sample", "choices")
+    view = ElementTree.parse(tmp_path / "tasks.xml").getroot()
+    assert [choice.get("value") for choice in view.iter("Choice")] == NAMES
+    assert {"label"} == {control.get("name") for control in view.iter("Choices")}
+    exported = []
+    for number, task in enumerate(tasks):
+        annotation = {
+            "id": 1000 + number,
+            "completed_by": {"id": 4, "email": "ann@example.org", "first_name": "", "last_name": ""},
+            "result": [
+                {
+                    "id": "Dx_aB91ISN",
+                    "from_name": "label",
+                    "to_name": "sample",
+                    "type": "choices",
+                    "origin": "manual",
+                    "value": {"choices": [NAMES[new_label(task["data"]["sample_id"])]]},
+                }
+            ],
+            "was_cancelled": False,
+            "ground_truth": False,
+            "created_at": "2026-03-09T22:16:08.728353Z",
+            "updated_at": "2026-03-09T22:17:08.728378Z",
+            "lead_time": 4.288,
+            "task": number,
+        }
+        exported.append(
+            {"id": number, "data": task["data"], "annotations": [annotation], "predictions": [], "project": 83}
+        )
+    (tmp_path / "project-83.json").write_text(json.dumps(exported), encoding="utf-8")
+    found = run.relabel_apply(tmp_path / "project-83.json")
+    assert dict(found.data.select("sample_id", "label").iter_rows()) == EXPECTED
+    assert set(found.data["by"]) == {"ann@example.org"}
+    assert set(found.data["when"]) == {"2026-03-09T22:17:08.728378Z"}
+    assert {row["sample_id"] for row in found.data.filter("changed").to_dicts()} == set(CHANGED)
+    assert found.answer.extra["files"][0]["format"] == "Label Studio"
+
+
+def test_label_studio_in_short(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """JSON_MIN and CSV (labelstud.io/guide/export): a row an annotation."""
+    rows = [
+        {
+            "image": f"/data/local-files/?d={path}",
+            "sample_id": sample_id,
+            "id": number,
+            "label": NAMES[new_label(sample_id)],
+            "annotator": 4,
+            "annotation_id": number,
+            "created_at": "2026-03-09T22:16:08.728353Z",
+            "updated_at": "2026-03-09T22:17:08.728378Z",
+            "lead_time": 4.2,
+        }
+        for number, (sample_id, path) in enumerate(zip(IDS, PATH, strict=True))
+    ]
+    (tmp_path / "min.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert applied(run, tmp_path / "min.json") == EXPECTED
+    with (tmp_path / "min.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    found = run.relabel_apply(tmp_path / "min.csv")
+    assert dict(found.data.select("sample_id", "label").iter_rows()) == EXPECTED
+    assert set(found.data["by"]) == {"4"}
+
+
+def cvat_export(tasks: Path, choose: Callable[[str], str]) -> str:
+    """What CVAT writes as *CVAT for images 1.1* (docs.cvat.ai/docs/manual/advanced/xml_format)."""
+    root = ElementTree.parse(tasks).getroot()
+    task = root.find("meta/task")
+    assert task is not None
+    owner = ElementTree.SubElement(task, "owner")
+    ElementTree.SubElement(owner, "username").text = "admin"
+    ElementTree.SubElement(task, "updated").text = "2026-06-06 12:42:29.375251+00:00"
+    for image in root.iter("image"):
+        (tag,) = image.findall("tag")
+        known = {one.get("name"): one for one in tag.findall("attribute")}
+        tag.set("label", choose(str(known["sample_id"].text)))
+        tag.set("source", "manual")
+        known["checked"].text = "true"
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def test_cvat(run: xaicli.RunReader, tmp_path: Path) -> None:
+    export(run, tmp_path / "tasks.xml", "cvat")
+    root = ElementTree.parse(tmp_path / "tasks.xml").getroot()
+    assert root.findtext("version") == "1.1"
+    assert {image.get("name") for image in root.iter("image")} == set(PATH)
+    labels = json.loads((tmp_path / "tasks-labels.json").read_text(encoding="utf-8"))
+    assert [label["name"] for label in labels] == NAMES
+    assert {one["name"] for one in labels[0]["attributes"]} == {"sample_id", "checked"}
+    assert applied(run, tmp_path / "tasks.xml") == {}
+    assert left_out(run, tmp_path / "tasks.xml") == {"not looked at: as recorded, and not checked": 6}
+    text = cvat_export(tmp_path / "tasks.xml", lambda sample_id: NAMES[new_label(sample_id)])
+    (tmp_path / "annotations.xml").write_text(text, encoding="utf-8")
+    found = run.relabel_apply(tmp_path / "annotations.xml")
+    assert dict(found.data.select("sample_id", "label").iter_rows()) == EXPECTED
+    assert set(found.data["by"]) == {"admin"}
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+        archive.writestr("annotations.xml", text)
+    assert applied(run, tmp_path / "task.zip") == EXPECTED
+
+
+def test_cvat_tags_made_anew_are_found_by_the_picture(run: xaicli.RunReader, tmp_path: Path) -> None:
+    root = ElementTree.Element("annotations")
+    for number, path in enumerate(PATH):
+        image = ElementTree.SubElement(
+            root, "image", id=str(number), name=path.removeprefix("pictures/"), width="8", height="8"
+        )
+        ElementTree.SubElement(image, "tag", label=NAMES[new_label(IDS[number])], source="manual")
+    (tmp_path / "new.xml").write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
+    assert applied(run, tmp_path / "new.xml") == EXPECTED
+    (tmp_path / "bomb.xml").write_text('<!DOCTYPE a [<!ENTITY b "b">]><annotations>&b;</annotations>')
+    with pytest.raises(XaiError, match="entities"):
+        run.relabel_apply(tmp_path / "bomb.xml")
+
+
+def test_fiftyone(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """`FiftyOneImageClassificationDataset` (docs.voxel51.com/user_guide/import_datasets.html)."""
+    export(run, tmp_path / "set", "fiftyone")
+    labels = json.loads((tmp_path / "set" / "labels.json").read_text(encoding="utf-8"))
+    assert labels["classes"] == NAMES
+    assert {key: value["label"] for key, value in labels["labels"].items()} == {
+        sample_id: NAMES[label] for sample_id, label in zip(IDS, LABEL, strict=True)
+    }
+    assert json.loads((tmp_path / "set" / "data.json").read_text(encoding="utf-8")) == dict(zip(IDS, PATH, strict=True))
+    assert applied(run, tmp_path / "set") == {}
+    # What it exports again: class numbers, or labels with what is known of them.
+    numbers = {"classes": NAMES, "labels": {sample_id: new_label(sample_id) for sample_id in IDS}}
+    (tmp_path / "labels.json").write_text(json.dumps(numbers), encoding="utf-8")
+    assert applied(run, tmp_path / "labels.json") == EXPECTED
+    for sample_id, value in labels["labels"].items():
+        value |= {"label": NAMES[new_label(sample_id)]}
+    (tmp_path / "changed.json").write_text(json.dumps(labels), encoding="utf-8")
+    assert applied(run, tmp_path / "changed.json") == CHANGED
+    samples = [
+        {
+            "filepath": f"/home/me/{path}",
+            "tags": [],
+            "ground_truth": {"_cls": "Classification", "label": NAMES[new_label(i)]},
+        }
+        for i, path in zip(IDS, PATH, strict=True)
+    ]
+    (tmp_path / "samples.json").write_text(json.dumps({"samples": samples}), encoding="utf-8")
+    assert applied(run, tmp_path / "samples.json") == EXPECTED
+
+
+def test_coco(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """cocodataset.org/#format-data."""
+    export(run, tmp_path / "coco.json", "coco")
+    found = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in found["categories"]}
+    assert list(names.values()) == NAMES
+    images = {image["id"]: image for image in found["images"]}
+    for annotation in found["annotations"]:
+        place = PATH.index(images[annotation["image_id"]]["file_name"])
+        assert names[annotation["category_id"]] == NAMES[LABEL[place]]
+    for annotation in found["annotations"]:
+        image = images[annotation["image_id"]]
+        annotation["category_id"] = 1 + new_label(IDS[PATH.index(image["file_name"])])
+        del annotation["attributes"]
+        image.pop("sample_id", None)
+    (tmp_path / "back.json").write_text(json.dumps(found), encoding="utf-8")
+    assert applied(run, tmp_path / "back.json") == EXPECTED
+
+
+def test_a_table(run: xaicli.RunReader, tmp_path: Path) -> None:
+    export(run, tmp_path / "table.csv", "csv")
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == PATH[::-1]
+    assert [row["recorded_label"] for row in rows] == [NAMES[label] for label in LABEL[::-1]]
+    assert left_out(run, tmp_path / "table.csv") == {"skipped": 6}
+    for row, sample_id in zip(rows, IDS[::-1], strict=True):
+        row["label"] = NAMES[new_label(sample_id)]
+        row["by"] = "ann"
+    for name, encoding in (("filled.csv", "utf-8-sig"), ("wide.csv", "utf-16")):
+        with (tmp_path / name).open("w", encoding=encoding, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        assert applied(run, tmp_path / name) == EXPECTED
+    write_list(corrections_of(run.relabel_apply(tmp_path / "filled.csv")), tmp_path / "again.parquet")
+    assert pl.read_parquet(tmp_path / "again.parquet").columns == ["sample_id", "label", "by", "when"]
+    assert applied(run, tmp_path / "again.parquet") == EXPECTED
+
+
+def studio(tmp_path: Path, *said: tuple[str, str, str | list[str] | None, str]) -> Path:
+    """A Label Studio export: (sample, who, what, when); None was skipped, [] handed in empty."""
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for sample_id, who, what, when in said:
+        values = [] if what is None else [what] if isinstance(what, str) else what
+        result = [{"from_name": "label", "to_name": "sample", "type": "choices", "value": {"choices": values}}]
+        one = {
+            "completed_by": who,
+            "result": result if values else [],
+            "was_cancelled": what is None,
+            "updated_at": when,
+        }
+        tasks.setdefault(sample_id, []).append(one)
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([{"data": {"sample_id": i}, "annotations": some} for i, some in tasks.items()]))
+    return path
+
+
+def test_what_people_do_has_a_rule_each(run: xaicli.RunReader, tmp_path: Path) -> None:
+    file = studio(
+        tmp_path,
+        ("a,b", "ann", "cat", "2026-01-01"),
+        ("a,b", "bob", NAMES[1], "2026-01-02"),
+        ("a,b", "eve", NAMES[1], "2026-01-03"),
+        ("=1", "ann", "cat", "2026-01-01"),
+        ("=1", "bob", NAMES[1], "2026-01-01"),
+        ("7", "ann", "cat", "2026-01-02"),
+        ("7", "ann", NAMES[2], "2026-01-01"),
+        ("x y", "ann", None, "2026-01-01"),
+        ("é/漢", "ann", [], "2026-01-01"),
+        ("line\nbreak", "ann", "horse", "2026-01-01"),
+        ("nobody", "ann", "cat", "2026-01-01"),
+    )
+    found = run.relabel_apply(file)
+    rows = {row["sample_id"]: row for row in found.data.to_dicts()}
+    assert {key: row["label"] for key, row in rows.items()} == {"a,b": 1, "7": 0}
+    assert (rows["a,b"]["by"], rows["a,b"]["votes"], rows["a,b"]["when"]) == ("bob, eve", "2 of 3", "2026-01-03")
+    assert {row["reason"]: row["n"] for row in found.answer.extra["left_out"]} == {
+        "people disagree": 1,
+        "said again by the same person: the last counts": 1,
+        "skipped": 1,
+        "handed in without a label": 1,
+        "a label that the run does not know": 1,
+        "no sample of the run": 1,
+    }
+    assert found.answer.counts.rows == 11
+    assert any("horse" in warning for warning in found.answer.warnings)
+    assert any("nobody" in warning for warning in found.answer.warnings)
+    assert applied(run, file, by="ann") == {"a,b": 0, "=1": 0, "7": 0}
+    assert applied(run, file, label_map={"horse": 9})["line\nbreak"] == 9
+    several = studio(tmp_path, ("7", "ann", ["cat", NAMES[1]], ""))
+    assert left_out(run, several) == {"several labels, and the run has one a sample": 1}
+
+
+def test_people_in_files_of_their_own_are_several(run: xaicli.RunReader, tmp_path: Path) -> None:
+    for name, label in (("one", "cat"), ("two", NAMES[2]), ("three", NAMES[2])):
+        (tmp_path / f"{name}.csv").write_text(f'sample_id,label\n7,"{label.replace(chr(34), chr(34) * 2)}"\n')
+    files = [tmp_path / f"{name}.csv" for name in ("one", "two", "three")]
+    assert applied(run, *files) == {"7": 2}
+    assert applied(run, *files[:2]) == {}
+
+
+def test_labels_by_number_and_other_controls(run: xaicli.RunReader, tmp_path: Path) -> None:
+    (tmp_path / "numbers.csv").write_text("sample_id,label\n7,2\nx y,0.0\n=1,5\n")
+    assert applied(run, tmp_path / "numbers.csv") == {"7": 2, "x y": 0}
+    (tmp_path / "other.csv").write_text("sample_id,mood\n7,cat\n")
+    with pytest.raises(XaiError, match="no column label"):
+        run.relabel_apply(tmp_path / "other.csv")
+    assert applied(run, tmp_path / "other.csv", field="mood") == {"7": 0}
+    result = [{"from_name": name, "type": "choices", "value": {"choices": ["cat"]}} for name in ("mood", "kind")]
+    tasks = [{"data": {"sample_id": "7"}, "annotations": [{"result": result}]}]
+    (tmp_path / "two.json").write_text(json.dumps(tasks))
+    with pytest.raises(UsageError, match="several controls"):
+        run.relabel_apply(tmp_path / "two.json")
+    assert applied(run, tmp_path / "two.json", field="kind") == {"7": 0}
+
+
+def test_what_is_no_such_file_is_said(run: xaicli.RunReader, tmp_path: Path) -> None:
+    for name, content, said in (
+        ("gone.json", None, "cannot be read"),
+        ("broken.json", "{", "cannot be read"),
+        ("text.json", '"text"', "no list"),
+        ("odd.xml", "<html/>", "no CVAT file"),
+        ("ids.csv", "name,label\n7,cat\n", "no column sample_id"),
+        ("strange.csv", "sample_id,label\nq,cat\n", "nothing in"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(XaiError, match=said):
+            run.relabel_apply(tmp_path / name)
+    (tmp_path / "empty.csv").write_text("sample_id,label\n")
+    assert applied(run, tmp_path / "empty.csv") == {}
+
+
+def test_whole_numbers_as_ids_and_a_regression(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0.5, 1.5, 2.5], prediction=[1.0, 2.0, 3.0], mode="train", epoch=1)
+    reader = xaicli.open_run(tmp_path / "run")
+    found = reader.relabel_export(tmp_path / "tasks.json", ids=[1, 3], mode="train")
+    assert found.data["sample_id"].to_list() == [1, 3]
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert tasks[0]["predictions"][0]["result"][0]["value"] == {"number": 1.0}
+    assert ElementTree.parse(tmp_path / "tasks.xml").getroot().find("Number") is not None
+    with pytest.raises(XaiError, match="numbers"):
+        reader.relabel_export(tmp_path / "tasks.xml", to="cvat", ids=[1], mode="train")
+    value = {"from_name": "label", "type": "number", "value": {"number": 0.75}}
+    exported = [{"data": tasks[0]["data"], "annotations": [{"result": [value]}]}]
+    (tmp_path / "back.json").write_text(json.dumps(exported))
+    assert applied(reader, tmp_path / "back.json") == {1: 0.75}
+    (tmp_path / "sheet.csv").write_text("sample_id,label\n3.0,9\n")
+    assert applied(reader, tmp_path / "sheet.csv") == {3: 9.0}
+
+
+def test_sets_of_classes(tmp_path: Path) -> None:
+    names = ["red", "green", "blue"]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=names) as run:
+        run.log_samples(
+            sample_id=["p", "q"], label=[[0, 1], []], prediction=[[0], [2]], loss=[1.0, 2.0], mode="train", epoch=1
+        )
+    reader = xaicli.open_run(tmp_path / "run")
+    for to in ("label-studio", "cvat", "fiftyone", "coco", "csv"):
+        reader.relabel_export(tmp_path / to, to=to, ids=["p", "q"], mode="train")
+    view = ElementTree.parse(tmp_path / "label-studio.xml").getroot()
+    assert next(view.iter("Choices")).get("choice") == "multiple"
+    file = studio(tmp_path, ("p", "ann", ["blue", "red"], ""), ("q", "ann", ["green"], ""))
+    assert applied(reader, file) == {"p": [0, 2], "q": [1]}
+    (tmp_path / "sets.csv").write_text('sample_id,label\np,"[""blue""]"\nq,"[]"\n')
+    assert applied(reader, tmp_path / "sets.csv") == {"p": [2], "q": []}
+    root = ElementTree.parse(tmp_path / "cvat.xml").getroot()
+    images = {image.get("name"): image for image in root.iter("image")}
+    assert [tag.get("label") for tag in images["p"].findall("tag")] == ["red", "green"]
+
+
+def test_the_digits_that_were_flipped_are_found(sample_run: Path, tmp_path: Path, xai: Any) -> None:
+    """The report says how many suspects were right: that is known of the digits."""
+    from xaicli.demo import load_digits
+
+    digits = load_digits(flip=0.05, seed=0)
+    true = dict(zip(digits.sample_id.tolist(), digits.true_label.tolist(), strict=True))
+    recorded = dict(zip(digits.sample_id.tolist(), digits.label.tolist(), strict=True))
+    status, _, _ = xai(
+        "relabel", "export", sample_run, "--mode", "train", "--n", 40, "-o", tmp_path / "tasks.csv", "-q"
+    )
+    assert status == 0
+    tasks = pl.read_csv(tmp_path / "tasks.csv", infer_schema=False)
+    assert tasks.height == 40
+    answered = tasks.with_columns(label=pl.Series([str(true[int(i)]) for i in tasks["sample_id"]]), by=pl.lit("ann"))
+    answered.write_csv(tmp_path / "answered.csv")
+    easy = xaicli.open_run(sample_run).select(rule="easy", n=30, mode="train").data["sample_id"].to_list()
+    (tmp_path / "easy.csv").write_text("sample_id,label\n" + "".join(f"{i},{true[i]}\n" for i in easy))
+    status, out, _ = xai(
+        "relabel",
+        "apply",
+        tmp_path / "answered.csv",
+        tmp_path / "easy.csv",
+        sample_run,
+        "-o",
+        tmp_path / "corrections.csv",
+        "--json",
+    )
+    assert status == 0
+    found = json.loads(out)
+    wrong = sum(recorded[int(i)] != true[int(i)] for i in tasks["sample_id"])
+    whole = found["suspects"][0]
+    assert (whole["first"], whole["looked_at"], whole["wrong"]) == (None, 40, wrong)
+    assert 0.5 < whole["low"] < whole["share"] <= whole["high"]
+    right = sum(
+        int(s) == true[int(i)]
+        for i, s in zip(tasks["sample_id"], (row["suggested_label"] for row in found["rows"][:40]), strict=True)
+    )
+    assert whole["suggestion_right"] == right
+    ten = next(row for row in found["suspects"] if row["first"] == 10)
+    assert ten["looked_at"] == 10
+    assert ten["wrong"] == sum(recorded[int(i)] != true[int(i)] for i in tasks["sample_id"][:10])
+    status, out, err = xai("dynamics", sample_run, "--mode", "train", "--truth", tmp_path / "corrections.csv", "--json")
+    assert status == 0, err
+    assert json.loads(out)["truth"]["suspects"] == {"auroc": 1.0, "ap": 1.0, "p_at_100": 40 / 70}
+    (others,) = found["others"]
+    assert (others["looked_at"], others["wrong"]) == (30, sum(recorded[i] != true[i] for i in easy))
+    table = xaicli.Table(
+        list(zip(digits.images, digits.label.tolist(), strict=True)),
+        ids=digits.sample_id.tolist(),
+        relabel=tmp_path / "corrections.csv",
+    )
+    ids = [int(i) for i in tasks["sample_id"]]
+    places = {i: place for place, i in enumerate(digits.sample_id.tolist())}
+    assert [table[places[i]][1] for i in ids] == [true[i] for i in ids]
+
+
+def test_kept_pictures_are_written_beside(sample_run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    run = xaicli.open_run(sample_run)
+    run.relabel_export(tmp_path / "tasks.json", n=3, mode="train", pictures=True, prefix="http://here/")
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    for task in tasks:
+        path = tmp_path / task["data"]["image"].removeprefix("http://here/")
+        with Image.open(path) as picture:
+            assert picture.size == (8, 8)
+
+
+def test_the_command_says_what_it_cannot(xai: Any, run: xaicli.RunReader, tmp_path: Path) -> None:
+    root = run.layout.root
+    for words, said in (
+        (("export", root, "--to", "excel"), "no format 'excel'"),
+        (("export", root, "--to", "coco", "-o", tmp_path / "x.csv"), "no .json file"),
+        (("export", root, "--ids", "7", "--rule", "random", "--n", "1"), "--ids and --rule"),
+        (("export", root, "--mode", "train", "--ids", "7", "--path", "nothing"), "no fact 'nothing'"),
+        (("export", root, "--mode", "train", "--ids", "gone"), "gone"),
+        (("apply", root), "which file"),
+        (("apply", root, tmp_path / "x.csv", "-o", tmp_path / "x.txt"), "no table"),
+    ):
+        status, _, err = xai("relabel", *words)
+        assert status in (1, 2), words
+        assert said in err, (words, err)
+    status, out, _ = xai(
+        "relabel", "export", root, "--mode", "train", "--ids", "7,x y", "--json", "-o", tmp_path / "t.json"
+    )
+    assert status == 0
+    found = json.loads(out)
+    assert set(found) >= {"schema_version", "command", "run", "selection", "warnings", "outputs", "counts", "rows"}
+    assert found["outputs"] == [str(tmp_path / "t.json"), str(tmp_path / "t.xml")]
+    assert {row["sample_id"]: row["suggested"] for row in found["rows"]} == {"7": NAMES[1], "x y": NAMES[2]}
+    status, _, _ = xai(
+        "relabel",
+        "export",
+        root,
+        "--mode",
+        "train",
+        "--ids",
+        "7",
+        "--format",
+        "html,md",
+        "-o",
+        tmp_path / "p" / "t.csv",
+        "-q",
+    )
+    page = (tmp_path / "p" / "relabel-export.html").read_text(encoding="utf-8")
+    assert "how this was made" in page.lower()
+    assert "xai relabel export" in page

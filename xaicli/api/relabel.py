@@ -1,0 +1,220 @@
+"""Samples to people who correct labels, and their corrections back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaicli.answer import Answer
+from xaicli.api.pages import Asked, shown
+from xaicli.errors import UnwrittenError, UsageError
+from xaicli.files import write_whole
+from xaicli.relabel.tasks import Batch, Tool, files_of
+from xaicli.results import Result
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from xaicli.api.run import RunReader
+    from xaicli.queries.media import Thumbnail
+
+_OF_SELECT = ("by", "weight", "stat", "complete_only", "table", "column")
+"""What `select` is asked and `relabel export` is not."""
+_SUFFIX = {Tool.LABEL_STUDIO: ".json", Tool.CVAT: ".xml", Tool.FIFTYONE: "", Tool.COCO: ".json", Tool.CSV: ".csv"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """Tasks ready to be written.
+
+    Attributes:
+        result: The samples, with their report.
+        batch: What is to be looked at.
+        tool: Whose format.
+        thumbnails: Pictures that are written beside it, by sample; empty for none.
+        prefix: What is put before their paths.
+    """
+
+    result: Result
+    batch: Batch
+    tool: Tool
+    thumbnails: Mapping[Any, Thumbnail]
+    prefix: str = ""
+
+    def write(self, target: Path) -> list[Path]:
+        """Write the files.
+
+        Args:
+            target: The file; of FiftyOne the folder.
+
+        Returns:
+            Their paths, the one to import first.
+
+        Raises:
+            UnwrittenError: One cannot be written.
+        """
+        stem = target.stem if _SUFFIX[self.tool] else target.name
+        paths: list[Path] = []
+        try:
+            batch = self.batch
+            if self.thumbnails:
+                folder = target.with_name(f"{stem}-pictures")
+                batch, pictures = _pictured(batch, self.thumbnails, folder, self.prefix)
+                paths += [write_whole(folder / name, content) for name, content in pictures.items()]
+            files = files_of(batch, self.tool, stem)
+            written = [
+                write_whole(target.parent / name, text.encode("utf-8", "replace")) for name, text in files.items()
+            ]
+            return [*written, *paths]
+        except OSError as error:
+            raise UnwrittenError(
+                f"{error.filename or target} cannot be written: {error.strerror or error}",
+                hint="name another file with -o",
+                written=tuple(paths),
+            ) from error
+
+
+def tool_of(to: str | None, target: Path | None) -> Tool:
+    """The format that is asked for: by its name, else by the suffix of the file.
+
+    Raises:
+        UsageError: There is none of that name, or it is not written to such a file.
+    """
+    if to is None:
+        suffix = "" if target is None else target.suffix.lower()
+        return {".csv": Tool.CSV, ".xml": Tool.CVAT}.get(suffix, Tool.LABEL_STUDIO)
+    try:
+        tool = Tool(to.lower().replace("_", "-"))
+    except ValueError:
+        raise UsageError(f"there is no format {to!r}", hint="choose from: " + ", ".join(Tool)) from None
+    wanted = _SUFFIX[tool]
+    if target is not None and wanted and target.suffix and not target.is_dir() and target.suffix.lower() != wanted:
+        raise UsageError(f"{target} is no {wanted} file, which {tool.value} takes", hint=f"-o {target.stem}{wanted}")
+    return tool
+
+
+def default_target(folder: Path, tool: Tool) -> Path:
+    """Where an export goes unless the user says otherwise."""
+    return folder / f"relabel-{tool.value}{_SUFFIX[tool]}"
+
+
+def export(
+    run: RunReader,
+    *,
+    tool: Tool,
+    rule: str | None,
+    ids: Any,
+    path: str | None,
+    prefix: str,
+    pictures: bool,
+    facts: str | os.PathLike[str] | None,
+    choice: Mapping[str, Any],
+    select: Mapping[str, Any],
+) -> Export:
+    """The tasks of chosen samples; the arguments are those of `RunReader.relabel_export`."""
+    from xaicli.choices import questions, rules
+    from xaicli.queries.media import thumbnails
+    from xaicli.queries.selection import with_note_of_modes
+    from xaicli.relabel.questions import batch_of
+
+    given: Any = dict(select)
+    if ids is not None and rule is not None:
+        raise UsageError("--ids and --rule both say which samples", hint="give one of them")
+    if rule is None:
+        rule = "sample_id IS NOT NULL" if ids is not None or given.get("where") else "suspects"
+    asked = rules.choice(rule, where=given.get("where"), **choice)
+    reader, selection = run.selected(**given)
+    selection = with_note_of_modes(selection)
+    chosen = questions.select(reader, selection, questions.Wanted(asked, facts=facts, ids=ids))
+    batch, notes = batch_of(reader, selection, chosen, tool, facts=facts, path=path, prefix=prefix)
+    kept: dict[Any, Thumbnail] = {}
+    if pictures:
+        wanted = {task.sample_id for task in batch.tasks if task.path is None}
+        found, faults = thumbnails(reader, wanted)
+        kept = {sample_id: thumbnail for (_, _, sample_id), thumbnail in found.items()}
+        notes += faults
+    elif batch.tasks and all(task.path is None for task in batch.tasks) and tool is not Tool.CSV:
+        notes.append(
+            "no fact says where pictures are: run.log_facts(ids, path=...), --path FACT, or --pictures for thumbnails"
+        )
+    options = {"to": tool.value, "path": path, "prefix": prefix, "pictures": pictures, "ids": ids}
+    answer = replace(
+        chosen,
+        command="relabel export",
+        selection={
+            **{key: value for key, value in chosen.selection.items() if key not in _OF_SELECT},
+            **options,
+            "rule": None if ids is not None else chosen.selection["rule"],
+        },
+        data=_told(chosen.data, batch),
+        warnings=(*(w for w in chosen.warnings if "relabel export" not in w), *notes),
+        extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
+    )
+    return Export(shown(Asked(answer, run.layout, reader, selection)), batch, tool, kept, prefix)
+
+
+def _told(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """The chosen rows with what the tasks say beside."""
+    import polars as pl
+
+    chosen = data.filter(pl.col("rank").is_not_null()).drop("weight")
+    names = [", ".join(task.suggested) or None for task in batch.tasks]
+    return chosen.with_columns(
+        pl.Series("suggested", names, pl.String), pl.Series("path", [task.path for task in batch.tasks], pl.String)
+    )
+
+
+def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], folder: Path, prefix: str) -> tuple[Batch, dict[str, bytes]]:
+    """The batch with kept thumbnails as its pictures, and these as PNG by file name."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    tasks, files = [], {}
+    for number, task in enumerate(batch.tasks, 1):
+        thumbnail = kept.get(task.sample_id)
+        if task.path is None and thumbnail is not None:
+            shape = (thumbnail.height, thumbnail.width, thumbnail.channels)
+            pixels = np.frombuffer(thumbnail.pixels, np.uint8).reshape(shape)
+            content = io.BytesIO()
+            Image.fromarray(pixels[..., 0] if thumbnail.channels == 1 else pixels).save(content, "PNG")
+            name = f"{number:06d}.png"
+            files[name] = content.getvalue()
+            task = replace(task, path=f"{prefix}{folder.name}/{name}", size=(thumbnail.width, thumbnail.height))
+        tasks.append(task)
+    return replace(batch, tasks=tasks), files
+
+
+def apply(
+    run: RunReader,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    path: str | None,
+    field: str | None,
+    by: str | None,
+    facts: str | os.PathLike[str] | None,
+    label_map: Any,
+    select: Mapping[str, Any],
+) -> Result:
+    """Corrections; the arguments are those of `RunReader.relabel_apply`."""
+    from xaicli.relabel import questions
+
+    given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
+    reader, selection = run.selected(**given, label_map=label_map)
+    more, selection = selection.label_map, replace(selection, label_map={})
+    answer: Answer = questions.apply(
+        reader, selection, files, facts=facts, path=path, field=field, by=by, label_map=more
+    )
+    return shown(Asked(answer, run.layout, reader, selection))
+
+
+def corrections_of(result: Result) -> pl.DataFrame:
+    """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several."""
+    data = result.data
+    columns = ["sample_id", "label", "by", "when"]
+    several = data.select("mode", "ds_id").n_unique() > 1
+    return data.select(*columns, *(["mode", "ds_id"] if several else []))

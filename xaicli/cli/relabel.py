@@ -1,0 +1,193 @@
+"""`xai relabel`: samples to people who correct labels, and their corrections back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaicli.cli.command import command
+from xaicli.cli.completion import words
+from xaicli.cli.options import Ids, Output, RunDir, Selection, Strict, split_commas, split_pairs
+from xaicli.cli.output import write
+from xaicli.errors import UsageError
+from xaicli.store.objects import is_url
+
+app = typer.Typer(
+    help="Suspects to Label Studio, CVAT, FiftyOne, COCO or CSV; corrections back as a table.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+_TOOLS = ("label-studio", "cvat", "fiftyone", "coco", "csv")
+_TABLES = (".csv", ".parquet", ".json", ".jsonl")
+_Facts = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False),
+]
+_PathFact = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACT", help="The fact that says where a picture is [default: path, or alike].", show_default=False
+    ),
+]
+
+
+@app.command()
+@command
+def export(
+    run_dir: RunDir = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOOL",
+            help=f"{', '.join(_TOOLS)} [default: by the suffix of -o, else label-studio].",
+            show_default=False,
+            autocompletion=words(lambda: _TOOLS),
+        ),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE|SQL", help="Which samples, as in xai select [default: suspects].", show_default=False
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", metavar="N", help="How many [default: all that the rule finds].", show_default=False),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(metavar="X", help="Which share of the samples instead.", show_default=False)
+    ] = None,
+    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.")] = False,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    ids: Ids = None,
+    path: _PathFact = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before every path: '/data/local-files/?d='.")] = "",
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Write kept thumbnails for samples without a path.")
+    ] = False,
+    facts: _Facts = None,
+    select: Selection,
+    output: Output,
+) -> None:
+    """Write samples for people who correct labels, with what each might be instead.
+
+    -o FILE is the file to import (of FiftyOne a folder); --format html,csv,json,md writes the page, too.
+
+    Example: xai relabel export runs/demo --mode train --to csv -o to-look-at.csv
+    """
+    from xaicli.api import open_run
+    from xaicli.api.relabel import default_target, tool_of
+    from xaicli.api.relabel import export as made
+
+    where = output.output
+    if str(where) == "-":
+        raise UsageError("-o - is no file to import", hint="-o FILE")
+    tool = tool_of(to, where)
+    run = open_run(run_dir)
+    target = where or default_target(run.layout.reports, tool)
+    if where is not None and where.is_dir() and tool.value != "fiftyone":
+        target = default_target(where, tool)
+    found = made(
+        run,
+        tool=tool,
+        rule=rule,
+        ids=ids,
+        path=path,
+        prefix=prefix,
+        pictures=pictures,
+        facts=facts,
+        choice={"n": n, "share": share, "per_label": per_label, "seed": seed},
+        select=select.arguments(),
+    )
+    write(found.result, _page(output, target), beside=lambda: found.write(target))
+
+
+@app.command()
+@command
+def apply(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[RUN_DIR] FILE...", help="The run, and what the tools wrote; in any order."),
+    ],
+    *,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help="Where the samples are looked for [default: all, train first].",
+            show_default=False,
+        ),
+    ] = None,
+    ds_id: Annotated[
+        list[str] | None,
+        typer.Option(callback=split_commas, help="The data sets [default: all].", show_default=False),
+    ] = None,
+    label_key: Annotated[str, typer.Option(help="The column that was looked at.")] = "label",
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_pairs, help="NAME=VALUE,...: labels that the run does not know.", show_default=False
+        ),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The control or column with the label, where there are several.", show_default=False
+        ),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what this person said.", show_default=False)
+    ] = None,
+    path: _PathFact = None,
+    facts: _Facts = None,
+    strict: Strict = False,
+    output: Output,
+) -> None:
+    """Bring corrections back: a table of sample_id, label, by, when, and how many suspects were right.
+
+    Reads what Label Studio (JSON, JSON_MIN, CSV), CVAT (XML, zip), FiftyOne and COCO write, and tables. -o FILE is the
+    table, csv, parquet, json or jsonl [default: RUN_DIR/reports/corrections.csv].
+
+    Example: xai relabel apply runs/demo looked-at.csv -o corrections.csv
+    """
+    from xaicli.api import open_run
+    from xaicli.api.lists import write_list
+    from xaicli.api.relabel import corrections_of
+
+    runs = [word for word in words if is_url(word) or (Path(word) / "xai.json").is_file()]
+    files = [word for word in words if word not in runs]
+    if len(runs) > 1:
+        raise UsageError(f"apply takes one run, not {len(runs)}", hint="xai relabel apply RUN_DIR FILE...")
+    where = output.output
+    if where is not None and not where.is_dir() and where.suffix.lower() not in _TABLES:
+        raise UsageError(f"{where} is no table", hint="its suffix says which: " + ", ".join(_TABLES))
+    run = open_run(runs[0] if runs else None)
+    result = run.relabel_apply(
+        files,
+        mode=mode,
+        ds_id=ds_id,
+        label_key=label_key,
+        label_map=label_map,
+        facts=facts,
+        path=path,
+        field=field,
+        by=by,
+        strict=strict,
+    )
+    target = where or run.layout.reports / "corrections.csv"
+    target = target / "corrections.csv" if target.is_dir() else target
+    beside: Callable[[], list[Path]] = lambda: [write_list(corrections_of(result), target)]  # noqa: E731
+    write(result, _page(output, target), beside=beside)
+
+
+def _page(output: Output, target: Path) -> Output:
+    """The options of the page, which lies beside the file."""
+    wanted = output.format is not None or output.open
+    return dataclasses.replace(output, output=target.parent if wanted else None)

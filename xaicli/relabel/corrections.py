@@ -1,0 +1,268 @@
+"""What people said of samples, brought together: one label a sample, and whatever could not be taken, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from xaicli.queries.selection import Pair
+from xaicli.relabel.marks import Mark, Marks, State
+from xaicli.vocabulary import SAMPLE_ID
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The label of one sample after people looked at it.
+
+    Attributes:
+        pair: Where it was recorded.
+        sample_id: The sample.
+        label: Its label as the run spells it.
+        recorded: What was recorded.
+        by: Who gave it, with commas between.
+        when: When the last of them did, as the tool writes it.
+        votes: How many gave this label, and how many any.
+    """
+
+    pair: Pair
+    sample_id: Any
+    label: Any
+    recorded: Any
+    by: str
+    when: str
+    votes: tuple[int, int]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the recorded label is another."""
+        return bool(self.label != self.recorded)
+
+
+@dataclass
+class LeftOut:
+    """What was not taken, by reason, with some examples."""
+
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one more."""
+        self.counts[reason] += 1
+        kept = self.examples.setdefault(reason, [])
+        if len(kept) < _EXAMPLES and example not in kept:
+            kept.append(example)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """reason, n and examples, the most frequent first."""
+        return [
+            {"reason": reason, "n": n, "examples": self.examples[reason]} for reason, n in self.counts.most_common()
+        ]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How a run spells labels.
+
+    Attributes:
+        dtype: The type of its labels.
+        known: The values it knows.
+        by_name: What a value may be called.
+    """
+
+    dtype: pl.DataType
+    known: frozenset[Any]
+    by_name: Mapping[str, Any]
+
+    @property
+    def are_sets(self) -> bool:
+        """Whether a label is a set of classes."""
+        return isinstance(self.dtype, pl.List)
+
+    def of(self, texts: Sequence[str]) -> Any:
+        """The label that some texts name, or None for one that the run does not know."""
+        values = [self._one(text) for text in texts]
+        if any(value is None for value in values):
+            return None
+        if self.are_sets:
+            return sorted(set(values))
+        return values[0]
+
+    def _one(self, text: str) -> Any:
+        clean = text.strip()
+        if clean in self.by_name:
+            return self.by_name[clean]
+        inner = self.dtype.inner if isinstance(self.dtype, pl.List) else self.dtype
+        try:
+            if inner.is_float():
+                return float(clean)
+            if inner.is_integer():
+                number = float(clean)
+                return int(number) if number.is_integer() and int(number) in self.known else None
+        except ValueError:
+            return None
+        return clean if clean in self.known else None
+
+
+class Samples:
+    """The samples of a run by id and by picture.
+
+    Args:
+        frames: By (mode, ds_id), in the order in which an id is looked for: sample_id and label.
+        paths: {path of the picture: sample id}.
+    """
+
+    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Mapping[str, Any]) -> None:
+        self.recorded: dict[str, list[tuple[Pair, Any, Any]]] = {}
+        for pair, frame in frames.items():
+            for sample_id, label in frame.select(SAMPLE_ID, "label").iter_rows():
+                self.recorded.setdefault(str(sample_id), []).append((pair, sample_id, label))
+        self._paths = {str(path): str(sample_id) for path, sample_id in paths.items()}
+        self._by_end: dict[str, set[str]] = {}
+        for path in self._paths:
+            self._by_end.setdefault(PurePosixPath(path.replace("\\", "/")).name, set()).add(path)
+
+    def of(self, mark: Mark) -> tuple[Pair, Any, Any] | None:
+        """(mode, ds_id), id and recorded label of the sample that a mark is about; None where there is none."""
+        text = mark.sample_id
+        if text is None or self._known(text) is None:
+            text = self._of_path(mark.path) if mark.path is not None else text
+        found = None if text is None else self._known(text)
+        if not found:
+            return None
+        own = [
+            one
+            for one in found
+            if (not mark.mode or one[0][0] == mark.mode) and (mark.ds_id is None or one[0][1] == mark.ds_id)
+        ]
+        return (own or found)[0]
+
+    def _known(self, text: str) -> list[tuple[Pair, Any, Any]] | None:
+        clean = text.strip()
+        whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
+        guarded = clean.removeprefix("'")  # and was kept from running =1
+        return next((self.recorded[one] for one in (text, clean, whole, guarded) if one in self.recorded), None)
+
+    def _of_path(self, path: str) -> str | None:
+        """The sample of a picture: that of its very path, else the only one whose path ends like it."""
+        if path in self._paths:
+            return self._paths[path]
+        parts = PurePosixPath(path.replace("\\", "/").partition("?d=")[2] or path.replace("\\", "/")).parts
+        if not parts:
+            return None
+        alike = [(_common(parts, known), known) for known in self._by_end.get(parts[-1], ())]
+        if not alike:
+            # A tool may put something before the name of an uploaded picture: 1a2b3c4d-name.png.
+            ends = [known for name, paths in self._by_end.items() if parts[-1].endswith(f"-{name}") for known in paths]
+            return self._paths[ends[0]] if len(ends) == 1 else None
+        best = max(n for n, _ in alike)
+        longest = [known for n, known in alike if n == best]
+        return self._paths[longest[0]] if len(longest) == 1 else None
+
+
+def _common(parts: Sequence[str], known: str) -> int:
+    """How many last parts two paths share."""
+    other = PurePosixPath(known.replace("\\", "/")).parts
+    n = 0
+    for mine, theirs in zip(reversed(parts), reversed(other), strict=False):
+        if mine != theirs:
+            break
+        n += 1
+    return n
+
+
+def corrections(
+    files: Iterable[Marks], samples: Samples, labels: Labels, *, by: str | None = None
+) -> tuple[list[Correction], LeftOut]:
+    """One label a sample, by what most people said.
+
+    Of one person the last mark counts. Where people disagree the label counts that more than half of them gave; without
+    one the sample is left out. A label that is as recorded counts where somebody said to have looked, or where the file
+    has no way to say so.
+
+    Args:
+        files: The marks of each file.
+        samples: The run's samples.
+        labels: How the run spells labels.
+        by: Only what this person said.
+
+    Returns:
+        The corrections in the order in which samples are first named, and what was left out.
+    """
+    left = LeftOut()
+    said: dict[tuple[Pair, str], dict[str, tuple[Mark, Any]]] = {}
+    recorded: dict[tuple[Pair, str], tuple[Any, Any]] = {}
+    for number, marks in enumerate(files):
+        for mark in marks.marks:
+            named = mark.sample_id if mark.sample_id is not None else mark.path or "?"
+            if by is not None and mark.by != by:
+                left.add(f"not by {by}", named)
+                continue
+            sample = samples.of(mark)
+            if sample is None:
+                left.add("no sample of the run", named)
+                continue
+            label = _label_of(mark, sample, labels, left, named)
+            if label is None:
+                continue
+            key = sample[0], str(sample[1])
+            recorded[key] = sample[1], sample[2]
+            person = mark.by or f"\0{number}"
+            of_sample = said.setdefault(key, {})
+            if person in of_sample:
+                left.add("said again by the same person: the last counts", named)
+                if mark.when < of_sample[person][0].when:
+                    continue
+            of_sample[person] = mark, label[0]
+    found = []
+    for key, of_people in said.items():
+        sample_id, old = recorded[key]
+        chosen = _agreed([label for _, label in of_people.values()])
+        if chosen is None:
+            told = ", ".join(f"{mark.by or '?'}: {', '.join(mark.labels)}" for mark, _ in of_people.values())
+            left.add("people disagree", f"{sample_id} ({told})")
+            continue
+        label, votes = chosen
+        agreeing = [mark for mark, given in of_people.values() if given == label]
+        people = ", ".join(dict.fromkeys(mark.by for mark in agreeing if mark.by))
+        when = max((mark.when for mark in agreeing), default="")
+        found.append(Correction(key[0], sample_id, label, old, people, when, votes))
+    return found, left
+
+
+def _label_of(
+    mark: Mark, sample: tuple[Pair, Any, Any], labels: Labels, left: LeftOut, named: str
+) -> tuple[Any] | None:
+    """The label of a mark; None where it gives none, which is counted."""
+    if mark.state is State.SKIPPED:
+        left.add("skipped", named)
+        return None
+    if mark.state is State.EMPTY and not (labels.are_sets and mark.is_checked):
+        left.add("handed in without a label", named)
+        return None
+    if len(mark.labels) > 1 and not labels.are_sets:
+        left.add("several labels, and the run has one a sample", f"{named}: {', '.join(mark.labels)}")
+        return None
+    label = labels.of(mark.labels) if mark.labels else []
+    if label is None:
+        left.add("a label that the run does not know", f"{named}: {', '.join(mark.labels)}")
+        return None
+    if mark.is_checked is False and label == sample[2]:
+        left.add("not looked at: as recorded, and not checked", named)
+        return None
+    return (label,)
+
+
+def _agreed(given: Sequence[Any]) -> tuple[Any, tuple[int, int]] | None:
+    """The label that more than half gave, with (how many, of how many); None without one."""
+    votes = Counter(repr(label) for label in given)
+    text, n = votes.most_common(1)[0]
+    if 2 * n <= len(given):
+        return None
+    return next(label for label in given if repr(label) == text), (n, len(given))

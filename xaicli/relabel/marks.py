@@ -1,0 +1,338 @@
+"""What people said of samples, as their tools write it: Label Studio, CVAT, FiftyOne, COCO, tables."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.relabel.tasks import CHECKED, CONTROL
+from xaicli.tables.lists import read_columns, read_text
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+_FORMATS = (
+    "Label Studio (JSON, JSON_MIN, CSV), CVAT for images (XML or zip), FiftyOne (labels.json or samples.json), COCO, "
+    "or a table with sample_id and label"
+)
+_LARGEST = 1 << 30
+
+
+class State(StrEnum):
+    """What a mark says."""
+
+    LABELLED = "labelled"
+    SKIPPED = "skipped"
+    """The sample was passed over."""
+    EMPTY = "empty"
+    """It was handed in without a label."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What one person said of one sample.
+
+    Attributes:
+        sample_id: The sample, as the file spells it; None where it names a picture only.
+        path: The picture, where the file names one.
+        labels: The labels given.
+        by: Who; "" where the file does not say.
+        when: When, likewise.
+        state: Whether it was labelled at all.
+        is_checked: Whether somebody said that they looked; None where the file cannot tell.
+        mode: Where the sample was recorded, where the file says so.
+        ds_id: Likewise.
+    """
+
+    sample_id: str | None
+    path: str | None
+    labels: tuple[str, ...]
+    by: str = ""
+    when: str = ""
+    state: State = State.LABELLED
+    is_checked: bool | None = None
+    mode: str = ""
+    ds_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a file.
+
+    Attributes:
+        format: Whose format it is in, in words.
+        marks: In the order of the file.
+    """
+
+    format: str
+    marks: tuple[Mark, ...]
+
+
+def read_marks(path: Path, *, field: str | None = None) -> Marks:
+    """What a file says.
+
+    Args:
+        path: A file that one of the tools wrote, or the folder of a FiftyOne export.
+        field: The name of the control, field or column that holds the label, where there are several.
+
+    Raises:
+        XaiError: It cannot be read, or is none of these.
+        UsageError: It holds several fields of labels, and none was named.
+    """
+    try:
+        if path.is_dir():
+            inside = next((path / name for name in ("labels.json", "samples.json") if (path / name).is_file()), None)
+            if inside is None:
+                raise XaiError(f"{path} holds neither labels.json nor samples.json", hint=_FORMATS)
+            path = inside
+        suffix = path.suffix.lower()
+        if suffix == ".zip":
+            return Marks("CVAT", tuple(_cvat(_of_zip(path), path)))
+        if suffix == ".xml":
+            return Marks("CVAT", tuple(_cvat(read_text(path), path)))
+        if suffix == ".json":
+            return _of_json(json.loads(read_text(path)), path, field)
+        return _of_table(read_columns(path), path, field)
+    except (OSError, ValueError, ElementTree.ParseError, zipfile.BadZipFile) as error:
+        said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        raise XaiError(f"{path} cannot be read: {said}", hint=_FORMATS) from error
+
+
+def _of_json(found: Any, path: Path, field: str | None) -> Marks:
+    if isinstance(found, dict):
+        if isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
+            return Marks("COCO", tuple(_coco(found)))
+        if isinstance(found.get("labels"), dict):
+            return Marks("FiftyOne", tuple(_fiftyone(found, path)))
+        if isinstance(found.get("samples"), list):
+            return Marks("FiftyOne", tuple(_fiftyone_samples(found["samples"], path, field)))
+        found = found["rows"] if isinstance(found.get("rows"), list) else [found]
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise XaiError(f"{path} is no list of labels", hint=_FORMATS)
+    if any("annotations" in item or "completions" in item for item in found):
+        return Marks("Label Studio", tuple(_label_studio(found, path, field)))
+    names = dict.fromkeys(name for item in found for name in item)
+    return _of_table({name: [item.get(name) for item in found] for name in names}, path, field)
+
+
+def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) -> Iterator[Mark]:
+    """The JSON export (https://labelstud.io/guide/task_format): a task with the annotations of all who labelled it."""
+    control = field or _only_control(tasks, path)
+    for task in tasks:
+        data = task.get("data") or {}
+        where = _place(data)
+        annotations = task.get("annotations", task.get("completions")) or []
+        if not annotations:
+            yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2], ds_id=where[3])
+        for one in annotations:
+            labels: list[str] = []
+            for result in one.get("result") or []:
+                if result.get("from_name") == control:
+                    labels += _values(result.get("value") or {})
+            state = State.SKIPPED if one.get("was_cancelled") else State.LABELLED if labels else State.EMPTY
+            yield Mark(
+                *where[:2],
+                tuple(labels),
+                _who(one.get("completed_by")),
+                str(one.get("updated_at") or one.get("created_at") or ""),
+                state,
+                mode=where[2],
+                ds_id=where[3],
+            )
+
+
+def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
+    """The control that holds the label: the one called so, else the only one.
+
+    Raises:
+        UsageError: There are several others.
+    """
+    names = dict.fromkeys(
+        str(result.get("from_name"))
+        for task in tasks
+        for one in task.get("annotations", task.get("completions")) or []
+        for result in one.get("result") or []
+        if _values(result.get("value") or {})
+    )
+    if CONTROL in names or not names:
+        return CONTROL
+    if len(names) > 1:
+        raise UsageError(f"{path} has labels of several controls", hint=f"--field {' or '.join(names)}")
+    return next(iter(names))
+
+
+def _values(value: Mapping[str, Any]) -> list[str]:
+    if isinstance(value.get("choices"), list):
+        return [str(choice) for choice in value["choices"]]
+    if isinstance(value.get("number"), int | float):
+        return [repr(value["number"])]
+    return []
+
+
+def _who(value: Any) -> str:
+    """Who labelled: an id, an address, or a mapping with either."""
+    if isinstance(value, Mapping):
+        value = value.get("email") or value.get("username") or value.get("id")
+    return "" if value is None else str(value)
+
+
+def _place(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | None]:
+    """Which sample is meant: its id and picture, and where it was recorded."""
+    sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
+    picture = next((data[key] for key in ("image", "path", "filepath", "file_name") if data.get(key)), None)
+    return (
+        None if sample_id in (None, "") else str(sample_id),
+        None if picture is None else str(picture),
+        str(data.get(MODE) or ""),
+        None if ds_id is None else str(ds_id),
+    )
+
+
+def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:
+    """A table of people's own, or what Label Studio writes as CSV and JSON_MIN: a row an annotation."""
+    names = list(columns)
+    if not {SAMPLE_ID, "path", "image", "filepath", "file_name"} & set(names):
+        raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {_FORMATS}")
+    is_studio = "annotation_id" in names
+    column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else None)
+    if column is None or column not in names:
+        raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    marks = []
+    for row in rows:
+        sample_id, picture, mode, ds_id = _place(row)
+        labels = _labels(row[column])
+        by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
+        when = row.get("when") or row.get("updated_at") or row.get("created_at")
+        state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
+        marks.append(Mark(sample_id, picture, labels or (), _who(by), str(when or ""), state, mode=mode, ds_id=ds_id))
+    return Marks("Label Studio" if is_studio else "table", tuple(marks))
+
+
+def _labels(value: Any) -> tuple[str, ...] | None:
+    """The labels of a cell; None for an empty one. A list stands for a set of classes, also as JSON in a text."""
+    if isinstance(value, Mapping):  # JSON_MIN has {"choices": [...]} where there are several
+        value = value.get("choices")
+    if isinstance(value, str) and value.strip().startswith(("[", "{")):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        value = parsed.get("choices", value) if isinstance(parsed, dict) else parsed
+    if isinstance(value, list):
+        return tuple(str(one) for one in value)
+    text = "" if value is None else str(value).strip()
+    return (text,) if text else None
+
+
+def _of_zip(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        name = next((name for name in archive.namelist() if name.rpartition("/")[2] == "annotations.xml"), None)
+        if name is None:
+            raise XaiError(f"{path} holds no annotations.xml", hint="export the task as CVAT for images 1.1")
+        if archive.getinfo(name).file_size > _LARGEST:
+            raise XaiError(f"{path}: annotations.xml is larger than 1 GB", hint="export fewer pictures at a time")
+        return archive.read(name).decode("utf-8-sig")
+
+
+def _cvat(text: str, path: Path) -> Iterator[Mark]:
+    """CVAT for images 1.1 (https://docs.cvat.ai/docs/manual/advanced/xml_format/): tags of pictures."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise XaiError(f"{path} declares entities, which no tool writes", hint="export the task again")
+    root = ElementTree.fromstring(text)
+    if root.tag != "annotations":
+        raise XaiError(f"{path} is no CVAT file: its root is {root.tag}", hint="export the task as CVAT for images 1.1")
+    by = root.findtext("meta/task/assignee/username") or root.findtext("meta/task/owner/username") or ""
+    when = root.findtext("meta/task/updated") or root.findtext("meta/dumped") or ""
+    for image in root.iter("image"):
+        tags = image.findall("tag")
+        attributes = [{one.get("name"): one.text or "" for one in tag.findall("attribute")} for tag in tags]
+        sample_id = next((known[SAMPLE_ID] for known in attributes if known.get(SAMPLE_ID)), None)
+        checked = [known[CHECKED].strip().lower() == "true" for known in attributes if CHECKED in known]
+        labels = tuple(tag.get("label") or "" for tag in tags)
+        state = State.LABELLED if labels else State.EMPTY
+        yield Mark(sample_id, image.get("name"), labels, by, when, state, any(checked) if checked else None)
+
+
+def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
+    """`FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
+    classes = found.get("classes") or []
+    pictures: Mapping[str, Any] = {}
+    if (manifest := path.with_name("data.json")).is_file():
+        pictures = json.loads(read_text(manifest))
+
+    def named(value: Any) -> tuple[str, Any, str]:
+        attributes: Mapping[str, Any] = {}
+        if isinstance(value, Mapping):
+            attributes = {**value, **(value.get("attributes") or {})}
+            value = value.get("label")
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        text = str(classes[value]) if is_number and 0 <= value < len(classes) else str(value)
+        return text, attributes.get(CHECKED), str(attributes.get(SAMPLE_ID) or "")
+
+    for key, value in found["labels"].items():
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        told = [named(one) for one in values]
+        checked = [bool(one[1]) for one in told if one[1] is not None]
+        sample_id = next((one[2] for one in told if one[2]), str(key))
+        yield Mark(
+            sample_id,
+            str(pictures.get(key) or key),
+            tuple(one[0] for one in told),
+            state=State.LABELLED if told else State.EMPTY,
+            is_checked=any(checked) if checked else None,
+        )
+
+
+def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+    """`FiftyOneDataset`: samples with fields of classifications."""
+    kinds = ("Classification", "Classifications")
+    names = dict.fromkeys(
+        name
+        for sample in samples
+        for name, value in sample.items()
+        if isinstance(value, dict) and value.get("_cls") in kinds
+    )
+    if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
+        raise UsageError(f"{path} has several fields of labels", hint=f"--field {' or '.join(names)}")
+    column = field or next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
+    for sample in samples:
+        value = sample.get(column) or {}
+        every = value.get("classifications") if value.get("_cls") == "Classifications" else [value] if value else []
+        labels = tuple(str(one["label"]) for one in every or () if one.get("label") is not None)
+        sample_id = sample.get(SAMPLE_ID)
+        yield Mark(
+            None if sample_id is None else str(sample_id),
+            str(sample.get("filepath") or "") or None,
+            labels,
+            state=State.LABELLED if labels else State.EMPTY,
+        )
+
+
+def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
+    """COCO (https://cocodataset.org/#format-data): the categories of each picture's annotations."""
+    names = {category["id"]: str(category["name"]) for category in found.get("categories") or []}
+    of_image: dict[Any, list[Mapping[str, Any]]] = {}
+    for annotation in found["annotations"]:
+        of_image.setdefault(annotation.get("image_id"), []).append(annotation)
+    for image in found["images"]:
+        own = of_image.get(image.get("id"), [])
+        attributes = [one.get("attributes") or {} for one in own]
+        sample_id = image.get(SAMPLE_ID)
+        if sample_id is None:
+            sample_id = next((known[SAMPLE_ID] for known in attributes if known.get(SAMPLE_ID) is not None), None)
+        checked = [bool(known[CHECKED]) for known in attributes if CHECKED in known]
+        labels = dict.fromkeys(names.get(one.get("category_id"), f"category {one.get('category_id')}") for one in own)
+        yield Mark(
+            None if sample_id is None else str(sample_id),
+            str(image.get("file_name") or "") or None,
+            tuple(labels),
+            when=str(image.get("date_captured") or ""),
+            state=State.LABELLED if labels else State.EMPTY,
+            is_checked=any(checked) if checked else None,
+        )

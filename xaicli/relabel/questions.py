@@ -1,0 +1,346 @@
+"""What is asked about labels and people: `relabel_export`, `relabel_apply`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.choices.candidates import with_columns
+from xaicli.diagnosis.confusion import wilson
+from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.names import LabelNames
+from xaicli.dynamics.suspects import suspects
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.facts import Facts, read_facts
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader
+from xaicli.relabel.corrections import Correction, Labels, LeftOut, Samples, corrections
+from xaicli.relabel.marks import Marks, read_marks
+from xaicli.relabel.tasks import Batch, Task, Tool
+from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
+
+_PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
+"""Facts that are taken for the place of a picture, the first there is."""
+_SUSPECTS = 10_000
+_FIRST = (10, 25, 50, 100, 250, 500, 1000)
+_MOST_CLASSES = 10_000
+
+
+def batch_of(
+    reader: Reader,
+    selection: Selection,
+    chosen: Answer,
+    tool: Tool,
+    *,
+    facts: str | os.PathLike[str] | None = None,
+    path: str | None = None,
+    prefix: str = "",
+) -> tuple[Batch, list[str]]:
+    """The tasks of chosen samples.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        chosen: What `select` answers.
+        tool: Whose format they are for.
+        facts: A file of facts beside those recorded.
+        path: The fact that holds the place of a sample's picture; a usual name when None.
+        prefix: What is put before every path.
+
+    Returns:
+        The tasks, and what the user should know of them.
+
+    Raises:
+        XaiError: There is no such fact, or the format has no place for the run's labels.
+    """
+    known = read_facts(reader, facts)
+    where = _path_fact(known, path, str(reader.layout.root))
+    dtype = reader.dtypes.get(selection.label_key)
+    is_number = dtype is None or dtype.is_float()
+    if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
+        what = "not recorded" if dtype is None else "numbers"
+        raise XaiError(
+            f"the labels of {reader.layout.root} are {what}, and {tool.value} has classes",
+            hint=f"--to {Tool.LABEL_STUDIO.value} or {Tool.CSV.value}",
+        )
+    names = LabelNames.of(reader, selection)
+    rows = _with_answers(reader, selection, chosen, known)
+    tasks = [_task(row, names, known, where, prefix) for row in rows.iter_rows(named=True)]
+    notes = [*known.warnings]
+    if where is not None and (lacking := sum(task.path is None for task in tasks)):
+        notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
+    classes = [] if is_number else _classes(reader, selection, rows, names)
+    return Batch(tasks, classes, isinstance(dtype, pl.List), _made_by(reader)), notes
+
+
+def _made_by(reader: Reader) -> str:
+    return f"xai, run {reader.manifest.name or reader.layout.root.name}"
+
+
+def _path_fact(facts: Facts, path: str | None, where: str) -> str | None:
+    if path is not None:
+        if path not in facts.names:
+            raise unknown("fact", path, facts.names, where=where)
+        return path
+    return next((name for name in _PATHS if name in facts.names), None)
+
+
+def _with_answers(reader: Reader, selection: Selection, chosen: Answer, facts: Facts) -> pl.DataFrame:
+    """The chosen samples with the model's last answer and their facts."""
+    parts = []
+    for pair in selection.pairs:
+        own = chosen.data.filter((pl.col(MODE) == pair[0]) & (pl.col(DS_ID) == pair[1]) & pl.col("rank").is_not_null())
+        if own.is_empty():
+            continue
+        columns = [PREDICTION] if PREDICTION in reader.dtypes else []
+        parts.append(with_columns(own, reader, selection, pair, columns, facts))
+    rows = pl.concat(parts, how="diagonal_relaxed") if parts else chosen.data.clear()
+    extra = [name for name in facts.names if name not in rows.columns]
+    if not extra:
+        return rows
+    return rows.join(facts.frame.select(SAMPLE_ID, *extra), on=SAMPLE_ID, how="left", maintain_order="left")
+
+
+def _task(row: Mapping[str, Any], names: LabelNames, facts: Facts, where: str | None, prefix: str) -> Task:
+    suggested, score = row.get("suggested_label"), row["score"]
+    if suggested is None:
+        answer = row.get(PREDICTION)
+        suggested, score = (answer if answer is not None and answer != row[LABEL] else None), None
+    path = None if where is None or row.get(where) is None else str(row[where])
+    return Task(
+        sample_id=row[SAMPLE_ID],
+        mode=row[MODE],
+        ds_id=row[DS_ID],
+        labels=_named(row[LABEL], names),
+        suggested=_named(suggested, names),
+        score=score,
+        reason=row.get("reason") or "",
+        path=None if path is None else prefix + path,
+        size=None if path is None else picture_size(Path(path)),
+        facts={name: row[name] for name in facts.names if row.get(name) is not None},
+    )
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture that can be opened here."""
+    if not path.is_file():
+        return None
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, UnidentifiedImageError, ValueError):
+        return None
+
+
+def _named(label: Any, names: LabelNames) -> tuple[str, ...]:
+    if label is None:
+        return ()
+    return tuple(names[one] for one in label) if isinstance(label, list) else (names[label],)
+
+
+def _classes(reader: Reader, selection: Selection, rows: pl.DataFrame, names: LabelNames) -> list[str]:
+    """The names of all labels: those of the run, else those that occur."""
+    if selection.label_map:
+        return list(selection.label_map.values())
+    if reader.label_names:
+        return list(reader.label_names)
+    found: set[Any] = set()
+    for frame in compute(reader, selection, jumps=False).frames.values():
+        found |= set(_values(frame[LABEL]))
+    for column in (name for name in ("suggested_label", PREDICTION) if name in rows.columns):
+        found |= set(_values(rows[column]))
+    if len(found) > _MOST_CLASSES:
+        raise XaiError(f"{len(found):,} labels are too many to choose from", hint="limit them with --label-map")
+    return [names[value] for value in sorted(found)]
+
+
+def _values(labels: pl.Series) -> list[Any]:
+    flat = labels.drop_nulls()
+    return (flat.explode() if isinstance(flat.dtype, pl.List) else flat).drop_nulls().unique().to_list()
+
+
+def apply(
+    reader: Reader,
+    selection: Selection,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    facts: str | os.PathLike[str] | None = None,
+    path: str | None = None,
+    field: str | None = None,
+    by: str | None = None,
+    label_map: Mapping[Any, str] | None = None,
+) -> Answer:
+    """What people said of samples, as one label each, and how many suspects were right.
+
+    Args:
+        reader: The run whose labels were looked at.
+        selection: In which modes and data sets samples are looked for: train first, then eval, test and infer.
+        files: What the tools wrote.
+        facts: A file of facts beside those recorded, for files that name pictures only.
+        path: The fact that holds the place of a sample's picture; a usual name when None.
+        field: The control, field or column with the label, where a file has several.
+        by: Only what this person said.
+        label_map: {value: name} of labels that the run does not know.
+
+    Returns:
+        Rows sample_id, label, by, when, name, recorded, recorded_name, changed, votes ("2 of 3"), suspect_rank (null
+        for a sample that is no suspect), suggested_label, mode, ds_id: one a sample. Further keys: `left_out` (reason,
+        n, examples), `files` (file, format, marks), `suspects` by mode and ds_id: how many were looked at, how many of
+        these were wrong (with Wilson's 95 % interval) and how often the suggestion was right, overall and among the
+        first of the ranking; the same of samples that are no suspects in `others`.
+
+    Raises:
+        XaiError: A file cannot be read, or nothing in any of them is about the run.
+        UsageError: There is no file.
+    """
+    if not files:
+        raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
+    known = read_facts(reader, facts)
+    where = _path_fact(known, path, str(reader.layout.root))
+    found = compute(reader, selection, jumps=False)
+    frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
+    paths = {} if where is None else dict(known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows())
+    marks = [read_marks(Path(file), field=field) for file in files]
+    labels = _labels(reader, selection, frames, label_map or {})
+    taken, left = corrections(marks, Samples(frames, paths), labels, by=by)
+    n_marks = sum(len(one.marks) for one in marks)
+    if n_marks and left.counts["no sample of the run"] == n_marks:
+        raise XaiError(
+            f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.root}",
+            hint=f"they name {', '.join(left.examples['no sample of the run'])}; --path FACT says where pictures are",
+        )
+    data, judged = _judged(reader, selection, found, taken, labels)
+    return Answer(
+        command="relabel apply",
+        run=str(reader.layout.root),
+        selection={
+            **{key: selection.as_dict()[key] for key in (MODE, DS_ID, "label_key")},
+            "files": [os.fspath(file) for file in files],
+            "facts": None if facts is None else os.fspath(facts),
+            "path": path,
+            "field": field,
+            "by": by,
+            "label_map": {name: value for value, name in (label_map or {}).items()},
+        },
+        data=data,
+        counts=Counts(rows=n_marks, damaged=reader.damaged),
+        warnings=(*selection.warnings, *known.warnings, *_told(marks, left, taken)),
+        extra={"files": _files(files, marks), "left_out": left.rows(), **judged},
+    )
+
+
+def _order(pair: Pair) -> tuple[int, str]:
+    modes = ("train", "eval", "test", "infer")
+    return (modes.index(pair[0]) if pair[0] in modes else len(modes)), pair[1]
+
+
+def _labels(
+    reader: Reader, selection: Selection, frames: Mapping[Pair, pl.DataFrame], more: Mapping[Any, str]
+) -> Labels:
+    """How the run spells labels."""
+    dtype = reader.dtypes.get(selection.label_key)
+    if dtype is None:
+        raise XaiError(
+            f"{reader.layout.root} has no labels to correct", hint="log them: run.log_samples(..., label=...)"
+        )
+    known = {value for frame in frames.values() for value in _values(frame[LABEL])}
+    by_name: dict[str, Any] = {}
+    inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+    if isinstance(inner, pl.DataType) and inner.is_integer():
+        by_name = {name: number for number, name in enumerate(reader.label_names)}
+        known |= set(range(len(reader.label_names)))
+    by_name |= {name: value for value, name in more.items()}
+    return Labels(dtype, frozenset({*known, *by_name.values()}), by_name)
+
+
+def _files(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> list[dict[str, Any]]:
+    return [
+        {"file": os.fspath(file), "format": one.format, "marks": len(one.marks)}
+        for file, one in zip(files, marks, strict=True)
+    ]
+
+
+def _told(marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]) -> list[str]:
+    said = []
+    for row in left.rows():
+        more = ", ..." if row["n"] > len(row["examples"]) else ""
+        said.append(f"{row['n']:,} {row['reason']} ({', '.join(row['examples'])}{more})")
+    if not taken and any(one.marks for one in marks):
+        said.append("no label was taken")
+    return said
+
+
+def _judged(
+    reader: Reader, selection: Selection, found: Statistics, taken: Sequence[Correction], labels: Labels
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The rows of the answer, and how good the suspects were."""
+    names = LabelNames.of(reader, selection)
+    ranks: dict[tuple[Pair, Any], tuple[int, Any]] = {}
+    try:
+        every = suspects(reader, selection, found, top=_SUSPECTS).data
+    except XaiError:
+        every = pl.DataFrame(
+            schema={MODE: pl.String, DS_ID: pl.String, SAMPLE_ID: pl.String, "suggested_label": pl.Null}
+        )
+    for (mode, ds_id), frame in every.group_by(MODE, DS_ID, maintain_order=True):
+        for place, row in enumerate(frame.select(SAMPLE_ID, "suggested_label").iter_rows(), 1):
+            ranks[(str(mode), str(ds_id)), row[0]] = place, row[1]
+    rows = []
+    for one in taken:
+        rank, suggested = ranks.get((one.pair, one.sample_id), (None, None))
+        rows.append(
+            {
+                SAMPLE_ID: one.sample_id,
+                LABEL: one.label,
+                "by": one.by,
+                "when": one.when,
+                "name": ", ".join(_named(one.label, names)),
+                "recorded": one.recorded,
+                "recorded_name": ", ".join(_named(one.recorded, names)),
+                "changed": one.is_changed,
+                "votes": f"{one.votes[0]} of {one.votes[1]}",
+                "suspect_rank": rank,
+                "suggested_label": suggested,
+                MODE: one.pair[0],
+                DS_ID: one.pair[1],
+            }
+        )
+    ids = reader.dtypes.get(SAMPLE_ID, pl.Int64())
+    text, number, dtype = pl.String(), pl.Int64(), labels.dtype
+    kinds = (ids, dtype, text, text, text, dtype, text, pl.Boolean(), text, number, dtype, text, text)
+    columns = (SAMPLE_ID, LABEL, "by", "when", "name", "recorded", "recorded_name", "changed", "votes", "suspect_rank")
+    schema = dict(zip((*columns, "suggested_label", MODE, DS_ID), kinds, strict=True))
+    data = pl.DataFrame(rows, schema=schema, orient="row")
+    judged: dict[str, list[dict[str, Any]]] = {"suspects": [], "others": []}
+    for (mode, ds_id), frame in data.group_by(MODE, DS_ID, maintain_order=True):
+        origin = {MODE: str(mode), DS_ID: str(ds_id)}
+        ranked = frame.filter(pl.col("suspect_rank").is_not_null())
+        for first in (None, *_FIRST):
+            part = ranked if first is None else ranked.filter(pl.col("suspect_rank") <= first)
+            if part.height and (first is None or part.height < ranked.height):
+                judged["suspects"].append({**origin, "first": first, **_share(part)})
+        if ranked.height < frame.height:
+            judged["others"].append({**origin, **_share(frame.filter(pl.col("suspect_rank").is_null()))})
+    return data, judged
+
+
+def _share(frame: pl.DataFrame) -> dict[str, Any]:
+    wrong = int(frame["changed"].sum())
+    low, high = wilson(wrong, frame.height)
+    hinted = frame.filter(pl.col("suggested_label").is_not_null())
+    right = int((hinted["suggested_label"] == hinted[LABEL]).sum()) if hinted.height else 0
+    return {
+        "looked_at": frame.height,
+        "wrong": wrong,
+        "share": wrong / frame.height,
+        "low": low,
+        "high": high,
+        "suggestion_right": right,
+    }

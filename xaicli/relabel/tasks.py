@@ -1,0 +1,287 @@
+"""What is given to people who label, in the formats of their tools."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, assert_never
+from xml.etree import ElementTree
+
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+CONTROL = "label"
+"""What the choice is called in a labelling tool; what comes back is looked for under this name."""
+CHECKED = "checked"
+"""The attribute by which people say that they looked at a sample whose label they leave as it is."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Tool(StrEnum):
+    """Whose format is written."""
+
+    LABEL_STUDIO = "label-studio"
+    CVAT = "cvat"
+    FIFTYONE = "fiftyone"
+    COCO = "coco"
+    CSV = "csv"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sample to look at.
+
+    Attributes:
+        sample_id: The sample.
+        mode: Where it was recorded.
+        ds_id: Likewise.
+        labels: Its recorded label by name: one, none, or several of a set of classes.
+        suggested: What it might be instead, likewise.
+        score: How sure that is; None where it is the model's last answer.
+        reason: Why it is shown.
+        path: Where its picture is; None where nobody said.
+        size: Width and height of the picture, where it can be opened.
+        facts: What else is known of it.
+    """
+
+    sample_id: Any
+    mode: str
+    ds_id: str
+    labels: tuple[str, ...]
+    suggested: tuple[str, ...] = ()
+    score: float | None = None
+    reason: str = ""
+    path: str | None = None
+    size: tuple[int, int] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tasks of one export.
+
+    Attributes:
+        tasks: The samples, the first to look at first.
+        classes: The names of all labels there are; empty where labels are numbers.
+        is_set: Whether a sample can have several labels.
+        made_by: What the suggestions are from.
+    """
+
+    tasks: Sequence[Task]
+    classes: Sequence[str]
+    is_set: bool = False
+    made_by: str = "xai"
+
+
+def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
+    """The files of an export, {name: text}; a name may hold a folder.
+
+    Args:
+        batch: What is to be looked at.
+        tool: Whose format.
+        stem: What the files are called, without a suffix.
+    """
+    match tool:
+        case Tool.LABEL_STUDIO:
+            return {
+                f"{stem}.json": _dumped([_label_studio(task, batch) for task in batch.tasks]),
+                f"{stem}.xml": _config(batch),
+            }
+        case Tool.CVAT:
+            return {
+                f"{stem}.xml": _cvat(batch),
+                f"{stem}-labels.json": _dumped([_cvat_label(name) for name in batch.classes]),
+            }
+        case Tool.FIFTYONE:
+            return _fiftyone(batch, stem)
+        case Tool.COCO:
+            return {f"{stem}.json": _dumped(_coco(batch))}
+        case Tool.CSV:
+            return {f"{stem}.csv": _csv(batch)}
+        case _:
+            assert_never(tool)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
+
+
+def _label_studio(task: Task, batch: Batch) -> dict[str, Any]:
+    """A task with predictions, as Label Studio imports it: https://labelstud.io/guide/predictions."""
+    where = {SAMPLE_ID: str(task.sample_id), MODE: task.mode, DS_ID: task.ds_id}
+    shown = {"recorded_label": ", ".join(task.labels), "reason": task.reason}
+    media = {} if task.path is None else {"image": task.path}
+    facts = {str(key): value for key, value in task.facts.items() if key not in (*where, *shown, "image")}
+    found: dict[str, Any] = {"data": {**facts, **media, **where, **shown}}
+    if task.suggested:
+        value = {"choices": list(task.suggested)} if batch.classes else {"number": float(task.suggested[0])}
+        kind = "choices" if batch.classes else "number"
+        result = [{"from_name": CONTROL, "to_name": "sample", "type": kind, "value": value}]
+        score = {} if task.score is None else {"score": task.score}
+        found["predictions"] = [{"model_version": batch.made_by, **score, "result": result}]
+    return found
+
+
+def _config(batch: Batch) -> str:
+    """The labelling interface that the tasks are made for."""
+    view = ElementTree.Element("View")
+    pictured = any(task.path is not None for task in batch.tasks)
+    if pictured:
+        ElementTree.SubElement(view, "Image", name="sample", value="$image")
+    else:
+        ElementTree.SubElement(view, "Text", name="sample", value=f"${SAMPLE_ID}")
+    for name in ("recorded_label", "reason"):
+        ElementTree.SubElement(view, "Header", value=f"${name}")
+    if batch.classes:
+        several = "multiple" if batch.is_set else "single"
+        choices = ElementTree.SubElement(view, "Choices", name=CONTROL, toName="sample", choice=several)
+        for name in batch.classes:
+            ElementTree.SubElement(choices, "Choice", value=_xml_text(name))
+    else:
+        ElementTree.SubElement(view, "Number", name=CONTROL, toName="sample")
+    return _xml(view)
+
+
+def _cvat(batch: Batch) -> str:
+    """CVAT for images 1.1, a tag a picture: https://docs.cvat.ai/docs/manual/advanced/xml_format/."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
+    ElementTree.SubElement(task, "size").text = str(len(batch.tasks))
+    ElementTree.SubElement(task, "mode").text = "annotation"
+    labels = ElementTree.SubElement(task, "labels")
+    for name in batch.classes:
+        label = ElementTree.SubElement(labels, "label")
+        ElementTree.SubElement(label, "name").text = _xml_text(name)
+        ElementTree.SubElement(label, "type").text = "tag"
+        attributes = ElementTree.SubElement(label, "attributes")
+        for known in _cvat_label(name)["attributes"]:
+            one = ElementTree.SubElement(attributes, "attribute")
+            for key in ("name", "mutable", "input_type", "default_value"):
+                ElementTree.SubElement(one, key).text = str(known[key])
+    for number, sample in enumerate(batch.tasks):
+        size = {} if sample.size is None else {"width": str(sample.size[0]), "height": str(sample.size[1])}
+        name = _xml_text(sample.path if sample.path is not None else str(sample.sample_id))
+        image = ElementTree.SubElement(root, "image", {"id": str(number), "name": name, **size})
+        for label_name in sample.labels:
+            tag = ElementTree.SubElement(image, "tag", label=_xml_text(label_name), source="auto")
+            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = _xml_text(str(sample.sample_id))
+            ElementTree.SubElement(tag, "attribute", name=CHECKED).text = "false"
+    return _xml(root)
+
+
+def _cvat_label(name: str) -> dict[str, Any]:
+    """A label as CVAT's raw editor takes it, with the attributes that its tags have."""
+    text = {"name": SAMPLE_ID, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+    box = {"name": CHECKED, "mutable": False, "input_type": "checkbox", "default_value": "true", "values": ["true"]}
+    return {"name": name, "type": "tag", "attributes": [text, box]}
+
+
+def _xml(root: ElementTree.Element) -> str:
+    ElementTree.indent(root, " ")
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml_text(text: str) -> str:
+    """A text without what XML cannot hold."""
+    return "".join(
+        c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?" for c in text
+    )
+
+
+def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
+    """A folder of `FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
+    labels: dict[str, Any] = {}
+    pictures = {}
+    for task in batch.tasks:
+        named = [
+            {
+                "label": name,
+                "attributes": {"suggested": ", ".join(task.suggested), "reason": task.reason, CHECKED: False},
+            }
+            for name in task.labels
+        ]
+        labels[str(task.sample_id)] = named if batch.is_set else named[0] if named else None
+        pictures[str(task.sample_id)] = task.path or ""
+    found = {f"{stem}/labels.json": _dumped({"classes": list(batch.classes) or None, "labels": labels})}
+    return {**found, f"{stem}/data.json": _dumped(pictures)}
+
+
+def _coco(batch: Batch) -> dict[str, Any]:
+    """COCO (https://cocodataset.org/#format-data), an annotation of the whole picture for each label."""
+    numbers = {name: number for number, name in enumerate(batch.classes, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, task in enumerate(batch.tasks, 1):
+        size = {} if task.size is None else {"width": task.size[0], "height": task.size[1]}
+        name = task.path if task.path is not None else str(task.sample_id)
+        images.append({"id": number, "file_name": name, **size, SAMPLE_ID: str(task.sample_id)})
+        whole = [0, 0, *task.size] if task.size else []
+        for label in task.labels:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": numbers[label],
+                    "bbox": whole,
+                    "area": task.size[0] * task.size[1] if task.size else 0,
+                    "segmentation": [],
+                    "iscrowd": 0,
+                    "attributes": {
+                        SAMPLE_ID: str(task.sample_id),
+                        "suggested": ", ".join(task.suggested),
+                        "reason": task.reason,
+                        CHECKED: False,
+                    },
+                }
+            )
+    categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
+    info = {"description": f"labels to look at, from {batch.made_by}", "version": "1.0"}
+    return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def _csv(batch: Batch) -> str:
+    """A table for a spreadsheet: the empty column `label` is filled in where the recorded one is wrong, or right."""
+    out = io.StringIO(newline="")
+    facts = list(dict.fromkeys(key for task in batch.tasks for key in task.facts))
+    own = [SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason", MODE, DS_ID]
+    names = [*own, *(key for key in facts if key not in own)]
+    writer = csv.writer(out)
+    writer.writerow([_cell(name) for name in names])
+    for task in batch.tasks:
+        row = {
+            **task.facts,
+            SAMPLE_ID: task.sample_id,
+            "path": task.path,
+            "recorded_label": _joined(task.labels, batch),
+            "suggested_label": _joined(task.suggested, batch),
+            LABEL: None,
+            "by": None,
+            "when": None,
+            "score": task.score,
+            "reason": task.reason,
+            MODE: task.mode,
+            DS_ID: task.ds_id,
+        }
+        writer.writerow([_cell(row.get(name)) for name in names])
+    return out.getvalue()
+
+
+def _joined(labels: Sequence[str], batch: Batch) -> str:
+    return json.dumps(list(labels), ensure_ascii=False) if batch.is_set else "".join(labels)
+
+
+def _cell(value: Any) -> Any:
+    """A value as a cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    return value

@@ -1,0 +1,238 @@
+"""The reports of labels and people: what was given to look at, and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from xaicli.answer import Answer
+from xaicli.report.charts import Tone
+from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
+from xaicli.report.numbers import count, cut
+from xaicli.report.page import Page, made, run_line
+from xaicli.report.samples import saliency_link
+
+_CARDS = 24
+_ROWS = 500
+_PAIRS = 30
+
+
+def export_report(answer: Answer, page: Page | None = None) -> Report:
+    """The page of `xai relabel export`.
+
+    Args:
+        answer: The samples that were given to look at, with what each might be instead.
+        page: The run, with thumbnails of the samples.
+    """
+    page = page or Page()
+    rows = list(answer.data.head(_ROWS).iter_rows(named=True))
+    sentence = f"{count(answer.data.height, 'sample')} to look at, for {answer.selection['to']}."
+    blocks: list[Block] = []
+    if not rows:
+        blocks.append(Text("There is nothing to look at in this selection.", Tone.FAINT))
+    pictured = [row for row in rows if _image(row, page)]
+    if pictured:
+        note = f"the first {_CARDS} of {answer.data.height:,}" if answer.data.height > _CARDS else ""
+        blocks.append(Gallery("To look at", tuple(_asked(row, page) for row in pictured[:_CARDS]), note))
+    if rows:
+        blocks.append(_to_look_at(rows, answer.data.height, page))
+    return Report(
+        name="relabel-export",
+        title="Labels to look at",
+        run_line=run_line(answer, page.facts),
+        sentence=sentence,
+        sections=(Section("To look at", "tasks", tuple(blocks)),),
+        made=made(answer, ("read back", "xai relabel apply RUN_DIR FILE")),
+        warnings=answer.warnings,
+        tables={"relabel-export": lambda: answer.data},
+    )
+
+
+def _image(row: Mapping[str, Any], page: Page) -> Any:
+    return page.images.get((row["mode"], row["ds_id"], row["sample_id"]))
+
+
+def _asked(row: Mapping[str, Any], page: Page) -> Card:
+    label = page.label_name(row["label"])
+    return Card(
+        key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
+        title=f"#{row['sample_id']}",
+        verdict=f"{label} → {cut(row['suggested'])}?" if row["suggested"] else label,
+        lines=(row["reason"],) if row["reason"] else (),
+        tone=Tone.MAX,
+        image=_image(row, page),
+        links=saliency_link(row["sample_id"]),
+        deep_link=str(row["sample_id"]),
+    )
+
+
+def _to_look_at(rows: Sequence[Mapping[str, Any]], total: int, page: Page) -> Table:
+    has = {key: any(row[key] for row in rows) for key in ("reason", "path")}
+    columns = [Column("sample"), Column("label"), Column("suggested")]
+    columns += [Column("path")] if has["path"] else []
+    columns += [Column("reason")] if has["reason"] else []
+    table = []
+    for row in rows:
+        cells: list[Any] = [str(row["sample_id"]), page.label_name(row["label"]), cut(row["suggested"] or "–")]
+        cells += [row["path"] or "–"] if has["path"] else []
+        cells += [row["reason"] or ""] if has["reason"] else []
+        table.append(tuple(cells))
+    more = f"{total - len(rows):,} more in the CSV and JSON" if total > len(rows) else ""
+    keys = tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows)
+    return Table("tasks", "Samples, the first to look at first", tuple(columns), tuple(table), more, keys=keys)
+
+
+def apply_report(answer: Answer, page: Page | None = None) -> Report:
+    """The page of `xai relabel apply`.
+
+    Args:
+        answer: A row a sample that was looked at, with `files`, `left_out`, `suspects` and `others` beside.
+        page: The run, with thumbnails of the samples.
+    """
+    page = page or Page()
+    return Report(
+        name="relabel-apply",
+        title="What people said of the labels",
+        run_line=run_line(answer, page.facts),
+        sentence=_sentence(answer),
+        sections=(
+            Section("Labels", "labels", tuple(_labels(answer, page))),
+            Section("Were the suspects right?", "suspects", tuple(_suspects(answer))),
+            Section("Not taken", "left-out", tuple(_left_out(answer))),
+        ),
+        made=made(
+            answer,
+            ("one label a sample", "of one person the last; of several that of more than half, else none"),
+            ("files", "; ".join(f"{one['file']} ({one['format']}, {one['marks']:,})" for one in answer.extra["files"])),
+            ("read back", "Table(..., relabel=FILE), xai dynamics --truth FILE"),
+        ),
+        warnings=answer.warnings,
+        tables={"relabel-apply": lambda: answer.data},
+    )
+
+
+def _sentence(answer: Answer) -> str:
+    data = answer.data
+    changed = int(data["changed"].sum())
+    said = (
+        f"{count(data.height, 'sample')} looked at: {changed:,} labels corrected, {data.height - changed:,} confirmed"
+    )
+    for row in answer.extra["suspects"]:
+        if row["first"] is None:
+            where = " ".join(part for part in (row["mode"], row["ds_id"]) if part)
+            said += (
+                f"; of {row['looked_at']:,} suspects of {where} {row['wrong']:,} were wrong ({_percent(row['share'])})"
+            )
+    left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
+    return said + (f"; {left:,} marks were not taken." if left else ".")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _labels(answer: Answer, page: Page) -> Iterator[Block]:
+    data = answer.data
+    changed = data.filter("changed")
+    yield Figures(
+        (
+            Figure(f"{changed.height:,}", "corrected", Tone.BAD if changed.height else Tone.PLAIN),
+            Figure(f"{data.height - changed.height:,}", "confirmed", Tone.GOOD),
+            Figure(f"{sum(row['n'] for row in answer.extra['left_out']):,}", "marks not taken, or said again"),
+        )
+    )
+    rows = list(changed.head(_ROWS).iter_rows(named=True))
+    pictured = [row for row in rows if _image(row, page)]
+    if pictured:
+        note = f"the first {_CARDS} of {changed.height:,}" if changed.height > _CARDS else ""
+        yield Gallery("Corrected", tuple(_corrected(row, page) for row in pictured[:_CARDS]), note)
+    if not rows:
+        yield Text("No label was corrected.", Tone.FAINT)
+        return
+    pairs = (
+        changed.group_by("recorded_name", "name")
+        .len()
+        .sort("len", "recorded_name", "name", descending=[True, False, False])
+    )
+    yield Table(
+        "pairs",
+        "What became of what",
+        (Column("recorded"), Column("corrected"), Column("samples", Cell.INTEGER)),
+        tuple((cut(old or "–"), cut(new or "–"), n) for old, new, n in pairs.head(_PAIRS).iter_rows()),
+        f"{pairs.height - _PAIRS:,} more pairs" if pairs.height > _PAIRS else "",
+        terminal_rows=10,
+    )
+    columns = ("sample", "recorded", "corrected", "by", "when", "votes")
+    more = f"{changed.height - len(rows):,} more in the CSV and JSON" if changed.height > len(rows) else ""
+    yield Table(
+        "corrections",
+        "Corrected labels",
+        (*map(Column, columns), Column("suspect", Cell.INTEGER)),
+        tuple(
+            (
+                str(row["sample_id"]),
+                cut(row["recorded_name"] or "–"),
+                cut(row["name"] or "–"),
+                cut(row["by"] or "–"),
+                cut(row["when"] or "–", 19),
+                row["votes"],
+                row["suspect_rank"],
+            )
+            for row in rows
+        ),
+        more,
+        keys=tuple(page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) for row in rows),
+        terminal_rows=10,
+    )
+
+
+def _corrected(row: Mapping[str, Any], page: Page) -> Card:
+    rank = row["suspect_rank"]
+    return Card(
+        key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
+        title=f"#{row['sample_id']}",
+        verdict=f"{cut(row['recorded_name'] or '–')} → {cut(row['name'] or '–')}",
+        lines=(
+            f"suspect {rank:,}" if rank is not None else "no suspect",
+            *((f"by {cut(row['by'])}",) if row["by"] else ()),
+        ),
+        tone=Tone.MAX,
+        image=_image(row, page),
+        links=saliency_link(row["sample_id"]),
+        deep_link=str(row["sample_id"]),
+    )
+
+
+def _suspects(answer: Answer) -> Iterator[Block]:
+    rows = [*answer.extra["suspects"], *({**row, "first": "others"} for row in answer.extra["others"])]
+    if not rows:
+        yield Text("Nobody looked at anything yet.", Tone.FAINT)
+        return
+    several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
+    table = []
+    for row in rows:
+        what = "all suspects" if row["first"] is None else row["first"]
+        what = "no suspects" if what == "others" else what if isinstance(what, str) else f"the first {what:,}"
+        where = f" of {' '.join(part for part in (row['mode'], row['ds_id']) if part)}" if several else ""
+        interval = f"{_percent(row['low'])} to {_percent(row['high'])}"
+        table.append(
+            (what + where, row["looked_at"], row["wrong"], _percent(row["share"]), interval, row["suggestion_right"])
+        )
+    columns = (Column("of"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share"))
+    more = (Column("95 % interval"), Column("suggestion right", Cell.INTEGER))
+    note = "wrong: the label people gave is another than the recorded one; only those that were looked at count"
+    yield Table("judged", "How many of those looked at were wrong", (*columns, *more), tuple(table), note)
+
+
+def _left_out(answer: Answer) -> Iterator[Block]:
+    rows = answer.extra["left_out"]
+    if not rows:
+        yield Text("Every mark was taken.", Tone.GOOD)
+        return
+    table = tuple((row["reason"], row["n"], cut(", ".join(row["examples"]), 80)) for row in rows)
+    yield Table(
+        "left-out",
+        "What was not taken, and why",
+        (Column("why"), Column("marks", Cell.INTEGER), Column("such as")),
+        table,
+    )
