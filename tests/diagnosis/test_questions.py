@@ -1,14 +1,17 @@
 """`xai confusion` on recorded runs, against scikit-learn and plain Python."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 import xaicli
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
+from xaicli.report.charts import MatrixChart
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -193,3 +196,110 @@ def test_what_cannot_be_asked_is_said(recorded, tmp_path):
         other.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
     with pytest.raises(XaiError, match="no labels"):
         xaicli.open_run(tmp_path / "plain").confusion(metric=None)
+
+
+def test_cells_name_their_worst_samples(recorded, capsys):
+    path, logged = recorded
+    label, logits = logged[2, 1]
+    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(90), label]
+    for cell in asked(capsys, path)["cells"]:
+        members = np.flatnonzero((label == cell["label"]) & (logits.argmax(1) == cell["prediction"]))
+        assert cell["sample_ids"] == sorted(members.tolist(), key=lambda i: -loss[i])[:5]
+
+
+def test_confused_pairs_are_followed_over_the_places(recorded, capsys):
+    path, logged = recorded
+    tables = [metrics.confusion_matrix(label, logits.argmax(1)) for label, logits in logged.values()]
+    found = asked(capsys, path)["pairs"]
+    late = {(a, b): sum(int(t[a, b]) for t in tables[1:]) for a in range(3) for b in range(3) if a != b}
+    assert [late[pair["label"], pair["prediction"]] for pair in found] == sorted(late.values(), reverse=True)
+    for pair in found:
+        a, b = pair["label"], pair["prediction"]
+        assert [(p["epoch"], p["pass"]) for p in pair["points"]] == list(logged)
+        assert [p["n"] for p in pair["points"]] == [int(t[a, b]) for t in tables]
+        assert [p["share"] for p in pair["points"]] == pytest.approx([t[a, b] / t[a].sum() for t in tables])
+        assert (pair["name"], pair["prediction_name"]) == (NAMES[a], NAMES[b])
+
+
+def test_each_predicted_label_says_how_sure_it_is(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 3, 400)
+    taken = np.where(rng.random(400) < 0.6, label, rng.integers(0, 3, 400))
+    taken[:380][taken[:380] == 2] = 1  # 2 is hardly predicted
+    sure = rng.uniform(0.5, 1, 400).astype(np.float32)
+    sure[7] = np.nan
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as run:
+        run.log_samples(
+            sample_id=range(400),
+            label=label,
+            prediction=taken,
+            top_prob=sure,
+            correct=label == taken,
+            mode="eval",
+            epoch=1,
+        )
+    (found,) = asked(capsys, tmp_path / "run")["calibration"]
+    assert (found["n"], found["left_out"]) == (399, 1)
+    known = np.isfinite(sure)
+    assert {row["prediction"] for row in found["by_prediction"]} == {0, 1}
+    for row in found["by_prediction"]:
+        own = known & (taken == row["prediction"])
+        gaps = sure[own].astype(float) - (label == taken)[own]
+        assert row["n"] == len(gaps)
+        assert row["over_confidence"] == pytest.approx(gaps.mean())
+        assert (row["low"], row["high"]) == pytest.approx(stats.norm.interval(0.95, gaps.mean(), stats.sem(gaps)))
+        assert row["name"] == NAMES[row["prediction"]]
+    assert "leaves out 1 sample without a finite top_prob" in xaicli.open_run(tmp_path / "run").confusion().html()
+
+
+@pytest.mark.parametrize(
+    ("label", "taken", "said"),
+    [
+        ([1] * 4, [1] * 4, ["Only one label occurs, dog", "100.0 % of 4 samples are right", "No sample is taken"]),
+        ([1] * 4, [0] * 4, ["Only one label occurs, dog", "0.0 % of 4 samples are right", "Never predicted: dog"]),
+        ([0, 1, 2, 2], [1, 1, 1, 1], ["Never predicted: cat and owl", "undefined with one label or one prediction"]),
+        ([0, 0, 1, 1], [0, 2, 1, 1], ["Predicted without a sample of it here: owl"]),
+    ],
+)
+def test_degenerate_places_are_named(tmp_path, capsys, label, taken, said):
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as run:
+        run.log_samples(sample_id=range(4), label=label, prediction=taken, mode="eval", epoch=1)
+    page = xaicli.open_run(tmp_path / "run").confusion().markdown()
+    for words in said:
+        assert words in page
+    (overall,) = asked(capsys, tmp_path / "run")["overall"]
+    single = len(set(label)) == 1 or len(set(taken)) == 1
+    assert overall["undefined"] == (["mcc"] if single else [])
+    assert overall["accuracy"] == np.mean(np.array(label) == taken)
+
+
+def test_every_cell_of_the_matrix_leads_to_its_samples(recorded):
+    page = xaicli.open_run(recorded[0]).confusion().html()
+    targets = re.findall(r'<a href="#([\w-]+)">', page)
+    assert len(set(targets)) == 9
+    for target in targets:
+        assert page.count(f'id="{target}"') == 1
+    cell = xaicli.open_run(recorded[0]).confusion().answer.extra["cells"].row(1, named=True)
+    assert '<a href="#cell-eval-label-0-prediction-1">' in page
+    listed = page.split('id="cell-eval-label-0-prediction-1"')[1].split("</tr>")[0]
+    assert all(f"#{sample}" in listed for sample in cell["sample_ids"])
+
+
+def test_of_many_labels_those_confused_most_stand_side_by_side(tmp_path):
+    """Forty labels, of which 3 and 30, 5 and 31, 7 and 32 are taken for one another."""
+    rng = np.random.default_rng(0)
+    label = np.arange(4000) % 40
+    partner = {3: 30, 30: 3, 5: 31, 31: 5, 7: 32, 32: 7}
+    confused = np.array([partner.get(i, i) for i in label])
+    taken = np.where(rng.random(4000) < 0.4, confused, label)
+    taken[::97] = (label[::97] + 1) % 40
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(4000), label=label, prediction=taken, mode="eval", epoch=1)
+    report = xaicli.open_run(tmp_path / "run").confusion().report
+    (chart,) = [block for section in report.sections for block in section.blocks if isinstance(block, MatrixChart)]
+    assert len(chart.names) <= 30
+    for a, b in ((3, 30), (5, 31), (7, 32)):
+        assert abs(chart.names.index(str(a)) - chart.names.index(str(b))) == 1
+        i, j = chart.names.index(str(a)), chart.names.index(str(b))
+        assert chart.counts[i][j] == ((label == a) & (taken == b)).sum()
+    assert "of 40 labels that are confused most" in chart.legend

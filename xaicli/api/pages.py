@@ -127,19 +127,20 @@ def _track_report(asked: Asked) -> Report:
 
 
 def _confusion(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.confusion import cell_report, confusion_report
+    from xaicli.report.confusion import cell_report, confusion_report, told_samples
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
-    if "cell" not in asked.answer.selection:
-        return confusion_report(asked.answer, Page(facts))
+    one = "cell" in asked.answer.selection
     if not whole or asked.reader is None or asked.selection is None:
-        return cell_report(asked.answer, Page(facts))
+        return (cell_report if one else confusion_report)(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
     from xaicli.queries.spread import population
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer if one else told_samples(asked.answer)])
+    if not one:
+        return confusion_report(asked.answer, page)
     return cell_report(asked.answer, page, population=population(asked.reader, asked.selection))
 
 

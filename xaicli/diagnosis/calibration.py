@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
+
+from xaicli.vocabulary import CORRECT, PREDICTION, TOP_PROB
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BINS = 15
+FEWEST = 30
+"""Samples from which on a label's own calibration is told."""
 _RESAMPLES = 1000
 _RESAMPLED_ROWS = 20_000
 """Beyond so many rows the resampled gaps of bins are drawn from their normal limit."""
@@ -115,6 +120,33 @@ def _interval(values: Floats, estimate: float) -> tuple[float, float]:
         return estimate, estimate
     low, high = np.quantile(values, (0.025, 0.975))
     return min(float(low), estimate), max(float(high), estimate)
+
+
+def by_prediction(frame: pl.DataFrame) -> pl.DataFrame:
+    """How sure the model is of each label it predicts, against how often it is right then.
+
+    Args:
+        frame: One row a sample with prediction, top_prob and correct; rows that lack one of them are left out.
+
+    Returns:
+        Rows prediction, n, top_prob (mean), accuracy, over_confidence (top_prob - accuracy), low, high (its 95 % normal
+        interval), of predictions with at least 30 samples, the largest |over_confidence| first; ties by prediction.
+    """
+    sure = pl.col(TOP_PROB).cast(pl.Float64)
+    known = frame.drop_nulls([PREDICTION, TOP_PROB, CORRECT]).filter(sure.is_finite())
+    if isinstance(known.schema[PREDICTION], pl.List):
+        known = known.clear()
+    right = pl.col(CORRECT).cast(pl.Float64)
+    gap, error = pl.col("over_confidence"), 1.959964 * pl.col("spread") / pl.col("n").sqrt()
+    grouped = known.group_by(PREDICTION).agg(
+        pl.len().cast(pl.Int64).alias("n"),
+        sure.mean().alias(TOP_PROB),
+        right.mean().alias("accuracy"),
+        (sure - right).mean().alias("over_confidence"),
+        (sure - right).std().alias("spread"),
+    )
+    enough = grouped.filter(pl.col("n") >= FEWEST).with_columns((gap - error).alias("low"), (gap + error).alias("high"))
+    return enough.drop("spread").sort(gap.abs(), PREDICTION, descending=[True, False])
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Overall:
         mcc: Matthews' correlation coefficient of several classes (Gorodkin 2004,
             doi:10.1016/j.compbiolchem.2004.09.006); 0 where only one label or only one prediction occurs, None of sets
             of classes, of which there is none.
+        undefined: Which of these figures are 0 because they are undefined: "mcc", or nothing.
     """
 
     n: int
@@ -39,6 +40,7 @@ class Overall:
     macro_f1: float
     weighted_f1: float
     mcc: float | None
+    undefined: tuple[str, ...] = ()
 
 
 def confusion_counts(frame: pl.DataFrame) -> pl.DataFrame:
@@ -140,6 +142,7 @@ def overall_figures(
     n, right = exact or (labelled, int(table["n_right"].sum()))
     occurs = table.filter(pl.col("n") > 0)
     share = occurs["n"].to_numpy() / max(labelled, 1)
+    single = occurs.height < 2 or table.filter(pl.col("n_predicted") > 0).height < 2
     return Overall(
         n=n,
         accuracy=right / n,
@@ -148,6 +151,7 @@ def overall_figures(
         macro_f1=float(table["f1"].to_numpy().mean()),
         weighted_f1=float((occurs["f1"].to_numpy() * share).sum()),
         mcc=None if exact else _matthews(table["n"].to_numpy(), table["n_predicted"].to_numpy(), right),
+        undefined=("mcc",) if single and not exact else (),
     )
 
 
@@ -189,10 +193,13 @@ def confused_pairs(counts: pl.DataFrame, top: int | None = None) -> pl.DataFrame
         top: How many; all when None.
 
     Returns:
-        Rows label, prediction, n, share (of the label's samples); ties by label, then prediction.
+        Rows label, prediction, n, share (of the label's samples); ties by label, then prediction. Of sets of classes a
+        null stands for the one that lacks the class.
     """
-    share = (pl.col("n") / pl.col("n").sum().over(LABEL)).alias("share")
-    wrong = counts.with_columns(share).filter(pl.col(LABEL) != pl.col(PREDICTION))
+    of_label = counts.group_by(LABEL).agg(pl.col("n").sum().alias("of_label"))
+    joined = counts.join(of_label, on=LABEL, how="left", nulls_equal=True, maintain_order="left")
+    share = (pl.col("n") / pl.col("of_label")).alias("share")
+    wrong = joined.filter(pl.col(LABEL).ne_missing(pl.col(PREDICTION))).select(LABEL, PREDICTION, "n", share)
     ordered = wrong.sort("n", LABEL, PREDICTION, descending=[True, False, False])
     return ordered if top is None else ordered.head(top)
 
@@ -202,7 +209,7 @@ def matrix(counts: pl.DataFrame, labels: list[Any]) -> NDArray[np.int64]:
 
     Args:
         counts: What `confusion_counts` gives.
-        labels: The K labels to show, in order; others are left out.
+        labels: The K labels to show, in order; others are left out. None stands for the lack of a class.
 
     Returns:
         (K, K) counts: a row a label, a column a prediction.

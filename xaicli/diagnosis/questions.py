@@ -1,4 +1,4 @@
-"""What is asked of a run in this room: `confusion`."""
+"""What is asked of labels and predictions: `confusion`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.calibration import Calibration, calibration, probability_scores
+from xaicli.diagnosis.calibration import Calibration, by_prediction, calibration, probability_scores
 from xaicli.diagnosis.confusion import (
     Overall,
     by_class,
+    confused_pairs,
     confusion_counts,
     exact_sets,
     label_figures,
@@ -32,6 +33,7 @@ from xaicli.vocabulary import (
     DS_ID,
     EPOCH,
     LABEL,
+    LOSS,
     MODE,
     NO_CLASS,
     PASS,
@@ -44,6 +46,11 @@ from xaicli.vocabulary import (
 from xaicli.words import split
 
 _MOST_GROUPS = 50
+_LISTED_CELLS = 1000
+_LISTED = 5
+"""Samples of each of the largest cells, the worst first."""
+_KEPT_PAIRS = 20_000
+_TOLD_PAIRS = 8
 _NEEDS = "log them with run.log_samples(..., label=..., logits=...)"
 
 
@@ -58,7 +65,9 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
         undefined), undefined. Further keys: `overall`, the figures of every place; `cells`, the counts by (label,
-        prediction) of the last place of each (mode, ds_id); `calibration` and `probabilities` of that place; and
+        prediction) of the last place of each (mode, ds_id), the 1,000 largest with five `sample_ids`, those of the
+        highest loss first; `pairs`, how often the eight pairs that are confused most in the last half of the places
+        were confused at each; `calibration` and `probabilities` of the last place; and
         `by`, the overall figures and cells of each value. A label that is a set of classes counts for each class:
         in its cells the prediction of what was missed is null, and the label of what was predicted without being
         there (both named "(none)"); right overall is who has exactly its set, and there is no `mcc`.
@@ -72,24 +81,24 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     names = LabelNames.of(reader, selection)
     tally = Tally()
     labels: list[pl.DataFrame] = []
-    extra: dict[str, list[dict[str, Any]]] = {
-        "overall": [],
-        "cells": [],
-        "calibration": [],
-        "probabilities": [],
-        "by": [],
-    }
+    keys = ("overall", "pairs", "calibration", "probabilities", "by")
+    extra: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    cells: list[pl.DataFrame] = []
     for pair in selection.pairs:
         last: Rows | None = None
+        courses = _Courses(pair, names)
         for rows in _labelled(reader, selection, pair, columns, tally=tally):
-            _, table, overall = _counted(rows.frame)
+            counts, table, overall = _counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
             if overall is not None:
-                ece = _calibration(rows.frame, resamples=0)
-                extra["overall"].append({**_place(pair, rows), **_figures(overall), "ece": ece and ece.ece})
+                sure = _calibration(rows.frame, resamples=0)
+                told = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
+                extra["overall"].append({**_place(pair, rows), **_figures(overall), **told})
+                courses.add(rows, counts)
                 last = rows
         if last is not None:
-            _of_last(reader, selection, pair, last, by, names, extra)
+            cells.append(_of_last(reader, selection, pair, last, by, names, extra))
+            extra["pairs"] += courses.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
         raise XaiError(f"{reader.layout.root} has no sample with both a label and a prediction here", hint=_NEEDS)
@@ -100,8 +109,46 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
         data=data,
         counts=reader.counts(tally),
         warnings=selection.warnings,
-        extra={key: value for key, value in extra.items() if value or key != "by"},
+        extra={
+            "overall": extra["overall"],
+            "cells": pl.concat(cells, how="vertical_relaxed"),
+            **{key: value for key, value in extra.items() if key != "overall" and (value or key != "by")},
+        },
     )
+
+
+class _Courses:
+    """How often each wrong pair came at every place."""
+
+    def __init__(self, pair: Pair, names: LabelNames) -> None:
+        self._pair, self._names = pair, names
+        self._places: list[tuple[dict[str, Any], pl.DataFrame, bool]] = []
+
+    def add(self, rows: Rows, counts: pl.DataFrame) -> None:
+        """Take the counts of a place; of very many pairs the most frequent."""
+        wrong = confused_pairs(counts)
+        self._places.append((_place(self._pair, rows), wrong.head(_KEPT_PAIRS), wrong.height <= _KEPT_PAIRS))
+
+    def most_confused(self) -> list[dict[str, Any]]:
+        """The pairs with the most samples over the last half of the places: {place, label, prediction, points}."""
+        late = pl.concat([found for _, found, _ in self._places[len(self._places) // 2 :]])
+        ends = [LABEL, PREDICTION]
+        chosen = late.group_by(ends).agg(pl.col("n").sum()).sort("n", *ends, descending=[True, False, False])
+        found = []
+        for label, taken in chosen.head(_TOLD_PAIRS).select(ends).iter_rows():
+            is_it = pl.col(LABEL).eq_missing(label) & pl.col(PREDICTION).eq_missing(taken)
+            points = []
+            for place, wrong, whole in self._places:
+                row = wrong.filter(is_it)
+                n, share = row.select("n", "share").row(0) if row.height else (0, 0.0) if whole else (None, None)
+                points.append({EPOCH: place[EPOCH], PASS: place[PASS], STEP: place[STEP], "n": n, "share": share})
+            named = {"name": self._name(label), "prediction_name": self._name(taken)}
+            origin = {MODE: self._pair[0], DS_ID: self._pair[1]}
+            found.append({**origin, LABEL: label, PREDICTION: taken, **named, "points": points})
+        return found
+
+    def _name(self, label: Any) -> str:
+        return NO_CLASS if label is None else self._names[label]
 
 
 def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 20) -> Answer:
@@ -235,19 +282,34 @@ def _of_last(
     by: str | None,
     names: LabelNames,
     extra: dict[str, list[dict[str, Any]]],
-) -> None:
-    """What only the last place is asked for."""
+) -> pl.DataFrame:
+    """What only the last place is asked for; its cells."""
     place = _place(pair, rows)
     counts, _, _ = _counted(rows.frame)
-    extra["cells"] += [{**place, **cell} for cell in _cells(counts, names)]
+    kinds = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64()}
+    origin = [pl.lit(value, kinds[key]).alias(key) for key, value in place.items()]
+    largest = _worst_of_cells(reader, selection, pair, rows, counts)
+    ends = [LABEL, PREDICTION]
+    cells = _named_cells(counts, names).join(largest, on=ends, how="left", nulls_equal=True, maintain_order="left")
     found = _calibration(rows.frame.sort(SAMPLE_ID))
     if found is not None:
-        extra["calibration"].append({**place, **_calibration_facts(found)})
+        of_predictions = by_prediction(rows.frame)
+        spelled = [{**row, "name": names[row[PREDICTION]]} for row in of_predictions.iter_rows(named=True)]
+        left_out = rows.frame.drop_nulls(ends).height - found.n
+        told = {"left_out": left_out, **_calibration_facts(found), "by_prediction": spelled}
+        extra["calibration"].append({**place, **told})
     scores = _probabilities(reader, selection, pair, rows)
     if scores is not None:
         extra["probabilities"].append({**place, **scores})
-    if by is None:
-        return
+    if by is not None:
+        _add_groups(rows, by, place, names, extra)
+    return cells.select(*origin, pl.all())
+
+
+def _add_groups(
+    rows: Rows, by: str, place: dict[str, Any], names: LabelNames, extra: dict[str, list[dict[str, Any]]]
+) -> None:
+    """The figures and cells of each value of a column."""
     values = rows.frame[by].unique().sort()
     if len(values) > _MOST_GROUPS:
         raise UsageError(
@@ -258,15 +320,39 @@ def _of_last(
         counted, _, overall = _counted(part)
         if overall is not None:
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else value}
-            extra["by"].append({**place, **facts, **_figures(overall), "cells": _cells(counted, names)})
+            cells = _named_cells(counted, names).to_dicts()
+            extra["by"].append({**place, **facts, **_figures(overall), "cells": cells})
 
 
-def _cells(counts: pl.DataFrame, names: LabelNames) -> list[dict[str, Any]]:
-    named = {None: NO_CLASS, **{value: names[value] for value in counts[LABEL].append(counts[PREDICTION]).drop_nulls()}}
-    return [
-        {"label": label, "prediction": taken, "name": named[label], "prediction_name": named[taken], "n": n}
-        for label, taken, n in counts.iter_rows()
-    ]
+def _named_cells(counts: pl.DataFrame, names: LabelNames) -> pl.DataFrame:
+    """The counts with what labels and predictions are called."""
+    values = pl.concat([counts[LABEL], counts[PREDICTION]]).drop_nulls().unique()
+    spelled = pl.DataFrame({"value": values, "spelled": pl.Series([names[value] for value in values], dtype=pl.String)})
+    for end, name in ((LABEL, "name"), (PREDICTION, "prediction_name")):
+        joined = counts.join(spelled, left_on=end, right_on="value", how="left", maintain_order="left")
+        counts = joined.rename({"spelled": name}).with_columns(pl.col(name).fill_null(NO_CLASS))
+    return counts.select(LABEL, PREDICTION, "name", "prediction_name", "n")
+
+
+def _worst_of_cells(reader: Reader, selection: Selection, pair: Pair, rows: Rows, counts: pl.DataFrame) -> pl.DataFrame:
+    """Some samples of each of the largest cells, by falling loss: label, prediction, sample_ids."""
+    frame = rows.frame
+    if LOSS in reader.dtypes:
+        place = rows.place
+        read = _labelled(reader, selection, pair, [SAMPLE_ID, LOSS], epochs=[place.epoch], backwards=True)
+        losses = next(read).frame.select(SAMPLE_ID, pl.col(LOSS).cast(pl.Float64))
+        same = losses.height == frame.height and (losses[SAMPLE_ID] == frame[SAMPLE_ID]).all()
+        frame = frame.with_columns(losses[LOSS]) if same else frame.join(losses, on=SAMPLE_ID, how="left")
+    else:
+        frame = frame.with_columns(pl.lit(None, pl.Float64).alias(LOSS))
+    known = frame.select(LABEL, PREDICTION, SAMPLE_ID, LOSS)
+    if isinstance(known.schema[LABEL], pl.List):
+        known = by_class(known, (SAMPLE_ID, LOSS))
+    ends = [LABEL, PREDICTION]
+    largest = counts.sort("n", *ends, descending=[True, False, False]).head(_LISTED_CELLS).select(ends)
+    members = known.join(largest, on=ends, how="semi", nulls_equal=True)
+    ordered = members.sort(LOSS, SAMPLE_ID, descending=[True, False], nulls_last=True)
+    return ordered.group_by(ends).agg(pl.col(SAMPLE_ID).head(_LISTED).alias("sample_ids"))
 
 
 def _placed(table: pl.DataFrame, pair: Pair, rows: Rows, names: LabelNames) -> pl.DataFrame:
@@ -281,7 +367,8 @@ def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
 
 
 def _figures(found: Overall) -> dict[str, Any]:
-    return {**vars(found), "accuracy_interval": list(found.accuracy_interval)}
+    told = {**vars(found), "accuracy_interval": list(found.accuracy_interval)}
+    return {**told, "undefined": list(found.undefined)}
 
 
 def _calibration(frame: pl.DataFrame, resamples: int | None = None) -> Calibration | None:

@@ -16,7 +16,7 @@ from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
 from xaicli.render.text import printable, thinned
-from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
     Block,
@@ -76,8 +76,9 @@ class Blocks:
                 return self._line_chart(block)
             case ScatterChart():
                 return self._figure("square", block, point_values(block), self._svg(block))
-            case BarChart():
-                return self._figure("bars", block, {"lines": []}, self._svg(block))
+            case MatrixChart() | BarChart():
+                kind = "bars" if isinstance(block, BarChart) else "matrix"
+                return self._figure(kind, block, {"lines": []}, self._svg(block))
             case Multiples():
                 return self._multiples(block)
             case Table():
@@ -128,7 +129,7 @@ class Blocks:
     def _figure(
         self,
         kind: str,
-        chart: LineChart | ScatterChart | BarChart,
+        chart: LineChart | ScatterChart | MatrixChart | BarChart,
         values: Mapping[str, Any],
         plot: Markup,
         buttons: Markup | None = None,
@@ -335,9 +336,10 @@ def _table(table: Table) -> Markup:
         element("th", column.title, class_="num" if number else "", scope="col")
         for column, number in zip(table.columns, numeric, strict=True)
     ]
+    anchors = table.anchors or ("",) * len(table.rows)
     rows = [
-        element("tr", *(_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)), data_k=key)
-        for key, row in zip(keys, table.rows, strict=True)
+        element("tr", *(_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)), data_k=key, id=anchor)
+        for key, anchor, row in zip(keys, anchors, table.rows, strict=True)
     ]
     inside = element("thead", element("tr", *heads)), element("tbody", *rows)
     region = {"tabindex": "0", "role": "region", "aria_label": table.title or "table", "class_": "scroll"}

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from xaicli.progress import doing
-from xaicli.render import canvas, lines, scatter
+from xaicli.render import canvas, lines, matrix, scatter
 from xaicli.render.canvas import Drawn
 from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.text import printable
-from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
 from xaicli.report.model import Block, Figures, Gallery, MapGrid, Report, Table, Text, Views
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _ROWS_OF_SHEET = 16
 _SHEET_DPI = 144
 _BOXES = 8
 
-Chart = LineChart | Multiples | ScatterChart | BarChart
+Chart = LineChart | Multiples | ScatterChart | MatrixChart | BarChart
 
 
 def charts(report: Report) -> Iterator[Chart]:
@@ -94,6 +94,8 @@ def _laid_out(chart: Chart) -> Drawn:
             return lines.multiples_figure(chart)
         case ScatterChart():
             return scatter.scatter_figure(chart)
+        case MatrixChart():
+            return matrix.matrix_figure(chart)
         case BarChart():
             return scatter.bar_figure(chart)
         case _:
@@ -220,7 +222,7 @@ def grids(report: Report) -> Iterator[MapGrid]:
 
 def _charts_in(block: Block) -> Iterator[Chart]:
     match block:
-        case LineChart() | Multiples() | ScatterChart() | BarChart():
+        case LineChart() | Multiples() | ScatterChart() | MatrixChart() | BarChart():
             yield block
         case Views():
             for blocks in block.views.values():

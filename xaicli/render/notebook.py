@@ -12,7 +12,7 @@ from xaicli.render.figure import Pictures, sheet_png
 from xaicli.render.pictures import png_of
 from xaicli.render.terminal import as_text
 from xaicli.render.text import printable, sparkline
-from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart
+from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
 from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
@@ -46,7 +46,7 @@ def _static(report: Report) -> str:
 
 def _block(block: Block, drawn: Pictures) -> Iterator[str]:
     match block:
-        case LineChart() | Multiples() | ScatterChart() | BarChart():
+        case LineChart() | Multiples() | ScatterChart() | MatrixChart() | BarChart():
             yield _picture(drawn.of(block).png, block.alt or block.title)
         case MapGrid():
             yield _picture(sheet_png(block), block.title)

@@ -20,7 +20,7 @@ HEADER = "header"
 
 _EVERYWHERE = 0x24F
 """Up to here (Latin) the font has every character."""
-_ALIGNED = {"left": "start", "center": "middle", "right": "end"}
+_ALIGNED = {"left": "start", "center": "middle", "right": "end", "top": "end", "bottom": "start", "baseline": "start"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ class Pen(RendererBase):
         if kind == HEADER:
             return
         looks = {"font-size": f"{size:g}"}
-        if (anchor := _ALIGNED[mtext.get_horizontalalignment()]) != "start":
+        aligned = mtext.get_horizontalalignment()
+        if turned and mtext.get_rotation_mode() != "anchor":
+            aligned = mtext.get_verticalalignment()
+        if (anchor := _ALIGNED[aligned]) != "start":
             looks["text-anchor"] = anchor
         along, up = mtext.get_transform().transform(mtext.get_unitless_position())
         place = (x, self.height - up) if turned else (float(along), y)

@@ -72,6 +72,7 @@ class Frame:
             such axis.
         own_ticks: What that axis has in place of the shared one's lines and texts.
         other_axis: The ticks and label of another x axis.
+        links: {key of marks: id of what they lead to on the page}.
     """
 
     box: tuple[float, float, float, float]
@@ -81,6 +82,7 @@ class Frame:
     own: tuple[float, float] | None = None
     own_ticks: tuple[Mark, ...] = ()
     other_axis: tuple[Mark, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def scaled(marks: Iterable[Mark], frame: Frame) -> str:
@@ -89,7 +91,7 @@ def scaled(marks: Iterable[Mark], frame: Frame) -> str:
     head = {"viewBox": f"{_tenth(left)} {_tenth(top)} {_tenth(width)} {_tenth(height)}"}
     inside = [mark for mark in marks if mark.cell == frame.cell]
     if frame.own is None:
-        return _svg(head, frame, _all(inside))
+        return _svg(head, frame, "".join(_linked(mark, frame.links) for mark in inside))
     data = [mark for mark in inside if mark.kind in _DATA]
     ticks = [mark for mark in inside if mark.colour == _SHARED]
     rest = [mark for mark in inside if mark.kind not in _DATA and mark.colour != _SHARED]
@@ -177,6 +179,13 @@ def _svg(head: Mapping[str, str], frame: Frame, body: str) -> str:
 
 def _all(marks: Iterable[Mark]) -> str:
     return "".join(_plain(mark) for mark in marks)
+
+
+def _linked(mark: Mark, links: Mapping[str, str]) -> str:
+    """A mark, leading somewhere where it has a link."""
+    if (place := links.get(mark.key)) is None:
+        return _plain(mark)
+    return f'<a href="#{escape(place)}">{_plain(mark)}</a>'
 
 
 def _plain(mark: Mark) -> str:

@@ -16,9 +16,9 @@ from rich.text import Text as RichText
 
 from xaicli.answer import Counts
 from xaicli.render.text import printable, sparkline
-from xaicli.report.charts import BarChart, ImageChart, LineChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Section, Table, Text, Views
-from xaicli.report.numbers import count, listed, short
+from xaicli.report.numbers import count, cut, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -104,7 +104,7 @@ def _section(section: Section, out: Console, of: str) -> None:
     blocks = [block for top in section.blocks for block in _first_view(top)]
     if any(isinstance(block, (Table, MapGrid)) for block in blocks):
         # The table says what the pictures of its section say.
-        blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, Text, Figures))]
+        blocks = [block for block in blocks if isinstance(block, (Table, MapGrid, MatrixChart, Text, Figures))]
     blocks = [block for block in blocks if not (isinstance(block, Table) and not block.rows and not block.note)]
     folded = [block for block in blocks if isinstance(block, Table) and block.folded]
     if not blocks:
@@ -138,9 +138,8 @@ def _block(block: Block, out: Console, of: str) -> None:
                 _lines(chart, out)
         case Gallery():
             _gallery(block, out)
-        case BarChart():
-            rows = zip(block.names, block.values, strict=True)
-            _plain_table([("", "left"), (block.x_label, "right")], [[n, short(v)] for n, v in rows], out)
+        case BarChart() | MatrixChart():
+            _table(_numbers(block), out, of)
         case MapGrid():
             _maps(block, out)
         case Views():
@@ -150,6 +149,17 @@ def _block(block: Block, out: Console, of: str) -> None:
             pass
         case _:
             assert_never(block)
+
+
+def _numbers(chart: BarChart | MatrixChart) -> Table:
+    """A picture of numbers by name as the table it shows."""
+    if isinstance(chart, BarChart):
+        named = tuple(zip(chart.names, chart.values, strict=True))
+        columns: tuple[Column, ...] = (Column(""), Column(chart.x_label, Cell.NUMBER))
+        return Table(chart.name, "", columns, named, terminal_rows=len(named))
+    columns = (Column(chart.y_label), *(Column(cut(name, 12), Cell.INTEGER) for name in chart.names))
+    rows = tuple((name, *row) for name, row in zip(chart.names, chart.counts, strict=True))
+    return Table(chart.name, chart.title, columns, rows, terminal_rows=len(rows))
 
 
 def _table(table: Table, out: Console, of: str) -> None:

@@ -123,6 +123,22 @@ class ScatterChart:
 
 
 @dataclass(frozen=True)
+class MatrixChart:
+    """Counts by row and column, both in the order of `names`."""
+
+    name: str
+    title: str
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    x_label: str
+    y_label: str
+    links: tuple[tuple[str, ...], ...] = ()
+    """Per cell the id of the place on the page that it leads to; "" for none."""
+    legend: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True)
 class BarChart:
     """Values by name, signed: the attribution of each column of a table, say."""
 

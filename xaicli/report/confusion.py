@@ -9,14 +9,20 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.report.charts import LineChart, Series, Tone
-from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Table, Text
-from xaicli.report.numbers import count, cut, short
+from xaicli.diagnosis.calibration import FEWEST
+from xaicli.diagnosis.confusion import block_order, matrix
+from xaicli.report.charts import LineChart, MatrixChart, Series, Tone
+from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
+from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Page, Part, report_of, words_of
-from xaicli.report.samples import samples_report
+from xaicli.report.samples import saliency_link, samples_report
+from xaicli.vocabulary import NO_CLASS
 from xaicli.words import split
 
 _MATRIX = 30
+_PICTURED = 6
+_VIEWS = 12
+_ENDS = (("label", "name"), ("prediction", "prediction_name"))
 _PAIRS = 30
 _LINES = 12
 _SURE = 0.02
@@ -31,11 +37,13 @@ def confusion_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run.
     """
     page = page or Page()
-    parts = []
+    parts, samples = [], []
     for place in _last_places(answer):
         words = words_of(place["mode"], place["ds_id"])
         parts.append(Part(words, _blocks(answer, place, words, page), _sentence(answer, place, words)))
-    return report_of(
+        inside = tuple(_samples_of_cells(answer, place, words, page))
+        samples.append(Section(f"Samples of the cells: {words}", page.names("samples", words), inside, page_only=True))
+    report = report_of(
         answer,
         page,
         parts,
@@ -48,9 +56,10 @@ def confusion_report(answer: Answer, page: Page | None = None) -> Report:
         ),
         tables={
             "confusion": lambda: answer.data.with_columns(pl.col("undefined").list.join(" ")),
-            "confusion-cells": lambda: pl.DataFrame(answer.extra["cells"], infer_schema_length=None),
+            "confusion-cells": lambda: _flat_cells(answer),
         },
     )
+    return replace(report, sections=(*report.sections, *samples))
 
 
 def cell_report(answer: Answer, page: Page | None = None, *, population: pl.DataFrame | None = None) -> Report:
@@ -74,6 +83,19 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
     )
 
 
+def told_samples(answer: Answer) -> Answer:
+    """The samples whose pictures the page shows, as an answer of samples."""
+    parts = [_wrong(answer, place).head(_PICTURED) for place in _last_places(answer)]
+    columns = ["mode", "ds_id", pl.col("sample_ids").alias("sample_id")]
+    frame = pl.concat([part.select(columns) for part in parts]).explode("sample_id").drop_nulls("sample_id")
+    return replace(answer, data=frame.unique(maintain_order=True))
+
+
+def _flat_cells(answer: Answer) -> pl.DataFrame:
+    cells: pl.DataFrame = answer.extra["cells"]
+    return cells.with_columns(pl.col("sample_ids").cast(pl.List(pl.String)).list.join(" "))
+
+
 def _last_places(answer: Answer) -> list[Mapping[str, Any]]:
     """The overall figures of the last place of each (mode, ds_id)."""
     found = {(row["mode"], row["ds_id"]): row for row in answer.extra["overall"]}
@@ -84,10 +106,21 @@ def _of(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> list[Map
     return [row for row in rows if (row["mode"], row["ds_id"]) == (place["mode"], place["ds_id"])]
 
 
-def _wrong(answer: Answer, place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The wrong cells, the most frequent first."""
-    cells = [cell for cell in _of(answer.extra["cells"], place) if cell["label"] != cell["prediction"]]
-    return sorted(cells, key=lambda cell: (-cell["n"], cell["name"], cell["prediction_name"]))
+def _cells(answer: Answer, place: Mapping[str, Any]) -> pl.DataFrame:
+    """The cells of a (mode, ds_id)."""
+    cells: pl.DataFrame = answer.extra["cells"]
+    return cells.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
+
+
+def _wrong(answer: Answer, place: Mapping[str, Any]) -> pl.DataFrame:
+    """The wrong cells with their share of the label, the most frequent first."""
+    cells = _cells(answer, place)
+    of_label = cells.group_by("label").agg(pl.col("n").sum().alias("of_label"))
+    shares = cells.join(of_label, on="label", how="left", nulls_equal=True).with_columns(
+        pl.when(pl.col("label").is_not_null()).then(pl.col("n") / pl.col("of_label")).alias("share")
+    )
+    wrong = shares.filter(pl.col("label").ne_missing(pl.col("prediction")))
+    return wrong.sort("n", "name", "prediction_name", descending=[True, False, False])
 
 
 def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
@@ -97,8 +130,8 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
         f"{words}, epoch {place['epoch']}: {_percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
         f"(95 % interval {_percent(low)} to {_percent(high)})"
     )
-    if wrong := _wrong(answer, place):
-        said += f"; most often {_mistaken(wrong[0])} ({count(wrong[0]['n'], 'time')})"
+    for cell in _wrong(answer, place).head(1).iter_rows(named=True):
+        said += f"; most often {_mistaken(cell)} ({count(cell['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
         said += f". {_confidence(found)}"
     return said + "."
@@ -128,17 +161,34 @@ def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) ->
     yield Figures(tuple(_key_figures(place, calibration)))
     rows = answer.data.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
+    yield from _oddities(last, calibration)
     yield from _matrix(answer, place, last, words, page)
     yield _pairs(answer, place, words, page)
+    yield from _courses(answer, place, words, page)
     yield from _over_time(answer, rows, place, words, page)
     yield _labels(last, words, page)
     if calibration is not None:
-        yield _reliability(calibration, words, page)
+        yield from _reliability(calibration, words, page)
+        yield from _by_prediction(calibration, words, page)
         yield _bins(calibration, words, page)
     for scores in _of(answer.extra["probabilities"], place):
         yield _one_against_rest(scores, words, page)
     if groups := _of(answer.extra.get("by", ()), place):
-        yield _groups(groups, words, page)
+        yield from _groups(groups, words, page)
+
+
+def _oddities(last: pl.DataFrame, calibration: Mapping[str, Any] | None) -> Iterator[Text]:
+    """What must be known before the figures are trusted."""
+    occur = last.filter(pl.col("n") > 0)
+    if occur.height == 1:
+        yield Text(f"Only one label occurs, {cut(occur['name'][0])}: nothing can be told apart from it.", Tone.BAD)
+    if never := last.filter((pl.col("n_predicted") == 0) & (pl.col("n") > 0))["name"].to_list():
+        yield Text(f"Never predicted: {listed(never)}.", Tone.BAD)
+    if strange := last.filter(pl.col("n") == 0)["name"].to_list():
+        yield Text(f"Predicted without a sample of it here: {listed(strange)}.", Tone.FAINT)
+    if calibration is not None and calibration["left_out"]:
+        left_out = count(calibration["left_out"], "sample")
+        yield Text(f"Calibration leaves out {left_out} without a finite top_prob.", Tone.BAD)
 
 
 def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> Iterator[Figure]:
@@ -147,7 +197,9 @@ def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None
     yield Figure(_percent(place["accuracy"]), f"{share}, of {place['n']:,} ({_percent(low)} to {_percent(high)})")
     yield Figure(_percent(place["balanced_accuracy"]), "mean recall of the labels")
     yield Figure(short(place["macro_f1"], 3), "mean F1 of the labels")
-    if place["mcc"] is not None:
+    if "mcc" in place["undefined"]:
+        yield Figure("–", "Matthews' coefficient: undefined with one label or one prediction")
+    elif place["mcc"] is not None:
         yield Figure(short(place["mcc"], 3), "Matthews' coefficient")
     if calibration is not None:
         low, high = calibration["ece_interval"]
@@ -155,53 +207,160 @@ def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None
 
 
 def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words: str, page: Page) -> Iterator[Block]:
-    labels = dict(zip(last["label"], last["name"], strict=True))
-    if len(labels) > _MATRIX:
-        yield Text(
-            f"{len(labels):,} labels are too many for a table of them all; the pairs below are confused most.",
-            Tone.FAINT,
-        )
+    """The counts as a picture and as a table; of many labels those that are confused most, side by side."""
+    cells = _cells(answer, place)
+    labels, note = _shown_labels(answer, place, last, cells)
+    if len(labels) < 2:
         return
-    cells = _of(answer.extra["cells"], place)
-    counts = {(cell["label"], cell["prediction"]): cell["n"] for cell in cells}
-    for cell in cells:
-        for end, name in (("label", "name"), ("prediction", "prediction_name")):
-            if cell[end] is None:
-                labels[None] = cell[name]
-    yield Table(
-        page.names("matrix", words),
-        f"Labels by row, predictions by column: {words}, epoch {place['epoch']}",
-        (Column("label"), *(Column(cut(name, 12), Cell.INTEGER) for name in labels.values())),
-        tuple((cut(name), *(counts.get((label, taken), 0) for taken in labels)) for label, name in labels.items()),
-        terminal_rows=_MATRIX,
+    title = f"Labels by row, predictions by column: {words}, epoch {place['epoch']}"
+    names = tuple(cut(name, 24) for name in labels.values())
+    table = matrix(cells.select("label", "prediction", "n"), list(labels))
+    counts = tuple(tuple(int(n) for n in row) for row in table)
+    links = tuple(
+        tuple(_anchor(page, words, label, taken) if counts[i][j] else "" for j, taken in enumerate(labels))
+        for i, label in enumerate(labels)
     )
+    yield MatrixChart(
+        name=page.names("matrix", words),
+        title=title,
+        names=names,
+        counts=counts,
+        x_label="taken for",
+        y_label="label",
+        links=links,
+        legend=" ".join(part for part in ("On the diagonal what is right; a cell leads to its samples.", note) if part),
+        alt=f"{title}. {_pairs_words(answer, place)}",
+    )
+    yield Table(
+        page.names("matrix table", words),
+        f"The same in numbers: {words}",
+        (Column("label"), *(Column(cut(name, 12), Cell.INTEGER) for name in labels.values())),
+        tuple((name, *row) for name, row in zip(names, counts, strict=True)),
+        folded=True,
+    )
+
+
+def _shown_labels(
+    answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, cells: pl.DataFrame
+) -> tuple[dict[Any, str], str]:
+    """The labels of the matrix with their names, and what is said of those left out."""
+    every = dict(zip(last["label"], last["name"], strict=True))
+    if cells["label"].null_count() or cells["prediction"].null_count():
+        every[None] = NO_CLASS
+    if len(every) <= _MATRIX:
+        return every, ""
+    chosen: dict[Any, None] = {}
+    for label, taken in _wrong(answer, place).select("label", "prediction").iter_rows():
+        if len(chosen | {label: None, taken: None}) > _MATRIX:
+            break
+        chosen |= {label: None, taken: None}
+    labels = list(chosen)
+    table = matrix(cells.select("label", "prediction", "n"), labels)
+    ordered = {labels[at]: every[labels[at]] for at in block_order(table)}
+    return (
+        ordered,
+        f"The {len(labels)} of {len(every):,} labels that are confused most, those side by side that are confused.",
+    )
+
+
+def _anchor(page: Page, words: str, label: Any, taken: Any) -> str:
+    return page.names("cell", words, ("label", label), ("prediction", taken))
+
+
+def _pairs_words(answer: Answer, place: Mapping[str, Any]) -> str:
+    wrong = _wrong(answer, place).head(3).to_dicts()
+    said = [f"{_mistaken(cell)} ({cell['n']:,})" for cell in wrong]
+    return f"Most often {listed(said)}." if wrong else "All are right."
 
 
 def _pairs(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Block:
     wrong = _wrong(answer, place)
-    if not wrong:
+    if wrong.is_empty():
         return Text("No sample is taken for another label.", Tone.GOOD)
-    of_label: dict[Any, int] = {}
-    for cell in _of(answer.extra["cells"], place):
-        of_label[cell["label"]] = of_label.get(cell["label"], 0) + cell["n"]
     rows = tuple(
         (
             cut(cell["name"]),
             cut(cell["prediction_name"]),
             cell["n"],
-            "–" if cell["label"] is None else _percent(cell["n"] / of_label[cell["label"]]),
+            "–" if cell["share"] is None else _percent(cell["share"]),
+            _ids(cell),
         )
-        for cell in wrong[:_PAIRS]
+        for cell in wrong.head(_PAIRS).iter_rows(named=True)
     )
-    left = len(wrong) - len(rows)
+    left = wrong.height - len(rows)
     return Table(
         page.names("pairs", words),
         f"Confused most: {words}",
-        (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("of the label")),
+        (
+            *(Column("label"), Column("taken for"), Column("samples", Cell.INTEGER)),
+            *(Column("of the label"), Column("the worst")),
+        ),
         rows,
         note="see a pair's samples with --cell LABEL,PREDICTION"
         + (f"; {left:,} more pairs in the JSON" if left else ""),
         terminal_rows=10,
+    )
+
+
+def _ids(cell: Mapping[str, Any]) -> str:
+    """The samples of a cell that are told, the worst first."""
+    ids = [f"#{sample}" for sample in cell["sample_ids"] or ()]
+    return ", ".join(ids) + (f" and {cell['n'] - len(ids):,} more" if ids and cell["n"] > len(ids) else "")
+
+
+def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    """What the cells of the matrix lead to, with pictures of the most confused."""
+    rows = answer.data.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
+    last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
+    cells = _cells(answer, place)
+    labels, _ = _shown_labels(answer, place, last, cells)
+    for cell in _wrong(answer, place).head(_PICTURED).iter_rows(named=True):
+        keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
+        cards = tuple(
+            Card(page.keys(*key), f"#{key[2]}", (), image=page.images[key], links=saliency_link(key[2]))
+            for key in keys
+            if key in page.images
+        )
+        if cards:
+            yield Gallery(f"{_mistaken(cell)[0].upper()}{_mistaken(cell)[1:]}: {words}", cards)
+    ends = [label for label in labels if label is not None]
+    shown = cells.filter(
+        (pl.col("label").is_in(ends) | pl.col("label").is_null())
+        & (pl.col("prediction").is_in(ends) | pl.col("prediction").is_null())
+    ).to_dicts()
+    columns = (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("the worst"))
+    yield Table(
+        page.names("cells", words),
+        f"Samples of each cell: {words}, epoch {place['epoch']}",
+        columns,
+        tuple((cut(cell["name"]), cut(cell["prediction_name"]), cell["n"], _ids(cell)) for cell in shown),
+        note="by falling loss; all of a cell with --cell LABEL,PREDICTION",
+        anchors=tuple(_anchor(page, words, cell["label"], cell["prediction"]) for cell in shown),
+    )
+
+
+def _courses(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[LineChart]:
+    """How the most confused pairs came and went."""
+    found = _of(answer.extra["pairs"], place)
+    if not found or len(found[0]["points"]) < 2:
+        return
+    series = tuple(
+        Series(
+            f"{cut(pair['name'], 16)} → {cut(pair['prediction_name'], 16)}",
+            tuple(float(point["epoch"]) for point in pair["points"]),
+            tuple(point["n"] for point in pair["points"]),
+            colour=order,
+        )
+        for order, pair in enumerate(found)
+    )
+    yield LineChart(
+        name=page.names("pairs over time", words),
+        title=f"The most confused pairs over the epochs, {words}",
+        x_label="epoch",
+        y_label="samples",
+        series=series,
+        legend=f"The {len(series)} pairs with the most samples over the last half of the epochs.",
+        alt=f"Samples of {count(len(series), 'pair')} over the epochs, {words}.",
     )
 
 
@@ -274,22 +433,56 @@ def _labels(last: pl.DataFrame, words: str, page: Page) -> Table:
     )
 
 
-def _reliability(found: Mapping[str, Any], words: str, page: Page) -> LineChart:
+def _reliability(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    """The reliability diagram, and how many samples are behind its points."""
     bins = found["bins"]
     x = tuple(item["top_prob"] for item in bins)
-    return LineChart(
+    n = tuple(item["n"] for item in bins)
+    least, most = min(n), max(n)
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    yield LineChart(
         name=page.names("reliability", words),
         title=f"How sure, and how often right, {words}",
         x_label="mean probability of the prediction",
         y_label="share right",
         series=(
             Series("as sure as right", (0.0, 1.0), (0.0, 1.0), Tone.REFERENCE),
-            Series("the model", x, tuple(item["accuracy"] for item in bins), counts=tuple(item["n"] for item in bins)),
+            Series("the model", x, tuple(item["accuracy"] for item in bins), counts=n),
         ),
-        legend="Below the diagonal the model is surer than it is right.",
+        legend=f"Below the diagonal the model is surer than it is right. {count(len(bins), 'bin')} of {each} samples.",
         alt=f"Share right against how sure the model is, in {count(len(bins), 'bin')}. {_confidence(found)}.",
         y_limits=(0.0, 1.0),
     )
+
+
+def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Table]:
+    """How sure the model is of each label it predicts."""
+    rows = tuple(
+        (
+            cut(row["name"]),
+            row["n"],
+            row["top_prob"],
+            row["accuracy"],
+            f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
+        )
+        for row in found["by_prediction"]
+    )
+    if rows:
+        yield Table(
+            page.names("sure by label", words),
+            f"How sure of each label it predicts, {words}",
+            (
+                *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
+                *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
+            ),
+            rows,
+            note=f"of labels predicted at least {FEWEST} times",
+            terminal_rows=10,
+        )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f} %".replace("-", "−")
 
 
 def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:
@@ -315,7 +508,8 @@ def _one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Tabl
     return Table(page.names("probabilities", words), f"Each label against the rest, {words}", columns, rows, note)
 
 
-def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Table:
+def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
+    """The figures of each value of a column, and a matrix each."""
     rows = tuple(
         (
             cut(str("–" if row["value"] is None else row["value"])),
@@ -330,4 +524,24 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Tabl
     titles = (Column("right"), Column("95 % interval"), Column("macro F1", Cell.NUMBER), Column("MCC", Cell.NUMBER))
     name = str(groups[0]["column"])
     columns = (Column(name), Column("samples", Cell.INTEGER), *titles)
-    return Table(page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows)
+    yield Table(page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows)
+    views = {}
+    for row in groups[:_VIEWS]:
+        said = cut(str("–" if row["value"] is None else row["value"]))
+        labels = {cell[end]: cell[spelled] for cell in row["cells"] for end, spelled in _ENDS}
+        ordered = {label: labels[label] for label in sorted(labels, key=lambda label: (label is None, label))}
+        if 1 < len(labels) <= _MATRIX:
+            counts = {(cell["label"], cell["prediction"]): cell["n"] for cell in row["cells"]}
+            views[said] = (
+                MatrixChart(
+                    name=page.names("matrix", words, name, said),
+                    title=f"{name} {said}, {words}",
+                    names=tuple(cut(spelled, 24) for spelled in ordered.values()),
+                    counts=tuple(tuple(counts.get((label, taken), 0) for taken in ordered) for label in ordered),
+                    x_label="taken for",
+                    y_label="label",
+                    alt=f"Labels by row, predictions by column, of {name} {said}, {words}.",
+                ),
+            )
+    if views:
+        yield Views(page.names("matrix by", words), name, views)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import BarChart, Image, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,6 +108,8 @@ class Table:
     """Per row, what links it with lines and cards; "" for none."""
     terminal_rows: int = 20
     """How many rows a terminal shows."""
+    anchors: tuple[str, ...] = ()
+    """Per row, the id that a link on the page leads to."""
     folded: bool = False
     """Whether the page shows it on request only, and a terminal not at all."""
 
@@ -173,7 +175,18 @@ class Views:
 
 
 Block = (
-    LineChart | Multiples | ScatterChart | BarChart | ImageChart | Table | Gallery | Text | Figures | MapGrid | Views
+    LineChart
+    | Multiples
+    | ScatterChart
+    | MatrixChart
+    | BarChart
+    | ImageChart
+    | Table
+    | Gallery
+    | Text
+    | Figures
+    | MapGrid
+    | Views
 )
 
 
