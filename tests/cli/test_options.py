@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xaicli
+from xaicli.cli import build
 
 Xai = Callable[..., tuple[int, str, str]]
 N = 24
@@ -27,8 +30,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                     n = N + 1 if (attempt, epoch) == (0, 4) else N - 1 if epoch == 6 else N
                     for mode, ds_id in (("train", ""), ("eval", "x"), ("eval", "y")):
                         log(run, epoch, mode, ds_id, sign, n)
-                run.log({"step": attempt + 1, "lr": 0.5, "momentum": 0.9})
+                for step in (1, 2):
+                    run.log({"step": 2 * attempt + step, "lr": 0.5 / step, "momentum": 0.9})
         with xaicli.Run(root / name, resume="allow") as run:
+            run.log_facts(range(N), camera=[("left", "right")[i % 2] for i in range(N)])
             for split in ("train", "val"):
                 for epoch in (1, 2):
                     n = 2 * (N if epoch == 1 else N - 1)
@@ -43,6 +48,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                         },
                         name="boxes",
                     )
+                    run.add_metrics_data(
+                        {
+                            "example_id": list(range(N)),
+                            "first": np.arange(3 * N, dtype=np.float32).reshape(N, 3) ** (epoch + len(split) % 4),
+                            "second": np.arange(3 * N, dtype=np.float32).reshape(N, 3) ** 0.5,
+                            "kind": [i % 2 for i in range(N)],
+                            "loss": [i / (epoch + len(split)) for i in range(N)],
+                            "epoch": [epoch] * N,
+                            "split": [split] * N,
+                        },
+                        name="vectors",
+                    )
+    rows = [f"{i},{('top', 'side')[i // 12]}" for i in range(N)]
+    (root / "facts.csv").write_text("\n".join(["sample_id,camera", *rows]))
+    (root / "truth.csv").write_text("\n".join(["sample_id,mislabelled", *(f"{i},{i % 5 == 0:d}" for i in range(N))]))
+    (root / "rules.toml").write_text('[[rule]]\nmetric = "size"\nleast = 1.0\n')
     return root / "a", root / "b"
 
 
@@ -57,6 +78,7 @@ def log(run: xaicli.Run, epoch: int, mode: str, ds_id: str, sign: int, n: int) -
             probs=[[p, 0.05, 0.95 - p] for p in first],
             loss=[place * place / 7 + repeat / 3 + (i == N) * (2000 + sign * 900) for i, place in enumerate(order)],
             size=[float(place % 5) for place in order],
+            wear=[i % 2 * 3 + place / N + (len(ds_id) + len(mode)) / 8 for i, place in enumerate(order)],
             mode=mode,
             ds_id=ds_id,
             epoch=epoch,
@@ -71,11 +93,40 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "dynamics": ("dynamics", "A"),
     "findings": ("findings", "A"),
     "track-report": ("track-report", "A"),
+    "confusion": ("confusion", "A"),
+    "confusion --cell": ("confusion", "A", "--cell", "cat,cow"),
+    "steps": ("steps", "A"),
+    "steps --step": ("steps", "A", "--step", "500"),
+    "slices": ("slices", "A", "--min-n", "4", "--metric", "wear"),
+    "select": ("select", "A", "--rule", "hardest", "--n", "4"),
+    "check": ("check", "A", "--rule", "loss mean by camera <= 40"),
+    "scalars": ("scalars", "A"),
+    "embeddings": ("embeddings", "A", "--table", "vectors"),
+    "info": ("info", "A"),
+    "ls": ("ls", "A"),
+    "query": ("query", "A", "SELECT count(*) AS n FROM samples"),
     "export": ("export", "A"),
     "compare": ("compare", "A", "B"),
-    "select": ("select", "A", "--rule", "hardest", "--n", "24"),
 }
-SELECTION: dict[str, tuple[str, ...]] = {
+"""Questions, each in a form in which it has an answer."""
+ELSEWHERE = {
+    "demo": "tests/cli/test_frame.py",
+    "saliency": "tests/attribution",
+    "collect": "tests/collectors",
+    "checkpoint inspect": "tests/checkpoint",
+    "checkpoint convert": "tests/checkpoint",
+    "compact": "tests/maintenance",
+    "doctor": "tests/maintenance",
+    "sync": "tests/store",
+    "watch": "tests/cli",
+    "relabel export": "tests/checks",
+    "relabel apply": "tests/checks",
+}
+"""Commands that ask nothing of the rows, or cost too much to ask so often: where their options are tested."""
+OUTPUT = {"output", "format", "json", "quiet", "open", "no_images", "no_progress", "debug", "junit"}
+"""Where an answer goes and how; `test_answer_first.py` and `test_frame.py` are about these."""
+
+OPTIONS: dict[str, tuple[str, ...]] = {
     "metric": ("--metric", "size"),
     "metric correct": ("--metric", "correct"),
     "mode": ("--mode", "train"),
@@ -85,6 +136,8 @@ SELECTION: dict[str, tuple[str, ...]] = {
     "label_key": ("--label-key", "prediction"),
     "label_map": ("--label-map", "dog=1"),
     "where": ("--where", "label = 2"),
+    "facts": ("--facts", "FACTS"),
+    "no_facts": ("--no-facts",),
     "duplicates": ("--duplicates", "error"),
     "engine": ("--engine", "duckdb"),
     "spark_remote": ("--spark-remote", "sc://nowhere"),
@@ -98,69 +151,175 @@ SELECTION: dict[str, tuple[str, ...]] = {
     "axis": ("--axis", "step"),
     "early_epochs": ("--early-epochs", "2"),
     "burn_in": ("--burn-in", "4"),
+    "truth": ("--truth", "TRUTH"),
     "table": ("--table", "boxes", "--metric", "iou"),
     "reduce": ("--reduce", "max"),
     "shape": ("--shape", "wide"),
     "attempts": ("--attempts", "all"),
-    "n": ("--n", "3"),
+    "cell": ("--cell", "cat,cow"),
+    "by": ("--by", "camera"),
+    "step": ("--step", "400"),
+    "around": ("--around", "600"),
+    "spikes": ("--spikes", "0"),
+    "min_n": ("--min-n", "13"),
+    "rule": ("--rule", "random"),
+    "rules": ("--rules", "RULES"),
+    "baseline": ("--baseline", "B"),
+    "strict_drop": ("--strict-drop",),
+    "n": ("--n", "2"),
     "share": ("--share", "0.5"),
     "per_label": ("--per-label",),
-    "weight": ("--weight", "0"),
-    "by": ("--by", "label"),
-    "seed": ("--rule", "random", "--seed", "3"),
-    "rule": ("--rule", "easy"),
-    "column": ("--rule", "diverse", "--table", "boxes", "--column", "iou"),
+    "weight": ("--weight", "2"),
+    "seed": ("--seed", "7"),
+    "column": ("--column", "second"),
+    "colour": ("--colour", "kind"),
+    "split": ("--split", "val"),
+    "key": ("--key", "momentum"),
+    "smoothing": ("--smoothing", "0.5"),
+    "group": ("--group", "both=a"),
 }
 
 
 OF_THE_PAGE = {
     *(("track-report", "bounds"), ("findings", "early_epochs"), ("findings", "burn_in")),
-    *(("samples --table", "attempts"), ("track-report", "attempts")),
+    *(("samples --table", "attempts"), ("track-report", "attempts"), ("steps", "spikes")),
+    ("confusion --cell", "label_map"),
 }
 """What changes a picture or a reason more than the rows of these small runs; the selection says it."""
 IN_OTHER_WORDS = {
-    ("samples --table", "metric"): ("--metric", "area"),
-    ("samples --table", "epoch"): ("--epoch", "1"),
-    ("compare", "epoch_frequency"): ("--epoch-frequency", "4"),
-    ("export", "label_key"): ("--label-key", "prediction", "--shape", "wide"),
+    ("samples --table", "metric"): (("--metric", "area"), ()),
+    ("samples --table", "table"): (("--table", "vectors", "--metric", "loss"), ()),
+    ("samples --table", "epoch"): (("--epoch", "1"), ()),
+    ("compare", "epoch_frequency"): (("--epoch-frequency", "4"), ()),
+    ("export", "label_key"): (("--label-key", "prediction"), ("--shape", "wide")),
+    ("confusion --cell", "attempts"): (("--attempts", "all"), ("--epoch", "4")),
+    ("confusion --cell", "cell"): (("--cell", "dog,cow"), ()),
+    ("confusion --cell", "label_map"): (("--label-map", "cat=0,cow=2"), ()),
+    ("confusion --cell", "where"): (("--where", "size > 2"), ()),
+    ("steps", "mode"): (("--mode", "eval"), ()),
+    ("steps --step", "mode"): (("--mode", "eval"), ()),
+    ("steps --step", "epoch"): (("--epoch", "6"), ()),
+    ("steps --step", "step"): (("--step", "600"), ()),
+    ("slices", "attempts"): (("--attempts", "all"), ("--epoch", "4")),
+    ("slices", "duplicates"): (("--duplicates", "error"), ("--epoch", "1-2")),
+    ("slices", "epoch_frequency"): (("--epoch-frequency", "4"), ()),
+    ("select", "attempts"): (("--attempts", "all"), ("--epoch", "4")),
+    ("select", "by"): (("--by", "camera"), ("--rule", "balanced")),
+    ("select", "facts"): (("--facts", "FACTS"), ("--rule", "balanced", "--by", "camera")),
+    ("select", "column"): (("--column", "first"), ("--rule", "diverse", "--table", "vectors", "--column", "second")),
+    ("select", "table"): (("--table", "nosuch"), ("--rule", "diverse")),
+    ("select", "seed"): (("--seed", "7"), ("--rule", "random")),
+    ("select", "where"): (("--where", "label_name = 'cow'"), ()),
+    ("select", "epoch_frequency"): (("--epoch-frequency", "4"), ()),
+    ("select", "duplicates"): (("--duplicates", "error"), ("--epoch", "1-2")),
+    ("select", "complete_only"): (("--complete-only",), ("--n", "24")),
+    ("embeddings", "table"): (("--table", "boxes"), ()),
+    ("check", "rule"): (("--rule", "size mean <= 1"), ()),
+    ("check", "baseline"): (("--baseline", "B"), ("--rule", "loss mean drop <= 0.1")),
+    ("check", "strict_drop"): (("--strict-drop",), ("--rule", "loss mean drop <= 0.001", "--baseline", "B")),
 }
+"""Where those words would change nothing: others, and what is asked beside them with and without."""
+
+
+OPTIONS_OF: dict[str, set[str]] = {
+    f"{name} {below}".strip(): {one.name for one in command.params if one.param_type_name == "option"}
+    for name, group in build().commands.items()
+    for below, command in getattr(group, "commands", {"": group}).items()
+}
+"""Every command with its options, as the command line itself lists them."""
+
+
+def walked() -> list[tuple[str, str]]:
+    """Every question with every option its command has."""
+    asked = {words[0] for words in COMMANDS.values()}
+    assert OPTIONS_OF.keys() - ELSEWHERE.keys() == asked, "each command is asked here, or named in ELSEWHERE"
+    found = []
+    for question, words in COMMANDS.items():
+        options = sorted(OPTIONS_OF[words[0]] - OUTPUT - {"strict"})
+        found += [(question, option) for option in [*options, *(["metric correct"] if "metric" in options else [])]]
+    return found
 
 
 def answer(xai: Xai, runs: tuple[Path, Path], out: Path, *words: str) -> tuple[int, Any, str]:
-    named = [str({"A": runs[0], "B": runs[1]}.get(word, word)) for word in words]
-    status, said, err = xai(*named, "--json", "-o", out, *([] if words[0] == "export" else ["--format", "csv"]))
-    if status:
+    root = runs[0].parent
+    files = {"FACTS": "facts.csv", "RULES": "rules.toml", "TRUTH": "truth.csv"}
+    places = {"A": runs[0], "B": runs[1], **{word: root / name for word, name in files.items()}}
+    named = [str(places.get(word, word)) for word in words]
+    written = () if words[0] == "export" else ("--format", "csv")
+    status, said, err = xai(*named, "--json", "-o", out, *written)
+    if status and not said.startswith("{"):
         return status, None, err
     found = json.loads(said)
     found.pop("outputs")
     if words[0] == "export":
         found["rows"] = sorted((out / "export.csv").read_text().splitlines())
-    return status, found, err
+    return 0, found, err
 
 
-@pytest.mark.parametrize("option", SELECTION)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("question", "option"), walked())
 def test_an_option_counts_or_is_refused(
-    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, command: str, option: str
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str, option: str
 ) -> None:
-    words = COMMANDS[command]
-    if option.startswith("metric"):
-        words = tuple(word for word in words if word not in ("--metric", "iou"))
-    typed = IN_OTHER_WORDS.get((command, option), SELECTION[option])
-    if option == "table" and "boxes" in words:
-        pytest.skip("it is the table already")
-    status, found, err = answer(xai, runs, tmp_path / "with", *words, *typed)
+    typed, beside = IN_OTHER_WORDS.get((question, option), (OPTIONS[option], ()))
+    plain_words = (*without(COMMANDS[question], beside), *beside)
+    status, found, err = answer(xai, runs, tmp_path / "with", *without(plain_words, typed), *typed)
     if status:
         flag = typed[0].strip("-")
         assert status in (1, 2)
         assert err.startswith("error: ")
         assert "hint: " in err
-        assert flag in err or flag.replace("-", "_") in err or typed[-1] in err or option == "duplicates"
+        assert flag in err or flag.replace("-", "_") in err or typed[-1] in err or option == "duplicates", err
         assert "fault of xai" not in err
         return
-    shaped = ("--shape", "wide") if "--shape" in typed and option != "shape" else ()
-    _, plain, _ = answer(xai, runs, tmp_path / "without", *COMMANDS[command], *shaped)
-    if (command, option) in OF_THE_PAGE or option in ("engine", "axis"):
+    _, plain, refused = answer(xai, runs, tmp_path / "without", *plain_words)
+    assert plain is not None, refused
+    if (question, option) in OF_THE_PAGE or option in ("engine", "axis"):
         assert found["selection"] != plain["selection"]
     else:
-        assert found["rows"] != plain["rows"], f"{command} {' '.join(typed)} changes nothing"
+        told = [{key: value for key, value in one.items() if key not in SAID} for one in (found, plain)]
+        assert told[0] != told[1], f"{question} {' '.join(typed)} changes nothing"
+
+
+@pytest.fixture(scope="module")
+def damaged(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same runs; of the first, a part, the scalars, the pictures and a table have lost their last bytes."""
+    root = tmp_path_factory.mktemp("damaged")
+    for run in runs:
+        shutil.copytree(run, root / run.name, ignore=shutil.ignore_patterns("reports", "cache"))
+    shutil.copy(runs[0].parent / "rules.toml", root)
+    for folder in ("data/mode=eval/ds=x/epoch=6", "data/mode=train/ds=_/epoch=6", "scalars", "tables/vectors"):
+        path = min((root / "a" / folder).glob("*.parquet"))
+        path.write_bytes(path.read_bytes()[:-9])
+    return root / "a", root / "b"
+
+
+STRICT = sorted({question for question, _ in walked() if "strict" in OPTIONS_OF[COMMANDS[question][0]]})
+
+
+@pytest.mark.parametrize("question", STRICT)
+def test_what_is_damaged_is_named_and_counted_or_fails(
+    xai: Xai, damaged: tuple[Path, Path], tmp_path: Path, question: str
+) -> None:
+    words = {"samples --table": (*COMMANDS["samples --table"][:3], "vectors", "--metric", "loss")}.get(
+        question, COMMANDS[question]
+    )
+    status, found, err = answer(xai, damaged, tmp_path, *words)
+    assert (status, "fault of xai" in err) == (0, False), err
+    assert found["counts"]["damaged"]
+    status, found, err = answer(xai, damaged, tmp_path, *words, "--strict")
+    assert (status, found) == (1, None)
+    assert any(f"{name} is damaged" in err for name in damaged_files(damaged[0])), err
+
+
+def damaged_files(run: Path) -> list[str]:
+    return [path.relative_to(run).as_posix() for path in run.rglob("*.parquet") if path.read_bytes()[-4:] != b"PAR1"]
+
+
+SAID = {"selection", "warnings"}
+"""What says how an answer was asked for, and is none itself."""
+
+
+def without(words: tuple[str, ...], typed: tuple[str, ...]) -> tuple[str, ...]:
+    """A question without the options, of one value each, that are typed anew."""
+    again = {at for at, word in enumerate(words) if word.startswith("--") and word in typed}
+    return tuple(word for at, word in enumerate(words) if at not in again and at - 1 not in again)

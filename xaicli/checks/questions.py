@@ -17,7 +17,7 @@ from xaicli.checks.verdicts import Outcome, Verdict, counted, judged, none_wrong
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.queries.facts import read_facts
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids
@@ -159,6 +159,8 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
         metric = CORRECT if rule.samples else rule.metric
         selection = question.select(question.reader, metric)
         return [row for pair in selection.pairs for row in _of_pair(question, selection, pair, metric)]
+    except DamagedFileError:
+        raise  # strict: nothing is said of files that are not what was written
     except XaiError as error:
         return [_row(not_asked(rule, error.message))]
 
@@ -271,7 +273,9 @@ def _calibration_error(question: _Question) -> float | None:
     selection = resolve(reader, metric=[TOP_PROB], mode=question.mode, ds_id=question.ds_id)
     found = []
     for pair in selection.pairs:
-        rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True))
+        rows = next(walk(reader, selection, pair, [SAMPLE_ID, TOP_PROB, CORRECT], backwards=True), None)
+        if rows is None:
+            continue
         frame = rows.frame.sort(SAMPLE_ID)
         sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
         if (one := calibration(sure, right, resamples=0)) is not None:

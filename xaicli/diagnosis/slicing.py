@@ -109,8 +109,11 @@ def _last(
     """The samples of the last place with the values they are grouped by."""
     stored = [name for name in columns if name in reader.dtypes and name not in known.names]
     wanted = [SAMPLE_ID, *stored, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
-    epochs = selection.epochs[pair][-1:]
-    rows = next(walk(reader, selection, pair, list(dict.fromkeys(wanted)), epochs=epochs, backwards=True, tally=tally))
+    tallies: dict[int, Tally] = {}
+    places = walk(reader, selection, pair, list(dict.fromkeys(wanted)), backwards=True, tallies=tallies)
+    if (rows := next(places, None)) is None:
+        raise XaiError(f"no rows of {' '.join(filter(None, pair))} are left to slice", hint="see: xai info")
+    tally.add(tallies[rows.place.epoch])
     joined = rows.frame.join(known.frame, on=SAMPLE_ID, how="left", maintain_order="left", suffix=" (fact)")
     where = " ".join(part for part in pair if part)
     if known.names and (unmatched := joined.height - rows.frame.join(known.frame, on=SAMPLE_ID, how="semi").height):
