@@ -105,7 +105,7 @@ def test_maps_of_a_module_have_no_command() -> None:
 
 
 def test_every_option_named_is_one() -> None:
-    commands = build().commands.values()
+    commands = [one for each in build().commands.values() for one in (each, *getattr(each, "commands", {}).values())]
     assert {parameter.name for command in commands for parameter in command.params} >= answers._OPTIONS
 
 

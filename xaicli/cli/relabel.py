@@ -17,7 +17,7 @@ from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
 
 app = typer.Typer(
-    help="Suspects to Label Studio, CVAT, FiftyOne, COCO or CSV; corrections back as a table.",
+    help="Suspects to labelling tools, and corrections back.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
