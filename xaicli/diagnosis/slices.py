@@ -83,7 +83,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Coded:
     """One column as a code a row; `names` are the values behind the codes."""
 
     name: str
@@ -95,7 +95,7 @@ class _Column:
 class _Sums:
     """How many rows each value of a column, or each pair of two, has, and the sums of their values and squares."""
 
-    columns: tuple[_Column, ...]
+    columns: tuple[Coded, ...]
     n: NDArray[np.int64]
     total: Floats
     squares: Floats
@@ -121,7 +121,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     x = x[kept]
     rows = frame if len(kept) == frame.height else frame[kept.tolist()]
     draws = Draws(x)
-    tested = [row for sums in _summed([_coded(rows[name]) for name in by], x) for row in _tested(sums, x, min_n, draws)]
+    tested = [row for sums in _summed([coded(rows[name]) for name in by], x) for row in _tested(sums, x, min_n, draws)]
     if not tested:
         return Found((), 0, 0, 0)
     q = _levels(tested)
@@ -147,9 +147,10 @@ def _by_weight(row: _Tested) -> tuple[float, tuple[str, ...]]:
     return -abs(row.difference) * row.n, row.name
 
 
-def _coded(column: pl.Series) -> _Column:
-    names, codes = _by_quintile(column) if _is_continuous(column) else _by_value(column)
-    return _Column(column.name, codes, names)
+def coded(column: pl.Series) -> Coded:
+    """The values of a column: many numbers by quintile, of many texts the most frequent and the rest together."""
+    names, codes = by_quintile(column) if _is_continuous(column) else _by_value(column)
+    return Coded(column.name, codes, names)
 
 
 def _is_continuous(column: pl.Series) -> bool:
@@ -184,7 +185,8 @@ def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
     return [*names, *([OTHER] if len(frequent) > len(kept) else [])], code[places]
 
 
-def _by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
+def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
+    """What the fifths of a column of numbers are called, and the one of each row; missing values are one more."""
     numbers = column.cast(pl.Float64).to_numpy().astype(np.float64)
     known = np.isfinite(numbers)
     edges = np.unique(np.quantile(numbers[known], _QUINTILES))
@@ -197,7 +199,7 @@ def _by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     return [*names, MISSING], codes
 
 
-def _summed(columns: Sequence[_Column], x: Floats) -> Iterator[_Sums]:
+def _summed(columns: Sequence[Coded], x: Floats) -> Iterator[_Sums]:
     """The sums of each column, and of each pair: several columns are counted at once, and pairs read off.
 
     About the mean of all, so that squares do not cancel.
@@ -245,7 +247,7 @@ def _together(first: tuple[int, ...], sizes: Sequence[int], left: set[tuple[int,
 
 @dataclass(frozen=True, eq=False)
 class _Tested:
-    columns: tuple[_Column, ...]
+    columns: tuple[Coded, ...]
     codes: tuple[int, ...]
     n: int
     difference: float

@@ -1,0 +1,110 @@
+"""Labels that are sets of classes: which is taken for which, and which single class of a sample is probably wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID
+
+MISSING, EXTRA = "missing", "extra"
+"""What may be wrong with a class of a sample: it should be in its label, or should not."""
+_STEADY = 3
+_KEYS = [SAMPLE_ID, "class"]
+
+
+def swapped(frame: pl.DataFrame) -> pl.DataFrame:
+    """How often one class was missed where another was added: pairs of labels taken for one another.
+
+    Args:
+        frame: A row a sample, with lists of classes `label` and `prediction`; rows without either are left out.
+
+    Returns:
+        Rows label (missed), prediction (added), n (samples), n_missed (samples that lack the label at all) and share (n
+        of n_missed), the most frequent first.
+    """
+    truth, taken = pl.col(LABEL), pl.col(PREDICTION)
+    known = frame.select(LABEL, PREDICTION).drop_nulls()
+    wrong = known.select(truth.list.set_difference(taken), taken.list.set_difference(truth))
+    missed = wrong.explode(LABEL).drop_nulls(LABEL)
+    times = missed.group_by(LABEL).agg(pl.len().cast(pl.Int64).alias("n_missed"))
+    counts = missed.explode(PREDICTION).drop_nulls(PREDICTION).group_by(LABEL, PREDICTION)
+    return (
+        counts.agg(pl.len().cast(pl.Int64).alias("n"))
+        .join(times, on=LABEL, how="left")
+        .with_columns((pl.col("n") / pl.col("n_missed")).alias("share"))
+        .sort("n", LABEL, PREDICTION, descending=[True, False, False])
+    )
+
+
+def doubted(frames: Iterable[pl.DataFrame], top: int) -> pl.DataFrame:
+    """The single classes of samples that the model contradicted through training, the most doubtful first.
+
+    Args:
+        frames: One a place, in order: sample_id, label, prediction (lists of classes); rows without either are left
+            out.
+        top: At most how many.
+
+    Returns:
+        Rows sample_id, class, doubt (`missing`: predicted, though not in the label; `extra`: in the label, though not
+        predicted), times (how often), n_obs (how often the sample was seen), trusted (how often the model is right when
+        it says so of other samples: the class's precision, or its recall, over the history) and score, times / n_obs x
+        trusted; contradicted in a third of the observations or more, score descending, then by id and class. A class
+        counts by the label a sample has last.
+    """
+    seen, said = [], []
+    last: dict[str, pl.DataFrame] = {}
+    for frame in frames:
+        known = frame.select(SAMPLE_ID, LABEL, PREDICTION).drop_nulls([LABEL, PREDICTION])
+        if known.is_empty():
+            continue
+        seen.append(known.group_by(SAMPLE_ID).agg(pl.len().cast(pl.Int64).alias("n_obs")))
+        one = known.select(SAMPLE_ID, pl.col(PREDICTION).alias("class")).explode("class").drop_nulls("class")
+        said.append(one.group_by(_KEYS).agg(pl.len().cast(pl.Int64).alias("n_said")))
+        own = known.select(SAMPLE_ID, LABEL).unique(SAMPLE_ID, keep="last")
+        before = last.get(LABEL)
+        last[LABEL] = own if before is None else pl.concat([before, own]).unique(SAMPLE_ID, keep="last")
+    schema: dict[str, Any] = {
+        SAMPLE_ID: pl.Int64(),
+        "class": pl.Int32(),
+        "doubt": pl.String(),
+        "times": pl.Int64(),
+        "n_obs": pl.Int64(),
+        "trusted": pl.Float64(),
+        "score": pl.Float64(),
+    }
+    if not seen:
+        return pl.DataFrame(schema=schema)
+    n_obs = pl.concat(seen).group_by(SAMPLE_ID).sum()
+    n_said = pl.concat(said).group_by(_KEYS).sum()
+    labelled = last[LABEL].explode(LABEL).rename({LABEL: "class"}).drop_nulls("class")
+    every = (
+        n_said.join(labelled.with_columns(pl.lit(True).alias("is_label")), on=_KEYS, how="full", coalesce=True)
+        .with_columns(pl.col("n_said").fill_null(0), pl.col("is_label").fill_null(False))
+        .join(n_obs, on=SAMPLE_ID, how="inner")
+    )
+    is_label = pl.col("is_label")
+    times = pl.when(is_label).then(pl.col("n_obs") - pl.col("n_said")).otherwise(pl.col("n_said"))
+    found = pl.col("n_said").filter(is_label).sum()
+    by_class = every.group_by("class").agg(
+        (found / pl.col("n_said").sum()).alias("precision"),
+        (found / pl.col("n_obs").filter(is_label).sum()).alias("recall"),
+    )
+    trusted = pl.when(is_label).then(pl.col("recall")).otherwise(pl.col("precision")).fill_nan(0.0).fill_null(0.0)
+    rows = (
+        every.join(by_class, on="class", how="left")
+        .with_columns(times.alias("times"), trusted.alias("trusted"))
+        .filter(pl.col("times") * _STEADY >= pl.col("n_obs"), pl.col("times") > 0)
+        .select(
+            SAMPLE_ID,
+            "class",
+            pl.when(is_label).then(pl.lit(EXTRA)).otherwise(pl.lit(MISSING)).alias("doubt"),
+            "times",
+            "n_obs",
+            "trusted",
+            (pl.col("times") / pl.col("n_obs") * pl.col("trusted")).alias("score"),
+        )
+    )
+    return rows.sort("score", SAMPLE_ID, "class", descending=[True, False, False]).head(top)
