@@ -170,7 +170,7 @@ def _numbered(reader: Reader, places: Sequence[Place], names: Mapping[str, str])
 
 def _alike(reader: Reader, names: Mapping[str, str]) -> bool:
     """Whether the run has another column that is one of these but for case."""
-    spelt = [name.lower() for name in {*reader.dtypes, *names}]
+    spelt = [name.lower() for name in {*reader.stored, *names}]
     return any(spelt.count(name.lower()) > 1 for name in names)
 
 
@@ -293,7 +293,7 @@ def _live(source: Source, position: int, schema: pl.Schema) -> pl.DataFrame:
 
 def _schema(reader: Reader, names: Iterable[str]) -> pl.Schema:
     """The types other engines know the columns in; `pass` is one of every run."""
-    kinds: dict[str, pl.DataType] = {PASS: pl.Int16(), **reader.dtypes}
+    kinds: dict[str, pl.DataType] = {PASS: pl.Int16(), **reader.stored}
     return pl.Schema({name: _wide(kinds.get(name, pl.Int32())) for name in names})
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xaicli.reader import Reader
 
 
-OPENING = ("strict", "attempts", "where")
+OPENING = ("strict", "attempts", "where", "facts", "no_facts")
 """What a reader is opened with; the rest of a selection is resolved in what it holds."""
 
 
@@ -37,6 +37,8 @@ class Select(TypedDict, total=False):
     label_map: Words | Mapping[str, Any]
     duplicates: str
     where: str | None
+    facts: str | os.PathLike[str] | None
+    no_facts: bool
     attempts: str
     axis: str
     strict: bool
@@ -58,11 +60,19 @@ class RunRows:
     def __repr__(self) -> str:
         return f"open_run({str(self.layout.root)!r})"
 
-    def reader(self, *, strict: bool = False, attempts: str = "last", where: str | None = None) -> Reader:
-        """The run's files, listed now; of their rows those that count and meet a condition."""
+    def reader(
+        self,
+        *,
+        strict: bool = False,
+        attempts: str = "last",
+        where: str | None = None,
+        facts: str | os.PathLike[str] | None = None,
+        no_facts: bool = False,
+    ) -> Reader:
+        """The run's files, listed now; of their rows those that count and meet a condition; what samples are."""
         from xaicli.reader import open_reader
 
-        return open_reader(self.layout, strict=strict, attempts=attempts, where=where)
+        return open_reader(self.layout, strict=strict, attempts=attempts, where=where, facts=facts, no_facts=no_facts)
 
     def selected(self, *, every_metric: bool = False, **select: Unpack[Select]) -> tuple[Reader, Selection]:
         """A reader, and what the words mean in it; without `metric` all metrics where `every_metric` says so."""

@@ -223,7 +223,6 @@ class RunReader(RunRows):
         self,
         *,
         by: Words = None,
-        facts: str | os.PathLike[str] | None = None,
         min_n: int = 30,
         **select: Unpack[Select],
     ) -> Result:
@@ -231,14 +230,13 @@ class RunReader(RunRows):
 
         Args:
             by: Facts and columns to slice by; the label and every fact when None.
-            facts: A file of facts (CSV, Parquet, JSON lines with `sample_id`) beside those recorded.
             min_n: Samples a slice must have.
         """
         from xaicli.diagnosis.slicing import slices
         from xaicli.queries.selection import words
 
         reader, selection = self.selected(**select)
-        answer = slices(reader, selection, by=words(by), facts=facts, min_n=min_n)
+        answer = slices(reader, selection, by=words(by), min_n=min_n)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def select(
@@ -415,15 +413,14 @@ class RunReader(RunRows):
         from xaicli.checks.questions import check
         from xaicli.reader import open_reader
 
-        other = None if baseline is None else open_reader(find_run(baseline), strict=strict)
+        other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
         answer = check(
-            self.reader(strict=strict),
+            self.reader(strict=strict, facts=facts),
             rules=rules,
             rule=[rule] if isinstance(rule, str) else list(rule),
             baseline=other,
             mode=mode,
             ds_id=ds_id,
-            facts=facts,
             strict_drop=strict_drop,
         )
         return shown(Asked(answer, self.layout))

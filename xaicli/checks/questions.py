@@ -18,7 +18,6 @@ from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import DamagedFileError, UsageError, XaiError
-from xaicli.queries.facts import read_facts
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection, resolve
@@ -46,7 +45,6 @@ def check(
     baseline: Reader | None = None,
     mode: str | None = None,
     ds_id: Any = None,
-    facts: str | os.PathLike[str] | None = None,
     strict_drop: bool = False,
 ) -> Answer:
     """Hold a run against rules.
@@ -58,7 +56,6 @@ def check(
         baseline: The run that a drop is measured against.
         mode: The mode of rules that name none; `eval` when None, or `train` in a run without.
         ds_id: The data sets of rules that name none; all when None.
-        facts: A file of facts that rules can group by.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
 
     Returns:
@@ -76,7 +73,7 @@ def check(
     where = Path(rules).parent if rules is not None else Path()
     rows: list[dict[str, Any]] = []
     for one in wanted:
-        rows += _rows(_Question(reader, baseline, one, mode, ds_id, facts, strict_drop, where))
+        rows += _rows(_Question(reader, baseline, one, mode, ds_id, strict_drop, where))
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
     unasked = data.filter(pl.col("outcome") == Outcome.NOT_ASKED.value).height
@@ -89,7 +86,7 @@ def check(
             "baseline": None if baseline is None else str(baseline.layout.root),
             "mode": mode,
             "ds_id": ds_id,
-            "facts": None if facts is None else os.fspath(facts),
+            "facts": str(reader.facts.file or "") or None,
             "strict_drop": strict_drop,
         },
         data=data,
@@ -126,7 +123,6 @@ class _Question:
         rule: Rule,
         mode: str | None,
         ds_id: Any,
-        facts: str | os.PathLike[str] | None,
         strict_drop: bool,
         folder: Path,
     ) -> None:
@@ -135,7 +131,6 @@ class _Question:
         self.reader = _where(reader, rule)
         self.mode = rule.mode or mode
         self.ds_id = rule.ds_id if rule.ds_id is not None else ds_id
-        self.facts = facts
         self.strict_drop = strict_drop
         self.folder = folder
 
@@ -148,7 +143,7 @@ def _where(reader: Reader, rule: Rule) -> Reader:
     """The reader, its rows limited as the rule says."""
     if rule.where is None:
         return reader
-    return open_reader(reader.layout, strict=reader.strict, where=rule.where)
+    return open_reader(reader.layout, strict=reader.strict, where=rule.where, facts=reader.facts.file)
 
 
 def _rows(question: _Question) -> list[dict[str, Any]]:
@@ -204,11 +199,7 @@ def _samples(
     assert best is not None
     _, frame, place = best
     if rule.by is not None and rule.by not in frame.columns:
-        known = read_facts(reader, question.facts)
-        if rule.by not in known.names:
-            offered = ", ".join([*reader.dtypes, *known.names])
-            raise XaiError(f"no column or fact {rule.by!r}", hint=f"there are: {offered}")
-        frame = frame.join(known.frame.select(SAMPLE_ID, rule.by), on=SAMPLE_ID, how="left", maintain_order="left")
+        raise XaiError(f"no column or fact {rule.by!r}", hint=f"there are: {', '.join(reader.dtypes)}")
     if rule.by is not None:
         frame = _grouped(frame, rule.by)
     if metric == CORRECT and rule.samples:

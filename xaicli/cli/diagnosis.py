@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -100,12 +99,6 @@ def slices(
             show_default=False,
         ),
     ] = None,
-    facts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False
-        ),
-    ] = None,
     min_n: Annotated[int, typer.Option(metavar="N", help="Samples a slice must have.")] = 30,
     select: Selection,
     output: Output,
@@ -117,4 +110,4 @@ def slices(
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    write(run.slices(by=by, facts=facts, min_n=min_n, **select.arguments()), output)
+    write(run.slices(by=by, min_n=min_n, **select.arguments()), output)

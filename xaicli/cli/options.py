@@ -121,6 +121,18 @@ SparkRemote = Annotated[
     str | None,
     typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA, show_default=False),
 ]
+FactsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Facts of the samples beside those recorded: CSV, Parquet or JSON lines with sample_id.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+NoFacts = Annotated[
+    bool, typer.Option("--no-facts", help="Know no facts of the samples (private data).", rich_help_panel=_DATA)
+]
 AttemptsOption = Annotated[
     str,
     typer.Option(
@@ -184,7 +196,7 @@ class Selection(OptionGroup):
     ] = None
     epoch_frequency: Annotated[int, typer.Option(help="Use every N-th epoch only.", rich_help_panel=_DATA)] = 1
     label_key: Annotated[
-        str, typer.Option(help="The column that groups samples: label, prediction, or another.", rich_help_panel=_DATA)
+        str, typer.Option(help="The column or fact that groups samples: label, prediction, ...", rich_help_panel=_DATA)
     ] = "label"
     label_map: Annotated[
         list[str] | None,
@@ -202,11 +214,13 @@ class Selection(OptionGroup):
         str | None,
         typer.Option(
             metavar="SQL",
-            help="Only rows that meet this: 'loss > 2 AND label = 3'.",
+            help="Only rows that meet this, of columns and facts: 'loss > 2 AND label = 3'.",
             rich_help_panel=_DATA,
             show_default=False,
         ),
     ] = None
+    facts: FactsOption = None
+    no_facts: NoFacts = False
     attempts: AttemptsOption = Attempts.LAST.value
     strict: Strict = False
 

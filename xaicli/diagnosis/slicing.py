@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import polars as pl
@@ -11,7 +10,6 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.facts import Facts, read_facts
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Tally
@@ -25,7 +23,6 @@ def slices(
     selection: Selection,
     *,
     by: str | list[str] | None = None,
-    facts: str | os.PathLike[str] | None = None,
     min_n: int = MIN_N,
 ) -> Answer:
     """The slices that fare differently from all others at the last place of each (mode, ds_id), the worst first.
@@ -35,7 +32,6 @@ def slices(
         selection: Which rows.
         by: Facts and columns whose values, and pairs of values, are slices; the label and every fact when None, label
             and prediction in a run without facts.
-        facts: A file of facts beside those recorded.
         min_n: Samples a slice must have.
 
     Returns:
@@ -51,15 +47,14 @@ def slices(
     """
     if min_n < 2:
         raise UsageError(f"--min-n must be at least 2, not {min_n}")
-    known = read_facts(reader, facts)
-    columns = _columns(reader, selection, known, words(by))
+    columns = _columns(reader, selection, words(by))
     names = LabelNames.of(reader, selection)
     tally = Tally()
-    warnings = [*selection.warnings, *known.warnings]
+    warnings = list(selection.warnings)
     rows: list[dict[str, Any]] = []
     searched: list[dict[str, Any]] = []
     for pair in selection.pairs:
-        frame, place = _last(reader, selection, pair, columns, known, names, warnings, tally)
+        frame, place = _last(reader, selection, pair, columns, names, warnings, tally)
         for metric in selection.metrics:
             found = find_slices(frame, metric, columns, min_n=min_n)
             told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
@@ -70,7 +65,7 @@ def slices(
     return Answer(
         command="slices",
         run=str(reader.layout.root),
-        selection={**selection.as_dict(), "by": columns, "facts": facts and os.fspath(facts), "min_n": min_n},
+        selection={**selection.as_dict(), "by": columns, "min_n": min_n},
         data=_data(rows),
         counts=reader.counts(tally),
         warnings=tuple(warnings),
@@ -78,10 +73,10 @@ def slices(
     )
 
 
-def _columns(reader: Reader, selection: Selection, known: Facts, given: list[str] | None) -> list[str]:
-    key = selection.label_key
+def _columns(reader: Reader, selection: Selection, given: list[str] | None) -> list[str]:
+    key, known = selection.label_key, reader.facts
     own = [name for name in (key, PREDICTION) if name in reader.dtypes]
-    offered = [*own, *known.names]
+    offered = list(dict.fromkeys([*own, *known.names]))
     if given is None:
         wanted = [*[name for name in own if name == key or not known.names], *known.names]
         if not wanted:
@@ -91,7 +86,7 @@ def _columns(reader: Reader, selection: Selection, known: Facts, given: list[str
             )
         return list(dict.fromkeys(wanted))
     for name in given:
-        if name not in offered and (name not in reader.dtypes or name == SAMPLE_ID):
+        if name not in reader.dtypes or name == SAMPLE_ID:
             raise unknown("fact or column", name, offered, where=str(reader.layout.root))
     return list(dict.fromkeys(given))
 
@@ -101,22 +96,21 @@ def _last(
     selection: Selection,
     pair: Pair,
     columns: list[str],
-    known: Facts,
     names: LabelNames,
     warnings: list[str],
     tally: Tally,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The samples of the last place with the values they are grouped by."""
-    stored = [name for name in columns if name in reader.dtypes and name not in known.names]
-    wanted = [SAMPLE_ID, *stored, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
+    wanted = [SAMPLE_ID, *columns, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
     tallies: dict[int, Tally] = {}
     places = walk(reader, selection, pair, list(dict.fromkeys(wanted)), backwards=True, tallies=tallies)
-    if (rows := next(places, None)) is None:
-        raise XaiError(f"no rows of {' '.join(filter(None, pair))} are left to slice", hint="see: xai info")
-    tally.add(tallies[rows.place.epoch])
-    joined = rows.frame.join(known.frame, on=SAMPLE_ID, how="left", maintain_order="left", suffix=" (fact)")
     where = " ".join(part for part in pair if part)
-    if known.names and (unmatched := joined.height - rows.frame.join(known.frame, on=SAMPLE_ID, how="semi").height):
+    if (rows := next(places, None)) is None:
+        raise XaiError(f"no rows of {where} are left to slice", hint="see: xai info")
+    tally.add(tallies[rows.place.epoch])
+    joined = rows.frame
+    facts = reader.facts
+    if set(columns) & set(facts.names) and (unmatched := joined.join(facts.frame, on=SAMPLE_ID, how="anti").height):
         warnings.append(
             f"{unmatched:,} of {joined.height:,} samples of {where} have no facts: they are a value of their own"
         )

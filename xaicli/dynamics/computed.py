@@ -81,7 +81,8 @@ def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[
     for epoch in selection.epochs[pair]:
         place = Place(*pair, epoch)
         pieces = reader.pieces(place)
-        plain = len(pieces) == 1 and reader.where is None and len(reader.turns(place)) < 2
+        own = reader.where is None and reader.facts.dtypes.keys().isdisjoint(columns)
+        plain = len(pieces) == 1 and own and len(reader.turns(place)) < 2
         if plain and pieces[0].file is not None:
             begun = False
             try:
@@ -172,7 +173,7 @@ def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping
 
 def accuracy(reader: Reader, pair: Pair, epoch: int) -> float:
     """The share of predictions of one epoch that equal the labels given; 0 where nothing says."""
-    columns = set(reader.dtypes)
+    columns = set(reader.stored)
     if CORRECT in columns:
         frame, _ = reader.frame(Place(*pair, epoch), [CORRECT])
         right = frame[CORRECT]
@@ -257,7 +258,7 @@ def compute(
         raise UsageError(f"--burn-in must be non-negative, not {burn_in}", hint="--burn-in 0 takes every change")
     plan = Plan(
         selection.metrics,
-        frozenset(reader.dtypes),
+        frozenset(reader.stored),
         selection.label_key,
         early_epochs,
         burn_in,

@@ -58,6 +58,7 @@ class Entry:
         if reader.damaged:
             return None
         identity: list[Any] = [__version__, selection.as_dict(), pairs, asked, [*reader.take_backs]]
+        identity.append(reader.facts.identity)
         rows = 0
         for pair in pairs:
             for piece in (piece for epoch in selection.epochs[pair] for piece in reader.pieces(Place(*pair, epoch))):

@@ -222,7 +222,7 @@ def asked_rows(reader: Reader, selection: Selection, pair: Pair, columns: Sequen
     """The rows of one (mode, ds_id) in the engine of the selection, for as long as the block lasts.
 
     A condition is polars', for engines differ in what SQL means: of a run with one, the rows that meet it are read here
-    as they are for polars, and handed to the engine.
+    as they are for polars, and handed to the engine; so are those with facts, which lie elsewhere.
 
     Args:
         columns: The columns wanted beside those that say where a row lies.
@@ -232,7 +232,7 @@ def asked_rows(reader: Reader, selection: Selection, pair: Pair, columns: Sequen
     """
     epochs = selection.epochs[pair]
     wanted = list(dict.fromkeys([SAMPLE_ID, EPOCH, PASS, STEP, ATTEMPT, RANK, *columns]))
-    if reader.where is None:
+    if reader.where is None and reader.facts.dtypes.keys().isdisjoint(wanted):
         places = [Place(*pair, epoch) for epoch in epochs]
         with engines.opened(reader, places, wanted, selection.engine, spark_remote=selection.spark_remote) as logged:
             yield Asked(*_resolved(logged, selection, pair))

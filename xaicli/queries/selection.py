@@ -30,6 +30,7 @@ from xaicli.vocabulary import (
 from xaicli.words import quoted, split, split_pair, split_raw
 
 if TYPE_CHECKING:
+    from xaicli.reader.facts import Facts
     from xaicli.reader.rows import Where
 
 Pair = tuple[str, str]
@@ -52,6 +53,11 @@ class Catalogue(Protocol):
     @property
     def where(self) -> Where | None:
         """The condition that rows meet."""
+        ...
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the samples."""
         ...
 
     @property
@@ -138,6 +144,9 @@ class Selection:
     spark_remote: str | None = None
     attempts: Attempts = Attempts.LAST
     where: str = ""
+    facts: str = ""
+    """A file of facts beside those recorded."""
+    no_facts: bool = False
     axis: Axis = Axis.EPOCH
     warnings: tuple[str, ...] = ()
     modes_left_out: tuple[str, ...] = ()
@@ -169,6 +178,8 @@ class Selection:
             **({"spark_remote": self.spark_remote} if self.spark_remote else {}),
             "attempts": self.attempts.value,
             **({"where": self.where} if self.where else {}),
+            **({"facts": self.facts} if self.facts else {}),
+            **({"no_facts": True} if self.no_facts else {}),
             **({"axis": self.axis.value} if self.axis is not Axis.EPOCH else {}),
         }
 
@@ -240,6 +251,8 @@ def resolve(
         spark_remote=spark_remote,
         attempts=source.which_attempts,
         where=source.where.text if source.where else "",
+        facts=str(source.facts.file or ""),
+        no_facts=not source.facts.wanted,
         axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),
         modes_left_out=() if words(mode) else tuple(name for name in source.modes() if name not in modes),

@@ -71,14 +71,14 @@ def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
     """What SQL can name, lazily: `samples`, `scalars`, and each table of the run under its own name."""
     places = all_places(reader)
     found: dict[str, pl.LazyFrame | None] = {
-        SAMPLES: scan(reader, places, list(reader.dtypes)).with_columns(_named(reader)) if places else None,
+        SAMPLES: scan(reader, places, list(reader.stored)).with_columns(_named(reader)) if places else None,
         SCALARS: _scalars(reader),
     }
     return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
 
 
 def _named(reader: Reader) -> list[pl.Expr]:
-    named = name_columns(reader.dtypes, reader.label_names)
+    named = name_columns(reader.stored, reader.label_names)
     return [names_of(code, reader.label_names).alias(name) for name, code in named.items()]
 
 
@@ -146,7 +146,7 @@ def _in_duckdb(
                 names = _names(reader)
                 rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
                 columns = [duckdb.ColumnExpression(called) for called in names.values()]
-                named = name_columns(reader.dtypes, reader.label_names)
+                named = name_columns(reader.stored, reader.label_names)
                 columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
                 rows.select(*columns).create_view(SAMPLES)
             else:
@@ -156,7 +156,7 @@ def _in_duckdb(
 
 def _names(reader: Reader) -> dict[str, str]:
     """{column: what DuckDB calls it}: of columns that differ by case only the later ones have a number behind them."""
-    return dict(zip(reader.dtypes, _apart(list(reader.dtypes), str.lower), strict=True))
+    return dict(zip(reader.stored, _apart(list(reader.stored), str.lower), strict=True))
 
 
 def _renamed(reader: Reader) -> tuple[str, ...]:

@@ -139,14 +139,21 @@ class _Table:
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
         self.askable = self.metrics
+        self.facts = reader.facts
+        known = self.facts.dtypes if _identity(present) == SAMPLE_ID else {}
+        if known := {name: dtype for name, dtype in known.items() if name not in present}:
+            own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
+            facts = self.facts.frame.select(own, *known).lazy()
+            lazy = lazy.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
+            present = lazy.collect_schema()
         placed = _placed(present, self.described)
-        own = {name: value for name, value in placed.items() if name not in present}
-        known = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in own}}
-        if SAMPLE_ID in own:
-            known[SAMPLE_ID] = present["example_id"]
-        self.where = Where.of(where, known, self.label_names if label_key == LABEL else ()) if where else None
+        beside = {name: value for name, value in placed.items() if name not in present}
+        named = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in beside}}
+        if SAMPLE_ID in beside:
+            named[SAMPLE_ID] = present["example_id"]
+        self.where = Where.of(where, named, self.label_names if label_key == LABEL else ()) if where else None
         if self.where:
-            lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in own.items()))
+            lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in beside.items()))
         label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
         told = (value.alias(name) for name, value in placed.items())
         self._rows = lazy.select(*told, label, *self.metrics).collect(engine="streaming")
@@ -216,7 +223,7 @@ def _scanned(reader: Reader, table: str, where: str) -> pl.LazyFrame:
 
 def _placed(present: pl.Schema, where: str) -> dict[str, pl.Expr]:
     """What says of a table's rows whose they are and where they lie: sample_id, mode, ds_id, epoch and step."""
-    identity = next((name for name in _IDS if name in present), None)
+    identity = _identity(present)
     if identity is None:
         raise XaiError(f"{where} has no sample_id or example_id", hint=f"its columns: {', '.join(present)}")
     mode = next((name for name in _MODES if name in present), None)
@@ -227,6 +234,11 @@ def _placed(present: pl.Schema, where: str) -> dict[str, pl.Expr]:
         EPOCH: pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32),
         STEP: pl.coalesce(*(pl.col(n).cast(pl.Int64) for n in (STEP, EPOCH) if n in present), pl.lit(0)),
     }
+
+
+def _identity(present: pl.Schema) -> str | None:
+    """The column that tells samples apart."""
+    return next((name for name in _IDS if name in present), None)
 
 
 def _is_metric(name: str, dtype: pl.DataType) -> bool:

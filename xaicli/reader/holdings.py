@@ -172,8 +172,8 @@ class Holdings:
         return sum(self.drops.values())
 
     @cached_property
-    def dtypes(self) -> dict[str, pl.DataType]:
-        """Every column of the samples, with its type."""
+    def stored(self) -> dict[str, pl.DataType]:
+        """Every column of the rows, with its type."""
         known: dict[str, pl.DataType] = {}
         for facts in self.manifest.columns:
             known[facts.name] = dtype_of(facts.dtype)
@@ -207,14 +207,14 @@ class Holdings:
         roles = {facts.name: facts.role for facts in self.manifest.columns}
         return tuple(
             name
-            for name, dtype in self.dtypes.items()
+            for name, dtype in self.stored.items()
             if roles.get(name, Role.METRIC) == Role.METRIC and name not in RESERVED_COLUMNS and dtype.is_numeric()
         )
 
     @property
     def askable(self) -> tuple[str, ...]:
         """What a question can be about: the metrics and, where it is known, `correct`, whose mean is the accuracy."""
-        return (*self.metrics, CORRECT) if CORRECT in self.dtypes else self.metrics
+        return (*self.metrics, CORRECT) if CORRECT in self.stored else self.metrics
 
     def modes(self) -> list[str]:
         """The modes with rows: train, eval, test, infer."""

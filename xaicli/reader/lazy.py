@@ -122,7 +122,7 @@ def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.L
     untouched.
     """
     wanted = list(dict.fromkeys(columns))
-    schema = pl.Schema({name: run.dtypes.get(name, pl.Null()) for name in dict.fromkeys([*wanted, STEP])})
+    schema = pl.Schema({name: run.stored.get(name, pl.Null()) for name in dict.fromkeys([*wanted, STEP])})
     alike: dict[tuple[Place, int | None], list[Source]] = {}
     for source in sources(run, places):
         alike.setdefault((source.place, source.fence), []).append(source)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from xaicli import parquet
-from xaicli.errors import DamagedFileError
+from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import RunLayout
 from xaicli.progress import doing
+from xaicli.reader.facts import Facts
 from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
@@ -24,7 +27,13 @@ _TRIES = 5
 
 
 def open_reader(
-    layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST, where: str | None = None
+    layout: RunLayout,
+    *,
+    strict: bool = False,
+    attempts: str = Attempts.LAST,
+    where: str | None = None,
+    facts: str | os.PathLike[str] | None = None,
+    no_facts: bool = False,
 ) -> Reader:
     """Open a run for reading.
 
@@ -33,12 +42,14 @@ def open_reader(
         strict: Raise on a damaged file instead of leaving it out.
         attempts: `last` leaves out what later attempts took back of earlier ones, `all` leaves out nothing.
         where: A condition that rows meet, as SQL; other rows are as if they were not there.
+        facts: A file of facts beside those recorded: CSV, Parquet or JSON lines with `sample_id`.
+        no_facts: Know no facts.
 
     Raises:
-        XaiError: The folder is no run or of a newer format version.
-        UsageError: The condition is none.
+        XaiError: The folder is no run or of a newer format version, or the file of facts cannot be read.
+        UsageError: The condition is none, or there are facts and none are wanted.
     """
-    return Reader(layout, strict=strict, attempts=attempts, where=where)
+    return Reader(layout, strict=strict, attempts=attempts, where=where, facts=facts, no_facts=no_facts)
 
 
 class Rows(NamedTuple):
@@ -74,11 +85,31 @@ class Reader(Holdings):
     """
 
     def __init__(
-        self, layout: RunLayout, *, strict: bool = False, attempts: str = Attempts.LAST, where: str | None = None
+        self,
+        layout: RunLayout,
+        *,
+        strict: bool = False,
+        attempts: str = Attempts.LAST,
+        where: str | None = None,
+        facts: str | os.PathLike[str] | None = None,
+        no_facts: bool = False,
     ) -> None:
+        if no_facts and facts is not None:
+            raise UsageError("--facts and --no-facts exclude one another", hint="leave one of them out")
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
+        self.facts = Facts(self, None if facts is None else Path(facts), wanted=not no_facts)
         self.where = Where.of(where, {**self.dtypes, **STARTS}, self.label_names) if where else None
+
+    @cached_property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """Every column that a question can name, with its type: those of the rows, and the facts of their samples."""
+        return {**self.stored, **self.facts.dtypes}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What everyone who asks this run anything should know."""
+        return (*super().warnings, *self.facts.said)
 
     @property
     def described(self) -> str:
@@ -302,6 +333,10 @@ class Reader(Holdings):
             FileNotFoundError: The file has vanished.
             DamagedFileError: It is damaged and the reader is strict.
         """
+        if facts := [name for name in columns if name in self.facts.dtypes]:
+            own = [name for name in dict.fromkeys([*columns, SAMPLE_ID]) if name not in facts]
+            rows = self.read(piece, own)
+            return None if rows is None else self.facts.joined(rows, facts).select(columns)
         wanted = list(dict.fromkeys([*columns, *([] if piece.fence is None else [STEP])]))
         known = self._known(piece)
         stored = [name for name in wanted if name not in known]
@@ -413,8 +448,22 @@ class Reader(Holdings):
         wanted = self.epochs(mode, ds_id) if epochs is None else epochs
         kept = list(columns or self.dtypes)
         places = [Place(mode, ds_id, epoch) for epoch in wanted]
+        named = [*kept, *(self.where.stored if self.where else [])]
+        if facts := [name for name in dict.fromkeys(named) if name in self.facts.dtypes]:
+            return self._scan_with(facts, places, kept)
         if self.where is None:
             return scan(self, places, kept)
         read = list(dict.fromkeys([*kept, *self.where.stored]))
         of_epochs = [(scan(self, [place], read), place) for place in places]
         return pl.concat([self.where.lazily(lazy, place).select(kept) for lazy, place in of_epochs])
+
+    def _scan_with(self, facts: Sequence[str], places: Sequence[Place], columns: Sequence[str]) -> pl.LazyFrame:
+        """The same with facts among the columns, or in the condition."""
+        condition = self.where.stored if self.where else []
+        own = [name for name in dict.fromkeys([*columns, *condition, SAMPLE_ID]) if name not in facts]
+        known = self.facts.frame.select(SAMPLE_ID, *facts).lazy()
+        found = []
+        for place in places:
+            lazy = scan(self, [place], own).join(known, on=SAMPLE_ID, how="left", maintain_order="left")
+            found.append((self.where.lazily(lazy, place) if self.where else lazy).select(columns))
+        return pl.concat(found) if found else pl.LazyFrame(schema={name: self.dtypes[name] for name in columns})
