@@ -17,19 +17,24 @@ from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
 from xaicli.dynamics.truth import score_rankings
 from xaicli.errors import XaiError
+from xaicli.queries.facts import FACTS, facts_by_sample, with_facts
 from xaicli.queries.labels import labels, parse_bounds
-from xaicli.queries.media import Thumbnail, thumbnails
+from xaicli.queries.media import Thumbnail, picture_file, thumbnails
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.report.charts import Image
+from xaicli.report.facts import local_path
 from xaicli.report.page import Page, RunFacts
+from xaicli.sources.pictures import SUFFIXES
 from xaicli.vocabulary import PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")
 _EVIDENCE = ("sample_id", "score", "reason", "label", "suggested_label")
 _SUSPECTS = 100
 _JUMPS = 10
+_MOST_FILES = 100
+"""So many pictures of samples are looked for where their facts say."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,11 @@ def gather(
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
     return Gathered(
-        samples=replace(chosen, selection={**chosen.selection, **asked_too}),
+        samples=with_facts(replace(chosen, selection={**chosen.selection, **asked_too}), reader),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **{name: asked(part, question) for name, (part, question) in by_pass.items()},
-        label_issues=asked("label issues", lambda: label_issues(reader, selection)),
+        label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader)),
         scalars=asked("scalars", lambda: run_frame(reader)),
         truth=scored,
         absent=absent,
@@ -149,8 +154,8 @@ def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict
     """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
     return {
         "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
-        "suspects": ("suspects", lambda: suspects(reader, selection, computed, top=_SUSPECTS)),
-        "jumps": ("rank changes", lambda: rank_jumps(reader, selection, computed, top=_JUMPS)),
+        "suspects": ("suspects", lambda: with_facts(suspects(reader, selection, computed, top=_SUSPECTS), reader)),
+        "jumps": ("rank changes", lambda: with_facts(rank_jumps(reader, selection, computed, top=_JUMPS), reader)),
     }
 
 
@@ -178,7 +183,28 @@ def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iter
         for sample_id in ids
         if (found := _image(reader, pictures, mode, ds_id, sample_id)) is not None
     }
+    unpictured = [(pair, item) for pair, ids in shown.items() for item in ids if (*pair, item) not in images]
+    images |= _pictures_named(facts.path, reader, unpictured)
     return Page(facts, images, _predictions(reader, selection, shown)), warnings
+
+
+def _pictures_named(run: str, reader: Reader, wanted: Sequence[tuple[Pair, Any]]) -> dict[tuple[str, str, Any], Image]:
+    """The pictures that the facts of some samples name by their paths, where the files are there."""
+    if not wanted or not reader.facts.names:
+        return {}
+    kind = reader.facts.frame.schema[SAMPLE_ID]
+    known = facts_by_sample(reader, pl.Series([item for _, item in wanted], dtype=kind))
+    found: dict[tuple[str, str, Any], Image] = {}
+    read: dict[Any, Thumbnail | None] = {}
+    for pair, item in wanted:
+        if item not in read and len(read) < _MOST_FILES:
+            paths = (local_path(value, run) for value in known.get(item, {}).values())
+            pictures = (picture_file(path) for path in paths if path and path.suffix.lower() in SUFFIXES)
+            read[item] = next((picture for picture in pictures if picture is not None), None)
+        if (picture := read.get(item)) is not None:
+            size = picture.width, picture.height, picture.channels
+            found[(*pair, item)] = Image(*size, picture.pixels, f"sample {item}")
+    return found
 
 
 def _image(
@@ -234,5 +260,5 @@ def _evidence(answer: Answer | None) -> pl.DataFrame | list[Any]:
     """Suspects or label issues as the JSON lists them."""
     if answer is None:
         return []
-    wanted = (*_EVIDENCE, "mode", "ds_id")
+    wanted = (*_EVIDENCE, "mode", "ds_id", *([FACTS] if FACTS in answer.data.columns else []))
     return answer.data.select(pl.col(key) if key in answer.data.columns else pl.lit(None).alias(key) for key in wanted)

@@ -53,6 +53,10 @@ def shown(asked: Asked, folder: Path | None = None) -> Result:
         asked: The question.
         folder: Where its files go unless the user says otherwise; the run's `reports` without it.
     """
+    if asked.reader is not None:
+        from xaicli.queries.facts import with_facts
+
+        asked = replace(asked, answer=with_facts(asked.answer, asked.reader, asked.selection))
     command = asked.answer.command
     brief = partial(BRIEF[command], asked) if command in BRIEF else None
     where = folder or (asked.layout.reports if asked.layout else None)

@@ -85,7 +85,7 @@ class RunReader(RunRows):
         from xaicli.queries.table_samples import table_samples
 
         words: dict[str, Any] = dict(select)
-        opening = {name: words.pop(name) for name in ("strict", "attempts") if name in words}
+        opening = {name: words.pop(name) for name in ("strict", "attempts", "facts", "no_facts") if name in words}
         answer = table_samples(self.reader(**opening), table, **words, **asked)
         return shown(Asked(answer, self.layout))
 

@@ -54,10 +54,10 @@ def export(
 ) -> None:
     """Write the selected rows.
 
-    Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics.
-    Wide: mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`, and `<metric>_<epoch>.<pass>` for later
-    passes of an epoch. In CSV, text that a spreadsheet would run as a formula gets an apostrophe in front, and a set of
-    classes is a JSON list; JSON has null for non-finite numbers.
+    Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics,
+    the facts. Wide: mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`, `<metric>_<epoch>.<pass>`
+    for later passes of an epoch, the facts. In CSV, text that a spreadsheet would run as a formula gets an apostrophe
+    in front, and a set of classes is a JSON list; JSON has null for non-finite numbers.
 
     Args:
         target: The file to make, or an open binary stream.
@@ -82,6 +82,7 @@ def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
     columns = list(dict.fromkeys([SAMPLE_ID, STEP, *beside, *selection.metrics]))
     if selection.label_key in reader.dtypes and selection.label_key not in columns:
         columns.insert(columns.index(STEP) + 1, selection.label_key)
+    columns = list(dict.fromkeys([*columns, *reader.facts.names]))
     for pair in selection.pairs:
         for rows in _places(reader, selection, pair, columns, tally):
             yield within_labels(rows.frame, selection).select(
@@ -115,7 +116,9 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
                 wide = joined.with_columns(pl.coalesce("_new", LABEL).alias(LABEL)).drop("_new")
         if wide is not None:
             absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]
-            yield wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
+            told = wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
+            facts = reader.facts.of(told[SAMPLE_ID]).drop(SAMPLE_ID)
+            yield told.hstack(facts.rename({name: f"fact_{name}" for name in facts.columns if name in told.columns}))
 
 
 def _at(metric: str, epoch: int, turn: int | None) -> str:

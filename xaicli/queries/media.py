@@ -104,6 +104,19 @@ def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, 
     return found
 
 
+def picture_file(path: Path) -> Thumbnail | None:
+    """The picture in a file, small; None where there is none that can be read."""
+    try:
+        if not path.is_file():  # a pipe would never end
+            return None
+        _, picture = Preparation().decoded(path)
+    except (BadSampleError, XaiError, OSError, ValueError):
+        return None
+    small = _shrunk(picture)
+    height, width, channels = small.shape
+    return Thumbnail(height, width, channels, small.tobytes())
+
+
 def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """At most `_SHOWN_SIDE` pixels a side, each the mean of a square of `k` x `k`."""
     height, width, channels = picture.shape

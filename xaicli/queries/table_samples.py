@@ -11,6 +11,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.facts import with_facts
 from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolve
@@ -119,7 +120,8 @@ def table_samples(
     )
     more = {"table": table, "reduce": reduce, "stat": stat}
     found_rows = pl.concat([part.rows for part in found])
-    return answer(reader, selection, asked, found_rows, counts, more)
+    told = answer(reader, selection, asked, found_rows, counts, more)
+    return with_facts(told, reader) if held.by_sample else told
 
 
 class _Table:
@@ -140,7 +142,8 @@ class _Table:
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
         self.askable = self.metrics
         self.facts = reader.facts
-        known = self.facts.dtypes if _identity(present) == SAMPLE_ID else {}
+        self.by_sample = _identity(present) == SAMPLE_ID
+        known = self.facts.dtypes if self.by_sample else {}
         if known := {name: dtype for name, dtype in known.items() if name not in present}:
             own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
             facts = self.facts.frame.select(own, *known).lazy()

@@ -88,6 +88,11 @@ class Facts:
         return self._joined[0]
 
     @property
+    def are_read(self) -> bool:
+        """Whether a question has looked at their values."""
+        return "_joined" in self.__dict__
+
+    @property
     def changed(self) -> dict[str, int]:
         """Facts of which some sample was told several values, with how many samples: the last counts."""
         return self._joined[1]

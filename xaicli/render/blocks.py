@@ -25,6 +25,7 @@ from xaicli.report.model import (
     Figure,
     Figures,
     Gallery,
+    Link,
     MapGrid,
     MapPanel,
     MapRow,
@@ -167,6 +168,7 @@ class Blocks:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
         words += [element("span", printable(card.verdict, limit=_SHOWN), class_="verdict")] if card.verdict else []
         words += [element("span", printable(line, limit=_SHOWN)) for line in card.lines]
+        words += [_facts(card.facts)] if card.facts else []
         inside = element("div", *words, _links(card.links), class_="words"), spark(card.sparkline, fill=True)
         picture: object = element("span", class_="picture tile") if pictured else ""
         if card.image is not None and not self._no_images:
@@ -265,6 +267,23 @@ def _links(links: Sequence[tuple[str, str]]) -> Markup:
     return joined(part for text, address in links for part in (" ", element("a", text, hidden=True, data_href=address)))
 
 
+def _facts(facts: Sequence[tuple[str, Link]]) -> Markup:
+    """What a sample is, name by name."""
+    terms = (
+        element("div", element("dt", printable(name, limit=_TITLE)), element("dd", _linked(value)))
+        for name, value in facts
+    )
+    return element("dl", *terms, class_="facts")
+
+
+def _linked(value: Link) -> Markup:
+    """A text from elsewhere, leading where it may."""
+    shown = printable(value.text, limit=_SHOWN)
+    if not value.address:
+        return element("span", shown)
+    return element("a", shown, href=value.address, rel="noreferrer noopener")
+
+
 def _stored(row: MapRow, name: str) -> Markup:
     assert row.input is not None
     small = row.input.width * row.input.height <= LOSSLESS_PIXELS
@@ -360,6 +379,8 @@ def _cell(value: Any, kind: Cell) -> Markup:
             shown = short(value) if plain else printable(str(value), limit=_SHOWN)
             exact = isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != shown
             return element("td", shown, class_="num", data_v=f"{value:.9g}" if exact else "")
+        case Cell.TEXT if isinstance(value, Link) and value.address:
+            return element("td", _linked(value), class_="long" if len(value.text) > _LONG else "")
         case Cell.TEXT:
             whole = "" if value is None else str(value)
             shown = printable(whole, limit=_SHOWN)

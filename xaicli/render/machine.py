@@ -18,6 +18,8 @@ from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
 
 _PART_ROWS = 1 << 12
+_FACTS = "facts"
+"""The column of what samples are."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -96,8 +98,10 @@ def to_csv(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> str:
 
 def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """What `to_csv` gives, a frame's in parts small enough to forget."""
+    if isinstance(rows, pl.DataFrame) and _FACTS in rows.columns:
+        rows = _side_by_side(rows)
     if not isinstance(rows, pl.DataFrame):
-        rows = list(rows)
+        rows = [_side_by_side_row(row) for row in rows]
         yield _rows_csv(list(dict.fromkeys(key for row in rows for key in row)), rows)
         return
     flat = not any(dtype.is_nested() or dtype == pl.Binary for dtype in rows.dtypes)
@@ -107,6 +111,30 @@ def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]
             yield _frame_csv(part, header=not at)
         else:
             yield _rows_csv(rows.columns if rows.height else [], part.iter_rows(named=True), header=not at)
+
+
+def _side_by_side(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with a column a fact in place of one of all facts."""
+    kind = rows.schema[_FACTS]
+    if not isinstance(kind, pl.Struct):
+        return rows
+    called = [_called(field.name, rows.columns) for field in kind.fields]
+    return rows.with_columns(pl.col(_FACTS).struct.rename_fields(called)).unnest(_FACTS)
+
+
+def _side_by_side_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = row.get(_FACTS)
+    if not isinstance(facts, Mapping):
+        return row
+    others = {key: value for key, value in row.items() if key != _FACTS}
+    return {**others, **{_called(name, list(others)): value for name, value in facts.items()}}
+
+
+def _called(fact: str, taken: Sequence[str]) -> str:
+    """The column of a fact: one called like a column of the answer has a word before it."""
+    while fact in taken and fact != _FACTS:
+        fact = f"fact_{fact}"
+    return fact
 
 
 def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:

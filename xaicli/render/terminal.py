@@ -173,9 +173,15 @@ def _table(table: Table, out: Console, of: str) -> None:
     cells = [
         [_cell(v, c, b, n) for v, c, b, n in zip(row, table.columns, bounds, limits, strict=True)] for row in shown
     ]
-    n_fit = _n_columns_that_fit(headings, cells, out.width)
     # A history on two lines is none.
     whole = [column.cell is Cell.SPARKLINE for column in table.columns]
+    aside = [index for index, column in enumerate(table.columns) if column.aside]
+    while aside and _whole_width(headings, cells) > out.width:
+        left_out = aside.pop()
+        del headings[left_out], whole[left_out]
+        for row_cells in cells:
+            del row_cells[left_out]
+    n_fit = _n_columns_that_fit(headings, cells, out.width)
     headings, cells = headings[:n_fit], [row[:n_fit] for row in cells]
     _plain_table(headings, cells, out, whole, _widths(headings, cells, out.width))
     more = [
@@ -199,6 +205,15 @@ def _n_columns_that_fit(headings: Sequence[tuple[str, str]], rows: Sequence[Sequ
         if used > width + _GAP:
             return max(index, 1)
     return len(headings)
+
+
+def _whole_width(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table is whose rows take one line each, the last text two."""
+    widest = [max((len(row[index]) for row in rows), default=0) for index in range(len(headings))]
+    if texts := [index for index, (_, justify) in enumerate(headings) if justify == "left"]:
+        widest[texts[-1]] //= 2
+    words = [max(map(len, title.split()), default=0) for title, _ in headings]
+    return sum(map(max, zip(widest, words, strict=True))) + _GAP * (len(headings) - 1)
 
 
 def _widths(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> list[int | None]:
@@ -267,7 +282,14 @@ def _lines(chart: LineChart, out: Console) -> None:
 def _gallery(gallery: Gallery, out: Console) -> None:
     if gallery.title:
         out.print(_text(gallery.title, "bold"))
-    rows = [[card.title, " · ".join((*card.lines, card.verdict)), sparkline(card.sparkline)] for card in gallery.cards]
+    rows = [
+        [
+            card.title,
+            " · ".join((*card.lines, card.verdict, *(f"{name} {value}" for name, value in card.facts))),
+            sparkline(card.sparkline),
+        ]
+        for card in gallery.cards
+    ]
     _plain_table([("sample", "left"), ("", "left"), ("history", "left")], rows, out)
 
 

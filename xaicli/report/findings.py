@@ -11,6 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
+from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count
 from xaicli.report.page import Page, made, run_line
@@ -102,7 +103,8 @@ def finding_blocks(
     if cards and pictured:
         note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
-    yield replace(_table(rows, title, heading, page, total), terminal_rows=terminal_rows, note=note)
+    table = _table(rows, title, heading, page, total)
+    yield replace(table, terminal_rows=terminal_rows, note="; ".join(filter(None, (note, table.note))))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Page, total: int) -> Table:
@@ -114,7 +116,8 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     columns += [Column("suggested")] if has["suggested_label"] else []
     columns += [Column("score", Cell.NUMBER)]
     columns += [Column("epoch", Cell.INTEGER)] if has["epoch"] else []
-    columns += [Column("reason")]
+    known_facts = FactColumns(rows, page.facts.path)
+    columns += [*known_facts.columns, Column("reason")]
     shown = []
     for row in rows:
         cells: list[Any] = [" ".join(part for part in (row["mode"], row["ds_id"]) if part)] if several else []
@@ -123,7 +126,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
         cells += [page.label_name(row.get("suggested_label"))] if has["suggested_label"] else []
         cells += [row["score"]]
         cells += [row.get("epoch")] if has["epoch"] else []
-        shown.append((*cells, row["reason"]))
+        shown.append((*cells, *known_facts.cells(row), row["reason"]))
     known = tuple(
         page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows
     )
@@ -134,6 +137,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
         f"{heading}: {said}" if heading else said[0].upper() + said[1:],
         tuple(columns),
         tuple(shown),
+        known_facts.note,
         keys=known,
     )
 
@@ -150,6 +154,7 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
         image=_image(row, page),
         links=saliency_link(row["sample_id"]),
         deep_link=str(row["sample_id"]),
+        facts=on_card(row, page.facts.path),
     )
 
 

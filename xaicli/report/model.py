@@ -93,6 +93,8 @@ class Column:
 
     title: str
     cell: Cell = Cell.TEXT
+    aside: bool = False
+    """Whether a terminal too narrow for all columns leaves it out first."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,17 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A text that may lead somewhere."""
+
+    text: str
+    address: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Card:
     """One sample at a glance."""
 
@@ -130,6 +143,8 @@ class Card:
     """The sample id that a link to `#s=` names."""
     verdict: str = ""
     """The line that stands out: label and prediction where they differ."""
+    facts: tuple[tuple[str, Link], ...] = ()
+    """What the sample is, as (name, what is known)."""
 
 
 @dataclass(frozen=True)

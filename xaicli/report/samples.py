@@ -12,6 +12,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
+from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
@@ -21,6 +22,7 @@ TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
 _HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
 _LOG_DECADES = 2
 _CARDS = 24
+_STALE = "stale: absent from the last epoch, shown with the last value there is"
 LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
     "Grey: the middle 90 % and 50 % of all samples, and their median."
@@ -137,6 +139,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
                 y=tuple(point["value"] for point in history),
                 tone=TONES[Group(row["group"])],
                 key=page.keys(subject.mode, subject.ds_id, row["sample_id"]),
+                note=in_hover(row),
             )
         )
     return LineChart(
@@ -179,6 +182,7 @@ def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
         links=saliency_link(sample_id),
         deep_link=str(sample_id),
         verdict="" if right else verdict,
+        facts=on_card(row, page.facts.path),
     )
 
 
@@ -199,22 +203,22 @@ def _table(subject: Subject, page: Page) -> Table:
     predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in page.predictions for row in subject.rows)
     columns = [Column("group"), Column("sample"), Column("label")]
     columns += [Column("prediction")] if predicted else []
-    columns += [Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
+    known = FactColumns(subject.rows, page.facts.path)
+    columns += [*known.columns, Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
     rows = []
+    stale = any(row["stale"] for row in subject.rows)
     for row in subject.rows:
         prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
         shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_name(row["label"])]
         shown += [page.label_name(prediction)] if predicted else []
         history = tuple(point["value"] for point in row["history"] or ())
-        rows.append((*shown, row["score"], history, "stale" if row["stale"] else ""))
+        rows.append((*shown, *known.cells(row), row["score"], history, "stale" if row["stale"] else ""))
     return Table(
         name=page.names("table", subject.mode, subject.ds_id, subject.metric),
         title=f"Values of {subject.words}",
         columns=tuple(columns),
         rows=tuple(rows),
-        note="stale: absent from the last epoch, shown with the last value there is"
-        if any(r[-1] for r in rows)
-        else "",
+        note="; ".join(filter(None, (_STALE if stale else "", known.note))),
         keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
         terminal_rows=40,
     )

@@ -1,0 +1,298 @@
+"""What samples are, beside the samples and as columns of every question, against plain Python."""
+
+import csv
+import datetime
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import xaicli
+from xaicli.cli import main
+from xaicli.errors import UsageError, XaiError
+from xaicli.report.facts import address_of, local_path
+
+N = 60
+CAMERAS = ["front", "rear", "<script>window.hit=1</script>"]
+LOSS = np.arange(N, dtype=np.float32)[::-1] / 8
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Two epochs of 60 samples, whose facts are a picture's path, a camera, a number, a date and a text."""
+    path = tmp_path / "run"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(N):
+        Image.fromarray(np.full((8, 8, 3), i * 4, np.uint8)).save(pictures / f"{i}.png")
+    with xaicli.Run(path) as run:
+        run.log_facts(
+            np.arange(N),
+            picture=[str(pictures / f"{i}.png") for i in range(N)],
+            camera=[CAMERAS[i % 3] for i in range(N)],
+            bright=np.arange(N) / 100,
+            taken=[datetime.date(2026, 1, 1 + i % 28) for i in range(N)],
+            text=["javascript:window.hit=1" if i % 2 else "\x1b[31mred\x1b[0m \u202e" for i in range(N)],
+        )
+        for epoch in (1, 2):
+            run.log_samples(sample_id=np.arange(N), label=np.arange(N) % 2, loss=LOSS / epoch, mode="eval", epoch=epoch)
+    return path
+
+
+def asked(capsys, *arguments):
+    assert main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_rows_say_what_their_samples_are(recorded, capsys):
+    for command in (["samples", "--max", "2", "--ids", "7"], ["dynamics"], ["findings"]):
+        found = asked(capsys, command[0], recorded, *command[1:])
+        for row in found["rows"]:
+            if (i := row.get("sample_id")) is None:
+                continue
+            assert row["facts"]["camera"] == CAMERAS[i % 3]
+            assert row["facts"]["bright"] == i / 100
+            assert row["facts"]["taken"] == f"2026-01-{1 + i % 28:02}"
+            assert row["facts"]["text"] == ("javascript:window.hit=1" if i % 2 else "\x1b[31mred\x1b[0m \u202e")
+    report = xaicli.open_run(recorded).report(max=1, min=0)
+    assert json.loads(report.to_json())["rows"][0]["facts"]["camera"] == "front"
+
+
+def test_without_facts_nothing_tells_of_them(recorded, capsys):
+    found = asked(capsys, "samples", recorded, "--no-facts")
+    assert all("facts" not in row for row in found["rows"])
+    page = xaicli.open_run(recorded).samples(no_facts=True).html()
+    assert "camera" not in page
+    assert "rear" not in page
+    target = recorded.parent / "rows.csv"
+    assert main(["export", str(recorded), "-o", str(target), "--no-facts"]) == 0
+    assert "camera" not in target.read_text()
+    with pytest.raises(UsageError, match="exclude"):
+        xaicli.open_run(recorded).samples(no_facts=True, facts="x.csv")
+
+
+def test_a_fact_groups_samples(recorded, capsys):
+    rows = asked(capsys, "labels", recorded, "--label-key", "camera", "--epoch", 2)["rows"]
+    assert {row["label"]: (row["n"], row["mean"]) for row in rows} == {
+        camera: (N / 3, pytest.approx(float((LOSS[k::3] / 2).mean()))) for k, camera in enumerate(CAMERAS)
+    }
+    with pytest.raises(UsageError, match="fact"):
+        xaicli.open_run(recorded).labels(label_key="camera", engine="duckdb")
+
+
+def test_a_condition_names_facts(recorded, capsys):
+    where = "camera = 'rear' AND bright > 0.3 AND taken >= DATE '2026-01-05'"
+    wanted = [i for i in range(N) if i % 3 == 1 and i > 30 and i % 28 >= 4]
+    rows = asked(capsys, "samples", recorded, "--where", where, "--max", N, "--min", 0)["rows"]
+    assert sorted(row["sample_id"] for row in rows) == wanted
+    run = xaicli.open_run(recorded)
+    assert sorted(run.dynamics(where=where).data["sample_id"]) == wanted
+    assert sorted(run.scan(where=where).collect()["sample_id"].unique()) == wanted
+    target = recorded.parent / "rows.parquet"
+    assert main(["export", str(recorded), "-o", str(target), "--where", where]) == 0
+    rows = pl.read_parquet(target)
+    assert sorted(rows["sample_id"].unique()) == wanted
+    assert set(rows["camera"]) == {"rear"}
+
+
+def test_exports_have_a_column_a_fact(recorded, tmp_path):
+    for shape in ("long", "wide"):
+        target = tmp_path / f"{shape}.csv"
+        assert main(["export", str(recorded), "-o", str(target), "--shape", shape]) == 0
+        for row in csv.DictReader(io.StringIO(target.read_text())):
+            assert (row["camera"], float(row["bright"])) == (
+                CAMERAS[int(row["sample_id"]) % 3],
+                int(row["sample_id"]) / 100,
+            )
+    folder = tmp_path / "out"
+    assert main(["samples", str(recorded), "-o", str(folder), "--format", "csv", "-q"]) == 0
+    row = next(csv.DictReader(io.StringIO((folder / "samples.csv").read_text())))
+    assert row["camera"] == CAMERAS[int(row["sample_id"]) % 3]
+
+
+def test_pages_show_them_safely(recorded):
+    page = xaicli.open_run(recorded).samples(max=4, min=0).html()
+    path = (recorded.parent / "pictures" / "0.png").as_uri()
+    assert f'href="{path}"' in page
+    assert "<script>window" not in page
+    assert "&lt;script&gt;window.hit=1" in page
+    assert 'href="javascript' not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert page.count("<img") >= 4  # the pictures their paths name
+    hidden = xaicli.open_run(recorded).samples(max=4, min=0).html(no_images=True)
+    assert "<img" not in hidden
+
+
+def test_a_terminal_is_not_coloured_by_them(recorded, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["samples", str(recorded), "--max", "2", "--min", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "camera" in out
+    assert "\x1b[31m" not in out
+    assert "\u202e" not in out
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("https://example.org/a b.png?x=1", "https://example.org/a%20b.png?x=1"),
+        ("javascript:alert(1)", ""),
+        ("javascript://example.org/%0aalert(1)", ""),
+        ("data:text/html,<script>1</script>", ""),
+        ("vbscript://x/y.png", ""),
+        ("http://[", ""),
+        ('https://example.org/"onmouseover="x', "https://example.org/%22onmouseover=%22x"),
+        ("//host/share/a.png", ""),
+        ("a sentence / with a slash.", ""),
+        ("and/or", ""),
+        ("front", ""),
+        ("/data/7.png", "file:///data/7.png"),
+        ("/data/a b.png", "file:///data/a%20b.png"),
+        ("C:\\data\\7.png", "file:///C:/data/7.png"),
+        ("images/7.png", "file:///somewhere/run/images/7.png"),
+        ("/data/x\n.png", ""),
+        ("/" + "x" * 2000 + ".png", ""),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_which_texts_lead_somewhere(value, address):
+    assert address_of(value, "/somewhere/run") == address
+
+
+def test_a_path_is_looked_for_here_first(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "7.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert local_path("images/7.png", "/somewhere/run") == tmp_path / "images" / "7.png"
+
+
+def as_csv(rows):
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl"])
+def test_facts_of_a_file_count_before_those_recorded(recorded, tmp_path, kind):
+    file = tmp_path / f"facts.{kind}"
+    rows = [{"sample_id": i, "camera": "other", "weather": "snow" if i % 2 else "sun"} for i in range(10, 70)]
+    match kind:
+        case "parquet":
+            pl.DataFrame(rows).write_parquet(file)
+        case "jsonl":
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case _:
+            file.write_text(as_csv(rows).replace(",", "\t" if kind == "tsv" else ","))
+    result = xaicli.open_run(recorded).samples(facts=file, max=N, min=0)
+    for row in result.data.to_dicts():
+        i = row["sample_id"]
+        assert row["facts"]["camera"] == ("other" if i >= 10 else CAMERAS[i % 3])
+        assert row["facts"]["weather"] == (None if i < 10 else "snow" if i % 2 else "sun")
+        assert row["facts"]["bright"] == i / 100
+    told = " | ".join(result.answer.warnings)
+    assert f"10 of the 60 ids in facts.{kind} are no samples of the run" in told
+    assert f"10 of the run's 60 samples are not in facts.{kind}" in told
+    assert "--facts" in result.answer.command_line()
+
+
+def test_what_is_wrong_with_a_file_is_counted(recorded, tmp_path):
+    file = tmp_path / "odd.csv"
+    file.write_bytes(
+        b"\xef\xbb\xbfsample_id,loss,where\n0,a,x\n1.0,b,\xff\n2.5,c,z\n,d,z\nnone,e,z\n3,f\n4,g,first\n4,h,last\n"
+    )
+    result = xaicli.open_run(recorded).samples(facts=file, ids=[0, 1, 3, 4], max=0, min=0)
+    facts = {row["sample_id"]: row["facts"] for row in result.data.to_dicts()}
+    assert [facts[i]["fact_loss"] for i in (0, 1, 3, 4)] == ["a", "b", "f", "h"]
+    assert facts[4]["where"] == "last"
+    told = " | ".join(result.answer.warnings)
+    assert "the fact loss is called fact_loss" in told
+    assert "2 sample ids of odd.csv are none of the run's kind" in told
+    assert "1 row of odd.csv have no sample_id" in told
+    assert "not all UTF-8" in told
+    assert "fact_loss of 1 sample was" in told or "loss of 1 sample was" in told
+
+
+def test_lines_of_several_kinds(recorded, tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text(
+        '{"sample_id": 0, "a": 1, "n": 1}\n{"sample_id": 1, "a": "x", "n": 2.5, "deep": {"k": [1]}}\nno json\n[1]\n'
+    )
+    result = xaicli.open_run(recorded).samples(facts=file, ids=[0, 1], max=0, min=0)
+    facts = {row["sample_id"]: row["facts"] for row in result.data.to_dicts()}
+    assert (facts[0]["a"], facts[1]["a"]) == ("1", "x")
+    assert (facts[0]["n"], facts[1]["n"]) == (1.0, 2.5)
+    assert json.loads(facts[1]["deep"]) == {"k": [1]}
+    assert "2 lines of odd.jsonl are no JSON objects" in " | ".join(result.answer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.xlsx", b"", "no kind of table"),
+        ("a.csv", b"id,a\n1,2\n", "no column sample_id"),
+        ("a.csv", b"sample_id,a\nx,2\n", "no sample id of the run's kind"),
+        ("a.csv", b"", "cannot be read"),
+        ("a.parquet", b"PAR1", "cannot be read"),
+        ("gone.csv", None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(recorded, tmp_path, name, content, said):
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(XaiError, match=said):
+        xaicli.open_run(recorded).samples(facts=file)
+
+
+def test_ids_of_text_stay_as_they_are_spelled(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=["007", "7", "x"], loss=[1.0, 2.0, 3.0], mode="eval", epoch=1)
+    (tmp_path / "facts.csv").write_text("sample_id,kind\n007,spy\n7,digit\n")
+    rows = xaicli.open_run(tmp_path / "run").samples(facts=tmp_path / "facts.csv", max=3, min=0).data.to_dicts()
+    assert {row["sample_id"]: row["facts"]["kind"] for row in rows} == {"007": "spy", "7": "digit", "x": None}
+
+
+def test_samples_without_the_fact_that_groups_are_counted(recorded, tmp_path):
+    (tmp_path / "few.csv").write_text("sample_id,kind\n" + "".join(f"{i},a\n" for i in range(12)))
+    result = xaicli.open_run(recorded).labels(facts=tmp_path / "few.csv", label_key="kind")
+    assert set(result.data["n"]) == {12}
+    assert "48 of 60 samples of eval have no kind: they are in no group" in " | ".join(result.answer.warnings)
+
+
+def test_facts_that_change_are_told_and_the_last_counts(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3], source=["a", "b", "c"])
+        run.log_facts([2], source=["z"])
+        run.log_samples(sample_id=[1, 2, 3], loss=[1.0, 2.0, 3.0], mode="eval", epoch=1)
+    result = xaicli.open_run(tmp_path / "run").samples()
+    assert {row["sample_id"]: row["facts"]["source"] for row in result.data.to_dicts()} == {1: "a", 2: "z", 3: "c"}
+    assert "source of 1 sample was recorded with several values: the last counts" in result.answer.warnings
+
+
+def test_long_texts_are_whole_for_programs_and_short_on_pages(tmp_path):
+    long = "word " * 400_000
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], text=[long, "short"])
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    result = xaicli.open_run(tmp_path / "run").samples()
+    assert {row["sample_id"]: row["facts"]["text"] for row in result.data.to_dicts()}[1] == long
+    assert len(result.html()) < 400_000
+
+
+def test_a_live_run_and_a_table_know_them(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+        run.log_facts([1, 2], source=["a", "b"])
+        run.add_metrics_data({"sample_id": [1, 2], "score": [0.5, 0.25]}, name="scores")
+        rows = xaicli.open_run(tmp_path / "run").samples().data.to_dicts()
+        assert {row["sample_id"]: row["facts"]["source"] for row in rows} == {1: "a", 2: "b"}
+    rows = xaicli.open_run(tmp_path / "run").samples(table="scores", where="source = 'b'").data.to_dicts()
+    assert {row["sample_id"] for row in rows} == {2}
+    assert rows[0]["facts"] == {"source": "b"}
