@@ -251,7 +251,6 @@ class RunReader(RunRows):
         seed: int = 0,
         stat: str = "last",
         complete_only: bool = False,
-        facts: str | os.PathLike[str] | None = None,
         table: str = "metrics",
         column: Sequence[str] | str | None = None,
         **select: Unpack[Select],
@@ -271,7 +270,6 @@ class RunReader(RunRows):
             seed: Of every draw.
             stat: The score of `hardest` and `easy`: `last`, `mean`, or another statistic of `dynamics`.
             complete_only: Leave out samples absent from the last epoch.
-            facts: A file of facts beside those recorded.
             table: The metrics table with the embeddings of `diverse`.
             column: Its columns of vectors; those not reduced at collection when None.
         """
@@ -286,7 +284,7 @@ class RunReader(RunRows):
             select.pop("where")
         reader, selection = self.selected(**select)
         polars_only(selection, "select")
-        wanted = Wanted(asked, stat, complete_only, facts, table, column)
+        wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_of_modes(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
 

@@ -14,10 +14,10 @@ from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.facts import Facts
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
+from xaicli.reader.facts import Facts
 from xaicli.reader.rows import Where
 from xaicli.vocabulary import DS_ID, HIGH_IS_GOOD, LABEL, LOW_IS_GOOD, MODE, SAMPLE_ID
 

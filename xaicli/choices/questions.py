@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +21,10 @@ from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
-from xaicli.queries.facts import Facts, read_facts
 from xaicli.queries.samples import Ids, parse_ids, refuse_unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
+from xaicli.reader.facts import Facts
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
 _WORST = 20
@@ -44,7 +43,6 @@ class Wanted:
         choice: The rule and the number.
         stat: The score of a sample.
         complete_only: Leave out samples that are absent from the last epoch.
-        facts: A file of facts beside those recorded.
         table: The metrics table that holds the embeddings of `diverse`.
         column: Its columns of vectors.
         ids: The samples to choose from; all when None.
@@ -53,7 +51,6 @@ class Wanted:
     choice: Choice
     stat: str = "last"
     complete_only: bool = False
-    facts: str | os.PathLike[str] | None = None
     table: str = "metrics"
     column: Sequence[str] | str | None = None
     ids: Ids = None
@@ -78,9 +75,9 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         XaiError: The run lacks what the rule looks at.
         UsageError: Options that make no sense for the rule.
     """
-    facts = read_facts(reader, wanted.facts)
+    facts = reader.facts
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
-    warnings = [*found.warnings, *facts.warnings]
+    warnings = list(found.warnings)
     if wanted.ids is not None:
         known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
         refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)
@@ -98,7 +95,6 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         **{name: getattr(choice, name) for name in ("n", "share", "per_label", "by", "weight", "seed")},
         "stat": wanted.stat,
         "complete_only": wanted.complete_only,
-        "facts": None if wanted.facts is None else os.fspath(wanted.facts),
         **({"table": wanted.table, "column": wanted.column} if choice.rule is Rule.DIVERSE else {}),
     }
     return Answer(

@@ -66,12 +66,6 @@ def select(
     complete_only: Annotated[
         bool, typer.Option("--complete-only", help="Leave out samples absent from the last epoch.")
     ] = False,
-    facts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False
-        ),
-    ] = None,
     table: Annotated[str, typer.Option(help="The table with the embeddings of --rule diverse.")] = "metrics",
     column: Annotated[
         list[str] | None,
@@ -103,7 +97,6 @@ def select(
         seed=seed,
         stat=stat,
         complete_only=complete_only,
-        facts=facts,
         table=table,
         column=column,
         **select.arguments(),

@@ -365,5 +365,5 @@ def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
 
 def spelled(column: pl.Series) -> pl.Series:
     """The name of each row's group: values as text, the rare of very many together, numbers by quintile."""
-    found = _coded(column)
+    found = coded(column)
     return pl.Series(column.name, np.array(found.names, dtype=object)[found.codes], pl.String)

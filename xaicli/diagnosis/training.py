@@ -26,7 +26,6 @@ from xaicli.diagnosis.steps import (
 )
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError
-from xaicli.queries.facts import read_facts
 from xaicli.queries.recorded import KEY, VALUE, per_step
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
@@ -241,7 +240,7 @@ class _Training:
     @cached_property
     def facts(self) -> pl.DataFrame:
         """What the samples are, a row each."""
-        return read_facts(self.reader).frame
+        return self.reader.facts.frame
 
     @cached_property
     def groups(self) -> pl.DataFrame:
