@@ -67,7 +67,7 @@ def test_the_planted_slice_is_found_first_and_alone(recorded, capsys):
     order = sorted(np.flatnonzero(bad).tolist(), key=lambda i: -data["loss"][i])
     assert row["sample_ids"] == [str(i) for i in order[:20]]
     assert found["selection"]["by"] == ["label", "time", "camera", "bright"]
-    assert "camera of 1 samples was recorded with several values" in " ".join(found["warnings"])
+    assert "camera of 1 sample was recorded with several values" in " ".join(found["warnings"])
 
 
 def test_of_accuracy_the_low_end_is_the_worse(recorded, capsys):
