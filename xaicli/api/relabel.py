@@ -110,7 +110,6 @@ def export(
     path: str | None,
     prefix: str,
     pictures: bool,
-    facts: str | os.PathLike[str] | None,
     choice: Mapping[str, Any],
     select: Mapping[str, Any],
 ) -> Export:
@@ -128,8 +127,8 @@ def export(
     asked = rules.choice(rule, where=given.get("where"), **choice)
     reader, selection = run.selected(**given)
     selection = with_note_of_modes(selection)
-    chosen = questions.select(reader, selection, questions.Wanted(asked, facts=facts, ids=ids))
-    batch, notes = batch_of(reader, selection, chosen, tool, facts=facts, path=path, prefix=prefix)
+    chosen = questions.select(reader, selection, questions.Wanted(asked, ids=ids))
+    batch, notes = batch_of(reader, selection, chosen, tool, path=path, prefix=prefix)
     kept: dict[Any, Thumbnail] = {}
     if pictures:
         wanted = {task.sample_id for task in batch.tasks if task.path is None}
@@ -196,7 +195,6 @@ def apply(
     path: str | None,
     field: str | None,
     by: str | None,
-    facts: str | os.PathLike[str] | None,
     label_map: Any,
     select: Mapping[str, Any],
 ) -> Result:
@@ -206,9 +204,7 @@ def apply(
     given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
     reader, selection = run.selected(**given, label_map=label_map)
     more, selection = selection.label_map, replace(selection, label_map={})
-    answer: Answer = questions.apply(
-        reader, selection, files, facts=facts, path=path, field=field, by=by, label_map=more
-    )
+    answer: Answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
     return shown(Asked(answer, run.layout, reader, selection))
 
 

@@ -302,7 +302,6 @@ class RunReader(RunRows):
         path: str | None = None,
         prefix: str = "",
         pictures: bool = False,
-        facts: str | os.PathLike[str] | None = None,
         **select: Unpack[Select],
     ) -> Result:
         """Write samples for people who correct labels, with what each might be instead.
@@ -320,7 +319,6 @@ class RunReader(RunRows):
             path: The fact that holds the place of a sample's picture; a usual name such as `path` when None.
             prefix: What is put before every path.
             pictures: Write kept thumbnails beside the file for samples without a path.
-            facts: A file of facts beside those recorded.
 
         Returns:
             The samples, with what each might be instead.
@@ -339,7 +337,6 @@ class RunReader(RunRows):
             path=path,
             prefix=prefix,
             pictures=pictures,
-            facts=facts,
             choice=choice,
             select=select,
         )
@@ -381,8 +378,8 @@ class RunReader(RunRows):
         from xaicli.api.relabel import apply
 
         listed = [files] if isinstance(files, str | os.PathLike) else list(files)
-        select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "strict": strict}
-        return apply(self, listed, path=path, field=field, by=by, facts=facts, label_map=label_map, select=select)
+        select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "facts": facts, "strict": strict}
+        return apply(self, listed, path=path, field=field, by=by, label_map=label_map, select=select)
 
     def check(
         self,

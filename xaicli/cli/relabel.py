@@ -11,7 +11,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
-from xaicli.cli.options import Ids, Output, RunDir, Selection, Strict, split_commas, split_pairs
+from xaicli.cli.options import FactsOption, Ids, Output, RunDir, Selection, Strict, split_commas, split_pairs
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
@@ -25,10 +25,6 @@ app = typer.Typer(
 
 _TOOLS = ("label-studio", "cvat", "fiftyone", "coco", "csv")
 _TABLES = (".csv", ".parquet", ".json", ".jsonl")
-_Facts = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False),
-]
 _PathFact = Annotated[
     str | None,
     typer.Option(
@@ -72,7 +68,6 @@ def export(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Write kept thumbnails for samples without a path.")
     ] = False,
-    facts: _Facts = None,
     select: Selection,
     output: Output,
 ) -> None:
@@ -102,7 +97,6 @@ def export(
         path=path,
         prefix=prefix,
         pictures=pictures,
-        facts=facts,
         choice={"n": n, "share": share, "per_label": per_label, "seed": seed},
         select=select.arguments(),
     )
@@ -146,7 +140,7 @@ def apply(
         str | None, typer.Option(metavar="NAME", help="Only what this person said.", show_default=False)
     ] = None,
     path: _PathFact = None,
-    facts: _Facts = None,
+    facts: FactsOption = None,
     strict: Strict = False,
     output: Output,
 ) -> None:

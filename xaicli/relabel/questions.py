@@ -16,9 +16,9 @@ from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError, unknown
-from xaicli.queries.facts import Facts, read_facts
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
+from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import Batch, Task, Tool
@@ -37,7 +37,6 @@ def batch_of(
     chosen: Answer,
     tool: Tool,
     *,
-    facts: str | os.PathLike[str] | None = None,
     path: str | None = None,
     prefix: str = "",
 ) -> tuple[Batch, list[str]]:
@@ -48,7 +47,6 @@ def batch_of(
         selection: Which rows.
         chosen: What `select` answers.
         tool: Whose format they are for.
-        facts: A file of facts beside those recorded.
         path: The fact that holds the place of a sample's picture; a usual name when None.
         prefix: What is put before every path.
 
@@ -58,7 +56,7 @@ def batch_of(
     Raises:
         XaiError: There is no such fact, or the format has no place for the run's labels.
     """
-    known = read_facts(reader, facts)
+    known = reader.facts
     where = _path_fact(known, path, str(reader.layout.root))
     dtype = reader.dtypes.get(selection.label_key)
     is_number = dtype is None or dtype.is_float()
@@ -71,7 +69,7 @@ def batch_of(
     names = LabelNames.of(reader, selection)
     rows = _with_answers(reader, selection, chosen, known)
     tasks = [_task(row, names, known, where, prefix) for row in rows.iter_rows(named=True)]
-    notes = [*known.warnings]
+    notes = list(known.warnings)
     if where is not None and (lacking := sum(task.path is None for task in tasks)):
         notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
     classes = [] if is_number else _classes(reader, selection, rows, names)
@@ -171,7 +169,6 @@ def apply(
     selection: Selection,
     files: Sequence[str | os.PathLike[str]],
     *,
-    facts: str | os.PathLike[str] | None = None,
     path: str | None = None,
     field: str | None = None,
     by: str | None = None,
@@ -183,7 +180,6 @@ def apply(
         reader: The run whose labels were looked at.
         selection: In which modes and data sets samples are looked for: train first, then eval, test and infer.
         files: What the tools wrote.
-        facts: A file of facts beside those recorded, for files that name pictures only.
         path: The fact that holds the place of a sample's picture; a usual name when None.
         field: The control, field or column with the label, where a file has several.
         by: Only what this person said.
@@ -202,7 +198,7 @@ def apply(
     """
     if not files:
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
-    known = read_facts(reader, facts)
+    known = reader.facts
     where = _path_fact(known, path, str(reader.layout.root))
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
@@ -223,7 +219,7 @@ def apply(
         selection={
             **{key: selection.as_dict()[key] for key in (MODE, DS_ID, "label_key")},
             "files": [os.fspath(file) for file in files],
-            "facts": None if facts is None else os.fspath(facts),
+            "facts": selection.facts or None,
             "path": path,
             "field": field,
             "by": by,
