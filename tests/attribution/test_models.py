@@ -244,13 +244,13 @@ def test_a_probability_is_told_from_a_logit_by_the_last_operation(n: int) -> Non
 def test_the_class_over_the_places_is_explained() -> None:
     pixels = nn.Conv2d(2, 3, 1)
     x = torch.randn(2, 2, 4, 4)
-    found = attribute(pixels, x, target=1, methods=("gradient",))
+    found = attribute(pixels, x, target=1, methods=("gradient",), task="segmentation")
     assert np.allclose(
         found.attributions["gradient"][""][0], (pixels.weight[1] / 16).detach().expand(2, 4, 4), atol=1e-6
     )
     assert np.allclose(found.probabilities, pixels(x).softmax(1).mean((2, 3)).detach(), atol=1e-6)
     words = Calling(lambda linear, x: linear(x))  # (N, places, 3) of (N, places, 4)
-    found = attribute(words, torch.randn(3, 5, 4), target=2, methods=("gradient",))
+    found = attribute(words, torch.randn(3, 5, 4), target=2, methods=("gradient",), task="token_classification")
     assert np.allclose(found.attributions["gradient"][""], words.linear.weight[2].detach() / 5, atol=1e-6)
 
 

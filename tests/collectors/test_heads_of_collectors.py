@@ -321,3 +321,65 @@ def test_masks_of_floats_and_pixels_that_do_not_count(run: Run) -> None:
     texts = " ".join(str(warning.message) for warning in said)
     assert "6 of 144 pixels of the truth are ignored (255)" in texts
     assert "2 of 144 pixels of the truth are of no class (7)" in texts
+
+
+def test_numbers_of_a_set_that_say_nothing_do_not_count_and_are_counted(run: Run) -> None:
+    with torch.no_grad():
+        z = Net(3)(X)
+    y = torch.randint(0, 2, (12, 3), generator=torch.Generator().manual_seed(4))
+    y[2, 1], y[3, 0], y[5] = -1, -100, -1
+    for truth in (y, y.float(), torch.where(y < 0, torch.nan, y.float())):
+        table = Table.from_arrays(X, truth)
+        got = collect_metrics(table, ClassificationMetricsCollector(task="multilabel"), Net(3), run=run)
+        assert got.doubts == ("5 numbers of the labels are neither 0 nor 1: they do not count",)
+        for i, row in enumerate(got.tables["metrics"].to_pylist()):
+            kept = y[i] >= 0
+            if i == 5:
+                assert row["label"] is row["loss"] is row["accuracy"] is row["label_prob"] is row["jaccard"] is None
+                continue
+            own, right = z[i][kept], y[i][kept]
+            loss = functional.binary_cross_entropy_with_logits(own, right.float())
+            assert row["loss"] == pytest.approx(float(loss), abs=1e-5)
+            assert row["label"] == [k for k in range(3) if y[i, k] == 1]
+            assert row["n_wrong"] == int(((own > 0) != (right == 1)).sum())
+            assert row["accuracy"] is (row["n_wrong"] == 0)
+            each = torch.where(right == 1, own.sigmoid(), 1 - own.sigmoid())
+            assert row["label_prob"] == pytest.approx(float(each.log().mean().exp()), abs=1e-5)
+
+
+def test_one_hot_labels_are_classes_that_are_told_of(run: Run) -> None:
+    truth = torch.arange(12) % 3
+    hot = functional.one_hot(truth, 3)
+    plain = collected(run, Net(3), truth)
+    for labels in (hot, hot.float(), hot.bool()):
+        got = collect_metrics(Table.from_arrays(X, labels), ClassificationMetricsCollector(), Net(3), run=run)
+        rows = got.tables["metrics"]
+        assert rows["label"].to_pylist() == truth.tolist()
+        assert rows["loss"].to_pylist() == pytest.approx(plain["loss"].to_pylist(), abs=1e-6)
+        assert [said for said in got.doubts if "12 labels are rows of zeros and a one" in said and "multilabel" in said]
+    none = hot.clone()
+    none[7], none[8] = 0, 1
+    said = ClassificationMetricsCollector(task="classification")
+    got = collect_metrics(Table.from_arrays(X, none), said, Net(3), run=run, dataloader_args={"batch_size": 4})
+    rows = got.tables["metrics"].to_pylist()
+    assert [i for i, row in enumerate(rows) if row["label"] is None] == [7, 8]
+    assert [i for i, row in enumerate(rows) if row["loss"] is None] == [7, 8]
+    assert "2 labels are rows that name no one class" in got.doubts[0]
+
+
+def test_no_scalar_is_a_mean_of_class_numbers(run: Run) -> None:
+    truth = torch.arange(12) % 3
+    got = collect_metrics(Table.from_arrays(X, truth), ClassificationMetricsCollector(), Net(3), run=run)
+    assert "accuracy" in got.aggregates
+    assert not {"label", "predicted"} & set(got.aggregates)
+
+    def own(batch: Any, output: Any) -> dict[str, Any]:
+        return {"prediction": output.forward.argmax(1), "n_wrong": (output.forward.argmax(1) != batch[1]).long()}
+
+    own_scalars = collect_metrics(Table.from_arrays(X, truth), own, Net(3), run=run).aggregates
+    with torch.no_grad():
+        wrong = (Net(3)(X).argmax(1) != truth).float().mean()
+    assert own_scalars == {"n_wrong": pytest.approx(float(wrong))}
+    # Values of a regression have a mean.
+    values = collect_metrics(Table.from_arrays(X, truth + 0.5), ClassificationMetricsCollector(), Net(1), run=run)
+    assert values.aggregates["label"] == pytest.approx(1.5)

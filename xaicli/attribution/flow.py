@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
@@ -23,6 +25,14 @@ _KEEP_VALUES |= {"clamp_min", "clamp_max", "to_copy", "slice", "cuda", "cpu"}
 _NO_VALUES = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros"))
 _NO_VALUES |= {"new_ones", "new_full", "new_empty", "new_tensor"}
 _MIXING = frozenset(("matmul", "mm", "bmm", "einsum", "scaled_dot_product_attention", "multi_head_attention_forward"))
+
+
+_OF_FUNCTION: tuple[str, ...] = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq")
+_OF_FUNCTION += ("mode", "sparse", "per_sample_weights", "include_last_offset", "padding_idx")
+"""The arguments of `torch.nn.functional.embedding_bag`."""
+_OF_OPERATOR: tuple[str, ...] = ("weight", "input", "offsets", "scale_grad_by_freq", "mode", "sparse")
+_OF_OPERATOR += ("per_sample_weights", "include_last_offset", "padding_idx")
+"""Those of the operator behind it."""
 
 
 def name_of(func: Callable[..., Any]) -> str:
@@ -291,9 +301,88 @@ class Embeddings(TorchFunctionMode):
             self._calls += 1
             given = self._given.get(self._calls - 1)
             if given is not None:
-                weight = next(t for t in _tensors((args, kwargs or {})) if t.is_floating_point())
-                return given.to(weight.dtype)
+                tensors = list(_tensors((args, kwargs or {})))
+                weight = next(t for t in tensors if t.is_floating_point())
+                ids = next(t for t in tensors if not t.is_floating_point())
+                return given.to(weight.dtype).reshape(*ids.shape, given.shape[-1])
         return func(*args, **(kwargs or {}))
+
+
+class LookingUp(nn.Module):
+    """A model whose other ways to look up ids are embeddings, too: bags of them (`nn.EmbeddingBag`), and `table[ids]`.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the model returns."""
+        with _AsEmbeddings(self.model):
+            return self.model(*inputs, **named)
+
+
+class _AsEmbeddings(TorchFunctionMode):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        weights = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 2 and t.is_floating_point()]
+        self._tables = {t.untyped_storage().data_ptr() for t in weights}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = name_of(func)
+        if name == "embedding_bag":
+            found = _bags(args, kwargs)
+            if found is not None:
+                # The operator below the function returns what its own gradient needs besides.
+                return (found, None, None, None) if args[0].is_floating_point() else found
+        elif name in ("getitem", "index", "index_select") and self._is_table(args):
+            ids = args[1] if name != "index_select" else args[2] if len(args) > 2 and args[1] == 0 else None
+            ids = ids[0] if isinstance(ids, list | tuple) and len(ids) == 1 else ids
+            if isinstance(ids, Tensor) and ids.dtype in (torch.int64, torch.int32):
+                ids = ids if not bool((ids < 0).any()) else ids % len(args[0])
+                return functional.embedding(ids, args[0])
+        return func(*args, **kwargs)
+
+    def _is_table(self, args: Any) -> bool:
+        given = args[0] if args else None
+        return (
+            isinstance(given, Tensor)
+            and given.ndim == 2
+            and given.is_floating_point()
+            and given.untyped_storage().data_ptr() in self._tables
+        )
+
+
+def _bags(args: Any, kwargs: Any) -> Tensor | None:
+    """What `embedding_bag` gives for rows of ids of one length, by an embedding; None for bags of other lengths."""
+    names = _OF_OPERATOR if args[0].is_floating_point() else _OF_FUNCTION
+    given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+    ids, weight, offsets, padding = given["input"], given["weight"], given.get("offsets"), given.get("padding_idx")
+    if given.get("max_norm") is not None or given.get("include_last_offset"):
+        return None
+    if ids.ndim == 1:
+        starts: list[int] = offsets.tolist() if offsets is not None else []
+        length = len(ids) // len(starts) if starts else 0
+        if not length or starts != list(range(0, len(ids), length)):
+            return None
+        ids = ids.view(-1, length)
+    rows = functional.embedding(ids, weight)
+    if (scales := given.get("per_sample_weights")) is not None:
+        rows = rows * scales.view(ids.shape).unsqueeze(-1)
+    counts = torch.ones_like(ids, dtype=torch.bool) if padding in (None, -1) else ids != padding % len(weight)
+    kept = counts.unsqueeze(-1)
+    match {0: "sum", 1: "mean", 2: "max"}.get(given.get("mode", "mean"), given.get("mode", "mean")):
+        case "max":
+            found = rows.masked_fill(~kept, -torch.inf).amax(1)
+            return found.masked_fill(~kept.any(1), 0.0)
+        case "sum":
+            return (rows * kept).sum(1)
+        case _:
+            return (rows * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 class LookedUp(TorchFunctionMode):

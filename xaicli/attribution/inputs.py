@@ -69,7 +69,7 @@ def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
     if len(lengths) != 1 or 0 in lengths:
         raise UsageError(
             "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples",
-            hint="(sample, ...) arrays of one length",
+            hint="(sample, ...) arrays of one length; bags of ids as padded rows, without offsets",
         )
     return names, tensors
 

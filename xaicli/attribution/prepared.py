@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xaicli.attribution.flow import Flow, LookedUp, flow_of
+from xaicli.attribution.flow import Flow, LookedUp, LookingUp, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel, parameter_names
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, tensors_of
@@ -364,13 +364,15 @@ def _entries(
     frozen: FrozenModel, given: GivenModel, batches: Sequence[Tensor]
 ) -> tuple[tuple[Entry, ...], list[Tensor], Flow, list[str]]:
     """Where attributions are taken: at float inputs, and at the embedding of token ids."""
-    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
-    with torch.enable_grad():
-        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
-        flow, _ = flow_of(lambda: frozen.forward(entered), entered)
-    calls = flow.embedded or {i: c for i, c in flow.maybe_embedded.items() if len(c) == 1}
-    tokens = {i: tuple(c) for i, c in calls.items() if not batches[i].is_floating_point()}
     known = parameter_names(given.model, given.names)
+    flow, tokens = _ways(frozen, batches)
+    if any(not x.is_floating_point() and i not in tokens and not _is_mask(known[i]) for i, x in enumerate(batches)):
+        plain, frozen.model = frozen.model, LookingUp(frozen.model)
+        others, found = _ways(frozen, batches)
+        if len(found) > len(tokens):
+            flow, tokens = others, found
+        else:
+            frozen.model = plain
     left = _masks(batches, tokens, known)
     entries: list[Entry] = []
     points: list[Tensor] = []
@@ -387,7 +389,8 @@ def _entries(
     if not entries:
         raise XaiError(
             "the model has no input with a gradient",
-            hint="token ids need an nn.Embedding (or F.embedding) that looks them up; numbers need a float dtype",
+            hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "
+            "rows of one length; numbers need a float dtype; one-hot codes can be the input themselves",
         )
     notes = [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
     notes += [
@@ -396,6 +399,16 @@ def _entries(
         if not x.is_floating_point() and i not in tokens and x.dtype != torch.bool and not _is_mask(known[i])
     ]
     return tuple(entries), points, flow, notes
+
+
+def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[int, tuple[int, ...]]]:
+    """What way the inputs take, and the embeddings' calls that look up those of whole numbers."""
+    few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
+    with torch.enable_grad():
+        entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
+        flow, _ = flow_of(lambda: frozen.forward(entered), entered)
+    calls = flow.embedded or {i: c for i, c in flow.maybe_embedded.items() if len(c) == 1}
+    return flow, {i: tuple(c) for i, c in calls.items() if not batches[i].is_floating_point()}
 
 
 def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence[str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -89,6 +90,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         }
         self._stated = {column: schema for column, schema in stated.items() if schema is not None}
         self._column_schemas = dict(self._stated)
+        self._doubts: Counter[str] = Counter()
 
     def compute_metrics(self, batch: Any, predictor_output: PredictorOutput) -> dict[str, Any]:
         labels = labels_of(batch)
@@ -121,7 +123,12 @@ class ClassificationMetricsCollector(MetricsCollector):
                 assert_never(head.task)
 
     def doubts(self, tables: Mapping[str, pa.Table]) -> tuple[str, ...]:
-        rows = tables.get(METRICS)
+        said = tuple(f"{n} {what}" for what, n in self._doubts.items())
+        self._doubts = Counter()
+        return said + self._strange_labels(tables.get(METRICS))
+
+    def _strange_labels(self, rows: pa.Table | None) -> tuple[str, ...]:
+        """Labels that are none of the classes."""
         if rows is None or not {words.LABEL, "predicted", "accuracy"} <= set(rows.column_names):
             return ()
         label = rows[words.LABEL].combine_chunks()
@@ -141,7 +148,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         are_logits = head.values is Values.LOGITS and not head.independent
         are_logits = are_logits or (head.values is Values.LOG_PROBABILITIES and not (head.independent or head.single))
         scores = head.logits(values) if are_logits else head.probabilities(values)
-        label = None if labels is None else _class_numbers(labels, scores, self._numbers)
+        label = None if labels is None else self._class_numbers(labels, scores)
         known = None if label is None else label.cpu().numpy()
         given = scores.cpu().numpy()
         predicted, found, probs = derive(given, known, are_logits=are_logits)
@@ -167,25 +174,68 @@ class ClassificationMetricsCollector(MetricsCollector):
             columns[words.PROBS] = probs.astype(np.float16)
         return columns
 
+    def _class_numbers(self, label: Any, scores: torch.Tensor) -> torch.Tensor:
+        """(N,) whole class numbers from labels, names, one-hot or soft ones; a missing or broken one is `_NONE`.
+
+        Raises:
+            ColumnError: They are of another shape, names of no class, or rows of ones that name no one class although
+                nobody said that they do.
+        """
+        if isinstance(label, (list, tuple)):
+            label = [_NONE if value is None else _number_of(value, self._numbers) for value in label]
+        tensor = torch.as_tensor(label, device=scores.device)
+        if tensor.ndim == 2 and tensor.shape == scores.shape and scores.shape[1] > 1:
+            tensor = self._of_rows(tensor.long() if tensor.dtype == torch.bool else tensor)
+        tensor = tensor.reshape(len(tensor), -1)
+        if tensor.shape[1] != 1 or len(tensor) != len(scores):
+            raise ColumnError(f"the labels have shape {tuple(torch.as_tensor(label).shape)} for {len(scores)} outputs")
+        found = tensor[:, 0]
+        if found.is_floating_point():
+            found = torch.where(found == found.floor(), found, torch.full_like(found, _NONE))
+        return found.long()
+
+    def _of_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """(N,) the classes of one-hot or soft labels (N, K)."""
+        are_ones = bool(((rows == 0) | (rows == 1)).all())
+        other = (rows.sum(1) != 1) if are_ones or not rows.is_floating_point() else torch.zeros_like(rows[:, 0]) > 0
+        if self.task is None and bool(other.any()):
+            raise ColumnError(
+                "labels that were rows of one class each hold another number of them now",
+                hint="say it with task= (--task): classification or multilabel",
+            )
+        if self.task is None and are_ones:
+            said = "labels are rows of zeros and a one, read as one class each; of sets of classes: task=multilabel"
+            self._doubts[said] += len(rows)
+        if n := int(other.sum()):
+            self._doubts["labels are rows that name no one class: what needs a label is missing for them"] += n
+        return torch.where(other, torch.full_like(other, _NONE, dtype=torch.long), rows.argmax(dim=1))
+
     def _of_sets(self, head: Head, values: torch.Tensor, labels: Any) -> dict[str, Any]:
         p, sets = head.at_places(values), head.sets(values)
         columns: dict[str, Any] = {}
         if labels is not None:
-            truth = _zeros_and_ones(labels, p)
+            given = _zeros_and_ones(labels, p)
+            known = (given >= 0) & (given <= 1)  # NaN is neither
+            if n := int((~known).sum()):
+                self._doubts["numbers of the labels are neither 0 nor 1: they do not count"] += n
+            truth, n_known = torch.where(known, given, 0.0), known.sum(1)
             logits = head.logits(values)
             each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
             exact = head.values is Values.LOGITS  # an infinite logit of a probability of 0 or 1 has a loss of its own
             each = each if exact else functional.binary_cross_entropy(p.clamp(0, 1), truth, reduction="none")
-            union = (sets | truth.bool()).sum(1)
-            wrong = (sets != truth.bool()).sum(1)
-            columns = {
-                words.LABEL: _lists(truth.bool()),
-                words.LOSS: each.mean(1) if self.loss_fn is None else self._loss(values, truth, None),
+            loss = torch.where(known, each, 0.0).sum(1) / n_known
+            true, found = (truth > 0.5) & known, sets & known
+            union, wrong = (found | true).sum(1), (found != true).sum(1)
+            measures = {
+                words.LOSS: loss if self.loss_fn is None else self._loss(values, given, None),
                 "accuracy": wrong == 0,
-                "jaccard": torch.where(union > 0, (sets & truth.bool()).sum(1) / union.clamp(min=1), 1.0),
+                "jaccard": torch.where(union > 0, (found & true).sum(1) / union.clamp(min=1), 1.0),
                 "n_wrong": wrong,
-                words.LABEL_PROB: head.label_prob(values, truth),
+                words.LABEL_PROB: head.label_prob(values, torch.where(known, true.to(given.dtype), -1.0)),
             }
+            none = (n_known == 0).cpu().numpy()
+            columns = {words.LABEL: _lists(true, none)}
+            columns |= {name: pa.array(value.cpu().numpy(), mask=none) for name, value in measures.items()}
         columns |= {"predicted": _lists(sets), "confidence": head.top_prob(values)}
         if self.probs:
             columns[words.PROBS] = p.cpu().numpy().astype(np.float16)
@@ -235,32 +285,6 @@ class ClassificationMetricsCollector(MetricsCollector):
         return loss
 
 
-def _class_numbers(label: Any, scores: torch.Tensor, numbers: Mapping[str, int]) -> torch.Tensor:
-    """(N,) whole class numbers from labels, names, one-hot or soft ones included; a missing or broken one is `_NONE`.
-
-    Raises:
-        ColumnError: They are of another shape, names of no class, or rows that name no one class.
-    """
-    if isinstance(label, (list, tuple)):
-        label = [_NONE if value is None else _number_of(value, numbers) for value in label]
-    tensor = torch.as_tensor(label, device=scores.device)
-    if tensor.ndim == 2 and tensor.shape == scores.shape and scores.shape[1] > 1:
-        tensor = tensor.long() if tensor.dtype == torch.bool else tensor
-        if not tensor.is_floating_point() and bool((tensor.sum(1) != 1).any()):
-            raise ColumnError(
-                "labels that were rows of one class each hold another number of them now",
-                hint="say it with task= (--task): classification or multilabel",
-            )
-        tensor = tensor.argmax(dim=1)
-    tensor = tensor.reshape(len(tensor), -1)
-    if tensor.shape[1] != 1 or len(tensor) != len(scores):
-        raise ColumnError(f"the labels have shape {tuple(torch.as_tensor(label).shape)} for {len(scores)} outputs")
-    found = tensor[:, 0]
-    if found.is_floating_point():
-        found = torch.where(found == found.floor(), found, torch.full_like(found, _NONE))
-    return found.long()
-
-
 def _number_of(label: Any, numbers: Mapping[str, int]) -> Any:
     """A class's number by its name; other labels as they are.
 
@@ -278,7 +302,7 @@ def _number_of(label: Any, numbers: Mapping[str, int]) -> Any:
 
 
 def _zeros_and_ones(labels: Any, p: torch.Tensor) -> torch.Tensor:
-    """(N, K) of 0 and 1 from such a tensor, or from lists of classes."""
+    """(N, K) of 0 and 1 from such a tensor, or from lists of classes; -1 where nothing is said."""
     try:
         tensor = torch.as_tensor(labels, device=p.device)
         if tensor.shape == p.shape:
@@ -287,16 +311,23 @@ def _zeros_and_ones(labels: Any, p: torch.Tensor) -> torch.Tensor:
         pass
     truth = torch.zeros_like(p)
     for row, classes in enumerate(labels):
+        if classes is None:
+            truth[row] = -1
+            continue
         for k in classes:
-            if not 0 <= int(k) < p.shape[1]:
+            if int(k) >= p.shape[1]:
                 raise ColumnError(f"a label holds class {int(k)}, the model has {p.shape[1]}")
-            truth[row, int(k)] = 1
+            if int(k) >= 0:  # below are paddings of lists to one length
+                truth[row, int(k)] = 1
     return truth
 
 
-def _lists(sets: torch.Tensor) -> pa.Array:
-    """(N, K) bool as lists of classes."""
-    return pa.array([np.flatnonzero(row).tolist() for row in sets.cpu().numpy()], pa.list_(pa.int32()))
+def _lists(sets: torch.Tensor, none: NDArray[Any] | None = None) -> pa.Array:
+    """(N, K) bool as lists of classes; null where there is none to tell."""
+    rows: list[Any] = [np.flatnonzero(row).tolist() for row in sets.cpu().numpy()]
+    if none is not None:
+        rows = [None if is_none else row for row, is_none in zip(rows, none, strict=True)]
+    return pa.array(rows, pa.list_(pa.int32()))
 
 
 def _among_top(scores: NDArray[Any], label: NDArray[Any]) -> NDArray[np.bool_]:

@@ -154,12 +154,14 @@ def as_collectors(given: Any) -> list[MetricsCollector]:
 
 
 _IDS = frozenset({EXAMPLE_ID, SAMPLE_ID})
+_CLASSES = frozenset({"label", "labels", "predicted", "prediction", "target", "class", "category"})
+"""Columns that, of whole numbers, hold classes: their mean says nothing."""
 
 
 def aggregate(table: pa.Table) -> dict[str, float]:
     """Means of numbers and of booleans, and how often each named class occurs.
 
-    Null and non-finite values are left out; a column without a value has no mean.
+    Null and non-finite values are left out; a column without a value has no mean, nor has one of class numbers.
 
     Returns:
         `{column: mean}` and `{column/class: count}`.
@@ -172,6 +174,8 @@ def aggregate(table: pa.Table) -> dict[str, float]:
         if isinstance(schema, CategoricalLabel):
             counts = {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
             found |= {f"{field.name}/{name}": float(counts.get(value, 0)) for value, name in schema.names.items()}
+        elif pa.types.is_integer(field.type) and field.name in _CLASSES:
+            continue
         elif pa.types.is_boolean(field.type) or pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             mean = _mean(values)
             if mean is not None:

@@ -99,7 +99,9 @@ def _of_array(labels: np.ndarray[Any, Any]) -> Labels:
             Kind.ZERO_ONE_NUMBERS if is_real else Kind.YES_NO if all_zero_one else Kind.CLASSES,
         )
     if len(shape) == 1 and all_zero_one:
-        return Labels(Kind.ONE_HOT if bool((labels.sum(1) == 1).all()) else Kind.SETS, shape)
+        # A number below 0 leaves one of several open: it is no row of one class.
+        is_one = known.size == labels.size and bool((labels.sum(1) == 1).all())
+        return Labels(Kind.ONE_HOT if is_one else Kind.SETS, shape)
     at_places = not is_real or (len(shape) > 1 and bool((known == np.floor(known)).all()))  # masks written as floats
     return Labels(Kind.PLACES if at_places else _of_reals(labels, known), shape)
 
