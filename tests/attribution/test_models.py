@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -779,3 +781,51 @@ def test_a_decoders_places_are_not_those_of_the_encoders_mask(length: int) -> No
     with torch.no_grad():
         p = model(**given, decoder_attention_mask=counted).logits.softmax(-1)[:, :2]
     assert result.data["top_prob"].to_numpy() == pytest.approx(p.mean(1).amax(-1).numpy(), abs=1e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    logits: Tensor
+    aux: object = None
+
+
+@pytest.mark.parametrize(
+    "wrapped", [Slotted, lambda z: {"head": {"logits": z, "loss": z.mean()}}, lambda z: {"a": {"b": {"scores": z}}}]
+)
+def test_outputs_inside_outputs_are_found(wrapped: Callable[[Tensor], Any]) -> None:
+    model, x = Calling(lambda linear, x: wrapped(linear(x))), torch.randn(3, 4)
+    target = model.linear(x).argmax(1)
+    found = xaicli.saliency(model, x, methods=("gradient",), device="cpu")
+    assert found.predictions.tolist() == target.tolist()
+    assert np.allclose(found.attributions["gradient"], model.linear.weight[target].detach(), atol=1e-6)
+
+
+def test_weights_made_in_inference_mode_are_explained() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        out = model(x)
+    found = xaicli.saliency(model, x, methods=("gradient", "smint"), task="classification:logits", device="cpu")
+    target = out.argmax(1)
+    slope = 1 - out.gather(1, target[:, None]).square()
+    assert found.predictions.tolist() == target.tolist()
+    assert np.allclose(found.attributions["gradient"], slope * model[0].weight.detach()[target], atol=1e-6)
+    assert model[0].weight.is_inference()
+
+
+def test_what_cannot_be_an_input_or_a_model_is_named() -> None:
+    x = torch.randn(4, 6)
+    model = nn.Linear(6, 3)
+    nested = torch.nested.nested_tensor([x[:3], x[:2]])
+    for given, said in ((x.to_sparse(), "is a sparse tensor"), (nested, "is a nested tensor")):
+        with pytest.raises(XaiError, match=said):
+            xaicli.saliency(model, given, methods="gradient", device="cpu")
+    with pytest.raises(XaiError, match=r"weights of no shape yet \(0\.weight\)"):
+        xaicli.saliency(nn.Sequential(nn.LazyLinear(3)), x, methods="gradient", device="cpu")
+
+    def failing(linear: nn.Linear, x: Tensor) -> Tensor:
+        return {"scores": linear(x)}["boom"]
+
+    with pytest.raises(XaiError, match=r"fails on inputs of shape \(2, 4\) float32: KeyError: 'boom'"):
+        xaicli.saliency(Calling(failing), torch.randn(3, 4), methods="gradient", device="cpu")

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from xaicli.attribution.flow import Embeddings
-from xaicli.attribution.given import Call
+from xaicli.attribution.given import Call, said_by
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 
@@ -70,13 +70,12 @@ class FrozenModel:
             return self(inputs, embedded)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
-            if is_memory_error(error):
+        except Exception as error:  # whatever another's forward raises
+            if isinstance(error, XaiError) or is_memory_error(error):
                 raise
             shapes = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in inputs)
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise XaiError(
-                f"the model fails on inputs of shape {shapes}: {first}",
+                f"the model fails on inputs of shape {shapes}: {said_by(error)}",
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 

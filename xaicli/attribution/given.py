@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedParameter
 
 from xaicli.attribution.inputs import as_input
 from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
@@ -136,6 +137,13 @@ def seeded(number: int) -> None:
     random.seed(number)
 
 
+def said_by(error: BaseException) -> str:
+    """The first line of what another's code says, with the kind of error where that alone says little."""
+    lines = str(error).strip().splitlines()
+    plain = isinstance(error, RuntimeError | TypeError | ValueError | AssertionError) and lines
+    return lines[0] if plain else f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 class GivenModel:
     """The caller's own model, run as it is: in evaluation mode, without gradients, on copies of the inputs.
 
@@ -152,6 +160,11 @@ class GivenModel:
         self.call = call_of(self.model, names)
         self.batch = batch
         place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+        if unknown := [name for name, p in self.model.named_parameters() if isinstance(p, UninitializedParameter)]:
+            raise UsageError(
+                f"the model has weights of no shape yet ({unknown[0]}): its lazy layers have seen no input",
+                hint="call it once on an input, or load its weights",
+            )
         if place.type == "meta":
             raise UsageError("the model has no values (device meta)", hint="load its weights first")
         self.dtype = dtype_of(self.model)
@@ -222,15 +235,14 @@ class GivenModel:
         """As `run`; a batch size or dtype the model cannot take becomes an error in one line."""
         try:
             return self.run(rows, **how)
-        except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, AttributeError) as error:
+        except Exception as error:  # whatever another's forward raises
             if isinstance(error, XaiError | torch.OutOfMemoryError):
                 raise
             shapes = ", ".join(
                 f"{(len(rows), *x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" for x in self.inputs
             )
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise XaiError(
-                f"the model fails on inputs of shape {shapes}: {first}",
+                f"the model fails on inputs of shape {shapes}: {said_by(error)}",
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 

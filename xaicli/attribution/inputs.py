@@ -80,9 +80,14 @@ def _tensor(x: Any, name: str) -> Tensor:
     Raises:
         UsageError: It holds no numbers, or rows of different lengths.
     """
-    if isinstance(x, Tensor):
-        return x.detach()
     called = f"the input {name!r}" if name else "the input"
+    if isinstance(x, Tensor):
+        if x.is_nested or x.layout is not torch.strided:
+            kind, way = (
+                ("nested", "torch.nested.to_padded_tensor(x, 0.0)") if x.is_nested else ("sparse", "x.to_dense()")
+            )
+            raise UsageError(f"{called} is a {kind} tensor", hint=f"give {way}: samples of one shape")
+        return x.detach()
     if isinstance(x, Sequence) and any(part is None for part in x):
         raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
     try:

@@ -106,6 +106,7 @@ def copy_of(model: _Module) -> _Module:
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode with all hooks of forward passes, without gradients, wrappers and hooks of backward."""
     twin = copy_of(unwrapped(model))
+    _take_out_of_inference(twin)
     for module in twin.modules():
         module.training = False
         for name, child in module.named_children():
@@ -120,6 +121,20 @@ def private_copy(model: nn.Module) -> nn.Module:
     for tensor in twin.parameters():
         tensor.requires_grad_(False)
     return twin
+
+
+def _take_out_of_inference(twin: nn.Module) -> None:
+    """Tensors that were made under `torch.inference_mode()` as ones that autograd takes."""
+    made: dict[int, Tensor] = {}
+    for module in twin.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        pairs: tuple[tuple[Any, bool], ...] = ((module._parameters, True), (module._buffers, False))
+        for held, are_parameters in pairs:
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_inference():
+                    plain = made.setdefault(id(tensor), tensor.clone())
+                    held[name] = nn.Parameter(plain, requires_grad=False) if are_parameters else plain
 
 
 class Hooks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,11 +19,20 @@ _OTHER = ("loss", "feature", "hidden", "embed", "attention", "aux", "cache", "pa
 
 
 def items_of(result: Any) -> Sequence[tuple[str, Any]]:
-    """The parts of a model's output with their keys or positions; one part named "" for a plain tensor."""
+    """The parts of a model's output with their keys or positions; one part named "" for a plain tensor.
+
+    What lies in a mapping of a mapping is named by both, "head.logits".
+    """
     if isinstance(result, Tensor):
         return [("", result)]
     if isinstance(result, Mapping):
-        return [(str(key), value) for key, value in result.items()]
+        found: list[tuple[str, Any]] = []
+        for key, value in result.items():
+            found += [(f"{key}.{name}", part) for name, part in items_of(value)] if isinstance(value, Mapping) else []
+            found += [(str(key), value)]
+        return found
+    if is_dataclass(result):
+        return [(field.name, getattr(result, field.name)) for field in fields(result)]
     if hasattr(result, "_fields"):
         return list(zip(result._fields, result, strict=True))
     if isinstance(result, Sequence) and not isinstance(result, str):
@@ -75,7 +85,8 @@ def where_of(result: Any, classes: int | None = None) -> tuple[str, str]:
     answers = {name: value for name, value in parts if _answers(value)}
     by_name = not (isinstance(result, (list, tuple)) and not hasattr(result, "_fields"))
     if by_name:
-        if named := next((name for name in NAMED if name in answers), None):
+        last = {name.rpartition(".")[2]: name for name in reversed(answers)}
+        if named := next((last[name] for name in NAMED if name in last), None):
             return named, f"its output {named!r}"
         answers = {n: v for n, v in answers.items() if not any(part in n.lower() for part in _OTHER)} or answers
     if not answers:
