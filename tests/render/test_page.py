@@ -19,7 +19,7 @@ from xaicli.render import page as page_module
 from xaicli.render.blocks import spark
 from xaicli.render.figure import Pictures
 from xaicli.render.page import in_script
-from xaicli.report.model import Section, Text, Views
+from xaicli.report.model import Gallery, Section, Text, Views
 from xaicli.results import Result
 
 VOID = {"meta", "img", "input", "br", "link", "image", "use"}
@@ -262,3 +262,29 @@ def test_every_view_and_every_map_has_a_rule_however_many_there_are() -> None:
     for order in range(1, 15):
         assert f"input:nth-of-type({order}):checked) > .view:nth-of-type({order}) {{ display: block; }}" in sheet
         assert f"input:nth-of-type({order}):not(:checked)) .m{order - 1} {{ display: none; }}" in sheet
+
+
+def test_a_title_does_not_say_its_sections_heading_again() -> None:
+    result = labels_result()
+    chart = result.report.sections[0].blocks[0]
+    said = []
+    for title in (chart.title, "Something else"):
+        report = replace(result.report, sections=(Section(title, "one", (chart,)),))
+        text = Result(result.answer, lambda report=report: report).html()
+        said.append(len(re.findall(rf"<(?:h2|p class=.title.)[^>]*>{re.escape(chart.title)}<", text)))
+    assert said == [1, 1]
+
+
+def test_cards_of_long_names_are_told_apart() -> None:
+    long = "/datasets/pictures/train/{}/image_{:05d}_in_its_original_resolution_as_published.JPEG"
+    result = samples_result(top=2, listed=())
+    gallery = next(b for b in result.report.sections[0].blocks if isinstance(b, Gallery))
+    cards = tuple(replace(c, title=long.format("cat", i)) for i, c in enumerate(gallery.cards))
+    report = replace(result.report, sections=(Section("S", "s", (replace(gallery, cards=cards),)),))
+    text = Result(result.answer, lambda: report).html()
+    titles = re.findall(r"<h4[^>]*>([^<]*)<", text)
+    assert len(titles) == len(cards)
+    assert [title[-6:-1] for title in titles] == [f"{i:05d}" for i in range(len(cards))] or [
+        title[-5:] for title in titles
+    ] == [f"{i:05d}" for i in range(len(cards))]
+    assert all(f'title="{card.title}"' in text for card in cards)

@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
 from xaicli.render import figure
-from xaicli.render.canvas import LIGHT
+from xaicli.render.canvas import LIGHT, tick
 from xaicli.render.lines import spread
 from xaicli.render.svg import path_data
 from xaicli.report.charts import Axis, Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
@@ -214,3 +214,10 @@ def test_names_keep_their_distance_and_order(wanted: list[float]) -> None:
 def test_names_with_room_stay_where_they_belong(steps: list[int]) -> None:
     wanted = [10.0 * step for step in steps]
     assert spread(wanted, 5.0, -10.0, 300.0) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(1e-6, "1e−6"), (1.5e-7, "1.5e−7"), (2e6, "2e6"), (0.0001, "0.0001"), (-30.0, "−30")]
+)
+def test_ticks_are_short(value: float, said: str) -> None:
+    assert tick(value) == said

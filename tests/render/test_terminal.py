@@ -209,6 +209,11 @@ def test_names_are_told_apart_by_what_differs() -> None:
     }
 
 
+def test_a_name_cut_at_its_end_says_so() -> None:
+    names = [f"/data/train/image_0{i}_original_resolution.JPEG" for i in (1, 2)]
+    assert list(told_apart(names, 24).values()) == ["/data/train/image_01…", "/data/train/image_02…"]
+
+
 def test_rows_take_one_line_where_all_but_the_last_text_fit() -> None:
     columns = (Column("sample"), Column("label → predicted"), Column("delta", Cell.NUMBER), Column("doubt"))
     rows = (("1160", "five → three", 0.25, ""), ("140", "three → zero", 0.5, "mostly noise"))

@@ -306,6 +306,16 @@ def test_dots_are_coloured_by_fifths_the_highest_first() -> None:
     ]
 
 
+def test_no_two_groups_share_a_colour() -> None:
+    # Twelve labels; those with most points keep colours of their own.
+    labels = tuple(f"label {i:02d}" for i in range(12) for _ in range(i + 1))
+    x = tuple(map(float, range(len(labels))))
+    axes = draw(ScatterChart("c", "c", "x", "y", x, x, colour=labels)).figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == [*(f"label {i:02d}" for i in range(3, 12)), "3 others"]
+    colours = [line.get_gid() for line in axes.lines if line.get_gid().startswith("points")]
+    assert len(set(colours)) == len(colours) == 10
+
+
 def scalar_rows(*curves: tuple[str, str]) -> pl.DataFrame:
     """Two values of each (key, mode)."""
     plain = {"run": "runs/a", "source": "scalars", "graph": "", "line": "", "ds_id": "", "axis": "epoch"}

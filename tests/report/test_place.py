@@ -18,7 +18,7 @@ from PIL import Image
 from xaicli.api import open_run
 from xaicli.recorder.run import Run
 from xaicli.render.machine import to_json
-from xaicli.report.model import Block, Gallery, Report, Table
+from xaicli.report.model import Block, Figures, Gallery, Report, Table
 from xaicli.results import Result
 
 IDS = list(range(12))
@@ -157,3 +157,40 @@ def test_a_picture_on_the_page_is_the_one_of_the_report(two_sets: Path) -> None:
     html = open_run(two_sets).samples(ds_id="svhn", ids=[5], max=0, min=0).html()
     picture = html.split('src="data:image/png;base64,')[1].split('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(picture))).getextrema() == (200, 200)
+
+
+def test_pictures_of_no_data_set_are_counted_where_there_are_several(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Run(folder) as run:
+        run.log_images(IDS, np.zeros((12, 4, 4, 1), np.uint8))
+        for ds_id in ("cifar", "svhn"):
+            run.log_samples(sample_id=IDS, loss=[float(i) for i in IDS], mode="eval", ds_id=ds_id, epoch=1, step=1)
+    for question in ("samples", "report"):
+        report = getattr(open_run(folder), question)(max=2, min=1).report
+        (said,) = [warning for warning in report.warnings if "picture" in warning]
+        assert said.startswith("pictures of 3 samples were logged for no data set")
+
+
+def test_numbers_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Run(folder, task="regression") as run:
+        for epoch in (1, 2):
+            label = [i / 3 for i in IDS]
+            run.log_samples(
+                sample_id=IDS,
+                label=label,
+                prediction=[y + 200 / 3 for y in label],
+                mode="eval",
+                epoch=epoch,
+                step=epoch,
+            )
+    for question in ("samples", "report"):
+        result = getattr(open_run(folder), question)(max=3, min=3)
+        assert "wrong" not in result.report.sentence
+        assert not any("predicted as labelled" in text for text in figures(result.report))
+        assert {card.verdict for card in cards(result).values()} == {""}
+        assert any("0.3333 → 67" in line for card in cards(result).values() for line in card.lines)
+
+
+def figures(report: Report) -> list[str]:
+    return [item.caption for block in blocks(report) if isinstance(block, Figures) for item in block.figures]

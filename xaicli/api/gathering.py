@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -185,7 +185,22 @@ def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iter
     }
     unpictured = [(pair, item) for pair, ids in shown.items() for item in ids if (*pair, item) not in images]
     images |= _pictures_named(facts.path, reader, unpictured)
-    return Page(facts, images, _predictions(reader, selection, shown)), warnings
+    return Page(facts, images, _predictions(reader, selection, shown)), [*warnings, *_of_no_data_set(pictures, images)]
+
+
+def _of_no_data_set(
+    pictures: Collection[tuple[str, str, Any]], images: Mapping[tuple[str, str, Any], Image]
+) -> list[str]:
+    """What to say of pictures that may belong to another data set's samples of the same ids."""
+    shown = {sample_id for _, _, sample_id in images}
+    left = {sample_id for _, ds_id, sample_id in pictures if not ds_id and sample_id not in shown}
+    if not left:
+        return []
+    what = "1 picture was" if len(left) == 1 else f"pictures of {len(left):,} samples were"
+    return [
+        f"{what} logged for no data set, and this run has several whose samples may share ids: they are not shown; "
+        "call log_images and log_inputs with run.state.ds_id set, or inside run.steps(..., ds_id=...)"
+    ]
 
 
 def _pictures_named(run: str, reader: Reader, wanted: Sequence[tuple[Pair, Any]]) -> dict[tuple[str, str, Any], Image]:

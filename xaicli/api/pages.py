@@ -80,8 +80,8 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.api.gathering import page_of
     from xaicli.queries.spread import population
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
-    return samples_report(asked.answer, page, population=population(asked.reader, asked.selection))
+    page, warnings = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return _warned(samples_report(asked.answer, page, population=population(asked.reader, asked.selection)), warnings)
 
 
 def _labels(asked: Asked) -> Report:
@@ -110,8 +110,8 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
         return findings_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer])
-    return findings_report(asked.answer, page)
+    page, warnings = page_of(facts, asked.reader, asked.selection, [asked.answer])
+    return _warned(findings_report(asked.answer, page), warnings)
 
 
 def _track_report(asked: Asked) -> Report:
@@ -142,10 +142,12 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.api.gathering import page_of
     from xaicli.queries.spread import population
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [asked.answer if one else told_samples(asked.answer)])
+    page, warnings = page_of(
+        facts, asked.reader, asked.selection, [asked.answer if one else told_samples(asked.answer)]
+    )
     if not one:
-        return confusion_report(asked.answer, page)
-    return cell_report(asked.answer, page, population=population(asked.reader, asked.selection))
+        return _warned(confusion_report(asked.answer, page), warnings)
+    return _warned(cell_report(asked.answer, page, population=population(asked.reader, asked.selection)), warnings)
 
 
 def _steps(asked: Asked, *, whole: bool = True) -> Report:
@@ -160,10 +162,10 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.api.gathering import page_of
     from xaicli.queries.recorded import per_step
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [told_samples(asked.answer)])
+    page, warnings = page_of(facts, asked.reader, asked.selection, [told_samples(asked.answer)])
     if one:
-        return step_report(asked.answer, page)
-    return steps_report(asked.answer, page, scalars=per_step(asked.reader))
+        return _warned(step_report(asked.answer, page), warnings)
+    return _warned(steps_report(asked.answer, page, scalars=per_step(asked.reader)), warnings)
 
 
 def _slices(asked: Asked) -> Report:
@@ -192,8 +194,10 @@ def _select(asked: Asked, *, whole: bool = True) -> Report:
         return select_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
-    return select_report(asked.answer, page)
+    page, warnings = page_of(
+        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
+    )
+    return _warned(select_report(asked.answer, page), warnings)
 
 
 def _relabel_export(asked: Asked, *, whole: bool = True) -> Report:
@@ -206,8 +210,10 @@ def _relabel_export(asked: Asked, *, whole: bool = True) -> Report:
         return export_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
-    return export_report(asked.answer, page)
+    page, warnings = page_of(
+        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
+    )
+    return _warned(export_report(asked.answer, page), warnings)
 
 
 def _relabel_apply(asked: Asked, *, whole: bool = True) -> Report:
@@ -220,8 +226,10 @@ def _relabel_apply(asked: Asked, *, whole: bool = True) -> Report:
         return apply_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
 
-    page, _ = page_of(facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))])
-    return apply_report(asked.answer, page)
+    page, warnings = page_of(
+        facts, asked.reader, asked.selection, [replace(asked.answer, data=asked.answer.data.head(500))]
+    )
+    return _warned(apply_report(asked.answer, page), warnings)
 
 
 def _embeddings(asked: Asked) -> Report:
@@ -268,6 +276,11 @@ def _ls(asked: Asked) -> Report:
     from xaicli.report.info import runs_report
 
     return runs_report(asked.answer)
+
+
+def _warned(report: Report, warnings: Sequence[str]) -> Report:
+    """A report that says, too, which pictures of its samples are missing, and why."""
+    return replace(report, warnings=(*report.warnings, *warnings))
 
 
 REPORTS: Mapping[str, Callable[[Asked], Report]] = {

@@ -15,7 +15,7 @@ from xaicli.render.html import choice, element, joined
 from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
-from xaicli.render.text import printable, thinned
+from xaicli.render.text import printable, thinned, told_apart
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from xaicli.render.figure import Chart, Pictures
 
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
-_TITLE = 48
-"""The longest name of a sample over its card: three lines."""
+_TITLE = 36
+"""The longest name of a sample over its card: two lines."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
@@ -62,6 +62,7 @@ class Blocks:
         self._no_images = no_images
         self._data: dict[str, str] = {}
         self._identities = 0
+        self._heading = ""
         self.most_choices = 1
         """The most buttons of a set of views or maps so far."""
 
@@ -69,6 +70,11 @@ class Blocks:
     def charts(self) -> str:
         """The values behind the charts as JSON, for the script: {id: {xl, yl, lines: [{k, n, x, y, lo, hi, c, t}]}}."""
         return "{" + ",".join(f'"{name}":{text}' for text, name in self._data.items()) + "}"
+
+    def under(self, heading: str, blocks: Sequence[Block]) -> list[Markup]:
+        """The blocks of a section, without titles that only say its heading again."""
+        self._heading = heading
+        return [self.shown(block) for block in blocks]
 
     def shown(self, block: Block) -> Markup:
         """One block as the page has it."""
@@ -83,7 +89,7 @@ class Blocks:
             case Multiples():
                 return self._multiples(block)
             case Table():
-                return _table(block)
+                return _table(block, titled=block.title != self._heading)
             case Gallery():
                 return self._gallery(block)
             case Text():
@@ -137,7 +143,8 @@ class Blocks:
         *,
         titled: bool = True,
     ) -> Markup:
-        title = element("p", printable(chart.title, limit=_SHOWN), class_="title") if titled and chart.title else ""
+        titled = titled and chart.title not in ("", self._heading)
+        title = element("p", printable(chart.title, limit=_SHOWN), class_="title") if titled else ""
         legend = getattr(chart, "legend", "")
         caption = element("figcaption", legend) if legend else ""
         either = " either" if buttons is not None else ""
@@ -147,7 +154,8 @@ class Blocks:
     def _multiples(self, grid: Multiples) -> Markup:
         cells = []
         for chart, drawn in zip(grid.charts, self._pictures.of(grid).svgs, strict=True):
-            head = element("b", printable(chart.title, limit=_SHOWN)), element("span", chart.subtitle)
+            name = printable(chart.title, limit=_SHOWN)
+            head = element("b", name, title=name), element("span", chart.subtitle)
             inside = element("figcaption", *head), Markup(drawn)
             values = self._values(line_values(chart))
             cells.append(element("figure", *inside, class_="cell", data_k=chart.series[-1].key, data_d=values))
@@ -158,13 +166,13 @@ class Blocks:
 
     def _gallery(self, block: Gallery) -> Markup:
         pictured = not self._no_images and any(card.image for card in block.cards)
-        cards = [self._card(card, pictured=pictured) for card in block.cards]
+        short_titles = told_apart([card.title for card in block.cards], _TITLE)
+        cards = [self._card(card, short_titles[card.title], pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
         note = element("p", block.note, class_="note") if block.note else ""
         return joined((title, element("div", *cards, class_="cards" if pictured else "cards plain"), note))
 
-    def _card(self, card: Card, *, pictured: bool) -> Markup:
-        title = printable(card.title, limit=_TITLE)
+    def _card(self, card: Card, title: str, *, pictured: bool) -> Markup:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
         words += [element("span", printable(card.verdict, limit=_SHOWN), class_="verdict")] if card.verdict else []
         words += [element("span", printable(line, limit=_SHOWN)) for line in card.lines]
@@ -207,12 +215,14 @@ class Blocks:
             aria_hidden="true",
         )
         note = element("p", grid.note, class_="note") if grid.note else ""
-        shown = [self._map_row(row, list(titles), name) for row, name in zip(rows, inputs, strict=True)]
+        named = told_apart([row.title for row in rows], _TITLE)
+        shown = [
+            self._map_row(row, named[row.title], list(titles), name) for row, name in zip(rows, inputs, strict=True)
+        ]
         return element("div", store, element("div", *controls, class_="controls"), note, *shown, class_="maps")
 
-    def _map_row(self, row: MapRow, methods: Sequence[str], input_id: str) -> Markup:
+    def _map_row(self, row: MapRow, title: str, methods: Sequence[str], input_id: str) -> Markup:
         last = len(row.lines) - 1
-        title = printable(row.title, limit=_TITLE)
         words: list[object] = [element("h3", title, title=row.title if title != row.title else "")]
         words += [
             element("span", printable(line, limit=_SHOWN), class_="flat" if i == last and row.tone is Tone.BAD else "")
@@ -348,7 +358,7 @@ def _room(chart: LineChart) -> int:
     return min(6, -(-(16 + 7 * longest) // 30))
 
 
-def _table(table: Table) -> Markup:
+def _table(table: Table, *, titled: bool = True) -> Markup:
     numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
     keys = table.keys or ("",) * len(table.rows)
     heads = [
@@ -366,7 +376,7 @@ def _table(table: Table) -> Markup:
     note = element("p", table.note, class_="note") if table.note else ""
     if table.folded:
         return element("details", element("summary", table.title), scrolled, note)
-    return joined((element("h3", table.title) if table.title else "", scrolled, note))
+    return joined((element("h3", table.title) if table.title and titled else "", scrolled, note))
 
 
 def _cell(value: Any, kind: Cell) -> Markup:

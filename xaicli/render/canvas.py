@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -222,7 +223,8 @@ def plain_axes(axes: Axes, font: float) -> None:
 
 def tick(value: float) -> str:
     """The text of a tick."""
-    return short(0.0 if abs(value) < 1e-12 else float(value), 4).replace("-", "−")
+    said = short(0.0 if abs(value) < 1e-12 else float(value), 4)
+    return re.sub(r"\.?0*e([+-])0*", lambda found: "e" + found[1].strip("+"), said).replace("-", "−")
 
 
 def name(text: str, limit: int = LONGEST_NAME) -> str:

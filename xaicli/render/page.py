@@ -50,7 +50,7 @@ def page(report: Report, answer: Answer, pictures: Pictures, *, no_images: bool 
             "section",
             "\n",
             element("h2", printable(section.title, limit=120)),
-            *(part for block in section.blocks for part in ("\n", blocks.shown(block))),
+            *(part for shown in blocks.under(section.title, section.blocks) for part in ("\n", shown)),
             "\n",
             id=section.anchor,
         )

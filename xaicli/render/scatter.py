@@ -87,12 +87,7 @@ def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, l
     if not chart.colour:
         return [("samples", "min", list(shown))]
     if any(isinstance(value, str) for value in chart.colour):
-        titles = chart.colours or tuple(dict.fromkeys(str(value) for value in chart.colour if value is not None))
-        return [
-            (title, _GROUP_COLOURS[i % len(_GROUP_COLOURS)], [p for p in shown if chart.colour[p] == title])
-            for i, title in enumerate(titles)
-            if title in chart.colour
-        ]
+        return _named_groups(chart, shown)
     values = {p: float(chart.colour[p]) for p in shown if chart.colour[p] is not None}  # type: ignore[arg-type]
     if not values:
         return [("samples", "min", list(shown))]
@@ -106,6 +101,20 @@ def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, l
             low, high = (f"{pick(values[p] for p in members):.3g}" for pick in (min, max))
             groups.append((low if low == high else f"{low} – {high}", f"v{_LEVELS - 1 - level}", members))
     return groups
+
+
+def _named_groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, list[int]]]:
+    """Groups by name. No two share a colour: where there are more than colours, all but the largest are one in grey."""
+    titles = chart.colours or tuple(dict.fromkeys(str(value) for value in chart.colour if value is not None))
+    members = {title: [p for p in shown if chart.colour[p] == title] for title in titles if title in chart.colour}
+    if len(titles) <= len(_GROUP_COLOURS):
+        return [(title, _GROUP_COLOURS[titles.index(title)], points) for title, points in members.items()]
+    own = [colour for colour in _GROUP_COLOURS if colour != "faint"]
+    large = set(sorted(members, key=lambda title: -len(members[title]))[: len(own)])
+    named = [(title, points) for title, points in members.items() if title in large]
+    rest = sorted(p for title, points in members.items() if title not in large for p in points)
+    groups = [(title, colour, points) for (title, points), colour in zip(named, own, strict=False)]
+    return [*groups, *([(f"{len(members) - len(large):,} others", "faint", rest)] if rest else [])]
 
 
 def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> None:

@@ -42,7 +42,8 @@ def told_apart(names: Sequence[str], limit: int) -> dict[str, str]:
         return short
     alike = [len(set(last)) == 1 for last in zip(*(name[::-1] for name in long), strict=False)]
     end = alike.index(False) if False in alike else 0
-    return short | {name: "…" + printable(name[: len(name) - end])[1 - limit :] for name in long}
+    heads = {name: printable(name[: len(name) - end]) for name in long}
+    return short | {n: f"{head}…" if len(head) < limit else "…" + head[1 - limit :] for n, head in heads.items()}
 
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -202,11 +202,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
         known = [value for value in row["values"] or () if value is not None]
         if row["kind"] == "metric" and len(known) > 1:
             shown = ", ".join(f"{short(v, 3)} in {n}" for n, v in zip(runs, row["values"], strict=False))
-            said.append(f"Mean {row['metric']} ({row['mode']}): {shown}.")
+            said.append(f"Mean {row['metric']} ({words_of(row['mode'], row['ds_id'])}): {shown}.")
     # Whether a sample is right does not depend on the metric it is listed with.
     flipped = len({(row["mode"], row["ds_id"], row["sample_id"]) for row in rows if row.get("group") == "flipped"})
     if flipped:
-        said.append(f"{flipped:,} samples are right in one of first and last run and wrong in the other.")
+        are = "is" if flipped == 1 else "are"
+        said.append(f"{count(flipped, 'sample')} {are} right in one of first and last run and wrong in the other.")
     return " ".join(said) or "Nothing in common."
 
 

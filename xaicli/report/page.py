@@ -11,7 +11,7 @@ from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, in_words
+from xaicli.report.numbers import count, cut, in_words, short
 from xaicli.vocabulary import NO_CLASS, Duplicates
 
 if TYPE_CHECKING:
@@ -84,11 +84,13 @@ class RunFacts:
         )
 
     def label_name(self, label: Any) -> str:
-        """What a label is called, in few enough characters to show; a set of classes by their names."""
+        """What a label is called, in few enough characters to show: sets of classes by their names, numbers rounded."""
         if isinstance(label, list):
             return cut(", ".join(self.label_name(one) for one in label) or NO_CLASS)
         if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
             return cut(self.label_names[label])
+        if isinstance(label, float):
+            return short(label)
         return "–" if label is None else cut(str(label))
 
 

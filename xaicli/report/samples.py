@@ -106,7 +106,10 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> s
     known = [
         (row["label"], page.predictions[key])
         for row in rows
-        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in page.predictions and row["label"] is not None
+        if (key := (subject.mode, subject.ds_id, row["sample_id"])) in page.predictions
+        and row["label"] is not None
+        # A predicted number is near or far, never right or wrong.
+        and not isinstance(row["label"], float)
     ]
     wrong = sum(label != prediction for label, prediction in known)
     if not known or len(known) < len(rows):
@@ -187,16 +190,17 @@ def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
 
 
 def answer_in_words(label: Any, prediction: Any, page: Page) -> tuple[str, bool]:
-    """Label and prediction in a few words, and whether they agree (or nothing speaks against it)."""
+    """Label and prediction in a few words, and whether they agree (or nothing speaks against it, as of numbers)."""
     if label is None and prediction is None:
         return "", True
     if prediction is None:
         return f"label {page.label_name(label)}", True
     if label is None:
         return f"→ {page.label_name(prediction)}", True
-    if label == prediction:
+    if label == prediction and not isinstance(label, float):
         return f"{page.label_name(label)} ✓", True
-    return f"{page.label_name(label)} → {page.label_name(prediction)}", False
+    said = f"{page.label_name(label)} → {page.label_name(prediction)}"
+    return said, isinstance(label, float)
 
 
 def _table(subject: Subject, page: Page) -> Table:

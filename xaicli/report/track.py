@@ -148,7 +148,7 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
         if medians:
             ends = dict.fromkeys((short(medians[0], 3), short(medians[-1], 3)))
             yield Figure(" → ".join(ends), f"median {part.words}")
-    if computed is not None:
+    if computed is not None and not gathered.samples.data["label"].dtype.is_float():
         for (mode, ds_id), by_epoch in computed.accuracy.items():
             if by_epoch:
                 share = by_epoch[max(by_epoch)]
