@@ -192,6 +192,11 @@ IN_OTHER_WORDS = {
     ("samples --table", "epoch"): (("--epoch", "1"), ()),
     ("compare", "epoch_frequency"): (("--epoch-frequency", "4"), ()),
     ("export", "label_key"): (("--label-key", "prediction"), ("--shape", "wide")),
+    **{
+        (question, option): (OPTIONS[option], ("--where", "camera = 'left' OR camera = 'top' AND label = 1"))
+        for question in ("samples --table", "labels", "confusion", "compare")
+        for option in ("facts", "no_facts")
+    },
     ("confusion --cell", "attempts"): (("--attempts", "all"), ("--epoch", "4")),
     ("confusion --cell", "cell"): (("--cell", "dog,cow"), ()),
     ("confusion --cell", "label_map"): (("--label-map", "cat=0,cow=2"), ()),
@@ -268,7 +273,9 @@ def test_an_option_counts_or_is_refused(
         assert status in (1, 2)
         assert err.startswith("error: ")
         assert "hint: " in err
-        assert flag in err or flag.replace("-", "_") in err or typed[-1] in err or option == "duplicates", err
+        assert (
+            flag in err or flag.replace("-", "_") in err or typed[-1] in err or option in ("duplicates", "no_facts")
+        ), err
         assert "fault of xai" not in err
         return
     _, plain, refused = answer(xai, runs, tmp_path / "without", *plain_words)

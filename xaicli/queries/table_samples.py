@@ -129,7 +129,7 @@ class _Table:
 
     Raises:
         XaiError: There is no such table, or it has no rows or no ids.
-        UsageError: The condition is none.
+        UsageError: The condition is none, or there is a file of facts and the rows say no sample.
     """
 
     def __init__(self, reader: Reader, table: str, label_key: str, where: str | None) -> None:
@@ -143,6 +143,10 @@ class _Table:
         self.askable = self.metrics
         self.facts = reader.facts
         self.by_sample = _identity(present) == SAMPLE_ID
+        if self.facts.file is not None and not self.by_sample:
+            raise UsageError(
+                f"--facts are known by sample_id, and the rows of {self.described} say example_id", hint="leave it out"
+            )
         known = self.facts.dtypes if self.by_sample else {}
         if known := {name: dtype for name, dtype in known.items() if name not in present}:
             own = pl.col(SAMPLE_ID).cast(present[SAMPLE_ID], strict=False)
