@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.dynamics import planted
@@ -18,9 +20,11 @@ from tests.written_run import WrittenRun
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import Finding, findings, rank_jumps
 from xaicli.dynamics.label_issues import label_issues
+from xaicli.dynamics.metrics import Plan
 from xaicli.dynamics.statistics import dynamics, scores_by
-from xaicli.dynamics.suspects import deviations, suspects
-from xaicli.dynamics.truth import grade
+from xaicli.dynamics.suspects import deviations, suspects, suspicion, two_groups
+from xaicli.dynamics.tracker import Tracker
+from xaicli.dynamics.truth import grade, suggestions
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.queries.selection import Selection, resolve
@@ -402,3 +406,71 @@ def test_ranks_are_followed_only_where_they_are_asked_for(run: Planted, monkeypa
     with pytest.raises(XaiError, match="no statistic 'men'") as raised:
         scores_by(reader, selection, "men")
     assert "mean" in raised.value.hint
+
+
+def test_late_observations_count_alike_from_the_tenth_on() -> None:
+    values = np.random.default_rng(0).uniform(0, 2, 25)
+    with ThreadPoolExecutor(1) as helper:
+        tracker = Tracker(Plan(("loss",), frozenset({"loss", "el2n", "margin"}), "label", jumps=False), helper)
+        for epoch, value in enumerate(values.astype(np.float32), 1):
+            row = {"sample_id": [7], "loss": [value], "el2n": [value], "margin": [value]}
+            tracker.add(
+                epoch, pl.DataFrame(row, schema_overrides=dict.fromkeys(("loss", "el2n", "margin"), pl.Float32))
+            )
+        frame = tracker.frame()
+    weights = np.minimum(np.arange(1, 26), 10) ** 2
+    expected = np.average(values.astype(np.float32).astype(float), weights=weights)
+    for name in ("loss_recent", "el2n_recent", "aum_recent"):
+        assert frame[name][0] == pytest.approx(expected)
+
+
+def test_the_best_cut_explains_what_theory_says() -> None:
+    rng = np.random.default_rng(1)
+    assert two_groups(rng.normal(size=200_000)) == pytest.approx(2 / np.pi, abs=0.004)
+    assert two_groups(rng.uniform(size=200_000)) == pytest.approx(3 / 4, abs=0.004)
+    assert two_groups(np.array([1.0, 1.0, 5.0, 5.0, 5.0])) == pytest.approx(1)
+    assert two_groups(np.array([3.0, 3.0])) == 0
+    assert two_groups(np.array([])) == 0
+    # All cuts by hand.
+    few = np.array([0.1, 0.4, 0.5, 2.0, 2.2])
+    best = max(sum(len(p) * (p.mean() - few.mean()) ** 2 for p in (few[:k], few[k:])) for k in range(1, 5))
+    assert two_groups(few) == pytest.approx(best / (len(few) * few.var()))
+
+
+def test_error_norms_of_two_groups_decide_and_others_do_not() -> None:
+    """Sample 0 has the highest error norm, sample 1 the highest loss."""
+    rng, n = np.random.default_rng(2), 5000
+    loss = rng.normal(1, 0.1, n)
+    loss[[0, 1]] = 1.0, 9.0
+    clear = np.where(np.arange(n) % 7 == 0, 1.3, 0.1) + rng.normal(0, 0.01, n)
+    one_group = rng.normal(0.7, 0.05, n)
+    for norms, first in ((clear, 0), (one_group, 1)):
+        norms[[0, 1]] = 1.4, np.median(norms)
+        frame = pl.DataFrame({"label": [0] * n, "el2n_recent": norms, "loss_recent": loss, "aum_recent": -loss})
+        assert suspicion(frame).arg_max() == first
+
+
+def test_the_rate_of_wrong_labels_is_estimated_by_label(run: Planted) -> None:
+    answer = suspects(*passed(run), top=10)
+    true = np.asarray(run.true_label)
+    given = compute(*opened(run)).frames[("train", "")].sort("sample_id")["label"].to_numpy()
+    for row in answer.extra["label_noise"]:
+        own = given == row["label"]
+        assert row["n"] == own.sum()
+        assert row["rate"] == pytest.approx((true[own] != given[own]).mean(), abs=0.05)
+        assert (row["low"], row["high"]) == pytest.approx(
+            stats.binomtest(row["contradicted"], row["n"]).proportion_ci(0.95, "wilson")
+        )
+        assert row["name"] == planted.NAMES[row["label"]]
+
+
+def test_suggested_labels_are_held_against_the_truth(run: Planted, tmp_path: Path) -> None:
+    reader, selection, found = passed(run)
+    answer = suspects(reader, selection, found, top=50)
+    told = suggestions(reader, answer, truth_file(run, tmp_path / "truth.csv"))
+    rows = [row for row in answer.data.to_dicts() if row["sample_id"] in run.wrong]
+    right = sum(row["suggested_label"] == run.true_label[row["sample_id"]] for row in rows)
+    assert told is not None
+    assert (told["n"], told["right"], told["accuracy"]) == (len(rows), right, right / len(rows))
+    pl.DataFrame({"sample_id": [0], "mislabelled": [1]}).write_csv(tmp_path / "flags.csv")
+    assert suggestions(reader, answer, tmp_path / "flags.csv") is None

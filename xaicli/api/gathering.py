@@ -15,7 +15,7 @@ from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.statistics import dynamics
 from xaicli.dynamics.suspects import suspects
-from xaicli.dynamics.truth import score_rankings
+from xaicli.dynamics.truth import score_rankings, suggestions
 from xaicli.errors import XaiError
 from xaicli.queries.facts import FACTS, facts_by_sample, with_facts
 from xaicli.queries.labels import labels, parse_bounds
@@ -45,6 +45,7 @@ class Gathered:
         samples: Histories of the highest, lowest and listed samples.
         computed: The pass over the epochs behind all statistics of dynamics.
         truth: How well each ranking finds the truly mislabelled; None where no truth was given.
+        suggestions: How often the label suggested for a suspect is the true one.
         absent: {part: why it is missing}.
         faults: Of these, what should not have happened.
         drops: Why how many rows were not recorded.
@@ -59,6 +60,7 @@ class Gathered:
     jumps: Answer | None = None
     scalars: pl.DataFrame | None = None
     truth: Mapping[str, Any] | None = None
+    suggestions: Mapping[str, Any] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
@@ -82,7 +84,9 @@ class Gathered:
             "rank_jumps": self.jumps.data if self.jumps else [],
             "labels": self.labels.data if self.labels else [],
             "custom_graphs": _graphs(self.scalars),
+            "label_noise": self.suspects.extra["label_noise"] if self.suspects else [],
             **({"truth": self.truth} if self.truth is not None else {}),
+            **({"suggestions": self.suggestions} if self.suggestions is not None else {}),
         }
         return replace(
             self.samples,
@@ -136,14 +140,17 @@ def gather(
     by_pass = _of_pass(reader, selection, computed) if computed else {}
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
+    of_pass = {name: asked(part, question) for name, (part, question) in by_pass.items()}
+    doubted = of_pass.get("suspects")
     return Gathered(
         samples=with_facts(replace(chosen, selection={**chosen.selection, **asked_too}), reader),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
-        **{name: asked(part, question) for name, (part, question) in by_pass.items()},
+        **of_pass,
         label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader)),
         scalars=asked("scalars", lambda: run_frame(reader)),
         truth=scored,
+        suggestions=suggestions(reader, doubted, truth) if doubted and truth is not None else None,
         absent=absent,
         faults=tuple(faults),
         drops=reader.losses,

@@ -11,7 +11,7 @@ import polars as pl
 
 from xaicli.answer import Counts
 from xaicli.dynamics.arrays import MANY
-from xaicli.dynamics.metrics import Plan
+from xaicli.dynamics.metrics import GROWING, Plan
 from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
 from xaicli.errors import DamagedFileError, UsageError
@@ -291,7 +291,7 @@ def _track(
 
         found, accuracy = statistics_by_engine(reader, selection, pair, plan, tally)
         return found.with_columns(**on_map(found.to_dict())), accuracy
-    facts = {**asdict(plan), "available": sorted(plan.available), "id_type": str(plan.id_type)}
+    facts = {**asdict(plan), "growing": GROWING, "available": sorted(plan.available), "id_type": str(plan.id_type)}
     entry = Entry.of(reader, selection, [pair], "dynamics", facts)
     kept = None if entry is None else entry.load()
     if kept is not None:

@@ -57,7 +57,8 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     Returns:
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
         change or the last one of a label, else null), reason, suggested_label (of suspects). `extra["found"]` tells how
-        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown.
+        many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `extra["label_noise"]`
+        is that of `suspects`.
 
     Raises:
         UsageError: `top` is negative.
@@ -92,7 +93,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
         warnings=found.warnings,
-        extra={"found": {kind.value: n for kind, n in of_kind.items() if n}},
+        extra={"found": {kind.value: n for kind, n in of_kind.items() if n}, **suspected.extra},
     )
 
 

@@ -33,7 +33,8 @@ class Parts:
         extremes: The first, last, smallest and largest value.
         ema: The weight of a new value in the exponential moving average; 0 for none.
         early: Of how many first observations to take a separate mean; 0 for none.
-        recent: The mean in which the k-th value counts k squared times: late ones tell more, the last not all.
+        recent: The mean in which the k-th value counts min(k, `GROWING`) squared times: the first ones tell little, and
+            the last ones no more than those before them.
         mean: The plain mean; spread and trend need it.
     """
 
@@ -59,6 +60,9 @@ class Parts:
 
 EMA_WEIGHT = 0.1
 """The weight of a new loss in `ema`: slow, for a fast average forgets what the final loss forgets."""
+
+GROWING = 10
+"""From so many observations on each counts as much as the next in `recent`: later ones may be memorised."""
 
 _EVERYTHING = Parts(spread=True, trend=True, extremes=True)
 
@@ -180,7 +184,7 @@ class MetricSums:
         if self.parts.early:
             self._update_early(where, distance, observed)
         if self.parts.recent:
-            state["recent"][where] += distance * _squared(counted)
+            state["recent"][where] += distance * _growing(counted)
         if self._shifted:
             distance -= first
         if self.parts.mean:
@@ -252,7 +256,9 @@ class MetricSums:
             if self._shifted:
                 mean += state["first"][block]
         if self.parts.recent:
-            state["recent"][block] /= n * (n + 1.0) * (2 * n + 1) / 6
+            growing = np.minimum(n, GROWING).astype(np.float64)
+            total = growing * (growing + 1) * (2 * growing + 1) / 6 + (n - growing) * GROWING**2
+            state["recent"][block] /= total
         if self.parts.early:
             state["early"][block] /= state["n_early"][block]
         if self.parts.extremes:
@@ -260,11 +266,11 @@ class MetricSums:
             state["max"][block][~seen] = np.nan
 
 
-def _squared(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
-    """The squares of some counts; one number where one stands for all."""
+def _growing(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
+    """How often some observations count in `recent`; one number where one stands for all."""
     if counted.strides == (0,) and len(counted):
-        return float(counted[0]) ** 2
-    return np.square(counted, dtype=np.float64)
+        return float(min(counted[0], GROWING)) ** 2
+    return np.square(np.minimum(counted, GROWING), dtype=np.float64)
 
 
 def sample_std(variance: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics.metrics import EMA_WEIGHT, Plan
+from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
@@ -88,10 +88,11 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
     )
     early = nw.when(nw.col(_NUMBER) <= plan.early_epochs).then(value)
     newer = (nw.col("_n") - nw.col("_k")).cast(nw.Float64())
+    growing = nw.when(nw.col("_k") < GROWING).then(nw.col("_k").cast(nw.Float64())).otherwise(nw.lit(float(GROWING)))
     weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))
     terms = known.with_columns(
         early.alias("_early"),
-        (value * nw.col("_k").cast(nw.Float64()) * nw.col("_k").cast(nw.Float64())).alias("_recent"),
+        (value * growing * growing).alias("_recent"),
         (value * weight * (newer * math.log(1 - EMA_WEIGHT)).exp()).alias("_ema"),
         nw.when(nw.col("_k") == 1).then(value).alias("_first"),
         nw.when(nw.col("_k") == nw.col("_n")).then(value).alias("_last"),
@@ -118,7 +119,8 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
 
 def _named(metric: str, *, full: bool) -> list[nw.Expr]:
     n, mean = nw.col("_n").cast(nw.Float64()), nw.col("_mean")
-    recent = nw.col("_recent") / (n * (n + 1) * (2 * n + 1) / 6)
+    first = nw.when(n < GROWING).then(n).otherwise(nw.lit(float(GROWING)))
+    recent = nw.col("_recent") / (first * (first + 1) * (2 * first + 1) / 6 + (n - first) * GROWING**2)
     own = {
         LABEL_PROB: {"confidence": mean, "variability": (nw.col("_square") / n).sqrt()},
         MARGIN: {"aum": mean, "aum_recent": recent},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics
+from xaicli.dynamics.label_noise import label_noise
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.dynamics.regions import highest
@@ -19,13 +21,21 @@ from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
 
-EVIDENCE: Mapping[str, int] = {"loss_recent": 1, "el2n_recent": 1, "aum_recent": -1}
-"""The statistics that count, each as much, and which end is suspicious.
+EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
+"""The statistics that count, and which end is suspicious.
 
-All are means over the whole history in which the k-th observation counts k squared times. Before a net has learned, the
-first epochs say little; once it has memorised its labels, the last says nothing: `benchmarks/findings.py` holds this
-against every single statistic.
+All are means over the whole history in which the k-th observation counts min(k, 10) squared times: before a net has
+learned, the first epochs say little; once it memorises its labels, the last say no more than those before.
+
+The error norm (`el2n`) is bounded and knows whether all of the probability went to one other label: where it falls into
+two groups, the net has learned, and nothing tells wrong labels better, those that are mistaken for one another above
+all. Where it does not, as before learning or with labels by people, it is full of equals at its upper end, and loss and
+margin rank better. `benchmarks/findings.py` holds this against every single statistic.
 """
+_BOUNDED = "el2n_recent"
+_NORMAL_SPLIT, _UNIFORM_SPLIT = 2 / math.pi, 0.75
+"""The share of its variance that the best cut into two explains of a normal and of a uniform distribution: of what has
+two groups it is more."""
 
 _WORDS: Mapping[str, tuple[int, str]] = {
     "loss_mean": (1, "highest mean loss"),
@@ -37,12 +47,17 @@ _WORDS: Mapping[str, tuple[int, str]] = {
 _FAR = 3.0
 """Robust deviations above the median of its label beyond which a sample stands far out."""
 _MIDDLE = 0.5
+_LEAST = 1e-6
 _STEADY = 3
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 
 
 def suspicion(frame: pl.DataFrame) -> pl.Series:
-    """How suspicious each sample's label is: the mean of its normalised mid-ranks by every evidence there is.
+    """How suspicious each sample's label is: the weighted mean of its normalised mid-ranks by every evidence there is.
+
+    The error norm has the weight w = (e - 2 / pi) / (3 / 4 - 2 / pi), at least 0 and at most 1, where e is the share of
+    its variance that its best cut into two explains (Otsu 1979, IEEE Trans. SMC 9, 62-66): 0 where it looks like one
+    group, 1 where it is clearly two. The others share 1 - w.
 
     Args:
         frame: One row a sample, of one (mode, ds_id), with columns of `EVIDENCE`, or else `confidence`.
@@ -53,14 +68,38 @@ def suspicion(frame: pl.DataFrame) -> pl.Series:
     evidence = {name: sign for name, sign in EVIDENCE.items() if name in frame.columns}
     if not evidence and "confidence" in frame.columns:
         evidence = {"confidence": -1}
-    total, counted = np.zeros(frame.height), np.zeros(frame.height)
-    for name, sign in evidence.items():
-        known, ranks = _ranks(frame[name], sign)
-        total[known] += ranks / max(len(known), 1)
-        counted[known] += 1
+    total, weights = np.zeros(frame.height), np.zeros(frame.height)
+    for name, weight in _weights(frame, list(evidence)).items():
+        known, ranks = _ranks(frame[name], evidence[name])
+        total[known] += weight * ranks / max(len(known), 1)
+        weights[known] += weight
     with np.errstate(invalid="ignore"):
-        scores = pl.Series("score", total / counted).fill_nan(None)
+        scores = pl.Series("score", total / weights).fill_nan(None)
     return scores.set(frame[LABEL].is_null(), None)
+
+
+def _weights(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    """How much each evidence counts; all but 0, so that a sample with one of them alone is ranked by it."""
+    others = [name for name in names if name != _BOUNDED]
+    if not others or _BOUNDED not in names:
+        return dict.fromkeys(names, 1.0)
+    values = frame[_BOUNDED].drop_nulls().to_numpy().astype(np.float64)
+    clear = (two_groups(values) - _NORMAL_SPLIT) / (_UNIFORM_SPLIT - _NORMAL_SPLIT)
+    weight = min(max(clear, _LEAST), 1 - _LEAST)
+    return {_BOUNDED: weight, **dict.fromkeys(others, (1 - weight) / len(others))}
+
+
+def two_groups(values: NDArray[np.float64]) -> float:
+    """The share of the variance of some values that their best cut into two groups explains; 0 where all are equal."""
+    ordered = np.sort(values) - (values.mean() if len(values) else 0.0)
+    n, variance = len(ordered), float(np.square(ordered).sum())
+    if n < 2 or not variance:
+        return 0.0
+    low = np.cumsum(ordered)[:-1]
+    counts = np.arange(1, n)
+    # The whole sums to 0, so the sum above a cut is minus that below it.
+    between = low * low / counts + low * low / (n - counts)
+    return float(between.max()) / variance
 
 
 def _ranks(values: pl.Series, sign: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -82,7 +121,8 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
 
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
-        history that is not the label, null if there is none.
+        history that is not the label, null if there is none. The key `label_noise` estimates each label's rate of
+        wrong ones.
 
     Raises:
         UsageError: `top` is negative.
@@ -90,6 +130,8 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     if top < 0:
         raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
     parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
+    names = LabelNames.of(reader, selection)
+    noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
     return Answer(
         command="suspects",
         run=str(reader.layout.root),
@@ -97,6 +139,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=found.counts(reader),
         warnings=found.warnings,
+        extra={"label_noise": noise},
     )
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import auroc, average_precision
+from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.label_issues import doubts
 from xaicli.dynamics.suspects import suspicion
@@ -99,6 +101,30 @@ def read_truth(path: str | os.PathLike[str], reader: Reader) -> pl.DataFrame:
         value = verdict.replace_strict({"1": True, "true": True, "0": False, "false": False}, default=None)
         return pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value.cast(pl.Boolean)}).drop_nulls().unique(SAMPLE_ID)
     return pl.DataFrame({SAMPLE_ID: ids, LABEL: _as_recorded(frame[LABEL], reader)}).drop_nulls().unique(SAMPLE_ID)
+
+
+def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """How often the suggested label is the true one, among listed suspects whose label is wrong.
+
+    Args:
+        reader: The run.
+        suspects: What `suspects` answers.
+        truth: A file with sample_id and the true label.
+
+    Returns:
+        n, right, accuracy, low, high (Wilson's 95 % interval); None where the truth does not know true labels, or no
+        suspect's label is wrong.
+    """
+    known = read_truth(truth, reader)
+    if LABEL not in known.columns or suspects.data[LABEL].dtype.is_float():
+        return None
+    joined = suspects.data.join(known.rename({LABEL: "true"}), on=SAMPLE_ID, how="inner")
+    wrong = joined.filter(pl.col("true") != pl.col(LABEL)).drop_nulls("suggested_label")
+    right, n = int((wrong["suggested_label"] == wrong["true"]).sum()), wrong.height
+    if not n:
+        return None
+    low, high = wilson(right, n)
+    return {"n": n, "right": right, "accuracy": right / n, "low": low, "high": high}
 
 
 def _as_recorded(label: pl.Series, reader: Reader) -> pl.Series:

@@ -13,8 +13,8 @@ from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count
-from xaicli.report.page import Page, made, run_line
+from xaicli.report.numbers import count, cut
+from xaicli.report.page import Page, made, run_line, words_of
 from xaicli.report.samples import saliency_link
 
 _CARDS = 12
@@ -48,6 +48,9 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
         sections.append(Section(title, page.names("part", kind), blocks))
         shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
         counted.append(f"{title.lower()} {shown}")
+        if kind == "suspect":
+            noise = tuple(noise_blocks(answer.extra.get("label_noise", ()), page))
+            sections[-1] = replace(sections[-1], blocks=(*blocks, *noise))
     if "truth" in answer.extra:
         sections.append(Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
     nothing = Section("Findings", "findings", (Text("Nothing stands out in this selection.", Tone.FAINT),))
@@ -105,6 +108,36 @@ def finding_blocks(
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
     table = _table(rows, title, heading, page, total)
     yield replace(table, terminal_rows=terminal_rows, note="; ".join(filter(None, (note, table.note))))
+
+
+def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
+    """How many labels are probably wrong, label by label."""
+    parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault((row["mode"], row["ds_id"]), []).append(row)
+    for place, part in parts.items():
+        if not (contradicted := sum(row["contradicted"] for row in part)):
+            continue
+        n, where = sum(row["n"] for row in part), words_of(*place)
+        yield Table(
+            page.names("label noise", where),
+            f"Labels contradicted over the history: {contradicted:,} of {n:,} ({contradicted / n:.1%}), {where}",
+            (
+                *(Column("label"), Column("samples", Cell.INTEGER), Column("contradicted", Cell.INTEGER)),
+                Column("share (95 % interval)"),
+            ),
+            tuple(
+                (
+                    cut(row["name"]),
+                    row["n"],
+                    row["contradicted"],
+                    f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%})",
+                )
+                for row in part
+            ),
+            note="an estimate of the rate of wrong labels: too low once they are memorised, and for near mistakes",
+            terminal_rows=10,
+        )
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Page, total: int) -> Table:

@@ -10,12 +10,12 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.findings import finding_blocks
+from xaicli.report.findings import finding_blocks, noise_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.numbers import short, shortened
+from xaicli.report.numbers import count, short, shortened
 from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
@@ -196,8 +196,13 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL)
         if frame.height > _SUSPECTS_SHOWN:
             found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
+    found += noise_blocks(answer.extra["label_noise"], page)
     if gathered.truth is not None:
         found.append(truth_table(gathered.truth))
+    if (told := gathered.suggestions) is not None:
+        said = f"Of {count(told['n'], 'listed suspect')} whose label is wrong, the suggested label is the true one of "
+        share = f"{told['accuracy']:.0%} (95 % interval {told['low']:.0%} to {told['high']:.0%})"
+        found.append(Text(f"{said}{told['right']:,}: {share}."))
     return Section(title, "suspects", tuple(found))
 
 
