@@ -214,6 +214,15 @@ def test_a_name_cut_at_its_end_says_so() -> None:
     assert list(told_apart(names, 24).values()) == ["/data/train/image_01…", "/data/train/image_02…"]
 
 
+def test_long_ids_stay_on_one_line_and_apart() -> None:
+    ids = [f"/datasets/pictures/train/cat/image_{i:05d}_original_resolution.JPEG" for i in range(3)]
+    columns = (Column("sample"), Column("label"), Column("loss", Cell.NUMBER), Column("course", Cell.SPARKLINE))
+    rows = tuple((name, "automobile", 1.25 + i, (1.0, 2.0, 3.0) * 4) for i, name in enumerate(ids))
+    report = Report("r", "R", "", "", (Section("S", "s", (Table("t", "T", columns, rows),)),), ())
+    lines = [line for line in as_text(report, 80).splitlines() if "automobile" in line]
+    assert [f"image_{i:05d}" in line for i, line in enumerate(lines)] == [True] * 3
+
+
 def test_rows_take_one_line_where_all_but_the_last_text_fit() -> None:
     columns = (Column("sample"), Column("label → predicted"), Column("delta", Cell.NUMBER), Column("doubt"))
     rows = (("1160", "five → three", 0.25, ""), ("140", "three → zero", 0.5, "mostly noise"))

@@ -15,13 +15,15 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from xaicli.answer import Counts
-from xaicli.render.text import printable, sparkline
+from xaicli.render.text import printable, sparkline, told_apart
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
+_SHORT = 24
+"""Characters of a long name where a table would not fit else."""
 _LAST = 200
 _BAR = 24
 _PICTURES = 10
@@ -168,11 +170,10 @@ def _table(table: Table, out: Console, of: str) -> None:
     shown = table.rows[: table.terminal_rows]
     headings = [(c.title, "left" if c.cell in (Cell.TEXT, Cell.SPARKLINE) else "right") for c in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
-    # The last text, a reason say, may take several lines.
-    limits = [_LONGEST] * (len(table.columns) - 1) + [_LAST]
-    cells = [
-        [_cell(v, c, b, n) for v, c, b, n in zip(row, table.columns, bounds, limits, strict=True)] for row in shown
-    ]
+    whole_cells = [[_cell(v, c, b) for v, c, b in zip(row, table.columns, bounds, strict=True)] for row in shown]
+    cells = _shortened(table, whole_cells, _LONGEST)
+    if _whole_width(headings, cells) > out.width:
+        cells = _shortened(table, whole_cells, _SHORT)
     # A history on two lines is none.
     whole = [column.cell is Cell.SPARKLINE for column in table.columns]
     aside = [index for index, column in enumerate(table.columns) if column.aside]
@@ -193,6 +194,20 @@ def _table(table: Table, out: Console, of: str) -> None:
         out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
+
+
+def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[list[str]]:
+    """The cells, texts beyond `_LONGEST` cut to a limit and still told apart; the last, a reason say, may be long."""
+    columns = []
+    for index, column in enumerate(table.columns):
+        texts = [row[index] for row in rows]
+        if column.cell is Cell.TEXT:
+            last = index == len(table.columns) - 1
+            long = {text for text in texts if len(text) > _LONGEST}
+            short_of = told_apart(sorted(long), _LAST if last else limit)
+            texts = [short_of.get(text, text) for text in texts]
+        columns.append(texts)
+    return [list(row) for row in zip(*columns, strict=True)] if rows else []
 
 
 def _n_columns_that_fit(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int:
@@ -258,14 +273,14 @@ def _plain_table(
     out.print(grid)
 
 
-def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None], limit: int) -> str:
+def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None]) -> str:
     match column.cell:
         case Cell.SPARKLINE:
             return sparkline(value or (), 16, *bounds)
         case Cell.NUMBER | Cell.INTEGER:
             return short(value) if value is None or isinstance(value, (int, float)) else str(value)
         case Cell.TEXT:
-            return "" if value is None else printable(str(value), limit=limit).replace("\n", " ")
+            return "" if value is None else printable(str(value)).replace("\n", " ")
         case _:
             assert_never(column.cell)
 
