@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from xaicli.answer import Answer
 from xaicli.api import open_run
+from xaicli.recorder.run import Run
 from xaicli.report.charts import LineChart, Multiples, Times
 from xaicli.report.model import Report, Views
 
@@ -61,3 +64,26 @@ def test_a_page_over_steps(sample_run, question: str) -> None:
         for line, same in zip(chart.series, by_epoch[chart.name].series, strict=True):
             assert line.x == tuple(steps[epoch] for epoch in same.x)
             assert line.y == same.y
+
+
+def test_confusion_over_time_gives_each_pass_a_place_of_its_own(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            for number in (0, 1):
+                label = [i % 2 for i in range(20)]
+                taken = [1 - y if i < 4 + 2 * number else y for i, y in enumerate(label)]
+                run.log_samples(
+                    sample_id=list(range(20)), label=label, prediction=taken, mode="eval", epoch=epoch, eval_pass=number
+                )
+    report = open_run(tmp_path / "run").confusion().report
+    charts = {
+        block.title: block
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, LineChart) and block.x_label == "epoch"
+    }
+    assert len(charts) == 3
+    for chart in charts.values():
+        assert all(line.x == (1.0, 1.5, 2.0, 2.5) for line in chart.series), chart.title
+    overall = next(chart for title, chart in charts.items() if title.startswith("Accuracy"))
+    assert overall.series[0].y == (0.8, 0.7, 0.8, 0.7)

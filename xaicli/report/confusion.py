@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import FEWEST
 from xaicli.diagnosis.confusion import block_order, matrix
-from xaicli.report.charts import LineChart, MatrixChart, Series, Tone
+from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Page, Part, report_of, words_of
@@ -339,15 +339,21 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
     )
 
 
+def _times(places: Iterable[Mapping[str, Any]]) -> Times:
+    """Where places lie over the epochs: the passes of one epoch side by side, never at one spot."""
+    return Times.of(None, ({"epoch": place["epoch"], "pass": place.get("pass"), "step": None} for place in places))
+
+
 def _courses(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[LineChart]:
     """How the most confused pairs came and went."""
     found = _of(answer.extra["pairs"], place)
     if not found or len(found[0]["points"]) < 2:
         return
+    times = _times(point for pair in found for point in pair["points"])
     series = tuple(
         Series(
             f"{cut(pair['name'], 16)} → {cut(pair['prediction_name'], 16)}",
-            tuple(float(point["epoch"]) for point in pair["points"]),
+            tuple(times.x(point) for point in pair["points"]),
             tuple(point["n"] for point in pair["points"]),
             colour=order,
         )
@@ -372,8 +378,9 @@ def _over_time(
     histories = {label: part.sort("epoch", "pass") for (label,), part in rows.group_by("label", maintain_order=True)}
     worst = sorted(histories, key=lambda label: (float(histories[label]["f1"][-1]), str(label)))[:_LINES]
     more = len(histories) - len(worst)
+    times = _times(rows.select("epoch", "pass").unique().to_dicts())
     series = [
-        Series(cut(str(part["name"][0])), tuple(map(float, part["epoch"])), tuple(part["f1"]), colour=order)
+        Series(cut(str(part["name"][0])), tuple(map(times.x, part.to_dicts())), tuple(part["f1"]), colour=order)
         for order, part in enumerate(histories[label] for label in worst)
     ]
     yield LineChart(
@@ -388,7 +395,7 @@ def _over_time(
         alt=f"F1 of {count(len(worst), 'label')} over the epochs, {words}.",
     )
     overall = _of(answer.extra["overall"], place)
-    x = tuple(float(row["epoch"]) for row in overall)
+    x = tuple(times.x(row) for row in overall)
     lines = [("accuracy", "accuracy"), ("macro F1", "macro_f1"), ("calibration error", "ece")]
     yield LineChart(
         name=page.names("overall", words),
