@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,41 @@ def test_other_files_are_named_for_what_they_are(name: str, suffix: str, tmp_pat
         load_checkpoint(tmp_path / f"a{suffix}")
     assert what in raised.value.message
     assert way_out in raised.value.hint
+
+
+def _zip(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("metadata.json", "config.json", "model.weights.h5"), "a Keras model"),
+        (("model.pt",), "a zip of checkpoints"),
+        (("a.npy", "b.npy"), "a NumPy archive"),
+        (("readme.txt", "folder/notes.txt"), "none of torch's"),
+    ],
+)
+def test_other_archives_are_named_for_what_they_are(names: tuple[str, ...], what: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(_zip(*names))
+    with pytest.raises(XaiError, match=what) as raised:
+        load_checkpoint(tmp_path / "a.pt")
+    assert names[0] in raised.value.hint
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+def test_a_file_of_joblib_is_no_damaged_one(compress: int, tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    path = tmp_path / "weights.pkl"
+    joblib.dump({"first.weight": torch.ones(3, 2).numpy()}, path, compress=compress)
+    with pytest.raises(XaiError, match="joblib") as raised:
+        load_checkpoint(path)
+    assert "joblib.load" in raised.value.hint
+    assert "torch.save" in raised.value.hint
 
 
 FOLDERS = {

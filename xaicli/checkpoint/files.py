@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 
-from xaicli.checkpoint.archive import MAGIC, Archive, damaged, refused
+from xaicli.checkpoint.archive import MAGIC, Archive, RefusedError, damaged, refused
 from xaicli.checkpoint.package import is_package
 from xaicli.errors import XaiError
 
@@ -53,13 +55,18 @@ def sniff(path: Path) -> Container:
     with path.open("rb") as file:
         head = file.read(1024)
     if head.startswith(MAGIC):
-        with Archive.open(path) as archive:
-            return _zip_form(archive)
+        try:
+            with Archive.open(path) as archive:
+                return _zip_form(archive)
+        except RefusedError as error:
+            raise _other_zip(path) or error from None
     if path.name.endswith(_INDEXES):
         return Container.TORCH if path.name.endswith(_PICKLED_INDEX) else Container.SHARDS
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         return Container.SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
+        if b"joblib.numpy_pickle" in head:  # arrays lie between the pickle's instructions
+            raise XaiError(f"{path} was written by joblib", hint=_OF_JOBLIB.format(path=str(path)))
         return Container.LEGACY
     if head[257:262] == b"ustar" or _is_old_tar(head) or _OLD_PICKLE.match(head):
         return Container.LEGACY
@@ -182,22 +189,45 @@ def _zip_form(archive: Archive) -> Container:
     if "data.pkl" in names:
         archive.verify()
         return Container.TORCH
+    raise _named_zip(archive.path, names)
+
+
+def _named_zip(path: Path | str, names: Collection[str]) -> XaiError:
+    """What a zip archive is that is none of torch's."""
     what = next((f"{what}, not a checkpoint of torch" for mark, what in _ZIPS if any(mark in n for n in names)), "")
-    raise XaiError(
-        f"{archive.path} is {what}" if what else f"{archive.path} is a zip archive, but none of torch's",
+    return XaiError(
+        f"{path} is {what}" if what else f"{path} is a zip archive, but none of torch's",
         hint="it holds " + ", ".join(sorted(names)[:6]),
     )
 
 
+def _other_zip(path: Path) -> XaiError | None:
+    """What an archive is that is refused, where none of its names is one that torch writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return None
+    return None if any(name.rpartition("/")[2] in _OF_TORCH for name in names) else _named_zip(path, names)
+
+
+_OF_TORCH = frozenset({"data.pkl", "constants.pkl", "version", "archive_version", "archive_format", "byteorder"})
 _ZIPS = (
     ("model.weights.h5", "a Keras model"),
     (".npy", "a NumPy archive (.npz)"),
     ("METADATA", "a Python wheel"),
     ("safetensors", "a zip of safetensors: unpack it first"),
     (".pth", "a zip of checkpoints: unpack it first"),
+    (".pt", "a zip of checkpoints: unpack it first"),
+    (".ckpt", "a zip of checkpoints: unpack it first"),
 )
 
 _FORMS = "it reads .safetensors, what torch.save and torch.export.save write, and Hugging Face folders"
+
+_OF_JOBLIB = (
+    "xai reads torch models; of arrays by name, if you trust the file: "
+    "torch.save({{k: torch.from_numpy(v) for k, v in joblib.load({path!r}).items()}}, 'model.pt')"
+)
 
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it: git lfs pull"),
@@ -214,6 +244,7 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file (llama.cpp)", "its weights are quantised: take the model's safetensors instead"),
     (b"ggml", "a GGML file (llama.cpp)", "its weights are quantised: take the model's safetensors instead"),
     (b"\x93NUMPY", "a NumPy array", "a model's weights: torch.save({name: torch.from_numpy(array)}, 'model.pt')"),
+    *((mark, "compressed (zlib), as joblib writes", _OF_JOBLIB) for mark in (b"x\x9c", b"x\x01", b"x\xda", b"x\x5e")),
     (b"TFL3", "a TensorFlow Lite model", "xai reads torch models"),
     (b"PAR1", "a Parquet file", "name data with --data, a checkpoint with --model"),
     (b"\x89PNG", "a picture", "name data with --data, a checkpoint with --model"),
@@ -226,7 +257,7 @@ def _none(path: Path, head: bytes) -> XaiError:
     start = head.lstrip()
     for mark, what, hint in _OTHERS:
         if start[: len(mark)].lower() == mark.lower() or head[4:8] == mark == b"TFL3":
-            return XaiError(f"{path} is {what}", hint=hint)
+            return XaiError(f"{path} is {what}", hint=hint.format(path=str(path)) if hint is _OF_JOBLIB else hint)
     if start[:1] in (b"{", b"["):
         return XaiError(f"{path} is JSON, not a checkpoint: {_shown(start)}", hint=_FORMS)
     if re.match(rb"\x08[\x01-\x20]\x12.{1,64}(pytorch|tf2onnx|onnx|skl|keras)", head, re.DOTALL) or (

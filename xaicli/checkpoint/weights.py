@@ -296,7 +296,8 @@ def _tensor(value: Any) -> StoredTensor | torch.Tensor:
 
 def _described(content: object) -> str:
     if isinstance(content, Mapping):
-        return "a dict of " + listed([f"{key} ({_kind(value)})" for key, value in content.items()])
+        parts = [f"{key} ({_kind(value)})" for key, value in content.items()]
+        return "a dict of " + listed(parts) if parts else "an empty dict"
     return f"a {_kind(content)}"
 
 
