@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Iterable
 from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics
 
 from tests import oracle
 from tests.dynamics import dynamics_oracle
 from tests.statistic_tester import Found, Row, StatisticTester, training
 from xaicli.api.run import RunReader
+from xaicli.api.runs import compare
+from xaicli.queries.spread import population
 
 __all__ = ["training"]
 
@@ -71,3 +78,144 @@ class TestDynamics(StatisticTester):
 
     def expected(self, rows: list[Row]) -> Found:
         return dynamics_oracle.dynamics(rows, early_epochs=2, burn_in=1)
+
+
+def by_place(rows: list[Row]) -> dict[tuple[int, int], list[Row]]:
+    """The rows of each epoch and pass, in order."""
+    places = sorted({(row["epoch"], row["pass"]) for row in rows})
+    return {place: [row for row in rows if (row["epoch"], row["pass"]) == place] for place in places}
+
+
+def finite(rows: Iterable[Row]) -> list[float]:
+    return [row[METRIC] for row in rows if math.isfinite(row[METRIC])]
+
+
+class TestPopulation(StatisticTester):
+    """The bands behind the histories, by numpy's quantiles."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = population(*run.selected(**words)).to_dicts()
+        return {(row["epoch"], row["pass"]): row for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        found: dict[Hashable, dict[str, Any]] = {}
+        for place, here in by_place(rows).items():
+            values = finite(here)
+            bands = {f"q{q:02}": float(np.quantile(values, q / 100)) for q in (5, 25, 50, 75, 95)}
+            found[place] = {"n": len(values), "step": here[0]["place_step"], **bands}
+        return found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+class TestConfusion(StatisticTester):
+    """Precision, recall and F1 of every label and pass, by scikit-learn."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.confusion(**words).data.to_dicts()
+        return {(row["label"], row["epoch"], row["pass"]): row for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        found: dict[Hashable, dict[str, Any]] = {}
+        for place, here in by_place(rows).items():
+            judged = [(row["label"], row["prediction"]) for row in here if row["label"] is not None]
+            truth, taken = zip(*judged, strict=True)
+            labels = sorted({*truth, *taken})
+            figures = metrics.precision_recall_fscore_support(truth, taken, labels=labels, zero_division=0.0)
+            for label, precision, recall, f1, n in zip(labels, *figures, strict=True):
+                one = {"precision": float(precision), "recall": float(recall), "f1": float(f1), "n": int(n)}
+                found[label, *place] = one | {"n_predicted": taken.count(label)}
+        return found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+class TestOverall(StatisticTester):
+    """What one number says of each pass, by scikit-learn."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.confusion(**words).answer.extra["overall"]
+        return {(row["epoch"], row["pass"]): row for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        found: dict[Hashable, dict[str, Any]] = {}
+        for place, here in by_place(rows).items():
+            judged = [(row["label"], row["prediction"]) for row in here if row["label"] is not None]
+            truth, taken = zip(*judged, strict=True)
+            found[place] = {
+                "n": len(judged),
+                "accuracy": float(metrics.accuracy_score(truth, taken)),
+                "balanced_accuracy": float(metrics.balanced_accuracy_score(truth, taken)),
+                "macro_f1": float(metrics.f1_score(truth, taken, average="macro", zero_division=0.0)),
+                "weighted_f1": float(metrics.f1_score(truth, taken, average="weighted", zero_division=0.0)),
+                "mcc": float(metrics.matthews_corrcoef(truth, taken)),
+            }
+        return found
+
+
+class TestSteps(StatisticTester):
+    """The mean loss of every batch."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.steps(**words).data.to_dicts()
+        return {(row["epoch"], row["step"], row["rank"]): row for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        batches: dict[Hashable, list[Row]] = {}
+        for row in rows:
+            batches.setdefault((row["epoch"], row["step"], row["rank"]), []).append(row)
+        return {
+            key: {
+                "n": len(here),
+                "non_finite": len(here) - len(finite(here)),
+                "loss": float(np.mean(finite(here))) if finite(here) else None,
+            }
+            for key, here in batches.items()
+        }
+
+
+class TestRules(StatisticTester):
+    """The value that a rule is held against, of each label at the last place."""
+
+    duplicates = ("last",)
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rule = [f"{METRIC} {what} by label >= -99" for what in ("mean", "max", "p95")]
+        rows = run.check(rule=rule, mode=words["mode"]).data
+        return {(row["group"], row["rule"].split()[1]): row for row in rows.to_dicts() if row["group"] is not None}
+
+    def expected(self, rows: list[Row]) -> Found:
+        here = list(by_place(rows).values())[-1]
+        found: dict[Hashable, dict[str, Any]] = {}
+        for label in sorted({row["label"] for row in here if row["label"] is not None}):
+            values = finite(row for row in here if row["label"] == label)
+            for what, value in (("mean", np.mean(values)), ("max", max(values)), ("p95", np.quantile(values, 0.95))):
+                found[str(label), what] = {"value": float(value), "n": len(values)}
+        return found
+
+
+class TestCompare(StatisticTester):
+    """The mean of the metric and of each label at the last place: a run beside itself has not changed."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = compare(run.layout.root, run.layout.root, max=0, min=0, **words).data.to_dicts()
+        return {row["label"]: row for row in rows if row["kind"] != "sample"}
+
+    def expected(self, rows: list[Row]) -> Found:
+        here = list(by_place(rows).values())[-1]
+        groups = {None: here} | {
+            str(label): [row for row in here if row["label"] == label]
+            for label in {row["label"] for row in here}
+            if label is not None
+        }
+        means = {name: float(np.mean(finite(group))) for name, group in groups.items() if finite(group)}
+        return {name: {"values": [mean, mean], "change": 0.0} for name, mean in means.items()}

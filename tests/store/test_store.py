@@ -186,6 +186,27 @@ def test_a_run_recorded_to_an_address_is_read_from_there(
     assert [(row["sample_id"], row["score"]) for row in json.loads(out)["rows"]] == [(2, 2.0), (3, 1.0)]
 
 
+def test_several_runs_are_compared_where_they_lie(
+    xai, s3_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run in a store beside one here: `compare` and `scalars` take both, in the order they are named."""
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "training"))
+    for number, place in enumerate((s3_store, tmp_path / "here")):
+        with xaicli.Run(place) as run:
+            loss = [0.5 + number, 2.0, 4.0 - number]
+            run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 1], loss=loss, mode="eval", epoch=1, step=1)
+            run.log({"step": 1, "lr": 0.25 + number})
+    monkeypatch.setenv("XAI_HOME", str(tmp_path / "elsewhere"))
+    status, out, err = xai("compare", s3_store, tmp_path / "here", "--json")
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    assert [row["values"] for row in rows if row["kind"] == "label"] == [[0.5, 1.5], [3.0, 2.5]]
+    assert {row["sample_id"]: row["change"] for row in rows if row["kind"] == "sample"} == {"1": 1.0, "3": -1.0}
+    status, out, err = xai("scalars", tmp_path / "here", s3_store, "--json")
+    assert status == 0, err
+    assert [row["value"] for row in json.loads(out)["rows"]] == [1.25, 0.25]
+
+
 def test_what_was_refused_is_tried_again_at_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XAI_HOME", str(tmp_path / "home"))
     uploader = Uploader(f"file://{tmp_path}/bucket", interval=30)
