@@ -20,6 +20,7 @@ from pathlib import Path
 BEAT_SECONDS = 15.0
 """How often a living process touches its lock, for hosts that do not see locks."""
 _STALE_SECONDS = 60.0
+_TRIES = 100
 _LOCK_QUERY = "hhqqi" if sys.platform.startswith("linux") else "qqihh"
 
 _held: dict[Path, int] = {}
@@ -50,14 +51,42 @@ def hold(lock: Path) -> None:
     is written into the file, for file systems without locks.
     """
     facts = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": start_time(os.getpid())}
-    with contextlib.suppress(OSError):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        _held[lock.resolve()] = descriptor
+    for _ in range(_TRIES):
         with contextlib.suppress(OSError):
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            with contextlib.suppress(OSError):
+                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            if not _is_the_file(descriptor, lock):  # whoever tidies up took it for that of a dead process
+                os.close(descriptor)
+                continue
+            _held[lock.resolve()] = descriptor
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+            return
+
+
+def remove_dead(lock: Path) -> None:
+    """Remove a lock that nobody holds; one that a process has just made, and is about to hold, it makes again."""
+    if is_held(lock):
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _holder(descriptor) in (None, _NO_LOCKS) and _is_the_file(descriptor, lock):
+                lock.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _is_the_file(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one that has the name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def beat(lock: Path) -> None:

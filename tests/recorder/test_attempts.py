@@ -61,6 +61,46 @@ def test_a_killed_attempt_is_not_alive(tmp_path: Path) -> None:
     assert sorted(rows(run_dir)["sample_id"].to_pylist()) == [1, 2]
 
 
+_TIDY = """
+import sys
+from pathlib import Path
+from xaicli.layout import RunLayout
+from xaicli.recorder.parts import recover
+print(recover(RunLayout(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_rank_that_opens_the_run_takes_no_lock_from_one_that_is_just_making_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Another rank tidies up between the first one's lock file and its lock, once or twice."""
+    tidied = []
+    lockf = locks.fcntl.lockf
+
+    def late(descriptor: int, command: int) -> None:
+        if len(tidied) < nth:
+            done = subprocess.run(
+                [sys.executable, "-c", _TIDY, tmp_path / "run"], capture_output=True, text=True, timeout=60, check=True
+            )
+            tidied.append(done.stdout)
+        lockf(descriptor, command)
+
+    with Run(tmp_path / "run", strict=True) as run:
+        monkeypatch.setattr(locks.fcntl, "lockf", late)
+        run.log_samples(sample_id=[1], loss=[1.0], mode="train", epoch=1, step=1)
+        monkeypatch.setattr(locks.fcntl, "lockf", lockf)
+        assert len(tidied) == nth
+        (lock,) = run.layout.wal.glob("*.lock")
+        other = subprocess.run(
+            [sys.executable, "-c", _TIDY, tmp_path / "run"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert other.stdout == "0\n", "a living rank's segment was taken for that of a dead one"
+        assert lock.exists()
+        run.log_samples(sample_id=[2], loss=[1.0], mode="train", epoch=1, step=2)
+    assert sorted(rows(tmp_path / "run")["sample_id"].to_pylist()) == [1, 2]
+
+
 @pytest.mark.parametrize(("age", "lives"), [(0, True), (3600, False)])
 def test_a_process_of_another_host_lives_while_it_touches_its_lock(tmp_path: Path, age: float, lives: bool) -> None:
     lock = tmp_path / "a000000-r0000.lock"

@@ -19,7 +19,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
-from xaicli.locks import is_held
+from xaicli.locks import is_held, remove_dead
 from xaicli.manifest import ColumnFacts
 from xaicli.recorder.attempt import lock_path
 from xaicli.recorder.schema import add_columns
@@ -160,8 +160,7 @@ def recover(layout: RunLayout, on_lost: Callable[[int], None] | None = None) -> 
                     _recover_journal(layout, path, part)
             lock.unlink(missing_ok=True)
         for lock in layout.wal.glob("a*.lock") if is_alone else ():
-            if not is_held(lock):  # of a process that died before its first segment
-                lock.unlink(missing_ok=True)
+            remove_dead(lock)  # of a process that died before its first segment
     return rows
 
 
