@@ -6,9 +6,11 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -222,6 +224,66 @@ def encode_ds_id(ds_id: str) -> str:
 def decode_ds_id(text: str) -> str:
     """The ds_id behind a folder name."""
     return "" if text == _NO_DS_ID else unquote(text)
+
+
+class FollowedLayout(RunLayout):
+    """The paths of a run directory that is followed when it is moved or renamed while this process records it."""
+
+    def __init__(self, root: Path, on_moved: Callable[[Path, Path], None] = lambda _, __: None) -> None:
+        """
+        Args:
+            root: The run directory, as far as it is made yet.
+            on_moved: Told of a move: from where, to where.
+        """
+        self._descriptor: int | None
+        self._on_moved: Callable[[Path, Path], None]
+        self._set(_root=root, _descriptor=None, _on_moved=on_moved)
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def root(self) -> Path:
+        """Where the run directory is now; where it was last, once it is deleted."""
+        here: Path = self._root  # type: ignore[attr-defined]
+        if self._descriptor is None:
+            return here
+        try:
+            if os.path.samestat(here.stat(), os.fstat(self._descriptor)):
+                return here
+        except OSError:
+            pass
+        there = _path_of(self._descriptor)
+        if there is None or there == here.resolve():
+            return here
+        self._set(_root=there)
+        self._on_moved(here, there)
+        return there
+
+    def follow(self) -> None:
+        """Know the directory from now on by what it is, not by its name; best effort where it cannot be opened."""
+        with contextlib.suppress(OSError):
+            self._set(_descriptor=os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def let_go(self) -> None:
+        """Follow it no longer."""
+        descriptor = self._descriptor
+        self._set(_descriptor=None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _path_of(descriptor: int) -> Path | None:
+    """The path an open folder has now; None where it has none any more, or the system does not tell."""
+    try:
+        if hasattr(fcntl, "F_GETPATH"):
+            path = Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+        else:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        return path if os.path.samestat(path.stat(), os.fstat(descriptor)) else None
+    except OSError:
+        return None
 
 
 def find_runs(folder: Path) -> list[RunLayout]:

@@ -23,9 +23,12 @@ _STALE_SECONDS = 60.0
 _TRIES = 100
 _LOCK_QUERY = "hhqqi" if sys.platform.startswith("linux") else "qqihh"
 
-_held: dict[Path, int] = {}
-"""The locks this process holds: {lock file: descriptor}. POSIX locks do not exclude the process that has them, and are
-lost when it closes any descriptor of the file, so a file in here is never opened a second time."""
+_held: dict[tuple[int, int], int] = {}
+"""The locks this process holds: {(device, inode) of the lock file: descriptor}.
+
+POSIX locks do not exclude the process that has them, and are lost when it closes any descriptor of the file, so a file
+in here is never opened a second time.
+"""
 
 
 def boot_id() -> str:
@@ -60,7 +63,7 @@ def hold(lock: Path) -> None:
             if not _is_the_file(descriptor, lock):  # whoever tidies up took it for that of a dead process
                 os.close(descriptor)
                 continue
-            _held[lock.resolve()] = descriptor
+            _held[_identity(os.fstat(descriptor))] = descriptor
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(facts).encode(), 0)
             return
@@ -91,18 +94,30 @@ def _is_the_file(descriptor: int, path: Path) -> bool:
 
 def beat(lock: Path) -> None:
     """Say that the process lives, to hosts that do not see its lock."""
-    descriptor = _held.get(lock.resolve())
-    if descriptor is not None:
+    if (descriptor := _mine(lock)) is not None:
         with contextlib.suppress(OSError):
             os.utime(descriptor)
 
 
 def release(lock: Path) -> None:
-    """Give a lock back and remove its file."""
-    if (descriptor := _held.pop(lock.resolve(), None)) is not None:
+    """Give a lock back and remove its file; one whose file is gone is held until the process ends."""
+    if (descriptor := _mine(lock)) is not None:
+        del _held[_identity(os.fstat(descriptor))]
         with contextlib.suppress(OSError):
             lock.unlink()
         os.close(descriptor)
+
+
+def _mine(lock: Path) -> int | None:
+    """The descriptor by which this process holds a lock, by whatever path it is named."""
+    try:
+        return _held.get(_identity(lock.stat()))
+    except OSError:
+        return None
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
 
 
 def is_held(lock: Path) -> bool:
@@ -111,7 +126,7 @@ def is_held(lock: Path) -> bool:
     A process of this host is known by its lock, or by its number where the file system has no locks. One of another
     host is known by its lock where that is seen here, or else by having touched it lately.
     """
-    if lock.resolve() in _held:
+    if _mine(lock) is not None:
         return True
     try:
         with lock.open("rb") as file:

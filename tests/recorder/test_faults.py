@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -298,6 +299,36 @@ def test_a_deleted_folder_is_counted_and_not_made_again(tmp_path: Path) -> None:
     assert run.stats()["rows_stored"] == 1_000
     assert run.stats()["rows_dropped"] == 499_000
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_moved_while_it_is_recorded_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "LONGEST_WAIT", 60)
+    run = Run(tmp_path / "run", strict=True)
+    log_much(run, 0, 1_000)
+    run.flush()
+    log_much(run, 1_000, 2_000)
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        log_much(run, 2_000, 300_000)
+        run.log({"lr": 0.5})
+        run.flush()
+        (tmp_path / "other").mkdir()
+        (tmp_path / "renamed").rename(tmp_path / "other" / "again")
+        (tmp_path / "renamed").mkdir()  # a stranger that took the name
+        log_much(run, 300_000, 301_000)
+        run.close()
+    assert [str(one.message).count("run was moved to") for one in said] == [1]
+    moved = tmp_path / "other" / "again"
+    assert np.array_equal(np.sort(rows(moved)["sample_id"].to_numpy()), np.arange(301_000))
+    assert run.stats()["rows_dropped"] == 0
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "renamed").iterdir())
+    assert not (moved / "wal").exists()
+    assert json.loads((moved / "attempts" / "000000-r0000.stats").read_text())["rows_stored"] == 301_000
+    assert run.layout.root == moved
 
 
 def test_a_slow_disk_never_holds_a_step_longer_than_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

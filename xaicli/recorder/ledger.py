@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._path: Path | None = None
+        self._find_path: Callable[[], Path] | None = None
         # A signal may come while the lock is held, and its handler counts too.
         self._lock = threading.RLock()
         self._warned: set[str] = set()
@@ -95,9 +95,9 @@ class Ledger:
         self.files = 0
         self.write_failures = 0
 
-    def keep_in(self, path: Path) -> None:
-        """Keep the counters in a file from now on."""
-        self._path = path
+    def keep_in(self, path: Callable[[], Path]) -> None:
+        """Keep the counters in a file from now on, wherever it is then."""
+        self._find_path = path
         self.write()
 
     @property
@@ -171,11 +171,11 @@ class Ledger:
 
     def write(self) -> None:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
-        if self._path is None:
+        if self._find_path is None:
             return
         text = json.dumps({**self.stats(), "written_at": datetime.now(UTC).isoformat(timespec="seconds")}).encode()
         with contextlib.suppress(OSError), self._lock:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(self._find_path(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 os.pwrite(descriptor, text.ljust(-(-len(text) // _FILE_BYTES) * _FILE_BYTES), 0)
             finally:

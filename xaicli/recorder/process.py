@@ -18,12 +18,13 @@ import signal
 import threading
 import weakref
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from xaicli import files
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout
+from xaicli.layout import FollowedLayout, RunLayout
 from xaicli.locks import beat, boot_id, release
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import attempt as attempts
@@ -49,7 +50,7 @@ class Session:
 
     def __init__(
         self,
-        layout: RunLayout,
+        root: Path,
         fresh: Manifest,
         *,
         rank: int | None,
@@ -60,7 +61,7 @@ class Session:
     ) -> None:
         """
         Args:
-            layout: The run directory.
+            root: The run directory.
             fresh: The manifest of a new run.
             rank: The process's rank, where the caller knows it.
             resume: Whether an existing run may be continued.
@@ -71,7 +72,7 @@ class Session:
         Raises:
             XaiError: The directory contradicts `resume` or is of a newer format; with `strict`, the disk refuses.
         """
-        self.layout = layout
+        self.layout = layout = FollowedLayout(root, self._note_moved)
         self.fault = ""
         self.takes_back = takes_back
         self._rank = rank
@@ -87,6 +88,7 @@ class Session:
             if strict:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
         self.ledger = Ledger()
+        self.layout.follow()
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat)
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
@@ -94,6 +96,9 @@ class Session:
             self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
         else:
             self._recover()
+
+    def _note_moved(self, old: Path, new: Path) -> None:
+        self.ledger.warn("moved", f"xai: {old} was moved to {new} while it is recorded: recording goes on there")
 
     def settle(self) -> attempts.Claim:
         """Which attempt and rank this process is: found when the first row comes, or when it is asked for.
@@ -108,7 +113,7 @@ class Session:
                     return attempts.Claim(0, rank)
                 claim = self._claim = attempts.claim(self.layout, rank, self.takes_back)
                 self.writer.submit(SyncClaim(self.layout, claim))
-                self.ledger.keep_in(attempts.stats_file(self.layout, claim.attempt, claim.rank))
+                self.ledger.keep_in(lambda: attempts.stats_file(self.layout, claim.attempt, claim.rank))
                 if claim.beside:
                     named = ", ".join(map(str, claim.beside))
                     self.ledger.warn(
@@ -193,6 +198,7 @@ class Session:
             with contextlib.suppress(OSError):
                 self.layout.wal.rmdir()
         self.ledger.write()
+        self.layout.let_go()
 
 
 class SyncClaim:

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xaicli.errors import XaiError
-from xaicli.layout import RunLayout
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import process
 from xaicli.recorder.attempt import last_place
@@ -182,7 +181,7 @@ class Run(Loops, Records):
         ignore_label = ignored_label(ignore_label)
         takes_back = resume_place(resume_from)
         self._uploader = _uploader(os.fspath(run_dir))
-        self.layout = RunLayout((self._uploader.root if self._uploader else Path(run_dir)).absolute())
+        root = (self._uploader.root if self._uploader else Path(run_dir)).absolute()
         self.strict = strict
         settings = plain_config(config)
         fresh = Manifest(
@@ -195,7 +194,7 @@ class Run(Loops, Records):
             environment=describe_environment(settings),
         )
         self._session = Session(
-            self.layout,
+            root,
             fresh,
             rank=rank,
             resume=resume,
@@ -203,6 +202,7 @@ class Run(Loops, Records):
             takes_back=takes_back,
             ignore_label=ignore_label if isinstance(ignore_label, int) else None,
         )
+        self.layout = self._session.layout
         self.state: State = TrainingState(
             self.layout,
             name=name,

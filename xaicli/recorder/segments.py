@@ -194,11 +194,6 @@ class Segment:
         self._used[0] = 0
         self.rows = self._at = 0
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether the rows outlive the process."""
-        return self.path is not None and self.path.exists()
-
 
 def _contiguous(plan: Plan, values: Sequence[Column]) -> list[NDArray[Any]]:
     """The values of a plan without texts as arrays that can be copied as bytes."""
@@ -342,7 +337,6 @@ class Pool:
         self._least = 0
         self._behind = False
         self._in_memory = False
-        self._lock_file = attempt.lock_path(layout, *origin)
         self._changed = threading.Condition()
 
     def _say_memory(self, error: OSError) -> None:
@@ -354,6 +348,15 @@ class Pool:
 
     def _path(self, number: int) -> Path:
         return segment_path(self._layout, *self._origin, number)
+
+    def _path_of(self, segment: Segment) -> Path | None:
+        """Where a segment's file is now, if it has one: the run directory may have been moved."""
+        return None if segment.path is None else self._layout.wal / segment.path.name
+
+    def outlives(self, segment: Segment) -> bool:
+        """Whether a segment's rows outlive the process."""
+        path = self._path_of(segment)
+        return path is not None and path.exists()
 
     @property
     def is_begun(self) -> bool:
@@ -398,7 +401,7 @@ class Pool:
 
     def _enlarged(self, segment: Segment) -> Segment:
         """A larger segment in the place of an empty one."""
-        path = segment.path
+        path = self._path_of(segment)
         if path is not None:
             try:
                 path.unlink(missing_ok=True)
@@ -432,10 +435,10 @@ class Pool:
         with contextlib.suppress(OSError):
             # The newest last: it tells readers how far its writer came.
             for segment in sorted(self._free, key=lambda segment: segment.sequence):
-                if segment.path is not None:
-                    segment.path.unlink(missing_ok=True)
+                if (path := self._path_of(segment)) is not None:
+                    path.unlink(missing_ok=True)
             self._free.clear()
-            release(self._lock_file)
+            release(attempt.lock_path(self._layout, *self._origin))
             self._layout.wal.rmdir()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections import deque
@@ -141,6 +142,7 @@ class SampleStream:
     def store(self, segment: Segment, done: dict[Folder | str, FileRecord]) -> None:
         """Turn a segment into parts; `done` holds those of an earlier try."""
         assert segment.facts is not None
+        root = self._layout.root
         columns = self._catalogue.current()
         frames = segment.frames()
         records = store_rows(
@@ -163,6 +165,9 @@ class SampleStream:
                 self._ledger.stored(0, done[folder].bytes)
                 if lost:
                     self._ledger.drop_record(folder, f"{folder} have ids of another kind than the run's", lost)
+        if self._layout.root != root:  # moved meanwhile: a file may have been made where the run is no more
+            done.clear()
+            raise FileNotFoundError(errno.ENOENT, "the run directory was moved", str(root))
         if not self._is_noted:
             self._note_first(segment.facts.attempt, frames)
         self._give(segment)
@@ -182,7 +187,7 @@ class SampleStream:
 
     def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:
         """A segment this process will not write: its rows wait in the segment's file, or are lost."""
-        if reuse or not segment.is_durable:
+        if reuse or self._pool is None or not self._pool.outlives(segment):
             if segment.rows:
                 self._ledger.drop(segment.rows, reason)
             for frame in segment.frames():

@@ -25,15 +25,19 @@ class Published:
     replaces it, since the state holds the history up to its step.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, find_folder: Callable[[], Path] | None) -> None:
         """
         Args:
-            folder: The run's state folder; None writes nothing.
+            find_folder: Gives the run's state folder, which may be moved; None writes nothing.
         """
-        self._folder = folder
+        self._find_folder = find_folder
         self._before: tuple[Summary, dict[str, list[Summary]]] | None = None
         self._written: dict[str, str] = {}
         self._described: dict[str, dict[str, Any]] = {}
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._find_folder() if self._find_folder else None
 
     def describe(self, kind: str, name: str, facts: Mapping[str, Any]) -> None:
         """Keep what is known of a model or of data.
@@ -64,7 +68,8 @@ class Published:
         Raises:
             OSError: One cannot be written; it is then what it was before.
         """
-        if self._folder is None:
+        folder = self._folder
+        if folder is None:
             return
         earlier, earlier_graphs = self._earlier()
         merged = Summary(summary.name if summary else earlier.name)
@@ -75,7 +80,7 @@ class Published:
         facts = {name: [graph.to_json() for graph in several] for name, several in every.items()}
         self._write(_GRAPHS, {"graphs": facts}, empty=not facts)
         if self._described:
-            known = read_descriptions(self._folder)
+            known = read_descriptions(folder)
             every_kind = {kind: {**known.get(kind, {}), **named} for kind, named in self._described.items()}
             self._write(_DESCRIBED, {"described": {**known, **every_kind}}, empty=False)
 
@@ -86,9 +91,10 @@ class Published:
         return self._before
 
     def _write(self, name: str, facts: dict[str, Any], *, empty: bool) -> None:
-        assert self._folder is not None
+        folder = self._folder
+        assert folder is not None
         text = json.dumps({"version": _VERSION, **facts}, allow_nan=False, default=str)
-        path = self._folder / name
+        path = folder / name
         if text == self._written.get(name) or (empty and not path.exists()):
             return
         write_whole(path, text.encode(), durable=True)

@@ -155,7 +155,7 @@ class TrainingState(Progress):
         self._on_save = on_save
         self._on_load = on_load
         self._on_fault = on_fault
-        self._published = Published(layout.state if layout else None)
+        self._published = Published((lambda: layout.state) if layout else None)
 
     def reset(self, name: str | int | None = None) -> None:
         super().reset(name)
