@@ -37,6 +37,10 @@ class Manifest:
     label_names: tuple[str, ...] | None = None
     task: str | None = None
     """What an output means; None until that is known."""
+    ignore_label: int | str | None = None
+    """The label that stands for none."""
+    epoch_frequency: int = 1
+    """The samples of every n-th epoch only are recorded."""
     columns: tuple[ColumnFacts, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +82,8 @@ class Manifest:
                 id_type=facts.pop("id_type", None),
                 label_names=tuple(names) if names else None,
                 task=facts.pop("task", None),
+                ignore_label=facts.pop("ignore_label", None),
+                epoch_frequency=int(facts.pop("epoch_frequency", None) or 1),
                 columns=columns,
                 config=facts.pop("config", None) or {},
                 environment=facts.pop("environment", None) or {},

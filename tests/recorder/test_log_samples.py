@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.recorder.recorded import column, rows
+from xaicli.layout import RunLayout
+from xaicli.reader import Place, open_reader
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
@@ -158,17 +160,17 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
 def test_a_column_that_cannot_be_kept_is_left_out_alone(tmp_path: Path, bad: dict[str, Any], named: str) -> None:
     good = {"sample_id": [1, 2], "label": [0, 1], "prediction": [1, 1], "loss": [0.5, 1.5], "own": [2.5, 3.5]}
     with Run(tmp_path / "strict", strict=True) as run:
-        run.log_samples(**good, step=0)
+        run.log_samples(**good, epoch=1, step=0)
         with pytest.raises(ValueError) as error:
-            run.log_samples(**good | bad, step=1)
+            run.log_samples(**good | bad, epoch=1, step=1)
         assert named in str(error.value)
     name = next(iter(bad))
     with Run(tmp_path / "lenient") as run:
-        run.log_samples(**good, step=0)
+        run.log_samples(**good, epoch=1, step=0)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            run.log_samples(**good | bad, step=1)
-            run.log_samples(**good | bad, step=2)
+            run.log_samples(**good | bad, epoch=1, step=1)
+            run.log_samples(**good | bad, epoch=1, step=2)
     assert [named in str(warning.message) for warning in said] == [True], "once"
     assert said[0].filename == __file__
     stats = run.stats()
@@ -237,11 +239,66 @@ def test_arrays_of_any_type_are_stored_alike(tmp_path: Path, dtype: str) -> None
     assert table["sample_id"].to_pylist() == table["label"].to_pylist()
 
 
-def test_numbers_beyond_single_precision_are_infinite(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", strict=True) as run:
-        for step in range(3):
-            run.log_samples(sample_id=np.array([step]), loss=np.array([1e300]), step=step)
-    assert column(tmp_path / "run", "loss") == [math.inf] * 3
+@pytest.mark.parametrize("kind", [np.array, list, torch.tensor])
+def test_numbers_beyond_single_precision_are_kept_in_double_and_said(tmp_path: Path, kind: Any) -> None:
+    given = [[0.5, math.inf], [1e300, math.nan], [-1e200, 3.0]]  # the first batch is in a file before the second
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Run(tmp_path / "run", strict=True) as run:
+            for step, values in enumerate(given):
+                loss = kind(values) if kind is not torch.tensor else torch.tensor(values, dtype=torch.float64)
+                run.log_samples(sample_id=np.array([2 * step, 2 * step + 1]), loss=loss, epoch=1, step=step)
+                frame, _ = open_reader(RunLayout(tmp_path / "run")).frame(
+                    Place("train", "", 1), ["loss"], keep_non_finite=True
+                )
+                assert len(frame) == 2 * step + 2
+                assert step == 0 or frame["loss"].is_in([1e300]).any()
+                if step == 0:
+                    run.flush()
+    frame, _ = open_reader(RunLayout(tmp_path / "run")).frame(Place("train", "", 1), ["loss"], keep_non_finite=True)
+    assert repr(frame["loss"].to_list()) == repr([value for values in given for value in values])
+    assert [str(one.message) for one in said] == [
+        "xai: loss has numbers beyond single precision: it is kept in double precision"
+    ]
+    assert {c.name: c.dtype for c in RunLayout(tmp_path / "run").read_manifest().columns}["loss"] == "double"
+
+
+def test_whole_numbers_beyond_double_precision_are_rounded_and_said(tmp_path: Path) -> None:
+    given = [2**24, 2**24 + 1, 2**53 + 1, 2**60 + 1]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Run(tmp_path / "run", strict=True) as run:
+            for step, value in enumerate(given):
+                run.log_samples(sample_id=np.array([step]), count=np.array([value]), epoch=1, step=step)
+    assert column(tmp_path / "run", "count") == [float(value) for value in given]
+    assert [str(one.message).split(":")[1].strip() for one in said] == [
+        "count has whole numbers beyond 2^24",
+        "count has whole numbers beyond 2^53",
+    ]
+
+
+def test_a_missing_value_is_null_and_no_number(tmp_path: Path) -> None:
+    masked = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
+    with Run(tmp_path / "run", strict=True, float64=["precise"]) as run:
+        run.log_samples(
+            sample_id=[0, 1, 2],
+            loss=[1.0, None, math.nan],
+            precise=[None, 0.1, math.inf],
+            masked=masked,
+            epoch=1,
+            step=1,
+        )
+        seen, _ = open_reader(RunLayout(tmp_path / "run")).frame(
+            Place("train", "", 1), ["loss", "precise", "masked"], keep_non_finite=True
+        )
+        run.flush()
+        run.log_samples(sample_id=[3], loss=np.array([0.5]), precise=[0.2], masked=[4.0], epoch=1, step=2)
+    assert seen["loss"].null_count() == 1
+    assert repr(column(tmp_path / "run", "loss")) == "[1.0, None, nan, 0.5]"
+    assert column(tmp_path / "run", "precise") == [None, 0.1, math.inf, 0.2]
+    assert column(tmp_path / "run", "masked") == [1.0, None, 3.0, 4.0]
+    _, tally = open_reader(RunLayout(tmp_path / "run")).frame(Place("train", "", 1), ["loss", "precise"])
+    assert tally.non_finite == 2
 
 
 def test_a_lone_surrogate_is_refused_and_spoils_nothing(tmp_path: Path) -> None:

@@ -68,15 +68,23 @@ def info(reader: Reader) -> Answer:
         run=str(reader.layout.root),
         selection={
             "id_type": reader.manifest.id_type,
+            "task": reader.manifest.task,
             "attempts": len(reader.attempts),
             "states": [f"{s.path.name} (step {s.step}, epoch {s.epoch})" for s in saved_states(reader.layout.state)],
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },
         data=data,
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
-        warnings=(*reader.warnings, *reader.losses),
+        warnings=(*reader.warnings, *_hidden(reader.manifest.epoch_frequency), *reader.losses),
         extra={"tables": tables},
     )
+
+
+def _hidden(epoch_frequency: int) -> tuple[str, ...]:
+    if epoch_frequency == 1:
+        return ()
+    every = f"epochs that {epoch_frequency} divides"
+    return (f"samples are recorded in {every} only: epoch_frequency={epoch_frequency} of Run",)
 
 
 def _tables(reader: Reader) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from xaicli.manifest import Attempt
 from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
 from xaicli.reader.rows import Tally, dtype_of
 from xaicli.reader.takeback import TakeBack, TakenBack
-from xaicli.vocabulary import CORRECT, EPOCH, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
+from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PASS, RESERVED_COLUMNS, Attempts, Mode, Role
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -114,6 +114,7 @@ class Holdings:
             dropped=self.dropped,
             stale=stale,
             taken_back=sum(taken.rows for taken in self.taken_back),
+            ignored=self.ignored,
             damaged=self.damaged,
         )
 
@@ -165,6 +166,14 @@ class Holdings:
             what = _several(n, "record") if column == "records" else _several(n, "value", f" of {column}")
             lines.append(f"{what} not recorded: {reason}")
         return tuple(lines)
+
+    @cached_property
+    def ignored(self) -> int | None:
+        """How many labels stood for none, in all of the run; None in one without labels."""
+        if LABEL not in self.dtypes:
+            return None
+        stored = [facts.get("labels_ignored") for facts in self._stats]
+        return self._listing.ignored + sum(n for n in stored if isinstance(n, int))
 
     @property
     def dropped(self) -> int:

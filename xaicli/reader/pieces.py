@@ -77,12 +77,14 @@ class Listing:
         taken: Pieces of which rows were taken back, with what of them.
         damaged: Files whose footer could not be trusted, that are not this run's, or that are recorded but gone, and
             segments that lost rows, relative to the run; each with what is wrong with it.
+        ignored: Labels in live segments that stood for none.
     """
 
     places: Mapping[Place, tuple[Piece, ...]]
     take_backs: tuple[TakeBack, ...] = ()
     taken: tuple[tuple[Piece, tuple[Share, ...]], ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
+    ignored: int = 0
 
 
 def list_pieces(
@@ -112,7 +114,8 @@ def list_pieces(
             pieces.append(_of_file(file))
         else:
             damaged[relative(layout, file)] = "is not this run's"
-    pieces += [_of_rows(rows) for rows in live_rows(layout, snapshot.segments)]
+    live = live_rows(layout, snapshot.segments)
+    pieces += [_of_rows(rows) for rows in live]
     steps = _Steps(layout, records, damaged, contents)
     back = _take_backs(layout, pieces, steps) if attempts is Attempts.LAST else ()
     kept: list[Piece] = []
@@ -125,7 +128,8 @@ def list_pieces(
     for piece in sorted(kept, key=lambda piece: (piece.place, piece.order)):
         places.setdefault(piece.place, []).append(piece)
     in_order = {place: tuple(group) for place, group in places.items()}
-    return Listing(in_order, back, tuple(taken), dict(sorted(damaged.items())))
+    ignored = sum(rows.ignored for rows in live)
+    return Listing(in_order, back, tuple(taken), dict(sorted(damaged.items())), ignored)
 
 
 def count_taken_back(

@@ -20,8 +20,8 @@ from xaicli.recorder.columns import Column, is_remote
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.wal import derived
-from xaicli.wal.frames import SCORES
-from xaicli.wal.rows import dtypes_of, in_file
+from xaicli.wal.frames import MISSING, SCORES
+from xaicli.wal.rows import beyond_single, dtypes_of, in_file
 
 MOST_DEFERRED = 32
 """Scores of so few classes take less room in a segment than what follows from them takes time."""
@@ -29,6 +29,8 @@ NUMBER_LIKE_ANY = -100
 """The default of the ignored label, which among real numbers is one like any other."""
 EXACT = 2**24
 """Whole numbers beyond this are not all float32."""
+EXACT_WIDE = 2**53
+"""Nor are those beyond this all float64."""
 _KEPT = 64
 _LOGITS, _PROBS, _KEPT_LOGITS, _KEPT_PROBS = "raw logits", "raw probs", "kept logits", "kept probs"
 _ARRAYS = {np.ndarray}
@@ -58,7 +60,7 @@ class _Known(NamedTuple):
     scores: bool
     """Whether the last of the values are scores of (N, K)."""
     classes: int
-    watched: list[tuple[int, str]]
+    watched: list[tuple[int, int]]
     """Which of the values are whole numbers that may be beyond what is kept of them, and must be looked at."""
 
 
@@ -77,6 +79,7 @@ class Batches:
         task: Task | None = None,
         ignore_label: int | str | None = None,
         note: Callable[[str], None] = lambda _: None,
+        ignore: Callable[[int], None] = lambda _: None,
     ) -> None:
         """
         Args:
@@ -89,6 +92,7 @@ class Batches:
             task: What an output means; taken from the first batch when None.
             ignore_label: The label that stands for none.
             note: Told once of what is kept otherwise than given.
+            ignore: Told of labels that stand for none.
         """
         self._catalogue = catalogue
         self._names = label_names
@@ -100,6 +104,7 @@ class Batches:
         self._ignored_label = ignore_label
         self.ignored = ignore_label if isinstance(ignore_label, int) else None
         self._note = note
+        self._ignore = ignore
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
 
@@ -245,14 +250,24 @@ class Batches:
         return "float32", np.where(odd, np.float32(np.nan), array)
 
     def _widen(self, name: str, array: NDArray[Any]) -> None:
-        """Keep a metric of large whole numbers in double precision from now on."""
-        if array.dtype.kind not in "iu" or name in self._float64 or not len(array):
+        """Keep a metric that single precision does not hold in double precision from now on."""
+        if not len(array):
             return
-        if max(int(array.max()), -int(array.min())) > EXACT:
+        if array.dtype.kind in "iu":
+            largest = max(int(array.max()), -int(array.min()))
+            if largest > EXACT:
+                self._keep_wide(name, f"{name} has whole numbers beyond 2^24")
+            if largest > EXACT_WIDE:
+                self._note(f"{name} has whole numbers beyond 2^53: they are rounded to double precision")
+        elif beyond_single(array):
+            self._keep_wide(name, f"{name} has numbers beyond single precision")
+
+    def _keep_wide(self, name: str, why: str) -> None:
+        if name not in self._float64:
             self._float64.add(name)
             self._catalogue.widen(name)
             self._known.clear()
-            self._note(f"{name} has whole numbers beyond 2^24: it is kept in double precision")
+            self._note(f"{why}: it is kept in double precision")
 
     def _task_of(self, label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task:
         """What the run's outputs mean, settled by the first batch that tells."""
@@ -318,6 +333,10 @@ class Batches:
         """(n,) labels or predictions of the run's kind; None where none has a value."""
         column = self._classes(name, value)
         columns.of_length(column, n, name)
+        if name == words.LABEL and self._ignored_label is not None:
+            column, ignored = columns.without_ignored(column, self._ignored_label)
+            if ignored:
+                self._ignore(ignored)
         if isinstance(column, list):
             if all(text is None for text in column):
                 return None
@@ -337,10 +356,10 @@ class Batches:
     def _classes(self, name: str, value: Any) -> Column:
         """Labels or predictions; of a list that mixes kinds, those of the run's kind, or of its first."""
         try:
-            return columns.labels(value, name, self._ignored_label)
+            return columns.labels(value, name)
         except ValueError:
             dtype = self._catalogue.dtype(name)
-            found = None if self._strict else columns.labels_alone(value, name, self._ignored_label, dtype)
+            found = None if self._strict else columns.labels_alone(value, name, dtype)
             if found is None:
                 raise
         self._refuse_each(name, found[1])
@@ -409,7 +428,9 @@ class Batches:
             if value is not None:
                 column = self._left_out(name, n, columns.real, value, n, name)
                 if column is not None and name == words.LABEL and self.ignored not in (None, NUMBER_LIKE_ANY):
-                    column = np.where(column == self.ignored, np.nan, column)
+                    if ignored := int((column == self.ignored).sum()):
+                        self._ignore(ignored)
+                    column = np.where(column == self.ignored, float(MISSING), column)
                 if column is not None and self._left_out(name, n, self._fits_kind, name, "double"):
                     held[name] = column
                     found[name] = "float64", column
@@ -444,10 +465,6 @@ class Batches:
         plan = self._plans[key] = Plan(key)
         return plan
 
-    def _narrow(self) -> set[str]:
-        """What is not kept as float32."""
-        return {words.SAMPLE_ID, words.CORRECT, *self._float64}
-
     def _remember(self, call: tuple[Any, ...], batch: Batch, given: list[Any], has_scores: bool) -> None:
         """Keep a kind of call whose values can go to a segment as they are."""
         names = [name for name, _ in batch[0].columns]
@@ -467,19 +484,64 @@ class Batches:
         stored = [dtype.name for dtype in dtypes]
         if classes:
             stored[-1] += f"[{classes}]"
-        watched = []
-        for at, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
-            if name in (words.LABEL, words.PREDICTION):
-                if dtype.itemsize > 4 and self._strict:
-                    watched.append((at, name))
-            elif name == words.CORRECT and dtype.kind != "b":
-                return  # each is looked at
-            elif dtype.kind in "iu" and dtype.itemsize > 2 and name not in self._narrow():
-                watched.append((at, name))
+        watched = self._watched(names, dtypes)
+        if watched is None:
+            return
         if len(self._known) > _KEPT:
             self._known.clear()
         plan = Plan(tuple(zip(names, stored, strict=True)))
         self._known[call] = _Known(plan, dtypes, has_scores, classes, watched)
+
+    def _watched(self, names: list[str], dtypes: list[np.dtype[Any]]) -> list[tuple[int, int]] | None:
+        """The columns that must be looked at in every batch, by their places, and the largest number they may hold."""
+        watched = []
+        for at, (name, dtype) in enumerate(zip(names, dtypes, strict=True)):
+            if name in (words.LABEL, words.PREDICTION):
+                if dtype.itemsize > 4 and self._strict:
+                    watched.append((at, 2**31 - 1))
+            elif name == words.CORRECT and dtype.kind != "b":
+                return None  # each is looked at
+            elif dtype.kind in "iu" and dtype.itemsize > 2 and name != words.SAMPLE_ID:
+                if name not in self._float64:
+                    watched.append((at, EXACT))
+                elif dtype.itemsize > 4:
+                    watched.append((at, EXACT_WIDE))
+        return watched
+
+
+class Repeats:
+    """Finds out that samples come again in a place where none should: by the first id of its first batch.
+
+    Attributes:
+        is_said: Whether one was found.
+    """
+
+    def __init__(self) -> None:
+        self.is_said = False
+        self._first: dict[Any, Any] = {}
+
+    def again(self, place: Any, sample_id: Any) -> Any:
+        """The id that comes again; None while none does."""
+        ids = columns.plain(sample_id)
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1 or not len(ids):
+                return None
+            first = self._first.setdefault(place, _Unseen)
+            found = first is not _Unseen and bool((ids == first).any())
+        elif isinstance(ids, list | tuple) and ids:
+            first = self._first.setdefault(place, _Unseen)
+            found = first is not _Unseen and first in ids
+        else:
+            return None
+        if first is _Unseen:
+            first = ids[0]
+            self._first[place] = first.item() if isinstance(first, np.generic) else first
+        self.is_said = found
+        return self._first[place] if found else None
+
+
+class _Unseen:
+    """What stands for no id."""
 
 
 def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any) -> list[str]:
@@ -498,8 +560,7 @@ def _fits(known: _Known, given: list[Any]) -> bool:
         return False
     if len(shape) != 1 or shapes.count(shape) != len(shapes) or not shape[0]:
         return False
-    for place, name in known.watched:
-        most = EXACT if name not in (words.LABEL, words.PREDICTION) else 2**31 - 1
+    for place, most in known.watched:
         values = np.asarray(given[place])
         if max(int(values.max()), -int(values.min())) > most:
             return False

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli.heads.head import Task
+from xaicli.wal.frames import MISSING
 
 Texts = list[str | None]
 Column = NDArray[Any] | Texts
 
 _INT32 = np.iinfo(np.int32)
+_MISSING = float(MISSING)
 _INT64_MAX = np.iinfo(np.int64).max
 NULL_LABEL = int(_INT32.min)
 """What stands for a missing label among whole ones; no label may be it."""
@@ -210,28 +212,34 @@ def _every_id(value: Any) -> Column:
     return array
 
 
-def labels(value: Any, name: str, ignored: int | str | None = None) -> Column:
-    """(N,) whole numbers, `NULL_LABEL` where one is missing, or texts with None; `ignored` stands for a missing one.
+def labels(value: Any, name: str) -> Column:
+    """(N,) whole numbers, `NULL_LABEL` where one is missing, or texts with None.
 
     Raises:
         ValueError: They are neither whole numbers nor texts.
     """
     array = _integers_or_texts(value, name)
     if isinstance(array, list):
-        is_ignored = name == "label" and isinstance(ignored, str)
-        return [None if text == ignored else text for text in array] if is_ignored else array
+        return array
     if array.dtype.kind == "u" and array.dtype.itemsize == 8:
         array = np.minimum(array, _INT64_MAX).astype(np.int64)
-    if isinstance(ignored, int) and name == "label":
-        if array.dtype.kind == "u" or array.dtype.itemsize < 4:
-            array = array.astype(np.int64)
-        array = np.where(array == ignored, array.dtype.type(NULL_LABEL), array)
     return array if array.dtype.itemsize >= 4 else array.astype(np.int32)
 
 
-def labels_alone(
-    value: Any, name: str, ignored: int | str | None, kind: str | None
-) -> tuple[Column, Mapping[str, int]] | None:
+def without_ignored(column: Column, ignored: int | str) -> tuple[Column, int]:
+    """Labels with those that stand for none missing, and how many these are."""
+    if isinstance(column, list):
+        n = column.count(ignored) if isinstance(ignored, str) else 0
+        return ([None if text == ignored else text for text in column] if n else column), n
+    n = 0 if isinstance(ignored, str) else int((column == ignored).sum())
+    if not n:
+        return column, 0
+    if column.dtype.kind == "u":
+        column = column.astype(np.int64)
+    return np.where(column == ignored, column.dtype.type(NULL_LABEL), column), n
+
+
+def labels_alone(value: Any, name: str, kind: str | None) -> tuple[Column, Mapping[str, int]] | None:
     """`labels` where they are not of one kind: the others missing, and {why: how many}; None where they cannot be told.
 
     Real numbers among whole ones are another kind of label altogether, and no odd ones.
@@ -239,16 +247,15 @@ def labels_alone(
     Args:
         value: What the caller gave.
         name: `label` or `prediction`.
-        ignored: The label that stands for none.
         kind: The run's kind.
     """
     items = items_of(value)
     if items is None or len(items) < 2 or all(item is None or isinstance(item, int | float) for item in items):
         return None
-    alone, reasons = each_alone(items, lambda item: labels(item, name, ignored), kind, name)
+    alone, reasons = each_alone(items, lambda item: labels(item, name), kind, name)
     if all(item is None for item in alone):
         return None
-    return labels(alone, name, ignored), reasons
+    return labels(alone, name), reasons
 
 
 def scores(value: Any, n: int, name: str) -> NDArray[Any]:
@@ -270,7 +277,7 @@ def scores(value: Any, n: int, name: str) -> NDArray[Any]:
 
 
 def real(value: Any, n: int, name: str) -> NDArray[np.float64]:
-    """(n,) numbers of a regression, NaN where one is missing.
+    """(n,) numbers of a regression.
 
     Raises:
         ValueError: They are no numbers, or not one a sample.
@@ -403,15 +410,16 @@ def metric_alone(value: Any, name: str) -> tuple[NDArray[Any], Mapping[str, int]
     found, reasons = each_alone(items, lambda item: metric(item, name), None, name)
     if all(item is None for item in found):
         return None
-    return np.array([np.nan if item is None else item for item in found], np.float64), reasons
+    return np.array([_MISSING if item is None else item for item in found], np.float64), reasons
 
 
 def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Objects as float64, None as NaN."""
+    """Objects as float64, None as what stands for a missing value."""
     if any(isinstance(item, str | bytes) for item in array.flat):
         raise ValueError(f"{name} is not numeric: it holds text")
     try:
-        return array.astype(np.float64)
+        known = [_MISSING if item is None else item for item in array.ravel().tolist()]
+        return np.array(known, np.float64).reshape(array.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{name} is not numeric: {error}") from error
 

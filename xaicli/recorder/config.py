@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
@@ -30,9 +31,11 @@ _LONGEST_NAME = 250
 _LONGEST_ARRAY = 1000
 _DEEPEST = 20
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET = re.compile(
-    r"(key|token|secret|password|passwd|pwd|passphrase|credential|authorization)s?$|^(secret|password)"
+_SECRETS = frozenset(
+    ("key", "token", "secret", "password", "passwd", "pwd", "passphrase", "credential", "auth", "authorization")
 )
+"""Words of a name that say its value is a secret, in the plural too; `tokenizer` and `monkey` are other words."""
+_RUN_TOGETHER = re.compile(r"^(api|access|secret|private|auth|hf|wandb)(key|token|secret|password)s?$")
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -102,25 +105,41 @@ def _mapping(value: Mapping[Any, Any], inside: tuple[int, ...]) -> dict[str, Any
             item = "???"
         name = key if isinstance(key, str) else str(key)
         plain = _plain(item, inside)
-        found[name] = MASK if _is_secret(name, plain) else plain
+        found[name] = _masked(plain) if _is_secret(name) else plain
     return found
 
 
-def _is_secret(name: str, value: Any) -> bool:
-    """Whether a value is to be masked: a text under a name that says so, or a number whose name ends so."""
+def _is_secret(name: str) -> bool:
+    """Whether a name says that its value is a secret: by one of its words, which `_`, `-`, `.` or capitals part."""
     words = [word.lower() for word in _WORDS.findall(name)]
-    if isinstance(value, bool) or value is None or value == "":
-        return False
-    if isinstance(value, int | float):
-        return bool(words) and bool(_SECRET.search(words[-1]))
+    return any(word.removesuffix("s") in _SECRETS or _RUN_TOGETHER.match(word) for word in words)
+
+
+def _masked(value: Any) -> Any:
+    """A secret as it may be shown: its texts are masked; no number is a secret."""
     if isinstance(value, dict):
-        return False  # its own names say which of it is
-    if isinstance(value, list) and not any(isinstance(item, str) for item in value):
-        return False
-    return any(_SECRET.search(word) for word in words)
+        return {name: _masked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return MASK if any(isinstance(item, str) for item in value) else [_masked(item) for item in value]
+    return MASK if isinstance(value, str) and value else value
 
 
 # -- options and places
+
+
+def run_address(given: Any) -> str:
+    """Where a run is to be recorded, as text.
+
+    Raises:
+        UsageError: It is no path.
+    """
+    try:
+        return os.fsdecode(given)
+    except TypeError:
+        raise UsageError(
+            f"run_dir={given!r} is no path",
+            hint='name a folder, as in Run("runs/exp1"), or an address like s3://bucket/run',
+        ) from None
 
 
 def resume_place(given: tuple[int, int] | None) -> TakesBack | None:

@@ -10,10 +10,12 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from xaicli.files import write_whole
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
@@ -87,6 +89,7 @@ class Ledger:
         self.rows_stored = 0
         self.rows_dropped = 0
         self.records_dropped = 0
+        self.labels_ignored = 0
         self.reasons: Counter[str] = Counter()
         self.refused: dict[str, Counter[str]] = {}
         self._kinds: dict[str, str] = {}
@@ -113,6 +116,7 @@ class Ledger:
             "rows_dropped": self.rows_dropped,
             "rows_waiting": self.rows_waiting,
             "records_dropped": self.records_dropped,
+            "labels_ignored": self.labels_ignored,
             "reasons": dict(self.reasons),
             "refused": {column: dict(reasons) for column, reasons in self.refused.items()},
             "stalls": self.stalls,
@@ -135,8 +139,14 @@ class Ledger:
             if column not in self.refused and len(self.refused) >= _COLUMNS_KEPT:
                 column = "other"
             self._count(self.refused.setdefault(column, Counter()), reason, rows)
-        if self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {rows} rows, which are kept"):
-            self.write()
+        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {rows} rows, which are kept")
+        self.write()
+
+    def ignore(self, labels: int) -> None:
+        """Count labels that stand for none."""
+        with self._lock:
+            self.labels_ignored += labels
+        self.write()
 
     def drop_record(self, column: str, reason: str, records: int = 1) -> None:
         """Count scalars, pictures, inputs or facts that will not be stored, and say so the first time."""
@@ -180,3 +190,23 @@ class Ledger:
                 os.pwrite(descriptor, text.ljust(-(-len(text) // _FILE_BYTES) * _FILE_BYTES), 0)
             finally:
                 os.close(descriptor)
+
+
+def add_to_counters(path: Path, counted: Mapping[str, Mapping[str, int]], labels_ignored: int) -> None:
+    """Add to the counters of a process that is gone; a disk that refuses is left as it is.
+
+    Args:
+        path: Its file.
+        counted: {column: {why: values left out}}.
+        labels_ignored: Labels that stood for none.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        facts = json.loads(text) if text else {}
+        facts["labels_ignored"] = int(facts.get("labels_ignored") or 0) + labels_ignored
+        refused = facts.setdefault("refused", {})
+        for column, reasons in counted.items():
+            of_column = refused.setdefault(column, {})
+            for reason, n in reasons.items():
+                of_column[reason] = int(of_column.get(reason) or 0) + n
+        write_whole(path, json.dumps(facts).encode(), durable=True)

@@ -21,12 +21,14 @@ from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
 from xaicli.locks import is_held, remove_dead
 from xaicli.manifest import ColumnFacts
-from xaicli.recorder.attempt import lock_path
+from xaicli.recorder.attempt import lock_path, stats_file
+from xaicli.recorder.ledger import add_to_counters
 from xaicli.recorder.schema import add_columns
 from xaicli.recorder.segments import Segment
+from xaicli.vocabulary import LABEL
 from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, SegmentFacts, read_header, read_segment, segment_files
 from xaicli.wal.records import journal_files, read_journal, records_table, scalar_table
-from xaicli.wal.rows import by_folder, part_metadata, to_table
+from xaicli.wal.rows import IGNORED, by_folder, part_metadata, to_table
 from xaicli.wal.snapshot import is_stored
 
 
@@ -40,6 +42,7 @@ def store_rows(
     done: dict[Folder | str, parquet.FileRecord] | None = None,
     on_lost: Callable[[int, str], None] | None = None,
     on_left_out: Callable[[str, str, int], None] | None = None,
+    on_ignored: Callable[[int], None] | None = None,
 ) -> list[parquet.FileRecord]:
     """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
@@ -53,6 +56,7 @@ def store_rows(
         done: The parts that an earlier try has written; those written now are added.
         on_lost: Told of rows that no part can hold, and why.
         on_left_out: Told of labels and predictions that none can hold: the column, why, and the rows.
+        on_ignored: Told of labels that stand for none.
 
     Raises:
         OSError: One cannot be written; others are in `done`.
@@ -70,6 +74,9 @@ def store_rows(
         stored[folder] = store_table(layout, named, layout.folder(*folder), part)
         for rows, reason in lost if on_lost else ():
             on_lost(rows, reason)  # type: ignore[misc]
+        ignored = left_out.pop((LABEL, IGNORED), 0)
+        if ignored and on_ignored:
+            on_ignored(ignored)
         for (name, reason), rows in left_out.items() if on_left_out else ():
             on_left_out(name, f"{name} {reason}", rows)  # type: ignore[misc]
     return [record for folder, record in stored.items() if not isinstance(folder, str)]
@@ -198,7 +205,7 @@ def _sequence(path: Path) -> int:
 
 
 def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] | None) -> int:
-    rows = 0
+    rows, ignored = 0, list[int]()
     try:
         segment = read_segment(path)
     except DamagedFileError:
@@ -209,9 +216,21 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         if lost and on_lost is None:
             return 0
         rows = left.rows
-        manifest = add_columns(layout, left.frames)
+        manifest = add_columns(layout, left.frames, left.content)
         if rows:
-            store_rows(layout, left.facts, left.sequence, left.content, left.frames, manifest.columns)
+            found: dict[str, Counter[str]] = {}
+            store_rows(
+                layout,
+                left.facts,
+                left.sequence,
+                left.content,
+                left.frames,
+                manifest.columns,
+                on_left_out=lambda name, why, n: found.setdefault(name, Counter()).update({why: n}),
+                on_ignored=ignored.append,
+            )
+            if found or ignored:
+                add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored))
         part = PartName(*left.facts.writer, left.sequence, left.sequence)
         for folder, table, _ in record_tables(left.content, left.frames, manifest.id_type):
             store_table(layout, table, layout.root / folder, part)

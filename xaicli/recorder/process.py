@@ -79,16 +79,18 @@ class Session:
         self._ignore_label = ignore_label
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
-        manifest = fresh
+        manifest, said = fresh, list[str]()
         attempts.check_resume(layout, rank, resume)
         try:
-            manifest = open_manifest(layout, fresh)
+            manifest = open_manifest(layout, fresh, said.append)
         except OSError as error:
             self.fault = f"{layout.root} cannot be written: {error.strerror or error}"
             if strict:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
         self.ledger = Ledger()
         self.layout.follow()
+        for message in said:
+            self.ledger.warn(message, f"xai: {layout.root}: {message}")
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat)
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)

@@ -17,6 +17,7 @@ from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, facts_of_file
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Session
+from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import encode_scalars, encode_table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Records:
     _session: Session
     _unusable: ValueError | None
     _kinds: dict[str, str]
+    _fact_kinds: dict[str, pa.DataType]
     _counted: bool
     strict: bool
 
@@ -191,13 +193,29 @@ class Records:
             if sample_id is not None:
                 table = fact_table(sample_id, named, self._drop_record, self._session.catalogue.dtype("sample_id"))
                 if table is not None:
+                    self._note_kinds(table)
                     self._keep_tables("facts", [table])
         except Exception as error:
             self._refuse_record("facts", error, sample_id)
 
+    def _note_kinds(self, table: pa.Table) -> None:
+        """Say once of a fact that its values are of another kind than before: they are then read as one kind."""
+        for field in table.schema:
+            if field.name == SAMPLE_ID or pa.types.is_null(field.type):
+                continue
+            before = self._fact_kinds.setdefault(field.name, field.type)
+            if before != field.type:
+                numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (before, field.type))
+                self._session.ledger.warn(
+                    f"fact {field.name}",
+                    f"xai: fact {field.name} was {_kind(before)} and is now {_kind(field.type)}: all its values are "
+                    f"read as {'numbers' if numbers else 'text'}",
+                )
+
     def _store_facts(self, table: pa.Table) -> None:
         """Write many facts as a file of their own; they are durable when this returns."""
         self._check_ids("facts", table)
+        self._note_kinds(table)
         origin, sequence = self._session.samples.next_sequence()
         part = PartName(*origin.writer, sequence, sequence)
         record = store_table(self.layout, table, self.layout.facts, part)
@@ -402,3 +420,14 @@ class Records:
                 raise
             self._tell(f"best checkpoint by {metric}", error)
             return None
+
+
+def _kind(kind: pa.DataType) -> str:
+    """A fact's type in words."""
+    if pa.types.is_string(kind):
+        return "text"
+    if pa.types.is_boolean(kind):
+        return "true or false"
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return "dates"
+    return "whole numbers" if pa.types.is_integer(kind) else "numbers"

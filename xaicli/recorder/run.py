@@ -15,7 +15,7 @@ from xaicli.errors import XaiError
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import process
 from xaicli.recorder.attempt import last_place
-from xaicli.recorder.batch import Batches
+from xaicli.recorder.batch import Batches, Repeats
 from xaicli.recorder.config import (
     MODES,
     checked_place,
@@ -24,6 +24,7 @@ from xaicli.recorder.config import (
     nth_epochs,
     plain_config,
     resume_place,
+    run_address,
     task_named,
     unknown_mode,
     whole_number,
@@ -128,7 +129,7 @@ class Run(Loops, Records):
 
     def __init__(
         self,
-        run_dir: str | os.PathLike[str],
+        run_dir: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         *,
         name: str | None = None,
         config: Any = None,
@@ -172,7 +173,7 @@ class Run(Loops, Records):
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.
-            UsageError: There is no such task.
+            UsageError: There is no such task, or `run_dir` is no path.
             ValueError: `epoch_frequency` is less than 1, `resume_from` no pair of whole numbers, `keep_probs` no list
                 of epochs, or `ignore_label` no label.
         """
@@ -180,8 +181,9 @@ class Run(Loops, Records):
         self._keep_probs = epochs_kept(keep_probs)
         ignore_label = ignored_label(ignore_label)
         takes_back = resume_place(resume_from)
-        self._uploader = _uploader(os.fspath(run_dir))
-        root = (self._uploader.root if self._uploader else Path(run_dir)).absolute()
+        address = run_address(run_dir)
+        self._uploader = _uploader(address)
+        root = (self._uploader.root if self._uploader else Path(address)).absolute()
         self.strict = strict
         settings = plain_config(config)
         fresh = Manifest(
@@ -190,6 +192,8 @@ class Run(Loops, Records):
             name=name,
             label_names=tuple(label_names) if label_names else None,
             task=None if task is None else str(task_named(task)),
+            ignore_label=ignore_label,
+            epoch_frequency=self._epoch_frequency,
             config=settings,
             environment=describe_environment(settings),
         )
@@ -222,9 +226,10 @@ class Run(Loops, Records):
             refuse=self._refuse_column,
             drop=lambda rows, reason: self._refuse(ValueError(reason), rows),
             strict=strict,
-            task=task_named(task) or task_named(self.manifest.task),
+            task=task_named(self.manifest.task),
             ignore_label=ignore_label,
             note=self._note,
+            ignore=self._session.ledger.ignore,
         )
         self._keep_tokens = keep_tokens
         self._intake = Intake(batches, self._session.samples, self._refuse, self._lose)
@@ -232,6 +237,8 @@ class Run(Loops, Records):
         self._ended = False
         self._places: dict[tuple[Folder, int], Place] = {}
         self._kinds: dict[str, str] = {}
+        self._fact_kinds: dict[str, Any] = {}
+        self._unnamed = Repeats()
         self._counted = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         process.watch(self)
@@ -293,7 +300,9 @@ class Run(Loops, Records):
             tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             told = None if eval_pass is None else self._told_pass(eval_pass, sample_id)
-            turn = self._passes.get(folder, 0) if told is None else told
+            turn = self._passes.get(folder, 0) if told is None else self.state.note_pass(folder, told)
+            if epoch is None and not at_epoch and not self._unnamed.is_said:
+                self._look_for_repeats(folder, turn, sample_id)
             place = self._places.get((folder, turn))
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
@@ -302,6 +311,17 @@ class Run(Loops, Records):
                 process.finish_pending()
         except Exception as error:
             self._refuse(error, count(sample_id))
+
+    def _look_for_repeats(self, folder: Folder, turn: int, sample_id: Any) -> None:
+        """Say once that a loop which names no epochs comes to samples again: their rows are all of epoch 0."""
+        again = self._unnamed.again((folder, turn), sample_id)
+        if again is not None:
+            mode, ds_id, _ = folder
+            self._note(
+                f"sample {again!r} comes again in {mode}{ds_id and f' {ds_id}'}, and the loop names no epochs: all "
+                "rows are in epoch 0, where the last of a sample counts. Write: for epoch in run.epochs(n): ..., or "
+                "log_samples(..., epoch=epoch)"
+            )
 
     def _told_step(self, step: Any, sample_id: Any) -> int | None:
         """The step a caller named; the run's own where it is none, which is told."""

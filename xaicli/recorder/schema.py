@@ -15,11 +15,19 @@ from xaicli.layout import RunLayout
 from xaicli.manifest import ColumnFacts, Manifest
 from xaicli.recorder.attempt import locked
 from xaicli.wal.frames import Frame
-from xaicli.wal.rows import in_order, with_correct, with_those_of
+from xaicli.wal.rows import in_order, too_wide, widened, with_correct, with_those_of
+
+_TOLD = {Task.MULTILABEL: "list<int32>", Task.REGRESSION: "double"}
+"""What the labels of a task are stored as; those of the others are classes."""
 
 
-def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
+def open_manifest(layout: RunLayout, fresh: Manifest, note: Callable[[str], None] = lambda _: None) -> Manifest:
     """The run's manifest: the one that is there, brought to this format version, or a new one.
+
+    Args:
+        layout: The run.
+        fresh: That of a new run.
+        note: Told of what a run is gone on with otherwise than it was recorded.
 
     Raises:
         XaiError: What is there is no manifest, or of a newer format.
@@ -37,13 +45,34 @@ def open_manifest(layout: RunLayout, fresh: Manifest) -> Manifest:
             label_names=fresh.label_names or known.label_names,
             config={**known.config, **fresh.config},
             environment=fresh.environment or known.environment,
-            task=known.task or fresh.task,
+            task=_gone_on_with(known, fresh, note),
+            ignore_label=fresh.ignore_label,
+            epoch_frequency=fresh.epoch_frequency,
             columns=in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
             version=fresh.version,
         )
         if merged != known:
             write_whole(layout.manifest, merged.to_json().encode(), durable=True)
         return merged
+
+
+def _gone_on_with(known: Manifest, fresh: Manifest, note: Callable[[str], None]) -> str | None:
+    """The task of a run that is opened again; what differs from before is told."""
+    if known.columns:
+        for name in ("ignore_label", "epoch_frequency"):
+            before, now = getattr(known, name), getattr(fresh, name)
+            if before != now and before is not None:
+                note(f"{name}={now!r} from now on; what this run recorded before was with {before!r}")
+        if known.label_names and fresh.label_names not in (None, known.label_names):
+            note("label_names differ from those of this run, which are replaced: what they name is not renumbered")
+    if fresh.task in (None, known.task) or known.task is None:
+        return known.task or fresh.task
+    stored = {_TOLD.get(Task(task), "int32") for task in (known.task, fresh.task) if task in set(Task)}
+    if known.columns and len(stored) > 1:
+        note(f"task={fresh.task!r} is not that of this run, whose labels are of a {known.task} task: it stays so")
+        return known.task
+    note(f"task={fresh.task!r} from now on; what this run recorded before was of a {known.task} task")
+    return fresh.task
 
 
 _KINDS = {
@@ -55,7 +84,7 @@ _KINDS = {
 }
 
 
-def add_columns(layout: RunLayout, frames: Sequence[Frame]) -> Manifest:
+def add_columns(layout: RunLayout, frames: Sequence[Frame], content: memoryview) -> Manifest:
     """The run's manifest with the columns that a killed process's rows bring and it did not come to write down.
 
     Raises:
@@ -65,6 +94,7 @@ def add_columns(layout: RunLayout, frames: Sequence[Frame]) -> Manifest:
     with locked(layout):
         known = layout.read_manifest()
         columns = with_those_of(known.columns, frames)
+        columns = widened(columns, too_wide(content, frames, columns))
         if columns == known.columns:
             return known
         ids = next((column.dtype for column in columns if column.name == words.SAMPLE_ID), None)

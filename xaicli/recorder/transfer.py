@@ -21,7 +21,7 @@ from xaicli.recorder import columns
 from xaicli.recorder.batch import Batches
 from xaicli.recorder.columns import is_remote
 from xaicli.recorder.writer import SampleStream
-from xaicli.wal.frames import Place
+from xaicli.wal.frames import MISSING, Place
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +227,12 @@ def derive_on_device(
         }
         if with_loss:
             of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
-        return found | {name: torch.where(known, value, torch.nan) for name, value in of_label.items()}
+        missing = (
+            torch.tensor([int(MISSING.view(np.int32))], dtype=torch.int32)
+            .view(torch.float32)
+            .to(z.device, non_blocking=True)
+        )
+        return found | {name: torch.where(known, value, missing) for name, value in of_label.items()}
 
 
 Given = dict[str, Any]

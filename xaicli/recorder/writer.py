@@ -21,6 +21,7 @@ from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import SEGMENTS, AllocateJob, Plan, Pool, Segment
 from xaicli.vocabulary import SAMPLE_ID, Mode
 from xaicli.wal.frames import RECORD_FOLDERS, Folder, Frame, Place, SegmentFacts
+from xaicli.wal.rows import too_wide
 
 
 class SampleStream:
@@ -145,6 +146,11 @@ class SampleStream:
         root = self._layout.root
         columns = self._catalogue.current()
         frames = segment.frames()
+        for name in too_wide(segment.content(), frames, columns):
+            self._catalogue.widen(name)
+            columns = self._catalogue.current()
+            message = f"{name} has numbers beyond single precision: it is kept in double precision"
+            self._ledger.warn(message, f"xai: {message}")
         records = store_rows(
             self._layout,
             segment.facts,
@@ -155,6 +161,7 @@ class SampleStream:
             done,
             self._ledger.drop,
             self._ledger.refuse,
+            self._ledger.ignore,
         )
         for record in records:
             self._ledger.stored(record.rows, record.bytes)

@@ -139,6 +139,8 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         sections.append(Section("System and traceability", "system", tuple(system_blocks(facts))))
     total = sum(row["rows"] for row in rows)
     sentence = f"{count(total, 'row')} in {listed(list(dict.fromkeys(row['mode'] for row in rows)))}."
+    if task := answer.selection.get("task"):
+        sentence += f" The task is {task}."
     return Report(
         name="info",
         title="What the run holds",

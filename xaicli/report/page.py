@@ -215,7 +215,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
         said.append(("samples absent from the last epoch", f"{counts.stale:,}"))
     if counts.taken_back is not None:
         said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
-    if counts.ignored is not None:
+    if counts.ignored:
         said.append(("ignored labels", f"{counts.ignored:,}, kept as missing"))
     if counts.damaged is not None:
         said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))

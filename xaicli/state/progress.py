@@ -249,6 +249,15 @@ class Progress:
         self.passes[at, name, self.epoch_idx] = begun
         return begun
 
+    def note_pass(self, place: tuple[str, str, int], told: int) -> int:
+        """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
+        begun = self.passes.get(place, -1)
+        if told > begun:
+            for other in [known for known in self.passes if known[:2] == place[:2]]:
+                del self.passes[other]
+            self.passes[place] = told
+        return told
+
     def reset(self, name: str | int | None = None) -> None:
         """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.
 

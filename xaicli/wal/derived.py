@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
+from xaicli.wal.frames import MISSING
 
 Floats = NDArray[np.float32]
 
@@ -179,7 +180,7 @@ def _blank(metrics: dict[str, Floats], known: NDArray[np.bool_] | None) -> None:
     if known is not None:
         for name in _NEED_LABEL:
             if name in metrics:
-                metrics[name] = np.where(known, metrics[name], np.float32(np.nan))
+                metrics[name] = np.where(known, metrics[name], MISSING)
 
 
 def as_half(probs: Floats) -> NDArray[np.float16]:
@@ -250,7 +251,7 @@ def multilabel(
                 each = np.maximum(z, 0) - z * truth + np.log1p(np.exp(-np.abs(z)))
             else:
                 each = -np.where(truth, np.log(z), np.log1p(-z))
-        metrics[words.LOSS] = np.where(known, each.mean(1), np.nan).astype(np.float32)
+        metrics[words.LOSS] = np.where(known, each.mean(1), MISSING).astype(np.float32)
     return Sets([np.flatnonzero(row).astype(np.int32) for row in positive], metrics)
 
 
@@ -266,7 +267,7 @@ def compare_sets(
     for label, prediction in zip(labels, predictions, strict=True):
         if label is None or prediction is None:
             for column in (jaccard, wrong, correct):
-                column.append(np.nan)
+                column.append(float(MISSING))
             continue
         both = len(np.intersect1d(label, prediction))
         either = len(label) + len(prediction) - both
@@ -323,7 +324,7 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
         "worst_token",
         "worst_token_loss",
     )
-    made = {name: np.full(n, np.nan, np.float32) for name in names}
+    made = {name: np.full(n, MISSING, np.float32) for name in names}
     kept: list[NDArray[np.float32]] = []
     for i in range(n):  # one sample at a time: a batch's logits may be all the memory there is
         places = np.flatnonzero(valid[i])

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import RunLayout
@@ -206,6 +207,24 @@ class SegmentCopy:
             return 0
         behind = (frame for frame in scan_frames(self.content, old_place=self.old_place) if frame.start >= self.whole)
         return max(1, sum(min(frame.rows, frame.end - frame.start) for frame in behind))
+
+
+_MISSING_BITS = 0x7FD5_A1A5
+MISSING = np.float32(np.array([_MISSING_BITS], np.uint32).view(np.float32)[0])
+"""What stands for a missing value among real numbers: a NaN that no computation makes. In double precision it is the
+same NaN, widened."""
+_MISSING_WIDE = int(np.array(MISSING).astype(np.float64).view(np.uint64))
+
+
+def is_missing(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Which of real numbers are `MISSING`; None where none is, or none can be."""
+    if values.dtype == np.float32:
+        found = np.ascontiguousarray(values).view(np.uint32) == _MISSING_BITS
+    elif values.dtype == np.float64:
+        found = np.ascontiguousarray(values).view(np.uint64) == _MISSING_WIDE
+    else:
+        return None
+    return found if found.any() else None
 
 
 def checksum_seed(sequence: int, rows: int, plan: int, kind: int, step: int, place: int = 0) -> int:

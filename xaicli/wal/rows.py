@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,18 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.manifest import ColumnFacts
 from xaicli.wal.derived import derive
-from xaicli.wal.frames import NULL_INT, NULL_LENGTH, SCORES, Folder, Frame, SegmentFacts, is_varied, item_size, storage
+from xaicli.wal.frames import (
+    NULL_INT,
+    NULL_LENGTH,
+    SCORES,
+    Folder,
+    Frame,
+    SegmentFacts,
+    is_missing,
+    is_varied,
+    item_size,
+    storage,
+)
 
 _IN_FILE = {"float32": "float", "float64": "double"}
 
@@ -96,10 +108,47 @@ def in_order(columns: Mapping[str, str]) -> tuple[ColumnFacts, ...]:
     return tuple(facts)
 
 
+def beyond_single(values: NDArray[Any]) -> bool:
+    """Whether there are finite numbers that single precision takes for infinite ones."""
+    if values.dtype != np.float64 or not len(values):
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool((np.isfinite(values) & (np.abs(values) > _LARGEST)).any())
+
+
+def too_wide(content: memoryview, frames: Sequence[Frame], columns: Sequence[ColumnFacts]) -> set[str]:
+    """The metrics that single precision does not hold, although the run's columns say so.
+
+    Args:
+        content: The segment's bytes after the header.
+        frames: Its frames of rows.
+        columns: The run's columns.
+    """
+    single = {column.name for column in columns if column.dtype == "float"}
+    found: set[str] = set()
+    for frame in frames:
+        at = frame.start
+        for name, dtype in frame.columns:
+            if dtype == "float64" and name in single and name not in found:
+                values = np.frombuffer(content, np.float64, frame.rows, at)
+                if beyond_single(values):
+                    found.add(name)
+            at += item_size(dtype) * frame.rows
+    return found
+
+
+def widened(columns: Sequence[ColumnFacts], names: Collection[str]) -> tuple[ColumnFacts, ...]:
+    """The columns with those of these names in double precision."""
+    return tuple(replace(column, dtype="double") if column.name in names else column for column in columns)
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 _LABELS = {words.LABEL, words.PREDICTION}
 BEYOND = "has a value beyond 32 bits"
 OF_ANOTHER_KIND = "is of another kind than before in this run"
 """Why a label or prediction of a part may be null; the second where two processes begin at once, with a kind each."""
+IGNORED = "is the one that stands for none"
+"""Why a label is null that was never to be one."""
 
 
 def arrow_type(dtype: str) -> pa.DataType:
@@ -281,6 +330,7 @@ def _fitting(name: str, values: NDArray[Any], shared: _Shared) -> NDArray[Any]:
             values = np.where(beyond, np.int64(NULL_INT), values.astype(np.int64))
     ignored = shared.facts.ignore_label
     if name == words.LABEL and ignored is not None and bool((values == ignored).any()):
+        shared.left_out[name, IGNORED] += int((values == ignored).sum())
         values = np.where(values == ignored, np.int64(NULL_INT), values.astype(np.int64))
     return values
 
@@ -321,11 +371,12 @@ def _array(values: NDArray[Any], dtype: str) -> pa.Array:
         return pa.array(values.astype(np.bool_, copy=False), mask=unknown)
     if kind == pa.string() or pa.types.is_list(kind):
         return pa.nulls(len(values), kind)  # numbers that stand for missing texts or sets
+    missing = is_missing(values)
     with np.errstate(all="ignore"):  # beyond float32 is infinite
         if kind == pa.float64() and values.dtype.kind in "iu":
             return pa.array(values.astype(np.float64), mask=values == NULL_INT)
         plain = values.astype(kind.to_pandas_dtype(), copy=False)
-    return pa.array(plain, mask=plain == NULL_INT if kind == pa.int32() else None)
+    return pa.array(plain, mask=plain == NULL_INT if kind == pa.int32() else missing)
 
 
 def _texts(

@@ -11,6 +11,7 @@ appeared since, except in folders that were listed before the copy was made.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.vocabulary import LABEL
 from xaicli.wal.frames import (
     RECORD_FOLDERS,
     Folder,
@@ -213,6 +215,8 @@ class LiveRows:
     rank: int
     sequence: int
     table: pa.Table
+    ignored: int = 0
+    """Labels that stood for none."""
 
 
 def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRows]:
@@ -220,17 +224,17 @@ def live_rows(layout: RunLayout, segments: Sequence[SegmentCopy]) -> list[LiveRo
     if not segments:
         return []
     # A finished run has no segments, and need not load what decodes them.
-    from xaicli.wal.rows import by_folder, to_table, with_those_of
+    from xaicli.wal.rows import IGNORED, by_folder, to_table, too_wide, widened, with_those_of
 
     every = [frame for segment in segments for frame in segment.frames]
     columns = with_those_of(layout.read_manifest().columns, every)
-    return [
-        LiveRows(
-            *folder,
-            *segment.facts.writer,
-            segment.sequence,
-            to_table(segment.content, frames, folder, segment.facts, columns),
-        )
-        for segment in segments
-        for folder, frames in by_folder(segment.frames).items()
-    ]
+    for segment in segments:
+        columns = widened(columns, too_wide(segment.content, segment.frames, columns))
+    found = []
+    for segment in segments:
+        for folder, frames in by_folder(segment.frames).items():
+            left_out: Counter[tuple[str, str]] = Counter()
+            table = to_table(segment.content, frames, folder, segment.facts, columns, left_out)
+            ignored = left_out[LABEL, IGNORED]
+            found.append(LiveRows(*folder, *segment.facts.writer, segment.sequence, table, ignored))
+    return found
