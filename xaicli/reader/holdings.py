@@ -170,10 +170,9 @@ class Holdings:
     @cached_property
     def ignored(self) -> int | None:
         """How many labels stood for none, in all of the run; None in one without labels."""
-        if LABEL not in self.dtypes:
-            return None
         stored = [facts.get("labels_ignored") for facts in self._stats]
-        return self._listing.ignored + sum(n for n in stored if isinstance(n, int))
+        found = self._listing.ignored + sum(n for n in stored if isinstance(n, int))
+        return found if found or any(facts.name == LABEL for facts in self.manifest.columns) else None
 
     @property
     def dropped(self) -> int:
