@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+import xaicli
 from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.errors import XaiError
@@ -81,3 +82,13 @@ def test_engine_that_is_not_installed(
     with pytest.raises(XaiError, match="is not installed") as raised:
         samples(reader, resolve(reader, engine=engine))
     assert "pip install" in raised.value.hint
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_facts_are_a_table_of_sql(tmp_path: Path, engine: str) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3], camera=["left", "right", "left"])
+        run.log_samples(sample_id=[1, 2, 3], loss=[1.0, 2.0, 4.0], mode="eval", epoch=1, step=1)
+    sql = "SELECT camera, avg(loss) AS mean FROM samples JOIN facts USING (sample_id) GROUP BY camera ORDER BY camera"
+    found = xaicli.open_run(tmp_path / "run").query(sql, engine=engine).data.rows()
+    assert found == [("left", 2.5), ("right", 2.0)]

@@ -101,7 +101,7 @@ class RunRows:
         return rows(*self.selected(every_metric=True, **select))
 
     def query(self, sql: str, *, engine: str = "polars", attempts: str = "last", strict: bool = False) -> Result:
-        """One SQL query over `samples`, `scalars` and the run's tables; nothing can be changed by it."""
+        """One SQL query over `samples`, `scalars`, `facts` and the run's tables; nothing can be changed by it."""
         from xaicli.queries.sql import query
 
         answer = query(self.reader(strict=strict, attempts=attempts), sql, engine=engine)

@@ -37,7 +37,7 @@ def query(
     strict: Strict = False,
     output: Output,
 ) -> None:
-    """SQL over a run's samples, scalars and tables; nothing can be changed by it.
+    """SQL over a run's samples, scalars, facts and tables; nothing can be changed by it.
 
     Example: xai query runs/demo "SELECT label, avg(loss) FROM samples WHERE epoch = 3 GROUP BY label"
     """

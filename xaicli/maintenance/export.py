@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar, assert_never
 
@@ -21,7 +22,7 @@ from xaicli.files import appearing
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID, STEP
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
 
 _FORMULA = "^[=+\\-@\t\r]"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
@@ -83,14 +84,17 @@ def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
     if selection.label_key in reader.dtypes and selection.label_key not in columns:
         columns.insert(columns.index(STEP) + 1, selection.label_key)
     columns = list(dict.fromkeys([*columns, *reader.facts.names]))
+    last = [pl.col(name) for name in columns if name != SAMPLE_ID]
+    there = False
     for pair in selection.pairs:
         for rows in _places(reader, selection, pair, columns, tally):
-            yield within_labels(rows.frame, selection).select(
-                *_origin(pair),
-                SAMPLE_ID,
-                *rows.times[:2],
-                *(pl.col(name) for name in columns if name != SAMPLE_ID),
-            )
+            there = True
+            yield within_labels(rows.frame, selection).select(*_origin(pair), SAMPLE_ID, *rows.times[:2], *last)
+    if not there:
+        # No rows are an answer, too: a table with its columns.
+        none = pl.DataFrame(schema={name: reader.dtypes[name] for name in columns})
+        times = [pl.lit(0, pl.Int32).alias(EPOCH), pl.lit(0, pl.Int16).alias(PASS)]
+        yield none.select(*_origin(("", "")), SAMPLE_ID, *times, *last)
 
 
 def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
@@ -100,6 +104,7 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
     every = sorted({(place.epoch, turn) for place in places for turn in reader.turns(place)})
     values = [_at(metric, *time) for time in every for metric in selection.metrics]
     columns = list(dict.fromkeys([SAMPLE_ID, *([key] if labelled else []), *selection.metrics]))
+    there = False
     for pair in selection.pairs:
         wide: pl.DataFrame | None = None
         for rows in _places(reader, selection, pair, columns, tally):
@@ -115,10 +120,15 @@ def _wide(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator
                 joined = wide.join(one, on=SAMPLE_ID, how="full", coalesce=True, maintain_order="left_right")
                 wide = joined.with_columns(pl.coalesce("_new", LABEL).alias(LABEL)).drop("_new")
         if wide is not None:
+            there = True
             absent = [pl.lit(None, pl.Float32).alias(name) for name in values if name not in wide.columns]
             told = wide.with_columns(absent).sort(SAMPLE_ID).select(*_origin(pair), SAMPLE_ID, LABEL, *values)
             facts = reader.facts.of(told[SAMPLE_ID]).drop(SAMPLE_ID)
             yield told.hstack(facts.rename({name: f"fact_{name}" for name in facts.columns if name in told.columns}))
+    if not there:
+        kinds: dict[str, pl.DataType] = {MODE: pl.String(), DS_ID: pl.String(), SAMPLE_ID: reader.dtypes[SAMPLE_ID]}
+        kinds[LABEL] = reader.dtypes[key] if labelled else pl.Null()
+        yield pl.DataFrame(schema={**kinds, **dict.fromkeys(values, pl.Float32()), **reader.facts.dtypes})
 
 
 def _at(metric: str, epoch: int, turn: int | None) -> str:
@@ -158,15 +168,11 @@ def _write(frames: Iterator[pl.DataFrame], stream: IO[bytes], format: ExportForm
 def _write_parquet(frames: Iterator[pl.DataFrame], stream: IO[bytes]) -> None:
     import pyarrow.parquet as pq
 
-    writer = None
-    for frame in frames:
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if writer is None:
-            writer = pq.ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True)
-        writer.write_table(table.cast(writer.schema))
-    if writer is None:
-        raise XaiError("there are no rows to export", hint="see: xai info")
-    writer.close()
+    tables = (frame.to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in frames)
+    first = next(tables)
+    with pq.ParquetWriter(stream, first.schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table.cast(writer.schema))
 
 
 def _guarded(frame: pl.DataFrame) -> pl.DataFrame:

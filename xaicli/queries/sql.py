@@ -23,6 +23,7 @@ from xaicli.wal.records import live_records
 
 SAMPLES = "samples"
 SCALARS = "scalars"
+FACTS = "facts"
 
 _READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show|describe)\b", re.IGNORECASE)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -68,11 +69,12 @@ def is_query(text: str) -> bool:
 
 
 def sql_tables(reader: Reader) -> dict[str, pl.LazyFrame]:
-    """What SQL can name, lazily: `samples`, `scalars`, and each table of the run under its own name."""
+    """What SQL can name, lazily: `samples`, `scalars`, `facts`, and each table of the run under its own name."""
     places = all_places(reader)
     found: dict[str, pl.LazyFrame | None] = {
         SAMPLES: scan(reader, places, list(reader.stored)).with_columns(_named(reader)) if places else None,
         SCALARS: _scalars(reader),
+        FACTS: reader.facts.frame.lazy() if reader.facts.names else None,
     }
     return {name: lazy for name, lazy in found.items() if lazy is not None} | metrics_tables(reader)
 

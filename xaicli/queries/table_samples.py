@@ -136,7 +136,8 @@ class _Table:
         self.described = f"table {table} of {reader.layout.root}"
         self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
         self.drops: Mapping[str, int] = {}
-        self.label_names = class_names(reader.layout, table, label_key)
+        own_names = class_names(reader.layout, table, label_key)
+        self.label_names = own_names or (reader.label_names if label_key == LABEL else ())
         lazy = _scanned(reader, table, self.described)
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))

@@ -1,0 +1,31 @@
+"""An export that no row meets is still a file of its kind, with the columns it would have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import xaicli
+
+LONG = ["mode", "ds_id", "sample_id", "epoch", "pass", "step", "label", "loss", "camera"]
+WIDE = ["mode", "ds_id", "sample_id", "label", "loss_1", "loss_2", "camera"]
+
+
+@pytest.mark.parametrize(("shape", "columns"), [("long", LONG), ("wide", WIDE)])
+def test_no_row_is_an_answer(tmp_path: Path, shape: str, columns: list[str]) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], camera=["left", "right"])
+        for epoch in (1, 2):
+            run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=epoch, step=epoch)
+    reader = xaicli.open_run(tmp_path / "run")
+    for name in ("x.csv", "x.json", "x.jsonl", "x.parquet"):
+        reader.export(tmp_path / name, shape=shape, where="loss > 99")
+    assert (tmp_path / "x.csv").read_text().splitlines() == [",".join(columns)]
+    assert json.loads((tmp_path / "x.json").read_text()) == []
+    assert (tmp_path / "x.jsonl").read_text() == ""
+    assert pl.read_parquet(tmp_path / "x.parquet").columns == columns
+    reader.export(tmp_path / "all.parquet", shape=shape)
+    assert pl.read_parquet_schema(tmp_path / "all.parquet") == pl.read_parquet_schema(tmp_path / "x.parquet")
