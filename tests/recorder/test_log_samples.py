@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,17 @@ def test_whole_numbers_beyond_double_precision_are_rounded_and_said(tmp_path: Pa
         "count has whole numbers beyond 2^24",
         "count has whole numbers beyond 2^53",
     ]
+
+
+def test_paths_and_uuids_are_ids_as_people_write_them(tmp_path: Path) -> None:
+    number = uuid.UUID("12345678123456781234567812345678")
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[Path("data/cat 1.png"), Path("dog.png")], loss=[0.5, 1.5], epoch=1)
+        run.log_samples(sample_id=[number], loss=[2.5], epoch=1)
+        run.log_samples(sample_id=np.array(["bird.png", Path("data/fish.png")], object), loss=[3.5, 4.5], epoch=1)
+        run.log_facts([Path("dog.png")], camera=["left"])
+    ids = column(tmp_path / "run", "sample_id")
+    assert set(ids) == {"data/cat 1.png", "dog.png", str(number), "bird.png", "data/fish.png"}
 
 
 def test_a_missing_value_is_null_and_no_number(tmp_path: Path) -> None:

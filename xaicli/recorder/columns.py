@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -452,6 +454,8 @@ def _integers_or_texts(value: Any, name: str) -> Column:
 
 
 def _objects(values: list[Any], name: str) -> Column:
+    if name == "sample_id":
+        values = [_id_text(item) if isinstance(item, os.PathLike | UUID) else item for item in values]
     if all(item is None or isinstance(item, str) for item in values):
         return _texts(values, name)
     if not all(item is None or isinstance(item, int | np.integer) for item in values):
@@ -463,6 +467,11 @@ def _objects(values: list[Any], name: str) -> Column:
         return np.array([NULL_LABEL if item is None else item for item in values], np.int64)
     except OverflowError as error:
         raise ValueError(f"{name} has a value beyond 64 bits") from error
+
+
+def _id_text(item: Any) -> str:
+    """A path or a UUID as the text people write for it."""
+    return str(item) if isinstance(item, UUID) else os.fsdecode(item)
 
 
 def _decoded(text: Any, name: str) -> Any:

@@ -152,8 +152,8 @@ class Run(Loops, Records):
                 local folder is recorded to, and its files are uploaded in the background.
             name: The run's name.
             config: What the training was configured with, shown in reports: a mapping, `Namespace`, dataclass,
-                OmegaConf. What JSON cannot hold is kept as text; values whose name says key, token, secret or password
-                are masked.
+                OmegaConf. What JSON cannot hold is kept as text; texts are masked under a name one of whose words is
+                key, token, secret, password or the like.
             total_epochs: Epochs the training is meant to run for.
             label_names: The classes' names, in the order of the logits.
             epoch_frequency: Record the samples of every n-th epoch only: those it divides.
@@ -266,7 +266,7 @@ class Run(Loops, Records):
         With `logits` or `probs`, (N, K), the prediction and the metrics of `vocabulary.DERIVED_METRICS` are added.
 
         Args:
-            sample_id: (N,) whole numbers or texts, one kind a run.
+            sample_id: (N,) whole numbers or texts, one kind a run; paths and UUIDs are texts.
             label: (N,) whole numbers or texts, None where one is missing; (N, K) probabilities; of a multilabel task
                 (N, K) of 0 and 1 or lists of classes, of a regression real numbers, of a sequence (N, T).
             prediction: (N,) of the label's kind.
@@ -278,7 +278,7 @@ class Run(Loops, Records):
             step: `state.global_step` when None; where that is None too, 0, or in a run that is opened again the step
                 after its last, so that nothing recorded before is taken back.
             eval_pass: Which walk over the dataset within the epoch this is, from 0; when None that which `steps` or
-                `begin_pass` has begun, or 0.
+                `begin_pass` has begun, or 0. Those begin the pass after the last one that was named.
             keep_tokens: Keep the loss of every token of a sequence; what the run was opened with when None.
             **metrics: (N,) numbers each.
 
