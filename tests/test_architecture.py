@@ -32,7 +32,7 @@ LAYERS = (
     {"report"},
     {"render"},
     {"results"},
-    {"api"},
+    {"api", "watch"},
     {"collectors"},
     {"integrations", "demo"},
     {"cli"},

@@ -35,6 +35,7 @@ COMMANDS = {
     "select": "select",
     "relabel": "relabel",
     "check": "check",
+    "watch": "watch",
     "scalars": "runs",
     "compare": "runs",
     "query": "export",

@@ -170,7 +170,7 @@ def _row(layout: RunLayout) -> dict[str, Any]:
             "epochs": len({place.epoch for place in places}),
             "rows": sum(reader.row_count(place) for place in places),
             "accuracy": _accuracy(reader),
-            "state": _state(layout),
+            "state": state_of(layout),
             "seconds": _seconds(layout),
             "metrics": list(reader.metrics),
         }
@@ -188,7 +188,7 @@ def _accuracy(reader: Reader) -> float | None:
     return float(mean) if isinstance(mean, float) else None
 
 
-def _state(layout: RunLayout) -> str:
+def state_of(layout: RunLayout) -> str:
     """`running` where a process holds a lock of the run, `crashed` where the last start left one behind."""
     locks = list(layout.wal.glob("a*-r*.lock"))
     if any(is_held(lock) for lock in locks):

@@ -211,6 +211,8 @@ class TrainingState(Progress):
         """Keep how an attempt was started: the run's environment is that of the last one, and code changes between."""
         if self._find_rank() == 0:
             facts = {name: environment[name] for name in ("command", "code", "host") if name in environment}
+            if self.total_epochs:
+                facts["total_epochs"] = self.total_epochs
             self._published.describe("starts", str(attempt), facts)
 
     def _note(self, kind: str, name: str, thing: Any, describe: Callable[[Any], dict[str, Any]]) -> None:

@@ -1,0 +1,320 @@
+"""`xai watch` beside real trainings: what it shows is what was recorded, in terminals and in scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xaicli
+from tests.watch import training_things as things
+from xaicli.layout import RunLayout
+from xaicli.watch.training import Training
+from xaicli.watch.until import Until
+from xaicli.watch.view import duration, line
+
+ROOT = Path(__file__).parents[2]
+_PATIENCE = 40.0
+
+
+@contextlib.contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A training in a process of its own."""
+    words = [sys.executable, "-m", "tests.watch.training_things", *map(str, arguments)]
+    with subprocess.Popen(words, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(what: Any) -> Any:
+    """What a question answers as soon as it answers anything."""
+    ends = time.monotonic() + _PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < ends, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+def mean(epoch: int, label: int | None = None) -> float:
+    return float(np.mean([things.loss_of(i, epoch) for i in range(things.N) if label is None or i % 4 == label]))
+
+
+def test_a_finished_run_is_told_by_value(tmp_path: Path, xai: Any) -> None:
+    things.train(str(tmp_path / "run"), 3, 0)
+    status, out, _ = xai("watch", tmp_path / "run", "--once", "--json", "--top", 2)
+    found = json.loads(out)
+    assert status == 0
+    assert set(found) >= {"schema_version", "command", "run", "selection", "warnings", "outputs", "counts", "rows"}
+    assert found["state"] == "finished"
+    assert found["counts"]["rows"] == 6 * things.N
+    assert found["total_epochs"] == 3
+    train, evaluation = found["rows"]
+    assert (train["mode"], evaluation["mode"], train["epoch"], train["n"]) == ("train", "eval", 3, things.N)
+    assert train["mean"] == pytest.approx(mean(3))
+    assert [point["mean"] for point in train["history"]] == pytest.approx([mean(epoch) for epoch in (1, 2, 3)])
+    assert train["accuracy"] == pytest.approx(0.25)
+    worst = sorted(range(things.N), key=lambda i: -things.loss_of(i, 3))[:2]
+    assert [row["sample_id"] for row in found["worst"] if row["mode"] == "train"] == worst
+    first = next(row for row in found["labels"] if row["mode"] == "train")
+    assert (first["name"], first["n"]) == ("d", things.N // 4)
+    assert first["mean"] == pytest.approx(mean(3, 3))
+    assert first["change"] == pytest.approx(mean(3, 3) - mean(2, 3))
+    status, out, _ = xai("watch", tmp_path / "run", "--once")
+    assert status == 0
+    assert "finished" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_it_fits_the_terminal(tmp_path: Path, xai: Any, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with xaicli.Run(tmp_path / "run", label_names=["a very long name of a class " * 3, "b"]) as run:
+        for epoch in (1, 2):
+            ids = [f"a very long path/of some/sample {i} \x1b[31m.png" for i in range(4)]
+            run.log_samples(
+                sample_id=ids, label=[0, 1] * 2, loss=[1e9, 2.0, 3e-9, float("nan")], mode="eval", epoch=epoch
+            )
+    _, out, _ = xai("watch", tmp_path / "run", "--once")
+    assert max(map(len, out.splitlines())) <= columns
+    assert "\x1b" not in out
+    assert "not finite" in out or columns < 60
+
+
+def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xaicli.reader import Reader
+
+    read: list[str] = []
+    original = Reader.read
+
+    def counted(self: Reader, piece: Any, columns: Any, **how: Any) -> Any:
+        read.append(str(piece.file.path.name) if piece.file else "live")
+        return original(self, piece, columns, **how)
+
+    monkeypatch.setattr(Reader, "read", counted)
+    run = xaicli.Run(tmp_path / "run")
+    training = Training(RunLayout(tmp_path / "run"))
+    assert training.look().places == ()
+    for epoch in (1, 2, 3):
+        run.log_samples(sample_id=range(10), loss=[float(epoch + i) for i in range(10)], mode="train", epoch=epoch)
+        run.flush()
+        found = training.look()
+        assert found.state == "running"
+        assert found.places[0].mean == pytest.approx(epoch + 4.5)
+        assert found.rows == 10 * epoch
+    before = len(read)
+    training.look()
+    assert len(read) == before
+    run.log_samples(sample_id=range(10), loss=[0.0] * 10, extra=[1.0] * 10, mode="train", epoch=4)
+    assert training.look().places[0].mean == 0.0
+    assert len(read) == before + 1
+    run.close()
+    assert training.look().state == "finished"
+
+
+def test_spikes_drops_duplicates_and_passes_are_told(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(150):
+            value = 50.0 if step == 120 else 1.0 + 0.01 * (step % 7)
+            run.log_samples(sample_id=[2 * step, 2 * step + 1], loss=[value, value], mode="train", epoch=1, step=step)
+        run.log_samples(sample_id=[0], loss=[9.0], mode="train", epoch=1, step=150)
+        run.log_samples(sample_id=["no integer"], loss=[9.0], mode="train", epoch=1, step=151)
+        for turn in (0, 1):
+            run.log_samples(
+                sample_id=[1, 2], loss=[turn + 1.0, turn + 2.0], mode="eval", epoch=1, eval_pass=turn, step=151
+            )
+    found = Training(RunLayout(tmp_path / "run")).look()
+    assert [(spike["step"], spike["loss"]) for spike in found.spikes if spike["height"] > 100] == [(120, 50.0)]
+    assert found.dropped == 1
+    train, evaluation = found.places
+    assert (train.n, train.duplicates) == (300, 1)
+    assert (evaluation.turn, evaluation.mean, evaluation.before) == (1, 2.5, 1.5)
+    assert "1 rows dropped" in line(found)
+
+
+def test_a_rule_is_asked_of_whole_places_alone(tmp_path: Path) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    training = Training(RunLayout(tmp_path / "run"))
+    rule = Until("loss mean < 1")
+
+    def log(epoch: int, ids: range, loss: float) -> bool:
+        run.log_samples(sample_id=ids, loss=[loss] * len(ids), mode="eval", epoch=epoch)
+        return rule.is_met(training.look(), training.reader)
+
+    assert not log(1, range(5), 0.5)  # of an unknown number
+    assert not log(1, range(5, 10), 3.0)
+    assert not log(2, range(5), 0.1)
+    assert log(2, range(5, 10), 0.2)
+    run.close()
+    assert Until("loss mean < 2").is_met(training.look(), training.reader)
+    assert not Until("loss mean < 0.1").is_met(training.look(), training.reader)
+
+
+def test_a_script_waits_for_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "xaicli",
+        "watch",
+        str(tmp_path / "run"),
+        "--until",
+        "loss mean < 1.2",
+        "--mode",
+        "train",
+    ]
+    with subprocess.Popen([*words, "--interval", "0.1"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert "no run yet" in watching.stdout.readline()
+        go_on = tmp_path / "go"
+        with started(tmp_path / "run", 3, 0.01, go_on) as training:
+            # Never below 1.2: 1.7475, 1.24875, 1.24917.
+            assert mean(2) == pytest.approx(1.24875)
+            until(
+                lambda: (
+                    Training(RunLayout(tmp_path / "run")).look().rows == 6 * things.N
+                    if (tmp_path / "run" / "xai.json").is_file()
+                    else False
+                )
+            )
+            go_on.touch()
+            assert training.wait(_PATIENCE) == 0
+        out, _ = watching.communicate(timeout=_PATIENCE)
+        assert watching.returncode == 1
+    assert "finished" in out
+    status = subprocess.run(
+        [*words[:4], "--until", "loss mean < 1.3", "--mode", "train"],
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XAI_RUN": str(tmp_path / "run")},
+        capture_output=True,
+    )
+    assert status.returncode == 0, status.stderr
+
+
+class Screen:
+    """A command in a terminal of its own, 80 columns wide."""
+
+    def __init__(self, *words: object, term: str = "xterm-256color") -> None:
+        self.shown = ""
+        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
+        self.process_id, self.terminal = pty.fork()
+        if not self.process_id:  # pragma: no cover - the child
+            os.environ.clear()
+            os.environ.update(environment | {"TERM": term, "COLUMNS": "80", "LINES": "40"})
+            os.execv(sys.executable, [sys.executable, "-m", "xaicli", *map(str, words)])
+
+    def waits_for(self, text: str) -> str:
+        """Read until a text was shown."""
+        ends = time.monotonic() + _PATIENCE
+        while text not in self.plain:
+            assert time.monotonic() < ends, f"{text!r} was never shown: {self.plain[-2000:]}"
+            if select.select([self.terminal], [], [], 0.2)[0]:
+                try:
+                    self.shown += os.read(self.terminal, 65536).decode("utf-8", "replace")
+                except OSError:  # the other side is closed
+                    assert text in self.plain, self.plain[-2000:]
+        return self.plain
+
+    @property
+    def plain(self) -> str:
+        """What was shown, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown)
+
+    def press(self, key: str) -> None:
+        """Type a key, and forget what was shown before."""
+        self.shown = ""
+        os.write(self.terminal, key.encode())
+
+    def status(self) -> int:
+        """The exit status, once it has ended."""
+
+        def ended() -> bool:
+            if select.select([self.terminal], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self.terminal, 65536).decode("utf-8", "replace")
+            process, self._status = os.waitpid(self.process_id, os.WNOHANG)
+            return process != 0
+
+        until(ended)
+        os.close(self.terminal)
+        return os.waitstatus_to_exitcode(self._status)
+
+
+def test_a_terminal_shows_a_training_and_its_death(tmp_path: Path) -> None:
+    with started(tmp_path / "run", 50, 0.02) as training:
+        until((tmp_path / "run" / "xai.json").is_file)
+        screen = Screen("watch", tmp_path / "run", "--interval", "0.2")
+        screen.waits_for("labels of train, worst")
+        assert "running" in screen.plain
+        screen.press("s")
+        screen.waits_for("labels of train, falling behind")
+        screen.press("n")
+        screen.waits_for("worst of eval")
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+        screen.shown = ""
+        screen.waits_for("the training has died")
+        screen.press("q")
+        assert screen.status() == 1
+    assert "Traceback" not in screen.plain
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_ctrl_c_is_quiet(tmp_path: Path, term: str) -> None:
+    run = xaicli.Run(tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=[2.0], mode="train", epoch=1)
+    screen = Screen("watch", tmp_path / "run", "--interval", "0.2", term=term)
+    screen.waits_for("epoch")
+    screen.press("\x03")
+    assert screen.status() == 130
+    assert "Traceback" not in screen.plain
+    assert "error" not in screen.plain
+    run.close()
+
+
+def test_the_report_opens_at_a_key(tmp_path: Path) -> None:
+    things.train(str(tmp_path / "run"), 2, 0)
+    screen = Screen("watch", tmp_path / "run", "--interval", "0.2")
+    screen.waits_for("o open the report")
+    screen.press("o")
+    screen.waits_for("wrote")
+    assert (tmp_path / "run" / "reports" / "track-report.html").is_file()
+    screen.press("q")
+    assert screen.status() == 0
+
+
+def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, xai: Any) -> None:
+    things.train(str(tmp_path / "run"), 1, 0)
+    for words, said in (
+        (("--json",), "--once"),
+        (("--once", "--until", "loss mean < 1"), "--until"),
+        (("--interval", "0"), "--interval"),
+        (("--top", "0", "--once"), "--top"),
+        (("--metric", "lossy", "--once"), "lossy"),
+        (("--mode", "test", "--once"), "test"),
+        (("--until", "loss is low"), "no rule"),
+        (("--until", "loss mean drop <= 1"), "--until"),
+    ):
+        status, _, err = xai("watch", tmp_path / "run", *words)
+        assert status in (1, 2), words
+        assert said in err, err
+    status, _, err = xai("watch", tmp_path / "nowhere", "--once")
+    assert (status, "error: " in err) == (1, True)
+
+
+def test_times_in_words() -> None:
+    assert [duration(s) for s in (5, 99, 180, 7800)] == ["5 s", "99 s", "3 min", "2 h 10 min"]

@@ -1,0 +1,449 @@
+"""What a training has recorded so far, read again and again at little cost: only what is new is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from xaicli.diagnosis.steps import batch_losses, with_spikes
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import UsageError, unknown
+from xaicli.layout import RunLayout
+from xaicli.queries.runs import state_of
+from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.reader import Place, Reader
+from xaicli.reader.pieces import Piece
+from xaicli.reader.rows import last_rows
+from xaicli.state.published import read_descriptions
+from xaicli.vocabulary import (
+    ATTEMPT,
+    CORRECT,
+    EPOCH,
+    HIGH_IS_GOOD,
+    LABEL,
+    PASS,
+    RANK,
+    SAMPLE_ID,
+    STEP,
+    Mode,
+)
+
+_HISTORY = 24
+"""Places of the past whose mean is told."""
+_STEPS = 4_000
+"""Batches that are looked at for spikes."""
+_RATE_SECONDS = 30.0
+_RUNNING = "running"
+_Key = tuple[str, Any, Any]
+
+
+@dataclass(frozen=True)
+class Now:
+    """A data set at its last place.
+
+    Attributes:
+        mode, ds_id: The data set.
+        epoch, turn, step: Its last place.
+        n: Samples there so far.
+        n_before: Samples of the place before; None for the first.
+        mean: Their mean of the metric, None where nothing was finite.
+        before: The mean at the place before.
+        accuracy: The share right, where that is known.
+        non_finite: Values that are not finite.
+        duplicates: Rows that repeat a sample; the last one counts.
+        history: (epoch, pass, mean) of the last places, this one last.
+    """
+
+    mode: str
+    ds_id: str
+    epoch: int
+    turn: int
+    step: int
+    n: int
+    n_before: int | None
+    mean: float | None
+    before: float | None
+    accuracy: float | None
+    non_finite: int
+    duplicates: int
+    history: tuple[tuple[int, int, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training at one moment.
+
+    Attributes:
+        state: running, finished or crashed.
+        metric: What is told of.
+        places: Each data set, train first.
+        worst: mode, ds_id, sample_id, label, name, value: the worst at the last places, the worst first.
+        labels: mode, ds_id, label, name, n, mean, change (since the place before), usual (the median label's mean).
+        spikes: mode, ds_id, epoch, step, rank, loss, height: the newest first.
+        rows: Rows that count.
+        rows_per_second: Lately, else since the start; None where that cannot be told.
+        quiet_seconds: Since the last row was seen; None before the first.
+        dropped: Rows the recorder could not store.
+        total_epochs: For how many epochs it was started; None where it does not say.
+        seconds_left: Until then at this speed; None where that cannot be told.
+        warnings: What the user should know.
+    """
+
+    state: str
+    metric: str
+    places: tuple[Now, ...] = ()
+    worst: tuple[dict[str, Any], ...] = ()
+    labels: tuple[dict[str, Any], ...] = ()
+    spikes: tuple[dict[str, Any], ...] = ()
+    rows: int = 0
+    rows_per_second: float | None = None
+    quiet_seconds: float | None = None
+    dropped: int = 0
+    total_epochs: int | None = None
+    seconds_left: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing writes into the run any more."""
+        return self.state != _RUNNING
+
+
+@dataclass
+class _Epoch:
+    """What is known of an epoch of one data set, as of the pieces it was read from."""
+
+    key: tuple[_Key, ...]
+    n_rows: int = 0
+    turns: dict[int, _Turn] = field(default_factory=dict)
+    batches: pl.DataFrame | None = None
+
+
+@dataclass
+class _Turn:
+    n: int
+    mean: float | None
+    step: int
+    accuracy: float | None
+    non_finite: int
+    duplicates: int
+    by_label: dict[Any, tuple[int, float]]
+    worst: list[dict[str, Any]]
+
+
+class Training:
+    """Follows one run.
+
+    Args:
+        layout: The run.
+        metric: The metric; loss, else the first there is, when None.
+        mode: Modes, as everywhere; all when None.
+        ds_id: Data sets; all when None.
+        top: How many samples, labels and spikes are told of.
+    """
+
+    def __init__(
+        self, layout: RunLayout, *, metric: str | None = None, mode: Any = None, ds_id: Any = None, top: int = 5
+    ) -> None:
+        if top < 1:
+            raise UsageError(f"--top must be at least 1, not {top}")
+        self.layout = layout
+        self._metric, self._mode, self._ds_id, self._top = metric, mode, ds_id, top
+        self._reader: Reader | None = None
+        self._stamp: tuple[int, int] | None = None
+        self._epochs: dict[tuple[Pair, int], _Epoch] = {}
+        self._frames: dict[_Key, pl.DataFrame] = {}
+        self._counts: dict[_Key, int] = {}
+        self._rates: deque[tuple[float, int]] = deque()
+        self._seen: tuple[int, float] | None = None
+
+    def look(self) -> Watched:
+        """The training now; what was read before is not read again.
+
+        Raises:
+            XaiError: There is no such metric, mode or data set, or the folder is no run.
+        """
+        state = state_of(self.layout)
+        reader = self._opened()
+        if not reader.modes():
+            if self._metric is not None and reader.metrics and self._metric not in reader.askable:
+                raise unknown("metric", self._metric, reader.askable, where=reader.described)
+            return Watched(state, self._metric or "loss", dropped=reader.dropped, warnings=reader.losses)
+        metric = self._metric or ("loss" if "loss" in reader.metrics else next(iter(reader.askable), ""))
+        if not metric:
+            return Watched(state, "", dropped=reader.dropped, warnings=reader.losses)
+        selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
+        names = LabelNames.of(reader, selection)
+        places, worst, labels, spikes = [], [], [], []
+        for pair in sorted(selection.pairs, key=_order):
+            now, own = self._place(reader, selection, pair, metric, names)
+            if now is not None:
+                places.append(now)
+                worst += own["worst"]
+                labels += own["labels"]
+                spikes += own["spikes"]
+        rows = sum(self._rows_of(reader, selection))
+        total = self._total_epochs()
+        rate = self._rate(rows)
+        return Watched(
+            state,
+            metric,
+            tuple(places),
+            tuple(worst),
+            tuple(labels),
+            tuple(sorted(spikes, key=lambda row: (-row[EPOCH], -row[STEP]))[: self._top]),
+            rows,
+            rate,
+            None if self._seen is None or not rows else time.monotonic() - self._seen[1],
+            reader.dropped,
+            total,
+            self._seconds_left(places, total) if state == _RUNNING else None,
+            (*reader.warnings, *reader.losses, *(f"{name} is damaged, and left out" for name in reader.damaged)),
+        )
+
+    @property
+    def reader(self) -> Reader:
+        """The run's files as they were last listed."""
+        return self._reader or self._opened()
+
+    def _opened(self) -> Reader:
+        """The reader, listing anew; another one where the run has new columns."""
+        about = self.layout.manifest.stat()
+        stamp = about.st_mtime_ns, about.st_size
+        if self._reader is None or stamp != self._stamp:
+            self._reader, self._stamp = Reader(self.layout), stamp
+        else:
+            self._reader.refresh()
+            for known in ("dtypes", "metrics", "_stats", "drops", "losses", "attempts"):
+                self._reader.__dict__.pop(known, None)
+        return self._reader
+
+    def _rows_of(self, reader: Reader, selection: Selection) -> list[int]:
+        """The rows of each epoch: of those read before as they were read, of the others as their files say."""
+        found = []
+        for pair in selection.pairs:
+            for epoch in reader.epochs(*pair):
+                known = self._epochs.get((pair, epoch))
+                if known is not None:
+                    found.append(known.n_rows)
+                    continue
+                pieces = reader.pieces(Place(*pair, epoch))
+                key = ("rows", (*pair, epoch), tuple(map(_key, pieces)))
+                if key not in self._counts:
+                    self._counts[key] = reader.row_count(Place(*pair, epoch))
+                found.append(self._counts[key])
+        return found
+
+    def _place(
+        self, reader: Reader, selection: Selection, pair: Pair, metric: str, names: LabelNames
+    ) -> tuple[Now | None, dict[str, list[dict[str, Any]]]]:
+        """A data set at its last place, with its worst samples, labels and spikes."""
+        epochs = reader.epochs(*pair)
+        turns: list[tuple[int, int, _Turn]] = []
+        batches: list[pl.DataFrame] = []
+        for epoch in epochs[-_HISTORY:]:
+            known = self._epoch(reader, selection, pair, epoch, metric, is_last=epoch == epochs[-1])
+            turns += [(epoch, turn, known.turns[turn]) for turn in sorted(known.turns)]
+            batches += [] if known.batches is None else [known.batches]
+        if not turns:
+            return None, {"worst": [], "labels": [], "spikes": []}
+        epoch, turn, last = turns[-1]
+        previous = turns[-2][2] if len(turns) > 1 else None
+        origin = {"mode": pair[0], "ds_id": pair[1]}
+        now = Now(
+            *pair,
+            epoch,
+            turn,
+            last.step,
+            last.n,
+            None if previous is None else previous.n,
+            last.mean,
+            None if previous is None else previous.mean,
+            last.accuracy,
+            last.non_finite,
+            last.duplicates,
+            tuple((e, t, one.mean) for e, t, one in turns[-_HISTORY:]),
+        )
+        worst = [{**origin, **row, "name": names[row[LABEL]]} for row in last.worst]
+        return now, {
+            "worst": worst,
+            "labels": [{**origin, **row} for row in self._labels(last, previous, metric, names)],
+            "spikes": [{**origin, **row} for row in self._spikes(batches)] if pair[0] == Mode.TRAIN else [],
+        }
+
+    def _epoch(
+        self, reader: Reader, selection: Selection, pair: Pair, epoch: int, metric: str, *, is_last: bool
+    ) -> _Epoch:
+        """What is known of an epoch; read where a piece of it is new."""
+        pieces = reader.pieces(Place(*pair, epoch))
+        key = tuple(map(_key, pieces))
+        known = self._epochs.get((pair, epoch))
+        if known is not None and known.key == key:
+            return known
+        label = selection.label_key
+        wanted = [SAMPLE_ID, label, metric, CORRECT, STEP, RANK, PASS, ATTEMPT]
+        columns = [name for name in dict.fromkeys(wanted) if name in reader.dtypes or name in (RANK, PASS, ATTEMPT)]
+        parts = []
+        for piece, name in zip(pieces, key, strict=True):
+            frame = self._frames.get(name)
+            if frame is None:
+                read = reader.read(piece, columns)
+                frame = pl.DataFrame() if read is None else read
+                if piece.file is not None:
+                    self._frames[name] = frame
+            if frame.width:
+                parts.append(frame)
+        known = _Epoch(key)
+        if parts:
+            self._summarise(known, pl.concat(parts, how="diagonal_relaxed"), pair, epoch, metric, label)
+        if not is_last:  # its files are not read again unless one is new
+            for name in key:
+                self._frames.pop(name, None)
+        self._epochs[pair, epoch] = known
+        return known
+
+    def _summarise(self, known: _Epoch, every: pl.DataFrame, pair: Pair, epoch: int, metric: str, label: str) -> None:
+        known.n_rows = every.height
+        value = pl.col(metric).cast(pl.Float64)
+        if pair[0] == Mode.TRAIN:
+            placed = every.with_columns(pl.lit(epoch, pl.Int32).alias(EPOCH), value.alias(metric))
+            known.batches = batch_losses(placed, metric).tail(_STEPS)
+        for (turn,), rows in every.group_by(PASS, maintain_order=True):
+            frame = last_rows(rows) if rows[SAMPLE_ID].is_duplicated().any() else rows
+            numbers = frame.select(value.alias("value"))["value"]
+            finite = numbers.is_finite().fill_null(False)
+            mean = numbers.filter(finite).mean()
+            right = frame[CORRECT].cast(pl.Float64).mean() if CORRECT in frame.columns else None
+            known.turns[int(str(turn))] = _Turn(
+                frame.height,
+                mean if isinstance(mean, float) else None,
+                int(frame[STEP].max()),  # type: ignore[arg-type]
+                right if isinstance(right, float) else None,
+                int((~finite & numbers.is_not_null()).sum()),
+                rows.height - frame.height,
+                self._by_label(frame, value, label),
+                self._worst(frame, value, metric, label),
+            )
+
+    @staticmethod
+    def _by_label(frame: pl.DataFrame, value: pl.Expr, label: str) -> dict[Any, tuple[int, float]]:
+        if label not in frame.columns or frame.schema[label].is_float():
+            return {}
+        known = frame.select(pl.col(label).alias(LABEL), value.alias("value")).filter(pl.col("value").is_finite())
+        if isinstance(known.schema[LABEL], pl.List):
+            known = known.explode(LABEL)
+        means = known.drop_nulls(LABEL).group_by(LABEL).agg(pl.len(), pl.col("value").mean())
+        return {one: (n, mean) for one, n, mean in means.iter_rows()}
+
+    def _worst(self, frame: pl.DataFrame, value: pl.Expr, metric: str, label: str) -> list[dict[str, Any]]:
+        shown = [pl.col(SAMPLE_ID), *([pl.col(label).alias(LABEL)] if label in frame.columns else [])]
+        known = frame.select(*shown, value.alias("value")).filter(pl.col("value").is_finite())
+        best = known.sort("value", SAMPLE_ID, descending=[metric not in HIGH_IS_GOOD, False]).head(self._top)
+        return [{LABEL: None, **row} for row in best.to_dicts()]
+
+    def _labels(self, last: _Turn, previous: _Turn | None, metric: str, names: LabelNames) -> list[dict[str, Any]]:
+        """The labels that are worst, and those that became worse since the place before, the worst first."""
+        if len(last.by_label) < 2:
+            return []
+        sign = -1 if metric in HIGH_IS_GOOD else 1
+        usual = sorted(mean for _, mean in last.by_label.values())[len(last.by_label) // 2]
+        rows = []
+        for label, (n, mean) in last.by_label.items():
+            before = None if previous is None else previous.by_label.get(label)
+            change = None if before is None else mean - before[1]
+            rows.append({LABEL: label, "name": names[label], "n": n, "mean": mean, "change": change, "usual": usual})
+        rows.sort(key=lambda row: (-sign * row["mean"], str(row["name"])))
+        behind = sorted(rows, key=lambda row: -sign * (row["change"] or 0.0))[: self._top]
+        return [row for place, row in enumerate(rows) if place < self._top or row in behind]
+
+    def _spikes(self, batches: Sequence[pl.DataFrame]) -> list[dict[str, Any]]:
+        if not batches:
+            return []
+        marked = with_spikes(pl.concat(batches).tail(_STEPS))
+        found = marked.filter("is_spike").tail(self._top).select(EPOCH, STEP, RANK, "loss", "height")
+        return [{**row, "height": row["height"] if math.isfinite(row["height"]) else None} for row in found.to_dicts()]
+
+    def _rate(self, rows: int) -> float | None:
+        """Rows a second over the last half minute; before that as the recorder's own counters say."""
+        moment = time.monotonic()
+        if self._seen is None or rows != self._seen[0]:
+            self._seen = rows, moment
+        self._rates.append((moment, rows))
+        while len(self._rates) > 2 and moment - self._rates[0][0] > _RATE_SECONDS:
+            self._rates.popleft()
+        since, before = self._rates[0]
+        span = moment - since
+        if span > 0 and rows != before:
+            return (rows - before) / span
+        return self._rate_of_counters() if len(self._rates) < 2 else 0.0
+
+    def _rate_of_counters(self) -> float | None:
+        assert self._reader is not None
+        attempts = self._reader.attempts
+        if not attempts:
+            return None
+        last = attempts[-1]
+        try:
+            files = self.layout.attempts.glob(f"{last.attempt:06d}-r*.stats")
+            found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+            began = datetime.fromisoformat(last.started_at)
+            ends = [datetime.fromisoformat(str(facts["written_at"])) for facts in found]
+            logged = sum(int(facts["rows_logged"]) for facts in found)
+            seconds = (max(ends) - began).total_seconds()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return logged / seconds if seconds > 0 else None
+
+    def _total_epochs(self) -> int | None:
+        starts = read_descriptions(self.layout.state).get("starts", {})
+        last = starts.get(max(starts, key=lambda name: int(name) if name.isdigit() else -1), {}) if starts else {}
+        total = last.get("total_epochs") if isinstance(last, dict) else None
+        return total if isinstance(total, int) and total > 0 else None
+
+    def _seconds_left(self, places: Sequence[Now], total: int | None) -> float | None:
+        """What is left of the epochs, at the speed of those that this start has done."""
+        assert self._reader is not None
+        train = next((one for one in places if one.mode == Mode.TRAIN), None)
+        attempts = self._reader.attempts
+        if train is None or total is None or not attempts:
+            return None
+        try:
+            began = datetime.fromisoformat(attempts[-1].started_at)
+        except ValueError:
+            return None
+        part = 1.0 if not train.n_before else min(1.0, train.n / train.n_before)
+        mine = [
+            epoch
+            for epoch in self._reader.epochs(Mode.TRAIN, train.ds_id)
+            if any(piece.attempt == attempts[-1].attempt for piece in self._reader.pieces(Place(*_pair(train), epoch)))
+        ]
+        if not mine or train.n_before is None:
+            return None
+        done = train.epoch - mine[0] + part
+        elapsed = (datetime.now(UTC) - began).total_seconds()
+        return elapsed / done * max(0.0, total - (train.epoch - 1) - part)
+
+
+def _pair(now: Now) -> Pair:
+    return now.mode, now.ds_id
+
+
+def _order(pair: Pair) -> tuple[int, str]:
+    modes = [mode.value for mode in Mode]
+    return (modes.index(pair[0]) if pair[0] in modes else len(modes)), pair[1]
+
+
+def _key(piece: Piece) -> _Key:
+    """What a piece is: a file never changes, a live segment grows."""
+    if piece.file is not None:
+        return str(piece.file.path), piece.fence, None
+    rows = 0 if piece.live is None else piece.live.num_rows
+    return "live", (*piece.order, piece.fence), rows

@@ -1,0 +1,82 @@
+"""Until when a training is watched: a rule on a metric, asked of every place that is whole."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from xaicli.checks.rules import At, Rule, parse_rule
+from xaicli.checks.verdicts import Outcome, Verdict, judged
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import UsageError, unknown
+from xaicli.queries.selection import Pair, resolve
+from xaicli.reader import Place, Reader
+from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID, Mode
+from xaicli.watch.training import Now, Watched
+
+
+class Until:
+    """Whether a training has come so far.
+
+    Args:
+        text: A rule of one line, as `xai check` takes it: `loss mean < 0.1`, `correct mean by label >= 0.9`.
+        mode: The mode it is about; `eval`, or `train` in a run without, when None.
+
+    Raises:
+        UsageError: It is no rule, or one that cannot be asked of a training as it runs.
+    """
+
+    def __init__(self, text: str, *, mode: str | None = None) -> None:
+        self.rule: Rule = parse_rule(text)
+        if self.rule.largest_drop is not None or self.rule.at is not At.LAST:
+            raise UsageError(f"--until {text!r} looks back", hint="--until 'loss mean < 0.1' looks at the newest place")
+        self.mode = mode
+        self._asked: set[tuple[Pair, int, int]] = set()
+        self.last: tuple[Now, tuple[Verdict, ...]] | None = None
+
+    def is_met(self, watched: Watched, reader: Reader) -> bool:
+        """Whether some place that is whole keeps the rule; each is asked once.
+
+        A place is whole where the next one has begun, where it has as many samples as the one before, or where the
+        training is over.
+
+        Raises:
+            XaiError: The run has no such metric or column.
+        """
+        modes = {now.mode for now in watched.places}
+        mode = self.mode or (Mode.EVAL.value if Mode.EVAL in modes else Mode.TRAIN.value)
+        for now in watched.places:
+            if now.mode != mode:
+                continue
+            for place, whole in self._places(now, watched):
+                key = (now.mode, now.ds_id), place.epoch, place.turn or 0
+                if not whole or key in self._asked:
+                    continue
+                self._asked.add(key)
+                verdicts = tuple(self._judged(reader, place))
+                self.last = now, verdicts
+                if verdicts and all(verdict.outcome is Outcome.PASSED for verdict in verdicts):
+                    return True
+        return False
+
+    @staticmethod
+    def _places(now: Now, watched: Watched) -> list[tuple[Place, bool]]:
+        """The last places of a data set, and whether each is whole."""
+        pair = now.mode, now.ds_id
+        later = any(other.epoch > now.epoch for other in watched.places)
+        full = now.n_before is not None and now.n >= now.n_before
+        last = Place(*pair, now.epoch, now.turn), watched.is_over or later or full
+        before = [Place(*pair, epoch, turn) for epoch, turn, _ in now.history[:-1]]
+        return [*((place, True) for place in before), last]
+
+    def _judged(self, reader: Reader, place: Place) -> list[Verdict]:
+        rule = self.rule
+        selection = resolve(reader, metric=[rule.metric], mode=place.mode)
+        if rule.by is not None and rule.by not in reader.dtypes:
+            raise unknown("column", rule.by, list(reader.dtypes), where=reader.described)
+        columns = [SAMPLE_ID, rule.metric, *([rule.by] if rule.by is not None else [])]
+        frame, _ = reader.frame(place, list(dict.fromkeys(columns)))
+        if rule.by is not None and isinstance(frame.schema[rule.by], pl.List):
+            frame = frame.explode(rule.by)
+        names = LabelNames.of(reader, selection)
+        values = frame[rule.by].drop_nulls().unique() if rule.by in (LABEL, PREDICTION) else ()
+        return judged(rule, frame, names={value: names[value] for value in values})

@@ -1,0 +1,212 @@
+"""A training at one moment as a screen of text, or as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from xaicli.render.text import printable, sparkline
+from xaicli.report.numbers import cut, short
+from xaicli.vocabulary import HIGH_IS_GOOD
+from xaicli.watch.training import Now, Watched
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_NARROW = 60
+_QUIET = 60.0
+"""Seconds without a row that are worth a word."""
+
+
+class Sort(StrEnum):
+    """How labels are ordered."""
+
+    WORST = "worst"
+    CHANGE = "falling behind"
+    NAME = "name"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the keys have chosen.
+
+    Attributes:
+        sort: The order of the labels.
+        place: The data set whose samples and labels are shown: its number among the places.
+        said: A word below it all.
+    """
+
+    sort: Sort = Sort.WORST
+    place: int = 0
+    said: str = ""
+
+
+def line(watched: Watched) -> str:
+    """The training in one line."""
+    parts = [_state(watched)]
+    for now in watched.places:
+        share = f" of {now.n_before:,}" if now.n_before and now.n < now.n_before else ""
+        right = "" if now.accuracy is None else f", {100 * now.accuracy:.1f} % right"
+        parts.append(
+            f"{_where(now)} epoch {now.epoch}: {watched.metric} {short(now.mean, 4)} ({now.n:,}{share}{right})"
+        )
+    if watched.rows_per_second:
+        parts.append(f"{watched.rows_per_second:,.0f} rows/s")
+    if watched.seconds_left is not None:
+        parts.append(f"{duration(watched.seconds_left)} left")
+    if watched.dropped:
+        parts.append(f"{watched.dropped:,} rows dropped")
+    return " | ".join(parts)
+
+
+def _state(watched: Watched) -> str:
+    return "the training has died" if watched.state == "crashed" else watched.state
+
+
+def _where(now: Now) -> str:
+    return " ".join(part for part in (now.mode, now.ds_id) if part)
+
+
+def duration(seconds: float) -> str:
+    """A time in two units at most: 45 s, 3 min, 2 h 10 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool) -> RenderableType:
+    """The training as a screen.
+
+    Args:
+        watched: The training.
+        shown: What the keys have chosen.
+        title: What the run is called.
+        width: Of the terminal, in characters.
+        keys: Whether there are any.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = [_head(watched, title, width)]
+    if not watched.places:
+        parts.append(Text("no row yet", style="dim"))
+    else:
+        parts += [Text(), _places(watched, shown, width)]
+        now = watched.places[shown.place % len(watched.places)]
+        own = [row for row in watched.worst if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
+        labels = [row for row in watched.labels if (row["mode"], row["ds_id"]) == (now.mode, now.ds_id)]
+        if own:
+            parts += [Text(), _worst(own, now, watched.metric, width)]
+        if labels:
+            parts += [Text(), _labels(labels, shown.sort, now, watched.metric, width)]
+        if watched.spikes:
+            parts += [Text(), _spikes(watched.spikes, watched.metric)]
+    for warning in watched.warnings[:3]:
+        parts.append(Text(printable(cut(warning, max(width * 2, 80))), style="yellow"))
+    if shown.said:
+        parts += [Text(), Text(printable(shown.said), style="bold")]
+    if keys:
+        hint = "q quit  s sort labels  n next data set  o open the report"
+        parts += [Text(), Text(hint if width >= _NARROW else "q s n o", style="dim")]
+    return Group(*parts)
+
+
+def _head(watched: Watched, title: str, width: int) -> RenderableType:
+    from rich.text import Text
+
+    styles = {"running": "green", "finished": "bold", "crashed": "bold red", "waiting": "dim"}
+    text = Text(no_wrap=width >= _NARROW, overflow="ellipsis")
+    text.append(printable(cut(title, max(20, width // 2))), style="bold")
+    text.append("  ").append(_state(watched), style=styles.get(watched.state, ""))
+    details = [f"{watched.rows:,} rows"] if watched.rows else []
+    if watched.state == "running":
+        details += [f"{watched.rows_per_second:,.0f}/s"] if watched.rows_per_second is not None else []
+        details += [f"{duration(watched.seconds_left)} left"] if watched.seconds_left is not None else []
+    for part in details:
+        text.append("  ").append(part)
+    if watched.dropped:
+        text.append("  ").append(f"{watched.dropped:,} dropped", style="bold red")
+    if watched.state == "running" and (watched.quiet_seconds or 0) > _QUIET:
+        text.append("  ").append(f"no new row for {duration(watched.quiet_seconds or 0)}", style="yellow")
+    return text
+
+
+def _table(*columns: tuple[str, str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    return table
+
+
+def _places(watched: Watched, shown: Shown, width: int) -> Any:
+    wide = width >= _NARROW
+    columns = [("data set", "left"), ("epoch", "right"), (watched.metric, "right"), ("change", "right")]
+    is_judged = wide and any(now.accuracy is not None for now in watched.places)
+    columns += [("right", "right")] if is_judged else []
+    columns += [("samples", "right"), ("course", "left")] if wide else []
+    table = _table(*columns)
+    chosen = shown.place % len(watched.places)
+    for number, now in enumerate(watched.places):
+        of = f"/{watched.total_epochs}" if watched.total_epochs and now.mode == "train" else ""
+        turn = f".{now.turn}" if now.turn else ""
+        change = None if now.mean is None or now.before is None else now.mean - now.before
+        mark = "> " if number == chosen and len(watched.places) > 1 else ""
+        cells = [mark + printable(cut(_where(now), 20)), f"{now.epoch}{turn}{of}", _mean(now), _signed(change)]
+        if is_judged:
+            cells.append("–" if now.accuracy is None else f"{100 * now.accuracy:.1f} %")
+        if wide:
+            share = f"{now.n:,}" + (f"/{now.n_before:,}" if now.n_before and now.n < now.n_before else "")
+            course = sparkline([mean for _, _, mean in now.history[-12:]])
+            cells += [share, course]
+        table.add_row(*cells)
+    return table
+
+
+def _mean(now: Now) -> str:
+    return short(now.mean, 4) + (f" ({now.non_finite:,} not finite)" if now.non_finite else "")
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else ("+" if value > 0 else "") + short(value, 2)
+
+
+def _worst(rows: Sequence[dict[str, Any]], now: Now, metric: str, width: int) -> Any:
+    table = _table((f"worst of {printable(_where(now))}", "left"), ("label", "left"), (metric, "right"))
+    for row in rows:
+        label = "–" if row["label"] is None else printable(cut(row["name"], max(8, width // 4)))
+        table.add_row(printable(cut(str(row["sample_id"]), max(12, width // 2))), label, short(row["value"], 4))
+    return table
+
+
+def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, width: int) -> Any:
+    order: dict[Sort, Any] = {
+        Sort.WORST: lambda _: 0,
+        Sort.CHANGE: lambda row: (1 if metric in HIGH_IS_GOOD else -1) * (row["change"] or 0.0),
+        Sort.NAME: lambda row: str(row["name"]),
+    }
+    wide = width >= _NARROW
+    title = f"labels of {printable(_where(now))}, {sort.value}" if wide else f"labels, {sort.value}"
+    beside = [("samples", "right")] if wide else []
+    usual = [("usual", "right")] if wide else []
+    table = _table((title, "left"), *beside, (metric, "right"), ("change", "right"), *usual)
+    for row in sorted(rows, key=order[sort]):
+        cells = [short(row["mean"], 4), _signed(row["change"])]
+        cells = [f"{row['n']:,}", *cells, short(row["usual"], 4)] if wide else cells
+        table.add_row(printable(cut(str(row["name"]), max(10, width // 3))), *cells)
+    return table
+
+
+def _spikes(rows: Sequence[dict[str, Any]], metric: str) -> Any:
+    table = _table(("spikes: step", "right"), ("epoch", "right"), (metric, "right"), ("robust deviations", "right"))
+    for row in rows:
+        height = "far out" if row["height"] is None else f"{row['height']:.1f}"
+        table.add_row(f"{row['step']:,}", str(row["epoch"]), short(row["loss"], 4), height)
+    return table
