@@ -105,16 +105,7 @@ def read_list(source: Any) -> SampleList:
     ids = columns.get(SAMPLE_ID)
     if ids is None:
         raise XaiError(f"{name} has no column sample_id", hint=f"its columns: {', '.join(map(str, columns))}; {_KINDS}")
-    sets = {
-        (str(m or ""), str(d or ""))
-        for m, d in zip(*(columns.get(key) or [""] * len(ids) for key in (MODE, DS_ID)), strict=True)
-    }
-    if len(sets) > 1:
-        told = ", ".join(sorted(" ".join(filter(None, one)) or '""' for one in sets))
-        raise XaiError(
-            f"{name} is about several data sets ({told}), and an id of one can be another sample in the next",
-            hint="choose from one: xai select --mode train --ds-id NAME",
-        )
+    _refuse_shared_ids(name, columns, ids)
     kept: dict[str, int] = {}
     missing = 0
     for place, sample_id in enumerate(ids):
@@ -138,6 +129,25 @@ def read_list(source: Any) -> SampleList:
             for key in (WEIGHT, LABEL)
         ),
     )
+
+
+def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Sequence[Any]) -> None:
+    """Refuse a list in which one id stands for samples of several data sets.
+
+    Raises:
+        XaiError: It does.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    sets = (columns.get(key) or [""] * len(ids) for key in (MODE, DS_ID))
+    for sample_id, mode, ds_id in zip(ids, *sets, strict=True):
+        place = str(mode or ""), str(ds_id or "")
+        before = places.setdefault(str(_plain(sample_id)), place)
+        if before != place:
+            told = " and ".join(" ".join(filter(None, one)) or '""' for one in (before, place))
+            raise XaiError(
+                f"{name} is about several data sets, and sample {_plain(sample_id)} is in {told}",
+                hint="an id of one can be another sample in the next; choose from one: --mode train --ds-id NAME",
+            )
 
 
 def _weight(value: Any, source: str) -> float:
