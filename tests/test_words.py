@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaicli import words
+from xaicli.words import ranges
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -57,3 +58,11 @@ def test_lists(typed: str, values: list[str]) -> None:
 )
 def test_pairs(typed: str, pair: tuple[str, str] | None) -> None:
     assert words.split_pair(typed) == pair
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [([], []), ([5], ["5"]), ([1, 2, 3, 5], ["1-3", "5"]), ([-2, -1, 4, 5], ["-2--1", "4-5"]), ([1, 3], ["1", "3"])],
+)
+def test_ranges(numbers: list[int], told: list[str]) -> None:
+    assert ranges(numbers) == told

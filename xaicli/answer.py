@@ -6,13 +6,12 @@ An answer knows nothing of how it is shown; `xaicli.results` pairs it with its r
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from xaicli.vocabulary import DS_ID, EPOCH
-from xaicli.words import quoted
+from xaicli.words import quoted, ranges
 
 if TYPE_CHECKING:
     import polars as pl
@@ -122,7 +121,7 @@ class Answer:
 def _arguments(name: str, value: Any) -> list[str]:
     """What follows an option, once or several times; nothing where there is nothing to say."""
     if name == EPOCH:
-        return [",".join(_ranges(_listed(value)))] if _listed(value) else []
+        return [",".join(ranges(_listed(value)))] if _listed(value) else []
     if name == "group":
         return [f"{group}={_typed(members)}" for group, members in value.items()]
     if isinstance(value, Mapping):
@@ -141,11 +140,3 @@ def _typed(items: Sequence[Any]) -> str:
 
 def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _ranges(epochs: Sequence[int]) -> Iterator[str]:
-    """Ascending epochs as numbers and LO-HI."""
-    starts = [epochs[0], *(b for a, b in pairwise(epochs) if b != a + 1)]
-    ends = [*(a for a, b in pairwise(epochs) if b != a + 1), epochs[-1]]
-    for first, last in zip(starts, ends, strict=True):
-        yield str(first) if first == last else f"{first}-{last}"

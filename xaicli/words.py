@@ -6,7 +6,8 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 _QUOTE = '"'
 _NOT = "!"
@@ -76,3 +77,10 @@ def _closing(text: str, opening: int) -> int | None:
             at += 1
         at += 1
     return None
+
+
+def ranges(numbers: Sequence[int]) -> list[str]:
+    """Ascending whole numbers as they are typed and told: `1-3` and `5` for 1, 2, 3, 5."""
+    starts = [*numbers[:1], *(b for a, b in pairwise(numbers) if b != a + 1)]
+    ends = [*(a for a, b in pairwise(numbers) if b != a + 1), *numbers[-1:]]
+    return [str(low) if low == high else f"{low}-{high}" for low, high in zip(starts, ends, strict=True)]

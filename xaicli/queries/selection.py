@@ -27,7 +27,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
-from xaicli.words import quoted, split, split_pair, split_raw
+from xaicli.words import quoted, ranges, split, split_pair, split_raw
 
 if TYPE_CHECKING:
     from xaicli.reader.facts import Facts
@@ -375,7 +375,7 @@ def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every
     if not any(chosen.values()):
         asked = f"no epoch of {', '.join(given)}" if given else "no epoch"
         divisible = f" that is divisible by {every}" if every > 1 else ""
-        raise XaiError(f"{asked}{divisible} was recorded", hint=f"recorded epochs: {_ranges(known)}")
+        raise XaiError(f"{asked}{divisible} was recorded", hint=f"recorded epochs: {', '.join(ranges(known))}")
     return chosen
 
 
@@ -400,19 +400,8 @@ def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], b
                 f"--epoch {word!r} is no epoch", hint="give numbers, ranges LO-HI, first or last"
             ) from None
     if not any(low <= epoch <= high for epoch in known):
-        raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {_ranges(known)}")
+        raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {', '.join(ranges(known))}")
     return lambda epoch, _: low <= epoch <= high
-
-
-def _ranges(epochs: Sequence[int]) -> str:
-    """`1-3, 5` for 1, 2, 3, 5."""
-    runs: list[list[int]] = []
-    for epoch in epochs:
-        if runs and epoch == runs[-1][1] + 1:
-            runs[-1][1] = epoch
-        else:
-            runs.append([epoch, epoch])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
 def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
