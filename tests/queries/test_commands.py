@@ -329,6 +329,7 @@ def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
         "compare-labels-loss-eval.png",
         "compare-samples-loss-eval.png",
         "compare.csv",
+        "compare-differences.csv",
         "compare.json",
     ]
 

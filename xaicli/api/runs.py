@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -23,22 +24,31 @@ def compare(
     max: int = 5,
     min: int = 5,
     ids: Ids = None,
+    group: Words | Mapping[str, str | Sequence[str]] = None,
     **select: Unpack[Select],
 ) -> Result:
-    """Several runs side by side: the same metric, labels and samples; which samples flipped.
+    """Several runs side by side: the same metric, labels and samples; which is better, and which samples flipped.
 
     Args:
         runs: Two run directories or addresses or more; a folder that is no run stands for those in it.
         max: How many samples whose score grew most from the first run to the last.
         min: How many samples whose score fell most.
         ids: Samples to list.
+        group: `NAME=PATTERN,...` items or {name: patterns}: the runs of a group are replicates (seeds, say), and groups
+            are compared in place of runs.
     """
+    from xaicli.diagnosis.paired import paired
     from xaicli.queries.compare import compare
+    from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(runs)]
     answer = compare(readers, max=max, min=min, ids=ids, **words)
+    groups = members_of(group, list(answer.selection["runs"]))
+    differences = paired(readers, groups=groups, **words)
+    selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
+    answer = replace(answer, selection=selection, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 
 

@@ -38,16 +38,24 @@ def compare(
     max: Annotated[int, typer.Option(metavar="N", help="The N samples that grew most.")] = 5,
     min: Annotated[int, typer.Option(metavar="N", help="The N samples that fell most.")] = 5,
     ids: Ids = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATTERN,...",
+            help="Compare groups of runs, those of one as replicates (repeat).",
+            show_default=False,
+        ),
+    ] = None,
     select: Selection,
     output: Output,
 ) -> None:
-    """The same metric, labels and samples side by side between runs, and the samples that flipped.
+    """Which run is better and by how much, the same metric, labels and samples, and the samples that flipped.
 
     Example: xai compare runs/a runs/b --metric loss
     """
     from xaicli import api
 
-    result = api.compare(*runs, max=max, min=min, ids=ids, **select.arguments())
+    result = api.compare(*runs, max=max, min=min, ids=ids, group=group, **select.arguments())
     write(result, output)
 
 

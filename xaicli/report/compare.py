@@ -8,11 +8,13 @@ from pathlib import PurePath
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, short
 from xaicli.report.page import Names, as_list, made, run_line, words_of
+from xaicli.vocabulary import CORRECT
 
 _CELLS = 24
 _LOOKS = ("blue", "vermilion", "green", "purple", "ochre", "grey")
@@ -153,7 +155,10 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
     names = Names()
     runs = short_names([str(run) for run in as_list(answer.selection.get("runs"))], answer)
     rows = answer.data.to_dicts()
+    differences = answer.extra.get("paired", [])
     sections = []
+    if differences:
+        sections.append(Section("Differences", names("part", "differences"), (_differences(differences, answer),)))
     for kind, title in _TITLES.items():
         chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
         charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
@@ -167,12 +172,78 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
         name="compare",
         title="Runs side by side",
         run_line=run_line(answer, None),
-        sentence=_sentence(rows, runs),
+        sentence=" ".join((*_difference_words(differences, answer), _sentence(rows, runs))),
         sections=tuple(sections) or (Section("Runs", "runs", nothing),),
-        made=made(answer, ("change", "the last run's value minus the first's")),
+        made=made(
+            answer,
+            ("change", "the last run's value minus the first's"),
+            ("difference", "of the samples both have; intervals of 95 %; see docs/statistics.md"),
+        ),
         warnings=answer.warnings,
-        tables={"compare": lambda: iter(rows)},
+        tables={
+            "compare": lambda: iter(rows),
+            "compare-differences": lambda: [_flat(row) for row in differences],
+        },
     )
+
+
+def _difference_words(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Iterator[str]:
+    """Which run is better, by the accuracy, or else by the first metric there is, of each (mode, ds_id)."""
+    told = set()
+    for row in sorted(rows, key=lambda row: row["metric"] != CORRECT):
+        place = (row["mode"], row["ds_id"], row["first"], row["last"])
+        if place in told:
+            continue
+        told.add(place)
+        first, last = _names_of(row, answer)
+        yield f"{words_of(*place[:2])}: {_better(row, first, last)}."
+
+
+def _better(row: Mapping[str, Any], first: str, last: str) -> str:
+    """Which of two is better and by how much, in words."""
+    size, low, high = row["difference"], row["low"], row["high"]
+    ahead = row["better"] or ("last" if size >= 0 else "first")
+    winner, loser = (last, first) if ahead == "last" else (first, last)
+    if size < 0:
+        size, low, high = -size, -high, -low
+    right = row["metric"] == CORRECT
+    what, factor = ("points of accuracy", 100) if right else (f"of mean {row['metric']}", 1)
+    by = f"{short(factor * size, 2)} {what}"
+    many = count(row["n"], "run") if row["method"] == WELCH else f"n {row['n']:,}"
+    interval = f"95 % {short(factor * low, 2)} to {short(factor * high, 2)}, {many}"
+    if low <= 0:
+        return f"no difference beyond chance: {winner} has {by} more than {loser} ({interval})"
+    return f"{winner} {'is better than' if row['better'] else 'has more than'} {loser} by {by} ({interval})"
+
+
+def _names_of(row: Mapping[str, Any], answer: Answer) -> tuple[str, str]:
+    """The two that are compared, by their folders' names where these tell them apart, or their groups'."""
+    paths = [str(run) for run in as_list(answer.selection.get("runs"))]
+    names = dict(zip(paths, short_names(paths, answer), strict=True))
+    return cut(names.get(row["first"], row["first"])), cut(names.get(row["last"], row["last"]))
+
+
+def _differences(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Table:
+    table = []
+    for row in rows:
+        first, last = _names_of(row, answer)
+        values = [short(value, 4) for value in row["values"]]
+        interval = f"{short(row['low'], 3)} to {short(row['high'], 3)}"
+        where, which = words_of(row["mode"], row["ds_id"]), "accuracy" if row["metric"] == CORRECT else row["metric"]
+        better = {"first": first, "last": last}.get(row["better"], "–")
+        cells = (f"{first} {values[0]}", f"{last} {values[1]}", row["difference"], interval, better, row["p"])
+        table.append((where, which, *cells, row["n"], row["method"]))
+    columns = (
+        *(Column("where"), Column("mean of"), Column("first"), Column("last"), Column("difference", Cell.NUMBER)),
+        *(Column("95 % interval"), Column("better"), Column("p", Cell.NUMBER), Column("n", Cell.INTEGER)),
+        Column("method"),
+    )
+    return Table("differences", "Differences on the samples both have", columns, tuple(table))
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    first, last = row["values"]
+    return {**{key: value for key, value in row.items() if key != "values"}, "first_mean": first, "last_mean": last}
 
 
 def _is_one_of_many(row: Mapping[str, Any]) -> bool:

@@ -1,0 +1,249 @@
+"""Whether one run is better than another on the same samples: paired differences with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_sided, welch
+from xaicli.errors import UsageError
+from xaicli.queries.compare import joined_at_end, shared
+from xaicli.queries.labels import NORMAL_975
+from xaicli.queries.selection import Pair
+from xaicli.reader import Reader
+from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_RESAMPLES = 2000
+_RESAMPLED = 20_000
+"""Of more samples the mean's interval is that of the normal limit."""
+_BLOCK = 2_000_000
+BOOTSTRAP, NORMAL, MCNEMAR, WELCH = "paired bootstrap", "paired normal", "McNemar", "Welch's t over runs"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the last has more than the first.
+
+    Attributes:
+        n: Samples that both have, or runs.
+        first: The mean of the first.
+        last: The mean of the last.
+        difference: last - first.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        p: Two-sided, of no difference.
+        method: How interval and p were found.
+    """
+
+    n: int
+    first: float
+    last: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    method: str
+
+
+def mean_difference(first: Floats, last: Floats, *, seed: int = 0) -> Difference | None:
+    """The difference of two means over the same samples.
+
+    Args:
+        first: (N,) values; samples that are not finite in both are left out.
+        last: (N,) values.
+        seed: Of the bootstrap.
+
+    Returns:
+        The interval is the percentile bootstrap's over samples (of more than 20,000 the normal limit's), p that of the
+        paired t test. None with fewer than two samples.
+    """
+    known = np.isfinite(first) & np.isfinite(last)
+    a, b = first[known], last[known]
+    n = len(a)
+    if n < 2:
+        return None
+    d = b - a
+    mean, error = float(d.mean()), float(d.std(ddof=1) / math.sqrt(n))
+    if n > _RESAMPLED:
+        low, high, method = mean - NORMAL_975 * error, mean + NORMAL_975 * error, NORMAL
+    else:
+        means = _resampled_means(d, np.random.default_rng(seed))
+        (low, high), method = np.quantile(means, (0.025, 0.975)).tolist(), BOOTSTRAP
+    t = mean / error if error else (0.0 if not mean else math.inf)
+    p = float(student_two_sided(np.array([t]), np.array([n - 1.0]))[0])
+    return Difference(n, float(a.mean()), float(b.mean()), mean, low, high, p, method)
+
+
+def _resampled_means(values: Floats, rng: np.random.Generator) -> Floats:
+    n = len(values)
+    at_once = max(1, _BLOCK // n)
+    parts = [
+        values[rng.integers(n, size=(min(at_once, _RESAMPLES - start), n))].mean(axis=1)
+        for start in range(0, _RESAMPLES, at_once)
+    ]
+    return np.concatenate(parts)
+
+
+def accuracy_difference(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> Difference | None:
+    """The difference of two accuracies over the same samples.
+
+    Args:
+        first: (N,) whether the first is right.
+        last: (N,) whether the last is right.
+
+    Returns:
+        p is McNemar's exact one (McNemar 1947, Psychometrika 12, 153-157), of the samples that only one has right; the
+        interval that of Agresti and Min (2005, Stat. Med. 24, 729-740), half a sample added to each of the four counts.
+        None without a sample.
+    """
+    n = len(first)
+    if not n:
+        return None
+    lost, won = int((first & ~last).sum()), int((~first & last).sum())
+    p = min(1.0, 2 * binomial_tail(max(lost, won), lost + won, 0.5)) if lost + won else 1.0
+    total, b, c = n + 2, lost + 0.5, won + 0.5
+    middle = (c - b) / total
+    error = math.sqrt(b + c - (c - b) ** 2 / total) / total
+    difference = (won - lost) / n
+    low, high = max(middle - NORMAL_975 * error, -1.0), min(middle + NORMAL_975 * error, 1.0)
+    return Difference(n, float(first.mean()), float(last.mean()), difference, low, high, p, MCNEMAR)
+
+
+def run_difference(first: Sequence[float], last: Sequence[float]) -> Difference | None:
+    """The difference of the means of two groups of runs, each run one value (Welch 1947).
+
+    Returns:
+        None where a group has fewer than two runs.
+    """
+    if min(len(first), len(last)) < 2:
+        return None
+    a, b = (np.asarray(values, np.float64) for values in (first, last))
+    centre = float(np.concatenate([a, b]).mean())
+    sums = [np.array([x]) for v in (b - centre, a - centre) for x in (float(len(v)), v.sum(), np.square(v).sum())]
+    p, difference, error, freedom = (float(found[0]) for found in welch(*sums))
+    margin = float(student_975(np.array([freedom]))[0]) * error
+    means = float(a.mean()), float(b.mean())
+    return Difference(len(a) + len(b), *means, difference, difference - margin, difference + margin, p, WELCH)
+
+
+def paired(
+    readers: Sequence[Reader], *, groups: Mapping[str, Sequence[str]] | None = None, **select: Any
+) -> list[dict[str, Any]]:
+    """Each later run against the first, or a later group of runs against the first one, on the samples both have.
+
+    Args:
+        readers: The runs, in order.
+        groups: {name: its runs}: runs of one group are replicates, so that the interval holds for another seed too.
+        select: What `resolve` takes.
+
+    Returns:
+        Rows mode, ds_id, metric (`correct` is the accuracy, wherever it is recorded), first, last (runs, or groups), n
+        (samples; of groups runs), values (the two means), difference, low, high, p, method, better (first, last; null
+        where the interval holds 0 or which end is better is unknown).
+
+    Raises:
+        UsageError: There is one group alone, or a run is in two.
+        XaiError: As `compare`.
+    """
+    if groups:
+        return _of_groups(readers, groups, select)
+    found = shared(readers, **select)
+    rows = []
+    for pair in found.pairs:
+        for number in range(1, len(readers)):
+            both = readers[0], readers[number]
+            names = str(both[0].layout.root), str(both[1].layout.root)
+            for metric, difference in _differences(both, pair, found.metrics, select).items():
+                rows.append(_row(pair, metric, names, difference))
+    return rows
+
+
+def _differences(
+    readers: tuple[Reader, Reader], pair: Pair, metrics: Sequence[str], select: Mapping[str, Any]
+) -> dict[str, Difference]:
+    """{metric: the difference} of two runs, the accuracy among them where both have it."""
+    selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
+    found: dict[str, Difference | None] = {}
+    for metric in metrics:
+        alone = [replace(one, metrics=(metric,)) for one in selections]
+        table = joined_at_end(readers, alone, pair, metric)
+        if CORRECT not in found:
+            known = table.drop_nulls(["correct0", "correct1"])
+            found[CORRECT] = accuracy_difference(known["correct0"].to_numpy(), known["correct1"].to_numpy())
+        if metric != CORRECT:
+            values = (table[f"value{number}"].cast(pl.Float64).to_numpy() for number in (0, 1))
+            found[metric] = mean_difference(*values)
+    return {metric: difference for metric, difference in found.items() if difference is not None}
+
+
+def _of_groups(
+    readers: Sequence[Reader], groups: Mapping[str, Sequence[str]], select: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if len(groups) < 2:
+        raise UsageError("--group compares two groups or more", hint="--group a=PATTERN --group b=PATTERN")
+    members = [run for runs in groups.values() for run in runs]
+    if twice := {run for run in members if members.count(run) > 1}:
+        raise UsageError(f"{sorted(twice)[0]} is in two groups", hint="give each group patterns of its own")
+    found = shared(readers, **select)
+    by_name = {str(reader.layout.root): number for number, reader in enumerate(readers)}
+    first, *others = groups
+    rows = []
+    for pair in found.pairs:
+        means = _means(readers, pair, found.metrics, select)
+        for metric, values in means.items():
+            for other in others:
+                sides = [[values[by_name[run]] for run in groups[name]] for name in (first, other)]
+                known = [[value for value in side if value is not None] for side in sides]
+                if (difference := run_difference(*known)) is not None:
+                    rows.append(_row(pair, metric, (first, other), difference))
+    return rows
+
+
+def _means(
+    readers: Sequence[Reader], pair: Pair, metrics: Sequence[str], select: Mapping[str, Any]
+) -> dict[str, list[float | None]]:
+    """{metric: the mean of each run over the samples that all of them have}."""
+    selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
+    found: dict[str, list[float | None]] = {}
+    for metric in metrics:
+        alone = [replace(one, metrics=(metric,)) for one in selections]
+        table = joined_at_end(readers, alone, pair, metric)
+        columns = {CORRECT: "correct", metric: "value"} if CORRECT not in found else {metric: "value"}
+        for name, column in columns.items():
+            wanted = [f"{column}{number}" for number in range(len(readers))]
+            values = table.select(pl.col(wanted).cast(pl.Float64)).drop_nulls()
+            if name not in found and values.height:
+                found[name] = [float(values[one].mean()) for one in wanted]  # type: ignore[arg-type]
+    return found
+
+
+def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference) -> dict[str, Any]:
+    sure = not found.low <= 0 <= found.high
+    upwards = metric == CORRECT or metric in HIGH_IS_GOOD
+    known = upwards or metric in LOW_IS_GOOD
+    better = ("last" if (found.difference > 0) == upwards else "first") if sure and known else None
+    return {
+        MODE: pair[0],
+        DS_ID: pair[1],
+        "metric": metric,
+        "first": names[0],
+        "last": names[1],
+        "n": found.n,
+        "values": [found.first, found.last],
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+        "method": found.method,
+        "better": better,
+    }
