@@ -363,3 +363,23 @@ def test_a_model_that_cannot_be_exported_is_told_in_one_warning(
         save_checkpoint(Deciding(), tmp_path / "m.pt", example_inputs=torch.ones(2, 3))
     assert [len(str(warning.message)) < 500 for warning in told] == [True]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("given", [None, "segmentation"])
+def test_a_run_says_what_its_model_means(given: str | None, tmp_path: Path) -> None:
+    """What the caller says, else what the recorded labels tell for certain."""
+    from xaicli.recorder.run import Run
+
+    model, x = nn.Linear(4, 3), torch.rand(2, 5, 4)
+    with Run(tmp_path / "run") as run:
+        logits = model(x).detach()
+        run.log_samples(sample_id=[0, 1], label=logits.argmax(2), logits=logits, mode="eval", epoch=1, step=1)
+        run.save_checkpoint(model, example_inputs=x, task=given)
+    facts = load_checkpoint(tmp_path / "run" / "checkpoints" / "ckpt.pt").facts
+    assert facts.task == (given or "sequence")
+
+
+def test_another_word_for_a_task_is_told_and_costs_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="says no task: 'colours' is none of"):
+        save_checkpoint(nn.Linear(4, 3), tmp_path / "m.pt", example_inputs=torch.rand(2, 4), task="colours")
+    assert load_checkpoint(tmp_path / "m.pt").facts.task is None
