@@ -159,3 +159,16 @@ def test_names_that_the_pictures_font_lacks_are_said_once(tmp_path: Path) -> Non
         result.save(tmp_path, ["html", "png"])
     assert len(said) == 1
     assert "日本" in (tmp_path / "labels.html").read_text(encoding="utf-8")
+
+
+def test_pictures_of_a_command_are_those_of_the_library(sample_run: Path, tmp_path: Path) -> None:
+    """A command has matplotlib imported without its artists' signatures; a session keeps them."""
+    said = "import inspect, matplotlib.lines; print('linewidth' in str(inspect.signature(matplotlib.lines.Line2D.set)))"
+    command = f"from xaicli.cli import main; main(['labels', {str(sample_run)!r}, '-q', '-o', {str(tmp_path / 'a')!r}])"
+    library = f"import xaicli; xaicli.open_run({str(sample_run)!r}).labels().save({str(tmp_path / 'b')!r})"
+    for code, documented in ((command, "False"), (library, "True")):
+        done = subprocess.run([sys.executable, "-c", f"{code}\n{said}"], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == documented
+    pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
+    assert pictures
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in pictures)

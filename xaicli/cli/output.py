@@ -69,6 +69,9 @@ def write(
             # A run from elsewhere must not choose where files are written.
             raise XaiError(f"{folder} is a link to {folder.readlink()}", hint="name the folder to write to with -o DIR")
         if formats:
+            from xaicli.render.canvas import without_signatures
+
+            without_signatures()
             how = {"no_images": output.no_images, "pictures": pictures}
             paths = result.save(output.output or folder, formats=formats, **how)
         if beside is not None:

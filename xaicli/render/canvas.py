@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,28 @@ WIDE = Size(800, 356, 52, 9)
 SQUARE = Size(560, 400, 52, 9)
 
 
+_documented = True
+
+
+def without_signatures() -> None:
+    """Have matplotlib imported without the signatures that it writes for every artist's `set`, if it is not yet.
+
+    They take a fifth of its import and are for people who write code with it: a command that draws and ends needs none.
+    """
+    global _documented
+    _documented = False
+
+
+def _import_artists() -> None:
+    if _documented or "matplotlib.lines" in sys.modules:
+        return
+    from matplotlib.artist import Artist
+
+    # A name of matplotlib's own: where a version has it no more, its import only takes its time.
+    if hasattr(Artist, "_update_set_signature_and_docstring"):
+        Artist._update_set_signature_and_docstring = classmethod(lambda _: None)
+
+
 @contextmanager
 def settings() -> Iterator[None]:
     """matplotlib with its defaults and ours, whatever the user's `matplotlibrc` says."""
@@ -156,6 +179,7 @@ def settings() -> Iterator[None]:
 
     import matplotlib as mpl
 
+    _import_artists()
     defaults = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)

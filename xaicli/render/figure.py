@@ -133,10 +133,11 @@ class Pictures:
 
     def _draw(self, chart: Chart, identity: str) -> Picture:
         doing("drawing picture", len(self._drawn) + 1)
-        from xaicli.render.pen import drawn
         from xaicli.render.svg import flowing, scaled
 
         with canvas.settings():
+            from xaicli.render.pen import drawn
+
             made = _laid_out(chart)
             pen = drawn(made.figure, density=self._density)
         names = [identity] if len(made.frames) == 1 else [f"{identity}-{i}" for i in range(len(made.frames))]

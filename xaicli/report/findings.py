@@ -119,9 +119,10 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
         if not (contradicted := sum(row["contradicted"] for row in part)):
             continue
         n, where = sum(row["n"] for row in part), words_of(*place)
+        share = f"{contradicted:,} of {count(n, 'sample')} ({contradicted / n:.1%})"
         yield Table(
             page.names("label noise", where),
-            f"Labels contradicted over the history: {contradicted:,} of {n:,} ({contradicted / n:.1%}), {where}",
+            f"Labels contradicted over the history: {share}, {where}",
             (
                 *(Column("label"), Column("samples", Cell.INTEGER), Column("contradicted", Cell.INTEGER)),
                 Column("share (95 % interval)"),
