@@ -137,3 +137,85 @@ def test_sets_of_classes_count_for_each_and_measured_numbers_are_no_groups(tmp_p
     code, found = asked(capsys, tmp_path / "run", "--rule", "correct mean by loss >= 0.9")
     assert (code, found["rows"][0]["outcome"]) == (2, "not asked")
     assert "measured numbers" in found["rows"][0]["reason"]
+
+
+def facts_run(path, values, *, extra=()):
+    """A run whose samples have a camera and an age; values are the losses of the last place."""
+    n = len(values)
+    with xaicli.Run(path, label_names=["cat", "dog"]) as run:
+        run.log_facts(
+            range(n), camera=["front" if i % 2 else "rear" for i in range(n)], age=[float(i) for i in range(n)]
+        )
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=[*range(n), *extra],
+                label=[*(i // 2 % 2 for i in range(n)), *(1 for _ in extra)],
+                loss=[*values, *(0.0 for _ in extra)],
+                correct_share=[*values, *(0.0 for _ in extra)],
+                mode="eval",
+                epoch=epoch,
+            )
+    return path
+
+
+def test_combinations_of_columns_are_groups(tmp_path, capsys):
+    values = [float(i) for i in range(40)]
+    path = facts_run(tmp_path / "run", values)
+    code, found = asked(capsys, path, "--rule", "loss mean by camera,label <= 19")
+    expected = {}
+    for camera in ("front", "rear"):
+        for number, name in enumerate(["cat", "dog"]):
+            own = [v for i, v in enumerate(values) if (i % 2 == 1) == (camera == "front") and i // 2 % 2 == number]
+            expected[f"{camera}, {name}"] = pytest.approx(np.mean(own))
+    assert {row["group"]: row["value"] for row in found["rows"]} == expected
+    assert code == 1
+    _, found = asked(capsys, path, "--rule", "loss mean by age <= 19")
+    assert [row["n"] for row in found["rows"]] == [8] * 5
+    assert [row["value"] for row in found["rows"]] == pytest.approx(
+        [np.mean(values[i : i + 8]) for i in range(0, 40, 8)]
+    )
+
+
+def test_samples_beyond_a_limit_are_named(tmp_path, capsys):
+    path = facts_run(tmp_path / "run", [1.0, 9.0, 2.0, 8.0])
+    code, found = asked(capsys, path, "--rule", "loss max <= 7", "--rule", "loss min by camera >= 1.5")
+    assert code == 1
+    assert found["rows"][0]["failing"] == ["1", "3"]
+    assert "samples 1, 3" in found["rows"][0]["reason"]
+    assert {row["group"]: row["failing"] for row in found["rows"][1:]} == {"front": [], "rear": ["0"]}
+
+
+def test_counts_and_listed_samples_in_one_line(runs, capsys, tmp_path):
+    path, right = runs["new"]
+    (tmp_path / "golden.txt").write_text("".join(f"{i}\n" for i in range(50)))
+    wrong = [str(i) for i in range(50) if not right[i]]
+    code, found = asked(
+        capsys, path, "--rule", f"no sample of {tmp_path / 'golden.txt'} is wrong", "--rule", "dropped <= 0"
+    )
+    assert code == 1
+    assert found["rows"][0]["failing"] == wrong
+    assert (found["rows"][1]["outcome"], found["rows"][1]["value"]) == ("passed", 0.0)
+    (tmp_path / "rules.toml").write_text(f'[[rule]]\nsamples = "golden.txt"\nmost = {len(wrong)}\n')
+    assert asked(capsys, path, "--rules", tmp_path / "rules.toml")[0] == 0
+    assert asked(capsys, path, "--rule", "spikes < 0")[0] in (1, 2)
+
+
+def test_what_is_not_judged_is_told(tmp_path, capsys):
+    values = [1.0] * 30 + [float("nan")] * 10
+    new = facts_run(tmp_path / "new", values, extra=[100, 101])
+    code, found = asked(capsys, new, "--rule", "loss mean <= 1")
+    assert code == 0
+    assert "10 values are not finite" in found["rows"][0]["reason"]
+    old = facts_run(tmp_path / "old", [1.0] * 40)
+    _, found = asked(capsys, new, "--baseline", old, "--rule", "loss mean drop <= 0")
+    assert found["rows"][0]["n"] == 30
+    assert "2 samples are not in the baseline" in found["rows"][0]["reason"]
+
+
+def test_a_label_that_only_the_baseline_has_cannot_be_asked(tmp_path, capsys):
+    old = facts_run(tmp_path / "old", [1.0] * 8)
+    with xaicli.Run(tmp_path / "new", label_names=["cat", "dog"]) as run:
+        run.log_samples(sample_id=[0, 1], label=[0, 0], loss=[1.0, 1.0], mode="eval", epoch=1)
+    code, found = asked(capsys, tmp_path / "new", "--baseline", old, "--rule", "loss mean by label drop <= 0.5")
+    assert code == 2
+    assert {row["group"]: row["outcome"] for row in found["rows"]} == {"cat": "passed", "dog": "not asked"}

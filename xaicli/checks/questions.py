@@ -60,7 +60,8 @@ def check(
 
     Returns:
         Rows rule, mode, ds_id, epoch, pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
-        value, bound, n, low, high (95 % interval of a drop), reason. The keys `failed` and `not_asked` count them;
+        value, bound, n, low, high (95 % interval of a drop), reason, failing (the samples that break a rule on samples
+        or on a largest or smallest value). The keys `failed` and `not_asked` count them;
         `exit` is 1 where a rule failed, else 2 where one could not be asked, else 0.
 
     Raises:
@@ -110,6 +111,7 @@ _SCHEMA = {
     "low": pl.Float64(),
     "high": pl.Float64(),
     "reason": pl.String(),
+    "failing": pl.List(pl.String()),
 }
 
 
@@ -162,7 +164,7 @@ def _rows(question: _Question) -> list[dict[str, Any]]:
 
 def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str) -> list[dict[str, Any]]:
     rule, reader = question.rule, question.reader
-    frame, place = _samples(question, reader, selection, pair, metric)
+    frame, place, not_finite = _samples(question, reader, selection, pair, metric)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
     if rule.samples:
         return [{**_row(none_wrong(rule, frame, _ids(question, rule.samples))), **told}]
@@ -171,54 +173,53 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         other = question.select(question.baseline, metric)
         if pair not in other.pairs:
             return [{**_row(not_asked(rule, f"the baseline has no rows of {' '.join(filter(None, pair))}")), **told}]
-        base, _ = _samples(question, question.baseline, other, pair, metric)
+        base, _, _ = _samples(question, question.baseline, other, pair, metric)
     names = LabelNames.of(reader, selection)
-    labels = frame[rule.by].drop_nulls().unique() if rule.by is not None and rule.by in (LABEL, PREDICTION) else ()
-    by_value = {value: names[value] for value in labels}
-    found = judged(rule, frame, base, names=by_value, strict_drop=question.strict_drop)
+    by_value = {
+        value: names[value]
+        for one in (frame, *(() if base is None else (base,)))
+        for column in rule.columns
+        if column in (LABEL, PREDICTION)
+        for value in _values(one[column])
+    }
+    found = judged(rule, frame, base, names=by_value, strict_drop=question.strict_drop, not_finite=not_finite)
     return [{**_row(verdict), **told} for verdict in found]
 
 
 def _samples(
     question: _Question, reader: Reader, selection: Selection, pair: Pair, metric: str
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The samples of the rule's place: the last, or that with the best mean."""
+) -> tuple[pl.DataFrame, dict[str, Any], int]:
+    """The samples of the rule's place, the last, or that with the best mean; and how many values are not finite."""
     rule = question.rule
-    stored = [name for name in (rule.by, metric) if name is not None and name in reader.dtypes]
+    for column in rule.columns:
+        if column not in reader.dtypes:
+            raise XaiError(f"no column or fact {column!r}", hint=f"there are: {', '.join(reader.dtypes)}")
+        if column in reader.metrics and reader.dtypes[column].is_float():
+            raise XaiError(
+                f"{column} holds measured numbers: each would be a group", hint='limit them with where = "..."'
+            )
+    stored = [name for name in (*rule.columns, metric) if name in reader.dtypes]
     columns = list(dict.fromkeys([SAMPLE_ID, *stored]))
-    best: tuple[float, pl.DataFrame, dict[str, Any]] | None = None
+    best: tuple[float, pl.DataFrame, dict[str, Any], int] | None = None
     for rows in walk(reader, selection, pair, columns, backwards=True):
         frame = rows.frame.filter(pl.col(metric).is_not_null()) if metric == CORRECT else rows.frame
         place = {EPOCH: rows.place.epoch, PASS: rows.place.turn}
         mean = frame[metric].cast(pl.Float64).mean()
         score = -math.inf if not isinstance(mean, float) else mean if rule.better is not Better.LOW else -mean
         if best is None or score > best[0]:
-            best = score, frame, place
+            best = score, frame, place, rows.tally.non_finite
         if rule.at is At.LAST:
             break
     assert best is not None
-    _, frame, place = best
-    if rule.by is not None and rule.by not in frame.columns:
-        raise XaiError(f"no column or fact {rule.by!r}", hint=f"there are: {', '.join(reader.dtypes)}")
-    if rule.by is not None:
-        frame = _grouped(frame, rule.by)
+    _, frame, place, not_finite = best
     if metric == CORRECT and rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
-    return frame, place
+    return frame, place, not_finite
 
 
-def _grouped(frame: pl.DataFrame, by: str) -> pl.DataFrame:
-    """The rows by the values of a column; a set of classes counts for each of them.
-
-    Raises:
-        XaiError: Its values are measured, so that each would be a group of its own.
-    """
-    dtype = frame.schema[by]
-    if isinstance(dtype, pl.List):
-        return frame.explode(by)
-    if dtype.is_float():
-        raise XaiError(f"{by} holds measured numbers: each would be a group", hint='limit them with where = "..."')
-    return frame
+def _values(labels: pl.Series) -> pl.Series:
+    known = labels.drop_nulls()
+    return (known.explode() if isinstance(known.dtype, pl.List) else known).drop_nulls().unique()
 
 
 def _ids(question: _Question, file: str) -> list[Any]:
@@ -290,4 +291,5 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "low": low,
         "high": high,
         "reason": verdict.reason,
+        "failing": [str(sample_id) for sample_id in verdict.failing],
     }

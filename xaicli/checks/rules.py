@@ -13,12 +13,18 @@ from typing import Any
 
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.vocabulary import HIGH_IS_GOOD, LOW_IS_GOOD
+from xaicli.words import quoted, split, unquoted
 
-GRAMMAR = "METRIC STATISTIC [by COLUMN] [at last|best] >=|<=|>|< NUMBER, or METRIC mean [by COLUMN] drop <= NUMBER"
+GRAMMAR = (
+    "METRIC STATISTIC [by COLUMN,...] [at last|best] >=|<=|>|< NUMBER, METRIC mean [by COLUMN,...] drop <= NUMBER, "
+    "dropped|spikes|ece|... <= NUMBER, or no sample of FILE is wrong"
+)
 _LINE = re.compile(
     r"(?P<metric>\S+)\s+(?P<stat>\w+)(?:\s+by\s+(?P<by>\S+))?(?:\s+at\s+(?P<at>\w+))?"
     r"(?:\s+(?P<drop>drop))?\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)"
 )
+_COUNT_LINE = re.compile(r"(?P<count>\w+)\s*(?P<sign><=|<)\s*(?P<bound>\S+)")
+_SAMPLES_LINE = re.compile(r"no\s+sample\s+of\s+(?P<samples>.+?)\s+(?:is|may\s+be)\s+wrong")
 _QUANTILE = re.compile(r"p(\d{1,2})")
 STATISTICS = ("mean", "median", "std", "min", "max", "n", "p5 and other quantiles")
 
@@ -69,7 +75,8 @@ class Rule:
         name: What it is called in tables and reports.
         metric: The metric; "" for rules on samples or counts.
         stat: mean, median, std, min, max, n or a quantile such as p95.
-        by: The column whose every value must hold; None for all samples together.
+        by: The column whose every value must hold, or several with commas between, whose every combination must; None
+            for all samples together.
         at: The place of the history.
         least: The statistic may not be below; `is_strict` also not equal.
         most: It may not be above.
@@ -79,7 +86,7 @@ class Rule:
         mode: The mode; None for the command's.
         ds_id: The dataset; None for all.
         min_n: Groups of fewer samples are not judged, and said to be so.
-        samples: A file of sample ids none of which may be wrong.
+        samples: A file of sample ids none of which may be wrong, or no more than `most`.
         count: A count of the whole run that `most` limits.
         allow: Groups that may fall short.
         is_strict: Whether the bound itself is too much or too little.
@@ -103,6 +110,11 @@ class Rule:
     allow: Mapping[str, Allowance] = field(default_factory=dict)
     is_strict: bool = False
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of `by`."""
+        return tuple(split(self.by)) if self.by else ()
+
 
 BETTER: Mapping[str, Better] = {
     **dict.fromkeys(HIGH_IS_GOOD, Better.HIGH),
@@ -112,17 +124,24 @@ BETTER: Mapping[str, Better] = {
 
 
 def parse_rule(line: str) -> Rule:
-    """A rule of one line: `correct mean by label >= 0.8`, `loss p95 < 2`, `correct mean drop <= 0.01`.
+    """A rule of one line: `correct mean by label >= 0.8`, `loss p95 < 2`, `correct mean drop <= 0.01`, `spikes <= 3`.
 
     Raises:
         UsageError: It is no rule; the message shows the form.
     """
+    name = " ".join(line.split())
+    facts: dict[str, Any]
+    if found := _SAMPLES_LINE.fullmatch(line.strip()):
+        return _rule({"samples": unquoted(found["samples"])}, repr(line), name=name)
+    if (found := _COUNT_LINE.fullmatch(line.strip())) and found["count"] in set(Count):
+        facts = {"count": found["count"], "most": _number(found["bound"], line), "strict": found["sign"] == "<"}
+        return _rule(facts, repr(line), name=name)
     found = _LINE.fullmatch(line.strip())
     if not found:
         raise UsageError(f"{line!r} is no rule", hint=GRAMMAR)
     bound = _number(found["bound"], line)
     sign = found["sign"]
-    facts: dict[str, Any] = {"metric": found["metric"], "stat": found["stat"]}
+    facts = {"metric": found["metric"], "stat": found["stat"]}
     facts |= {key: found[key] for key in ("by", "at") if found[key]}
     if found["drop"]:
         if sign.startswith(">"):
@@ -130,7 +149,7 @@ def parse_rule(line: str) -> Rule:
         facts["largest_drop"] = bound
     else:
         facts["least" if sign.startswith(">") else "most"] = bound
-    return _rule({**facts, "strict": sign in ("<", ">")}, repr(line), name=" ".join(line.split()))
+    return _rule({**facts, "strict": sign in ("<", ">")}, repr(line), name=name)
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
@@ -173,9 +192,17 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
     if not bounds and kinds != ["samples"]:
         raise UsageError(f"{place} limits nothing", hint="give least, most or largest_drop")
     if kinds != ["metric"]:
-        _only(facts, {"name", "samples", "count", "most", "mode", "ds_id", "at"}, kinds[0], place)
-    if kinds == ["samples"] and bounds:
-        raise UsageError(f"{place} limits samples by {bounds[0]}", hint="none of the samples of a file may be wrong")
+        allowed = {
+            "name",
+            "samples",
+            "count",
+            "most",
+            "mode",
+            "ds_id",
+            "at",
+            *(("strict",) if kinds == ["count"] else ()),
+        }
+        _only(facts, allowed, kinds[0], place)
     statistic = str(facts.get("stat", "mean"))
     if statistic not in STATISTICS[:-1] and not _QUANTILE.fullmatch(statistic):
         raise UsageError(f"{place} has no statistic {statistic!r}", hint=f"choose from: {', '.join(STATISTICS)}")
@@ -202,6 +229,8 @@ def _checked(key: str, value: Any, place: str) -> Any:
     kind = _KEYS.get(key)
     if kind is None:
         raise unknown("key", key, list(_KEYS), where=place)
+    if key == "by" and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        value = ",".join(quoted(one) for one in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = is_number and math.isfinite(value) if kind is float else isinstance(value, kind)
     if not fits or (kind is int and isinstance(value, bool)):
@@ -243,7 +272,8 @@ def _allowance(item: Any, place: str) -> Allowance:
 
 def _described(facts: Mapping[str, Any], at: At) -> str:
     if facts.get("samples"):
-        return f"no sample of {facts['samples']} is wrong"
+        many = f"at most {facts['most']:g} samples" if facts.get("most") else "no sample"
+        return f"{many} of {facts['samples']} {'are' if facts.get('most') else 'is'} wrong"
     what = facts.get("count") or f"{facts['metric']} {facts.get('stat', 'mean')}"
     group = f" by {facts['by']}" if facts.get("by") else ""
     place = "" if at is At.LAST else f" at {at.value}"
@@ -271,5 +301,5 @@ def quantile_of(stat: str) -> float | None:
 
 def columns_of(rules: Sequence[Rule]) -> tuple[str, ...]:
     """The columns beside `sample_id` that some rules look at."""
-    names = [name for rule in rules for name in (rule.metric, rule.by) if name]
+    names = [name for rule in rules for name in (rule.metric, *rule.columns) if name]
     return tuple(dict.fromkeys([*names, *(["correct"] if any(rule.samples for rule in rules) else [])]))

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
+from xaicli.choices.groups import grouped
 from xaicli.diagnosis.chance import student_975
-from xaicli.vocabulary import CORRECT, SAMPLE_ID
+from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
 
 _SHOWN = 10
 
@@ -46,6 +48,7 @@ class Verdict:
         n: Samples judged.
         interval: The 95 % interval of a drop.
         reason: Why it is allowed or could not be asked; failing ids of a rule on samples.
+        failing: The samples that break it, of rules on samples and on the largest or smallest value.
     """
 
     rule: str
@@ -56,6 +59,7 @@ class Verdict:
     n: int
     interval: tuple[float, float] | None = None
     reason: str = ""
+    failing: tuple[Any, ...] = ()
 
 
 def judged(
@@ -65,21 +69,25 @@ def judged(
     *,
     names: Mapping[Any, str] | None = None,
     strict_drop: bool = False,
+    not_finite: int = 0,
 ) -> list[Verdict]:
     """What a rule on a metric finds.
 
     Args:
         rule: The rule; its metric and column are in the frame.
-        frame: A row a sample with sample_id, the metric and the rule's column; NaN and infinities are not judged.
+        frame: A row a sample with sample_id, the metric and the rule's columns; NaN and infinities are not judged.
         baseline: The same of the baseline, without which a drop cannot be asked.
         names: What values of the rule's column are called.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
+        not_finite: How many values of the place are not finite, if the frame has null for them.
 
     Returns:
-        One verdict a limit and group, in the order of the groups.
+        One verdict a limit and group, in the order of the groups; a group that only the baseline has is not asked.
     """
     value = pl.col(rule.metric).cast(pl.Float64)
-    known = frame.with_columns(value.alias("value")).filter(pl.col("value").is_finite())
+    every = frame.with_columns(value.alias("value"))
+    known = every.filter(pl.col("value").is_finite())
+    not_finite += int((~every["value"].is_finite()).sum() or 0)
     found = []
     for group, rows in _groups(rule, known, names or {}):
         allowance = rule.allow.get(group)
@@ -92,6 +100,10 @@ def judged(
             found.append(_limited(rule, group, rows, allowance))
         if rule.largest_drop is not None:
             found.append(_dropped(rule, group, rows, baseline, allowance, strict_drop))
+    if baseline is not None and rule.largest_drop is not None and rule.by:
+        found += _gone(rule, known, baseline, names or {})
+    if found and not_finite:
+        found[0] = _noted(found[0], f"{not_finite:,} values are not finite, and not judged")
     missing = set(rule.allow) - {verdict.group for verdict in found}
     if not found:
         found.append(not_asked(rule, f"no finite {rule.metric} is there"))
@@ -123,26 +135,55 @@ def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any]) -> Verdict:
         for word, some in (("wrong", wrong), ("not judged in this run", unknown))
         if some
     ]
-    failed = len(wrong) + len(unknown)
-    outcome = Outcome.FAILED if failed else Outcome.PASSED
-    return Verdict(rule.name, "", outcome, float(failed), "0 wrong", len(wanted), reason="; ".join(said))
+    failed, most = len(wrong) + len(unknown), rule.most or 0.0
+    outcome = Outcome.FAILED if failed > most else Outcome.PASSED
+    bound, why = f"{'at most ' if most else ''}{most:g} wrong", "; ".join(said)
+    return Verdict(rule.name, "", outcome, float(failed), bound, len(wanted), None, why, tuple(wrong + unknown))
 
 
 def counted(rule: Rule, value: float | None) -> Verdict:
     """What a rule on a count of the run finds; None where it cannot be counted."""
     if value is None or rule.most is None:
         return not_asked(rule, "the run does not tell")
-    outcome = Outcome.PASSED if value <= rule.most else Outcome.FAILED
-    return Verdict(rule.name, "", outcome, value, f"<= {rule.most:g}", 0)
+    kept = value < rule.most if rule.is_strict else value <= rule.most
+    sign = "<" if rule.is_strict else "<="
+    return Verdict(rule.name, "", Outcome.PASSED if kept else Outcome.FAILED, value, f"{sign} {rule.most:g}", 0)
 
 
 def _groups(rule: Rule, frame: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[tuple[str, pl.DataFrame]]:
-    if rule.by is None:
+    if not rule.columns:
         if frame.height:
             yield "", frame
         return
-    for value in frame[rule.by].drop_nulls().unique().sort():
-        yield str(names.get(value, value)), frame.filter(pl.col(rule.by) == value)
+
+    def name(value: Any) -> str:
+        return str(names.get(value, value))
+
+    parts = []
+    for column in rule.columns:
+        groups = grouped(frame[column], name if column in (LABEL, PREDICTION) else str, by_value=True)
+        named = zip(groups.names, groups.rows, strict=True)
+        # A rule by class is about the samples of a class.
+        parts.append([one for one in named if one[0] != NO_CLASS or not isinstance(frame.schema[column], pl.List)])
+    for combination in product(*parts):
+        rows = combination[0][1]
+        for _, others in combination[1:]:
+            rows = np.intersect1d(rows, others)
+        if len(rows):
+            chosen = frame.select(pl.all().gather(pl.Series(rows, dtype=pl.Int64)))
+            yield ", ".join(group for group, _ in combination), chosen
+
+
+def _gone(rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[Verdict]:
+    """What cannot be said of groups that only the baseline has."""
+    if any(frame.schema[column].is_float() or column not in baseline.columns for column in rule.columns):
+        return  # fifths of other values
+    here = {group for group, _ in _groups(rule, frame, names)}
+    value = pl.col(rule.metric).cast(pl.Float64)
+    for group, rows in _groups(rule, baseline.filter(value.is_finite()), names):
+        if group not in here:
+            reason = f"the baseline has {rows.height:,} samples of it, this run none"
+            yield Verdict(rule.name, group, Outcome.NOT_ASKED, None, f"drop <= {rule.largest_drop:g}", 0, reason=reason)
 
 
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
@@ -154,7 +195,23 @@ def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | 
         if _within(value, allowance.least, allowance.most, strict=False):
             outcome = Outcome.ALLOWED
         bound, reason = _bound(allowance.least, allowance.most, strict=False), allowance.reason
-    return Verdict(rule.name, group, outcome, value, bound, rows.height, reason=reason)
+    failing = _beyond(rule, rows) if outcome is Outcome.FAILED else ()
+    if failing:
+        more = f" and {len(failing) - _SHOWN:,} more" if len(failing) > _SHOWN else ""
+        reason = "; ".join(filter(None, (reason, f"samples {', '.join(map(str, failing[:_SHOWN]))}{more}")))
+    return Verdict(rule.name, group, outcome, value, bound, rows.height, reason=reason, failing=failing)
+
+
+def _beyond(rule: Rule, rows: pl.DataFrame) -> tuple[Any, ...]:
+    """The samples that break a limit of the largest or smallest value, the furthest first."""
+    value = pl.col("value")
+    if rule.stat == "max" and rule.most is not None:
+        beyond = rows.filter(value >= rule.most if rule.is_strict else value > rule.most)
+        return tuple(beyond.sort("value", SAMPLE_ID, descending=[True, False])[SAMPLE_ID])
+    if rule.stat == "min" and rule.least is not None:
+        beyond = rows.filter(value <= rule.least if rule.is_strict else value < rule.least)
+        return tuple(beyond.sort("value", SAMPLE_ID)[SAMPLE_ID])
+    return ()
 
 
 def _within(value: float, least: float | None, most: float | None, *, strict: bool) -> bool:
@@ -220,6 +277,9 @@ def _dropped(
         outcome = Outcome.PASSED if drop <= limit else Outcome.FAILED
     if outcome is Outcome.FAILED and not strict_drop and interval[0] <= limit:
         outcome = Outcome.UNSURE
+    if both.height < rows.height:
+        alone = f"{rows.height - both.height:,} samples are not in the baseline, and not compared"
+        reason = "; ".join(filter(None, (reason, alone)))
     return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
 
 

@@ -267,7 +267,8 @@ def _told(marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]) ->
     said = []
     for row in left.rows():
         more = ", ..." if row["n"] > len(row["examples"]) else ""
-        said.append(f"{row['n']:,} {row['reason']} ({', '.join(row['examples'])}{more})")
+        one = "mark was" if row["n"] == 1 else "marks were"
+        said.append(f"{row['n']:,} {one} not taken: {row['reason']} ({', '.join(row['examples'])}{more})")
     if not taken and any(one.marks for one in marks):
         said.append("no label was taken")
     return said

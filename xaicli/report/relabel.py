@@ -33,7 +33,7 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
     pictured = [row for row in rows if _image(row, page)]
     if pictured:
         note = f"the first {_CARDS} of {answer.data.height:,}" if answer.data.height > _CARDS else ""
-        blocks.append(Gallery("To look at", tuple(_asked(row, page) for row in pictured[:_CARDS]), note))
+        blocks.append(Gallery("", tuple(_asked(row, page) for row in pictured[:_CARDS]), note))
     if rows:
         blocks.append(_to_look_at(rows, answer.data.height, page))
     return Report(
