@@ -34,7 +34,7 @@ LAYERS = (
     {"results"},
     {"api", "watch"},
     {"collectors"},
-    {"integrations", "demo"},
+    {"integrations", "demo", "demo_tasks"},
     {"cli"},
 )
 """From the ground up: a module imports from its own layer and those below, inside functions too."""

@@ -168,6 +168,14 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     return _warned(steps_report(asked.answer, page, scalars=per_step(asked.reader)), warnings)
 
 
+def _errors(asked: Asked) -> Report:
+    from xaicli.report.errors import errors_report
+    from xaicli.report.page import Page, RunFacts
+
+    assert asked.layout is not None
+    return errors_report(asked.answer, Page(RunFacts.of(asked.layout)))
+
+
 def _slices(asked: Asked) -> Report:
     from xaicli.report.page import Page, RunFacts
     from xaicli.report.slices import slices_report
@@ -292,6 +300,7 @@ REPORTS: Mapping[str, Callable[[Asked], Report]] = {
     "confusion": _confusion,
     "steps": _steps,
     "slices": _slices,
+    "errors": _errors,
     "select": _select,
     "relabel export": _relabel_export,
     "relabel apply": _relabel_apply,

@@ -219,6 +219,25 @@ class RunReader(RunRows):
             answer = steps(reader, selection, spikes=5 if spikes is None else spikes, around=around)
         return shown(Asked(answer, self.layout, reader, selection))
 
+    def errors(
+        self, *, by: Words = None, positive: str | None = None, top: int = 20, **select: Unpack[Select]
+    ) -> Result:
+        """How the model errs, as its task asks: residuals, thresholds, sets of classes, tokens.
+
+        Args:
+            by: Facts and columns whose values get figures of their own.
+            positive: Of two classes the one that is looked for; the later one in order when None.
+            top: At most how many samples are listed as the worst.
+        """
+        from xaicli.diagnosis.errors import errors
+        from xaicli.queries.selection import words
+
+        if select.get("metric"):
+            raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
+        reader, selection = self.selected(every_metric=True, **select)
+        answer = errors(reader, selection, by=words(by), positive=positive, top=top)
+        return shown(Asked(answer, self.layout, reader, selection))
+
     def slices(
         self,
         *,

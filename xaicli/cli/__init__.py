@@ -32,6 +32,7 @@ COMMANDS = {
     "confusion": "diagnosis",
     "steps": "diagnosis",
     "slices": "diagnosis",
+    "errors": "diagnosis",
     "select": "select",
     "relabel": "relabel",
     "check": "check",

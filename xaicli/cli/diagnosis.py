@@ -87,6 +87,36 @@ def steps(
 
 
 @command
+def errors(
+    run_dir: RunDir = None,
+    *,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas, metavar="LIST", help="Facts and columns to tell errors by.", show_default=False
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL", help="Of two classes the one that is looked for [default: the later].", show_default=False
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="At most N of the worst samples.")] = 20,
+    select: Selection,
+    output: Output,
+) -> None:
+    """How the model errs, as its task asks: residuals, thresholds, missed and added classes, tokens.
+
+    Example: xai errors runs/prices --by source
+    """
+    from xaicli.api import open_run
+
+    run = open_run(run_dir)
+    write(run.errors(by=by, positive=positive, top=top, **select.arguments()), output)
+
+
+@command
 def slices(
     run_dir: RunDir = None,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
@@ -29,6 +30,7 @@ from xaicli.report.model import (
     MapGrid,
     MapPanel,
     MapRow,
+    Passage,
     Table,
     Text,
     Views,
@@ -45,6 +47,10 @@ _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
 """Characters of a cell that would wrap many times on a phone."""
+_SPECIAL_TOKEN = re.compile(r"\[[A-Z]+[0-9]*\]|<[^<>\s]+>|<\|[^|]+\|>")
+"""What tokenizers put among the words: [CLS], </s>, <|endoftext|>."""
+_WORDS = 120
+"""So many words of a text are shown, the others on request."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
 
@@ -93,16 +99,11 @@ class Blocks:
             case Gallery():
                 return self._gallery(block)
             case Text():
-                faint = block.tone is Tone.FAINT
-                tone = "note" if faint else "" if block.tone is Tone.PLAIN else f"c-{block.tone}"
-                return element("p", block.text, class_=tone)
+                return _paragraph(block)
             case Figures():
                 return element("div", *map(_key_figure, block.figures), class_="figures")
             case ImageChart():
-                if self._no_images:
-                    return element("p", "Pictures were left out (--no-images).", class_="note")
-                picture = element("img", src=data_uri(block.image), alt=block.image.alt)
-                return element("figure", picture, element("figcaption", block.title))
+                return self._image(block)
             case Views():
                 self.most_choices = max(self.most_choices, len(block.views))
                 views = [element("div", *map(self.shown, inner), class_="view") for inner in block.views.values()]
@@ -110,8 +111,16 @@ class Blocks:
                 return element("div", buttons, *views, class_="views")
             case MapGrid():
                 return self._maps(block)
+            case Passage():
+                return _passage(block)
             case _:
                 assert_never(block)
+
+    def _image(self, block: ImageChart) -> Markup:
+        if self._no_images:
+            return element("p", "Pictures were left out (--no-images).", class_="note")
+        picture = element("img", src=data_uri(block.image), alt=block.image.alt)
+        return element("figure", picture, element("figcaption", block.title))
 
     def _identity(self) -> str:
         self._identities += 1
@@ -254,16 +263,45 @@ class Blocks:
         elif isinstance(panel.chart, BarChart):
             inside.append(self._figure("bars", panel.chart, {"lines": []}, self._svg(panel.chart), titled=False))
         if panel.tokens:
-            tokens = [
-                part
-                for text, strength in panel.tokens
-                for part in (element("span", printable(text, limit=_SHOWN), class_=f"t{_tenths(strength)}"), " ")
-            ]
-            inside.append(element("p", *tokens, class_="tokens"))
+            inside.append(_words(panel.tokens))
         lines = [part for line in panel.lines for part in (Markup("<br>"), line)][1:]
         flat = (" ", element("span", "flat", class_="flat")) if panel.flat else ()
         inside.append(element("figcaption", element("b", panel.title), *lines, *flat))
         return element("figure", *inside, class_=f"panel m{order}")
+
+
+def _paragraph(block: Text) -> Markup:
+    faint = block.tone is Tone.FAINT
+    tone = "note" if faint else "" if block.tone is Tone.PLAIN else f"c-{block.tone}"
+    return element("p", block.text, class_=tone)
+
+
+def _passage(block: Passage) -> Markup:
+    said = element("h4", printable(block.title, limit=_TITLE)), *(element("p", line) for line in block.lines)
+    named = {"class_": "passage", "data_k": block.key, "data_s": block.deep_link}
+    return element("article", *said, _words(block.words), **named)
+
+
+def _words(words: Sequence[tuple[str, float]]) -> Markup:
+    """Words coloured by their strength, those that stand for no text marked; of a long text the rest on request."""
+    shown = [
+        part
+        for text, strength in words
+        for part in (
+            element(
+                "span",
+                printable(text, limit=_SHOWN),
+                class_=f"t{_tenths(strength)}" + (" special" if _SPECIAL_TOKEN.fullmatch(text.strip()) else ""),
+            ),
+            " ",
+        )
+    ]
+    head = element("p", *shown[: 2 * _WORDS], class_="tokens")
+    if len(words) <= _WORDS:
+        return head
+    rest = element("p", *shown[2 * _WORDS :], class_="tokens")
+    more = element("details", element("summary", f"{len(words) - _WORDS:,} more words"), rest)
+    return joined((head, more))
 
 
 def _key_figure(item: Figure) -> Markup:

@@ -14,7 +14,7 @@ from xaicli.render.canvas import Drawn
 from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.text import printable
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Figures, Gallery, MapGrid, Report, Table, Text, Views
+from xaicli.report.model import Block, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,7 +229,7 @@ def _charts_in(block: Block) -> Iterator[Chart]:
             for blocks in block.views.values():
                 for inner in blocks:
                     yield from _charts_in(inner)
-        case MapGrid() | ImageChart() | Table() | Gallery() | Text() | Figures():
+        case MapGrid() | ImageChart() | Table() | Gallery() | Text() | Figures() | Passage():
             return
         case _:
             assert_never(block)

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 from xaicli.render.text import printable, sparkline
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Cell, Figures, Gallery, MapGrid, Report, Table, Text, Views
+from xaicli.report.model import Block, Cell, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
@@ -68,7 +68,9 @@ def _block(block: Block) -> Iterator[str]:
                 for panel in row.panels
             ]
             yield from _table(["sample", "answer", "method", "how far to trust it"], [False] * 4, rows)
-        case LineChart() | Multiples() | ScatterChart() | MatrixChart() | ImageChart() | Gallery() | Views():
+        case (
+            LineChart() | Multiples() | ScatterChart() | MatrixChart() | ImageChart() | Gallery() | Passage() | Views()
+        ):
             # Pictures lie beside as PNG; the tables say the same.
             return
         case _:

@@ -13,7 +13,7 @@ from xaicli.render.pictures import png_of
 from xaicli.render.terminal import as_text
 from xaicli.render.text import printable, sparkline
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Table, Text, Views
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
 from xaicli.report.numbers import short
 
 _HEIGHT = 800
@@ -64,7 +64,7 @@ def _block(block: Block, drawn: Pictures) -> Iterator[str]:
         case Table():
             if not block.folded:
                 yield (f"<p><b>{_escaped(block.title)}</b></p>" if block.title else "") + _table(block)
-        case Gallery():
+        case Gallery() | Passage():
             # The table below says the same of all of them.
             return
         case _:

@@ -17,7 +17,20 @@ from rich.text import Text as RichText
 from xaicli.answer import Counts
 from xaicli.render.text import printable, sparkline, told_apart
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
-from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Report, Section, Table, Text, Views
+from xaicli.report.model import (
+    Block,
+    Cell,
+    Column,
+    Figures,
+    Gallery,
+    MapGrid,
+    Passage,
+    Report,
+    Section,
+    Table,
+    Text,
+    Views,
+)
 from xaicli.report.numbers import count, cut, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
@@ -147,7 +160,7 @@ def _block(block: Block, out: Console, of: str) -> None:
         case Views():
             for inner in _first_view(block):
                 _block(inner, out, of)
-        case ScatterChart() | ImageChart():
+        case ScatterChart() | ImageChart() | Passage():
             pass
         case _:
             assert_never(block)

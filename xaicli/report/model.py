@@ -189,6 +189,19 @@ class Views:
     views: Mapping[str, tuple[Block, ...]]
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A text whose words are coloured by a value each."""
+
+    key: str
+    title: str
+    lines: tuple[str, ...]
+    words: tuple[tuple[str, float], ...]
+    """(word, strength in [0, 1])."""
+    deep_link: str = ""
+    """The sample id that a link to `#s=` names."""
+
+
 Block = (
     LineChart
     | Multiples
@@ -201,6 +214,7 @@ Block = (
     | Text
     | Figures
     | MapGrid
+    | Passage
     | Views
 )
 

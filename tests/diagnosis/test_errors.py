@@ -1,0 +1,159 @@
+"""`xai errors` on recorded runs of each task, against scikit-learn and plain Python."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+import xaicli
+from xaicli.cli import main
+from xaicli.errors import UsageError, XaiError
+
+
+def asked(capsys, *arguments):
+    assert main(["errors", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_regression(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    n = 300
+    label = rng.normal(10, 3, n)
+    camera = np.where(np.arange(n) % 3 == 0, "dirty", "clean")
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_facts(np.arange(n), camera=camera.tolist())
+        for epoch in (1, 2, 3):
+            prediction = label + rng.normal(0, 3 / epoch, n) + np.where(camera == "dirty", 2.0, 0.0)
+            given = np.where(np.arange(n) == 7, np.nan, label)
+            run.log_samples(sample_id=np.arange(n), label=given, prediction=prediction, mode="eval", epoch=epoch)
+    found = asked(capsys, tmp_path / "run", "--by", "camera")
+    assert found["task"] == "regression"
+    last, known = found["rows"][-1], np.arange(n) != 7
+    assert (last["epoch"], last["n"], last["unknown"]) == (3, n - 1, 1)
+    assert last["mae"] == pytest.approx(metrics.mean_absolute_error(label[known], prediction[known]), rel=1e-5)
+    assert last["r2"] == pytest.approx(metrics.r2_score(label[known], prediction[known]), rel=1e-5)
+    by = {row["value"]: row for row in found["groups"] if row["column"] == "camera"}
+    for value in ("clean", "dirty"):
+        own = known & (camera == value)
+        assert by[value]["bias"] == pytest.approx((label - prediction)[own].mean(), rel=1e-4)
+    worst = found["worst"][0]
+    assert worst["sample_id"] == int(np.argmax(np.where(known, np.abs(label - prediction), 0)))
+    assert worst["facts"] == {"camera": camera[worst["sample_id"]]}
+    page = xaicli.open_run(tmp_path / "run").errors(by="camera").html()
+    assert "Predicted against true" in page
+    assert "By camera" in page
+
+
+def test_two_classes(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    n = 400
+    label = (rng.uniform(size=n) < 0.3).astype(int)
+    z = rng.normal(1.5 * label - 0.7, 1.0)
+    logits = np.stack([np.zeros(n), z], axis=1)
+    with xaicli.Run(tmp_path / "run", label_names=["healthy", "ill"]) as run:
+        run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run")
+    p = 1 / (1 + np.exp(-z))
+    row = found["rows"][0]
+    assert (found["task"], found["positive"]) == ("binary", "ill")
+    assert row["auroc"] == pytest.approx(metrics.roc_auc_score(label, p), abs=1e-6)
+    assert row["average_precision"] == pytest.approx(metrics.average_precision_score(label, p), abs=1e-6)
+    assert row["f1"] == pytest.approx(metrics.f1_score(label, p >= 0.5))
+    assert row["best_f1"] == pytest.approx(max(metrics.f1_score(label, p >= t) for t in np.unique(p)))
+    other = asked(capsys, tmp_path / "run", "--positive", "healthy")
+    assert other["rows"][0]["average_precision"] == pytest.approx(
+        metrics.average_precision_score(1 - label, 1 - p), abs=1e-6
+    )
+    assert main(["errors", str(tmp_path / "run"), "--positive", "sick"]) == 1
+    assert "ROC" in xaicli.open_run(tmp_path / "run").errors().html()
+
+
+def test_sets_of_classes(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(size=(200, 5)) < 0.4
+    logits = np.where(truth, 1.0, -1.0) + rng.normal(0, 1, truth.shape)
+    with xaicli.Run(tmp_path / "run", label_names=list("abcde")) as run:
+        for epoch in (1, 2):
+            run.log_samples(sample_id=np.arange(200), label=truth.astype(int), logits=logits, mode="eval", epoch=epoch)
+    found = asked(capsys, tmp_path / "run")
+    row, said = found["rows"][-1], logits > 0
+    assert found["task"] == "multilabel"
+    assert row["macro_f1"] == pytest.approx(metrics.f1_score(truth, said, average="macro"))
+    assert row["micro_f1"] == pytest.approx(metrics.f1_score(truth, said, average="micro"))
+    assert row["exact"] == pytest.approx(metrics.accuracy_score(truth, said))
+    by_label = {one["name"]: one["f1"] for one in found["labels"]}
+    assert by_label == pytest.approx(dict(zip("abcde", metrics.f1_score(truth, said, average=None), strict=True)))
+    pair = found["swapped"][0]
+    a, b = pair["label"], pair["prediction"]
+    assert pair["n"] == (truth[:, a] & ~said[:, a] & ~truth[:, b] & said[:, b]).sum()
+    doubt = found["doubted"][0]
+    i, c = doubt["sample_id"], doubt["class"]
+    assert truth[i, c] == (doubt["doubt"] == "extra")
+    assert said[i, c] != truth[i, c]
+    assert doubt["times"] == doubt["n_obs"] == 2
+
+
+def test_sequences(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    n, length, words = 40, 6, 9
+    label = rng.integers(0, words, (n, length))
+    label[::2, 4:] = -100
+    logits = rng.normal(size=(n, length, words))
+    texts = [" ".join(f"w{c}" for c in row if c >= 0) for row in label]
+    with xaicli.Run(tmp_path / "run", task="sequence") as run:
+        run.log_facts(np.arange(n), tokens=texts, source=["book" if i % 4 else "web" for i in range(n)])
+        run.log_samples(sample_id=np.arange(n), label=label, logits=logits, mode="eval", epoch=1, keep_tokens=True)
+    found = asked(capsys, tmp_path / "run")
+    log_p = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+    counted = label >= 0
+    losses = -np.take_along_axis(log_p, np.where(counted, label, 0)[..., None], 2)[..., 0]
+    row = found["rows"][0]
+    assert (found["task"], row["tokens"]) == ("sequence", counted.sum())
+    assert row["loss"] == pytest.approx(losses[counted].mean(), rel=1e-5)
+    by = {one["value"]: one["loss"] for one in found["groups"] if one["column"] == "source"}
+    web = np.arange(n) % 4 == 0
+    assert by["web"] == pytest.approx(losses[web][counted[web]].mean(), rel=1e-5)
+    assert [one["loss"] for one in found["places"]] == pytest.approx(
+        [losses[:, t][counted[:, t]].mean() for t in range(length)], rel=1e-3
+    )
+    worst = found["worst"][0]
+    i = worst["sample_id"]
+    assert [one["token"] for one in worst["words"]] == texts[i].split()
+    assert [one["loss"] for one in worst["words"]] == pytest.approx(losses[i][counted[i]].tolist(), rel=1e-3)
+    flat = [(word, loss) for k in range(n) for word, loss in zip(texts[k].split(), losses[k][counted[k]], strict=True)]
+    means = {w: np.mean([loss for word, loss in flat if word == w]) for w, _ in flat}
+    assert found["worst_tokens"][0]["token"] == max(means, key=lambda w: means[w])
+    page = xaicli.open_run(tmp_path / "run").errors().html()
+    assert 'class="passage"' in page
+
+
+def test_words_are_text_and_special_ones_marked(tmp_path):
+    words = ["<script>hit()</script>", "[CLS]", "</s>", *["w"] * 200]
+    logits = np.random.default_rng(4).normal(size=(1, len(words), 3))
+    with xaicli.Run(tmp_path / "run", task="sequence") as run:
+        run.log_facts([1], tokens=[json.dumps(words)])
+        label = np.zeros((1, len(words)), int)
+        run.log_samples(sample_id=[1], label=label, logits=logits, mode="eval", epoch=1, keep_tokens=True)
+    page = xaicli.open_run(tmp_path / "run").errors().html()
+    assert "<script>hit" not in page
+    assert page.count("special") >= 2
+    assert "83 more words" in page
+
+
+def test_what_cannot_be_asked_is_said(tmp_path):
+    with xaicli.Run(tmp_path / "run", label_names=["a", "b", "c"]) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0, 1, 2], prediction=[0, 1, 1], mode="eval", epoch=1)
+    run = xaicli.open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="confusion"):
+        run.errors()
+    with pytest.raises(UsageError, match="--metric"):
+        run.errors(metric="loss")
+    with pytest.raises(XaiError, match="colour"):
+        run.errors(by="colour")
+    with pytest.raises(UsageError, match="--top"):
+        run.errors(top=-1)
+    with xaicli.Run(tmp_path / "bare") as other:
+        other.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=1)
+    with pytest.raises(XaiError, match="neither labels nor predictions"):
+        xaicli.open_run(tmp_path / "bare").errors()

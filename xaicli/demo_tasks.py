@@ -1,0 +1,285 @@
+"""Small trainings beyond one label a sample, on data made from the digits or shipped with Python: `xai demo --task`.
+
+Each plants mistakes on purpose, says so in its notes and keeps them as a fact, so that what the pages find can be held
+against them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xaicli.demo import LABEL_NAMES, load_digits
+from xaicli.errors import UsageError, missing_extra
+from xaicli.recorder.run import Run
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+TASKS = ("regression", "multilabel", "sequence")
+_BATCH = 64
+_EVAL_EVERY = 5
+_TURNED = 45.0
+"""Degrees by which digits are turned at most."""
+_WORDS = 16
+_VOCABULARY = 300
+_SENTENCES = 700
+_OTHER = "<other>"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Samples with labels and facts; `mistake` says which labels are wrong on purpose."""
+
+    inputs: NDArray[Any]
+    label: NDArray[Any]
+    facts: Mapping[str, list[Any]]
+    mistake: NDArray[np.bool_]
+    images: NDArray[np.uint8] | None
+    notes: str
+
+
+def record_task(
+    task: str,
+    run_dir: str | Path,
+    *,
+    epochs: int = 12,
+    seed: int = 0,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> int:
+    """Train a small net and record every sample of every pass, with facts.
+
+    Args:
+        task: One of `TASKS`.
+        run_dir: The run directory to write.
+        epochs: How many passes over the training samples.
+        seed: For the mistakes, the weights and the order of the samples.
+        on_epoch: Called with (epochs done, epochs) after each epoch.
+
+    Returns:
+        How many labels are wrong on purpose.
+
+    Raises:
+        UsageError: There is no such task.
+        XaiError: torch is not installed.
+    """
+    if task not in TASKS:
+        raise UsageError(f"--task {task!r} has no demo", hint="choose from: " + ", ".join(TASKS))
+    try:
+        import torch
+    except ImportError as error:
+        raise missing_extra("training the demo", "saliency") from error
+    torch.manual_seed(seed)
+    data = {"regression": _turned, "multilabel": _pairs, "sequence": _sentences}[task](seed)
+    ids = np.arange(len(data.label))
+    held_out = ids % _EVAL_EVERY == 0
+    model, loss_of = _model(task, data)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    config = {"notes": data.notes, "task": task, "epochs": epochs, "seed": seed, "batch_size": _BATCH}
+    names = LABEL_NAMES if task == "multilabel" else None
+    with Run(
+        run_dir, config=config, total_epochs=epochs, task=task, label_names=names, resume="never", keep_probs=False
+    ) as run:
+        facts: dict[str, Any] = {"mistake": np.where(data.mistake, "planted", "none").tolist(), **data.facts}
+        run.log_facts(ids, **facts)
+        if data.images is not None:
+            run.log_images(ids, data.images)
+        for epoch in run.epochs(epochs):
+            model.train()
+            for batch in run.steps(_batches(ids[~held_out], seed + epoch), mode="train"):
+                x, y = torch.from_numpy(data.inputs[batch]), torch.from_numpy(data.label[batch])
+                output = model(x)
+                loss = loss_of(output, y)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                run.log_samples(sample_id=batch, label=y, logits=output.detach(), **_how(task))
+            run.log({"epoch": epoch, "train_loss": loss.detach()})
+            model.eval()
+            with torch.no_grad():
+                for batch in run.steps(_batches(ids[held_out]), mode="eval"):
+                    output = model(torch.from_numpy(data.inputs[batch]))
+                    y = torch.from_numpy(data.label[batch])
+                    run.log_samples(sample_id=batch, label=y, logits=output, **_how(task))
+            if on_epoch:
+                on_epoch(epoch, epochs)
+    return int(data.mistake.sum())
+
+
+def _how(task: str) -> dict[str, Any]:
+    return {"keep_tokens": True} if task == "sequence" else {}
+
+
+def _batches(ids: NDArray[np.int64], seed: int | None = None) -> Iterator[NDArray[np.int64]]:
+    order = ids if seed is None else np.random.default_rng(seed).permutation(ids)
+    for start in range(0, len(order), _BATCH):
+        yield order[start : start + _BATCH]
+
+
+def _model(task: str, data: _Data) -> tuple[torch.nn.Module, Callable[[Any, Any], torch.Tensor]]:
+    from torch import nn
+    from torch.nn import functional
+
+    if task == "sequence":
+        return _reader(int(data.inputs.max()) + 1), lambda z, y: functional.cross_entropy(z.transpose(1, 2), y)
+    width = data.inputs.shape[-1]
+    outputs = 1 if task == "regression" else len(LABEL_NAMES)
+    model = nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(12, 24, 3, padding=1, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24 * 4 * (width // 2), 64),
+        nn.ReLU(),
+        nn.Linear(64, outputs),
+    )
+    if task == "multilabel":
+        return model, lambda z, y: functional.binary_cross_entropy_with_logits(z, y.float())
+    scaled = nn.Sequential(model, _times(_TURNED))
+    return scaled, lambda z, y: functional.mse_loss(z[:, 0] / _TURNED, y.float() / _TURNED)
+
+
+def _times(factor: float) -> torch.nn.Module:
+    """A layer that multiplies: degrees out of a net that answers about 1."""
+    from torch import nn
+
+    class Times(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * factor
+
+    return Times()
+
+
+def _reader(words: int) -> torch.nn.Module:
+    """A net that names the next word at every place of a text."""
+    from torch import nn
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(words, 32)
+            self.memory = nn.GRU(32, 64, batch_first=True)
+            self.answer = nn.Linear(64, words)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            known, _ = self.memory(self.words(x))
+            found: torch.Tensor = self.answer(known)
+            return found
+
+    return Reader()
+
+
+def _turned(seed: int) -> _Data:
+    """Digits turned by an angle, which is to be told; of some the angle is noted wrongly."""
+    import torch
+    from torch.nn import functional
+
+    digits = load_digits(flip=0.0)
+    draw = np.random.default_rng(seed)
+    n = len(digits.label)
+    angle = draw.uniform(-_TURNED, _TURNED, n)
+    turn = torch.from_numpy(np.radians(angle).astype(np.float32))
+    zero = torch.zeros(n)
+    rows = torch.stack([turn.cos(), turn.sin(), zero, -turn.sin(), turn.cos(), zero], dim=1).reshape(n, 2, 3)
+    grid = functional.affine_grid(rows, [n, 1, 8, 8], align_corners=False)
+    images = functional.grid_sample(torch.from_numpy(digits.images), grid, align_corners=False).numpy()
+    mistake = np.zeros(n, bool)
+    mistake[draw.choice(n, round(0.03 * n), replace=False)] = True
+    noted = np.where(mistake, angle + draw.choice([-1.0, 1.0], n) * draw.uniform(50, 80, n), angle)
+    return _Data(
+        inputs=images,
+        label=noted.round(2),
+        facts={
+            "digit": [LABEL_NAMES[i] for i in digits.true_label],
+            "ink": images.mean(axis=(1, 2, 3)).round(3).tolist(),
+        },
+        mistake=mistake,
+        images=_pictures(images),
+        notes=f"digits turned by up to {_TURNED:.0f} degrees, which is to be told; {mistake.sum()} of {n:,} angles are "
+        f"noted 50 to 80 degrees off on purpose (seed {seed})",
+    )
+
+
+def _pairs(seed: int) -> _Data:
+    """Two or three digits side by side, whose set is to be told; of some sets one digit is left out or put in."""
+    digits = load_digits(flip=0.0)
+    draw = np.random.default_rng(seed)
+    n = 1800
+    chosen = draw.integers(0, len(digits.label), (n, 3))
+    empty = draw.uniform(size=n) < 0.4
+    tiles = digits.images[chosen, 0]
+    tiles[empty, 2] = 0
+    images = np.concatenate([tiles[:, i] for i in range(3)], axis=2)[:, None]
+    label = np.zeros((n, len(LABEL_NAMES)), np.int64)
+    for place in range(3):
+        there = ~empty if place == 2 else np.ones(n, bool)
+        label[np.flatnonzero(there), digits.true_label[chosen[there, place]]] = 1
+    true = label.copy()
+    mistake = np.zeros(n, bool)
+    mistake[draw.choice(n, round(0.04 * n), replace=False)] = True
+    for i in np.flatnonzero(mistake):
+        label[i, draw.integers(len(LABEL_NAMES))] ^= 1
+    truth = [" ".join(LABEL_NAMES[c] for c in np.flatnonzero(row)) for row in true]
+    return _Data(
+        inputs=images.astype(np.float32),
+        label=label,
+        facts={"digits": np.where(empty, "two", "three").tolist(), "truth": truth},
+        mistake=mistake,
+        images=_pictures(images),
+        notes=f"two or three digits side by side, which are to be named; in {mistake.sum()} of {n:,} sets one digit is "
+        f"left out or put in on purpose (seed {seed})",
+    )
+
+
+def _sentences(seed: int) -> _Data:
+    """Sentences of Python's own manual, whose next word is to be told; the words of some are shuffled."""
+    from pydoc_data.topics import topics
+
+    draw = np.random.default_rng(seed)
+    texts: list[tuple[str, list[str]]] = []
+    for source, text in sorted(topics.items()):
+        plain = re.sub(r"[`*_|~^=\-]{2,}|\s+", " ", text)
+        for sentence in re.split(r"(?<=[.:!?]) ", plain):
+            words = re.findall(r"[A-Za-z']+|[0-9]+|[^\sA-Za-z0-9]", sentence.lower())
+            if 8 <= len(words) <= 4 * _WORDS:
+                texts.append((source, words[: _WORDS + 1]))
+    picked = [texts[i] for i in np.sort(draw.choice(len(texts), min(_SENTENCES, len(texts)), replace=False))]
+    counts: dict[str, int] = {}
+    for _, words in picked:
+        for word in words:
+            counts[word] = counts.get(word, 0) + 1
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:_VOCABULARY]
+    place = {word: number for number, word in enumerate([_OTHER, *frequent])}
+    n = len(picked)
+    mistake = np.zeros(n, bool)
+    mistake[draw.choice(n, round(0.04 * n), replace=False)] = True
+    inputs = np.zeros((n, _WORDS), np.int64)
+    label = np.full((n, _WORDS), -100, np.int64)
+    told = []
+    for i, (_, words) in enumerate(picked):
+        if mistake[i]:
+            words = list(draw.permutation(words))
+        codes = [place.get(word, 0) for word in words]
+        inputs[i, : len(codes) - 1], label[i, : len(codes) - 1] = codes[:-1], codes[1:]
+        told.append(" ".join(word if word in place else _OTHER for word in words[1:]))
+    return _Data(
+        inputs=inputs,
+        label=label,
+        facts={"source": [source for source, _ in picked], "tokens": told},
+        mistake=mistake,
+        images=None,
+        notes=f"{n:,} sentences of Python's manual, whose next word is to be told; the words of {mistake.sum()} are "
+        f"shuffled on purpose (seed {seed})",
+    )
+
+
+def _pictures(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(N, 1, H, W) in [0, 1] as dark ink on white paper."""
+    return ((1 - images.clip(0, 1)) * 255).astype(np.uint8)

@@ -1,0 +1,390 @@
+"""How a model errs, as its task asks: residuals, thresholds, sets of classes, tokens: `errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.diagnosis import residuals, tokens
+from xaicli.diagnosis.confusion import by_class, exact_sets, label_figures, overall_figures, set_counts
+from xaicli.diagnosis.label_sets import doubted, swapped
+from xaicli.diagnosis.slices import by_quintile, coded
+from xaicli.diagnosis.thresholds import Thresholds
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.heads.head import Task
+from xaicli.queries.facts import facts_by_sample
+from xaicli.queries.rows import walk
+from xaicli.queries.selection import Pair, Selection
+from xaicli.reader import Reader, Rows, Tally
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
+
+WORST = 20
+_DOUBTED = 50
+_SWAPPED = 50
+_SOURCE = "source"
+"""The fact that says where a text is from: sequences are told by it, where there is one."""
+
+
+def errors(
+    reader: Reader, selection: Selection, *, by: list[str] | None = None, positive: str | None = None, top: int = WORST
+) -> Answer:
+    """How the model errs at every place, and at the last one in detail.
+
+    Args:
+        reader: The run.
+        selection: Which rows.
+        by: Facts and columns whose values get figures of their own, at the last place.
+        positive: Of a binary task the label that is looked for; the later one in order when None.
+        top: At most how many samples are listed as the worst.
+
+    Returns:
+        Rows mode, ds_id, epoch, pass, step and the figures of the task. The key `task` names it; further keys hold the
+        details of the last place of each (mode, ds_id), rows with mode and ds_id:
+
+        - regression: `groups` (by fifth of the label, and `by`), `worst` samples, `points` (label and prediction);
+        - binary: `thresholds`, at which the counts and rates are told, `groups`;
+        - multilabel: `labels` (precision, recall, F1), `swapped` (pairs of labels taken for one another), `doubted`
+          (single labels of samples that the model contradicted through training);
+        - sequence: `groups` (by fifth of the length, by source, and `by`), `places` in the text, `worst` sequences with
+          their words where the fact `tokens` holds them, `worst_tokens`.
+
+    Raises:
+        UsageError: `top` is negative, or an option is about another task.
+        XaiError: There is no such column, or nothing tells how this task errs.
+    """
+    if top < 0:
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    for name in by or ():
+        if name not in reader.dtypes or name == SAMPLE_ID:
+            raise unknown("fact or column", name, list(reader.dtypes), where=str(reader.layout.root))
+    task = task_of(reader, selection)
+    if positive is not None and task is not Task.BINARY:
+        raise UsageError(f"--positive is about two classes, and this task is {task}", hint="leave it out")
+    asked = _Asked(reader, selection, tuple(dict.fromkeys(by or ())), positive, top)
+    match task:
+        case Task.REGRESSION:
+            found = _residuals(asked)
+        case Task.BINARY:
+            found = _thresholds(asked)
+        case Task.MULTILABEL:
+            found = _sets(asked)
+        case Task.SEQUENCE:
+            found = _sequences(asked)
+        case Task.CLASSIFICATION:
+            raise XaiError(
+                f"{reader.layout.root} tells several classes apart: their errors are confusions",
+                hint="xai confusion shows who is taken for whom, xai slices where the data is worst",
+            )
+        case _:
+            raise XaiError(f"the errors of {task} are not told")
+    rows, details = found
+    chosen = {name: value for name, value in selection.as_dict().items() if name != "metric"}
+    return Answer(
+        command="errors",
+        run=str(reader.layout.root),
+        selection={**chosen, "by": list(asked.by), "positive": positive, "top": top},
+        data=pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema={MODE: pl.String()}),
+        counts=reader.counts(asked.tally),
+        warnings=(*selection.warnings, *asked.warnings),
+        extra={"task": task.value, **{name: _samples(found) for name, found in details.items()}},
+    )
+
+
+def task_of(reader: Reader, selection: Selection) -> Task:
+    """What the run's output means: as it was said or told when it was recorded; of two classes, binary.
+
+    Raises:
+        XaiError: The run has neither labels nor predictions.
+    """
+    said = reader.manifest.task
+    if said is not None and said != Task.CLASSIFICATION:
+        return Task(said)
+    key = selection.label_key
+    dtypes = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
+    if any(isinstance(dtype, pl.List) for dtype in dtypes):
+        return Task.MULTILABEL
+    if any(dtype.is_float() for dtype in dtypes):
+        return Task.REGRESSION
+    if not dtypes and tokens.N_TOKENS in reader.dtypes:
+        return Task.SEQUENCE
+    if not dtypes:
+        raise XaiError(
+            f"{reader.layout.root} has neither labels nor predictions",
+            hint="log them with run.log_samples(..., label=y, logits=z)",
+        )
+    if len(reader.label_names) == 2:
+        return Task.BINARY
+    if reader.label_names or key not in reader.dtypes:
+        return Task.CLASSIFICATION
+    values: set[Any] = set()
+    for pair in selection.pairs:
+        for rows in walk(reader, selection, pair, [key], epochs=selection.epochs[pair][-1:]):
+            values |= set(rows.frame[key].drop_nulls().unique().to_list())
+    return Task.BINARY if len(values) <= 2 else Task.CLASSIFICATION
+
+
+Found = tuple[list[dict[str, Any]], dict[str, Any]]
+"""The rows, and the details by name."""
+
+
+@dataclass
+class _Asked:
+    """The question, and what is counted and told while it is answered."""
+
+    reader: Reader
+    selection: Selection
+    by: tuple[str, ...]
+    positive: str | None
+    top: int
+
+    def __post_init__(self) -> None:
+        self.tally = Tally()
+        self.warnings: list[str] = []
+        self.names = LabelNames.of(self.reader, self.selection)
+
+    def places(self, columns: list[str]) -> Iterator[tuple[Pair, Rows, bool]]:
+        """The rows of each place with the columns that there are, and whether it is the last of its (mode, ds_id)."""
+        key = self.selection.label_key
+        wanted = [name for name in dict.fromkeys([SAMPLE_ID, key, *columns, *self.by]) if name in self.reader.dtypes]
+        for pair in self.selection.pairs:
+            held: Rows | None = None
+            for rows in walk(self.reader, self.selection, pair, wanted, tally=self.tally):
+                frame = rows.frame
+                if key != LABEL and key in frame.columns:
+                    frame = frame.drop(LABEL, strict=False).with_columns(pl.col(key).alias(LABEL))
+                if held is not None:
+                    yield pair, held, False
+                held = rows._replace(frame=frame)
+            if held is not None:
+                yield pair, held, True
+
+    def needs(self, *columns: str) -> None:
+        """Refuse a run without a column.
+
+        Raises:
+            XaiError: One is not there.
+        """
+        for name in columns:
+            there = self.selection.label_key if name == LABEL else name
+            if there not in self.reader.dtypes:
+                raise XaiError(
+                    f"{self.reader.layout.root} has no {there}s to tell errors by",
+                    hint="log them with run.log_samples(..., label=y, logits=z) or prediction=",
+                )
+
+    def called(self, column: str) -> Mapping[Any, str]:
+        """What the values of a column of labels are called, spelled as text."""
+        if column not in (LABEL, PREDICTION, self.selection.label_key):
+            return {}
+        return {str(number): name for number, name in enumerate(self.names.by_number)}
+
+
+def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
+    return {MODE: pair[0], DS_ID: pair[1], EPOCH: rows.place.epoch, PASS: rows.place.turn, STEP: rows.step}
+
+
+def _told(pair: Pair, rows: Any) -> list[dict[str, Any]]:
+    return [{MODE: pair[0], DS_ID: pair[1], **row} for row in rows]
+
+
+def _residuals(asked: _Asked) -> Found:
+    asked.needs(LABEL, PREDICTION)
+    found: list[dict[str, Any]] = []
+    details: dict[str, Any] = {"groups": [], "worst": [], "points": [], "n_points": []}
+    for pair, rows, is_last in asked.places([PREDICTION]):
+        label, prediction, known = residuals.pairs(rows.frame)
+        figures = residuals.residual_figures(label[known], prediction[known])
+        found.append({**_place(pair, rows), **figures, "unknown": int((~known).sum())})
+        if is_last:
+            details["groups"] += _told(pair, residuals.grouped(rows.frame, asked.by))
+            details["worst"] += _told(pair, residuals.worst(rows.frame, asked.top))
+            shown, total = residuals.points(rows.frame)
+            details["points"] += _told(pair, shown)
+            details["n_points"].append({MODE: pair[0], DS_ID: pair[1], "n": total, "shown": len(shown)})
+    return found, details
+
+
+def _thresholds(asked: _Asked) -> Found:
+    asked.needs(LABEL, PREDICTION, TOP_PROB)
+    found: list[dict[str, Any]] = []
+    details: dict[str, Any] = {"thresholds": [], "groups": [], "positive": None}
+    positive = _positive(asked)
+    details["positive"] = asked.names[positive]
+    for pair, rows, is_last in asked.places([PREDICTION, TOP_PROB]):
+        frame = rows.frame.drop_nulls([LABEL, PREDICTION]).filter(pl.col(TOP_PROB).is_finite())
+        score, truth = _scores(frame, positive)
+        curve = Thresholds.of(score, truth)
+        half = curve.row(curve.at(0.5))
+        best = curve.row(curve.best()) if len(score) else half
+        found.append(
+            {
+                **_place(pair, rows),
+                "n": len(score),
+                "positives": curve.n_positive,
+                "auroc": _finite(curve.auroc),
+                "average_precision": _finite(curve.average_precision),
+                **{name: half[name] for name in ("accuracy", "precision", "recall", "f1")},
+                "best_threshold": best["threshold"],
+                "best_f1": best["f1"],
+                "unknown": rows.frame.height - len(score),
+            }
+        )
+        if is_last:
+            details["thresholds"] += _told(pair, (curve.row(place) for place in curve.shown()))
+            details["groups"] += _told(pair, _binary_groups(frame, asked, positive))
+    return found, details
+
+
+def _scores(frame: pl.DataFrame, positive: Any) -> tuple[residuals.Floats, Any]:
+    """The probability of the positive class, and whether the label is it."""
+    sure = frame[TOP_PROB].cast(pl.Float64).to_numpy().astype(np.float64)
+    score = np.where((frame[PREDICTION] == positive).to_numpy(), sure, 1 - sure)
+    return score, (frame[LABEL] == positive).to_numpy().astype(bool)
+
+
+def _positive(asked: _Asked) -> Any:
+    """The label that is looked for."""
+    values: set[Any] = set()
+    for pair in asked.selection.pairs:
+        columns = [asked.selection.label_key, PREDICTION]
+        for rows in walk(asked.reader, asked.selection, pair, columns, epochs=asked.selection.epochs[pair][-1:]):
+            for name in columns:
+                values |= set(rows.frame[name].drop_nulls().unique().to_list())
+    known = sorted(values)
+    if asked.positive is None:
+        if len(asked.names.by_number) == 2 and all(isinstance(value, int) for value in known):
+            return 1
+        return known[-1] if len(known) > 1 or not known or known[0] not in (0, False) else type(known[0])(1)
+    spelled = {**{asked.names[value]: value for value in known}, **{str(value): value for value in known}}
+    if asked.positive not in spelled:
+        raise unknown("label", asked.positive, [str(name) for name in spelled], where=str(asked.reader.layout.root))
+    return spelled[asked.positive]
+
+
+def _binary_groups(frame: pl.DataFrame, asked: _Asked, positive: Any) -> Iterator[dict[str, Any]]:
+    for column, value, own in _groups(frame, asked.by, asked):
+        score, truth = _scores(own, positive)
+        curve = Thresholds.of(score, truth)
+        half = curve.row(curve.at(0.5))
+        yield {
+            "column": column,
+            "value": value,
+            "n": len(score),
+            "positives": curve.n_positive,
+            "auroc": _finite(curve.auroc),
+            "average_precision": _finite(curve.average_precision),
+            **{name: half[name] for name in ("accuracy", "precision", "recall", "f1")},
+        }
+
+
+def _groups(
+    frame: pl.DataFrame, columns: tuple[str, ...], asked: _Asked, fifths: str | None = None
+) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """The rows by each value of some columns, and by the fifth that a number is in."""
+    if not frame.height:
+        return
+    parts = [(fifths, *by_quintile(frame[fifths]))] if fifths is not None and fifths in frame.columns else []
+    coded_columns = [(name, coded(frame[name])) for name in columns if name != fifths]
+    for name, names, codes in [*parts, *((name, one.names, one.codes) for name, one in coded_columns)]:
+        called = asked.called(name)
+        for code, value in enumerate(names):
+            own = codes == code
+            if own.any():
+                yield name, called.get(value, value), frame.filter(pl.Series(own))
+
+
+def _sets(asked: _Asked) -> Found:
+    asked.needs(LABEL, PREDICTION)
+    found: list[dict[str, Any]] = []
+    details: dict[str, Any] = {"labels": [], "swapped": [], "doubted": []}
+    for pair, rows, is_last in asked.places([PREDICTION]):
+        frame = rows.frame.drop_nulls([LABEL, PREDICTION])
+        counts = set_counts(by_class(frame))
+        table = label_figures(counts)
+        exact = exact_sets(frame)
+        overall = overall_figures(counts, table, exact=exact)
+        n_right, n, n_said = (int(table[name].sum()) for name in ("n_right", "n", "n_predicted"))
+        found.append(
+            {
+                **_place(pair, rows),
+                "n": exact[0],
+                "exact": exact[1] / exact[0] if exact[0] else None,
+                "micro_precision": n_right / n_said if n_said else 0.0,
+                "micro_recall": n_right / n if n else 0.0,
+                "micro_f1": 2 * n_right / (n + n_said) if n + n_said else 0.0,
+                "macro_f1": overall.macro_f1 if overall else None,
+                "labels_a_sample": n / exact[0] if exact[0] else None,
+                "predicted_a_sample": n_said / exact[0] if exact[0] else None,
+                "unknown": rows.frame.height - frame.height,
+            }
+        )
+        if is_last:
+            names = asked.names
+            named = ({**row, "name": names[row[LABEL]]} for row in table.iter_rows(named=True))
+            details["labels"] += _told(pair, named)
+            swaps = swapped(frame).head(_SWAPPED).iter_rows(named=True)
+            details["swapped"] += _told(
+                pair, ({**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]} for row in swaps)
+            )
+            history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, LABEL, PREDICTION])
+            doubts = doubted((one.frame for one in history), min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
+            details["doubted"] += _told(pair, ({**row, "name": names[row["class"]]} for row in doubts))
+    return found, details
+
+
+def _sequences(asked: _Asked) -> Found:
+    asked.needs(LOSS)
+    by = list(asked.by)
+    if _SOURCE in asked.reader.facts.dtypes and _SOURCE not in by:
+        by.append(_SOURCE)
+    asked.by = tuple(by)
+    kept = ["worst_token", "worst_token_loss", TOKEN_LOSSES]
+    found: list[dict[str, Any]] = []
+    details: dict[str, Any] = {"groups": [], "places": [], "worst": [], "worst_tokens": []}
+    for pair, rows, is_last in asked.places([LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept]):
+        frame = rows.frame
+        figures = tokens.sequence_figures(frame)
+        found.append({**_place(pair, rows), **figures, "unknown": frame.height - int(figures["n"] or 0)})
+        if not is_last:
+            continue
+        known = frame.filter(pl.col(LOSS).is_finite())
+        for column, value, own in _groups(known, asked.by, asked, tokens.N_TOKENS):
+            row = {"column": column, "value": value, **tokens.sequence_figures(own)}
+            details["groups"] += _told(pair, [row])
+        worst = known.sort(LOSS, SAMPLE_ID, descending=[True, False]).head(asked.top)
+        words: dict[Any, list[tuple[str, float]]] = {}
+        if TOKEN_LOSSES in known.columns:
+            details["places"] += _told(pair, tokens.by_place(known[TOKEN_LOSSES]))
+            if tokens.TOKENS in asked.reader.facts.dtypes:
+                facts = facts_by_sample(asked.reader, known[SAMPLE_ID])
+                texts = {sample_id: one.get(tokens.TOKENS) for sample_id, one in facts.items()}
+                words, unfit = tokens.with_words(known, texts)
+                if unfit:
+                    asked.warnings.append(
+                        f"the words of {unfit:,} sequences are not as many as their losses: they are not set together"
+                    )
+                details["worst_tokens"] += _told(pair, tokens.worst_tokens(list(words.values()), asked.top))
+        shown = [
+            name for name in (SAMPLE_ID, LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns
+        ]
+        for row in worst.select(shown).iter_rows(named=True):
+            told = [{"token": token, "loss": loss} for token, loss in words.get(row[SAMPLE_ID], ())]
+            details["worst"] += _told(pair, [{**row, "words": told}])
+    return found, details
+
+
+def _samples(found: Any) -> Any:
+    """Details whose rows are samples as a frame, so that what these are can be set beside them."""
+    if not isinstance(found, list) or not found or SAMPLE_ID not in found[0]:
+        return found
+    return pl.DataFrame(found, infer_schema_length=None)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
