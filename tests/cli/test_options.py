@@ -119,6 +119,7 @@ ELSEWHERE = {
     "doctor": "tests/maintenance",
     "sync": "tests/store",
     "watch": "tests/cli",
+    "errors": "tests/diagnosis",
     "relabel export": "tests/checks",
     "relabel apply": "tests/checks",
 }

@@ -157,3 +157,36 @@ def test_what_cannot_be_asked_is_said(tmp_path):
         other.log_samples(sample_id=[1], loss=[1.0], mode="eval", epoch=1)
     with pytest.raises(XaiError, match="neither labels nor predictions"):
         xaicli.open_run(tmp_path / "bare").errors()
+
+
+def test_options_count(tmp_path, capsys):
+    """Rows, places and labels that are left out change the figures as they change plain numpy's."""
+    rng = np.random.default_rng(5)
+    label = {epoch: rng.normal(size=60) for epoch in (1, 2)}
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_facts(np.arange(60), camera=["left" if i < 20 else "right" for i in range(60)])
+        for mode, off in (("eval", 1.0), ("train", 0.25)):
+            for epoch in (1, 2):
+                run.log_samples(
+                    sample_id=np.arange(60),
+                    label=label[epoch],
+                    prediction=label[epoch] + off * epoch + (np.arange(60) < 20),
+                    mode=mode,
+                    epoch=epoch,
+                )
+
+    def mae(*options):
+        return [row["mae"] for row in asked(capsys, tmp_path / "run", *options)["rows"]]
+
+    assert mae() == pytest.approx([4 / 3, 7 / 3])
+    assert mae("--mode", "train") == pytest.approx([0.25 + 1 / 3, 0.5 + 1 / 3])
+    assert mae("--epoch", "1") == pytest.approx([4 / 3])
+    assert mae("--where", "camera = 'right'") == pytest.approx([1, 2])
+    assert mae("--where", "label > 0") == pytest.approx(
+        [float((e + (np.arange(60) < 20))[label[e] > 0].mean()) for e in (1, 2)]
+    )
+    assert len(asked(capsys, tmp_path / "run", "--top", "3")["worst"]) == 3
+    assert main(["errors", str(tmp_path / "run"), "--by", "camera", "--no-facts"]) == 1
+    found = asked(capsys, tmp_path / "run", "--by", "camera", "--mode", "train")
+    assert "xai errors" in xaicli.open_run(tmp_path / "run").errors(by="camera").answer.command_line()
+    assert found["selection"]["by"] == ["camera"]

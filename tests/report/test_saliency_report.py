@@ -225,7 +225,7 @@ def test_signals_get_curves() -> None:
 
 def test_tokens_are_shaded_text() -> None:
     html = other_input(InputKind.TOKENS, np.array([0.0, 2.0]), ("<i>", "good")).html()
-    assert '<span class="t0">&lt;i&gt;</span>' in html
+    assert '<span class="t0 special">&lt;i&gt;</span>' in html
     assert '<span class="t10">good</span>' in html
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.errors import errors
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -58,6 +59,7 @@ class Gathered:
     suspects: Answer | None = None
     label_issues: Answer | None = None
     jumps: Answer | None = None
+    errors: Answer | None = None
     scalars: pl.DataFrame | None = None
     truth: Mapping[str, Any] | None = None
     suggestions: Mapping[str, Any] | None = None
@@ -149,6 +151,7 @@ def gather(
         **of_pass,
         label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader)),
         scalars=asked("scalars", lambda: run_frame(reader)),
+        errors=asked("errors", lambda: with_facts(errors(reader, selection), reader)),
         truth=scored,
         suggestions=suggestions(reader, doubted, truth) if doubted and truth is not None else None,
         absent=absent,

@@ -82,12 +82,6 @@ def errors_report(answer: Answer, page: Page | None = None) -> Report:
     )
 
 
-def error_blocks(answer: Answer, page: Page) -> Iterator[Block]:
-    """What the report of errors says, as blocks of another page."""
-    for part in errors_report(answer, page).sections:
-        yield from part.blocks
-
-
 def _rows(found: Any) -> list[dict[str, Any]]:
     return list(found) if isinstance(found, list) else list(found.iter_rows(named=True))
 

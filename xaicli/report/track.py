@@ -56,6 +56,7 @@ def track_report(
     sections = [
         *_histories(parts, gathered, page),
         _labels(gathered, page.names),
+        *_errors(gathered, page),
         _suspects(gathered, page),
         _data_map(gathered, page),
         _issues(gathered, page),
@@ -175,6 +176,16 @@ def _labels(gathered: Gathered, names: Names) -> Section:
         or (_missing(gathered, "labels", "Nothing to show: no label has a finite value in this selection."),),
         page_only=True,
     )
+
+
+def _errors(gathered: Gathered, page: Page) -> Iterator[Section]:
+    """How the model errs, where the task is beyond one label of several."""
+    if gathered.errors is not None:
+        from xaicli.report.errors import errors_report
+
+        report = errors_report(gathered.errors, page)
+        blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
+        yield Section(report.title, "errors", blocks, page_only=True)
 
 
 def _suspects(gathered: Gathered, page: Page) -> Section:
