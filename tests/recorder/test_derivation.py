@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xaicli.recorder.transfer import derive_on_device
+from xaicli.recorder.device import derive_on_device
 from xaicli.wal.derived import as_half, derive
 
 METRICS = ("loss", "label_prob", "top_prob", "margin", "el2n", "entropy")

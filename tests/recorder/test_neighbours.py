@@ -304,3 +304,36 @@ def test_a_state_that_torch_cannot_write_is_told(tmp_path: Path, monkeypatch: py
     run.close()
     assert is_of_the_disk(OSError("full"))
     assert not is_of_the_disk(RuntimeError("CUDA error"))
+
+
+def test_no_value_is_null_and_a_nan_is_a_nan(tmp_path: Path) -> None:
+    """Nothing that needs a label has a value without one, and only what is not finite is counted as that."""
+    ids = [1, 2, 3]
+    with Run(tmp_path / "classes") as run:
+        run.log_samples(sample_id=ids, label=[0, -100, None], logits=np.eye(3), m=[1.0, None, math.nan], **HERE, step=1)
+    with Run(tmp_path / "many") as run:  # which are derived before they are kept
+        run.log_samples(sample_id=ids, label=[0, -100, None], logits=np.eye(3, 50), **HERE, step=1)
+    with Run(tmp_path / "sequence", task="sequence") as run:
+        label = np.array([[0, 1], [-100, -100], [-100, 2]])
+        run.log_samples(sample_id=ids, label=label, logits=np.zeros((3, 2, 3)), **HERE, step=1)
+    with Run(tmp_path / "sets", task="multilabel") as run:
+        run.log_samples(sample_id=ids, label=[[0], None, [1, 2]], logits=np.eye(3), **HERE, step=1)
+    with Run(tmp_path / "numbers", task="regression") as run:
+        run.log_samples(sample_id=ids, label=[0.5, None, 2.5], prediction=[1.0, 2.0, math.nan], **HERE, step=1)
+    for name in ("loss", "label_prob", "margin", "el2n"):
+        for run_of in ("classes", "many"):
+            values = column(tmp_path / run_of, name)
+            assert values[0] is not None
+            assert values[1:] == [None, None], (run_of, name)
+    assert None not in column(tmp_path / "many", "entropy")
+    one, two, three = column(tmp_path / "classes", "m")
+    assert (one, two) == (1.0, None)
+    assert math.isnan(three)
+    losses = column(tmp_path / "sequence", "loss")
+    assert losses == [pytest.approx(math.log(3), abs=1e-6), None, pytest.approx(math.log(3), abs=1e-6)]
+    assert column(tmp_path / "sequence", "n_tokens") == [2.0, 0.0, 1.0]
+    for name in ("loss", "jaccard", "n_wrong"):
+        assert [value is None for value in column(tmp_path / "sets", name)] == [False, True, False]
+    for name in ("residual", "abs_error", "loss", "label"):
+        assert column(tmp_path / "numbers", name)[1] is None
+    assert math.isnan(column(tmp_path / "numbers", "residual")[2])

@@ -1,75 +1,49 @@
-"""Batches on a device: never waited for, kept in order once they have arrived."""
+"""Batches on a device: never waited for, kept in order once they have arrived, whatever becomes of the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
 from tests.recorder.recorded import column, rows
-from xaicli.recorder import batch, transfer
+from xaicli.recorder import device as device_room
+from xaicli.recorder import transfer
+from xaicli.recorder.device import derive_on_device
 from xaicli.recorder.run import Run
-from xaicli.recorder.transfer import Transfers
-
-
-class SlowEvent:
-    """An event that has passed when its test says so."""
-
-    def __init__(self) -> None:
-        self.has_passed = False
-        self.waited = False
-
-    def query(self) -> bool:
-        return self.has_passed
-
-    def synchronize(self) -> None:
-        self.waited = self.has_passed = True
-
-
-class Device:
-    """A make-believe device: float tensors are on it, and copies arrive when their event passes."""
-
-    def __init__(self) -> None:
-        self.events: list[SlowEvent] = []
-
-    def copy(self, source: torch.Tensor) -> tuple[torch.Tensor, SlowEvent]:
-        self.events.append(SlowEvent())
-        return source.clone(), self.events[-1]
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    def is_remote(value: object) -> bool:
-        return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-    for module in (batch, transfer):
-        monkeypatch.setattr(module, "is_remote", is_remote)
-    return Device()  # type: ignore[return-value]
+def device() -> FakeCuda:
+    return FakeCuda()
 
 
-def run_on(device: Device, folder: Path, **options: Any) -> Run:
-    run = Run(folder, strict=True, **options)
-    run._intake._transfers = Transfers(device.copy)
-    return run
-
-
-def test_a_step_waits_for_nothing_and_is_kept_when_it_arrived(tmp_path: Path, device: Device) -> None:
-    run = run_on(device, tmp_path / "run")
+def test_a_step_waits_for_nothing_and_is_kept_when_it_arrived(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run", strict=True)
     for step in range(1, 4):
         ids = np.array([step, 10 * step])
-        run.log_samples(sample_id=ids, label=torch.tensor([0, 1]), logits=torch.eye(2) * step, step=step, epoch=1)
+        run.log_samples(
+            sample_id=ids, label=torch.tensor([0, 1]), logits=on_device(torch.eye(2) * step), step=step, epoch=1
+        )
         ids[:] = -1  # the caller may use the memory again
     assert run.stats()["rows_logged"] == 0
-    assert not any(event.waited for event in device.events)
-    device.events[0].has_passed = device.events[2].has_passed = True
-    run.log_samples(sample_id=[4], label=[1], logits=torch.tensor([[0.0, 4.0]]), step=4, epoch=1)
+    device.land(0, 2)
+    run.log_samples(sample_id=[4], label=[1], logits=on_device([[0.0, 4.0]]), step=4, epoch=1)
     assert run.stats()["rows_logged"] == 2, "the third has arrived, but the second comes first"
+    assert device.asked == 0, "a step asks nothing of the device"
     run.flush()
-    assert [event.waited for event in device.events] == [False, True, False, True]
     run.close()
     stored = rows(tmp_path / "run").to_pylist()
     assert [row["sample_id"] for row in stored] == [1, 10, 2, 20, 3, 30, 4]
@@ -78,63 +52,316 @@ def test_a_step_waits_for_nothing_and_is_kept_when_it_arrived(tmp_path: Path, de
     assert stored[4]["loss"] == pytest.approx(np.log1p(np.exp(-3.0)))
 
 
-def test_what_is_on_the_host_keeps_its_place_behind_a_copy(tmp_path: Path, device: Device) -> None:
-    run = run_on(device, tmp_path / "run")
-    run.log_samples(sample_id=[1], loss=torch.tensor([1.0]), step=1)
-    run.log_samples(sample_id=[2], loss=[2.0], step=2)
+def test_what_is_on_the_host_keeps_its_place_behind_a_copy(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run", strict=True)
+    run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1)
+    losses = np.array([2.0])
+    run.log_samples(sample_id=[2], loss=losses, step=2)
+    losses[:] = 99.0
     assert run.stats()["rows_logged"] == 0
-    device.events[0].has_passed = True
+    device.land()
     run.log_samples(sample_id=[3], loss=[3.0], step=3)
     run.close()
     assert rows(tmp_path / "run")["sample_id"].to_pylist() == [1, 2, 3]
+    assert column(tmp_path / "run", "loss") == [1.0, 2.0, 3.0]
 
 
-def test_half_precision_texts_and_kept_probabilities_travel(tmp_path: Path, device: Device) -> None:
-    run = run_on(device, tmp_path / "run", keep_probs=True, label_names=["a", "b", "c"])
-    logits = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.bfloat16, requires_grad=True)
-    run.log_samples(sample_id=["x"], label=["c"], logits=logits, extra=torch.tensor([[0.5]], dtype=torch.float16))
+def test_half_precision_texts_and_kept_probabilities_travel(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run", keep_probs=True, label_names=["a", "b", "c"], strict=True)
+    logits = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.bfloat16)
+    extra = on_device(torch.tensor([[0.5]], dtype=torch.float16))
+    run.log_samples(sample_id=["x"], label=["c"], logits=on_device(logits), extra=extra)
     run.close()
     assert column(tmp_path / "run", "prediction") == ["c"]
     assert column(tmp_path / "run", "extra") == [0.5]
     assert column(tmp_path / "run", "probs")[0] == pytest.approx(torch.softmax(logits[0].float(), 0).tolist(), abs=1e-3)
 
 
-def test_ragged_batches_are_refused_before_they_travel(tmp_path: Path, device: Device) -> None:
-    run = run_on(device, tmp_path / "run")
+def test_ragged_batches_are_refused_before_they_travel(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run", strict=True)
     with pytest.raises(ValueError, match="loss has 2 values for 1 sample ids"):
-        run.log_samples(sample_id=[1], loss=torch.zeros(2))
+        run.log_samples(sample_id=[1], loss=on_device(torch.zeros(2)))
     with pytest.raises(ValueError, match="label has 2 values for 1 sample ids"):
-        run.log_samples(sample_id=[1], label=[0, 1], logits=torch.zeros(1, 3))
+        run.log_samples(sample_id=[1], label=[0, 1], logits=on_device(torch.zeros(1, 3)))
     run.close()
-    assert not device.events
+    assert not device.flights
 
 
-def test_the_batches_on_their_way_are_bounded(tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "MOST_PENDING", 3)
-    run = run_on(device, tmp_path / "run")
-    for step in range(10):
-        run.log_samples(sample_id=[step], loss=torch.zeros(1), step=step)
-        assert len(run._intake._transfers.pending) <= 5
-    assert device.events[0].waited
-    run.close()
-    assert column(tmp_path / "run", "sample_id") == list(range(10))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_batch_equals_a_cpu_batch_and_does_not_synchronise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_a_callers_label_may_be_overwritten_at_once(where: str, tmp_path: Path, device: FakeCuda) -> None:
+    """A loader that reuses its (pinned) buffers writes the next labels before the device has read the last."""
     torch.manual_seed(0)
-    logits, label = torch.randn(256, 100), torch.randint(0, 100, (256,))
-    with Run(tmp_path / "cpu", strict=True) as run:
-        run.log_samples(sample_id=torch.arange(256), label=label, logits=logits)
-    with Run(tmp_path / "gpu", strict=True) as run:
-        on_gpu = logits.cuda()
-        run.log_samples(sample_id=torch.arange(256), label=label, logits=on_gpu)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            run.log_samples(sample_id=torch.arange(256), label=label.cuda(), logits=on_gpu, step=1)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    for name in ("loss", "margin", "el2n", "entropy", "label_prob", "top_prob"):
-        both = np.array(column(tmp_path / "gpu", name)).reshape(256, 2)
-        np.testing.assert_allclose(both[:, 0], column(tmp_path / "cpu", name), rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(both[:, 0], both[:, 1])
+    logits, buffer = torch.randn(6, 4, 5), torch.zeros(4, dtype=torch.long)
+    truth = torch.randint(0, 5, (6, 4))
+    run = run_on(device, tmp_path / "run", strict=True)
+    for step in range(6):
+        buffer.copy_(truth[step])
+        label = buffer if where == "host" else on_device(buffer)
+        run.log_samples(sample_id=np.arange(4), label=label, logits=on_device(logits[step]), step=step, epoch=1)
+        for given in device.uploaded:
+            assert given.untyped_storage().data_ptr() != buffer.untyped_storage().data_ptr()
+        buffer.fill_(-1)
+    run.close()
+    stored = rows(tmp_path / "run").to_pylist()
+    expected = functional.cross_entropy(logits.reshape(24, 5), truth.reshape(24), reduction="none").tolist()
+    found = {(row["step"], row["sample_id"]): (row["label"], row["loss"]) for row in stored}
+    for step in range(6):
+        for i in range(4):
+            assert found[step, i] == (int(truth[step, i]), pytest.approx(expected[4 * step + i], abs=1e-5))
+    assert len(device.uploaded) == (6 if where == "host" else 0)
+
+
+def test_columns_of_two_devices_make_one_row(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run", strict=True)
+    run.log_samples(sample_id=[1, 2], loss=on_device([0.5, 1.5], 0), other=on_device([3.0, 4.0], 1), step=1, epoch=1)
+    assert len(device.flights) == 2
+    device.land(1)
+    run._intake.drain()
+    assert run.stats()["rows_logged"] == 0
+    device.land(0)
+    run._intake.drain()
+    assert run.stats()["rows_logged"] == 2
+    run.close()
+    assert (column(tmp_path / "run", "loss"), column(tmp_path / "run", "other")) == ([0.5, 1.5], [3.0, 4.0])
+
+
+def test_nothing_is_asked_of_a_device_while_a_graph_is_captured(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1, epoch=1)
+    device.captures = True
+    begun = len(device.flights)
+    with pytest.warns(UserWarning, match="after graph.replay"):
+        run.log_samples(sample_id=[2, 3], loss=on_device([1.0, 2.0]), step=2, epoch=1)
+    run.log({"loss": on_device(1.0)})
+    run._session.hand_over()
+    assert (len(device.flights), device.asked, len(device.uploaded)) == (begun, 0, 0)
+    device.captures = False
+    run.log_samples(sample_id=[2, 3], loss=on_device([1.0, 2.0]), step=2, epoch=1)
+    run.close()
+    assert run.stats()["rows_dropped"] == 2
+    assert column(tmp_path / "run", "sample_id") == [1, 2, 3]
+
+
+def test_the_last_batch_is_kept_by_the_timer(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1, epoch=1)
+    device.land()
+    beat = threading.Thread(target=run._session._beat)
+    beat.start()
+    beat.join()
+    assert run.stats()["rows_logged"] == 1
+    assert device.asked == 0, "another thread that asks a device spoils a capture"
+    run.close()
+
+
+def test_what_arrived_is_kept_when_the_context_dies(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    for step in range(1, 5):
+        run.log_samples(sample_id=[step], loss=on_device([float(step)]), step=step, epoch=1)
+    device.land(0, 1)
+    device.is_dead = True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.log_samples(sample_id=[5], loss=on_device([5.0]), step=5, epoch=1)  # the training's own error comes next
+        run.log({"lr": 0.1})
+        run.flush()
+        run.close()
+        run.close()
+    assert column(tmp_path / "run", "sample_id") == [1, 2]
+    stats = run.stats()
+    assert (stats["rows_stored"], stats["rows_dropped"]) == (2, 3)
+    assert any("device-side assert" in str(one.message) for one in caught)
+    assert pl.read_parquet(tmp_path / "run" / "scalars" / "*.parquet")["value"].to_list() == [0.1]
+
+
+def test_a_device_that_hangs_is_not_waited_for(
+    tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xaicli.recorder.run.DRAIN_SECONDS", 0.05)
+    run = run_on(device, tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1, epoch=1)
+    run.log_samples(sample_id=[2], loss=[2.0], step=2, epoch=1)
+    device.hangs = True
+    with pytest.warns(UserWarning, match="did not finish in time"):
+        run.close()
+    assert column(tmp_path / "run", "sample_id") == [2]
+
+
+def test_waiting_keeps_no_core_busy(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1, epoch=1)
+    device.hangs = True
+    later = threading.Timer(0.3, device.land)
+    later.start()
+    used = time.process_time()
+    run.flush()
+    assert time.process_time() - used < 0.2
+    assert run.stats()["rows_logged"] == 1
+    run.close()
+
+
+def test_pinned_memory_is_bounded_in_bytes_and_used_again(
+    tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_room, "FIRST_BYTES", 1 << 10)
+    monkeypatch.setattr(device_room, "MOST_BYTES", 1 << 12)
+    run = run_on(device, tmp_path / "run", strict=True)
+    rng, expected = np.random.default_rng(0), []
+    for step in range(200):
+        n = int(rng.integers(1, 90))
+        values = rng.normal(size=n).astype(np.float32)
+        expected += values.tolist()
+        run.log_samples(sample_id=np.arange(n), loss=on_device(values), step=step, epoch=1)
+        if rng.random() < 0.2:
+            device.land()
+    run.close()
+    assert device.pinned_bytes <= (1 << 10) + (1 << 11) + (1 << 12)
+    assert pq.read_table(tmp_path / "run" / "data").sort_by([("step", "ascending"), ("sample_id", "ascending")])[
+        "loss"
+    ].to_pylist() == pytest.approx(expected)
+    large = np.arange(5000, dtype=np.float32)  # larger than all pinned memory there may be
+    run = run_on(device, tmp_path / "large", strict=True)
+    run.log_samples(sample_id=[1], loss=on_device([7.0]), step=1, epoch=1)
+    run.log_samples(sample_id=np.arange(5000), loss=on_device(large), step=2, epoch=1)
+    run.close()
+    assert sorted(column(tmp_path / "large", "loss")) == sorted([7.0, *large.tolist()])
+
+
+def test_a_step_waits_no_longer_than_a_second_for_room(
+    tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_room, "MOST_BYTES", 1 << 10)
+    monkeypatch.setattr(device_room, "FIRST_BYTES", 1 << 10)
+    monkeypatch.setattr(transfer, "ROOM_SECONDS", 0.05)
+    run = run_on(device, tmp_path / "run")
+    device.hangs = True
+    step = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        while not run.stats()["rows_dropped"]:
+            run.log_samples(sample_id=np.arange(20), loss=on_device(torch.zeros(20)), step=step, epoch=1)
+            step += 1
+    assert ["batches before this one" in str(one.message) for one in caught] == [True]
+    device.hangs = False
+    run.close()
+    assert run.stats()["rows_dropped"] == 20
+    assert run.stats()["rows_stored"] == 20 * (step - 1) > 0
+
+
+def test_scalars_lists_pictures_and_inputs_on_a_device_wait_for_nothing(tmp_path: Path, device: FakeCuda) -> None:
+    """Every call is made with tensors that raise when they are read."""
+    run = run_on(device, tmp_path / "run", strict=True)
+    run.state.global_step, run.state.epoch_idx = 7, 1
+    run.log({"loss": on_device(0.25), "lr": 0.1})
+    losses = [on_device(torch.tensor(float(i))) for i in range(3)]
+    run.log_samples(sample_id=on_device(torch.arange(3)), loss=losses, mode="train")
+    pictures = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(3, 1, 4, 4)
+    run.log_images([0, 1, 2], on_device(pictures))
+    inputs = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    run.log_inputs([0, 1, 2], {"x": on_device(inputs)}, label=on_device(torch.tensor([2, 1, 0])))
+    run.state.global_step = 99
+    assert device.asked == 0
+    device.land()
+    run._intake.drain()
+    run.close()
+    scalars = pl.read_parquet(tmp_path / "run" / "scalars" / "*.parquet")
+    assert {(key, value, step) for key, value, step in scalars.select("key", "value", "step").rows()} == {
+        ("loss", 0.25, 7),
+        ("lr", 0.1, 7),
+    }
+    assert column(tmp_path / "run", "loss") == [0.0, 1.0, 2.0]
+    kept = pl.read_parquet(tmp_path / "run" / "inputs" / "*.parquet").sort("sample_id")
+    assert kept["label"].to_list() == [2, 1, 0]
+    assert b"".join(kept["data"]) == inputs.numpy().tobytes()
+    media = pl.read_parquet(tmp_path / "run" / "media" / "*.parquet").sort("sample_id")
+    assert b"".join(media["pixels"]) == pictures.numpy().tobytes()
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, and the bytes alive at a time of what they allocate, where that is more than a few a row."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.operations, self.peak = rows, 0, 0
+        self.live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)}
+        made = func(*args, **(kwargs or {}))
+        self.operations += not any(word in str(func) for word in ("view", "slice", "select", "detach", "unsqueeze"))
+        for one in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(one, torch.Tensor) and one.numel() > 4 * self.rows:
+                storage = one.untyped_storage()
+                if storage.data_ptr() not in given:
+                    self.live[storage.data_ptr()] = storage
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self.live.values()))
+        return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_deriving_allocates_little_by_few_kernels(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(64, 1000).to(dtype), torch.randint(0, 1000, (64,))
+    with Counted(64) as counted:
+        derive_on_device(logits, label, are_logits=True, with_loss=True)
+    assert 10 < counted.operations <= 36
+    one = 64 * 1000 * 4
+    assert one < counted.peak <= 3 * one, "log-probabilities and probabilities, in float32, and one at work"
+
+
+def test_deriving_looks_at_few_rows_of_a_large_vocabulary_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(32, 5000), torch.randint(0, 5000, (32,))
+    whole = derive_on_device(logits, label, are_logits=True, with_loss=True)
+    monkeypatch.setattr(device_room, "CHUNK", 4 * 5000)
+    sizes: list[int] = []
+    own = device_room._derived_rows
+    monkeypatch.setattr(device_room, "_derived_rows", lambda z, *others: (sizes.append(z.numel()), own(z, *others))[1])
+    found = derive_on_device(logits, label, are_logits=True, with_loss=True)
+    assert sizes == [4 * 5000] * 8
+    for name, values in whole.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_graph_break", [False, True])
+def test_a_compiled_step_may_log(with_graph_break: bool, tmp_path: Path) -> None:
+    run, model = Run(tmp_path / "run", strict=True), torch.nn.Linear(3, 2)
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+
+    def step(x: torch.Tensor, number: int) -> torch.Tensor:
+        logits = model(x)
+        if with_graph_break:
+            torch._dynamo.graph_break()
+        run.log_samples(sample_id=np.arange(4), label=y, logits=logits, step=number, epoch=1)
+        run.log({"loss": 0.5})
+        return functional.cross_entropy(logits, y)
+
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    compiled = torch.compile(step, backend="eager")
+    for number in range(5):
+        compiled(x, number)
+    assert counters["frames"]["total"] <= 12, "nothing of ours is compiled"
+    run.close()
+    assert sorted(column(tmp_path / "run", "step")) == sorted(list(range(5)) * 4)
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(x), y, reduction="none")
+    losses = column(tmp_path / "run", "loss")
+    assert losses[::5] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_another_accelerator_is_waited_for_and_that_is_said_once(tmp_path: Path) -> None:
+    class OnMps(torch.Tensor):
+        is_cpu = False
+
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("mps")
+
+    with Run(tmp_path / "run") as run, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(3):
+            run.log_samples(sample_id=[1], loss=torch.tensor([1.5]).as_subclass(OnMps), step=step, epoch=1)
+    assert ["on mps" in str(one.message) for one in caught] == [True]
+    assert column(tmp_path / "run", "loss") == [1.5] * 3

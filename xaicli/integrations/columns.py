@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xaicli.heads.head import Head, Task, Values
+from xaicli.recorder.device import missing_on
 
 
 def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False) -> dict[str, Any]:
@@ -99,14 +100,14 @@ def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool) 
         each, predicted = -p.gather(1, index)[:, 0].log(), p.argmax(1)
     n = known.flatten(1).sum(1)
     total = torch.where(known, each, torch.zeros_like(each)).flatten(1).sum(1)
-    nothing = torch.full_like(total, torch.nan)
+    nothing = missing_on(total.device).to(total.dtype)
     loss = torch.where(n > 0, total / n.clamp(min=1), nothing)
     right = ((predicted == truth) & known).flatten(1).sum(1)
     worst = torch.where(known, each, torch.full_like(each, -torch.inf)).flatten(1)
     doubt = torch.stack([_entropy(head, values[i], known[i]) for i in range(len(values))])
     return {
         "loss": loss,
-        "label_prob": (-loss).exp(),
+        "label_prob": torch.where(n > 0, (-loss).exp(), nothing),
         "n_tokens": n.float(),
         "token_accuracy": torch.where(n > 0, right / n.clamp(min=1), nothing),
         "entropy": torch.where(n > 0, doubt, nothing),

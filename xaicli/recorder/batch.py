@@ -140,9 +140,12 @@ class Batches:
         known = self._known.get(call)
         if known is not None and _fits(known, given):
             return known.plan, len(sample_id), given
+        if any(map(is_list_on_device, given)):
+            return None
         if columns.has_tensors(given):
             if any(map(is_remote, given)):
                 return None
+            self._note_waiting(given)
             given = [columns.plain(value) for value in given]
             if known is not None and _fits(known, given):
                 return known.plan, len(given[0]), given
@@ -152,6 +155,15 @@ class Batches:
         if batch[1]:
             self._remember(call, batch, given, scores is not None)
         return batch
+
+    def _note_waiting(self, given: list[Any]) -> None:
+        """Say it where a step waits for its tensors."""
+        for value in given:
+            if columns.is_tensor(value) and not value.is_cpu and value.device.type != "meta":
+                self._note(
+                    f"tensors on {value.device.type} are copied at once, and the step waits for that: only CUDA's are "
+                    "copied beside the training"
+                )
 
     # -- the slow way, once a kind of call
 
@@ -578,6 +590,11 @@ def _is_plain(name: str, value: Any) -> bool:
     if name in (words.SAMPLE_ID, words.LABEL, words.PREDICTION):
         return value.dtype.kind in "iu" and value.dtype.name != "uint64"
     return value.dtype.kind in "fiub"
+
+
+def is_list_on_device(value: Any) -> bool:
+    """Whether a value is a list of tensors on a device, as the first of them says."""
+    return isinstance(value, list | tuple) and bool(value) and is_remote(value[0])
 
 
 def _typed(column: Any, dtype: str) -> tuple[str, Any]:

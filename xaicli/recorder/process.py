@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -46,7 +47,10 @@ class Session:
     Attributes:
         fault: Why nothing can be recorded, or "".
         takes_back: What the attempt takes back, where restored state or the caller says so.
+        keep_arrived: Keeps what has come from a device since.
     """
+
+    keep_arrived: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -159,7 +163,8 @@ class Session:
                 attempts.note(self.layout, self._claim.attempt, **facts)
 
     def _beat(self) -> None:
-        """Say that this process lives."""
+        """Say that this process lives; keep what came from a device behind the last call that was made."""
+        self.keep_arrived()
         claim = self._claim
         if claim is not None:
             beat(attempts.lock_path(self.layout, claim.attempt, claim.rank))
@@ -177,6 +182,7 @@ class Session:
 
     def hand_over(self) -> None:
         """Give everything held to the writer."""
+        self.keep_arrived()
         self.samples.hand_over()
 
     def flush(self, timeout: float | None = None) -> bool:

@@ -17,6 +17,7 @@ from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, facts_of_file
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Session
+from xaicli.recorder.transfer import Intake
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import encode_scalars, encode_table
 
@@ -36,6 +37,7 @@ class Records:
     layout: RunLayout
     state: TrainingState
     _session: Session
+    _intake: Intake
     _unusable: ValueError | None
     _kinds: dict[str, str]
     _fact_kinds: dict[str, pa.DataType]
@@ -90,10 +92,13 @@ class Records:
             self._go_on_counting()
             times = (state.epoch_idx or None, state.global_step, state.log_count)
             moment = scalars.Moment(state.mode or "", state.ds_id, *times, *self.writer)
-            rows = scalars.scalar_rows(values, moment, self._drop_record)
             state.log_count += 1
-            if rows:
-                self._keep("scalars", len(rows), encode_scalars(rows))
+
+            def keep(found: Any) -> None:
+                if rows := scalars.scalar_rows(found, moment, self._drop_record):
+                    self._keep("scalars", len(rows), encode_scalars(rows))
+
+            self._intake.bring(values, keep, lambda error: self._refuse_record("scalars", error, values))
         except Exception as error:
             self._refuse_record("scalars", error, values)
 
@@ -120,8 +125,14 @@ class Records:
                 raise self._unusable
             kind = self._session.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
-            rows = media.image_rows(sample_id, images, **where, kind=kind, refuse=self._drop_media)
-            self._keep_rows("media", rows, media.image_table)
+
+            def keep(found: Any) -> None:
+                rows = media.image_rows(*found, **where, kind=kind, refuse=self._drop_media)
+                self._keep_rows("media", rows, media.image_table)
+
+            n = media.count(sample_id)
+            given = (sample_id, images)
+            self._intake.bring(given, keep, lambda error: self._refuse_record("media", error, range(n)))
         except Exception as error:
             self._refuse_record("media", error, sample_id)
 
@@ -139,11 +150,18 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            labels = self._label_of_inputs(label, sample_id)
             kind = self._session.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
-            rows = media.input_rows(sample_id, inputs, labels, **where, kind=kind, refuse=self._drop_inputs)
-            self._keep_rows("inputs", rows, media.input_table)
+
+            def keep(found: Any) -> None:
+                ids, arrays, label = found
+                labels = self._label_of_inputs(label, ids)
+                rows = media.input_rows(ids, arrays, labels, **where, kind=kind, refuse=self._drop_inputs)
+                self._keep_rows("inputs", rows, media.input_table)
+
+            n = media.count(sample_id)
+            given = (sample_id, inputs, label)
+            self._intake.bring(given, keep, lambda error: self._refuse_record("inputs", error, range(n)))
         except Exception as error:
             self._refuse_record("inputs", error, sample_id)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ from xaicli.recorder.config import (
     unknown_mode,
     whole_number,
 )
+from xaicli.recorder.device import leave_to_python
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.media import count
 from xaicli.recorder.process import Session
@@ -233,6 +236,8 @@ class Run(Loops, Records):
         )
         self._keep_tokens = keep_tokens
         self._intake = Intake(batches, self._session.samples, self._refuse, self._lose)
+        if not strict:  # which raises, and in the training's thread alone
+            self._session.keep_arrived = _if_alive(self._intake)
         self._closed = False
         self._ended = False
         self._places: dict[tuple[Folder, int], Place] = {}
@@ -242,6 +247,7 @@ class Run(Loops, Records):
         self._counted = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         process.watch(self)
+        leave_to_python(*_CALLED_IN_STEPS)
 
     # -- logging
 
@@ -363,7 +369,7 @@ class Run(Loops, Records):
         if self._closed:
             return True
         self._publish()
-        self._intake.drain()
+        self._intake.drain(math.inf if seconds is None else seconds)
         return self._session.flush(seconds)
 
     def close(self) -> None:
@@ -487,6 +493,20 @@ class Run(Loops, Records):
             "a run cannot be sent to another process",
             hint="return the values from the worker and log them in the training loop",
         )
+
+
+_CALLED_IN_STEPS = (Run.log_samples, Run.log, Run.log_images, Run.log_inputs, Run.log_facts, Run.flush)
+
+
+def _if_alive(intake: Intake) -> Callable[[], None]:
+    """Keep what has arrived, without holding the run: the writer's thread, which calls this, outlives it."""
+    found = weakref.ref(intake)
+
+    def keep_arrived() -> None:
+        if (alive := found()) is not None:
+            alive.drain()
+
+    return keep_arrived
 
 
 def _uploader(address: str) -> Uploader | None:

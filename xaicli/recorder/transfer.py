@@ -5,23 +5,22 @@ It is kept once the copy has arrived, a step or two later.
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
 from xaicli.heads.head import Task
-from xaicli.recorder import columns
-from xaicli.recorder.batch import Batches
+from xaicli.recorder import columns, device
+from xaicli.recorder.batch import Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
+from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device
 from xaicli.recorder.writer import SampleStream
-from xaicli.wal.frames import MISSING, Place
+from xaicli.wal.frames import Place
 
 if TYPE_CHECKING:
     import torch
@@ -29,45 +28,24 @@ if TYPE_CHECKING:
 
 Then = Callable[[dict[str, NDArray[Any]]], None]
 
-MOST_PENDING = 64
-"""Batches on their way at most; beyond, the oldest is waited for, so that memory is bounded."""
-
-
-class Event(Protocol):
-    """A moment on a device's stream."""
-
-    def query(self) -> bool:
-        """Whether it has passed."""
-
-    def synchronize(self) -> None:
-        """Wait until it has."""
-
-
-class _Place(NamedTuple):
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+MOST_PENDING = 256
+"""Batches on their way at most, those behind one that are on the host already included: they are held in memory."""
+ROOM_SECONDS = 1.0
+"""How long a step waits at most for room behind a device that is slow."""
+_LATE = "the device did not finish in time"
+_CAPTURED = (
+    "log_samples and log inside the capture of a CUDA graph record nothing: values are computed when the graph is "
+    "replayed; call them after graph.replay(), with the tensors it wrote"
+)
 
 
 class _Pending(NamedTuple):
-    """A copy on its way, or a batch behind one; `source` is held until the copy has arrived."""
+    """Copies on their way, or a batch behind some; `slots` are given back with them."""
 
-    event: Event | None
-    host: torch.Tensor | None
-    source: torch.Tensor | None
-    places: list[_Place]
+    copies: list[Copy]
+    slots: list[Slot]
     then: Then
-    fail: Callable[[Exception], None] = lambda _: None
-
-
-def _copy_from_cuda(source: torch.Tensor) -> tuple[torch.Tensor, Event]:
-    import torch
-
-    host = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
-    host.copy_(source, non_blocking=True)
-    event = cast(Any, torch.cuda.Event)()
-    event.record(torch.cuda.current_stream(source.device))
-    return host, event
+    fail: Callable[[Exception], None]
 
 
 class Transfers:
@@ -77,13 +55,31 @@ class Transfers:
         pending: Those not arrived yet, or behind one that has not.
     """
 
-    def __init__(self, copy: Callable[[Any], tuple[Any, Event]] = _copy_from_cuda) -> None:
+    def __init__(self, driver: Driver | None = None) -> None:
         """
         Args:
-            copy: Starts the copy of a flat tensor to the host: (the host's tensor, the event of its arrival).
+            driver: What is asked of CUDA.
         """
-        self._copy = copy
+        self._driver = driver or Driver()
+        self._pinned = Pinned(self._driver)
+        self._slots: list[Slot] = []
+        """Of uploads for the batch that is being made."""
         self.pending: deque[_Pending] = deque()
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured."""
+        return self._driver.is_capturing()
+
+    def upload(self, host: NDArray[Any], to: torch.device) -> torch.Tensor:
+        """An array on a device, for the batch that is fetched next; the array may be changed when this returns."""
+        import torch
+
+        slot = self._room(host.nbytes)
+        self._slots.append(slot)
+        pinned = slot.data.view(torch.from_numpy(host[:0]).dtype)
+        pinned.numpy()[:] = host.reshape(-1)
+        return self._driver.upload(pinned, to).reshape(host.shape)
 
     def fetch(
         self,
@@ -91,148 +87,83 @@ class Transfers:
         then: Then,
         fail: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        """Start copying tensors of one device and return at once.
+        """Start copying tensors and return at once.
 
         Args:
-            tensors: {name: tensor}.
-            then: Called with {name: array} from a later `drain`, in the order of the fetches.
+            tensors: {name: tensor}, of one device or several.
+            then: Called with {name: array} from a later `drain`, in the order of the fetches; the arrays are views of
+                memory that is used again.
             fail: Called instead where the device has failed.
         """
-        import torch
-
-        plain = {name: _plain(tensor) for name, tensor in tensors.items()}
-        # Widest first, so that each lies aligned in the one buffer.
-        order = sorted(plain, key=lambda name: -plain[name].element_size())
-        places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
-        source = torch.cat([plain[name].reshape(-1).view(torch.uint8) for name in order])
-        host, event = self._copy(source)
-        self.pending.append(_Pending(event, host, source, places, then, fail))
+        by_device: dict[Any, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            by_device.setdefault(tensor.device, {})[name] = tensor
+        copies = [Copy(named, self._room, self._driver) for named in by_device.values()]
+        slots, self._slots = self._slots, []
+        self.pending.append(_Pending(copies, slots, then, fail))
 
     def follow(self, then: Then) -> None:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
-        self.pending.append(_Pending(None, None, None, [], then))
+        self.pending.append(_Pending([], [], then, lambda _: None))
 
-    def drain(self, *, wait: bool = False) -> None:
-        """Finish the copies that have arrived.
+    def drain(self, *, seconds: float = 0.0) -> None:
+        """Finish the copies that have arrived, asking nothing of the device; give up those that failed.
 
         Args:
-            wait: Wait for all of them.
+            seconds: How long to wait for the others; beyond, they are given up too.
         """
+        begun = time.monotonic()
         while self.pending:
-            first = self.pending[0]
+            error = None
+            if not self._has_arrived(self.pending[0]):
+                if not seconds and len(self.pending) <= MOST_PENDING:
+                    return
+                error = self._wait(self.pending[0], begun + seconds if seconds else None)
+            self._finish(error)
+
+    def _has_arrived(self, pending: _Pending) -> bool:
+        return all(copy.has_arrived for copy in pending.copies)
+
+    def _wait(self, pending: _Pending, deadline: float | None) -> Exception | None:
+        """Wait for copies, without keeping a core busy: None, or why they do not come."""
+        begun = time.monotonic()
+        while True:
             try:
-                if first.event is not None and not first.event.query():
-                    if not wait and len(self.pending) <= MOST_PENDING:
-                        return
-                    first.event.synchronize()
-                arrays = _unpacked(first)
+                if all(copy.ask() for copy in pending.copies):
+                    return None
             except Exception as error:  # a context that died says so at every call
-                self.pending.popleft()
-                first.fail(error)
-                continue
-            self.pending.popleft()
-            first.then(arrays)
+                return error
+            if deadline is not None and time.monotonic() >= deadline:
+                return TimeoutError(_LATE)
+            device.nap(begun)
 
-    def drain_within(self, seconds: float) -> None:
-        """Finish the copies that arrive in time, and give up the others: a device that hangs is not waited for."""
-        deadline = time.monotonic() + seconds
-        events = [pending.event for pending in self.pending if pending.event is not None]
+    def _finish(self, error: Exception | None) -> None:
+        """Hand on the first batch, or say why it does not come."""
+        first = self.pending.popleft()
+        if error is None:
+            first.then({name: array for copy in first.copies for name, array in copy.arrays().items()})
+        else:
+            first.fail(error)
+        for slot in first.slots:
+            slot.give_back()
+        for copy in first.copies:
+            copy.let_go()
 
-        def wait() -> None:
-            with contextlib.suppress(Exception):  # told of below, batch by batch
-                for event in events:
-                    event.synchronize()
+    def _room(self, n: int) -> Slot:
+        """Pinned memory, waited for until the oldest copies have arrived.
 
-        waiting = threading.Thread(target=wait, name="xai-device", daemon=True)
-        waiting.start()
-        waiting.join(max(0.0, deadline - time.monotonic()))
-        if not waiting.is_alive():
-            self.drain(wait=True)
-        while self.pending:
-            first = self.pending.popleft()
-            if first.event is None:
-                first.then({})
-            else:
-                first.fail(TimeoutError("it did not finish in time"))
-
-
-def _unpacked(pending: _Pending) -> dict[str, NDArray[Any]]:
-    if pending.host is None:
-        return {}
-    raw, at = pending.host.numpy(), 0
-    arrays = {}
-    for name, dtype, shape in pending.places:
-        size = dtype.itemsize * int(np.prod(shape))
-        arrays[name] = raw[at : at + size].view(dtype).reshape(shape)
-        at += size
-    return arrays
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous tensor of a type numpy knows."""
-    tensor = tensor.detach()
-    if tensor.is_floating_point() and tensor.element_size() < 4:
-        tensor = tensor.float()
-    return tensor.contiguous()
-
-
-def _numpy_dtype(tensor: torch.Tensor) -> np.dtype[Any]:
-    return np.dtype(str(tensor.dtype).removeprefix("torch."))
-
-
-def derive_on_device(
-    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool, ignored: int | None = None
-) -> dict[str, torch.Tensor]:
-    """What `xaicli.wal.derived.derive` computes, by a few kernels where the scores are, without waiting for them.
-
-    Args:
-        scores: (N, K) logits or probabilities.
-        label: (N,) class indices on any device, or None.
-        are_logits: Whether the scores are logits.
-        with_loss: Whether the cross entropy is wanted.
-        ignored: The label that stands for none.
-
-    Returns:
-        {column: (N,)}, the prediction among them.
-    """
-    import torch
-
-    with torch.no_grad():
-        z = scores.detach().float()
-        classes = z.shape[1]
-        log_p = torch.log_softmax(z, 1) if are_logits else z.log()
-        p = log_p.exp() if are_logits else z
-        top, order = z.topk(min(2, classes), 1)
-        found = {
-            words.PREDICTION: order[:, 0].int(),
-            words.TOP_PROB: p.gather(1, order[:, :1])[:, 0],
-            words.ENTROPY: torch.special.entr(p).sum(1),
-        }
-        if label is None:
-            return found
-        y = label.to(z.device, non_blocking=True).long()
-        known = (y >= 0) & (y < classes)
-        if ignored is not None and 0 <= ignored < classes:
-            known = known & (y != ignored)
-        at = torch.where(known, y, 0)[:, None]
-        at_label = p.gather(1, at)[:, 0]
-        second = top[:, 1] if classes > 1 else torch.full_like(top[:, 0], -torch.inf)
-        other = torch.where(order[:, 0] == at[:, 0], second, top[:, 0])
-        others = p.scatter(1, at, 0.0)
-        rest = others.sum(1) if are_logits else 1 - at_label
-        of_label = {
-            words.LABEL_PROB: at_label,
-            words.MARGIN: z.gather(1, at)[:, 0] - other,
-            words.EL2N: torch.sqrt((others * others).sum(1) + rest * rest),
-        }
-        if with_loss:
-            of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
-        missing = (
-            torch.tensor([int(MISSING.view(np.int32))], dtype=torch.int32)
-            .view(torch.float32)
-            .to(z.device, non_blocking=True)
-        )
-        return found | {name: torch.where(known, value, missing) for name, value in of_label.items()}
+        Raises:
+            TimeoutError: They do not come.
+        """
+        deadline = time.monotonic() + ROOM_SECONDS
+        while (slot := self._pinned.take(n, is_alone=not (self.pending or self._slots))) is None:
+            if not self.pending:
+                raise TimeoutError("the batch is too large to be brought from its device")
+            error = self._wait(self.pending[0], deadline)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{_LATE}: {len(self.pending)} batches before this one are on their way")
+            self._finish(error)
+        return slot
 
 
 Given = dict[str, Any]
@@ -298,25 +229,53 @@ class Intake:
             elif batch[1]:
                 self._samples.append(place, step, *batch)
 
-    def drain(self, seconds: float | None = None) -> None:
-        """Wait for every batch on its way; for at most so long, after which those left are dropped and counted."""
+    def drain(self, seconds: float = 0.0) -> None:
+        """Keep what has arrived; wait for the others for so long, after which they are dropped and counted."""
         if self._transfers.pending:
             with self._samples.lock:
-                if seconds is None:
-                    self._transfers.drain(wait=True)
-                else:
-                    self._transfers.drain_within(seconds)
+                self._transfers.drain(seconds=seconds)
+
+    def bring(self, values: Any, then: Callable[[Any], None], fail: Callable[[Exception], None]) -> None:
+        """Call `then` with values whose tensors are on the host: at once, or when they have arrived.
+
+        Args:
+            values: Tensors and all else, in lists, tuples and mappings.
+            then: Takes the values, with arrays in place of the tensors that were on a device.
+            fail: Told why they do not come, or why `then` raised when they had.
+        """
+        if not _has_remote(values):
+            then(values)
+            return
+        remote: dict[str, torch.Tensor] = {}
+        here = _without_remote(values, remote)
+
+        def arrive(arrays: dict[str, NDArray[Any]]) -> None:
+            try:
+                then(_with_arrays(here, {name: array.copy() for name, array in arrays.items()}))
+            except Exception as error:
+                fail(error)
+
+        with self._samples.lock:
+            self._transfers.drain()
+            if self._transfers.is_capturing:
+                raise ValueError(_CAPTURED)
+            self._transfers.fetch(remote, arrive, fail)
 
     def _fetch(self, place: Place, step: int, given: Given, keep: bool, tokens: bool) -> None:
         """Start the copy of what is on a device; hold copies of the rest, which the caller may change."""
+        given = {name: _gathered(value) for name, value in given.items()}
+        if any(map(is_remote, given.values())) and self._transfers.is_capturing:
+            raise ValueError(_CAPTURED)
         rows = _length(given[words.SAMPLE_ID])
         for name in [name for name, value in given.items() if _length(value) != rows]:
             reason = f"{name} has {_length(given.pop(name))} values for {rows} sample ids"
             self._batches.refuse(name, reason, rows)
+        # What lies on the host is the caller's, who may write to it as soon as this returns, pinned or not.
+        given = {name: value if is_remote(value) else _own_copy(value) for name, value in given.items()}
         if not keep and self._batches.task in (None, Task.CLASSIFICATION, Task.BINARY):
-            given = _derived(given, self._batches.ignored)
+            given = self._derived(given)
         remote = {name: value for name, value in given.items() if is_remote(value)}
-        host = {name: _own_copy(value) for name, value in given.items() if name not in remote}
+        host = {name: value for name, value in given.items() if name not in remote}
 
         def arrive(arrays: dict[str, NDArray[Any]]) -> None:
             try:
@@ -336,37 +295,83 @@ class Intake:
         else:
             self._transfers.follow(arrive)
 
+    def _derived(self, given: Given) -> Given:
+        """What was given, with what follows from scores on a device in their place."""
+        name = "logits" if "logits" in given else "probs"
+        scores: Any = given.get(name)
+        if not is_remote(scores) or scores.ndim != 2 or scores.shape[1] < 2:
+            return given  # what there is to say about it is said on the host
+        label = given.get(words.LABEL)
+        if label is not None and not is_remote(label):
+            try:
+                label = columns.labels(label, words.LABEL)
+            except ValueError:
+                return given  # told of where the batch is checked
+            if isinstance(label, list) or label.shape != (len(scores),):
+                return given  # names are looked up on the host
+            label = self._transfers.upload(np.ascontiguousarray(label), scores.device)
+        elif label is not None:
+            if label.numel() != len(scores) or label.is_floating_point():
+                return given
+            label = label.detach().reshape(-1).to(scores.device, non_blocking=True)
+        found = derive_on_device(
+            scores,
+            label,
+            are_logits=name == "logits",
+            with_loss=words.LOSS not in given,
+            ignored=self._batches.ignored,
+        )
+        return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
+
 
 _NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")
 
 
-def _derived(given: Given, ignored: int | None) -> Given:
-    """What was given, with what follows from scores on a device in their place."""
-    name = "logits" if "logits" in given else "probs"
-    scores: Any = given.get(name)
-    if not is_remote(scores) or scores.ndim != 2 or scores.shape[1] < 2:
-        return given  # what there is to say about it is said on the host
+def _gathered(value: Any) -> Any:
+    """A list of single numbers that lie on a device, as one tensor there."""
+    if not is_list_on_device(value):
+        return value
     import torch
 
-    label = given.get(words.LABEL)
-    if label is not None and not isinstance(label, torch.Tensor):
-        try:
-            whole = columns.labels(label, words.LABEL)
-        except ValueError:
-            return given  # told of where the batch is checked
-        if isinstance(whole, list):
-            return given  # names are looked up on the host
-        label = torch.from_numpy(whole)
-    if label is not None and (label.numel() != len(scores) or label.is_floating_point()):
-        return given
-    found = derive_on_device(
-        scores,
-        None if label is None else label.reshape(-1),
-        are_logits=name == "logits",
-        with_loss=words.LOSS not in given,
-        ignored=ignored,
-    )
-    return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
+    on_device = value[0]
+    if not all(columns.is_tensor(one) and one.numel() == 1 for one in value):
+        return value  # told of where the batch is checked
+    return torch.stack([one.detach().reshape(()).to(on_device, non_blocking=True) for one in value])
+
+
+class _Brought(NamedTuple):
+    """Where a tensor stood that is being brought to the host."""
+
+    name: str
+
+
+def _has_remote(values: Any) -> bool:
+    if isinstance(values, Mapping):
+        return any(map(_has_remote, values.values()))
+    # Of a long list, the first says it.
+    return any(map(_has_remote, values[:8])) if isinstance(values, list | tuple) else is_remote(values)
+
+
+def _without_remote(values: Any, remote: dict[str, torch.Tensor]) -> Any:
+    """Values with the tensors on a device taken out of them, into `remote`; of those here copies."""
+    if is_remote(values):
+        name = str(len(remote))
+        remote[name] = values
+        return _Brought(name)
+    if isinstance(values, Mapping):
+        return {key: _without_remote(value, remote) for key, value in values.items()}
+    if isinstance(values, list | tuple) and not isinstance(values, _Brought):
+        return [_without_remote(value, remote) for value in values]
+    return _own_copy(values)
+
+
+def _with_arrays(values: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Values with the arrays in their places."""
+    if isinstance(values, _Brought):
+        return arrays[values.name]
+    if isinstance(values, dict):
+        return {key: _with_arrays(value, arrays) for key, value in values.items()}
+    return [_with_arrays(value, arrays) for value in values] if isinstance(values, list) else values
 
 
 def _length(value: Any) -> int:

@@ -1,0 +1,349 @@
+"""Copies from a CUDA device to the host that no step waits for, and what follows from scores that live there.
+
+The batch is copied by a stream of its own into pinned memory, behind which a flag is copied: whether it arrived is
+read from the host's memory. So nothing is asked of the device while a training step runs, nor by another thread, which
+would spoil a graph that is being captured; and what arrived is kept whatever becomes of the device.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaicli import vocabulary as words
+from xaicli.wal.frames import MISSING
+
+if TYPE_CHECKING:
+    import torch
+
+FIRST_BYTES = 4 << 20
+MOST_BYTES = 64 << 20
+"""Pinned memory of a run, unless one batch alone is larger."""
+_ALIGNED = 64
+_FLAG_BYTES = 8
+_NAP = 2e-4
+CHUNK = 1 << 22
+"""Scores that are looked at together, so that what is allocated on the device is bounded: 16 MB of float32."""
+_LEAST = -1e4
+"""Below this a float32 `exp` is 0 by far: stands for -inf where a product with 0 must be 0."""
+
+
+class Event(Protocol):
+    """A moment on a device's stream."""
+
+    def query(self) -> bool:
+        """Whether it has passed."""
+
+
+class Driver:
+    """What is asked of CUDA; tests have another."""
+
+    def __init__(self) -> None:
+        self._streams: dict[Any, tuple[Any, torch.Tensor]] = {}
+
+    def is_capturing(self) -> bool:
+        """Whether a graph of this thread's stream is being captured."""
+        import torch
+
+        return torch.cuda.is_current_stream_capturing()
+
+    def pinned(self, n: int) -> torch.Tensor:
+        """(n,) bytes of pinned host memory."""
+        import torch
+
+        return torch.empty(n, dtype=torch.uint8, pin_memory=True)
+
+    def upload(self, host: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """A pinned tensor on a device, by the current stream."""
+        return host.to(device, non_blocking=True)
+
+    def download(self, source: torch.Tensor, data: torch.Tensor, flag: torch.Tensor) -> Event:
+        """Copy bytes to pinned memory by a stream of their own, behind what the current stream does; then the flag."""
+        import torch
+
+        device = source.device
+        with torch.cuda.device(device):
+            if device not in self._streams:
+                self._streams[device] = cast(Any, torch.cuda.Stream)(device), _ones(device)
+            side, ones = self._streams[device]
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                data.copy_(source, non_blocking=True)
+                flag.copy_(ones, non_blocking=True)
+            source.record_stream(side)
+            event = cast(Any, torch.cuda.Event)()
+            event.record(side)
+        return cast(Event, event)
+
+
+def _ones(device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.full((_FLAG_BYTES,), 1, dtype=torch.uint8, device=device)
+
+
+class _Ring:
+    """A piece of memory that is given out and taken back in one order."""
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self.memory = memory
+        self.size = len(memory)
+        self._at = 0
+        self._held: deque[int] = deque()
+
+    def take(self, n: int) -> int | None:
+        """Where `n` bytes are free; None where they are not."""
+        if not self._held:
+            self._at = 0
+        begin = self._held[0] if self._held else self.size
+        if self._held and self._at <= begin:  # what is held lies behind and before
+            found = self._at if begin - self._at >= n else None
+        elif self.size - self._at >= n:
+            found = self._at
+        else:
+            found = 0 if self._held and begin >= n else None
+        if found is not None:
+            self._held.append(found)
+            self._at = found + n
+        return found
+
+    def give_back(self) -> None:
+        """Take back what was given out first."""
+        self._held.popleft()
+
+
+class Slot:
+    """A place in pinned memory.
+
+    Attributes:
+        data: Its bytes.
+        flag: The bytes behind them, 0 until what is copied here has arrived.
+    """
+
+    def __init__(self, ring: _Ring, at: int, n: int) -> None:
+        self._ring = ring
+        padded = _padded(n)
+        self.data = ring.memory[at : at + n]
+        self.flag = ring.memory[at + padded : at + padded + _FLAG_BYTES]
+        self._flag: NDArray[np.uint8] = self.flag.numpy()
+        self._flag[:] = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is copied here has arrived; asks nothing of the device."""
+        return bool(self._flag.all())
+
+    def give_back(self) -> None:
+        """The memory may be used again."""
+        self._ring.give_back()
+
+
+def _padded(n: int) -> int:
+    return -(-n // _ALIGNED) * _ALIGNED
+
+
+class Pinned:
+    """Pinned host memory, bounded: a ring that is made larger for larger batches, up to `MOST_BYTES`."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._ring: _Ring | None = None
+
+    def take(self, n: int, *, is_alone: bool) -> Slot | None:
+        """A place of `n` bytes; None where there is room only after others were given back.
+
+        Args:
+            n: Bytes.
+            is_alone: Whether nothing is held: what is larger than all there may be is then given memory of its own.
+        """
+        wanted = _padded(n) + _ALIGNED
+        if wanted > MOST_BYTES:
+            return Slot(_begun(self._driver.pinned(wanted), wanted), 0, n) if is_alone else None
+        if self._ring is None or (4 * wanted > self._ring.size and self._ring.size < MOST_BYTES):
+            size = FIRST_BYTES
+            while size < 4 * wanted and size < MOST_BYTES:
+                size *= 2
+            self._ring = _Ring(self._driver.pinned(size))  # the one before lives as long as what lies in it
+        at = self._ring.take(wanted)
+        return None if at is None else Slot(self._ring, at, n)
+
+
+def _begun(memory: torch.Tensor, n: int) -> _Ring:
+    ring = _Ring(memory)
+    ring.take(n)
+    return ring
+
+
+class _Place(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Copy:
+    """Tensors of one device on their way to the host, one behind the other."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], room: Callable[[int], Slot], driver: Driver) -> None:
+        """
+        Args:
+            tensors: {name: tensor}, all on one device.
+            room: Gives pinned memory; may wait for it.
+            driver: Starts the copy.
+        """
+        import torch
+
+        plain = {name: _plain(tensor) for name, tensor in tensors.items()}
+        # Widest first, so that each lies aligned in the one buffer.
+        order = sorted(plain, key=lambda name: -plain[name].element_size())
+        self._places = [_Place(name, _numpy_dtype(plain[name]), tuple(plain[name].shape)) for name in order]
+        # A single number may have any stride and is contiguous all the same.
+        flat = [plain[name].as_strided((plain[name].numel(),), (1,)) for name in order]
+        pieces = [one.view(torch.uint8) for one in flat]
+        self._slot = room(sum(len(piece) for piece in pieces))
+        # A buffer of our own, which nobody writes to while it is read; held until then.
+        self._source: torch.Tensor | None = torch.cat(pieces)
+        self._driver = driver
+        self._event = driver.download(self._source, self._slot.data, self._slot.flag)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it has; asks nothing of the device."""
+        return self._slot.is_full
+
+    def ask(self) -> bool:
+        """Whether it has arrived, as the device says.
+
+        Raises:
+            RuntimeError: The device has failed.
+        """
+        return self.has_arrived or (not self._driver.is_capturing() and self._event.query())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What arrived: views of memory that is used again after `let_go`."""
+        raw, at = self._slot.data.numpy(), 0
+        arrays = {}
+        for name, dtype, shape in self._places:
+            size = dtype.itemsize * int(np.prod(shape))
+            arrays[name] = raw[at : at + size].view(dtype).reshape(shape)
+            at += size
+        return arrays
+
+    def let_go(self) -> None:
+        """Give back the memory here and there."""
+        self._source = None
+        self._slot.give_back()
+
+
+def leave_to_python(*functions: Any) -> None:
+    """Have `torch.compile` call functions as they are, in a break of the graph, and compile nothing that they call.
+
+    Compiled, every batch of another length, step or epoch would be compiled anew. `torch.compiler.disable` says the
+    same, but loads the compiler, which takes a second: this asks nothing but the hook it goes through.
+    """
+    torch = sys.modules.get("torch")
+    hook = None if torch is None else sys.modules.get("torch._C._dynamo.eval_frame")
+    for function in functions:
+        function._torchdynamo_disable = True
+        function._torchdynamo_disable_msg = "it records"
+        if hook is not None and hasattr(hook, "set_code_exec_strategy"):
+            skip = hook._FrameExecStrategy(hook._FrameAction.SKIP, hook._FrameAction.SKIP)
+            hook.set_code_exec_strategy(function.__code__, skip)
+
+
+def nap(begun: float) -> None:
+    """Wait a little for a device, longer the longer it takes: without keeping a core busy."""
+    time.sleep(min(2e-3, max(_NAP, (time.monotonic() - begun) / 4)))
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor of a type numpy knows."""
+    tensor = tensor.detach()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    return tensor.contiguous()
+
+
+def _numpy_dtype(tensor: torch.Tensor) -> np.dtype[Any]:
+    return np.dtype(str(tensor.dtype).removeprefix("torch."))
+
+
+def missing_on(device: torch.device) -> torch.Tensor:
+    """What stands for no value, () float32: made of its bits, since a device makes another NaN of one it converts."""
+    import torch
+
+    return torch.full((), int(MISSING.view(np.int32)), dtype=torch.int32, device=device).view(torch.float32)
+
+
+def derive_on_device(
+    scores: torch.Tensor, label: torch.Tensor | None, *, are_logits: bool, with_loss: bool, ignored: int | None = None
+) -> dict[str, torch.Tensor]:
+    """What `xaicli.wal.derived.derive` computes, by a few kernels where the scores are, without waiting for them.
+
+    At most three times `CHUNK` numbers are allocated at a time, beside the (N,) results.
+
+    Args:
+        scores: (N, K) logits or probabilities.
+        label: (N,) class indices on the scores' device, or None.
+        are_logits: Whether the scores are logits.
+        with_loss: Whether the cross entropy is wanted.
+        ignored: The label that stands for none.
+
+    Returns:
+        {column: (N,)}, the prediction among them.
+    """
+    import torch
+
+    with torch.no_grad():
+        scores = scores.detach()
+        rows = max(1, CHUNK // scores.shape[1])
+        pieces = []
+        for at in range(0, max(1, len(scores)), rows):
+            y = None if label is None else label[at : at + rows].long()
+            pieces.append(_derived_rows(scores[at : at + rows], y, are_logits, with_loss, ignored))
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _derived_rows(
+    z: torch.Tensor, y: torch.Tensor | None, are_logits: bool, with_loss: bool, ignored: int | None
+) -> dict[str, torch.Tensor]:
+    """`derive_on_device` of rows that are looked at together."""
+    import torch
+
+    classes = z.shape[1]
+    top, order = z.topk(min(2, classes), 1)
+    log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
+    p = log_p.exp() if are_logits else z.float()
+    first = order[:, :1]
+    found = {words.PREDICTION: first[:, 0].int(), words.TOP_PROB: p.gather(1, first)[:, 0]}
+    if y is not None:
+        at = y.clamp(0, classes - 1)
+        known = at == y
+        if ignored is not None and 0 <= ignored < classes:
+            known = known & (y != ignored)
+        at = at[:, None]
+        of_label = {words.LABEL_PROB: p.gather(1, at)[:, 0]}
+        if with_loss:
+            of_label[words.LOSS] = -log_p.gather(1, at)[:, 0]
+        second = top[:, 1] if classes > 1 else torch.full_like(top[:, 0], -torch.inf)
+        other = torch.where(first == at, second[:, None], top[:, :1])
+        of_label[words.MARGIN] = (z.gather(1, at).float() - other.float())[:, 0]
+    # -p log p without another (N, K): where p is 0 the logarithm counts for nothing.
+    found[words.ENTROPY] = -log_p.clamp_(min=_LEAST).mul_(p).sum(1)
+    if y is None:
+        return found
+    # 1 - p_y is the sum of the others, which does not cancel where p_y is near 1.
+    others = p.scatter_(1, at, 0.0) if are_logits or p is not z else p.scatter(1, at, 0.0)
+    rest = others.sum(1) if are_logits else 1 - of_label[words.LABEL_PROB]
+    of_label[words.EL2N] = torch.hypot(torch.linalg.vector_norm(others, dim=1), rest)
+    none = missing_on(z.device)
+    return found | {name: torch.where(known, value, none) for name, value in of_label.items()}
