@@ -70,7 +70,7 @@ def explain(
         warnings.simplefilter("ignore")
         for first in range(0, problem.n_units, rows):
             units = torch.arange(first, min(problem.n_units, first + rows), device=prepared.units.device)
-            seeded(settings.seed)
+            seeded(settings.seed, prepared.units.device)
             try:
                 parts.append(_explained(method, prepared, problem, settings, units, layouts))
             except XaiError:

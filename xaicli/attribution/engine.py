@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from xaicli.attribution import captum_methods, gradcam, paths, seed_convention, trust
@@ -87,6 +88,9 @@ class Explainer:
         self.captum = captum
         fast = fast_model(prepared, settings)
         self.fast, self.precision, self.parted = fast.whole, fast.precision, fast.parted
+        # Of all units: what is asked of some of them shares one captured graph.
+        self._gradients = Gradients(self.fast, prepared.reduce, prepared.arrange)
+        self._behind_stem = Gradients(self.parted.rest, prepared.reduce, _alone) if self.parted else None
         self.names = tuple(entry.name for entry in prepared.entries)
         self.layouts = {
             entry.name: layout_of(tuple(x.shape[1:]), read=entry.read, picture=pictures, tokens=entry.tokens)
@@ -103,9 +107,8 @@ class Explainer:
             progress: Called with (rows done, rows in all).
         """
         prepared = self.prepared if units is None else self.prepared.only(units)
-        problem = self._problem(
-            prepared, _counting(progress, self.settings.evaluations_per_sample * len(prepared.units))
-        )
+        every = self.settings.evaluations_per_sample * len(prepared.units)
+        problem = self._problem(prepared, units, _counting(progress, every))
         found: dict[str, Attributions] = {}
         if set(self.settings.methods) - {GRADCAM}:
             convention = seed_convention if self.settings.convention is Convention.FE else paths
@@ -121,7 +124,7 @@ class Explainer:
 
     def problem(self, units: Tensor) -> Problem:
         """What is differentiated, for some units."""
-        return self._problem(self.prepared.only(units), _counting(None, 0))
+        return self._problem(self.prepared.only(units), units, _counting(None, 0))
 
     def with_points(self, points: list[Tensor], settings: Settings) -> Explainer:
         """The same at other points, the targets kept; without Captum's methods."""
@@ -136,8 +139,9 @@ class Explainer:
         prepared = replace(self.prepared, model=frozen)
         return Explainer(prepared, self.settings, input_range=self.input_range, pictures=self.pictures)
 
-    def _problem(self, prepared: Prepared, advance: Callable[[int], None]) -> Problem:
+    def _problem(self, prepared: Prepared, units: Tensor | None, advance: Callable[[int], None]) -> Problem:
         settings = self.settings
+        units = torch.arange(len(prepared.units), device=prepared.units.device) if units is None else units
         xs = [prepared.of_units(i) for i in range(len(prepared.entries))]
         if settings.convention is Convention.FE:
             sigma = [(x.max() - x.min()).mul(settings.noise).view([1] * x.ndim) for x in xs]
@@ -151,12 +155,12 @@ class Explainer:
                 for i, (x, layout) in enumerate(zip(xs, self.layouts.values(), strict=True))
             ],
             sigma=sigma,
-            gradients=Gradients(self.fast, prepared.reduce, prepared.arrange),
+            gradients=self._gradients.only(units),
             forward=exact.scalars,
             probability=partial(exact.scalars, of_probability=True),
             clean=prepared.clean,
             stem=self.parted.stem if self.parted else None,
-            gradients_behind_stem=Gradients(self.parted.rest, prepared.reduce, _alone) if self.parted else None,
+            gradients_behind_stem=self._behind_stem.only(units) if self._behind_stem is not None else None,
             progress=advance,
         )
 

@@ -306,11 +306,12 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
             stem = None
         if small is not model.model and (stem is not None or _agrees(prepared, small, _REWRITTEN)):
             fast.model = small
-    if fast.model is model.model:
-        fast.model = copy_of(model.model)
     bf16 = _in_bf16(prepared, fast, settings.precision)
     precision = "bf16" if bf16 else "fp32"
-    fast = _laid_out(fast, bf16=bf16, images=any(x.ndim == 4 for x in inputs))
+    images = any(x.ndim == 4 for x in inputs)
+    if fast.model is model.model and (bf16 or (images and _convolutions(model.model) >= _CONVOLUTIONAL)):
+        fast.model = copy_of(model.model)  # whose weights are laid out otherwise; else the two share them
+    fast = _laid_out(fast, bf16=bf16, images=images)
     if stem is None:
         return FastModel(fast, precision)
     rest = copy.copy(model)

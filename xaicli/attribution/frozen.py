@@ -6,16 +6,18 @@ at how many there are, so that a sample's map does not depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from xaicli.attribution.flow import Embeddings
+from xaicli.attribution.flow import Embeddings, name_of
 from xaicli.attribution.given import Call, said_by
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
@@ -37,10 +39,10 @@ class FrozenModel:
     """
 
     def __init__(self, model: nn.Module, call: Call, *, device: torch.device, batch: int | None) -> None:
-        self.model: Any = model.to(device)
+        self.model: Any = moved(model, device)
         self.call, self.device, self.batch = call, device, batch
         self.channels_last = False
-        self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._recurrent = device.type == "cuda" and _is_recurrent(model)
         dtypes = {t.dtype for t in model.parameters() if t.is_floating_point()}
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         if dtypes & {torch.float16, torch.bfloat16}:
@@ -53,8 +55,7 @@ class FrozenModel:
             inputs: All inputs, in the caller's order.
             embedded: {call of an embedding: what it answers instead of looking up}.
         """
-        # cuDNN's recurrent layers have no backward in evaluation mode.
-        with _without_cudnn(self._recurrent):
+        with RecurrentWithoutCudnn() if self._recurrent else nullcontext():
             if not embedded:
                 return self.call(self.model, inputs)
             with Embeddings(embedded):
@@ -100,16 +101,78 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-@contextmanager
-def _without_cudnn(needed: bool) -> Iterator[None]:
-    was = torch.backends.cudnn.enabled
-    if needed:
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+class RecurrentWithoutCudnn(TorchFunctionMode):
+    """Recurrent layers run without cuDNN, whose have no backward in evaluation mode; all else of a model with it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if name_of(func) not in _RECURRENT:
+            return func(*args, **(kwargs or {}))
+        was = torch.backends.cudnn.enabled
         torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        if needed:
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
             torch.backends.cudnn.enabled = was
+
+
+def _is_recurrent(model: nn.Module) -> bool:
+    """Whether there are recurrent layers, as modules or as operations of a graph."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            return True
+        if isinstance(module, fx.GraphModule) and any(
+            name_of(node.target) in _RECURRENT for node in module.graph.nodes
+        ):
+            return True
+    return False
+
+
+def moved(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on a device, with all that its graphs name one for: what they make on the way, and their constants.
+
+    An exported graph has the device it was exported on built in (`arange`, the states of an LSTM), which `to` leaves.
+
+    Args:
+        model: A private copy, changed.
+        device: Where to.
+    """
+    model = model.to(device)
+    for module in model.modules():
+        if not isinstance(module, fx.GraphModule):
+            continue
+        changed = False
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                changed |= _constant_moved(module, str(node.target), device)
+                continue
+            arguments = map_aggregate((node.args, node.kwargs), lambda a: _elsewhere(a, device))
+            if arguments != (node.args, node.kwargs):
+                node.args, node.kwargs = arguments
+                changed = True
+        if changed:
+            module.recompile()
+    return model
+
+
+def _elsewhere(argument: Any, device: torch.device) -> Any:
+    return device if isinstance(argument, torch.device) and argument.type != device.type else argument
+
+
+def _constant_moved(module: nn.Module, name: str, device: torch.device) -> bool:
+    """Move a tensor that is neither parameter nor buffer."""
+    *path, last = name.split(".")
+    try:
+        owner = module.get_submodule(".".join(path))
+    except AttributeError:
+        return False
+    value = getattr(owner, last, None)
+    if not isinstance(value, Tensor) or value.device.type == device.type or isinstance(value, nn.Parameter):
+        return False
+    setattr(owner, last, value.to(device))
+    return True
 
 
 Reduce = Callable[[Any, Tensor], Tensor]

@@ -119,20 +119,26 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 @contextmanager
-def random_numbers_kept() -> Iterator[None]:
-    """The caller's random numbers of torch, numpy and Python go on as if nothing had been."""
+def random_numbers_kept(*devices: torch.device) -> Iterator[None]:
+    """The caller's random numbers of torch, numpy and Python go on as if nothing had been.
+
+    Args:
+        *devices: Those whose numbers are drawn; no other GPU is touched, which would open a context on it.
+    """
     numbers, plain = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        with torch.random.fork_rng(devices=sorted({d.index or 0 for d in devices if d.type == "cuda"})):
             yield
     finally:
         np.random.set_state(numbers)
         random.setstate(plain)
 
 
-def seeded(number: int) -> None:
-    """Begin all random numbers anew."""
-    torch.manual_seed(number)
+def seeded(number: int, device: torch.device) -> None:
+    """Begin all random numbers anew: those of the CPU, and of the one device."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(number)
     np.random.seed(number)
     random.seed(number)
 
@@ -152,6 +158,9 @@ class GivenModel:
         names: The names of the inputs.
         inputs: (sample, ...) each.
         batch: The one batch size it takes; None where any will do.
+
+    Attributes:
+        place: The device it is on.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], batch: int | None) -> None:
@@ -167,6 +176,7 @@ class GivenModel:
             )
         if place.type == "meta":
             raise UsageError("the model has no values (device meta)", hint="load its weights first")
+        self.place = place
         self.dtype = dtype_of(self.model)
         self.inputs = [as_input(x, self.dtype).to(place) for x in inputs]
         _refuse_other_shapes(self.model, self.call, self.names, self.inputs)
@@ -215,7 +225,7 @@ class GivenModel:
         """
         found, done = [], 0
         for rows in self.chunks():
-            seeded(0)
+            seeded(0, self.place)
             values = self._rows(outputs, rows)
             found.append(values[: min(len(rows), self.n - done)])
             done += len(rows)
@@ -274,7 +284,7 @@ class GivenModel:
         """As `answers`, each sample beside others and with other random numbers."""
         found: dict[int, Tensor] = {}
         for rows, mates in self.others():
-            seeded(1)
+            seeded(1, self.place)
             values = self._rows(outputs, rows, model=model, mates=mates)
             found |= {row: values[at] for at, row in enumerate(rows)}
         return torch.stack([found[row] for row in range(self.n)])
@@ -295,7 +305,7 @@ class GivenModel:
     def why_passes_differ(self, outputs: Outputs, answers: Tensor) -> XaiError | None:
         """Whether the model itself does not answer twice alike, and which part of it is the probable cause."""
         rows = self.chunks()[0]
-        seeded(1)
+        seeded(1, self.place)
         again = self._rows(outputs, rows)
         twin = private_copy(self.model)
         own = min(len(rows), self.n)
@@ -334,7 +344,7 @@ class GivenModel:
             watched = [module for module in names if not isinstance(module, torch.jit.ScriptModule)]
             hooks = [module.register_forward_hook(note) for module in watched]
             try:
-                seeded(seed)
+                seeded(seed, self.place)
                 self.run(rows, model=twin, mates=mates)
             except Exception:
                 return ""

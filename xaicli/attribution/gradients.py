@@ -27,6 +27,10 @@ _MEMORY_PART = 0.3
 _FIRST_ROWS = 8
 
 
+EAGER_CHUNKS = 4
+"""Chunks before one is captured, which costs as much as two: where there are only a few more, there is none to gain."""
+
+
 class _Entry(torch.autograd.Function):
     """Where points enter the model: no leaves, so an in-place ReLU may meet them, and no copy of them either.
 
@@ -47,32 +51,60 @@ class _Entry(torch.autograd.Function):
 
 
 class Captured:
-    """A CUDA graph of forward and input backward of a fixed number of rows: launching kernels costs time, too."""
+    """A CUDA graph of forward and input backward of a fixed number of rows: launching kernels costs time, too.
+
+    Args:
+        eager: What is captured.
+        points: A chunk, (row, ...) each, which tells shapes; it is padded to the graph's rows.
+        units: (row,).
+        rows: How many rows the graph has.
+    """
 
     def __init__(
-        self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]], points: Sequence[Tensor], units: Tensor
-    ):
-        self.rows = len(units)
-        self.points = [p.clone() for p in points]
-        self.units = units.clone()
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                eager(self.points, self.units)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.gradients = eager(self.points, self.units)
+        self,
+        eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]],
+        points: Sequence[Tensor],
+        units: Tensor,
+        rows: int,
+    ) -> None:
+        self.rows = rows
+        with torch.no_grad():
+            self.points = [padded(point, rows) for point in points]
+            self.units = padded(units, rows)
+        device = self.units.device
+        with torch.cuda.device(device):
+            side: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                self._run(eager)  # what is made once is made now; chunks before have chosen the kernels
+            torch.cuda.current_stream(device).wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.gradients = self._run(eager)
+
+    def _run(self, eager: Callable[[Sequence[Tensor], Tensor], list[Tensor]]) -> list[Tensor]:
+        # Aliases: the points become part of autograd's graph, which the memory that is written to again must not.
+        return [g.detach() for g in eager([point.detach() for point in self.points], self.units)]
 
     def replay(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
         """The input gradients at `points`, each (row, ...), of the explanations `units`, (row,)."""
         rows = len(units)
-        for kept, point in zip(self.points, points, strict=True):
-            kept[:rows].copy_(point)
-        self.units[:rows].copy_(units)
-        self.graph.replay()
-        return [g[:rows].clone() for g in self.gradients]
+        with torch.no_grad():
+            for kept, point in zip(self.points, points, strict=True):
+                kept[:rows].copy_(point)
+                if rows < self.rows:  # what the model left there may be anything
+                    kept[rows:].copy_(point[-1:].expand_as(kept[rows:]))
+            self.units[:rows].copy_(units)
+            self.units[rows:].copy_(units[-1:].expand_as(self.units[rows:]))
+            self.graph.replay()
+            return [g[:rows].clone() for g in self.gradients]
+
+
+def padded(batch: Tensor, rows: int) -> Tensor:
+    """A copy of (row, ...) in memory of its own, the last row repeated up to `rows`."""
+    if len(batch) == rows:
+        return batch.detach().clone()
+    return torch.cat([batch, batch[-1:].expand(rows - len(batch), *batch.shape[1:])]).detach()
 
 
 class Gradients:
@@ -91,14 +123,17 @@ class Gradients:
         self._rows = model.batch
         self._units: Tensor | None = None
         self._parent: Gradients | None = None
-        self._captured: Any = None
+        self._captured: Captured | None = None
+        self._chunks = 0
+        """Full chunks that a graph could have computed."""
         self._reentrant, self._untried = False, True
         self._graphs = graphs and model.device.type == "cuda"
 
     def only(self, units: Tensor) -> Gradients:
-        """The same for some of the units, renumbered from 0; evaluations are counted here."""
+        """The same for some of the units, renumbered from 0; evaluations are counted here, and graphs are shared."""
         part = Gradients(self.model, self.reduce, self.arrange, graphs=False)
         part._units, part._parent, part._rows = units, self, self._rows
+        part._graphs = self._graphs
         return part
 
     def count(self, rows: int) -> None:
@@ -108,7 +143,7 @@ class Gradients:
             self._parent.count(rows)
 
     def __call__(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
-        """One chunk.
+        """One chunk; a full one of a GPU through a graph that is captured once.
 
         Args:
             points: One batch per entry, (row, ...); given up to the model, which may change them.
@@ -121,7 +156,8 @@ class Gradients:
             XaiError: The outputs do not depend on the inputs through autograd.
         """
         units = units if self._units is None else self._units[units]
-        if self._graphs and self.model.batch is None and self._rows is not None:
+        # A graph computes all its rows: of a chunk that is much smaller most would be for nothing.
+        if self.is_known and 2 * len(units) >= self.rows:
             return self._replayed(points, units)
         return self._eager(points, units)
 
@@ -156,16 +192,33 @@ class Gradients:
 
     def _replayed(self, points: Sequence[Tensor], units: Tensor) -> list[Tensor]:
         """The same through a captured CUDA graph of one padded chunk; eager where the model cannot be captured."""
-        rows = len(units)
+        if self._parent is not None:
+            above = self._parent
+            return above._replayed(points, units if above._units is None else above._units[units])
+        if not self._graphs:
+            return self._eager(points, units)
+        rows = max(self.rows, len(units))
         if self._captured is None or self._captured.rows < rows:
+            self._chunks += 1
+            if self._chunks <= EAGER_CHUNKS:
+                return self._eager(points, units)
+            self._captured, failed = None, False
             try:
-                self._captured = Captured(self._eager, points, units)
-            except RuntimeError:
-                torch.cuda.synchronize()
+                self._captured = Captured(self._eager, points, units, rows)
+            except RuntimeError as error:
+                if is_memory_error(error):
+                    raise
+                failed = True
+            if failed or self._captured is None:
+                torch.cuda.synchronize(self.model.device)
                 self._graphs = False
                 return self._eager(points, units)
-        captured: Captured = self._captured
-        return captured.replay(points, units)
+        return self._captured.replay(points, units)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether chunks go through a graph, whose rows are known."""
+        return self._graphs and self.model.batch is None and self._rows is not None
 
     @property
     def rows(self) -> int:
@@ -184,6 +237,9 @@ class Gradients:
                 hint="use a smaller input or model, or another --device",
             )
         self._rows = self.rows // 2
+        self._captured = None
+        if self._parent is not None:
+            self._parent._rows, self._parent._captured = self._rows, None
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -202,6 +258,8 @@ class Gradients:
             gradients = self._eager(points, units if self._units is None else self._units[units])
         used = sum(size for pointer, size in kept.items() if pointer not in own)
         self._rows = self._fitting(max(1, used // max(len(units), 2)))
+        if self._parent is not None and self._graphs:
+            self._parent._rows = self._rows  # of the graph that all parts share
         return gradients
 
     def _fitting(self, per_row: int) -> int:
@@ -226,6 +284,19 @@ def _memory(device: torch.device) -> float:
         return float(4 << 30)
 
 
+def _chunk(
+    gradients: Gradients, make: Callable[[int, int], tuple[list[Tensor], Tensor]], first: int, last: int
+) -> list[Tensor] | None:
+    """The gradients of some rows; None where memory ran out."""
+    try:
+        points, units = make(first, last)
+        return gradients(points, units) if first else gradients.first(points, units)
+    except (RuntimeError, torch.OutOfMemoryError) as error:
+        if not is_memory_error(error):
+            raise
+        return None
+
+
 def run(
     gradients: Gradients,
     total: int,
@@ -243,14 +314,12 @@ def run(
     first = 0
     while first < total:
         # Every stream starts alike, whether the size is known by now or not: equal calls take equal chunks.
-        size = gradients.rows if first or gradients.model.batch else min(_FIRST_ROWS, gradients.rows)
+        is_full = bool(first or gradients.model.batch or gradients.is_known)
+        size = gradients.rows if is_full else min(_FIRST_ROWS, gradients.rows)
         last = min(total, first + size)
-        try:
-            points, units = make(first, last)
-            grads = gradients(points, units) if first else gradients.first(points, units)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
-            if not is_memory_error(error):
-                raise
+        grads = _chunk(gradients, make, first, last)
+        if grads is None:
+            # Not where the error was caught: it holds what the chunk allocated.
             gradients.halve()
             continue
         gradients.count(last - first)
@@ -339,6 +408,8 @@ class Attributions:
 def draws_of(inputs: Sequence[Tensor], n: int, *, seed: int, in_pairs: bool = False) -> list[Tensor]:
     """Standard normal draws shared by all samples, so that a sample's map does not depend on its neighbours.
 
+    They are the CPU's on every device: a map does not depend on where it is computed.
+
     Args:
         n: How many.
         in_pairs: Every second draw is the one before with its sign turned: the errors of a pair partly cancel.
@@ -346,17 +417,16 @@ def draws_of(inputs: Sequence[Tensor], n: int, *, seed: int, in_pairs: bool = Fa
     Returns:
         Per entry (n + 1, ...): row 0 is zero, the clean input.
     """
-    device = inputs[0].device
     found: list[Tensor] = []
     for position, x in enumerate(inputs):
-        eps = torch.zeros((n + 1, *x.shape[1:]), dtype=x.dtype, device=device)
+        eps = torch.zeros((n + 1, *x.shape[1:]), dtype=x.dtype)
         for draw in range(n):
             if in_pairs and draw % 2:
                 eps[draw + 1] = -eps[draw]
                 continue
             # One seed per draw: more draws repeat the earlier ones.
             number = (seed * 1_000_003 + draw * 101 + position) & 0x7FFF_FFFF_FFFF_FFFF
-            generator = torch.Generator(device).manual_seed(number)
-            eps[draw + 1] = torch.randn(x.shape[1:], generator=generator, dtype=x.dtype, device=device)
-        found.append(eps)
+            generator = torch.Generator().manual_seed(number)
+            eps[draw + 1] = torch.randn(x.shape[1:], generator=generator, dtype=x.dtype)
+        found.append(eps.to(x.device))
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -25,8 +26,11 @@ _HALVES = (torch.bfloat16, torch.float16)
 _FEW_CHANNELS = 4
 
 
+_SUPPORTED = ("cpu", "cuda", "meta")
+
+
 def device_of(given: str | torch.device) -> torch.device:
-    """The device a caller names.
+    """The device a caller names; the CPU in place of one that is not supported, which `instead_of` says.
 
     Raises:
         UsageError: There is no such device.
@@ -38,12 +42,36 @@ def device_of(given: str | torch.device) -> torch.device:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:
         device = torch.device(given)
+        if device.type not in _SUPPORTED:
+            return torch.device("cpu")
+        if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"no device {str(given)!r}: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1"
         ) from error
     return device
+
+
+def instead_of(given: str | torch.device) -> str:
+    """Which accelerator the CPU stands in for, as a note, "" for none: not all of them compute in double precision."""
+    if given == "auto":
+        found = None if torch.cuda.is_available() else torch.accelerator.current_accelerator(check_available=True)
+        kind = "" if found is None else found.type
+    else:
+        kind = torch.device(given).type
+    return "" if not kind or kind in _SUPPORTED else f"{kind} is not supported: the maps are computed on the CPU"
+
+
+@contextmanager
+def using(device: torch.device) -> Iterator[None]:
+    """Whatever is launched, captured or allocated without a word of a device is so on this one."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
 
 
 def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:

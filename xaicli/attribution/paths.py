@@ -131,18 +131,22 @@ class Accumulator:
             base = problem.baselines[0]
             self._hidden_base = self.stem.forward(base.expand(len(base), *problem.inputs[0].shape[1:]).contiguous())
         device = problem.inputs[0].device
+        # All of the plan at once: a copy a chunk and column would have the host wait for the device each time.
+        self._on_device = {
+            name: torch.from_numpy(getattr(stream, name)).to(device)
+            for name in ("unit", "alpha", "draw", "weight", "term_unit", "term_draw")
+        }
         present = sorted(set(zip(stream.term_kind.tolist(), stream.term_half.tolist(), strict=True)))
         self.sums = {key: [torch.zeros_like(x, dtype=_wide(x)) for x in problem.inputs] for key in present}
         self.path_sums = {kind: torch.zeros(problem.n_units, device=device, dtype=torch.float64) for kind in Kind}
 
     def make(self, first: int, last: int) -> tuple[list[Tensor], Tensor]:
         """The points of some rows, behind the stem where there is one."""
-        device = self.problem.inputs[0].device
-        units = torch.from_numpy(self.stream.unit[first:last]).to(device)
-        alpha = torch.from_numpy(self.stream.alpha[first:last]).to(device)
+        units = self._on_device["unit"][first:last]
+        alpha = self._on_device["alpha"][first:last]
         if self.stem is not None:
-            return [self._behind_stem(first, last, units, alpha)], units
-        draws = torch.from_numpy(self.stream.draw[first:last]).to(device)
+            return [self._behind_stem(first, last, alpha)], units
+        draws = self._on_device["draw"][first:last]
         ends = self._ends(units, draws)
         bases = self.problem.pick(self.problem.baselines, units)
         return [_between(b, z, alpha) for b, z in zip(bases, ends, strict=True)], units
@@ -152,7 +156,7 @@ class Accumulator:
         together = zip(self.problem.inputs, sigmas, self.noise, strict=True)
         return [torch.addcmul(x[units], sigma, noise[draws]) for x, sigma, noise in together]
 
-    def _behind_stem(self, first: int, last: int, units: Tensor, alpha: Tensor) -> Tensor:
+    def _behind_stem(self, first: int, last: int, alpha: Tensor) -> Tensor:
         """The stem once for each term among the rows; the points of a path lie between its two ends."""
         assert self.stem is not None
         term = self.stream.term[first:last]
@@ -161,7 +165,8 @@ class Accumulator:
         new = np.arange(low + (known == low), high + 1)
         hidden = [kept] if known == low and kept is not None else []
         if len(new):
-            chosen = [torch.from_numpy(a[new]).to(units.device) for a in (self.stream.term_unit, self.stream.term_draw)]
+            begin, end = int(new[0]), int(new[-1]) + 1
+            chosen = [self._on_device[name][begin:end] for name in ("term_unit", "term_draw")]
             hidden.append(self.stem.forward(self._ends(*chosen)[0]))
         ends = torch.cat(hidden) if len(hidden) > 1 else hidden[0]
         self._kept = (high, ends[-1:])
@@ -186,7 +191,7 @@ class Accumulator:
         """Add the gradients of some rows; terms that end within them are finished."""
         terms = self.stream.term[first:last]
         ends = edges(terms)
-        weights = torch.from_numpy(self.stream.weight[first:last]).to(gradients[0].device)
+        weights = self._on_device["weight"][first:last]
         sums = []
         for i, g in enumerate(gradients):
             g = torch.nan_to_num(g, 0.0, 0.0, 0.0) if self.guard else g
@@ -205,29 +210,28 @@ class Accumulator:
     def _finish(self, terms: npt.NDArray[np.int64], sums: list[Tensor]) -> None:
         kinds, halves = self.stream.term_kind[terms], self.stream.term_half[terms]
         if self.stem is not None:
-            units = torch.from_numpy(self.stream.term_unit[terms]).to(sums[0].device)
+            units = self._on_device["term_unit"][int(terms[0]) : int(terms[-1]) + 1]
             sums = [self.stem.transposed(sums[0], self.problem.inputs[0][units])]
         for kind, half in sorted(set(zip(kinds.tolist(), halves.tolist(), strict=True))):
             rows = np.flatnonzero((kinds == kind) & (halves == half))
-            device = sums[0].device
-            index = torch.from_numpy(rows).to(device)
+            index = torch.from_numpy(rows).to(sums[0].device, non_blocking=True)
             chosen = terms[rows]
-            units = torch.from_numpy(self.stream.term_unit[chosen]).to(device)
+            units = self._on_device["term_unit"][int(terms[0]) : int(terms[-1]) + 1][index]
             values = [total[index] for total in sums]
             if kind in (Kind.INTEGRATED, Kind.SMINT):
-                values = self._attributions(values, chosen, units)
+                draws = self._on_device["term_draw"][int(terms[0]) : int(terms[-1]) + 1][index]
+                values = self._attributions(values, draws, units)
                 inner = torch.stack([v.reshape(len(v), -1).double().sum(1) for v in values]).sum(0)
-                self.path_sums[Kind(kind)].index_add_(0, units, inner)
+                add_rows(self.path_sums[Kind(kind)], self.stream.term_unit[chosen], units, inner)
             if kind == Kind.SMINT and self.settings.economical:
                 values = self._expected([total[index] for total in sums], units)
             elif kind in (Kind.SMOOTH, Kind.SMINT) and not self.settings.signed:
                 values = [value.square() for value in values]
             for into, value in zip(self.sums[kind, half], values, strict=True):
-                into.index_add_(0, units, value)
+                add_rows(into, self.stream.term_unit[chosen], units, value)
 
-    def _attributions(self, sums: list[Tensor], terms: npt.NDArray[np.int64], units: Tensor) -> list[Tensor]:
+    def _attributions(self, sums: list[Tensor], draws: Tensor, units: Tensor) -> list[Tensor]:
         """Mean gradient along each path times that input's own way from the baseline."""
-        draws = torch.from_numpy(self.stream.term_draw[terms]).to(units.device)
         ends = self._ends(units, draws)
         return [
             total * (end - base)
@@ -248,6 +252,28 @@ class Accumulator:
             signed = self.settings.signed
             found.append(slope * way if signed else slope.square() * (way.square() + sigma.square()))
         return found
+
+
+def add_rows(into: Tensor, units: npt.NDArray[np.int64], on_device: Tensor, values: Tensor) -> None:
+    """Add each row of values to that of its unit: in one order, so that equal calls give equal bits.
+
+    Args:
+        into: (unit, ...), changed.
+        units: (row,).
+        on_device: The same on the device of `into`.
+        values: (row, ...).
+    """
+    if into.device.type == "cpu":
+        into.index_add_(0, on_device, values)
+        return
+    in_order(into, units, values)
+
+
+def in_order(into: Tensor, units: npt.NDArray[np.int64], values: Tensor) -> None:
+    """`add_rows` without `index_add_`, which a GPU does by atomic additions in any order."""
+    for first, last in pairwise([0, *(np.flatnonzero(np.diff(units)) + 1).tolist(), len(units)]):
+        # Of one unit side by side: a sum along an axis has one order.
+        into[int(units[first])] += values[first:last].sum(0)
 
 
 def _summed(rows: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xaicli.attribution.flow import Flow, LookedUp, LookingUp, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel, parameter_names
-from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, tensors_of
+from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import choose, class_of
 from xaicli.attribution.twin import Hooks, private_copy
@@ -181,6 +181,7 @@ def prepare(
     few += [few[-1]] * ((given.batch or _FEW) - len(few))
     twin = private_copy(given.model)
     head = None
+    on_cpu = instead_of(device)
     with torch.no_grad(), watching() as origin:
         try:
             result = given.explained_run(few, model=twin)
@@ -221,7 +222,7 @@ def prepare(
             clean=torch.zeros(0),
             reduce=lambda result, _: outputs(result),
             probability=lambda result, _: outputs(result),
-            notes=tuple(n for n in (*hooked, *notes, *_said(head, target, labels, label_names)) if n),
+            notes=tuple(n for n in (on_cpu, *hooked, *notes, *_said(head, target, labels, label_names)) if n),
         ),
         outputs,
         values,

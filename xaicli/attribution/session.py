@@ -18,11 +18,11 @@ from xaicli.attribution.captum_methods import named
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
 from xaicli.attribution.given import random_numbers_kept
-from xaicli.attribution.inputs import InputRange
+from xaicli.attribution.inputs import InputRange, device_of, using
 from xaicli.attribution.maps import views_of
 from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.quality import cascade, quality
-from xaicli.attribution.settings import Convention, Settings, Target
+from xaicli.attribution.settings import Convention, Precision, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.errors import XaiError
 from xaicli.progress import doing
@@ -128,24 +128,41 @@ class Request:
 
 
 @contextmanager
-def _own_modes() -> Iterator[None]:
+def _own_modes(place: torch.device) -> Iterator[None]:
     """Gradients can be taken, alike each time, whatever modes the caller is in; the caller's random numbers stay."""
     cudnn: Any = torch.backends.cudnn
     deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         with (
+            using(place),
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
-            random_numbers_kept(),
+            random_numbers_kept(place),
         ):
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
 
 
-@_own_modes()
+_TF32_PLACES: Any = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def in_ieee(wanted: bool) -> Iterator[None]:
+    """Products and convolutions of float32 in float32, and not in TF32, whatever torch is set to; as before after."""
+    places = _TF32_PLACES if wanted else ()
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
 def explain(
     columns: Sequence[Column], inputs: Inputs, request: Request, *, progress: Progress | None = None
 ) -> Saliency:
@@ -162,6 +179,13 @@ def explain(
     Returns:
         The answer; on a rank other than 0, only that rank's share.
     """
+    place = device_of(request.device)
+    with _own_modes(place), in_ieee(place.type == "cuda" and request.settings.precision is Precision.FP32):
+        return _explained(columns, inputs, request, progress)
+
+
+def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, progress: Progress | None) -> Saliency:
+    """`explain`, in modes of its own."""
     if callable(request.target) and request.world_size > 1:
         raise XaiError("a function as --target cannot be shared among ranks", hint="run it in one process")
     if not inputs.sample_id:
@@ -238,18 +262,20 @@ class _Work:
         if not isinstance(loaded, nn.Module):
             self.column = replace(self.column, facts=loaded.facts)
             loaded = loaded.model
-        return prepare(
-            loaded,
-            self.inputs.arrays,
-            target=self.request.target,
-            device=self.request.device,
-            labels=self.inputs.label,
-            label_names=self.request.label_names,
-            output=self.output,
-            task=self.request.task,
-            facts=self.column.facts,
-            raw=self.request.settings.convention is Convention.FE,
-        )
+        # The given model answers for itself where it is, which may be elsewhere.
+        with random_numbers_kept(*{tensor.device for tensor in loaded.parameters()}):
+            return prepare(
+                loaded,
+                self.inputs.arrays,
+                target=self.request.target,
+                device=self.request.device,
+                labels=self.inputs.label,
+                label_names=self.request.label_names,
+                output=self.output,
+                task=self.request.task,
+                facts=self.column.facts,
+                raw=self.request.settings.convention is Convention.FE,
+            )
 
     def _keys(self, prepared: Prepared) -> list[str]:
         """One key per sample, of everything its maps depend on; equal on every rank."""

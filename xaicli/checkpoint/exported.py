@@ -38,6 +38,9 @@ _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _MEMORY = 16 * 2**30
 """Address space, not memory in use: torch alone maps several GiB."""
 _CPU_SECONDS = 60
+_BYTES_PER_SECOND = 16 << 20
+"""A second more for so many bytes of an archive: reading a large graph and running it once takes one core longer."""
+_MOST_CPU_SECONDS = 540
 _WALL_SECONDS = 600
 """Long, for a busy machine: the processor time is the real limit."""
 _LARGEST_WRITTEN = 2**20
@@ -300,7 +303,8 @@ def check_in_child(data: bytes, path: Path, *, wall_seconds: float = _WALL_SECON
         file = Path(folder, "graph.pt2")
         file.write_bytes(data)
         # -P: whatever lies in the current folder is not imported.
-        command = [sys.executable, "-P", "-m", "xaicli.checkpoint.exported", str(file), str(memory + 4 * len(data))]
+        limits = [str(memory + 4 * len(data)), str(cpu_seconds(len(data)))]
+        command = [sys.executable, "-P", "-m", "xaicli.checkpoint.exported", str(file), *limits]
         try:
             ended = subprocess.run(
                 command, capture_output=True, text=True, timeout=wall_seconds, env=_environment(folder), check=False
@@ -321,6 +325,11 @@ def check_in_child(data: bytes, path: Path, *, wall_seconds: float = _WALL_SECON
     remember(data)
 
 
+def cpu_seconds(size: int) -> int:
+    """How much processor time an archive of so many bytes may take to be read and run once."""
+    return min(_MOST_CPU_SECONDS, _CPU_SECONDS + size // _BYTES_PER_SECOND)
+
+
 def _environment(folder: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"}
     package = Path(__file__).parents[2]
@@ -329,9 +338,9 @@ def _environment(folder: str) -> dict[str, str]:
     return {**kept, **here, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
-def _main(file: str, memory: str) -> int:
+def _main(file: str, memory: str, seconds: str) -> int:
     """What the child does."""
-    _limit(int(memory))
+    _limit(int(memory), int(seconds))
     import torch
 
     from xaicli.checkpoint.archive import Archive
@@ -358,14 +367,14 @@ def _main(file: str, memory: str) -> int:
     return 0
 
 
-def _limit(memory: int) -> None:
+def _limit(memory: int, seconds: int) -> None:
     try:
         import resource
     except ImportError:  # no such limits on Windows: the time limit remains
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_WRITTEN, _LARGEST_WRITTEN))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -395,4 +404,4 @@ def _mark(data: bytes) -> Path | None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:3]))
+    sys.exit(_main(*sys.argv[1:4]))

@@ -176,7 +176,7 @@ def _pass(
     taken: dict[str, str] = {}
     passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
-    with predictor.ready(), _own_randomness(seed):
+    with predictor.ready(), _own_randomness(seed, predictor.device):
         for number, (example_id, samples, unreadable) in enumerate(loader):
             passed.unreadable += unreadable
             if unreadable and strict:
@@ -328,13 +328,19 @@ def _loader(table: Table, indices: list[int], arguments: Mapping[str, Any], seed
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were."""
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's generators for the pass, and put them back as they were.
+
+    Of the GPUs only the model's own is touched: to ask another would open a context on it.
+    """
     python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    index = (device.index if device.index is not None else torch.cuda.current_device()) if device.type == "cuda" else 0
+    with torch.random.fork_rng(devices=[index] if device.type == "cuda" else []):
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[index].manual_seed(seed)
         try:
             yield
         finally:

@@ -133,9 +133,14 @@ def labels_of(batch: Any) -> Any:
     return batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
 
 
+_WIDE = ("cpu", "cuda", "meta")
+
+
 def widened(output: Any) -> Any:
-    """The output with half-precision tensors in float32, so that metrics are computed in it."""
+    """The output with half-precision tensors in float32, so that metrics are computed in it; on CPU or CUDA."""
     if isinstance(output, torch.Tensor):
+        if output.device.type not in _WIDE:  # mps, for one, has no double precision
+            output = output.cpu()
         return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
     if type(output) in (list, tuple):
         return type(output)(widened(item) for item in output)

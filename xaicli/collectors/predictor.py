@@ -30,8 +30,9 @@ class Predictor:
         model: A module, or any callable.
         layers: Hidden layers to keep: names as in `named_modules()`, or positions in it, as numbers or text. An
             exported graph has the layers with weights, and its operations.
-        device: Where to run; None is where the model's parameters are, "auto" an accelerator if there is one. A model
-            that is elsewhere is moved there and back.
+        device: Where to run; None is where the model's parameters are, "auto" a CUDA device if there is one. A model
+            that is elsewhere is moved there and back. What a model on another accelerator gives is brought to the CPU,
+            since metrics are computed in double precision there.
         precision: "fp32", so that what is collected are the model's own numbers; autocast to "bf16" or "fp16"; "auto"
             is bf16 on a GPU that computes in it, else fp32.
         preprocess_fn: Turns a batch into the model's argument, a tuple of arguments, or a dict of keyword arguments.
@@ -215,8 +216,8 @@ class Predictor:
 
 
 def _device(given: str | torch.device | None, module: nn.Module | None) -> torch.device:
-    if given == "auto" and torch.accelerator.is_available():
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    if given == "auto" and torch.cuda.is_available():
+        return torch.device("cuda")
     if given is not None and given != "auto":
         return torch.device(given)
     parameter = next(module.parameters(), None) if module is not None else None

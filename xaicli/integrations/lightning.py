@@ -68,6 +68,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **options)
         self._undo: list[Callable[[], None]] = []
         self._watched: set[Mode] = set()
+        self._strays: dict[Mode, str | None] = {}
+        """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._loader = 0
         self._before = (0, 0)
         """The last epoch and step of the fits before this one, which a new one goes on from."""
@@ -234,7 +236,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if result is None and step.classes is None:
             return False
         if isinstance(result, Judged):
-            labels, stray = _labels_judged(result, labels)
+            labels, stray = self._labels_judged(result, labels, mode)
             if stray is not None:
                 recording.missed(
                     part.rows, f"{_name_of(mode)} {stray}; no samples of it are recorded: {_END} in the batch's order"
@@ -250,6 +252,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             columns = columns_of(head, values, labels)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
         return True
+
+    def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
+        """As the function; on a device, where comparing waits for it, compared in the first step of a mode alone."""
+        if judged.truth.is_cpu or mode not in self._watched:
+            found = _labels_judged(judged, labels)
+            self._strays[mode] = found[1]
+            return found
+        if self._strays.get(mode) is not None:
+            return labels, self._strays[mode]
+        is_mixed = judged.truth.is_floating_point() and not judged.is_each
+        return (labels if is_mixed else None), None
 
     def _begin(self, trainer: Any, mode: Mode, loaders: Any) -> None:
         if trainer.sanity_checking:
