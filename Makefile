@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 CPU_TORCH ?= https://download.pytorch.org/whl/cpu
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
 
-.PHONY: help demo test check lint types format docs pictures bench release-check clean
+.PHONY: help demo test check lint types format docs pictures bench gpu release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -63,6 +63,10 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt
 
 bench: $(VENV)-bench/.installed ## run every benchmark beside its peers and write benchmarks/RESULTS.md (about half an hour)
 	$(VENV)-bench/bin/python benchmarks/results.py
+
+# With whatever torch there is, without a network: the environment of this folder where there is one, else PYTHON.
+gpu: ## test and measure on a CUDA device (four minutes), with what is installed; says so where there is none
+	@python="$(BIN)/python"; test -x "$$python" || python="$(PYTHON)"; "$$python" benchmarks/gpu.py --write
 
 docs: $(VENV)/.installed ## write docs/commands.md and the man page from the help
 	$(BIN)/python docs/make_commands.py
