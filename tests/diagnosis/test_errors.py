@@ -190,3 +190,19 @@ def test_options_count(tmp_path, capsys):
     found = asked(capsys, tmp_path / "run", "--by", "camera", "--mode", "train")
     assert "xai errors" in xaicli.open_run(tmp_path / "run").errors(by="camera").answer.command_line()
     assert found["selection"]["by"] == ["camera"]
+
+
+def test_findings_name_single_labels(tmp_path):
+    rng = np.random.default_rng(6)
+    truth = rng.uniform(size=(150, 4)) < 0.4
+    label = truth.copy()
+    label[11, 2] = not label[11, 2]
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog", "owl", "cow"]) as run:
+        for epoch in range(1, 7):
+            logits = np.where(truth, 2.0, -2.0) + rng.normal(0, 1, truth.shape)
+            run.log_samples(sample_id=np.arange(150), label=label.astype(int), logits=logits, mode="eval", epoch=epoch)
+    rows = xaicli.open_run(tmp_path / "run").findings().data.to_dicts()
+    first = next(row for row in rows if row["finding"] == "doubted_label")
+    assert first["sample_id"] == 11
+    assert first["suggested_label"] == np.flatnonzero(truth[11]).tolist()
+    assert first["reason"].startswith("owl is ")

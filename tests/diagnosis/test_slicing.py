@@ -148,3 +148,26 @@ def test_where_nothing_could_be_compared_nothing_is_called_good(tmp_path):
     report = xaicli.open_run(tmp_path / "run").slices().report
     assert "nothing was compared" in report.sentence
     assert "No slice is worse" not in xaicli.open_run(tmp_path / "run").slices().html()
+
+
+def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
+    rng = np.random.default_rng(9)
+    n = 300
+    bright = rng.uniform(0.1, 0.9, n)
+    pictures = np.clip(bright[:, None, None, None] + rng.normal(0, 0.02, (n, 1, 8, 8)), 0, 1).astype(np.float32)
+    loss = rng.exponential(size=n) + 3 * (bright < np.quantile(bright, 0.2))
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_inputs(np.arange(n), pictures)
+        run.log_samples(sample_id=np.arange(n), label=rng.integers(0, 3, n), loss=loss, mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run")
+    worse = [row for row in found["rows"] if row["worse"]]
+    assert list(facts_of(worse[0])) == ["brightness"]
+    assert facts_of(worse[0])["brightness"].startswith("<= ")
+    assert worse[0]["n"] == pytest.approx(n / 5, abs=6)
+    lengths = rng.integers(5, 60, n)
+    with xaicli.Run(tmp_path / "texts") as run:
+        for i in range(n):
+            run.log_inputs([i], np.arange(lengths[i])[None])
+        run.log_samples(sample_id=np.arange(n), loss=rng.exponential(size=n) + 3 * (lengths > 48), mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "texts", "--by", "length")
+    assert facts_of(next(row for row in found["rows"] if row["worse"]))["length"].startswith("> ")

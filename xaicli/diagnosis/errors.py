@@ -12,7 +12,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis import residuals, tokens
 from xaicli.diagnosis.confusion import by_class, exact_sets, label_figures, overall_figures, set_counts
-from xaicli.diagnosis.label_sets import doubted, swapped
+from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
 from xaicli.diagnosis.slices import by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.dynamics.names import LabelNames
@@ -334,7 +334,9 @@ def _sets(asked: _Asked) -> Found:
             )
             history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, LABEL, PREDICTION])
             doubts = doubted((one.frame for one in history), min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
-            details["doubted"] += _told(pair, ({**row, "name": names[row["class"]]} for row in doubts))
+            details["doubted"] += _told(
+                pair, ({**row, "name": names[row["class"]], "reason": doubt_in_words(row)} for row in doubts)
+            )
     return found, details
 
 

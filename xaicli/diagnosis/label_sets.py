@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -37,6 +37,14 @@ def swapped(frame: pl.DataFrame) -> pl.DataFrame:
         .with_columns((pl.col("n") / pl.col("n_missed")).alias("share"))
         .sort("n", LABEL, PREDICTION, descending=[True, False, False])
     )
+
+
+def doubt_in_words(row: Mapping[str, Any]) -> str:
+    """Why a class is doubted, after its name and "is": of a row of `doubted`."""
+    times = f"{row['times']} of {row['n_obs']} times"
+    if row["doubt"] == MISSING:
+        return f"not in the label, but predicted {times}; such a prediction is right in {100 * row['trusted']:.0f} %"
+    return f"in the label, but not predicted {times}; such a label is found in {100 * row['trusted']:.0f} %"
 
 
 def doubted(frames: Iterable[pl.DataFrame], top: int) -> pl.DataFrame:

@@ -252,13 +252,15 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
         XaiError: It has no labels or predictions, they are numbers, or there is no column `by`.
     """
     where = str(reader.layout.root)
+    if PREDICTION not in reader.dtypes and "n_tokens" in reader.dtypes:
+        raise XaiError(f"{where} tells of texts, token by token", hint="xai errors tells where in them the loss is")
     for name, logged in ((key, "label=..."), (PREDICTION, "logits=... or prediction=...")):
         if name not in reader.dtypes:
             raise XaiError(f"{where} has no {name}s", hint=f"log them with run.log_samples(..., {logged})")
     if reader.dtypes[PREDICTION].is_float():
         raise XaiError(
             f"{where} predicts numbers, which are not confused with one another",
-            hint="see the residuals: xai samples --metric abs_error",
+            hint="xai errors tells how far they are off",
         )
     if key == PREDICTION or _kind(reader.dtypes[key]) is not _kind(reader.dtypes[PREDICTION]):
         raise UsageError(

@@ -7,7 +7,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.kept_inputs import BRIGHTNESS, LENGTH, kept_inputs
 from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
+from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.rows import walk
@@ -30,8 +32,8 @@ def slices(
     Args:
         reader: The run.
         selection: Which rows.
-        by: Facts and columns whose values, and pairs of values, are slices; the label and every fact when None, label
-            and prediction in a run without facts.
+        by: Facts and columns whose values, and pairs of values, are slices; the label and every fact when None; of a
+            run without facts label, prediction, length, and the brightness or length of kept inputs.
         min_n: Samples a slice must have.
 
     Returns:
@@ -47,14 +49,18 @@ def slices(
     """
     if min_n < 2:
         raise UsageError(f"--min-n must be at least 2, not {min_n}")
-    columns = _columns(reader, selection, words(by))
+    wanted = words(by)
+    asks_inputs = wanted is None and not reader.facts.names
+    asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))
+    inputs, said = kept_inputs(reader) if asks_inputs else (None, "")
+    columns = _columns(reader, selection, wanted, inputs.columns[1:] if inputs is not None else [])
     names = LabelNames.of(reader, selection)
     tally = Tally()
-    warnings = list(selection.warnings)
+    warnings = [*selection.warnings, *([said] if said else [])]
     rows: list[dict[str, Any]] = []
     searched: list[dict[str, Any]] = []
     for pair in selection.pairs:
-        frame, place = _last(reader, selection, pair, columns, names, warnings, tally)
+        frame, place = _last(reader, selection, pair, columns, names, warnings, tally, inputs)
         for metric in selection.metrics:
             found = find_slices(frame, metric, columns, min_n=min_n)
             told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
@@ -73,12 +79,14 @@ def slices(
     )
 
 
-def _columns(reader: Reader, selection: Selection, given: list[str] | None) -> list[str]:
+def _columns(reader: Reader, selection: Selection, given: list[str] | None, of_inputs: list[str]) -> list[str]:
     key, known = selection.label_key, reader.facts
     own = [name for name in (key, PREDICTION) if name in reader.dtypes]
-    offered = list(dict.fromkeys([*own, *known.names]))
+    offered = list(dict.fromkeys([*own, *known.names, *of_inputs]))
     if given is None:
-        wanted = [*[name for name in own if name == key or not known.names], *known.names]
+        wanted = [*[name for name in own if name == key or not known.names], *known.names, *of_inputs]
+        if not known.names and N_TOKENS in reader.dtypes:
+            wanted.append(N_TOKENS)
         if not wanted:
             raise XaiError(
                 f"{reader.layout.root} has neither facts nor labels to slice by",
@@ -86,7 +94,7 @@ def _columns(reader: Reader, selection: Selection, given: list[str] | None) -> l
             )
         return list(dict.fromkeys(wanted))
     for name in given:
-        if name not in reader.dtypes or name == SAMPLE_ID:
+        if (name not in reader.dtypes and name not in of_inputs) or name == SAMPLE_ID:
             raise unknown("fact or column", name, offered, where=str(reader.layout.root))
     return list(dict.fromkeys(given))
 
@@ -99,9 +107,11 @@ def _last(
     names: LabelNames,
     warnings: list[str],
     tally: Tally,
+    inputs: pl.DataFrame | None,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The samples of the last place with the values they are grouped by."""
-    wanted = [SAMPLE_ID, *columns, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
+    stored = [name for name in columns if name in reader.dtypes]
+    wanted = [SAMPLE_ID, *stored, *(name for name in (CORRECT,) if name in reader.dtypes), *selection.metrics]
     tallies: dict[int, Tally] = {}
     places = walk(reader, selection, pair, list(dict.fromkeys(wanted)), backwards=True, tallies=tallies)
     where = " ".join(part for part in pair if part)
@@ -109,16 +119,20 @@ def _last(
         raise XaiError(f"no rows of {where} are left to slice", hint="see: xai info")
     tally.add(tallies[rows.place.epoch])
     joined = rows.frame
+    if inputs is not None:
+        of_inputs = inputs.select(SAMPLE_ID, *(name for name in columns if name not in stored))
+        joined = joined.join(of_inputs, on=SAMPLE_ID, how="left", maintain_order="left")
     facts = reader.facts
     if set(columns) & set(facts.names) and (unmatched := joined.join(facts.frame, on=SAMPLE_ID, how="anti").height):
         warnings.append(
             f"{unmatched:,} of {joined.height:,} samples of {where} have no facts: they are a value of their own"
         )
-    spelled = [
-        pl.Series(name, [None if value is None else names[value] for value in joined[name]], pl.String)
-        for name in columns
-        if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer()
-    ]
+    spelled = []
+    for name in columns:
+        if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer():
+            values = joined[name].drop_nulls().unique().to_list()
+            called = {value: names[value] for value in values}
+            spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=pl.String))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
 
 

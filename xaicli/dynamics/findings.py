@@ -11,22 +11,25 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.label_sets import doubt_in_words, doubted
 from xaicli.dynamics.computed import Statistics
-from xaicli.dynamics.names import ordinal
+from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError
 from xaicli.queries.labels import labels
+from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
 
 
 class Finding(StrEnum):
     """Why something is worth a look, in the order shown."""
 
     SUSPECT = "suspect"
+    DOUBTED = "doubted_label"
     AMBIGUOUS = "ambiguous"
     FORGOTTEN = "forgotten"
     RANK_JUMP = "rank_jump"
@@ -38,6 +41,8 @@ COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "
 SUDDEN = 6.0
 """The smallest rank jump worth a look: among thousands of samples hundreds pass 4."""
 
+_DOUBTED = 1_000
+_LIKELY = 0.5
 COUNTED = 10_000
 """So many suspects are counted, and no more."""
 _FEWEST = 4
@@ -56,7 +61,8 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
 
     Returns:
         finding, mode, ds_id, sample_id (null for a label), label, score (what it is ranked by), epoch (of a sudden
-        change or the last one of a label, else null), reason, suggested_label (of suspects). `extra["found"]` tells how
+        change or the last one of a label, else null), reason, suggested_label (of suspects, and of doubted
+        labels, single classes of sets). `extra["found"]` tells how
         many there are of each kind; of ambiguous ones, which are a ranking, how many are shown; `extra["label_noise"]`
         is that of `suspects`.
 
@@ -78,6 +84,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
             Finding.SUSPECT: suspected.data.filter(of_pair),
+            Finding.DOUBTED: _doubted(reader, selection, pair, frame),
             Finding.AMBIGUOUS: _ranked(frame, "variability", top, _ambiguous),
             Finding.FORGOTTEN: _ranked(frame, "forgetting", top, _forgotten),
             Finding.RANK_JUMP: jumped.filter(pl.col("score") >= SUDDEN) if jumped.width else jumped,
@@ -94,6 +101,29 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         counts=found.counts(reader),
         warnings=found.warnings,
         extra={"found": {kind.value: n for kind, n in of_kind.items() if n}, **suspected.extra},
+    )
+
+
+def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:
+    """Single classes of sets that the model contradicted through training; nothing where labels are no sets."""
+    key = selection.label_key
+    kinds = [reader.dtypes.get(name) for name in (key, PREDICTION)]
+    if not all(isinstance(kind, pl.List) for kind in kinds):
+        return pl.DataFrame()
+    history = walk(reader, selection, pair, [SAMPLE_ID, key, PREDICTION])
+    named = (rows.frame.rename({key: LABEL}) if key != LABEL else rows.frame for rows in history)
+    doubts = (
+        doubted(named, _DOUBTED)
+        .filter(pl.col("score") >= _LIKELY)
+        .join(frame.select(SAMPLE_ID, LABEL), on=SAMPLE_ID, how="left", maintain_order="left")
+    )
+    names = LabelNames.of(reader, selection)
+    reasons, suggested = [], []
+    for row in doubts.iter_rows(named=True):
+        reasons.append(f"{names[row['class']]} is {doubt_in_words(row)}")
+        suggested.append(sorted({*(row[LABEL] or ())} ^ {row["class"]}))
+    return doubts.select(SAMPLE_ID, LABEL, "score").with_columns(
+        pl.Series("reason", reasons, pl.String), pl.Series("suggested_label", suggested, doubts.schema[LABEL])
     )
 
 

@@ -362,7 +362,7 @@ class _Errors:
         rows = self.details["doubted"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sample"), Column("label"), *facts.columns, Column("score", number), Column("reason"))
-        cells = tuple((str(r["sample_id"]), cut(r["name"]), *facts.cells(r), r["score"], _doubt(r)) for r in rows)
+        cells = tuple((str(r["sample_id"]), cut(r["name"]), *facts.cells(r), r["score"], r["reason"]) for r in rows)
         title = f"Single labels that are probably wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         yield Table(self._name("doubted"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
@@ -411,13 +411,6 @@ class _Errors:
 
     def _key(self, row: Mapping[str, Any]) -> str:
         return self.page.keys(row["mode"], row["ds_id"], row["sample_id"])
-
-
-def _doubt(row: Mapping[str, Any]) -> str:
-    times = f"{row['times']} of {row['n_obs']} times"
-    if row["doubt"] == "missing":
-        return f"not in the label, predicted {times}; such a prediction is right in {_percent(row['trusted'])}"
-    return f"in the label, not predicted {times}; such a label is found in {_percent(row['trusted'])}"
 
 
 def _short(value: float | None) -> str:

@@ -23,6 +23,7 @@ COUNTED = 10_000
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _TITLES = {
     "suspect": "Probably mislabelled",
+    "doubted_label": "Single labels that are probably wrong",
     "ambiguous": "Ambiguous",
     "forgotten": "Forgotten",
     "rank_jump": "Sudden rank changes",
