@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.errors import errors
+from xaicli.diagnosis.news import Judgements, judgements, training_steps
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -34,6 +35,7 @@ T = TypeVar("T")
 _EVIDENCE = ("sample_id", "score", "reason", "label", "suggested_label")
 _SUSPECTS = 100
 _JUMPS = 10
+_PAIRS = 20
 _MOST_FILES = 100
 """So many pictures of samples are looked for where their facts say."""
 
@@ -46,6 +48,8 @@ class Gathered:
         samples: Histories of the highest, lowest and listed samples.
         computed: The pass over the epochs behind all statistics of dynamics.
         truth: How well each ranking finds the truly mislabelled; None where no truth was given.
+        judgements: How labels and predictions stand, of each (mode, ds_id).
+        steps: What `steps` says of the training.
         suggestions: How often the label suggested for a suspect is the true one.
         absent: {part: why it is missing}.
         faults: Of these, what should not have happened.
@@ -63,6 +67,8 @@ class Gathered:
     scalars: pl.DataFrame | None = None
     truth: Mapping[str, Any] | None = None
     suggestions: Mapping[str, Any] | None = None
+    judgements: Sequence[Judgements] = ()
+    steps: Answer | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
@@ -86,6 +92,8 @@ class Gathered:
             "rank_jumps": self.jumps.data if self.jumps else [],
             "labels": self.labels.data if self.labels else [],
             "custom_graphs": _graphs(self.scalars),
+            "confusions": [_judged(found) for found in self.judgements],
+            "spikes": self.steps.extra["spikes"] if self.steps else [],
             "label_noise": self.suspects.extra["label_noise"] if self.suspects else [],
             **({"truth": self.truth} if self.truth is not None else {}),
             **({"suggestions": self.suggestions} if self.suggestions is not None else {}),
@@ -153,6 +161,8 @@ def gather(
         scalars=asked("scalars", lambda: run_frame(reader)),
         errors=asked("errors", lambda: with_facts(errors(reader, selection), reader)),
         truth=scored,
+        judgements=asked("confusions", lambda: judgements(reader, selection)) or (),
+        steps=asked("steps", lambda: training_steps(reader, selection)),
         suggestions=suggestions(reader, doubted, truth) if doubted and truth is not None else None,
         absent=absent,
         faults=tuple(faults),
@@ -271,6 +281,13 @@ def _predictions(
             missing -= known.keys()
             found |= {(*pair, sample_id): value for sample_id, value in known.items() if value is not None}
     return found
+
+
+def _judged(found: Judgements) -> dict[str, Any]:
+    """How labels and predictions stand as the JSON says it."""
+    whole = asdict(replace(found, pairs=found.pairs.clear()))
+    mode, ds_id = whole.pop("pair")
+    return {"mode": mode, "ds_id": ds_id, **whole, "pairs": found.pairs.head(_PAIRS).to_dicts()}
 
 
 def _graphs(scalars: pl.DataFrame | None) -> pl.DataFrame | list[Any]:

@@ -87,8 +87,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     for pair in selection.pairs:
         last: Rows | None = None
         courses = _Courses(pair, names)
-        for rows in _labelled(reader, selection, pair, columns, tally=tally):
-            counts, table, overall = _counted(rows.frame)
+        for rows in labelled(reader, selection, pair, columns, tally=tally):
+            counts, table, overall = counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
             if overall is not None:
                 sure = _calibration(rows.frame, resamples=0)
@@ -200,7 +200,7 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
     )
 
 
-def _counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | None]:
+def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | None]:
     """The counts of a place, the figures of each label, and those of all."""
     are_sets = isinstance(frame.schema[LABEL], pl.List)
     counts = set_counts(by_class(frame)) if are_sets else confusion_counts(frame)
@@ -212,7 +212,7 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str]) 
     """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first."""
     metric = selection.metrics[0]
     columns = [SAMPLE_ID, PREDICTION, metric]
-    rows = next(_labelled(reader, selection, pair, columns, epochs=selection.epochs[pair][-1:], backwards=True), None)
+    rows = next(labelled(reader, selection, pair, columns, epochs=selection.epochs[pair][-1:], backwards=True), None)
     if rows is None:
         return []
     frame = rows.frame.with_columns(pl.col(metric).cast(pl.Float64).alias("worst"))
@@ -235,7 +235,7 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str]) 
     return ordered[SAMPLE_ID].unique(maintain_order=True).to_list()
 
 
-def _labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str], **walked: Any) -> Iterator[Rows]:
+def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str], **walked: Any) -> Iterator[Rows]:
     """The rows of each place, the column of the label key as `label`."""
     key = selection.label_key
     for rows in walk(reader, selection, pair, list(dict.fromkeys([key, *columns])), **walked):
@@ -287,7 +287,7 @@ def _of_last(
 ) -> pl.DataFrame:
     """What only the last place is asked for; its cells."""
     place = _place(pair, rows)
-    counts, _, _ = _counted(rows.frame)
+    counts, _, _ = counted(rows.frame)
     kinds = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64()}
     origin = [pl.lit(value, kinds[key]).alias(key) for key, value in place.items()]
     largest = _worst_of_cells(reader, selection, pair, rows, counts)
@@ -319,10 +319,10 @@ def _add_groups(
         )
     for value in values:
         part = rows.frame.filter(pl.col(by).eq_missing(pl.lit(value, rows.frame.schema[by])))
-        counted, _, overall = _counted(part)
+        counts, _, overall = counted(part)
         if overall is not None:
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else value}
-            cells = _named_cells(counted, names).to_dicts()
+            cells = _named_cells(counts, names).to_dicts()
             extra["by"].append({**place, **facts, **_figures(overall), "cells": cells})
 
 
@@ -341,7 +341,7 @@ def _worst_of_cells(reader: Reader, selection: Selection, pair: Pair, rows: Rows
     frame = rows.frame
     if LOSS in reader.dtypes:
         place = rows.place
-        read = _labelled(reader, selection, pair, [SAMPLE_ID, LOSS], epochs=[place.epoch], backwards=True)
+        read = labelled(reader, selection, pair, [SAMPLE_ID, LOSS], epochs=[place.epoch], backwards=True)
         losses = next(read).frame.select(SAMPLE_ID, pl.col(LOSS).cast(pl.Float64))
         same = losses.height == frame.height and (losses[SAMPLE_ID] == frame[SAMPLE_ID]).all()
         frame = frame.with_columns(losses[LOSS]) if same else frame.join(losses, on=SAMPLE_ID, how="left")
@@ -399,7 +399,7 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
     if PROBS not in reader.dtypes or not reader.dtypes[selection.label_key].is_integer():
         return None
     place = rows.place
-    kept = next(_labelled(reader, selection, pair, [PROBS], epochs=[place.epoch], backwards=True), None)
+    kept = next(labelled(reader, selection, pair, [PROBS], epochs=[place.epoch], backwards=True), None)
     if kept is None:
         return None
     frame = kept.frame.drop_nulls([LABEL, PROBS])

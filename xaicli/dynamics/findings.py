@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
+from xaicli.diagnosis.news import news
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
@@ -34,6 +35,10 @@ class Finding(StrEnum):
     FORGOTTEN = "forgotten"
     RANK_JUMP = "rank_jump"
     LABEL = "departing_label"
+    FALLING = "falling_label"
+    PAIR = "confused_pair"
+    SURE = "over_confident"
+    SPIKE = "spike"
 
 
 COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "suggested_label")
@@ -52,6 +57,8 @@ _LABEL_COLUMNS = {MODE: pl.String, DS_ID: pl.String, "score": pl.Float64, EPOCH:
 
 def findings(reader: Reader, selection: Selection, found: Statistics, *, top: int = 10) -> Answer:
     """Probably mislabelled, ambiguous, forgotten, suddenly moved samples, and labels that depart from the others.
+
+    Also labels whose F1 fell, pairs that became confused, a model that is too sure, and spikes of the training.
 
     Args:
         reader: The run.
@@ -93,6 +100,13 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         parts += [_kind(kind, pair, rows.head(top)) for kind, rows in of_kinds.items()]
         for kind, rows in of_kinds.items():
             of_kind[kind] += max(rows.height, _how_many(frame, kind))
+    told = news(reader, selection)
+    for kind in (Finding.FALLING, Finding.PAIR, Finding.SURE, Finding.SPIKE):
+        of_kind[kind] = sum(row["finding"] == kind for row in told)
+        for place in dict.fromkeys((row[MODE], row[DS_ID]) for row in told):
+            own = [row for row in told if row["finding"] == kind and (row[MODE], row[DS_ID]) == place][:top]
+            schema = {name: dtype for name, dtype in parts[0].schema.items() if any(name in row for row in own)}
+            parts.append(pl.DataFrame(own, schema=schema))
     return Answer(
         command="findings",
         run=str(reader.layout.root),

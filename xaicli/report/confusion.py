@@ -11,6 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import FEWEST
 from xaicli.diagnosis.confusion import block_order, matrix
+from xaicli.diagnosis.news import Judgements
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short
@@ -21,6 +22,7 @@ from xaicli.words import split
 
 _MATRIX = 30
 _PICTURED = 6
+_GLANCED = 5
 _VIEWS = 12
 _ENDS = (("label", "name"), ("prediction", "prediction_name"))
 _PAIRS = 30
@@ -60,6 +62,48 @@ def confusion_report(answer: Answer, page: Page | None = None) -> Report:
         },
     )
     return replace(report, sections=(*report.sections, *samples))
+
+
+def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
+    """What a page about more says of one (mode, ds_id): a sentence, and the pairs that are confused most."""
+    words, overall = words_of(*found.pair), found.overall
+    right = "have exactly their classes" if overall.mcc is None else "are right"
+    said = f"{words}, epoch {found.epoch}: {_percent(overall.accuracy)} of {count(overall.n, 'sample')} {right}"
+    wrong = [
+        {**row, "name": _spelled(row["label"], page), "prediction_name": _spelled(row["prediction"], page)}
+        for row in found.pairs.head(_GLANCED).iter_rows(named=True)
+    ]
+    if wrong:
+        said += f"; most often {_mistaken(wrong[0])} ({count(wrong[0]['n'], 'time')})"
+    if found.over_confidence is not None:
+        said += f". {_confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
+    if found.fell:
+        fell = [f"{page.label_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
+        said += f". F1 fell since an earlier epoch: {listed(fell)}"
+    if found.rose:
+        rose = [f"{page.label_name(c.label)} for {page.label_name(c.taken)} (to {c.after:.0%})" for c in found.rose]
+        said += f". More often taken than before: {listed(rose)}"
+    yield Text(f"{said}.")
+    if wrong:
+        yield Table(
+            page.names("pairs", words),
+            f"Confused most: {words}",
+            (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("of the label")),
+            tuple(
+                (
+                    row["name"],
+                    row["prediction_name"],
+                    row["n"],
+                    "–" if row["label"] is None else _percent(row["share"]),
+                )
+                for row in wrong
+            ),
+            note="matrix, samples and calibration: xai confusion",
+        )
+
+
+def _spelled(label: Any, page: Page) -> str:
+    return NO_CLASS if label is None else page.label_name(label)
 
 
 def cell_report(answer: Answer, page: Page | None = None, *, population: pl.DataFrame | None = None) -> Report:

@@ -28,6 +28,10 @@ _TITLES = {
     "forgotten": "Forgotten",
     "rank_jump": "Sudden rank changes",
     "departing_label": "Labels that depart from the others",
+    "falling_label": "Labels whose F1 fell",
+    "confused_pair": "Pairs that became confused",
+    "over_confident": "Surer than right",
+    "spike": "Spikes of the loss",
 }
 
 

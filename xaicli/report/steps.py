@@ -58,6 +58,16 @@ def steps_report(answer: Answer, page: Page | None = None, *, scalars: pl.DataFr
     )
 
 
+def step_blocks(answer: Answer, page: Page) -> Iterator[Block]:
+    """What a page about more says of the steps: a sentence, and the spikes of each data set."""
+    yield Text(_sentence(answer))
+    for (mode, ds_id), _ in answer.data.group_by("mode", "ds_id", maintain_order=True):
+        if spikes := _here(answer.extra["spikes"], (mode, ds_id)):
+            yield _spikes_table(spikes, words_of(mode, ds_id), page)
+    if answer.extra["spikes"] or answer.extra["first_non_finite"]:
+        yield Text("See batches, samples and scalars with xai steps.", Tone.FAINT)
+
+
 def step_report(answer: Answer, page: Page | None = None) -> Report:
     """The page of `xai steps --step N`.
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
+from xaicli.report.confusion import judgement_blocks
 from xaicli.report.datamap import definitions, map_blocks, truth_table
 from xaicli.report.findings import finding_blocks, noise_blocks
 from xaicli.report.info import system_blocks
@@ -19,6 +20,7 @@ from xaicli.report.numbers import count, short, shortened
 from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
+from xaicli.report.steps import step_blocks
 from xaicli.vocabulary import Bounds, Mode
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def track_report(
         _labels(gathered, page.names),
         *_errors(gathered, page),
         _suspects(gathered, page),
+        *_confusions(gathered, page),
+        *_steps(gathered, page),
         _data_map(gathered, page),
         _issues(gathered, page),
         _jumps(gathered, page),
@@ -215,6 +219,19 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         share = f"{told['accuracy']:.0%} (95 % interval {told['low']:.0%} to {told['high']:.0%})"
         found.append(Text(f"{said}{told['right']:,}: {share}."))
     return Section(title, "suspects", tuple(found))
+
+
+def _confusions(gathered: Gathered, page: Page) -> Iterator[Section]:
+    """Who is taken for whom, in a sentence and the most frequent pairs."""
+    found = tuple(block for one in gathered.judgements for block in judgement_blocks(one, page))
+    if found:
+        yield Section("Who is taken for whom", "confusion", found)
+
+
+def _steps(gathered: Gathered, page: Page) -> Iterator[Section]:
+    """What jumped in training, in a sentence and a table."""
+    if gathered.steps is not None:
+        yield Section("Steps of the training", "steps", tuple(step_blocks(gathered.steps, page)))
 
 
 def _data_map(gathered: Gathered, page: Page) -> Section:

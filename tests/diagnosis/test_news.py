@@ -1,0 +1,113 @@
+"""What is news: planted falls, rises, trust and spikes are found, steady trainings have none."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+import xaicli
+from xaicli.cli import main
+
+NAMES = ["cat", "dog", "owl", "fox"]
+EACH, EPOCHS = 200, 6
+
+
+def planted(path, *, seed=0, spoilt=True):
+    """Six epochs; spoilt, owls are taken for foxes in the last two, and the model is surer than it is right."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(4), EACH)
+    logged = []
+    with xaicli.Run(path, label_names=NAMES) as run:
+        for epoch in range(1, EPOCHS + 1):
+            taken = np.where(rng.random(len(label)) < 0.85, label, rng.integers(0, 4, len(label)))
+            if spoilt and epoch >= EPOCHS - 1:
+                taken = np.where((label == 2) & (rng.random(len(label)) < 0.5), 3, taken)
+            right = label == taken
+            sure = rng.uniform(0.9, 1, len(label)) if spoilt else rng.uniform(0.8, 0.97, len(label))
+            run.log_samples(
+                sample_id=np.arange(len(label)),
+                label=label,
+                prediction=taken,
+                correct=right,
+                top_prob=sure.astype(np.float32),
+                loss=np.where(right, 0.1, 2.0) * rng.uniform(0.9, 1.1, len(label)),
+                mode="eval",
+                epoch=epoch,
+            )
+            logged.append((taken, sure))
+    return label, logged
+
+
+def asked(capsys, command, *arguments):
+    assert main([command, *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def of_kind(found, kind):
+    return [row for row in found["rows"] if row["finding"] == kind]
+
+
+def test_what_was_planted_is_found(tmp_path, capsys):
+    label, logged = planted(tmp_path / "run")
+    found = asked(capsys, "findings", tmp_path / "run")
+    f1 = [metrics.f1_score(label, taken, average=None) for taken, _ in logged]
+    best = max(f1[:-1], key=lambda one: one[2])[2]
+    (fell,) = [row for row in of_kind(found, "falling_label") if row["label"] == 2]
+    assert fell["score"] == pytest.approx(best - f1[-1][2])
+    assert f"F1 of owl {f1[-1][2]:.2f}, it was {best:.2f}" in fell["reason"]
+    shares = [((label == 2) & (taken == 3)).sum() / EACH for taken, _ in logged]
+    (pair,) = of_kind(found, "confused_pair")
+    assert (pair["label"], pair["suggested_label"]) == (2, 3)
+    assert pair["score"] == pytest.approx(shares[-1] - min(shares))
+    assert f"owl is taken for fox in {shares[-1]:.0%}" in pair["reason"]
+    (sure,) = of_kind(found, "over_confident")
+    taken, top_prob = logged[-1]
+    gaps = top_prob.astype(np.float32).astype(float) - (taken == label)
+    assert sure["score"] == pytest.approx(gaps.mean())
+    low, high = stats.norm.interval(0.95, gaps.mean(), gaps.std() / np.sqrt(len(gaps)))
+    assert f"{low:.1%} to {high:.1%}" in sure["reason"]
+    assert found["found"]["confused_pair"] == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_steady_training_has_no_news(tmp_path, capsys, seed):
+    planted(tmp_path / "run", seed=seed, spoilt=False)
+    found = asked(capsys, "findings", tmp_path / "run")
+    for kind in ("falling_label", "confused_pair", "over_confident", "spike"):
+        assert of_kind(found, kind) == []
+
+
+def test_a_spike_is_a_finding_with_its_samples(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 81):
+            ids = rng.choice(np.arange(10, 500), 16, replace=False)
+            loss = rng.uniform(0.9, 1.1, 16)
+            if step == 50:
+                ids[:2], loss[:2] = [3, 4], [90.0, 30.0]
+            run.log_samples(sample_id=ids, label=ids % 2, loss=loss, mode="train", epoch=1 + step // 41, step=step)
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[0.1, 0.2], mode="eval", epoch=2)
+    (spike,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "spike")
+    assert (spike["mode"], spike["sample_id"], spike["epoch"], spike["label"]) == ("train", 3, 2, 1)
+    assert "at step 50, most of it of #3 " in spike["reason"]
+    report = xaicli.open_run(tmp_path / "run").report(mode="eval")
+    said = " ".join(block.text for s in report.report.sections for block in s.blocks if hasattr(block, "text"))
+    assert "Step 50 of epoch 2 jumped to" in said
+    assert report.answer.extra["spikes"][0]["step"] == 50
+
+
+def test_the_track_report_says_who_is_taken_for_whom(tmp_path):
+    label, logged = planted(tmp_path / "run")
+    result = xaicli.open_run(tmp_path / "run").report()
+    (section,) = [section for section in result.report.sections if section.anchor == "confusion"]
+    said = section.blocks[0].text
+    taken, _ = logged[-1]
+    assert f"{(label == taken).mean():.1%}".replace("%", " %") in said
+    assert "most often owl is taken for fox" in said
+    assert "F1 fell since an earlier epoch: owl" in said
+    assert "surer than it is right" in said
+    (found,) = json.loads(json.dumps(result.answer.extra["confusions"]))
+    assert found["overall"]["mcc"] == pytest.approx(metrics.matthews_corrcoef(label, taken))
+    assert found["pairs"][0]["n"] == ((label == 2) & (taken == 3)).sum()

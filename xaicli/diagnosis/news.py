@@ -1,0 +1,283 @@
+"""What of confusions, calibration and steps is news: labels that fell, pairs that came up, too much trust, spikes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.diagnosis.calibration import calibration
+from xaicli.diagnosis.confusion import Overall, confused_pairs
+from xaicli.diagnosis.questions import counted, labelled
+from xaicli.diagnosis.training import steps
+from xaicli.dynamics.names import LabelNames
+from xaicli.errors import XaiError
+from xaicli.queries.labels import NORMAL_975
+from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.reader import Place, Reader
+from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PREDICTION, SAMPLE_ID, STEP, TOP_PROB, Duplicates, Mode
+
+PLACES = 8
+"""In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
+_MOST_ROWS = 20_000_000
+"""Of more training rows the batches are not gone through unasked."""
+_LEVEL = 0.01
+_LEAST = 0.05
+"""The smallest fall of an F1, or rise of a pair's share of its label, that is worth a word."""
+_SURE = 0.02
+_SPIKES = 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a label's F1, or of a pair's share of its label, from an earlier epoch to the last.
+
+    Attributes:
+        label: The label.
+        taken: What it is taken for; None of an F1.
+        before: The best value of the epochs looked at.
+        after: The last one.
+        since: The epoch of the best value.
+        p: Of no change, corrected after Bonferroni for all labels, or pairs, and epochs looked at.
+    """
+
+    label: Any
+    taken: Any
+    before: float
+    after: float
+    since: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """How labels and predictions stand at the last place of one (mode, ds_id), and what changed on the way there.
+
+    Attributes:
+        pair: mode and ds_id.
+        epoch: The last one.
+        overall: The figures of the last place.
+        pairs: The wrong pairs there, the most frequent first: label, prediction, n, share.
+        over_confidence: Mean top probability minus the share right; None where nothing says.
+        over_interval: Its 95 % normal interval.
+        ece: Expected calibration error.
+        fell: Labels whose F1 fell, the largest fall first.
+        rose: Pairs that became confused, the largest rise first.
+    """
+
+    pair: Pair
+    epoch: int
+    overall: Overall
+    pairs: pl.DataFrame
+    over_confidence: float | None
+    over_interval: tuple[float, float]
+    ece: float | None
+    fell: tuple[Change, ...]
+    rose: tuple[Change, ...]
+
+    @property
+    def is_over_confident(self) -> bool:
+        """Whether the model is surer than it is right, by more than chance and by a share worth a word."""
+        return self.over_confidence is not None and self.over_confidence >= _SURE and self.over_interval[0] > 0
+
+
+def judgements(reader: Reader, selection: Selection) -> list[Judgements]:
+    """How labels and predictions stand, of each (mode, ds_id) that has both; none where they are numbers."""
+    key, dtypes = selection.label_key, reader.dtypes
+    kinds = dtypes.get(key), dtypes.get(PREDICTION)
+    if any(kind is None or kind.is_float() for kind in kinds):
+        return []
+    return [found for pair in selection.pairs if (found := _judged(reader, selection, pair)) is not None]
+
+
+def _judged(reader: Reader, selection: Selection, pair: Pair) -> Judgements | None:
+    columns = [SAMPLE_ID, PREDICTION, *(name for name in (TOP_PROB, CORRECT) if name in reader.dtypes)]
+    places: list[tuple[int, pl.DataFrame, pl.DataFrame]] = []
+    last: tuple[int, pl.DataFrame, Overall] | None = None
+    for rows in labelled(reader, selection, pair, columns, epochs=_spread(selection.epochs[pair])):
+        counts, table, overall = counted(rows.frame)
+        if overall is not None:
+            places.append((rows.place.epoch, counts, table))
+            last = rows.place.epoch, rows.frame, overall
+    if last is None:
+        return None
+    epoch, frame, overall = last
+    gap, interval, ece = _sureness(frame)
+    return Judgements(
+        pair=pair,
+        epoch=epoch,
+        overall=overall,
+        pairs=confused_pairs(places[-1][1]),
+        over_confidence=gap,
+        over_interval=interval,
+        ece=ece,
+        fell=tuple(_fell(places)),
+        rose=tuple(_rose(places)),
+    )
+
+
+def _spread(epochs: Sequence[int]) -> list[int]:
+    """Some epochs, evenly spread, the last among them."""
+    at = np.unique(np.linspace(0, len(epochs) - 1, min(PLACES, len(epochs))).round().astype(int))
+    return [epochs[place] for place in at]
+
+
+def _sureness(frame: pl.DataFrame) -> tuple[float | None, tuple[float, float], float | None]:
+    nothing = None, (math.nan, math.nan), None
+    if not {TOP_PROB, CORRECT} <= set(frame.columns):
+        return nothing
+    sure, right = (frame[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
+    found = calibration(sure, right, resamples=0)
+    if found is None:
+        return nothing
+    known = np.isfinite(sure) & np.isfinite(right)
+    spread = float((sure - right)[known].std()) / math.sqrt(found.n)
+    gap = found.over_confidence
+    return gap, (gap - NORMAL_975 * spread, gap + NORMAL_975 * spread), found.ece
+
+
+def _fell(places: Sequence[tuple[int, pl.DataFrame, pl.DataFrame]]) -> Iterator[Change]:
+    """Labels whose F1 fell, by the share found of all that are or are taken for the label (F1 = 2 s / (1 + s))."""
+    if len(places) < 2:
+        return
+    tables = [(epoch, {row[LABEL]: row for row in table.iter_rows(named=True)}) for epoch, _, table in places]
+    last, looks = tables[-1][1], (len(tables) - 1) * max(len(tables[-1][1]), 1)
+    found = []
+    for label, now in last.items():
+        earlier = [(row[label]["f1"], epoch, row[label]) for epoch, row in tables[:-1] if label in row]
+        if not earlier:
+            continue
+        best, epoch, then = max(earlier, key=lambda one: (one[0], -one[1]))
+        p = _two_shares(then["n_right"], _union(then), now["n_right"], _union(now)) * looks
+        if best - now["f1"] >= _LEAST and p <= _LEVEL:
+            found.append(Change(label, None, best, now["f1"], epoch, p))
+    yield from sorted(found, key=lambda change: change.after - change.before)
+
+
+def _union(row: dict[str, Any]) -> int:
+    return int(row["n"] + row["n_predicted"] - row["n_right"])
+
+
+def _rose(places: Sequence[tuple[int, pl.DataFrame, pl.DataFrame]]) -> Iterator[Change]:
+    """Pairs whose share of the label rose."""
+    if len(places) < 2:
+        return
+    counts = [(epoch, _shares(found)) for epoch, found, _ in places]
+    ends = counts[-1][1].items()
+    now = {(a, b): one for (a, b), one in ends if a != b and a is not None and b is not None}
+    totals = [(epoch, {label: n for (label, _), (_, n) in found.items()}) for epoch, found in counts]
+    looks, found = (len(counts) - 1) * max(len(now), 1), []
+    for (label, taken), (n, total) in now.items():
+        if n / total < _LEAST:
+            continue
+        earlier = []
+        for (epoch, shares), (_, of_label) in zip(counts[:-1], totals[:-1], strict=True):
+            if label in of_label:
+                times = shares.get((label, taken), (0, 0))[0]
+                earlier.append((times / of_label[label], -epoch, times, of_label[label]))
+        if not earlier:
+            continue
+        least, epoch, times, of_all = min(earlier)
+        p = _two_shares(n, total, times, of_all) * looks
+        if n / total - least >= _LEAST and p <= _LEVEL:
+            found.append(Change(label, taken, least, n / total, -epoch, p))
+    yield from sorted(found, key=lambda change: change.before - change.after)
+
+
+def _shares(counts: pl.DataFrame) -> dict[tuple[Any, Any], tuple[int, int]]:
+    """{(label, prediction): how often, of how many} of the wrong pairs and the right ones."""
+    with_totals = counts.with_columns(pl.col("n").sum().over(LABEL).alias("total"))
+    return {(label, taken): (n, total) for label, taken, n, total in with_totals.iter_rows()}
+
+
+def _two_shares(high: int, of_high: int, low: int, of_low: int) -> float:
+    """One-sided p of two shares being equal, against the first being higher: the normal limit, pooled."""
+    if not of_high or not of_low:
+        return 1.0
+    pooled = (high + low) / (of_high + of_low)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / of_high + 1 / of_low))
+    z = (high / of_high - low / of_low) / error if error else 0.0
+    return math.erfc(z / math.sqrt(2)) / 2
+
+
+def training_steps(reader: Reader, selection: Selection) -> Answer | None:
+    """What `steps` says of the training within the epochs selected, without histories.
+
+    None where there is no training to look at, or so much of it that its batches are gone through only when asked.
+    """
+    metric = selection.metrics[0] if selection.metrics else ""
+    if Mode.TRAIN not in reader.modes() or metric not in reader.metrics:
+        return None
+    own = resolve(reader, mode=Mode.TRAIN.value, metric=metric, duplicates=Duplicates.ALL.value)
+    every = [epoch for epochs in selection.epochs.values() for epoch in epochs]
+    low, high = min(every), max(every)
+    epochs = {pair: tuple(e for e in own.epochs[pair] if low <= e <= high) for pair in own.pairs}
+    pairs = tuple(pair for pair in own.pairs if epochs[pair])
+    if not pairs or _rows(reader, epochs) > _MOST_ROWS:
+        return None
+    within = replace(own, pairs=pairs, epochs=epochs, label_key=selection.label_key, label_map=selection.label_map)
+    try:
+        return steps(reader, within, spikes=_SPIKES, histories=False)
+    except XaiError:
+        return None
+
+
+def _rows(reader: Reader, epochs: Mapping[Pair, Sequence[int]]) -> int:
+    return sum(reader.row_count(Place(*pair, epoch)) for pair, chosen in epochs.items() for epoch in chosen)
+
+
+def news(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
+    """The findings of this room, each with its reason.
+
+    Returns:
+        finding (falling_label, confused_pair, over_confident, spike), mode, ds_id, sample_id (of a spike the one with
+        most of its loss), label, score, epoch, reason, suggested_label (what a label is taken for).
+    """
+    names = LabelNames.of(reader, selection)
+    rows = [row for found in judgements(reader, selection) for row in _of_judgements(found, names)]
+    training = training_steps(reader, selection)
+    return rows + ([_of_spike(spike) for spike in training.extra["spikes"]] if training is not None else [])
+
+
+def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, Any]]:
+    origin = {"mode": found.pair[0], "ds_id": found.pair[1], EPOCH: found.epoch}
+    for change in found.fell:
+        said = f"F1 of {names[change.label]} {change.after:.2f}, it was {change.before:.2f} at epoch {change.since}"
+        score = change.before - change.after
+        yield {"finding": "falling_label", **origin, LABEL: change.label, "score": score, "reason": said}
+    for change in found.rose:
+        said = (
+            f"{names[change.label]} is taken for {names[change.taken]} in {change.after:.0%} of its samples, "
+            f"{change.before:.0%} at epoch {change.since}"
+        )
+        told = {LABEL: change.label, "score": change.after - change.before, "suggested_label": change.taken}
+        yield {"finding": "confused_pair", **origin, **told, "reason": said}
+    if found.is_over_confident and found.over_confidence is not None and found.ece is not None:
+        low, high = found.over_interval
+        interval = f"95 % interval {low:.1%} to {high:.1%}; calibration error {found.ece:.1%}"
+        right = f"right are {found.overall.accuracy:.1%}"
+        said = f"surer than it is right by {found.over_confidence:.1%} ({interval}); {right}"
+        yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said}
+
+
+def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
+    held = [row for row in spike["samples"] if row["share"] is not None][:3]
+    said = ", ".join(f"#{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
+    others = sorted({step for row in held for step in row["also_in"]})
+    again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
+    usual = f"(usual {spike['usual']:.3g})" if spike["usual"] is not None else ""
+    return {
+        "finding": "spike",
+        "mode": spike["mode"],
+        "ds_id": spike["ds_id"],
+        EPOCH: spike[EPOCH],
+        SAMPLE_ID: held[0][SAMPLE_ID] if held else None,
+        LABEL: held[0].get(LABEL) if held else None,
+        "score": spike["height"],
+        "reason": f"loss {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, most of it of {said}{again}",
+    }
