@@ -303,3 +303,27 @@ def test_of_many_labels_those_confused_most_stand_side_by_side(tmp_path):
         i, j = chart.names.index(str(a)), chart.names.index(str(b))
         assert chart.counts[i][j] == ((label == a) & (taken == b)).sum()
     assert "of 40 labels that are confused most" in chart.legend
+
+
+def test_an_error_that_was_smaller_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.arange(300) % 3
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch, sure in ((1, 0.5), (2, 0.7), (3, 0.95)):
+            taken = np.where(rng.random(300) < 0.7, label, (label + 1) % 3)
+            right = label == taken
+            top_prob = np.full(300, sure, np.float32)
+            run.log_samples(
+                sample_id=range(300),
+                label=label,
+                prediction=taken,
+                top_prob=top_prob,
+                correct=right,
+                mode="eval",
+                epoch=epoch,
+            )
+    result = xaicli.open_run(tmp_path / "run").confusion()
+    errors = [row["ece"] for row in result.answer.extra["overall"]]
+    assert errors.index(min(errors)) == 1
+    assert f"at epoch 2 the error was {100 * errors[1]:.1f} %" in result.report.sentence
+    assert f"surer than it is right by {100 * (np.float32(0.95) - right.mean()):.1f} points" in result.report.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -474,3 +475,15 @@ def test_suggested_labels_are_held_against_the_truth(run: Planted, tmp_path: Pat
     assert (told["n"], told["right"], told["accuracy"]) == (len(rows), right, right / len(rows))
     pl.DataFrame({"sample_id": [0], "mislabelled": [1]}).write_csv(tmp_path / "flags.csv")
     assert suggestions(reader, answer, tmp_path / "flags.csv") is None
+
+
+def test_suspects_are_counted_by_label_and_suggestion(run: Planted) -> None:
+    answer = suspects(*passed(run), top=50)
+    counted = {(row["label"], row["suggested_label"]): row["n"] for row in answer.extra["suspected_pairs"]}
+    expected = Counter(answer.data.drop_nulls("suggested_label").select("label", "suggested_label").rows())
+    assert counted == dict(expected.most_common(20))
+    assert [row["n"] for row in answer.extra["suspected_pairs"]] == sorted(counted.values(), reverse=True)
+    for row in answer.extra["suspected_pairs"]:
+        assert (row["name"], row["suggested_name"]) == tuple(
+            planted.NAMES[row[key]] for key in ("label", "suggested_label")
+        )

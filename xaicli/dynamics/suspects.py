@@ -49,6 +49,7 @@ _FAR = 3.0
 _MIDDLE = 0.5
 _LEAST = 1e-6
 _STEADY = 3
+_PAIRS = 20
 COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label")
 
 
@@ -122,7 +123,8 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     Returns:
         mode, ds_id, sample_id, score in (0, 1], reason, label, suggested_label: the most frequent prediction over the
         history that is not the label, null if there is none. The key `label_noise` estimates each label's rate of
-        wrong ones.
+        wrong ones, `suspected_pairs` counts the suspects by label and suggested label, the 20 most frequent of each
+        (mode, ds_id).
 
     Raises:
         UsageError: `top` is negative.
@@ -132,15 +134,28 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
     names = LabelNames.of(reader, selection)
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
+    data = pl.concat(parts, how="vertical_relaxed")
     return Answer(
         command="suspects",
         run=str(reader.layout.root),
         selection={**selection.as_dict(), "top": top},
-        data=pl.concat(parts, how="vertical_relaxed"),
+        data=data,
         counts=found.counts(reader),
         warnings=found.warnings,
-        extra={"label_noise": noise},
+        extra={"label_noise": noise, "suspected_pairs": _pairs(data, names)},
     )
+
+
+def _pairs(suspected: pl.DataFrame, names: LabelNames) -> list[dict[str, Any]]:
+    """How many suspects have a label and should have another: mode, ds_id, label, suggested_label, their names, n."""
+    kind = suspected.schema[LABEL]
+    if kind.is_float() or kind.is_nested():
+        return []
+    ends = [LABEL, "suggested_label"]
+    counts = suspected.drop_nulls(ends).group_by(MODE, DS_ID, *ends).agg(pl.len().cast(pl.Int64).alias("n"))
+    ordered = counts.sort(MODE, DS_ID, "n", *ends, descending=[False, False, True, False, False])
+    first = ordered.group_by(MODE, DS_ID, maintain_order=True).head(_PAIRS).to_dicts()
+    return [{**row, "name": names[row[LABEL]], "suggested_name": names[row["suggested_label"]]} for row in first]
 
 
 def most_suspicious(scored: pl.DataFrame, top: int) -> pl.DataFrame:

@@ -28,6 +28,7 @@ _ENDS = (("label", "name"), ("prediction", "prediction_name"))
 _PAIRS = 30
 _LINES = 12
 _SURE = 0.02
+_GREW = 0.05
 """An over-confidence that is worth a word."""
 
 
@@ -177,8 +178,17 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
     for cell in _wrong(answer, place).head(1).iter_rows(named=True):
         said += f"; most often {_mistaken(cell)} ({count(cell['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
-        said += f". {_confidence(found)}"
+        said += f". {_confidence(found)}{_once(answer, place, found)}"
     return said + "."
+
+
+def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """That the calibration error was far smaller at an earlier epoch, as before memorisation."""
+    earlier = [row for row in _of(answer.extra["overall"], place) if row["ece"] is not None]
+    least = min(earlier, key=lambda row: float(row["ece"]), default=None)
+    if least is None or found["over_confidence"] < _SURE or found["ece"] - least["ece"] < _GREW:
+        return ""
+    return f"; at epoch {least['epoch']} the error was {_percent(least['ece'])}"
 
 
 def _mistaken(cell: Mapping[str, Any]) -> str:
@@ -193,7 +203,8 @@ def _confidence(found: Mapping[str, Any]) -> str:
     if abs(gap) < _SURE:
         return f"It is about as sure as it is right (calibration error {_percent(found['ece'])})"
     way = "surer than it is right" if gap > 0 else "less sure than it is right"
-    return f"It is {_percent(abs(gap))} {way} (calibration error {_percent(found['ece'])})"
+    points = f"{100 * abs(gap):.1f} points"
+    return f"It is {way} by {points} (calibration error {_percent(found['ece'])})"
 
 
 def _percent(share: float) -> str:

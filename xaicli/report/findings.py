@@ -54,8 +54,9 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
         shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
         counted.append(f"{title.lower()} {shown}")
         if kind == "suspect":
-            noise = tuple(noise_blocks(answer.extra.get("label_noise", ()), page))
-            sections[-1] = replace(sections[-1], blocks=(*blocks, *noise))
+            pairs = pair_blocks(answer.extra.get("suspected_pairs", ()), page)
+            noise = noise_blocks(answer.extra.get("label_noise", ()), page)
+            sections[-1] = replace(sections[-1], blocks=(*blocks, *pairs, *noise))
     if "truth" in answer.extra:
         sections.append(Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
     nothing = Section("Findings", "findings", (Text("Nothing stands out in this selection.", Tone.FAINT),))
@@ -113,6 +114,22 @@ def finding_blocks(
         yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
     table = _table(rows, title, heading, page, total)
     yield replace(table, terminal_rows=terminal_rows, note="; ".join(filter(None, (note, table.note))))
+
+
+def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:
+    """Which labels are probably mixed up with which."""
+    parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault((row["mode"], row["ds_id"]), []).append(row)
+    for place, part in parts.items():
+        where = words_of(*place)
+        yield Table(
+            page.names("suspected pairs", where),
+            f"Suspects by label and suggested label, {where}",
+            (Column("label"), Column("suggested"), Column("suspects", Cell.INTEGER)),
+            tuple((cut(row["name"]), cut(row["suggested_name"]), row["n"]) for row in part),
+            terminal_rows=5,
+        )
 
 
 def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.confusion import judgement_blocks
 from xaicli.report.datamap import definitions, map_blocks, truth_table
-from xaicli.report.findings import finding_blocks, noise_blocks
+from xaicli.report.findings import finding_blocks, noise_blocks, pair_blocks
 from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
@@ -211,6 +211,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         found += finding_blocks(shown, words, page, heading=where, terminal_rows=_SUSPECTS_IN_TERMINAL)
         if frame.height > _SUSPECTS_SHOWN:
             found.append(Text(f"{frame.height - _SUSPECTS_SHOWN:,} more in suspects.csv and report.json.", Tone.FAINT))
+    found += pair_blocks(answer.extra["suspected_pairs"], page)
     found += noise_blocks(answer.extra["label_noise"], page)
     if gathered.truth is not None:
         found.append(truth_table(gathered.truth))
