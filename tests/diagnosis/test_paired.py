@@ -167,3 +167,18 @@ def test_only_samples_of_both_count(tmp_path, capsys):
             run.log_samples(sample_id=ids, loss=np.array(loss, np.float32), mode="eval", epoch=1)
     (row,) = asked(capsys, tmp_path / "a", tmp_path / "b")["paired"]
     assert (row["n"], row["values"], row["difference"]) == (2, [2.5, 5.0], 2.5)
+
+
+def test_accuracy_counts_samples_whose_loss_is_not_finite(tmp_path, capsys):
+    for name, taken in (("a", [0, 1, 1, 0]), ("b", [0, 1, 0, 1])):
+        with xaicli.Run(tmp_path / name) as run:
+            loss = np.array([1, math.nan, math.inf, 2], np.float32)
+            run.log_samples(
+                sample_id=[1, 2, 3, 4], label=[0, 1, 0, 1], prediction=taken, loss=loss, mode="eval", epoch=1
+            )
+    found = {row["metric"]: row for row in asked(capsys, tmp_path / "a", tmp_path / "b")["paired"]}
+    assert (found["correct"]["n"], found["correct"]["values"]) == (4, [0.5, 1.0])
+    assert found["loss"]["n"] == 2
+    alone = asked(capsys, tmp_path / "a", tmp_path / "b", "--metric", "correct")
+    assert [row["metric"] for row in alone["paired"]] == ["correct"]
+    assert next(row for row in alone["rows"] if row["kind"] == "metric")["values"] == [0.5, 1.0]

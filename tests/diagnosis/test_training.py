@@ -254,3 +254,16 @@ def test_the_order_of_steps_survives_parts_and_compaction(tmp_path, capsys):
     assert main(["compact", str(path)]) == 0
     capsys.readouterr()
     held()
+
+
+def test_only_what_is_not_finite_is_named(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 9):
+            run.log_samples(
+                sample_id=[step, step + 100],
+                loss=[math.inf if step == 7 else 0.0, 0.0],
+                mode="train",
+                epoch=1,
+                step=step,
+            )
+    assert "in 1 of 2 samples: #7." in xaicli.open_run(tmp_path / "run").steps().report.sentence

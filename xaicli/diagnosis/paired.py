@@ -14,9 +14,10 @@ from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_side
 from xaicli.errors import UsageError
 from xaicli.queries.compare import joined_at_end, shared
 from xaicli.queries.labels import NORMAL_975
-from xaicli.queries.selection import Pair
+from xaicli.queries.rows import walk
+from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
-from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE
+from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, SAMPLE_ID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,17 +174,30 @@ def _differences(
 ) -> dict[str, Difference]:
     """{metric: the difference} of two runs, the accuracy among them where both have it."""
     selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
-    found: dict[str, Difference | None] = {}
-    for metric in metrics:
+    right = _right(readers, selections, pair)
+    found = {CORRECT: accuracy_difference(right["0"].to_numpy(), right["1"].to_numpy())}
+    for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
         table = joined_at_end(readers, alone, pair, metric)
-        if CORRECT not in found:
-            known = table.drop_nulls(["correct0", "correct1"])
-            found[CORRECT] = accuracy_difference(known["correct0"].to_numpy(), known["correct1"].to_numpy())
-        if metric != CORRECT:
-            values = (table[f"value{number}"].cast(pl.Float64).to_numpy() for number in (0, 1))
-            found[metric] = mean_difference(*values)
+        values = (table[f"value{number}"].cast(pl.Float64).to_numpy() for number in (0, 1))
+        found[metric] = mean_difference(*values)
     return {metric: difference for metric, difference in found.items() if difference is not None}
+
+
+def _right(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair) -> pl.DataFrame:
+    """Whether each run has a sample right at its last place, of the samples that all judge: columns "0", "1", ..."""
+    joined: pl.DataFrame | None = None
+    for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
+        if CORRECT not in reader.dtypes:
+            return pl.DataFrame(schema={str(at): pl.Boolean() for at in range(len(readers))})
+        last = walk(reader, selection, pair, [SAMPLE_ID, CORRECT], epochs=selection.epochs[pair][-1:], backwards=True)
+        rows = next(last, None)
+        frame = rows.frame if rows is not None else pl.DataFrame(schema={SAMPLE_ID: pl.Int64(), CORRECT: pl.Boolean()})
+        frame = frame.unique(SAMPLE_ID, keep="last", maintain_order=True)
+        found = frame.select(SAMPLE_ID, pl.col(CORRECT).cast(pl.Boolean).alias(str(number))).drop_nulls()
+        joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="inner", maintain_order="left")
+    assert joined is not None
+    return joined.drop(SAMPLE_ID)
 
 
 def _of_groups(
@@ -203,28 +217,26 @@ def _of_groups(
         for metric, values in means.items():
             for other in others:
                 sides = [[values[by_name[run]] for run in groups[name]] for name in (first, other)]
-                known = [[value for value in side if value is not None] for side in sides]
-                if (difference := run_difference(*known)) is not None:
+                if (difference := run_difference(*sides)) is not None:
                     rows.append(_row(pair, metric, (first, other), difference))
     return rows
 
 
 def _means(
     readers: Sequence[Reader], pair: Pair, metrics: Sequence[str], select: Mapping[str, Any]
-) -> dict[str, list[float | None]]:
+) -> dict[str, list[float]]:
     """{metric: the mean of each run over the samples that all of them have}."""
     selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
-    found: dict[str, list[float | None]] = {}
-    for metric in metrics:
+    tables = {CORRECT: _right(readers, selections, pair)}
+    for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
         table = joined_at_end(readers, alone, pair, metric)
-        columns = {CORRECT: "correct", metric: "value"} if CORRECT not in found else {metric: "value"}
-        for name, column in columns.items():
-            wanted = [f"{column}{number}" for number in range(len(readers))]
-            values = table.select(pl.col(wanted).cast(pl.Float64)).drop_nulls()
-            if name not in found and values.height:
-                found[name] = [float(values[one].mean()) for one in wanted]  # type: ignore[arg-type]
-    return found
+        tables[metric] = table.select(pl.col(f"value{at}").alias(str(at)) for at in range(len(readers))).drop_nulls()
+    return {
+        metric: [float(table[str(at)].cast(pl.Float64).mean()) for at in range(len(readers))]  # type: ignore[arg-type]
+        for metric, table in tables.items()
+        if table.height
+    }
 
 
 def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def shared(readers: Sequence[Reader], **select: Any) -> Shared:
     if not pairs:
         shown = "; ".join(f"{r.layout.root}: {', '.join(s.modes)}" for r, s in zip(readers, selections, strict=True))
         raise XaiError("the runs share no mode and ds_id", hint=shown)
-    metrics = tuple(metric for metric in selections[0].metrics if all(metric in reader.metrics for reader in readers))
+    held = [{*reader.metrics, *({CORRECT} & set(reader.dtypes))} for reader in readers]
+    metrics = tuple(metric for metric in selections[0].metrics if all(metric in known for known in held))
     return Shared(selections, pairs, metrics)
 
 

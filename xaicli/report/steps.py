@@ -164,7 +164,7 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> 
     said = f"The first {metric} that is not finite came at step {first['step']:,} of epoch {first['epoch']}"
     before = first.get("before")
     if first["non_finite"] < first["n"]:
-        odd = [f"#{row['sample_id']}" for row in first["samples"] if row["share"] is None]
+        odd = [f"#{row['sample_id']}" for row in first["samples"] if not math.isfinite(row["value"] or 0.0)]
         return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {listed(odd)}."
     said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
     if not before:
