@@ -111,3 +111,19 @@ def test_the_track_report_says_who_is_taken_for_whom(tmp_path):
     (found,) = json.loads(json.dumps(result.answer.extra["confusions"]))
     assert found["overall"]["mcc"] == pytest.approx(metrics.matthews_corrcoef(label, taken))
     assert found["pairs"][0]["n"] == ((label == 2) & (taken == 3)).sum()
+
+
+def test_a_class_of_sets_that_fell_is_told_as_a_set(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    label = (rng.random((400, 3)) < 0.5).astype(int)
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=NAMES[:3]) as run:
+        for epoch in (1, 2, 3):
+            probs = np.where(label == 1, 0.9, 0.1)
+            if epoch == 3:
+                probs[:200, 1] = 1 - probs[:200, 1]
+            run.log_samples(sample_id=np.arange(400), label=label, probs=probs, mode="eval", epoch=epoch)
+    (fell,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "falling_label")
+    assert fell["label"] == [1]
+    taken = label[:, 1].copy()
+    taken[:200] = 1 - taken[:200]
+    assert fell["score"] == pytest.approx(1 - metrics.f1_score(label[:, 1], taken))

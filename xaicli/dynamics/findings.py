@@ -101,6 +101,11 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         for kind, rows in of_kinds.items():
             of_kind[kind] += max(rows.height, _how_many(frame, kind))
     told = news(reader, selection)
+    if label.is_nested():
+        # A class of a set is told as the set of it alone.
+        told = [
+            {k: [v] if k in (LABEL, "suggested_label") and v is not None else v for k, v in row.items()} for row in told
+        ]
     for kind in (Finding.FALLING, Finding.PAIR, Finding.SURE, Finding.SPIKE):
         of_kind[kind] = sum(row["finding"] == kind for row in told)
         for place in dict.fromkeys((row[MODE], row[DS_ID]) for row in told):
