@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import pytest
 
 import xaicli
 from xaicli.choices.centres import k_centres
-from xaicli.choices.groups import evenly, grouped
+from xaicli.choices.groups import draws_of, evenly, grouped
 from xaicli.choices.rules import choice
 from xaicli.errors import UsageError, XaiError
 
@@ -196,10 +197,10 @@ def test_a_set_of_classes_is_balanced_over_its_classes() -> None:
     assert groups.names == ("0", "1", "2", "(none)")
     assert [rows.tolist() for rows in groups.rows] == [[0, 1, 2, 7], [2, 3], [4], [5]]
     assert groups.unknown.tolist() == [6]
-    taken = evenly(groups, 4, random.Random(0)).tolist()
+    taken = evenly(groups, 4, draws_of(0)).tolist()
     assert len(set(taken)) == 4
     assert {4, 5} <= set(taken)
-    assert sorted(evenly(groups, 99, random.Random(0)).tolist()) == [0, 1, 2, 3, 4, 5, 7]
+    assert sorted(evenly(groups, 99, draws_of(0)).tolist()) == [0, 1, 2, 3, 4, 5, 7]
 
 
 @pytest.mark.parametrize(
@@ -219,3 +220,42 @@ def test_a_set_of_classes_is_balanced_over_its_classes() -> None:
 def test_what_makes_no_sense_is_refused_by_name(how: dict[str, object], said: str) -> None:
     with pytest.raises(XaiError, match=said):
         choice(**how)  # type: ignore[arg-type]
+
+
+def test_a_run_without_metrics_is_drawn_from(tmp_path: Path, xai: Any) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2, 3, 4, 5], label=[0, 0, 1, 1, None], mode="train", epoch=1)
+    reader = xaicli.open_run(tmp_path / "run")
+    assert sorted(reader.select(rule="random", n=5).data["sample_id"]) == [1, 2, 3, 4, 5]
+    even = reader.select(rule="balanced", n=2)
+    assert sorted(even.data["label"]) == [0, 1]
+    assert any("1 samples of train have no label" in warning for warning in even.answer.warnings)
+    assert set(reader.select(rule="label = 1").data["sample_id"]) == {3, 4}
+    with pytest.raises(XaiError, match="no metrics"):
+        reader.select(rule="hardest", n=1)
+    status, out, _ = xai(
+        "select", tmp_path / "run", "--rule", "random", "--n", "2", "--format", "html", "-o", tmp_path / "out"
+    )
+    assert status == 0
+    assert "2 samples of 5" in out
+
+
+def test_attempts_passes_and_duplicates_count_once(tmp_path: Path) -> None:
+    for attempt in range(2):
+        with xaicli.Run(tmp_path / "run", resume="allow") as run:
+            for epoch in (1, 2) if attempt == 0 else (2,):
+                run.log_samples(
+                    sample_id=[1, 2, 3, 3],
+                    label=[0, 0, 0, 0],
+                    loss=[3.0 - attempt, 2.5, 1.0, 9.0 * (epoch == 1)],
+                    mode="train",
+                    epoch=epoch,
+                    step=epoch,
+                )
+    reader = xaicli.open_run(tmp_path / "run")
+    found = reader.select(rule="hardest", n=3)
+    assert found.data["sample_id"].to_list() == [2, 1, 3]
+    assert found.data["score"].to_list() == [2.5, 2.0, 0.0]
+    assert found.answer.counts.taken_back == 4
+    assert found.answer.counts.duplicates
+    assert reader.select(rule="hardest", n=3, attempts="all").answer.counts.taken_back == 0

@@ -47,6 +47,9 @@ def test_names_of_the_run_and_words_are_completed(tmp_path: Path) -> None:
         "xai saliency --model ": "ckpt.pt",
         "xai saliency --methods gradient,s": "gradient,smoothgrad gradient,smint",
         "xai saliency --baseline b": "black blur",
+        "xai select --rule h": "hardest",
+        "xai relabel export --to c": "cvat coco csv",
+        "xai watch --metric l": "loss label_prob",
         "xai samples nowhere --metric ": "",
     }
     environment = {**os.environ, "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"}

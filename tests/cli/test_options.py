@@ -118,10 +118,10 @@ ELSEWHERE = {
     "compact": "tests/maintenance",
     "doctor": "tests/maintenance",
     "sync": "tests/store",
-    "watch": "tests/cli",
+    "watch": "tests/watch",
     "errors": "tests/diagnosis",
-    "relabel export": "tests/checks",
-    "relabel apply": "tests/checks",
+    "relabel export": "tests/relabel",
+    "relabel apply": "tests/relabel",
 }
 """Commands that ask nothing of the rows, or cost too much to ask so often: where their options are tested."""
 OUTPUT = {"output", "format", "json", "quiet", "open", "no_images", "no_progress", "debug", "junit"}

@@ -125,7 +125,7 @@ def export(
     if rule is None:
         rule = "sample_id IS NOT NULL" if ids is not None or given.get("where") else "suspects"
     asked = rules.choice(rule, where=given.get("where"), **choice)
-    reader, selection = run.selected(**given)
+    reader, selection = run.selected_for(asked, **given)
     selection = with_note_of_modes(selection)
     chosen = questions.select(reader, selection, questions.Wanted(asked, ids=ids))
     batch, notes = batch_of(reader, selection, chosen, tool, path=path, prefix=prefix)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
+from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.results import Result
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from xaicli.choices.rules import Choice
     from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
 
@@ -82,6 +85,18 @@ class RunRows:
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
         return reader, resolve(reader, every_metric=every_metric, **words)
+
+    def selected_for(self, choice: Choice, **select: Unpack[Select]) -> tuple[Reader, Selection]:
+        """What `selected` gives; without any metric where the rule needs none and it is not clear which is meant."""
+        from xaicli.choices.rules import BY_METRIC
+
+        try:
+            return self.selected(**select)
+        except XaiError:
+            if choice.rule in BY_METRIC or select.get("metric"):
+                raise
+            reader, selection = self.selected(every_metric=True, **select)
+            return reader, replace(selection, metrics=())
 
     def info(self, *, attempts: str = "last", strict: bool = False) -> Result:
         """What the run holds: one row per (mode, ds_id) with epochs, rows, metrics, gaps."""

@@ -301,7 +301,7 @@ class RunReader(RunRows):
         asked = choice(rule, where=select.get("where"), **how)
         if rule is None:
             select.pop("where")
-        reader, selection = self.selected(**select)
+        reader, selection = self.selected_for(asked, **select)
         polars_only(selection, "select")
         wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_of_modes(selection), wanted)

@@ -213,6 +213,8 @@ def _meeting(
     whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
     meets = whole.select(condition.expr.alias("meets"))["meets"]
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
+    if not selection.metrics:
+        return Ranked(kept.astype(np.intp))
     metric = selection.metrics[0]
     ordered = _by(frame, score_column(frame, metric, stat), highest=not is_high_good(metric, stat))
     place = {int(row): number for number, row in enumerate(ordered.rows)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,53 @@ class Groups:
     names: tuple[str, ...]
     rows: tuple[Places, ...]
     unknown: Places
+
+    @cached_property
+    def _codes(self) -> NDArray[np.int64] | None:
+        """(n,) the group of each row, -1 for none; None where a row is in several."""
+        size = 1 + max((int(rows.max()) for rows in (*self.rows, self.unknown) if len(rows)), default=-1)
+        codes = np.full(size, -1)
+        for number, rows in enumerate(self.rows):
+            if (codes[rows] >= 0).any():
+                return None
+            codes[rows] = number
+        return codes
+
+    def counts(self, rows: Places) -> list[int]:
+        """How many of some rows are in each group."""
+        if self._codes is not None:
+            inside = self._codes[rows]
+            return [int(n) for n in np.bincount(inside[inside >= 0], minlength=len(self.rows))]
+        marked = np.zeros(1 + max((int(part.max()) for part in self.rows if len(part)), default=0), np.bool_)
+        marked[rows[rows < len(marked)]] = True
+        return [int(marked[part].sum()) for part in self.rows]
+
+    def first(self, order: Places, limits: Sequence[int | None]) -> Places:
+        """Places in an order of rows: of each group so many of the first, group by group, no row twice.
+
+        Args:
+            order: Rows, each once.
+            limits: How many of each group; None for all.
+        """
+        if self._codes is not None:
+            codes = self._codes[order]
+            by_group = np.argsort(codes, kind="stable")
+            ordered = codes[by_group]
+            number = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")
+            most = np.array([len(order) if limit is None else limit for limit in limits], np.int64)
+            kept = (ordered >= 0) & (number < most[ordered])
+            return by_group[kept]
+        taken: dict[int, None] = {}
+        for rows, limit in zip(self.rows, limits, strict=True):
+            own = np.flatnonzero(np.isin(order, rows)).tolist()
+            taken |= dict.fromkeys(own[:limit])
+        return np.array(list(taken), np.intp)
+
+
+def draws_of(*words: object) -> np.random.RandomState:
+    """Random numbers that the same words give for ever: numpy changes the streams of its other generators."""
+    digest = sha256(" ".join(map(str, words)).encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, np.uint32))
 
 
 def grouped(values: pl.Series, name: Callable[[Any], str] = str, *, by_value: bool = False) -> Groups:
@@ -77,13 +125,12 @@ def _fifths(values: pl.Series) -> Groups:
     return Groups(tuple(names[i] for i in there), tuple(rows[i] for i in there), np.flatnonzero(~known))
 
 
-def draw(rows: Sequence[int] | Places, n: int, draws: random.Random) -> Places:
+def draw(rows: Places, n: int, draws: np.random.RandomState) -> Places:
     """So many of some rows, each with the same chance, in the order drawn; all where there are no more."""
-    listed = [int(row) for row in rows]
-    return np.array(draws.sample(listed, min(n, len(listed))), np.intp)
+    return rows[draws.permutation(len(rows))[:n]]
 
 
-def evenly(groups: Groups, n: int, draws: random.Random) -> Places:
+def evenly(groups: Groups, n: int, draws: np.random.RandomState) -> Places:
     """Rows drawn so that each group has as many as any other, as far as it goes; no row twice.
 
     One after the other, a row is drawn for the group that has the fewest so far, of equally many the first. A row in

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.choices.candidates import Ranked, is_end_known, is_high_good, ranked, score_column, with_columns
 from xaicli.choices.centres import k_centres
-from xaicli.choices.groups import Groups, draw, evenly, grouped
+from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.names import LabelNames
@@ -31,6 +30,8 @@ _WORST = 20
 _MIXED = 6
 _MOST_VALUES = 50
 _SUSPECTED = 10_000
+_NOT_RECORDED = "not recorded, so left out"
+"""How a warning begins of statistics that nobody asked for here; a rule that needs one says so itself."""
 _PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
 """Rules that like wrong labels."""
 
@@ -77,7 +78,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     """
     facts = reader.facts
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
-    warnings = list(found.warnings)
+    warnings = [warning for warning in found.warnings if not warning.startswith(_NOT_RECORDED)]
     if wanted.ids is not None:
         known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
         refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)
@@ -152,14 +153,8 @@ class _Pair:
             self.warnings.append(f"{len(groups.unknown):,} samples of {self.where} have no {by}, and are left out")
         return groups
 
-    def _in(self, group: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Which of some rows are in a group."""
-        inside = np.zeros(self.frame.height, np.bool_)
-        inside[group] = True
-        return np.flatnonzero(inside[rows])
-
-    def _draws(self, purpose: str) -> random.Random:
-        return random.Random(f"{self.choice.seed} {purpose} {self.pair[0]} {self.pair[1]}")
+    def _draws(self, purpose: str) -> np.random.RandomState:
+        return draws_of(self.choice.seed, purpose, *self.pair)
 
     def _ranked(self) -> Ranked:
         """What the rule finds, in its order: for rules that draw, in an order drawn."""
@@ -221,22 +216,21 @@ class _Pair:
         rows, score = [], []
         for group in self.groups.rows:
             asked = self.choice.number(len(group))
-            own = self._in(group, places)
+            own = np.flatnonzero(np.isin(places, group))
             centres, far = k_centres(vectors[own], len(own) if asked is None else asked)
             rows.append(places[own[centres]])
             score.append(far)
-        return Ranked(np.concatenate(rows), np.concatenate(score), unknown=lacking, why_unknown="no finite embedding")
+        order, scores = np.concatenate(rows), np.concatenate(score)
+        _, once = np.unique(order, return_index=True)  # a sample of several classes
+        once.sort()
+        return Ranked(order[once], scores[once], unknown=lacking, why_unknown="no finite embedding")
 
     def _chosen(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Places within what the rule found: the first of all, or of each label."""
         if self.groups is None:
             asked = self.choice.number(self.frame.height)
             return np.arange(len(rows) if asked is None or self._weighs_all else min(asked, len(rows)))
-        taken: dict[int, None] = {}
-        for group in self.groups.rows:
-            own = self._in(group, rows).tolist()
-            taken |= dict.fromkeys(own[: self.choice.number(len(group))])
-        return np.array(list(taken), np.intp)
+        return self.groups.first(rows, [self.choice.number(len(group)) for group in self.groups.rows])
 
     @property
     def _weighs_all(self) -> bool:
@@ -253,11 +247,9 @@ class _Pair:
         draws = self._draws("control")
         if self.groups is None:
             return draw(np.arange(self.frame.height), len(self.chosen), draws)
-        taken: dict[int, None] = {}
-        for group in self.groups.rows:
-            free = [row for row in group.tolist() if row not in taken]
-            taken |= dict.fromkeys(draw(free, len(self._in(group, self.rows_chosen)), draws).tolist())
-        return np.array(list(taken), np.intp)
+        order = draw(np.arange(self.frame.height), self.frame.height, draws)
+        drawn: NDArray[np.intp] = order[self.groups.first(order, self.groups.counts(self.rows_chosen))]
+        return drawn
 
     def _tell(self) -> None:
         """Whatever was asked for and is not there."""
@@ -270,14 +262,16 @@ class _Pair:
         if asked is not None and self.groups is not None:
             short = [
                 f"{name} {found:,}"
-                for name, group in zip(self.groups.names, self.groups.rows, strict=True)
-                if (found := len(self._in(group, self.rows_chosen))) < asked
+                for name, found in zip(self.groups.names, self.groups.counts(self.rows_chosen), strict=True)
+                if found < asked
             ]
             if short:
                 told = ", ".join(short[:5]) + (f" and {len(short) - 5:,} more" if len(short) > 5 else "")
                 self.warnings.append(f"{self.where}: asked for {asked:,} of each label, only: {told}")
         elif asked is not None and n < asked and not self._weighs_all:
             self.warnings.append(f"{self.where}: asked for {asked:,}, only {n:,} are there")
+        if not n and asked is None:
+            self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
         if self.stale_left_out:
             self.warnings.append(
                 f"{self.stale_left_out:,} samples of {self.where} are absent from the last epoch, and are left out"
@@ -385,15 +379,19 @@ class _Pair:
                     "column": self.selection.label_key if is_label else name,
                     "value": value,
                     "n": len(rows),
-                    "chosen": len(self._in(rows, self.rows_chosen)),
-                    "random": len(self._in(rows, self.drawn)),
+                    "chosen": chosen,
+                    "random": drawn,
                 }
-                for value, rows in zip(groups.names, groups.rows, strict=True)
+                for value, rows, chosen, drawn in zip(
+                    groups.names, groups.rows, groups.counts(self.rows_chosen), groups.counts(self.drawn), strict=True
+                )
             ]
         return found
 
     def _left_out(self) -> list[dict[str, Any]]:
         """The worst candidates by the metric that were not chosen."""
+        if not self.selection.metrics:
+            return []
         metric, stat = self.selection.metrics[0], self.wanted.stat
         column = score_column(self.frame, metric, stat)
         rest = _taken(self.frame, np.setdiff1d(np.arange(self.frame.height), self.rows_chosen))

@@ -37,6 +37,8 @@ class Rule(StrEnum):
 
 _NAMES = tuple(rule.value for rule in Rule if rule is not Rule.SQL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z_-]*")
+BY_METRIC = frozenset({Rule.HARDEST, Rule.EASY})
+"""Rules that go by the metric asked for; the others need none."""
 _COUNTED = frozenset({Rule.FORGOTTEN, Rule.SUSPECTS, Rule.LABEL_ISSUES, Rule.SQL})
 """Rules that find so many and no more: without a number they choose all."""
 

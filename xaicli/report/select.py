@@ -67,7 +67,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
 
 def _rule(answer: Answer) -> str:
     rule = str(answer.selection["rule"])
-    metric = next(iter(answer.selection.get("metric") or ["the metric"]))
+    metric = next(iter(answer.selection.get("metric") or ["the id"]))
     score = f"{metric} ({answer.selection.get('stat', 'last')})"
     by = answer.selection.get("by") or answer.selection.get("label_key") or "label"
     meant = _MEANT.get(rule)

@@ -179,7 +179,9 @@ class Training:
             return Watched(state, self._metric or "loss", dropped=reader.dropped, warnings=reader.losses)
         metric = self._metric or ("loss" if "loss" in reader.metrics else next(iter(reader.askable), ""))
         if not metric:
-            return Watched(state, "", dropped=reader.dropped, warnings=reader.losses)
+            rows = sum(reader.row_count(place) for place in reader.folders())
+            said = "no metric is recorded: log one with run.log_samples(..., loss=...)"
+            return Watched(state, "", rows=rows, dropped=reader.dropped, warnings=(said, *reader.losses))
         selection = resolve(reader, metric=metric, mode=self._mode or "all", ds_id=self._ds_id)
         names = LabelNames.of(reader, selection)
         places, worst, labels, spikes = [], [], [], []

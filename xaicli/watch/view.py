@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.text import printable, sparkline
+from xaicli.render.text import printable as printable_lines
+from xaicli.render.text import sparkline
 from xaicli.report.numbers import cut, short
 from xaicli.vocabulary import HIGH_IS_GOOD
 from xaicli.watch.training import Now, Watched
@@ -41,6 +42,11 @@ class Shown:
     sort: Sort = Sort.WORST
     place: int = 0
     said: str = ""
+
+
+def printable(text: str) -> str:
+    """A text on one line, without what a terminal would obey."""
+    return printable_lines(text.replace("\n", " "))
 
 
 def line(watched: Watched) -> str:
@@ -94,7 +100,7 @@ def screen(watched: Watched, shown: Shown, *, title: str, width: int, keys: bool
 
     parts: list[Any] = [_head(watched, title, width)]
     if not watched.places:
-        parts.append(Text("no row yet", style="dim"))
+        parts.append(Text("no value yet" if watched.rows else "no row yet", style="dim"))
     else:
         parts += [Text(), _places(watched, shown, width)]
         now = watched.places[shown.place % len(watched.places)]
