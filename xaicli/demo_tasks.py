@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-TASKS = ("regression", "multilabel", "sequence")
+TASKS = ("regression", "multilabel", "sequence", "boxes")
 _BATCH = 64
 _EVAL_EVERY = 5
 _TURNED = 45.0
@@ -31,6 +31,8 @@ _WORDS = 16
 _VOCABULARY = 300
 _SENTENCES = 700
 _OTHER = "<other>"
+_SHEET, _DIGIT, _CELL = 32, 8, 4
+"""Pixels: of a sheet, of a digit on it, of a cell that tells of one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def record_task(
     except ImportError as error:
         raise missing_extra("training the demo", "saliency") from error
     torch.manual_seed(seed)
+    if task == "boxes":
+        return _record_boxes(run_dir, epochs=epochs, seed=seed, on_epoch=on_epoch)
     data = {"regression": _turned, "multilabel": _pairs, "sequence": _sentences}[task](seed)
     ids = np.arange(len(data.label))
     held_out = ids % _EVAL_EVERY == 0
@@ -116,10 +120,10 @@ def _how(task: str) -> dict[str, Any]:
     return {"keep_tokens": True} if task == "sequence" else {}
 
 
-def _batches(ids: NDArray[np.int64], seed: int | None = None) -> Iterator[NDArray[np.int64]]:
+def _batches(ids: NDArray[np.int64], seed: int | None = None, size: int = _BATCH) -> Iterator[NDArray[np.int64]]:
     order = ids if seed is None else np.random.default_rng(seed).permutation(ids)
-    for start in range(0, len(order), _BATCH):
-        yield order[start : start + _BATCH]
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
 def _model(task: str, data: _Data) -> tuple[torch.nn.Module, Callable[[Any, Any], torch.Tensor]]:
@@ -278,6 +282,141 @@ def _sentences(seed: int) -> _Data:
         notes=f"{n:,} sentences of Python's manual, whose next word is to be told; the words of {mistake.sum()} are "
         f"shuffled on purpose (seed {seed})",
     )
+
+
+def _record_boxes(run_dir: str | Path, *, epochs: int, seed: int, on_epoch: Callable[[int, int], None] | None) -> int:
+    """Digits on a sheet, to be found; every epoch's boxes are collected. Some labels are left out, some made up."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from xaicli.collectors.boxes import BoundingBoxMetricsCollector
+    from xaicli.collectors.collect import collect_metrics
+    from xaicli.tables.table import Table
+
+    sheets, truth, mistake = _sheets(seed)
+    n = len(sheets)
+    held_out = np.arange(n) % _EVAL_EVERY == 0
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 48, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(48, 3 + len(LABEL_NAMES), 1),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    notes = (
+        f"one to three digits on {n:,} sheets, to be found; on {int((mistake != 'none').sum())} sheets one label is "
+        f"left out or made up on purpose (seed {seed})"
+    )
+    config = {"notes": notes, "task": "boxes", "epochs": epochs, "seed": seed, "batch_size": _BATCH}
+    targets = [_cells(boxes, labels) for boxes, labels in truth]
+    shown = np.flatnonzero(held_out)
+    table = Table([(sheets[i], {"boxes": truth[i][0], "labels": truth[i][1]}) for i in shown])
+    args = {"batch_size": _BATCH, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+
+    def found(batch: Any) -> list[dict[str, Any]]:
+        with torch.no_grad():
+            return [_found(one) for one in model(torch.from_numpy(np.stack(batch))).numpy()]
+
+    with Run(run_dir, config=config, total_epochs=epochs, label_names=LABEL_NAMES, resume="never") as run:
+        ids = np.arange(len(shown))
+        run.log_facts(ids, mistake=mistake[shown].tolist(), digits=[len(truth[i][1]) for i in shown])
+        run.log_images(ids, _pictures(sheets[shown]))
+        for epoch in run.epochs(epochs):
+            model.train()
+            for batch in _batches(np.flatnonzero(~held_out), seed + epoch, size=16):
+                wanted = torch.from_numpy(np.stack([targets[i] for i in batch]))
+                said = model(torch.from_numpy(sheets[batch]))
+                there = wanted[:, 0] > 0
+                loss = functional.binary_cross_entropy_with_logits(
+                    said[:, 0], wanted[:, 0], pos_weight=torch.tensor(4.0)
+                )
+                loss = loss + (said[:, 1:3] - wanted[:, 1:3]).abs().sum(1)[there].mean()
+                classes = said[:, 3:].movedim(1, 3)[there]
+                loss = loss + functional.cross_entropy(classes, wanted[:, 3].long()[there])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            run.log({"epoch": epoch, "train_loss": loss.detach()})
+            model.eval()
+            collector = BoundingBoxMetricsCollector(list(LABEL_NAMES))
+            collect_metrics(table, collector, found, run=run, split="val", dataloader_args=args)
+            if on_epoch:
+                on_epoch(epoch, epochs)
+    return int((mistake != "none").sum())
+
+
+Objects = tuple["NDArray[np.float32]", "NDArray[np.int64]"]
+"""Boxes (objects, 4) as x0, y0, x1, y1, and their classes."""
+
+
+def _sheets(seed: int) -> tuple[NDArray[np.float32], list[Objects], NDArray[np.str_]]:
+    """Sheets (N, 1, 32, 32) of digits, their noted objects, and what is wrong with these on purpose."""
+    digits = load_digits(flip=0.0)
+    draw = np.random.default_rng(seed)
+    n = 1200
+    sheets = np.zeros((n, 1, _SHEET, _SHEET), np.float32)
+    truth: list[Objects] = []
+    mistake = np.full(n, "none", dtype="<U16")
+    for i in range(n):
+        corners: list[tuple[int, int]] = []
+        labels: list[int] = []
+        for _ in range(int(draw.integers(1, 4))):
+            x, y = (int(v) for v in draw.integers(0, _SHEET - _DIGIT + 1, 2))
+            if all(max(abs(x - a), abs(y - b)) >= _DIGIT for a, b in corners):
+                chosen = int(draw.integers(len(digits.label)))
+                sheets[i, 0, y : y + _DIGIT, x : x + _DIGIT] = digits.images[chosen, 0]
+                corners.append((x, y))
+                labels.append(int(digits.true_label[chosen]))
+        wrong = draw.uniform()
+        if wrong < 0.05 and len(corners) > 1:
+            mistake[i] = "label left out"
+            corners.pop()
+            labels.pop()
+        elif wrong < 0.1:
+            free = [(x, y) for x in range(0, 25, 4) for y in range(0, 25, 4)]
+            free = [(x, y) for x, y in free if all(max(abs(x - a), abs(y - b)) >= _DIGIT for a, b in corners)]
+            if free:
+                mistake[i] = "label made up"
+                corners.append(free[int(draw.integers(len(free)))])
+                labels.append(int(draw.integers(len(LABEL_NAMES))))
+        starts = np.array(corners, np.float32)
+        truth.append((np.concatenate([starts, starts + _DIGIT], axis=1), np.array(labels, np.int64)))
+    return sheets, truth, mistake
+
+
+def _cells(boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What each cell of the sheet is to say: (object, its centre within the cell, its class)."""
+    cells = np.zeros((4, _SHEET // _CELL, _SHEET // _CELL), np.float32)
+    for box, label in zip(boxes, labels, strict=True):
+        centre = (box[:2] + box[2:]) / 2 / _CELL
+        column, row = (int(v) for v in np.minimum(centre, _SHEET // _CELL - 1))
+        cells[:, row, column] = 1, *(centre - (column, row)), label
+    return cells
+
+
+def _found(said: NDArray[np.float32]) -> dict[str, Any]:
+    """The boxes that the cells of one sheet tell of, those that overlap a surer one left out."""
+    sure = 1 / (1 + np.exp(-said[0]))
+    boxes: list[list[float]] = []
+    labels: list[int] = []
+    scores: list[float] = []
+    for place in np.argsort(-sure, axis=None, kind="stable"):
+        row, column = np.unravel_index(place, sure.shape)
+        if sure[row, column] < 0.3:
+            break
+        x, y = (float(v) for v in (said[1:3, row, column] + (column, row)) * _CELL)
+        if all(max(abs(x - (b[0] + b[2]) / 2), abs(y - (b[1] + b[3]) / 2)) >= _DIGIT / 2 for b in boxes):
+            half = _DIGIT / 2
+            boxes.append([max(x - half, 0), max(y - half, 0), min(x + half, _SHEET), min(y + half, _SHEET)])
+            labels.append(int(said[3:, row, column].argmax()))
+            scores.append(float(sure[row, column]))
+    return {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": labels, "scores": scores}
 
 
 def _pictures(images: NDArray[np.float32]) -> NDArray[np.uint8]:

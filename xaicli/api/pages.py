@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xaicli.api.gathering import Gathered
     from xaicli.queries.selection import Selection
     from xaicli.reader import Reader
+    from xaicli.report.charts import Image
     from xaicli.report.model import Report
 
 
@@ -173,7 +174,33 @@ def _errors(asked: Asked) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    return errors_report(asked.answer, Page(RunFacts.of(asked.layout)))
+    facts = RunFacts.of(asked.layout)
+    images = _with_boxes(asked) if asked.answer.extra["task"] == "objects" else {}
+    return errors_report(asked.answer, Page(facts, images))
+
+
+def _with_boxes(asked: Asked) -> dict[tuple[str, str, Any], Image]:
+    """The kept pictures of the worst pictures, their boxes drawn in."""
+    from xaicli.queries.media import thumbnails, with_boxes
+    from xaicli.report.charts import Image
+
+    found = asked.answer.extra["worst"]
+    if asked.reader is None or not len(found):
+        return {}
+    pictures, _ = thumbnails(asked.reader, found["sample_id"].to_list())
+    by_id = {sample_id: picture for (_, _, sample_id), picture in pictures.items()}
+    images: dict[tuple[str, str, Any], Image] = {}
+    for row in found.iter_rows(named=True):
+        picture = by_id.get(row["sample_id"])
+        # A found object is drawn once, as it was found.
+        shown = [one for one in row["boxes"] if (one["source"], one["outcome"]) != ("gt", "tp")]
+        corners = [(one["outcome"], [one[name] for name in ("x0", "y0", "x1", "y1")]) for one in shown]
+        drawn = None if picture is None else with_boxes(picture, corners)
+        if drawn is not None:
+            said = f"picture {row['sample_id']} with {len(corners)} boxes"
+            image = Image(drawn.width, drawn.height, drawn.channels, drawn.pixels, said)
+            images[row["mode"], row["ds_id"], row["sample_id"]] = image
+    return images
 
 
 def _slices(asked: Asked) -> Report:

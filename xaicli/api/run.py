@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import RunRows, Select
+from xaicli.api.rows import OPENING, RunRows, Select
 from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
@@ -220,7 +220,13 @@ class RunReader(RunRows):
         return shown(Asked(answer, self.layout, reader, selection))
 
     def errors(
-        self, *, by: Words = None, positive: str | None = None, top: int = 20, **select: Unpack[Select]
+        self,
+        *,
+        by: Words = None,
+        positive: str | None = None,
+        top: int = 20,
+        table: str | None = None,
+        **select: Unpack[Select],
     ) -> Result:
         """How the model errs, as its task asks: residuals, thresholds, sets of classes, tokens.
 
@@ -228,12 +234,17 @@ class RunReader(RunRows):
             by: Facts and columns whose values get figures of their own.
             positive: Of two classes the one that is looked for; the later one in order when None.
             top: At most how many samples are listed as the worst.
+            table: The collected objects to tell of; `boxes`, else `instances`, where the run has no rows of samples.
         """
-        from xaicli.diagnosis.errors import errors
+        from xaicli.diagnosis.errors import errors, of_objects
         from xaicli.queries.selection import words
 
         if select.get("metric"):
             raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
+        words_of: dict[str, Any] = dict(select)
+        reader = self.reader(**{name: words_of.pop(name) for name in OPENING if name in words_of})
+        if (objects := of_objects(reader, table, by=by, positive=positive, top=top, **words_of)) is not None:
+            return shown(Asked(objects, self.layout, reader))
         reader, selection = self.selected(every_metric=True, **select)
         answer = errors(reader, selection, by=words(by), positive=positive, top=top)
         return shown(Asked(answer, self.layout, reader, selection))

@@ -103,17 +103,25 @@ def errors(
         ),
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", help="At most N of the worst samples.")] = 20,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Collected objects: boxes or instances [default: of a run without samples].",
+            show_default=False,
+        ),
+    ] = None,
     select: Selection,
     output: Output,
 ) -> None:
-    """How the model errs, as its task asks: residuals, thresholds, missed and added classes, tokens.
+    """How the model errs, as its task asks: residuals, thresholds, sets of classes, tokens, objects.
 
     Example: xai errors runs/prices --by source
     """
     from xaicli.api import open_run
 
     run = open_run(run_dir)
-    write(run.errors(by=by, positive=positive, top=top, **select.arguments()), output)
+    write(run.errors(by=by, positive=positive, top=top, table=table, **select.arguments()), output)
 
 
 @command

@@ -20,10 +20,10 @@ from xaicli.collectors.objects import (
     match,
     valid_threshold,
 )
+from xaicli.diagnosis.objects import precision_area
 from xaicli.errors import XaiError
 from xaicli.tables.metrics_table import EXAMPLE_ID
 
-_RECALLS = np.linspace(0.0, 1.0, 101)
 _BOX = ("x0", "y0", "x1", "y1")
 _OF_OBJECT = frozenset(
     {"sample_id", "instance_id", "source", "label", "confidence", "iou", "match_id", "outcome", "iscrowd"}
@@ -148,15 +148,5 @@ def _of_matched(rows: pa.Table) -> dict[int, float]:
         of_label = columns["label"] == label
         predicted = np.flatnonzero(of_label & counted & (columns["source"] == "pred"))
         order = predicted[np.argsort(-confidence[predicted], kind="stable")]
-        found[int(label)] = _area(columns["outcome"][order] == Outcome.TP, int((true & of_label).sum()))
+        found[int(label)] = precision_area(columns["outcome"][order] == Outcome.TP, int((true & of_label).sum()))
     return found
-
-
-def _area(hits: NDArray[np.bool_], n_true: int) -> float:
-    if not len(hits):
-        return 0.0
-    right = np.cumsum(hits)
-    precision = right / np.arange(1, len(hits) + 1)
-    highest = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(right / n_true, _RECALLS, side="left")
-    return float(np.where(places < len(hits), highest[np.minimum(places, len(hits) - 1)], 0.0).mean())

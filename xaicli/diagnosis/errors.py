@@ -20,7 +20,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.heads.head import Task
 from xaicli.queries.facts import facts_by_sample
 from xaicli.queries.rows import walk
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Rows, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, LOSS, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, TOKEN_LOSSES, TOP_PROB
 
@@ -94,6 +94,41 @@ def errors(
         warnings=(*selection.warnings, *asked.warnings),
         extra={"task": task.value, **{name: _samples(found) for name, found in details.items()}},
     )
+
+
+_OF_ROWS = {"label_key": LABEL, "duplicates": "last", "epoch_frequency": 1}
+_KNOWN = frozenset({MODE, EPOCH, "engine", "axis", "strict"})
+
+
+def of_objects(
+    reader: Reader, table: str | None, *, by: Any = None, positive: Any = None, top: int = WORST, **select: Any
+) -> Answer | None:
+    """The errors of collected objects, where a table of them is named or the run has no rows of samples; else None.
+
+    Raises:
+        UsageError: An option that says nothing of objects.
+        XaiError: What `object_errors` raises.
+    """
+    from xaicli.diagnosis.objects import object_errors, object_tables
+
+    if table is None:
+        known = [] if reader.modes() else object_tables(reader)
+        if not known:
+            return None
+        table = known[0]
+    refused = {"by": by, "positive": positive, "where": reader.where, **select}
+    for name, value in refused.items():
+        if name not in _KNOWN and value and value != _OF_ROWS.get(name):
+            raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
+    epochs = [_epoch(word) for word in words(select.get(EPOCH)) or ()]
+    return object_errors(reader, table, mode=words(select.get(MODE)), epoch=epochs or None, top=top)
+
+
+def _epoch(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise UsageError(f"--epoch {word!r} is no epoch of a table", hint="give numbers") from None
 
 
 def task_of(reader: Reader, selection: Selection) -> Task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ _KEYS = [SAMPLE_ID, MODE, DS_ID]
 _PIXELS = ["height", "width", "channels", "pixels"]
 _LONGEST_SIDE = 512
 """Pixels; the recorder keeps far smaller ones, a run from elsewhere may hold anything."""
+_DRAWN_SIDE = 192
+_BOX_COLOURS = {"tp": (0, 140, 90), "fp": (213, 60, 20), "fn": (20, 100, 220)}
 _SHOWN_SIDE = 96
 """Pixels of an input shown as a thumbnail."""
 
@@ -102,6 +104,34 @@ def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, 
             height, width, channels = small.shape
             found["", "", sample_id] = Thumbnail(height, width, channels, small.tobytes())
     return found
+
+
+def with_boxes(picture: Thumbnail, boxes: Sequence[tuple[str, Sequence[float]]]) -> Thumbnail | None:
+    """The picture, enlarged, with boxes drawn on it; None where one reaches beyond it: it was kept smaller.
+
+    Args:
+        picture: The picture as it was seen.
+        boxes: What each is - `tp` green, `fp` red, `fn` blue - and (x0, y0, x1, y1) in pixels.
+    """
+    corners = np.array([box for _, box in boxes], np.float64).reshape(-1, 4)
+    if not np.isfinite(corners).all() or (len(corners) and bool((corners[:, 2:].max(axis=0) > _sides(picture)).any())):
+        return None
+    pixels = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, picture.channels)
+    colours = np.repeat(pixels, 3, axis=2) if picture.channels == 1 else pixels[..., :3]
+    k = max(1, _DRAWN_SIDE // max(picture.height, picture.width))
+    canvas = np.repeat(np.repeat(colours, k, axis=0), k, axis=1).copy()
+    for (outcome, _), corner in zip(boxes, corners, strict=True):
+        x0, y0 = (np.floor(corner[:2] * k).astype(int)).clip(0)
+        x1, y1 = np.minimum(np.ceil(corner[2:] * k).astype(int), (canvas.shape[1], canvas.shape[0])) - 1
+        for edge in (canvas[y0 : y0 + 2, x0 : x1 + 1], canvas[max(y1 - 1, y0) : y1 + 1, x0 : x1 + 1]):
+            edge[:] = _BOX_COLOURS.get(outcome, (0, 0, 0))
+        for edge in (canvas[y0 : y1 + 1, x0 : x0 + 2], canvas[y0 : y1 + 1, max(x1 - 1, x0) : x1 + 1]):
+            edge[:] = _BOX_COLOURS.get(outcome, (0, 0, 0))
+    return Thumbnail(canvas.shape[0], canvas.shape[1], 3, canvas.tobytes())
+
+
+def _sides(picture: Thumbnail) -> list[float]:
+    return [picture.width + 1.0, picture.height + 1.0]
 
 
 def picture_file(path: Path) -> Thumbnail | None:

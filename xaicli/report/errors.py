@@ -7,8 +7,8 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Tone
-from xaicli.report.facts import FactColumns, in_hover
-from xaicli.report.model import Block, Cell, Column, Figure, Figures, Passage, Report, Table, Text
+from xaicli.report.facts import FactColumns, in_hover, on_card
+from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
 from xaicli.report.numbers import count, cut, short
 from xaicli.report.page import Page, Part, report_of, words_of
 
@@ -17,6 +17,7 @@ _TITLES = {
     "binary": "Yes or no at every threshold",
     "multilabel": "Which classes are missed and added",
     "sequence": "Where in the texts the loss is",
+    "objects": "What was found, missed and made up",
 }
 _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "regression": (
@@ -36,6 +37,12 @@ _RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "score of a doubted label",
             "the share of observations that contradict it, times how often the model is right about that label",
         ),
+    ),
+    "objects": (
+        ("tp, fp, fn", "as the collector matched them; crowds and what falls on them do not count"),
+        ("average precision", "101 recalls, the highest precision at that recall or above; the mean over the classes"),
+        ("confusion", "a missed and a made-up object of other classes that overlap by half or more, else background"),
+        ("made up", "confidence above 0.5, and no true object overlaps by more than 0.1"),
     ),
     "sequence": (
         ("loss", "the mean over all tokens, each counting as much"),
@@ -135,6 +142,12 @@ class _Errors:
                 said = f"{words}: macro F1 {_short(last['macro_f1'])}, {_percent(last['exact'])} of the sets are exact"
                 if labels := self._labels():
                     said += f"; lowest F1: {cut(labels[0]['name'])} ({_short(labels[0]['f1'])})"
+            case "objects":
+                said = (
+                    f"{words + ': ' if words else ''}average precision {_short(last['average_precision'])} over "
+                    f"{count(last['pictures'], 'picture')}: {last['tp']:,} found, {last['fn']:,} missed, "
+                    f"{last['fp']:,} made up"
+                )
             case _:
                 said = f"{words}: loss {_short(last['loss'])} a token, perplexity {_short(last['perplexity'])}"
                 if groups := [row for row in self.details["groups"] if row["loss"] is not None and row["n"] >= _TOLD]:
@@ -151,9 +164,11 @@ class _Errors:
                 yield from self._thresholds()
             case "multilabel":
                 yield from self._sets()
+            case "objects":
+                yield from self._objects()
             case _:
                 yield from self._sequences()
-        if self.last["unknown"]:
+        if self.last.get("unknown"):
             yield Text(
                 f"{self.last['unknown']:,} rows of the last place say nothing of this and were left out.", Tone.BAD
             )
@@ -409,8 +424,78 @@ class _Errors:
             said = f"loss {_short(row['loss'])} a token"
             yield Passage(self._key(row), f"#{row['sample_id']}", (said,), words, str(row["sample_id"]))
 
+    def _objects(self) -> Iterator[Block]:
+        last, number, whole = self.last, Cell.NUMBER, Cell.INTEGER
+        yield Figures(
+            (
+                Figure(_short(last["average_precision"]), "average precision"),
+                Figure(_short(last["precision"]), "precision"),
+                Figure(_short(last["recall"]), "recall"),
+                Figure(_short(last["mean_iou"]), "mean IoU of what was found"),
+            )
+        )
+        names = {"average_precision": "average precision", "recall": "recall", "mean_iou": "mean IoU"}
+        yield from self._course("Over the epochs", "share", names | {"precision": "precision"})
+        yield from self._course("Counts over the epochs", "objects", {"tp": "found", "fp": "made up", "fn": "missed"})
+        heads: tuple[Column, ...] = (Column("class"), *(Column(name, whole) for name in ("found", "made up", "missed")))
+        heads += tuple(Column(name, number) for name in ("precision", "recall", "mean IoU", "AP"))
+        told = ("tp", "fp", "fn", "precision", "recall", "mean_iou", "average_precision")
+        rows = sorted(self.details["classes"], key=lambda row: (row["average_precision"] or 0.0, row["name"]))
+        cells: tuple[tuple[Any, ...], ...] = tuple((cut(row["name"]), *(row[name] for name in told)) for row in rows)
+        yield Table(
+            self._name("classes"), f"Each class, the lowest average precision first: {self.words}", heads, cells
+        )
+        rows = [row for row in self.details["confusion"] if row["name"] != row["prediction_name"]]
+        rows.sort(key=lambda row: (-row["n"], row["name"], row["prediction_name"]))
+        cells = tuple((cut(row["name"]), cut(row["prediction_name"]), row["n"]) for row in rows)
+        heads = (Column("object"), Column("found as"), Column("times", whole))
+        yield Table(
+            self._name("confusion"), f"Classes and background taken for one another: {self.words}", heads, cells
+        )
+        rows = list(self.details["suspects"])
+        facts = FactColumns(rows, self.page.facts.path)
+        heads = (Column("picture"), *facts.columns, Column("score", number), Column("box"), Column("reason"))
+        cells = tuple((str(r["sample_id"]), *facts.cells(r), r["score"], _corners(r), r["reason"]) for r in rows)
+        title = f"Labels that are probably missing or wrong: {self.words}"
+        keys = tuple(self._key(row) for row in rows)
+        yield Table(self._name("suspects"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
+        rows = list(self.details["worst"])
+        cards = tuple(self._picture(row) for row in rows[:_PASSAGES])
+        if cards:
+            note = "Green: found. Red: made up. Blue: missed."
+            yield Gallery(f"Worst pictures: {self.words}", cards, note)
+        facts = FactColumns(rows, self.page.facts.path)
+        heads = (Column("picture"), *facts.columns, *(Column(name, whole) for name in ("found", "made up", "missed")))
+        heads += (Column("mean IoU", number), Column("wrong over the epochs", Cell.SPARKLINE))
+        cells = tuple(
+            (
+                *(str(row["sample_id"]), *facts.cells(row), row["tp"], row["fp"], row["fn"], row["mean_iou"]),
+                tuple(float(one["fp"] + one["fn"]) for one in row["history"]),
+            )
+            for row in rows
+        )
+        yield Table(self._name("worst"), f"Worst pictures: {self.words}", heads, cells, facts.note)
+
+    def _picture(self, row: Mapping[str, Any]) -> Card:
+        wrong = f"{row['fn']} missed, {row['fp']} made up"
+        return Card(
+            key=self._key(row),
+            title=f"#{row['sample_id']}",
+            lines=(f"{row['tp']} found, IoU {_short(row['mean_iou'])}",),
+            tone=Tone.MAX,
+            image=self.page.images.get((row["mode"], row["ds_id"], row["sample_id"])),
+            sparkline=tuple(float(one["fp"] + one["fn"]) for one in row["history"]),
+            deep_link=str(row["sample_id"]),
+            verdict=wrong,
+            facts=on_card(row, self.page.facts.path),
+        )
+
     def _key(self, row: Mapping[str, Any]) -> str:
         return self.page.keys(row["mode"], row["ds_id"], row["sample_id"])
+
+
+def _corners(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{row[name]:.4g}" for name in ("x0", "y0", "x1", "y1"))
 
 
 def _short(value: float | None) -> str:

@@ -1,0 +1,116 @@
+"""How a detector errs, against plain Python and the collectors' own figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+import xaicli
+from xaicli.cli import main
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.media import Thumbnail, with_boxes
+
+TRUTH = [
+    {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]], "labels": [0, 1]},
+    {"boxes": [[5, 5, 15, 15]], "labels": [1]},
+    {"boxes": [[0, 20, 10, 30]], "labels": [0]},
+]
+SAID = [
+    {"boxes": [[0, 0, 10, 8], [20, 20, 30, 29]], "labels": [0, 0], "scores": [0.9, 0.8]},  # 1 taken for 0
+    {"boxes": [[5, 5, 15, 15], [20, 0, 30, 10]], "labels": [1, 1], "scores": [0.7, 0.95]},  # one where no label is
+    {"boxes": np.zeros((0, 4)), "labels": [], "scores": []},  # never found
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    collector = xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
+    args = {"batch_size": 3, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_images(np.arange(3), np.full((3, 32, 32), 200, np.uint8))
+        run.log_facts(np.arange(3), camera=["left", "right", "left"])
+        for epoch in run.epochs(2):
+            said = SAID if epoch == 2 else [{**one, "boxes": np.asarray(one["boxes"], float)} for one in SAID]
+            table = xaicli.Table(list(enumerate(TRUTH)))
+            model = lambda numbers, said=said: [said[int(i)] for i in numbers]  # noqa: E731
+            xaicli.collect_metrics(table, collector, model, run=run, split="val", dataloader_args=args)
+    return tmp_path / "run"
+
+
+def asked(capsys, *arguments):
+    assert main(["errors", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_was_found_missed_and_made_up(run, capsys):
+    found = asked(capsys, run)
+    assert found["task"] == "objects"
+    assert [(row["mode"], row["epoch"]) for row in found["rows"]] == [("val", 1), ("val", 2)]
+    row = found["rows"][-1]
+    assert (row["tp"], row["fp"], row["fn"]) == (2, 2, 2)
+    assert (row["precision"], row["recall"]) == (0.5, 0.5)
+    assert row["mean_iou"] == pytest.approx((0.8 + 1) / 2)
+    # cat: one of two found, first; dog: a miss above the hit, one of two found.
+    assert {one["name"]: one["average_precision"] for one in found["classes"]} == pytest.approx(
+        {"cat": 51 / 101, "dog": 0.5 * 51 / 101}
+    )
+    assert row["average_precision"] == pytest.approx(0.75 * 51 / 101)
+    confusion = {(one["name"], one["prediction_name"]): one["n"] for one in found["confusion"]}
+    assert confusion == {
+        ("cat", "cat"): 1,
+        ("dog", "dog"): 1,
+        ("dog", "cat"): 1,
+        ("(background)", "dog"): 1,
+        ("cat", "(background)"): 1,
+    }
+
+
+def test_suspects_and_worst_pictures(run, capsys):
+    found = asked(capsys, run)
+    suspects = {(one["sample_id"], one["doubt"]): one for one in found["suspects"]}
+    assert set(suspects) == {(2, "never_found"), (1, "made_up"), (0, "other_class")}
+    assert suspects[1, "made_up"]["score"] == pytest.approx(0.95)
+    assert suspects[1, "made_up"]["facts"] == {"camera": "right"}
+    assert suspects[0, "other_class"]["times"] == suspects[0, "other_class"]["n_obs"] == 2
+    worst = found["worst"]
+    assert [(one["sample_id"], one["tp"], one["fp"], one["fn"]) for one in worst] == [
+        (0, 1, 1, 1),
+        (1, 1, 1, 0),
+        (2, 0, 0, 1),
+    ]
+    assert [(one["epoch"], one["tp"]) for one in worst[0]["history"]] == [(1, 1), (2, 1)]
+    page = xaicli.open_run(run).errors().html()
+    assert page.count('boxes"') >= 3 or page.count(" boxes") >= 3
+    assert "never" not in page.split("<body>")[0]
+    assert "<img" not in xaicli.open_run(run).errors().html(no_images=True)
+
+
+def test_what_says_nothing_of_objects_is_refused(run):
+    opened = xaicli.open_run(run)
+    assert opened.errors(epoch="1").data["epoch"].to_list() == [1]
+    for words, said in (
+        ({"by": "camera"}, "--by"),
+        ({"positive": "cat"}, "--positive"),
+        ({"where": "epoch = 1"}, "--where"),
+        ({"epoch": "last"}, "--epoch"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            opened.errors(**words)
+    for words, said in (({"table": "nosuch"}, "nosuch"), ({"table": "metrics"}, "no objects"), ({"mode": "x"}, "val")):
+        with pytest.raises(XaiError) as refused:
+            opened.errors(**words)
+        assert said in str(refused.value) + str(refused.value.hint)
+
+
+def test_boxes_are_drawn_where_they_are():
+    picture = Thumbnail(32, 32, 1, bytes([255]) * 32 * 32)
+    drawn = with_boxes(picture, [("fn", (8, 4, 16, 12))])
+    pixels = np.frombuffer(drawn.pixels, np.uint8).reshape(drawn.height, drawn.width, 3)
+    k = drawn.width // 32
+    blue = (pixels == (20, 100, 220)).all(axis=2)
+    rows, columns = np.nonzero(blue)
+    assert (rows.min() // k, columns.min() // k) == (4, 8)
+    assert ((rows.max() + 1) / k, (columns.max() + 1) / k) == (12, 16)
+    assert not blue[6 * k, 12 * k]
+    assert with_boxes(picture, [("fn", (8, 4, 60, 12))]) is None  # the kept picture is smaller than the one seen
+    assert with_boxes(picture, [("fn", (float("nan"), 4, 10, 12))]) is None

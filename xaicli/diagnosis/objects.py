@@ -1,0 +1,347 @@
+"""How a detector errs: what it found, missed and made up in every picture, through training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from xaicli.answer import Answer
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.reader import Reader
+from xaicli.reader.lazy import scan_folder
+from xaicli.tables.schema import class_names
+from xaicli.vocabulary import EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
+
+Floats = NDArray[np.float64]
+
+BACKGROUND = "(background)"
+"""What a false positive is taken from, and a missed object for."""
+TABLES = ("boxes", "instances")
+"""What the collectors of objects write."""
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_BOX = ("x0", "y0", "x1", "y1")
+_NEEDED = ("example_id", "instance_id", "source", LABEL, "confidence", "iou", "outcome", *_BOX)
+_APART = 0.1
+"""A false positive that overlaps no true object by more stands alone."""
+_SURE = 0.5
+_SUREST = 500
+_STEADY = 3
+_SAME = 0.5
+"""Boxes of several epochs that overlap so much are one and the same."""
+
+
+def precision_area(hits: NDArray[np.bool_], n_true: int) -> float:
+    """The mean, over 101 recalls from 0 to 1, of the highest precision at that recall or above.
+
+    Args:
+        hits: (N,) whether each prediction is right, by falling confidence.
+        n_true: How many true objects there are.
+    """
+    if not len(hits):
+        return 0.0
+    right = np.cumsum(hits)
+    precision = right / np.arange(1, len(hits) + 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(right / n_true, _RECALLS, side="left")
+    return float(np.where(places < len(hits), highest[np.minimum(places, len(hits) - 1)], 0.0).mean())
+
+
+def object_tables(reader: Reader) -> list[str]:
+    """The run's tables whose rows are objects."""
+    folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
+    names = {unquote(folder.name) for folder in folders}
+    return [name for name in TABLES if name in names]
+
+
+def object_errors(
+    reader: Reader, table: str, *, mode: list[str] | None = None, epoch: list[int] | None = None, top: int = 20
+) -> Answer:
+    """How the objects of a table were found, epoch by epoch, and of the last one in detail.
+
+    Args:
+        reader: The run.
+        table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
+        mode: Only these splits; all when None.
+        epoch: Only these epochs; all when None.
+        top: At most how many pictures and suspects are listed.
+
+    Returns:
+        Rows mode (the split), ds_id, epoch, pass, step, pictures, tp, fp, fn (crowds and what falls on them left out),
+        precision, recall, mean_iou (of the matches) and average_precision (the mean over the classes that have true
+        objects). Of the last epoch: `classes`, `confusion` (label, prediction, n: of what was missed and made up, by
+        the largest overlap with an object of another class, else the background), `worst` pictures (sample_id, tp, fp,
+        fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that overlaps
+        no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch found:
+        where none told of anything (`never_found`), or a third or more of another class (`other_class`).
+
+    Raises:
+        UsageError: `top` is negative.
+        XaiError: There is no such table, its rows are no objects, or none is left.
+    """
+    if top < 0:
+        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    rows = _rows(reader, table, mode, epoch)
+    names = class_names(reader.layout, table, LABEL)
+    found: list[dict[str, Any]] = []
+    details: dict[str, list[dict[str, Any]]] = {"classes": [], "confusion": [], "worst": [], "suspects": []}
+    for (split,), of_split in rows.group_by(MODE, maintain_order=True):
+        own = {MODE: split, "ds_id": ""}
+        epochs = of_split[EPOCH].unique().sort().to_list()
+        for one in epochs:
+            part = of_split.filter(pl.col(EPOCH) == one)
+            found.append({**own, EPOCH: one, "pass": 0, "step": None, **_figures(part)})
+        last = of_split.filter(pl.col(EPOCH) == epochs[-1])
+        details["classes"] += [{**own, **row} for row in _classes(last, names)]
+        details["confusion"] += [{**own, **row} for row in _confusion(last, names)]
+        details["worst"] += [{**own, **row} for row in _worst(of_split, last, top, names)]
+        details["suspects"] += [{**own, **row} for row in _suspects(of_split, epochs, top, names)]
+    chosen = {MODE: mode or [], EPOCH: epoch or [], "table": table, "top": top}
+    return Answer(
+        command="errors",
+        run=str(reader.layout.root),
+        selection=chosen,
+        data=pl.DataFrame(found, infer_schema_length=None),
+        counts=reader.counts(),
+        warnings=reader.warnings,
+        extra={
+            "task": "objects",
+            **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},
+        },
+    )
+
+
+def _frame(rows: list[dict[str, Any]]) -> Any:
+    return pl.DataFrame(rows, infer_schema_length=None) if rows else rows
+
+
+def _rows(reader: Reader, table: str, mode: list[str] | None, epoch: list[int] | None) -> pl.DataFrame:
+    folders = (
+        {unquote(path.name): path for path in reader.layout.tables.iterdir()} if reader.layout.tables.is_dir() else {}
+    )
+    where = str(reader.layout.root)
+    if table not in folders:
+        raise unknown("table", table, folders, where=where)
+    lazy = scan_folder(reader, folders[table])
+    if lazy is None:
+        raise XaiError(f"table {table} of {where} has no rows", hint="see: xai doctor")
+    present = lazy.collect_schema()
+    if missing := [name for name in _NEEDED if name not in present]:
+        raise XaiError(
+            f"the rows of table {table} are no objects: there is no {missing[0]}",
+            hint="BoundingBoxMetricsCollector writes the table boxes, InstanceMaskMetricsCollector instances",
+        )
+    split = next((name for name in (MODE, "split") if name in present), None)
+    identity = SAMPLE_ID if SAMPLE_ID in present else "example_id"
+    frame = lazy.select(
+        (pl.col(split).cast(pl.String).fill_null("") if split else pl.lit("")).alias(MODE),
+        (pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32)).alias(EPOCH),
+        pl.col(identity).alias(SAMPLE_ID),
+        *(name for name in _NEEDED if name != "example_id"),
+    ).collect(engine="streaming")
+    frame = frame.filter(pl.col("outcome") != "ignored")
+    for name, given, option in ((MODE, mode, "mode"), (EPOCH, epoch, "epoch")):
+        if given:
+            known = frame[name].unique().sort().to_list()
+            for value in given:
+                if value not in known:
+                    raise unknown(option, str(value), [str(one) for one in known], where=f"table {table} of {where}")
+            frame = frame.filter(pl.col(name).is_in(given))
+    if frame.is_empty():
+        raise XaiError(f"no object of table {table} is left", hint="every row is a crowd, or left out")
+    return frame
+
+
+def _figures(rows: pl.DataFrame) -> dict[str, Any]:
+    predicted, true = rows.filter(pl.col("source") == "pred"), rows.filter(pl.col("source") == "gt")
+    tp = predicted.filter(pl.col("outcome") == "tp").height
+    fp, fn = predicted.height - tp, true.filter(pl.col("outcome") == "fn").height
+    by_class = _precisions(rows)
+    return {
+        "pictures": rows[SAMPLE_ID].n_unique(),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "precision": tp / (tp + fp) if tp + fp else None,
+        "recall": tp / (tp + fn) if tp + fn else None,
+        "mean_iou": predicted.filter(pl.col("outcome") == "tp")["iou"].cast(pl.Float64).mean(),
+        "average_precision": sum(by_class.values()) / len(by_class) if by_class else None,
+    }
+
+
+def _precisions(rows: pl.DataFrame) -> dict[int, float]:
+    """{class: average precision} of those with true objects."""
+    found = {}
+    for label in rows.filter(pl.col("source") == "gt")[LABEL].unique().sort():
+        own = rows.filter(pl.col(LABEL) == label)
+        predicted = own.filter(pl.col("source") == "pred").sort("confidence", descending=True, maintain_order=True)
+        hits = (predicted["outcome"] == "tp").to_numpy()
+        found[int(label)] = precision_area(hits, own.filter(pl.col("source") == "gt").height)
+    return found
+
+
+def _called(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _classes(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    precisions = _precisions(rows)
+    told = []
+    for label in rows[LABEL].unique().sort():
+        own = rows.filter(pl.col(LABEL) == label)
+        figures = _figures(own)
+        counts = {name: figures[name] for name in ("tp", "fp", "fn", "precision", "recall", "mean_iou")}
+        ap = precisions.get(int(label))
+        told.append({LABEL: int(label), "name": _called(int(label), names), **counts, "average_precision": ap})
+    return told
+
+
+def overlaps(a: Floats, b: Floats) -> Floats:
+    """(A, B) intersection over union of boxes (x0, y0, x1, y1); 0 where one has no area or is not finite."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.clip(part[:, 2:] - part[:, :2], 0, None).prod(axis=1) for part in (a, b)]
+    either = areas[0][:, None] + areas[1][None, :] - both
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.where(either > 0, both / either, 0.0))
+
+
+def _boxes(rows: pl.DataFrame) -> Floats:
+    return rows.select(_BOX).to_numpy().astype(np.float64)
+
+
+def _confusion(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """How often an object of a class was found as another; None stands for the background."""
+    counts: dict[tuple[int | None, int | None], int] = {}
+
+    def add(label: int | None, prediction: int | None) -> None:
+        counts[label, prediction] = counts.get((label, prediction), 0) + 1
+
+    least = _SAME
+    for _, picture in rows.group_by(SAMPLE_ID, maintain_order=True):
+        true, predicted = (picture.filter(pl.col("source") == source) for source in ("gt", "pred"))
+        for label in true.filter(pl.col("outcome") == "tp")[LABEL]:
+            add(label, label)
+        missed = true.filter(pl.col("outcome") == "fn")
+        made_up = predicted.filter(pl.col("outcome") == "fp").sort("confidence", descending=True, maintain_order=True)
+        shared = overlaps(_boxes(made_up), _boxes(missed))
+        free = set(range(missed.height))
+        for i, prediction in enumerate(made_up[LABEL]):
+            best = max(free, key=lambda j: shared[i, j], default=None)
+            if best is not None and shared[i, best] >= least and missed[LABEL][best] != prediction:
+                free.discard(best)
+                add(missed[LABEL][best], prediction)
+            else:
+                add(None, prediction)
+        for j in sorted(free):
+            add(missed[LABEL][j], None)
+    called: Mapping[int | None, str] = {None: BACKGROUND} | {
+        label: _called(label, names) for pair in counts for label in pair if label is not None
+    }
+    order = sorted(counts, key=lambda pair: [(end is None, end or 0) for end in pair])
+    return [
+        {LABEL: a, PREDICTION: b, "name": called[a], "prediction_name": called[b], "n": counts[a, b]} for a, b in order
+    ]
+
+
+def _pictures(rows: pl.DataFrame) -> pl.DataFrame:
+    """Per picture and epoch: tp, fp, fn, mean_iou."""
+    is_pred, outcome = pl.col("source") == "pred", pl.col("outcome")
+    hit = is_pred & (outcome == "tp")
+    return rows.group_by(SAMPLE_ID, EPOCH, maintain_order=True).agg(
+        hit.sum().cast(pl.Int64).alias("tp"),
+        (is_pred & (outcome == "fp")).sum().cast(pl.Int64).alias("fp"),
+        (~is_pred & (outcome == "fn")).sum().cast(pl.Int64).alias("fn"),
+        pl.col("iou").cast(pl.Float64).filter(hit).mean().alias("mean_iou"),
+    )
+
+
+def _worst(rows: pl.DataFrame, last: pl.DataFrame, top: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The pictures with most missed and made up, then the lowest overlap; ties by id."""
+    told = _pictures(last).with_columns((pl.col("fp") + pl.col("fn")).alias("wrong"))
+    ordered = told.sort("wrong", "mean_iou", SAMPLE_ID, descending=[True, False, False], nulls_last=True)
+    chosen = ordered.filter(pl.col("wrong") > 0).head(top)
+    past = _pictures(rows.filter(pl.col(SAMPLE_ID).is_in(chosen[SAMPLE_ID].implode()))).sort(EPOCH)
+    found = []
+    for row in chosen.drop(EPOCH, "wrong").iter_rows(named=True):
+        own = last.filter(pl.col(SAMPLE_ID) == row[SAMPLE_ID])
+        history = past.filter(pl.col(SAMPLE_ID) == row[SAMPLE_ID]).drop(SAMPLE_ID).to_dicts()
+        found.append({**row, "history": history, "boxes": [_box(one, names) for one in own.iter_rows(named=True)]})
+    return found
+
+
+def _box(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    kept = {name: row[name] for name in ("source", "outcome", "confidence", *_BOX)}
+    return {**kept, LABEL: int(row[LABEL]), "name": _called(int(row[LABEL]), names)}
+
+
+def _suspects(rows: pl.DataFrame, epochs: list[int], top: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    found = [*_never_found(rows, epochs, names), *_made_up(rows, epochs, names)]
+    found.sort(key=lambda row: (-row["score"], -row["times"], str(row[SAMPLE_ID]), row["x0"], row["y0"]))
+    return found[:top]
+
+
+def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The true objects that every epoch missed: where nothing was told of, or steadily another class."""
+    true = rows.filter(pl.col("source") == "gt")
+    keys = [SAMPLE_ID, "instance_id"]
+    times = true.group_by(keys).agg(pl.len().alias("n_obs"), (pl.col("outcome") == "fn").sum().alias("times"))
+    never = times.filter(pl.col("times") == pl.col("n_obs"))
+    lost = true.filter(pl.col(EPOCH) == epochs[-1]).join(never, on=keys, how="inner", maintain_order="left")
+    told = rows.filter(pl.col("source") == "pred", pl.col(SAMPLE_ID).is_in(lost[SAMPLE_ID].implode()))
+    by_picture = {key[0]: part for key, part in told.partition_by(SAMPLE_ID, as_dict=True).items()}
+    found = []
+    for row in lost.iter_rows(named=True):
+        predicted = by_picture.get(row[SAMPLE_ID], told.clear())
+        here = np.array([[row[name] for name in _BOX]], np.float64)
+        near = predicted.filter(pl.Series(overlaps(here, _boxes(predicted))[0] >= _SAME, dtype=pl.Boolean))
+        own = {SAMPLE_ID: row[SAMPLE_ID], "n_obs": row["n_obs"], **_box(row, names)}
+        called = _called(int(row[LABEL]), names)
+        if near.is_empty():
+            said = f"{called} where none of {row['n_obs']} epochs found anything"
+            found.append({**own, "doubt": "never_found", "score": 1.0, "times": row["times"], "reason": said})
+            continue
+        votes = (
+            near.group_by(LABEL)
+            .agg(pl.col(EPOCH).n_unique().alias("times"))
+            .sort("times", LABEL, descending=[True, False])
+        )
+        other, n = int(votes[LABEL][0]), int(votes["times"][0])
+        if n * _STEADY >= row["n_obs"]:
+            said = f"{called} that no epoch found; {n} of {row['n_obs']} found {_called(other, names)} there"
+            found.append({**own, "doubt": "other_class", "score": n / row["n_obs"], "times": n, "reason": said})
+    return found
+
+
+def _made_up(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The sure predictions of the last epoch that stand apart from every true object."""
+    last = rows.filter(pl.col(EPOCH) == epochs[-1])
+    sure = last.filter(pl.col("source") == "pred", pl.col("outcome") == "fp", pl.col("confidence") > _SURE)
+    found = []
+    for row in sure.sort("confidence", descending=True, maintain_order=True).head(_SUREST).iter_rows(named=True):
+        picture = rows.filter(pl.col(SAMPLE_ID) == row[SAMPLE_ID])
+        here = np.array([[row[name] for name in _BOX]], np.float64)
+        true = picture.filter(pl.col(EPOCH) == epochs[-1], pl.col("source") == "gt")
+        if true.height and overlaps(here, _boxes(true)).max() > _APART:
+            continue
+        alike = picture.filter(pl.col("source") == "pred", pl.col(LABEL) == row[LABEL])
+        same = alike.filter(pl.Series(overlaps(here, _boxes(alike))[0] >= _SAME))
+        times = same[EPOCH].n_unique()
+        found.append(
+            {
+                SAMPLE_ID: row[SAMPLE_ID],
+                "doubt": "made_up",
+                "score": float(row["confidence"]) * times / len(epochs),
+                "times": times,
+                "n_obs": len(epochs),
+                **_box(row, names),
+                "reason": f"{_called(int(row[LABEL]), names)} with confidence {row['confidence']:.2f} where no label "
+                f"is, in {times} of {len(epochs)} epochs",
+            }
+        )
+    return found
