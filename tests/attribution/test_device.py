@@ -20,7 +20,7 @@ from xaicli.attribution.given import random_numbers_kept, seeded
 from xaicli.attribution.gradients import Gradients
 from xaicli.attribution.inputs import device_of, instead_of, using
 from xaicli.attribution.prepared import prepare
-from xaicli.attribution.session import in_ieee
+from xaicli.attribution.session import in_ieee, in_one_order
 from xaicli.attribution.settings import settle
 from xaicli.checkpoint.exported import cpu_seconds
 from xaicli.collectors.collect import _own_randomness
@@ -238,6 +238,23 @@ def test_float32_is_held_for_products_and_convolutions_and_put_back() -> None:
                 place.fp32_precision = value
 
 
+def test_sums_have_one_order_while_maps_are_made_and_torch_is_as_before() -> None:
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    with in_one_order(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory == filling
+    torch.use_deterministic_algorithms(True)
+    try:
+        with in_one_order(True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled(), "the caller's own is stricter"
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_random_numbers_of_other_gpus_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """To ask a GPU for its state opens a context on it, some hundred MB."""
     asked: list[Any] = []
@@ -316,3 +333,12 @@ def test_a_model_without_convolutions_is_not_copied_again() -> None:
     made = Explainer(prepare(model, torch.rand(3, 6), device="cpu"), settle(methods=("gradient", "smoothgrad")))
     own = {p.data_ptr() for p in made.prepared.model.model.parameters()}
     assert {p.data_ptr() for p in made.fast.model.parameters()} == own
+
+
+def test_the_rest_behind_the_first_layer_shares_the_weights_of_the_whole() -> None:
+    made = explainer(3, with_graphs=False)
+    assert made.parted is not None
+    whole = {p.data_ptr(): p.numel() for p in (*made.fast.model.parameters(), *made.fast.model.buffers())}
+    rest = {p.data_ptr(): p.numel() for p in (*made.parted.rest.model.parameters(), *made.parted.rest.model.buffers())}
+    assert rest
+    assert rest.keys() <= whole.keys()

@@ -763,6 +763,24 @@ def test_ids_are_where_the_caller_says(order: Any, ids: Any, tmp_path: Path) -> 
     assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+def test_columns_without_ids_have_those_of_the_batch(tmp_path: Path) -> None:
+    def columns(batch: Any, output: torch.Tensor) -> dict[str, Any]:
+        return {"loss": output[:, 0], "label": batch[1]}
+
+    data = DataLoader([(X[i], int(Y[i]), 100 + i) for i in range(N)], 8, shuffle=True)
+    logits, said = fit_step(
+        lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
+        tmp_path,
+        data,
+        ids=2,
+        samples_fn=columns,
+    )
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert not said
+    assert found["sample_id"].to_list() == [100 + i for i in range(N)]
+    assert found["loss"].to_list() == pytest.approx(logits[:, 0].tolist(), abs=1e-5)
+
+
 def test_ids_that_are_not_where_they_are_said_to_be_are_told_of(tmp_path: Path) -> None:
     _, said = fit_step(lambda model, batch: functional.cross_entropy(model(batch[1]), batch[2]), tmp_path, ids=7)
     assert len(said) == 1

@@ -227,6 +227,36 @@ def test_pinned_memory_is_bounded_in_bytes_and_used_again(
     assert sorted(column(tmp_path / "large", "loss")) == sorted([7.0, *large.tolist()])
 
 
+def test_a_copy_that_cannot_be_begun_keeps_no_memory(
+    tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out on one of two devices, again and again: the pinned memory of the other's copies is not lost."""
+    monkeypatch.setattr(device_room, "FIRST_BYTES", 1 << 11)
+    monkeypatch.setattr(device_room, "MOST_BYTES", 1 << 11)
+    run, own, failing = run_on(device, tmp_path / "run"), device.download, False
+
+    def download(source: torch.Tensor, data: torch.Tensor, flag: torch.Tensor) -> Any:
+        if failing and len(device.flights) % 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(source, data, flag)
+
+    monkeypatch.setattr(device, "download", download)
+    for step in range(60):
+        failing = step % 2 == 1 and len(device.flights) % 2 == 0
+        loss, other = on_device(torch.full((20,), float(step)), 0), on_device(torch.full((20,), float(step)), 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.log_samples(sample_id=np.arange(20), loss=loss, other=other, step=step, epoch=1)
+        if failing:
+            device.flights.append(device.flights[-1])  # an even number again
+    run.close()
+    stats = run.stats()
+    assert stats["rows_stored"] == 30 * 20
+    assert stats["rows_dropped"] == 30 * 20
+    found = rows(tmp_path / "run").to_pylist()
+    assert all(row["loss"] == row["other"] == row["step"] for row in found)
+
+
 def test_a_step_waits_no_longer_than_a_second_for_room(
     tmp_path: Path, device: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +305,54 @@ def test_scalars_lists_pictures_and_inputs_on_a_device_wait_for_nothing(tmp_path
     assert b"".join(kept["data"]) == inputs.numpy().tobytes()
     media = pl.read_parquet(tmp_path / "run" / "media" / "*.parquet").sort("sample_id")
     assert b"".join(media["pixels"]) == pictures.numpy().tobytes()
+
+
+def test_a_stream_of_its_own_copies_behind_what_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First it waits for the stream that computed the bytes, then the bytes, then the flag, then the event."""
+    order: list[str] = []
+
+    class Stream:
+        def __init__(self, device: Any = None) -> None:
+            self.name = "computing" if device is None else "side"
+
+        def wait_stream(self, other: Any) -> None:
+            order.append(f"{self.name} waits for {other.name}")
+
+    class Event:
+        def record(self, stream: Any) -> None:
+            order.append(f"event on {stream.name}")
+
+    class On:
+        def __init__(self, what: Any) -> None:
+            self.name = getattr(what, "name", "device")
+
+        def __enter__(self) -> None:
+            order.append(f"on {self.name}")
+
+        def __exit__(self, *_: object) -> None:
+            order.append(f"off {self.name}")
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "copy_" in str(func):
+                order.append(f"copy of {args[1].numel()} bytes, non_blocking={args[2]}")
+            return func(*args, **(kwargs or {}))
+
+    for name, fake in (("Stream", Stream), ("Event", Event), ("stream", On), ("device", On)):
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    driver, source = device_room.Driver(), torch.arange(20, dtype=torch.uint8)
+    data, flag = torch.zeros(20, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8)
+    for _ in range(2):
+        order.clear()
+        with Copies():
+            driver.download(source, data, flag)
+        assert order == [
+            "on device", "side waits for computing", "on side", "copy of 20 bytes, non_blocking=True",
+            "copy of 8 bytes, non_blocking=True", "off side", "event on side", "off device",
+        ]  # fmt: skip
+    assert data.tolist() == list(range(20))
+    assert flag.all()
 
 
 class Counted(TorchDispatchMode):

@@ -317,7 +317,21 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
     rest = copy.copy(model)
     rest.model = stem.rest
     rest = _laid_out(rest, bf16=bf16, images=stem.forward(inputs[0]).ndim == 4)
+    _share(rest.model, fast.model)
     return FastModel(fast, precision, Parted(replace(stem, channels_last=rest.channels_last), rest))
+
+
+def _share(part: nn.Module, whole: nn.Module) -> None:
+    """Let a part of a model use the whole's weights in place of its own copies of them."""
+    known = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+    for path, module in part.named_modules():
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                other = known.get(f"{path}.{name}" if path else name)
+                if tensor is None or other is None or type(other) is not type(tensor):
+                    continue
+                if other.dtype == tensor.dtype and other.stride() == tensor.stride() and torch.equal(other, tensor):
+                    own[name] = other
 
 
 def _in_bf16(prepared: Prepared, fast: FrozenModel, asked: Precision) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xaicli.attribution.gradients import Attributions, Problem, run
+from xaicli.attribution.paths import add_rows
 from xaicli.attribution.settings import GRADIENT, INTEGRATED, SMINT, SMOOTHGRAD, Settings
 from xaicli.errors import XaiError
 
@@ -113,7 +115,7 @@ def _sum_of_gradients(
     def take(first: int, last: int, gradients: list[Tensor]) -> None:
         units = torch.arange(first, last, device=device) % n
         for into, g in zip(total, gradients, strict=True):
-            into.index_add_(0, units, g)
+            add_rows(into, np.arange(first, last) % n, units, g)
 
     run(problem.gradients, n * (1 if alphas is None else len(alphas)), make, take, problem.progress)
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -150,6 +151,28 @@ _TF32_PLACES: Any = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torc
 
 
 @contextmanager
+def in_one_order(wanted: bool) -> Iterator[None]:
+    """Sums that a GPU makes by atomic additions are made in one order, where torch has a kernel that does; as before
+    after.
+    """
+    if not wanted or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    try:
+        with warnings.catch_warnings():
+            # Of operations without such a kernel: the model's own, about which there is nothing to do.
+            warnings.filterwarnings("ignore", message=".*deterministic.*", category=UserWarning)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        memory.fill_uninitialized_memory = filling
+
+
+@contextmanager
 def in_ieee(wanted: bool) -> Iterator[None]:
     """Products and convolutions of float32 in float32, and not in TF32, whatever torch is set to; as before after."""
     places = _TF32_PLACES if wanted else ()
@@ -180,7 +203,8 @@ def explain(
         The answer; on a rank other than 0, only that rank's share.
     """
     place = device_of(request.device)
-    with _own_modes(place), in_ieee(place.type == "cuda" and request.settings.precision is Precision.FP32):
+    on_gpu = place.type == "cuda"
+    with _own_modes(place), in_one_order(on_gpu), in_ieee(on_gpu and request.settings.precision is Precision.FP32):
         return _explained(columns, inputs, request, progress)
 
 

@@ -207,6 +207,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             output = _answers_of(step, whole.labels, mode, whole.rows) if output is None else output
             columns = dict(recording.samples_fn(batch, output))
             ids = columns.pop("sample_id", None)
+            ids = recording.ids_in(whole.batch) if ids is None else ids
             recording.log(
                 columns, sample_id=ids, mode=mode, ds_id=whole.ds_id, inputs=_inputs_of(step), rows=rows or None
             )

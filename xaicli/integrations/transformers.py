@@ -304,7 +304,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if recording.samples_fn is not None:
             batch = {"sample_id": ids, **inputs}
             columns = dict(recording.samples_fn(batch, outputs))
-            ids = columns.pop("sample_id", None)
+            ids = columns.pop("sample_id", ids)
         else:
             # Asked after the first forward: a model without a problem_type decides it there, by its labels.
             self._known = self._known or known_of(self._trainer.model)

@@ -76,7 +76,8 @@ class Driver:
             with torch.cuda.stream(side):
                 data.copy_(source, non_blocking=True)
                 flag.copy_(ones, non_blocking=True)
-            source.record_stream(side)
+            # The source is held until the flag is there. `record_stream` would be another way, but has a tensor that is
+            # freed ask the device for an event: where the context has died, the process ends with that.
             event = cast(Any, torch.cuda.Event)()
             event.record(side)
         return cast(Event, event)
@@ -89,13 +90,14 @@ def _ones(device: torch.device) -> torch.Tensor:
 
 
 class _Ring:
-    """A piece of memory that is given out and taken back in one order."""
+    """A piece of memory that is given out in one order, and taken back in any."""
 
     def __init__(self, memory: torch.Tensor) -> None:
         self.memory = memory
         self.size = len(memory)
         self._at = 0
         self._held: deque[int] = deque()
+        self._returned: set[int] = set()
 
     def take(self, n: int) -> int | None:
         """Where `n` bytes are free; None where they are not."""
@@ -113,9 +115,11 @@ class _Ring:
             self._at = found + n
         return found
 
-    def give_back(self) -> None:
-        """Take back what was given out first."""
-        self._held.popleft()
+    def give_back(self, at: int) -> None:
+        """Take back what was given out there; it is free once all before it is."""
+        self._returned.add(at)
+        while self._held and self._held[0] in self._returned:
+            self._returned.remove(self._held.popleft())
 
 
 class Slot:
@@ -127,7 +131,7 @@ class Slot:
     """
 
     def __init__(self, ring: _Ring, at: int, n: int) -> None:
-        self._ring = ring
+        self._ring, self._place = ring, at
         padded = _padded(n)
         self.data = ring.memory[at : at + n]
         self.flag = ring.memory[at + padded : at + padded + _FLAG_BYTES]
@@ -141,7 +145,7 @@ class Slot:
 
     def give_back(self) -> None:
         """The memory may be used again."""
-        self._ring.give_back()
+        self._ring.give_back(self._place)
 
 
 def _padded(n: int) -> int:
@@ -205,11 +209,15 @@ class Copy:
         # A single number may have any stride and is contiguous all the same.
         flat = [plain[name].as_strided((plain[name].numel(),), (1,)) for name in order]
         pieces = [one.view(torch.uint8) for one in flat]
-        self._slot = room(sum(len(piece) for piece in pieces))
         # A buffer of our own, which nobody writes to while it is read; held until then.
         self._source: torch.Tensor | None = torch.cat(pieces)
+        self._slot = room(len(self._source))
         self._driver = driver
-        self._event = driver.download(self._source, self._slot.data, self._slot.flag)
+        try:
+            self._event = driver.download(self._source, self._slot.data, self._slot.flag)
+        except Exception:
+            self._slot.give_back()
+            raise
 
     @property
     def has_arrived(self) -> bool:

@@ -65,6 +65,7 @@ class Transfers:
         self._slots: list[Slot] = []
         """Of uploads for the batch that is being made."""
         self.pending: deque[_Pending] = deque()
+        self._abandoned: list[_Pending] = []
 
     @property
     def is_capturing(self) -> bool:
@@ -98,13 +99,23 @@ class Transfers:
         by_device: dict[Any, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             by_device.setdefault(tensor.device, {})[name] = tensor
-        copies = [Copy(named, self._room, self._driver) for named in by_device.values()]
-        slots, self._slots = self._slots, []
-        self.pending.append(_Pending(copies, slots, then, fail))
+        copies: list[Copy] = []
+        try:
+            for named in by_device.values():
+                copies.append(Copy(named, self._room, self._driver))
+        except Exception:
+            if copies:  # those of other devices are on their way, and their memory is in use
+                self._follow(copies, lambda _: None, lambda _: None)
+            raise
+        self._follow(copies, then, fail)
 
     def follow(self, then: Then) -> None:
         """Call `then` after everything fetched before: a batch that is on the host already keeps its place."""
         self.pending.append(_Pending([], [], then, lambda _: None))
+
+    def _follow(self, copies: list[Copy], then: Then, fail: Callable[[Exception], None]) -> None:
+        slots, self._slots = self._slots, []
+        self.pending.append(_Pending(copies, slots, then, fail))
 
     def drain(self, *, seconds: float = 0.0) -> None:
         """Finish the copies that have arrived, asking nothing of the device; give up those that failed.
@@ -144,6 +155,9 @@ class Transfers:
             first.then({name: array for copy in first.copies for name, array in copy.arrays().items()})
         else:
             first.fail(error)
+        if isinstance(error, TimeoutError):
+            self._abandoned.append(first)  # it may still arrive, and must not in memory that is used again
+            return
         for slot in first.slots:
             slot.give_back()
         for copy in first.copies:
@@ -156,7 +170,7 @@ class Transfers:
             TimeoutError: They do not come.
         """
         deadline = time.monotonic() + ROOM_SECONDS
-        while (slot := self._pinned.take(n, is_alone=not (self.pending or self._slots))) is None:
+        while (slot := self._pinned.take(n, is_alone=not self.pending)) is None:
             if not self.pending:
                 raise TimeoutError("the batch is too large to be brought from its device")
             error = self._wait(self.pending[0], deadline)
