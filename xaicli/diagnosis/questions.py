@@ -47,6 +47,7 @@ from xaicli.words import split
 
 _MOST_GROUPS = 50
 _LISTED_CELLS = 1000
+_SHOWN_LABELS = 30
 _LISTED = 5
 """Samples of each of the largest cells, the worst first."""
 _KEPT_PAIRS = 20_000
@@ -65,12 +66,12 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
         undefined), undefined. Further keys: `overall`, the figures of every place; `cells`, the counts by (label,
-        prediction) of the last place of each (mode, ds_id), the 1,000 largest with five `sample_ids`, those of the
-        highest loss first; `pairs`, how often the eight pairs that are confused most in the last half of the places
-        were confused at each; `calibration` and `probabilities` of the last place; and
-        `by`, the overall figures and cells of each value. A label that is a set of classes counts for each class:
-        in its cells the prediction of what was missed is null, and the label of what was predicted without being
-        there (both named "(none)"); right overall is who has exactly its set, and there is no `mcc`.
+        prediction) of the last place of each (mode, ds_id), the 1,000 largest wrong ones, and the right ones of up to
+        30 labels, with five `sample_ids`, those of the highest loss first; `pairs`, how often the eight pairs that are
+        confused most in the last half of the places were confused at each; `calibration` and `probabilities` of the
+        last place; and `by`, the overall figures and cells of each value. A label that is a set of classes counts for
+        each class: in its cells the prediction of what was missed is null, and the label of what was predicted without
+        being there (both named "(none)"); right overall is who has exactly its set, and there is no `mcc`.
 
     Raises:
         XaiError: The run has no labels or predictions, they are numbers, or there is no such column.
@@ -85,19 +86,22 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     extra: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
     cells: list[pl.DataFrame] = []
     for pair in selection.pairs:
-        last: Rows | None = None
+        last: tuple[Rows, pl.DataFrame, Calibration | None] | None = None
         courses = _Courses(pair, names)
         for rows in labelled(reader, selection, pair, columns, tally=tally):
             counts, table, overall = counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
             if overall is not None:
-                sure = _calibration(rows.frame, resamples=0)
+                is_last = rows.place.epoch == selection.epochs[pair][-1]
+                sure = _calibration(rows.frame, resamples=None if is_last else 0)
                 told = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
                 extra["overall"].append({**_place(pair, rows), **_figures(overall), **told})
                 courses.add(rows, counts)
-                last = rows
+                last = rows, counts, sure if is_last else None
         if last is not None:
-            cells.append(_of_last(reader, selection, pair, last, by, names, extra))
+            rows, counts, sure = last
+            found = _calibration(rows.frame) if sure is None else sure
+            cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += courses.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
@@ -281,19 +285,19 @@ def _of_last(
     selection: Selection,
     pair: Pair,
     rows: Rows,
+    counts: pl.DataFrame,
+    found: Calibration | None,
     by: str | None,
     names: LabelNames,
     extra: dict[str, list[dict[str, Any]]],
 ) -> pl.DataFrame:
     """What only the last place is asked for; its cells."""
     place = _place(pair, rows)
-    counts, _, _ = counted(rows.frame)
     kinds = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64()}
     origin = [pl.lit(value, kinds[key]).alias(key) for key, value in place.items()]
     largest = _worst_of_cells(reader, selection, pair, rows, counts)
     ends = [LABEL, PREDICTION]
     cells = _named_cells(counts, names).join(largest, on=ends, how="left", nulls_equal=True, maintain_order="left")
-    found = _calibration(rows.frame.sort(SAMPLE_ID))
     if found is not None:
         of_predictions = by_prediction(rows.frame)
         spelled = [{**row, "name": names[row[PREDICTION]]} for row in of_predictions.iter_rows(named=True)]
@@ -337,7 +341,11 @@ def _named_cells(counts: pl.DataFrame, names: LabelNames) -> pl.DataFrame:
 
 
 def _worst_of_cells(reader: Reader, selection: Selection, pair: Pair, rows: Rows, counts: pl.DataFrame) -> pl.DataFrame:
-    """Some samples of each of the largest cells, by falling loss: label, prediction, sample_ids."""
+    """Some samples of the largest wrong cells, and of the right ones of few labels, by falling loss.
+
+    Returns:
+        label, prediction, sample_ids.
+    """
     frame = rows.frame
     if LOSS in reader.dtypes:
         place = rows.place
@@ -351,7 +359,9 @@ def _worst_of_cells(reader: Reader, selection: Selection, pair: Pair, rows: Rows
     if isinstance(known.schema[LABEL], pl.List):
         known = by_class(known, (SAMPLE_ID, LOSS))
     ends = [LABEL, PREDICTION]
-    largest = counts.sort("n", *ends, descending=[True, False, False]).head(_LISTED_CELLS).select(ends)
+    wrong = confused_pairs(counts, _LISTED_CELLS).select(ends)
+    right = counts.filter(pl.col(LABEL) == pl.col(PREDICTION)).select(ends)
+    largest = pl.concat([wrong, right]) if right.height <= _SHOWN_LABELS else wrong
     members = known.join(largest, on=ends, how="semi", nulls_equal=True)
     ordered = members.sort(LOSS, SAMPLE_ID, descending=[True, False], nulls_last=True)
     return ordered.group_by(ends).agg(pl.col(SAMPLE_ID).head(_LISTED).alias("sample_ids"))
@@ -376,6 +386,9 @@ def _figures(found: Overall) -> dict[str, Any]:
 def _calibration(frame: pl.DataFrame, resamples: int | None = None) -> Calibration | None:
     if not {TOP_PROB, CORRECT} <= set(frame.columns):
         return None
+    if resamples is None and not frame[SAMPLE_ID].is_sorted():
+        # Samples of one probability keep the order of their ids, whatever order they were logged in.
+        frame = frame.select(SAMPLE_ID, TOP_PROB, CORRECT).sort(SAMPLE_ID)
     sure = frame[TOP_PROB].cast(pl.Float64).to_numpy()
     right = frame[CORRECT].cast(pl.Float64).to_numpy()
     return calibration(sure, right) if resamples is None else calibration(sure, right, resamples=resamples)

@@ -130,7 +130,7 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
 
 def told_samples(answer: Answer) -> Answer:
     """The samples whose pictures the page shows, as an answer of samples."""
-    parts = [_wrong(answer, place).head(_PICTURED) for place in _last_places(answer)]
+    parts = [place["wrong"].head(_PICTURED) for place in _last_places(answer)]
     columns = ["mode", "ds_id", pl.col("sample_ids").alias("sample_id")]
     frame = pl.concat([part.select(columns) for part in parts]).explode("sample_id").drop_nulls("sample_id")
     return replace(answer, data=frame.unique(maintain_order=True))
@@ -142,9 +142,9 @@ def _flat_cells(answer: Answer) -> pl.DataFrame:
 
 
 def _last_places(answer: Answer) -> list[Mapping[str, Any]]:
-    """The overall figures of the last place of each (mode, ds_id)."""
+    """The overall figures of the last place of each (mode, ds_id), with its wrong cells in `wrong`."""
     found = {(row["mode"], row["ds_id"]): row for row in answer.extra["overall"]}
-    return list(found.values())
+    return [{**place, "wrong": _wrong(answer, place)} for place in found.values()]
 
 
 def _of(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -175,7 +175,7 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
         f"{words}, epoch {place['epoch']}: {_percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
         f"(95 % interval {_percent(low)} to {_percent(high)})"
     )
-    for cell in _wrong(answer, place).head(1).iter_rows(named=True):
+    for cell in place["wrong"].head(1).iter_rows(named=True):
         said += f"; most often {_mistaken(cell)} ({count(cell['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
         said += f". {_confidence(found)}{_once(answer, place, found)}"
@@ -218,7 +218,7 @@ def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) ->
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
     yield from _oddities(last, calibration)
     yield from _matrix(answer, place, last, words, page)
-    yield _pairs(answer, place, words, page)
+    yield _pairs(place, words, page)
     yield from _courses(answer, place, words, page)
     yield from _over_time(answer, rows, place, words, page)
     yield _labels(last, words, page)
@@ -264,12 +264,12 @@ def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None
 def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words: str, page: Page) -> Iterator[Block]:
     """The counts as a picture and as a table; of many labels those that are confused most, side by side."""
     cells = _cells(answer, place)
-    labels, note = _shown_labels(answer, place, last, cells)
+    labels, note = _shown_labels(place, last, cells)
     if len(labels) < 2:
         return
     title = f"Labels by row, predictions by column: {words}, epoch {place['epoch']}"
     names = tuple(cut(name, 24) for name in labels.values())
-    table = matrix(cells.select("label", "prediction", "n"), list(labels))
+    table = matrix(_within(cells, labels).select("label", "prediction", "n"), list(labels))
     counts = tuple(tuple(int(n) for n in row) for row in table)
     links = tuple(
         tuple(_anchor(page, words, label, taken) if counts[i][j] else "" for j, taken in enumerate(labels))
@@ -284,7 +284,7 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
         y_label="label",
         links=links,
         legend=" ".join(part for part in ("On the diagonal what is right; a cell leads to its samples.", note) if part),
-        alt=f"{title}. {_pairs_words(answer, place)}",
+        alt=f"{title}. {_pairs_words(place)}",
     )
     yield Table(
         page.names("matrix table", words),
@@ -295,9 +295,7 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
     )
 
 
-def _shown_labels(
-    answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, cells: pl.DataFrame
-) -> tuple[dict[Any, str], str]:
+def _shown_labels(place: Mapping[str, Any], last: pl.DataFrame, cells: pl.DataFrame) -> tuple[dict[Any, str], str]:
     """The labels of the matrix with their names, and what is said of those left out."""
     every = dict(zip(last["label"], last["name"], strict=True))
     if cells["label"].null_count() or cells["prediction"].null_count():
@@ -305,12 +303,12 @@ def _shown_labels(
     if len(every) <= _MATRIX:
         return every, ""
     chosen: dict[Any, None] = {}
-    for label, taken in _wrong(answer, place).select("label", "prediction").iter_rows():
+    for label, taken in place["wrong"].select("label", "prediction").iter_rows():
         if len(chosen | {label: None, taken: None}) > _MATRIX:
             break
         chosen |= {label: None, taken: None}
     labels = list(chosen)
-    table = matrix(cells.select("label", "prediction", "n"), labels)
+    table = matrix(_within(cells, labels).select("label", "prediction", "n"), labels)
     ordered = {labels[at]: every[labels[at]] for at in block_order(table)}
     return (
         ordered,
@@ -318,18 +316,25 @@ def _shown_labels(
     )
 
 
+def _within(cells: pl.DataFrame, labels: Iterable[Any]) -> pl.DataFrame:
+    """The cells of some labels."""
+    known = pl.Series([label for label in labels if label is not None], dtype=cells.schema["label"])
+    ends = [pl.col(name).is_in(known.implode()) | pl.col(name).is_null() for name in ("label", "prediction")]
+    return cells.filter(pl.all_horizontal(ends))
+
+
 def _anchor(page: Page, words: str, label: Any, taken: Any) -> str:
     return page.names("cell", words, ("label", label), ("prediction", taken))
 
 
-def _pairs_words(answer: Answer, place: Mapping[str, Any]) -> str:
-    wrong = _wrong(answer, place).head(3).to_dicts()
+def _pairs_words(place: Mapping[str, Any]) -> str:
+    wrong = place["wrong"].head(3).to_dicts()
     said = [f"{_mistaken(cell)} ({cell['n']:,})" for cell in wrong]
     return f"Most often {listed(said)}." if wrong else "All are right."
 
 
-def _pairs(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Block:
-    wrong = _wrong(answer, place)
+def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
+    wrong = place["wrong"]
     if wrong.is_empty():
         return Text("No sample is taken for another label.", Tone.GOOD)
     rows = tuple(
@@ -368,8 +373,8 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
     rows = answer.data.filter((pl.col("mode") == place["mode"]) & (pl.col("ds_id") == place["ds_id"]))
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
     cells = _cells(answer, place)
-    labels, _ = _shown_labels(answer, place, last, cells)
-    for cell in _wrong(answer, place).head(_PICTURED).iter_rows(named=True):
+    labels, _ = _shown_labels(place, last, cells)
+    for cell in place["wrong"].head(_PICTURED).iter_rows(named=True):
         keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
         cards = tuple(
             Card(page.keys(*key), f"#{key[2]}", (), image=page.images[key], links=saliency_link(key[2]))
@@ -378,11 +383,7 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
         )
         if cards:
             yield Gallery(f"{_mistaken(cell)[0].upper()}{_mistaken(cell)[1:]}: {words}", cards)
-    ends = [label for label in labels if label is not None]
-    shown = cells.filter(
-        (pl.col("label").is_in(ends) | pl.col("label").is_null())
-        & (pl.col("prediction").is_in(ends) | pl.col("prediction").is_null())
-    ).to_dicts()
+    shown = _within(cells, labels).to_dicts()
     columns = (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("the worst"))
     yield Table(
         page.names("cells", words),
