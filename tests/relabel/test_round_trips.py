@@ -312,6 +312,36 @@ def test_what_people_do_has_a_rule_each(run: xaicli.RunReader, tmp_path: Path) -
     assert left_out(run, several) == {"several labels, and the run has one a sample": 1}
 
 
+def test_a_record_that_is_none_costs_its_neighbours_nothing(run: xaicli.RunReader, tmp_path: Path) -> None:
+    good = {"from_name": "label", "type": "choices", "value": {"choices": ["cat"]}}
+    tasks = [
+        None,
+        {"data": [1], "annotations": [{"result": [good]}]},
+        {"data": {"sample_id": "7"}, "annotations": [{"result": 3}, {"result": [good]}]},
+        {"data": {"sample_id": "x y"}, "annotations": None},
+        {"data": {"sample_id": "a,b"}, "annotations": [{"result": [None, good]}]},
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    assert applied(run, tmp_path / "tasks.json") == {"7": 0}
+    assert left_out(run, tmp_path / "tasks.json") == {"not what the tool writes": 4, "skipped": 1}
+    coco = {
+        "images": [5, {"id": 1, "sample_id": "7"}],
+        "annotations": [None, {"image_id": 1, "category_id": 2}],
+        "categories": [None, {"id": 2, "name": "cat"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    assert applied(run, tmp_path / "coco.json") == {"7": 0}
+    fiftyone = {"classes": ["cat"], "labels": {"7": 0, "x y": [["cat"]], "=1": None, "nobody": 0}}
+    (tmp_path / "labels.json").write_text(json.dumps(fiftyone))
+    assert applied(run, tmp_path / "labels.json") == {"7": 0}
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"sample_id": "7", "label": "cat"}, 3, {"sample_id": None, "label": "cat"}])
+    )
+    assert applied(run, tmp_path / "rows.json") == {"7": 0}
+    (tmp_path / "none.json").write_text("[]")
+    assert applied(run, tmp_path / "none.json") == {}
+
+
 def test_people_in_files_of_their_own_are_several(run: xaicli.RunReader, tmp_path: Path) -> None:
     for name, label in (("one", "cat"), ("two", NAMES[2]), ("three", NAMES[2])):
         (tmp_path / f"{name}.csv").write_text(f'sample_id,label\n7,"{label.replace(chr(34), chr(34) * 2)}"\n')

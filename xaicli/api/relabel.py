@@ -122,9 +122,13 @@ def export(
     given: Any = dict(select)
     if ids is not None and rule is not None:
         raise UsageError("--ids and --rule both say which samples", hint="give one of them")
-    if rule is None:
-        rule = "sample_id IS NOT NULL" if ids is not None or given.get("where") else "suspects"
+    if rule is None and ids is not None:
+        rule = "sample_id IS NOT NULL"
+    elif rule is None and not given.get("where"):
+        rule = "suspects"
     asked = rules.choice(rule, where=given.get("where"), **choice)
+    if rule is None:
+        given.pop("where")  # it is the rule
     reader, selection = run.selected_for(asked, **given)
     selection = with_note_of_modes(selection)
     chosen = questions.select(reader, selection, questions.Wanted(asked, ids=ids))

@@ -201,6 +201,9 @@ def corrections(
     for number, marks in enumerate(files):
         for mark in marks.marks:
             named = mark.sample_id if mark.sample_id is not None else mark.path or "?"
+            if mark.state is State.UNREADABLE:
+                left.add("not what the tool writes", named)
+                continue
             if by is not None and mark.by != by:
                 left.add(f"not by {by}", named)
                 continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,8 @@ class State(StrEnum):
     """The sample was passed over."""
     EMPTY = "empty"
     """It was handed in without a label."""
+    UNREADABLE = "unreadable"
+    """The record is not what the tool writes."""
 
 
 @dataclass(frozen=True)
@@ -112,24 +115,30 @@ def _of_json(found: Any, path: Path, field: str | None) -> Marks:
         if isinstance(found.get("samples"), list):
             return Marks("FiftyOne", tuple(_fiftyone_samples(found["samples"], path, field)))
         found = found["rows"] if isinstance(found.get("rows"), list) else [found]
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    if not records and found != []:
         raise XaiError(f"{path} is no list of labels", hint=_FORMATS)
-    if any("annotations" in item or "completions" in item for item in found):
+    if any("annotations" in item or "completions" in item for item in records):
         return Marks("Label Studio", tuple(_label_studio(found, path, field)))
-    names = dict.fromkeys(name for item in found for name in item)
-    return _of_table({name: [item.get(name) for item in found] for name in names}, path, field)
+    if not records:
+        return Marks("table", ())
+    rows = [item if isinstance(item, dict) else {} for item in found]
+    names = dict.fromkeys(name for item in rows for name in item)
+    return _of_table({name: [item.get(name) for item in rows] for name in names}, path, field)
 
 
 def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) -> Iterator[Mark]:
     """The JSON export (https://labelstud.io/guide/task_format): a task with the annotations of all who labelled it."""
     control = field or _only_control(tasks, path)
-    for task in tasks:
+
+    def of_task(task: dict[str, Any]) -> Iterator[Mark]:
         data = task.get("data") or {}
         where = _place(data)
         annotations = task.get("annotations", task.get("completions")) or []
         if not annotations:
             yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2], ds_id=where[3])
-        for one in annotations:
+
+        def of_one(one: dict[str, Any]) -> Iterator[Mark]:
             labels: list[str] = []
             for result in one.get("result") or []:
                 if result.get("from_name") == control:
@@ -145,6 +154,20 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
                 ds_id=where[3],
             )
 
+        yield from _each(annotations, of_one)
+
+    yield from _each(tasks, of_task)
+
+
+def _each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Iterator[Mark]:
+    """The marks of each record; one that is not what the tool writes costs its neighbours nothing."""
+    for number, record in enumerate(records, 1):
+        try:
+            marks = list(read(record))
+        except (AttributeError, TypeError, KeyError, IndexError, ValueError):
+            marks = [Mark(None, f"record {number}", (), state=State.UNREADABLE)]
+        yield from marks
+
 
 def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
     """The control that holds the label: the one called so, else the only one.
@@ -152,13 +175,13 @@ def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
     Raises:
         UsageError: There are several others.
     """
-    names = dict.fromkeys(
-        str(result.get("from_name"))
-        for task in tasks
-        for one in task.get("annotations", task.get("completions")) or []
-        for result in one.get("result") or []
-        if _values(result.get("value") or {})
-    )
+    names: dict[str, None] = {}
+    for task in tasks:
+        with contextlib.suppress(AttributeError, TypeError):  # told where its marks are read
+            for one in task.get("annotations", task.get("completions")) or []:
+                for result in one.get("result") or []:
+                    if _values(result.get("value") or {}):
+                        names[str(result.get("from_name"))] = None
     if CONTROL in names or not names:
         return CONTROL
     if len(names) > 1:
@@ -275,7 +298,8 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
         text = str(classes[value]) if is_number and 0 <= value < len(classes) else str(value)
         return text, attributes.get(CHECKED), str(attributes.get(SAMPLE_ID) or "")
 
-    for key, value in found["labels"].items():
+    def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
+        key, value = item
         values = value if isinstance(value, list) else [] if value is None else [value]
         told = [named(one) for one in values]
         checked = [bool(one[1]) for one in told if one[1] is not None]
@@ -288,6 +312,8 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
             is_checked=any(checked) if checked else None,
         )
 
+    yield from _each(found["labels"].items(), of_item)
+
 
 def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
     """`FiftyOneDataset`: samples with fields of classifications."""
@@ -295,13 +321,15 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
     names = dict.fromkeys(
         name
         for sample in samples
+        if isinstance(sample, dict)
         for name, value in sample.items()
         if isinstance(value, dict) and value.get("_cls") in kinds
     )
     if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
         raise UsageError(f"{path} has several fields of labels", hint=f"--field {' or '.join(names)}")
     column = field or next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
-    for sample in samples:
+
+    def of_sample(sample: Any) -> Iterator[Mark]:
         value = sample.get(column) or {}
         every = value.get("classifications") if value.get("_cls") == "Classifications" else [value] if value else []
         labels = tuple(str(one["label"]) for one in every or () if one.get("label") is not None)
@@ -313,21 +341,28 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
             state=State.LABELLED if labels else State.EMPTY,
         )
 
+    yield from _each(samples, of_sample)
+
 
 def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
     """COCO (https://cocodataset.org/#format-data): the categories of each picture's annotations."""
-    names = {category["id"]: str(category["name"]) for category in found.get("categories") or []}
-    of_image: dict[Any, list[Mapping[str, Any]]] = {}
+    known = [one for one in found.get("categories") or [] if isinstance(one, Mapping)]
+    names = {str(category.get("id")): str(category.get("name")) for category in known}
+    of_image: dict[str, list[Mapping[str, Any]]] = {}
     for annotation in found["annotations"]:
-        of_image.setdefault(annotation.get("image_id"), []).append(annotation)
-    for image in found["images"]:
-        own = of_image.get(image.get("id"), [])
+        if isinstance(annotation, Mapping):
+            of_image.setdefault(str(annotation.get("image_id")), []).append(annotation)
+
+    def of_picture(image: Any) -> Iterator[Mark]:
+        own = of_image.get(str(image.get("id")), [])
         attributes = [one.get("attributes") or {} for one in own]
         sample_id = image.get(SAMPLE_ID)
         if sample_id is None:
             sample_id = next((known[SAMPLE_ID] for known in attributes if known.get(SAMPLE_ID) is not None), None)
         checked = [bool(known[CHECKED]) for known in attributes if CHECKED in known]
-        labels = dict.fromkeys(names.get(one.get("category_id"), f"category {one.get('category_id')}") for one in own)
+        labels = dict.fromkeys(
+            names.get(str(one.get("category_id")), f"category {one.get('category_id')}") for one in own
+        )
         yield Mark(
             None if sample_id is None else str(sample_id),
             str(image.get("file_name") or "") or None,
@@ -336,3 +371,5 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
             state=State.LABELLED if labels else State.EMPTY,
             is_checked=any(checked) if checked else None,
         )
+
+    yield from _each(found["images"], of_picture)

@@ -227,7 +227,7 @@ def apply(
         },
         data=data,
         counts=Counts(rows=n_marks, damaged=reader.damaged),
-        warnings=(*selection.warnings, *known.warnings, *_told(marks, left, taken)),
+        warnings=(*selection.warnings, *known.warnings, *_told(files, marks, left, taken)),
         extra={"files": _files(files, marks), "left_out": left.rows(), **judged},
     )
 
@@ -263,8 +263,10 @@ def _files(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> l
     ]
 
 
-def _told(marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]) -> list[str]:
-    said = []
+def _told(
+    files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]
+) -> list[str]:
+    said = [f"{os.fspath(file)} names no sample" for file, one in zip(files, marks, strict=True) if not one.marks]
     for row in left.rows():
         more = ", ..." if row["n"] > len(row["examples"]) else ""
         one = "mark was" if row["n"] == 1 else "marks were"
