@@ -41,6 +41,8 @@ class Manifest:
     """The label that stands for none."""
     epoch_frequency: int = 1
     """The samples of every n-th epoch only are recorded."""
+    keep_probs: bool | tuple[int, ...] = False
+    """Whether class probabilities are kept, or the epochs in which they are."""
     columns: tuple[ColumnFacts, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Manifest:
                 task=facts.pop("task", None),
                 ignore_label=facts.pop("ignore_label", None),
                 epoch_frequency=int(facts.pop("epoch_frequency", None) or 1),
+                keep_probs=_epochs_or_all(facts.pop("keep_probs", None)),
                 columns=columns,
                 config=facts.pop("config", None) or {},
                 environment=facts.pop("environment", None) or {},
@@ -92,6 +95,10 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XaiError(f"{path} cannot be read: {error}", hint="is this folder a run? see: xai ls") from error
+
+
+def _epochs_or_all(value: Any) -> bool | tuple[int, ...]:
+    return tuple(value) if isinstance(value, list) else bool(value)
 
 
 @dataclass(frozen=True)

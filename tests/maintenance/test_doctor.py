@@ -31,6 +31,8 @@ def layout(tmp_path: Path) -> RunLayout:
             run.log_samples(sample_id=range(100), loss=np.arange(100), epoch=epoch, step=epoch)
         run.log({"lr": 0.1})
         run.log_images([1], np.zeros((1, 4, 4, 3), np.uint8))
+        run.log_inputs([1], np.zeros((1, 4)))
+        run.log_facts([1], camera="left")
         append_table(run.layout, run.writer, "boxes", pa.table({"x": [1.0]}))
     return RunLayout(tmp_path / "run")
 
@@ -43,7 +45,7 @@ def flip(path: Path, at: int) -> None:
 
 def test_a_sound_run_has_no_findings(layout: RunLayout) -> None:
     found = examine(layout)
-    assert (found.files, found.rows, found.unrecorded, found.findings) == (5, 200, 0, ())
+    assert (found.files, found.rows, found.unrecorded, found.findings) == (7, 200, 0, ())
     compact(layout)
     assert (examine(layout).rows, examine(layout).findings) == (200, ())
     compact(layout, grace=0)
@@ -51,7 +53,7 @@ def test_a_sound_run_has_no_findings(layout: RunLayout) -> None:
 
 
 def test_any_flipped_bit_is_named(layout: RunLayout) -> None:
-    for folder in ("data", "scalars", "tables", "media"):
+    for folder in ("data", "scalars", "tables", "media", "facts"):
         path = next((layout.root / folder).rglob("*.parquet"))
         whole = path.read_bytes()
         for at in np.linspace(0, len(whole) - 1, 12).astype(int):
@@ -64,7 +66,7 @@ def test_any_flipped_bit_is_named(layout: RunLayout) -> None:
 
 def test_damage_without_a_record_is_found_by_page_checksums(layout: RunLayout) -> None:
     layout.records_file(0, 0).unlink()
-    assert (examine(layout).unrecorded, examine(layout).findings) == (5, ())
+    assert (examine(layout).unrecorded, examine(layout).findings) == (7, ())
     path = next(layout.data.rglob("*.parquet"))
     column = pq.read_metadata(path).row_group(0).column(0)
     flip(path, column.data_page_offset + column.total_compressed_size - 5)
@@ -126,6 +128,6 @@ os._exit(0)
 def test_the_command_says_all_is_sound(layout: RunLayout, xai: Xai) -> None:
     status, out, err = xai("doctor", layout.root)
     assert (status, err) == (0, "")
-    assert "5 files with 200 sample rows" in out
+    assert "7 files with 200 sample rows" in out
     assert "all sound" in out
     assert xai("doctor", layout.root.parent)[0] == 1

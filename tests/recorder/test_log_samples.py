@@ -151,7 +151,7 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
         ({"loss": torch.tensor([1j, 2j])}, "loss is not numeric"),
         ({"label": [1]}, "label has 1 values for 2 sample ids"),
         ({"label": ["cat", "dog"]}, "label must be whole numbers as before"),
-        ({"label": [0.5, 1.0]}, "label must be whole numbers or texts"),
+        ({"label": [0.5, 1.5]}, "label must be whole numbers or texts"),
         ({"prediction": ["cat", "dog"]}, "prediction must be whole numbers as before"),
         ({"logits": [[], []]}, "logits has shape (2, 0)"),
         ({"logits": [[1.0, 2.0]] * 3}, "logits has 3 rows for 2 sample ids"),

@@ -68,7 +68,8 @@ def test_among_mixed_ids_the_runs_kind_counts(tmp_path: Path) -> None:
         ([0, "x", 2], [0, None, 2]),
         ([0, object(), 2], [0, None, 2]),
         ([0, b"\xff", 2], [0, None, 2]),
-        ([0, 0.5, 2], [None, None, None]),  # real numbers are another kind of label, and no odd ones
+        ([0, 0.5, 2], [0, None, 2]),
+        (np.array([0, 0.5, 2]), [0, None, 2]),
         (np.ma.masked_array([0, 1, 2], [False, True, False]), [0, None, 2]),
     ],
 )
@@ -264,14 +265,30 @@ def test_a_setting_without_a_meaning_is_refused_by_name(tmp_path: Path, setting:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("dtype", "taken"), [(torch.float32, "classification"), (torch.int64, "multilabel")])
-def test_one_hot_labels_say_what_they_are_taken_for(tmp_path: Path, dtype: torch.dtype, taken: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_one_hot_labels_say_what_they_are_taken_for(tmp_path: Path, dtype: torch.dtype) -> None:
     label = torch.eye(3).to(dtype)
-    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match=f"taken for {taken}"):
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match="taken for classification"):
         run.log_samples(sample_id=[1, 2, 3], label=label, logits=torch.zeros(3, 3), step=1, **HERE)
-    with Run(tmp_path / "said", task="classification", strict=True) as run:
+    with Run(tmp_path / "said", task="multilabel", strict=True) as run:
         run.log_samples(sample_id=[1, 2, 3], label=label, logits=torch.zeros(3, 3), step=1, **HERE)
-    assert column(tmp_path / "said", "label") == [0, 1, 2]
+    assert column(tmp_path / "run", "label") == [0, 1, 2]
+    assert column(tmp_path / "said", "label") == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({"probs": [[0.9, 0.9, 0.1], [0.9, 0.9, 0.1]]}, [0]),  # probabilities of classes sum to one
+        ({"probs": [[0.5, 0.4, 0.1], [0.5, 0.4, 0.1]]}, 0),
+        ({"prediction": [[0, 1], [1]]}, [0]),
+        ({"prediction": [0, 1]}, 0),
+    ],
+)
+def test_what_stands_beside_one_hot_labels_says_their_task(tmp_path: Path, given: dict[str, Any], first: Any) -> None:
+    with Run(tmp_path / "run") as run, pytest.warns(RecorderWarning, match="taken for"):
+        run.log_samples(sample_id=[1, 2], label=torch.eye(3)[:2].long(), step=1, **HERE, **given)
+    assert column(tmp_path / "run", "label")[0] == first
 
 
 def test_credentials_of_addresses_and_arguments_are_masked(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -111,7 +112,56 @@ def test_a_fact_that_changes_its_kind_is_told_once(tmp_path: Path) -> None:
         assert said_by(lambda: run.log_facts([1, 2], weight=[1, 2], camera=["a", "b"])) == []
         told = said_by(lambda: run.log_facts([3], weight="heavy"), lambda: run.log_facts([4], weight="light"))
         assert said_by(lambda: run.log_facts([5], weight=3, camera="c")) == []
-    assert told == ["xai: fact weight was whole numbers and is now text: all its values are read as text"]
+    said = ["xai: fact weight was whole numbers and is now text: all its values are read as text"]
+    assert told == said
+    with Run(tmp_path / "again") as run:
+        run.log_facts([1], weight=2, camera="a")
+    with Run(tmp_path / "again") as run:
+        assert said_by(lambda: run.log_facts([1], weight="heavy", camera="b", new=3)) == said
+
+
+def test_settings_that_differ_from_those_of_before_are_told(tmp_path: Path) -> None:
+    def start(*, ids: Any = (1, 2), **options: Any) -> None:
+        with Run(tmp_path / "run", **options) as run:
+            run.log_samples(sample_id=list(ids), label=[0, 1], logits=[[1.0, 2.0]] * 2, epoch=1, step=1, mode="eval")
+
+    first = {"config": {"lr": 0.1, "net": {"depth": 3}, "token": "a"}, "keep_probs": [1, 3], "ignore_label": None}
+    assert said_by(lambda: start(**first)) == []
+    assert said_by(lambda: start(**first)) == []
+    assert said_by(lambda: start(**first | {"config": {"new": 1}})) == []
+    told = said_by(lambda: start(config={"lr": 0.2, "net": {"depth": 4}, "token": "b"}, keep_probs=True))
+    assert [one.split(": ", 2)[2] for one in told] == [
+        "ignore_label=-100 from now on; what this run recorded before was with None",
+        "keep_probs=True from now on; what this run recorded before was with [1, 3]",
+        "the configuration differs from that of before, which it replaces: lr 0.1 -> 0.2, "
+        "net {'depth': 3} -> {'depth': 4}",
+    ]
+
+
+def test_walks_of_a_loop_that_names_no_epochs_are_told_once(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", strict=True) as run:
+
+        def walk(**place: Any) -> None:
+            for ids in run.steps([[1, 2], [3, 4]]):
+                run.log_samples(sample_id=ids, loss=[0.5, 1.5], **place)
+
+        assert said_by(lambda: walk(epoch=1), lambda: walk(epoch=2)) == []  # the caller names them
+        told = said_by(walk, walk)
+    assert len(told) == 1
+    assert "run.steps goes through train again" in told[0]
+    assert "for epoch in run.epochs(n)" in told[0]
+
+
+@pytest.mark.parametrize(("ids", "kept"), [(["007", "08", "x"], ["007", "08", "x"]), ([7, 8], [7, 8])])
+def test_a_file_of_facts_is_read_by_the_runs_kind_of_ids(tmp_path: Path, ids: list[Any], kept: list[Any]) -> None:
+    given = "sample_id,zip,n\n007,01234,1\n08,98765,2\nx,00000,3\n"
+    (tmp_path / "facts.csv").write_text(given)
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=ids, loss=[0.5] * len(ids), epoch=1, step=1)
+        told = said_by(lambda: run.log_facts(facts=str(tmp_path / "facts.csv")))
+    assert len(told) == (0 if "x" in ids else 1)
+    facts = pq.read_table(tmp_path / "run" / "facts").to_pydict()
+    assert facts == {"sample_id": kept, "zip": ["01234", "98765", "00000"][: len(kept)], "n": [1, 2, 3][: len(kept)]}
 
 
 def test_a_pass_that_is_named_and_those_that_follow(tmp_path: Path) -> None:
@@ -183,7 +233,8 @@ def test_secrets_are_told_by_the_words_of_a_name() -> None:
     secret = ["api_key", "wandb_api_key", "HF_TOKEN", "auth_token", "password", "client_secret", "apiKey", "APIKey",
               "apikey", "s3.access-key", "hfToken", "passwords", "DB_PASSWORD", "authToken2", "secretKey"]  # fmt: skip
     plain = ["monkey", "tokenizer", "keyboard", "n_tokenizers", "turkey", "tokenization", "secretary", "hotkeys_",
-             "lr", "monkeys", "author"]  # fmt: skip
+             "lr", "monkeys", "author", "pad_token", "eos_token", "additional_special_tokens", "token_type",
+             "primary_key", "sortKey", "cache-key"]  # fmt: skip
     config = plain_config(dict.fromkeys([*secret, *plain], "hush"))
     assert {name for name, value in config.items() if value != "hush"} == set(secret)
     numbers = {"n_tokens": 5, "max_tokens": 100, "token": 7, "use_auth_token": True, "key": None, "tokens": [1, 2]}

@@ -24,7 +24,7 @@ from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
 
 QUARANTINE = "quarantine"
-_FOLDERS = ("data", "scalars", "tables", "media", "inputs")
+_FOLDERS = ("data", "scalars", "tables", "media", "inputs", "facts")
 
 
 class Complaint(StrEnum):

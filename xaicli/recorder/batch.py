@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.heads.head import Task
 from xaicli.recorder import columns
-from xaicli.recorder.columns import Column, is_remote
+from xaicli.recorder.columns import Column, Texts, is_remote
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.wal import derived
@@ -60,6 +60,8 @@ class _Known(NamedTuple):
     scores: bool
     """Whether the last of the values are scores of (N, K)."""
     classes: int
+    has_label: bool
+    """Whether the second of the values is the label."""
     watched: list[tuple[int, int]]
     """Which of the values are whole numbers that may be beyond what is kept of them, and must be looked at."""
 
@@ -138,7 +140,7 @@ class Batches:
         if scores is not None:
             given.append(scores)
         known = self._known.get(call)
-        if known is not None and _fits(known, given):
+        if known is not None and _fits(known, given, self.ignored):
             return known.plan, len(sample_id), given
         if any(map(is_list_on_device, given)):
             return None
@@ -147,7 +149,7 @@ class Batches:
                 return None
             self._note_waiting(given)
             given = [columns.plain(value) for value in given]
-            if known is not None and _fits(known, given):
+            if known is not None and _fits(known, given, self.ignored):
                 return known.plan, len(given[0]), given
         named = dict(zip(_names(label, prediction, metrics, scores), given, strict=True))
         call_scores = str(call[0]) if scores is not None else ""
@@ -190,7 +192,7 @@ class Batches:
         if scores is not None:
             name = "logits" if SCORES[kind][0] else "probs"
             scores = self._left_out(name, n, columns.scores, scores, n, name)
-        task = self._task_of(label, prediction, scores)
+        task = self._task_of(label, prediction, scores, are_logits=not kind or SCORES[kind][0])
         if scores is not None and task in _BY_CLASS and scores.ndim == 3:
             self.refuse(name, f"{name} has shape {scores.shape}; (samples, classes) is needed", n)
             scores = None
@@ -281,19 +283,15 @@ class Batches:
             self._known.clear()
             self._note(f"{why}: it is kept in double precision")
 
-    def _task_of(self, label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task:
-        """What the run's outputs mean, settled by the first batch that tells."""
+    def _task_of(self, label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_logits: bool) -> Task:
+        """What the run's outputs mean, settled by the first batch that tells; where that leaves it open, it is said."""
         if self.task is None:
-            told = columns.task_of(label, prediction, scores)
+            told = columns.task_of(label, prediction, scores, are_logits=are_logits)
             if told is None:
                 return Task.CLASSIFICATION
             self.task = self._catalogue.settle_task(told)
-            if columns.is_one_hot(label) and self.task in (Task.CLASSIFICATION, Task.MULTILABEL):
-                other = Task.MULTILABEL if self.task is Task.CLASSIFICATION else Task.CLASSIFICATION
-                self._note(
-                    f"label is (N, K) with a single 1 in every row of the first batch: it is taken for {self.task}; "
-                    f'Run(task="{self.task}") confirms it, Run(task="{other}") says otherwise'
-                )
+            if self.task is told and (doubt := _doubt(told, label, prediction, scores)):
+                self._note(doubt)
         return self.task
 
     # -- one task each
@@ -322,13 +320,19 @@ class Batches:
     def _by_class(
         self, found: Columns, label: Any, prediction: Any, scores: Any, kind: str, n: int, *, has_loss: bool
     ) -> None:
+        if scores is not None and scores.shape[1] == 1:  # one score a sample is that of the second of two classes
+            label = _both(label, n)
+            other = np.zeros_like(scores) if SCORES[kind][0] else 1 - scores
+            scores = np.concatenate([other, scores], axis=1)
         soft = None
         if label is not None:
             if columns.is_soft(label):
-                soft = self._left_out(words.LABEL, n, columns.soft_labels, label, n)
-                label = None if soft is None else soft.argmax(1)
+                soft = self._left_out(words.LABEL, n, self._soft, label, scores, n)
+                label = None if soft is None else np.where(np.isnan(soft[:, 0]), columns.NULL_LABEL, soft.argmax(1))
             if label is not None:
                 label = self._left_out(words.LABEL, n, self._class_column, words.LABEL, label, n)
+            if label is not None and scores is not None:
+                label = self.known_to(scores.shape[1], label)
         if prediction is not None:
             prediction = self._left_out(words.PREDICTION, n, self._class_column, words.PREDICTION, prediction, n)
         for name, column in ((words.LABEL, label), (words.PREDICTION, prediction)):
@@ -336,10 +340,40 @@ class Batches:
                 found[name] = _typed(column, "int32")
         if scores is None:
             return
-        if scores.shape[1] == 1:  # one score a sample is that of the second of two classes
-            other = np.zeros_like(scores) if SCORES[kind][0] else 1 - scores
-            scores = np.concatenate([other, scores], axis=1)
         self._add_scores(found, label, soft, scores, kind, has_loss=has_loss)
+
+    def _soft(self, label: Any, scores: Any, n: int) -> NDArray[np.float32]:
+        """(n, K) probabilities, NaN in the rows that are none."""
+        soft, sound = columns.soft_labels(label, n)
+        if scores is not None and soft.shape[1] != scores.shape[1]:
+            raise ValueError(f"label has {soft.shape[1]} columns for scores of {scores.shape[1]} classes")
+        if not sound.all():
+            self.refuse(words.LABEL, columns.NO_PROBABILITIES, int((~sound).sum()))
+        return soft
+
+    def _named(self, label: Texts) -> Texts:
+        """The labels without those that are none of the run's names, told of."""
+        if self._names is None:
+            return label
+        odd = [text is not None and text not in self._names for text in label]
+        if not any(odd):
+            return label
+        reason = f"label {label[odd.index(True)]!r} is none of label_names: it is neither right nor wrong"
+        self.refuse(words.LABEL, reason, sum(odd))
+        return [None if is_odd else text for text, is_odd in zip(label, odd, strict=True)]
+
+    def known_to(self, classes: int, label: Column) -> Column:
+        """The labels without those that are no class of so many scores: neither right nor wrong, and told of."""
+        if isinstance(label, list):
+            return self._named(label)
+        strange = columns.outside(label, classes, self.ignored)
+        if not strange.any():
+            return label
+        first = int(label[strange][0])
+        reason = f"label {first} is no class of the {classes} of the scores: it is neither right nor wrong"
+        self.refuse(words.LABEL, reason, int(strange.sum()))
+        wide = label.astype(np.int64) if label.dtype.kind == "u" else label
+        return np.where(strange, wide.dtype.type(columns.NULL_LABEL), wide)
 
     def _class_column(self, name: str, value: Any, n: int) -> Column | None:
         """(n,) labels or predictions of the run's kind; None where none has a value."""
@@ -418,7 +452,7 @@ class Batches:
         sets = {}
         for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if value is not None:
-                checked = self._left_out(name, n, columns.label_sets, value, n, name, self.ignored)
+                checked = self._left_out(name, n, self._sets, value, n, name, classes)
                 if checked is not None and self._left_out(name, n, self._fits_kind, name, "list<int32>"):
                     sets[name] = checked
         if scores is not None:
@@ -432,13 +466,25 @@ class Batches:
             found[words.CORRECT] = "float32", correct
             self._add_metrics(found, metrics)
 
+    def _sets(self, value: Any, n: int, name: str, classes: int | None) -> list[NDArray[np.int32] | None]:
+        """The classes of each sample; those that are none left out alone."""
+        found = columns.label_sets(value, n, name, self.ignored, classes)
+        self._refuse_each(name, found.reasons)
+        if found.ignored:
+            self._ignore(found.ignored)
+        return found.classes
+
+    def _reals(self, value: Any, n: int, name: str) -> NDArray[np.float64]:
+        """(n,) numbers of a regression; what is none is left out alone."""
+        return columns.of_length(self._numbers(name, value), n, name).astype(np.float64)  # type: ignore[no-any-return]
+
     def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:
         if prediction is None and scores is not None and scores.ndim == 2 and scores.shape[1] == 1:
             prediction = scores[:, 0]
         held = {}
         for name, value in ((words.LABEL, label), (words.PREDICTION, prediction)):
             if value is not None:
-                column = self._left_out(name, n, columns.real, value, n, name)
+                column = self._left_out(name, n, self._reals, value, n, name)
                 if column is not None and name == words.LABEL and self.ignored not in (None, NUMBER_LIKE_ANY):
                     if ignored := int((column == self.ignored).sum()):
                         self._ignore(ignored)
@@ -456,6 +502,11 @@ class Batches:
         if tokens is None:
             return
         ignored = -100 if self.ignored is None else self.ignored
+        strange = columns.outside(tokens, scores.shape[2], ignored)
+        if strange.any():
+            first, classes = int(tokens[strange][0]), scores.shape[2]
+            reason = f"label {first} is no class of the {classes} of the scores: such tokens do not count"
+            self.refuse(words.LABEL, reason, int(strange.any(1).sum()))
         made = derived.sequence(scores, tokens, ignored, are_logits=SCORES[kind][0])
         self._add_metrics(found, made.metrics)
         if keep_tokens:
@@ -502,7 +553,10 @@ class Batches:
         if len(self._known) > _KEPT:
             self._known.clear()
         plan = Plan(tuple(zip(names, stored, strict=True)))
-        self._known[call] = _Known(plan, dtypes, has_scores, classes, watched)
+        has_label = bool(classes) and names[1] == words.LABEL
+        if has_label and self._strict:
+            return  # a label that is no class is found at once
+        self._known[call] = _Known(plan, dtypes, has_scores, classes, has_label, watched)
 
     def _watched(self, names: list[str], dtypes: list[np.dtype[Any]]) -> list[tuple[int, int]] | None:
         """The columns that must be looked at in every batch, by their places, and the largest number they may hold."""
@@ -562,8 +616,51 @@ def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any)
     return names if scores is None else [*names, "scores"]
 
 
-def _fits(known: _Known, given: list[Any]) -> bool:
-    """Whether values are what they were the last time."""
+def _both(label: Any, n: int) -> Any:
+    """Labels of one score a sample: (N, 2) where they are probabilities of the second class, else as they are."""
+    try:
+        array = None if label is None else columns.one_dimensional(columns.to_array(label, words.LABEL), words.LABEL)
+    except ValueError:
+        return label
+    if array is None or array.dtype.kind != "f" or len(array) != n or not ((array >= 0) & (array <= 1)).all():
+        return label
+    return label if (array == np.floor(array)).all() else np.stack([1 - array, array], 1)
+
+
+def _doubt(task: Task, label: Any, prediction: Any, scores: Any) -> str | None:
+    """What a first batch leaves open about its task, and the line that settles it."""
+    other: Task | None = None
+    if columns.is_one_hot(label):
+        why = "label is (N, K) with a single 1 in every row of the first batch"
+        other = Task.MULTILABEL if task is Task.CLASSIFICATION else Task.CLASSIFICATION
+    elif task is Task.REGRESSION and scores is not None and _are_shares(label):
+        why, other = "label is a number from 0 to 1 beside one score a sample in the first batch", Task.BINARY
+    elif task is Task.CLASSIFICATION and scores is None and _is_real(label) and _is_real(prediction):
+        why, other = "label and prediction are real numbers, all of them whole in the first batch", Task.REGRESSION
+    if other is None:
+        return None
+    return f'{why}: it is taken for {task}; Run(task="{task}") confirms it, Run(task="{other}") says otherwise'
+
+
+def _is_real(value: Any) -> bool:
+    array = columns.plain(value)
+    if isinstance(array, list | tuple):
+        return bool(array) and all(isinstance(item, float) for item in array)
+    return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "f"
+
+
+def _are_shares(label: Any) -> bool:
+    array = columns.plain(label)
+    if isinstance(array, list | tuple):
+        return bool(array) and all(isinstance(item, int | float) and 0 <= item <= 1 for item in array)
+    return isinstance(array, np.ndarray) and bool(((array >= 0) & (array <= 1)).all())
+
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def _fits(known: _Known, given: list[Any], ignored: int | None) -> bool:
+    """Whether values are what they were the last time, and labels classes."""
     if set(map(type, given)) != _ARRAYS or list(map(_dtype_of, given)) != known.dtypes:
         return False  # lists, tensors, and arrays that say more than their bytes
     shapes: list[tuple[int, ...]] = list(map(_shape_of, given))
@@ -572,6 +669,12 @@ def _fits(known: _Known, given: list[Any]) -> bool:
         return False
     if len(shape) != 1 or shapes.count(shape) != len(shapes) or not shape[0]:
         return False
+    if known.has_label:
+        label = given[1]
+        # As unsigned numbers, negative labels are large: one look finds most batches without strangers.
+        largest = np.maximum.reduce(label.view(_UNSIGNED[label.itemsize]))
+        if largest >= known.classes and columns.outside(label, known.classes, ignored).any():
+            return False
     for place, most in known.watched:
         values = np.asarray(given[place])
         if max(int(values.max()), -int(values.min())) > most:

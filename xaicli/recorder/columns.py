@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -244,15 +245,17 @@ def without_ignored(column: Column, ignored: int | str) -> tuple[Column, int]:
 def labels_alone(value: Any, name: str, kind: str | None) -> tuple[Column, Mapping[str, int]] | None:
     """`labels` where they are not of one kind: the others missing, and {why: how many}; None where they cannot be told.
 
-    Real numbers among whole ones are another kind of label altogether, and no odd ones.
+    Real numbers among whole ones are another kind of label altogether, and odd ones only where the run's is settled.
 
     Args:
         value: What the caller gave.
         name: `label` or `prediction`.
-        kind: The run's kind.
+        kind: The run's kind; None while none is settled.
     """
-    items = items_of(value)
-    if items is None or len(items) < 2 or all(item is None or isinstance(item, int | float) for item in items):
+    items = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 and kind else items_of(value)
+    if items is None or len(items) < 2:
+        return None
+    if kind is None and all(item is None or isinstance(item, int | float) for item in items):
         return None
     alone, reasons = each_alone(items, lambda item: labels(item, name), kind, name)
     if all(item is None for item in alone):
@@ -278,13 +281,14 @@ def scores(value: Any, n: int, name: str) -> NDArray[Any]:
     return array
 
 
-def real(value: Any, n: int, name: str) -> NDArray[np.float64]:
-    """(n,) numbers of a regression.
-
-    Raises:
-        ValueError: They are no numbers, or not one a sample.
-    """
-    return of_length(metric(value, name), n, name).astype(np.float64)  # type: ignore[no-any-return]
+def outside(labels: NDArray[Any], classes: int, ignored: int | None) -> NDArray[np.bool_]:
+    """(N,) which labels are neither classes of so many scores, nor missing, nor the one that stands for none."""
+    strange = (labels < 0) | (labels >= classes)
+    if labels.dtype.kind == "i":
+        strange &= labels != NULL_LABEL
+    if ignored is not None:
+        strange &= labels != ignored
+    return strange
 
 
 def tokens(value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -313,20 +317,49 @@ def is_one_hot(label: Any) -> bool:
     return bool(len(array) and ((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all())
 
 
-def soft_labels(value: Any, n: int) -> NDArray[np.float32]:
-    """(n, K) probabilities.
+NO_PROBABILITIES = 'label is (N, K) and no row of probabilities; Run(task="multilabel") takes any 0 and 1'
+"""Why a row of a soft label is left out."""
+
+
+def soft_labels(value: Any, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(n, K) probabilities, and (n,) which rows are any; the others are NaN.
 
     Raises:
-        ValueError: Rows do not sum to one.
+        ValueError: They are no numbers, or not a row a sample.
     """
-    array = of_length(to_array(value, "label"), n, "label").astype(np.float32)
-    if not np.allclose(array.sum(1), 1, atol=1e-2) or (array < -1e-6).any():
-        raise ValueError('label is (N, K) and no row of probabilities; Run(task="multilabel") takes any 0 and 1')
-    return array  # type: ignore[no-any-return]
+    array = of_length(to_array(value, "label"), n, "label")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"label is not numeric: {array.dtype}")
+    array = array.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        sound = np.isclose(array.sum(1), 1, atol=1e-2) & (array >= -1e-6).all(1)
+    array[~sound] = np.nan
+    return array, sound
 
 
-def label_sets(value: Any, n: int, name: str, ignored: int | None = None) -> list[NDArray[np.int32] | None]:
-    """The classes of each sample, of (n, K) of 0 and 1, or of lists of classes; None where they are missing.
+class Sets(NamedTuple):
+    """The classes of each sample.
+
+    Attributes:
+        classes: Those of each sample in their order; None where they are missing.
+        reasons: {why they are none: how many}.
+        ignored: How many stand for none.
+    """
+
+    classes: list[NDArray[np.int32] | None]
+    reasons: dict[str, int]
+    ignored: int = 0
+
+
+def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classes: int | None = None) -> Sets:
+    """The sets of (n, K) of 0 and 1, or of lists of classes; one that is none costs the others nothing.
+
+    Args:
+        value: What the caller gave.
+        n: How many samples there are.
+        name: `label` or `prediction`.
+        ignored: What stands for no label.
+        classes: K of the scores, where there are any.
 
     Raises:
         ValueError: They are neither.
@@ -338,24 +371,74 @@ def label_sets(value: Any, n: int, name: str, ignored: int | None = None) -> lis
         given = np.stack(given) if given and matrix else given
     if isinstance(given, np.ndarray) and given.dtype.kind in "fiub" and given.ndim == 2:
         of_length(given, n, name)
-        if not np.isin(given, (0, 1) if ignored is None else (0, 1, ignored)).all():
-            raise ValueError(f"{name} of several classes must be 0 or 1 each")
-        return [np.flatnonzero(row == 1).astype(np.int32) for row in given]
-    if not isinstance(given, list):
+        if classes is not None and given.shape[1] != classes:
+            raise ValueError(f"{name} has {given.shape[1]} columns for scores of {classes} classes")
+        one: Callable[[Any], NDArray[np.int32] | None] = partial(_set_of_row, name=name, ignored=ignored)
+    elif isinstance(given, list):
+        of_length(given, n, name)
+        one = partial(_set_of_list, name=name, ignored=ignored, classes=classes)
+    else:
         raise ValueError(f"{name} must be (N, K) of 0 and 1, or a list of classes a sample")
-    of_length(given, n, name)
+    found: list[NDArray[np.int32] | None] = []
+    reasons: Counter[str] = Counter()
+    for item in given:
+        try:
+            found.append(one(item))
+        except ValueError as error:
+            reasons[str(error)] += 1
+            found.append(None)
+    ignored_rows = reasons.pop(_STANDS_FOR_NONE, 0)
+    return Sets(found, dict(reasons), ignored_rows)
+
+
+_STANDS_FOR_NONE = "stands for none"
+
+
+def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np.int32]:
+    """The classes of a row of 0 and 1.
+
+    Raises:
+        ValueError: It is none, or stands for none.
+    """
+    if ignored is not None and ignored not in (0, 1) and (row == ignored).any():
+        if (row == ignored).all():
+            raise ValueError(_STANDS_FOR_NONE)
+        raise ValueError(f"{name} is {ignored}, none, for some of its classes: which set it is cannot be known")
+    if not ((row == 0) | (row == 1)).all():
+        raise ValueError(f"{name} of several classes must be 0 or 1 each")
+    return np.flatnonzero(row == 1).astype(np.int32)
+
+
+def _set_of_list(item: Any, name: str, ignored: int | None, classes: int | None) -> NDArray[np.int32] | None:
+    """The classes that a list names.
+
+    Raises:
+        ValueError: It names none, or what is no class of the scores, or stands for none.
+    """
+    if item is None:
+        return None
+    refusal = f"{name} must be (N, K) of 0 and 1, or a list of classes a sample"
     try:
-        return [None if item is None else np.unique(np.asarray(item, np.int32)) for item in given]
+        named = np.asarray(sorted(item) if isinstance(item, set | frozenset) else item).reshape(-1)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{name} must be (N, K) of 0 and 1, or a list of classes a sample") from error
+        raise ValueError(refusal) from error
+    if len(named) and (named.dtype.kind not in "iuf" or (named != np.floor(named)).any()):
+        raise ValueError(refusal)
+    if ignored is not None and len(named) == 1 and named[0] == ignored:
+        raise ValueError(_STANDS_FOR_NONE)
+    if len(named) and (named.min() < 0 or named.max() >= (2**31 if classes is None else classes)):
+        beyond = named[(named < 0) | (named >= (2**31 if classes is None else classes))][0]
+        of = "" if classes is None else f" of the {classes} of the scores"
+        raise ValueError(f"{name} {int(beyond)} is no class{of}: it is neither right nor wrong")
+    return np.unique(named).astype(np.int32)
 
 
-def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task | None:
+def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_logits: bool = True) -> Task | None:
     """What a batch's outputs mean, as far as its shapes and kinds tell; None where they do not.
 
-    A label of several classes a sample is a set (whole numbers or booleans 0 and 1, or lists of classes), or a row of
-    probabilities where its numbers are no whole ones or each row sums to one. A real-valued label or prediction is a
-    regression's. Scores with a place axis are a sequence's.
+    A label of several classes a sample is a row of probabilities where each row sums to one, else a set; rows with a
+    single 1 are both, and what is predicted, or that probabilities do not sum to one, says which. A real-valued label
+    or prediction is a regression's. Scores with a place axis are a sequence's.
     """
     if scores is not None and scores.ndim == 3:
         return Task.SEQUENCE
@@ -367,7 +450,11 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task | 
             return Task.MULTILABEL
         label = np.asarray(rows)
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] > 1 and label.dtype.kind in "fiub":
-        is_soft_row = label.dtype.kind == "f" and bool(np.allclose(label.sum(1), 1, atol=1e-2))
+        if is_one_hot(label):
+            apart = scores is not None and not are_logits and not sums_to_one(scores)
+            is_set = label.dtype.kind == "b" or several_at_once(prediction) or apart
+            return Task.MULTILABEL if is_set else Task.CLASSIFICATION
+        is_soft_row = label.dtype.kind == "f" and sums_to_one(label)
         return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL
     for value in (label, prediction):
         try:
@@ -381,6 +468,20 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None) -> Task | 
     if label is None or (hasattr(label, "__len__") and not isinstance(label, str) and _all_missing(label)):
         return None
     return Task.BINARY if scores is not None and scores.shape[1] == 1 else Task.CLASSIFICATION
+
+
+def sums_to_one(rows: NDArray[Any]) -> bool:
+    """Whether each of (N, K) rows sums to one, as probabilities of classes do."""
+    return bool(np.allclose(rows.astype(np.float64).sum(1), 1, atol=1e-2))
+
+
+def several_at_once(prediction: Any) -> bool:
+    """Whether predictions are sets of classes: (N, K), or lists."""
+    if isinstance(prediction, np.ndarray):
+        return prediction.ndim == 2 and prediction.shape[1] > 1
+    return isinstance(prediction, list | tuple) and any(
+        isinstance(item, list | tuple | set | np.ndarray) for item in prediction
+    )
 
 
 def _all_missing(label: Any) -> bool:

@@ -35,6 +35,10 @@ _SECRETS = frozenset(
     ("key", "token", "secret", "password", "passwd", "pwd", "passphrase", "credential", "auth", "authorization")
 )
 """Words of a name that say its value is a secret, in the plural too; `tokenizer` and `monkey` are other words."""
+_OF_DATA = frozenset(
+    ("pad", "eos", "bos", "sep", "cls", "unk", "mask", "sos", "stop", "special", "image", "type", "primary", "foreign")
+) | {"sort", "partition", "join", "cache", "label", "column", "metric", "monitor"}
+"""Words beside `token` and `key` that say which they are: those of a tokenizer, of a table, of a mapping."""
 _RUN_TOGETHER = re.compile(r"^(api|access|secret|private|auth|hf|wandb)(key|token|secret|password)s?$")
 
 
@@ -112,6 +116,8 @@ def _mapping(value: Mapping[Any, Any], inside: tuple[int, ...]) -> dict[str, Any
 def _is_secret(name: str) -> bool:
     """Whether a name says that its value is a secret: by one of its words, which `_`, `-`, `.` or capitals part."""
     words = [word.lower() for word in _WORDS.findall(name)]
+    if {word.removesuffix("s") for word in words} & _SECRETS <= {"token", "key"} and not _OF_DATA.isdisjoint(words):
+        return False
     return any(word.removesuffix("s") in _SECRETS or _RUN_TOGETHER.match(word) for word in words)
 
 

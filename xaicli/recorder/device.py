@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
-from xaicli.wal.frames import MISSING
+from xaicli.wal.frames import MISSING, NULL_INT
 
 if TYPE_CHECKING:
     import torch
@@ -332,7 +332,9 @@ def _derived_rows(
     log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
     p = log_p.exp() if are_logits else z.float()
     first = order[:, :1]
-    found = {words.PREDICTION: first[:, 0].int(), words.TOP_PROB: p.gather(1, first)[:, 0]}
+    # Scores that are NaN, which are the largest here, predict nothing.
+    chosen = torch.where(top[:, 0].isnan(), NULL_INT, first[:, 0]).int()
+    found = {words.PREDICTION: chosen, words.TOP_PROB: p.gather(1, first)[:, 0]}
     if y is not None:
         at = y.clamp(0, classes - 1)
         known = at == y

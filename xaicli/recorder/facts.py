@@ -111,20 +111,86 @@ def _plain(name: str, array: pa.Array) -> pa.Array:
     raise ValueError(f"{name} must be texts, numbers or dates, not {kind}")
 
 
-def facts_of_file(path: Path, refuse: Callable[[str, str, int], None]) -> pa.Table:
+def kinds_before(folder: Path) -> dict[str, pa.DataType]:
+    """The kinds of the facts that earlier attempts recorded, by their newest files; those that cannot be read are none.
+
+    Args:
+        folder: The run's `facts/`.
+    """
+    import pyarrow.parquet as pq
+
+    kinds: dict[str, pa.DataType] = {}
+    for path in sorted(folder.glob("*.parquet"), reverse=True)[:_NEWEST]:
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException):
+            continue
+        for field in schema:
+            if field.name != SAMPLE_ID and not pa.types.is_null(field.type):
+                kinds.setdefault(field.name, field.type)
+    return kinds
+
+
+_NEWEST = 32
+"""Files of facts that are looked at for their kinds."""
+_ZEROS = r"^[+-]?0\d"
+"""A number with zeros before it is a name: as a number it would lose them."""
+
+
+def _of_csv(path: Path, refuse: Callable[[str, str, int], None], id_kind: str | None) -> pa.Table:
+    """A CSV file: its ids of the run's kind, and numbers with zeros before them as the texts they are.
+
+    Raises:
+        ValueError: It is none.
+    """
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    try:
+        guessed = csv.read_csv(path)
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(guessed.column_names, pa.string()))
+        texts = csv.read_csv(path, convert_options=as_text)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no CSV: {error}") from error
+    table = guessed
+    for at, name in enumerate(guessed.column_names):
+        text, kind = texts.column(at), guessed.schema.types[at]
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if name == SAMPLE_ID and id_kind == "int64":
+            if not pa.types.is_integer(kind):
+                table = table.set_column(at, name, _whole(text, path, refuse))
+        elif (name == SAMPLE_ID and id_kind == "string") or (
+            is_number and pc.any(pc.match_substring_regex(text, _ZEROS)).as_py()
+        ):
+            table = table.set_column(at, name, text)
+    return table
+
+
+def _whole(text: pa.ChunkedArray, path: Path, refuse: Callable[[str, str, int], None]) -> pa.ChunkedArray:
+    """Ids of texts; those that are no whole numbers are missing, and told of."""
+    import pyarrow.compute as pc
+
+    whole = pc.match_substring_regex(text, r"^\s*[+-]?\d{1,18}\s*$")
+    odd = text.filter(pc.invert(whole))
+    if len(odd):
+        refuse("facts", f"sample_id {odd[0].as_py()!r} of {path.name} is no whole number", len(odd))
+    return pc.utf8_trim_whitespace(pc.if_else(whole, text, None)).cast(pa.int64())
+
+
+def facts_of_file(path: Path, refuse: Callable[[str, str, int], None], id_kind: str | None = None) -> pa.Table:
     """The facts of a CSV or Parquet file with a column `sample_id`.
+
+    Args:
+        path: The file.
+        refuse: Told of a fact that is left out: its name, the reason, the rows.
+        id_kind: The run's kind of ids, "int64" or "string"; what the file says when None.
 
     Raises:
         ValueError: It is neither, or names no samples.
         OSError: It cannot be read.
     """
     if path.suffix.lower() == ".csv":
-        from pyarrow import csv
-
-        try:
-            table = csv.read_csv(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is no CSV: {error}") from error
+        table = _of_csv(path, refuse, id_kind)
     else:
         import pyarrow.parquet as pq
 

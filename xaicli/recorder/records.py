@@ -14,7 +14,7 @@ from xaicli.errors import is_of_the_disk
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
-from xaicli.recorder.facts import fact_table, facts_of_file
+from xaicli.recorder.facts import fact_table, facts_of_file, kinds_before
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Session
 from xaicli.recorder.transfer import Intake
@@ -41,6 +41,7 @@ class Records:
     _unusable: ValueError | None
     _kinds: dict[str, str]
     _fact_kinds: dict[str, pa.DataType]
+    _facts_before: bool
     _counted: bool
     strict: bool
 
@@ -207,7 +208,8 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             if facts is not None:
-                self._store_facts(facts_of_file(Path(facts), self._drop_record))
+                kind = self._session.catalogue.dtype(SAMPLE_ID)
+                self._store_facts(facts_of_file(_fact_file(facts), self._drop_record, kind))
             if sample_id is not None:
                 table = fact_table(sample_id, named, self._drop_record, self._session.catalogue.dtype("sample_id"))
                 if table is not None:
@@ -218,6 +220,10 @@ class Records:
 
     def _note_kinds(self, table: pa.Table) -> None:
         """Say once of a fact that its values are of another kind than before: they are then read as one kind."""
+        if not self._facts_before:
+            self._facts_before = True
+            if self._session.settle().attempt:
+                self._fact_kinds |= kinds_before(self.layout.facts)
         for field in table.schema:
             if field.name == SAMPLE_ID or pa.types.is_null(field.type):
                 continue
@@ -449,3 +455,17 @@ def _kind(kind: pa.DataType) -> str:
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return "dates"
     return "whole numbers" if pa.types.is_integer(kind) else "numbers"
+
+
+def _fact_file(given: Any) -> Path:
+    """The path of a file of facts.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return Path(os.fsdecode(given))
+    except TypeError:
+        raise ValueError(
+            f"facts= takes a CSV or Parquet file, not {type(given).__name__}: log_facts(ids, name=values) takes values"
+        ) from None

@@ -61,6 +61,7 @@ class Loops:
     state: TrainingState
     _session: Session
     _environment: Mapping[str, Any]
+    _walks_again: set[tuple[str, str]]
 
     def epochs(self, n: int | None = None) -> Iterator[int]:
         """Count epochs in `state.epoch_idx`: from the one after the last done, to `n` (`state.total_epochs`).
@@ -94,8 +95,9 @@ class Loops:
         state = self.state
         state.mode, state.ds_id, state.batch_idx = MODES.get(mode) or unknown_mode(mode), ds_id, None
         state.note_data(state.mode, ds_id, batches)
-        if not (state.mode == Mode.TRAIN and state.is_mid_epoch):  # else the pass in progress is gone on with
-            state.begin_pass()
+        goes_on = state.mode == Mode.TRAIN and state.is_mid_epoch  # with the pass in progress
+        if not goes_on and state.begin_pass() and not state.epoch_idx:
+            self._walks_again.add((state.mode, ds_id))
         yield from state.batches(batches)
 
     def begin_pass(self, mode: str = "eval", ds_id: str = "") -> int:
@@ -197,6 +199,7 @@ class Run(Loops, Records):
             task=None if task is None else str(task_named(task)),
             ignore_label=ignore_label,
             epoch_frequency=self._epoch_frequency,
+            keep_probs=self._keep_probs if isinstance(self._keep_probs, bool) else tuple(sorted(self._keep_probs)),
             config=settings,
             environment=describe_environment(settings),
         )
@@ -243,7 +246,9 @@ class Run(Loops, Records):
         self._places: dict[tuple[Folder, int], Place] = {}
         self._kinds: dict[str, str] = {}
         self._fact_kinds: dict[str, Any] = {}
+        self._facts_before = False
         self._unnamed = Repeats()
+        self._walks_again = set()
         self._counted = False
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         process.watch(self)
@@ -320,9 +325,16 @@ class Run(Loops, Records):
 
     def _look_for_repeats(self, folder: Folder, turn: int, sample_id: Any) -> None:
         """Say once that a loop which names no epochs comes to samples again: their rows are all of epoch 0."""
+        mode, ds_id, _ = folder
+        if turn and (mode, ds_id) in self._walks_again:
+            self._unnamed.is_said = True
+            self._note(
+                f"run.steps goes through {mode}{ds_id and f' {ds_id}'} again, and the loop names no epochs: each walk "
+                "is a pass of epoch 0. Write: for epoch in run.epochs(n): ..., or log_samples(..., epoch=epoch)"
+            )
+            return
         again = self._unnamed.again((folder, turn), sample_id)
         if again is not None:
-            mode, ds_id, _ = folder
             self._note(
                 f"sample {again!r} comes again in {mode}{ds_id and f' {ds_id}'}, and the loop names no epochs: all "
                 "rows are in epoch 0, where the last of a sample counts. Write: for epoch in run.epochs(n): ..., or "

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from xaicli import vocabulary as words
 from xaicli.errors import XaiError
@@ -48,6 +49,7 @@ def open_manifest(layout: RunLayout, fresh: Manifest, note: Callable[[str], None
             task=_gone_on_with(known, fresh, note),
             ignore_label=fresh.ignore_label,
             epoch_frequency=fresh.epoch_frequency,
+            keep_probs=fresh.keep_probs,
             columns=in_order({c.name: c.dtype for c in known.columns}) if known.columns else (),
             version=fresh.version,
         )
@@ -59,10 +61,17 @@ def open_manifest(layout: RunLayout, fresh: Manifest, note: Callable[[str], None
 def _gone_on_with(known: Manifest, fresh: Manifest, note: Callable[[str], None]) -> str | None:
     """The task of a run that is opened again; what differs from before is told."""
     if known.columns:
-        for name in ("ignore_label", "epoch_frequency"):
+        for name in ("ignore_label", "epoch_frequency", "keep_probs"):
             before, now = getattr(known, name), getattr(fresh, name)
-            if before != now and before is not None:
-                note(f"{name}={now!r} from now on; what this run recorded before was with {before!r}")
+            if before != now:
+                note(f"{name}={_shown(now)} from now on; what this run recorded before was with {_shown(before)}")
+        changed = [name for name, now in fresh.config.items() if known.config.get(name, now) != now]
+        if changed:
+            named = [
+                f"{name} {_shown(known.config[name])} -> {_shown(fresh.config[name])}" for name in changed[:_NAMED]
+            ]
+            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+            note(f"the configuration differs from that of before, which it replaces: {', '.join(named)}{more}")
         if known.label_names and fresh.label_names not in (None, known.label_names):
             note("label_names differ from those of this run, which are replaced: what they name is not renumbered")
     if fresh.task in (None, known.task) or known.task is None:
@@ -73,6 +82,16 @@ def _gone_on_with(known: Manifest, fresh: Manifest, note: Callable[[str], None])
         return known.task
     note(f"task={fresh.task!r} from now on; what this run recorded before was of a {known.task} task")
     return fresh.task
+
+
+_NAMED = 5
+"""Settings that differ are named up to so many."""
+
+
+def _shown(value: Any) -> str:
+    """A setting in a message, cut where it is long."""
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _KINDS = {

@@ -286,8 +286,11 @@ class Intake:
             self._batches.refuse(name, reason, rows)
         # What lies on the host is the caller's, who may write to it as soon as this returns, pinned or not.
         given = {name: value if is_remote(value) else _own_copy(value) for name, value in given.items()}
+        scores, classes = given.get("logits", given.get("probs")), 0
         if not keep and self._batches.task in (None, Task.CLASSIFICATION, Task.BINARY):
             given = self._derived(given)
+            if scores is not None and given.keys().isdisjoint(("logits", "probs")):
+                classes = scores.shape[1]
         remote = {name: value for name, value in given.items() if is_remote(value)}
         host = {name: value for name, value in given.items() if name not in remote}
 
@@ -295,6 +298,8 @@ class Intake:
             try:
                 found = host | arrays
                 ids, label, prediction, logits, probs = (found.pop(name, None) for name in _NAMED)
+                if classes and label is not None:
+                    label = self._batches.known_to(classes, columns.labels(label, words.LABEL))
                 batch = self._batches.make(ids, label, prediction, logits, probs, found, keep, tokens)
                 if batch is not None and batch[1]:
                     self._samples.append(place, step, *batch)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaicli import vocabulary as words
-from xaicli.wal.frames import MISSING
+from xaicli.wal.frames import MISSING, NULL_INT
 
 Floats = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ class Derived(NamedTuple):
     """What was derived.
 
     Attributes:
-        prediction: (N,) class indices.
+        prediction: (N,) class indices, `NULL_INT` where a score is NaN: no class is the largest then.
         metrics: {metric: (N,)}; without a label only `top_prob` and `entropy`.
         probs: (N, K) class probabilities.
     """
@@ -80,7 +80,14 @@ def _from_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bo
         metrics[words.MARGIN] = at_label - _largest_other(z, place)
         metrics[words.EL2N] = _el2n(e, place) / total
         _blank(metrics, known)
-    return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
+    return Derived(_largest(scores, top), metrics, probs)
+
+
+def _largest(scores: NDArray[Any], top: Floats) -> NDArray[np.int32]:
+    """(N,) the class of the largest score, `top`; none where that is NaN, of which `argmax` makes the first class."""
+    found = scores.argmax(axis=1).astype(np.int32)
+    unknown = np.isnan(top)
+    return np.where(unknown, np.int32(NULL_INT), found) if unknown.any() else found
 
 
 def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
@@ -104,7 +111,7 @@ def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_los
         total = np.add.reduce(e)
         log_total = np.log(total)
         np.divide(e, total, out=probs[i])
-        prediction[i] = top
+        prediction[i] = NULL_INT if np.isnan(total) and np.isnan(scores[i, top]) else top
         metrics[words.TOP_PROB][i] = 1 / total
         at = y[i]
         at_label, e_label = z[at], e[at]
@@ -128,7 +135,8 @@ def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_los
 def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
     p = np.array(scores.T, np.float32, order="C")
     entropy = -np.einsum("kn,kn->n", p, np.log(np.where(p > 0, p, 1)))
-    metrics = {words.TOP_PROB: np.maximum.reduce(p, 0), words.ENTROPY: entropy}
+    top = np.maximum.reduce(p, 0)
+    metrics = {words.TOP_PROB: top, words.ENTROPY: entropy}
     probs = np.ascontiguousarray(scores, np.float32)
     if label is not None:
         place, known = _places(label, *p.shape)
@@ -139,7 +147,7 @@ def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: boo
         metrics[words.EL2N] = _el2n(p.copy(), place, rest=1 - at_label)
         metrics[words.MARGIN] = at_label - _largest_other(p, place)
         _blank(metrics, known)
-    return Derived(scores.argmax(axis=1).astype(np.int32), metrics, probs)
+    return Derived(_largest(scores, top), metrics, probs)
 
 
 @lru_cache(maxsize=8)
@@ -218,7 +226,7 @@ class Sets(NamedTuple):
     """What follows from the scores of a multilabel output.
 
     Attributes:
-        prediction: The classes of each sample with a probability above one half.
+        prediction: The classes of each sample with a probability above one half; None where one is NaN.
         metrics: {metric: (N,)}.
     """
 
@@ -252,7 +260,9 @@ def multilabel(
             else:
                 each = -np.where(truth, np.log(z), np.log1p(-z))
         metrics[words.LOSS] = np.where(known, each.mean(1), MISSING).astype(np.float32)
-    return Sets([np.flatnonzero(row).astype(np.int32) for row in positive], metrics)
+    unknown = np.isnan(z.sum(1))
+    sets = [None if no else np.flatnonzero(row).astype(np.int32) for row, no in zip(positive, unknown, strict=True)]
+    return Sets(sets, metrics)
 
 
 def compare_sets(
@@ -343,7 +353,8 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
             entropy = -np.where(p > 0, p * log_p, 0).sum(1)
         losses = -log_p[np.arange(len(y)), y]
         worst = int(losses.argmax())
-        values = (losses.mean(), np.exp(-losses.mean()), len(y), (z.argmax(1) == y).mean(), entropy.mean())
+        accuracy = np.nan if np.isnan(z).any() else (z.argmax(1) == y).mean()
+        values = (losses.mean(), np.exp(-losses.mean()), len(y), accuracy, entropy.mean())
         for name, value in zip(names, (*values, places[worst], losses[worst]), strict=True):
             made[name][i] = value
         kept[-1] = losses
@@ -361,12 +372,10 @@ def soften(
     Args:
         made: What was derived for the largest class.
         scores: (N, K) logits or probabilities.
-        soft: (N, K) label probabilities.
+        soft: (N, K) label probabilities, NaN in rows that are missing.
         are_logits: Whether the scores are logits.
         with_loss: Whether the cross entropy is wanted.
     """
-    if soft.shape != made.probs.shape:
-        return made
     with np.errstate(all="ignore"):
         if are_logits:
             z = np.asarray(scores, np.float32)
@@ -379,4 +388,5 @@ def soften(
             metrics[words.LOSS] = -np.where(soft > 0, soft * log_p, 0).sum(1)
     metrics[words.LABEL_PROB] = (soft * made.probs).sum(1)
     metrics[words.EL2N] = np.sqrt(((made.probs - soft) ** 2).sum(1))
+    _blank(metrics, ~np.isnan(soft[:, 0]))
     return made._replace(metrics=metrics)
