@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
 from tests.recorder.recorded import rows
+from xaicli.recorder.device import derive_on_device
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
-from xaicli.recorder.device import derive_on_device
 
 LOGITS = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [0.0, 0.0, 4.0]], np.float32)
 
@@ -144,3 +145,24 @@ def test_a_label_of_one_score_may_be_its_probability(tmp_path: Path) -> None:
         run.log_samples(sample_id=range(3), label=y, logits=z, step=1, epoch=1)
     with pytest.warns(RecorderWarning, match='Run\\(task="regression"\\) says otherwise'), Run(tmp_path / "x") as run:
         run.log_samples(sample_id=[1, 2], label=[1.0, 2.0], prediction=[2.0, 2.0], step=1, epoch=1)
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+@pytest.mark.parametrize("where", [on_device, list])
+def test_a_label_that_is_no_class_of_scores_on_a_device(tmp_path: Path, where: Any) -> None:
+    device = FakeCuda()
+    run = run_on(device, tmp_path / "run")
+    scores = torch.from_numpy(LOGITS).clone()
+    scores[2, 0] = math.nan
+    run.log_samples(sample_id=[1, 2, 3], label=where([-1, 2, 0]), logits=on_device(scores), step=1, epoch=1)
+    device.land()
+    run.close()
+    found = rows(tmp_path / "run").to_pylist()
+    assert [(row["label"], row["prediction"], row["correct"]) for row in found] == [
+        (None, 2, None),
+        (2, 0, False),
+        (0, None, None),
+    ]
+    assert found[0]["loss"] is None
+    assert found[1]["loss"] == pytest.approx(entropy_of(LOGITS[1], 2), rel=1e-5)
+    assert sum(run.stats()["refused"]["label"].values()) == 1
