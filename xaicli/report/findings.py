@@ -144,7 +144,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
         share = f"{contradicted:,} of {count(n, 'sample')} ({contradicted / n:.1%})"
         yield Table(
             page.names("label noise", where),
-            f"Labels contradicted over the history: {share}, {where}",
+            f"Labels contradicted while the model learned: {share}, {where}",
             (
                 *(Column("label"), Column("samples", Cell.INTEGER), Column("contradicted", Cell.INTEGER)),
                 Column("share (95 % interval)"),
@@ -158,7 +158,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
                 )
                 for row in part
             ),
-            note="an estimate of the rate of wrong labels: too low once they are memorised, and for near mistakes",
+            note="by the early epochs; an estimate of the rate of wrong labels, too low for near mistakes",
             terminal_rows=10,
         )
 
