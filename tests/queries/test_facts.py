@@ -297,3 +297,35 @@ def test_a_live_run_and_a_table_know_them(tmp_path):
     rows = xaicli.open_run(tmp_path / "run").samples(table="scores", where="source = 'b'").data.to_dicts()
     assert {row["sample_id"] for row in rows} == {2}
     assert rows[0]["facts"] == {"source": "b"}
+
+
+def test_info_and_sql_tell_of_facts(recorded, capsys):
+    found = {row["fact"]: row for row in asked(capsys, "info", recorded)["facts"]}
+    assert found["camera"] == {"fact": "camera", "type": "string", "samples": N, "values": 3}
+    assert found["bright"]["values"] == N
+    rows = asked(capsys, "query", recorded, "SELECT camera, count(*) AS n FROM facts GROUP BY camera")["rows"]
+    assert {row["camera"]: row["n"] for row in rows} == dict.fromkeys(CAMERAS, N // 3)
+
+
+def test_a_run_takes_a_file_of_facts(tmp_path):
+    (tmp_path / "facts.csv").write_text("sample_id,source\n1,web\n2,book\n")
+    with xaicli.Run(tmp_path / "run", facts=tmp_path / "facts.csv") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    rows = xaicli.open_run(tmp_path / "run").samples().data.to_dicts()
+    assert {row["sample_id"]: row["facts"]["source"] for row in rows} == {1: "web", 2: "book"}
+
+
+def test_names_that_stand_for_others_are_told_apart(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2], **{"*": ["a", "b"], "^s.*$": ["c", "d"], "": ["e", "f"], "group": ["g", "h"]})
+        run.log_facts([2], **{"*": ["z"], "group": ["k"]})
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
+    result = xaicli.open_run(tmp_path / "run").samples(max=2, min=0)
+    assert {row["sample_id"]: row["facts"] for row in result.data.to_dicts()} == {
+        1: {"fact_*": "a", "fact_^s.*$": "c", "fact_": "e", "group": "g"},
+        2: {"fact_*": "z", "fact_^s.*$": "d", "fact_": "f", "group": "k"},
+    }
+    assert 'the fact "*" is called fact_*' in " ".join(result.answer.warnings)
+    result.save(tmp_path / "out", ["csv"])
+    row = next(csv.DictReader(io.StringIO((tmp_path / "out" / "samples.csv").read_text())))
+    assert (row["group"], row["fact_group"]) == ("max", "k")  # the column of the answer, and the fact

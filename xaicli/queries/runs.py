@@ -29,7 +29,8 @@ def info(reader: Reader) -> Answer:
     Returns:
         Rows mode, ds_id, epochs (list), rows (those that count), metrics (list of the run's metrics), files, last_step,
         duplicates (rows that repeat a sample), gaps (epochs missing between the first and the last); beside them
-        `tables`: name, rows and columns of each metrics table. Every byte is verified, once while nothing changes.
+        `tables`: name, rows and columns of each metrics table, and `facts`: fact, type, samples, values. Every byte is
+        verified, once while nothing changes.
     """
     sources(reader, reader.folders())
     tables = _tables(reader)
@@ -75,9 +76,23 @@ def info(reader: Reader) -> Answer:
         },
         data=data,
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
-        warnings=(*reader.warnings, *_hidden(reader.manifest.epoch_frequency), *reader.losses),
-        extra={"tables": tables},
+        warnings=(*reader.warnings, *reader.facts.warnings, *_hidden(reader.manifest.epoch_frequency), *reader.losses),
+        extra={"tables": tables, "facts": _facts(reader)},
     )
+
+
+def _facts(reader: Reader) -> list[dict[str, Any]]:
+    """What is known of samples: fact, type, samples it is known of, values (how many there are)."""
+    frame = reader.facts.frame
+    return [
+        {
+            "fact": name,
+            "type": str(frame.schema[name]).lower(),
+            "samples": frame.height - frame[name].null_count(),
+            "values": frame[name].drop_nulls().n_unique(),
+        }
+        for name in reader.facts.names
+    ]
 
 
 def _hidden(epoch_frequency: int) -> tuple[str, ...]:

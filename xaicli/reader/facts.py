@@ -76,7 +76,7 @@ class Facts:
         taken = {*self._reader.stored, *RESERVED_COLUMNS}
         called: dict[str, str] = {}
         for name in self._kinds:
-            new = name
+            new = FACT + name if _is_pattern(name) else name
             while new in taken or (new != name and new in self._kinds):
                 new = FACT + new
             called[name] = new
@@ -100,8 +100,13 @@ class Facts:
     @property
     def said(self) -> tuple[str, ...]:
         """What every question says of them: what was left out of the file, and what goes by another name."""
-        renamed = [(name, new) for name, new in self._called.items() if name != new]
-        said = [f"the fact {name} is called {new}: a column of the rows has its name" for name, new in renamed]
+        said = [
+            f"the fact {name} is called {new}: a column of the rows has its name"
+            if not _is_pattern(name)
+            else f'the fact "{name}" is called {new}: such a name stands for others'
+            for name, new in self._called.items()
+            if name != new
+        ]
         return (*said, *(self._given.said if self._given is not None else ()))
 
     @property
@@ -176,7 +181,7 @@ class Facts:
             place = relative(reader.layout, file)
             try:
                 with parquet.opened(file.path, reader.records.get(place)) as opened:
-                    schema = opened.schema_arrow
+                    schema = _named(opened.schema_arrow.empty_table()).schema
                 if SAMPLE_ID not in schema.names:
                     raise foreign(place, {SAMPLE_ID})
             except DamagedFileError as error:
@@ -186,7 +191,7 @@ class Facts:
                 continue
             yield _Source(file.path, None, {field.name: _plain_dtype(field.type) for field in schema})
         for table in live:
-            frame = pl.DataFrame(pl.from_arrow(table))
+            frame = _frame(table)
             yield _Source(None, frame, dict(frame.schema))
 
     def _read(self, source: _Source) -> pl.DataFrame | None:
@@ -196,26 +201,31 @@ class Facts:
         place = source.path.relative_to(self._reader.layout.root).as_posix()
         try:
             with parquet.opened(source.path, self._reader.records.get(place)) as opened:
-                table = parquet.decoded(opened, list(source.dtypes))
+                table = parquet.decoded(opened, list(opened.schema_arrow.names))
         except DamagedFileError as error:
             self._reader.note(error, place)
             return None
-        return pl.DataFrame(pl.from_arrow(table))
+        return _frame(table)
 
     @cached_property
     def _joined(self) -> tuple[pl.DataFrame, dict[str, int]]:
         kind = self._reader.stored.get(SAMPLE_ID, pl.Int64())
-        frames = [
-            frame.with_columns(pl.col(name).cast(dtype) for name, dtype in self._kinds.items() if name in frame.columns)
+        kinds = self.dtypes
+        found = [
+            frame.rename({name: new for name, new in self._called.items() if name in frame.columns})
             for frame in map(self._read, self._sources)
             if frame is not None and frame.height and frame.schema[SAMPLE_ID] == kind
         ]
-        names = list(self._kinds)
+        frames = [
+            frame.with_columns(pl.col(name).cast(dtype) for name, dtype in kinds.items() if name in frame.columns)
+            for frame in found
+        ]
+        names = list(kinds)
         if not frames:
             return pl.DataFrame(schema={SAMPLE_ID: kind, **self.dtypes}), {}
         every = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
         every = every.with_columns(
-            pl.lit(None, dtype).alias(name) for name, dtype in self._kinds.items() if name not in every.columns
+            pl.lit(None, dtype).alias(name) for name, dtype in kinds.items() if name not in every.columns
         )
         changed: dict[str, int] = {}
         if every[SAMPLE_ID].null_count() or every[SAMPLE_ID].n_unique() < every.height:
@@ -227,7 +237,7 @@ class Facts:
             changed = {name: int(n) for name, n in zip(names, counts.row(0), strict=True) if n} if names else {}
             once = every.filter(~pl.col(SAMPLE_ID).is_duplicated())
             every = pl.concat([once, repeated.group_by(SAMPLE_ID, maintain_order=True).agg(last)])
-        return every.select(SAMPLE_ID, *(pl.col(name).alias(self._called[name]) for name in names)), changed
+        return every.select(SAMPLE_ID, *names), changed
 
 
 @dataclass(frozen=True)
@@ -237,6 +247,20 @@ class _Source:
     path: Path | None
     frame: pl.DataFrame | None
     dtypes: Mapping[str, pl.DataType]
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """The table, a column without a name called as facts are."""
+    return table.rename_columns([name or FACT for name in table.column_names])
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(_named(table)))
+
+
+def _is_pattern(name: str) -> bool:
+    """Whether a name would be read as one of several columns, or of none."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 
 def _plain_dtype(kind: pa.DataType) -> pl.DataType:

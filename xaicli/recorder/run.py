@@ -150,6 +150,7 @@ class Run(Loops, Records):
         task: str | None = None,
         ignore_label: int | str | None = -100,
         keep_tokens: bool = False,
+        facts: str | os.PathLike[str] | None = None,
     ) -> None:
         """
         Args:
@@ -175,6 +176,7 @@ class Run(Loops, Records):
             ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
                 Of a regression -100 is a number like any other; another one is honoured.
             keep_tokens: Of sequences, keep the loss of every token (float16).
+            facts: A CSV or Parquet file of what the samples are, as of `log_facts`.
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.
@@ -253,6 +255,8 @@ class Run(Loops, Records):
         self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
         process.watch(self)
         leave_to_python(*_CALLED_IN_STEPS)
+        if facts is not None:
+            self.log_facts(facts=facts)
 
     # -- logging
 
