@@ -246,7 +246,12 @@ def _residuals(asked: _Asked) -> Found:
 
 
 def _thresholds(asked: _Asked) -> Found:
-    asked.needs(LABEL, PREDICTION, TOP_PROB)
+    asked.needs(LABEL, PREDICTION)
+    if TOP_PROB not in asked.reader.dtypes:
+        raise XaiError(
+            f"{asked.reader.layout.root} keeps no probabilities, so that there are no thresholds to try",
+            hint="log them with run.log_samples(..., logits=z) or probs=p; xai confusion tells of labels alone",
+        )
     found: list[dict[str, Any]] = []
     details: dict[str, Any] = {"thresholds": [], "groups": [], "positive": None}
     positive = _positive(asked)

@@ -121,7 +121,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     x = x[kept]
     if not len(x):
         return Found((), 0, 0, 0)
-    rows = frame if len(kept) == frame.height else frame[kept.tolist()]
+    rows = frame if len(kept) == frame.height else frame[kept]
     draws = Draws(x)
     tested = [row for sums in _summed([coded(rows[name]) for name in by], x) for row in _tested(sums, x, min_n, draws)]
     if not tested:

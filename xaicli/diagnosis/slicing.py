@@ -138,7 +138,7 @@ def _last(
 
 def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
     sign = -1 if metric in HIGH_IS_GOOD else 1
-    part = frame[one.rows.tolist()]
+    part = frame[one.rows]
     worst = part.sort(pl.col(metric).cast(pl.Float64) * -sign, SAMPLE_ID, nulls_last=True)[SAMPLE_ID]
     wrong = total = None
     if CORRECT in frame.columns:

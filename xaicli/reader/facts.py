@@ -181,7 +181,7 @@ class Facts:
             place = relative(reader.layout, file)
             try:
                 with parquet.opened(file.path, reader.records.get(place)) as opened:
-                    schema = _named(opened.schema_arrow.empty_table()).schema
+                    schema = opened.schema_arrow
                 if SAMPLE_ID not in schema.names:
                     raise foreign(place, {SAMPLE_ID})
             except DamagedFileError as error:
@@ -189,7 +189,7 @@ class Facts:
                 continue
             except FileNotFoundError:
                 continue
-            yield _Source(file.path, None, {field.name: _plain_dtype(field.type) for field in schema})
+            yield _Source(file.path, None, {field.name or FACT: _plain_dtype(field.type) for field in schema})
         for table in live:
             frame = _frame(table)
             yield _Source(None, frame, dict(frame.schema))
