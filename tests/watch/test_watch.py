@@ -318,3 +318,57 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, xai: Any) -> Non
 
 def test_times_in_words() -> None:
     assert [duration(s) for s in (5, 99, 180, 7800)] == ["5 s", "99 s", "3 min", "2 h 10 min"]
+
+
+def test_the_time_left_is_that_of_the_epochs_left(tmp_path: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    run = xaicli.Run(tmp_path / "run")
+    epochs = iter(run.epochs(10))
+    for epoch in (1, 2):
+        assert next(epochs) == epoch
+        for ids in run.steps([range(20)], mode="train"):
+            run.log_samples(sample_id=ids, loss=[1.0] * 20)
+    next(epochs)
+    run.flush()
+    file = tmp_path / "run" / "attempts" / "000000.json"
+    facts = json.loads(file.read_text())
+    began = datetime.now(UTC) - timedelta(seconds=100)
+    file.write_text(json.dumps({**facts, "started_at": began.isoformat()}))
+    found = Training(RunLayout(tmp_path / "run")).look()
+    assert found.total_epochs == 10
+    assert found.seconds_left == pytest.approx(100 / 2 * 8, rel=0.1)
+    run.close()
+    over = Training(RunLayout(tmp_path / "run")).look()
+    assert (over.state, over.seconds_left) == ("finished", None)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, xai: Any) -> None:
+    """The others are told of as ever."""
+    things.train(str(tmp_path / "run"), 2, 0)
+    victim = next((tmp_path / "run" / "data").rglob("mode=train/*/epoch=2/*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-20] + b"x" * 20)
+    status, out, _ = xai("watch", tmp_path / "run", "--once", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["counts"]["damaged"] == [victim.relative_to(tmp_path / "run").as_posix()]
+    assert any(victim.name in warning for warning in found["warnings"])
+    assert next(row for row in found["rows"] if row["mode"] == "eval")["mean"] == pytest.approx(mean(2))
+
+
+def test_a_run_in_a_store_is_watched_as_far_as_it_was_sent(
+    tmp_path: Path, xai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore", reason="the s3 extra is not installed")
+    from xaicli.store.objects import Store
+    from xaicli.store.sync import push
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    address = f"file://{tmp_path}/bucket/exp1"
+    things.train(str(tmp_path / "run"), 2, 0)
+    push(tmp_path / "run", Store(address))
+    status, out, _ = xai("watch", address, "--once", "--json")
+    found = json.loads(out)
+    assert (status, found["state"], found["counts"]["rows"]) == (0, "remote", 4 * things.N)
+    status, _, _ = xai("watch", address, "--until", "loss mean < 1.3", "--interval", "0.1")
+    assert status == 0

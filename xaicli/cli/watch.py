@@ -48,8 +48,9 @@ def watch(
 ) -> None:
     """A training as it runs: losses, worst samples, spikes, labels that fall behind, rows a second, drops, time left.
 
-    Waits for a run that is not there yet. Keys: q leaves, s sorts the labels, n goes to the next data set, o opens the
-    report. Without a terminal it prints a line for each change.
+    Waits for a run that is not there yet; of an address (s3://...) it cannot tell whether the training goes on. Keys: q
+    leaves, s sorts the labels, n goes to the next data set, o opens the report. Without a terminal it prints a line for
+    each change.
 
     Example: xai watch runs/demo --once
     """
@@ -72,10 +73,12 @@ def _once(
     from xaicli.cli.output import json_output
     from xaicli.cli.status import end_status
     from xaicli.location import find_run
+    from xaicli.store.objects import is_url
     from xaicli.watch.training import Training
     from xaicli.watch.view import Shown, screen
 
-    training = Training(find_run(run_dir), metric=metric, mode=mode, ds_id=ds_id, top=top)
+    is_remote = is_url(run_dir or os.environ.get("XAI_RUN") or "")
+    training = Training(find_run(run_dir), metric=metric, mode=mode, ds_id=ds_id, top=top, is_remote=is_remote)
     watched = training.look()
     end_status()
     if json:
@@ -175,14 +178,13 @@ def _go_on(
 
     def source() -> Training | None:
         if is_url(place):
-            layout = find_run(place)  # what is new travels
             if found:
-                return found[0]
+                find_run(place)  # what is new travels
         elif place and not found and not (Path(place) / "xai.json").is_file():
             return None
         if not found:
-            layout = find_run(run_dir)
-            found.append(Training(layout, metric=metric, mode=mode, ds_id=ds_id, top=top))
+            how: dict[str, Any] = {"metric": metric, "mode": mode, "ds_id": ds_id, "top": top}
+            found.append(Training(find_run(run_dir), **how, is_remote=is_url(place)))
         return found[0]
 
     def open_report() -> str:

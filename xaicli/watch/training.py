@@ -42,6 +42,8 @@ _STEPS = 4_000
 """Batches that are looked at for spikes."""
 _RATE_SECONDS = 30.0
 _RUNNING = "running"
+REMOTE = "remote"
+"""The state of a run in an object store: whether a process lives is not in its files."""
 _Key = tuple[str, Any, Any]
 
 
@@ -82,7 +84,7 @@ class Watched:
     """A training at one moment.
 
     Attributes:
-        state: running, finished or crashed.
+        state: running, finished or crashed; remote for a run in an object store, of which it cannot be told.
         metric: What is told of.
         places: Each data set, train first.
         worst: mode, ds_id, sample_id, label, name, value: the worst at the last places, the worst first.
@@ -114,7 +116,7 @@ class Watched:
     @property
     def is_over(self) -> bool:
         """Whether nothing writes into the run any more."""
-        return self.state != _RUNNING
+        return self.state not in (_RUNNING, REMOTE)
 
 
 @dataclass
@@ -148,14 +150,23 @@ class Training:
         mode: Modes, as everywhere; all when None.
         ds_id: Data sets; all when None.
         top: How many samples, labels and spikes are told of.
+        is_remote: Whether the run lies in an object store, and this is its copy.
     """
 
     def __init__(
-        self, layout: RunLayout, *, metric: str | None = None, mode: Any = None, ds_id: Any = None, top: int = 5
+        self,
+        layout: RunLayout,
+        *,
+        metric: str | None = None,
+        mode: Any = None,
+        ds_id: Any = None,
+        top: int = 5,
+        is_remote: bool = False,
     ) -> None:
         if top < 1:
             raise UsageError(f"--top must be at least 1, not {top}")
         self.layout = layout
+        self._is_remote = is_remote
         self._metric, self._mode, self._ds_id, self._top = metric, mode, ds_id, top
         self._reader: Reader | None = None
         self._stamp: tuple[int, int] | None = None
@@ -171,7 +182,7 @@ class Training:
         Raises:
             XaiError: There is no such metric, mode or data set, or the folder is no run.
         """
-        state = state_of(self.layout)
+        state = REMOTE if self._is_remote else state_of(self.layout)
         reader = self._opened()
         if not reader.modes():
             if self._metric is not None and reader.metrics and self._metric not in reader.askable:
@@ -207,7 +218,7 @@ class Training:
             None if self._seen is None or not rows else time.monotonic() - self._seen[1],
             reader.dropped,
             total,
-            self._seconds_left(places, total) if state == _RUNNING else None,
+            self._seconds_left(places, total) if state in (_RUNNING, REMOTE) else None,
             (*reader.warnings, *reader.losses, *(f"{name} is damaged, and left out" for name in reader.damaged)),
         )
 

@@ -130,14 +130,14 @@ def _head(watched: Watched, title: str, width: int) -> RenderableType:
     text.append(printable(cut(title, max(20, width // 2))), style="bold")
     text.append("  ").append(_state(watched), style=styles.get(watched.state, ""))
     details = [f"{watched.rows:,} rows"] if watched.rows else []
-    if watched.state == "running":
+    if not watched.is_over:
         details += [f"{watched.rows_per_second:,.0f}/s"] if watched.rows_per_second is not None else []
         details += [f"{duration(watched.seconds_left)} left"] if watched.seconds_left is not None else []
     for part in details:
         text.append("  ").append(part)
     if watched.dropped:
         text.append("  ").append(f"{watched.dropped:,} dropped", style="bold red")
-    if watched.state == "running" and (watched.quiet_seconds or 0) > _QUIET:
+    if not watched.is_over and (watched.quiet_seconds or 0) > _QUIET:
         text.append("  ").append(f"no new row for {duration(watched.quiet_seconds or 0)}", style="yellow")
     return text
 
