@@ -211,6 +211,8 @@ def _better(row: Mapping[str, Any], first: str, last: str) -> str:
     by = f"{short(factor * size, 2)} {what}"
     many = count(row["n"], "run") if row["method"] == WELCH else f"n {row['n']:,}"
     interval = f"95 % {short(factor * low, 2)} to {short(factor * high, 2)}, {many}"
+    if not size:
+        return f"no difference in {what.removeprefix('of ')} at all ({interval})"
     if low <= 0:
         return f"no difference beyond chance: {winner} has {by} more than {loser} ({interval})"
     return f"{winner} {'is better than' if row['better'] else 'has more than'} {loser} by {by} ({interval})"

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.calibration import FEWEST
 from xaicli.diagnosis.confusion import block_order, matrix
 from xaicli.diagnosis.news import Judgements
+from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
 from xaicli.report.numbers import count, cut, listed, short
@@ -27,9 +27,8 @@ _VIEWS = 12
 _ENDS = (("label", "name"), ("prediction", "prediction_name"))
 _PAIRS = 30
 _LINES = 12
-_SURE = 0.02
 _GREW = 0.05
-"""An over-confidence that is worth a word."""
+"""A calibration error grown by so much is worth a word."""
 
 
 def confusion_report(answer: Answer, page: Page | None = None) -> Report:
@@ -69,7 +68,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
     """What a page about more says of one (mode, ds_id): a sentence, and the pairs that are confused most."""
     words, overall = words_of(*found.pair), found.overall
     right = "have exactly their classes" if overall.mcc is None else "are right"
-    said = f"{words}, epoch {found.epoch}: {_percent(overall.accuracy)} of {count(overall.n, 'sample')} {right}"
+    said = f"{words}, epoch {found.epoch}: {percent(overall.accuracy)} of {count(overall.n, 'sample')} {right}"
     wrong = [
         {**row, "name": _spelled(row["label"], page), "prediction_name": _spelled(row["prediction"], page)}
         for row in found.pairs.head(_GLANCED).iter_rows(named=True)
@@ -77,7 +76,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
     if wrong:
         said += f"; most often {_mistaken(wrong[0])} ({count(wrong[0]['n'], 'time')})"
     if found.over_confidence is not None:
-        said += f". {_confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
+        said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
         fell = [f"{page.label_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"
@@ -95,7 +94,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
                     row["name"],
                     row["prediction_name"],
                     row["n"],
-                    "–" if row["label"] is None else _percent(row["share"]),
+                    "–" if row["label"] is None else percent(row["share"]),
                 )
                 for row in wrong
             ),
@@ -172,13 +171,13 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
     low, high = place["accuracy_interval"]
     right = "have exactly their classes" if place["mcc"] is None else "are right"
     said = (
-        f"{words}, epoch {place['epoch']}: {_percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
-        f"(95 % interval {_percent(low)} to {_percent(high)})"
+        f"{words}, epoch {place['epoch']}: {percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
+        f"(95 % interval {percent(low)} to {percent(high)})"
     )
     for cell in place["wrong"].head(1).iter_rows(named=True):
         said += f"; most often {_mistaken(cell)} ({count(cell['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
-        said += f". {_confidence(found)}{_once(answer, place, found)}"
+        said += f". {confidence(found)}{_once(answer, place, found)}"
     return said + "."
 
 
@@ -186,9 +185,9 @@ def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) ->
     """That the calibration error was far smaller at an earlier epoch, as before memorisation."""
     earlier = [row for row in _of(answer.extra["overall"], place) if row["ece"] is not None]
     least = min(earlier, key=lambda row: float(row["ece"]), default=None)
-    if least is None or found["over_confidence"] < _SURE or found["ece"] - least["ece"] < _GREW:
+    if least is None or found["over_confidence"] < SURE or found["ece"] - least["ece"] < _GREW:
         return ""
-    return f"; at epoch {least['epoch']} the error was {_percent(least['ece'])}"
+    return f"; at epoch {least['epoch']} the error was {percent(least['ece'])}"
 
 
 def _mistaken(cell: Mapping[str, Any]) -> str:
@@ -196,19 +195,6 @@ def _mistaken(cell: Mapping[str, Any]) -> str:
     if cell["label"] is None:
         return f"{taken} is predicted without being there"
     return f"{label} is missed" if cell["prediction"] is None else f"{label} is taken for {taken}"
-
-
-def _confidence(found: Mapping[str, Any]) -> str:
-    gap = found["over_confidence"]
-    if abs(gap) < _SURE:
-        return f"It is about as sure as it is right (calibration error {_percent(found['ece'])})"
-    way = "surer than it is right" if gap > 0 else "less sure than it is right"
-    points = f"{100 * abs(gap):.1f} points"
-    return f"It is {way} by {points} (calibration error {_percent(found['ece'])})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
@@ -223,11 +209,9 @@ def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) ->
     yield from _over_time(answer, rows, place, words, page)
     yield _labels(last, words, page)
     if calibration is not None:
-        yield from _reliability(calibration, words, page)
-        yield from _by_prediction(calibration, words, page)
-        yield _bins(calibration, words, page)
+        yield from calibration_blocks(calibration, words, page)
     for scores in _of(answer.extra["probabilities"], place):
-        yield _one_against_rest(scores, words, page)
+        yield one_against_rest(scores, words, page)
     if groups := _of(answer.extra.get("by", ()), place):
         yield from _groups(groups, words, page)
 
@@ -249,8 +233,8 @@ def _oddities(last: pl.DataFrame, calibration: Mapping[str, Any] | None) -> Iter
 def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> Iterator[Figure]:
     low, high = place["accuracy_interval"]
     share = "with exactly their classes" if place["mcc"] is None else "right"
-    yield Figure(_percent(place["accuracy"]), f"{share}, of {place['n']:,} ({_percent(low)} to {_percent(high)})")
-    yield Figure(_percent(place["balanced_accuracy"]), "mean recall of the labels")
+    yield Figure(percent(place["accuracy"]), f"{share}, of {place['n']:,} ({percent(low)} to {percent(high)})")
+    yield Figure(percent(place["balanced_accuracy"]), "mean recall of the labels")
     yield Figure(short(place["macro_f1"], 3), "mean F1 of the labels")
     if "mcc" in place["undefined"]:
         yield Figure("–", "Matthews' coefficient: undefined with one label or one prediction")
@@ -258,7 +242,7 @@ def _key_figures(place: Mapping[str, Any], calibration: Mapping[str, Any] | None
         yield Figure(short(place["mcc"], 3), "Matthews' coefficient")
     if calibration is not None:
         low, high = calibration["ece_interval"]
-        yield Figure(_percent(calibration["ece"]), f"calibration error ({_percent(low)} to {_percent(high)})")
+        yield Figure(percent(calibration["ece"]), f"calibration error ({percent(low)} to {percent(high)})")
 
 
 def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words: str, page: Page) -> Iterator[Block]:
@@ -342,7 +326,7 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
             cut(cell["name"]),
             cut(cell["prediction_name"]),
             cell["n"],
-            "–" if cell["share"] is None else _percent(cell["share"]),
+            "–" if cell["share"] is None else percent(cell["share"]),
             _ids(cell),
         )
         for cell in wrong.head(_PAIRS).iter_rows(named=True)
@@ -496,89 +480,14 @@ def _labels(last: pl.DataFrame, words: str, page: Page) -> Table:
     )
 
 
-def _reliability(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
-    """The reliability diagram, and how many samples are behind its points."""
-    bins = found["bins"]
-    x = tuple(item["top_prob"] for item in bins)
-    n = tuple(item["n"] for item in bins)
-    least, most = min(n), max(n)
-    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    yield LineChart(
-        name=page.names("reliability", words),
-        title=f"How sure, and how often right, {words}",
-        x_label="mean probability of the prediction",
-        y_label="share right",
-        series=(
-            Series("as sure as right", (0.0, 1.0), (0.0, 1.0), Tone.REFERENCE),
-            Series("the model", x, tuple(item["accuracy"] for item in bins), counts=n),
-        ),
-        legend=f"Below the diagonal the model is surer than it is right. {count(len(bins), 'bin')} of {each} samples.",
-        alt=f"Share right against how sure the model is, in {count(len(bins), 'bin')}. {_confidence(found)}.",
-        y_limits=(0.0, 1.0),
-    )
-
-
-def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Table]:
-    """How sure the model is of each label it predicts."""
-    rows = tuple(
-        (
-            cut(row["name"]),
-            row["n"],
-            row["top_prob"],
-            row["accuracy"],
-            f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
-        )
-        for row in found["by_prediction"]
-    )
-    if rows:
-        yield Table(
-            page.names("sure by label", words),
-            f"How sure of each label it predicts, {words}",
-            (
-                *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
-                *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
-            ),
-            rows,
-            note=f"of labels predicted at least {FEWEST} times",
-            terminal_rows=10,
-        )
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f} %".replace("-", "−")
-
-
-def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:
-    rows = tuple(
-        (item["n"], item["top_prob"], item["accuracy"], item["top_prob"] - item["accuracy"]) for item in found["bins"]
-    )
-    titles = ("mean probability", "share right", "surer than right by")
-    return Table(
-        page.names("bins", words),
-        f"Calibration in bins of equal count, {words}",
-        (Column("samples", Cell.INTEGER), *(Column(title, Cell.NUMBER) for title in titles)),
-        rows,
-        folded=True,
-    )
-
-
-def _one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table:
-    rows = tuple(
-        (page.label_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
-    )
-    note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
-    columns = (Column("label"), Column("AUROC", Cell.NUMBER), Column("average precision", Cell.NUMBER))
-    return Table(page.names("probabilities", words), f"Each label against the rest, {words}", columns, rows, note)
-
-
 def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
     """The figures of each value of a column, and a matrix each."""
     rows = tuple(
         (
             cut(str("–" if row["value"] is None else row["value"])),
             row["n"],
-            _percent(row["accuracy"]),
-            f"{_percent(row['accuracy_interval'][0])} to {_percent(row['accuracy_interval'][1])}",
+            percent(row["accuracy"]),
+            f"{percent(row['accuracy_interval'][0])} to {percent(row['accuracy_interval'][1])}",
             row["macro_f1"],
             row["mcc"],
         )

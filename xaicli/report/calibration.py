@@ -1,0 +1,119 @@
+"""How sure the model is against how often it is right, as pictures, tables and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xaicli.diagnosis.calibration import FEWEST
+from xaicli.report.charts import LineChart, Series, Tone
+from xaicli.report.model import Block, Cell, Column, Table
+from xaicli.report.numbers import count, cut, short
+from xaicli.report.page import Page
+
+SURE = 0.02
+"""An over-confidence that is worth a word."""
+
+
+def calibration_blocks(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    """The reliability diagram of a place, each predicted label's trust, and the bins.
+
+    Args:
+        found: A row of `calibration` as `confusion` answers it.
+        words: What place it is.
+        page: The run.
+    """
+    yield from _reliability(found, words, page)
+    yield from _by_prediction(found, words, page)
+    yield _bins(found, words, page)
+
+
+def confidence(found: Mapping[str, Any]) -> str:
+    """How sure the model is against how often it is right, in a sentence without its full stop."""
+    gap = found["over_confidence"]
+    if abs(gap) < SURE:
+        return f"It is about as sure as it is right (calibration error {percent(found['ece'])})"
+    way = "surer than it is right" if gap > 0 else "less sure than it is right"
+    points = f"{100 * abs(gap):.1f} points"
+    return f"It is {way} by {points} (calibration error {percent(found['ece'])})"
+
+
+def percent(share: float) -> str:
+    """A share as pages write it."""
+    return f"{100 * share:.1f} %"
+
+
+def _reliability(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Block]:
+    """The reliability diagram, and how many samples are behind its points."""
+    bins = found["bins"]
+    x = tuple(item["top_prob"] for item in bins)
+    n = tuple(item["n"] for item in bins)
+    least, most = min(n), max(n)
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    yield LineChart(
+        name=page.names("reliability", words),
+        title=f"How sure, and how often right, {words}",
+        x_label="mean probability of the prediction",
+        y_label="share right",
+        series=(
+            Series("as sure as right", (0.0, 1.0), (0.0, 1.0), Tone.REFERENCE),
+            Series("the model", x, tuple(item["accuracy"] for item in bins), counts=n),
+        ),
+        legend=f"Below the diagonal the model is surer than it is right. {count(len(bins), 'bin')} of {each} samples.",
+        alt=f"Share right against how sure the model is, in {count(len(bins), 'bin')}. {confidence(found)}.",
+        y_limits=(0.0, 1.0),
+    )
+
+
+def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator[Table]:
+    """How sure the model is of each label it predicts."""
+    rows = tuple(
+        (
+            cut(row["name"]),
+            row["n"],
+            row["top_prob"],
+            row["accuracy"],
+            f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
+        )
+        for row in found["by_prediction"]
+    )
+    if rows:
+        yield Table(
+            page.names("sure by label", words),
+            f"How sure of each label it predicts, {words}",
+            (
+                *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
+                *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
+            ),
+            rows,
+            note=f"of labels predicted at least {FEWEST} times",
+            terminal_rows=10,
+        )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f} %".replace("-", "−")
+
+
+def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:
+    rows = tuple(
+        (item["n"], item["top_prob"], item["accuracy"], item["top_prob"] - item["accuracy"]) for item in found["bins"]
+    )
+    titles = ("mean probability", "share right", "surer than right by")
+    return Table(
+        page.names("bins", words),
+        f"Calibration in bins of equal count, {words}",
+        (Column("samples", Cell.INTEGER), *(Column(title, Cell.NUMBER) for title in titles)),
+        rows,
+        folded=True,
+    )
+
+
+def one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table:
+    """AUROC and average precision of each label, with the scores of all probabilities."""
+    rows = tuple(
+        (page.label_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
+    )
+    note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
+    columns = (Column("label"), Column("AUROC", Cell.NUMBER), Column("average precision", Cell.NUMBER))
+    return Table(page.names("probabilities", words), f"Each label against the rest, {words}", columns, rows, note)
