@@ -51,6 +51,8 @@ _SPECIAL_TOKEN = re.compile(r"\[[A-Z]+[0-9]*\]|<[^<>\s]+>|<\|[^|]+\|>")
 """What tokenizers put among the words: [CLS], </s>, <|endoftext|>."""
 _WORDS = 120
 """So many words of a text are shown, the others on request."""
+_ON_CARD = 80
+"""The longest fact on a card; a hover says more."""
 _SHOWN = 300
 """The longest text of a cell or card: a label may be kilobytes long."""
 
@@ -185,8 +187,8 @@ class Blocks:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
         words += [element("span", printable(card.verdict, limit=_SHOWN), class_="verdict")] if card.verdict else []
         words += [element("span", printable(line, limit=_SHOWN)) for line in card.lines]
-        words += [_facts(card.facts)] if card.facts else []
-        inside = element("div", *words, _links(card.links), class_="words"), spark(card.sparkline, fill=True)
+        facts = _facts(card.facts) if card.facts else ""
+        inside = element("div", *words, _links(card.links), class_="words"), facts, spark(card.sparkline, fill=True)
         picture: object = element("span", class_="picture tile") if pictured else ""
         if card.image is not None and not self._no_images:
             pixels = " pixels" if card.image.width * card.image.height <= LOSSLESS_PIXELS else ""
@@ -318,17 +320,17 @@ def _links(links: Sequence[tuple[str, str]]) -> Markup:
 def _facts(facts: Sequence[tuple[str, Link]]) -> Markup:
     """What a sample is, name by name."""
     terms = (
-        element("div", element("dt", printable(name, limit=_TITLE)), element("dd", _linked(value)))
+        element("div", element("dt", printable(name, limit=_TITLE)), element("dd", _linked(value, _ON_CARD)))
         for name, value in facts
     )
     return element("dl", *terms, class_="facts")
 
 
-def _linked(value: Link) -> Markup:
+def _linked(value: Link, limit: int = _SHOWN) -> Markup:
     """A text from elsewhere, leading where it may."""
-    shown = printable(value.text, limit=_SHOWN)
+    shown, more = printable(value.text, limit=limit), printable(value.text, limit=_SHOWN)
     if not value.address:
-        return element("span", shown)
+        return element("span", shown, title=more if more != shown else "")
     return element("a", shown, href=value.address, rel="noreferrer noopener")
 
 
