@@ -157,6 +157,8 @@ def test_runs_of_a_group_are_replicates(runs, capsys):
         assert (row["first"], row["last"], row["n"]) == ("a", "b", 6)
     with pytest.raises(UsageError, match="two groups"):
         api.compare(folder, group=["a=*a-*"])
+    with pytest.raises(UsageError, match="one run alone"):
+        api.compare(folder, group=["a=*a-0", "b=*b-*"])
     with pytest.raises(UsageError, match="in two groups"):
         api.compare(folder, group=["a=*a-*", "b=*"])
 

@@ -327,3 +327,17 @@ def test_an_error_that_was_smaller_is_named(tmp_path):
     assert errors.index(min(errors)) == 1
     assert f"at epoch 2 the error was {100 * errors[1]:.1f} %" in result.report.sentence
     assert f"surer than it is right by {100 * (np.float32(0.95) - right.mean()):.1f} points" in result.report.sentence
+
+
+def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        nothing = np.full(6, np.nan, np.float32)
+        label = [0, 1, 2, 0, 1, None]
+        run.log_samples(
+            sample_id=range(6), label=label, prediction=[0, 1, 1, 0, None, 2], top_prob=nothing, mode="eval", epoch=4
+        )
+    found = asked(capsys, tmp_path / "run")
+    assert found["calibration"] == []
+    assert any("no sample of eval has a finite top_prob at epoch 4" in text for text in found["warnings"])
+    (overall,) = found["overall"]
+    assert (overall["n"], overall["accuracy"], overall["ece"]) == (4, 0.75, None)

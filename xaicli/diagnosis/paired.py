@@ -153,7 +153,7 @@ def paired(
         where the interval holds 0 or which end is better is unknown).
 
     Raises:
-        UsageError: There is one group alone, or a run is in two.
+        UsageError: There is one group alone, a group of one run, or a run in two groups.
         XaiError: As `compare`.
     """
     if groups:
@@ -208,6 +208,11 @@ def _of_groups(
     members = [run for runs in groups.values() for run in runs]
     if twice := {run for run in members if members.count(run) > 1}:
         raise UsageError(f"{sorted(twice)[0]} is in two groups", hint="give each group patterns of its own")
+    if alone := [name for name, runs in groups.items() if len(runs) < 2]:
+        raise UsageError(
+            f"--group {alone[0]} is one run alone: nothing tells how runs of it differ",
+            hint="give each group two runs or more, or compare the runs without --group",
+        )
     found = shared(readers, **select)
     by_name = {str(reader.layout.root): number for number, reader in enumerate(readers)}
     first, *others = groups

@@ -46,6 +46,7 @@ from xaicli.vocabulary import (
 from xaicli.words import split
 
 _MOST_GROUPS = 50
+_UNKNOWN = "nothing tells how sure the model is"
 _LISTED_CELLS = 1000
 _SHOWN_LABELS = 30
 _LISTED = 5
@@ -85,6 +86,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     keys = ("overall", "pairs", "calibration", "probabilities", "by")
     extra: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
     cells: list[pl.DataFrame] = []
+    warnings = [*selection.warnings]
     for pair in selection.pairs:
         last: tuple[Rows, pl.DataFrame, Calibration | None] | None = None
         courses = _Courses(pair, names)
@@ -101,6 +103,9 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
         if last is not None:
             rows, counts, sure = last
             found = _calibration(rows.frame) if sure is None else sure
+            if found is None and {TOP_PROB, CORRECT} <= set(rows.frame.columns):
+                where = " ".join(part for part in pair if part)
+                warnings.append(f"no sample of {where} has a finite top_prob at epoch {rows.place.epoch}: {_UNKNOWN}")
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += courses.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
@@ -112,7 +117,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
         selection={**{key: value for key, value in selection.as_dict().items() if key != "metric"}, "by": by},
         data=data,
         counts=reader.counts(tally),
-        warnings=selection.warnings,
+        warnings=tuple(warnings),
         extra={
             "overall": extra["overall"],
             "cells": pl.concat(cells, how="vertical_relaxed"),
