@@ -19,7 +19,7 @@ from xaicli.render import figure
 from xaicli.render.canvas import LIGHT, tick
 from xaicli.render.lines import spread
 from xaicli.render.svg import path_data
-from xaicli.report.charts import Axis, Band, BarChart, LineChart, Multiples, ScatterChart, Series, Tone
+from xaicli.report.charts import Axis, Band, BarChart, LineChart, MatrixChart, Multiples, ScatterChart, Series, Tone
 
 NAN = float("nan")
 
@@ -221,3 +221,16 @@ def test_names_with_room_stay_where_they_belong(steps: list[int]) -> None:
 )
 def test_ticks_are_short(value: float, said: str) -> None:
     assert tick(value) == said
+
+
+def test_cells_of_a_matrix_are_coloured_by_share_and_lead_somewhere() -> None:
+    chart = MatrixChart("m", "M", ("cat", "dog"), ((8, 2), (0, 5)), "taken for", "label", (("", "cat-dog"), ("", "")))
+    (svg,) = figure.Pictures().of(chart).svgs
+    cells = re.findall(r'<path class="bar c-(\w+)" data-k="m-(\d)-(\d)" opacity="([\d.]+)"', svg)
+    # 80 % of cats are right, all dogs are; the one wrong cell is the most frequent one.
+    assert cells == [("min", "0", "0", "0.5"), ("max", "0", "1", "0.6"), ("min", "1", "1", "0.6")]
+    assert [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if text.isdigit()] == ["8", "2", "5"]
+    assert re.findall(r'<a href="#([^"]*)"><path[^>]*data-k="([^"]*)"', svg) == [("cat-dog", "m-0-1")]
+    # Names below the cells end at them.
+    below = re.findall(r'<text [^>]*text-anchor="(\w+)"[^>]*transform="rotate[^>]*>(?:cat|dog)</text>', svg)
+    assert below == ["end", "end"]

@@ -9,7 +9,7 @@ from xaicli.render.svg import Frame
 from xaicli.report.charts import MatrixChart
 
 _CELL, _SMALLEST = 38.0, 15.0
-_WIDEST = 480.0
+_WIDEST, _NARROWEST = 480.0, 420.0
 _NUMBERS = 16
 """Up to so many labels each cell says its count."""
 _NAME = 14
@@ -26,9 +26,10 @@ def matrix_figure(chart: MatrixChart) -> Drawn:
     names = [name(text, _NAME) for text in chart.names]
     longest = _CHARACTER * max(map(len, names), default=0)
     left, bottom = longest + 26, longest + 26
-    size = Size(left + cell * k + 12, bottom + cell * k + 6, 52, 9)
+    # Of few labels the picture is no narrower, so that its texts are no larger than others'.
+    size = Size(max(left + cell * k + 12, _NARROWEST), bottom + cell * k + 6, 52, 9)
     figure = new_figure(size, chart.title, chart.legend)
-    axes = add_axes(figure, size, left=left, bottom=bottom, right=12, top=6)
+    axes = add_axes(figure, size, left=left, bottom=bottom, right=size.width - left - cell * k, top=6)
     axes.grid(False)
     axes.set_xlim(-0.5, k - 0.5)
     axes.set_ylim(k - 0.5, -0.5)
