@@ -329,3 +329,22 @@ def test_names_that_stand_for_others_are_told_apart(tmp_path):
     result.save(tmp_path / "out", ["csv"])
     row = next(csv.DictReader(io.StringIO((tmp_path / "out" / "samples.csv").read_text())))
     assert (row["group"], row["fact_group"]) == ("max", "k")  # the column of the answer, and the fact
+
+
+def test_saliency_tells_what_its_samples_are(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    inputs = torch.rand(2, 1, 8, 8)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([0, 1], camera=["front", "<b>rear</b>"])
+        run.log_inputs([0, 1], inputs, label=[0, 1])
+        run.save_checkpoint(model, example_inputs=inputs, label_names=["a", "b", "c"])
+    asked_for = ["saliency", str(tmp_path / "run"), "--samples", "2", "--methods", "gradient", "--json"]
+    assert main(asked_for) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["facts"] for row in rows] == [{"camera": "front"}, {"camera": "<b>rear</b>"}]
+    page = (tmp_path / "run" / "reports" / "saliency.html").read_text()
+    assert "camera front" in page
+    assert "<b>rear" not in page
+    assert main([*asked_for, "--no-facts"]) == 0
+    assert "camera" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from xaicli.attribution.session import Column
     from xaicli.checkpoint.facts import LoadedModel
     from xaicli.layout import RunLayout
+    from xaicli.reader import Reader
 
 
 def saliency(
@@ -159,6 +161,8 @@ def explain_run(
     output: Sequence[str] | None = None,
     progress: Callable[[float, int], None] | None = None,
     settings: Mapping[str, Any],
+    facts: str | os.PathLike[str] | None = None,
+    no_facts: bool = False,
     **asked: Any,
 ) -> SaliencyResult:
     """The maps of some samples of a run, or of any data, through its checkpoints.
@@ -170,6 +174,8 @@ def explain_run(
         target, output: As `xai saliency` has them.
         progress: Called with (samples done, samples in all).
         settings: Arguments of `xaicli.attribution.settings.settle`.
+        facts: A file of what the samples are, beside the run's own facts.
+        no_facts: Know no facts.
         asked: Further fields of `xaicli.attribution.session.Request`.
 
     Raises:
@@ -181,9 +187,9 @@ def explain_run(
     settled = settle(**settings)
     files = _in_training_order(place.checkpoints, opening)
     last = files[-1]
-    facts = last().facts
+    said = last().facts
     columns = _columns(files)
-    names = facts.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
+    names = said.label_names or (place.layout.read_manifest().label_names if place.layout else None) or ()
     source = opening.source(place.layout, last())
     last.keep = len(files) == 1
     request = Request(
@@ -196,14 +202,33 @@ def explain_run(
     which = choice.of(source, place.layout, settled.seed)
     inputs = source.take(which)
     if choice.pick in ("worst", "best") and not choice.ids and not opening.data:
-        said = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
-        inputs = replace(inputs, skipped=(f"{said}: --data picks among others", *inputs.skipped))
+        picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
+        inputs = replace(inputs, skipped=(f"{picked}: --data picks among others", *inputs.skipped))
     saliency = explain(columns, inputs, request, progress=progress)
     run = str(place.layout.root if place.layout else place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())
     asked_of = {**({} if place.layout else {"runs": []}), **opening.asked(), **{k: v for k, v in more.items() if v}}
-    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of)
+    known = _known(place.layout, facts, no_facts)
+    asked_of |= {**({"facts": str(facts)} if facts else {}), **({"no_facts": True} if no_facts else {})}
+    return SaliencyResult(saliency, run=run, facts=_run_facts(place.layout), asked=asked_of, known=known)
+
+
+def _known(layout: RunLayout | None, facts: str | os.PathLike[str] | None, no_facts: bool) -> Reader | None:
+    """What knows of the samples; None where nothing is known, or nothing is to be.
+
+    Raises:
+        UsageError: There is a file of facts, and no run whose samples it tells of, or none are wanted.
+        XaiError: The file cannot be read.
+    """
+    from xaicli.reader import open_reader
+
+    if layout is None and facts is not None:
+        raise UsageError("--facts tells of a run's samples, and there is no run", hint="name the run")
+    if layout is None or (no_facts and facts is None):
+        return None
+    reader = open_reader(layout, facts=facts, no_facts=no_facts)
+    return reader if reader.facts.names else None
 
 
 class _File:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xaicli.attribution.explanation import Explanation, Saliency
+    from xaicli.reader import Reader
     from xaicli.report.model import Report
     from xaicli.report.page import RunFacts
 
@@ -31,6 +32,7 @@ class SaliencyResult(Result):
         run: The run or checkpoint as the user named it.
         facts: The run, where there is one.
         asked: Options of the command line that say how model and data were opened.
+        known: What knows what the samples are.
     """
 
     def __init__(
@@ -40,9 +42,14 @@ class SaliencyResult(Result):
         run: str = "",
         facts: RunFacts | None = None,
         asked: Mapping[str, Any] | None = None,
+        known: Reader | None = None,
     ) -> None:
         self.saliency = saliency
         answer = _answer(saliency, run, asked or {})
+        if known is not None:
+            from xaicli.queries.facts import with_facts
+
+            answer = with_facts(answer, known)
 
         def build() -> Report:
             from xaicli.report.saliency import saliency_report

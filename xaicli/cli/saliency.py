@@ -12,7 +12,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.loading import Loading, integers
-from xaicli.cli.options import Ids, OptionGroup, Output, RunDir, split_commas
+from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas
 from xaicli.cli.output import REPORT_FORMATS, write
 from xaicli.cli.status import end_status
 from xaicli.progress import doing
@@ -155,6 +155,8 @@ def saliency(
         bool,
         typer.Option("--pictures", rich_help_panel=_MAPS, help="A picture a sample too, beside the sheet of all."),
     ] = False,
+    facts: FactsOption = None,
+    no_facts: NoFacts = False,
     *,
     samples: Samples,
     maps: Maps,
@@ -191,6 +193,8 @@ def saliency(
         store=_store(output.output or place.folder, place.layout),
         rank=rank,
         world_size=world_size,
+        facts=facts,
+        no_facts=no_facts,
     )
     if rank == 0:
         write(result, output, folder=place.folder, always=REPORT_FORMATS, pictures=pictures)

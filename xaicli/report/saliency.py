@@ -10,6 +10,7 @@ from urllib.parse import quote
 from xaicli.answer import Answer
 from xaicli.attribution.explanation import Explanation, InputKind, InputView, Saliency, SaliencyMap, Trust
 from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
+from xaicli.report.facts import FACTS, in_hover
 from xaicli.report.model import (
     FIXED,
     Block,
@@ -189,7 +190,8 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         facts: The run, where there is one; its track report is linked.
     """
     several = len(saliency.checkpoints) > 1
-    grids = _by_checkpoint(saliency, facts) if several else (_grid(saliency, facts),)
+    known = {str(row["sample_id"]): in_hover(row) for row in answer.data.iter_rows(named=True) if FACTS in row}
+    grids = _by_checkpoint(saliency, facts, known) if several else (_grid(saliency, facts, known),)
     sections = [Section("Maps", "maps", grids if saliency.explanations else (Text("No samples.", Tone.FAINT),), True)]
     if saliency.explanations:
         sections.append(Section("How far to trust them", "trust", (_trust_table(saliency),)))
@@ -245,7 +247,7 @@ def _sentence(saliency: Saliency) -> str:
     return " ".join(said)
 
 
-def _grid(saliency: Saliency, facts: RunFacts | None) -> MapGrid:
+def _grid(saliency: Saliency, facts: RunFacts | None, known: Mapping[str, str]) -> MapGrid:
     rows = []
     for number, e in enumerate(saliency.explanations):
         panels = [
@@ -253,7 +255,7 @@ def _grid(saliency: Saliency, facts: RunFacts | None) -> MapGrid:
             for method in saliency.methods
             for panel in panels_of(e, method, TITLES.get(method, method), _trust_lines(e.trust.get(method)))
         ]
-        rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts))
+        rows.append(_row(e, number, (*panels, *_overlay(e, saliency)), facts, known))
     return MapGrid("saliency", "Saliency", tuple(rows), _NOTE)
 
 
@@ -263,7 +265,7 @@ def _overlay(e: Explanation, saliency: Saliency) -> Iterator[MapPanel]:
     yield from panels_of(e, saliency.overlay, title, (), overlay=True)
 
 
-def _by_checkpoint(saliency: Saliency, facts: RunFacts | None) -> tuple[Block, ...]:
+def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Mapping[str, str]) -> tuple[Block, ...]:
     """A view a method, a row a sample, a column a checkpoint: so one sees the attention move."""
     views: dict[str, tuple[Block, ...]] = {}
     for method in (saliency.overlay, *(m for m in saliency.methods if m != saliency.overlay)):
@@ -283,7 +285,7 @@ def _by_checkpoint(saliency: Saliency, facts: RunFacts | None) -> tuple[Block, .
                     group=f"{e.checkpoint}",
                 )
             ]
-            found.append(_row(group[-1], number, tuple(panels), facts))
+            found.append(_row(group[-1], number, tuple(panels), facts, known))
         views[TITLES.get(method, method)] = (
             MapGrid(f"saliency-{method}", TITLES.get(method, method), tuple(found), _NOTE, toggles="checkpoints"),
         )
@@ -295,7 +297,9 @@ def _column(saliency: Saliency, index: int) -> str:
     return checkpoint.name + (f" · epoch {checkpoint.epoch}" if checkpoint.epoch is not None else "")
 
 
-def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None) -> MapRow:
+def _row(
+    e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Mapping[str, str]
+) -> MapRow:
     wrong = _is_wrong(e)
     sure = f" ({e.label_prob:.2f})" if e.label_prob is not None else ""
     lines = [f"label {e.label_name}{sure}"] if e.label is not None else []
@@ -306,6 +310,7 @@ def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFa
     if e.prediction is not None:
         mark = " ✓" if e.correct else ""
         lines.append(f"predicted {e.prediction_name}{mark}")
+    lines += [said] if (said := known.get(str(e.sample_id))) else []
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
     return MapRow(
         key=f"e-{number}",
