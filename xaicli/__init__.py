@@ -16,6 +16,7 @@ _HOMES = {
     "log": "xaicli.recorder.run",
     "open_run": "xaicli.api",
     "RunReader": "xaicli.api",
+    "compare": "xaicli.api.runs",
     "saliency": "xaicli.api.saliency",
     "collect_metrics": "xaicli.collectors.collect",
     "Table": "xaicli.tables.table",

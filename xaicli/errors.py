@@ -6,8 +6,9 @@ This module imports nothing of the package, so every layer may raise its errors.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,28 @@ def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = 
     exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
+
+
+def whole_number(option: str, given: Any, *, least: int | None = None, hint: str = "") -> int:
+    """What an option was given, as a whole number: of Python, numpy or torch alike.
+
+    Args:
+        option: As it is typed ("--max").
+        given: What it was given.
+        least: The smallest that makes sense.
+        hint: What the smallest means.
+
+    Raises:
+        UsageError: It is none, or too small.
+    """
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise UsageError(f"{option} must be a whole number, not {given!r}", hint=hint) from None
+    if least is not None and number < least:
+        at_least = "non-negative" if least == 0 else f"at least {least}"
+        raise UsageError(f"{option} must be {at_least}, not {number}", hint=hint)
+    return number
 
 
 EXTRAS = {

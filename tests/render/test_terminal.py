@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
 from xaicli.render.terminal import as_text, show
-from xaicli.render.text import printable, sparkline, thinned, told_apart
+from xaicli.render.text import averaged, printable, sparkline, told_apart
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 
@@ -188,8 +188,8 @@ def test_a_long_name_keeps_both_ends() -> None:
 
 
 def test_sparklines_are_thinned_to_what_can_be_seen() -> None:
-    assert thinned([1.0, 3.0, None, None, 5.0, 7.0], 3) == [2.0, None, 6.0]
-    assert thinned([1.0, 2.0], 3) == [1.0, 2.0]
+    assert averaged([1.0, 3.0, None, None, 5.0, 7.0], 3) == [2.0, None, 6.0]
+    assert averaged([1.0, 2.0], 3) == [1.0, 2.0]
 
 
 def test_a_history_stays_on_one_line_beside_long_names() -> None:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout
 from xaicli.results import Result
 
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from xaicli.queries.selection import Selection, Words
     from xaicli.reader import Reader
 
+
+def refuse_others(select: Mapping[str, Any]) -> None:
+    """Refuse what is no argument of a question about rows.
+
+    Raises:
+        UsageError: There is no such argument.
+    """
+    for name in select:
+        if name not in Select.__annotations__:
+            found = unknown("argument", name, Select.__annotations__)
+            hint = _WRITTEN if name in ("output", "format", "formats", "quiet", "json") else found.hint
+            raise UsageError(found.message, hint=hint)
+
+
+_WRITTEN = "an answer is written by .save(folder, formats=...), and is text by .to_json() or .html()"
 
 OPENING = ("strict", "attempts", "where", "facts", "no_facts")
 """What a reader is opened with; the rest of a selection is resolved in what it holds."""
@@ -60,6 +75,10 @@ class RunRows:
         self.layout = layout
         layout.read_manifest()
 
+    def __fspath__(self) -> str:
+        """The run's folder: an opened run stands wherever its path can."""
+        return os.fspath(self.layout.root)
+
     def __repr__(self) -> str:
         return f"open_run({str(self.layout.root)!r})"
 
@@ -82,6 +101,7 @@ class RunRows:
         from xaicli.queries.selection import resolve
 
         words: dict[str, Any] = dict(select)
+        refuse_others(words)
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
         return reader, resolve(reader, every_metric=every_metric, **words)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select
+from xaicli.api.rows import OPENING, RunRows, Select, refuse_others
 from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
@@ -85,6 +85,7 @@ class RunReader(RunRows):
         from xaicli.queries.table_samples import table_samples
 
         words: dict[str, Any] = dict(select)
+        refuse_others(words)
         opening = {name: words.pop(name) for name in ("strict", "attempts", "facts", "no_facts") if name in words}
         answer = table_samples(self.reader(**opening), table, **words, **asked)
         return shown(Asked(answer, self.layout))
@@ -163,12 +164,18 @@ class RunReader(RunRows):
         return shown(Asked(answer, self.layout, reader, selection))
 
     def confusion(
-        self, *, cell: str | None = None, by: str | None = None, top: int | None = None, **select: Unpack[Select]
+        self,
+        *,
+        cell: str | Sequence[Any] | None = None,
+        by: str | None = None,
+        top: int | None = None,
+        **select: Unpack[Select],
     ) -> Result:
         """Who is taken for whom at every epoch: counts, precision, recall and F1 of each label, calibration.
 
         Args:
-            cell: LABEL,PREDICTION: the samples of that cell at the last selected epoch instead, by the highest metric.
+            cell: LABEL,PREDICTION, or the two one by one: the samples of that cell at the last selected epoch instead,
+                by the highest metric.
             by: A column whose every value gets figures of its own.
             top: At most how many samples of a cell; 20 when None.
         """
@@ -242,6 +249,7 @@ class RunReader(RunRows):
         if select.get("metric"):
             raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
         words_of: dict[str, Any] = dict(select)
+        refuse_others(words_of)
         reader = self.reader(**{name: words_of.pop(name) for name in OPENING if name in words_of})
         if (objects := of_objects(reader, table, by=by, positive=positive, top=top, **words_of)) is not None:
             return shown(Asked(objects, self.layout, reader))

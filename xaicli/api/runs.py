@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select
+from xaicli.api.rows import OPENING, RunRows, Select, refuse_others
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from xaicli.queries.selection import Words
 
 
+Runs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""A run directory, an address or an opened run, or a list of them."""
+
+
 def compare(
-    *runs: str | os.PathLike[str],
+    *runs: Runs,
     max: int = 5,
     min: int = 5,
     ids: Ids = None,
@@ -30,7 +34,8 @@ def compare(
     """Several runs side by side: the same metric, labels and samples; which is better, and which samples flipped.
 
     Args:
-        runs: Two run directories or addresses or more; a folder that is no run stands for those in it.
+        runs: Two run directories, addresses or opened runs or more, one by one or as a list; a folder that is no run
+            stands for those in it.
         max: How many samples whose score grew most from the first run to the last.
         min: How many samples whose score fell most.
         ids: Samples to list.
@@ -42,8 +47,9 @@ def compare(
     from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)
+    refuse_others(words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
-    readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(runs)]
+    readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
     answer = compare(readers, max=max, min=min, ids=ids, **words)
     groups = members_of(group, list(answer.selection["runs"]))
     differences = paired(readers, groups=groups, **words)
@@ -53,7 +59,7 @@ def compare(
 
 
 def scalars(
-    *runs: str | os.PathLike[str],
+    *runs: Runs,
     key: Words = None,
     mode: Words = None,
     ds_id: Words = None,
@@ -64,7 +70,8 @@ def scalars(
     """Per-step scalars, summaries and custom graphs of one or several runs over time.
 
     Args:
-        runs: Run directories or addresses, FastEstimator logs (`.txt`), or folders of either.
+        runs: Run directories, addresses, opened runs or FastEstimator logs (`.txt`), or folders of either, one by one
+            or as a list.
         key: Only these scalars; patterns with `*` and `?` are possible.
         mode: Only these modes.
         ds_id: Only these dataset ids.
@@ -75,7 +82,7 @@ def scalars(
     from xaicli.queries.scalars import scalars
 
     answer = scalars(
-        runs,
+        _each(runs),
         key=key,
         mode=mode,
         ds_id=ds_id,
@@ -88,6 +95,14 @@ def scalars(
     layout = RunLayout(first)
     alone = len(asked) == 1 and layout.is_run()
     return shown(Asked(answer, layout if alone else None), (first if first.is_dir() else first.parent) / "reports")
+
+
+def _each(runs: Iterable[Runs]) -> list[str | os.PathLike[str]]:
+    """Every run by itself, where a list of them was given, too."""
+    found: list[str | os.PathLike[str]] = []
+    for one in runs:
+        found += [one] if isinstance(one, str | os.PathLike) else one
+    return found
 
 
 def list_runs(folder: str | os.PathLike[str] = ".") -> Result:

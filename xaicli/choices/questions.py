@@ -15,7 +15,7 @@ from xaicli.choices.candidates import Ranked, is_end_known, is_high_good, ranked
 from xaicli.choices.centres import k_centres
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule
-from xaicli.dynamics.computed import Statistics, compute
+from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
 from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError
@@ -30,8 +30,6 @@ _WORST = 20
 _MIXED = 6
 _MOST_VALUES = 50
 _SUSPECTED = 10_000
-_NOT_RECORDED = "not recorded, so left out"
-"""How a warning begins of statistics that nobody asked for here; a rule that needs one says so itself."""
 _PRONE = frozenset({Rule.HARDEST, Rule.AMBIGUOUS, Rule.FORGOTTEN})
 """Rules that like wrong labels."""
 
@@ -78,7 +76,8 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
     """
     facts = reader.facts
     found = compute(reader, selection, jumps=wanted.stat.startswith("rank_jump"))
-    warnings = [warning for warning in found.warnings if not warning.startswith(_NOT_RECORDED)]
+    # Nobody asked for the statistics that are missing; a rule that needs one says so itself.
+    warnings = [warning for warning in found.warnings if LEFT_OUT not in warning]
     if wanted.ids is not None:
         known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
         refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)

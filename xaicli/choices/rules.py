@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from xaicli.errors import UsageError, unknown
+from xaicli.errors import UsageError, unknown, whole_number
 
 
 class Rule(StrEnum):
@@ -115,8 +115,7 @@ def choice(
         kind, sql = Rule.SQL, typed
     if n is not None and share is not None:
         raise UsageError("--n and --share both say how many", hint="give one of them")
-    if n is not None and n < 1:
-        raise UsageError(f"--n must be at least 1, not {n}")
+    n = None if n is None else whole_number("--n", n, least=1)
     if share is not None and not 0 < share <= 1:
         raise UsageError(f"--share must be above 0 and at most 1, not {share:g}", hint="--share 0.1 is a tenth")
     if weight is not None and not (weight >= 0 and math.isfinite(weight)):

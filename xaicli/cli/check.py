@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, RunDir, Strict, split_commas
+from xaicli.cli.options import Output, RunDir, Strict, split_ds_ids
 from xaicli.cli.output import write
 
 
@@ -32,7 +32,7 @@ def check(
     ds_id: Annotated[
         list[str] | None,
         typer.Option(
-            callback=split_commas, help="The data sets of rules that name none [default: all].", show_default=False
+            callback=split_ds_ids, help="The data sets of rules that name none [default: all].", show_default=False
         ),
     ] = None,
     facts: Annotated[

@@ -48,11 +48,13 @@ def query(
         raise UsageError("query takes a run and one statement", hint="put the SQL in quotes")
     *given, sql = sorted(words, key=is_query)
     if not is_query(sql) and (given or is_url(sql) or Path(sql).exists()):
-        tables = "; ".join(sql_tables(open_run(given[0] if given else sql).reader()))
-        raise UsageError(
-            f"there is no SQL in: {' '.join(words)}",
-            hint=f'xai query {sql} "SELECT count(*) FROM samples"; tables: {tables}',
-        )
+        place = next((word for word in words if is_url(word) or Path(word).exists()), words[0])
+        other = [word for word in words if word is not place]
+        tables = "; ".join(sql_tables(open_run(place).reader()))
+        is_statement = bool(other) and len(other[0].split()) > 1
+        said = f"only queries can be run: {other[0].strip()[:60]!r}" if is_statement else ""
+        said = said or f"there is no SQL in: {' '.join(words)}"
+        raise UsageError(said, hint=f'xai query {place} "SELECT count(*) FROM samples"; tables: {tables}')
     run = open_run(given[0] if given else None)
     result = run.query(sql, engine=engine, attempts=attempts, strict=strict)
     write(result, output)

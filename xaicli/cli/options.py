@@ -31,6 +31,11 @@ def split_commas(values: list[str] | None) -> list[str] | None:
     return _items(values, words.split)
 
 
+def split_ds_ids(values: list[str] | None) -> list[str] | None:
+    """As `split_commas`; an empty text is the data set without a name, as the rows spell it."""
+    return [""] if values and not "".join(values).strip() else split_commas(values)
+
+
 def split_pairs(values: list[str] | None) -> list[str] | None:
     """The `NAME=VALUE` items of an option, their quotes untouched: `words.split_pair` takes one apart."""
     return _items(values, words.split_raw)
@@ -179,8 +184,8 @@ class Selection(OptionGroup):
     ds_id: Annotated[
         list[str] | None,
         typer.Option(
-            callback=split_commas,
-            help="Dataset ids, or !ID for all but one [default: all, never pooled].",
+            callback=split_ds_ids,
+            help="Dataset ids ('' is the one without a name), or !ID for all but one [default: all, never pooled].",
             rich_help_panel=_DATA,
             show_default=False,
         ),

@@ -11,7 +11,17 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
-from xaicli.cli.options import FactsOption, Ids, Output, RunDir, Selection, Strict, split_commas, split_pairs
+from xaicli.cli.options import (
+    FactsOption,
+    Ids,
+    Output,
+    RunDir,
+    Selection,
+    Strict,
+    split_commas,
+    split_ds_ids,
+    split_pairs,
+)
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
@@ -121,7 +131,7 @@ def apply(
     ] = None,
     ds_id: Annotated[
         list[str] | None,
-        typer.Option(callback=split_commas, help="The data sets [default: all].", show_default=False),
+        typer.Option(callback=split_ds_ids, help="The data sets [default: all].", show_default=False),
     ] = None,
     label_key: Annotated[str, typer.Option(help="The column that was looked at.")] = "label",
     label_map: Annotated[

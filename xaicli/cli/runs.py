@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Ids, Output, Selection, Strict, choices, split_commas
+from xaicli.cli.options import Ids, Output, Selection, Strict, choices, split_commas, split_ds_ids
 from xaicli.cli.output import write
 from xaicli.vocabulary import Mode
 
@@ -87,7 +87,10 @@ def scalars(
         ),
     ] = None,
     ds_id: Annotated[
-        list[str] | None, typer.Option(callback=split_commas, help="Dataset ids [default: all].", show_default=False)
+        list[str] | None,
+        typer.Option(
+            callback=split_ds_ids, help="Dataset ids ('' is the one without a name) [default: all].", show_default=False
+        ),
     ] = None,
     smoothing: Annotated[
         float, typer.Option(metavar="W", help="Weight of the past in an exponential mean, from 0 to below 1.")

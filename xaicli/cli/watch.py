@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Debug, Json, RunDir, split_commas
+from xaicli.cli.options import Debug, Json, RunDir, split_commas, split_ds_ids
 from xaicli.errors import UsageError, XaiError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def watch(
         list[str] | None, typer.Option(callback=split_commas, help="Modes [default: all].", show_default=False)
     ] = None,
     ds_id: Annotated[
-        list[str] | None, typer.Option(callback=split_commas, help="Data sets [default: all].", show_default=False)
+        list[str] | None, typer.Option(callback=split_ds_ids, help="Data sets [default: all].", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", help="So many samples, labels and spikes.")] = 5,
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks, at least.")] = 2.0,

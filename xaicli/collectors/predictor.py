@@ -62,7 +62,7 @@ class Predictor:
         self.module = model if isinstance(model, nn.Module) else None
         self.preprocess_fn = preprocess_fn
         self.unpack_dicts = unpack_dicts
-        self.device = _device(device, self.module)
+        self.device = chosen_device(device, self.module)
         self.precision = _precision(precision, self.device)
         self.known = known_of(model, facts)
         self._hidden: dict[Layer, Any] = {}
@@ -215,7 +215,8 @@ class Predictor:
             return set()
 
 
-def _device(given: str | torch.device | None, module: nn.Module | None) -> torch.device:
+def chosen_device(given: str | torch.device | None, module: nn.Module | None = None) -> torch.device:
+    """Where a pass runs: with `auto` a GPU where there is one, else where the model is."""
     if given == "auto" and torch.cuda.is_available():
         return torch.device("cuda")
     if given is not None and given != "auto":
@@ -248,7 +249,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _moved(module: nn.Module, device: torch.device) -> Iterator[None]:
-    home = _device(None, module)
+    home = chosen_device(None, module)
     if home == device:
         yield
         return

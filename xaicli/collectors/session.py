@@ -19,7 +19,7 @@ from xaicli.api.opening import Opening, find_place
 from xaicli.collectors.collect import Collected, Progress, collect_metrics
 from xaicli.collectors.gathering import HEADING
 from xaicli.collectors.named import CollectorOptions, SourceRows, collector_named, table_of
-from xaicli.collectors.predictor import Precision, Predictor
+from xaicli.collectors.predictor import Precision, Predictor, chosen_device
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
@@ -99,7 +99,7 @@ def collect_run(
     layout = RunLayout(Path(os.fspath(run_dir))) if begins and run_dir is not None else place.layout
     if layout is None:
         raise XaiError("no run to collect into", hint="name one; it is begun where there is none: xai collect runs/new")
-    loaded = opening.load(place.checkpoints[0], device=_device(device))
+    loaded = opening.load(place.checkpoints[0], device=str(chosen_device(device)))
     names = options.label_names or loaded.facts.label_names or _names_of(layout)
     prepared = opening.preparation(place.layout, loaded) | {"label_names": names or None}
     table = table_of(opening.data, **prepared)
@@ -268,14 +268,6 @@ def _names_of(layout: RunLayout) -> tuple[str, ...]:
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _device(given: str) -> str:
-    if given != "auto":
-        return given
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _summary(tables: Mapping[str, pa.Table], *, without: Collection[str] = ()) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
 from xaicli.diagnosis.slices import by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.dynamics.names import LabelNames
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.heads.head import Task
 from xaicli.queries.facts import facts_by_sample
 from xaicli.queries.rows import walk
@@ -58,8 +58,7 @@ def errors(
         UsageError: `top` is negative, or an option is about another task.
         XaiError: There is no such column, or nothing tells how this task errs.
     """
-    if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     for name in by or ():
         if name not in reader.dtypes or name == SAMPLE_ID:
             raise unknown("fact or column", name, list(reader.dtypes), where=str(reader.layout.root))

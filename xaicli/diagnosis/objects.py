@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import XaiError, unknown, whole_number
 from xaicli.reader import Reader
 from xaicli.reader.lazy import scan_folder
 from xaicli.tables.schema import class_names
@@ -83,8 +83,7 @@ def object_errors(
         UsageError: `top` is negative.
         XaiError: There is no such table, its rows are no objects, or none is left.
     """
-    if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     rows = _rows(reader, table, mode, epoch)
     names = class_names(reader.layout, table, LABEL)
     found: list[dict[str, Any]] = []

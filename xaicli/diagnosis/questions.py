@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from xaicli.diagnosis.confusion import (
     set_counts,
 )
 from xaicli.dynamics.names import LabelNames
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
@@ -43,7 +43,7 @@ from xaicli.vocabulary import (
     STEP,
     TOP_PROB,
 )
-from xaicli.words import split
+from xaicli.words import quoted, split
 
 _MOST_GROUPS = 50
 _UNKNOWN = "nothing tells how sure the model is"
@@ -160,13 +160,13 @@ class _Courses:
         return NO_CLASS if label is None else self._names[label]
 
 
-def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 20) -> Answer:
+def cell_samples(reader: Reader, selection: Selection, cell: str | Sequence[Any], *, top: int = 20) -> Answer:
     """The samples of one cell at the last place of each (mode, ds_id), with their histories.
 
     Args:
         reader: The run.
         selection: Which rows; the first of its metrics orders the samples, the highest first.
-        cell: LABEL,PREDICTION as values or names.
+        cell: LABEL,PREDICTION as values or names, in one text or one by one.
         top: At most how many of each (mode, ds_id); how many there are is in the key `n`.
 
     Returns:
@@ -177,12 +177,18 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
         XaiError: A label does not occur, or the cell is empty.
     """
     refuse_other_tasks(reader, selection.label_key)
-    if top < 1:
-        raise UsageError(f"--top must be at least 1, not {top}")
-    ends = split(cell)
+    top = whole_number("--top", top, least=1)
+    ends = split(cell) if isinstance(cell, str) else [str(end) for end in cell]
     if len(ends) != 2:
         raise UsageError(f"--cell {cell!r} is not LABEL,PREDICTION", hint="--cell cat,dog")
-    found = {pair: ids for pair in selection.pairs if (ids := _in_cell(reader, selection, pair, ends))}
+    cell = ",".join(quoted(end) for end in ends)
+    tally, found = Tally(), {}
+    for pair in selection.pairs:
+        looked_at = Tally()
+        if ids := _in_cell(reader, selection, pair, ends, looked_at):
+            found[pair] = ids
+        else:
+            tally.add(looked_at)
     if not found:
         raise XaiError(
             f"no sample of {ends[0]} is taken for {ends[1]} at the last epoch selected",
@@ -197,6 +203,8 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
             {SAMPLE_ID: ids, "place": range(len(ids))}, schema_overrides={SAMPLE_ID: part.data.schema[SAMPLE_ID]}
         )
         parts.append(part.data.join(order, on=SAMPLE_ID, how="left").sort("place", maintain_order=True).drop("place"))
+    for counts in (part.counts for part in answers):
+        tally.add(Tally(counts.rows or 0, counts.non_finite or 0, counts.duplicates or 0))
     n = [{MODE: mode, DS_ID: ds_id, "n": len(ids)} for (mode, ds_id), ids in found.items()]
     options = {"cell": cell, "top": top}
     return replace(
@@ -204,7 +212,7 @@ def cell_samples(reader: Reader, selection: Selection, cell: str, *, top: int = 
         command="confusion",
         selection={**selection.as_dict(), **options},
         data=pl.concat(parts),
-        counts=reader.counts(),
+        counts=reader.counts(tally, stale=sum(part.counts.stale or 0 for part in answers)),
         extra={"n": n},
     )
 
@@ -217,11 +225,12 @@ def counted(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, Overall | 
     return counts, table, overall_figures(counts, table, exact=exact_sets(frame) if are_sets else None)
 
 
-def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str]) -> list[Any]:
+def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], tally: Tally) -> list[Any]:
     """The samples of a cell at the last place of a (mode, ds_id), the highest value of the metric first."""
     metric = selection.metrics[0]
     columns = [SAMPLE_ID, PREDICTION, metric]
-    rows = next(labelled(reader, selection, pair, columns, epochs=selection.epochs[pair][-1:], backwards=True), None)
+    epochs = selection.epochs[pair][-1:]
+    rows = next(labelled(reader, selection, pair, columns, epochs=epochs, backwards=True, tally=tally), None)
     if rows is None:
         return []
     frame = rows.frame.with_columns(pl.col(metric).cast(pl.Float64).alias("worst"))

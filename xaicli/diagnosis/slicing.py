@@ -11,7 +11,7 @@ from xaicli.diagnosis.kept_inputs import BRIGHTNESS, LENGTH, kept_inputs
 from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
 from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.names import LabelNames
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import XaiError, unknown, whole_number
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Tally
@@ -47,8 +47,7 @@ def slices(
         UsageError: `min_n` is less than 2.
         XaiError: There is nothing to slice by, or no such column.
     """
-    if min_n < 2:
-        raise UsageError(f"--min-n must be at least 2, not {min_n}")
+    min_n = whole_number("--min-n", min_n, least=2)
     wanted = words(by)
     asks_inputs = wanted is None and not reader.facts.names
     asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))

@@ -25,7 +25,7 @@ from xaicli.diagnosis.steps import (
     with_spikes,
 )
 from xaicli.dynamics.names import LabelNames
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import XaiError, whole_number
 from xaicli.queries.recorded import KEY, VALUE, per_step
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
@@ -67,10 +67,10 @@ def steps(
 
     Raises:
         UsageError: `spikes` is negative.
-        XaiError: There is no such step.
+        XaiError: No batch was logged there.
     """
-    if spikes < 0:
-        raise UsageError(f"--spikes must be non-negative, not {spikes}")
+    spikes = whole_number("--spikes", spikes, least=0)
+    around = None if around is None else whole_number("--around", around)
     names = LabelNames.of(reader, selection)
     tally = Tally()
     parts: list[pl.DataFrame] = []
@@ -88,8 +88,8 @@ def steps(
         near = batches
         if around is not None:
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
-            if not (near[STEP] == around).any():
-                raise _no_step(around, batches)
+            if near.is_empty():
+                raise _no_step(around, batches, f"within {AROUND // 2} of step")
         parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.all()))
         spiked = batches.filter("is_spike")
         chosen = near.filter("is_spike").sort("height", STEP, descending=[True, False]).head(spikes)
@@ -138,6 +138,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
     Raises:
         XaiError: There is no such step.
     """
+    step = whole_number("--step", step)
     names = LabelNames.of(reader, selection)
     tally = Tally()
     parts, extra = [], {"batches": [], "mix": []}  # type: ignore[var-annotated]
@@ -166,11 +167,11 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
     )
 
 
-def _no_step(step: int, batches: pl.DataFrame) -> XaiError:
+def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiError:
     known = sorted(batches[STEP].unique().to_list())
     near = min(known, key=lambda other: abs(other - step))
     return XaiError(
-        f"no batch was logged at step {step}", hint=f"steps {known[0]} to {known[-1]} were; the nearest is {near}"
+        f"no batch was logged {where} {step}", hint=f"steps {known[0]} to {known[-1]} were; the nearest is {near}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -14,7 +14,7 @@ from xaicli.dynamics.arrays import MANY
 from xaicli.dynamics.metrics import GROWING, Plan
 from xaicli.dynamics.regions import on_map
 from xaicli.dynamics.tracker import Tracker
-from xaicli.errors import DamagedFileError, UsageError
+from xaicli.errors import DamagedFileError, whole_number
 from xaicli.progress import doing
 from xaicli.queries.cache import Entry
 from xaicli.queries.rows import within_labels
@@ -196,6 +196,10 @@ NEEDS = {
 """The statistics that need a column, in the order of the answer; the first is null only where the column is."""
 
 
+LEFT_OUT = "so left out"
+"""In every warning of statistics that these rows do not give."""
+
+
 _NEWEST = 4
 """Large: only so many are kept."""
 
@@ -250,12 +254,8 @@ def compute(
     Raises:
         UsageError: `early_epochs` or `burn_in` makes no sense.
     """
-    if early_epochs < 1:
-        raise UsageError(
-            f"--early-epochs must be at least 1, not {early_epochs}", hint="el2n is their mean; 10 is usual"
-        )
-    if burn_in < 0:
-        raise UsageError(f"--burn-in must be non-negative, not {burn_in}", hint="--burn-in 0 takes every change")
+    early_epochs = whole_number("--early-epochs", early_epochs, least=1, hint="el2n is their mean; 10 is usual")
+    burn_in = whole_number("--burn-in", burn_in, least=0, hint="--burn-in 0 takes every change")
     plan = Plan(
         selection.metrics,
         frozenset(reader.stored),
@@ -279,7 +279,7 @@ def compute(
         early_epochs=early_epochs,
         burn_in=burn_in,
         tally=tally,
-        warnings=(*selection.warnings, *_explained(absent), *memorised(reader, selection, accuracy)),
+        warnings=(*selection.warnings, *_explained(absent, reader.dtypes), *memorised(reader, selection, accuracy)),
     )
 
 
@@ -334,11 +334,16 @@ def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:
     return absent
 
 
-def _explained(absent: Mapping[str, str]) -> list[str]:
-    if not absent:
-        return []
-    by_column: dict[str, list[str]] = {}
-    for statistic, column in absent.items():
-        by_column.setdefault(column, []).append(statistic)
-    missing = "; ".join(f"{', '.join(names)} (need {column})" for column, names in by_column.items())
-    return [f"not recorded, so left out: {missing}; log_samples(logits=..., label=...) records all of these"]
+def _explained(absent: Mapping[str, str], recorded: Container[str]) -> list[str]:
+    """What is missing and why: a column that was never recorded, or one without any finite value in these rows."""
+    said = []
+    for is_known, why in ((False, "not recorded"), (True, "recorded, but without a finite value here")):
+        by_column: dict[str, list[str]] = {}
+        for statistic, column in absent.items():
+            if (column in recorded) is is_known:
+                by_column.setdefault(column, []).append(statistic)
+        if by_column:
+            missing = "; ".join(f"{', '.join(names)} (need {column})" for column, names in by_column.items())
+            way_out = "" if is_known else "; log_samples(logits=..., label=...) records all of these"
+            said.append(f"{why}, {LEFT_OUT}: {missing}{way_out}")
+    return said

@@ -18,7 +18,7 @@ from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.dynamics.suspects import suspects
-from xaicli.errors import UsageError
+from xaicli.errors import whole_number
 from xaicli.queries.labels import labels
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
@@ -76,8 +76,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     Raises:
         UsageError: `top` is negative.
     """
-    if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     suspected = suspects(reader, selection, found, top=max(top, COUNTED))
     departing = departures(reader, selection, top=max(top, COUNTED))
     of_kind = dict.fromkeys(Finding, 0)
@@ -202,8 +201,7 @@ def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: 
     Raises:
         UsageError: `top` is negative.
     """
-    if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     parts = [jumps_of(found.frames[pair], selection, pair, top) for pair in selection.pairs]
     return Answer(
         command="rank-jumps",

@@ -16,7 +16,7 @@ from xaicli.dynamics.label_noise import label_noise
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.dynamics.regions import highest
-from xaicli.errors import UsageError
+from xaicli.errors import whole_number
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
@@ -129,8 +129,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     Raises:
         UsageError: `top` is negative.
     """
-    if top < 0:
-        raise UsageError(f"--top must be non-negative, not {top}", hint="--top 0 lists none")
+    top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
     names = LabelNames.of(reader, selection)
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
@@ -302,8 +301,8 @@ def reason(row: Mapping[str, Any], places: Mapping[str, int], n: int, names: Lab
     if (right := row.get("correctness")) is not None:
         said.append("never learned" if right == 0 else f"right {right} of {row['n_obs']} times")
     if (suggested := row["suggested_label"]) is not None:
-        always = row["suggested_times"] == row["n_obs"]
-        times = "always" if always else f"{row['suggested_times']} times"
+        n_times = row["suggested_times"]
+        times = "always" if n_times == row["n_obs"] else "once" if n_times == 1 else f"{n_times} times"
         said.append(f"{times} predicted {names[suggested]}")
     if (far := row.get("deviation")) is not None:
         said.append(f"{far:.1f} robust deviations beyond the median of its label")

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels, names_of_labels
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids
@@ -100,9 +100,7 @@ def compare(
         UsageError: Fewer than two runs, or a negative count.
         XaiError: The runs share no (mode, ds_id), or one lacks what is asked for.
     """
-    for name, n in (("max", max), ("min", min)):
-        if n < 0:
-            raise UsageError(f"--{name} must be non-negative, not {n}")
+    max, min = (whole_number(f"--{name}", n, least=0) for name, n in (("max", max), ("min", min)))
     found = shared(readers, **select)
     for selection in found.selections:
         polars_only(selection, "compare")

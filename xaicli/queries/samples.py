@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer, Counts
-from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown
+from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown, whole_number
 from xaicli.queries.aligned import Aligned, NotAlignedError
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Catalogue, Pair, Selection, words
@@ -172,8 +172,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         for name, n in (("max", self.max), ("min", self.min)):
-            if n < 0:
-                raise UsageError(f"--{name} must be non-negative, not {n}", hint=f"--{name} 0 shows none")
+            object.__setattr__(self, name, whole_number(f"--{name}", n, least=0, hint=f"--{name} 0 shows none"))
 
 
 @dataclass(frozen=True)

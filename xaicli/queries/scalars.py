@@ -15,7 +15,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.layout import RunLayout, find_runs
 from xaicli.location import find_runs_at
 from xaicli.queries.recorded import AXIS, KEY, VALUE, is_log, read_log, recorded_scalars
-from xaicli.queries.selection import Words, words
+from xaicli.queries.selection import Words, ds_id_words, words
 from xaicli.reader import Reader, open_reader
 from xaicli.state.published import read_graphs, read_summary
 from xaicli.summary import Summary, ValWithError
@@ -155,7 +155,7 @@ def scalars(
         raise XaiError(f"{where} has no scalars", hint="log some with run.log({...}) or run.state.write_summary(...)")
     rows = _only(rows, KEY, key, "scalar", where, patterns=True)
     rows = _only(rows, MODE, mode, "mode", where)
-    rows = _only(rows, DS_ID, ds_id, "ds_id", where)
+    rows = _only(rows, DS_ID, ds_id_words(ds_id), "ds_id", where)
     groups = members_of(group, list(frames))
     rows = averaged(rows, groups, warnings)
     non_finite = int((~rows[VALUE].is_finite()).sum())

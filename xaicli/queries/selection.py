@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import polars as pl
 
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -221,15 +221,14 @@ def resolve(
         XaiError: A name that the run does not hold; the message offers close ones.
         UsageError: A value that makes no sense.
     """
-    if epoch_frequency < 1:
-        raise UsageError(f"--epoch-frequency must be at least 1, not {epoch_frequency}", hint="1 takes every epoch")
+    epoch_frequency = whole_number("--epoch-frequency", epoch_frequency, least=1, hint="1 takes every epoch")
     chosen_engine: Engine = _one_of(Engine, "--engine", engine)
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
     warnings: list[str] = list(source.warnings)
     modes = _modes(source, words(mode), warnings)
     every = _pairs(source, modes, None)
-    pairs = _pairs(source, modes, words(ds_id))
+    pairs = _pairs(source, modes, ds_id_words(ds_id))
     epochs = _epochs(source, pairs, words(epoch), epoch_frequency)
     if label_key in _NO_GROUPS:
         raise UsageError(
@@ -289,7 +288,16 @@ def words(given: Words) -> list[str] | None:
         return None
     if isinstance(given, str):
         return split(given) or None
-    return [str(given)] if isinstance(given, int) else [str(item) for item in given]
+    try:
+        return [str(item) for item in cast(Iterable[Any], given)]
+    except TypeError:
+        return [str(given)]  # one number, of Python or numpy
+
+
+def ds_id_words(given: Words) -> list[str] | None:
+    """What `ds_id` was given, as a list of texts; an empty text is the data set without a name, as rows spell it."""
+    alone = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
+    return [""] if len(alone) == 1 and isinstance(alone[0], str) and not alone[0].strip() else words(given)
 
 
 def _one_of(enum: type[Any], option: str, given: str) -> Any:
@@ -360,7 +368,13 @@ def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list
     if given is None:
         return pairs
     known = list(dict.fromkeys(ds_id for _, ds_id in pairs))
-    chosen = _chosen("ds_id", given, known, allowed=known, where=f"{source.described}, {' and '.join(modes)}")
+    chosen = _chosen(
+        "ds_id",
+        given,
+        known,
+        allowed=known,
+        where=", ".join(word for word in (source.described, " and ".join(filter(None, modes))) if word),
+    )
     return [pair for pair in pairs if pair[1] in chosen]
 
 

@@ -58,9 +58,21 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
         run=str(reader.layout.root),
         selection={"sql": sql, "engine": str(engine), "attempts": reader.which_attempts.value},
         data=data,
-        counts=replace(reader.counts(), rows=data.height),
+        counts=replace(reader.counts(), rows=data.height, non_finite=_non_finite(data)),
         warnings=warnings,
     )
+
+
+def _non_finite(data: pl.DataFrame) -> int:
+    """NaN and infinite values of an answer, in lists too: JSON has null in their place."""
+    found = 0
+    for column in data:
+        values = column
+        while isinstance(values.dtype, pl.List | pl.Array):
+            values = values.explode()
+        if values.dtype.is_float():
+            found += int((~values.is_finite()).sum())
+    return found
 
 
 def is_query(text: str) -> bool:

@@ -16,7 +16,7 @@ from xaicli.render.html import choice, element, joined
 from xaicli.render.lines import LONGEST_END, end_named
 from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
-from xaicli.render.text import printable, thinned, told_apart
+from xaicli.render.text import averaged, printable, told_apart
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
@@ -367,7 +367,7 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
     """A history as a line without axes, of very many points every k-th up to the last; empty where there is none."""
     stride = -(-len(values) // _SPARK_POINTS) or 1
     values = values[(len(values) - 1) % stride :: stride]
-    values = thinned([v if v is not None and math.isfinite(v) else None for v in values], _SPARK_POINTS)
+    values = averaged([v if v is not None and math.isfinite(v) else None for v in values], _SPARK_POINTS)
     known = [v for v in values if v is not None]
     if not known:
         return Markup("")

@@ -60,7 +60,7 @@ def sparkline(
         width: The most characters.
         low, high: The range of the bars; that of the values unless given.
     """
-    groups = thinned([v if v is not None and math.isfinite(v) else None for v in values], width)
+    groups = averaged([v if v is not None and math.isfinite(v) else None for v in values], width)
     known = [v for v in groups if v is not None]
     if not known:
         return _GAP * len(groups)
@@ -73,7 +73,7 @@ def sparkline(
     return "".join(_GAP if level is None else _BARS[min(top, max(0, level))] for level in levels)
 
 
-def thinned(values: Sequence[float | None], width: int) -> Sequence[float | None]:
+def averaged(values: Sequence[float | None], width: int) -> Sequence[float | None]:
     """At most `width` values: means of equal groups where there are more, None for a group without any."""
     if len(values) <= width:
         return values
