@@ -239,7 +239,9 @@ def tests() -> int:
     if importlib.util.find_spec("pytest") is None:
         print("pytest is not installed: the tests of tests/gpu are not run", flush=True)
         return 0
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/gpu"]
+    # Not the configuration of the other tests, which wants packages that these do without.
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "--confcutdir", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/gpu"]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -55,6 +55,21 @@ def test_probabilities_are_those_of_the_cpu(tmp_path: Path) -> None:
     both(tmp_path, 64, 10, torch.float32, "probs")
 
 
+def test_sequences_are_those_of_the_cpu(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(6, 32, 5000), torch.randint(0, 5000, (6, 32))
+    label[1], label[2, :20] = -100, -100
+    for where, device in (("cpu", torch.device("cpu")), ("gpu", DEVICE)):
+        with Run(tmp_path / where, strict=True) as run:
+            for step in range(3):  # all places but the last, as a language model's
+                given = {"logits": logits.to(device)[:, :-1], "label": label.to(device)[:, 1:]}
+                run.log_samples(sample_id=torch.arange(6), **given, epoch=1, step=step)
+    for metric in ("loss", "label_prob", "n_tokens", "token_accuracy", "entropy", "worst_token", "worst_token_loss"):
+        expected, found = (np.array(column(tmp_path / where, metric), float) for where in ("cpu", "gpu"))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=metric)
+    assert column(tmp_path / "gpu", "loss").count(None) == 3
+
+
 def test_no_form_of_logging_waits_for_the_device(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Linear(16, 10).to(DEVICE)
@@ -63,7 +78,7 @@ def test_no_form_of_logging_waits_for_the_device(tmp_path: Path) -> None:
     on_host, held = y.cpu(), pinned(y.cpu())
     soft = functional.one_hot(y, 10).float()
     ids, pictures = np.arange(32), torch.rand(32, 3, 8, 8, device=DEVICE)
-    run = Run(tmp_path / "run", strict=True)
+    run, sequences = Run(tmp_path / "run", strict=True), Run(tmp_path / "sequences", strict=True)
 
     def step(number: int) -> None:
         logits = model(x)
@@ -75,6 +90,8 @@ def test_no_form_of_logging_waits_for_the_device(tmp_path: Path) -> None:
         run.log_samples(sample_id=ids, label=soft, logits=logits, ds_id="soft", **here)
         run.log_samples(sample_id=ids, prediction=logits.argmax(1), loss=loss, norm=logits.norm(dim=1), **here)
         run.log_samples(sample_id=ids[:3], loss=[loss[0], loss[1], loss[2]], ds_id="list", **here)
+        places = {"label": y.reshape(4, 8), "logits": logits.reshape(4, 8, 10)}
+        sequences.log_samples(sample_id=ids[:4], **places, **here)
         run.log({"step": number, "loss": loss.mean(), "lr": 0.1})
         run.log_images(ids, pictures)
         run.log_inputs(ids, x, label=y)
@@ -84,10 +101,13 @@ def test_no_form_of_logging_waits_for_the_device(tmp_path: Path) -> None:
 
     step(0)  # streams and pinned memory are made
     run.flush()
+    sequences.flush()
     with no_synchronisation():
         for number in range(1, 6):
             step(number)
     run.close()
+    sequences.close()
+    assert sequences.stats()["rows_stored"] == 6 * 4
     stats = run.stats()
     assert stats["rows_dropped"] == 0
     assert stats["rows_stored"] == 6 * (5 * 32 + 3)

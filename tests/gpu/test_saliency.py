@@ -113,6 +113,8 @@ def test_maps_are_those_of_the_cpu_and_their_bits_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "vit", "bert", "lstm"])
 def test_a_checkpoint_that_was_exported_is_explained_on_the_device(name: str, tmp_path: Path) -> None:
+    for package in ("typer", "rich", "narwhals"):
+        pytest.importorskip(package, reason=f"the command line needs {package}")
     model, x = given(name)
     inputs = x if isinstance(x, dict) else {"x": x}
     on_device = {key: value.to(DEVICE) for key, value in inputs.items()}

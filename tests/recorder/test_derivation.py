@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xaicli.recorder.device import derive_on_device
-from xaicli.wal.derived import as_half, derive
+from xaicli.recorder.device import derive_on_device, derive_sequences_on_device
+from xaicli.wal.derived import as_half, derive, sequence
+from xaicli.wal.frames import is_missing
 
 METRICS = ("loss", "label_prob", "top_prob", "margin", "el2n", "entropy")
 
@@ -123,3 +124,24 @@ def test_many_classes_are_derived_alike(with_loss: bool) -> None:
     others = torch.where(one_hot.bool(), -torch.inf, z[known]).max(1).values
     assert np.allclose(found.metrics["margin"][known], z[known].gather(1, y[:, None])[:, 0] - others, atol=1e-5)
     assert np.isnan(found.metrics["label_prob"][[2, 3]]).all()
+
+
+@pytest.mark.parametrize("are_logits", [True, False])
+@pytest.mark.parametrize("is_part", [False, True])
+def test_sequences_on_a_device_agree_with_numpy(are_logits: bool, is_part: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(5, 8, 11, generator=generator)
+    label = torch.randint(0, 11, (5, 8), generator=generator)
+    label[1] = -100
+    label[2, :6] = -100
+    label[3, 2] = 50
+    if is_part:
+        scores, label = scores[:, :-1], label[:, 1:]
+    if not are_logits:
+        scores = scores.softmax(2)
+    expected = sequence(scores.numpy(), label.numpy(), -100, are_logits=are_logits).metrics
+    found = derive_sequences_on_device(scores, label, are_logits=are_logits, ignored=-100)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), values, rtol=2e-5, atol=3e-6, err_msg=name)
+    assert [bool(gone) for gone in is_missing(found["loss"].numpy())] == [False, True, False, False, False]

@@ -307,6 +307,32 @@ def test_scalars_lists_pictures_and_inputs_on_a_device_wait_for_nothing(tmp_path
     assert b"".join(media["pixels"]) == pictures.numpy().tobytes()
 
 
+@pytest.mark.parametrize("on_host", [False, True])
+def test_a_vocabulary_does_not_travel(on_host: bool, tmp_path: Path, device: FakeCuda) -> None:
+    """Of (N, T, K) logits what follows for a sequence is brought, some bytes a sample."""
+    torch.manual_seed(0)
+    logits, label = torch.randn(6, 9, 1000), torch.randint(0, 1000, (6, 9))
+    label[2] = -100
+    label[0, :4] = -100
+    run = run_on(device, tmp_path / "run", strict=True)
+    for step in range(2):
+        given = label if on_host else on_device(label)
+        run.log_samples(sample_id=np.arange(6), label=given, logits=on_device(logits), step=step, epoch=1)
+    assert device.pinned_bytes == device_room.FIRST_BYTES
+    run.close()
+    assert run.manifest.task == "sequence"
+    found = [row for row in rows(tmp_path / "run").to_pylist() if row["step"] == 1]
+    each = functional.cross_entropy(logits.transpose(1, 2), label, reduction="none", ignore_index=-100)
+    for i, row in enumerate(sorted(found, key=lambda row: row["sample_id"])):
+        known = label[i] != -100
+        assert row["n_tokens"] == int(known.sum())
+        assert row["loss"] == (None if i == 2 else pytest.approx(float(each[i][known].mean()), rel=1e-5))
+        if i != 2:
+            assert row["worst_token"] == int(each[i].argmax())
+            right = (logits[i].argmax(1) == label[i])[known]
+            assert row["token_accuracy"] == pytest.approx(float(right.float().mean()))
+
+
 def test_a_stream_of_its_own_copies_behind_what_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """First it waits for the stream that computed the bytes, then the bytes, then the flag, then the event."""
     order: list[str] = []

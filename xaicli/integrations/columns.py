@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from xaicli.heads.head import Head, Task, Values
-from xaicli.recorder.device import missing_on
+from xaicli.recorder.device import derive_sequences_on_device
+
+_IGNORED = -100
+"""The label of a place that does not count."""
 
 
 def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False) -> dict[str, Any]:
@@ -21,8 +24,10 @@ def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False
         shifted: Whether the answer at each place is about the next one, as a causal language model's is.
     """
     values = values.detach()
-    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
     truth = _tensor(labels, values)
+    has_places = head.task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
+    if values.dtype not in (torch.float32, torch.float64) and not has_places:
+        values = values.float()  # of places a part at a time: a vocabulary is large
     match head.task:
         case Task.CLASSIFICATION | Task.BINARY:
             return _of_classes(head, values, labels, truth)
@@ -89,35 +94,9 @@ def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool) 
         return {}
     if shifted:
         values, truth = values[:, :, :-1], truth[:, 1:]
-    known = (truth >= 0) & (truth < values.shape[1])
-    index = torch.where(known, truth, torch.zeros_like(truth)).long().unsqueeze(1)
-    if head.values is Values.LOGITS and not head.single:
-        # Without the probabilities of all classes: a vocabulary is large.
-        each = torch.logsumexp(values, 1) - values.gather(1, index)[:, 0]
-        predicted = values.argmax(1)
-    else:
-        p = head.at_places(values)
-        each, predicted = -p.gather(1, index)[:, 0].log(), p.argmax(1)
-    n = known.flatten(1).sum(1)
-    total = torch.where(known, each, torch.zeros_like(each)).flatten(1).sum(1)
-    nothing = missing_on(total.device).to(total.dtype)
-    loss = torch.where(n > 0, total / n.clamp(min=1), nothing)
-    right = ((predicted == truth) & known).flatten(1).sum(1)
-    worst = torch.where(known, each, torch.full_like(each, -torch.inf)).flatten(1)
-    doubt = torch.stack([_entropy(head, values[i], known[i]) for i in range(len(values))])
-    return {
-        "loss": loss,
-        "label_prob": torch.where(n > 0, (-loss).exp(), nothing),
-        "n_tokens": n.float(),
-        "token_accuracy": torch.where(n > 0, right / n.clamp(min=1), nothing),
-        "entropy": torch.where(n > 0, doubt, nothing),
-        "worst_token": torch.where(n > 0, worst.argmax(1).to(loss.dtype) + int(shifted), nothing),
-        "worst_token_loss": torch.where(n > 0, worst.amax(1), nothing),
-    }
-
-
-def _entropy(head: Head, values: Tensor, known: Tensor) -> Tensor:
-    """The mean entropy over a sample's places: one sample at a time, since a vocabulary's probabilities are large."""
-    p = head.at_places(values.unsqueeze(0))[0]
-    each = -torch.where(p > 0, p * p.log(), torch.zeros_like(p)).sum(0)
-    return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)
+    are_logits = head.values is Values.LOGITS and not head.single
+    if not are_logits:
+        values = head.at_places(values.float())
+    scores, label = values.flatten(2).movedim(1, 2), truth.flatten(1).long()
+    # An answer that is about the next place: the first label is of the second.
+    return dict(derive_sequences_on_device(scores, label, are_logits=are_logits, ignored=_IGNORED, first=int(shifted)))

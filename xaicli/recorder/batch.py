@@ -294,6 +294,11 @@ class Batches:
                 self._note(doubt)
         return self.task
 
+    def settle(self, task: Task) -> None:
+        """Settle what the run's outputs mean, where that is not settled."""
+        if self.task is None:
+            self.task = self._catalogue.settle_task(task)
+
     # -- one task each
 
     def _by_task(

@@ -321,6 +321,52 @@ def derive_on_device(
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
+def derive_sequences_on_device(
+    scores: torch.Tensor, label: torch.Tensor, *, are_logits: bool, ignored: int, first: int = 0
+) -> dict[str, torch.Tensor]:
+    """What `xaicli.wal.derived.sequence` computes, where the scores are: a vocabulary's are too many to be brought.
+
+    Args:
+        scores: (N, T, K) logits or probabilities.
+        label: (N, T) classes on the scores' device; `ignored` ones, and those outside [0, K), do not count.
+        are_logits: Whether the scores are logits.
+        ignored: The label of a place that does not count.
+        first: What the first place is counted as.
+
+    Returns:
+        {metric: (N,) float32}.
+    """
+    import torch
+
+    with torch.no_grad():
+        n, places, classes = scores.shape
+        # Of a part of a larger tensor, such as all places but the last, no copy is made.
+        pieces = [scores.reshape(n * places, classes)] if scores.is_contiguous() else list(scores)
+        labels = label.reshape(len(pieces), -1)
+        each = [
+            derive_on_device(piece, y, are_logits=are_logits, with_loss=True, ignored=ignored)
+            for piece, y in zip(pieces, labels, strict=True)
+        ]
+        loss, entropy, predicted = (
+            torch.cat([one[name] for one in each]).reshape(n, places)
+            for name in (words.LOSS, words.ENTROPY, words.PREDICTION)
+        )
+        known = (label >= 0) & (label < classes) & (label != ignored)
+        count, none = known.sum(1), missing_on(scores.device)
+        some, of = count > 0, count.clamp(min=1)
+        mean = torch.where(known, loss, 0.0).sum(1) / of
+        worst = torch.where(known, loss, -torch.inf).max(1)
+        found = {
+            words.LOSS: mean,
+            words.LABEL_PROB: (-mean).exp(),
+            "token_accuracy": ((predicted == label) & known).sum(1) / of,
+            words.ENTROPY: torch.where(known, entropy, 0.0).sum(1) / of,
+            "worst_token": (worst.indices + first).float(),
+            "worst_token_loss": worst.values,
+        }
+        return {name: torch.where(some, value, none) for name, value in found.items()} | {"n_tokens": count.float()}
+
+
 def _derived_rows(
     z: torch.Tensor, y: torch.Tensor | None, are_logits: bool, with_loss: bool, ignored: int | None
 ) -> dict[str, torch.Tensor]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.heads.head import Task
 from xaicli.recorder import columns, device
-from xaicli.recorder.batch import Batches, is_list_on_device
+from xaicli.recorder.batch import NUMBER_LIKE_ANY, Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
-from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device
+from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device, derive_sequences_on_device
 from xaicli.recorder.writer import SampleStream
 from xaicli.wal.frames import Place
 
@@ -291,6 +291,8 @@ class Intake:
             given = self._derived(given)
             if scores is not None and given.keys().isdisjoint(("logits", "probs")):
                 classes = scores.shape[1]
+        if not (keep or tokens) and self._batches.task in (None, Task.SEQUENCE):
+            given = self._derived_sequences(given)
         remote = {name: value for name, value in given.items() if is_remote(value)}
         host = {name: value for name, value in given.items() if name not in remote}
 
@@ -341,6 +343,24 @@ class Intake:
             ignored=self._batches.ignored,
         )
         return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
+
+    def _derived_sequences(self, given: Given) -> Given:
+        """What was given, with what follows from a sequence's scores on a device in place of them and of its labels."""
+        name = "logits" if "logits" in given else "probs"
+        scores: Any = given.get(name)
+        label: Any = given.get(words.LABEL)
+        if not is_remote(scores) or scores.ndim != 3 or not hasattr(label, "shape"):
+            return given
+        if tuple(label.shape) != tuple(scores.shape[:2]) or "float" in str(label.dtype):
+            return given  # told of where the batch is checked
+        if is_remote(label):
+            label = label.detach().to(scores.device, non_blocking=True)
+        else:
+            label = self._transfers.upload(np.ascontiguousarray(label), scores.device)
+        ignored = NUMBER_LIKE_ANY if self._batches.ignored is None else self._batches.ignored
+        self._batches.settle(Task.SEQUENCE)
+        found = derive_sequences_on_device(scores, label.long(), are_logits=name == "logits", ignored=ignored)
+        return found | {key: value for key, value in given.items() if key not in ("logits", "probs", words.LABEL)}
 
 
 _NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")

@@ -1,0 +1,50 @@
+"""What a callback makes of the answers at every place of a sequence or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional
+
+from xaicli.heads.head import Head, Task, Values
+from xaicli.integrations.columns import columns_of
+from xaicli.recorder.run import Run
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sequence_without_a_label_that_counts_has_no_value(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    values, label = torch.randn(3, 7, 5).to(dtype), torch.randint(0, 7, (3, 5))
+    label[1], label[2, :3] = -100, -100
+    columns = columns_of(Head(Task.SEQUENCE, Values.LOGITS, 7), values, label)
+    with Run(tmp_path / "run", strict=True, task="sequence") as run:
+        run.log_samples(sample_id=[0, 1, 2], mode="train", epoch=1, step=1, **columns)
+    found = pl.read_parquet(tmp_path / "run" / "data").sort("sample_id")
+    each = functional.cross_entropy(values.float(), label, reduction="none")
+    expected = [float(each[i][label[i] != -100].mean()) if i != 1 else None for i in range(3)]
+    assert found["loss"].to_list() == [pytest.approx(one, rel=1e-5) if one is not None else None for one in expected]
+    assert found["n_tokens"].to_list() == [5.0, 0.0, 2.0]
+    for name in ("loss", "label_prob", "token_accuracy", "entropy", "worst_token", "worst_token_loss"):
+        assert [value is None for value in found[name]] == [False, True, False]
+
+
+def test_a_causal_model_answers_about_the_next_place() -> None:
+    torch.manual_seed(0)
+    logits, tokens = torch.randn(4, 6, 9), torch.randint(0, 9, (4, 6))
+    columns = columns_of(Head(Task.SEQUENCE, Values.LOGITS, 9), logits.movedim(2, 1), tokens, shifted=True)
+    each = functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    torch.testing.assert_close(columns["loss"], each.mean(1))
+    assert columns["worst_token"].tolist() == (each.argmax(1) + 1).tolist()
+
+
+def test_a_picture_s_places_are_its_pixels() -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    classes[0, 0] = 255  # no class of three
+    columns = columns_of(Head(Task.SEGMENTATION, Values.LOGITS, 3), logits, classes)
+    each = functional.cross_entropy(logits, classes, ignore_index=255, reduction="none")
+    assert columns["n_tokens"].tolist() == [15.0, 20.0]
+    torch.testing.assert_close(columns["loss"], torch.stack([each[0].sum() / 15, each[1].mean()]))
