@@ -135,6 +135,7 @@ def test_sequences_on_a_device_agree_with_numpy(are_logits: bool, is_part: bool)
     label[1] = -100
     label[2, :6] = -100
     label[3, 2] = 50
+    scores[4, 3] = torch.nan
     if is_part:
         scores, label = scores[:, :-1], label[:, 1:]
     if not are_logits:

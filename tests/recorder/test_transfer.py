@@ -333,6 +333,16 @@ def test_a_vocabulary_does_not_travel(on_host: bool, tmp_path: Path, device: Fak
             assert row["token_accuracy"] == pytest.approx(float(right.float().mean()))
 
 
+def test_a_token_that_is_no_class_is_told_of(tmp_path: Path, device: FakeCuda) -> None:
+    run = run_on(device, tmp_path / "run")
+    label = torch.tensor([[0, 1, -100], [2, 70, 1]])
+    run.log_samples(sample_id=[1, 2], label=on_device(label), logits=on_device(torch.zeros(2, 3, 5)), step=1, epoch=1)
+    with pytest.warns(UserWarning, match="label 70 is no class"):
+        run.close()
+    assert list(run.stats()["refused"]) == ["label"]
+    assert column(tmp_path / "run", "n_tokens") == [2.0, 2.0]
+
+
 def test_a_stream_of_its_own_copies_behind_what_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """First it waits for the stream that computed the bytes, then the bytes, then the flag, then the event."""
     order: list[str] = []

@@ -506,16 +506,25 @@ class Batches:
         tokens = self._left_out(words.LABEL, n, columns.tokens, label, scores.shape[:2])
         if tokens is None:
             return
-        ignored = -100 if self.ignored is None else self.ignored
-        strange = columns.outside(tokens, scores.shape[2], ignored)
-        if strange.any():
-            first, classes = int(tokens[strange][0]), scores.shape[2]
-            reason = f"label {first} is no class of the {classes} of the scores: such tokens do not count"
-            self.refuse(words.LABEL, reason, int(strange.any(1).sum()))
-        made = derived.sequence(scores, tokens, ignored, are_logits=SCORES[kind][0])
+        self.tell_strange(tokens, scores.shape[2])
+        made = derived.sequence(scores, tokens, self.ignored_token, are_logits=SCORES[kind][0])
         self._add_metrics(found, made.metrics)
         if keep_tokens:
             found[words.TOKEN_LOSSES] = "list<halffloat>", [one.astype(np.float16).tobytes() for one in made.tokens]
+
+    @property
+    def ignored_token(self) -> int:
+        """The label of a token that does not count."""
+        return NUMBER_LIKE_ANY if self.ignored is None else self.ignored
+
+    def tell_strange(self, tokens: NDArray[Any], classes: int) -> None:
+        """Tell of labels of tokens, (N, T), that are no class of the scores."""
+        strange = columns.outside(tokens, classes, self.ignored_token)
+        if strange.any():
+            reason = (
+                f"label {int(tokens[strange][0])} is no class of the {classes} of the scores: such tokens do not count"
+            )
+            self.refuse(words.LABEL, reason, int(strange.any(1).sum()))
 
     def _fits_kind(self, name: str, dtype: str) -> bool:
         self._catalogue.check(name, dtype)

@@ -356,10 +356,12 @@ def derive_sequences_on_device(
         some, of = count > 0, count.clamp(min=1)
         mean = torch.where(known, loss, 0.0).sum(1) / of
         worst = torch.where(known, loss, -torch.inf).max(1)
+        right = ((predicted == label) & known).sum(1) / of
+        broken = ((predicted == NULL_INT) & known).any(1)  # scores that are NaN predict nothing
         found = {
             words.LOSS: mean,
             words.LABEL_PROB: (-mean).exp(),
-            "token_accuracy": ((predicted == label) & known).sum(1) / of,
+            "token_accuracy": torch.where(broken, torch.nan, right),
             words.ENTROPY: torch.where(known, entropy, 0.0).sum(1) / of,
             "worst_token": (worst.indices + first).float(),
             "worst_token_loss": worst.values,

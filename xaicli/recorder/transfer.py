@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xaicli import vocabulary as words
 from xaicli.heads.head import Task
 from xaicli.recorder import columns, device
-from xaicli.recorder.batch import NUMBER_LIKE_ANY, Batches, is_list_on_device
+from xaicli.recorder.batch import Batches, is_list_on_device
 from xaicli.recorder.columns import is_remote
 from xaicli.recorder.device import Copy, Driver, Pinned, Slot, derive_on_device, derive_sequences_on_device
 from xaicli.recorder.writer import SampleStream
@@ -291,8 +291,9 @@ class Intake:
             given = self._derived(given)
             if scores is not None and given.keys().isdisjoint(("logits", "probs")):
                 classes = scores.shape[1]
+        vocabulary = 0
         if not (keep or tokens) and self._batches.task in (None, Task.SEQUENCE):
-            given = self._derived_sequences(given)
+            given, vocabulary = self._derived_sequences(given)
         remote = {name: value for name, value in given.items() if is_remote(value)}
         host = {name: value for name, value in given.items() if name not in remote}
 
@@ -300,6 +301,9 @@ class Intake:
             try:
                 found = host | arrays
                 ids, label, prediction, logits, probs = (found.pop(name, None) for name in _NAMED)
+                if vocabulary:
+                    self._batches.tell_strange(label, vocabulary)
+                    label = None
                 if classes and label is not None:
                     label = self._batches.known_to(classes, columns.labels(label, words.LABEL))
                 batch = self._batches.make(ids, label, prediction, logits, probs, found, keep, tokens)
@@ -344,23 +348,25 @@ class Intake:
         )
         return found | {key: value for key, value in given.items() if key not in ("logits", "probs")}
 
-    def _derived_sequences(self, given: Given) -> Given:
-        """What was given, with what follows from a sequence's scores on a device in place of them and of its labels."""
+    def _derived_sequences(self, given: Given) -> tuple[Given, int]:
+        """What was given, with what follows from a sequence's scores on a device in their place; how many classes."""
         name = "logits" if "logits" in given else "probs"
         scores: Any = given.get(name)
         label: Any = given.get(words.LABEL)
         if not is_remote(scores) or scores.ndim != 3 or not hasattr(label, "shape"):
-            return given
+            return given, 0
         if tuple(label.shape) != tuple(scores.shape[:2]) or "float" in str(label.dtype):
-            return given  # told of where the batch is checked
+            return given, 0  # told of where the batch is checked
         if is_remote(label):
-            label = label.detach().to(scores.device, non_blocking=True)
+            there = label.detach().to(scores.device, non_blocking=True)
         else:
-            label = self._transfers.upload(np.ascontiguousarray(label), scores.device)
-        ignored = NUMBER_LIKE_ANY if self._batches.ignored is None else self._batches.ignored
+            there = self._transfers.upload(np.ascontiguousarray(label), scores.device)
         self._batches.settle(Task.SEQUENCE)
-        found = derive_sequences_on_device(scores, label.long(), are_logits=name == "logits", ignored=ignored)
-        return found | {key: value for key, value in given.items() if key not in ("logits", "probs", words.LABEL)}
+        found = derive_sequences_on_device(
+            scores, there.long(), are_logits=name == "logits", ignored=self._batches.ignored_token
+        )
+        kept = {key: value for key, value in given.items() if key not in ("logits", "probs")}
+        return found | kept, scores.shape[2]
 
 
 _NAMED = (words.SAMPLE_ID, words.LABEL, words.PREDICTION, "logits", "probs")

@@ -350,7 +350,7 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
             else:
                 log_p = np.log(z)
             p = np.exp(log_p)
-            entropy = -np.where(p > 0, p * log_p, 0).sum(1)
+            entropy = -np.where(p == 0, 0, p * log_p).sum(1)
         losses = -log_p[np.arange(len(y)), y]
         worst = int(losses.argmax())
         accuracy = np.nan if np.isnan(z).any() else (z.argmax(1) == y).mean()
