@@ -129,6 +129,9 @@ TOKEN_LOSSES = "token_losses"
 DERIVED_METRICS = (LOSS, LABEL_PROB, TOP_PROB, MARGIN, EL2N, ENTROPY)
 """The metrics computed from `logits` or `probs` at logging time."""
 
+OF_ONE_LABEL = (None, "classification", "binary")
+"""The tasks of which a sample has one label of several, and thus probabilities; None of a run that does not say it."""
+
 HIGH_IS_GOOD = (CORRECT, LABEL_PROB, MARGIN, "jaccard", "token_accuracy")
 LOW_IS_GOOD = (LOSS, EL2N, ENTROPY, "abs_error", "n_wrong")
 """Which end of the recorder's own metrics is the good one, of those that have one."""

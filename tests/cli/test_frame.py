@@ -322,3 +322,11 @@ def test_the_module_may_run_several_times_in_one_process(sample_run: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code, str(sample_run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("group", ["relabel", "checkpoint"])
+def test_what_commands_behind_a_group_do_is_said_whole(xai, group: str) -> None:
+    _, out, _ = xai(group, "--help")
+    commands = out.partition("Commands:")[2].rstrip()
+    assert "..." not in commands
+    assert commands.endswith(".")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.nn import functional
@@ -148,3 +149,11 @@ def test_a_batch_without_a_value_settles_nothing(tmp_path: Path, first: list[Any
         run.log_samples(sample_id=[1, 2], label=[None, None], loss=[0.5, 1.5], step=3)
     found = rows(tmp_path / "run").to_pylist()
     assert [row["label"] for row in found] == [*first, *then, None, None]
+
+
+def test_kept_inputs_of_a_regression_have_their_values(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", task="regression", strict=True) as run:
+        run.log_samples(sample_id=[1, 2, 3], label=[0.5, 1.5, -2.25], prediction=[0.0, 0.0, 0.0], mode="eval", epoch=1)
+        run.log_inputs([1, 2, 3], np.ones((3, 4), np.float32), label=[0.5, float("nan"), -2.25])
+    kept = pl.read_parquet(tmp_path / "run" / "inputs").sort("sample_id")
+    assert kept["label"].to_list() == [0.5, None, -2.25]

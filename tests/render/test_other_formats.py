@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from tests.report_answers import labels_result, samples_result
 from xaicli.errors import XaiError
+from xaicli.render.html import element
 from xaicli.render.markdown import escaped, markdown
 from xaicli.render.pictures import data_uri, png_bytes, png_of
 from xaicli.report.charts import Image
@@ -172,3 +173,8 @@ def test_pictures_of_a_command_are_those_of_the_library(sample_run: Path, tmp_pa
     pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
     assert pictures
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in pictures)
+
+
+def test_a_percentage_stays_on_one_line_of_a_page() -> None:
+    assert str(element("p", "7.0 % of 400, 95 % interval")) == "<p>7.0\xa0% of 400, 95\xa0% interval</p>"
+    assert str(element("td", "7.0 %")) == "<td>7.0 %</td>"

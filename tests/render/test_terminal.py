@@ -228,7 +228,53 @@ def test_rows_take_one_line_where_all_but_the_last_text_fit() -> None:
     rows = (("1160", "five → three", 0.25, ""), ("140", "three → zero", 0.5, "mostly noise"))
     report = Report("r", "R", "", "", (Section("S", "s", (Table("t", "T", columns, rows),)),), ())
     lines = as_text(report, width=43).splitlines()
-    assert "1160     five → three    0.25           " in "\n".join(lines)
+    assert "1160     five → three         0.25" in "\n".join(lines)
     (wrapped,) = [number for number, line in enumerate(lines) if line.startswith("140")]
     assert lines[wrapped].split() == ["140", "three", "→", "zero", "0.5", "mostly"]
     assert lines[wrapped + 1].split() == ["noise"]
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\s│─]+", text)
+
+
+def test_no_word_of_a_table_is_broken() -> None:
+    columns = (Column("run"), Column("recorded"), Column("modes"), *(Column(f"n{i}", Cell.INTEGER) for i in range(3)))
+    rows = (("runs/lightning", "2026-11-26 19:00", "train, eval", 12, 21_564, 3),)
+    table = Table(
+        "t", "T", (*columns, Column("state"), Column("took")), (*((*row, "finished", "13 s") for row in rows),)
+    )
+    found = words_of(as_text(report_of(table), 72))
+    assert {"runs/lightning", "2026-11-26", "19:00", "train,", "21,564", "finished", "13"} <= set(found)
+
+
+def test_long_ids_are_cut_once_and_leave_room_for_verdicts() -> None:
+    ids = [f"s3://bucket-of-the-team/datasets/train/images/img_{i:07d}.JPEG" for i in range(3)]
+    columns = (Column("sample"), Column("label → predicted"), Column("method"), *(Column(n, Cell.NUMBER) for n in "ab"))
+    rows = tuple((name, "automobile → truck", "smoothgrad", 0.06741, 0.8959, "worse than random") for name in ids)
+    text = as_text(report_of(Table("t", "T", (*columns, Column("doubt")), rows)), 80)
+    found = words_of(text)
+    assert found.count("smoothgrad") == found.count("automobile") == 3
+    assert [sum(word.endswith(f"{i}.JPEG") for word in found) for i in range(3)] == [1, 1, 1]
+    assert "random" in found
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_one_column_or_row_more_is_one() -> None:
+    columns = tuple(Column(f"columns{i:03}", Cell.NUMBER) for i in range(7))
+    text = as_text(report_of(Table("t", "T", columns, ((0.123456,) * 7,) * 2, terminal_rows=1)), 80)
+    assert "and 1 more row and 1 more column: --format csv or --json has all" in text
+
+
+def test_text_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class ZMQInteractiveShell:
+        """What rich takes for a notebook, in which it displays each line by itself."""
+
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setattr("rich.jupyter.display", lambda *_: pytest.fail("rich displayed a line of its own"))
+    assert Console(file=io.StringIO()).is_jupyter
+    result = labels_result(labels=1, epochs=2)
+    assert repr(result).startswith("Labels: loss\n")
+    assert result._repr_mimebundle_()["text/plain"].startswith("Labels: loss\n")
+    result.show_terminal()
+    assert capsys.readouterr().out.startswith("Labels: loss\n")

@@ -308,3 +308,31 @@ def test_suspects_have_their_labels_names_beside_the_numbers(xai, run: Path, tmp
     for row in rows:
         assert row["label_name"] == names[int(row["label"])]
         assert row["suggested_name"] == (names[int(row["suggested_label"])] if row["suggested_label"] else "")
+
+
+def test_the_page_of_a_regression_asks_for_nothing_that_it_cannot_have(tmp_path: Path) -> None:
+    values = np.linspace(0.0, 10.0, 60)
+    given = values.copy()
+    given[17] = 90.0
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for epoch in run.epochs(4):
+            off = np.sin(np.arange(60.0) * (epoch + 1)) / (epoch + 1)
+            run.log_samples(sample_id=np.arange(60), label=given, prediction=values + off, mode="eval", epoch=epoch)
+    report = open_run(tmp_path / "run").report().report
+    assert not [warning for warning in report.warnings if "keep_probs" in warning or "logits" in warning]
+    assert "label-issues" not in [part.anchor for part in report.sections]
+    assert "Most suspicious label: #17, mean absolute residual" in report.sentence
+    assert "…" not in report.sentence
+
+
+def test_text_ids_are_named_as_they_are(tmp_path: Path) -> None:
+    ids = [f"s3://bucket/a/long/way/to/the/pictures/of/the/training/{i:05d}.JPEG" for i in range(40)]
+    logits = np.zeros((40, 2))
+    logits[:, 0] = 3.0
+    label = [1, *[0] * 39]
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2, 3):
+            run.log_samples(sample_id=ids, label=label, logits=logits, mode="eval", epoch=epoch)
+    report = open_run(tmp_path / "run").report(max=1, min=0).report
+    chart = next(block for block in section(report, "histories") if isinstance(block, LineChart))
+    assert ids[0] in [line.name for line in chart.series]

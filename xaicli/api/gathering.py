@@ -29,7 +29,7 @@ from xaicli.report.charts import Image
 from xaicli.report.facts import local_path
 from xaicli.report.page import Page, RunFacts
 from xaicli.sources.pictures import SUFFIXES
-from xaicli.vocabulary import PREDICTION, SAMPLE_ID
+from xaicli.vocabulary import OF_ONE_LABEL, PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")
 _EVIDENCE = ("sample_id", "score", "reason", "label", "suggested_label")
@@ -158,7 +158,9 @@ def gather(
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **of_pass,
-        label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader)),
+        label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader))
+        if reader.manifest.task in OF_ONE_LABEL
+        else None,
         scalars=asked("scalars", lambda: run_frame(reader)),
         errors=asked("errors", lambda: with_facts(errors(reader, selection), reader)),
         truth=scored,

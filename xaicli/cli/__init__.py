@@ -78,10 +78,12 @@ def build(arguments: Sequence[str] = ()) -> Any:
             app.add_typer(module.app, name=name.replace("_", "-"))
         else:
             function = getattr(module, name)
-            # Said whole: what is shortened to one line loses its point.
-            said = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+            said = _said(function.__doc__)
             app.command(name.replace("_", "-"), short_help=said)(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
+    for group in tree.commands.values():  # type: ignore[attr-defined]
+        for below in getattr(group, "commands", {}).values():
+            below.short_help = _said(below.help)
     plain_values(tree)
     if listing:
         return tree
@@ -100,6 +102,11 @@ def build(arguments: Sequence[str] = ()) -> Any:
         else:
             raise unknown_setting(unknown[0], path, _options(tree))
     return tree
+
+
+def _said(help_text: str | None) -> str:
+    """What a command does, whole: what is shortened to one line loses its point."""
+    return " ".join((help_text or "").partition("\n\n")[0].split())
 
 
 def _options(tree: Any) -> dict[str, set[str]]:

@@ -359,7 +359,7 @@ def _shown(progress: Progress | bool) -> Iterator[Progress | None]:
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Bar(*columns, console=Console(stderr=True, force_jupyter=False), transient=True) as bar:
             task = bar.add_task("samples", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:

@@ -267,7 +267,8 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
 
 def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
     held = [row for row in spike["samples"] if row["share"] is not None][:3]
-    said = ", ".join(f"#{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
+    sign = "#" if all(str(row[SAMPLE_ID]).isdecimal() for row in held) else ""
+    said = ", ".join(f"{sign}{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
     usual = f"(usual {spike['usual']:.3g})" if spike["usual"] is not None else ""

@@ -30,6 +30,7 @@ from xaicli.vocabulary import (
     LABEL_PROB,
     LOSS,
     MARGIN,
+    OF_ONE_LABEL,
     PREDICTION,
     SAMPLE_ID,
     STEP,
@@ -273,13 +274,14 @@ def compute(
     for pair in selection.pairs:
         frames[pair], accuracy[pair] = _track(reader, selection, pair, plan, tally)
     absent = _absent(frames)
+    explained = _explained(absent, reader.dtypes, reader.manifest.task)
     return Statistics(
         frames={pair: frame.drop(absent, strict=False) for pair, frame in frames.items()},
         accuracy=accuracy,
         early_epochs=early_epochs,
         burn_in=burn_in,
         tally=tally,
-        warnings=(*selection.warnings, *_explained(absent, reader.dtypes), *memorised(reader, selection, accuracy)),
+        warnings=(*selection.warnings, *explained, *memorised(reader, selection, accuracy)),
     )
 
 
@@ -334,9 +336,14 @@ def _absent(frames: Mapping[Pair, pl.DataFrame]) -> dict[str, str]:
     return absent
 
 
-def _explained(absent: Mapping[str, str], recorded: Container[str]) -> list[str]:
-    """What is missing and why: a column that was never recorded, or one without any finite value in these rows."""
+def _explained(absent: Mapping[str, str], recorded: Container[str], task: str | None) -> list[str]:
+    """What is missing and why: a column that was never recorded, or one without any finite value in these rows.
+
+    Of a task that has no such columns nothing is missing.
+    """
     said = []
+    if task not in OF_ONE_LABEL:
+        absent = {statistic: column for statistic, column in absent.items() if column in recorded}
     for is_known, why in ((False, "not recorded"), (True, "recorded, but without a finite value here")):
         by_column: dict[str, list[str]] = {}
         for statistic, column in absent.items():

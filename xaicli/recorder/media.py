@@ -162,13 +162,14 @@ def input_rows(
 def input_table(rows: list[Row]) -> pa.Table:
     """The table of `inputs/`."""
     ids, mode, ds_id, label, name, dtype, shape, data = zip(*rows, strict=True)
-    texts = any(isinstance(y, str) for y in label)
+    first = next((one for one in label if one is not None), None)
+    kind = pa.string() if isinstance(first, str) else pa.float64() if isinstance(first, float) else pa.int32()
     return pa.table(
         {
             "sample_id": _ids(ids),
             "mode": pa.array(mode),
             "ds_id": pa.array(ds_id),
-            "label": pa.array(label, pa.string() if texts else pa.int32()),
+            "label": pa.array(label, kind),
             "name": pa.array(name),
             "dtype": pa.array(dtype),
             "shape": pa.array(shape, pa.list_(pa.int32())),

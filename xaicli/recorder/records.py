@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from xaicli.errors import is_of_the_disk
+from xaicli.heads.head import Task
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
@@ -172,6 +174,9 @@ class Records:
             return None
         rows = media.count(sample_id)
         try:
+            if self.manifest.task == Task.REGRESSION:
+                numbers = columns.real(label, rows, "label")
+                return [float(one) if math.isfinite(one) else None for one in numbers]
             checked: Any = columns.labels(label, "label")
             columns.of_length(checked, rows, "label")
             if isinstance(checked, list):

@@ -45,6 +45,16 @@ LIGHT = {
     "v2": "#8a8f98",
     "v3": "#3f86b8",
     "v4": "#0a4f8a",
+    "g0": "#0064a6",
+    "g1": "#d1600a",
+    "g2": "#1a7f37",
+    "g3": "#b3122e",
+    "g4": "#7b3fb8",
+    "g5": "#7a4a2b",
+    "g6": "#d25aa6",
+    "g7": "#6b7280",
+    "g8": "#9a8f00",
+    "g9": "#00a0a8",
 }
 """What the pictures are drawn in."""
 
@@ -70,6 +80,16 @@ DARK = {
     "v2": "#9aa3ad",
     "v3": "#7cbbe6",
     "v4": "#b5defc",
+    "g0": "#62b8ff",
+    "g1": "#ff9d4a",
+    "g2": "#4fce6f",
+    "g3": "#ff6b6b",
+    "g4": "#b794f6",
+    "g5": "#c49a7c",
+    "g6": "#ff9ad5",
+    "g7": "#a5aeb8",
+    "g8": "#d8cf3f",
+    "g9": "#3fd9e0",
 }
 """What the page's sheet turns them into in the dark."""
 

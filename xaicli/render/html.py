@@ -13,6 +13,8 @@ from markupsafe import Markup, escape
 from xaicli.files import write_whole
 from xaicli.render.text import printable
 
+_PROSE = frozenset({"p", "li", "h2", "h3", "b", "span", "figcaption"})
+_PERCENT = re.compile(r"(?<=\d) %")
 _VOID = frozenset({"img", "input", "meta", "image", "use"})
 
 
@@ -37,6 +39,9 @@ def element(tag: str, /, *inside: object, **attributes: object) -> Markup:
     )
     if tag in _VOID:
         return Markup(f"<{tag}{said}>")
+    if tag in _PROSE:
+        # "7.0 %" stays on one line.
+        inside = tuple(_PERCENT.sub("\xa0%", part) if type(part) is str else part for part in inside)
     return Markup(f"<{tag}{said}>{joined(inside)}</{tag}>")
 
 

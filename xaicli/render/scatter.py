@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 3000
 _LEVELS = 5
-_GROUP_COLOURS = ("min", "p3", "max", "faint", "listed", "p4", "v3", "v1", "p5", "v4")
-"""Ten, for ten classes are usual."""
+_GROUP_COLOURS = tuple(f"g{number}" for number in range(10))
+"""Ten that are told apart, for ten classes are usual."""
+_GREY = "g7"
 _DOT = 3.4
 
 
@@ -109,7 +110,7 @@ def _named_groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, 
     members = {title: [p for p in shown if chart.colour[p] == title] for title in titles if title in chart.colour}
     if len(titles) <= len(_GROUP_COLOURS):
         return [(title, _GROUP_COLOURS[titles.index(title)], points) for title, points in members.items()]
-    own = [colour for colour in _GROUP_COLOURS if colour != "faint"]
+    own = [colour for colour in _GROUP_COLOURS if colour != _GREY]
     large = set(sorted(members, key=lambda title: -len(members[title]))[: len(own)])
     named = [(title, points) for title, points in members.items() if title in large]
     rest = sorted(p for title, points in members.items() if title not in large for p in points)

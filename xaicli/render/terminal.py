@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -40,8 +41,9 @@ _SHORT = 24
 _LAST = 200
 _BAR = 24
 _PICTURES = 10
-_WORD = 8
 _GAP = 3
+_TIGHT = ((_SHORT, 3), (_SHORT, 2), (20, 2), (16, 2))
+"""How a table of more than the width is laid out, the first that fits: longest text and blanks between columns."""
 
 
 def show(
@@ -84,15 +86,19 @@ def show(
 
 
 def _console(*, stderr: bool = False) -> Console:
-    """A console that obeys FORCE_COLOR and TERM=dumb as rich does; under NO_COLOR text is plain, not even bold."""
+    """A console that obeys FORCE_COLOR and TERM=dumb as rich does; under NO_COLOR text is plain, not even bold.
+
+    In a notebook it writes text as everywhere: rich would make a display of its own of every line.
+    """
     plain: dict[str, Any] = {"force_terminal": False} if os.environ.get("NO_COLOR") else {}
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, **plain)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, force_jupyter=False, **plain)
 
 
 def as_text(report: Report, width: int = 80) -> str:
     """The report as plain text of a given width."""
     stream = io.StringIO()
-    show(report, out=Console(file=stream, width=width, highlight=False, color_system=None), err=Console(quiet=True))
+    out = Console(file=stream, width=width, highlight=False, color_system=None, force_jupyter=False)
+    show(report, out=out, err=Console(quiet=True, force_jupyter=False))
     return stream.getvalue()
 
 
@@ -181,28 +187,27 @@ def _table(table: Table, out: Console, of: str) -> None:
     if table.title and table.title != of:
         out.print(_text(table.title, "bold"))
     shown = table.rows[: table.terminal_rows]
-    headings = [(c.title, "left" if c.cell in (Cell.TEXT, Cell.SPARKLINE) else "right") for c in table.columns]
+    headings = [_Heading(column.title, column.cell) for column in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
     whole_cells = [[_cell(v, c, b) for v, c, b in zip(row, table.columns, bounds, strict=True)] for row in shown]
+    kept, gap = list(range(len(table.columns))), _GAP
     cells = _shortened(table, whole_cells, _LONGEST)
     if _whole_width(headings, cells) > out.width:
         cells = _shortened(table, whole_cells, _SHORT)
-    # A history on two lines is none.
-    whole = [column.cell is Cell.SPARKLINE for column in table.columns]
-    aside = [index for index, column in enumerate(table.columns) if column.aside]
-    while aside and _whole_width(headings, cells) > out.width:
-        left_out = aside.pop()
-        del headings[left_out], whole[left_out]
-        for row_cells in cells:
-            del row_cells[left_out]
-    n_fit = _n_columns_that_fit(headings, cells, out.width)
-    headings, cells = headings[:n_fit], [row[:n_fit] for row in cells]
-    _plain_table(headings, cells, out, whole, _widths(headings, cells, out.width))
-    more = [
-        f"{n:,} more {noun}"
-        for n, noun in ((len(table.rows) - len(shown), "rows"), (len(table.columns) - n_fit, "columns"))
-        if n
-    ]
+        aside = [index for index, column in enumerate(table.columns) if column.aside]
+        while aside and _whole_width(*_of(kept, headings, cells)) > out.width:
+            kept.remove(aside.pop())
+        for limit, blanks in _TIGHT:
+            closer = _shortened(table, whole_cells, limit)
+            if _n_columns_that_fit(*_of(kept, headings, closer), out.width, blanks) == len(kept):
+                cells, gap = closer, blanks
+                break
+    kept = kept[: _n_columns_that_fit(*_of(kept, headings, cells), out.width, gap)]
+    headings, cells = _of(kept, headings, cells)
+    widths = _widths(headings, cells, out.width, gap)
+    _plain_table(headings, cells, out, widths, gap)
+    left_out = ((len(table.rows) - len(shown), "row"), (len(table.columns) - len(kept), "column"))
+    more = [count(n, f"more {noun}") for n, noun in left_out if n]
     if more:
         out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
     if table.note:
@@ -223,41 +228,79 @@ def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[
     return [list(row) for row in zip(*columns, strict=True)] if rows else []
 
 
-def _n_columns_that_fit(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int:
-    """How many of the leading columns stay readable: numbers whole, texts at least as wide as a short word."""
+@dataclass(frozen=True)
+class _Heading:
+    """The head of a column, and what its cells hold."""
+
+    title: str
+    cell: Cell = Cell.TEXT
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its cells begin at the left, and its title stands on one line where there is room."""
+        return self.cell in (Cell.TEXT, Cell.SPARKLINE)
+
+    @property
+    def words(self) -> Sequence[str]:
+        """What is never broken of the title."""
+        return self.title.split()
+
+
+def _of(
+    kept: Sequence[int], headings: Sequence[_Heading], rows: Sequence[Sequence[str]]
+) -> tuple[list[_Heading], list[list[str]]]:
+    """Some of the columns."""
+    return [headings[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def _least(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> list[int]:
+    """How wide each column is at least: numbers and histories stay whole, of headings and texts each word."""
+    least = []
+    for index, heading in enumerate(headings):
+        cells = [row[index] for row in rows]
+        words = [word for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
+        least.append(max(map(len, (*words, *heading.words)), default=0))
+    return least
+
+
+def _n_columns_that_fit(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: int, gap: int) -> int:
+    """How many of the leading columns fit without a word that is broken; at least one."""
     used = 0
-    for index, (title, justify) in enumerate(headings):
-        widest = max((len(row[index]) for row in rows), default=0)
-        heading = max(map(len, title.split()), default=0)
-        used += max(heading, widest if justify == "right" else min(widest, _WORD)) + _GAP
-        if used > width + _GAP:
+    for index, least in enumerate(_least(headings, rows)):
+        used += least + gap
+        if used > width + gap:
             return max(index, 1)
     return len(headings)
 
 
-def _whole_width(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> int:
+def _whole_width(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> int:
     """How wide a table is whose rows take one line each, the last text two."""
     widest = [max((len(row[index]) for row in rows), default=0) for index in range(len(headings))]
-    if texts := [index for index, (_, justify) in enumerate(headings) if justify == "left"]:
+    if texts := [index for index, heading in enumerate(headings) if heading.is_left]:
         widest[texts[-1]] //= 2
-    words = [max(map(len, title.split()), default=0) for title, _ in headings]
+    words = [max(map(len, heading.words), default=0) for heading in headings]
     return sum(map(max, zip(widest, words, strict=True))) + _GAP * (len(headings) - 1)
 
 
-def _widths(headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> list[int | None]:
-    """The columns' widths, None for the last text: it alone takes several lines, where half of it fits on one."""
-    texts = [index for index, (_, justify) in enumerate(headings) if justify == "left"]
-    if not texts or not rows:
+def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: int, gap: int) -> list[int]:
+    """The columns' widths: those that need little beyond their longest word first, so that few texts take two lines.
+
+    The last text, a reason say, takes what is left. Where one word alone is too wide, none: it is broken.
+    """
+    found = _least(headings, rows)
+    rest = width - sum(found) - gap * (len(found) - 1)
+    if rest < 0:
         return []
-    widest = [max(len(row[index]) for row in rows) for index in range(len(headings))]
-    words = [max(map(len, title.split()), default=0) for title, _ in headings]
-    found: list[int | None] = [max(pair) for pair in zip(widest, words, strict=True)]
-    last = texts[-1]
-    longest_word = max(len(word) for row in rows for word in (row[last] or " ").split(" "))
-    least = max(words[last], longest_word, widest[last] // 2)
-    found[last] = None
-    used = sum(known for known in found if known is not None) + _GAP * (len(found) - 1)
-    return found if used + least <= width else []
+    wish = []
+    for index, heading in enumerate(headings):
+        title = [heading.title] if heading.is_left else heading.words
+        wish.append(max(map(len, (*(row[index] for row in rows), *title)), default=0) - found[index])
+    last = max((index for index, heading in enumerate(headings) if heading.is_left), default=0)
+    for index in sorted(range(len(found)), key=lambda index: (index == last, wish[index])):
+        more = min(wish[index], rest)
+        found[index] += more
+        rest -= more
+    return found
 
 
 def _common_range(table: Table, index: int) -> tuple[float | None, float | None]:
@@ -269,18 +312,22 @@ def _common_range(table: Table, index: int) -> tuple[float | None, float | None]
 
 
 def _plain_table(
-    headings: Sequence[tuple[str, Any]],
+    headings: Sequence[_Heading],
     rows: Sequence[Sequence[str]],
     out: Console,
-    whole: Sequence[bool] = (),
-    widths: Sequence[int | None] = (),
+    widths: Sequence[int] = (),
+    gap: int = _GAP,
 ) -> None:
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
-    for index, (title, justify) in enumerate(headings):
-        looks: dict[str, Any] = {"justify": justify, "overflow": "fold" if justify == "left" else "ellipsis"}
+    # Beside the padding the box has a blank of its own between columns.
+    padding = (0, 1, 0, gap - 2)
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, header_style="bold")
+    for index, heading in enumerate(headings):
+        looks: dict[str, Any] = {"justify": "left", "overflow": "fold"}
+        if not heading.is_left:
+            looks = {"justify": "right", "overflow": "ellipsis"}
         if index < len(widths):
             looks["width"] = widths[index]
-        grid.add_column(_text(title), no_wrap=index < len(whole) and whole[index], **looks)
+        grid.add_column(_text(heading.title), **looks)
     for row in rows:
         grid.add_row(*(_text(value) for value in row))
     out.print(grid)
@@ -304,7 +351,8 @@ def _lines(chart: LineChart, out: Console) -> None:
         known = [y for y in series.y if y is not None and math.isfinite(y)]
         ends = [short(known[0]), short(known[-1])] if known else ["–", "–"]
         rows.append([printable(series.name, limit=_LONGEST), sparkline(series.y, _BAR), *ends])
-    _plain_table([(chart.y_label, "left"), (chart.x_label, "left"), ("first", "right"), ("last", "right")], rows, out)
+    ends = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
+    _plain_table([_Heading(chart.y_label), _Heading(chart.x_label, Cell.SPARKLINE), *ends], rows, out)
 
 
 def _gallery(gallery: Gallery, out: Console) -> None:
@@ -318,7 +366,7 @@ def _gallery(gallery: Gallery, out: Console) -> None:
         ]
         for card in gallery.cards
     ]
-    _plain_table([("sample", "left"), ("", "left"), ("history", "left")], rows, out)
+    _plain_table([_Heading("sample"), _Heading(""), _Heading("history", Cell.SPARKLINE)], rows, out)
 
 
 def _maps(grid: MapGrid, out: Console) -> None:
@@ -327,7 +375,7 @@ def _maps(grid: MapGrid, out: Console) -> None:
         for row in grid.rows
         for panel in row.panels
     ]
-    _plain_table([("sample", "left"), ("", "left"), ("method", "left"), ("how far to trust it", "left")], rows, out)
+    _plain_table([_Heading(title) for title in ("sample", "", "method", "how far to trust it")], rows, out)
 
 
 def _text(text: str, style: str = "") -> RichText:

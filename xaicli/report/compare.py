@@ -12,7 +12,7 @@ from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.numbers import count, cut, listed, sample_name, short
 from xaicli.report.page import Names, as_list, made, run_line, words_of
 from xaicli.vocabulary import CORRECT
 
@@ -99,7 +99,7 @@ def sample_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[
         y=tuple(frame["last"]),
         colour=found if known else (),
         colours=tuple(groups.values()) if known else (),
-        names=tuple(f"#{sample_id}" for sample_id in frame["sample_id"]),
+        names=tuple(sample_name(sample_id) for sample_id in frame["sample_id"]),
         legend=f"Each dot is a sample at its last epoch; above the dashed line it is higher in {cut(runs[-1])}.",
         alt=f"{course.metric} of {count(frame.height, 'sample')} in {cut(runs[0])} against {cut(runs[-1])}.",
         diagonal=True,

@@ -14,13 +14,14 @@ from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
-from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.numbers import count, cut, listed, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
 from xaicli.vocabulary import NO_CLASS
 from xaicli.words import split
 
 _MATRIX = 30
+_LONGEST_ID = 28
 _PICTURED = 6
 _GLANCED = 5
 _VIEWS = 12
@@ -348,7 +349,7 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
 
 def _ids(cell: Mapping[str, Any]) -> str:
     """The samples of a cell that are told, the worst first."""
-    ids = [f"#{sample}" for sample in cell["sample_ids"] or ()]
+    ids = [cut(sample_name(sample), _LONGEST_ID) for sample in cell["sample_ids"] or ()]
     return ", ".join(ids) + (f" and {cell['n'] - len(ids):,} more" if ids and cell["n"] > len(ids) else "")
 
 
@@ -361,7 +362,7 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
     for cell in place["wrong"].head(_PICTURED).iter_rows(named=True):
         keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
         cards = tuple(
-            Card(page.keys(*key), f"#{key[2]}", (), image=page.images[key], links=saliency_link(key[2]))
+            Card(page.keys(*key), sample_name(key[2]), (), image=page.images[key], links=saliency_link(key[2]))
             for key in keys
             if key in page.images
         )

@@ -11,7 +11,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
-from xaicli.report.numbers import count, in_words, short
+from xaicli.report.numbers import count, in_words, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 
 REGIONS = ("easy", "ambiguous", "hard", "in between")
@@ -123,7 +123,7 @@ def _point_names(frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], p
     few = frame.height <= _NAMED
     labels = frame["label"].to_list() if "label" in frame.columns else [None] * frame.height
     return tuple(
-        f"#{sample_id} {page.label_name(label)}" if few or key else ""
+        f"{sample_name(sample_id)} {page.label_name(label)}" if few or key else ""
         for sample_id, label, key in zip(ids, labels, keys, strict=True)
     )
 

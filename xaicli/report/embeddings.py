@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
 from xaicli.report.model import Block, Report, Text
-from xaicli.report.numbers import count
+from xaicli.report.numbers import count, sample_name
 from xaicli.report.page import Names, Page, Part, RunFacts, report_of, words_of
 
 _NAMED = 600
@@ -62,14 +62,15 @@ def embedding_blocks(answer: Answer, title: str, frame: pl.DataFrame, names: Nam
         y=tuple(shown["y"]),
         colour=() if by is None else tuple(_plain(value) for value in shown["colour"]),
         colours=_groups(shown["colour"], answer.extra.get("classes", ())),
-        names=tuple(f"#{row[0]} {row[1] if row[1] is not None else ''}" for row in _hover(shown)) if few else (),
+        names=tuple(_hovers(shown)) if few else (),
         legend=f"Each dot is a sample, coloured by {by}." if by else "Each dot is a sample.",
         alt=f"{count(shown.height, 'sample')} in the plane of {title}",
     )
 
 
-def _hover(frame: pl.DataFrame) -> Iterator[tuple[Any, Any]]:
-    yield from frame.select("sample_id", "colour").iter_rows()
+def _hovers(frame: pl.DataFrame) -> Iterator[str]:
+    for sample_id, colour in frame.select("sample_id", "colour").iter_rows():
+        yield f"{sample_name(sample_id)} {'' if colour is None else colour}"
 
 
 def _groups(values: pl.Series, classes: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
-from xaicli.report.numbers import count, cut, short
+from xaicli.report.numbers import count, cut, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 
 _TITLES = {
@@ -270,7 +270,7 @@ class _Errors:
             "prediction",
             tuple(row["label"] for row in rows),
             tuple(row["prediction"] for row in rows),
-            names=tuple(f"#{row['sample_id']} " + in_hover(row) for row in rows),
+            names=tuple(f"{sample_name(row['sample_id'])} " + in_hover(row) for row in rows),
             legend=" ".join(("On the line both are equal.", few)).strip(),
             alt=f"predictions of {count(told['n'], 'sample')} against their labels",
             diagonal=True,
@@ -422,7 +422,7 @@ class _Errors:
         for row in worded[:_PASSAGES]:
             words = tuple((word["token"], min(1.0, max(0.0, word["loss"] / top))) for word in row["words"])
             said = f"loss {_short(row['loss'])} a token"
-            yield Passage(self._key(row), f"#{row['sample_id']}", (said,), words, str(row["sample_id"]))
+            yield Passage(self._key(row), sample_name(row["sample_id"]), (said,), words, str(row["sample_id"]))
 
     def _objects(self) -> Iterator[Block]:
         last, number, whole = self.last, Cell.NUMBER, Cell.INTEGER
@@ -480,7 +480,7 @@ class _Errors:
         wrong = f"{row['fn']} missed, {row['fp']} made up"
         return Card(
             key=self._key(row),
-            title=f"#{row['sample_id']}",
+            title=sample_name(row["sample_id"]),
             lines=(f"{row['tp']} found, IoU {_short(row['mean_iou'])}",),
             tone=Tone.MAX,
             image=self.page.images.get((row["mode"], row["ds_id"], row["sample_id"])),

@@ -13,7 +13,7 @@ from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut
+from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, made, run_line, words_of
 from xaicli.report.samples import saliency_link
 
@@ -203,7 +203,7 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
     label = page.label_name(row["label"])
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
-        title=f"#{row['sample_id']}",
+        title=sample_name(row["sample_id"]),
         verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
         lines=(row["reason"],) if suggested is not None else (label, row["reason"]),
         tone=Tone.MAX,

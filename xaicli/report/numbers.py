@@ -47,9 +47,24 @@ def cut(text: str, limit: int = 40) -> str:
     return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
 
 
+def sample_name(sample_id: int | str) -> str:
+    """A sample in a sentence, a legend or a heading: a number, or digits alone, with its sign, a text as it is."""
+    return f"#{sample_id}" if str(sample_id).isdecimal() or not isinstance(sample_id, str) else sample_id
+
+
 def shortened(text: str, limit: int) -> str:
     """The beginning of a sentence of elsewhere."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def first_parts(reason: str, limit: int) -> str:
+    """As many parts of a reason, which semicolons divide, as fit; of a first one that does not, its beginning."""
+    kept, *parts = reason.split("; ")
+    for part in parts:
+        if len(kept) + len(part) + 2 > limit:
+            break
+        kept += f"; {part}"
+    return shortened(kept, limit)
 
 
 def listed(names: list[str], limit: int = 5) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut
+from xaicli.report.numbers import count, cut, sample_name
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
 
@@ -56,7 +56,7 @@ def _asked(row: Mapping[str, Any], page: Page) -> Card:
     label = page.label_name(row["label"])
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
-        title=f"#{row['sample_id']}",
+        title=sample_name(row["sample_id"]),
         verdict=f"{label} → {cut(row['suggested'])}?" if row["suggested"] else label,
         lines=(row["reason"],) if row["reason"] else (),
         tone=Tone.MAX,
@@ -190,7 +190,7 @@ def _corrected(row: Mapping[str, Any], page: Page) -> Card:
     rank = row["suspect_rank"]
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
-        title=f"#{row['sample_id']}",
+        title=sample_name(row["sample_id"]),
         verdict=f"{cut(row['recorded_name'] or '–')} → {cut(row['name'] or '–')}",
         lines=(
             f"suspect {rank:,}" if rank is not None else "no suspect",

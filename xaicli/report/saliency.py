@@ -26,7 +26,7 @@ from xaicli.report.model import (
     Text,
     Views,
 )
-from xaicli.report.numbers import count, listed, short
+from xaicli.report.numbers import count, listed, sample_name, short
 from xaicli.report.page import RunFacts, made, run_line
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def _row(
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
     return MapRow(
         key=f"e-{number}",
-        title=f"#{e.sample_id}",
+        title=sample_name(e.sample_id),
         lines=tuple(lines),
         tone=Tone.BAD if wrong else Tone.PLAIN,
         probabilities=tuple((name, p, _tone(e, name)) for name, p in e.top),

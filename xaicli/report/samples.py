@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
-from xaicli.report.numbers import count, short
+from xaicli.report.numbers import count, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.vocabulary import Group
 
@@ -137,7 +137,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
         history = row["history"] or ()
         lines.append(
             Series(
-                name=f"#{row['sample_id']}",
+                name=sample_name(row["sample_id"]),
                 x=tuple(times.x(point) for point in history),
                 y=tuple(point["value"] for point in history),
                 tone=TONES[Group(row["group"])],
@@ -177,7 +177,7 @@ def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
     lines = [f"{subject.metric} {short(row['score'])}" + (" (stale)" if row["stale"] else "")]
     return Card(
         key=page.keys(subject.mode, subject.ds_id, sample_id),
-        title=f"#{sample_id}",
+        title=sample_name(sample_id),
         lines=(*lines, verdict) if right and verdict else tuple(lines),
         tone=TONES[Group(row["group"])],
         image=page.images.get((subject.mode, subject.ds_id, sample_id)),

@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, short
+from xaicli.report.numbers import count, cut, sample_name, short
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
 
@@ -130,7 +130,7 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
     )
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
-        title=f"#{row['sample_id']}",
+        title=sample_name(row["sample_id"]),
         verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
         lines=tuple(lines),
         tone=Tone.LISTED,

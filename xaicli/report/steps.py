@@ -12,7 +12,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.numbers import count, cut, listed, sample_name, short
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
 
@@ -127,7 +127,7 @@ def _sentence(answer: Answer) -> str:
     said += [_batch_words(spike, spike["samples"]) for spike in answer.extra["spikes"][:1]]
     said += [_non_finite_words(answer, first, metric) for first in answer.extra["first_non_finite"][:1]]
     if back := answer.extra["returning"]:
-        shown = listed([f"#{row['sample_id']}" for row in back])
+        shown = listed([sample_name(row["sample_id"]) for row in back])
         said.append(f"More often in spikes than chance would bring: {shown}.")
     return " ".join(said)
 
@@ -164,7 +164,7 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> 
     said = f"The first {metric} that is not finite came at step {first['step']:,} of epoch {first['epoch']}"
     before = first.get("before")
     if first["non_finite"] < first["n"]:
-        odd = [f"#{row['sample_id']}" for row in first["samples"] if not math.isfinite(row["value"] or 0.0)]
+        odd = [sample_name(row["sample_id"]) for row in first["samples"] if not math.isfinite(row["value"] or 0.0)]
         return f"{said}, in {first['non_finite']:,} of {count(first['n'], 'sample')}: {listed(odd)}."
     said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
     if not before:
@@ -240,7 +240,7 @@ def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
         cards.append(
             Card(
                 key=page.keys(*key),
-                title=f"#{row['sample_id']}",
+                title=sample_name(row["sample_id"]),
                 lines=(*lines, verdict) if right and verdict else tuple(lines),
                 tone=Tone.MAX,
                 image=image,
@@ -352,7 +352,7 @@ def _spikes_table(spikes: Sequence[Mapping[str, Any]], words: str, page: Page) -
 
 
 def _top(samples: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"#{row['sample_id']} {_percent(row['share'], 'not finite')}" for row in samples[:3])
+    return ", ".join(f"{sample_name(row['sample_id'])} {_percent(row['share'], 'not finite')}" for row in samples[:3])
 
 
 def _percent(share: float | None, absent: str = "–") -> str:

@@ -16,7 +16,7 @@ from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.numbers import count, short, shortened
+from xaicli.report.numbers import count, cut, first_parts, sample_name, short, shortened
 from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
@@ -63,7 +63,7 @@ def track_report(
         *_confusions(gathered, page),
         *_steps(gathered, page),
         _data_map(gathered, page),
-        _issues(gathered, page),
+        *_issues(gathered, page),
         _jumps(gathered, page),
         _scalars(gathered, page.names),
         Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
@@ -116,7 +116,8 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
     doubted = gathered.suspects.data.drop_nulls("suggested_label") if gathered.suspects else pl.DataFrame()
     if doubted.height:
         first = doubted.row(0, named=True)
-        said.append(f"Most suspicious label: #{first['sample_id']}, {shortened(first['reason'], _LONGEST)}.")
+        name = cut(sample_name(first["sample_id"]))
+        said.append(f"Most suspicious label: {name}, {first_parts(first['reason'], _LONGEST)}.")
     return " ".join(said)
 
 
@@ -245,21 +246,25 @@ def _data_map(gathered: Gathered, page: Page) -> Section:
     return Section("Data map", "data-map", tuple(found) or (missing,), page_only=True)
 
 
-def _issues(gathered: Gathered, page: Page) -> Section:
+def _issues(gathered: Gathered, page: Page) -> Iterator[Section]:
+    """The labels that one epoch's probabilities contradict, where a sample has one label of several."""
     title = "Label issues"
     answer = gathered.label_issues
+    if answer is None and "label issues" not in gathered.absent:
+        return
     if answer is None or answer.data.is_empty():
         why = "None found. That does not say that all labels are right."
         if answer is None or answer.warnings:
-            why = " ".join(answer.warnings) if answer else "Not asked: it needs Run(keep_probs=True)."
-        return Section(title, "label-issues", (_missing(gathered, "label issues", why),))
+            why = " ".join(answer.warnings) if answer else ""
+        yield Section(title, "label-issues", (_missing(gathered, "label issues", why),))
+        return
     shown = answer.data.head(_SUSPECTS_SHOWN)
     words = "Labels that one epoch's probabilities contradict"
     found: list[Block] = [Text(_NOT_HELD_OUT)] if Mode.TRAIN in answer.data["mode"].unique() else []
     found += finding_blocks(shown, words, page, heading=words, cards=False, total=answer.data.height)
     more = answer.data.height - shown.height
     rest = (Text(f"{more:,} more in report.json.", Tone.FAINT),) if more else ()
-    return Section(title, "label-issues", (*found, *rest), page_only=True)
+    yield Section(title, "label-issues", (*found, *rest), page_only=True)
 
 
 def _jumps(gathered: Gathered, page: Page) -> Section:
