@@ -170,8 +170,8 @@ def test_a_cell_lies_inside_its_box() -> None:
 def test_points_are_one_path_per_group_and_marked_ones_ringed() -> None:
     chart = ScatterChart("s", "S", "x", "y", (0, 1, 2, NAN), (0, 1, 2, 3), ("a", "b", "a", "a"), keys=("", "k", "", ""))
     found = classes(drawn(chart))
-    assert found.count("points c-min") == 1
-    assert found.count("points c-p3") == 1
+    assert found.count("points c-g0") == 1
+    assert found.count("points c-g1") == 1
     assert found.count("ring c-ink") == 1
 
 
