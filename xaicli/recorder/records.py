@@ -175,7 +175,7 @@ class Records:
         rows = media.count(sample_id)
         try:
             if self.manifest.task == Task.REGRESSION:
-                numbers = columns.real(label, rows, "label")
+                numbers = columns.of_length(columns.metric(label, "label"), rows, "label")
                 return [float(one) if math.isfinite(one) else None for one in numbers]
             checked: Any = columns.labels(label, "label")
             columns.of_length(checked, rows, "label")
