@@ -351,8 +351,8 @@ def _lines(chart: LineChart, out: Console) -> None:
         known = [y for y in series.y if y is not None and math.isfinite(y)]
         ends = [short(known[0]), short(known[-1])] if known else ["–", "–"]
         rows.append([printable(series.name, limit=_LONGEST), sparkline(series.y, _BAR), *ends])
-    ends = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
-    _plain_table([_Heading(chart.y_label), _Heading(chart.x_label, Cell.SPARKLINE), *ends], rows, out)
+    bounds = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
+    _plain_table([_Heading(chart.y_label), _Heading(chart.x_label, Cell.SPARKLINE), *bounds], rows, out)
 
 
 def _gallery(gallery: Gallery, out: Console) -> None:
