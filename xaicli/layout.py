@@ -227,7 +227,11 @@ def decode_ds_id(text: str) -> str:
 
 
 class FollowedLayout(RunLayout):
-    """The paths of a run directory that is followed when it is moved or renamed while this process records it."""
+    """The paths of a run directory that is followed when it is moved or renamed while this process records it.
+
+    Attributes:
+        is_gone: Whether it was deleted, or moved to another disk, which is the same seen from here.
+    """
 
     def __init__(self, root: Path, on_moved: Callable[[Path, Path], None] = lambda _, __: None) -> None:
         """
@@ -236,8 +240,9 @@ class FollowedLayout(RunLayout):
             on_moved: Told of a move: from where, to where.
         """
         self._descriptor: int | None
+        self.is_gone: bool
         self._on_moved: Callable[[Path, Path], None]
-        self._set(_root=root, _descriptor=None, _on_moved=on_moved)
+        self._set(_root=root, _descriptor=None, _on_moved=on_moved, is_gone=False)
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
@@ -245,8 +250,10 @@ class FollowedLayout(RunLayout):
 
     @property
     def root(self) -> Path:
-        """Where the run directory is now; where it was last, once it is deleted."""
+        """Where the run directory is now; once it is gone a path where nothing can be: another run may be there."""
         here: Path = self._root  # type: ignore[attr-defined]
+        if self.is_gone:
+            return _NOWHERE / here.name
         if self._descriptor is None:
             return here
         try:
@@ -255,6 +262,9 @@ class FollowedLayout(RunLayout):
         except OSError:
             pass
         there = _path_of(self._descriptor)
+        if there is None and _is_deleted(self._descriptor):
+            self._set(is_gone=True)
+            return _NOWHERE / here.name
         if there is None or there == here.resolve():
             return here
         self._set(_root=there)
@@ -266,12 +276,36 @@ class FollowedLayout(RunLayout):
         with contextlib.suppress(OSError):
             self._set(_descriptor=os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
+    @property
+    def last(self) -> Path:
+        """Where the run directory was last seen."""
+        return self._root  # type: ignore[attr-defined, no-any-return]
+
+    def look(self) -> bool:
+        """Whether it is gone by now."""
+        return self.root != self.last and self.is_gone
+
     def let_go(self) -> None:
         """Follow it no longer."""
+        self.look()
         descriptor = self._descriptor
         self._set(_descriptor=None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+_NOWHERE = Path(os.devnull)
+"""Below what is no folder nothing can be made."""
+
+
+def _is_deleted(descriptor: int) -> bool:
+    """Whether an open folder has no name any more; False where the system does not tell."""
+    try:
+        if os.fstat(descriptor).st_nlink == 0:
+            return True
+        return os.fsdecode(Path(f"/proc/self/fd/{descriptor}").readlink()).endswith(" (deleted)")
+    except OSError:
+        return False
 
 
 def _path_of(descriptor: int) -> Path | None:

@@ -296,9 +296,36 @@ def test_a_deleted_folder_is_counted_and_not_made_again(tmp_path: Path) -> None:
     began = time.monotonic()
     run.close()
     assert time.monotonic() - began < 5
-    assert run.stats()["rows_stored"] == 1_000
-    assert run.stats()["rows_dropped"] == 499_000
+    assert run.stats()["rows_stored"] == 0, "what was stored is gone"
+    assert run.stats()["rows_dropped"] == 500_000
+    assert any("is gone: deleted, or moved" in reason for reason in run.stats()["reasons"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_another_run_in_the_place_of_a_deleted_one_is_left_alone(tmp_path: Path) -> None:
+    old = Run(tmp_path / "run")
+    old.log_samples(sample_id=[1], loss=[1.0], epoch=1, step=1)
+    old.flush()
+    shutil.rmtree(tmp_path / "run")
+    with Run(tmp_path / "run") as new:
+        for step in range(3):
+            new.log_samples(sample_id=[100 + step], loss=[1.0], epoch=1, step=step)
+            new.flush()
+        new.log({"epoch": 1, "lr": 0.5})
+        for step in range(3):
+            old.log_samples(sample_id=[step], loss=[2.0], epoch=1, step=step)
+            old.flush()
+        old.log({"epoch": 1, "lr": 0.1})
+        old.close()
+    old.log_samples(sample_id=[1], loss=[1.0], epoch=1, step=9)
+    assert column(tmp_path / "run", "sample_id") == [100, 101, 102]
+    assert old.stats()["rows_dropped"] == old.stats()["rows_logged"] == 5
+    assert new.stats() | {"bytes": 0} == {
+        **dict.fromkeys(new.stats(), 0), "rows_logged": 3, "rows_stored": 3, "files": 4, "reasons": {}, "refused": {}
+    }  # fmt: skip
+    kept = json.loads((tmp_path / "run" / "attempts" / "000000-r0000.stats").read_text())
+    assert (kept["rows_logged"], kept["rows_dropped"]) == (3, 0)
 
 
 def test_a_folder_that_is_moved_while_it_is_recorded_is_followed(

@@ -171,6 +171,16 @@ class Ledger:
             self.files += 1
         self.write()
 
+    def lose_stored(self, reason: str) -> None:
+        """Count rows and files that were stored as lost: what held them is gone."""
+        with self._lock:
+            rows, self.rows_stored = self.rows_stored, 0
+            self.files = self.bytes = 0
+            self.rows_dropped += rows
+            if rows:
+                self._count(self.reasons, reason, rows)
+        self.warn(kind_of(reason), f"xai: {reason}; nothing more is recorded, training goes on")
+
     def warn(self, kind: str, message: str) -> bool:
         """Warn, once a kind; whether it was said now."""
         if kind in self._warned:

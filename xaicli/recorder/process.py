@@ -83,6 +83,7 @@ class Session:
         self._ignore_label = ignore_label
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
+        self._is_gone = False
         manifest, said = fresh, list[str]()
         attempts.check_resume(layout, rank, resume)
         try:
@@ -96,7 +97,9 @@ class Session:
         for message in said:
             self.ledger.warn(message, f"xai: {layout.root}: {message}")
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
-        self.writer = Writer(self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat)
+        self.writer = Writer(
+            self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat, on_failure=self._note_gone
+        )
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
         if self.fault:
             self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
@@ -185,10 +188,21 @@ class Session:
         self.keep_arrived()
         self.samples.hand_over()
 
+    def _gone(self) -> str:
+        return f"{self.layout.last} is gone: deleted, or moved to another disk while it was recorded"
+
+    def _note_gone(self) -> bool:
+        """Whether the run directory is gone; what it held is counted as lost then, and told once."""
+        if not self._is_gone and self.layout.look():
+            self._is_gone = True
+            self.ledger.lose_stored(self._gone())
+        return self._is_gone
+
     def flush(self, timeout: float | None = None) -> bool:
         """Put everything into files; False where that failed or took too long."""
         self.hand_over()
         done = self.writer.wait_idle(timeout)
+        self._note_gone()
         self.ledger.write()
         return done
 
@@ -198,8 +212,10 @@ class Session:
             with contextlib.suppress(OSError):
                 self.settle()
         self.flush(_FLUSH_AT_CLOSE)
-        for job in self.writer.stop(CLOSE_SECONDS):
-            job.give_up("the disk took no more when the run was closed")
+        left = self.writer.stop(CLOSE_SECONDS)
+        self._note_gone()
+        for job in left:
+            job.give_up(self._gone() if self._is_gone else "the disk took no more when the run was closed")
         self.samples.close()
         if self._claim is not None:
             release(attempts.lock_path(self.layout, self._claim.attempt, self._claim.rank))

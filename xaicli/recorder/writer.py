@@ -172,7 +172,7 @@ class SampleStream:
                 self._ledger.stored(0, done[folder].bytes)
                 if lost:
                     self._ledger.drop_record(folder, f"{folder} have ids of another kind than the run's", lost)
-        if self._layout.root != root:  # moved meanwhile: a file may have been made where the run is no more
+        if self._layout.root != root:  # moved or gone meanwhile: a file may have been made where the run is no more
             done.clear()
             raise FileNotFoundError(errno.ENOENT, "the run directory was moved", str(root))
         if not self._is_noted:
@@ -247,6 +247,7 @@ class Writer:
         interval: float,
         on_timer: Callable[[], None],
         on_beat: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
@@ -254,7 +255,9 @@ class Writer:
             interval: Seconds between two calls of `on_timer`.
             on_timer: Hands over what is held.
             on_beat: Says that the process lives.
+            on_failure: Finds out why a file cannot be written; True where it says so itself.
         """
+        self._on_failure = on_failure
         self._on_beat = on_beat
         self._ledger = ledger
         self._interval = interval
@@ -365,4 +368,5 @@ class Writer:
             self._failed_at = time.monotonic()
             self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
             self._changed.notify_all()
-        self._ledger.warn("write", f"xai: a file cannot be written ({error}); it is tried again, training goes on")
+        if not self._on_failure():
+            self._ledger.warn("write", f"xai: a file cannot be written ({error}); it is tried again, training goes on")
