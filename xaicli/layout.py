@@ -56,11 +56,14 @@ class PartName:
         return f"part-a{self.attempt:06d}-r{self.rank:04d}-{self.first:08d}.parquet"
 
     def supersedes(self, other: PartName) -> bool:
-        """Whether this file holds all of the rows of `other`, a different file of the same folder."""
-        same_writer = (self.attempt, self.rank) == (other.attempt, other.rank)
-        covers = self.first <= other.first and other.last <= self.last
+        """Whether this file counts in the place of `other`, a different file of the same folder whose rows it holds."""
         wider = (self.last - self.first, self.compacted) > (other.last - other.first, other.compacted)
-        return same_writer and covers and wider
+        return self.covers(other) and wider
+
+    def covers(self, other: PartName) -> bool:
+        """Whether this file holds all of the rows of `other`."""
+        same_writer = (self.attempt, self.rank) == (other.attempt, other.rank)
+        return same_writer and self.first <= other.first and other.last <= self.last
 
 
 @dataclass(frozen=True, order=True)

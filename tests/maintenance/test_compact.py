@@ -19,6 +19,7 @@ from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.recorder.run import Run
+from xaicli.recorder.uniformity import alone
 from xaicli.wal.snapshot import live_rows
 
 Rows = Counter[tuple[tuple[str, object], ...]]
@@ -254,11 +255,9 @@ compact(RunLayout(Path(sys.argv[1])), grace=0)
 
 
 def test_only_one_compaction_at_a_time(tmp_path: Path) -> None:
-    from xaicli.maintenance import compact as module
-
     layout = RunLayout(tmp_path / "run")
     Run(layout.root).close()
-    with module._alone(layout), pytest.raises(XaiError, match="being compacted already"):
+    with alone(layout), pytest.raises(XaiError, match="being compacted already"):
         compact(layout)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,14 @@ import pyarrow.compute as pc
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
-from xaicli.files import TEMPORARY, make_folder
+from xaicli.files import TEMPORARY
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
 from xaicli.reader.pieces import strangers
 from xaicli.recorder.parts import recover
+from xaicli.recorder.uniformity import alone, conformed, file_conforms
 from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
 from xaicli.wal import take_snapshot
 from xaicli.wal.frames import SegmentCopy
@@ -81,10 +81,12 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
     Raises:
         XaiError: It is no run, is being compacted by another process, or changes too fast to be listed.
     """
-    layout.read_manifest()
+    columns = layout.read_manifest().columns
     made: list[Compacted] = []
     damaged: list[str] = []
-    with _alone(layout):
+    with alone(layout) as is_alone:
+        if not is_alone:
+            raise XaiError(f"{layout.root} is being compacted already", hint="wait for the other xai compact")
         # What a killed training left; a disk that has no room for it leaves it in the segments.
         with contextlib.suppress(OSError):
             recover(layout)
@@ -100,27 +102,13 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
             doing("compacting epochs", number, len(writers))
             for group in _stretches(files, unsaved.get(writer, ())):
                 try:
-                    made += _merge(layout, writer, group, records)
+                    made += _merge(layout, writer, group, records, columns)
                 except DamagedFileError as error:
                     damaged.append(error.message)
                 except FileNotFoundError:
                     continue  # moved away meanwhile, by the doctor or a hand
         removed, waiting = _remove_superseded(layout, grace, others)
     return Compaction(tuple(made), tuple(removed), tuple(waiting), tuple(damaged))
-
-
-@contextlib.contextmanager
-def _alone(layout: RunLayout) -> Iterator[None]:
-    make_folder(layout.cache)
-    descriptor = os.open(layout.cache / "compact.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise XaiError(f"{layout.root} is being compacted already", hint="wait for the other xai compact") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _unsaved(segments: Sequence[SegmentCopy]) -> dict[Writer, list[int]]:
@@ -153,13 +141,17 @@ def _stretches(files: Sequence[DataFile], unsaved: Sequence[int]) -> Iterator[li
 
 
 def _merge(
-    layout: RunLayout, writer: Writer, files: Sequence[DataFile], records: Mapping[str, FileRecord]
+    layout: RunLayout,
+    writer: Writer,
+    files: Sequence[DataFile],
+    records: Mapping[str, FileRecord],
+    columns: Sequence[ColumnFacts],
 ) -> list[Compacted]:
-    """The one file of several, if it is not there yet."""
-    if len(files) == 1 and files[0].part.compacted:
+    """The one file of several, if it is not there yet with all columns of the run."""
+    if len(files) == 1 and files[0].part.compacted and file_conforms(files[0], columns):
         return []
     first, last = files[0].part, files[-1].part
-    table = _sorted([_read(layout, file, records) for file in files])
+    table = conformed(_sorted([_read(layout, file, records) for file in files]), columns)
     part = PartName(first.attempt, first.rank, first.first, last.last, compacted=True)
     table = table.replace_schema_metadata({"xai": _footer(layout, writer, part)})
     path = files[0].path.with_name(part.filename)

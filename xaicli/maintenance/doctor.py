@@ -196,8 +196,8 @@ def _missing(layout: RunLayout, records: Mapping[str, FileRecord]) -> Iterator[F
         if path.exists():
             continue
         part = PartName.parse(path.name)
-        beside = [PartName.parse(other.name) for other in path.parent.glob("c-*.parquet")]
-        if part is None or not any(other and other.supersedes(part) for other in beside):
+        beside = [PartName.parse(other.name) for other in path.parent.glob("*.parquet")]
+        if part is None or not any(other and other.covers(part) for other in beside):
             moved = layout.root / QUARANTINE / name
             reason = f"it is in {QUARANTINE}/" if moved.exists() else "its rows were written, and it is gone"
             yield Finding(name, Complaint.MISSING, reason, record.rows, _name(layout, moved) if moved.exists() else "")

@@ -85,7 +85,7 @@ class VerifiedFiles:
 FOLDER_COLUMNS = (MODE, DS_ID, EPOCH)
 """What rows have in common with all others of their folder; files need not say it again."""
 _TRIES = 5
-_CAST = pl.ScanCastOptions(categorical_to_string="allow")
+_CAST = pl.ScanCastOptions(categorical_to_string="allow", float_cast="upcast")
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ def _gone(layout: RunLayout, records: Mapping[str, FileRecord], files: Iterable[
         folder, _, name = path.rpartition("/")
         part = PartName.parse(name) if folder.startswith("data/") else None
         here = present.get(folder, set())
-        if part and part not in here and not any(other.supersedes(part) for other in here):
+        if part and not any(other.covers(part) for other in here):
             gone.append(path)
     return gone
 

@@ -32,6 +32,7 @@ from xaicli.recorder import attempt as attempts
 from xaicli.recorder.ledger import Ledger
 from xaicli.recorder.parts import recover
 from xaicli.recorder.schema import Catalogue, SaveColumns, open_manifest
+from xaicli.recorder.uniformity import make_uniform
 from xaicli.recorder.writer import SampleStream, Writer
 from xaicli.wal.frames import SegmentFacts
 
@@ -45,6 +46,7 @@ class Session:
     """One process's part in a run.
 
     Attributes:
+        is_uploaded: Whether the files go to an object store, where none is put in the place of another.
         fault: Why nothing can be recorded, or "".
         takes_back: What the attempt takes back, where restored state or the caller says so.
         keep_arrived: Keeps what has come from a device since.
@@ -84,6 +86,7 @@ class Session:
         self._claim: attempts.Claim | None = None
         self._claiming = threading.RLock()
         self._is_gone = False
+        self.is_uploaded = False
         manifest, said = fresh, list[str]()
         attempts.check_resume(layout, rank, resume)
         try:
@@ -96,6 +99,7 @@ class Session:
         self.layout.follow()
         for message in said:
             self.ledger.warn(message, f"xai: {layout.root}: {message}")
+        self._opened_with = manifest.columns
         self.catalogue = Catalogue(layout, manifest, self._save_columns)
         self.writer = Writer(
             self.ledger, interval=FLUSH_SECONDS, on_timer=self.hand_over, on_beat=self._beat, on_failure=self._note_gone
@@ -198,6 +202,25 @@ class Session:
             self.ledger.lose_stored(self._gone())
         return self._is_gone
 
+    def _make_uniform(self) -> None:
+        """Have every file show the columns that came after it, as far as there is time for it."""
+        if not self.samples.stored_with or self._is_gone or self.writer.is_failing or self.is_uploaded:
+            return
+        try:
+            columns = self.catalogue.current()
+            left = 0
+            if {*self.samples.stored_with, self._opened_with} - {columns, ()}:
+                left = make_uniform(self.layout, columns, seconds=CLOSE_SECONDS)
+        except (OSError, XaiError, MemoryError) as error:
+            self.ledger.warn("uniform", f"xai: files from before a column came stay without it for now: {error}")
+            return
+        if left:
+            self.ledger.warn(
+                "uniform",
+                f"xai: {left} files of {self.layout.root} are from before a column came, or became one of double "
+                "precision: xai reads them together; for other tools write: xai compact",
+            )
+
     def flush(self, timeout: float | None = None) -> bool:
         """Put everything into files; False where that failed or took too long."""
         self.hand_over()
@@ -212,6 +235,7 @@ class Session:
             with contextlib.suppress(OSError):
                 self.settle()
         self.flush(_FLUSH_AT_CLOSE)
+        self._make_uniform()
         left = self.writer.stop(CLOSE_SECONDS)
         self._note_gone()
         for job in left:

@@ -214,6 +214,7 @@ class Run(Loops, Records):
             takes_back=takes_back,
             ignore_label=ignore_label if isinstance(ignore_label, int) else None,
         )
+        self._session.is_uploaded = self._uploader is not None
         self.layout = self._session.layout
         self.state: State = TrainingState(
             self.layout,

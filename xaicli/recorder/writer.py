@@ -12,6 +12,7 @@ from typing import Protocol
 
 from xaicli.layout import RunLayout
 from xaicli.locks import BEAT_SECONDS
+from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import note_first_step
 from xaicli.recorder.columns import Column
@@ -53,6 +54,8 @@ class SampleStream:
         self._active: Segment | None = None
         self._sequence = 0
         self._is_noted = False
+        self.stored_with: set[tuple[ColumnFacts, ...]] = set()
+        """The columns that the run had when parts were written."""
         self.lock = threading.RLock()
 
     def append(self, place: Place, step: int, plan: Plan, rows: int, values: Sequence[Column]) -> None:
@@ -151,6 +154,7 @@ class SampleStream:
             columns = self._catalogue.current()
             message = f"{name} has numbers beyond single precision: it is kept in double precision"
             self._ledger.warn(message, f"xai: {message}")
+        self.stored_with.add(columns)
         records = store_rows(
             self._layout,
             segment.facts,

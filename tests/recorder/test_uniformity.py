@@ -1,0 +1,113 @@
+"""One schema in all files of a run: tools read `data/` by their default call, whenever a column came or was widened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from xaicli import open_run
+from xaicli.layout import RunLayout
+from xaicli.maintenance.compact import compact
+from xaicli.maintenance.doctor import examine
+from xaicli.recorder import process
+from xaicli.recorder.run import Run
+
+BATCHES: list[dict[str, Any]] = [
+    {"mode": "train", "loss": [0.5, 1.5], "n": [1, 2]},
+    {"mode": "eval", "loss": [0.25, 1e300], "own": [3.0, 4.0], "n": [2**24 + 1, 5]},
+    {"mode": "eval", "label": [0, 1], "prediction": [0, 0], "loss": [2.0, 3.0]},
+]
+COLUMNS = ("sample_id", "mode", "epoch", "label", "prediction", "correct", "loss", "n", "own")
+EXPECTED = [
+    (1, "train", 1, None, None, None, 0.5, 1.0, None),
+    (2, "train", 1, None, None, None, 1.5, 2.0, None),
+    (1, "eval", 2, None, None, None, 0.25, 2.0**24 + 1, 3.0),
+    (2, "eval", 2, None, None, None, 1e300, 5.0, 4.0),
+    (1, "eval", 3, 0, 0, True, 2.0, None, None),
+    (2, "eval", 3, 1, 0, False, 3.0, None, None),
+]
+
+
+def record(run_dir: Path, *, attempts: bool) -> None:
+    run = Run(run_dir)
+    for number, batch in enumerate(BATCHES, 1):
+        run.log_samples(sample_id=[1, 2], epoch=number, step=number, **batch)
+        run.flush()
+        if attempts:
+            run.close()
+            run = Run(run_dir)
+    run.close()
+
+
+def tools(run_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """{tool: the rows it reads by its default call}."""
+    pandas, duckdb = pytest.importorskip("pandas"), pytest.importorskip("duckdb")
+    data = run_dir / "data"
+    duck = duckdb.sql(f"SELECT {', '.join(COLUMNS)} FROM read_parquet('{data}/**/*.parquet') ORDER BY epoch, sample_id")
+    found = {
+        "polars": pl.read_parquet(data).select(COLUMNS).rows(),
+        "pyarrow": [tuple(row[name] for name in COLUMNS) for row in pq.read_table(data).to_pylist()],
+        "pandas": [tuple(row[name] for name in COLUMNS) for row in pandas.read_parquet(data).to_dict("records")],
+        "duckdb": duck.fetchall(),
+    }
+    return {tool: sorted(map(_plain, rows), key=lambda row: (row[2], row[0])) for tool, rows in found.items()}
+
+
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if isinstance(value, float) and np.isnan(value) else value for value in row)
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+@pytest.mark.parametrize("attempts", [False, True])
+def test_every_tool_reads_what_came_later_and_what_was_widened(tmp_path: Path, attempts: bool) -> None:
+    record(tmp_path / "run", attempts=attempts)
+    for tool, rows in tools(tmp_path / "run").items():
+        assert rows == EXPECTED, tool
+    assert examine(RunLayout(tmp_path / "run")).findings == ()
+    own = open_run(tmp_path / "run").scan(mode="all").select(COLUMNS).sort("epoch", "sample_id").collect()
+    assert own.rows() == EXPECTED
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_run_whose_files_differ_is_read_by_xai_and_made_one_by_compact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "make_uniform", lambda *_, **__: 1)  # there was no time
+    run = Run(tmp_path / "run")
+    for number, batch in enumerate(BATCHES, 1):
+        run.log_samples(sample_id=[1, 2], epoch=number, step=number, **batch)
+        run.flush()
+    with pytest.warns(UserWarning, match="xai compact"):
+        run.close()
+    layout = RunLayout(tmp_path / "run")
+    kinds = {str(pq.read_schema(file.path).field("loss").type) for file in layout.data_files()}
+    assert kinds == {"float", "double"}
+
+    def own() -> list[tuple[Any, ...]]:
+        frame: pl.LazyFrame = open_run(tmp_path / "run").scan(mode="all").select(COLUMNS)
+        return frame.sort("epoch", "sample_id").collect().rows()
+
+    assert own() == EXPECTED
+    compact(layout, grace=0)
+    compact(layout, grace=0)
+    assert own() == EXPECTED
+    for tool, rows in tools(tmp_path / "run").items():
+        assert rows == EXPECTED, tool
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_reader_that_listed_before_finds_what_replaced_the_files(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.log_samples(sample_id=[1, 2], epoch=1, step=1, **BATCHES[0])
+    run.flush()
+    reader = open_run(tmp_path / "run")
+    assert reader.info().data.height == 1
+    run.log_samples(sample_id=[1, 2], epoch=2, step=2, **BATCHES[1])
+    run.close()
+    assert [file.part.compacted for file in RunLayout(tmp_path / "run").data_files()].count(True) == 1
+    assert reader.samples(mode="train").data["score"].to_list() == [1.5, 0.5, 0.5, 1.5]

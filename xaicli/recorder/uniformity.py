@@ -1,0 +1,134 @@
+"""One schema in all files of a run, also in those written before a column came or was widened.
+
+Tools that read a folder by its first file's columns would leave later ones out, narrow them, or refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xaicli import parquet
+from xaicli.errors import DamagedFileError
+from xaicli.files import make_folder
+from xaicli.layout import DataFile, RunLayout, without_superseded
+from xaicli.manifest import ColumnFacts
+from xaicli.parquet import FileRecord
+from xaicli.vocabulary import EPOCH, PASS
+from xaicli.wal.rows import arrow_type
+
+
+def conforms(schema: pa.Schema, columns: Sequence[ColumnFacts]) -> bool:
+    """Whether a file has every column of the run, and numbers as wide as the run's."""
+    for column in columns:
+        if column.name == EPOCH:
+            continue  # the folder says it
+        at = schema.get_field_index(column.name)
+        if at < 0 or _is_narrow(schema.field(at).type, column):
+            return False
+    return True
+
+
+def _is_narrow(kind: pa.DataType, column: ColumnFacts) -> bool:
+    return kind == pa.float32() and column.dtype == "double"
+
+
+def conformed(table: pa.Table, columns: Sequence[ColumnFacts]) -> pa.Table:
+    """The rows with the run's columns in their order: null where there was none, as wide as the run's.
+
+    Args:
+        table: Rows of a data file; its metadata stay.
+        columns: The run's columns.
+    """
+    arrays: dict[str, pa.Array | pa.ChunkedArray] = {}
+    for column in columns:
+        if column.name in table.column_names:
+            held = table.column(column.name)
+            arrays[column.name] = held.cast(pa.float64()) if _is_narrow(held.type, column) else held
+        elif column.name == PASS:  # files of format version 1 know none: theirs is 0
+            arrays[PASS] = pa.repeat(pa.scalar(0, pa.int16()), table.num_rows)
+        elif column.name != EPOCH:
+            arrays[column.name] = pa.nulls(table.num_rows, arrow_type(column.dtype))
+    arrays |= {name: table.column(name) for name in table.column_names if name not in arrays}
+    return pa.table(arrays).replace_schema_metadata(table.schema.metadata)
+
+
+def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: float) -> int:
+    """Write files anew that lack columns of the run: a part as a compacted file of one, and such a file as a part.
+
+    Whenever both are there, the compacted one counts for readers, and the other is removed last or added first.
+
+    Args:
+        layout: The run.
+        columns: Its columns.
+        seconds: How long it may take.
+
+    Returns:
+        Files left as they are for want of time, or since another process is at it.
+
+    Raises:
+        OSError: One cannot be written.
+    """
+    deadline = time.monotonic() + seconds
+    records = parquet.read_records(layout)
+    late = [file for file in _recorded(layout, records) if not file_conforms(file, columns)]
+    if not late:
+        return 0
+    with alone(layout) as is_alone:
+        for number, file in enumerate(late):
+            if not is_alone or time.monotonic() >= deadline:
+                return len(late) - number
+            if file.part.first == file.part.last:  # those of several parts only `xai compact` writes again
+                with contextlib.suppress(DamagedFileError, FileNotFoundError):
+                    _rewrite(layout, file, records, columns)
+    return sum(file.part.first != file.part.last for file in late)
+
+
+@contextlib.contextmanager
+def alone(layout: RunLayout) -> Iterator[bool]:
+    """Whether no other process puts files in the place of others."""
+    make_folder(layout.cache)
+    descriptor = os.open(layout.cache / "compact.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _recorded(layout: RunLayout, records: Collection[str]) -> list[DataFile]:
+    files = without_superseded(layout.data_files())
+    return [file for file in files if file.path.relative_to(layout.root).as_posix() in records]
+
+
+def file_conforms(file: DataFile, columns: Sequence[ColumnFacts]) -> bool:
+    """`conforms` of a file; also of one that is damaged or gone, which those who read it name."""
+    try:
+        return conforms(pq.read_schema(file.path), columns)
+    except (OSError, pa.ArrowException):
+        return True
+
+
+def _rewrite(
+    layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord], columns: Sequence[ColumnFacts]
+) -> None:
+    record = records[file.path.relative_to(layout.root).as_posix()]
+    parquet.verify(file.path, record)
+    table = parquet.read(file.path, record=record)
+    facts = json.loads((table.schema.metadata or {}).get(b"xai", b"{}"))
+    part = replace(file.part, compacted=not file.part.compacted)
+    footer = {"xai": json.dumps({**facts, "last_sequence": part.last})}
+    table = conformed(table, columns).replace_schema_metadata(footer)
+    made = parquet.write(table, file.path.with_name(part.filename), root=layout.root)
+    parquet.append_record(layout, part.attempt, part.rank, made)
+    file.path.unlink(missing_ok=True)  # at once: a tool that reads the folder takes every file for rows of its own
