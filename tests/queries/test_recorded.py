@@ -14,6 +14,8 @@ import xaicli
 from tests import oracle
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
+from xaicli.queries.scalars import scalars
+from xaicli.recorder.run import Run
 
 Rows = list[dict[str, Any]]
 
@@ -97,3 +99,15 @@ def test_text_ids_and_every_question(tmp_path: Path) -> None:
     with pytest.raises(xaicli.XaiError, match=r"no sample_id 'img/3\.pgn'") as raised:
         reader.samples(ids=["img/3.pgn"])
     assert "did you mean img/3.png" in raised.value.hint
+
+
+def test_scalars_that_a_later_attempt_took_back_are_counted(tmp_path: Path) -> None:
+    for attempt, first in enumerate((1, 3)):
+        with Run(tmp_path / "run") as run:
+            for epoch in range(first, 6 - 2 * attempt):
+                run.log_samples(sample_id=[1], loss=[0.5], epoch=epoch, step=epoch, mode="train")
+                run.log({"epoch": epoch, "lr": float(epoch + 10 * attempt)})
+    answer = scalars([tmp_path / "run"])
+    assert answer.data["value"].to_list() == [1.0, 2.0, 13.0]
+    assert answer.counts.taken_back == 2, "those of the epochs 4 and 5"
+    assert any("2 scalars of earlier attempts do not count" in warning for warning in answer.warnings)

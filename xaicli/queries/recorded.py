@@ -37,11 +37,15 @@ _TRAINING_AXES = ("step", "iteration")
 _TRIES = 5
 
 
-def recorded_scalars(reader: Reader) -> pl.DataFrame:
+def recorded_scalars(reader: Reader, lost: list[int] | None = None) -> pl.DataFrame:
     """Every scalar that counts: of several at one moment the last attempt's, and in it the lowest rank's, the last.
 
     A value counts unless a later attempt took it back, as it does with samples: by epoch and step where the time axis
     is the training step, by the count where `load_state` set the recorder's counter back, else by the epoch alone.
+
+    Args:
+        reader: The run.
+        lost: Where to say how many values were taken back.
 
     Returns:
         key, mode, ds_id, epoch, step (the time), axis (of what: step, iteration, epoch, counter), value, attempt, rank;
@@ -55,8 +59,10 @@ def recorded_scalars(reader: Reader) -> pl.DataFrame:
     counted = rows.filter(pl.col(AXIS) == _COUNTER, pl.col(ATTEMPT).is_in(list(counters)))
     counters |= dict(counted.group_by(ATTEMPT).agg(pl.col(STEP).min()).iter_rows())
     curves = rows.partition_by(_CURVE, as_dict=True, maintain_order=True)
-    counting = [_one_a_moment(_not_taken_back(curves[key], reader.take_backs, counters)) for key in sorted(curves)]
-    return pl.concat(counting) if counting else pl.DataFrame(schema=SCHEMA)
+    kept = [_not_taken_back(curves[key], reader.take_backs, counters) for key in sorted(curves)]
+    if lost is not None:
+        lost.append(rows.height - sum(curve.height for curve in kept))
+    return pl.concat(map(_one_a_moment, kept)) if kept else pl.DataFrame(schema=SCHEMA)
 
 
 def per_step(reader: Reader) -> pl.DataFrame:

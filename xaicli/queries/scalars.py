@@ -146,9 +146,10 @@ def scalars(
         raise UsageError(f"--smoothing must be at least 0 and less than 1, not {smoothing}", hint="0 is none")
     warnings: list[str] = []
     damaged: list[str] = []
+    lost: list[int] = []
     frames: dict[str, pl.DataFrame] = {}
     for path in _expanded(runs):
-        frames[str(path)] = _of_log(path) if path.is_file() else _of_run(path, strict, damaged)
+        frames[str(path)] = _of_log(path) if path.is_file() else _of_run(path, strict, damaged, lost)
     rows = pl.concat(frames.values())
     where = ", ".join(frames)
     if not rows.height:
@@ -161,6 +162,9 @@ def scalars(
     non_finite = int((~rows[VALUE].is_finite()).sum())
     if smoothing:
         rows = rows.with_columns(smooth(VALUE, smoothing).over(CURVE).alias(SMOOTHED))
+    if taken_back := sum(lost):
+        are = "scalar of an earlier attempt does" if taken_back == 1 else "scalars of earlier attempts do"
+        warnings.append(f"{taken_back:,} {are} not count: a later attempt logged that part of the training again")
     return Answer(
         command="scalars",
         run=where,
@@ -173,7 +177,7 @@ def scalars(
             "group": {name: list(members) for name, members in groups.items()},
         },
         data=rows,
-        counts=Counts(rows=rows.height, non_finite=non_finite, damaged=tuple(damaged)),
+        counts=Counts(rows=rows.height, non_finite=non_finite, taken_back=taken_back, damaged=tuple(damaged)),
         warnings=tuple(warnings),
     )
 
@@ -189,10 +193,10 @@ def smooth(column: str, weight: float) -> pl.Expr:
     return finite.ewm_mean(alpha=1 - weight, adjust=True, ignore_nulls=True)
 
 
-def run_frame(reader: Reader) -> pl.DataFrame:
-    """The scalars, summary and custom graphs of one run, in the columns of `SCHEMA`."""
+def run_frame(reader: Reader, lost: list[int] | None = None) -> pl.DataFrame:
+    """Scalars, summary and custom graphs of one run, in the columns of `SCHEMA`; `lost` as of `recorded_scalars`."""
     run = str(reader.layout.root)
-    recorded = recorded_scalars(reader).with_columns(
+    recorded = recorded_scalars(reader, lost).with_columns(
         *(pl.lit(text).alias(name) for name, text in ((RUN, run), (SOURCE, "scalars"), (GRAPH, ""), (LINE, ""))),
         pl.lit(None, pl.Float64).alias(LOW),
         pl.lit(None, pl.Float64).alias(HIGH),
@@ -220,9 +224,9 @@ def _expanded(runs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
-def _of_run(path: Path, strict: bool, damaged: list[str]) -> pl.DataFrame:
+def _of_run(path: Path, strict: bool, damaged: list[str], lost: list[int]) -> pl.DataFrame:
     reader = open_reader(RunLayout(path), strict=strict)
-    frame = run_frame(reader)
+    frame = run_frame(reader, lost)
     damaged += [file for file in reader.damaged if file.startswith("scalars/") or file.endswith(".scalars")]
     return frame
 
