@@ -172,7 +172,7 @@ def test_a_captured_step_is_not_spoiled_and_is_logged_after_its_replay(tmp_path:
             logits.copy_(model(x))
             run.log_samples(sample_id=[1], loss=[0.5], step=1, epoch=1)
             run.log_samples(sample_id=np.arange(32), logits=logits, step=1, epoch=1)
-            run._session._beat()
+            run._process._beat()
     assert any("after graph.replay" in str(one.message) for one in caught)
     expected = []
     for step in range(2, 6):

@@ -24,7 +24,7 @@ from xaicli.reader import open_reader
 from xaicli.recorder import attempt as attempts_module
 from xaicli.recorder import process
 from xaicli.recorder.ledger import RecorderWarning
-from xaicli.recorder.process import Session
+from xaicli.recorder.process import Process
 from xaicli.recorder.run import Run
 
 
@@ -179,7 +179,7 @@ def test_ranks_share_one_schema(tmp_path: Path) -> None:
 def test_ranks_that_begin_with_labels_of_two_kinds_keep_their_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Session, "_save_columns", lambda _: None)  # neither comes to say what it has before its part
+    monkeypatch.setattr(Process, "_save_columns", lambda _: None)  # neither comes to say what it has before its part
     zero, one = Run(tmp_path / "run", rank=0), Run(tmp_path / "run", rank=1)
     zero.log_samples(sample_id=[1], label=[7], loss=[1.0], step=1)
     one.log_samples(sample_id=[2], label=["cat"], loss=[2.0], step=1)
@@ -195,8 +195,8 @@ def test_ranks_that_begin_with_labels_of_two_kinds_keep_their_rows(
 _KILLED_BEFORE_ITS_COLUMNS_ARE_SAVED = """
 import os, sys
 from xaicli.recorder.run import Run
-from xaicli.recorder.process import Session
-Session._save_columns = lambda self: None
+from xaicli.recorder.process import Process
+Process._save_columns = lambda self: None
 run = Run(sys.argv[1])
 run.log_samples(sample_id=[1], label=[1], logits=[[0.5, 1.5]], extra=[0.25])
 os._exit(9)
@@ -303,7 +303,7 @@ def test_sigterm_in_the_middle_of_a_batch_waits_for_its_end(tmp_path: Path, monk
     try:
         with Run(tmp_path / "run", strict=True) as run:
             run.log_samples(sample_id=[1], loss=[1.0])
-            segment = run._session.samples._active
+            segment = run._process.samples._active
             assert segment is not None
             whole = segment._put
 

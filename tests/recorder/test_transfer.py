@@ -133,7 +133,7 @@ def test_nothing_is_asked_of_a_device_while_a_graph_is_captured(tmp_path: Path, 
     with pytest.warns(UserWarning, match="after graph.replay"):
         run.log_samples(sample_id=[2, 3], loss=on_device([1.0, 2.0]), step=2, epoch=1)
     run.log({"loss": on_device(1.0)})
-    run._session.hand_over()
+    run._process.hand_over()
     assert (len(device.flights), device.asked, len(device.uploaded)) == (begun, 0, 0)
     device.captures = False
     run.log_samples(sample_id=[2, 3], loss=on_device([1.0, 2.0]), step=2, epoch=1)
@@ -146,7 +146,7 @@ def test_the_last_batch_is_kept_by_the_timer(tmp_path: Path, device: FakeCuda) -
     run = run_on(device, tmp_path / "run")
     run.log_samples(sample_id=[1], loss=on_device([1.0]), step=1, epoch=1)
     device.land()
-    beat = threading.Thread(target=run._session._beat)
+    beat = threading.Thread(target=run._process._beat)
     beat.start()
     beat.join()
     assert run.stats()["rows_logged"] == 1

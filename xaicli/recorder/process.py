@@ -42,7 +42,7 @@ _FLUSH_AT_CLOSE = 30.0
 """Seconds the last flush may take while files are still being written."""
 
 
-class Session:
+class Process:
     """One process's part in a run.
 
     Attributes:
@@ -71,7 +71,7 @@ class Session:
             fresh: The manifest of a new run.
             rank: The process's rank, where the caller knows it.
             resume: Whether an existing run may be continued.
-            strict: Raise when the disk refuses; else the session has a fault, and training goes on.
+            strict: Raise when the disk refuses; else the process has a fault, and training goes on.
             takes_back: What the attempt takes back, where the caller says so.
             ignore_label: The label that stands for none.
 

@@ -18,7 +18,7 @@ from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, facts_of_file, kinds_before
 from xaicli.recorder.parts import store_table
-from xaicli.recorder.process import Session
+from xaicli.recorder.process import Process
 from xaicli.recorder.transfer import Intake
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import encode_scalars, encode_table
@@ -38,7 +38,7 @@ class Records:
 
     layout: RunLayout
     state: TrainingState
-    _session: Session
+    _process: Process
     _intake: Intake
     _unusable: ValueError | None
     _kinds: dict[str, str]
@@ -50,12 +50,12 @@ class Records:
     @property
     def writer(self) -> tuple[int, int]:
         """The attempt and the rank, which no two processes share."""
-        return self._session.writer_of_rows()
+        return self._process.writer_of_rows()
 
     @property
     def manifest(self) -> Manifest:
         """What `xai.json` holds, as far as this process knows."""
-        return self._session.catalogue.manifest
+        return self._process.catalogue.manifest
 
     def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
         """Count a batch of rows, or (None) records of a folder, that cannot be stored; with `strict` raise."""
@@ -109,7 +109,7 @@ class Records:
         """Let the counter of scalars without a time go on behind earlier attempts, unless a loaded state says where."""
         if not self._counted:
             self._counted = True
-            attempt = self._session.settle().attempt
+            attempt = self._process.settle().attempt
             if attempt and not self.state.log_count:
                 self.state.log_count = scalars.counted(self.layout, attempt)
 
@@ -126,7 +126,7 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            kind = self._session.catalogue.dtype("sample_id")
+            kind = self._process.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
@@ -153,7 +153,7 @@ class Records:
         try:
             if self._unusable is not None:
                 raise self._unusable
-            kind = self._session.catalogue.dtype("sample_id")
+            kind = self._process.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
@@ -190,7 +190,7 @@ class Records:
                 if (checked == columns.NULL_LABEL).any():
                     missing = checked == columns.NULL_LABEL
                     checked = [None if gone else int(one) for one, gone in zip(checked, missing, strict=True)]
-            known = self._session.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
+            known = self._process.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
             if known in ("int32", "string") and known != kind:
                 raise ValueError(f"label of inputs must be of type {known} as before in this run, not {kind}")
         except ValueError as error:
@@ -213,10 +213,10 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             if facts is not None:
-                kind = self._session.catalogue.dtype(SAMPLE_ID)
+                kind = self._process.catalogue.dtype(SAMPLE_ID)
                 self._store_facts(facts_of_file(_fact_file(facts), self._drop_record, kind))
             if sample_id is not None:
-                table = fact_table(sample_id, named, self._drop_record, self._session.catalogue.dtype("sample_id"))
+                table = fact_table(sample_id, named, self._drop_record, self._process.catalogue.dtype("sample_id"))
                 if table is not None:
                     self._note_kinds(table)
                     self._keep_tables("facts", [table])
@@ -227,7 +227,7 @@ class Records:
         """Say once of a fact that its values are of another kind than before: they are then read as one kind."""
         if not self._facts_before:
             self._facts_before = True
-            if self._session.settle().attempt:
+            if self._process.settle().attempt:
                 self._fact_kinds |= kinds_before(self.layout.facts)
         for field in table.schema:
             if field.name == SAMPLE_ID or pa.types.is_null(field.type):
@@ -235,7 +235,7 @@ class Records:
             before = self._fact_kinds.setdefault(field.name, field.type)
             if before != field.type:
                 numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (before, field.type))
-                self._session.ledger.warn(
+                self._process.ledger.warn(
                     f"fact {field.name}",
                     f"xai: fact {field.name} was {_kind(before)} and is now {_kind(field.type)}: all its values are "
                     f"read as {'numbers' if numbers else 'text'}",
@@ -245,10 +245,10 @@ class Records:
         """Write many facts as a file of their own; they are durable when this returns."""
         self._check_ids("facts", table)
         self._note_kinds(table)
-        origin, sequence = self._session.samples.next_sequence()
+        origin, sequence = self._process.samples.next_sequence()
         part = PartName(*origin.writer, sequence, sequence)
         record = store_table(self.layout, table, self.layout.facts, part)
-        self._session.ledger.stored(0, record.bytes)
+        self._process.ledger.stored(0, record.bytes)
 
     def _keep_rows(self, folder: str, rows: list[tuple[Any, ...]], to_table: Callable[[list[Any]], pa.Table]) -> None:
         """Keep rows whose last value is their bytes, in frames of about `_FRAME_BYTES`."""
@@ -273,12 +273,12 @@ class Records:
             ValueError: The ids are of another kind than the run's, or than those of the first record.
         """
         kind = str(table.schema.field("sample_id").type)
-        known = self._session.catalogue.dtype("sample_id") or self._kinds.setdefault("sample_id", kind)
+        known = self._process.catalogue.dtype("sample_id") or self._kinds.setdefault("sample_id", kind)
         if known != kind:
             raise ValueError(f"sample_id of {folder} must be of type {known} as before in this run, not {kind}")
 
     def _keep(self, folder: str, records: int, payload: bytes) -> None:
-        if not self._session.samples.append_records(folder, records, payload):
+        if not self._process.samples.append_records(folder, records, payload):
             self._drop_record(folder, f"no room for {folder}: the disk is too slow or takes no more", records)
 
     def _refuse_record(self, folder: str, error: Exception, what: Any) -> None:
@@ -330,8 +330,8 @@ class Records:
         if self.strict:
             raise error
         with contextlib.suppress(OSError):
-            self._session.settle()
-        self._session.ledger.drop_record(what, f"{what} cannot be written: {error}")
+            self._process.settle()
+        self._process.ledger.drop_record(what, f"{what} cannot be written: {error}")
 
     def add_metrics(
         self, metrics: Any, *, foreign_table_url: Any = None, schema: Mapping[str, Any] | None = None, **others: Any
@@ -429,7 +429,7 @@ class Records:
             ValueError: `keep` or `better` makes no sense.
             OSError: With `strict`: the disk refuses.
         """
-        if self._session.settle().rank != 0:
+        if self._process.settle().rank != 0:
             return None
         from xaicli.state.best import keep_best
 

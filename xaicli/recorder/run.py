@@ -34,7 +34,7 @@ from xaicli.recorder.config import (
 from xaicli.recorder.device import leave_to_python
 from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
 from xaicli.recorder.media import count
-from xaicli.recorder.process import Session
+from xaicli.recorder.process import Process
 from xaicli.recorder.records import Records
 from xaicli.recorder.transfer import Intake
 from xaicli.state import TrainingState
@@ -59,7 +59,7 @@ class Loops:
     """The part of `Run` that goes through epochs and batches."""
 
     state: TrainingState
-    _session: Session
+    _process: Process
     _environment: Mapping[str, Any]
     _walks_again: set[tuple[str, str]]
 
@@ -77,7 +77,7 @@ class Loops:
             self._publish()
         elif state.epoch_idx >= last > 0 and not state.stop_training:
             message = f"xai: epochs({last}): {state.epoch_idx} epochs are done, so there is none to go through"
-            self._session.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
+            self._process.ledger.warn("epochs", f"{message}; state.reset() begins anew, epochs({last + 1}) goes on")
         while state.epoch_idx < last and not state.stop_training:
             state.epoch_idx += 1
             state.batch_idx = None
@@ -113,13 +113,13 @@ class Loops:
         return self.state.begin_pass(MODES.get(mode) or unknown_mode(mode), ds_id)
 
     def _publish(self) -> None:
-        if self._session.fault:
+        if self._process.fault:
             return
         try:
-            self.state.note_start(self._session.settle().attempt, self._environment)
+            self.state.note_start(self._process.settle().attempt, self._environment)
             self.state.publish()
         except Exception as error:
-            self._session.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
+            self._process.ledger.warn("publish", f"xai: the summary cannot be written: {error}")
 
 
 class Run(Loops, Records):
@@ -205,7 +205,7 @@ class Run(Loops, Records):
             config=settings,
             environment=describe_environment(settings),
         )
-        self._session = Session(
+        self._process = Process(
             root,
             fresh,
             rank=rank,
@@ -214,8 +214,8 @@ class Run(Loops, Records):
             takes_back=takes_back,
             ignore_label=ignore_label if isinstance(ignore_label, int) else None,
         )
-        self._session.is_uploaded = self._uploader is not None
-        self.layout = self._session.layout
+        self._process.is_uploaded = self._uploader is not None
+        self.layout = self._process.layout
         self.state: State = TrainingState(
             self.layout,
             name=name,
@@ -229,7 +229,7 @@ class Run(Loops, Records):
         self._passes = self.state.passes
         self._after_all: tuple[int, int] | None = None
         batches = Batches(
-            self._session.catalogue,
+            self._process.catalogue,
             label_names=self.manifest.label_names,
             float64=float64,
             refuse=self._refuse_column,
@@ -238,12 +238,12 @@ class Run(Loops, Records):
             task=task_named(self.manifest.task),
             ignore_label=ignore_label,
             note=self._note,
-            ignore=self._session.ledger.ignore,
+            ignore=self._process.ledger.ignore,
         )
         self._keep_tokens = keep_tokens
-        self._intake = Intake(batches, self._session.samples, self._refuse, self._lose)
+        self._intake = Intake(batches, self._process.samples, self._refuse, self._lose)
         if not strict:  # which raises, and in the training's thread alone
-            self._session.keep_arrived = _if_alive(self._intake)
+            self._process.keep_arrived = _if_alive(self._intake)
         self._closed = False
         self._ended = False
         self._places: dict[tuple[Folder, int], Place] = {}
@@ -253,7 +253,7 @@ class Run(Loops, Records):
         self._unnamed = Repeats()
         self._walks_again = set()
         self._counted = False
-        self._unusable: ValueError | None = ValueError(self._session.fault) if self._session.fault else None
+        self._unusable: ValueError | None = ValueError(self._process.fault) if self._process.fault else None
         process.watch(self)
         leave_to_python(*_CALLED_IN_STEPS)
         if facts is not None:
@@ -387,7 +387,7 @@ class Run(Loops, Records):
             return True
         self._publish()
         self._intake.drain(math.inf if seconds is None else seconds)
-        return self._session.flush(seconds)
+        return self._process.flush(seconds)
 
     def close(self) -> None:
         """Flush, for a bounded time, and end. What a full disk keeps out is counted."""
@@ -396,11 +396,11 @@ class Run(Loops, Records):
         self._closed = True
         self._unusable = ValueError(f"the run {self.layout.root} is closed")
         # Interrupted anywhere, a second call finishes what is left.
-        for end in (self._publish, self._end_transfers, self._session.close, self._end_uploads):
+        for end in (self._publish, self._end_transfers, self._process.close, self._end_uploads):
             try:
                 end()
             except Exception as error:  # the training's own error must be what leaves its `with` block
-                self._session.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
+                self._process.ledger.warn(f"close {end.__name__}", f"xai: closing {self.layout.root}: {error}")
         self._ended = True
         process.forget(self)
 
@@ -415,18 +415,18 @@ class Run(Loops, Records):
     def __del__(self) -> None:
         if getattr(self, "_ended", True):
             return
-        if self._session.writer.is_mine:  # which cannot wait for itself
+        if self._process.writer.is_mine:  # which cannot wait for itself
             process.keep(self)
         else:
             self.close()
 
     def is_busy(self) -> bool:
         """Whether this thread, interrupted by a signal, is in the middle of keeping a batch."""
-        return self._session.samples.is_busy
+        return self._process.samples.is_busy
 
     def stats(self) -> dict[str, Any]:
         """Counters: rows logged, stored, dropped (and why), stalls, files, bytes."""
-        return self._session.ledger.stats()
+        return self._process.ledger.stats()
 
     def __enter__(self) -> Run:
         return self
@@ -439,7 +439,7 @@ class Run(Loops, Records):
     def _note_resumed(self, epoch: int, step: int) -> None:
         """Called by `state.load_state` with the epoch and the first step that will be logged."""
         with contextlib.suppress(OSError):
-            self._session.take_back(TakesBack(epoch, step, "load_state"))
+            self._process.take_back(TakesBack(epoch, step, "load_state"))
 
     def _place_without_any(self, mode: str, epoch: int, is_guessed: bool) -> tuple[int, int]:
         """The epoch and step of rows that come with no step, before the training's first: behind earlier attempts'."""
@@ -456,27 +456,27 @@ class Run(Loops, Records):
         self._unusable = ForeignProcessError()
 
     def _note(self, message: str) -> None:
-        self._session.ledger.warn(message, f"xai: {message}")
+        self._process.ledger.warn(message, f"xai: {message}")
 
     def _lose(self, rows: int, reason: str) -> None:
         """Count rows that were accepted and did not arrive."""
-        self._session.ledger.rows_logged += rows
-        self._session.ledger.drop(rows, reason)
+        self._process.ledger.rows_logged += rows
+        self._process.ledger.drop(rows, reason)
 
     def _refuse_column(self, column: str, reason: str, rows: int) -> None:
         """Count a column that is left out of rows that are kept; raise with `strict`."""
         if self.strict:
             raise ValueError(reason)
         with contextlib.suppress(OSError):
-            self._session.settle()
-        self._session.ledger.refuse(column, reason, rows)
+            self._process.settle()
+        self._process.ledger.refuse(column, reason, rows)
 
     def _drop_record(self, column: str, reason: str, records: int = 1) -> None:
         if self.strict:
             raise ValueError(reason)
         with contextlib.suppress(OSError):
-            self._session.settle()
-        self._session.ledger.drop_record(column, reason, records)
+            self._process.settle()
+        self._process.ledger.drop_record(column, reason, records)
 
     def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
         """Count a batch of rows, or (None) records of a folder, that cannot be stored; raise with `strict`."""
@@ -485,10 +485,10 @@ class Run(Loops, Records):
         if isinstance(error, ForeignProcessError):
             warn_foreign_process()  # the counters belong to the process that opened the run
             return
-        ledger, reason = self._session.ledger, str(error) or type(error).__name__
+        ledger, reason = self._process.ledger, str(error) or type(error).__name__
         if not self._closed:
             with contextlib.suppress(OSError):
-                self._session.settle()
+                self._process.settle()
         if rows is None:
             ledger.drop_record(folder, reason, records)
         else:
@@ -498,12 +498,12 @@ class Run(Loops, Records):
     @property
     def attempt(self) -> int:
         """The restart number of this process's launch, from 0."""
-        return self._session.settle().attempt
+        return self._process.settle().attempt
 
     @property
     def rank(self) -> int:
         """The process's rank."""
-        return self._session.settle().rank
+        return self._process.settle().rank
 
     def __getstate__(self) -> Any:
         raise XaiError(
