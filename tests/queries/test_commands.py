@@ -42,6 +42,7 @@ def test_samples(xai: Xai, root: Path) -> None:
         "duplicates": 0,
         "dropped": 0,
         "taken_back": 0,
+        "ignored": 0,
         "stale": 1,
         "damaged": [],
     }

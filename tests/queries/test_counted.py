@@ -76,6 +76,15 @@ def test_steps_around_one_that_logged_nothing(tmp_path: Path) -> None:
         opened.steps(step=20)
 
 
+def test_what_groups_samples_may_be_the_metric_itself(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=[1.0, 3.0], mode="train", epoch=1, step=7)
+    opened = xaicli.open_run(tmp_path / "run")
+    batch = opened.steps(label_key="loss").data.row(0, named=True)
+    assert (batch["step"], batch["n"], batch["loss"]) == (7, 2, 2.0)
+    assert opened.findings(label_key="loss").data.height == 0
+
+
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_what_was_recorded_without_a_finite_value_is_not_called_unrecorded(tmp_path: Path, engine: str) -> None:
     path = logged(tmp_path / "run", logits=np.full((9, 3), math.nan), loss=np.full(9, math.nan))

@@ -213,7 +213,9 @@ class _Training:
         ):
             frame = within_labels(rows.frame, selection)
             if key not in (LABEL, SAMPLE_ID) and key in frame.columns:
-                frame = frame.drop(LABEL, strict=False).rename({key: LABEL})
+                frame = frame.drop(LABEL, strict=False)
+                # What groups may be asked for as itself, too: the metric, say.
+                frame = frame.with_columns(pl.col(key).alias(LABEL)) if key in columns else frame.rename({key: LABEL})
             yield rows._replace(frame=frame)
 
     @cached_property
