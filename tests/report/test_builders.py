@@ -237,10 +237,24 @@ def test_findings_are_grouped_with_their_reasons() -> None:
         {"finding": "departing_label", "sample_id": None, **row, "epoch": 3, "reason": "rises while others fall"},
     ]
     report = findings_report(Answer("findings", "r", {}, pl.DataFrame(rows, infer_schema_length=None)), Page(FACTS))
-    assert [s.title for s in report.sections] == ["Probably mislabelled", "Labels that depart from the others"]
+    assert [s.title for s in report.sections] == ["Suspected labels", "Labels that depart from the others"]
     first, second = (next(b for b in s.blocks if isinstance(b, Table)) for s in report.sections)
     assert first.rows == (("7", "car", "bird", 0.5, "never learned"),)
     assert second.rows == (("car", 0.5, 3, "rises while others fall"),)
+
+
+def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
+    row = {"mode": "eval", "ds_id": "", "finding": "suspect", "score": 0.9, "epoch": None, "suggested_label": None}
+    frame = pl.DataFrame([{**row, "sample_id": n, "label": 1, "reason": "never learned"} for n in range(2)])
+    noise = [
+        {"mode": "eval", "ds_id": "", "label": n, "name": str(n), "n": 20, "contradicted": wrong}
+        | {"rate": wrong / 20, "low": 0.0, "high": 0.2}
+        for n, wrong in enumerate((2, 1))
+    ]
+    # 20 of 40 samples rank above the middle whatever their labels are; the early epochs contradict 3.
+    report = findings_report(Answer("findings", "r", {}, frame, extra={"label_noise": noise, "found": {"suspect": 20}}))
+    assert "suspected labels 2 (about 3 of 40 may be wrong)" in report.sentence
+    assert "of 20" not in report.sentence
 
 
 def test_no_findings_is_no_promise() -> None:

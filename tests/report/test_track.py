@@ -151,7 +151,7 @@ def test_json_on_standard_output_is_one_object(run: Path, tmp_path: Path, xai: X
 
 def test_the_terminal_shows_samples_and_suspects_only(run: Path, tmp_path: Path, xai: Xai) -> None:
     _, out, _ = xai("track-report", run, "-o", tmp_path, "--format", "md")
-    assert "Probably mislabelled" in out
+    assert "Suspected labels" in out
     assert "never learned" in out
     assert "Configuration" not in out
     assert max(len(line) for line in out.splitlines() if not line.startswith("wrote")) <= 80

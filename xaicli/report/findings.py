@@ -22,7 +22,7 @@ COUNTED = 10_000
 """So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _TITLES = {
-    "suspect": "Probably mislabelled",
+    "suspect": "Suspected labels",
     "doubted_label": "Single labels that are probably wrong",
     "ambiguous": "Ambiguous",
     "forgotten": "Forgotten",
@@ -49,9 +49,12 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
         total = answer.extra.get("found", {}).get(kind, frame.height)
         note = SUSPECT_SCORE if kind == "suspect" else ""
-        blocks = tuple(finding_blocks(frame, title, page, total=total, note=note))
+        blocks = tuple(finding_blocks(frame, title, page, total=0 if kind == "suspect" else total, note=note))
         sections.append(Section(title, page.names("part", kind), blocks))
         shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
+        if kind == "suspect":
+            # Half of all samples rank above the middle: only the early epochs say how many labels are wrong.
+            shown = f"{frame.height:,}" + _estimated(answer.extra.get("label_noise", ()))
         counted.append(f"{title.lower()} {shown}")
         if kind == "suspect":
             pairs = pair_blocks(answer.extra.get("suspected_pairs", ()), page)
@@ -77,6 +80,12 @@ def _sentence(counted: Sequence[str], top: Any) -> str:
     if not counted:
         return "Nothing stands out in this selection."
     return f"The first of each kind{f', at most {top} a kind and data set' if top else ''}: {', '.join(counted)}."
+
+
+def _estimated(noise: Sequence[Mapping[str, Any]]) -> str:
+    """How many labels are probably wrong, where the early epochs tell."""
+    contradicted = sum(row["contradicted"] for row in noise)
+    return f" (about {contradicted:,} of {sum(row['n'] for row in noise):,} may be wrong)" if contradicted else ""
 
 
 def of_all(total: int) -> str:

@@ -194,7 +194,7 @@ def _errors(gathered: Gathered, page: Page) -> Iterator[Section]:
 
 
 def _suspects(gathered: Gathered, page: Page) -> Section:
-    title = "Probably mislabelled"
+    title = "Suspected labels"
     answer = gathered.suspects
     if answer is None or answer.data.is_empty():
         why = "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
