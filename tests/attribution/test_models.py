@@ -829,3 +829,144 @@ def test_what_cannot_be_an_input_or_a_model_is_named() -> None:
 
     with pytest.raises(XaiError, match=r"fails on inputs of shape \(2, 4\) float32: KeyError: 'boom'"):
         xaicli.saliency(Calling(failing), torch.randn(3, 4), methods="gradient", device="cpu")
+
+
+class Collecting(nn.Module):
+    """Hooks that give nothing back collect what forward reads, as backbones of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.body.register_forward_hook(_collect)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _COLLECTED.clear()
+        self.body(x)
+        scores: Tensor = self.head(torch.tanh(_COLLECTED[-1]))
+        return scores
+
+
+_COLLECTED: list[Tensor] = []
+
+
+def _collect(_module: nn.Module, _given: Any, result: Tensor) -> None:
+    _COLLECTED.append(result)
+
+
+def test_hooks_that_collect_what_forward_reads_stay() -> None:
+    model, x = Collecting().eval(), torch.randn(4, 6, requires_grad=True)
+    scores = model(x)
+    wanted = torch.autograd.grad(scores.max(1).values.sum(), x)[0]
+    result = xaicli.saliency(model, x.detach(), methods=("gradient",))
+    assert result.predictions.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(result.attributions["gradient"], wanted, atol=1e-6)
+
+
+class RunningMean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.mul_(0.5).add_(0.5)
+        scores: Tensor = self.head(x - self.mean)
+        return scores
+
+
+def test_a_model_that_goes_on_changing_is_refused_by_the_buffer() -> None:
+    model = RunningMean().eval()
+    with pytest.raises(XaiError, match="forward changes mean in evaluation mode"):
+        xaicli.saliency(model, torch.randn(4, 6))
+    assert model.mean.eq(0).all()
+
+
+def test_samples_read_as_steps_are_told() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps, self.head = nn.LSTM(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(self.steps(x)[0].mean(1))
+
+    with pytest.raises(XaiError, match="steps has batch_first=False"):
+        xaicli.saliency(Last().eval(), torch.randn(4, 7, 6))
+
+
+def test_graphs_as_torch_gives_them_are_explained() -> None:
+    model, x = conv_net().eval(), torch.rand(4, 2, 8, 8)
+    plain = xaicli.saliency(model, x, methods=("gradient",))
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+    frozen = torch.jit.freeze(torch.jit.trace(model, x))  # type: ignore[no-untyped-call]
+    for graph in (program, frozen):
+        result = xaicli.saliency(graph, x, methods=("gradient",))
+        assert result.predictions.tolist() == plain.predictions.tolist()
+        np.testing.assert_allclose(result.attributions["gradient"], plain.attributions["gradient"], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [None, [0, None, 1, 2]])
+def test_targets_that_are_none_are_named(target: Any) -> None:
+    with pytest.raises(UsageError, match="target is"):
+        xaicli.saliency(conv_net(), torch.rand(4, 2, 8, 8), target=target)
+
+
+def test_datasets_complex_inputs_and_outputs_without_a_name_are_named() -> None:
+    class Size(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(x.abs())
+
+    x = torch.randn(4, 6)
+    with pytest.raises(UsageError, match="is a TensorDataset"):
+        xaicli.saliency(Size(), torch.utils.data.TensorDataset(x))
+    with pytest.raises(XaiError, match="complex"):
+        xaicli.saliency(Size(), torch.complex(x, x))
+    with pytest.raises(XaiError) as raised:
+        xaicli.saliency(Size(), x, output="logits")
+    assert raised.value.hint == "it returns one Tensor, without a name"
+
+
+def test_other_threads_call_their_models_while_one_is_traced() -> None:
+    from xaicli.attribution.fast_model import traced
+
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Waiting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            inside.set()
+            assert go_on.wait(60)
+            return x * 2
+
+    found: list[Any] = []
+    tracing = threading.Thread(target=lambda: found.append(traced(nn.Sequential(Waiting(), nn.ReLU()))))
+    tracing.start()
+    assert inside.wait(60)
+    try:
+        other, x = conv_net().eval(), torch.rand(2, 2, 8, 8)
+        scores = other(x)
+    finally:
+        go_on.set()
+        tracing.join(60)
+    assert torch.equal(scores, other(x))
+    assert torch.equal(found[0](torch.tensor([-1.0, 3.0])), torch.tensor([0.0, 6.0]))
+
+
+def test_numbers_that_are_said_to_be_probabilities_and_are_none() -> None:
+    model, x = nn.Linear(6, 1), torch.randn(4, 6)
+    with pytest.raises(XaiError, match=r"the probability of class 1 .*, and runs from -[0-9.]+ to"):
+        xaicli.saliency(nn.Sequential(model, Times()), x, task="binary:probabilities")
+    sure = nn.Sequential(model, nn.Sigmoid())
+    assert xaicli.saliency(sure, x, task="binary:probabilities", methods=("gradient",)).predictions.tolist() == [
+        int(p > 0.5) for p in sure(x)[:, 0]
+    ]
+
+
+class Times(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 30

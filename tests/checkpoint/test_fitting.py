@@ -125,6 +125,18 @@ def test_norms_in_the_spelling_of_either_time(norm: str, older: bool, tmp_path: 
 PREFIXES = ["model.", "module.model.", "model.module.", "model._orig_mod.", "net.module._orig_mod.", "a.b.c."]
 
 
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_pruned_weights_are_their_product_with_the_mask(wrapper: str, tmp_path: Path) -> None:
+    from torch.nn.utils import prune
+
+    pruned = Tied()
+    prune.l1_unstructured(pruned.head, "weight", 0.5)  # type: ignore[no-untyped-call]
+    assert int((pruned.head.weight == 0).sum()) == 4
+    torch.save({wrapper + key: value for key, value in pruned.state_dict().items()}, tmp_path / "w.pt")
+    same(tmp_path / "w.pt", Tied, pruned)
+    assert "1 pruned weight by" in " ".join(load_checkpoint(tmp_path / "w.pt", arch=Tied).facts.notes)
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_of_any_depth(prefix: str, tmp_path: Path, model: Digits, images: torch.Tensor) -> None:
     weights = {prefix + key: value for key, value in model.state_dict().items()}

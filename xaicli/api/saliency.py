@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xaicli.api.opening import Opening, Place
 from xaicli.api.picks import Choice
@@ -55,7 +55,7 @@ def saliency(
     Nothing of the model or the inputs is changed. The same call gives the same maps.
 
     Args:
-        model: Any module, in any mode.
+        model: Any module, in any mode, or a `torch.export.ExportedProgram`.
         inputs: An array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
         target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
             model's outputs that returns one number per row.
@@ -104,6 +104,8 @@ def saliency(
         tolerance=tolerance,
         evaluations=evaluations,
     )
+    if type(model).__name__ == "ExportedProgram":
+        model = cast(Any, model).module()
     if not callable(getattr(model, "named_parameters", None)):
         raise UsageError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module",

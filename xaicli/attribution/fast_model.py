@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,8 +41,29 @@ _IN_BF16 = 0.05
 _CONVOLUTIONAL = 2
 
 
+_TRACING = threading.Lock()
+"""Held while a model is traced: `torch.fx` puts its own call into every module of the process meanwhile."""
+
+
 class _Tracer(fx.Tracer):
-    """Refuses what happens under `torch.no_grad()`: a graph would forget that, and its gradient would be another."""
+    """Refuses what happens under `torch.no_grad()`: a graph would forget that, and its gradient would be another.
+
+    The calls of other threads, a training's say, go through as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if not torch.is_grad_enabled():
@@ -62,7 +84,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
     if isinstance(twin, fx.GraphModule):
         return twin
     tracer = _Tracer()
-    with torch.enable_grad():
+    with torch.enable_grad(), _TRACING:
         graph = tracer.trace(twin)
     return fx.GraphModule(tracer.root, graph)
 

@@ -320,6 +320,12 @@ class GivenModel:
         if self.differ(answers, self.answers_in_other_company(outputs)):
             others, mates = self.others()[0]
             part = self._culprit(twin, (rows, [], 0), (others, mates, 0))
+            if getattr(dict(twin.named_modules()).get(part), "batch_first", True) is False:
+                return XaiError(
+                    f"the model's answer for a sample depends on the other samples of its batch: {part} has "
+                    "batch_first=False and reads the samples as steps",
+                    hint="samples are the first axis of an input: batch_first=True, or transpose in forward",
+                )
             return XaiError(
                 f"the model's answer for a sample depends on the other samples of its batch: "
                 f"{part or 'something in forward'} uses statistics of the batch",

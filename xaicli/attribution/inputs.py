@@ -116,6 +116,11 @@ def _tensor(x: Any, name: str) -> Tensor:
             )
             raise UsageError(f"{called} is a {kind} tensor", hint=f"give {way}: samples of one shape")
         return x.detach()
+    if isinstance(x, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise UsageError(
+            f"{called} is a {type(x).__name__}",
+            hint="give its samples: torch.stack([dataset[i][0] for i in range(16)]), or a batch of the loader",
+        )
     if isinstance(x, Sequence) and any(part is None for part in x):
         raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
     try:

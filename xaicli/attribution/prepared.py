@@ -18,11 +18,12 @@ from xaicli.attribution.targets import choose, class_of
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import decide, known_of
-from xaicli.heads.head import Head
+from xaicli.heads.head import Head, Values
 from xaicli.heads.operations import watching
 
 _ROWS = 32
 _FEW = 2
+_ROUNDED = 0.01
 _PROBE = 8
 _MASKS = ("mask", "padding", "valid")
 
@@ -201,6 +202,7 @@ def prepare(
     entries, points, flow, notes = _entries(frozen, given, batches)
     valid = _valid(head, given, batches, answers)
     values = answers.to(place)
+    _refuse_no_probabilities(head, values)
     chosen = (
         torch.zeros(given.n, 1, dtype=torch.long)
         if head is None
@@ -232,6 +234,22 @@ def prepare(
     )
     _refuse_other_answers(prepared, given.tolerance)
     return prepared
+
+
+def _refuse_no_probabilities(head: Head | None, values: Tensor) -> None:
+    """What the caller or the checkpoint says to be probabilities, and cannot be.
+
+    Raises:
+        XaiError: A number lies outside of [0, 1] by more than rounding.
+    """
+    if head is None or head.values is not Values.PROBABILITIES:
+        return
+    finite = values[values.isfinite()]
+    if len(finite) and (finite.min() < -_ROUNDED or finite.max() > 1 + _ROUNDED):
+        raise XaiError(
+            f"the output is {head.decided}, and runs from {float(finite.min()):.3g} to {float(finite.max()):.3g}",
+            hint="probabilities lie in [0, 1]: say what they are with --task (task=), binary:logits say",
+        )
 
 
 def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
@@ -349,16 +367,52 @@ def _held_against(
         with hooks.noted():
             given.run(given.chunks()[0], model=twin)
         hooks.leave_out_the_idle()
-    if given.differ(answers, given.answers_in_other_company(outputs, twin)):
+    if not _answers_alike(given, twin, outputs, answers, may_fail=len(hooks) > 0):
         hooks.put_back()
-        if not len(hooks) or given.differ(answers, given.answers_in_other_company(outputs, twin)):
-            raise given.why_passes_differ(outputs, answers) or XaiError(
-                "a copy of the model answers otherwise than the model itself",
-                hint="is there something that a copy shares or loses? hooks: " + (", ".join(hooks.names()) or "none"),
+        if not len(hooks) or not _answers_alike(given, twin, outputs, answers):
+            raise (
+                given.why_passes_differ(outputs, answers)
+                or _changes_itself(given, twin)
+                or XaiError(
+                    "a copy of the model answers otherwise than the model itself",
+                    hint="is there something that a copy shares or loses? hooks: "
+                    + (", ".join(hooks.names()) or "none"),
+                )
             )
     kept = hooks.kept()
     note = f"the model's own forward hooks run in every pass: {', '.join(kept)}" if kept else ""
     return FrozenModel(twin, given.call, device=place, batch=given.batch), (note,)
+
+
+def _answers_alike(
+    given: GivenModel,
+    twin: nn.Module,
+    outputs: Callable[[Any], Tensor],
+    answers: Tensor,
+    *,
+    may_fail: bool = False,
+) -> bool:
+    """Whether the copy answers as the model did; a failure is another answer where its hooks may have collected it."""
+    try:
+        return not given.differ(answers, given.answers_in_other_company(outputs, twin))
+    except XaiError:
+        if not may_fail:
+            raise
+        return False
+
+
+def _changes_itself(given: GivenModel, twin: nn.Module) -> XaiError | None:
+    """Whether the passes have left other buffers in the copy than the model has: a running mean that goes on, say."""
+    own = dict(private_copy(given.model).named_buffers())
+    changed = [
+        name for name, now in twin.named_buffers() if name in own and not torch.equal(own[name].to(now.device), now)
+    ]
+    if not changed:
+        return None
+    return XaiError(
+        f"two clean passes of the model differ: forward changes {', '.join(changed[:3])} in evaluation mode too",
+        hint="change it only where self.training; maps of a model that goes on changing would say nothing",
+    )
 
 
 def _entries(
@@ -388,6 +442,11 @@ def _entries(
             entries.append(Entry(name, position, read=flow.read.get(position)))
             points.append(x)
     if not entries:
+        if any(x.is_complex() for x in batches):
+            raise XaiError(
+                "the model's input is complex, and its attribution would be too",
+                hint="let the model take real and imaginary part, torch.view_as_real(x), and put them together itself",
+            )
         raise XaiError(
             "the model has no input with a gradient",
             hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
     from xaicli.sources.inputs import Inputs
 
+_PREPARING = threading.Lock()
 _ROWS_TOGETHER = 2048
 _POLL_SECONDS = 0.5
 _SILENT_SECONDS = 20.0
@@ -287,7 +288,8 @@ class _Work:
             self.column = replace(self.column, facts=loaded.facts)
             loaded = loaded.model
         # The given model answers for itself where it is, which may be elsewhere.
-        with random_numbers_kept(*{tensor.device for tensor in loaded.parameters()}):
+        # One at a time: threads may bring the same model, whose state is put back after each of its own passes.
+        with _PREPARING, random_numbers_kept(*{tensor.device for tensor in loaded.parameters()}):
             return prepare(
                 loaded,
                 self.inputs.arrays,

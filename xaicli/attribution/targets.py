@@ -46,7 +46,13 @@ def choose(
     n = len(values)
     if isinstance(target, str):
         return _named(target, head, values, valid, labels, names)
-    chosen = torch.as_tensor(target)
+    try:
+        chosen = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"target is {target!r}"[:80],
+            hint=f"predicted, label, topK, a class, or one whole number for each of {n} samples",
+        ) from error
     if chosen.is_floating_point() or chosen.ndim > 2 or (chosen.ndim and len(chosen) != n):
         raise UsageError(
             f"target has shape {tuple(chosen.shape)} and dtype {chosen.dtype}",

@@ -45,7 +45,7 @@ _WRAPPERS = frozenset(("OptimizedModule", "FullyShardedDataParallel"))
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode by its flag alone: `train()` of some modules rewrites their weights."""
-    modes = [(module, module.training) for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules() if getattr(module, "training", False)]
     for module, _ in modes:
         module.training = False
     try:
@@ -108,7 +108,8 @@ def private_copy(model: nn.Module) -> nn.Module:
     twin = copy_of(unwrapped(model))
     _take_out_of_inference(twin)
     for module in twin.modules():
-        module.training = False
+        if getattr(module, "training", False):  # A frozen TorchScript module has no such flag.
+            module.training = False
         for name, child in module.named_children():
             if (inner := unwrapped(child)) is not child:
                 setattr(module, name, inner)

@@ -177,7 +177,9 @@ def _placed(
     weights: StateDict, own: Mapping[str, torch.Tensor], twins: Mapping[str, list[str]], path: Path
 ) -> tuple[StateDict, tuple[str, ...]]:
     """The weights under the model's own names, as far as they can be told."""
+    weights, pruned = _unpruned(weights, own)
     for named, said in _readings(weights, own):
+        said = (*pruned, *said)
         spelled, notes = _spelled(named, own)
         spelled = _with_twins(spelled, twins)
         if _covers(spelled, own):
@@ -193,6 +195,25 @@ def _placed(
             kept = f"took the weights below {prefix!r}" + (f", without {listed(left)}" if left else "")
             return part, (*said, kept, *notes)
     return _with_twins(_spelled(weights, own)[0], twins), ()
+
+
+def _unpruned(weights: StateDict, own: Mapping[str, Any]) -> tuple[StateDict, tuple[str, ...]]:
+    """Weights that `torch.nn.utils.prune` keeps as the original and its mask, as the product that the layer uses."""
+    if any(key.endswith("_mask") and key in weights for key in own):
+        return weights, ()
+    names = [key.removesuffix("_mask") for key in weights if key.endswith("_mask")]
+    names = [name for name in names if f"{name}_orig" in weights and name not in weights]
+    names = [name for name in names if weights[f"{name}_orig"].shape == weights[f"{name}_mask"].shape]
+    if not names:
+        return weights, ()
+    plain: StateDict = {}
+    for key, value in weights.items():
+        name = key.removesuffix("_orig").removesuffix("_mask")
+        if name not in names:
+            plain[key] = value
+        elif key.endswith("_orig"):
+            plain[name] = value * weights[f"{name}_mask"].to(value.dtype)
+    return plain, (f"multiplied {len(names)} pruned weight{'s' if len(names) > 1 else ''} by the mask beside",)
 
 
 def _readings(weights: StateDict, own: Mapping[str, Any]) -> Iterator[tuple[StateDict, tuple[str, ...]]]:

@@ -56,7 +56,8 @@ def tensor_at(result: Any, where: str) -> Tensor:
     if found is None and where.isdigit() and int(where) < len(parts):
         found = parts[int(where)][1]
     if not isinstance(found, Tensor):
-        exist = f"it has: {', '.join(keys_of(result))}" if keys_of(result) else f"it returns {type(result).__name__}"
+        keys = [key for key in keys_of(result) if key]
+        exist = f"it has: {', '.join(keys)}" if keys else f"it returns one {type(result).__name__}, without a name"
         raise XaiError(f"the model has no output {where!r}" if where else "the model's output is no tensor", hint=exist)
     if not found.is_floating_point():
         raise XaiError(
