@@ -85,6 +85,13 @@ def test_what_groups_samples_may_be_the_metric_itself(tmp_path: Path) -> None:
     assert opened.findings(label_key="loss").data.height == 0
 
 
+@pytest.mark.parametrize("question", ["steps", "findings", "report"])
+def test_a_condition_that_no_row_meets(tmp_path: Path, question: str) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 3.0], mode="train", epoch=1, step=7)
+    assert getattr(xaicli.open_run(tmp_path / "run"), question)(where="epoch > 99").data.height == 0
+
+
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
 def test_what_was_recorded_without_a_finite_value_is_not_called_unrecorded(tmp_path: Path, engine: str) -> None:
     path = logged(tmp_path / "run", logits=np.full((9, 3), math.nan), loss=np.full(9, math.nan))

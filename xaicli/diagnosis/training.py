@@ -194,6 +194,9 @@ class _Training:
             batch_losses(rows.frame.with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH)), self.metric)
             for rows in self.frames([STEP, RANK, self.metric], tally=tally)
         ]
+        if not parts:  # a condition that no row meets
+            kinds = {STEP: pl.Int64(), RANK: pl.Int16(), EPOCH: pl.Int32(), self.metric: pl.Float32()}
+            parts = [batch_losses(pl.DataFrame(schema=kinds), self.metric)]
         return with_spikes(pl.concat(parts).group_by(_BATCH).agg(_merged()).sort(_BATCH))
 
     def frames(
