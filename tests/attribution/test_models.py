@@ -970,3 +970,26 @@ def test_numbers_that_are_said_to_be_probabilities_and_are_none() -> None:
 class Times(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * 30
+
+
+class Lazy(nn.Module):
+    """Installs its hooks at its first call, and marks that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.installed = nn.Linear(6, 5), nn.Linear(5, 3), False
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.installed:
+            self.body.register_forward_hook(_collect)
+            self.installed = True
+        _COLLECTED.clear()
+        self.body(x)
+        return self.head(sum(_COLLECTED))
+
+
+def test_hooks_that_the_first_call_installs_are_installed_once() -> None:
+    model, x = Lazy().eval(), torch.randn(4, 6)
+    xaicli.saliency(model, x, methods=("gradient",))
+    assert not model.body._forward_hooks
+    assert torch.equal(model(x), model.head(model.body(x)))

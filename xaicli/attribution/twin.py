@@ -61,6 +61,8 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     attributes = [(m, dict(vars(m)), dict(m._buffers), dict(m._parameters)) for m in modules]
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
+    # Hooks too: transformers installs some at the first call, and marks the model, whose mark is undone here.
+    hooks = [(h, dict(h)) for m in modules for n, h in vars(m).items() if "_hooks" in n and isinstance(h, dict)]
     try:
         yield
     finally:
@@ -73,6 +75,10 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             for held, before in pairs:
                 held.clear()
                 held.update(before)
+        for held_hooks, before_hooks in hooks:
+            if held_hooks.keys() != before_hooks.keys():
+                held_hooks.clear()
+                held_hooks.update(before_hooks)
         with torch.no_grad():
             for buffer, version, value in buffers:
                 if buffer._version != version:
