@@ -246,6 +246,10 @@ def test_what_cannot_be_told_is_asked_for_with_the_line_to_write(tmp_path: Path)
     with pytest.warns(UserWarning, match=r"training_step runs the model .* return \{'loss': loss, 'logits': logits\}"):
         quiet(tmp_path, callback).fit(Twice(), DataLoader(DATA, batch_size=8))
     assert xaicli.open_run(tmp_path / "run").info().answer.counts.dropped == N
+    # Who reads only the run is sent to the step, not to ids that were there.
+    told = " ".join(xaicli.open_run(tmp_path / "run").info().answer.warnings)
+    assert f"{N} rows were not recorded: training_step runs the model" in told
+    assert "sample_id" not in told
 
 
 def test_every_entry_point_records_into_its_own_place(tmp_path: Path) -> None:

@@ -617,6 +617,9 @@ def test_a_callback_added_later_says_that_it_was_not_there(tmp_path: Path) -> No
     assert len(said) == 1
     assert "callback.attach(trainer)" in said[0]
     assert xaicli.open_run(tmp_path / "run").info().answer.counts.dropped == N
+    told = " ".join(xaicli.open_run(tmp_path / "run").info().answer.warnings)
+    assert "sample_id" not in told
+    assert "callback.attach(trainer)" in told
     trainer.evaluate()
     assert len(rows(tmp_path / "run", "eval")) == N
     assert not (tmp_path / "run" / "data" / "mode=train").exists()

@@ -241,10 +241,9 @@ class Recording:
         """Count rows that cannot be recorded, and say why once."""
         self.tell(reason)
         if rows:
-            # A batch without ids is what the recorder counts as dropped.
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                self.run.log_samples(sample_id=[None] * rows, mode="train", epoch=self.epoch, step=self.step)
+                warnings.simplefilter("ignore", UserWarning)  # it was said
+                self.run.miss(rows, reason)
 
     def epoch_end(self, model: nn.Module, *, is_last: bool = False) -> None:
         """Collect if this epoch is one to collect at."""

@@ -328,6 +328,14 @@ class Run(Loops, Records):
         except Exception as error:
             self._refuse(error, count(sample_id))
 
+    def miss(self, rows: int, reason: str) -> None:
+        """Count rows that a training had and that could not be taken from it, with the reason.
+
+        Raises:
+            ValueError: With `strict`.
+        """
+        self._refuse(ValueError(reason), rows)
+
     def _look_for_repeats(self, folder: Folder, turn: int, sample_id: Any) -> None:
         """Say once that a loop which names no epochs comes to samples again: their rows are all of epoch 0."""
         mode, ds_id, _ = folder
