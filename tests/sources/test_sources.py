@@ -214,6 +214,15 @@ def test_pictures_of_several_sizes_need_resize(tmp_path: Path) -> None:
     assert "--resize" in raised.value.hint
 
 
+def test_tokens_of_several_lengths_are_not_called_pictures(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    keep(layout, [row(1, np.ones(8, np.int64)), row(2, np.ones(4, np.int64)), row(3, np.ones(8, np.int64))])
+    with pytest.raises(XaiError, match="differ in shape") as raised:
+        open_source(None, layout=layout).take([1, 2, 3])
+    assert "--ids 1,3," in raised.value.hint
+    assert "picture" not in raised.value.hint
+
+
 def test_a_checkpoint_cannot_ask_for_giant_pictures(pictures: Path) -> None:
     with pytest.raises(XaiError, match="too large"):
         open_source(pictures, input_shape=(3, 100_000, 100_000)).take(1)

@@ -19,7 +19,7 @@ from xaicli.files import write_whole
 
 _FILE_BYTES = 4096
 _REASONS_KEPT = 12
-_REASON_LENGTH = 160
+_REASON_LENGTH = 240
 _COLUMNS_KEPT = 20
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 

@@ -202,4 +202,9 @@ def _bad_shapes(name: str, ids: list[Any], shapes: list[tuple[int, ...]]) -> Xai
     usual = max(set(shapes), key=shapes.count)
     position = next(position for position, shape in enumerate(shapes) if shape != usual)
     shown = f"{ids[position]} {shapes[position]}, others {usual}"
-    return XaiError(f"samples of {name} differ in shape: {shown}", hint="make pictures alike with --resize")
+    if all(len(shape) in (2, 3) for shape in shapes):
+        hint = "make pictures alike with --resize"
+    else:
+        alike = [str(one) for one, shape in zip(ids, shapes, strict=True) if shape == usual][:8]
+        hint = f"ask for some of one shape, as --ids {','.join(alike)}, or pad all to one length before they are kept"
+    return XaiError(f"samples of {name} differ in shape: {shown}", hint=hint)
