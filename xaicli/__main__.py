@@ -1,6 +1,7 @@
 """What the `xai` command and `python -m xaicli` run, also under `torchrun`."""
 
 import gc
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,10 @@ def entry() -> None:
     try:
         from xaicli.cli import main
 
-        sys.exit(main())
+        status = main()
+        # The answer is whole; what ends a process now would only take its status away.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(status)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -166,8 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Arrow's own pool holds on to some 15 MB more than a question needs.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     any_encoding()
+    interruptions = _Interruptions()
     try:
-        with plain_warnings():
+        with plain_warnings(), interruptions:
             status = build(arguments).main(args=arguments, prog_name="xai", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
@@ -191,7 +195,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         # polars reports damage as PanicException, which is no Exception; SystemExit belongs to completion.
         if isinstance(error, SystemExit) or _debugging(arguments):
             raise
-        return _unforeseen(error, arguments)
+        return _INTERRUPTED if interruptions.seen else _unforeseen(error, arguments)
+
+
+class _Interruptions:
+    """Knows whether Ctrl-C was pressed: native code that is called back may make another error of it."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> None:
+        # A handler of the caller's stays, and only a process's first thread may have one.
+        self._is_mine = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_mine:
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
 
 
 def _unforeseen(error: BaseException, arguments: Sequence[str]) -> int:
