@@ -13,9 +13,11 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.loading import Loading, integers
 from xaicli.cli.options import FactsOption, Ids, NoFacts, OptionGroup, Output, RunDir, split_commas
-from xaicli.cli.output import REPORT_FORMATS, write
+from xaicli.cli.output import REPORT_FORMATS, chosen_formats, write
 from xaicli.cli.status import end_status
+from xaicli.errors import UsageError
 from xaicli.progress import doing
+from xaicli.vocabulary import Format
 
 _MODEL = "Model and data"
 _SAMPLES = "Samples"
@@ -173,6 +175,10 @@ def saliency(
     from xaicli.api.picks import Choice
     from xaicli.api.saliency import explain_run
 
+    if pictures and Format.PNG not in chosen_formats(output, REPORT_FORMATS):
+        raise UsageError(
+            "--pictures draws PNGs, and --format names no png", hint="--format png, or leave out --pictures"
+        )
     place = find_place(run_dir, model or [])
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if rank:
