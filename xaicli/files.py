@@ -26,7 +26,7 @@ def reached(point: str) -> None:
 
 
 @contextmanager
-def appearing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None) -> Iterator[IO[bytes]]:
     """A file open for writing that has its name once the block has ended well.
 
     A link in its place is replaced, never followed.
@@ -34,12 +34,14 @@ def appearing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     Args:
         path: The file; its folder is made where there is none.
         durable: Survive power loss when the block has ended.
+        made_in: A folder of the same disk where it lies until then; its own when None. Some tools take every file of a
+            folder for one of theirs, whatever its name.
 
     Raises:
         OSError: It cannot be written; what was there before is whole.
     """
     make_folder(path.parent, durable=durable)
-    temporary = _beside(path)
+    temporary = _beside(path if made_in is None else made_in / path.name)
     try:
         with temporary.open("xb") as file:
             reached("opened")
@@ -60,13 +62,14 @@ def appearing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         reached("folder synced")
 
 
-def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False) -> Path:
+def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False, made_in: Path | None = None) -> Path:
     """Write a file as `appearing` does.
 
     Args:
         path: The file.
         content: All it is to hold.
         durable: Survive power loss when this returns.
+        made_in: As of `appearing`.
 
     Returns:
         `path`.
@@ -74,7 +77,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
     Raises:
         OSError: It cannot be written; what was there before is whole.
     """
-    with appearing(path, durable=durable) as file:
+    with appearing(path, durable=durable, made_in=made_in) as file:
         write_all(file.fileno(), content)
     return path
 

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 BEAT_SECONDS = 15.0
@@ -174,6 +175,66 @@ def _now_there(lock: Path) -> float:
             probe.unlink(missing_ok=True)
     except OSError:
         return time.time()
+
+
+_READ_TRIES = 50
+_READ_PAUSE = 0.02
+
+
+class Reading:
+    """Says for as long as it is held that a process reads the files of a folder by the names it has listed.
+
+    A shared lock on the folder itself, which needs no right to write and goes with the process however it ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: The folder; where it is missing, or its file system has no such locks, nothing is said.
+        """
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._descriptor = descriptor
+            for _ in range(_READ_TRIES):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:  # files are being removed, which is done in a moment
+                    time.sleep(_READ_PAUSE)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def unread(folder: Path, seconds: float) -> Iterator[bool]:
+    """Whether nobody reads a folder's files by names listed before; nobody begins to while the block lasts.
+
+    Args:
+        folder: The folder.
+        seconds: How long readers are waited for.
+    """
+    deadline = time.monotonic() + seconds
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(_READ_PAUSE)
+            except OSError:  # a file system without such locks tells of no reader
+                yield False
+                return
+            else:
+                yield True
+                return
+    finally:
+        os.close(descriptor)
 
 
 def forget_held() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import subprocess
 import sys
@@ -11,13 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from xaicli import parquet, wal
+from xaicli import files, parquet, wal
 from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
+from xaicli.reader.run import open_reader
 from xaicli.recorder.run import Run
 from xaicli.recorder.uniformity import alone
 from xaicli.wal.snapshot import live_rows
@@ -80,6 +84,7 @@ def test_replaced_files_stay_for_readers_until_the_grace_is_over(tmp_path: Path)
     with Run(layout.root, strict=True) as run:
         log(run, 0, 3)
     before = stored(layout)
+    reader = open_reader(layout)
     done = compact(layout)
     assert len(done.waiting) == 3
     assert len(data_files(layout)) == 4
@@ -88,6 +93,70 @@ def test_replaced_files_stay_for_readers_until_the_grace_is_over(tmp_path: Path)
     os.utime(made, (0, 0))
     assert len(compact(layout).removed) == 3
     assert stored(layout) == before
+    del reader
+
+
+def test_without_readers_other_tools_count_no_row_twice_after_a_compaction(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+        log(run, 3, 5, epoch=2)
+    done = compact(layout)
+    assert (len(done.removed), done.waiting) == (5, ())
+    assert pq.read_table(layout.data).num_rows == 100
+    assert pl.read_parquet(layout.data).height == 100
+    assert pl.read_parquet(layout.data / "**" / "*.parquet").height == 100
+    pandas = pytest.importorskip("pandas")
+    assert len(pandas.read_parquet(layout.data)) == 100
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as database:
+        assert database.execute(f"select count(*) from '{layout.data}/**/*.parquet'").fetchall() == [(100,)]
+
+
+_READER = """
+import sys
+from pathlib import Path
+from xaicli.layout import RunLayout
+from xaicli.reader.lazy import scan
+from xaicli.reader.pieces import Place
+from xaicli.reader.run import open_reader
+lazy = scan(open_reader(RunLayout(Path(sys.argv[1]))), [Place("train", "", 1)], ["sample_id"])
+print("listed", flush=True)
+sys.stdin.readline()
+print(lazy.collect().height)
+"""
+
+
+def test_what_another_process_was_handed_lazily_stays_until_it_ends(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+    command = [sys.executable, "-c", _READER, layout.root]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "listed\n"
+        assert len(compact(layout).waiting) == 3
+        assert reader.communicate("go on\n", timeout=60)[0] == "60\n"
+    assert len(compact(layout).removed) == 3
+    assert pq.read_table(layout.data).num_rows == 60
+
+
+def test_files_in_the_making_lie_where_no_tool_takes_them_for_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = RunLayout(tmp_path / "run")
+    seen = []
+
+    def look(point: str) -> None:
+        if point == "written":
+            seen.append([path for path in layout.data.rglob("*") if path.is_file() and path.suffix != ".parquet"])
+
+    monkeypatch.setattr(files, "reached", look)
+    with Run(layout.root, strict=True) as run:
+        log(run, 0, 3)
+    compact(layout)
+    assert len(seen) >= 4
+    assert not any(seen)
 
 
 def test_what_killed_processes_left_unfinished_is_removed_once_it_is_old(tmp_path: Path) -> None:
@@ -112,7 +181,9 @@ def test_parts_are_not_removed_for_a_damaged_replacement(tmp_path: Path) -> None
     layout = RunLayout(tmp_path / "run")
     with Run(layout.root, strict=True) as run:
         log(run, 0, 3)
+    reader = open_reader(layout)
     compact(layout)
+    del reader
     (made,) = layout.data.rglob("c-*.parquet")
     content = bytearray(made.read_bytes())
     content[100] ^= 1
@@ -264,7 +335,17 @@ def test_only_one_compaction_at_a_time(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, xai: Callable[..., tuple[int, str, str]]) -> None:
     with Run(tmp_path / "run", strict=True) as run:
         log(run, 0, 3)
+    reader = open_reader(RunLayout(tmp_path / "run"))
     status, out, _ = xai("compact", tmp_path / "run")
     assert status == 0
-    assert "1 files made, 0 replaced ones removed; 3 more stay for readers" in out.replace("\n", " ")
+    assert "1 files made, 0 replaced ones removed; 3 more stay for a program" in out.replace("\n", " ")
+    _, out, _ = xai("info", tmp_path / "run", "--json")
+    (said,) = json.loads(out)["warnings"]
+    assert said.startswith("files that a compaction has replaced, kept for a program that was reading them: 3. ")
+    assert "xai compact" in said
+    del reader
+    gc.collect()
+    _, out, _ = xai("compact", tmp_path / "run")
+    assert "0 files made, 3 replaced ones removed." in out.replace("\n", " ")
+    assert json.loads(xai("info", tmp_path / "run", "--json")[1])["warnings"] == []
     assert xai("compact", tmp_path / "nothing")[0] == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,34 @@ def tools(run_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(None if isinstance(value, float) and np.isnan(value) else value for value in row)
+
+
+_KILLED = """
+import os, sys
+from xaicli.recorder.run import Run
+run = Run(sys.argv[1])
+run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], epoch=1, step=1)
+run.flush()
+run.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], late=[1.0, 2.0], epoch=2, step=2)
+run.flush()
+run.log_samples(sample_id=[1, 2, 3], loss=[0.5, 1.5, 2.5], late=[1.0, 2.0, 3.0], epoch=3, step=3)
+os._exit(0)
+"""
+
+
+def test_info_says_what_other_tools_miss_of_a_killed_run_and_the_way_out(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", _KILLED, layout.root], check=True, timeout=60)
+    uneven, waiting = open_run(layout.root).info().answer.warnings
+    assert "or became one of double precision: 1 of 2. Other tools may" in uneven
+    assert "rows of a killed training that lie in wal/ still: 3. Only xai reads them there" in waiting
+    assert "xai compact" in uneven
+    assert "xai compact" in waiting
+    assert "late" not in pq.read_table(layout.data).column_names
+    compact(layout, grace=0)
+    assert open_run(layout.root).info().answer.warnings == ()
+    rows = pl.read_parquet(layout.data).sort("epoch", "sample_id").select("sample_id", "loss", "late").rows()
+    assert rows == [(1, 0.5, None), (2, 1.5, None), *[(1, 0.5, 1.0), (2, 1.5, 2.0)] * 2, (3, 2.5, 3.0)]
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")

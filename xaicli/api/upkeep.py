@@ -17,7 +17,8 @@ def compact(layout: RunLayout, *, grace: float = 600.0) -> Result:
 
     Args:
         layout: The run.
-        grace: Seconds that replaced files stay for readers that have listed them.
+        grace: Seconds that replaced files stay for programs that read the run at this moment; where none does they are
+            removed at once.
 
     Returns:
         One row per file made: path, parts, rows, bytes_before, bytes.
@@ -41,7 +42,10 @@ def compact(layout: RunLayout, *, grace: float = 600.0) -> Result:
     )
     sentence = f"{len(done.files):,} files made, {len(done.removed):,} replaced ones removed"
     if done.waiting:
-        sentence += f"; {len(done.waiting):,} more stay for readers, and the next xai compact removes them"
+        sentence += (
+            f"; {len(done.waiting):,} more stay for a program that reads the run, such as a notebook or xai watch: "
+            "until the next xai compact other tools count their rows twice"
+        )
     return _table(answer, "Compaction", f"{sentence}.")
 
 

@@ -21,7 +21,10 @@ def compact(
     run_dir: RunDir = None,
     *,
     grace: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long replaced files stay for readers that have listed them.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="How long replaced files stay for programs that read the run at this moment."
+        ),
     ] = 600.0,
     output: Output,
 ) -> None:

@@ -1,4 +1,8 @@
-"""Compaction: one file an epoch and writer, sorted by sample; the parts it stands for are removed later."""
+"""Compaction: one file an epoch and writer, sorted by sample, in the place of the parts it stands for.
+
+A tool that takes every file of the folder for rows of its own would count those twice, so they are removed at once,
+unless a reader has listed them and may still open them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import TEMPORARY
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.locks import unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
@@ -29,7 +34,9 @@ from xaicli.wal.frames import SegmentCopy
 ROW_GROUP_ROWS = 16_384
 """One id in all epochs reads a half of what it does with row groups eight times as long."""
 GRACE_SECONDS = 600.0
-"""How long a superseded file stays: a reader that has listed it may still open it."""
+"""How long a superseded file stays where a reader has listed it and may still open it."""
+_WAIT_SECONDS = 2.0
+"""How long readers are waited for; most are done sooner."""
 
 Writer = tuple[str, str, int, int, int]
 """mode, ds_id, epoch, attempt, rank: whose files may become one."""
@@ -76,7 +83,8 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
 
     Args:
         layout: The run.
-        grace: Seconds a superseded file is kept after the file that stands for it appeared.
+        grace: Seconds a superseded file is kept, after the file that stands for it appeared, for those who read the run
+            at this moment. Where nobody does it is removed at once.
 
     Raises:
         XaiError: It is no run, is being compacted by another process, or changes too fast to be listed.
@@ -190,20 +198,30 @@ def _footer(layout: RunLayout, writer: Writer, part: PartName) -> str:
 
 
 def _remove_superseded(layout: RunLayout, grace: float, others: Collection[Path]) -> tuple[list[str], list[str]]:
-    """Remove what compacted files stand for once these are old enough, and temporary files as old."""
+    """Remove what compacted files stand for, and temporary files once they are old."""
     files = [file for file in layout.data_files() if file.path not in others]
     kept = {file.path for file in without_superseded(files)}
     records = parquet.read_records(layout)
     removed, waiting = [], []
+    there: dict[Path, list[DataFile]] = {}
     for file in files:
         if file.path in kept:
-            continue
-        name = file.path.relative_to(layout.root).as_posix()
-        if all(_is_settled(layout, by, records, grace) for by in _superseding(file, files) if by.path in kept):
-            file.path.unlink(missing_ok=True)
-            removed.append(name)
-        else:
-            waiting.append(name)
+            there.setdefault(file.path.parent, []).append(file)
+    replaced = {
+        file: [other for other in there[file.path.parent] if other.part.supersedes(file.part)]
+        for file in files
+        if file.path not in kept
+    }
+    sound = {by for by in {by for standing in replaced.values() for by in standing} if _is_sound(layout, by, records)}
+    if replaced:
+        with unread(layout.data, _WAIT_SECONDS if grace > 0 else 0.0) as is_unread:
+            for file, standing in replaced.items():
+                name = file.path.relative_to(layout.root).as_posix()
+                if sound.issuperset(standing) and (is_unread or all(_age(by.path) >= grace for by in standing)):
+                    file.path.unlink(missing_ok=True)
+                    removed.append(name)
+                else:
+                    waiting.append(name)
     for path in (*layout.root.rglob(f"{TEMPORARY}*"), *layout.data.rglob(".*.tmp")):  # the second of older versions
         if path.is_file() and _age(path) > max(grace, GRACE_SECONDS):
             path.unlink(missing_ok=True)
@@ -211,14 +229,8 @@ def _remove_superseded(layout: RunLayout, grace: float, others: Collection[Path]
     return removed, waiting
 
 
-def _superseding(file: DataFile, files: Sequence[DataFile]) -> list[DataFile]:
-    return [other for other in files if other.path.parent == file.path.parent and other.part.supersedes(file.part)]
-
-
-def _is_settled(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord], grace: float) -> bool:
-    """Whether a compacted file is old enough and, every byte of it checked, good enough to be the only one."""
-    if _age(file.path) < grace:
-        return False
+def _is_sound(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord]) -> bool:
+    """Whether a compacted file is, every byte of it checked, good enough to be the only one."""
     try:
         parquet.verify(file.path, records.get(file.path.relative_to(layout.root).as_posix()))
     except (DamagedFileError, FileNotFoundError):

@@ -29,7 +29,7 @@ def write(table: pa.Table, path: Path, *, root: Path, row_group_rows: int = 131_
     if not root.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the run directory is gone", str(root))
     content = encode(table, row_group_rows=row_group_rows)
-    files.write_whole(path, content, durable=True)
+    files.write_whole(path, content, durable=True, made_in=root)
     footer = footer_size(content[-TAIL_BYTES:])
     return FileRecord(
         path=path.relative_to(root).as_posix(),

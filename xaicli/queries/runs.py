@@ -17,7 +17,8 @@ from xaicli.layout import RunLayout, find_runs
 from xaicli.locks import is_held
 from xaicli.queries.sql import metrics_tables
 from xaicli.reader import Place, Reader
-from xaicli.reader.lazy import sources
+from xaicli.reader.lazy import sound_pieces
+from xaicli.recorder.uniformity import other_tools
 from xaicli.state.best import Checkpoint, checkpoints
 from xaicli.state.folder import saved_states
 from xaicli.vocabulary import CORRECT, DS_ID, MODE, Mode
@@ -32,7 +33,7 @@ def info(reader: Reader) -> Answer:
         `tables`: name, rows and columns of each metrics table, and `facts`: fact, type, samples, values. Every byte is
         verified, once while nothing changes.
     """
-    sources(reader, reader.folders())
+    sound_pieces(reader, reader.folders())
     tables = _tables(reader)
     rows = []
     for mode in reader.modes():
@@ -76,7 +77,13 @@ def info(reader: Reader) -> Answer:
         },
         data=data,
         counts=replace(reader.counts(), rows=int(data["rows"].sum()), duplicates=int(data["duplicates"].sum())),
-        warnings=(*reader.warnings, *reader.facts.warnings, *_hidden(reader.manifest.epoch_frequency), *reader.losses),
+        warnings=(
+            *reader.warnings,
+            *reader.facts.warnings,
+            *_hidden(reader.manifest.epoch_frequency),
+            *reader.losses,
+            *other_tools(reader.layout, reader.manifest.columns),
+        ),
         extra={"tables": tables, "facts": _facts(reader)},
     )
 

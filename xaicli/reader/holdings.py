@@ -15,6 +15,7 @@ from xaicli import parquet
 from xaicli.answer import Counts
 from xaicli.errors import DamagedFileError, UsageError
 from xaicli.layout import DataFile, RunLayout
+from xaicli.locks import Reading
 from xaicli.manifest import Attempt
 from xaicli.reader.pieces import Listing, Piece, Place, count_taken_back, list_pieces, relative
 from xaicli.reader.rows import Tally, dtype_of
@@ -46,6 +47,7 @@ class Holdings:
         if attempts not in set(Attempts):
             raise UsageError(f"--attempts {attempts!r} is not possible", hint="choose from: " + ", ".join(Attempts))
         self.layout = layout
+        self._reading = Reading(layout.data)
         self.strict = strict
         self.which_attempts = Attempts(attempts)
         self.manifest = layout.read_manifest()

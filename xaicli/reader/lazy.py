@@ -15,6 +15,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import write_whole
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
+from xaicli.locks import Reading
 from xaicli.reader.holdings import Holdings
 from xaicli.reader.pieces import Piece, Place
 from xaicli.reader.rows import conform
@@ -111,10 +112,17 @@ def sources(run: Holdings, places: Sequence[Place]) -> list[Source]:
     Raises:
         DamagedFileError: A file is damaged and the reader is strict.
     """
+    root = run.layout.root
+    if root not in _handed_out:
+        _handed_out[root] = Reading(run.layout.data)
     return [
         Source(piece.place, piece.file.path if piece.file else None, piece.live, piece.fence)
-        for piece in _sound(run, places)
+        for piece in sound_pieces(run, places)
     ]
+
+
+_handed_out: dict[Path, Reading] = {}
+"""The runs whose files this process was told by name: when an engine opens them, nobody knows."""
 
 
 def scan(run: Holdings, places: Sequence[Place], columns: Sequence[str]) -> pl.LazyFrame:
@@ -169,7 +177,7 @@ def scan_folder(run: Holdings, folder: Path) -> pl.LazyFrame | None:
     return lazy
 
 
-def _sound(run: Holdings, places: Sequence[Place]) -> list[Piece]:
+def sound_pieces(run: Holdings, places: Sequence[Place]) -> list[Piece]:
     """The pieces whose files are verified; after a compaction in between, those that replaced them."""
     files = VerifiedFiles(run.layout)
     for _ in range(_TRIES):

@@ -20,9 +20,12 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
+from xaicli.locks import is_held
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
+from xaicli.recorder.attempt import lock_path
 from xaicli.vocabulary import EPOCH, PASS
+from xaicli.wal import take_snapshot
 from xaicli.wal.rows import arrow_type
 
 
@@ -90,6 +93,43 @@ def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: 
                 with contextlib.suppress(DamagedFileError, FileNotFoundError):
                     _rewrite(layout, file, records, columns)
     return sum(file.part.first != file.part.last for file in late)
+
+
+def other_tools(layout: RunLayout, columns: Sequence[ColumnFacts]) -> list[str]:
+    """What tools that read the folder of a run as it lies would get wrong now, each with the way out.
+
+    A training that was killed leaves such things, and a compaction that readers have kept from removing files.
+
+    Args:
+        layout: The run.
+        columns: Its columns.
+    """
+    there = list(layout.data_files())
+    files = without_superseded(there)
+    said = []
+    if late := sum(not file_conforms(file, columns) for file in files):
+        said.append(
+            f"files from before a column came, or became one of double precision: {late:,} of {len(files):,}. Other "
+            "tools may leave the column out or refuse the folder; xai compact gives every file all columns"
+        )
+    if replaced := len(there) - len(files):
+        said.append(
+            f"files that a compaction has replaced, kept for a program that was reading them: {replaced:,}. Other "
+            "tools count their rows twice; xai compact removes them once that program has ended"
+        )
+    if rows := _left_in_segments(layout):
+        said.append(
+            f"rows of a killed training that lie in wal/ still: {rows:,}. Only xai reads them there; xai compact, or "
+            "opening the run again, puts them into files"
+        )
+    return said
+
+
+def _left_in_segments(layout: RunLayout) -> int:
+    """Rows that no process will put into files any more."""
+    segments = take_snapshot(layout).segments
+    dead = [segment for segment in segments if not is_held(lock_path(layout, *segment.facts.writer))]
+    return sum(segment.rows for segment in dead)
 
 
 @contextlib.contextmanager
