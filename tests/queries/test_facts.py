@@ -215,7 +215,7 @@ def test_what_is_wrong_with_a_file_is_counted(recorded, tmp_path):
     told = " | ".join(result.answer.warnings)
     assert "the fact loss is called fact_loss" in told
     assert "2 sample ids of odd.csv are none of the run's kind" in told
-    assert "1 row of odd.csv have no sample_id" in told
+    assert "1 row of odd.csv has no sample_id" in told
     assert "not all UTF-8" in told
     assert "fact_loss of 1 sample was" in told or "loss of 1 sample was" in told
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +15,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, without_superseded
 from xaicli.reader.pieces import Place, foreign, relative
 from xaicli.reader.rows import dtype_of
+from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import RESERVED_COLUMNS, SAMPLE_ID
 from xaicli.wal.records import live_records
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 FACT = "fact_"
 """Goes before the name of a fact that is called like a column of the rows."""
-_KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
-_LONGEST_NAME = 200
 
 
 class Facts:
@@ -214,8 +211,9 @@ class Facts:
         found = [
             frame.rename({name: new for name, new in self._called.items() if name in frame.columns})
             for frame in map(self._read, self._sources)
-            if frame is not None and frame.height and frame.schema[SAMPLE_ID] == kind
+            if frame is not None and frame.height
         ]
+        found = [_with_ids(frame, kind) for frame in found]
         frames = [
             frame.with_columns(pl.col(name).cast(dtype) for name, dtype in kinds.items() if name in frame.columns)
             for frame in found
@@ -238,6 +236,13 @@ class Facts:
             once = every.filter(~pl.col(SAMPLE_ID).is_duplicated())
             every = pl.concat([once, repeated.group_by(SAMPLE_ID, maintain_order=True).agg(last)])
         return every.select(SAMPLE_ID, *names), changed
+
+
+def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:
+    """Facts that were told before the first rows said what ids are: "17" is 17 in a run of numbers."""
+    if frame.schema[SAMPLE_ID] == kind:
+        return frame
+    return frame.with_columns(pl.col(SAMPLE_ID).cast(kind, strict=False)).drop_nulls(SAMPLE_ID)
 
 
 @dataclass(frozen=True)
@@ -296,139 +301,9 @@ def _of_file(file: Path, kind: pl.DataType) -> _Given:
     Raises:
         XaiError: It cannot be read, has no sample ids, or none of the run's kind.
     """
-    said: list[str] = []
     try:
-        frame = _table(file, said)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        words = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
-        raise XaiError(f"--facts {file} cannot be read: {words[0]}", hint=_KINDS) from error
-    frame = frame.rename({name: name.strip() for name in frame.columns if name.strip() and _only(name, frame)})
-    if SAMPLE_ID not in frame.columns:
-        shown = ", ".join(frame.columns[:20])
-        raise XaiError(f"--facts {file} has no column sample_id", hint=f"its columns: {shown or 'none'}")
-    ids, lost, empty = _ids(frame[SAMPLE_ID], kind)
-    if empty:
-        said.append(f"{empty:,} {'row' if empty == 1 else 'rows'} of {file.name} have no sample_id and were left out")
-    if lost:
-        said.append(f"{lost:,} sample ids of {file.name} are none of the run's kind ({_kind_name(kind)}): left out")
-    frame = frame.with_columns(ids).filter(ids.is_not_null())
-    if frame.is_empty():
-        raise XaiError(
-            f"--facts {file} has no sample id of the run's kind", hint=f"the run's ids are {_kind_name(kind)}"
-        )
-    nested = [name for name, dtype in frame.schema.items() if name != SAMPLE_ID and not _is_plain(dtype)]
-    if nested:
-        said.append(f"{', '.join(nested)} of {file.name} hold neither texts, numbers nor dates: kept as text")
-    texts = [
-        pl.Series(name, [None if value is None else _as_text(value) for value in frame[name]], pl.String)
-        for name in nested
-    ]
-    plain = [
-        pl.col(name).cast(pl.String)
-        for name, dtype in frame.schema.items()
-        if dtype in (pl.Categorical, pl.Enum) or dtype == pl.Null
-    ]
-    return _Given(frame.with_columns(*texts, *plain), tuple(said))
-
-
-def _only(name: str, frame: pl.DataFrame) -> bool:
-    return sum(other.strip() == name.strip() for other in frame.columns) == 1
-
-
-def _table(file: Path, said: list[str]) -> pl.DataFrame:
-    match file.suffix.lower():
-        case ".csv" | ".tsv":
-            separator = "\t" if file.suffix.lower() == ".tsv" else ","
-            content = file.read_bytes()
-            try:
-                content.decode("utf-8")
-            except UnicodeDecodeError:
-                said.append(f"{file.name} is not all UTF-8: other bytes are shown as \ufffd")
-                content = content.decode("utf-8", errors="replace").encode()
-            # Ids of text may look like numbers: "007" is not 7.
-            looks: dict[str, Any] = {SAMPLE_ID: pl.String}
-            return pl.read_csv(
-                content,
-                separator=separator,
-                infer_schema_length=None,
-                try_parse_dates=True,
-                schema_overrides=looks,
-                truncate_ragged_lines=True,
-            )
-        case ".parquet" | ".pq":
-            return pl.read_parquet(file)
-        case ".jsonl" | ".ndjson":
-            return _of_lines(file, said)
-        case other:
-            raise XaiError(f"--facts {file}: {other or 'no suffix'} is no kind of table", hint=_KINDS)
-
-
-def _of_lines(file: Path, said: list[str]) -> pl.DataFrame:
-    """Objects a line; a line that is none is left out and counted, a key with values of several kinds is text."""
-    content = file.read_bytes()
-    try:
-        return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
-    except pl.exceptions.PolarsError:
-        pass
-    rows: list[dict[str, Any]] = []
-    bad = 0
-    for line in content.decode("utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            bad += 1
-    if bad:
-        said.append(f"{bad:,} {'line' if bad == 1 else 'lines'} of {file.name} are no JSON objects and were left out")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame([_of_values(name, [row.get(name) for row in rows]) for name in names])
-
-
-def _of_values(name: str, values: list[Any]) -> pl.Series:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} or len(kinds) == 1:
-        try:
-            return pl.Series(name, values, pl.Float64 if kinds == {int, float} else None, strict=False)
-        except (TypeError, OverflowError, pl.exceptions.PolarsError):
-            pass
-    return pl.Series(name, [None if value is None else _as_text(value) for value in values], pl.String)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    plain = value.to_list() if isinstance(value, pl.Series) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
-
-
-def _ids(given: pl.Series, kind: pl.DataType) -> tuple[pl.Series, int, int]:
-    """The ids as the run has them, how many are none, and how many rows have no id."""
-    empty = given.null_count()
-    if kind.is_integer():
-        if given.dtype == pl.String:
-            given = given.str.strip_chars()
-            blank = int((given == "").sum())
-            empty, given = empty + blank, given.replace({"": None})
-            # A table program writes 17 as 17.0.
-            given = given.str.replace(r"\.0+$", "")
-        elif given.dtype.is_float():
-            given = given.set(given != given.floor(), None)
-        ids = given.cast(kind, strict=False)
-    else:
-        whole = given.cast(pl.Int64, strict=False) if given.dtype.is_float() else given
-        ids = (whole if given.dtype.is_float() and (whole == given).all() else given).cast(pl.String, strict=False)
-    return ids.alias(SAMPLE_ID), ids.null_count() - empty, empty
-
-
-def _kind_name(kind: pl.DataType) -> str:
-    return "whole numbers" if kind.is_integer() else "texts"
-
-
-def _is_plain(dtype: pl.DataType) -> bool:
-    is_text = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null, pl.Boolean)
-    return is_text or dtype.is_numeric() or (dtype.is_temporal() and dtype not in (pl.Duration, pl.Time))
+        found = read_fact_file(file, "int64" if kind.is_integer() else "string")
+    except XaiError as error:
+        raise XaiError(f"--facts {error}", hint=error.hint) from error
+    left_out = (f"{reason}: left out" for _, reason, _ in found.left_out)
+    return _Given(_frame(found.table), (*left_out, *found.said))

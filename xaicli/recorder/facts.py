@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from xaicli.recorder import columns
+from xaicli.tables.fact_file import as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
 
 _KINDS = (str, bool, int, float, date, datetime, np.datetime64)
@@ -92,23 +93,17 @@ def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]
 
 
 def _plain(name: str, array: pa.Array) -> pa.Array:
-    """A column as text, whole number, number, truth value, date or time.
+    """A column as text, whole number, number, truth value, date or time; lists and objects as their JSON.
 
     Raises:
         ValueError: It is of another kind.
     """
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return _plain(name, array.dictionary_decode())
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_null(kind):
-        return array.cast(pa.string())
-    if pa.types.is_integer(kind):
-        return array.cast(pa.int64())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return array.cast(pa.float64())
-    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return array
-    raise ValueError(f"{name} must be texts, numbers or dates, not {kind}")
+    kept = plain(array)
+    if kept is None and pa.types.is_nested(array.type):
+        kept = pa.array([None if value is None else as_text(value) for value in array.to_pylist()], pa.string())
+    if kept is None:
+        raise ValueError(f"{name} must be texts, numbers or dates, not {array.type}")
+    return kept
 
 
 def kinds_before(folder: Path) -> dict[str, pa.DataType]:
@@ -133,81 +128,3 @@ def kinds_before(folder: Path) -> dict[str, pa.DataType]:
 
 _NEWEST = 32
 """Files of facts that are looked at for their kinds."""
-_ZEROS = r"^[+-]?0\d"
-"""A number with zeros before it is a name: as a number it would lose them."""
-
-
-def _of_csv(path: Path, refuse: Callable[[str, str, int], None], id_kind: str | None) -> pa.Table:
-    """A CSV file: its ids of the run's kind, and numbers with zeros before them as the texts they are.
-
-    Raises:
-        ValueError: It is none.
-    """
-    import pyarrow.compute as pc
-    from pyarrow import csv
-
-    try:
-        guessed = csv.read_csv(path)
-        as_text = csv.ConvertOptions(column_types=dict.fromkeys(guessed.column_names, pa.string()))
-        texts = csv.read_csv(path, convert_options=as_text)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no CSV: {error}") from error
-    table = guessed
-    for at, name in enumerate(guessed.column_names):
-        text, kind = texts.column(at), guessed.schema.types[at]
-        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        if name == SAMPLE_ID and id_kind == "int64":
-            if not pa.types.is_integer(kind):
-                table = table.set_column(at, name, _whole(text, path, refuse))
-        elif (name == SAMPLE_ID and id_kind == "string") or (
-            is_number and pc.any(pc.match_substring_regex(text, _ZEROS)).as_py()
-        ):
-            table = table.set_column(at, name, text)
-    return table
-
-
-def _whole(text: pa.ChunkedArray, path: Path, refuse: Callable[[str, str, int], None]) -> pa.ChunkedArray:
-    """Ids of texts; those that are no whole numbers are missing, and told of."""
-    import pyarrow.compute as pc
-
-    whole = pc.match_substring_regex(text, r"^\s*[+-]?\d{1,18}\s*$")
-    odd = text.filter(pc.invert(whole))
-    if len(odd):
-        refuse("facts", f"sample_id {odd[0].as_py()!r} of {path.name} is no whole number", len(odd))
-    return pc.utf8_trim_whitespace(pc.if_else(whole, text, None)).cast(pa.int64())
-
-
-def facts_of_file(path: Path, refuse: Callable[[str, str, int], None], id_kind: str | None = None) -> pa.Table:
-    """The facts of a CSV or Parquet file with a column `sample_id`.
-
-    Args:
-        path: The file.
-        refuse: Told of a fact that is left out: its name, the reason, the rows.
-        id_kind: The run's kind of ids, "int64" or "string"; what the file says when None.
-
-    Raises:
-        ValueError: It is neither, or names no samples.
-        OSError: It cannot be read.
-    """
-    if path.suffix.lower() == ".csv":
-        table = _of_csv(path, refuse, id_kind)
-    else:
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.ParquetFile(path).read()
-        except pa.ArrowException as error:
-            raise ValueError(f"{path} is no Parquet: {error}") from error
-    if SAMPLE_ID not in table.column_names:
-        raise ValueError(f"{path} has no column sample_id; its columns: {', '.join(table.column_names)}")
-    ids = table.column(SAMPLE_ID)
-    table = table.filter(ids.is_valid()).combine_chunks()
-    kept = {}
-    for name in table.column_names:
-        try:
-            kept[name] = _plain(name, table.column(name).combine_chunks())
-        except ValueError as error:
-            refuse(name, str(error), table.num_rows)
-    if str(kept[SAMPLE_ID].type) not in ("int64", "string"):
-        raise ValueError(f"{path}: sample_id must be whole numbers or texts, not {kept[SAMPLE_ID].type}")
-    return pa.table(kept)

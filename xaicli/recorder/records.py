@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from xaicli.errors import is_of_the_disk
+from xaicli.errors import XaiError, is_of_the_disk
 from xaicli.heads.head import Task
 from xaicli.layout import PartName, RunLayout
 from xaicli.manifest import Manifest
 from xaicli.recorder import columns, media, scalars
-from xaicli.recorder.facts import fact_table, facts_of_file, kinds_before
+from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Process
 from xaicli.recorder.transfer import Intake
+from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.wal.records import encode_scalars, encode_table
 
@@ -203,7 +204,7 @@ class Records:
 
         Args:
             sample_id: (N,) ids, or one.
-            facts: A CSV or Parquet file with a column `sample_id`, in place of the arguments.
+            facts: A CSV, Parquet or JSON-lines file with a column `sample_id`, in place of the arguments.
             **named: {name: (N,) texts, numbers or dates, or one for all}.
 
         Raises:
@@ -213,9 +214,12 @@ class Records:
             if self._unusable is not None:
                 raise self._unusable
             if facts is not None:
-                kind = self._process.catalogue.dtype(SAMPLE_ID)
-                self._store_facts(facts_of_file(_fact_file(facts), self._drop_record, kind))
+                self._store_fact_file(_fact_file(facts))
+            if sample_id is None and (named or facts is None):
+                raise ValueError("facts are of samples, and there is no sample_id: run.log_facts(ids, camera=...)")
             if sample_id is not None:
+                if not named:
+                    raise ValueError("no fact is named: run.log_facts(ids, camera=...)")
                 table = fact_table(sample_id, named, self._drop_record, self._process.catalogue.dtype("sample_id"))
                 if table is not None:
                     self._note_kinds(table)
@@ -240,6 +244,23 @@ class Records:
                     f"xai: fact {field.name} was {_kind(before)} and is now {_kind(field.type)}: all its values are "
                     f"read as {'numbers' if numbers else 'text'}",
                 )
+
+    def _store_fact_file(self, path: Path) -> None:
+        """Keep the facts of a file, and say what of it is not kept as it stands there.
+
+        Raises:
+            ValueError: It is none, or names no samples of the run's kind.
+        """
+        kind = self._process.catalogue.dtype(SAMPLE_ID) or self._kinds.get(SAMPLE_ID)
+        try:
+            found = read_fact_file(path, kind)
+        except XaiError as error:
+            raise ValueError(f"{error}; {error.hint}" if error.hint else str(error)) from error
+        for column, reason, rows in found.left_out:
+            self._drop_record("facts" if column == SAMPLE_ID else column, reason, rows)
+        for words in found.said:
+            self._process.ledger.warn(words, f"xai: {words}")
+        self._store_facts(found.table)
 
     def _store_facts(self, table: pa.Table) -> None:
         """Write many facts as a file of their own; they are durable when this returns."""
@@ -472,5 +493,6 @@ def _fact_file(given: Any) -> Path:
         return Path(os.fsdecode(given))
     except TypeError:
         raise ValueError(
-            f"facts= takes a CSV or Parquet file, not {type(given).__name__}: log_facts(ids, name=values) takes values"
+            f"facts= takes a CSV, Parquet or JSON-lines file, not {type(given).__name__}: "
+            "log_facts(ids, name=values) takes values"
         ) from None

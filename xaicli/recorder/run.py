@@ -176,7 +176,7 @@ class Run(Loops, Records):
             ignore_label: The label that stands for none: such a sample is neither right nor wrong. None for no such.
                 Of a regression -100 is a number like any other; another one is honoured.
             keep_tokens: Of sequences, keep the loss of every token (float16).
-            facts: A CSV or Parquet file of what the samples are, as of `log_facts`.
+            facts: A CSV, Parquet or JSON-lines file of what the samples are, as of `log_facts`.
 
         Raises:
             XaiError: The directory's state contradicts `resume`, or its format is newer.

@@ -1,0 +1,169 @@
+"""Files of facts as programs write them: the same values whatever the separator, encoding, kind and types."""
+
+import datetime
+import json
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import xaicli
+from xaicli import Run
+from xaicli.errors import XaiError
+from xaicli.tables.fact_file import read_fact_file
+
+WANTED = {
+    "sample_id": [1, 2, 3],
+    "zip": ["01234", "00501", "98765"],
+    "n": [7, -8, 9],
+    "bright": [0.5, None, 1e-3],
+    "night": [True, False, True],
+    "day": [datetime.date(2026, 1, 31), None, datetime.date(2026, 2, 1)],
+    "at": [datetime.datetime(2026, 1, 31, 12, 5), None, datetime.datetime(2026, 1, 31, 12, 6, 7)],
+    "words": ['a;b,"c"', "line\nline", "é 日本"],
+}
+ROWS = [
+    ["sample_id", "zip", "n", "bright", "night", "day", "at", "words"],
+    ["1", "01234", "7", "0.5", "true", "2026-01-31", "2026-01-31T12:05", '"a;b,""c"""'],
+    ["2", "00501", "-8", "", "False", "", "", '"line\nline"'],
+    ["3", "98765", "9", "1e-3", "TRUE", "2026-02-01", "2026-01-31 12:06:07", '"é 日本"'],
+]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_same_whatever_the_separator_and_encoding(tmp_path: Path, encoding: str, separator: str, end: str) -> None:
+    text = end.join(separator.join(row) for row in ROWS) + end
+    found = read_fact_file(written(tmp_path / "facts.csv", text.encode(encoding)), "int64")
+    assert found.table.to_pydict() == WANTED
+    assert (found.left_out, found.said) == ([], [])
+
+
+def test_the_types_of_parquet_and_lines_are_theirs(tmp_path: Path) -> None:
+    columns = {**WANTED, "tags": [["a"], [], None], "deep": [{"k": 1}, None, {"k": 2}]}
+    pq.write_table(pa.table(columns), tmp_path / "facts.parquet")
+    found = read_fact_file(tmp_path / "facts.parquet")
+    table = found.table.to_pydict()
+    assert {name: table[name] for name in WANTED} == WANTED
+    assert [value and json.loads(value) for value in table["tags"]] == [["a"], [], None]
+    assert [value and json.loads(value) for value in table["deep"]] == [{"k": 1}, None, {"k": 2}]
+    assert [words.split(" of ")[0] for words in found.said] == ["tags", "deep"]
+
+    lines = [{"sample_id": i, "zip": "01", "day": "2026-01-31", "n": n, "b": i > 1} for i, n in ((1, 1), (2, 2.5))]
+    text = "\n".join(map(json.dumps, lines))
+    for encoding in ("utf-8", "utf-8-sig"):
+        found = read_fact_file(written(tmp_path / "facts.jsonl", text.encode(encoding)), "int64")
+        assert found.table.to_pydict() == {
+            "sample_id": [1, 2],
+            "zip": ["01"] * 2,
+            "day": ["2026-01-31"] * 2,
+            "n": [1.0, 2.5],
+            "b": [False, True],
+        }
+        assert (found.left_out, found.said) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "ids", "told"),
+    [
+        ("sample_id\n1\n2.0\n2.5\n\nx\n", "int64", [1, 2], "2 sample ids of f.csv are none of the run's kind (whole"),
+        ("sample_id,a\n1,x\n,y\n", "int64", [1], "1 row of f.csv has no sample_id"),
+        ("sample_id\n007\nNaN\nnull\n1e5\n", "string", ["007", "NaN", "null", "1e5"], None),
+        ("sample_id\n007\n8\n", None, ["007", "8"], None),
+        ("sample_id\n7\n8\n", None, [7, 8], None),
+    ],
+)
+def test_ids_are_of_the_runs_kind(
+    tmp_path: Path, content: str, kind: str | None, ids: list[object], told: str | None
+) -> None:
+    found = read_fact_file(written(tmp_path / "f.csv", content), kind)
+    assert found.table.to_pydict()["sample_id"] == ids
+    assert [reason for _, reason, _ in found.left_out if told and told in reason] == [r for _, r, _ in found.left_out]
+    assert bool(found.left_out) == (told is not None)
+
+
+@pytest.mark.parametrize("ids", [pa.array(["1", "2"]), pa.array([1.0, 2.0]), pa.array([1, 2], pa.uint8())])
+def test_ids_of_parquet_are_of_the_runs_kind(tmp_path: Path, ids: pa.Array) -> None:
+    pq.write_table(pa.table({"sample_id": ids, "a": ["x", "y"]}), tmp_path / "f.parquet")
+    assert read_fact_file(tmp_path / "f.parquet", "int64").table.to_pydict() == {"sample_id": [1, 2], "a": ["x", "y"]}
+    texts = read_fact_file(tmp_path / "f.parquet", "string").table.to_pydict()
+    assert texts == {"sample_id": ["1", "2"], "a": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "told"),
+    [
+        ("sample_id,a,a\n1,x,y\n", {"a": ["x"], "a_2": ["y"]}, "several columns a: the next is called a_2"),
+        ("sample_id,a\n1,x,over\n2\n", {"a": ["x", None]}, "1 row of f.csv has more than its 2 columns"),
+        ("sample_id;a\n1;0,5\n2;3\n", {"a": [0.5, 3.0]}, "numbers with a comma: 0,5 is read as 0.5"),
+        ("sample_id,a\n1,NA\n2,3\n", {"a": [None, 3]}, "1 value of a in f.csv said NA, null or none: missing"),
+        ("sample_id,a\n1,NA\n2,x\n", {"a": ["NA", "x"]}, None),
+        ("sample_id,a\n1,2026-02-30\n2,2026-02-01\n", {"a": ["2026-02-30", "2026-02-01"]}, None),
+        (b"sample_id,a\n1,caf\xe9\n", {"a": ["caf\ufffd"]}, "not all UTF-8"),
+        ("sample_id, a \n 1 ,99999999999999999999\n", {"a": [1e20]}, None),
+    ],
+)
+def test_what_is_read_otherwise_is_told(
+    tmp_path: Path, content: str | bytes, values: dict[str, list[object]], told: str | None
+) -> None:
+    found = read_fact_file(written(tmp_path / "f.csv", content), "int64")
+    assert {name: found.table.to_pydict()[name] for name in found.table.column_names[1:]} == values
+    assert (told in " | ".join(found.said)) if told else (found.said == [])
+
+
+@pytest.mark.parametrize("content", ["", "\n", "a,b\n1,2\n", "sample_id\n", "sample_id\nx\n"])
+def test_a_file_without_samples_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(XaiError):
+        read_fact_file(written(tmp_path / "f.csv", content), "int64")
+
+
+@pytest.mark.parametrize("name", ["facts.csv", "facts.jsonl", "facts.parquet"])
+def test_the_recorder_and_questions_read_alike(tmp_path: Path, name: str) -> None:
+    """What `Run(facts=)` keeps is what `--facts` shows, also where ids stand as texts."""
+    rows = [{"sample_id": "1", "zip": "01234", "tags": ["a"]}, {"sample_id": "2", "zip": "7", "tags": ["b", "c"]}]
+    match name:
+        case "facts.csv":
+            written(tmp_path / name, '\ufeffsample_id;zip;tags\n1;01234;"[""a""]"\n2;7;"[""b"", ""c""]"\n')
+        case "facts.jsonl":
+            written(tmp_path / name, "\n".join(map(json.dumps, rows)))
+        case _:
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    with Run(tmp_path / "kept") as run, Run(tmp_path / "bare") as bare:
+        for each in (run, bare):
+            each.log_samples(sample_id=[1, 2], loss=[0.5, 1.5], mode="eval", epoch=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the lists are kept as text
+            run.log_facts(facts=tmp_path / name)
+    kept = xaicli.open_run(tmp_path / "kept").samples(max=2, min=0).data.to_dicts()
+    asked = xaicli.open_run(tmp_path / "bare").samples(max=2, min=0, facts=tmp_path / name).data.to_dicts()
+    wanted = [{"zip": "7", "tags": '["b", "c"]'}, {"zip": "01234", "tags": '["a"]'}]
+    assert [row["facts"] for row in kept] == [row["facts"] for row in asked] == wanted
+
+
+def test_facts_told_before_the_kind_of_ids_is_known_count(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_facts(facts=written(tmp_path / "f.csv", "sample_id,a\n1,x\n2,y\n"))
+        run.log_samples(sample_id=["1", "2"], loss=[0.5, 1.5], mode="eval", epoch=1)
+    rows = xaicli.open_run(tmp_path / "run").samples(max=2, min=0).data.to_dicts()
+    assert [(row["sample_id"], row["facts"]["a"]) for row in rows] == [("2", "y"), ("1", "x")]
+
+
+def test_lists_that_are_facts_are_their_json_and_what_names_nothing_is_told(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3], tokens=[["a", "b"], ["c"], None], box=[{"x": 1}, [2], None])
+        with pytest.warns(match="no sample_id"):
+            run.log_facts(None, camera=["front"])
+        with pytest.warns(match="no fact is named"):
+            run.log_facts([1])
+        assert run.stats()["records_dropped"] == 2
+    kept = pq.read_table(tmp_path / "run" / "facts").to_pydict()
+    assert [value and json.loads(value) for value in kept["tokens"]] == [["a", "b"], ["c"], None]
+    assert [value and json.loads(value) for value in kept["box"]] == [{"x": 1}, [2], None]

@@ -1,0 +1,374 @@
+"""Files of facts, as people have them: read in one way for the recorder, for tables and for every question."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xaicli.errors import XaiError
+from xaicli.vocabulary import SAMPLE_ID
+
+KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
+_MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none")
+"""What programs write in a column of numbers, dates or truth values where there is none."""
+
+
+@dataclass
+class FactFile:
+    """The rows of a file that name a sample, and what became of the others.
+
+    Attributes:
+        table: `sample_id` (int64 or string) and a column a fact: text, int64, float64, truth value, date or time.
+        left_out: What is not kept: (the column, in words why, how many values).
+        said: What is kept otherwise than it stands there, in words.
+    """
+
+    table: pa.Table
+    left_out: list[tuple[str, str, int]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
+    """The facts of a file.
+
+    Args:
+        path: CSV, Parquet or JSON lines, with a column `sample_id`.
+        id_kind: The run's kind of ids, "int64" or "string"; what the file says when None.
+
+    Raises:
+        XaiError: It cannot be read, has no sample ids, or none of the run's kind.
+    """
+    found = FactFile(pa.table({}))
+    try:
+        match path.suffix.lower():
+            case ".csv" | ".tsv":
+                names, columns = _of_csv(path, found)
+            case ".parquet" | ".pq":
+                names, columns = _of_parquet(path)
+            case ".jsonl" | ".ndjson":
+                names, columns = _of_lines(path, found)
+            case other:
+                raise XaiError(f"{path}: {other or 'no suffix'} is no kind of table", hint=KINDS)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        words = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
+        raise XaiError(f"{path} cannot be read: {words[0]}", hint=KINDS) from error
+    names = _told_apart([name.strip() or name for name in names], path, found)
+    if SAMPLE_ID not in names:
+        raise XaiError(
+            f"{path} has no column sample_id", hint=f"its columns: {', '.join(map(repr, names[:20])) or 'none'}"
+        )
+    is_text = path.suffix.lower() in (".csv", ".tsv")
+    ids = _ids(columns[names.index(SAMPLE_ID)], id_kind, path, found, is_text=is_text)
+    kept: dict[str, pa.Array] = {SAMPLE_ID: ids}
+    for name, column in zip(names, columns, strict=True):
+        if name != SAMPLE_ID:
+            kept[name] = _of_text(name, column, path, found) if is_text else _plain(name, column, path, found)
+    found.table = pa.table(kept).filter(ids.is_valid()).combine_chunks()
+    if not found.table.num_rows:
+        kind = {"int64": "whole numbers", "string": "texts"}.get(id_kind or "")
+        raise XaiError(
+            f"{path} has no sample id" + (" of the run's kind" if kind else ""),
+            hint=f"the run's ids are {kind}" if kind else "each row names a sample in its column sample_id",
+        )
+    return found
+
+
+def _told_apart(names: Sequence[str], path: Path, found: FactFile) -> list[str]:
+    """The names, each once: the second of a name has a number after it."""
+    taken: list[str] = []
+    for name in names:
+        new, number = name, 2
+        while new in taken or (new != name and new in names):
+            new, number = f"{name}_{number}", number + 1
+        if new != name:
+            found.said.append(f"{path.name} has several columns {name}: the next is called {new}")
+        taken.append(new)
+    return taken
+
+
+def _of_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read()
+    return table.column_names, [_one(column) for column in table.columns]
+
+
+def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
+    """Every column as text; the separator is the one by which the first line has a column `sample_id`."""
+    from pyarrow import csv as reader
+
+    content = _decoded(path, found)
+    first = content[: content.find("\n") + 1 or None]
+    if not first.strip():
+        raise ValueError("it is empty")
+    separator = _separator(first, "\t" if path.suffix.lower() == ".tsv" else ",")
+    names = next(csv.reader([first.rstrip("\r\n")], delimiter=separator))
+    numbers = [str(at) for at in range(len(names))]
+    try:
+        table = reader.read_csv(
+            io.BytesIO(content.encode()),
+            read_options=reader.ReadOptions(column_names=numbers, skip_rows=1),
+            parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=reader.ConvertOptions(
+                column_types=dict.fromkeys(numbers, pa.string()),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )
+    except pa.ArrowInvalid:
+        return names, _of_ragged(content, separator, len(names), path, found)
+    return names, [_one(column) for column in table.columns]
+
+
+def _of_ragged(content: str, separator: str, width: int, path: Path, found: FactFile) -> list[pa.Array]:
+    """Every column of rows that have not all as many: what is missing is null, what is over is left out and told."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
+    rows = [row for row in csv.reader(io.StringIO(content, newline=""), delimiter=separator) if row][1:]
+    short, long = sum(len(row) < width for row in rows), sum(len(row) > width for row in rows)
+    if short:
+        found.said.append(
+            f"{_rows(short)} of {path.name} {_have(short)} fewer than its {width} columns: the others are missing"
+        )
+    if long:
+        found.said.append(
+            f"{_rows(long)} of {path.name} {_have(long)} more than its {width} columns: what is over is left out"
+        )
+    return [pa.array([row[at] or None if at < len(row) else None for row in rows], pa.string()) for at in range(width)]
+
+
+def _decoded(path: Path, found: FactFile) -> str:
+    """The text of a file: UTF-8, or UTF-16 where it says so; other bytes are told of."""
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        found.said.append(f"{path.name} is not all UTF-8: other bytes are shown as \ufffd")
+        return content.decode("utf-8-sig", errors="replace")
+
+
+def _separator(first: str, usual: str) -> str:
+    for separator in (usual, ",", ";", "\t", "|"):
+        if SAMPLE_ID in [name.strip() for name in next(csv.reader([first.rstrip("\r\n")], delimiter=separator))]:
+            return separator
+    return usual
+
+
+def _of_lines(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
+    """Objects a line; a line that is none is left out and counted, a key with values of several kinds is text."""
+    text = _decoded(path, found)
+    table = _uniform_lines(text)
+    if table is not None:
+        return table.column_names, [_one(column) for column in table.columns]
+    rows: list[dict[str, Any]] = []
+    bad = 0
+    for row in _objects(text):
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            bad += 1
+    if bad:
+        what = "1 line of {} is no JSON object" if bad == 1 else f"{bad:,} lines of {{}} are no JSON objects"
+        found.left_out.append((SAMPLE_ID, what.format(path.name), bad))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return names, [_of_values([row.get(name) for row in rows]) for name in names]
+
+
+def _objects(text: str) -> Iterator[Any]:
+    for line in text.split("\n"):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
+
+
+def _uniform_lines(text: str) -> pa.Table | None:
+    """Lines in which each key has values of one kind, read fast; None where they are others."""
+    from pyarrow import json as reader
+
+    def read(**options: Any) -> pa.Table:
+        return reader.read_json(io.BytesIO(text.encode()), parse_options=reader.ParseOptions(**options))
+
+    try:
+        table = read()
+        # A text that looks like a time is a text: JSON has no times.
+        times = [pa.field(column.name, pa.string()) for column in table.schema if pa.types.is_timestamp(column.type)]
+        return read(explicit_schema=pa.schema(times)) if times else table
+    except pa.ArrowException:
+        return None
+
+
+def _of_values(values: list[Any]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds) == 1:
+        try:
+            return pa.array(values, pa.float64() if kinds == {int, float} else None)
+        except (ValueError, TypeError, OverflowError, pa.ArrowException):
+            pass
+    return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+
+
+def as_text(value: Any) -> str:
+    """A value that is no text as one: its JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _ids(given: pa.Array, id_kind: str | None, path: Path, found: FactFile, *, is_text: bool) -> pa.Array:
+    """The ids as the run has them; rows without one, and with one of another kind, are null and told of."""
+    if pa.types.is_dictionary(given.type):
+        given = given.dictionary_decode()
+    texts = given.cast(pa.string()) if not pa.types.is_nested(given.type) else pa.nulls(len(given), pa.string())
+    bare = pc.utf8_trim_whitespace(texts)
+    # A table program writes 17 as 17.0.
+    whole = pc.replace_substring_regex(bare, r"^([+-]?\d+)\.0*$", r"\1")
+    if pa.types.is_floating(given.type):
+        whole = _whole_numbers(given)
+    looks_whole = pc.fill_null(pc.match_substring_regex(whole, r"^[+-]?\d{1,18}$"), fill_value=False)
+    if id_kind is None:
+        blank = pc.or_(pc.is_null(bare), pc.equal(bare, ""))
+        plain = pc.and_(looks_whole, pc.invert(pc.match_substring_regex(pc.fill_null(whole, ""), r"^[+-]?0\d")))
+        numbers = pc.all(pc.or_(plain, pc.fill_null(blank, fill_value=True))).as_py() and (
+            is_text or not _is_string(given.type)
+        )
+        id_kind = "int64" if numbers else "string"
+    if id_kind == "int64":
+        ids = pc.if_else(looks_whole, whole, None).cast(pa.int64())
+        empty = pc.or_(pc.is_null(bare), pc.equal(bare, ""))
+    else:
+        ids = whole if pa.types.is_floating(given.type) else texts
+        empty = pc.is_null(texts)
+    n_empty = int(pc.sum(pc.fill_null(empty, fill_value=True)).as_py() or 0)
+    odd = ids.null_count - n_empty
+    if n_empty:
+        found.left_out.append((SAMPLE_ID, f"{_rows(n_empty)} of {path.name} {_have(n_empty)} no sample_id", n_empty))
+    if odd > 0:
+        kind = "whole numbers" if id_kind == "int64" else "texts"
+        words = f"{odd:,} sample {'id' if odd == 1 else 'ids'} of {path.name} {'is' if odd == 1 else 'are'} none"
+        found.left_out.append((SAMPLE_ID, f"{words} of the run's kind ({kind})", odd))
+    return ids
+
+
+def _whole_numbers(given: pa.Array) -> pa.Array:
+    """Floats that are whole, as texts; others are null."""
+    numbers = given.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 2.0**53))
+    return pc.if_else(is_whole, numbers, None).cast(pa.int64()).cast(pa.string())
+
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?")
+_TRUTH = re.compile("true|false", re.IGNORECASE)
+
+
+def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array:
+    """A column of a CSV as what all of its values are: truth values, whole numbers, numbers, days, times, else text.
+
+    A number with zeros before it is a name, a postcode say: as a number it would lose them.
+    """
+    values = column.drop_null()
+    some = [value.as_py().strip() for value in values[:200]]
+    some = [value for value in some if value not in _MISSING]
+    if not some:
+        return column
+    named = pc.is_in(column, pa.array(_MISSING))
+    bare = pc.if_else(named, None, pc.utf8_trim_whitespace(column))
+    for pattern, kind in (
+        (_TRUTH, pa.bool_()),
+        (_INTEGER, pa.int64()),
+        (_NUMBER, pa.float64()),
+        (_COMMA, pa.float64()),
+        (_DAY, pa.date32()),
+        (_TIME, pa.timestamp("us")),
+    ):
+        if not all(pattern.fullmatch(value) for value in some) or not _all_match(bare, pattern):
+            continue
+        text = bare
+        if kind in (pa.int64(), pa.float64()) and _any_match(bare, r"^[+-]?0\d"):
+            return column
+        if pattern is _COMMA:
+            text = pc.replace_substring(bare, ",", ".")
+            found.said.append(f"{name} of {path.name} holds numbers with a comma: 0,5 is read as 0.5")
+        if kind == pa.bool_():
+            text = pc.utf8_lower(bare)
+        try:
+            typed = text.cast(kind)
+        except pa.ArrowException:
+            return column
+        lost = int(pc.sum(named).as_py() or 0)
+        if lost:
+            words = "value" if lost == 1 else "values"
+            found.said.append(f"{lost:,} {words} of {name} in {path.name} said NA, null or none: missing")
+        return typed
+    return column
+
+
+def _all_match(column: pa.Array, pattern: re.Pattern[str]) -> bool:
+    matched = pc.match_substring_regex(
+        column, f"^({pattern.pattern})$", ignore_case=bool(pattern.flags & re.IGNORECASE)
+    )
+    return bool(pc.all(matched).as_py())
+
+
+def _any_match(column: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
+
+
+def _plain(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Array:
+    """A column of a file with types as text, whole number, number, truth value, date or time; others are text, told."""
+    kept = plain(column)
+    if kept is None:
+        found.said.append(f"{name} of {path.name} holds neither texts, numbers nor dates: kept as text")
+        kept = pa.array([None if value is None else as_text(value) for value in column.to_pylist()], pa.string())
+    return kept
+
+
+def plain(array: pa.Array) -> pa.Array | None:
+    """A column as text, whole number, number, truth value, date or time; None where it is of another kind."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return plain(array.dictionary_decode())
+    if _is_string(kind) or pa.types.is_null(kind):
+        return array.cast(pa.string())
+    if pa.types.is_integer(kind):
+        try:
+            return array.cast(pa.int64())
+        except pa.ArrowException:
+            return array.cast(pa.string())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return array
+    return None
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    whole = column.combine_chunks()
+    return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _rows(n: int) -> str:
+    return f"{n:,} {'row' if n == 1 else 'rows'}"
+
+
+def _have(n: int) -> str:
+    return "has" if n == 1 else "have"
