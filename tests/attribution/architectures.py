@@ -24,6 +24,7 @@ class Case:
         embedding: The module whose output stands for an input of token ids, {name: module}.
         given: Further arguments of `xaicli.saliency`.
         jumps: Whether it jumps at a baseline of zero, so that no number of steps makes a path complete.
+        next_token: Whether it answers at every token with the next one.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class Case:
     embedding: dict[str, nn.Module] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     jumps: bool = False
+    next_token: bool = False
 
 
 class Block(nn.Module):
@@ -277,7 +279,13 @@ def _gpt2_of_texts() -> Case:
     config = hf.GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=40, initializer_range=0.5)
     model = hf.GPT2LMHeadModel(config)
     ids, mask = ragged(0, 60)
-    return Case(model, {"input_ids": ids, "attention_mask": mask}, _logits_of, {"input_ids": model.transformer.wte})
+    return Case(
+        model,
+        {"input_ids": ids, "attention_mask": mask},
+        _logits_of,
+        {"input_ids": model.transformer.wte},
+        next_token=True,
+    )
 
 
 class EncoderHead(nn.Module):

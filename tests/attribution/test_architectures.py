@@ -47,6 +47,10 @@ def expected(given: Case) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     for hook in hooks:
         hook.remove()
     mask = named.get("attention_mask") if values.ndim == 3 else None
+    if given.next_token:
+        assert mask is not None
+        last = (mask * torch.arange(mask.shape[1])).argmax(1)
+        values, mask = values[torch.arange(len(values)), :, last], None
     task = given.given.get("task")
     p = values if task == "regression" else values.sigmoid() if task == "multilabel" else values.softmax(1)
     p = over_places(p, mask)

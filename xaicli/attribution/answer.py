@@ -84,7 +84,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
         label_prob=_number(p[index]) if index is not None else None,
         top_prob=_number(p.max()) if classes else None,
         top=tuple((_name(c, names), float(p[c])) for c in known),
-        target_name="" if value_alone else "function" if target < 0 else _name(target, names),
+        target_name="" if value_alone else a.function if target < 0 else _name(target, names),
         label_name="" if label is None else _name(label, names),
         prediction_name="" if prediction is None else _name(prediction, names),
         inputs=(),
@@ -196,7 +196,7 @@ def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> t
 
 
 def _described(settings: Settings, request: Request) -> Mapping[str, Any]:
-    target = request.target
+    target = request.target if request.place is None else f"{request.target}@{request.place}"
     return {
         "target": getattr(target, "__name__", None) or str(target),
         "methods": list(settings.methods),

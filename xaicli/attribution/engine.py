@@ -44,6 +44,7 @@ class Attribution:
         evaluations: Gradient evaluations made.
         precision: "fp32", "bf16" or "fp64", as used.
         notes: What a reader should know, one line each.
+        function: What is explained where it is no target.
     """
 
     maps: dict[str, dict[str, npt.NDArray[np.float32]]]
@@ -61,6 +62,7 @@ class Attribution:
     evaluations: int = 0
     precision: str = "fp32"
     notes: tuple[str, ...] = ()
+    function: str = "function"
     quality: dict[str, dict[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
 
@@ -186,6 +188,7 @@ class Explainer:
             evaluations=problem.evaluations,
             precision=self.precision,
             notes=(*prepared.notes, *notes),
+            function=prepared.function,
         )
 
 

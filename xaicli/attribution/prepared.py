@@ -14,7 +14,7 @@ from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel, parameter_names
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import choose, class_of
+from xaicli.attribution.targets import LOSS, Said, choose, class_of, said
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import decide, known_of
@@ -72,6 +72,7 @@ class Prepared:
         reduce: (what the model returned, units) -> (row,) scalars.
         probability: The same -> (row,) the targets' probabilities.
         notes: What a reader should know.
+        function: What is explained where it is no target.
     """
 
     model: FrozenModel
@@ -89,6 +90,7 @@ class Prepared:
     reduce: Callable[[Any, Tensor], Tensor]
     probability: Callable[[Any, Tensor], Tensor]
     notes: tuple[str, ...] = ()
+    function: str = "function"
 
     def only(self, units: Tensor) -> Prepared:
         """The same for some of the units; predictions and probabilities stay those of all samples."""
@@ -148,6 +150,7 @@ def prepare(
     inputs: Given,
     *,
     target: Target | Tensor | Arrays = "predicted",
+    place: int | None = None,
     device: str | torch.device = "auto",
     labels: Sequence[Any] | None = None,
     label_names: Sequence[str] | None = None,
@@ -161,8 +164,9 @@ def prepare(
     Args:
         model: Any module, in any mode; it is copied, and nothing of it changes.
         inputs: One array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
-        target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
-            model's outputs that returns one number per row.
+        target: "predicted", "label", a class name or number, "topK", one number per sample, "loss" of a model of texts,
+            or a function of the model's outputs that returns one number per row.
+        place: At which token of a text; None for the last that counts of a language model.
         device: "auto" (a GPU when there is one), or torch's name of a device.
         labels: The samples' labels, for `target="label"` and for what the outputs mean.
         label_names: The names of the outputs.
@@ -174,7 +178,7 @@ def prepare(
     Raises:
         XaiError: The model cannot be explained on these inputs; says why in one line.
     """
-    place = device_of(device)
+    on = device_of(device)
     names, tensors = tensors_of(inputs)
     given = GivenModel(model, names, tensors, getattr(facts, "static_batch", None))
     function = target if callable(target) else None
@@ -197,15 +201,21 @@ def prepare(
             head = decide(result, origin=origin, task=task, output=output, labels=labels, known=known)
     outputs = head.tensor if head is not None else _scalars_of(function)
     answers = given.answers(outputs)
-    frozen, hooked = _held_against(given, twin, outputs, answers, place)
-    batches = [as_input(x, frozen.dtype).to(place) for x in tensors]
+    frozen, hooked = _held_against(given, twin, outputs, answers, on)
+    batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
     entries, points, flow, notes = _entries(frozen, given, batches)
     valid = _valid(head, given, batches, answers)
-    values = answers.to(place)
+    values = answers.to(on)
     _refuse_no_probabilities(head, values)
+    at = None
+    if head is not None:
+        at = said(head, target, place, values, valid, _ids(given, entries, batches, answers), labels)
+    if at is not None:
+        values, valid, labels = at.answers(values, torch.arange(given.n, device=on)), None, at.labels(labels)
+    as_one = head is None or (at is not None and at.truth is not None)
     chosen = (
         torch.zeros(given.n, 1, dtype=torch.long)
-        if head is None
+        if head is None or as_one
         else choose(target, head, values, valid, labels, label_names)  # type: ignore[arg-type]
     )
     prepared = _with_targets(
@@ -224,12 +234,18 @@ def prepare(
             clean=torch.zeros(0),
             reduce=lambda result, _: outputs(result),
             probability=lambda result, _: outputs(result),
-            notes=tuple(n for n in (on_cpu, *hooked, *notes, *_said(head, target, labels, label_names)) if n),
+            notes=tuple(
+                n
+                for n in (on_cpu, *hooked, *notes, *_notes(head, target, labels, label_names), at.note if at else "")
+                if n
+            ),
+            function=LOSS if at is not None and at.truth is not None else "function",
         ),
         outputs,
-        values,
+        answers.to(on),
         valid,
         chosen,
+        at,
         raw=raw,
     )
     _refuse_other_answers(prepared, given.tolerance)
@@ -271,7 +287,9 @@ def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
         )
 
 
-def _said(head: Head | None, target: Any, labels: Sequence[Any] | None, names: Sequence[str] | None) -> tuple[str, ...]:
+def _notes(
+    head: Head | None, target: Any, labels: Sequence[Any] | None, names: Sequence[str] | None
+) -> tuple[str, ...]:
     if head is None:
         return ()
     notes = [head.note]
@@ -292,11 +310,13 @@ def _with_targets(
     values: Tensor,
     valid: Tensor | None,
     chosen: Tensor,
+    at: Said | None,
     *,
     raw: bool,
 ) -> Prepared:
     head, place = prepared.head, prepared.model.device
-    as_itself = head is None or (raw and head.single)
+    as_one = head is None or (at is not None and at.truth is not None)
+    as_itself = head is None or as_one or (raw and head.single)
     if as_itself:
         chosen = torch.zeros_like(chosen)
     units = torch.arange(len(values), device=place).repeat_interleave(chosen.shape[1])
@@ -304,21 +324,24 @@ def _with_targets(
 
     def scalar(found: Tensor, rows: Tensor) -> Tensor:
         found = found[: len(rows)]
+        if at is not None:
+            found = at.explained(found, units[rows])
         if head is None or as_itself:
             return found.flatten(1)[:, 0]
         return head.scalar(found, targets[rows], None if valid is None else valid[units[rows]])
 
     def probability(found: Tensor, rows: Tensor) -> Tensor:
         found = found[: len(rows)]
-        if head is None or not head.has_classes:
+        if head is None or as_one or not head.has_classes:
             return scalar(found, rows)
+        found = found if at is None else at.answers(found, units[rows])
         return head.target_prob(found, targets[rows], None if valid is None else valid[units[rows]])
 
     every = torch.arange(len(units), device=place)
     return replace(
         prepared,
         units=units,
-        targets=torch.full_like(targets, -1) if head is None else targets,
+        targets=torch.full_like(targets, -1) if as_one else targets,
         clean=scalar(values[units], every).double(),
         reduce=lambda result, rows: scalar(outputs(result), rows),
         probability=lambda result, rows: probability(outputs(result), rows),
@@ -512,4 +535,22 @@ def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answ
     named = dict(zip(parameter_names(given.model, given.names), batches, strict=True))
     decodes = any(name.startswith("decoder_input") for name in named)
     mask = named.get("decoder_attention_mask" if decodes else "attention_mask")
-    return mask.bool() if mask is not None and mask.shape[1:] == answers.shape[2:] else None
+    if mask is not None and mask.shape[1:] == answers.shape[2:]:
+        return mask.bool()
+    if (
+        mask is None
+        and head.pad is not None
+        and (ids := named.get("decoder_input_ids" if decodes else "input_ids")) is not None
+    ):
+        # Without a mask: what fills a text up to the length of the others is at its end.
+        filled = (ids == head.pad).flip(1).int().cumprod(1).flip(1).bool()
+        return ~filled if ids.shape[1:] == answers.shape[2:] else None
+    return None
+
+
+def _ids(given: GivenModel, entries: Sequence[Entry], batches: Sequence[Tensor], answers: Tensor) -> Tensor | None:
+    """The tokens that the places of the output are of: those of the decoder, where there is one."""
+    named = list(zip(parameter_names(given.model, given.names), batches, strict=True))
+    decoder = [x for name, x in named if name.startswith("decoder_input")]
+    read = decoder or [batches[entry.position] for entry in entries if entry.tokens]
+    return next((x for x in read if x.shape[1:] == answers.shape[2:]), None)

@@ -25,6 +25,7 @@ from xaicli.attribution.prepared import Prepared, prepare
 from xaicli.attribution.quality import cascade, quality
 from xaicli.attribution.settings import Convention, Precision, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
+from xaicli.attribution.targets import LOSS, split_place
 from xaicli.errors import XaiError
 from xaicli.progress import doing
 
@@ -100,7 +101,8 @@ class Request:
     """What is asked of a session.
 
     Attributes:
-        target, outputs: As `prepare`'s target and output; several outputs are explained one after the other.
+        target, place, outputs: As `prepare`'s target, place and output; several outputs are explained one after the
+            other.
         task: What the outputs mean, where the model does not say it.
         store: Where finished samples are kept; None to keep nothing.
         captum: Further methods by their names in `captum.attr`.
@@ -110,6 +112,7 @@ class Request:
 
     settings: Settings
     target: Target | Any = "predicted"
+    place: int | None = None
     outputs: tuple[str | int | None, ...] = (None,)
     task: str | None = None
     device: str = "auto"
@@ -225,7 +228,10 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
     used = decided = ""
     sanity: tuple[SanityStep, ...] = ()
-    request = replace(request, captum=named(request.captum))
+    target, at = split_place(request.target, request.label_names)
+    request = replace(
+        request, captum=named(request.captum), target=target, place=at if at is not None else request.place
+    )
     for position, output in enumerate(request.outputs):
         frozen_targets: Any = request.target
         for number in reversed(range(len(columns))):
@@ -235,11 +241,16 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
             notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes))
             used, decided = work.precision or used, work.decided or decided
             sanity = sanity or work.sanity
-            if len(columns) > 1 and number == len(columns) - 1 and not callable(request.target):
+            if len(columns) > 1 and number == len(columns) - 1 and _may_freeze(request.target):
                 frozen_targets = work.targets
     described = [column.described() for column in columns]
     how = {"head": decided, "precision": used or request.settings.precision.value}
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
+
+
+def _may_freeze(target: Any) -> bool:
+    """Whether a target is numbers of outputs, which are the same for all checkpoints."""
+    return not callable(target) and not (isinstance(target, str) and target == LOSS)
 
 
 class _Work:
@@ -294,6 +305,7 @@ class _Work:
                 loaded,
                 self.inputs.arrays,
                 target=self.request.target,
+                place=self.request.place,
                 device=self.request.device,
                 labels=self.inputs.label,
                 label_names=self.request.label_names,
@@ -317,6 +329,8 @@ class _Work:
             request.evaluate,
             request.label_names,
             prepared.head,
+            prepared.function,
+            request.place,
             self.column.known,
         )
         common = key_of(fingerprint(prepared.model.model) if self.store.folder else "", *asked, *whole_batch)

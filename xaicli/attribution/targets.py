@@ -1,9 +1,10 @@
-"""Which output each sample is explained for."""
+"""Which output each sample is explained for and, where a model of texts answers at every token, at which of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +12,168 @@ from torch import Tensor
 
 from xaicli.attribution.settings import Target
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.head import Head, Task
+from xaicli.heads.head import Head, Task, Text, Values
 from xaicli.sources.inputs import plain
 
 _TOP = re.compile(r"top(\d+)")
 _SUM = 5e-3
 """How far from 1 the sum of a row of probabilities may be."""
+
+LOSS = "loss"
+"""The target of a model of texts that is no token: how badly it says the tokens of its text."""
+_AT = re.compile(r"(.+)@(-?\d+)")
+
+
+def split_place(target: Any, names: Sequence[str] | None = None) -> tuple[Any, int | None]:
+    """A target and the place it is asked for at: "predicted@-1", the last token's prediction; a name stays a name."""
+    if not isinstance(target, str) or target in (names or ()) or not (match := _AT.fullmatch(target)):
+        return target, None
+    name = match.group(1)
+    return int(name) if re.fullmatch(r"\d+", name) else name, int(match.group(2))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What of the answers that a model gives at every token of a text is explained.
+
+    Attributes:
+        head: What the output means.
+        at: (sample,) int64, the one place of each sample.
+        truth: (sample, places) int64, the right token at each place for the loss, -1 where none is known; None where
+            the answer at the place is explained.
+        note: What a reader should know.
+    """
+
+    head: Head
+    at: Tensor
+    truth: Tensor | None
+    note: str
+
+    def answers(self, values: Tensor, samples: Tensor) -> Tensor:
+        """(row, K), the answer at the place, of (row, K, places)."""
+        at = self.at.to(values.device)[samples]
+        return values.gather(2, at.reshape(-1, 1, 1).expand(-1, values.shape[1], 1))[:, :, 0]
+
+    def explained(self, values: Tensor, samples: Tensor) -> Tensor:
+        """(row, K), the answer at the place; (row, 1), the loss, where that is asked for."""
+        if self.truth is None:
+            return self.answers(values, samples)
+        truth = self.truth.to(values.device)[samples]
+        known = truth >= 0
+        match self.head.values:
+            case Values.LOGITS:
+                logs = values.log_softmax(1)
+            case Values.PROBABILITIES:
+                logs = values.log()
+            case _:
+                logs = values
+        right = logs.gather(1, truth.clamp(min=0).unsqueeze(1))[:, 0]
+        return -torch.where(known, right, torch.zeros_like(right)).sum(1, keepdim=True) / known.sum(1, keepdim=True)
+
+    def labels(self, labels: Sequence[Any] | None) -> list[Any] | None:
+        """The samples' labels; of a label at every token the one of what is said at the place."""
+        if labels is None:
+            return None
+        ahead = 1 if self.head.text is Text.CAUSAL else 0
+        found = []
+        for row, label in zip(self.at.tolist(), map(plain, labels), strict=True):
+            if isinstance(label, list | tuple):
+                label = label[row + ahead] if row + ahead < len(label) else None
+            found.append(label)
+        return found
+
+
+def said(
+    head: Head,
+    target: Any,
+    place: int | None,
+    values: Tensor,
+    valid: Tensor | None,
+    ids: Tensor | None,
+    labels: Sequence[Any] | None,
+) -> Said | None:
+    """Where in its texts a model is explained; None where a sample is explained as a whole.
+
+    Args:
+        head: What the output means.
+        target, place: As `split_place` gives them.
+        values: (sample, K, ...), the clean outputs.
+        valid: Which places count.
+        ids: (sample, places), the tokens that the places are of, where they are known.
+        labels: The samples' labels.
+
+    Raises:
+        XaiError: The model does not answer at the tokens of a text, or it has to be said at which.
+    """
+    is_loss = isinstance(target, str) and target == LOSS
+    text = head.task is Task.SEQUENCE
+    if not text and is_loss:
+        raise UsageError(
+            f"target loss is of models of texts: {head.decided}", hint="--target predicted, label, topK, or a class"
+        )
+    if not text and place is None:
+        return None
+    if not (text or head.task is Task.TOKEN_CLASSIFICATION) or values.ndim != 3:
+        raise UsageError(
+            f"target {target}@{place} is one token of a text: {head.decided}", hint=f"leave @{place} out of --target"
+        )
+    if text and place is None and not is_loss and head.text is Text.MASKED:
+        raise XaiError(
+            "the model says of every token of a text what belongs there: which of them is to be explained?",
+            hint=f"--target {target}@PLACE, 0 the first token, -1 the last; or --target loss, with labels",
+        )
+    valid = torch.ones(len(values), values.shape[2]) > 0 if valid is None else valid.bool().cpu()
+    at = torch.tensor([_place(row, place, sample) for sample, row in enumerate(valid)])
+    if is_loss:
+        truth = _truth(head, values, valid, ids, labels)
+        n = (truth >= 0).sum(1).tolist()
+        note = f"explained: the loss, the mean of -log p over the {_span(n)} known tokens of each text"
+        return Said(head, at, truth, note)
+    what = "the answer" if not text or head.text is Text.MASKED else "the next token, as said"
+    which = "last token that counts" if place is None else "token asked for"
+    return Said(head, at, None, f"explained: {what} at the {which} of each text, place {_span(at.tolist())}")
+
+
+def _place(valid: Tensor, place: int | None, sample: int) -> int:
+    known = torch.nonzero(valid)[:, 0].tolist()
+    if place is None or not known:
+        return int(known[-1]) if known else len(valid) - 1
+    if not -len(known) <= place < len(known):
+        raise UsageError(
+            f"sample {sample} has no place {place}", hint=f"its text has {len(known)} tokens: 0 the first, -1 the last"
+        )
+    return int(known[place])
+
+
+def _truth(head: Head, values: Tensor, valid: Tensor, ids: Tensor | None, labels: Sequence[Any] | None) -> Tensor:
+    """(sample, places) int64: the right token at each place; -1 where it is not known."""
+    shape = (len(values), values.shape[2])
+    given: Tensor | None = None
+    if labels is not None:
+        rows = [plain(label) for label in labels]
+        if all(isinstance(row, list | tuple) and len(row) == shape[1] for row in rows):
+            given = torch.tensor(rows).long()
+    ahead = head.text is Text.CAUSAL
+    if given is None and head.text in (Text.CAUSAL, Text.DECODER) and ids is not None and tuple(ids.shape) == shape:
+        given, ahead = torch.where(valid, ids.long().cpu(), -1), True
+    if given is None:
+        raise XaiError(
+            "the loss needs the right token at every place, which the model's configuration does not tell",
+            hint=f"give labels of {shape[1]} tokens a sample, -100 where none is known",
+        )
+    if ahead:
+        given = torch.cat([given[:, 1:], torch.full_like(given[:, :1], -1)], dim=1)
+    truth = torch.where(valid & (given >= 0) & (given < head.classes), given, -1)
+    if without := [sample for sample, row in enumerate(truth) if not bool((row >= 0).any())]:
+        raise XaiError(
+            f"sample {without[0]} has no token whose loss is known", hint="leave it out: one token alone says no next"
+        )
+    return truth
+
+
+def _span(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def choose(

@@ -59,6 +59,8 @@ class CheckpointFacts:
         step: The global training step at which it was saved.
         static_batch: The one batch size a graph accepts; None when any will do.
         task: What its outputs mean, a member of `Task`.
+        text: How a model of texts answers, a member of `Text`.
+        pad_token: The token that fills short texts up.
         arch: The `module:factory` its maker used. For a hint only: nothing is ever imported because of it.
         notes: What was left out or changed in loading, one sentence each.
     """
@@ -77,6 +79,8 @@ class CheckpointFacts:
     step: int | None = None
     static_batch: int | None = None
     task: str | None = None
+    text: str | None = None
+    pad_token: int | None = None
     arch: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -167,6 +171,8 @@ def described(content: Mapping[str, Any], facts: CheckpointFacts) -> CheckpointF
             epoch=_integer(content.get("epoch")),
             step=_integer(content.get("step")),
             task=None if content.get("task") is None else str(content["task"]),
+            text=None if content.get("text") is None else str(content["text"]),
+            pad_token=_integer(content.get("pad_token")),
             arch=None if content.get("arch") is None else str(content["arch"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

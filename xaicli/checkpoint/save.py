@@ -69,8 +69,11 @@ def save_checkpoint(
     """
     import torch
 
+    from xaicli.heads.decision import known_of
+
     bare = unwrapped(model)
     graph, graph_error, fixed_batch, inputs = _graph(bare, example_inputs, wanted=arch is None)
+    configured = known_of(bare)
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -91,7 +94,9 @@ def save_checkpoint(
         "arch_args": dict(arch_args) if arch_args else None,
         "epoch": None if epoch is None else int(epoch),
         "step": None if step is None else int(step),
-        "task": _admitted(task) or _configured_task(bare),
+        "task": _admitted(task) or (None if configured.task is None else str(configured.task)),
+        "text": None if configured.text is None else str(configured.text),
+        "pad_token": configured.pad,
     }
     with appearing(Path(path), durable=True) as file:
         torch.save(content, file)
@@ -106,13 +111,6 @@ def _admitted(task: str | None) -> str | None:
         return task
     warnings.warn(f"the checkpoint says no task: {task!r} is none of {', '.join(Task)}", stacklevel=4)
     return None
-
-
-def _configured_task(model: nn.Module) -> str | None:
-    from xaicli.heads.decision import known_of
-
-    task = known_of(model).task
-    return None if task is None else str(task)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

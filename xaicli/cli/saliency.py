@@ -135,7 +135,10 @@ def saliency(
         bool, typer.Option("--strict", rich_help_panel=_SAMPLES, help="Fail on a sample that cannot be read.")
     ] = False,
     target: Annotated[
-        str, typer.Option(rich_help_panel=_MAPS, help="predicted, label, a class, topK, or module:function.")
+        str,
+        typer.Option(
+            rich_help_panel=_MAPS, help="predicted, label, a class, topK, TARGET@TOKEN, loss, or module:function."
+        ),
     ] = "predicted",
     captum: Annotated[
         list[str] | None,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaicli.errors import XaiError
-from xaicli.heads.head import Head, Task, Values, named_task
+from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
 from xaicli.heads.operations import Origin, Range, watching
 from xaicli.heads.outputs import tensor_at, where_of
@@ -33,6 +33,15 @@ _TASKS_OF_CLASSES = {
     "ForSeq2SeqLM": Task.SEQUENCE,
 }
 """What a transformers class was made for, by the end of its name."""
+
+_TEXTS = {
+    "ForCausalLM": Text.CAUSAL,
+    "LMHeadModel": Text.CAUSAL,
+    "ForMaskedLM": Text.MASKED,
+    "ForConditionalGeneration": Text.DECODER,
+    "ForSeq2SeqLM": Text.DECODER,
+}
+"""How those of texts answer."""
 
 _FAMILIES = {
     "torchvision.models.segmentation._utils._SimpleSegmentationModel": Task.SEGMENTATION,
@@ -64,12 +73,16 @@ class Known:
         classes: How many classes it tells apart.
         said: Where both are from.
         are_logits: Whether its numbers are logits for certain, as those of every transformers model are.
+        text: How a model of texts answers at its places.
+        pad: The token that fills short texts up.
     """
 
     task: Task | None = None
     classes: int | None = None
     said: str = ""
     are_logits: bool = False
+    text: Text | None = None
+    pad: int | None = None
 
 
 NOTHING = Known()
@@ -134,7 +147,8 @@ def decide(
     made = origin(tensor) if origin is not None else None
     evidence = _Evidence(tuple(tensor.shape[1:]), made, kind, known, values, frozenset(expected))
     head = evidence.head()
-    return replace(head, where=where, decided=head.decided + (f"; taken from {found}" if found else ""))
+    said = head.decided + (f"; taken from {found}" if found else "")
+    return replace(head, where=where, decided=said, text=known.text, pad=known.pad)
 
 
 def known_of(model: Any, facts: Any = None) -> Known:
@@ -148,7 +162,9 @@ def known_of(model: Any, facts: Any = None) -> Known:
     classes = len(names) if names else None
     told = getattr(facts, "task", None)
     if told is not None and str(told) in tuple(Task):
-        return Known(Task(str(told)), classes, "the checkpoint's facts")
+        text, pad = getattr(facts, "text", None), getattr(facts, "pad_token", None)
+        kind = Text(text) if text in tuple(Text) else None
+        return Known(Task(str(told)), classes, "the checkpoint's facts", text=kind, pad=pad)
     for inner in _inside(model):
         if (found := _configured(inner)) is not None:
             return found
@@ -187,7 +203,9 @@ def _configured(model: Any) -> Known | None:
     if task is Task.SEQUENCE:
         size = getattr(config, "vocab_size", None)
     said = f"the configuration of {name}"
-    return Known(task, size if isinstance(size, int) else None, said, True)
+    text = next((text for end, text in _TEXTS.items() if name.endswith(end)), None)
+    pad = getattr(config, "pad_token_id", None)
+    return Known(task, size if isinstance(size, int) else None, said, True, text, pad if isinstance(pad, int) else None)
 
 
 def _by_name(name: str) -> Task | None:

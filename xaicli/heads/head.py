@@ -41,6 +41,17 @@ class Values(StrEnum):
     """The answer itself: a regression's."""
 
 
+class Text(StrEnum):
+    """How a model of texts answers at its places."""
+
+    CAUSAL = "causal"
+    """At each token of its input the one that follows it."""
+    DECODER = "decoder"
+    """At each token of a decoder's input the one that follows it; what is read lies in another input."""
+    MASKED = "masked"
+    """At each token of its input what belongs there."""
+
+
 _AT_PLACES = (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
 
 
@@ -60,6 +71,8 @@ class Head:
         where: The key or position of the numbers in the model's output; "" for the output itself.
         axis: The axis of the classes in that tensor, counted from the end; None where it has none.
         decided: One sentence: what was decided, and by what.
+        text: How a model of texts answers; None where its configuration does not say it.
+        pad: The token that fills short texts up; None where that is not known.
     """
 
     task: Task
@@ -70,6 +83,8 @@ class Head:
     where: str = ""
     axis: int | None = -1
     decided: str = ""
+    text: Text | None = None
+    pad: int | None = None
 
     @property
     def has_places(self) -> bool:

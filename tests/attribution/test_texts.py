@@ -1,0 +1,172 @@
+"""Language models: the next token at the last token of each text, another place, the loss; beside autograd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xaicli
+from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.save import save_checkpoint
+from xaicli.errors import XaiError
+
+FAST = {"methods": "gradient", "precision": "fp32"}
+
+
+class Causal(nn.Module):
+    """Each token sees itself and those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(20, 8), nn.Linear(8, 20)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        seen = self.words(input_ids) * attention_mask[..., None]
+        return self.out(torch.tanh(seen.cumsum(1)))
+
+
+@pytest.fixture
+def texts() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1]])
+    return {"input_ids": torch.randint(1, 20, (3, 6)), "attention_mask": mask}
+
+
+LAST = torch.tensor([5, 2, 5])
+
+
+def at_embedding(model: nn.Module, words: nn.Module, texts: dict[str, Tensor], scalar: Any) -> Tensor:
+    """The gradient at the embedding of the sum of what `scalar` makes of the logits (N, T, V)."""
+    kept: list[Tensor] = []
+    hook = words.register_forward_hook(lambda _, __, result: kept.append(result))
+    result = model(**texts)
+    hook.remove()
+    logits = result if isinstance(result, Tensor) else result.logits
+    return torch.autograd.grad(scalar(logits).sum(), kept[0])[0]
+
+
+def test_the_next_token_at_the_last_real_place_is_explained(texts: dict[str, Tensor]) -> None:
+    model = Causal()
+    found = xaicli.saliency(model, texts, task="sequence", **FAST)
+    last = model(**texts)[torch.arange(3), LAST]
+    assert found.predictions.tolist() == last.argmax(1).tolist() == found.targets.tolist()
+    assert np.allclose(found.data["top_prob"], last.softmax(1).amax(1).detach())
+    gradient = at_embedding(model, model.words, texts, lambda y: y[torch.arange(3), LAST].amax(1))
+    assert np.allclose(found.attributions["gradient"], gradient, atol=1e-6)
+    assert any("at the last token that counts of each text, place 2 to 5" in note for note in found.saliency.notes)
+
+
+def test_a_place_that_is_named(texts: dict[str, Tensor]) -> None:
+    model = Causal()
+    second = torch.tensor([1, 1, 3])  # the second token of each text, whatever fills it up in front
+    found = xaicli.saliency(model, texts, task="sequence", target="7@1", **FAST)
+    gradient = at_embedding(model, model.words, texts, lambda y: y[torch.arange(3), second, 7])
+    assert np.allclose(found.attributions["gradient"], gradient, atol=1e-6)
+    assert found.targets.tolist() == [7, 7, 7]
+    assert found.saliency.settings["target"] == "7@1"
+    before = xaicli.saliency(model, texts, task="token_classification", target="7@-2", **FAST)
+    gradient = at_embedding(model, model.words, texts, lambda y: y[torch.arange(3), LAST - 1, 7])
+    assert np.allclose(before.attributions["gradient"], gradient, atol=1e-6)
+    with pytest.raises(XaiError, match="sample 1 has no place 3"):
+        xaicli.saliency(model, texts, task="sequence", target="predicted@3", **FAST)
+    with pytest.raises(XaiError, match="is one token of a text"):
+        xaicli.saliency(nn.Linear(4, 3), torch.rand(2, 4), target="predicted@0", **FAST)
+
+
+def test_labels_at_every_token(texts: dict[str, Tensor]) -> None:
+    model = Causal()
+    labels = torch.randint(0, 20, (3, 6))
+    found = xaicli.saliency(model, texts, task="sequence", target="label", labels=labels.tolist(), **FAST)
+    assert found.targets.tolist() == labels[torch.arange(3), LAST].tolist()
+    labels[0, :4] = -100
+    of_loss = xaicli.saliency(model, texts, task="sequence", target="loss", labels=labels.tolist(), **FAST)
+
+    def loss(logits: Tensor) -> Tensor:
+        known = torch.where(texts["attention_mask"].bool(), labels, -100)
+        each = nn.functional.cross_entropy(logits.movedim(-1, 1), known, reduction="none", ignore_index=-100)
+        return each.sum(1) / (known >= 0).sum(1)
+
+    gradient = at_embedding(model, model.words, texts, loss)
+    assert np.allclose(of_loss.attributions["gradient"], gradient, atol=1e-6)
+    assert [e.target_name for e in of_loss.saliency.explanations] == ["loss"] * 3
+    assert of_loss.targets.tolist() == [-1] * 3
+    with pytest.raises(XaiError, match="needs the right token at every place"):
+        xaicli.saliency(model, texts, task="sequence", target="loss", **FAST)
+    with pytest.raises(XaiError, match="loss is of models of texts"):
+        xaicli.saliency(nn.Linear(4, 3), torch.rand(2, 4), target="loss", **FAST)
+
+
+def _gpt2(**given: Any) -> Any:
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = hf.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=12, initializer_range=0.5, **given)
+    return hf.GPT2LMHeadModel(config).eval()
+
+
+def test_the_loss_of_a_causal_model_is_its_own(texts: dict[str, Tensor]) -> None:
+    model = _gpt2()
+    found = xaicli.saliency(model, texts, target="loss", methods="integrated", integrating=300, precision="fp32")
+    own = [
+        model(input_ids=ids[None], attention_mask=m[None], labels=torch.where(m > 0, ids, -100)[None]).loss.item()
+        for ids, m in zip(texts["input_ids"][:2], texts["attention_mask"][:2], strict=True)
+    ]
+    prepared = found.saliency.explanations
+    assert [e.target_name for e in prepared] == ["loss"] * 3
+    gradient = xaicli.saliency(model, texts, target="loss", **FAST).attributions["gradient"]
+
+    def loss(logits: Tensor) -> Tensor:
+        ids, mask = texts["input_ids"], texts["attention_mask"]
+        each = nn.functional.cross_entropy(logits[:, :-1].movedim(-1, 1), ids[:, 1:], reduction="none")
+        both = mask[:, 1:] * mask[:, :-1]
+        per_text = (each * both).sum(1) / both.sum(1)
+        assert np.allclose(per_text[:2].detach(), own, atol=1e-5)
+        return per_text
+
+    assert np.allclose(gradient, at_embedding(model, model.transformer.wte, texts, loss), atol=1e-5)
+    assert (np.asarray(found.delta["integrated"]) < 0.05).all()
+
+
+def test_texts_filled_up_without_a_mask_end_before_what_fills_them() -> None:
+    model = _gpt2(pad_token_id=0)
+    ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
+    found = xaicli.saliency(model, {"input_ids": ids}, **FAST)
+    logits = model(input_ids=ids).logits
+    assert found.predictions.tolist() == [logits[0, 3].argmax().item(), logits[1, 1].argmax().item()]
+
+
+def test_a_masked_model_is_asked_at_which_token(texts: dict[str, Tensor], tmp_path: Path) -> None:
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = hf.BertForMaskedLM(hf.BertConfig(vocab_size=20, initializer_range=0.5, **sizes)).eval()
+    with pytest.raises(XaiError, match="which of them") as told:
+        xaicli.saliency(model, texts, **FAST)
+    assert "--target predicted@PLACE" in told.value.hint
+    found = xaicli.saliency(model, texts, target="predicted@1", **FAST)
+    at = torch.tensor([1, 1, 3])
+    with torch.no_grad():
+        assert found.predictions.tolist() == model(**texts).logits[torch.arange(3), at].argmax(1).tolist()
+    save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=texts)
+    kept = load_checkpoint(tmp_path / "ckpt.pt").facts
+    assert (kept.task, kept.text, kept.pad_token) == ("sequence", "masked", 0)
+
+
+def test_a_decoder_says_the_token_after_its_last() -> None:
+    hf = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 20}
+    model = hf.T5ForConditionalGeneration(hf.T5Config(**sizes)).eval()
+    batch = {
+        "input_ids": torch.randint(1, 20, (2, 7)),
+        "decoder_input_ids": torch.tensor([[0, 4, 5, 6], [0, 7, 8, 9]]),
+        "decoder_attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+    }
+    found = xaicli.saliency(model, batch, **FAST)
+    with torch.no_grad():
+        logits = model(**batch).logits
+    assert found.predictions.tolist() == [logits[0, 3].argmax().item(), logits[1, 1].argmax().item()]
