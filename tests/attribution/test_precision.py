@@ -14,7 +14,7 @@ from tests.attribution.attributing import attribute
 from tests.attribution.nets import conv_net
 from xaicli.attribution import frozen as frozen_model
 from xaicli.attribution.frozen import FrozenModel, has_fast_bf16, work_of
-from xaicli.attribution.given import Call
+from xaicli.heads.calling import Call
 
 CPU = torch.device("cpu")
 AMX = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}

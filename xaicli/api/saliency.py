@@ -57,9 +57,10 @@ def saliency(
     Args:
         model: Any module, in any mode, or a `torch.export.ExportedProgram`.
         inputs: An array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
+            A forward that takes one dict of its inputs gets them so.
         target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
-            model's outputs that returns one number per row. Of a model of texts also "loss", or one of these at a token:
-            "predicted@0" is the first, "predicted@-1" the last, where a language model is explained by default.
+            model's outputs that returns one number per row. Of a model of texts also "loss", or one of these at a
+            token: "predicted@0" the first, "predicted@-1" the last, where a language model is explained by default.
         methods: Of gradient, smoothgrad, integrated, smint, gradcam.
         smoothing: Terms of smoothgrad, exactly; 0 disables it. 25 where only `integrating` is given.
         integrating: Steps of integrated and terms of smint, exactly; one number leaves smint `smoothing` terms; 0

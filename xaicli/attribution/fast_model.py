@@ -25,6 +25,7 @@ from xaicli.attribution.frozen import FrozenModel, InBf16, wants_bf16
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, INTEGRATED, SMINT, Convention, Precision, Settings
 from xaicli.attribution.twin import copy_of
+from xaicli.heads.calling import Call
 
 _CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default}
 _RELUS = {functional.relu, torch.relu, torch.relu_, torch.ops.aten.relu.default, torch.ops.aten.relu_.default}
@@ -321,7 +322,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
         return FastModel(model, "fp64" if model.dtype == torch.float64 else "fp32")
     fast, stem = copy.copy(model), None
     inputs = [x[:_PROBE] for x in prepared.inputs]
-    if len(inputs) == 1 and model.call.positions == (0,) and not prepared.entries[0].tokens and model.batch is None:
+    if len(inputs) == 1 and model.call == Call((0,)) and not prepared.entries[0].tokens and model.batch is None:
         small = simplified(model.model)
         stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
         if stem is not None and not _agrees(prepared, stem.whole, _REWRITTEN):

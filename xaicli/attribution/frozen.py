@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from xaicli.attribution.flow import Embeddings, name_of
-from xaicli.attribution.given import Call, said_by
+from xaicli.attribution.given import said_by
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
+from xaicli.heads.calling import Call
 
 _LEAST = 2
 """No batch of one: some models squeeze it away."""
@@ -242,19 +243,19 @@ class InBf16(nn.Module):
         super().__init__()
         self.model = model.to(torch.bfloat16)
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run in bfloat16; float32 in and out."""
-        given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
-        kept = {name: x.bfloat16() if x.is_floating_point() else x for name, x in named.items()}
-        return _widened(self.model(*given, **kept))
+        given, kept = _in(torch.bfloat16, list(inputs)), _in(torch.bfloat16, named)
+        return _in(torch.float32, self.model(*given, **kept))
 
 
-def _widened(result: Any) -> Any:
+def _in(dtype: torch.dtype, result: Any) -> Any:
+    """Tensors of floats, however deep they lie, in a dtype."""
     if isinstance(result, Tensor):
-        return result.float() if result.is_floating_point() else result
+        return result.to(dtype) if result.is_floating_point() else result
     if isinstance(result, dict):
-        return type(result)((key, _widened(value)) for key, value in result.items())
+        return type(result)((key, _in(dtype, value)) for key, value in result.items())
     if isinstance(result, Sequence) and not isinstance(result, str):
-        values = [_widened(value) for value in result]
+        values = [_in(dtype, value) for value in result]
         return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)  # type: ignore[call-arg]
     return result

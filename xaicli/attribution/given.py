@@ -1,13 +1,11 @@
-"""The model that was given: how it takes its inputs, what it answers itself, and whether it answers twice alike."""
+"""The model that was given: what it answers itself, and whether it answers twice alike."""
 
 from __future__ import annotations
 
-import inspect
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,8 @@ from torch.nn.parameter import UninitializedParameter
 from xaicli.attribution.inputs import as_input
 from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
+from xaicli.heads.calling import Call, Form, calls_of
 
-_OWN_NAMES = re.compile(r"(input\d+)?")
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
 _TF32 = 5e-3
@@ -27,90 +25,6 @@ _ROWS = 32
 _STATIC = re.compile(r"size\(\)\[0\] == (\d+)")
 
 Outputs = Callable[[Any], Tensor]
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a model takes its inputs.
-
-    Attributes:
-        positions: The inputs that are passed by position, in call order.
-        keywords: Those that are passed by name, (name, position among the inputs).
-    """
-
-    positions: tuple[int, ...]
-    keywords: tuple[tuple[str, int], ...] = ()
-
-    def __call__(self, model: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-        """Whatever the model returns."""
-        return model(*[inputs[i] for i in self.positions], **{name: inputs[i] for name, i in self.keywords})
-
-
-def call_of(model: nn.Module, names: Sequence[str]) -> Call:
-    """By name where the caller named the inputs and the model's forward knows the names, else in their order.
-
-    Raises:
-        UsageError: Forward knows some of the names and not the others.
-    """
-    in_order = Call(tuple(range(len(names))))
-    spec = getattr(model, "_in_spec", None)
-    if isinstance(model, fx.GraphModule) and spec is not None:
-        return _call_of_graph(model, spec, list(names), in_order)
-    if all(_OWN_NAMES.fullmatch(name) for name in names):
-        return in_order
-    known, takes_any = _parameters(model)
-    matching = [name for name in names if name in known]
-    if len(matching) == len(names) or (takes_any and (matching or not known)):
-        return Call((), tuple((name, i) for i, name in enumerate(names)))
-    if matching:
-        unknown = next(name for name in names if name not in known)
-        raise UsageError(f"the model's forward takes no {unknown!r}", hint=f"it takes {', '.join(known)}")
-    return in_order
-
-
-def _parameters(model: nn.Module) -> tuple[tuple[str, ...], bool]:
-    """The names forward takes, and whether it takes any others."""
-    if isinstance(model, torch.jit.ScriptModule):
-        schema: Any = model.forward
-        return tuple(argument.name for argument in schema.schema.arguments[1:]), False
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):
-        return (), False
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return tuple(named), any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _call_of_graph(model: fx.GraphModule, spec: Any, names: list[str], in_order: Call) -> Call:
-    """An exported graph takes by name just what it was exported with by name."""
-    entries = [node.name for node in model.graph.nodes if node.op == "placeholder"]
-    keywords = [
-        str(name)
-        for name in (spec.child(1).context if hasattr(spec, "child") else spec.children_specs[1].context) or ()
-    ]
-    by_position = entries[: len(entries) - len(keywords)]
-    if not set(names) <= {*by_position, *keywords}:
-        if keywords and len(names) == len(entries):
-            return Call(
-                in_order.positions[: len(by_position)],
-                tuple(zip(keywords, in_order.positions[len(by_position) :], strict=True)),
-            )
-        return in_order
-    return Call(
-        tuple(names.index(name) for name in by_position if name in names),
-        tuple((name, names.index(name)) for name in keywords if name in names),
-    )
-
-
-def parameter_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
-    """What forward calls the inputs: the caller's names, else those of its parameters, "" where there are none."""
-    if isinstance(model, fx.GraphModule):
-        known: Sequence[str] = [node.name for node in model.graph.nodes if node.op == "placeholder"]
-    else:
-        known = _parameters(model)[0]
-    return tuple(
-        name if not _OWN_NAMES.fullmatch(name) else known[i] if i < len(known) else "" for i, name in enumerate(names)
-    )
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -166,7 +80,6 @@ class GivenModel:
     def __init__(self, model: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], batch: int | None) -> None:
         self.model = unwrapped(model)
         self.names = tuple(names)
-        self.call = call_of(self.model, names)
         self.batch = batch
         place = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
         if unknown := [name for name, p in self.model.named_parameters() if isinstance(p, UninitializedParameter)]:
@@ -179,9 +92,28 @@ class GivenModel:
         self.place = place
         self.dtype = dtype_of(self.model)
         self.inputs = [as_input(x, self.dtype).to(place) for x in inputs]
+        self.call = self._working(calls_of(self.model, names))
         _refuse_other_shapes(self.model, self.call, self.names, self.inputs)
         if isinstance(self.model, fx.GraphModule):
             _refuse_training_graph(self.model)
+
+    def _working(self, calls: Sequence[Call]) -> Call:
+        """The first way to call the model that it takes, where its signature leaves that open."""
+        for self.call in calls if len(calls) > 1 else ():
+            try:
+                self.run(self.chunks()[0])
+            except Exception:  # whatever another's forward raises: the next way, or the first one's error later on
+                continue
+            return self.call
+        return calls[0]
+
+    @property
+    def note(self) -> str:
+        """How the inputs are passed, where that is not one argument each."""
+        if self.call.form is Form.EACH:
+            return ""
+        inside = ", ".join(name for name, _ in self.call.keywords) or f"of {len(self.call.positions)}"
+        return f"forward takes its inputs together, as one {self.call.form.value}: {inside}"
 
     @property
     def n(self) -> int:
@@ -400,8 +332,7 @@ def _refuse_other_shapes(model: nn.Module, call: Call, names: Sequence[str], inp
     if not isinstance(model, fx.GraphModule):
         return
     entries = [node for node in model.graph.nodes if node.op == "placeholder"]
-    order = [*call.positions, *(position for _, position in call.keywords)]
-    for node, position in zip(entries, order, strict=False):
+    for node, position in zip(entries, call.order, strict=False):
         wanted = getattr(node.meta.get("val"), "shape", None)
         shape = inputs[position].shape
         if wanted is None:

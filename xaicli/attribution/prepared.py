@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from xaicli.attribution.flow import Flow, LookedUp, LookingUp, flow_of
 from xaicli.attribution.frozen import FrozenModel
-from xaicli.attribution.given import GivenModel, parameter_names
+from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, Said, choose, class_of, said
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
+from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
 from xaicli.heads.head import Head, Values
 from xaicli.heads.operations import watching
@@ -236,7 +237,14 @@ def prepare(
             probability=lambda result, _: outputs(result),
             notes=tuple(
                 n
-                for n in (on_cpu, *hooked, *notes, *_notes(head, target, labels, label_names), at.note if at else "")
+                for n in (
+                    on_cpu,
+                    given.note,
+                    *hooked,
+                    *notes,
+                    *_notes(head, target, labels, label_names),
+                    at.note if at else "",
+                )
                 if n
             ),
             function=LOSS if at is not None and at.truth is not None else "function",

@@ -31,6 +31,7 @@ from torch.export import Dim
 from xaicli.checkpoint.archive import Archive, RefusedError, refused
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.errors import XaiError
+from xaicli.heads.calling import Call
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -79,9 +80,9 @@ def load_graph(package: Package, path: Path | str, *, device: str = "cpu") -> fx
 def export_graph(
     model: nn.Module,
     example_inputs: Mapping[str, torch.Tensor],
+    call: Call | None = None,
     *,
     constants: Mapping[str, Any] | None = None,
-    by_name: bool = False,
 ) -> tuple[bytes, str]:
     """Export a model and check that the graph computes the same.
 
@@ -91,8 +92,8 @@ def export_graph(
     Args:
         model: In evaluation mode, on the CPU.
         example_inputs: One tensor an input, each (batch, ...), by the names the graph shall have for them.
+        call: How the model takes them; None for in their order.
         constants: What the model is called with besides, by name.
-        by_name: Whether the model is called with its inputs by name, and not in their order.
 
     Returns:
         The `.pt2` archive, and why the batch size is fixed ("" when it is not).
@@ -104,9 +105,10 @@ def export_graph(
     batches = tuple(
         torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x.detach().clone() for x in example_inputs.values()
     )
-    called: nn.Module = _Called(model, tuple(example_inputs), constants or {}, by_name=by_name)
+    in_order = Call(tuple(range(len(batches))))
+    called: nn.Module = _Called(model, tuple(example_inputs), call or in_order, constants or {})
     with torch.no_grad():
-        if not by_name and not constants and not _is_variadic(model) and _is_plain(model(*batches)):
+        if call in (None, in_order) and not constants and not _is_variadic(model) and _is_plain(model(*batches)):
             called = model
         expected = called(*batches)
     problems: list[str] = []
@@ -170,20 +172,16 @@ class _Called(nn.Module):
     Args:
         model: The model.
         names: What the graph shall call its inputs.
+        call: How the model takes them.
         constants: Further arguments, by name.
-        by_name: Whether the model takes its inputs by these names.
     """
 
-    def __init__(
-        self, model: nn.Module, names: tuple[str, ...], constants: Mapping[str, Any], *, by_name: bool
-    ) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...], call: Call, constants: Mapping[str, Any]) -> None:
         super().__init__()
         self.model = model
 
         def forward(*inputs: torch.Tensor) -> Any:
-            if by_name:
-                return _plain(model(**dict(zip(names, inputs, strict=True)), **constants))
-            return _plain(model(*inputs, **constants))
+            return _plain(call(model, inputs, constants))
 
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

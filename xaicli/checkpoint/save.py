@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from xaicli.checkpoint.facts import CheckpointFacts, LoadedModel
     from xaicli.checkpoint.load import Contents
+    from xaicli.heads.calling import Call
 
 
 def save_checkpoint(
@@ -53,7 +54,8 @@ def save_checkpoint(
         model: The model; wrappers of `DistributedDataParallel` and `torch.compile` are taken off.
         path: The file to write; it appears complete or not at all.
         example_inputs: What the model is called with, each (batch, ...): a tensor, one tensor an input in call order,
-            or tensors by the names of `forward`'s parameters, of which any may be left out or None. They are not kept.
+            or tensors by the names of `forward`'s parameters, of which any may be left out or None, or by the keys of
+            the one dict that `forward` takes. They are not kept.
         arch: What built the model, `module:factory` or the callable itself; kept for hints only.
         arch_args: The keyword arguments of `arch`; plain JSON values.
         label_names: The names of the outputs, in order.
@@ -134,12 +136,12 @@ class _Examples:
     Attributes:
         tensors: By the names of `forward`'s parameters, in their order, on the CPU.
         constants: What else it is given, by name: a flag, a number.
-        by_name: Whether the model has to be called by name, because an argument between the others is left out.
+        calls: The ways the model may take the tensors, the likeliest first.
     """
 
     tensors: dict[str, torch.Tensor]
     constants: dict[str, Any]
-    by_name: bool
+    calls: list[Call]
 
 
 def _examples(model: nn.Module, given: Any) -> _Examples:
@@ -150,25 +152,39 @@ def _examples(model: nn.Module, given: Any) -> _Examples:
     """
     import torch
 
+    from xaicli.heads.calling import Call, Form, calls_of
+
     parameters = inspect.signature(model.forward).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    calls: list[Call] = []
     if isinstance(given, Mapping):
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        if unknown := [name for name in given if name not in names and not takes_any]:
-            raise UsageError(f"forward takes no {unknown[0]!r}", hint=f"it takes {', '.join(names)}")
-        ordered = [name for name in names if name in given] + [name for name in given if name not in names]
-        values = {name: given[name] for name in ordered}
+        known = [name for name in names if name in given]
+        values = {name: given[name] for name in known} | {str(name): given[name] for name in given if name not in known}
     else:
         sequence = [given] if isinstance(given, torch.Tensor) else list(given)
+        listed = calls_of(model, [f"input{i}" for i in range(len(sequence))])
+        calls = [call for call in listed if call.form is Form.LIST]
+        names = [f"input_{i}" for i in range(len(sequence))] if calls else names
         names += [f"input_{position}" for position in range(len(names), len(sequence))]
         values = dict(zip(names, sequence, strict=False))
     tensors = {name: value.detach().cpu() for name, value in values.items() if isinstance(value, torch.Tensor)}
     constants = {name: value for name, value in values.items() if value is not None and name not in tensors}
     if not tensors or not all(isinstance(value, bool | int | float | str) for value in constants.values()):
         raise UsageError("example_inputs holds something that is no tensor", hint="pass x[:2], or (x[:2], mask[:2])")
+    if calls:
+        return _Examples(tensors, constants, calls)
     in_order = list(tensors) == names[: len(tensors)] and not constants
     positional = {p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    return _Examples(tensors, constants, by_name=not (in_order and set(tensors) & set(names) <= positional))
+    if in_order and set(tensors) & set(names) <= positional:
+        return _Examples(tensors, constants, [Call(tuple(range(len(tensors))))])
+    if isinstance(given, Mapping):
+        calls = [call for call in calls_of(model, [*tensors, *constants]) if call.form is Form.DICT or call.keywords]
+        if not calls:
+            unknown = next(name for name in tensors if name not in names)
+            raise UsageError(f"forward takes no {unknown!r}", hint=f"it takes {', '.join(names)}")
+        n = len(tensors)
+        return _Examples(tensors, constants, [replace(call, keywords=call.keywords[:n]) for call in calls])
+    return _Examples(tensors, constants, [Call((), tuple((name, i) for i, name in enumerate(tensors)))])
 
 
 def _graph(
@@ -188,9 +204,8 @@ def _graph(
         examples = _examples(model, given)
         inputs = examples.tensors
         with torch.random.fork_rng(devices=[]):
-            data, fixed_batch = export_graph(
-                _evaluating_copy(model), inputs, constants=examples.constants, by_name=examples.by_name
-            )
+            copied = _evaluating_copy(model)
+            data, fixed_batch = export_graph(copied, inputs, _working(copied, examples), constants=examples.constants)
     except Exception as error:
         reason = f"{error.message} ({error.hint})" if isinstance(error, UsageError) else why_not_exported(error)
         what = reason if isinstance(error, UsageError) else f"torch could not export the model ({reason})"
@@ -199,6 +214,35 @@ def _graph(
     if fixed_batch:
         warnings.warn(f"the checkpoint's graph takes one batch size only ({fixed_batch})", stacklevel=3)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8), None, fixed_batch, inputs
+
+
+def _working(model: nn.Module, examples: _Examples) -> Call:
+    """The first way to call the model that it takes, where its signature leaves that open.
+
+    Raises:
+        UsageError: It takes the inputs neither by their names nor as one dict.
+    """
+    import torch
+
+    from xaicli.heads.calling import Form, parameters_of
+
+    last = examples.calls[-1]
+    said = ""
+    for call in examples.calls if last.form is Form.DICT else ():
+        try:
+            with torch.no_grad():
+                call(model, [x.clone() for x in examples.tensors.values()], examples.constants)
+        except Exception as error:  # whatever another's forward raises
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        return call
+    if last.form is Form.DICT:
+        names = parameters_of(model)[0]
+        raise UsageError(
+            f"forward takes no {next(iter(examples.tensors))!r}, nor one dict of all inputs ({said})",
+            hint=f"it takes {', '.join(names)}",
+        )
+    return last
 
 
 def _advice(reason: str) -> str:
