@@ -224,3 +224,30 @@ CONTRAST = """(() => {
   return Object.fromEntries(['ink', 'muted', 'max', 'min', 'listed', 'p0', 'p1', 'p2', 'p3', 'p4', 'p5'].map(name => {
     probe.style.color = `var(--${name})`; return [name, ratio(getComputedStyle(probe).color)]; }));
 })()"""
+
+
+_OVERLAPS = """[...document.querySelectorAll('.chart > svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+  const shown = texts.filter(([, b]) => b.width > 0);
+  return shown.flatMap(([one, a], i) => shown.slice(i + 1)
+    .filter(([, b]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+                    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+    .map(([other]) => one + ' over ' + other));
+})"""
+_HEIGHTS = "[...document.querySelectorAll('{}')].map(e => e.getBoundingClientRect().height)"
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_rows_and_cards_stay_low_and_no_text_lies_over_another(browser: Chromium, tmp_path: Path, width: int) -> None:
+    run = open_run(record(tmp_path / "run", samples=40, epochs=6))
+    for name, result in (("confusion", run.confusion()), ("dynamics", run.dynamics()), ("findings", run.findings())):
+        (tmp_path / f"{name}.html").write_text(result.html())
+        page = browser.open((tmp_path / f"{name}.html").as_uri(), width=width)
+        assert max(page.run(_HEIGHTS.format("tbody tr")), default=0) <= 80, name
+        assert max(page.run(_HEIGHTS.format(".card")), default=0) <= 150, name
+        assert page.run(_OVERLAPS) == [], name
+        broken = "[...document.querySelectorAll('.made dd span')].filter(e => e.getClientRects().length > 1).length"
+        assert page.run(broken) == 0, name
+        assert page.run("document.querySelectorAll('.made dd span').length") > 0, name
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), name
+        page.close()

@@ -135,7 +135,24 @@ def test_no_images_leaves_out_inputs_and_overlays(tmp_path: Path) -> None:
     assert "Overlay" not in html.split('id="answer"')[0]
     assert picture_of(html, "clipped")
     paths = found.save(tmp_path, ["png"], no_images=True)
-    assert [p.name for p in paths] == ["saliency.png", "maps.npz"]
+    assert [p.name for p in paths] == ["saliency.png"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "files"),
+    [
+        (["html"], {"saliency.html"}),
+        (["md", "png"], {"saliency.md", "saliency.png"}),
+        (["json"], {"saliency.json", "maps.npz"}),
+        (["csv"], {"saliency.csv", "maps.npz"}),
+    ],
+)
+def test_the_maps_numbers_come_with_the_formats_that_hold_numbers(
+    tmp_path: Path, formats: list[str], files: set[str]
+) -> None:
+    found = result(explanation())
+    assert {p.name for p in found.save(tmp_path / "out", formats)} == files
+    assert {p.name for p in (tmp_path / "out").iterdir()} == files
 
 
 def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Path) -> None:
@@ -143,7 +160,7 @@ def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Pa
     names = {p.name for p in found.save(tmp_path)}
     assert names == {"saliency.html", "saliency.png", "saliency.csv", "maps.npz", "saliency.json"}
     more = {p.name for p in found.save(tmp_path, ["png"], pictures=True)}
-    assert more == {"saliency.png", "saliency-001.png", "saliency-002.png", "maps.npz"}
+    assert more == {"saliency.png", "saliency-001.png", "saliency-002.png"}
     rows = list(csv.DictReader((tmp_path / "saliency.csv").open(newline="")))
     assert [(row["sample_id"], row["method"]) for row in rows][:2] == [("7", "gradient"), ("7", "smint")]
     assert rows[1]["agreement"] == "0.9"
@@ -232,7 +249,7 @@ def test_tokens_are_shaded_text() -> None:
 @pytest.mark.parametrize("kind", [InputKind.TABULAR, InputKind.SIGNAL, InputKind.TOKENS])
 def test_every_kind_of_input_can_be_saved(tmp_path: Path, kind: InputKind) -> None:
     paths = other_input(kind, np.array([0.5, -2.0, 1.0]), ("a", "b", "c")).save(tmp_path, ["html", "png", "md"])
-    assert len(paths) == 4
+    assert [p.name for p in paths] == ["saliency.html", "saliency.md", "saliency.png"]
 
 
 def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SaliencyResult(Result):
-    """Saliency maps with their trust figures; saves pictures, the page, the JSON and `maps.npz`.
+    """Saliency maps with their trust figures; saves pictures, the page, the JSON and, with CSV or JSON, `maps.npz`.
 
     The rows of every array are the rows of `.data`: one per (sample, output, target, checkpoint).
 
@@ -125,7 +125,8 @@ class SaliencyResult(Result):
         from xaicli.attribution.store import maps_archive, npz_bytes
 
         yield from super()._files(wanted, no_images, each)
-        yield "maps.npz", npz_bytes(maps_archive(self.saliency))
+        if wanted & {Format.CSV, Format.JSON}:  # the numbers of the maps, where numbers are asked for
+            yield "maps.npz", npz_bytes(maps_archive(self.saliency))
 
 
 def _answer(saliency: Saliency, run: str, asked: Mapping[str, Any]) -> Answer:

@@ -46,7 +46,7 @@ _TITLE = 36
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
-"""Characters of a cell that would wrap many times on a phone."""
+"""Characters of a cell or a line of a card that would wrap many times on a phone."""
 _SPECIAL_TOKEN = re.compile(r"\[[A-Z]+[0-9]*\]|<[^<>\s]+>|<\|[^|]+\|>")
 """What tokenizers put among the words: [CLS], </s>, <|endoftext|>."""
 _WORDS = 120
@@ -181,7 +181,9 @@ class Blocks:
         cards = [self._card(card, short_titles[card.title], pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
         note = element("p", block.note, class_="note") if block.note else ""
-        return joined((title, element("div", *cards, class_="cards" if pictured else "cards plain"), note))
+        wordy = any(len(line) > _LONG for card in block.cards for line in card.lines)
+        kinds = "cards" + (" wordy" if wordy else "") + ("" if pictured else " plain")
+        return joined((title, element("div", *cards, class_=kinds), note))
 
     def _card(self, card: Card, title: str, *, pictured: bool) -> Markup:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
@@ -430,11 +432,17 @@ def _cell(value: Any, kind: Cell) -> Markup:
             exact = isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != shown
             return element("td", shown, class_="num", data_v=f"{value:.9g}" if exact else "")
         case Cell.TEXT if isinstance(value, Link) and value.address:
-            return element("td", _linked(value), class_="long" if len(value.text) > _LONG else "")
+            return element("td", _linked(value), class_=_room_of(value.text))
         case Cell.TEXT:
             whole = "" if value is None else str(value)
             shown = printable(whole, limit=_SHOWN)
-            # On a phone a long text gets room to the side: the table scrolls, and its rows stay low.
-            return element("td", shown, class_="long" if len(shown) > _LONG else "")
+            return element("td", shown, class_=_room_of(shown))
         case _:
             assert_never(kind)
+
+
+def _room_of(text: str) -> str:
+    """A short text keeps its line, a long one gets room to the side: the table scrolls, and its rows stay low."""
+    if len(text) > _LONG:
+        return "long"
+    return "short" if " " in text or "-" in text else ""

@@ -35,8 +35,8 @@ def matrix_figure(chart: MatrixChart) -> Drawn:
     axes.set_ylim(k - 0.5, -0.5)
     axes.set_xticks(range(k), names, rotation=90, color=LIGHT["ink"])
     axes.set_yticks(range(k), names, color=LIGHT["ink"])
-    axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
+    axes.set_xlabel(chart.x_label, gid="label.ink.")
+    axes.set_ylabel(chart.y_label, gid="label.ink.")
     links = {}
     for row, column, colour, strength in _strengths(chart):
         key = f"m-{row}-{column}"

@@ -19,6 +19,8 @@ _GROUP_COLOURS = tuple(f"g{number}" for number in range(10))
 """Ten that are told apart, for ten classes are usual."""
 _GREY = "g7"
 _DOT = 3.4
+_LEFT, _TOP = 48, 26
+"""Margins of the plane, in points."""
 
 
 def scatter_figure(chart: ScatterChart) -> Drawn:
@@ -28,9 +30,12 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
     if len(shown) < len(chart.x):
         legend = f"{legend} {len(shown):,} of {len(chart.x):,} points drawn.".strip()
     figure = new_figure(SQUARE, chart.title, legend)
-    axes = add_axes(figure, SQUARE, left=44, bottom=36, right=110, top=12)
-    axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
+    axes = add_axes(figure, SQUARE, left=_LEFT, bottom=40, right=110, top=_TOP)
+    axes.set_xlabel(chart.x_label, labelpad=7)
+    # Above the axis, where no tick is, however large a phone makes the texts.
+    corner = (-(_LEFT - 6) / (SQUARE.width - _LEFT - 110), 1 + (_TOP - 14) / (SQUARE.height - _TOP - 40))
+    axes.set_ylabel(name(chart.y_label, 60), rotation=0, ha="left", va="bottom")
+    axes.yaxis.set_label_coords(*corner)
     axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
     if chart.diagonal and shown:
         both = [v[i] for v in (chart.x, chart.y) for i in shown]
@@ -59,6 +64,7 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
             va="center",
             fontsize=SQUARE.font,
             color=LIGHT["ink"],
+            gid="label.ink.",
         )
     for i in shown:
         if i < len(chart.keys) and chart.keys[i]:
@@ -109,7 +115,8 @@ def _named_groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, 
     titles = chart.colours or tuple(dict.fromkeys(str(value) for value in chart.colour if value is not None))
     members = {title: [p for p in shown if chart.colour[p] == title] for title in titles if title in chart.colour}
     if len(titles) <= len(_GROUP_COLOURS):
-        return [(title, _GROUP_COLOURS[titles.index(title)], points) for title, points in members.items()]
+        own_colour = dict(zip(titles, _GROUP_COLOURS, strict=False)) | {chart.neither: _GREY}
+        return [(title, own_colour[title], points) for title, points in members.items()]
     own = [colour for colour in _GROUP_COLOURS if colour != _GREY]
     large = set(sorted(members, key=lambda title: -len(members[title]))[: len(own)])
     named = [(title, points) for title, points in members.items() if title in large]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _SPAN = 1000.0
 """The width of a chart that fills the page, in units of its lines; its texts stand at percentages."""
 
-_NAME_NARROW = 10
+_NAME_NARROW = 12
 _LONG_TICK = 4
-OURS = frozenset({"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring", "grid"})
+OURS = frozenset({"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring", "grid", "label"})
 """The first words of our group ids: `line.max.s-3` is the line of sample 3, in the colour `max`."""
 _DATA = frozenset({"line", "dot", "band", "span"})
 _SHARED = "same"

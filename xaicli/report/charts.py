@@ -112,6 +112,8 @@ class ScatterChart:
     colour: tuple[float | str | None, ...] = ()
     colours: tuple[str, ...] = ()
     """The group names in the order of the palette; that of their appearance without it."""
+    neither: str = ""
+    """The group of what belongs to no other: it is drawn in grey."""
     keys: tuple[str, ...] = ()
     """Per point, what links it with cards and tables; "" for none. Points with a key are marked."""
     names: tuple[str, ...] = ()

@@ -111,6 +111,7 @@ def map_blocks(words: str, frame: pl.DataFrame, page: Page) -> Iterator[Block]:
         y=tuple(drawn["confidence"]),
         colour=tuple(groups),
         colours=REGIONS,
+        neither=REGIONS[-1],
         keys=keys,
         names=_point_names(drawn, ids, keys, page),
         legend=LEGEND + (" Ringed: samples named elsewhere on this page." if any(keys) else ""),
