@@ -118,6 +118,26 @@ def test_weights_go_with_the_samples(tmp_path: Path) -> None:
         table_of(["a"], select=tmp_path / "bad.csv")
 
 
+def test_ids_alone_cannot_hold_weights(tmp_path: Path) -> None:
+    """Weight 0 leaves samples out; a list of all ids would train on them."""
+    rows = pl.DataFrame({"sample_id": [1, 2, 3], "weight": [0.0, 1.0, 1.0]})
+    with pytest.raises(UsageError, match="weights"):
+        write_list(rows, tmp_path / "list.txt")
+    assert not (tmp_path / "list.txt").exists()
+    assert write_list(rows.with_columns(weight=1.0), tmp_path / "list.txt").read_text() == "1\n2\n3\n"
+
+
+def test_numbers_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("sample_id;weight\n7.0;0,5\n9;2\n")
+    table = table_of([7, 8, 9], select=tmp_path / "list.csv")
+    assert table.sample_ids == [7, 9]
+    assert table.weights is not None
+    assert table.weights.tolist() == [0.5, 2.0]
+    (tmp_path / "list.csv").write_text("sample_id;weight\n7;1,000,5\n")
+    with pytest.raises(XaiError, match="no weight"):
+        table_of([7], select=tmp_path / "list.csv")
+
+
 def test_the_answer_of_select_is_a_list(sample_run: Path) -> None:
     found = xaicli.open_run(sample_run).select(rule="hardest", n=5, mode="train")
     table = xaicli.Table(list(range(2000)), select=found)

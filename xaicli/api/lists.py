@@ -9,6 +9,7 @@ import polars as pl
 from xaicli.errors import UnwrittenError, UsageError
 from xaicli.files import appearing, write_whole
 from xaicli.render.machine import csv_parts, rows_json
+from xaicli.tables.lists import WEIGHT
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
 from xaicli.words import quoted, split, unquoted
 
@@ -29,7 +30,7 @@ def write_list(rows: pl.DataFrame, path: Path) -> Path:
         `path`.
 
     Raises:
-        UsageError: The suffix is none of these, or the ids cannot stand one a line, or are of several data sets.
+        UsageError: The suffix is none of these, or the ids cannot stand one a line, are of several data sets or have weights.
         UnwrittenError: It cannot be written.
     """
     kind = path.suffix.lower().lstrip(".")
@@ -58,8 +59,13 @@ def ids_text(rows: pl.DataFrame) -> str:
     """The ids, one a line; in double quotes where a line would be read as something else.
 
     Raises:
-        UsageError: An id holds a line break, or the ids are of several data sets.
+        UsageError: An id holds a line break, the ids are of several data sets, or samples weigh more or less than 1.
     """
+    if WEIGHT in rows.columns and (rows[WEIGHT] != 1).any():
+        raise UsageError(
+            "a list of ids alone cannot hold weights: it would name the chosen and all others alike",
+            hint="write csv, parquet, json or jsonl, or leave out --weight",
+        )
     if {MODE, DS_ID} <= set(rows.columns) and rows.select(MODE, DS_ID).n_unique() > 1:
         raise UsageError(
             "a list of ids alone cannot say of which data set each is, and these are of several",

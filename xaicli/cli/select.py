@@ -86,7 +86,7 @@ def select(
     from xaicli.api import open_run
 
     where = output.output
-    file, output, lists = _targets(output)
+    file, output, lists = _targets(output, "txt" if weight is None else "parquet")
     result = open_run(run_dir).select(
         rule=rule,
         n=n,
@@ -109,8 +109,8 @@ def select(
     write(result, output, beside=_writer(result, targets))
 
 
-def _targets(output: Output) -> tuple[Path | None, Output, list[str]]:
-    """The file of the list, the options of the page, and the formats of lists in a folder.
+def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]]:
+    """The file of the list, the options of the page, and the formats of lists in a folder: `usual` unless it is named.
 
     Raises:
         UsageError: Standard output is to take two things.
@@ -133,7 +133,7 @@ def _targets(output: Output) -> tuple[Path | None, Output, list[str]]:
             )
         return path, dataclasses.replace(output, output=path.parent if rest else None, format=rest or None), []
     if formats is None and path is not None:
-        return None, dataclasses.replace(output, format=[Format.HTML, Format.CSV, Format.JSON]), ["txt"]
+        return None, dataclasses.replace(output, format=[Format.HTML, Format.CSV, Format.JSON]), [usual]
     # Lists alone are no page.
     return None, dataclasses.replace(output, output=path if rest or rest is None else None, format=rest), lists
 

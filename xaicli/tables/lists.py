@@ -73,7 +73,7 @@ class SampleList:
             rows = places.get(text)
             if rows is None and text.startswith("'") and text[1:].startswith(_FORMULA):
                 rows = places.get(text[1:])  # the apostrophe that keeps a spreadsheet from running it
-            rows = rows or places.get(text.strip())
+            rows = rows or places.get(text.strip()) or places.get(_whole(text))
             if rows is None:
                 strange.append(text)
             found |= dict.fromkeys(rows or (), place)
@@ -150,9 +150,16 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
             )
 
 
+def _whole(text: str) -> str:
+    """A whole number as such: what pandas and spreadsheets make 7.0 of."""
+    number = text.strip().removesuffix(".0")
+    return number if number.removeprefix("-").isdecimal() else text
+
+
 def _weight(value: Any, source: str) -> float:
     try:
-        weight = float(value)
+        # A spreadsheet in much of Europe writes 0,5.
+        weight = float(value.replace(",", ".") if isinstance(value, str) and value.count(",") == 1 else value)
     except (TypeError, ValueError):
         weight = math.nan
     if not (math.isfinite(weight) and weight >= 0):
