@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -528,3 +529,191 @@ def test_the_command_says_what_it_cannot(xai: Any, run: xaicli.RunReader, tmp_pa
     page = (tmp_path / "p" / "relabel-export.html").read_text(encoding="utf-8")
     assert "how this was made" in page.lower()
     assert "xai relabel export" in page
+
+
+def test_label_studio_controls_of_every_kind(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """labelstud.io/tags: a region, a taxonomy and a typed text give labels, too; a remark beside one does not."""
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("rectanglelabels", {"x": 1, "y": 1, "width": 5, "height": 5, "rotation": 0, "rectanglelabels": ["cat"]}),
+        ("taxonomy", {"taxonomy": [["animals", NAMES[1]]]}),
+        ("labels", {"start": 0, "end": 3, "text": "a bird", "labels": [NAMES[2]]}),
+        ("textarea", {"text": ["cat"]}),
+    ]
+    for kind, value in kinds:
+        result = [
+            {"from_name": "kind", "to_name": "sample", "type": kind, "value": value},
+            {"from_name": "kind", "to_name": "sample", "type": kind, "value": value},  # two boxes of one label
+        ]
+        if kind != "textarea":
+            result.append({"from_name": "why", "type": "textarea", "value": {"text": ["it has whiskers"]}})
+        (tmp_path / "export.json").write_text(
+            json.dumps([{"data": {"sample_id": "7"}, "annotations": [{"result": result}]}])
+        )
+        last = [*value.values()][-1]
+        name = last[0][-1] if kind == "taxonomy" else last[0]
+        assert applied(run, tmp_path / "export.json") == {"7": NAMES.index(name)}, kind
+
+
+def test_the_ground_truth_counts_against_a_majority(run: xaicli.RunReader, tmp_path: Path) -> None:
+    def said(name: str, by: int, *, truth: bool = False) -> dict[str, Any]:
+        result = [{"from_name": "label", "type": "choices", "value": {"choices": [name]}}]
+        return {"completed_by": by, "ground_truth": truth, "was_cancelled": False, "result": result}
+
+    task = {
+        "data": {"sample_id": "7"},
+        "annotations": [said("cat", 1), said(NAMES[1], 2, truth=True), said("cat", 3)],
+    }
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    found = run.relabel_apply(tmp_path / "export.json")
+    assert found.data.select("label", "by", "votes").rows() == [(1, "2", "1 of 1")]
+    assert left_out(run, tmp_path / "export.json") == {"another is marked as the ground truth": 2}
+
+
+def test_shapes_name_their_picture(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """Boxes of CVAT and COCO: the label they agree on; tags go before shapes, and an empty picture says nothing."""
+    box = '<box label="{}" source="manual" occluded="0" xtl="1" ytl="2" xbr="3" ybr="4" z_order="0"></box>'
+    cat, dog = box.format("cat"), box.format("dog, wild")
+    polygon = '<polygon label="cat" source="manual" occluded="0" points="1,2;3,4;5,6" z_order="0"></polygon>'
+    bodies = [cat + cat, cat + dog, polygon, "", dog + '<tag label="cat" source="manual"></tag>']
+    images = "".join(
+        f'<image id="{n}" name="set {n}/{n % 2}.png" width="9" height="9">{body}</image>'
+        for n, body in enumerate(bodies)
+    )
+    (tmp_path / "boxes.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
+    assert applied(run, tmp_path / "boxes.xml") == {IDS[0]: 0, IDS[2]: 0, IDS[4]: 0}
+    assert left_out(run, tmp_path / "boxes.xml") == {
+        "several labels, and the run has one a sample": 1,
+        "handed in without a label": 1,
+    }
+    (tmp_path / "video.xml").write_text('<annotations><track id="0" label="cat"></track></annotations>')
+    with pytest.raises(XaiError, match="video"):
+        run.relabel_apply(tmp_path / "video.xml")
+
+
+def test_shapes_that_name_samples_are_marks_of_their_own(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """Several samples cut out of one picture."""
+    boxes = [("a,b", 2), ("7", 1)]
+    shapes = "".join(f'<box label="{NAMES[c - 1]}"><attribute name="sample_id">{i}</attribute></box>' for i, c in boxes)
+    (tmp_path / "crops.xml").write_text(f'<annotations><image id="0" name="street.png">{shapes}</image></annotations>')
+    coco = {
+        "images": [{"id": 1, "file_name": "street.png", "width": 90, "height": 90}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": c, "bbox": [n, 0, 5, 5], "attributes": {"sample_id": i}}
+            for n, (i, c) in enumerate(boxes)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(NAMES, 1)],
+    }
+    (tmp_path / "crops.json").write_text(json.dumps(coco))
+    assert applied(run, tmp_path / "crops.json") == {"a,b": 1, "7": 0}
+    assert applied(run, tmp_path / "crops.xml") == {"a,b": 1, "7": 0}
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> xaicli.RunReader:
+    """Ids 0 to 5; the picture of sample i is called after the sample after it, and 4 and 5 share one."""
+    path = tmp_path_factory.mktemp("numbered") / "run"
+    with xaicli.Run(path, label_names=NAMES) as run:
+        run.log_facts(range(6), path=[f"/data/train/{i + 1}.png" for i in range(4)] + ["/data/train/both.png"] * 2)
+        run.log_samples(sample_id=range(6), label=LABEL, loss=[1.0] * 6, mode="train", epoch=0)
+    return xaicli.open_run(path)
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pl.DataFrame(rows).write_csv(path)
+    return path
+
+
+def test_a_picture_is_not_taken_for_another_of_its_name(numbered: xaicli.RunReader, tmp_path: Path) -> None:
+    for picture, sample in (
+        ("/data/train/1.png", 0),
+        ("train/1.png", 0),
+        ("1.png", 0),
+        ("images/1.png", 0),
+        ("s3://bucket/train/2.png?X-Amz-Expires=60", 1),
+        ("/data/upload/3/1a2b3c4d-3.png", 2),
+    ):
+        found = numbered.relabel_apply(table(tmp_path / "one.csv", [{"path": picture, "label": "cat"}])).data
+        assert found["sample_id"].to_list() == [sample], picture
+    rows = [
+        {"path": "/data/train/2.png", "label": "cat"},
+        {"path": "/data/test/1.png", "label": "cat"},  # another picture, called alike
+        {"path": "/data/train/both.png", "label": "cat"},
+    ]
+    assert set(applied(numbered, table(tmp_path / "some.csv", rows))) == {1}
+    assert left_out(numbered, tmp_path / "some.csv") == {
+        "no sample of the run": 1,
+        "its picture is that of several samples": 1,
+    }
+
+
+def test_an_id_and_a_picture_that_contradict_each_other(numbered: xaicli.RunReader, tmp_path: Path) -> None:
+    """A column sorted without its neighbours puts labels to other samples; that is told."""
+    rows = [
+        {"sample_id": 0, "path": "/data/train/1.png", "label": "cat"},
+        {"sample_id": 1, "path": "/data/train/4.png", "label": "cat"},
+        {"sample_id": 5, "path": "/data/train/both.png", "label": "cat"},
+    ]
+    assert set(applied(numbered, table(tmp_path / "sorted.csv", rows))) == {0, 5}
+    assert left_out(numbered, tmp_path / "sorted.csv") == {"its id and its picture are of different samples": 1}
+
+
+def test_what_fiftyone_exports_is_keyed_by_names_of_pictures(numbered: xaicli.RunReader, tmp_path: Path) -> None:
+    """FiftyOneImageClassificationDataset: keys are the names of files without their suffix, not ids."""
+    labels = {"classes": NAMES, "labels": {"1": 1, "4": 2}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    # Key 1 is sample 1, or the picture of sample 0: nobody can tell. Key 4 likewise.
+    assert left_out(numbered, tmp_path / "labels.json") == {
+        "its key is the id of one sample and the picture of another": 2
+    }
+    (tmp_path / "data.json").write_text(json.dumps({"1": "/data/train/1.png", "4": "/data/train/4.png"}))
+    assert applied(numbered, tmp_path / "labels.json") == {0: 1, 3: 2}
+
+
+def test_fiftyone_finds_every_key_again(tmp_path: Path) -> None:
+    """It reads a key of data.json as a path and takes its suffix off: `a.1` and `a.2` would both be `a`."""
+    ids = ["a.1", "a.2", "/x/b", "c/../d", "plain", "sample 1"]
+    with xaicli.Run(tmp_path / "run", label_names=NAMES) as made:
+        made.log_facts(ids, path=[f"/data/{n}.png" for n in range(6)])
+        made.log_samples(sample_id=ids, label=LABEL, loss=[1.0] * 6, mode="train", epoch=0)
+    run = xaicli.open_run(tmp_path / "run")
+    run.relabel_export(tmp_path / "set", to="fiftyone", ids=ids, mode="train")
+    labels = json.loads((tmp_path / "set" / "labels.json").read_text())
+    data = json.loads((tmp_path / "set" / "data.json").read_text())
+    assert set(labels["labels"]) == set(data)
+    assert len(data) == 6
+    found = {os.path.normpath(os.path.splitext(key)[0]) for key in data}  # noqa: PTH122 - as FiftyOne does it
+    assert found == set(data)
+    assert not any(key.startswith("/") for key in data)
+    for number, value in enumerate(labels["labels"].values()):
+        value["label"] = NAMES[number % 3]
+        value["attributes"]["checked"] = True
+    (tmp_path / "set" / "labels.json").write_text(json.dumps(labels))
+    kept = [value["attributes"]["sample_id"] for value in labels["labels"].values()]
+    assert applied(run, tmp_path / "set") == {sample_id: number % 3 for number, sample_id in enumerate(kept)}
+
+
+def test_exports_as_their_importers_take_them(numbered: xaicli.RunReader, tmp_path: Path) -> None:
+    """Label Studio refuses a declared encoding; COCO's names are relative to the folder of pictures."""
+    numbered.relabel_export(tmp_path / "tasks.json", to="label-studio", ids=[0], mode="train")
+    assert (tmp_path / "tasks.xml").read_text().startswith("<View>")
+    for to, file in (("coco", "coco.json"), ("cvat", "cvat.xml")):
+        said = numbered.relabel_export(tmp_path / file, to=to, ids=[0, 2], mode="train").answer.warnings
+        assert any("/data/train" in warning for warning in said)
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert sorted(image["file_name"] for image in coco["images"]) == ["1.png", "3.png"]
+    names = [image.get("name") for image in ElementTree.parse(tmp_path / "cvat.xml").getroot().iter("image")]
+    assert sorted(map(str, names)) == ["1.png", "3.png"]
+    numbered.relabel_export(tmp_path / "coco.json", to="coco", ids=[0], mode="train", prefix="/mnt")
+    (image,) = json.loads((tmp_path / "coco.json").read_text())["images"]
+    assert image["file_name"] == "/mnt/data/train/1.png"
+
+
+def test_times_are_compared_as_times(run: xaicli.RunReader, tmp_path: Path) -> None:
+    """The later mark of a person counts; where times cannot be read, the later in the file."""
+    for first, second, taken in (
+        ("2026-01-02T10:00:00Z", "2026-01-02T10:30:00+01:00", 0),
+        ("2026-01-02T10:00:00Z", "2026-01-02T10:00:00.5Z", 1),
+        ("9.11.2026", "10.11.2026", 1),
+    ):
+        file = studio(tmp_path, ("7", "ann", "cat", first), ("7", "ann", NAMES[1], second))
+        assert applied(run, file) == {"7": taken}, (first, second)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -14,7 +17,11 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.vocabulary import SAMPLE_ID
 
+NO_SAMPLE = "no sample of the run"
 _EXAMPLES = 5
+_UPLOADED = re.compile(r"[0-9a-f]{6,}-(.+)")
+_OF_TOOLS = frozenset({"", "/", "images", "image", "img", "imgs", "data", "upload", "uploads", "files", "default"})
+"""Folders that labelling tools keep pictures in, which say nothing of where they came from."""
 
 
 @dataclass(frozen=True)
@@ -115,27 +122,47 @@ class Samples:
 
     Args:
         frames: By (mode, ds_id), in the order in which an id is looked for: sample_id and label.
-        paths: {path of the picture: sample id}.
+        paths: (path of the picture, sample id) of every sample that has one.
     """
 
-    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Mapping[str, Any]) -> None:
+    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]]) -> None:
         self.recorded: dict[str, list[tuple[Pair, Any, Any]]] = {}
         for pair, frame in frames.items():
             for sample_id, label in frame.select(SAMPLE_ID, "label").iter_rows():
                 self.recorded.setdefault(str(sample_id), []).append((pair, sample_id, label))
-        self._paths = {str(path): str(sample_id) for path, sample_id in paths.items()}
-        self._by_end: dict[str, set[str]] = {}
+        self._paths: dict[str, list[str]] = {}
+        for path, sample_id in paths:
+            self._paths.setdefault(str(path), []).append(str(sample_id))
+        self._by_name: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
         for path in self._paths:
-            self._by_end.setdefault(PurePosixPath(path.replace("\\", "/")).name, set()).add(path)
+            last = _parts(path)[-1:]
+            for name in last:
+                self._by_name.setdefault(name, []).append(path)
+                self._by_stem.setdefault(PurePosixPath(name).stem, []).append(path)
 
-    def of(self, mark: Mark) -> tuple[Pair, Any, Any] | None:
-        """(mode, ds_id), id and recorded label of the sample that a mark is about; None where there is none."""
-        text = mark.sample_id
-        if text is None or self._known(text) is None:
-            text = self._of_path(mark.path) if mark.path is not None else text
-        found = None if text is None else self._known(text)
-        if not found:
-            return None
+    def of(self, mark: Mark) -> tuple[Pair, Any, Any] | str:
+        """(mode, ds_id), id and recorded label of the sample that a mark is about, or why that is not known."""
+        text = None if mark.sample_id is None else self._known(mark.sample_id)
+        exact = self._paths.get(mark.path or "", [])
+        if mark.is_key:
+            pictured = self._of_path(mark.path if mark.path is not None else str(mark.sample_id))
+            if isinstance(pictured, str) and mark.path is None and text is not None and pictured != text:
+                return "its key is the id of one sample and the picture of another"
+            if isinstance(pictured, str):
+                text = pictured
+            elif mark.path is not None and self._paths and text not in pictured:
+                text = None  # a key of the tool's own
+        elif text is not None and exact and text not in exact:
+            return "its id and its picture are of different samples"
+        elif text is None and mark.path is not None:
+            pictured = self._of_path(mark.path)
+            if isinstance(pictured, list) and pictured:
+                return "its picture is that of several samples"
+            text = pictured if isinstance(pictured, str) else None
+        if text is None:
+            return NO_SAMPLE
+        found = self.recorded[text]
         own = [
             one
             for one in found
@@ -143,35 +170,60 @@ class Samples:
         ]
         return (own or found)[0]
 
-    def _known(self, text: str) -> list[tuple[Pair, Any, Any]] | None:
+    def _known(self, text: str) -> str | None:
+        """The id of a sample as the run spells it."""
         clean = text.strip()
         whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
         guarded = clean.removeprefix("'")  # and was kept from running =1
-        return next((self.recorded[one] for one in (text, clean, whole, guarded) if one in self.recorded), None)
+        return next((one for one in (text, clean, whole, guarded) if one in self.recorded), None)
 
-    def _of_path(self, path: str) -> str | None:
-        """The sample of a picture: that of its very path, else the only one whose path ends like it."""
+    def _of_path(self, path: str) -> str | list[str]:
+        """The sample of a picture: that of its very path, else the only one whose path ends like it.
+
+        Where only the names agree and both lie in folders of people's own, they are different pictures.
+
+        Returns:
+            Its id, or the several that it may be: none, or those that share the picture.
+        """
         if path in self._paths:
-            return self._paths[path]
-        parts = PurePosixPath(path.replace("\\", "/").partition("?d=")[2] or path.replace("\\", "/")).parts
+            return self._single(self._paths[path])
+        parts = _parts(path)
         if not parts:
-            return None
-        alike = [(_common(parts, known), known) for known in self._by_end.get(parts[-1], ())]
-        if not alike:
-            # A tool may put something before the name of an uploaded picture: 1a2b3c4d-name.png.
-            ends = [known for name, paths in self._by_end.items() if parts[-1].endswith(f"-{name}") for known in paths]
-            return self._paths[ends[0]] if len(ends) == 1 else None
-        best = max(n for n, _ in alike)
-        longest = [known for n, known in alike if n == best]
-        return self._paths[longest[0]] if len(longest) == 1 else None
+            return []
+        uploaded = _UPLOADED.fullmatch(parts[-1])  # Label Studio puts something before the name
+        for name, is_name_alone in ((parts[-1], False), (uploaded[1] if uploaded else "", True)):
+            alike = self._by_name.get(name) or self._by_stem.get(name) or []
+            if not alike:
+                continue
+            shared = [_common(parts[:-1], _parts(known)[:-1]) for known in alike]
+            best = max(shared)
+            longest = [known for n, known in zip(shared, alike, strict=True) if n == best]
+            folder = parts[-2] if len(parts) > 1 else ""
+            is_strange = best == 0 and not is_name_alone and folder not in _OF_TOOLS and not folder.isdecimal()
+            if is_strange and len(_parts(longest[0])) > 1:
+                return []
+            return self._single([sample_id for known in longest for sample_id in self._paths[known]])
+        return []
+
+    def _single(self, ids: list[str]) -> str | list[str]:
+        known = [sample_id for sample_id in dict.fromkeys(ids) if sample_id in self.recorded]
+        return known[0] if len(known) == 1 else known
 
 
-def _common(parts: Sequence[str], known: str) -> int:
+def _parts(path: str) -> tuple[str, ...]:
+    """The parts of a path or address, without what is asked of a server."""
+    plain = path.replace("\\", "/")
+    served = plain.partition("?d=")[2]
+    if not served:
+        served = plain.partition("?")[0] if "://" in plain else plain
+    return PurePosixPath(unquote(served) if "://" in plain or "?d=" in plain else served).parts
+
+
+def _common(parts: Sequence[str], others: Sequence[str]) -> int:
     """How many last parts two paths share."""
-    other = PurePosixPath(known.replace("\\", "/")).parts
     n = 0
-    for mine, theirs in zip(reversed(parts), reversed(other), strict=False):
-        if mine != theirs:
+    for mine, theirs in zip(reversed(parts), reversed(others), strict=False):
+        if mine != theirs or mine == "/":
             break
         n += 1
     return n
@@ -182,9 +234,9 @@ def corrections(
 ) -> tuple[list[Correction], LeftOut]:
     """One label a sample, by what most people said.
 
-    Of one person the last mark counts. Where people disagree the label counts that more than half of them gave; without
-    one the sample is left out. A label that is as recorded counts where somebody said to have looked, or where the file
-    has no way to say so.
+    Of one person the last mark counts; where a tool says which is the ground truth, that alone. Where people disagree
+    the label counts that more than half of them gave; without one the sample is left out. A label that is as recorded
+    counts where somebody said to have looked, or where the file has no way to say so.
 
     Args:
         files: The marks of each file.
@@ -208,8 +260,8 @@ def corrections(
                 left.add(f"not by {by}", named)
                 continue
             sample = samples.of(mark)
-            if sample is None:
-                left.add("no sample of the run", named)
+            if isinstance(sample, str):
+                left.add(sample, named)
                 continue
             label = _label_of(mark, sample, labels, left, named)
             if label is None:
@@ -220,12 +272,15 @@ def corrections(
             of_sample = said.setdefault(key, {})
             if person in of_sample:
                 left.add("said again by the same person: the last counts", named)
-                if mark.when < of_sample[person][0].when:
+                if _is_before(mark.when, of_sample[person][0].when):
                     continue
             of_sample[person] = mark, label[0]
     found = []
     for key, of_people in said.items():
         sample_id, old = recorded[key]
+        if any(mark.is_truth for mark, _ in of_people.values()):
+            for person in [person for person, (mark, _) in of_people.items() if not mark.is_truth]:
+                left.add("another is marked as the ground truth", f"{sample_id} ({of_people.pop(person)[0].by or '?'})")
         chosen = _agreed([label for _, label in of_people.values()])
         if chosen is None:
             told = ", ".join(f"{mark.by or '?'}: {', '.join(mark.labels)}" for mark, _ in of_people.values())
@@ -237,6 +292,17 @@ def corrections(
         when = max((mark.when for mark in agreeing), default="")
         found.append(Correction(key[0], sample_id, label, old, people, when, votes))
     return found, left
+
+
+def _is_before(when: str, other: str) -> bool:
+    """Whether a time is earlier than another; what cannot be told goes by the order of the file."""
+    try:
+        first, second = (datetime.fromisoformat(one) for one in (when, other))
+    except ValueError:
+        return False
+    if (first.tzinfo is None) != (second.tzinfo is None):
+        first, second = first.replace(tzinfo=None), second.replace(tzinfo=None)
+    return first < second
 
 
 def _label_of(

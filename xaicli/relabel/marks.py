@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,10 @@ _FORMATS = (
     "or a table with sample_id and label"
 )
 _LARGEST = 1 << 30
+_PICTURES = ("image", "path", "filepath", "file_name")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
+"""What CVAT draws on a picture, each with a label."""
 
 
 class State(StrEnum):
@@ -50,6 +54,8 @@ class Mark:
         is_checked: Whether somebody said that they looked; None where the file cannot tell.
         mode: Where the sample was recorded, where the file says so.
         ds_id: Likewise.
+        is_key: Whether `sample_id` is a key of the file's own, which is a sample's id or the name of its picture.
+        is_truth: Whether the tool has it as the right one of several.
     """
 
     sample_id: str | None
@@ -61,6 +67,8 @@ class Mark:
     is_checked: bool | None = None
     mode: str = ""
     ds_id: str | None = None
+    is_key: bool = False
+    is_truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
             labels: list[str] = []
             for result in one.get("result") or []:
                 if result.get("from_name") == control:
-                    labels += _values(result.get("value") or {})
+                    labels += [label for label in _values(result.get("value") or {}) if label not in labels]
             state = State.SKIPPED if one.get("was_cancelled") else State.LABELLED if labels else State.EMPTY
             yield Mark(
                 *where[:2],
@@ -152,6 +160,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
                 state,
                 mode=where[2],
                 ds_id=where[3],
+                is_truth=bool(one.get("ground_truth")),
             )
 
         yield from _each(annotations, of_one)
@@ -170,31 +179,41 @@ def _each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Iter
 
 
 def _only_control(tasks: list[dict[str, Any]], path: Path) -> str:
-    """The control that holds the label: the one called so, else the only one.
+    """The control that holds the label: the one called so, else the only one of classes, else the only one.
 
     Raises:
         UsageError: There are several others.
     """
     names: dict[str, None] = {}
+    of_classes: dict[str, None] = {}
     for task in tasks:
         with contextlib.suppress(AttributeError, TypeError):  # told where its marks are read
             for one in task.get("annotations", task.get("completions")) or []:
                 for result in one.get("result") or []:
-                    if _values(result.get("value") or {}):
+                    value = result.get("value") or {}
+                    if _values(value):
                         names[str(result.get("from_name"))] = None
+                    if any(kind in ("choices", "taxonomy", "number") or kind.endswith("labels") for kind in value):
+                        of_classes[str(result.get("from_name"))] = None
     if CONTROL in names or not names:
         return CONTROL
+    names = of_classes or names  # a remark or a grade beside the label is none
     if len(names) > 1:
         raise UsageError(f"{path} has labels of several controls", hint=f"--field {' or '.join(names)}")
     return next(iter(names))
 
 
 def _values(value: Mapping[str, Any]) -> list[str]:
-    if isinstance(value.get("choices"), list):
-        return [str(choice) for choice in value["choices"]]
-    if isinstance(value.get("number"), int | float):
-        return [repr(value["number"])]
-    return []
+    """The labels of a result, whatever control it is from (https://labelstud.io/tags); a region has labels, too."""
+    for kind, given in value.items():
+        if (kind == "choices" or kind.endswith("labels")) and isinstance(given, list):
+            return [str(one) for one in given]
+        if kind == "taxonomy" and isinstance(given, list):  # a way from the root for each
+            return [str(one[-1]) if isinstance(one, list) and one else str(one) for one in given]
+        if kind in ("number", "rating") and isinstance(given, int | float):
+            return [repr(given)]
+    written = value.get("text")
+    return [str(one) for one in ([written] if isinstance(written, str) else written or ())]
 
 
 def _who(value: Any) -> str:
@@ -207,7 +226,10 @@ def _who(value: Any) -> str:
 def _place(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | None]:
     """Which sample is meant: its id and picture, and where it was recorded."""
     sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
-    picture = next((data[key] for key in ("image", "path", "filepath", "file_name") if data.get(key)), None)
+    picture = next((data[key] for key in _PICTURES if data.get(key)), None)
+    if picture is None and sample_id in (None, ""):  # a task's picture may be called anything
+        texts = [value for value in data.values() if isinstance(value, str)]
+        picture = next((text for text in texts if text.partition("?")[0].lower().endswith(_SUFFIXES)), None)
     return (
         None if sample_id in (None, "") else str(sample_id),
         None if picture is None else str(picture),
@@ -219,7 +241,7 @@ def _place(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | 
 def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:
     """A table of people's own, or what Label Studio writes as CSV and JSON_MIN: a row an annotation."""
     names = list(columns)
-    if not {SAMPLE_ID, "path", "image", "filepath", "file_name"} & set(names):
+    if not {SAMPLE_ID, *_PICTURES} & set(names):
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {_FORMATS}")
     is_studio = "annotation_id" in names
     column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else None)
@@ -270,16 +292,40 @@ def _cvat(text: str, path: Path) -> Iterator[Mark]:
     root = ElementTree.fromstring(text)
     if root.tag != "annotations":
         raise XaiError(f"{path} is no CVAT file: its root is {root.tag}", hint="export the task as CVAT for images 1.1")
-    by = root.findtext("meta/task/assignee/username") or root.findtext("meta/task/owner/username") or ""
+    # Who labelled is the assignee; of a task without one its owner is all that is known.
+    people = (name.text for who in ("assignee", "owner") for name in root.iterfind(f"meta//{who}/username"))
+    by = next(filter(None, people), "")
     when = root.findtext("meta/task/updated") or root.findtext("meta/dumped") or ""
-    for image in root.iter("image"):
-        tags = image.findall("tag")
-        attributes = [{one.get("name"): one.text or "" for one in tag.findall("attribute")} for tag in tags]
-        sample_id = next((known[SAMPLE_ID] for known in attributes if known.get(SAMPLE_ID)), None)
-        checked = [known[CHECKED].strip().lower() == "true" for known in attributes if CHECKED in known]
-        labels = tuple(tag.get("label") or "" for tag in tags)
-        state = State.LABELLED if labels else State.EMPTY
-        yield Mark(sample_id, image.get("name"), labels, by, when, state, any(checked) if checked else None)
+
+    def of_image(image: ElementTree.Element) -> Iterator[Mark]:
+        marked = image.findall("tag") or [shape for shape in image if shape.tag in _SHAPES]
+        known = [{one.get("name"): one.text or "" for one in shape.findall("attribute")} for shape in marked]
+        labels = [shape.get("label") or "" for shape in marked]
+        for sample_id, places in _by_sample([one.get(SAMPLE_ID) for one in known]):
+            checked = [known[n][CHECKED].strip().lower() == "true" for n in places if CHECKED in known[n]]
+            own = tuple(dict.fromkeys(labels[n] for n in places))
+            state = State.LABELLED if own else State.EMPTY
+            yield Mark(sample_id, image.get("name"), own, by, when, state, any(checked) if checked else None)
+
+    images, tracks = list(root.iter("image")), list(root.iter("track"))
+    if tracks and not images:
+        raise XaiError(f"{path} holds tracks of a video", hint="export the task as CVAT for images 1.1")
+    yield from _each(images, of_image)
+    yield from (Mark(None, f"track {track.get('id')}", (), state=State.UNREADABLE) for track in tracks)
+
+
+def _by_sample(ids: Sequence[str | None]) -> list[tuple[str | None, list[int]]]:
+    """The places of a picture's labels by the sample each names: a picture may hold several.
+
+    Those without a name belong to the only sample that is named, or to the picture.
+    """
+    named = [None if one is None or not str(one).strip() else str(one) for one in ids]
+    several = dict.fromkeys(one for one in named if one is not None)
+    only = next(iter(several)) if len(several) == 1 else None
+    found: dict[str | None, list[int]] = {}
+    for place, one in enumerate(named):
+        found.setdefault(only if one is None else one, []).append(place)
+    return list(found.items()) or [(None, [])]
 
 
 def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
@@ -303,21 +349,23 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
         values = value if isinstance(value, list) else [] if value is None else [value]
         told = [named(one) for one in values]
         checked = [bool(one[1]) for one in told if one[1] is not None]
-        sample_id = next((one[2] for one in told if one[2]), str(key))
+        sample_id = next((one[2] for one in told if one[2]), None)
         yield Mark(
-            sample_id,
-            str(pictures.get(key) or key),
+            str(key) if sample_id is None else sample_id,
+            str(pictures.get(key) or "") or None,
             tuple(one[0] for one in told),
             state=State.LABELLED if told else State.EMPTY,
             is_checked=any(checked) if checked else None,
+            is_key=sample_id is None,
         )
 
     yield from _each(found["labels"].items(), of_item)
 
 
 def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
-    """`FiftyOneDataset`: samples with fields of classifications."""
-    kinds = ("Classification", "Classifications")
+    """`FiftyOneDataset`: samples with fields of classifications, or of what was found in them."""
+    inner = {"Classifications": "classifications", "Detections": "detections", "Polylines": "polylines"}
+    kinds = ("Classification", "Detection", *inner)
     names = dict.fromkeys(
         name
         for sample in samples
@@ -331,8 +379,8 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
 
     def of_sample(sample: Any) -> Iterator[Mark]:
         value = sample.get(column) or {}
-        every = value.get("classifications") if value.get("_cls") == "Classifications" else [value] if value else []
-        labels = tuple(str(one["label"]) for one in every or () if one.get("label") is not None)
+        every = value.get(inner[value["_cls"]]) if value.get("_cls") in inner else [value] if value else []
+        labels = tuple(dict.fromkeys(str(one["label"]) for one in every or () if one.get("label") is not None))
         sample_id = sample.get(SAMPLE_ID)
         yield Mark(
             None if sample_id is None else str(sample_id),
@@ -352,24 +400,26 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
     for annotation in found["annotations"]:
         if isinstance(annotation, Mapping):
             of_image.setdefault(str(annotation.get("image_id")), []).append(annotation)
+    pictured = {str(one.get("id")) for one in found["images"] if isinstance(one, Mapping)}
+    for number in of_image.keys() - pictured:
+        yield from (Mark(None, f"image {number}", (), state=State.UNREADABLE) for _ in of_image[number])
 
     def of_picture(image: Any) -> Iterator[Mark]:
         own = of_image.get(str(image.get("id")), [])
         attributes = [one.get("attributes") or {} for one in own]
-        sample_id = image.get(SAMPLE_ID)
-        if sample_id is None:
-            sample_id = next((known[SAMPLE_ID] for known in attributes if known.get(SAMPLE_ID) is not None), None)
-        checked = [bool(known[CHECKED]) for known in attributes if CHECKED in known]
-        labels = dict.fromkeys(
-            names.get(str(one.get("category_id")), f"category {one.get('category_id')}") for one in own
-        )
-        yield Mark(
-            None if sample_id is None else str(sample_id),
-            str(image.get("file_name") or "") or None,
-            tuple(labels),
-            when=str(image.get("date_captured") or ""),
-            state=State.LABELLED if labels else State.EMPTY,
-            is_checked=any(checked) if checked else None,
-        )
+        named = [image.get(SAMPLE_ID, known.get(SAMPLE_ID)) for known in attributes]
+        samples = _by_sample(named) if own else [(image.get(SAMPLE_ID), [])]
+        for sample_id, places in samples:
+            checked = [bool(attributes[n][CHECKED]) for n in places if CHECKED in attributes[n]]
+            categories = [own[n].get("category_id") for n in places]
+            labels = tuple(dict.fromkeys(names.get(str(one), f"category {one}") for one in categories))
+            yield Mark(
+                None if sample_id is None else str(sample_id),
+                str(image.get("file_name") or "") or None,
+                labels,
+                when=str(image.get("date_captured") or ""),
+                state=State.LABELLED if labels else State.EMPTY,
+                is_checked=any(checked) if checked else None,
+            )
 
     yield from _each(found["images"], of_picture)

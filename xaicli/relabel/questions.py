@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,7 @@ from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
-from xaicli.relabel.corrections import Correction, Labels, LeftOut, Samples, corrections
+from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
 from xaicli.relabel.tasks import Batch, Task, Tool
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
@@ -72,6 +73,10 @@ def batch_of(
     notes = list(known.warnings)
     if where is not None and (lacking := sum(task.path is None for task in tasks)):
         notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
+    if tool in (Tool.CVAT, Tool.COCO) and not prefix:
+        tasks, folder = _within_a_folder(tasks)
+        if folder:
+            notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
     classes = [] if is_number else _classes(reader, selection, rows, names)
     return Batch(tasks, classes, isinstance(dtype, pl.List), _made_by(reader)), notes
 
@@ -135,6 +140,19 @@ def picture_size(path: Path) -> tuple[int, int] | None:
             return picture.size
     except (OSError, UnidentifiedImageError, ValueError):
         return None
+
+
+def _within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
+    """The tasks with absolute paths made relative to the folder of them all, and that folder; "" where none is."""
+    paths = [PurePath(task.path) for task in tasks if task.path is not None]
+    if not paths or not all(path.is_absolute() and path.drive == paths[0].drive for path in paths):
+        return tasks, ""
+    folder = os.path.commonpath([path.parent for path in paths])
+    relative = [
+        task if task.path is None else replace(task, path=PurePath(task.path).relative_to(folder).as_posix())
+        for task in tasks
+    ]
+    return relative, folder
 
 
 def _named(label: Any, names: LabelNames) -> tuple[str, ...]:
@@ -202,15 +220,15 @@ def apply(
     where = _path_fact(known, path, str(reader.layout.root))
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
-    paths = {} if where is None else dict(known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows())
+    paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
     marks = [read_marks(Path(file), field=field) for file in files]
     labels = _labels(reader, selection, frames, label_map or {})
     taken, left = corrections(marks, Samples(frames, paths), labels, by=by)
     n_marks = sum(len(one.marks) for one in marks)
-    if n_marks and left.counts["no sample of the run"] == n_marks:
+    if n_marks and left.counts[NO_SAMPLE] == n_marks:
         raise XaiError(
             f"nothing in {', '.join(map(str, files))} is about a sample of {reader.layout.root}",
-            hint=f"they name {', '.join(left.examples['no sample of the run'])}; --path FACT says where pictures are",
+            hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
         )
     data, judged = _judged(reader, selection, found, taken, labels)
     return Answer(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any, assert_never
 from xml.etree import ElementTree
 
@@ -142,7 +143,8 @@ def _config(batch: Batch) -> str:
             ElementTree.SubElement(choices, "Choice", value=_xml_text(name))
     else:
         ElementTree.SubElement(view, "Number", name=CONTROL, toName="sample")
-    return _xml(view)
+    # Label Studio refuses a configuration that declares its encoding.
+    return _xml(view, declared=False)
 
 
 def _cvat(batch: Batch) -> str:
@@ -180,9 +182,9 @@ def _cvat_label(name: str) -> dict[str, Any]:
     return {"name": name, "type": "tag", "attributes": [text, box]}
 
 
-def _xml(root: ElementTree.Element) -> str:
+def _xml(root: ElementTree.Element, *, declared: bool = True) -> str:
     ElementTree.indent(root, " ")
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=declared) + "\n"
 
 
 def _xml_text(text: str) -> str:
@@ -196,18 +198,29 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
     """A folder of `FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
     labels: dict[str, Any] = {}
     pictures = {}
-    for task in batch.tasks:
-        named = [
-            {
-                "label": name,
-                "attributes": {"suggested": ", ".join(task.suggested), "reason": task.reason, CHECKED: False},
-            }
-            for name in task.labels
-        ]
-        labels[str(task.sample_id)] = named if batch.is_set else named[0] if named else None
-        pictures[str(task.sample_id)] = task.path or ""
+    keys = _fiftyone_keys([str(task.sample_id) for task in batch.tasks])
+    for key, task in zip(keys, batch.tasks, strict=True):
+        known = {SAMPLE_ID: str(task.sample_id), "suggested": ", ".join(task.suggested), "reason": task.reason}
+        named = [{"label": name, "attributes": {**known, CHECKED: False}} for name in task.labels]
+        labels[key] = named if batch.is_set else named[0] if named else None
+        pictures[key] = task.path or ""
     found = {f"{stem}/labels.json": _dumped({"classes": list(batch.classes) or None, "labels": labels})}
     return {**found, f"{stem}/data.json": _dumped(pictures)}
+
+
+def _fiftyone_keys(ids: Sequence[str]) -> Iterator[str]:
+    """A key for each sample: its id, where FiftyOne, which reads keys as paths without a suffix, finds it again."""
+    used = set(ids)
+    given: set[str] = set()
+    for number, sample_id in enumerate(ids, 1):
+        key, path = sample_id, PurePosixPath(sample_id)
+        if key in given or str(path) != key or "." in key or "\\" in key or path.is_absolute():
+            key = f"sample {number}"
+            while key in used:
+                key += "+"
+        given.add(key)
+        used.add(key)
+        yield key
 
 
 def _coco(batch: Batch) -> dict[str, Any]:
