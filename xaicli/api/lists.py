@@ -30,7 +30,7 @@ def write_list(rows: pl.DataFrame, path: Path) -> Path:
         `path`.
 
     Raises:
-        UsageError: The suffix is none of these, or the ids cannot stand one a line, are of several data sets or have weights.
+        UsageError: The suffix is none of these; or ids cannot stand one a line, are of several data sets, weighted.
         UnwrittenError: It cannot be written.
     """
     kind = path.suffix.lower().lstrip(".")
