@@ -114,3 +114,44 @@ def test_boxes_are_drawn_where_they_are():
     assert not blue[6 * k, 12 * k]
     assert with_boxes(picture, [("fn", (8, 4, 60, 12))]) is None  # the kept picture is smaller than the one seen
     assert with_boxes(picture, [("fn", (float("nan"), 4, 10, 12))]) is None
+
+
+def test_findings_are_of_the_objects(run, capsys):
+    assert main(["findings", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["found"] == {"doubted_object": 3, "worst_picture": 3}
+    told = {(row["finding"], row["sample_id"]): row for row in found["rows"]}
+    objects = {key[1]: (row["label"], row["suggested_label"]) for key, row in told.items() if "object" in key[0]}
+    assert objects == {0: (1, 0), 1: (None, 1), 2: (0, None)}  # another class, no label, never found
+    assert told["doubted_object", 2]["reason"] == "cat where none of 2 epochs found anything (box 0, 20, 10, 30)"
+    assert told["worst_picture", 0]["reason"] == (
+        "1 of 2 objects missed, 1 made up, mean IoU 0.80; something wrong in 2 of 2 epochs"
+    )
+    assert told["worst_picture", 2]["reason"].startswith("1 of 1 object missed, 0 made up; ")
+    assert told["doubted_object", 1]["facts"] == {"camera": "right"}
+    page = xaicli.open_run(run).findings(top=1).html()
+    assert "<img" in page
+    assert "dog → cat?" in page or "cat → " in page or "→ dog?" in page
+    with pytest.raises(UsageError, match="--burn-in"):
+        xaicli.open_run(run).findings(burn_in=5)
+
+
+def test_the_track_report_is_of_the_objects(run, capsys):
+    assert main(["track-report", str(run), "--json", "--max", "1", "--min", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "objects"
+    assert [row["average_precision"] for row in found["errors"]] == pytest.approx([0.75 * 51 / 101] * 2)
+    assert {one["sample_id"] for one in found["suspects"]} == {0, 1, 2}
+    histories = {row["metric"]: row for row in found["rows"]}
+    assert (histories["fn"]["sample_id"], histories["fn"]["score"]) == (0, 1.0)  # of equal ones the smaller id
+    page = xaicli.open_run(run).report(max=1, min=0).html()
+    assert "average precision 0.379 over 3 pictures" in page
+    assert "No suspects" not in page
+
+
+@pytest.mark.parametrize("command", ["samples", "labels", "dynamics", "confusion", "steps", "slices", "compare"])
+def test_a_question_of_samples_says_what_tells_of_objects(run, capsys, command):
+    assert main([command, str(run), *([str(run)] if command == "compare" else [])]) == 1
+    said = capsys.readouterr().err
+    assert "xai errors" in said
+    assert "xai samples --table metrics" in said.replace("\n", " ")

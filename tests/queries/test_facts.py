@@ -348,3 +348,33 @@ def test_saliency_tells_what_its_samples_are(tmp_path, capsys):
     assert "<b>rear" not in page
     assert main([*asked_for, "--no-facts"]) == 0
     assert "camera" not in capsys.readouterr().out
+
+
+def test_runs_side_by_side_tell_what_their_samples_are(tmp_path, capsys):
+    for name, loss in (("a", [1.0, 2.0, 3.0]), ("b", [1.0, 5.0, 2.0])):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_samples(sample_id=[1, 2, 3], loss=loss, mode="eval", epoch=1)
+            if name == "b":
+                run.log_facts([1, 2, 3], camera=["left", "right", "up"], page=["x", "https://example.org/2", "z"])
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--max", "1", "--min", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    told = [(row["sample_id"], row["facts"]["camera"]) for row in rows if row["kind"] == "sample"]
+    assert told == [("2", "right"), ("3", "up")]
+    assert all(row["facts"] is None for row in rows if row["kind"] != "sample")
+    page = xaicli.compare(tmp_path / "a", tmp_path / "b", max=1, min=1).html()
+    assert "right</td>" in page
+    assert 'href="https://example.org/2"' in page
+    hidden = xaicli.compare(tmp_path / "a", tmp_path / "b", max=1, min=1, no_facts=True)
+    assert "facts" not in hidden.data.columns
+
+
+def test_samples_that_break_a_rule_are_told_with_what_they_are(recorded):
+    wrong = xaicli.open_run(recorded).check(rule="loss max <= 3.5")
+    found = wrong.answer.extra["samples"].to_dicts()
+    beyond = [i for i in range(N) if LOSS[i] / 2 > 3.5]
+    assert sorted((int(row["sample_id"]), row["facts"]["camera"], row["facts"]["bright"]) for row in found) == [
+        (i, CAMERAS[i % 3], i / 100) for i in beyond
+    ]
+    assert "Samples that break a rule" in wrong.html()
+    kept = xaicli.open_run(recorded).check(rule="loss max <= 100")
+    assert "samples" not in kept.answer.extra

@@ -74,6 +74,11 @@ class Gathered:
     drops: tuple[str, ...] = ()
 
     @property
+    def of_objects(self) -> bool:
+        """Whether the run tells of objects in pictures, and has no rows of samples."""
+        return self.errors is not None and self.errors.extra.get("task") == "objects"
+
+    @property
     def of_samples(self) -> list[Answer]:
         """The answers whose rows are samples that the page shows."""
         found = (self.samples, self.suspects, self.label_issues, self.jumps)
@@ -99,6 +104,8 @@ class Gathered:
             **({"truth": self.truth} if self.truth is not None else {}),
             **({"suggestions": self.suggestions} if self.suggestions is not None else {}),
         }
+        if self.of_objects and self.errors is not None:
+            extra = {"errors": self.errors.data, **self.errors.extra, "custom_graphs": extra["custom_graphs"]}
         return replace(
             self.samples,
             command="track-report",
@@ -169,6 +176,22 @@ def gather(
         suggestions=suggestions(reader, doubted, truth) if doubted and truth is not None else None,
         absent=absent,
         faults=tuple(faults),
+        drops=reader.losses,
+    )
+
+
+def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:
+    """What there is to know where a run tells of objects and has no rows of samples.
+
+    Args:
+        reader: The run.
+        chosen: What `table_samples` answers of the pictures.
+        told: What `object_errors` answers.
+    """
+    return Gathered(
+        samples=with_facts(chosen, reader),
+        errors=with_facts(told, reader),
+        scalars=run_frame(reader),
         drops=reader.losses,
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xaicli.reader import Reader
     from xaicli.report.charts import Image
     from xaicli.report.model import Report
+    from xaicli.report.page import Page, RunFacts
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
+    if "worst" in asked.answer.extra:
+        return findings_report(asked.answer, _page_of_objects(facts, asked, asked.answer))
     if not whole or asked.reader is None or asked.selection is None:
         return findings_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
@@ -123,9 +126,12 @@ def _track_report(asked: Asked) -> Report:
 
     assert asked.layout is not None
     assert asked.reader is not None
-    assert asked.selection is not None
     assert asked.gathered is not None
     facts = RunFacts.whole(asked.layout)
+    if asked.gathered.errors is not None and asked.gathered.of_objects:
+        page = _page_of_objects(facts, asked, asked.gathered.errors)
+        return track_report(asked.answer, asked.gathered, page)
+    assert asked.selection is not None
     page, warnings = page_of(facts, asked.reader, asked.selection, asked.gathered.of_samples)
     people = population(asked.reader, asked.selection)
     return track_report(asked.answer, asked.gathered, page, population=people, warnings=warnings)
@@ -175,32 +181,52 @@ def _errors(asked: Asked) -> Report:
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
-    images = _with_boxes(asked) if asked.answer.extra["task"] == "objects" else {}
-    return errors_report(asked.answer, Page(facts, images))
+    if asked.answer.extra["task"] == "objects":
+        return errors_report(asked.answer, _page_of_objects(facts, asked, asked.answer))
+    return errors_report(asked.answer, Page(facts))
 
 
-def _with_boxes(asked: Asked) -> dict[tuple[str, str, Any], Image]:
-    """The kept pictures of the worst pictures, their boxes drawn in."""
+def _page_of_objects(facts: RunFacts, asked: Asked, told: Answer) -> Page:
+    """A page about objects: their classes by name, pictures with their boxes drawn in."""
+    from xaicli.report.page import Page
+    from xaicli.tables.schema import class_names
+
+    assert asked.layout is not None
+    names = class_names(asked.layout, str(told.selection["table"]), LABEL)
+    return Page(replace(facts, label_names=names) if names else facts, _with_boxes(asked, told))
+
+
+def _with_boxes(asked: Asked, told: Answer) -> dict[tuple[str, str, Any], Image]:
+    """The kept pictures of the worst pictures and of the suspects, their boxes drawn in."""
     from xaicli.queries.media import thumbnails, with_boxes
     from xaicli.report.charts import Image
 
-    found = asked.answer.extra["worst"]
-    if asked.reader is None or not len(found):
-        return {}
-    pictures, _ = thumbnails(asked.reader, found["sample_id"].to_list())
-    by_id = {sample_id: picture for (_, _, sample_id), picture in pictures.items()}
-    images: dict[tuple[str, str, Any], Image] = {}
-    for row in found.iter_rows(named=True):
-        picture = by_id.get(row["sample_id"])
+    drawn_in: dict[tuple[str, str, Any], list[Mapping[str, Any]]] = {}
+    for row in _listed(told.extra["worst"]):
         # A found object is drawn once, as it was found.
         shown = [one for one in row["boxes"] if (one["source"], one["outcome"]) != ("gt", "tp")]
-        corners = [(one["outcome"], [one[name] for name in ("x0", "y0", "x1", "y1")]) for one in shown]
+        drawn_in[row["mode"], row["ds_id"], row["sample_id"]] = shown
+    of_worst = set(drawn_in)
+    for row in _listed(told.extra["suspects"]):
+        if (key := (row["mode"], row["ds_id"], row["sample_id"])) not in of_worst:
+            drawn_in.setdefault(key, []).append(row)
+    if asked.reader is None or not drawn_in:
+        return {}
+    pictures, _ = thumbnails(asked.reader, list(dict.fromkeys(sample_id for _, _, sample_id in drawn_in)))
+    by_id = {sample_id: picture for (_, _, sample_id), picture in pictures.items()}
+    images: dict[tuple[str, str, Any], Image] = {}
+    for key, boxes in drawn_in.items():
+        corners = [(one["outcome"], [one[name] for name in ("x0", "y0", "x1", "y1")]) for one in boxes]
+        picture = by_id.get(key[-1])
         drawn = None if picture is None else with_boxes(picture, corners)
         if drawn is not None:
-            said = f"picture {row['sample_id']} with {len(corners)} boxes"
-            image = Image(drawn.width, drawn.height, drawn.channels, drawn.pixels, said)
-            images[row["mode"], row["ds_id"], row["sample_id"]] = image
+            said = f"picture {key[-1]} with {len(corners)} {'box' if len(corners) == 1 else 'boxes'}"
+            images[key] = Image(drawn.width, drawn.height, drawn.channels, drawn.pixels, said)
     return images
+
+
+def _listed(found: Any) -> list[dict[str, Any]]:
+    return found if isinstance(found, list) else list(found.iter_rows(named=True))
 
 
 def _slices(asked: Asked) -> Report:

@@ -34,6 +34,24 @@ def refuse_others(select: Mapping[str, Any]) -> None:
             raise UsageError(found.message, hint=hint)
 
 
+def refuse_objects_alone(reader: Reader) -> None:
+    """Say what tells of a run that collected objects and has no rows of samples.
+
+    Raises:
+        XaiError: The run is one.
+    """
+    if reader.modes() or not reader.layout.tables.is_dir():
+        return
+    from xaicli.diagnosis.objects import object_tables
+
+    if tables := object_tables(reader):
+        raise XaiError(
+            f"{reader.layout.root} holds no rows of samples: this is answered of them alone",
+            hint=f"of the objects in its table {tables[0]}: xai findings, xai errors, xai track-report; "
+            "of its pictures: xai samples --table metrics --metric fp",
+        )
+
+
 _WRITTEN = "an answer is written by .save(folder, formats=...), and is text by .to_json() or .html()"
 
 OPENING = ("strict", "attempts", "where", "facts", "no_facts")
@@ -104,6 +122,7 @@ class RunRows:
         refuse_others(words)
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
+        refuse_objects_alone(reader)
         return reader, resolve(reader, every_metric=every_metric, **words)
 
     def selected_for(self, choice: Choice, **select: Unpack[Select]) -> tuple[Reader, Selection]:

@@ -15,8 +15,10 @@ from xaicli.results import Result
 from xaicli.vocabulary import CORRECT
 
 if TYPE_CHECKING:
+    from xaicli.answer import Answer
     from xaicli.queries.samples import Ids
     from xaicli.queries.selection import Words
+    from xaicli.reader import Reader
 
 
 def open_run(path: str | os.PathLike[str] | None = None) -> RunReader:
@@ -154,9 +156,13 @@ class RunReader(RunRows):
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
         from xaicli.dynamics.computed import compute
-        from xaicli.dynamics.findings import findings
+        from xaicli.dynamics.findings import findings, findings_of_objects
         from xaicli.queries.selection import with_note_of_modes
 
+        objects = self._objects(early_epochs=early_epochs != 10, burn_in=burn_in != 2, top=top, **select)
+        if objects is not None:
+            reader, told = objects
+            return shown(Asked(findings_of_objects(told), self.layout, reader))
         reader, selection = self.selected(**select)
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
@@ -189,7 +195,8 @@ class RunReader(RunRows):
             try:
                 reader, selection = self.selected(**select)
             except XaiError:
-                refuse_other_tasks(self.reader(strict=select.get("strict", False)))
+                if (reader := self.reader(strict=select.get("strict", False))).modes():
+                    refuse_other_tasks(reader)
                 raise
             return shown(Asked(confusion(reader, selection, by=by), self.layout, reader, selection))
         if by is not None:
@@ -243,19 +250,29 @@ class RunReader(RunRows):
             top: At most how many samples are listed as the worst.
             table: The collected objects to tell of; `boxes`, else `instances`, where the run has no rows of samples.
         """
-        from xaicli.diagnosis.errors import errors, of_objects
+        from xaicli.diagnosis.errors import errors
         from xaicli.queries.selection import words
 
         if select.get("metric"):
             raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
-        words_of: dict[str, Any] = dict(select)
-        refuse_others(words_of)
-        reader = self.reader(**{name: words_of.pop(name) for name in OPENING if name in words_of})
-        if (objects := of_objects(reader, table, by=by, positive=positive, top=top, **words_of)) is not None:
-            return shown(Asked(objects, self.layout, reader))
+        if (objects := self._objects(table, by=by, positive=positive, top=top, **select)) is not None:
+            reader, told = objects
+            return shown(Asked(told, self.layout, reader))
         reader, selection = self.selected(every_metric=True, **select)
         answer = errors(reader, selection, by=words(by), positive=positive, top=top)
         return shown(Asked(answer, self.layout, reader, selection))
+
+    def _objects(self, table: str | None = None, **select: Any) -> tuple[Reader, Answer] | None:
+        """How collected objects were found, where a table of them is named or there are no rows of samples."""
+        from xaicli.diagnosis.errors import of_objects
+
+        if table is None and not self.layout.tables.is_dir():
+            return None
+        own = ("by", "positive", "top", "early_epochs", "burn_in")
+        refuse_others({name: value for name, value in select.items() if name not in own})
+        reader = self.reader(**{name: select.pop(name) for name in OPENING if name in select})
+        told = of_objects(reader, table, **select)
+        return None if told is None else (reader, told)
 
     def slices(
         self,
@@ -447,8 +464,9 @@ class RunReader(RunRows):
         from xaicli.reader import open_reader
 
         other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
+        reader = self.reader(strict=strict, facts=facts)
         answer = check(
-            self.reader(strict=strict, facts=facts),
+            reader,
             rules=rules,
             rule=[rule] if isinstance(rule, str) else list(rule),
             baseline=other,
@@ -456,7 +474,7 @@ class RunReader(RunRows):
             ds_id=ds_id,
             strict_drop=strict_drop,
         )
-        return shown(Asked(answer, self.layout))
+        return shown(Asked(answer, self.layout, reader if "samples" in answer.extra else None))
 
     def report(
         self,
@@ -471,11 +489,23 @@ class RunReader(RunRows):
         **select: Unpack[Select],
     ) -> Result:
         """Everything about the run on one page: histories, labels, data map, suspects, scalars, how it was made."""
-        from xaicli.api.gathering import gather
+        from xaicli.api.gathering import gather, gather_objects
         from xaicli.dynamics.computed import compute
         from xaicli.dynamics.statistics import scores_by
+        from xaicli.queries.labels import parse_bounds
         from xaicli.queries.samples import LAST, samples
+        from xaicli.queries.table_samples import table_samples
 
+        asked: dict[str, Any] = {"max": max, "min": min, "ids": ids, "stat": stat, "complete_only": complete_only}
+        metrics = select.get("metric")
+        others: dict[str, Any] = {name: given for name, given in select.items() if name != "metric"}
+        if (objects := self._objects(**others)) is not None:
+            if truth is not None or list(parse_bounds(bounds)) != ["std"]:
+                raise UsageError("--truth and --bounds say nothing of objects", hint="leave them out")
+            reader, told = objects
+            chosen = table_samples(reader, "metrics", metric=metrics or ["fn", "fp"], **asked, **_of_rows(select))
+            gathered = gather_objects(reader, chosen, told)
+            return shown(Asked(gathered.answer, self.layout, reader, gathered=gathered))
         reader, selection = self.selected(**select)
         computed = None if stat == LAST else compute(reader, selection)
         scores = scores_by(reader, selection, stat, computed)
@@ -485,3 +515,8 @@ class RunReader(RunRows):
         gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth, computed=computed)
         answer = gathered.answer
         return shown(Asked(answer, self.layout, reader, selection, gathered=gathered))
+
+
+def _of_rows(select: Select) -> dict[str, Any]:
+    """How rows are chosen, without the metric and what the run was opened with."""
+    return {name: given for name, given in select.items() if name not in (*OPENING, "metric")}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select, refuse_others
+from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
@@ -44,15 +44,20 @@ def compare(
     """
     from xaicli.diagnosis.paired import paired
     from xaicli.queries.compare import compare
+    from xaicli.queries.facts import with_facts
     from xaicli.queries.scalars import members_of
 
     words: dict[str, Any] = dict(select)
     refuse_others(words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
+    for reader in readers:
+        refuse_objects_alone(reader)
     answer = compare(readers, max=max, min=min, ids=ids, **words)
     groups = members_of(group, list(answer.selection["runs"]))
     differences = paired(readers, groups=groups, **words)
+    if known := [reader for reader in readers if reader.facts.names]:
+        answer = with_facts(answer, known[-1])
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
     answer = replace(answer, selection=selection, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)

@@ -61,7 +61,8 @@ def check(
     Returns:
         Rows rule, mode, ds_id, epoch, pass, group, outcome (passed, failed, allowed, unsure, too few, not asked),
         value, bound, n, low, high (95 % interval of a drop), reason, failing (the samples that break a rule on samples
-        or on a largest or smallest value). The keys `failed` and `not_asked` count them;
+        or on a largest or smallest value). The keys `failed` and `not_asked` count them; `samples` are the failing
+        ones, a row each, at most 100 a verdict;
         `exit` is 1 where a rule failed, else 2 where one could not be asked, else 0.
 
     Raises:
@@ -77,6 +78,8 @@ def check(
         rows += _rows(_Question(reader, baseline, one, mode, ds_id, strict_drop, where))
     data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     failed = data.filter(pl.col("outcome") == Outcome.FAILED.value).height
+    broken = data.filter(pl.col("failing").list.len() > 0).with_columns(pl.col("failing").list.head(_TOLD_SAMPLES))
+    samples = broken.explode("failing").select("rule", MODE, DS_ID, "group", pl.col("failing").alias(SAMPLE_ID))
     unasked = data.filter(pl.col("outcome") == Outcome.NOT_ASKED.value).height
     return Answer(
         command="check",
@@ -93,10 +96,16 @@ def check(
         data=data,
         counts=reader.counts(),
         warnings=reader.warnings,
-        extra={"failed": failed, "not_asked": unasked, "exit": 1 if failed else 2 if unasked else 0},
+        extra={
+            "failed": failed,
+            "not_asked": unasked,
+            "exit": 1 if failed else 2 if unasked else 0,
+            **({"samples": samples} if samples.height else {}),
+        },
     )
 
 
+_TOLD_SAMPLES = 100
 _SCHEMA = {
     "rule": pl.String(),
     MODE: pl.String(),

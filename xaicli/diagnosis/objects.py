@@ -77,7 +77,8 @@ def object_errors(
         the largest overlap with an object of another class, else the background), `worst` pictures (sample_id, tp, fp,
         fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that overlaps
         no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch found:
-        where none told of anything (`never_found`), or a third or more of another class (`other_class`).
+        where none told of anything (`never_found`), or a third or more of another class (`other_class`, which is
+        `suggested`). `n` tells how many suspects and pictures with something wrong there are.
 
     Raises:
         UsageError: `top` is negative.
@@ -87,7 +88,7 @@ def object_errors(
     rows = _rows(reader, table, mode, epoch)
     names = class_names(reader.layout, table, LABEL)
     found: list[dict[str, Any]] = []
-    details: dict[str, list[dict[str, Any]]] = {"classes": [], "confusion": [], "worst": [], "suspects": []}
+    details: dict[str, list[dict[str, Any]]] = {"classes": [], "confusion": [], "worst": [], "suspects": [], "n": []}
     for (split,), of_split in rows.group_by(MODE, maintain_order=True):
         own = {MODE: split, "ds_id": ""}
         epochs = of_split[EPOCH].unique().sort().to_list()
@@ -97,8 +98,10 @@ def object_errors(
         last = of_split.filter(pl.col(EPOCH) == epochs[-1])
         details["classes"] += [{**own, **row} for row in _classes(last, names)]
         details["confusion"] += [{**own, **row} for row in _confusion(last, names)]
-        details["worst"] += [{**own, **row} for row in _worst(of_split, last, top, names)]
-        details["suspects"] += [{**own, **row} for row in _suspects(of_split, epochs, top, names)]
+        wrong, doubted = _wrong(last), _suspects(of_split, epochs, names)
+        details["worst"] += [{**own, **row} for row in _worst(of_split, last, wrong.head(top), names)]
+        details["suspects"] += [{**own, **row} for row in doubted[:top]]
+        details["n"].append({**own, "suspects": len(doubted), "worst": wrong.height})
     chosen = {MODE: mode or [], EPOCH: epoch or [], "table": table, "top": top}
     return Answer(
         command="errors",
@@ -260,11 +263,15 @@ def _pictures(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _worst(rows: pl.DataFrame, last: pl.DataFrame, top: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The pictures with most missed and made up, then the lowest overlap; ties by id."""
+def _wrong(last: pl.DataFrame) -> pl.DataFrame:
+    """The pictures in which something is missed or made up: most of it first, then the lowest overlap; ties by id."""
     told = _pictures(last).with_columns((pl.col("fp") + pl.col("fn")).alias("wrong"))
     ordered = told.sort("wrong", "mean_iou", SAMPLE_ID, descending=[True, False, False], nulls_last=True)
-    chosen = ordered.filter(pl.col("wrong") > 0).head(top)
+    return ordered.filter(pl.col("wrong") > 0)
+
+
+def _worst(rows: pl.DataFrame, last: pl.DataFrame, chosen: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Some pictures with their histories and the boxes of the last epoch."""
     past = _pictures(rows.filter(pl.col(SAMPLE_ID).is_in(chosen[SAMPLE_ID].implode()))).sort(EPOCH)
     found = []
     for row in chosen.drop(EPOCH, "wrong").iter_rows(named=True):
@@ -279,10 +286,10 @@ def _box(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**kept, LABEL: int(row[LABEL]), "name": _called(int(row[LABEL]), names)}
 
 
-def _suspects(rows: pl.DataFrame, epochs: list[int], top: int, names: Sequence[str]) -> list[dict[str, Any]]:
+def _suspects(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
     found = [*_never_found(rows, epochs, names), *_made_up(rows, epochs, names)]
     found.sort(key=lambda row: (-row["score"], -row["times"], str(row[SAMPLE_ID]), row["x0"], row["y0"]))
-    return found[:top]
+    return found
 
 
 def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -313,7 +320,16 @@ def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) ->
         other, n = int(votes[LABEL][0]), int(votes["times"][0])
         if n * _STEADY >= row["n_obs"]:
             said = f"{called} that no epoch found; {n} of {row['n_obs']} found {_called(other, names)} there"
-            found.append({**own, "doubt": "other_class", "score": n / row["n_obs"], "times": n, "reason": said})
+            found.append(
+                {
+                    **own,
+                    "doubt": "other_class",
+                    "score": n / row["n_obs"],
+                    "times": n,
+                    "reason": said,
+                    "suggested": other,
+                }
+            )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +40,8 @@ class Finding(StrEnum):
     PAIR = "confused_pair"
     SURE = "over_confident"
     SPIKE = "spike"
+    OBJECT = "doubted_object"
+    PICTURE = "worst_picture"
 
 
 COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "suggested_label")
@@ -120,6 +123,62 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         warnings=found.warnings,
         extra={"found": {kind.value: n for kind, n in of_kind.items() if n}, **suspected.extra},
     )
+
+
+def findings_of_objects(told: Answer) -> Answer:
+    """What to look at first where a run tells of objects: labels that are probably missing or wrong, worst pictures.
+
+    Args:
+        told: What `object_errors` answers.
+
+    Returns:
+        Rows as of `findings`, a picture as the sample: of a true object that no epoch found the class is the label; of
+        a sure prediction where no label is it is `suggested_label`. `worst` and `suspects` are those of `told`.
+    """
+    parts = []
+    for row in _listed(told.extra["suspects"]):
+        made_up = row["doubt"] == "made_up"
+        corners = ", ".join(f"{row[name]:.4g}" for name in ("x0", "y0", "x1", "y1"))
+        said = f"{row['reason']} (box {corners})"
+        parts.append(
+            {
+                "finding": Finding.OBJECT.value,
+                **{name: row[name] for name in (MODE, DS_ID, SAMPLE_ID, "score")},
+                LABEL: None if made_up else row[LABEL],
+                "reason": said,
+                "suggested_label": row[LABEL] if made_up else row.get("suggested"),
+            }
+        )
+    for row in _listed(told.extra["worst"]):
+        overlap = "" if row["mean_iou"] is None else f", mean IoU {row['mean_iou']:.2f}"
+        past = [one["fp"] + one["fn"] for one in row["history"]]
+        true = row["tp"] + row["fn"]
+        said = f"{row['fn']} of {true} {'object' if true == 1 else 'objects'} missed, {row['fp']} made up{overlap}"
+        often = f"; something wrong in {sum(n > 0 for n in past)} of {len(past)} epochs"
+        own = {name: row[name] for name in (MODE, DS_ID, SAMPLE_ID)}
+        score = float(row["fp"] + row["fn"])
+        parts.append({"finding": Finding.PICTURE.value, **own, "score": score, "reason": said + often})
+    ids = pl.String() if any(isinstance(row[SAMPLE_ID], str) for row in parts) else pl.Int64()
+    text, label = pl.String(), pl.Int32()
+    kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
+    n = told.extra["n"]
+    of_kind = {
+        Finding.OBJECT.value: sum(row["suspects"] for row in n),
+        Finding.PICTURE.value: sum(row["worst"] for row in n),
+    }
+    return replace(
+        told,
+        command="findings",
+        data=pl.DataFrame(parts, schema=dict(zip(COLUMNS, kinds, strict=True))),
+        extra={
+            "found": {kind: n for kind, n in of_kind.items() if n},
+            **{name: told.extra[name] for name in ("worst", "suspects")},
+        },
+    )
+
+
+def _listed(found: Any) -> list[dict[str, Any]]:
+    return found if isinstance(found, list) else list(found.iter_rows(named=True))
 
 
 def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:

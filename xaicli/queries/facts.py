@@ -43,10 +43,12 @@ def _beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
         return frame
     ids = frame[SAMPLE_ID]
     known = reader.facts.frame.schema[SAMPLE_ID]
-    if ids.dtype != known and not (ids.dtype.is_integer() and known.is_integer()):
+    if ids.dtype != known and not (known.is_integer() and (ids.dtype.is_integer() or ids.dtype == pl.String)):
         return frame
-    found = reader.facts.of(ids.cast(known))
-    return frame.with_columns(found.select(pl.struct(reader.facts.names).alias(FACTS)).to_series())
+    # Rows of several runs, and those of a check, have their ids as text.
+    found = reader.facts.of(ids.cast(known, strict=False))
+    facts = pl.struct(reader.facts.names)
+    return frame.with_columns(found.select(pl.when(pl.col(SAMPLE_ID).is_not_null()).then(facts).alias(FACTS)))
 
 
 def _without(reader: Reader, selection: Selection) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xaicli.answer import Answer
+from xaicli.report.facts import FactColumns
 from xaicli.report.model import Cell, Column, Report, Section, Table
 from xaicli.report.numbers import count, cut, short
 from xaicli.report.page import Page, made, run_line
@@ -29,7 +30,7 @@ def check_report(answer: Answer, page: Page | None = None) -> Report:
         else "Does this run keep its rules?",
         run_line=run_line(answer, page.facts),
         sentence=_sentence(answer),
-        sections=(Section("Verdicts", "verdicts", (_table(rows),)),),
+        sections=(Section("Verdicts", "verdicts", (_table(rows), *_failing(answer, page))),),
         made=made(
             answer,
             ("drop", "mean over the samples that both runs have, with Student's 95 % interval of their differences"),
@@ -66,6 +67,17 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     )
     columns = (Column("outcome"), Column("rule"), Column("value", Cell.NUMBER), Column("samples", Cell.INTEGER))
     return Table("verdicts", "Each rule and group", (*columns, Column("of"), Column("why")), table, terminal_rows=60)
+
+
+def _failing(answer: Answer, page: Page) -> Iterator[Table]:
+    """The samples that break a rule, with what they are; nothing where no facts tell."""
+    found = answer.extra.get("samples")
+    rows = [] if found is None else found.to_dicts()
+    facts = FactColumns(rows, page.facts.path)
+    if facts.names:
+        heads = (Column("sample"), *facts.columns, Column("rule"))
+        cells = tuple((str(row["sample_id"]), *facts.cells(row), cut(row["rule"], 60)) for row in rows)
+        yield Table("failing", "Samples that break a rule", heads, cells, facts.note, terminal_rows=10)
 
 
 def _place(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.paired import WELCH
 from xaicli.queries.compare import FLIPPED, Course
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
+from xaicli.report.facts import FactColumns
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, short
 from xaicli.report.page import Names, as_list, made, run_line, words_of
@@ -163,9 +164,10 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
         chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
         charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
         if chosen:
-            table = _table(kind, chosen, runs)
+            table = _table(kind, chosen, runs, str(as_list(answer.selection.get("runs"))[-1]))
             if kind == "sample" and any(map(_is_one_of_many, rows)):
-                table = replace(table, note=f"{_FLIPS} of those that flipped, the most changed; compare.csv has all")
+                said = f"{_FLIPS} of those that flipped, the most changed; compare.csv has all"
+                table = replace(table, note="; ".join(filter(None, (said, table.note))))
             sections.append(Section(title, names("part", kind), (*charts, table)))
     nothing: tuple[Block, ...] = (Text("The runs share nothing to compare.", Tone.FAINT),)
     return Report(
@@ -284,10 +286,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     return " ".join(said) or "Nothing in common."
 
 
-def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> Table:
+def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], run: str) -> Table:
     heads = {"metric": ["mode", "metric"], "label": ["mode", "metric", "label"]}.get(kind, ["mode", "why", "sample"])
     columns = [*map(Column, heads), *(Column(run, Cell.NUMBER) for run in runs), Column("change", Cell.NUMBER)]
     columns += [Column("right")] if kind == "sample" else []
+    facts = FactColumns(rows if kind == "sample" else (), run)
+    columns += facts.columns
     shown = []
     for row in rows:
         mode = " ".join(part for part in (row["mode"], row["ds_id"]) if part)
@@ -300,5 +304,6 @@ def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) ->
         cells = [*first, *values, *[None] * (len(runs) - len(values)), row["change"]]
         if kind == "sample":
             cells.append(" ".join({True: "✓", False: "✗"}.get(right, "–") for right in row["correct"] or ()))
-        shown.append(tuple(cells))
-    return Table(f"compare-{kind}", f"{_MEASURED[kind]} each run at its last epoch", tuple(columns), tuple(shown))
+        shown.append((*cells, *facts.cells(row)))
+    title = f"{_MEASURED[kind]} each run at its last epoch"
+    return Table(f"compare-{kind}", title, tuple(columns), tuple(shown), facts.note)

@@ -96,7 +96,7 @@ def _rows(found: Any) -> list[dict[str, Any]]:
 def _tables(answer: Answer) -> dict[str, Callable[[], Any]]:
     tables: dict[str, Callable[[], Any]] = {"errors": lambda: answer.data}
     for name, found in answer.extra.items():
-        if not isinstance(found, (str, type(None))) and len(found) and name != "n_points":
+        if not isinstance(found, (str, type(None))) and len(found) and name not in ("n_points", "n"):
             tables[f"errors-{name.replace('_', '-')}"] = lambda found=found: found  # type: ignore[misc]
     return tables
 

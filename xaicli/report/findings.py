@@ -32,6 +32,8 @@ _TITLES = {
     "confused_pair": "Pairs that became confused",
     "over_confident": "Surer than right",
     "spike": "Spikes of the loss",
+    "doubted_object": "Objects whose labels are probably missing or wrong",
+    "worst_picture": "Pictures with most missed and made up",
 }
 
 
@@ -214,7 +216,7 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
         title=sample_name(row["sample_id"]),
         verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
-        lines=(row["reason"],) if suggested is not None else (label, row["reason"]),
+        lines=(row["reason"],) if suggested is not None or row["label"] is None else (label, row["reason"]),
         tone=Tone.MAX,
         image=_image(row, page),
         links=saliency_link(row["sample_id"]),

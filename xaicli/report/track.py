@@ -55,19 +55,27 @@ def track_report(
     """
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
     parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
-    sections = [
-        *_histories(parts, gathered, page),
-        _labels(gathered, page.names),
-        *_errors(gathered, page),
-        _suspects(gathered, page),
-        *_confusions(gathered, page),
-        *_steps(gathered, page),
-        _data_map(gathered, page),
-        *_issues(gathered, page),
-        _jumps(gathered, page),
-        _scalars(gathered, page.names),
-        Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
-    ]
+    if gathered.of_objects:
+        sections = [
+            *_errors(gathered, page),
+            *_histories(parts, gathered, page),
+            _scalars(gathered, page.names),
+            Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
+        ]
+    else:
+        sections = [
+            *_histories(parts, gathered, page),
+            _labels(gathered, page.names),
+            *_errors(gathered, page),
+            _suspects(gathered, page),
+            *_confusions(gathered, page),
+            *_steps(gathered, page),
+            _data_map(gathered, page),
+            *_issues(gathered, page),
+            _jumps(gathered, page),
+            _scalars(gathered, page.names),
+            Section("System and traceability", "system", tuple(system_blocks(page.facts)), page_only=True),
+        ]
     bounds = [Bounds(bound) for bound in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     rules = [("score", score_rule(answer)), ("ties", "the smaller sample_id first")]
     rules += [(f"band {bound}", BAND_WORDS[bound]) for bound in bounds]
@@ -110,6 +118,10 @@ def _with_names(rows: pl.DataFrame, label_names: Sequence[str]) -> pl.DataFrame:
 
 def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
     said = [sentence(parts[0], page)] if parts else ["No samples were recorded in this selection."]
+    if gathered.of_objects and gathered.errors is not None:
+        from xaicli.report.errors import errors_report
+
+        said = [errors_report(gathered.errors).sentence]
     notes = page.facts.config.get("notes")
     if isinstance(notes, str) and notes:
         said.append(shortened(notes[0].upper() + notes[1:].rstrip(".") + ".", _LONGEST))
@@ -190,7 +202,7 @@ def _errors(gathered: Gathered, page: Page) -> Iterator[Section]:
 
         report = errors_report(gathered.errors, page)
         blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
-        yield Section(report.title, "errors", blocks, page_only=True)
+        yield Section(report.title, "errors", blocks, page_only=not gathered.of_objects)
 
 
 def _suspects(gathered: Gathered, page: Page) -> Section:
