@@ -219,3 +219,116 @@ def test_a_label_that_only_the_baseline_has_cannot_be_asked(tmp_path, capsys):
     code, found = asked(capsys, tmp_path / "new", "--baseline", old, "--rule", "loss mean by label drop <= 0.5")
     assert code == 2
     assert {row["group"]: row["outcome"] for row in found["rows"]} == {"cat": "passed", "dog": "not asked"}
+
+
+def outcomes(found):
+    return [(row["group"], row["outcome"]) for row in found["rows"]]
+
+
+def test_a_rule_that_cannot_be_asked_leaves_the_others(runs, capsys, tmp_path):
+    """No row meets its condition, the condition is no SQL, the baseline is not there: the other rules are judged."""
+    path, right = runs["new"]
+    rules = tmp_path / "rules.toml"
+    for broken, extra in (
+        ('where = "loss > 1000"\nleast = 0.1', []),
+        ('where = "loss >> 3 oops"\nleast = 0.1', []),
+        ("largest_drop = 0.1", ["--baseline", tmp_path / "gone"]),
+    ):
+        tables = '[[rule]]\nmetric = "correct"\n'
+        rules.write_text(f"{tables}{broken}\n{tables}least = 0.5\n")
+        code, found = asked(capsys, path, "--rules", rules, *extra)
+        assert code == 2, broken
+        assert outcomes(found) == [("", "not asked"), ("", "passed")], broken
+        assert found["rows"][0]["reason"]
+        assert found["rows"][1]["value"] == pytest.approx(right.mean())
+        rules.write_text(f"{tables}{broken}\n{tables}least = 0.99\n")
+        assert asked(capsys, path, "--rules", rules, *extra)[0] == 1, broken
+
+
+def test_rules_that_are_none_are_wrong_usage_and_no_failure(runs, capsys, tmp_path):
+    """Status 1 is kept for a rule that fails."""
+    path, _ = runs["new"]
+    rules = tmp_path / "rules.toml"
+    for content in (
+        "",
+        '[rule]\nmetric = "correct"\nleast = 0.5\n',
+        '[[rule]]\nmetric = "correct"\nleast = 0.5\nfoo = 1\n',
+        '[[rule]]\nmetric = "correct"\nleast = 0.9\nmost = 0.1\n',
+        '[[rule]]\nmetric = "correct"\nleast = 0.9\nallow = [{ value = "cat", reason = "why not" }]\n',
+        "[[rule]\n",
+    ):
+        rules.write_text(content)
+        assert main(["check", str(path), "--rules", str(rules)]) == 2, content
+        assert "error:" in capsys.readouterr().err
+    assert main(["check", str(path), "--rules", str(tmp_path / "gone.toml")]) == 2
+    capsys.readouterr()
+    code, found = asked(capsys, path, "--rule", "correct mean >= 0.5", "--baseline", runs["old"][0])
+    assert code == 0
+    assert any("--baseline" in warning for warning in found["warnings"])
+
+
+def test_nothing_judged_is_no_pass(runs, capsys, tmp_path):
+    path, _ = runs["new"]
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nmetric = "correct"\nby = "label"\nleast = 0.1\nmin_n = 201\n')
+    code, found = asked(capsys, path, "--rules", rules)
+    assert code == 2
+    assert {row["outcome"] for row in found["rows"]} == {"not asked"}
+    rules.write_text('[[rule]]\nmetric = "correct"\nby = "time"\nleast = 0.1\nmin_n = 201\n')
+    code, found = asked(capsys, path, "--rules", rules)
+    assert code == 0
+    assert dict(outcomes(found)) == {"day": "passed", "night": "too few"}
+
+
+@pytest.mark.parametrize(
+    ("by", "value"),
+    [
+        ('"label"', '"owl"'),
+        ('"label"', "2"),
+        ('["time", "label"]', '["night", "owl"]'),
+        ('["time", "label"]', '["night", 2]'),
+        ('["time", "label"]', '"night, owl"'),
+    ],
+)
+def test_an_allowance_names_a_group_as_people_do(runs, capsys, tmp_path, by, value):
+    path, right = runs["dark"]
+    allow = f'[{{ value = {value}, least = 0.0, reason = "lamps" }}]'
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'[[rule]]\nmetric = "correct"\nby = {by}\nleast = 1.0\nallow = {allow}\n')
+    _, found = asked(capsys, path, "--rules", rules)
+    allowed = [row for row in found["rows"] if row["outcome"] == "allowed"]
+    assert [row["group"].split(", ")[-1] for row in allowed] == ["owl"]
+    label, night = np.arange(N) % 3, np.arange(N) % 10 == 0
+    meant = (label == 2) & (night if "," in by else True)
+    assert allowed[0]["value"] == pytest.approx(right[meant].mean())
+    assert not any("does not occur" in row["reason"] for row in found["rows"])
+
+
+def test_listed_samples_are_read_as_lists_are_written(tmp_path, capsys):
+    """Ids that begin with # are samples, not remarks; quotes and tables are those of `xai select`."""
+    ids = ["#1", '"quoted"', "plain"]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=ids, label=[0, 0, 0], prediction=[1, 1, 0], mode="eval", epoch=0, loss=[1.0] * 3)
+    golden = tmp_path / "golden.txt"
+    golden.write_text('# what must be right\n#1\n"""quoted"""\nplain\n')
+    _, found = asked(capsys, tmp_path / "run", "--rule", f"no sample of {golden} is wrong")
+    assert found["rows"][0]["failing"] == ["#1", '"quoted"']
+    assert found["rows"][0]["n"] == 3
+    xaicli.open_run(tmp_path / "run").select(rule="hardest", n=3).data.write_csv(tmp_path / "golden.csv")
+    _, found = asked(capsys, tmp_path / "run", "--rule", f"no sample of {tmp_path / 'golden.csv'} is wrong")
+    assert sorted(found["rows"][0]["failing"]) == sorted(["#1", '"quoted"'])
+
+
+def test_a_condition_is_about_the_last_place(tmp_path, capsys):
+    """An older epoch that has rows of the kind is not judged in place of the last."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch, loss in enumerate(([9.0, 1.0], [1.0, 1.0])):
+            run.log_samples(sample_id=[0, 1], loss=loss, mode="eval", epoch=epoch)
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nmetric = "loss"\nmost = 10\nwhere = "loss > 5"\n')
+    code, found = asked(capsys, tmp_path / "run", "--rules", rules)
+    assert code == 2
+    assert "epoch 1, the last" in found["rows"][0]["reason"]
+    rules.write_text('[[rule]]\nmetric = "loss"\nmost = 10\nwhere = "loss < 5"\n')
+    code, found = asked(capsys, tmp_path / "run", "--rules", rules)
+    assert (code, found["rows"][0]["epoch"], found["rows"][0]["n"]) == (0, 1, 2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from xaicli.api import runs
 from xaicli.api.pages import Asked, shown
 from xaicli.api.rows import OPENING, RunRows, Select, refuse_others
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import CORRECT
@@ -461,9 +461,15 @@ class RunReader(RunRows):
             strict: Fail on a damaged file instead of leaving it out.
         """
         from xaicli.checks.questions import check
-        from xaicli.reader import open_reader
+        from xaicli.reader import Reader, open_reader
 
-        other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
+        other: Reader | XaiError | None
+        try:
+            other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
+        except DamagedFileError:
+            raise
+        except XaiError as error:
+            other = error  # rules that are not about a drop are asked all the same
         reader = self.reader(strict=strict, facts=facts)
         answer = check(
             reader,

@@ -22,6 +22,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection, resolve
 from xaicli.reader import Reader, open_reader
+from xaicli.tables.lists import read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
@@ -35,6 +36,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
+from xaicli.words import unquoted
 
 
 def check(
@@ -42,7 +44,7 @@ def check(
     *,
     rules: str | os.PathLike[str] | None = None,
     rule: Sequence[str] = (),
-    baseline: Reader | None = None,
+    baseline: Reader | XaiError | None = None,
     mode: str | None = None,
     ds_id: Any = None,
     strict_drop: bool = False,
@@ -53,7 +55,7 @@ def check(
         reader: The run.
         rules: A TOML file of `[[rule]]` tables.
         rule: Rules of one line each.
-        baseline: The run that a drop is measured against.
+        baseline: The run that a drop is measured against, or why it cannot be read: then drops cannot be asked.
         mode: The mode of rules that name none; `eval` when None, or `train` in a run without.
         ds_id: The data sets of rules that name none; all when None.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
@@ -73,6 +75,11 @@ def check(
     if not wanted:
         raise UsageError("there is no rule to check", hint="--rules FILE, or --rule 'correct mean by label >= 0.8'")
     where = Path(rules).parent if rules is not None else Path()
+    warnings = list(reader.warnings)
+    if baseline is not None and not any(one.largest_drop is not None for one in wanted):
+        if isinstance(baseline, XaiError):
+            raise baseline
+        warnings.append("no rule is about a drop: --baseline is not looked at")
     rows: list[dict[str, Any]] = []
     for one in wanted:
         rows += _rows(_Question(reader, baseline, one, mode, ds_id, strict_drop, where))
@@ -87,7 +94,7 @@ def check(
         selection={
             "rules": None if rules is None else os.fspath(rules),
             "rule": list(rule),
-            "baseline": None if baseline is None else str(baseline.layout.root),
+            "baseline": str(baseline.layout.root) if isinstance(baseline, Reader) else None,
             "mode": mode,
             "ds_id": ds_id,
             "facts": str(reader.facts.file or "") or None,
@@ -95,7 +102,7 @@ def check(
         },
         data=data,
         counts=reader.counts(),
-        warnings=reader.warnings,
+        warnings=tuple(warnings),
         extra={
             "failed": failed,
             "not_asked": unasked,
@@ -130,7 +137,7 @@ class _Question:
     def __init__(
         self,
         reader: Reader,
-        baseline: Reader | None,
+        baseline: Reader | XaiError | None,
         rule: Rule,
         mode: str | None,
         ds_id: Any,
@@ -138,12 +145,22 @@ class _Question:
         folder: Path,
     ) -> None:
         self.rule = rule
-        self.baseline = None if baseline is None else _where(baseline, rule)
-        self.reader = _where(reader, rule)
+        self.baseline = baseline
+        self.reader = reader
         self.mode = rule.mode or mode
         self.ds_id = rule.ds_id if rule.ds_id is not None else ds_id
         self.strict_drop = strict_drop
         self.folder = folder
+
+    def limit(self) -> None:
+        """Limit the rows of both runs as the rule says.
+
+        Raises:
+            XaiError: The condition makes no sense, or no row meets it.
+        """
+        self.reader = _where(self.reader, self.rule)
+        if isinstance(self.baseline, Reader):
+            self.baseline = _where(self.baseline, self.rule)
 
     def select(self, reader: Reader, metric: str) -> Selection:
         """The rule's rows in a run."""
@@ -160,6 +177,9 @@ def _where(reader: Reader, rule: Rule) -> Reader:
 def _rows(question: _Question) -> list[dict[str, Any]]:
     rule = question.rule
     try:
+        if isinstance(question.baseline, XaiError) and rule.largest_drop is not None:
+            raise question.baseline
+        question.limit()
         if rule.count is not None:
             return [_row(counted(rule, _count(question, rule.count)))]
         metric = CORRECT if rule.samples else rule.metric
@@ -178,7 +198,7 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     if rule.samples:
         return [{**_row(none_wrong(rule, frame, _ids(question, rule.samples))), **told}]
     base = None
-    if question.baseline is not None and rule.largest_drop is not None:
+    if isinstance(question.baseline, Reader) and rule.largest_drop is not None:
         other = question.select(question.baseline, metric)
         if pair not in other.pairs:
             return [{**_row(not_asked(rule, f"the baseline has no rows of {' '.join(filter(None, pair))}")), **told}]
@@ -219,7 +239,14 @@ def _samples(
             best = score, frame, place, rows.tally.non_finite
         if rule.at is At.LAST:
             break
-    assert best is not None
+    if rule.where is not None and rule.at is At.LAST:
+        # An older place that has such rows is not what the rule is about.
+        whole = question.select(open_reader(reader.layout, strict=reader.strict, facts=reader.facts.file), metric)
+        last = max(whole.epochs[pair], default=None)
+        if best is None or best[2][EPOCH] != last:
+            raise XaiError(f"no row of epoch {last}, the last, meets {rule.where}")
+    if best is None:
+        raise XaiError(f"no row of {' '.join(filter(None, pair))} is there to judge")
     _, frame, place, not_finite = best
     if metric == CORRECT and rule.samples:
         frame = frame.with_columns(pl.col(CORRECT).cast(pl.Boolean))
@@ -232,15 +259,27 @@ def _values(labels: pl.Series) -> pl.Series:
 
 
 def _ids(question: _Question, file: str) -> list[Any]:
+    """The ids of a file: one a line, or a list that `select` wrote. What follows `# ` on a line is a remark."""
     path = question.folder / file
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise XaiError(f"{path} cannot be read: {error}", hint="one sample id a line") from error
-    ids = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if path.suffix.lower() in _LISTS:
+        found = read_columns(path)
+        if SAMPLE_ID not in found:
+            raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(found)}")
+        given = [str(one) for one in found[SAMPLE_ID] if one not in (None, "")]
+    else:
+        try:
+            lines = read_text(path).split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise XaiError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        given = [unquoted(line.strip()) for line in lines if line.strip()]
+    are_texts = question.reader.dtypes.get(SAMPLE_ID) == pl.String()
+    ids = [one for one in given if not one.startswith("# " if are_texts else "#")]
     if not ids:
         raise XaiError(f"{path} names no sample", hint="one sample id a line")
     return parse_ids(question.reader, ids)
+
+
+_LISTS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson"})
 
 
 def _count(question: _Question, what: Count) -> float | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, unknown
 from xaicli.vocabulary import HIGH_IS_GOOD, LOW_IS_GOOD
 from xaicli.words import quoted, split, unquoted
 
@@ -58,9 +58,9 @@ class Better(StrEnum):
 
 @dataclass(frozen=True)
 class Allowance:
-    """A group that may fall short of the rule, and why."""
+    """A group that may fall short of the rule, and why; of several columns `value` has a part each."""
 
-    value: str
+    value: str | tuple[str, ...]
     reason: str
     least: float | None = None
     most: float | None = None
@@ -107,7 +107,7 @@ class Rule:
     min_n: int = 1
     samples: str | None = None
     count: Count | None = None
-    allow: Mapping[str, Allowance] = field(default_factory=dict)
+    allow: Mapping[str | tuple[str, ...], Allowance] = field(default_factory=dict)
     is_strict: bool = False
 
     @property
@@ -156,19 +156,19 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     """The rules of a TOML file: `[[rule]]` tables with the keys of `Rule`, `allow` a list of tables.
 
     Raises:
-        XaiError: The file cannot be read, or holds no rule.
-        UsageError: A key or value makes no sense; the rule is named.
+        UsageError: The file cannot be read or holds no rule, or a key or value makes no sense; the rule is named.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise XaiError(f"{path} cannot be read: {error}", hint="a TOML file of [[rule]] tables is needed") from error
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {said}", hint="a TOML file of [[rule]] tables is needed") from error
     for key in content:
         if key != "rule":
             raise UsageError(f"{path} has an unknown table {key!r}", hint="each rule is a [[rule]] table")
     tables = content.get("rule")
     if not isinstance(tables, list) or not tables:
-        raise XaiError(f"{path} holds no rule", hint='[[rule]] with metric = "correct" and least = 0.8, say')
+        raise UsageError(f"{path} holds no rule", hint='[[rule]] with metric = "correct" and least = 0.8, say')
     return tuple(_rule(table, f"rule {number} of {path}") for number, table in enumerate(tables, 1))
 
 
@@ -206,6 +206,8 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
     statistic = str(facts.get("stat", "mean"))
     if statistic not in STATISTICS[:-1] and not _QUANTILE.fullmatch(statistic):
         raise UsageError(f"{place} has no statistic {statistic!r}", hint=f"choose from: {', '.join(STATISTICS)}")
+    if facts.get("least", -math.inf) > facts.get("most", math.inf):
+        raise UsageError(f"{place}: nothing is at least {facts['least']:g} and at most {facts['most']:g}")
     if "largest_drop" in facts and statistic != "mean":
         raise UsageError(f"{place} limits the drop of {statistic}", hint="a drop is that of the mean")
     better = _member(Better, "better", facts.pop("better", None), place) or BETTER.get(str(facts.get("metric")))
@@ -228,7 +230,7 @@ def _rule(table: Mapping[str, Any], place: str, *, name: str = "") -> Rule:
 def _checked(key: str, value: Any, place: str) -> Any:
     kind = _KEYS.get(key)
     if kind is None:
-        raise unknown("key", key, list(_KEYS), where=place)
+        raise _unknown(key, list(_KEYS), place)
     if key == "by" and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         value = ",".join(quoted(one) for one in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -265,9 +267,20 @@ def _allowance(item: Any, place: str) -> Allowance:
         )
     for key in item:
         if key not in Allowance.__dataclass_fields__:
-            raise unknown("key", key, list(Allowance.__dataclass_fields__), where=f"an allowance of {place}")
+            raise _unknown(key, list(Allowance.__dataclass_fields__), f"an allowance of {place}")
     limits = {key: _checked(key, item[key], place) for key in ("least", "most", "largest_drop") if key in item}
-    return Allowance(str(item["value"]), str(item["reason"]), **limits)
+    if not limits:
+        raise UsageError(
+            f"{place}: the allowance of {item['value']} allows nothing", hint="least, most or largest_drop"
+        )
+    value = item["value"]
+    group = tuple(str(one) for one in value) if isinstance(value, list) else str(value)
+    return Allowance(group[0] if len(group) == 1 and isinstance(value, list) else group, str(item["reason"]), **limits)
+
+
+def _unknown(key: str, known: Sequence[str], place: str) -> UsageError:
+    found = unknown("key", key, known, where=place)
+    return UsageError(found.message, hint=found.hint)
 
 
 def _described(facts: Mapping[str, Any], at: At) -> str:

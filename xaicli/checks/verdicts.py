@@ -89,8 +89,11 @@ def judged(
     known = every.filter(pl.col("value").is_finite())
     not_finite += int((~every["value"].is_finite()).sum() or 0)
     found = []
-    for group, rows in _groups(rule, known, names or {}):
-        allowance = rule.allow.get(group)
+    met: set[str | tuple[str, ...]] = set()
+    for parts, rows in _groups(rule, known, names or {}):
+        group = ", ".join(parts)
+        allowance = _allowance(rule, parts, names or {})
+        met |= {allowance.value} if allowance else set()
         if rows.height < max(rule.min_n, 1):
             found.append(
                 Verdict(rule.name, group, Outcome.TOO_FEW, None, "", rows.height, reason=f"needs {rule.min_n}")
@@ -103,13 +106,26 @@ def judged(
     if baseline is not None and rule.largest_drop is not None and rule.by:
         found += _gone(rule, known, baseline, names or {})
     if found and not_finite:
-        found[0] = _noted(found[0], f"{not_finite:,} values are not finite, and not judged")
-    missing = set(rule.allow) - {verdict.group for verdict in found}
+        found[0] = _noted(found[0], f"{_values_are(not_finite)} not finite, and not judged")
+    missing = [", ".join([value] if isinstance(value, str) else value) for value in rule.allow if value not in met]
     if not found:
         found.append(not_asked(rule, f"no finite {rule.metric} is there"))
     elif missing:
         found[0] = _noted(found[0], f"allowances for what does not occur: {', '.join(sorted(missing))}")
+    if all(verdict.outcome is Outcome.TOO_FEW for verdict in found):  # nothing was judged
+        return [replace(verdict, outcome=Outcome.NOT_ASKED) for verdict in found]
     return found
+
+
+def _allowance(rule: Rule, parts: tuple[str, ...], names: Mapping[Any, str]) -> Allowance | None:
+    """The allowance for a group: by its name, else by the label that has this name."""
+    for value in (", ".join(parts), parts):
+        if value in rule.allow:
+            return rule.allow[value]
+    called = {str(name): str(value) for value, name in names.items() if str(value) not in map(str, names.values())}
+    pairs = zip(rule.columns, parts, strict=True)
+    plain = tuple(called.get(part, part) if column in (LABEL, PREDICTION) else part for column, part in pairs)
+    return rule.allow.get(", ".join(plain)) or rule.allow.get(plain)
 
 
 def not_asked(rule: Rule, reason: str) -> Verdict:
@@ -150,10 +166,12 @@ def counted(rule: Rule, value: float | None) -> Verdict:
     return Verdict(rule.name, "", Outcome.PASSED if kept else Outcome.FAILED, value, f"{sign} {rule.most:g}", 0)
 
 
-def _groups(rule: Rule, frame: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[tuple[str, pl.DataFrame]]:
+def _groups(
+    rule: Rule, frame: pl.DataFrame, names: Mapping[Any, str]
+) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
     if not rule.columns:
         if frame.height:
-            yield "", frame
+            yield (), frame
         return
 
     def name(value: Any) -> str:
@@ -171,17 +189,18 @@ def _groups(rule: Rule, frame: pl.DataFrame, names: Mapping[Any, str]) -> Iterat
             rows = np.intersect1d(rows, others)
         if len(rows):
             chosen = frame.select(pl.all().gather(pl.Series(rows, dtype=pl.Int64)))
-            yield ", ".join(group for group, _ in combination), chosen
+            yield tuple(group for group, _ in combination), chosen
 
 
 def _gone(rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame, names: Mapping[Any, str]) -> Iterator[Verdict]:
     """What cannot be said of groups that only the baseline has."""
     if any(frame.schema[column].is_float() or column not in baseline.columns for column in rule.columns):
         return  # fifths of other values
-    here = {group for group, _ in _groups(rule, frame, names)}
+    here = {parts for parts, _ in _groups(rule, frame, names)}
     value = pl.col(rule.metric).cast(pl.Float64)
-    for group, rows in _groups(rule, baseline.filter(value.is_finite()), names):
-        if group not in here:
+    for parts, rows in _groups(rule, baseline.filter(value.is_finite()), names):
+        group = ", ".join(parts)
+        if parts not in here:
             reason = f"the baseline has {rows.height:,} samples of it, this run none"
             yield Verdict(rule.name, group, Outcome.NOT_ASKED, None, f"drop <= {rule.largest_drop:g}", 0, reason=reason)
 
@@ -290,6 +309,10 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
     freedom = np.array([len(values) - 1.0])
     margin = float(student_975(freedom)[0]) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return float(values.mean()) - margin, float(values.mean()) + margin
+
+
+def _values_are(n: int) -> str:
+    return "1 value is" if n == 1 else f"{n:,} values are"
 
 
 def _noted(verdict: Verdict, words: str) -> Verdict:
