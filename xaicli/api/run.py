@@ -461,7 +461,7 @@ class RunReader(RunRows):
             strict: Fail on a damaged file instead of leaving it out.
         """
         from xaicli.checks.questions import check
-        from xaicli.reader import Reader, open_reader
+        from xaicli.reader import open_reader
 
         other: Reader | XaiError | None
         try:
