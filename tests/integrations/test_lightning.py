@@ -847,3 +847,31 @@ def test_trials_of_the_tuner_are_no_training(tmp_path: Path) -> None:
         Tuner(trainer).lr_find(model, DataLoader(DATA, batch_size=8), num_training=6)
         trainer.fit(model, DataLoader(DATA, batch_size=8))
     assert rows(tmp_path / "run", "train").group_by("epoch").len().rows() == [(1, N)]
+
+
+def test_words_and_texts_of_a_module_with_a_tokenizer(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    words = {"[PAD]": 0, "[UNK]": 1, **{f"w{i}": i for i in range(2, 20)}}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    texts = [" ".join(f"w{2 + (i * k) % 18}" for k in range(1, 5)) for i in range(N)]
+
+    class Texts(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]")
+            self.net = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(16, 2))
+
+    tokenizer = Texts().tokenizer
+    data = [(100 + i, torch.tensor(tokenizer(text)["input_ids"]), i % 2) for i, text in enumerate(texts)]
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, facts="text")
+    quiet(tmp_path, callback).fit(Texts(), DataLoader(data, batch_size=8))
+    facts = pl.read_parquet(tmp_path / "run" / "facts" / "*.parquet")
+    assert dict(facts.select("sample_id", "text").iter_rows()) == {100 + i: text for i, text in enumerate(texts)}
+    kept = pl.read_parquet(tmp_path / "run" / "inputs" / "*.parquet")
+    assert dict(kept.select("sample_id", "tokens").iter_rows()) == {
+        100 + i: text.split() for i, text in enumerate(texts)
+    }

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from xaicli.integrations.lightning import XaiCallback
 warnings.simplefilter("ignore")
+warnings.filterwarnings("always", message="xai")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 class Net(lightning.LightningModule):
@@ -40,6 +41,12 @@ class Net(lightning.LightningModule):
     def validation_step(self, batch, batch_idx):
         self(batch[1])
 
+    def test_step(self, batch, batch_idx):
+        self(batch[1])
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch[1])
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -48,13 +55,18 @@ data = [(i, x[i], int(x[i, 0] > 0)) for i in range(21)]
 trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)])
-trainer.fit(Net(), DataLoader(data, batch_size=4, shuffle=True), DataLoader(data, batch_size=4))
+net, loader = Net(), DataLoader(data, batch_size=4)
+trainer.fit(net, DataLoader(data, batch_size=4, shuffle=True), loader)
+trainer.test(net, loader, verbose=False)
+trainer.validate(net, loader, verbose=False)
+trainer.predict(net, loader)
 """
 
 TRANSFORMERS = """
 import sys, torch, transformers, warnings
 from xaicli.integrations.transformers import XaiCallback
 warnings.simplefilter("ignore")
+warnings.filterwarnings("always", message="xai")
 torch.manual_seed(0)
 tokens = torch.randint(1, 20, (21, 6), generator=torch.Generator().manual_seed(0))
 data = [{"sample_id": i, "input_ids": tokens[i], "labels": int(tokens[i, 0] > 10)} for i in range(21)]
@@ -66,6 +78,8 @@ arguments = transformers.TrainingArguments(sys.argv[1] + "-out", num_train_epoch
 trainer = transformers.Trainer(model=model, args=arguments, train_dataset=data, eval_dataset=data,
     callbacks=[XaiCallback(sys.argv[1], save_checkpoint=False)])
 trainer.train()
+trainer.evaluate(metric_key_prefix="eval_late")
+trainer.predict(data)
 """
 
 
@@ -101,10 +115,22 @@ def test_two_processes_record_every_sample(tmp_path: Path, library: str, script:
             assert set(ids) == set(range(21)), (mode, epoch)
         assert set(frame["rank"]) == {0, 1}
     # A sampler fills the last batch up with samples it has given already: they are counted, not hidden.
-    raw = pl.read_parquet(tmp_path / "run" / "data").filter(pl.col("mode") == "eval")
+    raw = pl.read_parquet(tmp_path / "run" / "data").filter(mode="eval", ds_id="")
     doubled = raw.height - raw.unique(["epoch", "pass", "sample_id"]).height
     assert doubled > 0
-    samples = reader.samples(mode="eval", max=21, min=0)
+    # Entry points after the first are of the same attempt, with every sample, and without a word of it.
+    whole = pl.read_parquet(tmp_path / "run" / "data")
+    late = {
+        "lightning": [("test", "", 0), ("eval", "", 1), ("infer", "", 0)],
+        "transformers": [("eval", "late", 0), ("test", "", 0)],
+    }
+    for mode, ds_id, turn in late[library]:
+        last = whole.filter(mode=mode, ds_id=ds_id, epoch=2).filter(pl.col("pass") == turn)
+        assert set(last["sample_id"]) == set(range(21)), (mode, ds_id)
+        assert set(last["rank"]) == {0, 1}
+    assert set(whole["attempt"]) == {0}
+    assert "attempt" not in done.stderr
+    samples = reader.samples(mode="eval", ds_id="", max=21, min=0)
     assert samples.data["sample_id"].n_unique() == 21
     assert samples.answer.counts.duplicates == doubled
     assert len(reader.layout.read_attempts()) == 1

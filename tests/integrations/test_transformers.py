@@ -440,8 +440,11 @@ def test_texts_are_kept_as_facts_where_they_are_asked_for(tmp_path: Path) -> Non
     assert dict(facts.select("sample_id", "text").iter_rows()) == texts
     assert facts.height == N
     assert rows(tmp_path / "run", "train").height == 2 * N
-    with pytest.raises(xaicli.XaiError, match="no fact 'colour'"):
-        XaiCallback(tmp_path / "other", facts=("colour",))
+    kept = pl.read_parquet(tmp_path / "run" / "inputs" / "*.parquet").filter(pl.col("name") == "input_ids")
+    for sample_id, tokens, special in kept.select("sample_id", "tokens", "special").iter_rows():
+        own = texts[sample_id].split()
+        assert tokens == own + ["[PAD]"] * (len(tokens) - len(own))
+        assert special == list(range(len(own), len(tokens)))
 
 
 def test_the_first_forward_says_that_labels_are_sets(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def explain_run(
     Raises:
         XaiError: Something named does not exist, or cannot be explained.
     """
-    from xaicli.attribution.session import Request, explain
+    from xaicli.attribution.session import Request, explain_alike
     from xaicli.attribution.settings import settle
 
     settled = settle(**settings)
@@ -204,11 +204,12 @@ def explain_run(
         **asked,
     )
     which = choice.of(source, place.layout, settled.seed)
-    inputs = source.take(which)
+    parts = source.take_alike(which)
     if choice.pick in ("worst", "best") and not choice.ids and not opening.data:
         picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
-        inputs = replace(inputs, skipped=(f"{picked}: --data picks among others", *inputs.skipped))
-    saliency = explain(columns, inputs, request, progress=progress)
+        notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
+        parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]
+    saliency = explain_alike(columns, parts, request, progress=progress)
     run = str(place.layout.root if place.layout else place.checkpoints[0])
     more: dict[str, Any] = {name: asked.get(name) for name in ("task", "captum", "evaluate", "sanity")}
     more["output_key"] = list(output or ())

@@ -78,7 +78,7 @@ def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Seq
     known = [int(c) for c in np.argsort(-p, kind="stable")[:_TOP]] if classes and np.isfinite(p).all() else []
     return Explanation(
         sample_id=plain(inputs.sample_id[row]),
-        label=label,
+        label=sorted(label) if isinstance(label, frozenset) else label,
         target=target,
         prediction=prediction,
         label_prob=_number(p[index]) if index is not None else None,
@@ -169,6 +169,49 @@ def saliency_of(
     )
 
 
+def together(parts: Sequence[tuple[Sequence[int], Inputs, Saliency]]) -> Saliency:
+    """One answer of the answers of several shapes, in the order of all samples; arrays are filled up with NaN.
+
+    Args:
+        parts: The places of some samples among all, these samples, and their answer.
+    """
+    place_of: dict[Any, int] = {}
+    for places, inputs, _ in parts:
+        place_of |= dict(zip(map(plain, inputs.sample_id), places, strict=True))
+    every = [found for *_, found in parts]
+    # Place among all samples, part, row in it.
+    order = sorted(
+        (place_of[e.sample_id], n, row) for n, of in enumerate(every) for row, e in enumerate(of.explanations)
+    )
+    first = next((found for found in every if found.explanations), every[0])
+    changes = sorted((change for found in every for change in found.changes), key=lambda c: place_of[c.sample_id])
+    return replace(
+        first,
+        explanations=tuple(every[part].explanations[row] for _, part, row in order),
+        maps=_filled_up(first.maps, [found.maps for found in every], order),
+        attributions=_filled_up(first.attributions, [found.attributions for found in every], order),
+        changes=tuple(changes),
+        sanity=next((found.sanity for found in every if found.sanity), ()),
+        notes=tuple(dict.fromkeys(note for found in every for note in found.notes)),
+    )
+
+
+def _filled_up(
+    names: Mapping[str, Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], order: Sequence[tuple[int, int, int]]
+) -> dict[str, dict[str, Any]]:
+    """{method: {input: (row, ...)}} of all parts, each axis as long as the longest."""
+    made: dict[str, dict[str, Any]] = {}
+    for method, by_input in names.items():
+        for name in by_input:
+            rows = [parts[part][method][name][row] for _, part, row in order]
+            shape = tuple(max(sides) for sides in zip(*(row.shape for row in rows), strict=True))
+            whole = np.full((len(rows), *shape), np.nan, dtype=rows[0].dtype)
+            for to, row in zip(whole, rows, strict=True):
+                to[tuple(slice(side) for side in row.shape)] = row
+            made.setdefault(method, {})[name] = whole
+    return made
+
+
 def changes_of(explanations: Sequence[Explanation], methods: Sequence[str]) -> tuple[Change, ...]:
     """The rank correlation of each sample's maps from one checkpoint to the next.
 
@@ -228,6 +271,8 @@ def _passes(settings: Settings) -> list[str]:
 def _name(label: Any, names: Sequence[str]) -> str:
     if isinstance(label, float):
         return f"{label:.4g}"
+    if isinstance(label, frozenset):
+        return ", ".join(_name(one, names) for one in sorted(label)) or "none"
     return names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
 
 

@@ -42,7 +42,8 @@ class InputView:
         picture: uint8 (H, W, C) with C 1 or 3, de-normalised; None for what is no image.
         values: The input itself, one sample without the batch axis; for signals (channels, length) or (length,), for
             tabular rows (features,).
-        tokens: The text of each token, when `kind` is TOKENS.
+        tokens: The text of each token, when `kind` is TOKENS; its number where the text is not known.
+        special: The places of tokens that a tokenizer put among the words; None where that is not known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class InputView:
     picture: Bytes | None = None
     values: Floats | None = None
     tokens: tuple[str, ...] = ()
+    special: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Explanation:
     """
 
     sample_id: int | str
-    label: int | float | str | None
+    label: int | float | str | list[int] | None
     target: int
     prediction: int | float | None
     label_prob: float | None

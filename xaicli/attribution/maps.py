@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xaicli.attribution.explanation import Bytes, Floats, InputKind, InputView
 from xaicli.attribution.inputs import InputRange, Layout
+
+if TYPE_CHECKING:
+    from xaicli.sources.inputs import Inputs
 
 _UPPER = 0.99
 
@@ -69,28 +72,24 @@ def _mid_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 _BARS = 64
 
 
-def views_of(
-    arrays: Mapping[str, npt.NDArray[Any]],
-    pictures: Bytes | None,
-    row: int,
-    *,
-    embedded: Sequence[str],
-    known: InputRange,
-) -> tuple[InputView, ...]:
+def views_of(inputs: Inputs, row: int, *, embedded: Sequence[str], known: InputRange) -> tuple[InputView, ...]:
     """The views of one sample.
 
     Args:
-        arrays: The model's inputs by name, (sample, ...).
-        pictures: uint8 (sample, H, W, C), of the first input that is a picture.
+        inputs: The model's inputs; their pictures are of the first input that is one.
         row: Which sample.
         embedded: Names of the inputs that are token ids.
         known: How pictures were normalised.
     """
     views = []
-    for name, values in arrays.items():
+    pictures = inputs.pictures
+    for name, values in inputs.arrays.items():
         sample = np.asarray(values[row])
         if name in embedded:
-            views.append(InputView(name, InputKind.TOKENS, tokens=tuple(str(t) for t in sample.ravel().tolist())))
+            ids = tuple(str(t) for t in sample.ravel().tolist())
+            words = inputs.words[name][row] if name in inputs.words else None
+            texts, special = (words.texts, words.special) if words is not None else (ids, None)
+            views.append(InputView(name, InputKind.TOKENS, tokens=texts, special=special))
         elif pictures is not None and pictures.shape[1:3] in (sample.shape[-2:], sample.shape[:2]):
             views.append(InputView(name, InputKind.IMAGE, picture=pictures[row]))
             pictures = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from xaicli.attribution.answer import Found, explanations_of, saliency_of
+from xaicli.attribution.answer import Found, explanations_of, saliency_of, together
 from xaicli.attribution.captum_methods import named
 from xaicli.attribution.engine import Explainer
 from xaicli.attribution.explanation import CheckpointColumn, Saliency, SanityStep
@@ -26,7 +26,7 @@ from xaicli.attribution.quality import cascade, quality
 from xaicli.attribution.settings import Convention, Precision, Settings, Target
 from xaicli.attribution.store import Finished, Store, fingerprint, key_of
 from xaicli.attribution.targets import LOSS, split_place
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.progress import doing
 
 if TYPE_CHECKING:
@@ -210,6 +210,51 @@ def explain(
     on_gpu = place.type == "cuda"
     with _own_modes(place), in_one_order(on_gpu), in_ieee(on_gpu and request.settings.precision is Precision.FP32):
         return _explained(columns, inputs, request, progress)
+
+
+def explain_alike(
+    columns: Sequence[Column],
+    parts: Sequence[tuple[Sequence[int], Inputs]],
+    request: Request,
+    *,
+    progress: Progress | None = None,
+) -> Saliency:
+    """Explain samples of several shapes, each shape in a call of its own: a map depends on its own sample alone.
+
+    Args:
+        columns: In training order.
+        parts: The places of some samples among all, and these samples, of one shape.
+        request: What is asked; randomised models are compared on the samples of the most frequent shape.
+        progress: Called with (samples done, samples in all).
+
+    Raises:
+        UsageError: The seed's convention is asked for, whose numbers depend on the whole batch.
+    """
+    if len(parts) == 1:
+        return explain(columns, parts[0][1], request, progress=progress)
+    if request.settings.convention is Convention.FE:
+        raise UsageError(
+            f"the fe convention needs one batch, and the samples are of {len(parts)} shapes",
+            hint="--convention xai, or --ids with samples of one shape",
+        )
+    sizes = [len(columns) * len(request.outputs) * len(request.share(len(places))) for places, _ in parts]
+    most = max(range(len(parts)), key=lambda part: len(parts[part][0]))
+    found: list[tuple[Sequence[int], Inputs, Saliency]] = []
+    before = 0
+    for number, (places, inputs) in enumerate(parts):
+
+        def advance(done: float, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, sum(sizes))
+
+        asked = replace(request, sanity=request.sanity and number == most)
+        found.append((places, inputs, explain(columns, inputs, asked, progress=advance)))
+        before += sizes[number]
+    whole = together(found)
+    if not request.sanity:
+        return whole
+    said = f"randomised models were compared on samples of the most frequent shape, {len(parts[most][0])} of them"
+    return replace(whole, notes=(*whole.notes, said))
 
 
 def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, progress: Progress | None) -> Saliency:
@@ -426,7 +471,7 @@ class _Work:
 
     def _with_views(self, finished: Finished, row: int, prepared: Prepared) -> Finished:
         tokens = [entry.name for entry in prepared.entries if entry.tokens]
-        views = views_of(self.inputs.arrays, self.inputs.pictures, row, embedded=tokens, known=self.column.known)
+        views = views_of(self.inputs, row, embedded=tokens, known=self.column.known)
         rows = tuple(replace(e, inputs=views, checkpoint=self.number) for e in finished.explanations)
         return replace(finished, explanations=rows)
 

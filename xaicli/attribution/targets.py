@@ -253,6 +253,11 @@ def _of_labels(
     if not head.has_classes:
         raise XaiError(f"a label is no output of this model: {head.decided}", hint="--target N, or predicted")
     found = [class_of(label, names, head) for label in labels]
+    if any(isinstance(label, frozenset) for label in labels) and any(index is None for index in found):
+        raise XaiError(
+            "the samples have sets of labels, and one output each is explained",
+            hint="--target N or a name explains one of them, top3 the most probable ones",
+        )
     if all(index is None for index in found):
         first = next(label for label in labels if label is not None)
         return _within(torch.tensor([[index_of(first, names)]]), head.classes)
@@ -265,6 +270,8 @@ def class_of(label: Any, names: Sequence[str] | None, head: Head) -> int | None:
     if not head.has_classes:
         return None
     label = plain(label)
+    if isinstance(label, frozenset) and len(label) == 1:
+        label = next(iter(label))
     if isinstance(label, str) and names and label in names:
         return list(names).index(label)
     if isinstance(label, list | tuple) and head.task is Task.CLASSIFICATION and len(label) == head.classes > 1:

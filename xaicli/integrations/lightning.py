@@ -17,7 +17,8 @@ from xaicli.heads.outputs import items_of, tensor_at, where_of
 from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import number, numbering_of
-from xaicli.integrations.recording import Recording, inputs_of, rows_of
+from xaicli.integrations.options import settled
+from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
 
 _STEPS = {
@@ -59,13 +60,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, tables, collectors,
-            collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tokenizer, tables,
+            collectors, collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names; and
+            of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label, float64, name, config, resume, strict.
+
+    Raises:
+        UsageError: An argument is unknown, or makes no sense.
     """
 
-    def __init__(self, run: Any, **options: Any) -> None:
+    def __init__(self, run: Any = None, **options: Any) -> None:
         super().__init__()
-        self._recording = Recording(run, **options)
+        self._recording = Recording(run, **settled(Recording, run, options))
         self._undo: list[Callable[[], None]] = []
         self._watched: set[Mode] = set()
         self._strays: dict[Mode, str | None] = {}
@@ -90,6 +95,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._restore()
         self._recording.is_main = trainer.is_global_zero
         self._recording.described(dict(getattr(pl_module, "hparams", None) or {}))
+        if self._recording.tokenizer is None:
+            holders = (pl_module, getattr(trainer, "datamodule", None))
+            self._recording.tokenizer = next((t for one in holders if (t := tokenizer_of(one)) is not None), None)
         for name, mode in _STEPS.items():
             self._wrap(trainer, pl_module, name, mode)
         self._number(trainer)
@@ -107,7 +115,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if not (resumed and is_same):  # a trainer that goes on counts on
             self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
         self._trainer = weakref.ref(trainer)
-        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0])
+        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0], is_resumed=resumed and not is_same)
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
 
@@ -208,9 +216,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             columns = dict(recording.samples_fn(batch, output))
             ids = columns.pop("sample_id", None)
             ids = recording.ids_in(whole.batch) if ids is None else ids
-            recording.log(
-                columns, sample_id=ids, mode=mode, ds_id=whole.ds_id, inputs=_inputs_of(step), rows=rows or None
-            )
+            inputs = _inputs_of(step)
+            recording.log(columns, sample_id=ids, mode=mode, ds_id=whole.ds_id, inputs=inputs, rows=rows or None)
+            recording.note_texts(ids, mode, _texts_of(whole.batch, inputs))
             return
         if len(parts) == 1:
             result = _answers_of(step, parts[0].labels, mode, parts[0].rows)
@@ -252,6 +260,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
             columns = columns_of(head, values, labels)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
+        recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
 
     def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
@@ -379,6 +388,11 @@ def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged 
 
 def _inputs_of(step: Step) -> Any:
     return inputs_of(step.forwards[0].args, step.forwards[0].kwargs) if step.forwards else None
+
+
+def _texts_of(batch: Any, inputs: Any) -> Any:
+    """Where the ids of tokens are: among the batch's entries, or the model's inputs."""
+    return batch if isinstance(batch, Mapping) and "input_ids" in batch else inputs
 
 
 def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:

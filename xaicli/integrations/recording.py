@@ -13,19 +13,20 @@ from torch import nn
 
 from xaicli.collectors.collect import collect_metrics
 from xaicli.collectors.outputs import labels_of
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import Known, OriginOf, decide
 from xaicli.heads.head import Head, Task
 from xaicli.integrations.identity import NO_IDS, chosen, ids_of, may_be_ids, size_of
+from xaicli.recorder.attempt import find_world_size
 from xaicli.recorder.run import Run
 from xaicli.tables.table import Table
 
 SamplesFn = Callable[[Any, Any], Mapping[str, Any]]
 IdsAt = str | int | Callable[[Any], Any]
 EpochChoice = str | int | Collection[int]
-_CHOICES = ("every", "last", "never")
 _LABELS = ("labels", "label", "label_ids")
-_FACTS = ("text",)
+_TOKENS = ("input_ids", "decoder_input_ids")
+"""What transformers call inputs of token ids."""
 _RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
 """The task of a run whose rows are of this one, where it is not of the same name."""
 
@@ -35,13 +36,15 @@ class Recording:
 
     Args:
         run: An open run, or where to record one; such a one is closed when a training, validation or test is over, and
-            opened again by the next, which goes on with it.
+            opened again by the next, which goes on with it; of several processes it stays open until they end.
         samples_fn: (batch, model output) -> the arguments of `Run.log_samples`; by default ids and label are found in
             the batch, and the model's answers where the step computed them.
         ids: Where the ids are in a batch, where they are not found: a key, the number of a part, or a function of the
             batch; with transformers, the dataset's column.
         task: What the model was trained for, where that cannot be told: see `xaicli.heads.head.Task`.
         facts: Of ("text",): keep the text of each sample, where a tokenizer is at hand.
+        tokenizer: What tells the texts of samples and the words of kept inputs, where the framework has none at hand: a
+            tokenizer, or for the words a vocabulary as `Run.log_inputs` takes it.
         tables: What metrics are collected over, by split.
         collectors: Metrics collectors or functions.
         collect_epochs: "every", "last", "never", a number n for every n-th, or the epochs themselves.
@@ -50,9 +53,10 @@ class Recording:
         keep_inputs: How many samples' model inputs are kept, of each mode, for saliency.
         save_checkpoint: Whether the model is saved when training ends.
         label_names: The classes' names, for run and checkpoint.
+        of_run: Further arguments of the run that is opened here, as `keep_probs`.
 
     Raises:
-        UsageError: The collections make no sense, or a fact is none.
+        UsageError: The collections make no sense.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Recording:
         ids: IdsAt | None = None,
         task: str | None = None,
         facts: Sequence[str] = (),
+        tokenizer: Any = None,
         tables: Table | Mapping[str, Any] | None = None,
         collectors: Any = (),
         collect_epochs: EpochChoice = "last",
@@ -71,14 +76,15 @@ class Recording:
         keep_inputs: int = 32,
         save_checkpoint: bool = True,
         label_names: Sequence[str] | None = None,
+        of_run: Mapping[str, Any] | None = None,
     ) -> None:
         self._given = run
         self.samples_fn = samples_fn
         self.ids_at = ids
         self._task = task
         self.facts = tuple(facts)
-        if stray := [fact for fact in self.facts if fact not in _FACTS]:
-            raise unknown("fact", stray[0], _FACTS)
+        self.tokenizer = tokenizer
+        self._of_run = dict(of_run or {})
         self._tables = dict(tables) if isinstance(tables, Mapping) else {"": tables} if tables is not None else {}
         self._collectors = list(collectors) if isinstance(collectors, (list, tuple)) else [collectors]
         if bool(self._tables) != bool(self._collectors):
@@ -86,8 +92,6 @@ class Recording:
                 "tables and collectors belong together",
                 hint="tables={'val': table}, collectors=[xaicli.ClassificationMetricsCollector()]",
             )
-        if isinstance(collect_epochs, str) and collect_epochs not in _CHOICES:
-            raise unknown("choice of epochs", collect_epochs, _CHOICES, plural="choices of epochs")
         self._epochs = collect_epochs
         self.collects_before = collect_before
         self._dataloader_args = dict(dataloader_args or {})
@@ -125,11 +129,12 @@ class Recording:
             else:
                 self._run = Run(
                     self._given,
-                    config=self.config,
                     label_names=self._label_names,
                     total_epochs=self.total_epochs,
                     task=self._recorded_task,
+                    **{"config": self.config, **self._of_run},
                 )
+                self._of_run.pop("resume", None)  # it has begun, or was gone on with
             self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
@@ -139,9 +144,19 @@ class Recording:
         if self._label_names is None and label_names:
             self._label_names = tuple(label_names)
 
-    def begin(self, total_epochs: int) -> None:
-        """A training begins that is meant to end after so many epochs."""
+    def begin(self, total_epochs: int, *, is_resumed: bool = False) -> None:
+        """A training begins that is meant to end after so many epochs.
+
+        Args:
+            total_epochs: These, with those of trainings before.
+            is_resumed: It goes on from a checkpoint: what was recorded behind that is taken back, by a new attempt.
+        """
         self.total_epochs = total_epochs
+        if is_resumed and self._is_shared:
+            if self._run is not None:
+                self._run.close()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.barrier()  # an attempt that begins beside a living one takes nothing back
         if self._run is not None and not self._run.is_closed:
             self._run.state.total_epochs = total_epochs
 
@@ -232,10 +247,27 @@ class Recording:
         if inputs is not None:
             self._keep(inputs, sample_id, columns.get("label"), mode, ds_id)
 
-    def note_texts(self, sample_id: Any, mode: str, texts: Callable[[], Sequence[str]]) -> None:
-        """Keep the samples' texts as facts, in the first epoch of each mode: they do not change."""
-        if self._noted.setdefault(mode, self.epoch) == self.epoch:
-            self.run.log_facts(sample_id, text=list(texts()))
+    def note_texts(self, sample_id: Any, mode: str, inputs: Any) -> None:
+        """Keep the samples' texts as facts where that is asked for, in the first epoch of each mode: they stay.
+
+        Args:
+            sample_id: The ids.
+            mode: The mode.
+            inputs: A batch or a model's inputs by name, or token ids alone.
+        """
+        if "text" not in self.facts or sample_id is None or self._noted.setdefault(mode, self.epoch) != self.epoch:
+            return
+        tokens = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
+        if not hasattr(self.tokenizer, "batch_decode"):
+            self.tell(
+                'facts=("text",) needs a tokenizer: Trainer(processing_class=tokenizer), or XaiCallback(..., '
+                "tokenizer=tokenizer)"
+            )
+        elif tokens is None or (isinstance(tokens, torch.Tensor) and (tokens.ndim != 2 or tokens.is_floating_point())):
+            self.tell('facts=("text",) needs the ids of tokens in the batch, as input_ids: no texts are kept')
+        else:
+            texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            self.run.log_facts(sample_id, text=list(texts))
 
     def missed(self, rows: int | None, reason: str) -> None:
         """Count rows that cannot be recorded, and say why once."""
@@ -258,12 +290,20 @@ class Recording:
         self.release()
 
     def release(self) -> None:
-        """Put everything into files; close the run if it was opened here."""
+        """Put everything into files; close the run if it was opened here, and by this process alone.
+
+        Processes get here at different times: opened anew, the run would be another attempt for each.
+        """
         if self._run is not None and not self._run.is_closed:
-            if isinstance(self._given, Run):
+            if isinstance(self._given, Run) or self._is_shared:
                 self.guarded("flushing", self._run.flush)
             else:
                 self._run.close()
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several processes record into a run that is opened here."""
+        return not isinstance(self._given, Run) and find_world_size() > 1
 
     def collect(self, model: nn.Module, epoch: int) -> None:
         """One inference pass over every table."""
@@ -331,10 +371,20 @@ class Recording:
             before = state.mode, state.ds_id
             state.mode, state.ds_id = mode, ds_id
             try:
-                self.run.log_inputs(ids, first_of(inputs, missing), label[:missing] if _are_classes(label) else None)
+                labels = label[:missing] if _are_classes(label) else None
+                self.run.log_inputs(ids, first_of(inputs, missing), labels, tokens=self._words_of(inputs))
             finally:
                 state.mode, state.ds_id = before
             self._kept[mode] = self._kept.get(mode, 0) + len(ids)
+
+    def _words_of(self, inputs: Any) -> Any:
+        """What tells the words of kept inputs; None where they are no texts, or nothing does."""
+        if self.tokenizer is None:
+            return None
+        if isinstance(inputs, Mapping):
+            of_name = {name: self.tokenizer for name in _TOKENS if _are_tokens(inputs.get(name))}
+            return of_name or None
+        return self.tokenizer if _are_tokens(inputs) else None
 
     def _save(self, model: nn.Module) -> None:
         with warnings.catch_warnings():
@@ -380,6 +430,14 @@ def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return named or None
 
 
+def tokenizer_of(holder: Any) -> Any:
+    """The tokenizer that somebody is or has; None without."""
+    if hasattr(holder, "convert_ids_to_tokens"):
+        return holder
+    found = getattr(holder, "tokenizer", None)
+    return found if hasattr(found, "convert_ids_to_tokens") else None
+
+
 def first_of(inputs: Any, n: int) -> Any:
     """The first `n` samples of a model's inputs."""
     if isinstance(inputs, Mapping):
@@ -387,10 +445,15 @@ def first_of(inputs: Any, n: int) -> Any:
     return inputs[:n].detach()
 
 
+def _are_tokens(value: Any) -> bool:
+    """Whether this may be the ids of tokens, (samples, tokens)."""
+    return isinstance(value, torch.Tensor) and value.ndim == 2 and not value.is_floating_point()
+
+
 def _are_classes(label: Any) -> bool:
-    """Whether these are classes, one a sample; numbers and sets stay with the rows alone."""
+    """Whether these are classes or sets of classes; numbers and classes of places stay with the rows alone."""
     if isinstance(label, torch.Tensor):
-        return label.ndim == 1 and not label.is_floating_point()
+        return not label.is_floating_point() and label.ndim in (1, 2)
     return label is not None
 
 

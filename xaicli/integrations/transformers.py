@@ -17,7 +17,8 @@ from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids
-from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of
+from xaicli.integrations.options import settled
+from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
 
 _ROW = "xai_row_number"
@@ -53,13 +54,17 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tables, collectors,
-            collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names.
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tokenizer, tables,
+            collectors, collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names; and
+            of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label, float64, name, config, resume, strict.
+
+    Raises:
+        UsageError: An argument is unknown, or makes no sense.
     """
 
-    def __init__(self, run: Any, **options: Any) -> None:
+    def __init__(self, run: Any = None, **options: Any) -> None:
         super().__init__()
-        self._recording = Recording(run, **options)
+        self._recording = Recording(run, **settled(Recording, run, options))
         if not isinstance(self._recording.ids_at, (str, NoneType)):
             raise UsageError("ids is the name of the dataset's column", hint='XaiCallback(..., ids="image_id")')
         self._trainer: Any = None
@@ -94,6 +99,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         names = getattr(config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
+        if self._recording.tokenizer is None:
+            self._recording.tokenizer = tokenizer_of(getattr(trainer, "processing_class", None))
         accepted = inspect.signature(_bare(trainer.model).forward).parameters
         said = self._recording.ids_at
         self._keys = (said,) if isinstance(said, str) else tuple(key for key in ID_KEYS if key not in accepted)
@@ -133,7 +140,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         resumed = state.global_step > 0
         self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
         self._walks, self._is_resumed = 0, resumed
-        self._recording.begin(int(args.num_train_epochs) + self._before[0])
+        self._recording.begin(int(args.num_train_epochs) + self._before[0], is_resumed=resumed)
         if self._recording.collects_before:
             self._recording.collect(model, 0)
 
@@ -330,8 +337,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 recording.missed(rows, "the labels do not fit the model's answers: give samples_fn")
                 return
         recording.log(columns, sample_id=ids, mode=mode, ds_id=ds_id, inputs=kept, rows=rows)
-        if "text" in recording.facts and ids is not None:
-            self._note_texts(ids, mode, inputs)
+        recording.note_texts(ids, mode, inputs)
 
     def _label_in(self, inputs: Any) -> Any:
         """The labels: what the trainer calls so, else what is named like them."""
@@ -339,14 +345,6 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
             return inputs[names[0]]
         return label_in(inputs)
-
-    def _note_texts(self, ids: Any, mode: str, inputs: Mapping[str, Any]) -> None:
-        tokenizer: Any = getattr(self._trainer, "processing_class", None)
-        if not hasattr(tokenizer, "batch_decode") or "input_ids" not in inputs:
-            self._recording.tell('facts=("text",) needs a tokenizer: Trainer(processing_class=tokenizer)')
-            return
-        tokens = inputs["input_ids"]
-        self._recording.note_texts(ids, mode, lambda: tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
 def _spans(inputs: Mapping[str, Any]) -> list[slice]:

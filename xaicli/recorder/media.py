@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xaicli.recorder import columns
+from xaicli.recorder.tokens import Words
 
 LONGEST_SIDE = 96
 """Pixels; a larger picture is shrunk."""
@@ -123,7 +124,15 @@ def image_table(rows: list[Row]) -> pa.Table:
 
 
 def input_rows(
-    sample_id: Any, inputs: Any, label: Any, *, mode: str, ds_id: str, kind: str | None, refuse: Refuse
+    sample_id: Any,
+    inputs: Any,
+    label: Any,
+    words: Mapping[str, Sequence[Words]],
+    *,
+    mode: str,
+    ds_id: str,
+    kind: str | None,
+    refuse: Refuse,
 ) -> list[Row]:
     """One row a sample and input.
 
@@ -131,6 +140,7 @@ def input_rows(
         sample_id: (N,) ids.
         inputs: (N, ...), or {input name: (N, ...)}; kept bit for bit, bfloat16 as float32.
         label: (N,) labels, None where one is missing, or None.
+        words: What the tokens of each sample stand for, by input.
         mode: The mode the inputs belong to.
         ds_id: The dataset.
         kind: The run's kind of ids, as of `columns.ids`.
@@ -151,9 +161,10 @@ def input_rows(
             raise ValueError(f"{name or 'inputs'} has shape {array.shape} for {len(ids)} ids")
         array = np.ascontiguousarray(array)
         shape, dtype = list(array.shape[1:]), array.dtype.name
+        of_each: Sequence[Words | tuple[None, None]] = words.get(str(name)) or [(None, None)] * len(ids)
         rows += [
-            (_plain(key), mode, ds_id, _plain(y), str(name), dtype, shape, one.tobytes())
-            for key, y, one in zip(ids, labels, array, strict=True)
+            (_plain(key), mode, ds_id, _plain(y), str(name), dtype, shape, *said, one.tobytes())
+            for key, y, one, said in zip(ids, labels, array, of_each, strict=True)
             if key is not None
         ]
     return rows
@@ -161,9 +172,13 @@ def input_rows(
 
 def input_table(rows: list[Row]) -> pa.Table:
     """The table of `inputs/`."""
-    ids, mode, ds_id, label, name, dtype, shape, data = zip(*rows, strict=True)
+    ids, mode, ds_id, label, name, dtype, shape, tokens, special, data = zip(*rows, strict=True)
     first = next((one for one in label if one is not None), None)
-    kind = pa.string() if isinstance(first, str) else pa.float64() if isinstance(first, float) else pa.int32()
+    kind: Any = pa.string() if isinstance(first, str) else pa.float64() if isinstance(first, float) else pa.int32()
+    if isinstance(first, list):
+        kind = pa.list_(pa.int32())
+    are_words = any(texts is not None for texts in tokens)
+    words = {"tokens": pa.array(tokens, pa.list_(pa.string())), "special": pa.array(special, pa.list_(pa.int32()))}
     return pa.table(
         {
             "sample_id": _ids(ids),
@@ -173,6 +188,7 @@ def input_table(rows: list[Row]) -> pa.Table:
             "name": pa.array(name),
             "dtype": pa.array(dtype),
             "shape": pa.array(shape, pa.list_(pa.int32())),
+            **(words if are_words else {}),
             "data": pa.array(data, pa.binary()),
         }
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from xaicli.errors import XaiError, is_of_the_disk
@@ -19,6 +20,7 @@ from xaicli.recorder import columns, media, scalars
 from xaicli.recorder.facts import fact_table, kinds_before
 from xaicli.recorder.parts import store_table
 from xaicli.recorder.process import Process
+from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import SAMPLE_ID
@@ -140,13 +142,16 @@ class Records:
         except Exception as error:
             self._refuse_record("media", error, sample_id)
 
-    def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None) -> None:
+    def log_inputs(self, sample_id: Any, inputs: Any, label: Any = None, *, tokens: Any = None) -> None:
         """Keep exact model inputs for saliency; a later one of the same sample replaces the earlier.
 
         Args:
             sample_id: (N,) ids.
             inputs: (N, ...), or {input name: (N, ...)}.
-            label: (N,) labels.
+            label: (N,) labels; of several classes a sample, (N, K) of 0/1 or N lists of classes.
+            tokens: What the ids of tokens stand for, so that maps of texts show words: a tokenizer, a vocabulary
+                ({id: text}, {text: id}, or texts in the order of their ids), or N lists of texts; of inputs by name
+                those of `input_ids`, or {input name: ...}.
 
         Raises:
             ValueError: With `strict`: they are not as many as the ids.
@@ -160,7 +165,8 @@ class Records:
             def keep(found: Any) -> None:
                 ids, arrays, label = found
                 labels = self._label_of_inputs(label, ids)
-                rows = media.input_rows(ids, arrays, labels, **where, kind=kind, refuse=self._drop_inputs)
+                words = self._words_of_inputs(tokens, arrays, ids)
+                rows = media.input_rows(ids, arrays, labels, words, **where, kind=kind, refuse=self._drop_inputs)
                 self._keep_rows("inputs", rows, media.input_table)
 
             n = media.count(sample_id)
@@ -168,6 +174,18 @@ class Records:
             self._intake.bring(given, keep, lambda error: self._refuse_record("inputs", error, range(n)))
         except Exception as error:
             self._refuse_record("inputs", error, sample_id)
+
+    def _words_of_inputs(self, tokens: Any, inputs: Any, sample_id: Any) -> Mapping[str, Any]:
+        """What the tokens stand for; nothing, told of, where that cannot be said: the inputs are kept without."""
+        if tokens is None:
+            return {}
+        named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        try:
+            arrays = {str(name): columns.to_array(value, str(name) or "inputs") for name, value in named.items()}
+            return words_of_inputs(tokens, arrays)
+        except Exception as error:  # a tokenizer is the caller's own
+            self._refuse_column("tokens of inputs", str(error), media.count(sample_id))
+            return {}
 
     def _label_of_inputs(self, label: Any, sample_id: Any) -> Any:
         """Labels of the run's kind; None, told of, where they are of another: the inputs are kept without them."""
@@ -178,26 +196,53 @@ class Records:
             if self.manifest.task == Task.REGRESSION:
                 numbers = columns.of_length(columns.metric(label, "label"), rows, "label")
                 return [float(one) if math.isfinite(one) else None for one in numbers]
-            checked: Any = columns.labels(label, "label")
-            columns.of_length(checked, rows, "label")
-            if isinstance(checked, list):
+            checked: Any = self._several_labels(label, rows)
+            if checked is None:
+                checked = columns.labels(label, "label")
+                columns.of_length(checked, rows, "label")
+                kind = "string" if isinstance(checked, list) else "int32"
+            else:
+                kind = "list<int32>" if any(isinstance(one, list) for one in checked) else "int32"
+            if kind == "string":
                 if all(text is None for text in checked):
                     return None
-                kind = "string"
-            else:
-                kind = "int32"
+            elif not isinstance(checked, list):
                 if ((checked > _MOST_INT32) | (checked < -_MOST_INT32 - 1)).any():
                     raise ValueError("label has a value beyond 32 bits")
                 if (checked == columns.NULL_LABEL).any():
                     missing = checked == columns.NULL_LABEL
                     checked = [None if gone else int(one) for one, gone in zip(checked, missing, strict=True)]
             known = self._process.catalogue.dtype("label") or self._kinds.setdefault("label", kind)
-            if known in ("int32", "string") and known != kind:
+            if known in ("int32", "string", "list<int32>") and known != kind:
                 raise ValueError(f"label of inputs must be of type {known} as before in this run, not {kind}")
         except ValueError as error:
             self._refuse_column("label of inputs", str(error), rows)
             return None
         return checked
+
+    def _several_labels(self, label: Any, rows: int) -> list[Any] | None:
+        """Sets of classes as lists, of rows of probabilities the most probable class; None where a label is one value.
+
+        Raises:
+            ValueError: They are none of these.
+        """
+        given, task = columns.plain(label), self.manifest.task
+        lists = isinstance(given, list | tuple) and any(
+            isinstance(one, list | tuple | set) or getattr(one, "ndim", 0) for one in given
+        )
+        rows_of_numbers = isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] > 1
+        if not (lists or rows_of_numbers) or task not in (None, Task.CLASSIFICATION, Task.MULTILABEL):
+            return None
+        if task != Task.MULTILABEL and (columns.is_soft(given) or columns.is_one_hot(given)):
+            values, sound = columns.soft_labels(given, rows)
+            if not sound.all():
+                self._refuse_column("label of inputs", columns.NO_PROBABILITIES, int((~sound).sum()))
+            return [int(row.argmax()) if good else None for row, good in zip(values, sound, strict=True)]
+        ignored = self.manifest.ignore_label
+        found = columns.label_sets(given, rows, "label", ignored if isinstance(ignored, int) else None)
+        for reason, n in found.reasons.items():
+            self._refuse_column("label of inputs", reason, n)
+        return [None if one is None else one.tolist() for one in found.classes]
 
     def log_facts(self, sample_id: Any = None, *, facts: str | os.PathLike[str] | None = None, **named: Any) -> None:
         """Record what samples are: a path, a text, a source, a camera. Of several the last value of a sample counts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -267,7 +267,7 @@ class Blocks:
         elif isinstance(panel.chart, BarChart):
             inside.append(self._figure("bars", panel.chart, {"lines": []}, self._svg(panel.chart), titled=False))
         if panel.tokens:
-            inside.append(_words(panel.tokens))
+            inside.append(_words(panel.tokens, panel.special))
         lines = [part for line in panel.lines for part in (Markup("<br>"), line)][1:]
         flat = (" ", element("span", "flat", class_="flat")) if panel.flat else ()
         inside.append(element("figcaption", element("b", panel.title), *lines, *flat))
@@ -286,16 +286,23 @@ def _passage(block: Passage) -> Markup:
     return element("article", *said, _words(block.words), **named)
 
 
-def _words(words: Sequence[tuple[str, float]]) -> Markup:
-    """Words coloured by their strength, those that stand for no text marked; of a long text the rest on request."""
+def _words(words: Sequence[tuple[str, float]], special: Collection[int] | None = None) -> Markup:
+    """Words coloured by their strength, those that stand for no text marked; of a long text the rest on request.
+
+    Args:
+        words: Each with its strength in [0, 1].
+        special: The places of those that stand for no text; told by their spelling when None.
+    """
+    if special is None:
+        special = [place for place, (text, _) in enumerate(words) if _SPECIAL_TOKEN.fullmatch(text.strip())]
     shown = [
         part
-        for text, strength in words
+        for place, (text, strength) in enumerate(words)
         for part in (
             element(
                 "span",
                 printable(text, limit=_SHOWN),
-                class_=f"t{_tenths(strength)}" + (" special" if _SPECIAL_TOKEN.fullmatch(text.strip()) else ""),
+                class_=f"t{_tenths(strength)}" + (" special" if place in special else ""),
             ),
             " ",
         )

@@ -47,6 +47,8 @@ class MapPanel:
     """In place of pictures, for tables and signals."""
     tokens: tuple[tuple[str, float], ...] = ()
     """In place of pictures, for text: (token, strength in [0, 1])."""
+    special: frozenset[int] | None = None
+    """Places of tokens that stand for no text; None where that is not known, and their spelling tells."""
     toggle: str = ""
 
 

@@ -86,7 +86,7 @@ def _panel(
             strengths = found.values.reshape(-1)
             tokens = view.tokens or tuple(str(i) for i in range(len(strengths)))
             pairs = tuple((t, float(s)) for t, s in zip(tokens, strengths, strict=False))
-            return MapPanel(toggled, title, (), lines, found.flat, tokens=pairs)
+            return MapPanel(toggled, title, (), lines, found.flat, tokens=pairs, special=view.special)
         case _:
             return MapPanel(toggled, title, tuple(_views(found, alt)), lines, found.flat)
 

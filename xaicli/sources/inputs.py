@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xaicli.errors import XaiError, unknown
@@ -12,6 +12,19 @@ from xaicli.errors import XaiError, unknown
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the token ids of one input of one sample stand for.
+
+    Attributes:
+        texts: The text of each token.
+        special: The places of those that a tokenizer put among the words; None where that is not known.
+    """
+
+    texts: tuple[str, ...]
+    special: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class Inputs:
         pictures: uint8 (sample, height, width, channel) for display, not normalised; None for what is no picture.
         skipped: One sentence for each sample that could not be read and was left out, and for each doubt about the
             source.
+        words: What the tokens stand for, {input: of each sample}, where the source knows it.
     """
 
     sample_id: list[Any]
@@ -32,6 +46,7 @@ class Inputs:
     label: list[Any] | None = None
     pictures: NDArray[np.uint8] | None = None
     skipped: tuple[str, ...] = ()
+    words: Mapping[str, Sequence[Words | None]] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -52,6 +67,13 @@ class Source(Protocol):
             XaiError: An id does not exist, no sample can be read, or (when opened strict) one cannot be read.
         """
 
+    def take_alike(self, which: int | Sequence[Any]) -> list[tuple[list[int], Inputs]]:
+        """The same samples in parts of one shape each, with the places of each part's samples among all of them.
+
+        Raises:
+            XaiError: As `take`, or pictures differ in size.
+        """
+
 
 class BadSampleError(Exception):
     """A sample that cannot be read; the text says why."""
@@ -59,11 +81,12 @@ class BadSampleError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: the model's inputs without a batch axis, its label, and its picture (height, width, channel)."""
+    """One sample: its inputs without a batch axis, its label, its picture (height, width, channel), its words."""
 
     arrays: Mapping[str, NDArray[Any]]
     label: Any = None
     picture: NDArray[np.uint8] | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,31 @@ class IndexedSource:
 
     def take(self, which: int | Sequence[Any]) -> Inputs:
         """Read samples; see `Source.take`."""
+        ids, samples, skipped = self._read(which)
+        shapes = [_shapes(sample) for sample in samples]
+        if len(set(shapes)) > 1:
+            raise _bad_shapes(self.name, ids, shapes)
+        return self._together(ids, samples, skipped)
+
+    def take_alike(self, which: int | Sequence[Any]) -> list[tuple[list[int], Inputs]]:
+        """Read samples, by shape; see `Source.take_alike`."""
+        ids, samples, skipped = self._read(which)
+        places: dict[Any, list[int]] = {}
+        for place, sample in enumerate(samples):
+            places.setdefault(_shapes(sample), []).append(place)
+        if len(places) > 1 and any(sample.picture is not None for sample in samples):
+            raise _bad_shapes(self.name, ids, [_shapes(sample) for sample in samples])
+        labelled = any(sample.label is not None for sample in samples)
+        found = []
+        for of_shape in places.values():
+            part = self._together([ids[i] for i in of_shape], [samples[i] for i in of_shape], skipped)
+            if labelled and part.label is None:
+                part = replace(part, label=[None] * len(of_shape))
+            found.append((of_shape, part))
+        return found
+
+    def _read(self, which: int | Sequence[Any]) -> tuple[list[Any], list[Sample], tuple[str, ...]]:
+        """The ids and samples that can be read, and what to say of the others."""
         skipped: list[str] = []
         if isinstance(which, int):
             wanted, limit = self._first(which), which
@@ -119,7 +167,7 @@ class IndexedSource:
                 break
         if not samples:
             raise XaiError(f"no sample of {self.name} can be read", hint=skipped[0] if skipped else "it holds none")
-        return self._together(ids, samples, (*self.notes, *self.told(), *skipped))
+        return ids, samples, (*self.notes, *self.told(), *skipped)
 
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:
@@ -151,12 +199,8 @@ class IndexedSource:
     def _together(self, ids: list[Any], samples: list[Sample], skipped: tuple[str, ...]) -> Inputs:
         import numpy as np
 
-        arrays = {}
-        for key in self._ordered(samples[0].arrays):
-            shapes = [sample.arrays[key].shape for sample in samples]
-            if len(set(shapes)) > 1:
-                raise _bad_shapes(self.name, ids, shapes)
-            arrays[key] = np.stack([sample.arrays[key] for sample in samples])
+        names = self._ordered(samples[0].arrays)
+        arrays = {key: np.stack([sample.arrays[key] for sample in samples]) for key in names}
         labels = [plain(sample.label) for sample in samples]
         pictures = [sample.picture for sample in samples if sample.picture is not None]
         alike = len(pictures) == len(samples) and len({picture.shape for picture in pictures}) == 1
@@ -166,6 +210,11 @@ class IndexedSource:
             label=None if all(label is None for label in labels) else labels,
             pictures=np.stack(pictures) if alike else None,
             skipped=skipped,
+            words={
+                key: [sample.words.get(key) for sample in samples]
+                for key in arrays
+                if any(key in sample.words for sample in samples)
+            },
         )
 
     def _ordered(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -198,13 +247,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _bad_shapes(name: str, ids: list[Any], shapes: list[tuple[int, ...]]) -> XaiError:
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def _shapes(sample: Sample) -> Shapes:
+    """The names of a sample's arrays with their shapes."""
+    return tuple(sorted((name, tuple(array.shape)) for name, array in sample.arrays.items()))
+
+
+def _bad_shapes(name: str, ids: list[Any], shapes: list[Shapes]) -> XaiError:
     usual = max(set(shapes), key=shapes.count)
     position = next(position for position, shape in enumerate(shapes) if shape != usual)
-    shown = f"{ids[position]} {shapes[position]}, others {usual}"
-    if all(len(shape) in (2, 3) for shape in shapes):
+    shown = f"{ids[position]} {_said(shapes[position], usual)}, others {_said(usual, shapes[position])}"
+    if all(len(shape) in (2, 3) for sample in shapes for _, shape in sample):
         hint = "make pictures alike with --resize"
     else:
         alike = [str(one) for one, shape in zip(ids, shapes, strict=True) if shape == usual][:8]
         hint = f"ask for some of one shape, as --ids {','.join(alike)}, or pad all to one length before they are kept"
     return XaiError(f"samples of {name} differ in shape: {shown}", hint=hint)
+
+
+def _said(shapes: Shapes, others: Shapes) -> str:
+    """What of some shapes differs from others'."""
+    different = [(name, shape) for name, shape in shapes if (name, shape) not in others] or list(shapes)
+    return ", ".join(f"{name} {shape}" if len(shapes) > 1 else str(shape) for name, shape in different)

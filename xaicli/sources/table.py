@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xaicli.errors import XaiError
 from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
-from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample
+from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
 
 _PATH_NAMES = ("path", "image_path", "file", "filename", "file_name", "img", "file_path")
@@ -305,6 +305,7 @@ Place = tuple[ParquetRows, int]
 """A row: the file and its number in it."""
 
 _COLUMNS = ("label", "dtype", "shape", "data")
+_WORDS = ("tokens", "special")
 
 
 def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool) -> IndexedSource:
@@ -338,12 +339,15 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
 
     def read(position: int) -> Sample:
         arrays: dict[str, NDArray[Any]] = {}
+        words: dict[str, Words] = {}
         label = None
         for name, (file, row) in rows[ids[position]].items():
-            facts = file.row(row, _COLUMNS)
+            facts = file.row(row, (*_COLUMNS, *(c for c in _WORDS if c in file.schema.names)))
             arrays[name] = _array(facts)
-            label = facts["label"]
-        return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))))
+            if (said := _words(facts, arrays[name])) is not None:
+                words[name] = said
+            label = frozenset(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
+        return Sample(arrays, label, preparation.picture(next(iter(arrays.values()))), words)
 
     return IndexedSource(
         ids,
@@ -389,3 +393,12 @@ def _array(facts: dict[str, Any]) -> NDArray[Any]:
         return np.frombuffer(facts["data"], dtype=dtype).reshape(shape)
     except (TypeError, ValueError) as error:
         raise BadSampleError(f"its bytes are no such array ({error})") from error
+
+
+def _words(facts: dict[str, Any], array: NDArray[Any]) -> Words | None:
+    """What the tokens stand for, their numbers where that is not known; None where nothing fitting is kept."""
+    texts, special = facts.get("tokens"), facts.get("special")
+    if not isinstance(texts, list) or array.ndim != 1 or len(texts) != len(array):
+        return None
+    read = tuple(str(n) if text is None else str(text) for text, n in zip(texts, array.tolist(), strict=True))
+    return Words(read, frozenset(special) if isinstance(special, list) else None)

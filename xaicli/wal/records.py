@@ -83,13 +83,25 @@ def unified(tables: Sequence[pa.Table]) -> pa.Table:
         for field in table.schema:
             types.setdefault(field.name, set()).add(field.type)
     chosen = {name: _common(kinds - {pa.null()} or kinds) for name, kinds in types.items()}
-    cast = [pa.table({name: table.column(name).cast(chosen[name]) for name in table.column_names}) for table in tables]
+    cast = [
+        pa.table({name: _cast(table.column(name), chosen[name]) for name in table.column_names}) for table in tables
+    ]
     return pa.concat_tables(cast, promote_options="default")
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_list(kind) and not (pa.types.is_list(column.type) or pa.types.is_null(column.type)):
+        # A class among sets of classes is a set of one.
+        single = [None if value is None else [value] for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(single, kind)])
+    return column.cast(kind)
 
 
 def _common(kinds: set[pa.DataType]) -> pa.DataType:
     if len(kinds) == 1:
         return next(iter(kinds))
+    if lists := [kind for kind in kinds if pa.types.is_list(kind)]:
+        return lists[0]
     numeric = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
     return pa.float64() if numeric else pa.string()
 
