@@ -50,7 +50,9 @@ def recorded(folder: Path, tokens: Any = None) -> Path:
 
 
 def explained(xai: Xai, run: Path, out: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    status, said, err = xai("saliency", run, "--model", "ckpt.pt", "-o", out, "--format", "html", "--json", *options)
+    status, said, err = xai(
+        "saliency", run, "--model", "ckpt.pt", "-o", out, "--format", "html,json", "--json", *options
+    )
     assert status == 0, err
     with np.load(out / "maps.npz") as found:
         return json.loads(said), dict(found)

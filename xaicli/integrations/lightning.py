@@ -115,7 +115,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if not (resumed and is_same):  # a trainer that goes on counts on
             self._before = (0, 0) if resumed else (self._recording.epoch, self._recording.step)
         self._trainer = weakref.ref(trainer)
-        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0], is_resumed=bool(getattr(trainer, "ckpt_path", None)))
+        goes_back = getattr(trainer, "ckpt_path", None) is not None
+        self._recording.begin(max(trainer.max_epochs or 0, 0) + self._before[0], is_resumed=goes_back)
         if self._recording.collects_before:
             self._recording.collect(pl_module, 0)
 
