@@ -221,6 +221,7 @@ def test_inputs_kept_in_the_run_are_the_default_data(place: Path, xai: Any) -> N
     [
         (("--collectors", "classificaton"), 1, "no collector 'classificaton'"),
         (("--collectors", "embeddings"), 2, "--collectors embeddings needs layers"),
+        (("--collectors", "embeddings", "--data", "nothing.npz"), 2, "--layers NAME,... of 0, 2"),
         (("--collectors", "embeddings", "--layers", "9.9"), 1, "no layer '9.9' in the model"),
         (("--collectors", "nowhere:thing"), 1, "nowhere"),
         (("--data", "nothing.npz"), 1, "nothing.npz"),

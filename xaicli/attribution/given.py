@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
 
-from xaicli.attribution.inputs import as_input
+from xaicli.attribution.inputs import as_input, of_bags
 from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.calling import Call, Form, calls_of
+from xaicli.heads.calling import Call, Form, calls_of, parameter_names
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -91,6 +91,9 @@ class GivenModel:
             raise UsageError("the model has no values (device meta)", hint="load its weights first")
         self.place = place
         self.dtype = dtype_of(self.model)
+        for name, x in zip(parameter_names(self.model, names), inputs, strict=True):
+            if "offset" in name and x.ndim == 1 and not x.is_floating_point() and _has_bags(self.model):
+                raise of_bags(name)
         self.inputs = [as_input(x, self.dtype).to(place) for x in inputs]
         self.call = self._working(calls_of(self.model, names))
         _refuse_other_shapes(self.model, self.call, self.names, self.inputs)
@@ -307,6 +310,13 @@ def _alike(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(
         x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
         for x, y in zip(a, b, strict=True)
+    )
+
+
+def _has_bags(model: nn.Module) -> bool:
+    graphs = [m for m in model.modules() if isinstance(m, fx.GraphModule)]
+    return any(isinstance(m, nn.EmbeddingBag) for m in model.modules()) or any(
+        "embedding_bag" in str(node.target) for graph in graphs for node in graph.graph.nodes
     )
 
 

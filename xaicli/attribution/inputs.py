@@ -95,11 +95,23 @@ def tensors_of(inputs: Given) -> tuple[tuple[str, ...], list[Tensor]]:
         names = ("",) if names == ("input0",) else names
     lengths = {len(x) if x.ndim else 0 for x in tensors}
     if len(lengths) != 1 or 0 in lengths:
+        bags = len(tensors) == 2 and all(x.ndim == 1 and not x.is_floating_point() for x in tensors)
+        if bags or any("offset" in name for name in names):
+            raise of_bags("offsets" if bags else next(name for name in names if "offset" in name))
         raise UsageError(
             "inputs have " + " and ".join(str(n) for n in sorted(lengths)) + " samples",
-            hint="(sample, ...) arrays of one length; bags of ids as padded rows, without offsets",
+            hint="(sample, ...) arrays of one length",
         )
     return names, tensors
+
+
+def of_bags(name: str) -> UsageError:
+    """The refusal of bags of ids that lie in one row, with the places where each begins."""
+    return UsageError(
+        f"bags of ids in one row with their {name} (nn.EmbeddingBag) are not explained: a sample is no row of them",
+        hint="rows of one length, filled up: a forward(ids) of shape (sample, length) that calls the bag without "
+        "offsets, with padding_idx= for what fills up",
+    )
 
 
 def _tensor(x: Any, name: str) -> Tensor:
@@ -115,7 +127,7 @@ def _tensor(x: Any, name: str) -> Tensor:
                 ("nested", "torch.nested.to_padded_tensor(x, 0.0)") if x.is_nested else ("sparse", "x.to_dense()")
             )
             raise UsageError(f"{called} is a {kind} tensor", hint=f"give {way}: samples of one shape")
-        return x.detach()
+        return _real(x.detach(), called)
     if isinstance(x, torch.utils.data.Dataset | torch.utils.data.DataLoader):
         raise UsageError(
             f"{called} is a {type(x).__name__}",
@@ -124,12 +136,21 @@ def _tensor(x: Any, name: str) -> Tensor:
     if isinstance(x, Sequence) and any(part is None for part in x):
         raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
     try:
-        return torch.from_numpy(np.ascontiguousarray(np.asarray(x)))
+        return _real(torch.from_numpy(np.ascontiguousarray(np.asarray(x))), called)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"{called} is no array of numbers: {str(error).splitlines()[0]}",
             hint="samples of one shape, in one array or tensor (sample, ...); pad rows of different lengths",
         ) from error
+
+
+def _real(x: Tensor, called: str) -> Tensor:
+    if x.is_complex():
+        raise UsageError(
+            f"{called} is complex, and its attribution would be too",
+            hint="let the model take real and imaginary part, torch.view_as_real(x), and put them together itself",
+        )
+    return x
 
 
 def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:

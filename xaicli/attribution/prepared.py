@@ -19,12 +19,11 @@ from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
 from xaicli.heads.decision import decide, known_of
-from xaicli.heads.head import Head, Values
+from xaicli.heads.head import Head
 from xaicli.heads.operations import watching
 
 _ROWS = 32
 _FEW = 2
-_ROUNDED = 0.01
 _PROBE = 8
 _MASKS = ("mask", "padding", "valid")
 
@@ -207,7 +206,8 @@ def prepare(
     entries, points, flow, notes = _entries(frozen, given, batches)
     valid = _valid(head, given, batches, answers)
     values = answers.to(on)
-    _refuse_no_probabilities(head, values)
+    if head is not None:
+        head.refuse_no_probabilities(values)
     at = None
     if head is not None:
         at = said(head, target, place, values, valid, _ids(given, entries, batches, answers), labels)
@@ -258,22 +258,6 @@ def prepare(
     )
     _refuse_other_answers(prepared, given.tolerance)
     return prepared
-
-
-def _refuse_no_probabilities(head: Head | None, values: Tensor) -> None:
-    """What the caller or the checkpoint says to be probabilities, and cannot be.
-
-    Raises:
-        XaiError: A number lies outside of [0, 1] by more than rounding.
-    """
-    if head is None or head.values is not Values.PROBABILITIES:
-        return
-    finite = values[values.isfinite()]
-    if len(finite) and (finite.min() < -_ROUNDED or finite.max() > 1 + _ROUNDED):
-        raise XaiError(
-            f"the output is {head.decided}, and runs from {float(finite.min()):.3g} to {float(finite.max()):.3g}",
-            hint="probabilities lie in [0, 1]: say what they are with --task (task=), binary:logits say",
-        )
 
 
 def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
@@ -473,11 +457,6 @@ def _entries(
             entries.append(Entry(name, position, read=flow.read.get(position)))
             points.append(x)
     if not entries:
-        if any(x.is_complex() for x in batches):
-            raise XaiError(
-                "the model's input is complex, and its attribution would be too",
-                hint="let the model take real and imaginary part, torch.view_as_real(x), and put them together itself",
-            )
         raise XaiError(
             "the model has no input with a gradient",
             hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "

@@ -94,7 +94,11 @@ class Archive:
             infos = self._zip.infolist()
             self._check_end()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
-            raise damaged(path, str(error)) from error
+            cut = "not a zip file" in str(error)
+            why = (
+                "it begins as a zip archive (as torch.save writes) and breaks off before its end" if cut else str(error)
+            )
+            raise damaged(path, why) from error
         if not infos:
             raise damaged(path, "an empty archive")
         if len(infos) > _MOST_MEMBERS:

@@ -73,6 +73,16 @@ def sniff(path: Path) -> Container:
     raise _none(path, head)
 
 
+def only_file(path: Path) -> Path:
+    """The one file of weights in a folder that holds nothing else which says what it is; any other path as it is."""
+    if not path.is_dir() or (path / "config.json").is_file() or _indexes(path):
+        return path
+    if any(any(path.glob(mark)) for mark, *_ in _FOLDERS):
+        return path
+    found = [part for part in path.iterdir() if part.suffix in _SUFFIXES and part.is_file()]
+    return found[0] if len(found) == 1 else path
+
+
 def shards(path: Path) -> list[Path]:
     """The files of an index (or of the index in a folder, safetensors first), each of them there.
 

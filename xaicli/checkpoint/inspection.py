@@ -14,7 +14,7 @@ import torch
 
 from xaicli.checkpoint.archive import Archive, RefusedError
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
-from xaicli.checkpoint.files import Container, sha256, sniff
+from xaicli.checkpoint.files import Container, only_file, sha256, sniff
 from xaicli.checkpoint.load import said_of, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors
@@ -63,7 +63,7 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
         DamagedFileError: It is not complete.
         XaiError: There is no such file, or it is no checkpoint.
     """
-    path = Path(path)
+    path = only_file(Path(path))
     try:
         container = sniff(path)
     except RefusedError as error:

@@ -19,7 +19,7 @@ from xaicli.checkpoint.architecture import builder, model_with, searching
 from xaicli.checkpoint.archive import Archive, RefusedError, convert_hint, refused
 from xaicli.checkpoint.exported import check_in_child, evaluating, first_line, load_graph
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel, is_own, read_own
-from xaicli.checkpoint.files import Container, sha256, sniff
+from xaicli.checkpoint.files import Container, only_file, sha256, sniff
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
@@ -149,7 +149,7 @@ def read_checkpoint(
     if torch.__version__ < "2.10":
         hint = "pip install 'torch>=2.10'"
         raise XaiError(f"torch {torch.__version__} can be made to run code by a file it reads weights-only", hint=hint)
-    path = Path(path)
+    path = only_file(Path(path))
     container = sniff(path)
     reading = _Reading(path, CheckpointFacts(Kind.STATE_DICT, path, sha256(path)), weights, trust, whole)
     with searching(pythonpath):

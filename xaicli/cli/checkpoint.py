@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from xaicli.cli.options import Debug, Json, Quiet, split_commas
 from xaicli.cli.status import status_line
 from xaicli.errors import UsageError
 
+
+class _Commands(TyperGroup):
+    """A file in place of a command is told which command it wants."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise UsageError(
+                f"xai checkpoint has no command {args[0]!r}",
+                hint=f"xai checkpoint inspect {args[0]}; commands: {', '.join(self.commands)}",
+            )
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    help="Inspect or convert a checkpoint safely.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+    cls=_Commands,
+    help="Inspect or convert a checkpoint safely.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 CheckpointFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="The checkpoint.")]

@@ -98,6 +98,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         head = output.head(task=self.task, labels=labels, classes=self.n_classes, expected=_TASKS)
         values = head.tensor(output.forward).detach()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        head.refuse_no_probabilities(values)
         # Lists of classes and numbers are not of a class's name.
         named = head.task in (Task.CLASSIFICATION, Task.BINARY)
         self._column_schemas = (

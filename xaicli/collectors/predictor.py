@@ -20,6 +20,7 @@ from xaicli.heads.operations import watching
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MOST_SHOWN = 20
 _INPUTS = ("x", "input", "inputs", "image", "images", "pixel_values", "input_ids", "features", "data")
 
 
@@ -213,6 +214,18 @@ class Predictor:
             return set(inspect.signature(function).parameters)
         except (TypeError, ValueError):
             return set()
+
+
+def layers_of(module: nn.Module) -> str:
+    """Layers that embeddings can be taken from, by name, as a hint shows them: the shallowest first."""
+    named = _operations(module) if isinstance(module, fx.GraphModule) else dict(module.named_modules())
+    weighted = [name for name in named if name and not name.startswith("_guards")]
+    if isinstance(module, fx.GraphModule):
+        weighted = [name for name in weighted if any(key.startswith(f"{name}.") for key in module.state_dict())]
+    found = sorted(weighted or filter(None, named), key=lambda name: name.count("."))
+    return ", ".join(found[:_MOST_SHOWN]) + (
+        f" (and {len(found) - _MOST_SHOWN} more)" if len(found) > _MOST_SHOWN else ""
+    )
 
 
 def chosen_device(given: str | torch.device | None, module: nn.Module | None = None) -> torch.device:

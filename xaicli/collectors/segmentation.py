@@ -109,6 +109,7 @@ class SegmentationMetricsCollector(MetricsCollector):
         n = len(self.names)
         head = output.head(task=self.task, labels=truth, classes=n if n > 2 else None, expected=(Task.SEGMENTATION,))
         values = head.tensor(output.forward).detach()
+        head.refuse_no_probabilities(values)
         if truth is not None and values.shape[-2:] != truth.shape[-2:]:
             values = functional.interpolate(
                 values.float(), size=tuple(truth.shape[-2:]), mode="bilinear", align_corners=False

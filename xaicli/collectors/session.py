@@ -19,7 +19,7 @@ from xaicli.api.opening import Opening, find_place
 from xaicli.collectors.collect import Collected, Progress, collect_metrics
 from xaicli.collectors.gathering import HEADING
 from xaicli.collectors.named import CollectorOptions, SourceRows, collector_named, table_of
-from xaicli.collectors.predictor import Precision, Predictor, chosen_device
+from xaicli.collectors.predictor import Precision, Predictor, chosen_device, layers_of
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
@@ -101,6 +101,8 @@ def collect_run(
         raise XaiError("no run to collect into", hint="name one; it is begun where there is none: xai collect runs/new")
     loaded = opening.load(place.checkpoints[0], device=str(chosen_device(device)))
     names = options.label_names or loaded.facts.label_names or _names_of(layout)
+    if "embeddings" in collectors and not options.layers:
+        raise UsageError("--collectors embeddings needs layers", hint=f"--layers NAME,... of {layers_of(loaded.model)}")
     prepared = opening.preparation(place.layout, loaded) | {"label_names": names or None}
     table = table_of(opening.data, **prepared)
     _check_opening(opening, table.rows)

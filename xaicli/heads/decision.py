@@ -297,7 +297,10 @@ class _Evidence:
         places = len(self.shape) > (0 if axis is None else 1) and self._places(axis) != 1
         task = self.known.task
         if task is not None and not (self.known.are_logits and self.known.classes not in (None, width)):
-            return self._fitting(task, width, places), self.known.said
+            found, said = self._fitting(task, width, places), self.known.said
+            if found is Task.BINARY and task is Task.CLASSIFICATION:
+                said = f"it gives one number a sample, so that classification ({said.removesuffix('=')}) is yes or no"
+            return found, said
         if self.labels.kind in _REAL and not self._is_probability and (told := self._task_of_reals(width, places)):
             return told
         if places:
@@ -427,7 +430,7 @@ class _Evidence:
         """What the numbers are, and whether each is for itself."""
         many = task is Task.MULTILABEL
         if self.values is not None:
-            return self.values, many
+            return self.values, many or self.range in (Range.PROBABILITIES, Range.LOG_PROBABILITIES)
         if self.known.are_logits and not self._is_probability:
             return Values.LOGITS, many
         range_, at = self.range, self.made.axis if self.made is not None else None
@@ -452,7 +455,8 @@ class _Evidence:
             case Range.POSITIVE if self.made is not None and self.made.operation.startswith(("exp", "square", "abs")):
                 raise self._unclear(f"its last operation ({self._operation}) gives no logits")
             case Range.REAL | Range.POSITIVE:
-                if width == 1 and not self.made_linear and self.known.said != "task=":
+                binary = self.known.said == "task=" and self.known.task is not Task.CLASSIFICATION
+                if width == 1 and not self.made_linear and not binary:
                     raise self._unclear(f"its last operation ({self._operation}) is that of no logit")
                 return Values.LOGITS, many
             case _:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_ROUNDED = 0.01
+_SUMMED = 0.05
+"""How far from a probability, and from a sum of one, rounding to half precision may lead."""
+
+
 class Task(StrEnum):
     """What a model was trained to say."""
 
@@ -145,6 +150,37 @@ class Head:
             f"the model's output has shape {tuple(found.shape)}; {self.decided}",
             hint="does its length change with the number of samples? choose another output with --output-key (output=)",
         )
+
+    def refuse_no_probabilities(self, values: Tensor) -> None:
+        """What was said to be probabilities, and cannot be.
+
+        Args:
+            values: (N, K, ...), as `tensor` gives them; samples with numbers that are not finite are left aside.
+
+        Raises:
+            XaiError: A number lies outside of [0, 1], or the classes' do not sum to one, by more than rounding.
+        """
+        if self.values not in (Values.PROBABILITIES, Values.LOG_PROBABILITIES):
+            return
+        p = values.detach()
+        p = (p.float() if self.values is Values.PROBABILITIES else p.float().exp())[p.flatten(1).isfinite().all(1)]
+        if not p.numel():
+            return
+        least, most = float(p.min()), float(p.max())
+        if least < -_ROUNDED or most > 1 + _ROUNDED:
+            raise XaiError(
+                f"the output is {self.decided}, and runs from {least:.3g} to {most:.3g}",
+                hint="probabilities lie in [0, 1]: say what they are with --task (task=), classification:logits say",
+            )
+        if self.single or self.independent:
+            return
+        sums = p.sum(1)
+        if float((sums - 1).abs().max()) > _SUMMED:
+            raise XaiError(
+                f"the output is {self.decided}, and sums from {float(sums.min()):.3g} to {float(sums.max()):.3g}",
+                hint="probabilities of one class each sum to one: say what they are with --task (task=), "
+                "classification:logits or multilabel:probabilities say",
+            )
 
     def probabilities(self, values: Tensor, valid: Tensor | None = None) -> Tensor:
         """(N, K) the probability of each class; over places, its mean over those that count.

@@ -59,6 +59,11 @@ def tensor_at(result: Any, where: str) -> Tensor:
         keys = [key for key in keys_of(result) if key]
         exist = f"it has: {', '.join(keys)}" if keys else f"it returns one {type(result).__name__}, without a name"
         raise XaiError(f"the model has no output {where!r}" if where else "the model's output is no tensor", hint=exist)
+    if found.is_complex():
+        raise XaiError(
+            f"the model's output{where and f' {where}'} is complex: it is no score, probability or value",
+            hint="let the model return real numbers: out.abs(), or torch.view_as_real(out)",
+        )
     if not found.is_floating_point():
         raise XaiError(
             f"the model's output {where} has dtype {found.dtype}: whole numbers have no gradient and no probability",
@@ -113,4 +118,4 @@ def where_of(result: Any, classes: int | None = None) -> tuple[str, str]:
 
 
 def _answers(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and value.ndim > 0
