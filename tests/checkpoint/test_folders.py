@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xaicli.checkpoint.inspection import inspect_checkpoint
 from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.save import convert_checkpoint
 from xaicli.errors import XaiError
 
 
@@ -33,6 +34,24 @@ def test_a_folder_of_one_file_is_that_file(tmp_path: Path, name: str) -> None:
     assert {tensor.name for tensor in inspect_checkpoint(tmp_path).tensors} == {"weight", "bias"}
     with pytest.raises(XaiError, match="holds weights but no model"):
         load_checkpoint(tmp_path)
+
+
+def test_pickled_weights_beside_a_configuration_load_with_arch(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save({"lr": 1e-3}, tmp_path / "training_args.bin")
+    loaded = load_checkpoint(tmp_path, arch=lambda: nn.Linear(3, 2))
+    assert torch.equal(loaded.model.weight, model.weight)  # type: ignore[arg-type]
+    assert {tensor.name for tensor in inspect_checkpoint(tmp_path).tensors} == {"weight", "bias"}
+
+
+def test_a_conversion_says_which_weights_it_took(tmp_path: Path) -> None:
+    state = nn.Linear(3, 2).state_dict()
+    torch.save({"generator": state, "ema": {name: 2 * value for name, value in state.items()}}, tmp_path / "two.pt")
+    with pytest.warns(UserWarning, match="took the weights under 'generator'; others by --weights: ema"):
+        written = convert_checkpoint(tmp_path / "two.pt")
+    assert torch.equal(load_file(written)["weight"], state["weight"])
 
 
 def test_a_folder_of_two_files_is_asked_for_one(tmp_path: Path) -> None:

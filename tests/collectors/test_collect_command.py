@@ -236,6 +236,32 @@ def test_what_does_not_exist_is_told(place: Path, xai: Any, arguments: Any, stat
     assert told in err
 
 
+def test_what_the_checkpoint_and_the_run_say_reaches_the_answer(place: Path, xai: Any) -> None:
+    (place / "nets.py").write_text(
+        "from torch import nn\n"
+        "def mlp(): return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))\n"
+        "def fails(): raise RuntimeError('no such file')\n"
+    )
+    state = model().state_dict()
+    torch.save({"generator": state, "ema": {name: 2 * value for name, value in state.items()}}, place / "two.pt")
+    with xaicli.Run(place / "run") as run:
+        run.log_samples(sample_id=["a", "b"], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1)
+    given = ("--data", place / "data.npz", "--pythonpath", place, "--json")
+    status, out, err = xai("collect", place / "run", "--model", place / "two.pt", "--arch", "nets:mlp", *given)
+    assert status == 0, err
+    told = json.loads(out)["warnings"]
+    assert told[0] == "took the weights under 'generator'; others by --weights: ema"
+    assert told[1].startswith("the data's sample ids are integers, the run's texts")
+    status, _, err = xai("collect", place / "run", "--model", place / "two.pt", "--arch", "nets:fails", *given)
+    assert status == 1
+    assert "--arch nets:fails fails: RuntimeError: no such file" in err
+    np.savez(place / "data.npz", x=np.zeros((4, 9), np.float32), y=np.zeros(4, int))
+    status, _, err = xai("collect", place / "run", "--model", place / "two.pt", "--arch", "nets:mlp", *given)
+    assert status == 1
+    assert "the model fails on batch 0" in err
+    assert "fault of xai" not in err
+
+
 def test_embeddings_that_are_not_there_are_told(place: Path, xai: Any) -> None:
     with xaicli.Run(place / "run") as run:
         run.add_metrics_data({"example_id": [0], "a": [1.0]})

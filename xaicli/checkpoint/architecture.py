@@ -99,6 +99,12 @@ def builder(
                 raise XaiError(
                     f"--arch {arch}: {error}", hint="arguments: --arch-args '{\"num_classes\": 10}'"
                 ) from error
+            except Exception as error:  # whatever the caller's own code raises
+                if isinstance(error, XaiError):
+                    raise
+                raise XaiError(
+                    f"--arch {arch} fails: {type(error).__name__}: {error}", hint="it is called with --arch-args alone"
+                ) from error
         if not isinstance(model, torch.nn.Module):
             raise XaiError(f"--arch {arch} makes a {type(model).__name__}, not a torch.nn.Module")
         return model

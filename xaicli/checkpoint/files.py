@@ -83,6 +83,15 @@ def only_file(path: Path) -> Path:
     return found[0] if len(found) == 1 else path
 
 
+def pickled_in(folder: Path) -> Path | None:
+    """The weights that `torch.save` wrote into a folder without safetensors: a file, or the index of several."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    found = [*folder.glob(f"*{_PICKLED_INDEX}")] or [p for p in folder.iterdir() if p.suffix in _SUFFIXES]
+    weights = [p for p in found if not p.name.startswith(("training_args", "optimizer", "scheduler", "rng_state"))]
+    return weights[0] if len(weights) == 1 else None
+
+
 def shards(path: Path) -> list[Path]:
     """The files of an index (or of the index in a folder, safetensors first), each of them there.
 

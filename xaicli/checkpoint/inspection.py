@@ -14,7 +14,7 @@ import torch
 
 from xaicli.checkpoint.archive import Archive, RefusedError
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
-from xaicli.checkpoint.files import Container, only_file, sha256, sniff
+from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
 from xaicli.checkpoint.load import said_of, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors
@@ -69,6 +69,8 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
     except RefusedError as error:
         return _refused(_blank(path, Kind.STATE_DICT), error, ())
     match container:
+        case Container.FOLDER if (pickled := pickled_in(path)) is not None:
+            return _torch_file(_blank(pickled, Kind.STATE_DICT))
         case Container.FOLDER:
             return _folder(_blank(path, Kind.HUGGING_FACE))
         case Container.SAFETENSORS | Container.SHARDS:

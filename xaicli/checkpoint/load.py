@@ -19,7 +19,7 @@ from xaicli.checkpoint.architecture import builder, model_with, searching
 from xaicli.checkpoint.archive import Archive, RefusedError, convert_hint, refused
 from xaicli.checkpoint.exported import check_in_child, evaluating, first_line, load_graph
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, LoadedModel, is_own, read_own
-from xaicli.checkpoint.files import Container, only_file, sha256, sniff
+from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
@@ -196,6 +196,8 @@ class _Reading:
 
     def read(self, container: Container) -> Contents:
         match container:
+            case Container.FOLDER if not self.whole and (pickled := pickled_in(self.path)) is not None:
+                return replace(self, path=pickled)._torch_file()
             case Container.FOLDER if self.whole or not any(self.path.glob("*.safetensors")):
                 from xaicli.checkpoint.tensor_file import load_folder
 

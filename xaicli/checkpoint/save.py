@@ -356,6 +356,8 @@ def convert_checkpoint(
         raise UsageError(f"{written} would replace the checkpoint itself", hint="name another file with --output")
     whole = arch is None and target is not Target.SAFETENSORS
     contents = read_checkpoint(path, weights=weights, trust=trust, whole=whole, pythonpath=pythonpath)
+    for note in contents.facts.notes:
+        warnings.warn(note, stacklevel=2)
     if label_names:
         contents = replace(contents, facts=replace(contents.facts, label_names=tuple(label_names)))
     match target:

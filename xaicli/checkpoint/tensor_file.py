@@ -101,7 +101,18 @@ def _description(facts: CheckpointFacts) -> dict[str, object]:
         ],
         **{
             key: getattr(facts, key)
-            for key in ("label_names", "input_range", "mean", "std", "epoch", "step", "task", "arch")
+            for key in (
+                "label_names",
+                "input_range",
+                "mean",
+                "std",
+                "epoch",
+                "step",
+                "task",
+                "text",
+                "pad_token",
+                "arch",
+            )
         },
     }
 

@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +147,15 @@ def collect_run(
         )
     except BaseException as error:
         trace.write(failed=f"{type(error).__name__}: {error}")
+        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("while the model ran on")]
+        if where and isinstance(error, RuntimeError | TypeError | ValueError | IndexError):
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise XaiError(
+                f"the model fails on {where[0].removeprefix('while the model ran on ')}: {said}",
+                hint="do the inputs fit the model? check the order, shapes and dtypes of the data, and --batch-size",
+            ) from error
         raise
+    collected = replace(collected, doubts=(*loaded.facts.notes, *_other_ids(layout, table), *collected.doubts))
     trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
     return _result(layout, selection, collected)
 
@@ -266,6 +274,21 @@ def _model_inputs(batch: Sequence[Any]) -> tuple[Any, ...]:
 
 def _names_of(layout: RunLayout) -> tuple[str, ...]:
     return layout.read_manifest().label_names or () if layout.is_run() else ()
+
+
+def _other_ids(layout: RunLayout, table: Any) -> tuple[str, ...]:
+    """What to say of samples whose ids are of another kind than the run's: they are none of its samples."""
+    kind, ids = layout.read_manifest().id_type, table.sample_ids
+    if kind is None or ids is None or not len(ids) or not layout.data.is_dir():
+        return ()
+    own = "string" if isinstance(ids[0], str) else "int64"
+    if str(kind) == own:
+        return ()
+    said = {"string": "texts", "int64": "integers"}
+    return (
+        f"the data's sample ids are {said[own]}, the run's {said.get(str(kind), kind)}: what was collected stands in "
+        "the table and belongs to no sample of the run",
+    )
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
