@@ -123,7 +123,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
         return Found((), 0, 0, 0)
     rows = frame if len(kept) == frame.height else frame[kept]
     draws = Draws(x)
-    tested = [row for sums in _summed([coded(rows[name]) for name in by], x) for row in _tested(sums, x, min_n, draws)]
+    tested = _tested(list(_summed([coded(rows[name]) for name in by], x)), x, min_n, draws)
     if not tested:
         return Found((), 0, 0, 0)
     q = _levels(tested)
@@ -135,7 +135,10 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     explained = set(compared) - set(chosen)
     q = _levels([row for row in tested if row not in explained])
     sure = [row for row in chosen if q[row] <= _LEVEL]
-    slices = tuple(_slice(row, q[row], len(x), kept) for row in sure)
+    points = student_975(np.array([row.freedom for row in sure]))
+    slices = tuple(
+        _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
+    )
     return Found(slices, len(tested), len(explained), len(differing) - len(compared))
 
 
@@ -281,31 +284,37 @@ class _Tested:
         return found
 
 
-def _tested(sums: _Sums, x: Floats, min_n: int, draws: Draws) -> list[_Tested]:
-    """Each group of enough samples, with enough others, against these."""
+def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list[_Tested]:
+    """Each group of enough samples, with enough others, against these: all at once, since there are thousands."""
     centre = float(x.mean()) if len(x) else 0.0
-    n, total, squares = sums.n, sums.total, sums.squares
-    shape = [len(column.names) for column in sums.columns]
-    rest_n = len(x) - n
-    enough = np.flatnonzero((n >= max(min_n, 2)) & (rest_n >= 2))
-    own, others = n[enough].astype(np.float64), rest_n[enough].astype(np.float64)
-    rest_total, rest_squares = total.sum() - total[enough], squares.sum() - squares[enough]
-    p, difference, error, freedom = welch(own, total[enough], squares[enough], others, rest_total, rest_squares)
+    enough = [np.flatnonzero((sums.n >= max(min_n, 2)) & (len(x) - sums.n >= 2)) for sums in every]
+    own, total, squares = (
+        np.concatenate([np.zeros(0), *(getattr(sums, name)[kept] for sums, kept in zip(every, enough, strict=True))])
+        for name in ("n", "total", "squares")
+    )
+    # Those of a column, or of two, are all samples together.
+    of_all = [
+        np.repeat([float(getattr(sums, name).sum()) for sums in every], [len(kept) for kept in enough])
+        for name in ("total", "squares")
+    ]
+    others, rest_total, rest_squares = len(x) - own, of_all[0] - total, of_all[1] - squares
+    p, difference, error, freedom = welch(own, total, squares, others, rest_total, rest_squares)
     doubtful = np.flatnonzero(p <= _LEVEL)
-    p[doubtful] = np.maximum(p[doubtful], draws.two_sided(own[doubtful], (total[enough] / own + centre)[doubtful]))
+    p[doubtful] = np.maximum(p[doubtful], draws.two_sided(own[doubtful], (total / own + centre)[doubtful]))
+    groups = [(sums, code) for sums, kept in zip(every, enough, strict=True) for code in kept]
     return [
         _Tested(
             columns=sums.columns,
-            codes=tuple(int(part) for part in np.unravel_index(code, shape)),
-            n=int(n[code]),
+            codes=tuple(map(int, np.unravel_index(code, [len(column.names) for column in sums.columns]))),
+            n=int(own[i]),
             difference=float(difference[i]),
             error=float(error[i]),
             freedom=float(freedom[i]),
             p=float(p[i]),
-            mean=float(total[code] / n[code] + centre),
+            mean=float(total[i] / own[i] + centre),
             rest_mean=float(rest_total[i] / others[i] + centre),
         )
-        for i, code in enumerate(enough)
+        for i, (sums, code) in enumerate(groups)
     ]
 
 
@@ -349,8 +358,7 @@ def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.intp], total: int
     return bool(without * np.sign(row.difference) < abs(row.difference) / 2)
 
 
-def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp]) -> Slice:
-    margin = float(student_975(np.array([row.freedom]))[0]) * row.error
+def _slice(row: _Tested, q: float, total: int, kept: NDArray[np.intp], margin: float) -> Slice:
     return Slice(
         facts=row.facts,
         n=row.n,
