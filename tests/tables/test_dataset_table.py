@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 from collections import Counter
 from pathlib import Path
@@ -149,3 +150,32 @@ def test_what_does_not_fit_is_told() -> None:
         Table.from_dict({"a": [1, 2], "b": [1, 2, 3]})
     with pytest.raises(XaiError, match="no map-style dataset"):
         Table(iter([1, 2]))  # type: ignore[arg-type]
+
+
+def test_facts_of_a_table_are_recorded_once_a_run(tmp_path):
+    """Each row's, by its id; a choice of rows takes its own along."""
+    camera, pages = ["left", "right", "left"], np.array([3, 4, 5])
+    table = xaicli.Table(
+        [(torch.ones(2), 0), (torch.ones(2), 1), (torch.zeros(2), 1)],
+        ids=["a", "b", "c"],
+        facts={"camera": camera, "page": pages, "source": "web"},
+        select=["c", "a"],
+    )
+    view = table.with_transform(lambda sample: sample)
+    (tmp_path / "facts.csv").write_text("sample_id;day\nb;2026-01-02\n")
+    filed = xaicli.Table(table.rows, ids=["a", "b"], facts=tmp_path / "facts.csv")
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=["a", "b", "c"], loss=[1.0, 2.0, 3.0], mode="eval", epoch=1)
+        for each in (table, table, view, filed):
+            collect = lambda batch, _: {"total": batch[0].sum(1)}  # noqa: E731
+            xaicli.collect_metrics(each, collect, torch.nn.Flatten(), run=run)
+    stored = parquet.read_table(tmp_path / "run" / "facts").to_pydict()
+    assert [name for name in stored["camera"] if name] == ["left"] * 2  # of a, and of c
+    rows = xaicli.open_run(tmp_path / "run").samples(max=3, min=0).data.to_dicts()
+    facts = {row["sample_id"]: row["facts"] for row in rows}
+    day = datetime.date(2026, 1, 2)
+    assert facts["a"] == {"camera": "left", "page": 3, "source": "web", "day": None}
+    assert facts["b"] == {"camera": None, "page": None, "source": None, "day": day}
+    assert facts["c"] == {"camera": "left", "page": 5, "source": "web", "day": None}
+    with pytest.raises(XaiError, match="the fact camera has length 1"):
+        xaicli.Table([1, 2], facts={"camera": ["left"]})

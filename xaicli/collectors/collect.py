@@ -136,6 +136,7 @@ def collect_metrics(
         for name, rows in tables.items()
         for start in range(0, rows.num_rows, _PART_ROWS)
     )
+    table.log_facts(run)
     doubts = tuple(dict.fromkeys(said for gathering, found in results for said in gathering.collector.doubts(found)))
     doubts = (*doubts, *head.doubts)
     for said in doubts:

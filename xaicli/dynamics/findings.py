@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
 from xaicli.diagnosis.news import news
+from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
@@ -31,6 +32,7 @@ class Finding(StrEnum):
     """Why something is worth a look, in the order shown."""
 
     SUSPECT = "suspect"
+    SEQUENCE = "far_out_sequence"
     DOUBTED = "doubted_label"
     AMBIGUOUS = "ambiguous"
     FORGOTTEN = "forgotten"
@@ -51,6 +53,9 @@ SUDDEN = 6.0
 
 _DOUBTED = 1_000
 _LIKELY = 0.5
+_MEAN_LOSS = "loss_mean"
+_FAR = 3.0
+"""Robust deviations above the median from which a sequence is worth a look."""
 COUNTED = 10_000
 """So many suspects are counted, and no more."""
 _FEWEST = 4
@@ -87,14 +92,16 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     text = pl.String()
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
     parts = [pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))]
+    of_tokens = selection.label_key not in reader.dtypes and N_TOKENS in reader.dtypes
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
             Finding.SUSPECT: suspected.data.filter(of_pair),
+            Finding.SEQUENCE: _far_out(frame) if of_tokens else pl.DataFrame(),
             Finding.DOUBTED: _doubted(reader, selection, pair, frame),
-            Finding.AMBIGUOUS: _ranked(frame, "variability", top, _ambiguous),
+            Finding.AMBIGUOUS: _ranked(frame, "variability", top, _ambiguous_text if of_tokens else _ambiguous),
             Finding.FORGOTTEN: _ranked(frame, "forgetting", top, _forgotten),
             Finding.RANK_JUMP: jumped.filter(pl.col("score") >= SUDDEN) if jumped.width else jumped,
             Finding.LABEL: departing.filter(of_pair),
@@ -237,6 +244,33 @@ def _ambiguous(row: dict[str, float]) -> str:
         f"the probability of its label swings: {row['confidence']:.2f} on average, "
         f"standard deviation {row['variability']:.2f} over {row['n_obs']} observations"
     )
+
+
+def _ambiguous_text(row: dict[str, float]) -> str:
+    return (
+        f"the probability of its tokens, their geometric mean, swings: {row['confidence']:.2f} on average, "
+        f"standard deviation {row['variability']:.2f} over {row['n_obs']} observations"
+    )
+
+
+def _far_out(frame: pl.DataFrame) -> pl.DataFrame:
+    """The sequences whose mean loss lies far above that of the others, the farthest first."""
+    known = frame.filter(pl.col(_MEAN_LOSS).is_finite()) if _MEAN_LOSS in frame.columns else pl.DataFrame()
+    if known.is_empty():
+        return known
+    losses = known[_MEAN_LOSS].cast(pl.Float64).to_numpy()
+    middle = float(np.median(losses))
+    scale = robust_scale(losses, middle, float(np.abs(losses - middle).max()))
+    if not scale:
+        return pl.DataFrame()
+    far = known.with_columns(pl.Series("score", (losses - middle) / scale)).filter(pl.col("score") > _FAR)
+    far = far.sort("score", SAMPLE_ID, descending=[True, False])
+    reasons = [
+        f"mean loss {row[_MEAN_LOSS]:.3g} a token over {row['n_obs']} observations, {row['score']:.1f} robust "
+        f"deviations above {middle:.3g}, the median of {known.height:,} sequences"
+        for row in far.iter_rows(named=True)
+    ]
+    return far.select(SAMPLE_ID, LABEL, "score", pl.Series("reason", reasons, pl.String))
 
 
 def _forgotten(row: dict[str, float]) -> str:

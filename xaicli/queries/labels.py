@@ -46,6 +46,11 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
     """
     wanted = parse_bounds(bounds)
     if selection.label_key not in reader.dtypes:
+        if selection.label_key == LABEL and "n_tokens" in reader.dtypes:
+            raise XaiError(
+                f"{reader.layout.root} tells of texts, whose labels are their tokens",
+                hint="xai errors tells where in them the loss is; --label-key FACT groups them, --label-key source say",
+            )
         raise XaiError(
             f"{reader.layout.root} has no column {selection.label_key!r} to group by",
             hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",

@@ -152,7 +152,8 @@ class _Errors:
                 said = f"{words}: loss {_short(last['loss'])} a token, perplexity {_short(last['perplexity'])}"
                 if groups := [row for row in self.details["groups"] if row["loss"] is not None and row["n"] >= _TOLD]:
                     worst = max(groups, key=lambda row: row["loss"])
-                    said += f"; highest where {worst['column']} is {cut(worst['value'])} ({_short(worst['loss'])})"
+                    where = f"{worst['column']} is {cut(worst['value'])} ({_short(worst['loss'])})"
+                    said += f"; of groups of {_TOLD} or more highest where {where}"
         return said + "."
 
     def blocks(self, task: str) -> Iterator[Block]:

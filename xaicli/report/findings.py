@@ -23,6 +23,7 @@ COUNTED = 10_000
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
 _TITLES = {
     "suspect": "Suspected labels",
+    "far_out_sequence": "Sequences far above the others",
     "doubted_label": "Single labels that are probably wrong",
     "ambiguous": "Ambiguous",
     "forgotten": "Forgotten",
@@ -177,9 +178,10 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
 def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Page, total: int) -> Table:
     several = len({(row["mode"], row["ds_id"]) for row in rows}) > 1
     has = {key: any(row.get(key) is not None for row in rows) for key in ("sample_id", "suggested_label", "epoch")}
+    has["label"] = any(row["label"] is not None for row in rows) or not has["sample_id"]
     columns = [Column("mode")] if several else []
     columns += [Column("sample")] if has["sample_id"] else []
-    columns += [Column("label")]
+    columns += [Column("label")] if has["label"] else []
     columns += [Column("suggested")] if has["suggested_label"] else []
     columns += [Column("score", Cell.NUMBER)]
     columns += [Column("epoch", Cell.INTEGER)] if has["epoch"] else []
@@ -189,7 +191,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     for row in rows:
         cells: list[Any] = [" ".join(part for part in (row["mode"], row["ds_id"]) if part)] if several else []
         cells += [str(row["sample_id"])] if has["sample_id"] else []
-        cells += [page.label_name(row["label"])]
+        cells += [page.label_name(row["label"])] if has["label"] else []
         cells += [page.label_name(row.get("suggested_label"))] if has["suggested_label"] else []
         cells += [row["score"]]
         cells += [row.get("epoch")] if has["epoch"] else []

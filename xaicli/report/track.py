@@ -210,6 +210,8 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
     answer = gathered.suspects
     if answer is None or answer.data.is_empty():
         why = "No suspects: no label is more suspicious than the middle. That does not say that all labels are right."
+        if gathered.errors is not None and gathered.errors.extra.get("task") == "sequence" and answer is not None:
+            why = "A sequence has no one label that could be wrong; the worst sequences and tokens stand above."
         return Section(title, "suspects", (_missing(gathered, "suspects", why),))
     found: list[Block] = [
         Text(

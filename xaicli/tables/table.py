@@ -45,6 +45,8 @@ class Table:
         select: The samples to keep, by id: a file that `xai select` wrote, its answer, or ids. Rows keep their order;
             weights of the file become those of the table.
         relabel: Corrected labels by id: a file that `xai relabel apply` wrote, or {id: label}.
+        facts: What the samples are, recorded with the first collection into a run: {name: one value a row, or one for
+            all}, or a CSV, Parquet or JSON-lines file with a column `sample_id`.
         label: Where a sample has its label, for `relabel`: the key of a dict (`label` when None), or the place in a
             tuple (the second of two when None).
 
@@ -68,6 +70,7 @@ class Table:
         select: Any = None,
         relabel: Any = None,
         label: str | int | None = None,
+        facts: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise XaiError(
@@ -86,6 +89,8 @@ class Table:
         self.schema = {column: checked(given, column=column) for column, given in (schema or {}).items()}
         self.sample_ids = None if ids is None else self._fitting(list(ids), "ids")
         self.weights = None if weights is None else self._valid_weights(weights)
+        self.facts = self._valid_facts(facts)
+        self._told: weakref.WeakSet[Any] = weakref.WeakSet()
         if relabel is not None:
             self.rows = relabelled(self.rows, self._ids(), relabel, label=label, schema=self.schema)
         if select is not None:
@@ -184,7 +189,9 @@ class Table:
             weights=self.weights,
             collate_fn=self.collate_fn,
             url=self.url,
+            facts=self.facts,
         )
+        view._told = self._told
         view._train = (*self._train, function)
         view._collect = None if self._collect is None else (*self._collect, function)
         # The address goes on meaning the table as long as either is alive.
@@ -237,6 +244,8 @@ class Table:
             raise XaiError("both the table and the list of select have weights", hint="leave weights out")
         if self.weights is not None:
             weights = self.weights[rows]
+        if isinstance(self.facts, dict):
+            self.facts = {name: [values[row] for row in rows.tolist()] for name, values in self.facts.items()}
         self.sample_ids = [self._ids()[row] for row in rows.tolist()]
         self.rows, self._length, self.weights = ChosenRows(self.rows, rows), len(rows), weights
 
@@ -249,6 +258,31 @@ class Table:
         if len(values) != len(self):
             raise XaiError(f"{what} has length {len(values)}, the dataset {len(self)}")
         return values
+
+    def _valid_facts(self, facts: Any) -> dict[str, list[Any]] | Path | None:
+        """The facts as a value a row each, or their file."""
+        if facts is None or not isinstance(facts, Mapping):
+            return None if facts is None else Path(facts)
+        return {
+            str(name): [values] * len(self)
+            if isinstance(values, (str, bytes)) or not hasattr(values, "__len__")
+            else list(self._fitting(values, f"the fact {name}"))
+            for name, values in facts.items()
+        }
+
+    def log_facts(self, run: Any) -> None:
+        """Record what the samples are, once a run: their ids are the caller's, or the row numbers.
+
+        Args:
+            run: The run; nothing is told to one that is only added to.
+        """
+        if self.facts is None or not hasattr(run, "log_facts") or run in self._told:
+            return
+        self._told.add(run)
+        if isinstance(self.facts, Path):
+            run.log_facts(facts=self.facts)
+        else:
+            run.log_facts(list(self._ids()), **self.facts)
 
     def _valid_weights(self, weights: Any) -> np.ndarray[Any, Any]:
         values = np.asarray(self._fitting(weights, "weights"), np.float64)
