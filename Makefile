@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
 CPU_TORCH ?= https://download.pytorch.org/whl/cpu
-EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,test
+EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,tensorboard,test
 
-.PHONY: help demo test check lint types format docs pictures bench gpu release-check clean
+.PHONY: help demo test check mutants lint types format docs pictures bench gpu release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -41,6 +41,9 @@ test: lint types check ## set up and run everything that must pass
 
 check: $(VENV)/.installed ## run the tests
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+mutants: $(VENV)/.installed ## plant small faults, 15 a room, and say which the tests find (hours; MUTANTS="wal -n 5" for less)
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 lint: $(VENV)/.installed ## check style
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "xaicli"
 
 LAYERS = (
-    {"errors", "vocabulary", "words", "files", "progress"},
+    {"errors", "vocabulary", "words", "files", "progress", "extensions"},
     {"layout", "manifest", "answer", "locks"},
     {"store"},
     {"location"},
@@ -33,9 +33,10 @@ LAYERS = (
     {"render"},
     {"results"},
     {"api", "watch"},
-    {"collectors"},
+    {"collectors", "importers"},
     {"integrations", "demo", "demo_tasks"},
     {"cli"},
+    {"testing"},
 )
 """From the ground up: a module imports from its own layer and those below, inside functions too."""
 

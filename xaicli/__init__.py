@@ -17,6 +17,7 @@ _HOMES = {
     "open_run": "xaicli.api",
     "RunReader": "xaicli.api",
     "compare": "xaicli.api.runs",
+    "import_run": "xaicli.importers.importing",
     "saliency": "xaicli.api.saliency",
     "collect_metrics": "xaicli.collectors.collect",
     "Table": "xaicli.tables.table",

@@ -109,6 +109,7 @@ EXTRAS = {
     "pacmap": "umap",
     "lightning": "lightning",
     "transformers": "transformers",
+    "tensorboard": "tensorboard",
 }
 """The extra of this package that brings an optional module."""
 

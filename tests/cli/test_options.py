@@ -119,6 +119,7 @@ ELSEWHERE = {
     "doctor": "tests/maintenance",
     "sync": "tests/store",
     "watch": "tests/watch",
+    "import": "tests/importers",
     "errors": "tests/diagnosis",
     "relabel export": "tests/relabel",
     "relabel apply": "tests/relabel",

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,6 +45,7 @@ COMMANDS = {
     "compare": "runs",
     "query": "export",
     "export": "export",
+    "import": "import_",
     "collect": "collect",
     "embeddings": "collect",
     "checkpoint": "checkpoint",
@@ -51,7 +53,7 @@ COMMANDS = {
     "doctor": "upkeep",
     "sync": "upkeep",
 }
-"""The commands in the order of the help, each with the module here that has a function of its name."""
+"""The commands in the order of the help, each with the module here that has a function of its name (`import_`)."""
 
 _INTERRUPTED = 130
 _SEE = "see: xai --help, or xai COMMAND --help"
@@ -80,7 +82,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name.replace("_", "-"))
         else:
-            function = getattr(module, name)
+            function = getattr(module, f"{name}_" if iskeyword(name) else name)
             said = _said(function.__doc__)
             app.command(name.replace("_", "-"), short_help=said)(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)

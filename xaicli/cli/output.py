@@ -22,7 +22,9 @@ REPORT_FORMATS = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
 """What the report commands write unless told otherwise."""
 
 
-_NO_PICTURES = frozenset({"query", "ls", "info", "compact", "doctor", "checkpoint inspect", "check", "select"})
+_NO_PICTURES = frozenset(
+    {"query", "ls", "info", "compact", "doctor", "checkpoint inspect", "check", "select", "import"}
+)
 """Commands whose answers are tables alone."""
 _TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
 _LOOKALIKES = {

@@ -14,6 +14,8 @@ from xaicli.collectors.collector import MetricsCollector, as_collectors
 from xaicli.collectors.embeddings import EmbeddingsMetricsCollector
 from xaicli.collectors.segmentation import SegmentationMetricsCollector
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.extensions import COLLECTORS as GROUP
+from xaicli.extensions import extensions
 from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import Table
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 _TOGETHER = 256
 IGNORED = -100
 """The label of a sample that has none of the known classes."""
-
-COLLECTORS = ("classification", "embeddings", "segmentation", "boxes", "masks")
-"""The collectors that have a name; others are `module:name`."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +55,64 @@ class CollectorOptions:
 def collector_named(
     name: str, options: CollectorOptions, names: tuple[str, ...], pythonpath: Sequence[str]
 ) -> MetricsCollector:
-    """The collector of a name, or the user's own at `module:name`.
+    """The collector of a name, ours or another package's, or the user's own at `module:name`.
 
     Raises:
         XaiError: There is none.
         UsageError: It needs something that the options lack.
     """
-    match name:
-        case "classification":
-            return ClassificationMetricsCollector(names or None, probs=options.probs, task=options.task)
-        case "embeddings":
-            if not options.layers:
-                raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
-            return EmbeddingsMetricsCollector(
-                options.layers, options.reshape, reduction=options.reduction, n_components=options.components
-            )
-        case "segmentation":
-            return SegmentationMetricsCollector(_needed(name, names), task=options.task)
-        case "boxes":
-            return BoundingBoxMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
-        case "masks":
-            return InstanceMaskMetricsCollector(_needed(name, names), iou_threshold=options.iou_threshold)
-    if ":" not in name:
-        raise unknown("collector", name, [*COLLECTORS, "module:name"])
-    from xaicli.checkpoint.architecture import resolve
+    if ":" in name:
+        from xaicli.checkpoint.architecture import resolve
 
-    made = resolve(name, pythonpath=pythonpath, option="--collectors")
-    return as_collectors(made() if isinstance(made, type) else made)[0]
+        made = resolve(name, pythonpath=pythonpath, option="--collectors")
+        return as_collectors(made() if isinstance(made, type) else made)[0]
+    known = extensions(GROUP)
+    if name not in known:
+        raise unknown("collector", name, [*known, "module:name"])
+    make = known[name].load()
+    if known[name].is_ours:
+        made = make(options, names)
+    else:
+        try:
+            made = make(options, names)
+        except XaiError:
+            raise
+        except Exception as error:
+            raise XaiError(
+                f"--collectors {name} of the package {known[name].package} failed: {type(error).__name__}: {error}",
+                hint="it is called with the options and the classes' names, and returns a collector",
+            ) from error
+    return as_collectors(made)[0]
+
+
+def classification(options: CollectorOptions, names: tuple[str, ...]) -> MetricsCollector:
+    """Labels, predictions and what follows from them."""
+    return ClassificationMetricsCollector(names or None, probs=options.probs, task=options.task)
+
+
+def embeddings(options: CollectorOptions, names: tuple[str, ...]) -> MetricsCollector:
+    """What layers put out."""
+    del names
+    if not options.layers:
+        raise UsageError("--collectors embeddings needs layers", hint="--layers NAME,... as in named_modules()")
+    return EmbeddingsMetricsCollector(
+        options.layers, options.reshape, reduction=options.reduction, n_components=options.components
+    )
+
+
+def segmentation(options: CollectorOptions, names: tuple[str, ...]) -> MetricsCollector:
+    """Classes pixel by pixel."""
+    return SegmentationMetricsCollector(_needed("segmentation", names), task=options.task)
+
+
+def boxes(options: CollectorOptions, names: tuple[str, ...]) -> MetricsCollector:
+    """Boxes, matched with the labelled ones."""
+    return BoundingBoxMetricsCollector(_needed("boxes", names), iou_threshold=options.iou_threshold)
+
+
+def masks(options: CollectorOptions, names: tuple[str, ...]) -> MetricsCollector:
+    """Masks of objects, matched with the labelled ones."""
+    return InstanceMaskMetricsCollector(_needed("masks", names), iou_threshold=options.iou_threshold)
 
 
 def _needed(name: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
-from xaicli.diagnosis.news import news
 from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.computed import Statistics
 from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.dynamics.suspects import suspects
-from xaicli.errors import whole_number
+from xaicli.errors import XaiError, whole_number
+from xaicli.extensions import FINDINGS, extensions
 from xaicli.queries.labels import labels
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
@@ -87,7 +87,7 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     suspected = suspects(reader, selection, found, top=max(top, COUNTED))
     departing = departures(reader, selection, top=max(top, COUNTED))
-    of_kind = dict.fromkeys(Finding, 0)
+    of_kind: dict[str, int] = dict.fromkeys(Finding, 0)
     label, ids = reader.dtypes.get(selection.label_key, pl.Int32()), reader.dtypes.get(SAMPLE_ID, pl.Int64())
     text = pl.String()
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
@@ -109,26 +109,19 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         parts += [_kind(kind, pair, rows.head(top)) for kind, rows in of_kinds.items()]
         for kind, rows in of_kinds.items():
             of_kind[kind] += max(rows.height, _how_many(frame, kind))
-    told = news(reader, selection)
-    if label.is_nested():
-        # A class of a set is told as the set of it alone.
-        told = [
-            {k: [v] if k in (LABEL, "suggested_label") and v is not None else v for k, v in row.items()} for row in told
-        ]
-    for kind in (Finding.FALLING, Finding.PAIR, Finding.SURE, Finding.SPIKE):
-        of_kind[kind] = sum(row["finding"] == kind for row in told)
-        for place in dict.fromkeys((row[MODE], row[DS_ID]) for row in told):
-            own = [row for row in told if row["finding"] == kind and (row[MODE], row[DS_ID]) == place][:top]
-            schema = {name: dtype for name, dtype in parts[0].schema.items() if any(name in row for row in own)}
-            parts.append(pl.DataFrame(own, schema=schema))
+    told, warnings = _of_extensions(reader, selection, parts[0].schema)
+    for kind in dict.fromkeys((*(one for one in Finding if one not in of_kinds), *told["finding"])):
+        of_kind[kind] = told.filter(pl.col("finding") == kind).height
+        own = told.filter(pl.col("finding") == kind).group_by(MODE, DS_ID, maintain_order=True).head(top)
+        parts.append(own.select(COLUMNS))
     return Answer(
         command="findings",
         run=str(reader.layout.root),
         selection={**selection.as_dict(), "top": top, "early_epochs": found.early_epochs, "burn_in": found.burn_in},
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
-        warnings=found.warnings,
-        extra={"found": {kind.value: n for kind, n in of_kind.items() if n}, **suspected.extra},
+        warnings=(*found.warnings, *warnings),
+        extra={"found": {str(kind): n for kind, n in of_kind.items() if n}, **suspected.extra},
     )
 
 
@@ -186,6 +179,44 @@ def findings_of_objects(told: Answer) -> Answer:
 
 def _listed(found: Any) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else list(found.iter_rows(named=True))
+
+
+def _of_extensions(
+    reader: Reader, selection: Selection, schema: Mapping[str, pl.DataType]
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows of every finding that has an entry point, and a word of each that failed, which costs no other.
+
+    Of sets of classes one class is told as the set of it alone.
+    """
+    parts, warnings = [pl.DataFrame(schema=schema)], []
+    for name, extension in extensions(FINDINGS).items():
+        try:
+            rows = [{"finding": name, **row} for row in extension.load()(reader, selection)]
+            if isinstance(schema[LABEL], pl.List):
+                rows = [
+                    {k: [v] if k in (LABEL, "suggested_label") and v is not None else v for k, v in row.items()}
+                    for row in rows
+                ]
+            parts.append(_checked(rows, schema))
+        except Exception as error:
+            if extension.is_ours:
+                raise
+            reason = str(error) if isinstance(error, XaiError) else f"failed: {type(error).__name__}: {error}"
+            warnings.append(f"the findings {name} of the package {extension.package} are left out: {reason}")
+    return pl.concat(parts), tuple(warnings)
+
+
+def _checked(rows: list[dict[str, Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """
+    Raises:
+        ValueError: A row lacks its reason, or has a key that means nothing.
+    """
+    for row in rows:
+        if strange := set(row) - set(schema):
+            raise ValueError(f"{', '.join(sorted(strange))} is none of {', '.join(schema)}")
+        if not row.get("reason"):
+            raise ValueError("a finding without its reason")
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
 
 
 def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""Runs of other trackers as run directories: TensorBoard, W&B's offline folders, trackio, CSV."""

@@ -1,0 +1,156 @@
+"""Runs kept as CSV: values over time, as Lightning's `CSVLogger` writes them, or one row a sample and epoch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from xaicli.errors import XaiError
+from xaicli.importers.recorded import Recorded, Values
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
+
+_LOG = "metrics.csv"
+_SETTINGS = "hparams.yaml"
+_TIMES = {"step": STEP, "_step": STEP, "global_step": STEP, "iteration": "iteration", "epoch": EPOCH}
+"""Columns that give the time, in any case of letters."""
+_PLACE = (MODE, DS_ID, EPOCH, PASS, STEP)
+_BATCH = 65_536
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
+
+
+class CsvRuns:
+    """A `.csv`, or a folder with `metrics.csv` in it or in folders below (`lightning_logs/`)."""
+
+    def reads(self, path: Path) -> bool:
+        """Whether it is such a file, or there is one in it or below."""
+        return bool(_files(path))
+
+    def runs(self, path: Path) -> Iterator[Recorded]:
+        """The run of each file.
+
+        With a column `sample_id` a row is a sample's, with mode, ds_id, epoch, pass, step, label, prediction as far as
+        there are such columns, and metrics; without it each is what was logged at one time.
+
+        Raises:
+            XaiError: A file cannot be read.
+        """
+        for file in _files(path):
+            try:
+                with file.open(encoding="utf-8-sig", newline="") as lines:
+                    names = next(csv.reader(lines), [])
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise XaiError(f"{file} cannot be read: {error}") from error
+            if len(set(names)) < len(names) or not names:
+                raise XaiError(f"{file} has no header with a name of its own for each column")
+            name = file.parent.name if file.name == _LOG else file.stem
+            yield _samples(file, name, names) if SAMPLE_ID in names else _log(file, name, names)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".csv" else []
+    return sorted({*path.glob(_LOG), *path.glob(f"*/{_LOG}"), *path.glob(f"*/*/{_LOG}")})
+
+
+def _rows(file: Path) -> Iterator[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(csv.DictReader(lines, strict=True), start=2):
+                if None in row or None in row.values():
+                    raise XaiError(f"{file}, row {number}: another number of cells than in the header")
+                yield row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise XaiError(f"{file} cannot be read: {error}") from error
+
+
+def _log(file: Path, name: str, names: list[str]) -> Recorded:
+    """Values over time; an empty cell is a value that was not logged then."""
+    times = {column: axis for column in names if (axis := _TIMES.get(column.lower()))}
+    values = Values()
+    rows = []
+    for row in _rows(file):
+        own = {times.get(column, column): _number(cell) for column, cell in row.items() if cell.strip()}
+        rows.append(values.numbers(own))
+    notes = () if times else ("no column says when: the values are numbered",)
+    left_out = values.left_out | ({f"settings in {_SETTINGS}": 1} if (file.parent / _SETTINGS).exists() else {})
+    return Recorded(name, tuple(rows), left_out=left_out, notes=(*notes, *values.notes()))
+
+
+def _number(cell: str) -> float | int | str:
+    """What a cell says: a whole number, a number, or the text that it is."""
+    text = cell.strip()
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _samples(file: Path, name: str, names: list[str]) -> Recorded:
+    """One row a sample. What a column holds is decided by all of it, in a first reading."""
+    keys = (SAMPLE_ID, LABEL, PREDICTION)
+    readings: dict[str, Callable[[str], Any]] = {key: _kind(file, key) for key in keys if key in names}
+    metrics = []
+    left_out: dict[str, int] = {}
+    derived = {LABEL, PREDICTION} <= set(names)
+    for column in names:
+        if column in (*keys, *_PLACE) or (column == "correct" and derived):
+            continue
+        if texts := sum(1 for row in _rows(file) if row[column].strip() and isinstance(_number(row[column]), str)):
+            left_out[f"texts in the column {column}"] = texts
+        metrics.append(column)
+    readings |= dict.fromkeys(metrics, _metric)
+    notes = () if MODE in names else ("no column mode: the rows are those of train",)
+    return Recorded(name, samples=_batches(file, readings), float64=tuple(metrics), left_out=left_out, notes=notes)
+
+
+def _metric(cell: str) -> float | None:
+    value = _number(cell)
+    return None if isinstance(value, str) else float(value)
+
+
+def _kind(file: Path, column: str) -> Callable[[str], Any]:
+    """How the cells of a column are read: as whole numbers, numbers, sets of classes, or text."""
+    cells = [cell for row in _rows(file) if (cell := row[column].strip())]
+    if all(_WHOLE.fullmatch(cell) for cell in cells):
+        return _or_none(lambda cell: int(cell.strip()))
+    if column == SAMPLE_ID:
+        return _or_none(str)
+    if all(cell.startswith("[") for cell in cells):
+        return _or_none(json.loads)
+    return _or_none(str if any(isinstance(_number(cell), str) for cell in cells) else float)
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda cell: read(cell) if cell.strip() else None
+
+
+def _batches(file: Path, readings: Mapping[str, Callable[[str], Any]]) -> Iterator[dict[str, Any]]:
+    """What `Run.log_samples` takes: rows behind each other that are of one place and step, at most `_BATCH` at once."""
+
+    def place(row: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(row.get(key, "").strip() for key in _PLACE)
+
+    for (mode, ds_id, *numbers), rows in groupby(_rows(file), key=place):
+        told: dict[str, Any] = {MODE: mode or None, DS_ID: ds_id or None}
+        for key, text in zip((EPOCH, "eval_pass", STEP), numbers, strict=True):
+            told[key] = _number(text) if text else None
+        for some in _in_parts(rows):
+            yield told | {column: [read(row[column]) for row in some] for column, read in readings.items()}
+
+
+def _in_parts(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    part: list[dict[str, str]] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == _BATCH:
+            yield part
+            part = []
+    if part:
+        yield part

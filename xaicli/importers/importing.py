@@ -1,0 +1,191 @@
+"""`xai import`: a run of another program as a run directory, with what was not taken counted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from xaicli.answer import Answer, Counts
+from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.extensions import IMPORTERS, Extension, extensions
+from xaicli.files import write_whole
+from xaicli.importers.recorded import Recorded
+from xaicli.layout import RunLayout
+from xaicli.recorder.run import Run
+from xaicli.recorder.scalars import AXES
+from xaicli.report.page import plain_report
+from xaicli.results import Result
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The importer of a source, and what of other packages failed when it was asked whether it reads it."""
+
+    name: str
+    importer: Any
+    warnings: tuple[str, ...]
+
+
+def import_run(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    kind: str | None = None,
+    run: str | None = None,
+) -> Result:
+    """Read what another program recorded, into a new run directory.
+
+    Of a source with several runs each becomes a run directory of its name within `output`.
+
+    Args:
+        source: A file or folder of TensorBoard, W&B (offline), trackio, CSV, or of what another package imports.
+        output: The run directory to make; `runs/<name of the run>` when None.
+        kind: Which importer reads it; the one that knows it when None.
+        run: Only the run of that name.
+
+    Returns:
+        A row for each run: run (the directory), name, kind, scalars (values), keys (of scalars), samples (rows),
+        dropped, left_out (what of the source is not in the run, in words).
+
+    Raises:
+        XaiError: Nothing reads the source, it cannot be read, or the run directory exists already.
+        UsageError: There is no such importer, or several that read the source.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise XaiError(f"{path} does not exist", hint="name a file or folder that another tracker wrote")
+    chosen = _chosen(path, kind)
+    found = list(chosen.importer.runs(path))
+    names = [one.name for one in found]
+    if not found:
+        raise XaiError(f"{path} holds no run of {chosen.name}")
+    if run is not None:
+        found = [one for one in found if one.name == run]
+        if not found:
+            raise unknown("run", run, names, where=str(path))
+    parent = Path(output) if output is not None else Path("runs")
+    alone = len(found) == 1 and output is not None
+    rows, warnings = [], list(chosen.warnings)
+    for one, folder in zip(found, [parent] if alone else _folders(parent, found), strict=True):
+        row = _written(one, folder, chosen.name, path)
+        warnings += [f"{one.name}: {text}" for text in one.notes]
+        if row["left_out"]:
+            warnings.append(f"{one.name}: not imported: {row['left_out']}")
+        if row["dropped"]:
+            warnings.append(f"{one.name}: {row['dropped']:,} values or rows could not be kept: see xai info {folder}")
+        rows.append(row)
+    answer = Answer(
+        command="import",
+        run=str(parent if alone else rows[0]["run"] if len(rows) == 1 else parent),
+        selection={"source": str(path), "kind": chosen.name, "run": run, "runs": [row["run"] for row in rows]},
+        data=pl.DataFrame(rows, schema=_SCHEMA),
+        counts=Counts(rows=sum(row["samples"] for row in rows), dropped=sum(row["dropped"] for row in rows)),
+        warnings=tuple(warnings),
+    )
+    return Result(answer, lambda: plain_report(answer, title="Imported runs", sentence=_sentence(rows)))
+
+
+_SCHEMA = {
+    "run": pl.String,
+    "name": pl.String,
+    "kind": pl.String,
+    "scalars": pl.Int64,
+    "keys": pl.Int64,
+    "samples": pl.Int64,
+    "dropped": pl.Int64,
+    "left_out": pl.String,
+}
+
+
+def _sentence(rows: list[dict[str, Any]]) -> str:
+    scalars, samples = sum(row["scalars"] for row in rows), sum(row["samples"] for row in rows)
+    kept = f"{scalars:,} values over time and {samples:,} rows of samples"
+    return f"{kept}, in {rows[0]['run'] if len(rows) == 1 else f'{len(rows):,} runs'}."
+
+
+def _chosen(path: Path, kind: str | None) -> _Chosen:
+    """
+    Raises:
+        XaiError: Nothing reads the source.
+        UsageError: There is no such importer, or several read it.
+    """
+    known = extensions(IMPORTERS)
+    if kind is not None:
+        if kind not in known:
+            raise UsageError(str(unknown("importer", kind, known)), hint=f"known: {', '.join(known)}")
+        return _Chosen(kind, _made(known[kind]), ())
+    readers: dict[str, Any] = {}
+    warnings = []
+    for name, extension in known.items():
+        try:
+            importer = _made(extension)
+            if importer.reads(path):
+                readers[name] = importer
+        except Exception as error:
+            if extension.is_ours:
+                raise
+            reason = str(error) if isinstance(error, XaiError) else f"{type(error).__name__}: {error}"
+            warnings.append(f"the importer {name} of the package {extension.package} was not asked: {reason}")
+    if not readers:
+        raise XaiError(f"nothing reads {path}", hint=f"importers: {', '.join(known)}; --from NAME says which")
+    if len(readers) > 1:
+        raise UsageError(f"{path} can be read as {' or '.join(readers)}", hint=f"--from {next(iter(readers))}")
+    name, importer = next(iter(readers.items()))
+    return _Chosen(name, importer, tuple(warnings))
+
+
+def _made(extension: Extension) -> Any:
+    return extension.load()()
+
+
+def _folders(parent: Path, found: list[Recorded]) -> Iterator[Path]:
+    """A folder within the parent for each run, of its name as far as that is one."""
+    taken: set[str] = set()
+    for number, one in enumerate(found, start=1):
+        name = "-".join(part for part in one.name.replace("\\", "/").split("/") if part.strip(".")) or f"run-{number}"
+        name = "".join(c if c.isprintable() and c not in '<>:"|?*' else "_" for c in name)
+        while name in taken:
+            name += f"-{number}"
+        taken.add(name)
+        yield parent / name
+
+
+def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, Any]:
+    """Record a run into a new directory, which is removed again where the source breaks off with an error."""
+    begun = not folder.exists()
+    try:
+        with Run(folder, name=one.name, config=one.config, resume="never", rank=0, float64=one.float64) as run:
+            scalars = 0
+            keys: set[str] = set()
+            for values in one.scalars:
+                own = set(values) - set(AXES)
+                scalars, keys = scalars + len(own), keys | own
+                run.log(dict(values))
+            for batch in one.samples:
+                run.log_samples(**batch)
+        stats = run.stats()
+    except BaseException:
+        if begun:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    layout = RunLayout(folder)
+    # Packages, git and machine are those of the import, not of the training.
+    told = {"imported": {"from": str(source.absolute()), "run": one.name, "kind": kind}}
+    manifest = replace(layout.read_manifest(), environment=told)
+    write_whole(layout.manifest, manifest.to_json().encode(), durable=True)
+    return {
+        "run": str(folder),
+        "name": one.name,
+        "kind": kind,
+        "scalars": scalars,
+        "keys": len(keys),
+        "samples": stats["rows_stored"],
+        "dropped": stats["rows_dropped"] + stats["records_dropped"],
+        "left_out": ", ".join(f"{n:,} {what}" for what, n in one.left_out.items()),
+    }
