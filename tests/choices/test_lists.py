@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,7 @@ def test_the_command_writes_the_list_and_as_many_at_random(xai: Any, tmp_path: P
     page = (tmp_path / "folder" / "select.html").read_text()
     assert "how this was made" in page.lower()
     assert "The worst left out" in page
-    assert "--rule hardest --n 2" in page.replace("&#39;", "'")
+    assert "--rule hardest --n 2" in re.sub("</?span>", "", page)
 
 
 def test_an_answer_comes_where_the_list_cannot_be_written(xai: Any, tmp_path: Path) -> None:

@@ -66,9 +66,12 @@ class Groups:
         """
         if self._codes is not None:
             codes = self._codes[order]
-            by_group = np.argsort(codes, kind="stable")
+            # numpy sorts whole numbers of two bytes in linear time.
+            is_short = len(self.rows) <= np.iinfo(np.int16).max
+            by_group = np.argsort(codes.astype(np.int16) if is_short else codes, kind="stable")
             ordered = codes[by_group]
-            number = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")
+            sizes = np.bincount(ordered + 1)
+            number = np.arange(len(ordered)) - (np.cumsum(sizes) - sizes)[ordered + 1]
             most = np.array([len(order) if limit is None else limit for limit in limits], np.int64)
             kept = (ordered >= 0) & (number < most[ordered])
             return by_group[kept]

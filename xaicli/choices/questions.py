@@ -124,6 +124,7 @@ class _Pair:
         self.frame = frame.filter(~pl.col("stale")) if wanted.complete_only else frame
         if wanted.ids is not None:
             self.frame = self.frame.filter(pl.col(SAMPLE_ID).is_in(parse_ids(reader, wanted.ids)))
+        self._of_label: Groups | None = None
         self.groups = self._groups(selection.label_key) if self.choice.per_label else None
         self.by = self._groups(self.choice.by or selection.label_key) if self.choice.rule is Rule.BALANCED else None
         self.ranked = self._ranked()
@@ -148,6 +149,8 @@ class _Pair:
         groups = grouped(frame[column], self.names.__getitem__ if is_label else str, by_value=by in self.reader.dtypes)
         if not groups.rows:
             raise XaiError(f"no sample of {self.where} has a {by}", hint="there is nothing to share out by")
+        if is_label:
+            self._of_label = groups
         if len(groups.unknown):
             self.warnings.append(f"{len(groups.unknown):,} samples of {self.where} have no {by}, and are left out")
         return groups
@@ -291,7 +294,7 @@ class _Pair:
             ids = suspects(self.reader, one, self.found, top=_SUSPECTED).data[SAMPLE_ID]
         except XaiError:
             return 0
-        return int(_taken(self.frame, self.rows_chosen)[SAMPLE_ID].is_in(ids.implode()).sum())
+        return int(_taken(self.frame.select(SAMPLE_ID), self.rows_chosen)[SAMPLE_ID].is_in(ids.implode()).sum())
 
     def rows(self) -> pl.DataFrame:
         """The rows of the answer."""
@@ -307,8 +310,7 @@ class _Pair:
         )
         if self.choice.weight is None or self._weighs_all:
             return found.select(self._columns)
-        others = np.setdiff1d(np.arange(self.frame.height), rows)
-        rest = self._told(others).with_columns(
+        rest = self._told(np.flatnonzero(self._not_chosen())).with_columns(
             pl.lit(None, pl.Int64).alias("rank"),
             pl.lit(None, pl.Float64).alias("score"),
             pl.lit(1.0).alias("weight"),
@@ -321,7 +323,14 @@ class _Pair:
 
     def _told(self, rows: NDArray[np.intp]) -> pl.DataFrame:
         origin = (pl.lit(self.pair[0]).alias(MODE), pl.lit(self.pair[1]).alias(DS_ID))
-        return _taken(self.frame, rows).select(*origin, SAMPLE_ID, LABEL, "stale")
+        told = (SAMPLE_ID, LABEL, "stale")
+        return _taken(self.frame.select(told), rows).select(*origin, *told)
+
+    def _not_chosen(self) -> NDArray[np.bool_]:
+        """(n,) Which candidates were not chosen."""
+        others = np.ones(self.frame.height, np.bool_)
+        others[self.rows_chosen] = False
+        return others
 
     def _of(self, values: Any) -> list[Any]:
         return [None] * len(self.chosen) if values is None else np.asarray(values)[self.chosen].tolist()
@@ -351,8 +360,8 @@ class _Pair:
     def beside(self) -> dict[str, list[dict[str, Any]]]:
         """What stands beside the rows: those drawn, how many, the mixes, the worst left out."""
         asked = self.choice.number(self.frame.height) if self.groups is None else self.choice.n
-        drawn = _taken(self.frame, self.drawn).select(SAMPLE_ID, LABEL).to_dicts()
-        both = len(np.intersect1d(self.drawn, self.rows_chosen))
+        drawn = _taken(self.frame.select(SAMPLE_ID, LABEL), self.drawn).to_dicts()
+        both = len(self.drawn) - int(self._not_chosen()[self.drawn].sum())
         numbers = {
             "samples": self.frame.height,
             "asked": asked,
@@ -370,7 +379,8 @@ class _Pair:
         found = []
         for name in columns:
             is_label = name == LABEL
-            groups = grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
+            known = self._of_label if is_label else None
+            groups = known or grouped(frame[name], self.names.__getitem__ if is_label else str, by_value=is_label)
             if not groups.rows or (len(groups.rows) > _MOST_VALUES and not is_label):
                 continue
             found += [
@@ -392,13 +402,15 @@ class _Pair:
         if not self.selection.metrics:
             return []
         metric, stat = self.selection.metrics[0], self.wanted.stat
-        column = score_column(self.frame, metric, stat)
-        rest = _taken(self.frame, np.setdiff1d(np.arange(self.frame.height), self.rows_chosen))
-        score = pl.col(column).cast(pl.Float64)
-        worst = rest.filter(score.is_finite()).sort(
-            score, SAMPLE_ID, descending=[not is_high_good(metric, stat), False], maintain_order=True
-        )
-        return worst.head(_WORST).select(SAMPLE_ID, LABEL, score.alias("score")).to_dicts()
+        score = pl.col(score_column(self.frame, metric, stat)).cast(pl.Float64).alias("score")
+        rest = self.frame.select(SAMPLE_ID, LABEL, score).filter(pl.Series(self._not_chosen())).with_row_index("row")
+        rest = rest.filter(pl.col("score").is_finite())
+        high, by = is_high_good(metric, stat), pl.col("score")
+        if rest.height > _WORST:  # of a million rows few are sorted
+            least = rest["score"].bottom_k(_WORST).max() if high else rest["score"].top_k(_WORST).min()
+            rest = rest.filter(by <= least if high else by >= least)
+        worst = rest.sort(by, SAMPLE_ID, "row", descending=[not high, False, False])
+        return worst.head(_WORST).select(SAMPLE_ID, LABEL, "score").to_dicts()
 
 
 def _taken(frame: pl.DataFrame, rows: NDArray[np.intp]) -> pl.DataFrame:
