@@ -246,8 +246,5 @@ def test_rows_and_cards_stay_low_and_no_text_lies_over_another(browser: Chromium
         assert max(page.run(_HEIGHTS.format("tbody tr")), default=0) <= 80, name
         assert max(page.run(_HEIGHTS.format(".card")), default=0) <= 150, name
         assert page.run(_OVERLAPS) == [], name
-        broken = "[...document.querySelectorAll('.made dd span')].filter(e => e.getClientRects().length > 1).length"
-        assert page.run(broken) == 0, name
-        assert page.run("document.querySelectorAll('.made dd span').length") > 0, name
         assert page.run("document.documentElement.scrollWidth <= innerWidth"), name
         page.close()

@@ -75,7 +75,8 @@ def suspicion(frame: pl.DataFrame) -> pl.Series:
         total[known] += weight * ranks / max(len(known), 1)
         weights[known] += weight
     with np.errstate(invalid="ignore"):
-        scores = pl.Series("score", total / weights).fill_nan(None)
+        # A weighted mean of ranks is at most 1, but for its rounding.
+        scores = pl.Series("score", np.minimum(total / weights, 1.0)).fill_nan(None)
     return scores.set(frame[LABEL].is_null(), None)
 
 

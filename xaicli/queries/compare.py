@@ -228,7 +228,12 @@ def _at_ends(
         found = source.last_scores(metric).select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
         found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
-            raise XaiError("the runs have different kinds of sample ids", hint="compare runs over the same data")
+            kinds = {reader.layout.root: reader.manifest.id_type for reader in (readers[0], reader)}
+            said = " and ".join(f"{kind} in {root}" for root, kind in kinds.items())
+            raise XaiError(
+                f"the runs have different kinds of sample ids: {said}",
+                hint="name the runs over the same data: xai compare A B",
+            )
         joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
     assert joined is not None
     return joined

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _SCALES = {"clipped": "clipped at 99 %", "full": "full range", "signed": "signed"}
 _TITLE = 36
 """The longest name of a sample over its card: two lines."""
+_CELL_NAME = 20
+"""The longest name over a small chart: half the width of a phone."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
@@ -164,9 +166,10 @@ class Blocks:
 
     def _multiples(self, grid: Multiples) -> Markup:
         cells = []
+        short_names = told_apart([chart.title for chart in grid.charts], _CELL_NAME)
         for chart, drawn in zip(grid.charts, self._pictures.of(grid).svgs, strict=True):
             name = printable(chart.title, limit=_SHOWN)
-            head = element("b", name, title=name), element("span", chart.subtitle)
+            head = element("b", short_names[chart.title], title=name), element("span", chart.subtitle)
             inside = element("figcaption", *head), Markup(drawn)
             values = self._values(line_values(chart))
             cells.append(element("figure", *inside, class_="cell", data_k=chart.series[-1].key, data_d=values))
@@ -181,7 +184,7 @@ class Blocks:
         cards = [self._card(card, short_titles[card.title], pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
         note = element("p", block.note, class_="note") if block.note else ""
-        wordy = any(len(line) > _LONG for card in block.cards for line in card.lines)
+        wordy = any(len(line) > _LONG for card in block.cards for line in (card.title, *card.lines))
         kinds = "cards" + (" wordy" if wordy else "") + ("" if pictured else " plain")
         return joined((title, element("div", *cards, class_=kinds), note))
 

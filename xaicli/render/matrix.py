@@ -6,6 +6,7 @@ from typing import Any
 
 from xaicli.render.canvas import LIGHT, Drawn, Size, add_axes, name, new_figure
 from xaicli.render.svg import Frame
+from xaicli.render.text import told_apart
 from xaicli.report.charts import MatrixChart
 
 _CELL, _SMALLEST = 38.0, 15.0
@@ -23,7 +24,8 @@ def matrix_figure(chart: MatrixChart) -> Drawn:
     """
     k = len(chart.names)
     cell = max(_SMALLEST, min(_CELL, _WIDEST / max(k, 1)))
-    names = [name(text, _NAME) for text in chart.names]
+    short_names = told_apart([name(text, 0) for text in chart.names], _NAME)
+    names = [short_names[name(text, 0)] for text in chart.names]
     longest = _CHARACTER * max(map(len, names), default=0)
     left, bottom = longest + 26, longest + 26
     # Of few labels the picture is no narrower, so that its texts are no larger than others'.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -33,8 +32,6 @@ _FEW_SECTIONS = 2
 
 _HIDDEN = (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _ESCAPES = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *_HIDDEN)}
-_HYPHENED = re.compile(r"(?<!\S)(--[\w-]{1,30}|\d+-\d+)(?!\S)")
-"""An option, or a range."""
 _EXTRA = {"light": {"card": "#f6f8fa", "edge": "#c3cad2"}, "dark": {"card": "#1c2127", "edge": "#444c56"}}
 
 
@@ -103,15 +100,10 @@ def _header(report: Report) -> Markup:
 
 def _made(report: Report) -> Markup:
     pairs = (*report.made, ("written by", f"xaicli {__version__}"))
-    said = [part for what, value in pairs for part in (element("dt", what), element("dd", *_unbroken(value)))]
+    said = [part for what, value in pairs for part in (element("dt", what), element("dd", value))]
     return element(
         "section", *_on_lines(element("h2", "How this was made"), element("dl", *said, class_="made")), id="made"
     )
-
-
-def _unbroken(value: str) -> list[object]:
-    """A text whose options and ranges are not parted at their hyphens."""
-    return [element("span", part) if _HYPHENED.fullmatch(part) else part for part in _HYPHENED.split(value)]
 
 
 def _on_lines(*parts: object) -> list[object]:

@@ -364,6 +364,7 @@ def _verdict(trust: Trust) -> str:
 def _trust_table(saliency: Saliency) -> Table:
     several = len(saliency.checkpoints) > 1
     extra = list(dict.fromkeys(name for e in saliency.explanations for t in e.trust.values() for name in t.quality))
+    doubted = any(_verdict(trust) for e in saliency.explanations for trust in e.trust.values())
     rows = []
     keys = []
     for number, e in enumerate(saliency.explanations):
@@ -372,7 +373,8 @@ def _trust_table(saliency: Saliency) -> Table:
             figures = [trust.quality.get(name) for name in extra]
             answered = e.label_name if e.correct else ""
             answer = answered or (f"{e.label_name} → {e.prediction_name}" if e.label is not None else e.prediction_name)
-            rows.append((*head, answer, method, trust.delta, trust.agreement, _verdict(trust), *figures))
+            doubt = [_verdict(trust)] if doubted else []
+            rows.append((*head, answer, method, trust.delta, trust.agreement, *doubt, *figures))
             keys.append("" if several else f"e-{number}")
     columns = (
         Column("sample"),
@@ -381,7 +383,7 @@ def _trust_table(saliency: Saliency) -> Table:
         Column("method"),
         Column("delta", Cell.NUMBER),
         Column("agreement", Cell.NUMBER),
-        Column("doubt"),
+        *([Column("doubt")] if doubted else []),
         *(Column(name.replace("_", " "), Cell.NUMBER) for name in extra),
     )
     note = f"Below {_NOISE} of agreement a map is {_NOISE_WORDS}."
