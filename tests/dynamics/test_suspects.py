@@ -487,3 +487,14 @@ def test_suspects_are_counted_by_label_and_suggestion(run: Planted) -> None:
         assert (row["name"], row["suggested_name"]) == tuple(
             planted.NAMES[row[key]] for key in ("label", "suggested_label")
         )
+
+
+def test_no_score_is_above_one_whatever_the_rounding_of_its_mean() -> None:
+    """The sample that every statistic ranks last, among numbers of samples whose ranks' means round up."""
+    for n in range(2, 400):
+        order = [float(i) for i in range(n)]
+        down = order[::-1]
+        frame = pl.DataFrame({"el2n_recent": order, "loss_recent": order, "aum_recent": down, "label": [0] * n})
+        best = suspicion(frame).max()
+        assert best is not None
+        assert 1.0 - 1e-12 < best <= 1.0  # type: ignore[operator]

@@ -15,7 +15,7 @@ from xaicli.answer import Answer, Counts
 from xaicli.queries.compare import Course
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
-from xaicli.report.charts import LineChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
 from xaicli.report.findings import findings_report
@@ -253,7 +253,7 @@ def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
     ]
     # 20 of 40 samples rank above the middle whatever their labels are; the early epochs contradict 3.
     report = findings_report(Answer("findings", "r", {}, frame, extra={"label_noise": noise, "found": {"suspect": 20}}))
-    assert "suspected labels 2 (about 3 of 40 may be wrong)" in report.sentence
+    assert "suspected labels 2 (about 3 of 40 samples may be wrong)" in report.sentence
     assert "of 20" not in report.sentence
 
 
@@ -403,3 +403,23 @@ def test_a_page_holds_few_enough_labels() -> None:
     assert "of 30,000 labels" in said[0]
     few, nothing = few_enough(data.head(100))
     assert (few.height, nothing) == (100, ())
+
+
+def test_the_first_sentence_says_of_which_metric_it_speaks_where_there_are_several() -> None:
+    one = samples_result(epochs=1, top=1, listed=()).data.head(1)
+    rows = [one.with_columns(metric=pl.lit(m), score=pl.lit(v)) for m, v in (("loss", 4.5), ("margin", 8.25))]
+    said = samples_report(Answer("samples", "r", {"metric": ["loss", "margin"]}, pl.concat(rows))).sentence
+    assert said == ("loss · eval: The highest sample is at 4.5. margin · eval: The highest sample is at 8.25.")
+    many = [one.with_columns(metric=pl.lit(f"m{n}"), score=pl.lit(1.0)) for n in range(5)]
+    said = samples_report(Answer("samples", "r", {"metric": [f"m{n}" for n in range(5)]}, pl.concat(many))).sentence
+    assert "m2 · eval" in said
+    assert "m3" not in said
+    assert said.endswith("And 2 more, below.")
+
+
+def test_labels_with_long_names_are_told_apart_in_matrices_and_small_charts() -> None:
+    names = tuple(f"class number {n:04d} of the catalogue" for n in (35, 661, 304))
+    drawn = draw(MatrixChart("m", "m", names, ((3, 1, 0), (0, 2, 1), (1, 0, 4)), "taken for", "label"))
+    shown = [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()]
+    assert len(set(shown)) == 3
+    assert [text[-5:-1] if text.endswith("…") else text[-4:] for text in shown] == ["0035", "0661", "0304"]

@@ -88,7 +88,9 @@ def _sentence(counted: Sequence[str], top: Any) -> str:
 def _estimated(noise: Sequence[Mapping[str, Any]]) -> str:
     """How many labels are probably wrong, where the early epochs tell."""
     contradicted = sum(row["contradicted"] for row in noise)
-    return f" (about {contradicted:,} of {sum(row['n'] for row in noise):,} may be wrong)" if contradicted else ""
+    return (
+        f" (about {contradicted:,} of {sum(row['n'] for row in noise):,} samples may be wrong)" if contradicted else ""
+    )
 
 
 def of_all(total: int) -> str:

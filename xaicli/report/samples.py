@@ -22,6 +22,8 @@ TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
 _HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
 _LOG_DECADES = 2
 _CARDS = 24
+_TOLD = 3
+"""Of so many metrics and data sets the first sentence of the page tells."""
 _STALE = "stale: absent from the last epoch, shown with the last value there is"
 LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
@@ -262,11 +264,20 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
         [Part(part.words, blocks(part, page)) for part in parts],
         name="samples",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
-        sentence=sentence(parts[0], page) if parts else "",
+        sentence=_headline(parts, page),
         nothing="No samples: the selection leaves nothing.",
         rules=(("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         tables={"samples": lambda: long_rows(answer.data, metrics)},
     )
+
+
+def _headline(parts: Sequence[Subject], page: Page) -> str:
+    """What the first subjects say, each under its name where there are several."""
+    if len(parts) < 2:
+        return "".join(sentence(part, page) for part in parts)
+    said = [f"{part.words}: {sentence(part, page)}" for part in parts[:_TOLD]]
+    more = [f"And {len(parts) - _TOLD:,} more, below."] if len(parts) > _TOLD else []
+    return " ".join((*said, *more))
 
 
 def score_rule(answer: Answer) -> str:
