@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 CPU_TORCH ?= https://download.pytorch.org/whl/cpu
 EXTRAS := saliency,duckdb,s3,captum,lightning,transformers,tensorboard,test
 
-.PHONY: help demo test check mutants lint types format docs pictures bench gpu release-check clean
+.PHONY: help demo test check mutants coverage lint types format docs pictures bench gpu release-check clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
@@ -49,8 +49,16 @@ lint: $(VENV)/.installed ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed ## check types
+types: $(VENV)/.installed ## check types, the public API's with basedpyright too where that is installed
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_api.py
+	! test -x $(BIN)/basedpyright || $(BIN)/basedpyright --pythonpath $(BIN)/python --level error tests/typed_api.py
+
+coverage: $(VENV)/.installed ## run the tests and say which lines of the package none of them runs (longer than check)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run --parallel-mode -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff check --fix .
@@ -88,4 +96,4 @@ release-check: $(VENV)/.installed ## build wheel and sdist, install into an empt
 		&& bin/xai labels --bounds std,range
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(VENV)-bench runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench runs build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -92,7 +92,7 @@ def claim_name(path: Path, content: bytes = b"") -> bool:
         OSError: It cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     except FileExistsError:
         return False
     try:
@@ -200,6 +200,8 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: The disk fails.
     """
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+        return
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
@@ -247,6 +249,8 @@ def sync_file(path: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

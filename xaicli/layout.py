@@ -7,7 +7,6 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from xaicli.errors import XaiError
+from xaicli.locks import fcntl
 from xaicli.manifest import Attempt, Manifest
 
 _PART = re.compile(r"part-a(\d{6,})-r(\d{4,})-(\d{8,})\.parquet")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +16,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from xaicli.errors import XaiError
+
+fcntl: Any
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has none: what reads does without locks
+    fcntl = None
 
 BEAT_SECONDS = 15.0
 """How often a living process touches its lock, for hosts that do not see locks."""
@@ -30,6 +38,18 @@ _held: dict[tuple[int, int], int] = {}
 POSIX locks do not exclude the process that has them, and are lost when it closes any descriptor of the file, so a file
 in here is never opened a second time.
 """
+
+
+def need_locks() -> None:
+    """
+    Raises:
+        XaiError: The system has no locks that end with their process.
+    """
+    if fcntl is None:
+        raise XaiError(
+            f"recording needs Linux or macOS, not {sys.platform}",
+            hint="what reads runs works here; on Windows, record in WSL or a container",
+        )
 
 
 def boot_id() -> str:
@@ -150,6 +170,8 @@ _NO_LOCKS = -1
 
 def _holder(descriptor: int) -> int | None:
     """The process that holds a lock; None where none does, `_NO_LOCKS` where the file system has none."""
+    if fcntl is None:
+        return _NO_LOCKS
     linux = _LOCK_QUERY.startswith("h")
     whole_file = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
     try:
@@ -193,6 +215,8 @@ class Reading:
             folder: The folder; where it is missing, or its file system has no such locks, nothing is said.
         """
         self._descriptor: int | None = None
+        if fcntl is None:
+            return
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._descriptor = descriptor
@@ -216,6 +240,9 @@ def unread(folder: Path, seconds: float) -> Iterator[bool]:
         folder: The folder.
         seconds: How long readers are waited for.
     """
+    if fcntl is None:
+        yield False
+        return
     deadline = time.monotonic() + seconds
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -242,4 +269,5 @@ def forget_held() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=forget_held)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_held)

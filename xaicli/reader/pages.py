@@ -11,6 +11,7 @@ import math
 import os
 import re
 import struct
+import threading
 import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -82,6 +83,17 @@ def _pattern(column: str) -> re.Pattern[bytes]:
     return re.compile(re.escape(path) + codec + b"".join(part % _VARINT for part in (n, unpacked, packed, place)))
 
 
+def _read(descriptor: int, size: int, place: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, place)
+    with _SEEKING:  # Windows reads where the file was left
+        os.lseek(descriptor, place, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+_SEEKING = threading.Lock()
+
+
 def values_at(file: int | bytes, chunk: ColumnChunk, rows: Sequence[int]) -> list[float]:
     """Some of the values of a chunk of floats; only pages that hold any are unpacked.
 
@@ -100,7 +112,7 @@ def values_at(file: int | bytes, chunk: ColumnChunk, rows: Sequence[int]) -> lis
         OSError: The bytes are not those that were written.
     """
     place, size = map(_signed, chunk.first)
-    data = file[place : place + size] if isinstance(file, bytes) else os.pread(file, size, place)
+    data = file[place : place + size] if isinstance(file, bytes) else _read(file, size, place)
     found: list[float] = []
     at = passed = 0
     while at < len(data):

@@ -12,7 +12,6 @@ of the same recording, written down as `beside`: it takes nothing back.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import claim_name, make_folder, write_whole
 from xaicli.layout import RunLayout
-from xaicli.locks import boot_id, hold, is_held, start_time
+from xaicli.locks import boot_id, fcntl, hold, is_held, start_time
 from xaicli.manifest import Attempt, TakesBack
 
 RESUME = ("allow", "never", "must")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
-from xaicli.locks import is_held, remove_dead
+from xaicli.locks import fcntl, is_held, remove_dead
 from xaicli.manifest import ColumnFacts
 from xaicli.recorder.attempt import lock_path, stats_file
 from xaicli.recorder.ledger import add_to_counters

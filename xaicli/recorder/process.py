@@ -302,7 +302,8 @@ def _in_fork() -> None:
     _pending.clear()
 
 
-os.register_at_fork(after_in_child=_in_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_fork)
 
 
 def watch(run: Closable) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xaicli.errors import XaiError
+from xaicli.locks import need_locks
 from xaicli.manifest import Manifest, TakesBack
 from xaicli.recorder import process
 from xaicli.recorder.attempt import last_place
@@ -179,11 +180,12 @@ class Run(Loops, Records):
             facts: A CSV, Parquet or JSON-lines file of what the samples are, as of `log_facts`.
 
         Raises:
-            XaiError: The directory's state contradicts `resume`, or its format is newer.
+            XaiError: The directory's state contradicts `resume`, its format is newer, or the system is Windows.
             UsageError: There is no such task, or `run_dir` is no path.
             ValueError: `epoch_frequency` is less than 1, `resume_from` no pair of whole numbers, `keep_probs` no list
                 of epochs, or `ignore_label` no label.
         """
+        need_locks()
         self._epoch_frequency = nth_epochs(epoch_frequency)
         self._keep_probs = epochs_kept(keep_probs)
         ignore_label = ignored_label(ignore_label)

@@ -6,7 +6,6 @@ Tools that read a folder by its first file's columns would leave later ones out,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -20,7 +19,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
-from xaicli.locks import is_held
+from xaicli.locks import fcntl, is_held
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import lock_path
