@@ -171,3 +171,19 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
         run.log_samples(sample_id=np.arange(n), loss=rng.exponential(size=n) + 3 * (lengths > 48), mode="eval", epoch=1)
     found = asked(capsys, tmp_path / "texts", "--by", "length")
     assert facts_of(next(row for row in found["rows"] if row["worse"]))["length"].startswith("> ")
+
+
+def test_each_class_of_a_set_is_a_slice(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    sets = (rng.uniform(size=(1200, 4)) < 0.3).astype(int)
+    loss = rng.exponential(size=1200) + 2.0 * sets[:, 2]
+    with xaicli.Run(tmp_path / "run", task="multilabel", label_names=["cat", "dog", "owl", "fox"]) as run:
+        run.log_samples(sample_id=np.arange(1200), label=sets, loss=loss, mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run")
+    worse = [row for row in found["rows"] if row["worse"]]
+    assert [facts_of(row) for row in worse] == [{"label owl": "yes"}]
+    has = sets[:, 2] == 1
+    assert worse[0]["n"] == has.sum()
+    assert worse[0]["mean"] == pytest.approx(loss[has].mean(), rel=1e-6)
+    assert worse[0]["rest_mean"] == pytest.approx(loss[~has].mean(), rel=1e-6)
+    assert found["selection"]["by"] == ["label"]

@@ -18,6 +18,8 @@ from xaicli.reader import Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, HIGH_IS_GOOD, MODE, PASS, PREDICTION, SAMPLE_ID
 
 _IDS = 20
+_CLASSES = 20
+"""Of so many classes of sets each is told of."""
 
 
 def slices(
@@ -33,7 +35,8 @@ def slices(
         reader: The run.
         selection: Which rows.
         by: Facts and columns whose values, and pairs of values, are slices; the label and every fact when None; of a
-            run without facts label, prediction, length, and the brightness or length of kept inputs.
+            run without facts label, prediction, length, and the brightness or length of kept inputs. Of sets of
+            classes each class is one, `yes` where it is in the set.
         min_n: Samples a slice must have.
 
     Returns:
@@ -60,8 +63,9 @@ def slices(
     searched: list[dict[str, Any]] = []
     for pair in selection.pairs:
         frame, place = _last(reader, selection, pair, columns, names, warnings, tally, inputs)
+        frame, sliced = _classes_apart(frame, columns, names, warnings)
         for metric in selection.metrics:
-            found = find_slices(frame, metric, columns, min_n=min_n)
+            found = find_slices(frame, metric, sliced, min_n=min_n)
             told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
             left = {"explained": found.explained, "not_compared": found.left_out}
             searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
@@ -133,6 +137,29 @@ def _last(
             called = {value: names[value] for value in values}
             spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=pl.String))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
+
+
+def _classes_apart(
+    frame: pl.DataFrame, columns: list[str], names: LabelNames, warnings: list[str]
+) -> tuple[pl.DataFrame, list[str]]:
+    """The samples with a column for each class of a set, which says whether it is in: whole sets are too many.
+
+    Of many classes the most frequent are told of.
+    """
+    sliced: list[str] = []
+    for name in columns:
+        if not frame.schema[name].is_nested():
+            sliced.append(name)
+            continue
+        counts = frame[name].drop_nulls().explode().drop_nulls().value_counts()
+        classes = counts.sort("count", name, descending=[True, False])[name].to_list()
+        if len(classes) > _CLASSES:
+            warnings.append(f"of {len(classes):,} classes of {name} the {_CLASSES} most frequent are slices")
+        apart = {f"{name} {names[one]}": pl.col(name).list.contains(one) for one in classes[:_CLASSES]}
+        said = {new: pl.when(has).then(pl.lit("yes")).when(~has).then(pl.lit("no")) for new, has in apart.items()}
+        frame = frame.with_columns(**said)
+        sliced += said
+    return frame, sliced
 
 
 def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
