@@ -21,6 +21,7 @@ import pytest
 
 import xaicli
 from tests.watch import training_things as things
+from xaicli.errors import XaiError
 from xaicli.layout import RunLayout
 from xaicli.watch.training import Training
 from xaicli.watch.until import Until
@@ -372,3 +373,38 @@ def test_a_run_in_a_store_is_watched_as_far_as_it_was_sent(
     assert (status, found["state"], found["counts"]["rows"]) == (0, "remote", 4 * things.N)
     status, _, _ = xai("watch", address, "--until", "loss mean < 1.3", "--interval", "0.1")
     assert status == 0
+
+
+def test_a_run_that_is_not_yet_in_its_store_is_waited_for(
+    tmp_path: Path, xai: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a store that cannot be reached for a while end anything."""
+    pytest.importorskip("obstore", reason="the s3 extra is not installed")
+    from xaicli import location
+    from xaicli.store.objects import Store
+    from xaicli.store.sync import pull, push
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    address = f"file://{tmp_path}/bucket/later"
+    things.train(str(tmp_path / "run"), 1, 0)
+    calls = []
+
+    def sometimes(store: Store, root: Path) -> object:
+        calls.append(store.url)
+        if len(calls) == 2:
+            push(tmp_path / "run", Store(address))
+        if len(calls) == 4:
+            raise XaiError(f"{store.url} cannot be listed: connection refused")
+        if len(calls) == 5:
+            things.train(str(tmp_path / "run"), 2, 0)
+            push(tmp_path / "run", Store(address))
+        return pull(store, root)
+
+    monkeypatch.setattr(location, "pull", sometimes)
+    status, out, _ = xai("watch", address, "--until", f"loss mean < {mean(2) + 0.1}", "--interval", "0.1")
+    assert status == 0
+    assert len(calls) >= 5
+    assert "there is no run yet" in out
+    watched = Training(RunLayout(tmp_path / "run"), is_remote=True)
+    watched.behind = "the store cannot be listed"
+    assert "the store cannot be listed" in watched.look().warnings

@@ -328,10 +328,10 @@ class RunReader(RunRows):
             table: The metrics table with the embeddings of `diverse`.
             column: Its columns of vectors; those not reduced at collection when None.
         """
-        from xaicli.choices.questions import Wanted
+        from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
         from xaicli.choices.rules import choice
-        from xaicli.queries.selection import polars_only, with_note_of_modes
+        from xaicli.queries.selection import polars_only
 
         how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
         asked = choice(rule, where=select.get("where"), **how)
@@ -340,7 +340,7 @@ class RunReader(RunRows):
         reader, selection = self.selected_for(asked, **select)
         polars_only(selection, "select")
         wanted = Wanted(asked, stat, complete_only, table, column)
-        answer = chosen(reader, with_note_of_modes(selection), wanted)
+        answer = chosen(reader, with_note_for_training(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def relabel_export(

@@ -21,10 +21,10 @@ from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
 from xaicli.queries.samples import Ids, parse_ids, refuse_unknown
-from xaicli.queries.selection import Pair, Selection
+from xaicli.queries.selection import Pair, Selection, with_note_of_modes
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
-from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Mode
 
 _WORST = 20
 _MIXED = 6
@@ -106,6 +106,14 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         warnings=tuple(dict.fromkeys(warnings)),
         extra=extra,
     )
+
+
+def with_note_for_training(selection: Selection) -> Selection:
+    """The selection with a warning where nobody said which mode, and a training takes samples of another."""
+    if Mode.TRAIN not in selection.modes_left_out:
+        return with_note_of_modes(selection)
+    said = f"chosen from {', '.join(selection.modes)}, the default; a training takes samples of train: --mode train"
+    return replace(selection, warnings=(*selection.warnings, said))
 
 
 class _Pair:

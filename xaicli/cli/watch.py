@@ -156,6 +156,32 @@ def _counts(training: Training, watched: Watched) -> Any:
     )
 
 
+def _of_store(place: str, found: list[Training], how: dict[str, Any]) -> Training | None:
+    """The training at an address with what is new there; None where no run is there yet.
+
+    Raises:
+        XaiError: The store cannot be read at all.
+    """
+    from xaicli.location import find_run
+    from xaicli.store.objects import Store
+    from xaicli.watch.training import Training
+
+    try:
+        layout = find_run(place)
+    except XaiError as error:
+        if found:  # a store that cannot be reached for a while ends nothing
+            found[0].behind = error.message
+            return found[0]
+        if "xai.json" in Store(place).entries():
+            raise
+        return None
+    if found:
+        found[0].behind = ""
+    else:
+        found.append(Training(layout, **how, is_remote=True))
+    return found[0]
+
+
 def _go_on(
     run_dir: str | None,
     metric: str | None,
@@ -175,16 +201,15 @@ def _go_on(
     place = str(run_dir or os.environ.get("XAI_RUN") or "")
     asked = None if until is None else Until(until, mode=mode[0] if mode and len(mode) == 1 else None)
     found: list[Training] = []
+    how: dict[str, Any] = {"metric": metric, "mode": mode, "ds_id": ds_id, "top": top}
 
     def source() -> Training | None:
         if is_url(place):
-            if found:
-                find_run(place)  # what is new travels
-        elif place and not found and not (Path(place) / "xai.json").is_file():
+            return _of_store(place, found, how)
+        if place and not found and not (Path(place) / "xai.json").is_file():
             return None
         if not found:
-            how: dict[str, Any] = {"metric": metric, "mode": mode, "ds_id": ds_id, "top": top}
-            found.append(Training(find_run(run_dir), **how, is_remote=is_url(place)))
+            found.append(Training(find_run(run_dir), **how))
         return found[0]
 
     def open_report() -> str:
@@ -204,8 +229,8 @@ def _go_on(
     is_screen = console.is_terminal and not console.is_dumb_terminal
     end_status()
     title = place or str(found[0].layout.root)
-    how: dict[str, Any] = {"title": title, "interval": interval, "until": asked, "is_screen": is_screen}
-    status = watch(source, **how, open_report=open_report, console=console)
+    shown: dict[str, Any] = {"title": title, "interval": interval, "until": asked, "is_screen": is_screen}
+    status = watch(source, **shown, open_report=open_report, console=console)
     if status and asked is not None:
         raise XaiError(f"the training ended before {until!r} held", hint=_last(asked))
     if status:

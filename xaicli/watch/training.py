@@ -151,6 +151,9 @@ class Training:
         ds_id: Data sets; all when None.
         top: How many samples, labels and spikes are told of.
         is_remote: Whether the run lies in an object store, and this is its copy.
+
+    Attributes:
+        behind: Why the copy is older than what the store holds; "" where it is not.
     """
 
     def __init__(
@@ -167,6 +170,7 @@ class Training:
             raise UsageError(f"--top must be at least 1, not {top}")
         self.layout = layout
         self._is_remote = is_remote
+        self.behind = ""
         self._metric, self._mode, self._ds_id, self._top = metric, mode, ds_id, top
         self._reader: Reader | None = None
         self._stamp: tuple[int, int] | None = None
@@ -219,7 +223,12 @@ class Training:
             reader.dropped,
             total,
             self._seconds_left(places, total) if state in (_RUNNING, REMOTE) else None,
-            (*reader.warnings, *reader.losses, *(f"{name} is damaged, and left out" for name in reader.damaged)),
+            (
+                *filter(None, [self.behind]),
+                *reader.warnings,
+                *reader.losses,
+                *(f"{name} is damaged, and left out" for name in reader.damaged),
+            ),
         )
 
     @property
