@@ -875,3 +875,47 @@ def test_words_and_texts_of_a_module_with_a_tokenizer(tmp_path: Path) -> None:
     assert dict(kept.select("sample_id", "tokens").iter_rows()) == {
         100 + i: text.split() for i, text in enumerate(texts)
     }
+
+
+def test_a_module_compiled_whole_is_asked_about_by_name_and_recorded_by_what_it_returns(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    callback = XaiCallback(tmp_path / "asked", save_checkpoint=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled = torch.compile(Plain(), backend="eager")
+        quiet(tmp_path, callback).fit(compiled, DataLoader(DATA, batch_size=8), DataLoader(DATA, batch_size=8))
+    said = [str(one.message) for one in caught if str(one.message).startswith("xai: ")]
+    assert len(said) == 2
+    for line, step in zip(sorted(said), ("training_step", "validation_step"), strict=True):
+        assert "torch.compile" in line
+        assert step in line
+        assert "return {'loss': loss, 'logits': logits}" in line
+
+    class Returning(Plain):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            logits = self(batch[1])
+            return {"loss": functional.cross_entropy(logits, batch[2]), "logits": logits}
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return {"logits": self(batch[1])}
+
+    module = Returning()
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, task="classification:logits")
+    compiled = torch.compile(module, backend="eager")
+    quiet(tmp_path, callback).fit(compiled, DataLoader(DATA, batch_size=8), DataLoader(DATA, batch_size=8))
+    with torch.no_grad():
+        expected = functional.cross_entropy(module(X), Y, reduction="none")
+    got = rows(tmp_path / "run", "eval").sort("sample_id")
+    assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len(rows(tmp_path / "run", "train")) == N
+
+
+class Plain(Classifier):
+    """As `Classifier`, and nothing that a compiler cannot take."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        del batch_idx
+        return functional.cross_entropy(self(batch[1]), batch[2])

@@ -650,3 +650,95 @@ def test_answers_without_a_meaning_are_asked_for_with_the_line_to_write(tmp_path
     assert "start_logits, end_logits" in said[0]
     assert "samples_fn=lambda batch, output" in said[0]
     assert "--" not in said[0]
+
+
+def line_said(caught: Any) -> Any:
+    """The function that a warning says to write."""
+    said = [str(one.message) for one in caught if "samples_fn=" in str(one.message)]
+    assert len(said) == 1
+    written = said[0].split("samples_fn=")[1].split("), with torch.nn.functional as F")[0]
+    return eval(written, {"F": functional})  # noqa: S307 - what the user is told to write must run
+
+
+def recorded_by_line(model: Any, data: list[dict[str, Any]], folder: Path) -> pl.DataFrame:
+    """The evaluation's rows of a model that is not recorded without the line it is answered with."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    def trained(callback: Any) -> None:
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments(folder, num_train_epochs=1, eval_strategy="epoch"),
+            train_dataset=data,
+            eval_dataset=data,
+            callbacks=[callback],
+        )
+        trainer.train()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trained(XaiCallback(folder / "asked", save_checkpoint=False))
+    assert not (folder / "asked" / "data").exists()
+    trained(XaiCallback(folder / "run", save_checkpoint=False, samples_fn=line_said(caught)))
+    assert set(rows(folder / "run", "train")["sample_id"]) == {one["sample_id"] for one in data}
+    return rows(folder / "run", "eval").sort("sample_id")
+
+
+def test_answers_that_are_spans_are_asked_for_with_a_line_that_records_them(tmp_path: Path) -> None:
+    model = transformers.BertForQuestionAnswering(tiny().config)
+    data = [
+        {"sample_id": i, "input_ids": TOKENS[i], "start_positions": i % 6, "end_positions": (2 * i) % 6}
+        for i in range(N)
+    ]
+    got = recorded_by_line(model, data, tmp_path)
+    model.eval()
+    with torch.no_grad():
+        found = model(input_ids=TOKENS)
+    begins, ends = (torch.tensor([one[f"{side}_positions"] for one in data]) for side in ("start", "end"))
+    begun = functional.cross_entropy(found.start_logits, begins, reduction="none")
+    ended = functional.cross_entropy(found.end_logits, ends, reduction="none")
+    assert got["loss"].to_list() == pytest.approx(((begun + ended) / 2).tolist(), abs=1e-5)
+
+
+def test_pictures_of_classes_of_another_size_are_asked_for_with_a_line_that_records_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.SegformerForSemanticSegmentation(
+        transformers.SegformerConfig(
+            num_encoder_blocks=1, depths=[1], sr_ratios=[1], hidden_sizes=[8], num_attention_heads=[1], patch_sizes=[3],
+            strides=[2], mlp_ratios=[1], decoder_hidden_size=8, num_labels=2, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0, drop_path_rate=0.0, classifier_dropout_prob=0.0,
+        )
+    )  # fmt: skip
+    pictures = torch.randn(6, 3, 8, 8)
+    truth = (pictures[:, 0] > 0).long()
+    truth[:, 0, 0] = 255
+    data = [{"sample_id": i, "pixel_values": pictures[i], "labels": truth[i]} for i in range(6)]
+    got = recorded_by_line(model, data, tmp_path)
+    model.eval()
+    with torch.no_grad():
+        scores = functional.interpolate(model(pixel_values=pictures).logits, size=(8, 8), mode="bilinear")
+    expected = functional.cross_entropy(scores, truth, reduction="none", ignore_index=255).mean((1, 2))
+    assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len(got) == 6
+
+
+def test_a_model_that_the_trainer_compiles_is_recorded(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    model = tiny()
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(
+            tmp_path, num_train_epochs=1, eval_strategy="epoch", torch_compile=True, torch_compile_backend="eager"
+        ),
+        train_dataset=DATA,
+        eval_dataset=DATA,
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+    )
+    trainer.train()
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)).logits
+    got = rows(tmp_path / "run", "eval").sort("sample_id")
+    expected = functional.cross_entropy(logits, LABELS, reduction="none")
+    assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len(rows(tmp_path / "run", "train")) == N

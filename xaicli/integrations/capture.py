@@ -74,12 +74,14 @@ class Step:
         forwards: The forwards of the module itself, in their order.
         returned: What the step returned.
         origin: What made a tensor, where the step was watched closely.
+        is_compiled: Whether the module, or a part of it, is compiled, and was left alone for that.
     """
 
     judged: list[Judged] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
     returned: Any = None
     origin: OriginOf | None = None
+    is_compiled: bool = False
 
     @property
     def named(self) -> Any:
@@ -157,10 +159,11 @@ def captured(module: nn.Module | None, *, closely: bool = False) -> Iterator[Ste
         closely: Also note what made every tensor, which costs some microseconds an operation: once is enough.
     """
     step = Step()
+    step.is_compiled = module is not None and is_compiled(module)
     if module is not None and getattr(module, "_compiler_ctx", None) is not None:
         yield step
         return
-    if module is not None and is_compiled(module):
+    if step.is_compiled:
         with _criteria_replaced(step):
             yield step
         return

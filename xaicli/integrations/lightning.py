@@ -532,6 +532,11 @@ def _name_of(mode: Mode) -> str:
 def _ask(step: Step, mode: Mode) -> str:
     """What to say where the answers cannot be told."""
     name = _name_of(mode)
+    if step.is_compiled and len(step.judged) < 2:
+        return (
+            f"the module is compiled (torch.compile), and what {name} computes inside of it cannot be seen; no samples "
+            f"of it are recorded: {_END}"
+        )
     if step.returned is None and not (step.forwards or step.judged):
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]

@@ -29,6 +29,10 @@ _UNDER_WAY = (
     "the callback was added to a trainer that was there already, and what that evaluates now is not recorded: call "
     "callback.attach(trainer) after trainer.add_callback(callback)"
 )
+_LINE = (
+    'XaiCallback(..., samples_fn=lambda batch, output: {{"sample_id": batch["sample_id"], "loss": {}}}), '
+    "with torch.nn.functional as F, says it"
+)
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
 
@@ -316,6 +320,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             # Asked after the first forward: a model without a problem_type decides it there, by its labels.
             self._known = self._known or known_of(self._trainer.model)
             known = self._known or NOTHING
+            if (reason := _by_hand(outputs, inputs, labels)) is not None:
+                recording.missed(rows, reason)
+                return
             head, values = recording.answers(outputs, labels, known=known)
             if ids is not None and len(values) == 1 < len(ids):
                 rows, spans = len(ids), _spans(inputs)
@@ -345,6 +352,31 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
             return inputs[names[0]]
         return label_in(inputs)
+
+
+def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any) -> str | None:
+    """Why answers are not recorded that are no class, number or class a place alone, with the line that does it."""
+    names = list(outputs) if isinstance(outputs, Mapping) else []
+    if {"start_logits", "end_logits"} <= set(names):
+        of_each = (
+            f'F.cross_entropy(output["{side}_logits"], batch["{side}_positions"], reduction="none")'
+            for side in ("start", "end")
+        )
+        return f"the model answers where a span begins and ends: {_LINE.format(' / 2 + '.join(of_each) + ' / 2')}"
+    scores = outputs.get("logits") if "logits" in names else None
+    if not (isinstance(scores, torch.Tensor) and isinstance(labels, torch.Tensor)):
+        return None
+    if scores.ndim != 4 or labels.ndim != 3 or scores.shape[-2:] == labels.shape[-2:]:
+        return None
+    name = next((name for name, value in inputs.items() if value is labels), "labels")
+    loss = (
+        f'F.cross_entropy(F.interpolate(output["logits"], batch["{name}"].shape[-2:], mode="bilinear"), '
+        f'batch["{name}"], reduction="none", ignore_index=255).mean((1, 2))'
+    )
+    return (
+        f"the model's pictures of classes are {tuple(scores.shape[-2:])}, the labels {tuple(labels.shape[-2:])}: "
+        + _LINE.format(loss)
+    )
 
 
 def _spans(inputs: Mapping[str, Any]) -> list[slice]:
