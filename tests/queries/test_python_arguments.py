@@ -104,3 +104,73 @@ def test_a_cell_is_a_text_or_two_labels(path: Path) -> None:
     n = last.filter((last["label"] == 0) & (last["prediction"] == taken)).height
     for cell in (f"0,{taken}", (0, taken), [0, np.int64(taken)], ("0", str(taken))):
         assert run.confusion(cell=cell, ds_id="").data["sample_id"].n_unique() == n
+
+
+EMPTY: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    *(
+        (question, "mode", {})
+        for question in ("samples", "labels", "dynamics", "findings", "slices", "steps", "report")
+    ),
+    *((question, "metric", {}) for question in ("samples", "labels", "dynamics", "scan", "export")),
+    *((question, "epoch", {}) for question in ("samples", "labels", "confusion")),
+    *((question, "ds_id", {}) for question in ("samples", "labels", "errors")),
+    ("labels", "label_map", {}),
+    ("slices", "by", {"min_n": 2}),
+    ("select", "mode", {"rule": "random", "n": 1}),
+)
+
+
+@pytest.mark.parametrize("empty", [[], (), np.array([])], ids=["list", "tuple", "array"])
+@pytest.mark.parametrize(("question", "name", "beside"), EMPTY)
+def test_an_empty_list_is_not_everything(
+    path: Path, question: str, name: str, beside: dict[str, Any], empty: Any
+) -> None:
+    with pytest.raises(UsageError, match=f"{name} was given, and names nothing"):
+        getattr(xaicli.open_run(path), question)(**beside, **{name: empty})
+
+
+def test_no_ids_list_no_sample(path: Path, tmp_path: Path) -> None:
+    run = xaicli.open_run(path)
+    assert run.samples(ids=[], max=0, min=0).data.height == 0
+    assert run.samples(ids=[], ds_id="").data["group"].unique().sort().to_list() == ["max", "min"]
+    assert run.relabel_export(tmp_path / "none.csv", ids=[]).data.height == 0
+
+
+@pytest.mark.parametrize("option", ["--metric", "--mode", "--epoch", "--label-map", "--bounds"])
+def test_an_empty_text_is_refused_in_a_terminal(path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["labels", str(path), f"{option}="]) == 2
+    assert f"error: {option} names nothing" in capsys.readouterr().err
+
+
+def test_an_export_lies_in_the_run_where_no_place_is_named(path: Path) -> None:
+    run = xaicli.open_run(path)
+    long, wide = run.export(format="jsonl"), run.export(shape="wide")
+    assert [Path(one.data["path"][0]) for one in (long, wide)] == [
+        path / "reports" / name for name in ("export.jsonl", "export.csv")
+    ]
+    written = [len(Path(one.data["path"][0]).read_text().splitlines()) for one in (long, wide)]
+    assert written == [72, 25]
+    assert [one.data["rows"][0] for one in (long, wide)] == [72, 24]
+    with pytest.raises(UsageError, match="--duplicates all has no place"):
+        run.export(shape="wide", duplicates="all")
+
+
+def test_a_statistic_says_what_it_needs(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+    run = xaicli.open_run(tmp_path / "run")
+    for stat, column in (("confidence", "label_prob"), ("forgetting", "correct"), ("aum", "margin"), ("el2n", "el2n")):
+        with pytest.raises(XaiError, match=f"has no {column}, which --stat {stat} needs") as raised:
+            run.samples(stat=stat)
+        assert "logits" in raised.value.hint
+
+
+def test_a_run_of_scalars_alone_names_the_command_for_them(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log({"lr": 0.5})
+    run = xaicli.open_run(tmp_path / "run")
+    for question in ("samples", "labels", "dynamics", "findings", "report", "export"):
+        with pytest.raises(XaiError, match="holds no samples") as raised:
+            getattr(run, question)()
+        assert "xai scalars" in raised.value.hint
+    assert run.scalars().data["value"].to_list() == [0.5]

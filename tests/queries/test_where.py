@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,39 @@ def test_it_is_asked_of_the_row_that_counts(tmp_path: Path, engine: str) -> None
     assert everyone.counts.non_finite == 2  # infinity is more than 2, and NaN is more than any number
     none = open_run(tmp_path / "run").labels(where="loss > 99 AND label = 7", engine=engine)
     assert none.data.height == 0
+
+
+def order(value: float) -> tuple[bool, float]:
+    """Where a number stands among others in SQL, as PostgreSQL, DuckDB, Spark and polars have it: NaN above all."""
+    return (math.isnan(value), 0.0 if math.isnan(value) else value)
+
+
+ODD: list[float | None] = [0.5, 2.0, math.nan, math.inf, -math.inf, None]
+OF_ODD: dict[str, Callable[[tuple[bool, float]], bool]] = {
+    "loss > 1": lambda at: at > order(1),
+    "loss < 1": lambda at: at < order(1),
+    "loss >= 2": lambda at: at >= order(2),
+    "NOT loss > 1": lambda at: not at > order(1),
+    "NOT (loss <= 1)": lambda at: not at <= order(1),
+    "loss <> 2": lambda at: at != order(2),
+    "loss = loss": lambda _: True,
+    "loss BETWEEN 0 AND 9": lambda at: order(0) <= at <= order(9),
+    "loss - loss = 0": lambda at: not at[0] and math.isfinite(at[1]),
+    "loss = CAST('nan' AS REAL)": lambda at: at[0],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("condition", OF_ODD)
+def test_nan_is_above_every_number_as_in_sql(tmp_path: Path, condition: str, engine: str) -> None:
+    """For every engine, and in `xai query` by either; null meets nothing."""
+    with xaicli.Run(tmp_path / "run") as recorded:
+        ids = range(len(ODD))
+        recorded.log_samples(sample_id=ids, label=[i % 2 for i in ids], loss=ODD, mode="eval", epoch=1, step=1)
+    kept = [i for i, value in enumerate(ODD) if value is not None and OF_ODD[condition](order(value))]
+    run = open_run(tmp_path / "run")
+    assert sorted(run.scan(where=condition).collect()["sample_id"]) == kept
+    sql = f"SELECT sample_id FROM samples WHERE {condition} ORDER BY sample_id"
+    assert run.query(sql, engine=engine).data["sample_id"].to_list() == kept
+    counts = run.labels(where=condition, engine=engine).answer.counts
+    assert (counts.rows, counts.non_finite) == (len(kept), sum(not math.isfinite(ODD[i] or 0) for i in kept))

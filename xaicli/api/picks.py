@@ -47,7 +47,9 @@ class Choice:
         Raises:
             XaiError: There is no such pick, or no logged value to go by.
         """
-        if self.ids:
+        if self.ids is not None:
+            if not self.ids:
+                raise UsageError("ids names no sample", hint="leave it out to have some picked")
             return list(self.ids)
         if self.samples < 1:
             raise UsageError(f"samples is {self.samples}", hint="a whole number from 1")

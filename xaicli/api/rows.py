@@ -132,7 +132,7 @@ class RunRows:
         try:
             return self.selected(**select)
         except XaiError:
-            if choice.rule in BY_METRIC or select.get("metric"):
+            if choice.rule in BY_METRIC or select.get("metric") is not None:
                 raise
             reader, selection = self.selected(every_metric=True, **select)
             return reader, replace(selection, metrics=())
@@ -163,7 +163,7 @@ class RunRows:
 
     def export(
         self,
-        target: str | os.PathLike[str] | IO[bytes],
+        target: str | os.PathLike[str] | IO[bytes] | None = None,
         *,
         format: str = "",
         shape: str = "long",
@@ -172,8 +172,8 @@ class RunRows:
         """Write the selected rows to a file; every metric unless `metric` names some.
 
         Args:
-            target: The file, or an open binary stream.
-            format: `csv`, `parquet`, `jsonl` or `json`; the file's suffix without it.
+            target: The file, or an open binary stream; `reports/export.FORMAT` of the run when None.
+            format: `csv`, `parquet`, `jsonl` or `json`; the file's suffix without it, `csv` where there is none.
             shape: `long`, a row per sample and epoch, or `wide`, a row per sample.
         """
         from xaicli.maintenance.export import export_answer
@@ -181,4 +181,6 @@ class RunRows:
 
         reader, selection = self.selected(every_metric=True, **select)
         selection = with_note_of_modes(selection)
+        if target is None:
+            target = self.layout.reports / f"export.{format or 'csv'}"
         return export_answer(reader, selection, target, format=format, shape=shape)

@@ -221,7 +221,7 @@ class RunReader(RunRows):
 
         if step is not None and (around is not None or spikes is not None):
             raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
-        if not select.get("mode") and "train" in self.reader(strict=select.get("strict", False)).modes():
+        if select.get("mode") is None and "train" in self.reader(strict=select.get("strict", False)).modes():
             select["mode"] = "train"
         select.setdefault("duplicates", "all")
         reader, selection = self.selected(**select)
@@ -253,13 +253,13 @@ class RunReader(RunRows):
         from xaicli.diagnosis.errors import errors
         from xaicli.queries.selection import words
 
-        if select.get("metric"):
+        if select.get("metric") is not None:
             raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
         if (objects := self._objects(table, by=by, positive=positive, top=top, **select)) is not None:
             reader, told = objects
             return shown(Asked(told, self.layout, reader))
         reader, selection = self.selected(every_metric=True, **select)
-        answer = errors(reader, selection, by=words(by), positive=positive, top=top)
+        answer = errors(reader, selection, by=words(by, "by"), positive=positive, top=top)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def _objects(self, table: str | None = None, **select: Any) -> tuple[Reader, Answer] | None:
@@ -291,7 +291,7 @@ class RunReader(RunRows):
         from xaicli.queries.selection import words
 
         reader, selection = self.selected(**select)
-        answer = slices(reader, selection, by=words(by), min_n=min_n)
+        answer = slices(reader, selection, by=words(by, "by"), min_n=min_n)
         return shown(Asked(answer, self.layout, reader, selection))
 
     def select(

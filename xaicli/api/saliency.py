@@ -205,7 +205,7 @@ def explain_run(
     )
     which = choice.of(source, place.layout, settled.seed)
     parts = source.take_alike(which)
-    if choice.pick in ("worst", "best") and not choice.ids and not opening.data:
+    if choice.pick in ("worst", "best") and choice.ids is None and not opening.data:
         picked = f"the {choice.pick} are picked among the {len(source.sample_ids):,} samples whose inputs the run kept"
         notes = (f"{picked}: --data picks among others", *parts[0][1].skipped)
         parts = [(places, replace(inputs, skipped=notes)) for places, inputs in parts]

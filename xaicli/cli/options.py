@@ -26,23 +26,32 @@ _SAMPLES = "Samples"
 _OUTPUT = "Output"
 
 
-def split_commas(values: list[str] | None) -> list[str] | None:
-    """`--metric loss,margin --metric el2n` means three metrics; `"a,c"` in double quotes is one."""
-    return _items(values, words.split)
+def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
+    """`--metric loss,margin --metric el2n` means three metrics; `"a,c"` in double quotes is one.
+
+    Raises:
+        UsageError: The option was given and names nothing, as where a script's variable is empty.
+    """
+    return _items(option, values, words.split)
 
 
-def split_ds_ids(values: list[str] | None) -> list[str] | None:
+def split_ds_ids(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     """As `split_commas`; an empty text is the data set without a name, as the rows spell it."""
-    return [""] if values and not "".join(values).strip() else split_commas(values)
+    return [""] if values and not "".join(values).strip() else split_commas(option, values)
 
 
-def split_pairs(values: list[str] | None) -> list[str] | None:
+def split_pairs(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
     """The `NAME=VALUE` items of an option, their quotes untouched: `words.split_pair` takes one apart."""
-    return _items(values, words.split_raw)
+    return _items(option, values, words.split_raw)
 
 
-def _items(values: list[str] | None, split: Callable[[str], list[str]]) -> list[str] | None:
-    return [item for value in values or () for item in split(str(value))] or None
+def _items(
+    option: typer.CallbackParam, values: list[str] | None, split: Callable[[str], list[str]]
+) -> list[str] | None:
+    found = [item for value in values or () for item in split(str(value))]
+    if values and not found:
+        raise UsageError(f"{option.opts[0]} names nothing", hint="leave it out for the default")
+    return found or None
 
 
 def read_ids(values: list[str] | None) -> list[str] | None:

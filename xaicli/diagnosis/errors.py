@@ -119,8 +119,8 @@ def of_objects(
     for name, value in refused.items():
         if name not in _KNOWN and value and value != _OF_ROWS.get(name):
             raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
-    epochs = [_epoch(word) for word in words(select.get(EPOCH)) or ()]
-    return object_errors(reader, table, mode=words(select.get(MODE)), epoch=epochs or None, top=top)
+    epochs = [_epoch(word) for word in words(select.get(EPOCH), EPOCH) or ()]
+    return object_errors(reader, table, mode=words(select.get(MODE), MODE), epoch=epochs or None, top=top)
 
 
 def _epoch(word: str) -> int:

@@ -51,7 +51,7 @@ def slices(
         XaiError: There is nothing to slice by, or no such column.
     """
     min_n = whole_number("--min-n", min_n, least=2)
-    wanted = words(by)
+    wanted = words(by, "by")
     asks_inputs = wanted is None and not reader.facts.names
     asks_inputs |= bool({BRIGHTNESS, LENGTH} & set(wanted or ()) - set(reader.dtypes))
     inputs, said = kept_inputs(reader) if asks_inputs else (None, "")

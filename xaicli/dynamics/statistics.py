@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import NEEDS, Statistics, compute
 from xaicli.dynamics.truth import score_rankings
-from xaicli.errors import unknown
+from xaicli.errors import XaiError, unknown
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
@@ -123,6 +123,7 @@ def scores_by(
     for metric in selection.metrics:
         column = f"{metric}_{stat}" if f"{metric}_{stat}" in numeric else stat
         if column not in numeric:
+            _refuse_unrecorded(reader, stat)
             short = [name.removeprefix(f"{metric}_") for name in numeric]
             raise unknown("statistic", stat, [name for name in short if name not in _NO_SCORES])
         score = pl.col(column).cast(pl.Float64).alias(SCORE)
@@ -130,3 +131,17 @@ def scores_by(
             of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
             scores[(mode, ds_id), metric] = of_pair.select(SAMPLE_ID, score, STALE).drop_nulls(SCORE)
     return scores
+
+
+def _refuse_unrecorded(reader: Reader, stat: str) -> None:
+    """Say of a statistic that exists what it needs of the run.
+
+    Raises:
+        XaiError: There is such a statistic, and the run lacks its column.
+    """
+    for column, names in NEEDS.items():
+        if stat in names and column not in reader.dtypes:
+            raise XaiError(
+                f"{reader.described} has no {column}, which --stat {stat} needs",
+                hint="log it with run.log_samples(..., label=..., logits=...)",
+            )

@@ -22,7 +22,7 @@ from xaicli.files import appearing
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
 
 _FORMULA = "^[=+\\-@\t\r]"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
@@ -52,7 +52,7 @@ def export(
     format: ExportFormat,
     shape: Shape = Shape.LONG,
     tally: Tally | None = None,
-) -> None:
+) -> int:
     """Write the selected rows.
 
     Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics,
@@ -64,18 +64,36 @@ def export(
         target: The file to make, or an open binary stream.
         tally: What counts rows, non-finite values and duplicates.
 
+    Returns:
+        How many rows were written.
+
     Raises:
+        UsageError: Every duplicate is to count, and a row is a sample.
         XaiError: The file cannot be written.
     """
-    frames = _long(reader, selection, tally) if shape is Shape.LONG else _wide(reader, selection, tally)
+    if shape is Shape.WIDE and selection.duplicates is Duplicates.ALL:
+        raise UsageError(
+            "--duplicates all has no place where a row is a sample",
+            hint="--shape long has a row of each, --duplicates last takes the last",
+        )
+    n = 0
+
+    def counted() -> Iterator[pl.DataFrame]:
+        nonlocal n
+        for frame in _long(reader, selection, tally) if shape is Shape.LONG else _wide(reader, selection, tally):
+            n += frame.height
+            yield frame
+
+    frames = counted()
     if not isinstance(target, Path):
         _write(frames, target, format)
-        return
+        return n
     try:
         with appearing(target) as stream:
             _write(frames, stream, format)
     except OSError as error:
         raise XaiError(f"{target} cannot be written: {error.strerror}", hint="choose another place with -o") from error
+    return n
 
 
 def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:
@@ -216,7 +234,7 @@ def export_answer(
         format: A format's name; the file's suffix without it.
 
     Returns:
-        One row: path, format, shape, rows.
+        One row: path, format, shape, rows (written).
 
     Raises:
         UsageError: No such format or shape.
@@ -226,7 +244,7 @@ def export_answer(
     kind = _one_of(ExportFormat, "export format", format or (path.suffix.lstrip(".") if path else "csv"))
     polars_only(selection, "export")
     tally = Tally()
-    export(
+    n = export(
         reader,
         selection,
         target if path is None else path,  # type: ignore[arg-type]
@@ -234,7 +252,7 @@ def export_answer(
         shape=_one_of(Shape, "shape", shape),
         tally=tally,
     )
-    written = {"path": str(path or "-"), "format": kind.value, "shape": shape, "rows": tally.rows}
+    written = {"path": str(path or "-"), "format": kind.value, "shape": shape, "rows": n}
     return Answer(
         command="export",
         run=str(reader.layout.root),

@@ -194,8 +194,10 @@ def _chosen(
         for name, kind in kinds.items()
         if isinstance(kind, pl.Array) and kind.inner.is_float() and kind.size >= _SMALLEST
     ]
-    if column:
+    if column is not None:
         wanted = [column] if isinstance(column, str) else list(column)
+        if not wanted:
+            raise UsageError("column names no column", hint=f"leave it out, or choose from: {', '.join(vectors)}")
         for name in wanted:
             if name not in vectors:
                 raise unknown("embedding column", name, vectors)

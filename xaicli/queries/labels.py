@@ -91,7 +91,7 @@ def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
     Raises:
         UsageError: A bound that does not exist.
     """
-    wanted = words(given) or [Bounds.NONE.value]
+    wanted = (words(given, "bounds") if given else None) or [Bounds.NONE.value]
     for word in wanted:
         if word not in set(Bounds):
             raise UsageError(f"--bounds {word!r} is not possible", hint="choose from: " + ", ".join(Bounds))

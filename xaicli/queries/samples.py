@@ -14,9 +14,10 @@ from xaicli.answer import Answer, Counts
 from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown, whole_number
 from xaicli.queries.aligned import Aligned, NotAlignedError
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
-from xaicli.queries.selection import Catalogue, Pair, Selection, words
+from xaicli.queries.selection import Catalogue, Pair, Selection
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
+from xaicli.words import split
 
 Ids = Iterable[Any] | str | int | None
 """Sample ids in Python: one, several in whatever holds them, or a text with commas as typed."""
@@ -51,7 +52,7 @@ def _listed(given: Ids) -> list[Any]:
     if given is None:
         return []
     if isinstance(given, str):
-        return words(given) or []
+        return split(given)
     for convert in ("to_list", "tolist"):
         if hasattr(given, convert):
             given = getattr(given, convert)()

@@ -257,7 +257,7 @@ def _only(
     Raises:
         XaiError: A word means nothing that is there, or nothing is left.
     """
-    given_words = words(given)
+    given_words = words(given, "key" if column == KEY else column)
     if given_words is None:
         return rows
     known = rows[column].unique().sort().to_list()

@@ -226,10 +226,11 @@ def resolve(
     if spark_remote and chosen_engine is not Engine.SPARK:
         raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
     warnings: list[str] = list(source.warnings)
-    modes = _modes(source, words(mode), warnings)
+    named, metrics = words(mode, MODE), words(metric, "metric")
+    modes = _modes(source, named, warnings)
     every = _pairs(source, modes, None)
     pairs = _pairs(source, modes, ds_id_words(ds_id))
-    epochs = _epochs(source, pairs, words(epoch), epoch_frequency)
+    epochs = _epochs(source, pairs, words(epoch, EPOCH), epoch_frequency)
     if label_key in _NO_GROUPS:
         raise UsageError(
             f"--label-key {label_key} does not group samples",
@@ -240,7 +241,7 @@ def resolve(
     return Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},
-        metrics=source.metrics if every_metric and not words(metric) else _metrics(source, words(metric)),
+        metrics=source.metrics if every_metric and metrics is None else _metrics(source, metrics),
         label_key=label_key,
         label_map=_label_map(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
@@ -254,7 +255,7 @@ def resolve(
         no_facts=not source.facts.wanted,
         axis=_one_of(Axis, "--axis", axis),
         warnings=tuple(warnings),
-        modes_left_out=() if words(mode) else tuple(name for name in source.modes() if name not in modes),
+        modes_left_out=() if named else tuple(name for name in source.modes() if name not in modes),
     )
 
 
@@ -282,22 +283,34 @@ def polars_only(selection: Selection, question: str) -> None:
         raise UsageError(f"{question} does not run on --engine {selection.engine}", hint="leave --engine out: polars")
 
 
-def words(given: Words) -> list[str] | None:
-    """What an option was given, as a list of texts; None for nothing."""
+def words(given: Words, name: str) -> list[str] | None:
+    """What an option was given, as a list of texts; None where it was left out.
+
+    Args:
+        given: What it was given.
+        name: Its name in Python ("metric").
+
+    Raises:
+        UsageError: It was given, and names nothing: neither all nor the default is what an empty list asks for.
+    """
     if given is None:
         return None
     if isinstance(given, str):
-        return split(given) or None
-    try:
-        return [str(item) for item in cast(Iterable[Any], given)]
-    except TypeError:
-        return [str(given)]  # one number, of Python or numpy
+        found = split(given)
+    else:
+        try:
+            found = [str(item) for item in cast(Iterable[Any], given)]
+        except TypeError:
+            found = [str(given)]  # one number, of Python or numpy
+    if not found:
+        raise UsageError(f"{name} was given, and names nothing: {given!r}", hint="leave it out for the default")
+    return found
 
 
 def ds_id_words(given: Words) -> list[str] | None:
     """What `ds_id` was given, as a list of texts; an empty text is the data set without a name, as rows spell it."""
     alone = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
-    return [""] if len(alone) == 1 and isinstance(alone[0], str) and not alone[0].strip() else words(given)
+    return [""] if len(alone) == 1 and isinstance(alone[0], str) and not alone[0].strip() else words(given, DS_ID)
 
 
 def _one_of(enum: type[Any], option: str, given: str) -> Any:
@@ -335,7 +348,10 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
         reasons = "; ".join(f"{n:,}: {reason}" for reason, n in source.drops.items())
         raise XaiError(f"{where} holds no samples: {sum(source.drops.values()):,} rows were not recorded", hint=reasons)
     if not known:
-        raise XaiError(f"{where} holds no samples", hint="log some with run.log_samples(...); see: xai info")
+        raise XaiError(
+            f"{where} holds no samples",
+            hint="log some with run.log_samples(...); xai info says what it holds, xai scalars shows scalars",
+        )
     if not given:
         if Mode.EVAL in known:
             return [Mode.EVAL.value]
@@ -419,12 +435,15 @@ def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], b
 
 
 def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
-    if not given:
+    if given is None:
         return {}
     if isinstance(given, Mapping):
-        items: Iterable[tuple[Any, Any]] = given.items()
+        items: Sequence[tuple[Any, Any]] = list(given.items())
     else:
-        items = [_name_and_value(word) for word in (split_raw(given) if isinstance(given, str) else words(given) or ())]
+        typed = split_raw(given) if isinstance(given, str) else words(given, "label_map") or ()
+        items = [_name_and_value(word) for word in typed]
+    if not items:
+        raise UsageError(f"label_map was given, and names nothing: {given!r}", hint="leave it out for all labels")
     return {_label_value(source, label_key, value): str(name) for name, value in items}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote
@@ -23,6 +24,8 @@ from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, STEP, 
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
+_LABELS = "_labels"
+_SHOWN_LABELS = 5
 _NO_METRICS = {*_IDS, *_MODES, DS_ID, EPOCH, STEP, "iteration", "attempt", "rank", "weight"}
 
 
@@ -93,7 +96,7 @@ def table_samples(
     if stat not in _STATISTICS:
         raise UsageError(f"--stat {stat!r} is not known of a table", hint="choose from: " + ", ".join(_STATISTICS))
     held = _Table(reader, table, str(select.get("label_key") or LABEL), where)
-    selection = resolve(held, mode=mode or "all", **select)
+    selection = resolve(held, mode="all" if mode is None else mode, **select)
     polars_only(selection, "samples --table")
     if selection.duplicates is not Duplicates.LAST:
         raise UsageError(
@@ -103,6 +106,7 @@ def table_samples(
     metrics = list(selection.metrics)
     rows, spoilt = finite(held.selected(selection), metrics)
     one = _reduced(rows, metrics, Reduce(reduce))
+    said = _said_of_labels(one)
     asked = Asked(max, min, parse_ids(held, ids), complete_only)
     found = [of_source(_Held(one, pair, selection, stat), selection, pair, asked, Tally()) for pair in selection.pairs]
     known = {item for part in found for item in part.known}
@@ -120,7 +124,7 @@ def table_samples(
     )
     more = {"table": table, "reduce": reduce, "stat": stat}
     found_rows = pl.concat([part.rows for part in found])
-    told = answer(reader, selection, asked, found_rows, counts, more)
+    told = answer(reader, replace(selection, warnings=(*selection.warnings, *said)), asked, found_rows, counts, more)
     return with_facts(told, reader) if held.by_sample else told
 
 
@@ -264,4 +268,22 @@ def _reduced(rows: pl.DataFrame, metrics: list[str], reduce: Reduce) -> pl.DataF
         Reduce.FIRST: [value.drop_nulls().first() for value in values],
     }
     keys = [MODE, DS_ID, EPOCH, SAMPLE_ID]
-    return rows.group_by(keys, maintain_order=True).agg(pl.col(STEP).max(), pl.col(LABEL).last(), *by[reduce])
+    known = pl.col(LABEL).drop_nulls()
+    labels = known.last(), known.unique(maintain_order=True).alias(_LABELS)
+    return rows.group_by(keys, maintain_order=True).agg(pl.col(STEP).max(), *labels, *by[reduce])
+
+
+def _said_of_labels(rows: pl.DataFrame) -> list[str]:
+    """What to know where the rows of a sample have several labels, and one is shown.
+
+    Args:
+        rows: What `_reduced` gives.
+    """
+    several = rows.filter(pl.col(_LABELS).list.len() > 1)
+    if several.is_empty():
+        return []
+    n = several.select(MODE, DS_ID, SAMPLE_ID).n_unique()
+    one, labels = several.row(0, named=True)[SAMPLE_ID], several[_LABELS][0].to_list()
+    shown = ", ".join(map(str, labels[:_SHOWN_LABELS])) + (", ..." if len(labels) > _SHOWN_LABELS else "")
+    have = "sample has" if n == 1 else "samples have"
+    return [f"{n:,} {have} rows of several labels in one epoch ({one}: {shown}): the last one is shown"]
