@@ -28,6 +28,11 @@ METRICS = ("loss", "label_prob", "margin", "el2n")
 STATES = ("live", "stored", "compacted")
 ENGINES = ("polars", "duckdb")
 N = 14
+OUTLIERS = (6, 7)
+"""Samples of two labels whose losses stand far out."""
+APART = 1
+"""The label whose margins do."""
+FAR = 40.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ def _log(run: Run, logged: list[Row], draw: np.random.Generator, *, attempt: int
             values = {name: draw.choice([0.5, 0.25, 3.0, -1.0, 7.75, *draw.random(3)], n) for name in METRICS}
             for name, spoilt in zip(METRICS, (math.nan, math.inf, -math.inf, math.nan), strict=True):
                 values[name][draw.random(n) < 0.15] = spoilt
+            values["loss"] += np.where(np.isin(ids, OUTLIERS), FAR, 0.0)
+            values["margin"] += np.where(np.array(ids) % 3 == APART, FAR, 0.0)
             columns = {name: numbers.astype(np.float32) for name, numbers in values.items()}
             run.log_samples(
                 sample_id=ids,

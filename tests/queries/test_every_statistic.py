@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from tests import oracle
 from tests.dynamics import dynamics_oracle
-from tests.statistic_tester import Found, Row, StatisticTester, training
+from tests.statistic_tester import APART, OUTLIERS, Found, Row, StatisticTester, training
 from xaicli.api.run import RunReader
 from xaicli.api.runs import compare
 from xaicli.queries.spread import population
@@ -219,3 +221,114 @@ class TestCompare(StatisticTester):
         }
         means = {name: float(np.mean(finite(group))) for name, group in groups.items() if finite(group)}
         return {name: {"values": [mean, mean], "change": 0.0} for name, mean in means.items()}
+
+
+class TestFindings(StatisticTester):
+    """Ambiguous samples by the spread of their label's probability, forgotten ones by how often."""
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.findings(top=100, early_epochs=2, burn_in=1, **words).data
+        found: dict[Hashable, dict[str, Any]] = {}
+        for kind in ("ambiguous", "forgotten"):
+            for place, row in enumerate(rows.filter(finding=kind).to_dicts()):
+                found[kind, row["sample_id"]] = {"score": row["score"], "label": row["label"], "place": place}
+        return found
+
+    def expected(self, rows: list[Row]) -> Found:
+        dynamics = dynamics_oracle.dynamics(rows)
+        found: dict[Hashable, dict[str, Any]] = {}
+        for kind, by in (("ambiguous", "variability"), ("forgotten", "forgetting")):
+            scored = [(-one[by], key) for key, one in dynamics.items() if one[by]]
+            for place, (score, key) in enumerate(sorted(scored)):
+                found[kind, key] = {"score": -float(score), "label": dynamics[key]["label"], "place": place}
+        return found
+
+
+def recent(rows: list[Row], metric: str) -> float | None:
+    """The mean in which the k-th finite value counts min(k, 10) squared times."""
+    values = [row[metric] for row in rows if math.isfinite(row[metric])]
+    weights = [min(k, 10) ** 2 for k in range(1, len(values) + 1)]
+    return sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights) if values else None
+
+
+def best_cut(values: list[float]) -> float:
+    """The largest share of their variance that a cut of some values into two groups explains."""
+    ordered, centre = sorted(values), statistics.fmean(values)
+    whole = sum((x - centre) ** 2 for x in ordered)
+    cuts = [(ordered[:k], ordered[k:]) for k in range(1, len(ordered))]
+    return max(sum(len(part) * (statistics.fmean(part) - centre) ** 2 for part in cut) for cut in cuts) / whole
+
+
+def deviation(value: float, group: list[float]) -> float:
+    """How many robust deviations a value lies above the median of its group."""
+    centre = statistics.median(group)
+    return (value - centre) / (1.4826022185056018 * statistics.median(abs(x - centre) for x in group))
+
+
+class TestSuspects(StatisticTester):
+    """Where predictions are random, only what stands far out among its label is suspected, by the ranks of evidence."""
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.findings(top=100, **words).data.filter(finding="suspect").to_dicts()
+        return {row["sample_id"]: {"score": row["score"], "label": row["label"]} for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        of_samples = {key: [row for row in rows if row["sample_id"] == key] for key in {r["sample_id"] for r in rows}}
+        evidence = {
+            name: {key: sign * value for key, own in of_samples.items() if (value := recent(own, name)) is not None}
+            for name, sign in (("el2n", 1), ("loss", 1), ("margin", -1))
+        }
+        clear = (best_cut(list(evidence["el2n"].values())) - 2 / math.pi) / (0.75 - 2 / math.pi)
+        weight = min(max(clear, 1e-6), 1 - 1e-6)
+        scores = {}
+        for key in of_samples:
+            ranks = {
+                name: dynamics_oracle.mid_rank(values[key], list(values.values())) / len(values)
+                for name, values in evidence.items()
+                if key in values
+            }
+            weights = {"el2n": weight, "loss": (1 - weight) / 2, "margin": (1 - weight) / 2}
+            total = sum(weights[name] for name in ranks)
+            scores[key] = sum(weights[name] * rank for name, rank in ranks.items()) / total
+        dynamics = dynamics_oracle.dynamics(rows)
+        means = {key: (one["label"], one["loss_mean"]) for key, one in dynamics.items() if one["loss_mean"] is not None}
+        far = {
+            key: deviation(mean, [other for other_label, other in means.values() if other_label == label])
+            for key, (label, mean) in means.items()
+            if label is not None
+        }
+        assert {key for key, by in far.items() if by > 3} >= set(OUTLIERS), "the planted ones stand out"
+        return {
+            key: {"score": scores[key], "label": means[key][0]}
+            for key, by in far.items()
+            if by > 3 and scores[key] > 0.5
+        }
+
+
+class TestSlices(StatisticTester):
+    """The label whose margins were planted apart is the one slice; its interval by scipy."""
+
+    engines = ("polars",)
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.slices(by="label", min_n=2, metric="margin", **words).data.to_dicts()
+        return {tuple(fact["value"] for fact in row["facts"]): row for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        here = [row for row in list(by_place(rows).values())[-1] if math.isfinite(row["margin"])]
+        own = [row["margin"] for row in here if row["label"] == APART]
+        rest = [row["margin"] for row in here if row["label"] != APART]
+        interval = stats.ttest_ind(own, rest, equal_var=False).confidence_interval()
+        means = statistics.fmean(own), statistics.fmean(rest)
+        return {
+            (str(APART),): {
+                "n": len(own),
+                "share": len(own) / len(here),
+                "mean": means[0],
+                "rest_mean": means[1],
+                "difference": means[0] - means[1],
+                "low": float(interval.low),
+                "high": float(interval.high),
+                "worse": False,
+            }
+        }

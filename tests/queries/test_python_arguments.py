@@ -174,3 +174,33 @@ def test_a_run_of_scalars_alone_names_the_command_for_them(tmp_path: Path) -> No
             getattr(run, question)()
         assert "xai scalars" in raised.value.hint
     assert run.scalars().data["value"].to_list() == [0.5]
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    **{key: {} for key in ("confusion", "steps", "errors", "scan", "export", "relabel_export")},
+    "slices": {"min_n": 2},
+    "select": {"rule": "random", "n": 1},
+}
+
+
+@pytest.mark.parametrize("question", ALONE)
+def test_what_polars_alone_answers_refuses_other_engines(path: Path, question: str) -> None:
+    """They said that DuckDB had answered, and it had not been asked."""
+    ask = getattr(xaicli.open_run(path), question)
+    for words in ({"engine": "duckdb"}, {"axis": "step"}, {"spark_remote": "sc://nowhere"}):
+        (name,) = words
+        with pytest.raises(UsageError, match=f"{question} .*--{name.replace('_', '-')} "):
+            ask(**ALONE[question], **words)
+
+
+@pytest.mark.parametrize("question", ["dynamics", "findings"])
+def test_an_axis_is_of_pictures_over_time(path: Path, question: str) -> None:
+    with pytest.raises(UsageError, match="--axis step"):
+        getattr(xaicli.open_run(path), question)(axis="step")
+
+
+def test_a_scan_leaves_no_duplicate_out(path: Path) -> None:
+    run = xaicli.open_run(path)
+    assert run.scan(duplicates="all").collect().height == 72
+    with pytest.raises(UsageError, match="duplicates"):
+        run.scan(duplicates="last")

@@ -52,6 +52,26 @@ def refuse_objects_alone(reader: Reader) -> None:
         )
 
 
+def refuse_unhonoured(question: str, select: Mapping[str, Any], *, engines: bool = False) -> None:
+    """Refuse what a question cannot honour: an axis without pictures over time, an engine where polars alone answers.
+
+    Args:
+        question: What it is called.
+        select: What was asked.
+        engines: Whether every engine answers it.
+
+    Raises:
+        UsageError: Something is asked for that would change nothing.
+    """
+    usual = {"axis": "epoch"} if engines else {"axis": "epoch", "engine": "polars", "spark_remote": None}
+    for name, value in usual.items():
+        given = select.get(name)
+        if given is not None and str(given) != value:
+            option = "--" + name.replace("_", "-")
+            said = f"does not run on {option} {given}" if name == "engine" else f"has no use for {option} {given}"
+            raise UsageError(f"{question} {said}", hint=f"leave {option} out" + (f": {value}" if value else ""))
+
+
 _WRITTEN = "an answer is written by .save(folder, formats=...), and is text by .to_json() or .html()"
 
 OPENING = ("strict", "attempts", "where", "facts", "no_facts")
@@ -151,6 +171,9 @@ class RunRows:
         """
         from xaicli.queries.rows import rows
 
+        refuse_unhonoured("scan", select)
+        if select.get("duplicates", "all") != "all":
+            raise UsageError("scan gives every row as it was logged, duplicates too", hint="leave duplicates out")
         select.setdefault("mode", "all")
         return rows(*self.selected(every_metric=True, **select))
 
@@ -179,6 +202,7 @@ class RunRows:
         from xaicli.maintenance.export import export_answer
         from xaicli.queries.selection import with_note_of_modes
 
+        refuse_unhonoured("export", select)
         reader, selection = self.selected(every_metric=True, **select)
         selection = with_note_of_modes(selection)
         if target is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select, refuse_others
+from xaicli.api.rows import OPENING, RunRows, Select, refuse_others, refuse_unhonoured
 from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
@@ -149,6 +149,7 @@ class RunReader(RunRows):
         """Every training-dynamics statistic of every sample."""
         from xaicli.dynamics.statistics import dynamics
 
+        refuse_unhonoured("dynamics", select, engines=True)
         reader, selection = self.selected(**select)
         answer = dynamics(reader, selection, early_epochs=early_epochs, burn_in=burn_in, truth=truth)
         return shown(Asked(answer, self.layout, reader, selection))
@@ -159,6 +160,7 @@ class RunReader(RunRows):
         from xaicli.dynamics.findings import findings, findings_of_objects
         from xaicli.queries.selection import with_note_of_modes
 
+        refuse_unhonoured("findings", select, engines=True)
         objects = self._objects(early_epochs=early_epochs != 10, burn_in=burn_in != 2, top=top, **select)
         if objects is not None:
             reader, told = objects
@@ -187,6 +189,7 @@ class RunReader(RunRows):
         """
         from xaicli.diagnosis.questions import cell_samples, confusion, refuse_other_tasks
 
+        refuse_unhonoured("confusion", select)
         if cell is None:
             for name, given in (("--metric", select.get("metric")), ("--top", top)):
                 if given is not None:
@@ -219,6 +222,7 @@ class RunReader(RunRows):
         """
         from xaicli.diagnosis.training import samples_of_step, steps
 
+        refuse_unhonoured("steps", select)
         if step is not None and (around is not None or spikes is not None):
             raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
         if select.get("mode") is None and "train" in self.reader(strict=select.get("strict", False)).modes():
@@ -253,6 +257,7 @@ class RunReader(RunRows):
         from xaicli.diagnosis.errors import errors
         from xaicli.queries.selection import words
 
+        refuse_unhonoured("errors", select)
         if select.get("metric") is not None:
             raise UsageError("--metric has no meaning here: the task says what is measured", hint="leave it out")
         if (objects := self._objects(table, by=by, positive=positive, top=top, **select)) is not None:
@@ -290,6 +295,7 @@ class RunReader(RunRows):
         from xaicli.diagnosis.slicing import slices
         from xaicli.queries.selection import words
 
+        refuse_unhonoured("slices", select)
         reader, selection = self.selected(**select)
         answer = slices(reader, selection, by=words(by, "by"), min_n=min_n)
         return shown(Asked(answer, self.layout, reader, selection))
@@ -331,14 +337,13 @@ class RunReader(RunRows):
         from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
         from xaicli.choices.rules import choice
-        from xaicli.queries.selection import polars_only
 
+        refuse_unhonoured("select", select)
         how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
         asked = choice(rule, where=select.get("where"), **how)
         if rule is None:
             select.pop("where")
         reader, selection = self.selected_for(asked, **select)
-        polars_only(selection, "select")
         wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_for_training(selection), wanted)
         return shown(Asked(answer, self.layout, reader, selection))
@@ -382,6 +387,7 @@ class RunReader(RunRows):
 
         from xaicli.api.relabel import default_target, export, tool_of
 
+        refuse_unhonoured("relabel_export", select)
         tool = tool_of(to, None if target is None else Path(target))
         choice = {"n": n, "share": share, "per_label": per_label, "seed": seed}
         made = export(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others
+from xaicli.api.rows import OPENING, RunRows, Select, refuse_objects_alone, refuse_others, refuse_unhonoured
 from xaicli.layout import RunLayout
 from xaicli.location import find_runs_at
 from xaicli.results import Result
@@ -49,6 +49,7 @@ def compare(
 
     words: dict[str, Any] = dict(select)
     refuse_others(words)
+    refuse_unhonoured("compare", words)
     opening = {name: words.pop(name) for name in OPENING if name in words}
     readers = [RunRows(layout).reader(**opening) for layout in find_runs_at(_each(runs))]
     for reader in readers:
