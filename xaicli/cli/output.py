@@ -23,9 +23,22 @@ REPORT_FORMATS = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
 
 
 _NO_PICTURES = frozenset(
-    {"query", "ls", "info", "compact", "doctor", "checkpoint inspect", "check", "select", "import"}
+    {
+        "query",
+        "ls",
+        "info",
+        "compact",
+        "doctor",
+        "checkpoint inspect",
+        "check",
+        "select",
+        "relabel export",
+        "relabel apply",
+        "import",
+    }
 )
 """Commands whose answers are tables alone."""
+_FILES = frozenset({*(f".{kind}" for kind in Format), ".txt", ".parquet", ".jsonl", ".htm", ".pdf", ".svg", ".xml"})
 _TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
 _LOOKALIKES = {
     **dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)),
@@ -83,6 +96,8 @@ def write(
     except XaiError as error:
         unwritten = error
     end_status()
+    if unwritten is None and Format.PNG in (output.format or ()) and not any(path.suffix == ".png" for path in paths):
+        warnings.warn("nothing of this answer is drawn: there is no png to write", UserWarning, stacklevel=2)
     if output.json:
         with json_output() as stream:
             stream.writelines(result.json_parts(outputs=[str(path) for path in paths]))
@@ -142,10 +157,16 @@ def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[For
     """The formats to write: those asked for, else the command's own; a page when only a place or `--open` is given.
 
     Raises:
-        UsageError: `--format` names no format.
+        UsageError: `--format` names no format, or `-o` no folder.
     """
     if str(output.output) == "-":
         raise UsageError("-o - is no folder", hint="--json goes to standard output by itself, xai export -o - as well")
+    if output.output is not None and not output.output.is_dir() and output.output.suffix.lower() in _FILES:
+        kind = output.output.suffix.lower()[1:]
+        raise UsageError(
+            f"-o {output.output} is named as a file, and files are written into a folder",
+            hint=f"-o {output.output.parent} --format {kind if kind in set(Format) else Format.CSV}",
+        )
     wanted = list(always)
     if output.format:
         if unknown := [name for name in output.format if name not in set(Format)]:

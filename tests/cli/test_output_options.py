@@ -1,0 +1,78 @@
+"""Where an answer goes: each format that is asked for is written or refused by name, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_options import COMMANDS, runs
+
+__all__ = ["runs"]
+
+Xai = Callable[..., tuple[int, str, str]]
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    **{question: words for question, words in COMMANDS.items() if question != "export"},
+    "relabel export": ("relabel", "export", "A", "--rule", "hardest", "--n", "2"),
+    "doctor": ("doctor", "A"),
+}
+FORMATS = ("html", "png", "csv", "json", "md")
+
+
+def asked(xai: Xai, runs: tuple[Path, Path], question: str, *words: object) -> tuple[int, str, str]:
+    places = {"A": runs[0], "B": runs[1]}
+    return xai(*(places.get(word, word) for word in QUESTIONS[question]), *words)
+
+
+def beside(question: str, place: Path) -> tuple[object, ...]:
+    """What is said of the place: the file to import lies elsewhere than the page of `relabel export`."""
+    return ("-o", place / "tasks.json") if question == "relabel export" else ("-o", place)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_format_is_written_or_refused(xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str) -> None:
+    status, _, err = asked(xai, runs, question, "--format", "png", *beside(question, tmp_path / "drawn"))
+    drawn = sorted(path.suffix for path in (tmp_path / "drawn").rglob("*") if path.name != "tasks.json")
+    if status:
+        assert (status, drawn) == (2, [])
+        assert "png" in err
+        assert "formats: " in err
+    else:
+        assert set(drawn) == {".png"} or "warning: nothing of this answer is drawn: there is no png to write" in err
+    status, out, err = asked(
+        xai, runs, question, "--format", "html,csv,json,md", "-q", *beside(question, tmp_path / "all")
+    )
+    assert status == 0, err
+    told = [Path(line) for line in out.splitlines()]
+    assert all(path.stat().st_size for path in told)
+    written = {path for path in (tmp_path / "all").rglob("*") if path.is_file()}
+    assert set(told) == written
+    assert {path.suffix for path in written if path.name != "tasks.json"} >= {".html", ".csv", ".json", ".md"}
+    assert ".png" not in {path.suffix for path in written}
+
+
+@pytest.mark.parametrize("question", ["samples", "labels", "compare", "query", "select", "info"])
+def test_a_page_is_no_folder(xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str) -> None:
+    """`-o page.html` made a folder of that name."""
+    status, _, err = asked(xai, runs, question, "-o", tmp_path / "page.html")
+    assert status == 2
+    assert f"-o {tmp_path / 'page.html'} is named as a file" in err
+    assert f"-o {tmp_path} --format html" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("question", ["samples", "select", "query", "doctor", "ls"])
+def test_json_is_one_object_and_quiet_the_paths(
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str
+) -> None:
+    _, out, _ = asked(xai, runs, question, "--json", "--format", "csv", "-o", tmp_path)
+    outputs = json.loads(out)["outputs"]
+    assert outputs
+    _, quiet, _ = asked(xai, runs, question, "-q", "--format", "csv", "-o", tmp_path)
+    assert quiet.splitlines() == outputs
+    _, alone, _ = asked(xai, runs, question, "--json")
+    assert json.loads(alone)["outputs"] == []
+    _, nothing, _ = asked(xai, runs, question, "-q")
+    assert nothing == ""
