@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -112,11 +113,12 @@ def test_one_bad_scalar_costs_itself(tmp_path: Path) -> None:
         run.log({"lr": 1.0, "step": 1, "bad": "text"})
         run.log({"lr": 8.0, "step": 2**70})
         run.log({"lr": 9.0, "epoch": 2**31})
-        run.log({"lr": 2.0, "step": 2})
+        run.log({"lr": 2.0, "step": 2, "val": {"acc": 0.5}})
     stored = [(row["value"], row["axis"], row["step"]) for row in table(tmp_path / "run", "scalars")]
     assert stored == [(1.0, "step", 1), (8.0, "counter", 1), (9.0, "counter", 2), (2.0, "step", 2)]
-    assert run.stats()["records_dropped"] == 3
-    assert len(said) == 3
+    assert run.stats()["records_dropped"] == 4
+    assert len(said) == 4
+    assert "val is a mapping; a scalar is one number, under a name such as 'val/acc'" in str(said[3].message)
     assert said[0].filename == __file__
 
 
@@ -184,6 +186,72 @@ def test_thumbnails_of_any_shape_become_small_pictures(tmp_path: Path) -> None:
     ]
     assert np.frombuffer(rows[0]["pixels"], np.uint8).reshape(4, 4).tolist() == (chequered * 255).tolist()  # type: ignore[call-overload]
     assert rows[4]["pixels"] == b"\x00\xff"
+
+
+def pixels(row: dict[str, object]) -> list[int]:
+    return list(row["pixels"])  # type: ignore[call-overload, no-any-return]
+
+
+def test_pictures_are_shown_by_what_their_type_says(tmp_path: Path) -> None:
+    given = [
+        np.array([[0, 1, 128, 255]], np.uint8),
+        np.array([[0, 257, 65535, 32768]], np.uint16),
+        np.array([[0, 1, 128, 255]], np.int64),
+        np.array([[True, False]]),
+        np.array([[0.0, 0.5, 1.0]]),
+    ]
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run", strict=True) as run:
+        warnings.simplefilter("always")
+        run.log_images([1, 2, 3, 4, 5], given)
+    assert [pixels(row) for row in table(tmp_path / "run", "media")] == [
+        *[[0, 1, 128, 255], [0, 1, 255, 128], [0, 1, 128, 255], [255, 0], [0, 128, 255]]
+    ]
+    assert said == []
+
+
+def test_pictures_kept_otherwise_than_given_are_told_once_and_counted(tmp_path: Path) -> None:
+    holed = np.array([[0.0, np.nan, 1.0, np.inf]])
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log_images([1, 2], [holed, holed])
+        run.log_images([3, 4], [np.full((2, 2), np.nan), np.zeros((0, 5, 3), np.uint8)])
+        run.log_images([5, 6], [np.array([[-2.0, 0.0, 2.0]]), np.array([[0, 500, 1000]])])
+        run.log_images([7], np.zeros((1, 3, 8, 3), np.uint8))
+        run.log_images([8], np.zeros((1, 3, 8, 1), np.uint8))
+    found = table(tmp_path / "run", "media")
+    assert [(row["sample_id"], pixels(row)) for row in found[:2]] == [(1, [0, 0, 255, 0]), (2, [0, 0, 255, 0])]
+    assert [(row["sample_id"], pixels(row)) for row in found[2:4]] == [(5, [0, 128, 255]), (6, [0, 128, 255])]
+    assert [(r["sample_id"], r["height"], r["width"], r["channels"]) for r in found[4:]] == [(7, 3, 8, 3), (8, 3, 8, 1)]
+    assert run.stats()["refused"] == {
+        "media": {
+            "pictures have values that are NaN or infinite, which are shown as black": 2,
+            "images has a picture without a finite value": 1,
+            "images has a picture of shape (0, 5, 3), without a pixel": 1,
+        }
+    }
+    assert run.stats()["records_dropped"] == 2
+    told = [str(one.message) for one in said]
+    assert len(told) == 5
+    assert "stretched each from its smallest to its largest" in told[3]
+    assert "(3, 8, 3) may be (H, W, C) or (C, H, W): it is taken for (H, W, C)" in told[4]
+    with Run(tmp_path / "strict", strict=True) as strict, pytest.raises(ValueError, match="NaN or infinite"):
+        strict.log_images([1], holed[None])
+
+
+@pytest.mark.parametrize("make", [int, np.int64, torch.tensor, lambda n: np.array([n])])
+def test_whole_scalars_are_exact_or_told(tmp_path: Path, make: Callable[[int], object]) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log({"seen": make(2**53), "even": make(2**60), "step": 1})
+        assert said == []
+        run.log({"seen": make(2**53 + 1), "step": 2})
+        run.log({"seen": make(-(2**53) - 3), "step": 3})
+    stored = [(row["key"], row["value"]) for row in table(tmp_path / "run", "scalars")]
+    assert stored == [("seen", 2.0**53), ("even", 2.0**60), ("seen", 2.0**53), ("seen", -(2.0**53) - 4)]
+    assert len(said) == 1
+    assert "seen 9007199254740993 is beyond 2^53: it is rounded to double precision" in str(said[0].message)
+    assert list(run.stats()["refused"]["seen"].values()) == [2]
+    assert run.stats()["records_dropped"] == 0
 
 
 def test_inputs_come_back_bit_for_bit(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from tests.recorder.recorded import column, rows
+from xaicli import open_run
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.reader import open_reader
@@ -229,16 +230,37 @@ def test_a_fork_is_refused_and_harms_nothing(tmp_path: Path) -> None:
         status = 1
         try:
             with pytest.warns(RecorderWarning, match="DataLoader worker or a fork"):
-                run.log_samples(sample_id=[2], loss=[2.0])
+                run.log_samples(sample_id=[2, 4], loss=[2.0, 4.0])
+            run.log({"lr": 0.5})
+            run.log_samples(sample_id=[6], loss=[6.0])
             run.close()
             status = 0
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     run.log_samples(sample_id=[3], loss=[3.0])
-    run.close()
+    with pytest.warns(RecorderWarning, match="only the process that opened the run can"):
+        run.close()
     assert column(tmp_path / "run", "sample_id") == [1, 3]
-    assert run.stats()["rows_dropped"] == 0
+    counted = run.stats()
+    assert [counted[name] for name in ("rows_logged", "rows_stored", "rows_dropped", "rows_waiting")] == [5, 2, 3, 0]
+    assert counted["records_dropped"] == 1
+    told = open_run(tmp_path / "run").info().answer
+    assert told.counts.dropped == 3
+    assert any(line.startswith("3 rows were not recorded: a DataLoader worker or a fork") for line in told.warnings)
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_what_forks_log_is_counted_while_they_live_and_whatever_ends_them(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        for rows in (3, 4):
+            child = os.fork()
+            if not child:
+                run.log_samples(sample_id=list(range(rows)), loss=[1.0] * rows)
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.waitpid(child, 0)
+            assert run.stats()["rows_dropped"] == {3: 3, 4: 7}[rows]
+    assert run.stats()["rows_dropped"] == 7
 
 
 def test_a_data_loader_worker_is_refused(tmp_path: Path) -> None:

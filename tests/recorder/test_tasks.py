@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 from tests.recorder.recorded import rows
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
+from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
 
@@ -43,6 +45,101 @@ def test_several_classes_a_sample(tmp_path: Path, given: str) -> None:
     assert [(row["jaccard"], row["n_wrong"]) for row in found] == [(1, 0), (pytest.approx(1 / 3), 2), (1, 0)]
     loss = functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none").mean(1)
     assert [row["loss"] for row in found] == pytest.approx(loss.tolist(), rel=1e-5)
+
+
+ROWS, SETS = [[0, 1], [1, 1]], [[0, 1], [1]]
+"""Of two classes: what can only be rows of (N, 2), and what can only be lists of classes."""
+
+
+@pytest.mark.parametrize(
+    ("first", "label", "expected"),
+    [
+        (ROWS, [[0, 1], [1, 0]], [[1], [0]]),
+        (SETS, [[0, 1], [1, 0]], [[0, 1], [0, 1]]),
+        (None, np.array([[0, 1], [1, 0]]), [[1], [0]]),
+        (None, [{0, 1}, {1}], [[0, 1], [1]]),
+        (None, [[True, False], [True, False]], [[0], [0]]),
+        (None, [[0, 1, 0], [1, 0, 1]], [[1], [0, 2]]),
+        (None, [[0, 2], [1, 0]], [[0, 2], [0, 1]]),
+    ],
+)
+def test_lists_are_rows_or_classes_as_they_can_only_be(tmp_path: Path, first: Any, label: Any, expected: Any) -> None:
+    with Run(tmp_path / "run", strict=True, task="multilabel") as run:
+        if first is not None:
+            run.log_samples(sample_id=[1, 2], label=first, epoch=0)
+        run.log_samples(sample_id=[1, 2], label=label, epoch=1)
+    assert [row["label"] for row in rows(tmp_path / "run").to_pylist() if row["epoch"]] == expected
+
+
+@pytest.mark.parametrize("task", [None, "multilabel"])
+def test_lists_that_may_be_rows_or_classes_are_asked_about(tmp_path: Path, task: str | None) -> None:
+    with Run(tmp_path / "run", task=task) as run:
+        with pytest.warns(
+            RecorderWarning, match=r"numpy.array\(label\) says the first, sets such as \{0, 1\} the second"
+        ):
+            run.log_samples(sample_id=[1, 2], label=[[0, 1], [1, 0]], loss=[0.5, 1.5])
+        run.log_samples(sample_id=[3], label=[{1}], loss=[2.5])
+    found = sorted(rows(tmp_path / "run").to_pylist(), key=lambda row: row["sample_id"])
+    assert [(row["label"], row["loss"]) for row in found] == [(None, 0.5), (None, 1.5), ([1], 2.5)]
+    assert sum(run.stats()["refused"]["label"].values()) == 2
+
+
+def test_lists_of_one_row_a_sample_are_what_a_classification_can_take(tmp_path: Path) -> None:
+    logits = np.array([[1.0, 3.0], [3.0, 1.0]])
+    with Run(tmp_path / "run", strict=True, task="classification") as run:
+        run.log_samples(sample_id=[1, 2], label=[[0, 1], [1, 0]], logits=logits, epoch=1)
+        run.log_samples(sample_id=[1, 2], label=[[0.25, 0.75], [0.5, 0.5]], logits=logits, epoch=2)
+        run.log_samples(sample_id=[1, 2], label=[[1], [1]], logits=logits, epoch=3)
+    found = sorted(rows(tmp_path / "run").to_pylist(), key=lambda row: (row["epoch"], row["sample_id"]))
+    assert [(row["label"], row["prediction"]) for row in found] == [(1, 1), (0, 0), (1, 1), (0, 0), (1, 1), (1, 0)]
+    soft = [-(p * np.log(q) + (1 - p) * np.log(1 - q)) for p, q in ((0.75, 0.8807971), (0.5, 0.1192029))]
+    assert [row["loss"] for row in found[2:4]] == pytest.approx(soft, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("probs", "told"),
+    [
+        ([[0.9, 0.9], [0.2, 0.1]], 1),
+        ([[-0.5, 1.5], [0.5, 0.5]], 1),
+        ([[0.25, 0.75], [1.0, 0.0]], 0),
+        ([[math.nan, 0.75], [1.0, 0.0]], 0),
+    ],
+)
+def test_probabilities_that_are_none_are_told_once(tmp_path: Path, probs: Any, told: int) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        for step in range(3):
+            run.log_samples(sample_id=[1, 2], label=[0, 1], probs=probs, epoch=step, step=step)
+    assert [("do not sum to one" in str(one.message)) for one in said] == [True] * told
+
+
+def test_truth_values_are_no_ids(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(RecorderWarning, match="not truth values"):
+            run.log_samples(sample_id=[1, True, 3], loss=[0.5, 1.5, 2.5])
+        with pytest.warns(RecorderWarning, match="not bool"):
+            run.log_samples(sample_id=np.array([True, False]), loss=[3.5, 4.5])
+        run.log_samples(sample_id=torch.tensor([True]), loss=[5.5])
+    assert [(row["sample_id"], row["loss"]) for row in rows(tmp_path / "run").to_pylist()] == [(1, 0.5), (3, 2.5)]
+    assert run.stats()["rows_dropped"] == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (
+            {"label": [[1, 2, 3], [1, 2]], "logits": np.zeros((2, 3, 4))},
+            "label has rows of different lengths, 2 to 3; a ",
+        ),
+        ({"loss": [[1.0, 2.0], [1.0]]}, "loss has rows of different lengths, 1 to 2"),
+        ({"logits": [[1.0, 2.0], [1.0]]}, "logits has rows of different lengths, 1 to 2"),
+        ({"probs": [[1.0], [1.0, 2.0, 3.0]]}, "probs has rows of different lengths, 1 to 3"),
+    ],
+)
+def test_ragged_columns_are_refused_in_our_words(tmp_path: Path, batch: dict[str, Any], said: str) -> None:
+    with Run(tmp_path / "run", strict=True) as run, pytest.raises(ValueError, match=said) as caught:
+        run.log_samples(sample_id=[1, 2], **batch)
+    assert "inhomogeneous" not in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["prediction", "logits"])

@@ -314,6 +314,18 @@ def test_keeping_nothing_is_refused(tmp_path: Path, keep: int) -> None:
         TrainingState().save_state(tmp_path, keep=keep)
 
 
+@pytest.mark.parametrize("thing", [3, None, {"w": 1.0}, torch.nn.Linear, torch.zeros(2)])
+@pytest.mark.parametrize("group", ["models", "optimizers"])
+def test_what_is_no_model_or_optimizer_is_refused_by_name(tmp_path: Path, group: str, thing: Any) -> None:
+    state = TrainingState()
+    state.save_state(tmp_path)
+    listing = sorted(tmp_path.rglob("*"))
+    for act in (state.save_state, state.load_state):
+        with pytest.raises(ValueError, match=rf"{group}\['m'\] is .*objects={{name: thing}}"):
+            act(tmp_path, **{group: {"m": thing}})
+    assert sorted(tmp_path.rglob("*")) == listing
+
+
 def test_models_must_be_named() -> None:
     with pytest.raises(TypeError, match="models must be a dict"):
         TrainingState().save_state("unused", models=net(2, 2))  # type: ignore[arg-type]

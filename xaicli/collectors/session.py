@@ -176,7 +176,7 @@ class _Addition:
     def log(self, scalars: dict[str, Any]) -> None:
         attempt = self.writer[0]
         moment = Moment(mode="", ds_id="", epoch=None, step=None, count=0, attempt=attempt, rank=0)
-        rows = scalar_rows(scalars, moment, _refused)
+        rows = scalar_rows(scalars, moment, _refused, _refused)
         parts = (PartName.parse(path.name) for path in self.layout.scalars.glob("*.parquet"))
         sequence = (
             max((part.last for part in parts if part and (part.attempt, part.rank) == self.writer), default=-1) + 1

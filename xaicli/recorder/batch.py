@@ -109,6 +109,7 @@ class Batches:
         self._ignore = ignore
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
+        self._are_rows: dict[str, bool] = {}
 
     def make(
         self,
@@ -192,10 +193,14 @@ class Batches:
         if scores is not None:
             name = "logits" if SCORES[kind][0] else "probs"
             scores = self._left_out(name, n, columns.scores, scores, n, name)
+        label = self._nested(words.LABEL, label, scores, n)
+        prediction = self._nested(words.PREDICTION, prediction, scores, n)
         task = self._task_of(label, prediction, scores, are_logits=not kind or SCORES[kind][0])
         if scores is not None and task in _BY_CLASS and scores.ndim == 3:
             self.refuse(name, f"{name} has shape {scores.shape}; (samples, classes) is needed", n)
             scores = None
+        if scores is not None and task is Task.CLASSIFICATION and not SCORES[kind][0] and scores.shape[1] > 1:
+            self._look_at_probs(scores)
         checked = {name: self._metric(name, value, n) for name, value in given.items()}
         metrics = {name: column for name, column in checked.items() if column is not None}
         if task in _BY_CLASS:
@@ -217,6 +222,16 @@ class Batches:
         key = tuple((name, dtype) for name, (dtype, _) in found.items())
         plan = self._plans.get(key) or self._learn(key)
         return plan, n, [column for _, column in found.values()]
+
+    def _look_at_probs(self, probs: NDArray[Any]) -> None:
+        """Say once of what are no probabilities of one class each: what follows from them is kept as it comes out."""
+        known = probs[np.isfinite(probs).all(1)]
+        if len(known) and ((known < 0).any() or not columns.sums_to_one(known)):
+            self._note(
+                "probs has rows that are negative or do not sum to one: loss, label_prob and what else follows from "
+                "them mean little. Scores before a softmax are logits=; several classes at once are "
+                'Run(task="multilabel")'
+            )
 
     def _left_out(self, name: str, n: int, check: Callable[..., Any], *arguments: Any) -> Any:
         """What a check gives; None, told of, where it refuses."""
@@ -293,6 +308,25 @@ class Batches:
             if self.task is told and (doubt := _doubt(told, label, prediction, scores)):
                 self._note(doubt)
         return self.task
+
+    def _nested(self, name: str, value: Any, scores: NDArray[Any] | None, n: int) -> Any:
+        """Lists a sample as rows of (N, K) or sets of classes; None, told of, where neither is known."""
+        if self.task in (Task.SEQUENCE, Task.REGRESSION) or (scores is not None and scores.ndim != 2):
+            return value
+        if self.task in _BY_CLASS:
+            return columns.rows_of(value)
+        try:
+            found = columns.nested(value, name, None if scores is None else scores.shape[1])
+        except ValueError as error:
+            if name in self._are_rows:  # as batches before that could be told
+                return columns.rows_of(value) if self._are_rows[name] else [set(row) for row in value]
+            if self.task is None and scores is not None:
+                return columns.rows_of(value)  # which `_doubt` tells
+            self.refuse(name, str(error), n)
+            return None
+        if isinstance(value, list | tuple) and any(isinstance(row, list | tuple) for row in value):
+            self._are_rows[name] = isinstance(found, np.ndarray)
+        return found
 
     def settle(self, task: Task) -> None:
         """Settle what the run's outputs mean, where that is not settled."""
@@ -481,7 +515,11 @@ class Batches:
 
     def _reals(self, value: Any, n: int, name: str) -> NDArray[np.float64]:
         """(n,) numbers of a regression; what is none is left out alone."""
-        return columns.of_length(self._numbers(name, value), n, name).astype(np.float64)  # type: ignore[no-any-return]
+        numbers = columns.of_length(self._numbers(name, value), n, name)
+        held: NDArray[np.float64] = numbers.astype(np.float64)
+        if numbers.dtype.kind in "iu" and len(numbers) and max(int(numbers.max()), -int(numbers.min())) > EXACT_WIDE:
+            self._note(f"{name} has whole numbers beyond 2^53: they are rounded to double precision")
+        return held
 
     def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:
         if prediction is None and scores is not None and scores.ndim == 2 and scores.shape[1] == 1:
@@ -647,6 +685,8 @@ def _doubt(task: Task, label: Any, prediction: Any, scores: Any) -> str | None:
     if columns.is_one_hot(label):
         why = "label is (N, K) with a single 1 in every row of the first batch"
         other = Task.MULTILABEL if task is Task.CLASSIFICATION else Task.CLASSIFICATION
+    elif task is Task.MULTILABEL and columns.are_single(label):
+        why, other = "label is lists of one class each in the first batch", Task.CLASSIFICATION
     elif task is Task.REGRESSION and scores is not None and _are_shares(label):
         why, other = "label is a number from 0 to 1 beside one score a sample in the first batch", Task.BINARY
     elif task is Task.CLASSIFICATION and scores is None and _is_real(label) and _is_real(prediction):

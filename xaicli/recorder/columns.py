@@ -60,7 +60,17 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
             value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        lengths = _lengths(value)
+        if lengths is not None and len(lengths) > 1:
+            raise ValueError(f"{name} has rows of different lengths, {min(lengths)} to {max(lengths)}") from error
         raise ValueError(f"{name} is no column: {error}") from error
+
+
+def _lengths(value: Any) -> set[int] | None:
+    """The lengths of the rows that a list is of; None where it is of other things."""
+    if not isinstance(value, list | tuple) or not all(hasattr(row, "__len__") for row in value):
+        return None
+    return {len(row) for row in value if not isinstance(row, str)}
 
 
 def _unmasked(array: Any) -> NDArray[Any]:
@@ -204,8 +214,11 @@ def _every_id(value: Any) -> Column:
     Raises:
         ValueError: One of them is neither.
     """
-    if isinstance(value, list | tuple) and any(item is None for item in value):
-        raise ValueError("sample_id has a missing value")
+    if isinstance(value, list | tuple):
+        if any(item is None for item in value):
+            raise ValueError("sample_id has a missing value")
+        if any(isinstance(item, bool | np.bool_) for item in value):
+            raise ValueError("sample_id must be whole numbers or texts, not truth values")
     array = _integers_or_texts(value, "sample_id")
     if isinstance(array, list):
         if any(text is None for text in array):
@@ -297,7 +310,12 @@ def tokens(value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     Raises:
         ValueError: They are not of the shape of the logits.
     """
-    array = to_array(value, "label")
+    try:
+        array = to_array(value, "label")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; a whole number a token is needed, {shape}: fill shorter ones up with the label that is ignored"
+        ) from error
     if array.dtype.kind not in "iu" or array.shape != tuple(shape):
         raise ValueError(f"label has shape {array.shape}, {array.dtype}; a whole number a token is needed: {shape}")
     return array.astype(np.int64)
@@ -335,6 +353,62 @@ def soft_labels(value: Any, n: int) -> tuple[NDArray[np.float32], NDArray[np.boo
         sound = np.isclose(array.sum(1), 1, atol=1e-2) & (array >= -1e-6).all(1)
     array[~sound] = np.nan
     return array, sound
+
+
+_ROWS_OR_CLASSES = (
+    "{name} is lists of a 0 and a 1, which may be rows of (N, 2) or the classes of each sample: numpy.array({name}) "
+    "says the first, sets such as {{0, 1}} the second"
+)
+
+
+def nested(value: Any, name: str, classes: int | None) -> Any:
+    """Lists a sample as what they are: (N, K) where they are rows of 0 and 1, sets where they name classes.
+
+    Equal lengths alone say nothing. Rows of more than two zeros and ones repeat one of them, which no list of classes
+    does; a pair that holds both may be either.
+
+    Args:
+        value: What the caller gave; all but lists of lists of numbers is left as it is.
+        name: `label` or `prediction`.
+        classes: K of the scores, where there are any.
+
+    Raises:
+        ValueError: It cannot be known which they are.
+    """
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
+        return value
+    lengths = {len(row) for row in value}
+    items = [item for row in value for item in row]
+    if len(lengths) != 1 or not items or not all(isinstance(item, bool | int | float | np.number) for item in items):
+        return value
+    (length,) = lengths
+    if length < 2 or (classes is not None and length != classes):
+        return value  # one class each, or not as many as there are
+    real = any(isinstance(item, bool | float | np.floating) for item in items)
+    if not real and not all(item in (0, 1) for item in items):
+        return value
+    if real or any(len(set(row)) < length for row in value):
+        return np.asarray(value)
+    raise ValueError(_ROWS_OR_CLASSES.format(name=name))
+
+
+def rows_of(value: Any) -> Any:
+    """Lists of as many numbers each as rows of an array, and all else as it is."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
+        return value
+    if len({len(row) for row in value}) != 1:
+        return value
+    array = np.asarray(value)
+    return array if array.ndim == 2 and array.dtype.kind in "fiub" else value
+
+
+def are_single(label: Any) -> bool:
+    """Whether labels are lists of one class each."""
+    return (
+        isinstance(label, list | tuple)
+        and bool(label)
+        and all(isinstance(row, list | tuple) and len(row) == 1 for row in label)
+    )
 
 
 class Sets(NamedTuple):
@@ -538,7 +612,7 @@ def _integers_or_texts(value: Any, name: str) -> Column:
     kind = array.dtype.kind
     if kind in "iu":
         return array
-    if kind == "b":
+    if kind == "b" and name != "sample_id":
         return array.astype(np.int8)
     if kind in "US":
         return _texts(array.tolist(), name)

@@ -71,7 +71,7 @@ def say(message: str) -> None:
 
 def kind_of(reason: str) -> str:
     """What reasons have in common that differ in their numbers and names only."""
-    return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'", "*", reason)
+    return re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'", "*", reason)
 
 
 class Ledger:
@@ -154,6 +154,13 @@ class Ledger:
             self.records_dropped += records
             self._count(self.refused.setdefault(column, Counter()), reason, records)
         self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is not recorded, training goes on")
+        self.write()
+
+    def alter(self, column: str, reason: str, records: int) -> None:
+        """Count values that cannot be kept as they are, in records that are kept, and say so the first time."""
+        with self._lock:
+            self._count(self.refused.setdefault(column, Counter()), reason, records)
+        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; the rest is kept")
         self.write()
 
     def _count(self, counter: Counter[str], reason: str, n: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +20,61 @@ Row = tuple[Any, ...]
 Refuse = Callable[[str, int], None]
 
 
-def image_rows(sample_id: Any, images: Any, *, mode: str, ds_id: str, kind: str | None, refuse: Refuse) -> list[Row]:
+class Told(NamedTuple):
+    """Who is told of pictures.
+
+    Attributes:
+        refuse: Of those that are left out, and how many.
+        alter: Of those that are kept otherwise than given, and how many.
+        note: How some were taken that may be meant otherwise.
+    """
+
+    refuse: Refuse
+    alter: Refuse
+    note: Callable[[str], None]
+
+
+NOT_FINITE = "pictures have values that are NaN or infinite, which are shown as black"
+"""Why a picture is not all that was given."""
+STRETCHED = (
+    "pictures with numbers beyond [0, 1], or whole ones beyond [0, 255], are stretched each from its smallest to its "
+    "largest: give uint8, or floats in [0, 1], to keep their brightness"
+)
+
+
+def image_rows(
+    sample_id: Any,
+    images: Any,
+    *,
+    mode: str,
+    ds_id: str,
+    kind: str | None,
+    told: Told,
+) -> list[Row]:
     """One row a picture.
 
     Args:
         sample_id: (N,) ids, or one for a single picture.
         images: (N, H, W, C), (N, C, H, W), (N, H, W), or one picture without N, or a list of pictures of any sizes;
-            uint8, or floats: in [0, 1], or else stretched from their own smallest to largest value.
+            uint8 or uint16; other whole numbers in [0, 255], or floats in [0, 1], else stretched from their own
+            smallest to largest value, which is told.
         mode: The mode the pictures belong to.
         ds_id: The dataset.
         kind: The run's kind of ids, as of `columns.ids`.
-        refuse: Told of pictures that are left out, and how many.
+        told: Told of what is not kept as it was given.
 
     Raises:
         ValueError: There are no pictures, or not as many as the ids.
     """
-    ids = usable_ids(sample_id, kind, refuse)
+    ids = usable_ids(sample_id, kind, told.refuse)
     rows: list[Row] = []
     for key, picture in zip(ids, _each(images, len(ids)), strict=True):
         try:
             if key is not None:
-                pixels = _shrunk(_hwc(columns.to_array(picture, "images")))
+                pixels = _shrunk(_hwc(columns.to_array(picture, "images"), told))
                 rows.append((_plain(key), mode, ds_id, *pixels.shape, pixels.tobytes()))
         except ValueError as error:
-            refuse(str(error), 1)
+            told.refuse(str(error), 1)
     return rows
 
 
@@ -73,9 +104,10 @@ def _each(images: Any, n: int) -> list[Any]:
     return arrays
 
 
-def _hwc(picture: NDArray[Any]) -> NDArray[np.uint8]:
+def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
     if picture.ndim and picture.dtype.kind not in "fiub":
         raise ValueError(f"images has a picture of {picture.dtype}; numbers are needed")
+    shape = picture.shape
     if picture.ndim == 2:
         picture = picture[:, :, None]
     if picture.ndim != 3:
@@ -84,13 +116,32 @@ def _hwc(picture: NDArray[Any]) -> NDArray[np.uint8]:
         if picture.shape[0] not in _CHANNELS:
             raise ValueError(f"images has a picture of shape {picture.shape}; 1, 3 or 4 channels are needed")
         picture = picture.transpose(1, 2, 0)
+    elif len(shape) == 3 and shape[0] in _CHANNELS and shape[0] != shape[1]:
+        told.note(f"a picture of shape {shape} may be (H, W, C) or (C, H, W): it is taken for (H, W, C)")
+    if not picture.size:
+        raise ValueError(f"images has a picture of shape {shape}, without a pixel")
+    return np.ascontiguousarray(_bytes(picture, told))
+
+
+def _bytes(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
+    """Pixels from 0 to 255: by the type where it has a range of its own, else by the values."""
     if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture)
-    values = np.nan_to_num(picture.astype(np.float32), posinf=0, neginf=0)
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    if low < 0 or high > 1:
+        return picture
+    if picture.dtype == np.uint16:
+        return ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if picture.dtype.kind in "iu" and picture.min() >= 0 and picture.max() <= 255:
+        return picture.astype(np.uint8)
+    values = picture.astype(np.float64)
+    known = np.isfinite(values)
+    if not known.any():
+        raise ValueError("images has a picture without a finite value")
+    if not known.all():
+        told.alter(NOT_FINITE, 1)
+    low, high = float(values[known].min()), float(values[known].max())
+    if picture.dtype.kind in "iu" or low < 0 or high > 1:
+        told.note(STRETCHED)
         values = (values - low) / ((high - low) or 1)
-    return np.ascontiguousarray((values * 255 + 0.5).astype(np.uint8))
+    return (np.where(known, values, 0) * 255 + 0.5).astype(np.uint8)
 
 
 def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import atexit
 # module can no longer be loaded.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
+import mmap
 import multiprocessing
 import multiprocessing.util
 import os
@@ -36,6 +37,8 @@ from xaicli.recorder.uniformity import make_uniform
 from xaicli.recorder.writer import SampleStream, Writer
 from xaicli.wal.frames import SegmentFacts
 
+FOREIGN = "a DataLoader worker or a fork of the process logged them, and only the process that opened the run can"
+_SLOTS = 512
 FLUSH_SECONDS = 60.0
 CLOSE_SECONDS = 2.0
 _FLUSH_AT_CLOSE = 30.0
@@ -87,6 +90,7 @@ class Process:
         self._claiming = threading.RLock()
         self._is_gone = False
         self.is_uploaded = False
+        self.foreign = ForeignCounts()
         manifest, said = fresh, list[str]()
         attempts.check_resume(layout, rank, resume)
         try:
@@ -221,8 +225,18 @@ class Process:
                 "precision: xai reads them together; for other tools write: xai compact",
             )
 
+    def count_foreign(self) -> None:
+        """Count what forks of this process have tried to log."""
+        rows, records = self.foreign.since()
+        if rows:
+            self.ledger.rows_logged += rows
+            self.ledger.drop(rows, FOREIGN)
+        if records:
+            self.ledger.drop_record("records", FOREIGN, records)
+
     def flush(self, timeout: float | None = None) -> bool:
         """Put everything into files; False where that failed or took too long."""
+        self.count_foreign()
         self.hand_over()
         done = self.writer.wait_idle(timeout)
         self._note_gone()
@@ -247,6 +261,32 @@ class Process:
                 self.layout.wal.rmdir()
         self.ledger.write()
         self.layout.let_go()
+
+
+class ForeignCounts:
+    """What forks of a process tried to log: counted in memory that they share with it.
+
+    Each fork writes to a place of its own, by its process number, so that none needs a lock.
+    """
+
+    def __init__(self) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 16 * _SLOTS)).cast("Q")
+        self._told = (0, 0)
+        self._owner = os.getpid()
+
+    def add(self, rows: int, records: int) -> None:
+        """Called in a fork."""
+        place = 2 * (os.getpid() % _SLOTS)
+        self._counts[place] += rows
+        self._counts[place + 1] += records
+
+    def since(self) -> tuple[int, int]:
+        """Rows and records since the last call, of all forks; nothing in one of these."""
+        if os.getpid() != self._owner:
+            return 0, 0
+        now = (sum(self._counts[0::2]), sum(self._counts[1::2]))
+        before, self._told = self._told, now
+        return now[0] - before[0], now[1] - before[1]
 
 
 class SyncClaim:

@@ -72,6 +72,20 @@ class Records:
         """Count a column that is left out of what is kept; raise with `strict`."""
         raise NotImplementedError
 
+    def _alter_record(self, column: str, reason: str, records: int = 1) -> None:
+        """Count a record that is kept otherwise than given; raise with `strict`."""
+        raise NotImplementedError
+
+    def _note(self, message: str) -> None:
+        """Say something once."""
+        raise NotImplementedError
+
+    def _alter_scalar(self, key: str, reason: str) -> None:
+        self._alter_record(key, reason)
+
+    def _alter_media(self, reason: str, records: int) -> None:
+        self._alter_record("media", reason, records)
+
     def _drop_media(self, reason: str, records: int) -> None:
         self._drop_record("media", reason, records)
 
@@ -101,7 +115,7 @@ class Records:
             state.log_count += 1
 
             def keep(found: Any) -> None:
-                if rows := scalars.scalar_rows(found, moment, self._drop_record):
+                if rows := scalars.scalar_rows(found, moment, self._drop_record, self._alter_scalar):
                     self._keep("scalars", len(rows), encode_scalars(rows))
 
             self._intake.bring(values, keep, lambda error: self._refuse_record("scalars", error, values))
@@ -121,10 +135,12 @@ class Records:
 
         Args:
             sample_id: (N,) ids.
-            images: (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or float.
+            images: (N, H, W, C), (N, C, H, W) or (N, H, W): uint8, uint16, or floats in [0, 1]. Others are stretched
+                each from its smallest to its largest value, which is said once.
 
         Raises:
-            ValueError: With `strict`: they are no pictures, or not as many as the ids.
+            ValueError: With `strict`: they are no pictures, have values that are not finite, or are not as many as the
+                ids.
         """
         try:
             if self._unusable is not None:
@@ -133,7 +149,8 @@ class Records:
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
             def keep(found: Any) -> None:
-                rows = media.image_rows(*found, **where, kind=kind, refuse=self._drop_media)
+                told = media.Told(self._drop_media, self._alter_media, self._note)
+                rows = media.image_rows(*found, **where, kind=kind, told=told)
                 self._keep_rows("media", rows, media.image_table)
 
             n = media.count(sample_id)

@@ -33,7 +33,7 @@ from xaicli.recorder.config import (
     whole_number,
 )
 from xaicli.recorder.device import leave_to_python
-from xaicli.recorder.ledger import ForeignProcessError, quietly, warn_foreign_process
+from xaicli.recorder.ledger import ForeignProcessError, kind_of, quietly, warn_foreign_process
 from xaicli.recorder.media import count
 from xaicli.recorder.process import Process
 from xaicli.recorder.records import Records
@@ -436,6 +436,7 @@ class Run(Loops, Records):
 
     def stats(self) -> dict[str, Any]:
         """Counters: rows logged, stored, dropped (and why), stalls, files, bytes."""
+        self._process.count_foreign()
         return self._process.ledger.stats()
 
     def __enter__(self) -> Run:
@@ -466,7 +467,7 @@ class Run(Loops, Records):
         self._unusable = ForeignProcessError()
 
     def _note(self, message: str) -> None:
-        self._process.ledger.warn(message, f"xai: {message}")
+        self._process.ledger.warn(kind_of(message), f"xai: {message}")
 
     def _lose(self, rows: int, reason: str) -> None:
         """Count rows that were accepted and did not arrive."""
@@ -481,6 +482,13 @@ class Run(Loops, Records):
             self._process.settle()
         self._process.ledger.refuse(column, reason, rows)
 
+    def _alter_record(self, column: str, reason: str, records: int = 1) -> None:
+        if self.strict:
+            raise ValueError(reason)
+        with contextlib.suppress(OSError):
+            self._process.settle()
+        self._process.ledger.alter(column, reason, records)
+
     def _drop_record(self, column: str, reason: str, records: int = 1) -> None:
         if self.strict:
             raise ValueError(reason)
@@ -493,7 +501,8 @@ class Run(Loops, Records):
         if self.strict:
             raise error
         if isinstance(error, ForeignProcessError):
-            warn_foreign_process()  # the counters belong to the process that opened the run
+            warn_foreign_process()
+            self._process.foreign.add(rows or 0, records if rows is None else 0)
             return
         ledger, reason = self._process.ledger, str(error) or type(error).__name__
         if not self._closed:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xaicli.layout import PartName, RunLayout
-from xaicli.recorder.columns import metric
+from xaicli.recorder import columns
 
 AXES = ("step", "iteration", "epoch")
 """The keys that give the time axis, the finest first."""
@@ -45,7 +45,10 @@ class Moment:
 
 
 def scalar_rows(
-    scalars: Mapping[str, Any], moment: Moment, refuse: Callable[[str, str], None]
+    scalars: Mapping[str, Any],
+    moment: Moment,
+    refuse: Callable[[str, str], None],
+    alter: Callable[[str, str], None],
 ) -> list[tuple[Any, ...]]:
     """One row a scalar.
 
@@ -54,6 +57,7 @@ def scalar_rows(
             that is no whole number is the one it is in, and no axis.
         moment: What holds otherwise: the training step, or the counter.
         refuse: Told of a scalar or a time that is left out, and why.
+        alter: Told of a whole number that double precision does not hold: the next one is kept.
     """
     times: dict[str, int] = {}
     for axis in AXES:
@@ -68,7 +72,9 @@ def scalar_rows(
         if key not in AXES:
             try:
                 _check_text(str(key))
-                values[str(key)] = _number(value, str(key))
+                values[str(key)] = number = _number(value, str(key))
+                if (whole := _whole(value)) is not None and number != whole:  # Python compares the two exactly
+                    alter(str(key), f"{key} {whole} is beyond 2^53: it is rounded to double precision")
             except ValueError as error:
                 refuse(str(key), str(error))
     if not values:
@@ -103,10 +109,24 @@ def _number(value: Any, name: str) -> float:
             raise ValueError(f"{name} is beyond double precision") from error
     if value is None:
         raise ValueError(f"{name} is None")
-    array = metric(value, name)
+    if isinstance(value, Mapping):
+        raise ValueError(
+            f"{name} is a mapping; a scalar is one number, under a name such as '{name}/{next(iter(value), 'x')}'"
+        )
+    array = columns.metric(value, name)
     if len(array) != 1:
         raise ValueError(f"{name} has {len(array)} values; a scalar is one")
     return float(array[0])
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number as what it is; None for any other."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return None
+    array = columns.to_array(value, "")
+    return int(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iu" else None
 
 
 def _check_text(key: str) -> None:

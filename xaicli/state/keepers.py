@@ -293,7 +293,31 @@ def _check_shapes(keeper: Keeper, here: Any, saved: Any, path: str) -> None:
 Things = Mapping[str, Any] | None
 """{name: thing}; the names are the caller's and the same on saving and on loading."""
 
-_GROUPS = {"objects": keeper_of, "optimizers": OptimizerKeeper, "models": ModelKeeper}
+
+def _model_keeper(where: str, thing: Any) -> Keeper:
+    _check_stateful(where, thing, "a model is a torch.nn.Module, as it is trained")
+    return ModelKeeper(where, thing)
+
+
+def _optimizer_keeper(where: str, thing: Any) -> Keeper:
+    _check_stateful(where, thing, "an optimizer is an object such as torch.optim.SGD(model.parameters())")
+    return OptimizerKeeper(where, thing)
+
+
+def _check_stateful(where: str, thing: Any, what: str) -> None:
+    """
+    Raises:
+        ValueError: It is nothing that has a state of its own.
+    """
+    found = f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
+    if isinstance(thing, type) or not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+        raise ValueError(
+            f"{where} is {found}, which cannot be saved or restored there: {what}; numbers, texts, lists, dicts and "
+            "arrays go to objects={name: thing}"
+        )
+
+
+_GROUPS = {"objects": keeper_of, "optimizers": _optimizer_keeper, "models": _model_keeper}
 """In the order of restoring: what may refuse comes before what is large."""
 
 
