@@ -20,6 +20,7 @@ from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import PartName
 from xaicli.maintenance.compact import compact
 from xaicli.reader import Place, Reader, Tally, open_reader, pieces
+from xaicli.reader.lazy import scan_folder
 from xaicli.vocabulary import Duplicates
 from xaicli.wal.snapshot import LiveRows
 
@@ -146,6 +147,30 @@ def test_take_back_through_a_file(run: WrittenRun) -> None:
     assert ids_of(reader) == [0, 1, 2]
     assert (reader.row_count(EVAL_1), reader.last_step(EVAL_1)) == (3, 12)
     assert reader.scan("eval", "", columns=["sample_id"]).collect()["sample_id"].to_list() == [0, 1, 2]
+
+
+def test_a_damaged_file_that_was_partly_taken_back_counts_nothing(run: WrittenRun) -> None:
+    (path,) = run.write([{"sample_id": i, "epoch": 1, "step": 10 + i, "loss": 0.0} for i in range(6)])
+    run.attempt(1, (1, 13))
+    run.write([{"sample_id": 7, "epoch": 1, "step": 14, "loss": 0.0, "attempt": 1}])
+    path.write_bytes(path.read_bytes()[:-9])
+    reader = open_reader(run.layout)
+    assert (reader.row_count(EVAL_1), ids_of(reader)) == (1, [7])
+    assert reader.counts().damaged == (path.relative_to(run.layout.root).as_posix(),)
+
+
+def test_rows_of_a_table_are_taken_back_from_the_step_on(run: WrittenRun) -> None:
+    run.write(rows(range(2)))
+    run.attempt(1, (2, 20))
+    folder = run.layout.table_folder("boxes")
+    places = [(0, 1, 99), (0, 2, 19), (0, 2, 20), (0, 3, 0), (1, 2, 20), (1, 2, 5), (0, None, None)]
+    columns = dict(zip(("attempt", "epoch", "step"), zip(*places, strict=True), strict=True))
+    table = pa.table({name: pa.array(values, pa.int64()) for name, values in columns.items()})
+    parquet.append_record(
+        run.layout, 0, 0, parquet.write(table, folder / "part-a000000-r0000-00000009.parquet", root=run.layout.root)
+    )
+    found = scan_folder(open_reader(run.layout), folder).collect().select("attempt", "epoch", "step").rows()
+    assert found == [(0, 1, 99), (0, 2, 19), (1, 2, 20), (1, 2, 5), (0, None, None)]
 
 
 def test_live_rows_join(run: WrittenRun, monkeypatch: pytest.MonkeyPatch) -> None:
