@@ -19,6 +19,7 @@ from xaicli.maintenance.compact import compact
 from xaicli.recorder import segments
 from xaicli.recorder.run import Run
 from xaicli.wal import snapshot, take_snapshot
+from xaicli.wal.frames import FRAME, read_segment, segment_files
 from xaicli.wal.snapshot import live_rows
 
 
@@ -158,4 +159,38 @@ def test_files_that_keep_appearing_are_not_compacted(tmp_path: Path, monkeypatch
     assert file in seen.files
     with pytest.raises(XaiError, match="keep appearing"):
         compact(run.layout)
+    run.close()
+
+
+def test_rows_of_a_damaged_frame_are_counted_as_far_as_its_bytes_go(tmp_path: Path) -> None:
+    """By what its head says, but never more rows than bytes: the head may be what is damaged."""
+    run = Run(tmp_path / "run")
+    for step in range(3):
+        run.log_samples(sample_id=range(10), loss=[0.5] * 10, mode="eval", epoch=1, step=step)
+    (path,) = segment_files(RunLayout(tmp_path / "run"))
+    sound = read_segment(path)
+    assert sound is not None
+    assert (sound.rows, sound.lost) == (30, 0)
+    last = sound.frames[-1]
+    content = bytearray(path.read_bytes())
+    payload = content.index(bytes(sound.content)) + last.start
+    content[payload + 5] ^= 0xFF
+    copy = tmp_path / path.name
+    copy.write_bytes(content)
+    damaged = read_segment(copy)
+    assert damaged is not None
+    assert (damaged.rows, damaged.lost) == (20, 10)
+    head = list(FRAME.unpack_from(content, payload - FRAME.size))
+    head[2] = 2**31
+    FRAME.pack_into(content, payload - FRAME.size, *head)
+    copy.write_bytes(content)
+    damaged = read_segment(copy)
+    assert damaged is not None
+    assert (damaged.rows, damaged.lost) == (20, last.end - last.start)
+    head[0] = 2**31  # bytes: it ends nowhere, so that nothing is known but that there was something
+    FRAME.pack_into(content, payload - FRAME.size, *head)
+    copy.write_bytes(content)
+    damaged = read_segment(copy)
+    assert damaged is not None
+    assert (damaged.rows, damaged.lost) == (20, 1)
     run.close()
