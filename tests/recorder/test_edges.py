@@ -1,0 +1,58 @@
+"""Bounds and orders that larger tests pass over: the last class, the newest file, the first moment."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import xaicli
+from xaicli.recorder.columns import label_sets
+from xaicli.recorder.facts import kinds_before
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "kept", "reason"),
+    [
+        ([[0, 2]], 3, [[0, 2]], None),
+        ([[0, 3]], 3, [None], "label 3 is no class of the 3 of the scores: it is neither right nor wrong"),
+        ([[-1]], 3, [None], "label -1 is no class of the 3 of the scores: it is neither right nor wrong"),
+        ([[2**31 - 1]], None, [[2**31 - 1]], None),
+        ([[2**31]], None, [None], f"label {2**31} is no class: it is neither right nor wrong"),
+    ],
+)
+def test_the_classes_of_a_set_end_where_the_scores_do(given, classes, kept, reason) -> None:
+    sets = label_sets(given, 1, "label", classes=classes)
+    assert [None if found is None else found.tolist() for found in sets.classes] == kept
+    assert dict(sets.reasons) == ({} if reason is None else {reason: 1})
+
+
+def test_the_newest_file_says_of_what_kind_a_fact_is(tmp_path: Path) -> None:
+    for attempt, values in enumerate(([1], [0.5])):
+        table = pa.table({"sample_id": [1], "size": values, "made": pa.nulls(1)})
+        pq.write_table(table, tmp_path / f"part-a00000{attempt}-r0000-00000000.parquet")
+    (tmp_path / "part-a000002-r0000-00000000.parquet").write_bytes(b"no Parquet")
+    assert kinds_before(tmp_path) == {"size": pa.float64()}
+
+
+def test_a_state_that_is_loaded_after_the_first_row_is_noted_in_the_attempt(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", resume="allow") as run:
+        for epoch in run.epochs(3):
+            for step, _ in enumerate(run.steps([0, 1], mode="train")):
+                run.log_samples(sample_id=np.arange(3), loss=[float(10 * epoch + step)] * 3)
+            if epoch == 1:
+                run.state.save_state(tmp_path / "state")
+    with xaicli.Run(tmp_path / "run", resume="allow") as run, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.log_samples(sample_id=[0], loss=[1.0], mode="eval", epoch=1, step=2)
+        run.flush()
+        run.state.load_state(tmp_path / "state")
+    said = json.loads(run.layout.attempt_file(1).read_text())
+    assert said["resumed_from_step"] == said["takes_back_from"]["step"]
+    rows = xaicli.open_run(tmp_path / "run").scan(mode="train").collect()
+    assert rows["epoch"].unique().to_list() == [1]  # though the second attempt trained nothing
