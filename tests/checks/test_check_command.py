@@ -332,3 +332,62 @@ def test_a_condition_is_about_the_last_place(tmp_path, capsys):
     rules.write_text('[[rule]]\nmetric = "loss"\nmost = 10\nwhere = "loss < 5"\n')
     code, found = asked(capsys, tmp_path / "run", "--rules", rules)
     assert (code, found["rows"][0]["epoch"], found["rows"][0]["n"]) == (0, 1, 2)
+
+
+def small(path, ids, label, right, names=("cat", "dog")):
+    with xaicli.Run(path, label_names=list(names)) as run:
+        prediction = [one if good else 1 - one for one, good in zip(label, right, strict=True)]
+        run.log_samples(sample_id=ids, label=label, prediction=prediction, mode="eval", epoch=1)
+    return path
+
+
+def test_a_baseline_of_other_ids_cannot_be_asked_and_the_other_rules_can(tmp_path, capsys):
+    new = small(tmp_path / "new", [0, 1, 2, 3], [0, 1, 0, 1], [True] * 4)
+    old = small(tmp_path / "old", ["0", "1", "2", "3"], [0, 1, 0, 1], [True] * 4)
+    rules = ["--rule", "correct mean drop <= 0", "--rule", "correct mean >= 1"]
+    code, found = asked(capsys, new, "--baseline", old, *rules)
+    assert code == 2
+    assert [row["outcome"] for row in found["rows"]] == ["not asked", "passed"]
+    assert found["rows"][0]["reason"] == "the sample ids of the baseline are texts, those of this run numbers"
+
+
+def test_samples_whose_label_is_another_in_the_baseline_are_told(tmp_path, capsys):
+    new = small(tmp_path / "new", [0, 1, 2, 3], [0, 1, 0, 1], [True] * 4)
+    corrected = small(tmp_path / "corrected", [0, 1, 2, 4], [0, 0, 1, 1], [True] * 4)
+    renamed = small(tmp_path / "renamed", [0, 1, 2, 3], [1, 0, 1, 0], [True] * 4, names=("dog", "cat"))
+    rule = ["--rule", "correct mean drop <= 0"]
+    (row,) = asked(capsys, new, "--baseline", corrected, *rule)[1]["rows"]
+    assert row["n"] == 3
+    assert "2 of them have another label in the baseline" in row["reason"]
+    (row,) = asked(capsys, new, "--baseline", renamed, *rule)[1]["rows"]  # the same labels, counted in another order
+    assert row["reason"] == ""
+
+
+def test_strict_drop_without_a_drop_is_said(runs, capsys):
+    _, found = asked(capsys, runs["new"][0], "--rule", "correct mean >= 0", "--strict-drop")
+    assert found["warnings"] == ["no rule is about a drop: --strict-drop changes nothing"]
+
+
+def test_each_limit_of_a_named_rule_is_a_case_of_its_own(runs, capsys, tmp_path):
+    rules, file = tmp_path / "rules.toml", tmp_path / "junit.xml"
+    rules.write_text('[[rule]]\nname = "labels"\nmetric = "correct"\nby = "label"\nleast = 0.9\nlargest_drop = 0.02\n')
+    twice = ["--rule", "correct mean >= 0.99", "--rule", "correct mean >= 0.99"]
+    new, old = runs["new"][0], runs["old"][0]
+    assert main(["check", str(new), "--rules", str(rules), *twice, "--baseline", str(old), "--junit", str(file)]) == 1
+    assert "drop <= 0.02" in capsys.readouterr().out  # the name alone does not say it
+    cases = ElementTree.fromstring(file.read_text()).findall("testcase")
+    names = [case.get("name") for case in cases]
+    assert len(names) == len(set(names)) == 8
+    assert {"labels [cat] (>= 0.9)", "labels [cat] (drop <= 0.02)"} <= set(names)
+    failures = [failure for case in cases for failure in case.findall("failure")]
+    assert failures
+    assert {failure.get("type") for failure in failures} == {"failed"}
+
+
+def test_remarks_stand_behind_numbers(runs, capsys, tmp_path):
+    path, right = runs["new"]
+    good = [i for i in range(N) if right[i]]
+    (tmp_path / "golden.txt").write_text(f"# the best\n{good[0]}\n{good[1]} # blurred\n#{good[2]}\n")
+    _, found = asked(capsys, path, "--rule", f"no sample of {tmp_path / 'golden.txt'} is wrong")
+    (row,) = found["rows"]
+    assert (row["outcome"], row["n"]) == ("passed", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,16 +38,13 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
         errors=str(outcomes.count(Outcome.NOT_ASKED)),
         skipped=str(sum(outcome in _SKIPPED for outcome in outcomes)),
     )
-    for row, outcome in zip(verdicts.iter_rows(named=True), outcomes, strict=True):
-        place = ".".join(part for part in (row["mode"], row["ds_id"]) if part)
-        group = f" [{row['group']}]" if row["group"] else ""
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=_text(place or "run"), name=_text(row["rule"] + group)
-        )
+    rows = verdicts.to_dicts()
+    for row, outcome, (place, named) in zip(rows, outcomes, _names(rows), strict=True):
+        case = ElementTree.SubElement(suite, "testcase", classname=_text(place), name=_text(named))
         if outcome is Outcome.FAILED:
-            ElementTree.SubElement(case, "failure", message=_text(_said(row)))
+            ElementTree.SubElement(case, "failure", type=outcome.value, message=_text(_said(row)))
         elif outcome is Outcome.NOT_ASKED:
-            ElementTree.SubElement(case, "error", message=_text(_said(row)))
+            ElementTree.SubElement(case, "error", type=outcome.value, message=_text(_said(row)))
         elif outcome in _SKIPPED:
             ElementTree.SubElement(case, "skipped", message=_text(f"{outcome.value}: {_said(row)}"))
     content = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
@@ -54,6 +52,27 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
         write_whole(path, content)
     except OSError as error:
         raise XaiError(f"{path} cannot be written: {error.strerror or error}", hint="name another file") from error
+
+
+def _names(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(class, name) of each case, each pair once: build servers take cases of one name for one.
+
+    A rule with several limits has a case a limit, which the limit tells apart; a rule given twice is numbered.
+    """
+    found = []
+    for row in rows:
+        place = ".".join(part for part in (row["mode"], row["ds_id"]) if part) or "run"
+        found.append((place, row["rule"] + (f" [{row['group']}]" if row["group"] else "")))
+    several = Counter(found)
+    found = [
+        (place, f"{named} ({row['bound']})" if several[place, named] > 1 and row["bound"] else named)
+        for row, (place, named) in zip(rows, found, strict=True)
+    ]
+    met: Counter[tuple[str, str]] = Counter()
+    for number, one in enumerate(found):
+        met[one] += 1
+        found[number] = one if met[one] == 1 else (one[0], f"{one[1]} #{met[one]}")
+    return found
 
 
 def _said(row: dict[str, Any]) -> str:

@@ -76,10 +76,13 @@ def check(
         raise UsageError("there is no rule to check", hint="--rules FILE, or --rule 'correct mean by label >= 0.8'")
     where = Path(rules).parent if rules is not None else Path()
     warnings = list(reader.warnings)
-    if baseline is not None and not any(one.largest_drop is not None for one in wanted):
+    if not any(one.largest_drop is not None for one in wanted):
         if isinstance(baseline, XaiError):
             raise baseline
-        warnings.append("no rule is about a drop: --baseline is not looked at")
+        if baseline is not None:
+            warnings.append("no rule is about a drop: --baseline is not looked at")
+        if strict_drop:
+            warnings.append("no rule is about a drop: --strict-drop changes nothing")
     rows: list[dict[str, Any]] = []
     for one in wanted:
         rows += _rows(_Question(reader, baseline, one, mode, ds_id, strict_drop, where))
@@ -197,13 +200,15 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
     if rule.samples:
         return [{**_row(none_wrong(rule, frame, _ids(question, rule.samples))), **told}]
-    base = None
+    names = LabelNames.of(reader, selection)
+    base, note = None, ""
     if isinstance(question.baseline, Reader) and rule.largest_drop is not None:
         other = question.select(question.baseline, metric)
         if pair not in other.pairs:
             return [{**_row(not_asked(rule, f"the baseline has no rows of {' '.join(filter(None, pair))}")), **told}]
         base, _, _ = _samples(question, question.baseline, other, pair, metric)
-    names = LabelNames.of(reader, selection)
+        if n := _relabelled(frame, base, names, LabelNames.of(question.baseline, other)):
+            note = f"{n:,} of them {'has' if n == 1 else 'have'} another label in the baseline"
     by_value = {
         value: names[value]
         for one in (frame, *(() if base is None else (base,)))
@@ -211,7 +216,9 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
         if column in (LABEL, PREDICTION)
         for value in _values(one[column])
     }
-    found = judged(rule, frame, base, names=by_value, strict_drop=question.strict_drop, not_finite=not_finite)
+    found = judged(
+        rule, frame, base, names=by_value, strict_drop=question.strict_drop, not_finite=not_finite, note=note
+    )
     return [{**_row(verdict), **told} for verdict in found]
 
 
@@ -227,7 +234,8 @@ def _samples(
             raise XaiError(
                 f"{column} holds measured numbers: each would be a group", hint='limit them with where = "..."'
             )
-    stored = [name for name in (*rule.columns, metric) if name in reader.dtypes]
+    label = [LABEL] if rule.largest_drop is not None else []
+    stored = [name for name in (*rule.columns, metric, *label) if name in reader.dtypes]
     columns = list(dict.fromkeys([SAMPLE_ID, *stored]))
     best: tuple[float, pl.DataFrame, dict[str, Any], int] | None = None
     for rows in walk(reader, selection, pair, columns, backwards=True):
@@ -253,13 +261,29 @@ def _samples(
     return frame, place, not_finite
 
 
+def _relabelled(frame: pl.DataFrame, base: pl.DataFrame, names: LabelNames, base_names: LabelNames) -> int:
+    """How many samples that both runs have bear labels of different names: corrected ones, or classes renamed."""
+    if any(LABEL not in one.columns for one in (frame, base)) or frame.schema[SAMPLE_ID] != base.schema[SAMPLE_ID]:
+        return 0
+    old = base.select(SAMPLE_ID, pl.col(LABEL).alias("old"))
+    pairs = frame.select(SAMPLE_ID, LABEL).join(old, on=SAMPLE_ID).drop_nulls().group_by(LABEL, "old").len()
+
+    def name(of: LabelNames, label: Any) -> Any:
+        return sorted(str(of[one]) for one in label) if isinstance(label, list) else str(of[label])
+
+    return sum(n for new, before, n in pairs.iter_rows() if name(names, new) != name(base_names, before))
+
+
 def _values(labels: pl.Series) -> pl.Series:
     known = labels.drop_nulls()
     return (known.explode() if isinstance(known.dtype, pl.List) else known).drop_nulls().unique()
 
 
 def _ids(question: _Question, file: str) -> list[Any]:
-    """The ids of a file: one a line, or a list that `select` wrote. What follows `# ` on a line is a remark."""
+    """The ids of a file: one a line, or a list that `select` wrote.
+
+    A line that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
+    """
     path = question.folder / file
     if path.suffix.lower() in _LISTS:
         found = read_columns(path)
@@ -273,7 +297,10 @@ def _ids(question: _Question, file: str) -> list[Any]:
             raise XaiError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         given = [unquoted(line.strip()) for line in lines if line.strip()]
     are_texts = question.reader.dtypes.get(SAMPLE_ID) == pl.String()
-    ids = [one for one in given if not one.startswith("# " if are_texts else "#")]
+    if are_texts:
+        ids = [one for one in given if not one.startswith("# ")]
+    else:
+        ids = [number for one in given if (number := one.partition("#")[0].strip())]
     if not ids:
         raise XaiError(f"{path} names no sample", hint="one sample id a line")
     return parse_ids(question.reader, ids)

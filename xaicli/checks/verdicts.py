@@ -70,6 +70,7 @@ def judged(
     names: Mapping[Any, str] | None = None,
     strict_drop: bool = False,
     not_finite: int = 0,
+    note: str = "",
 ) -> list[Verdict]:
     """What a rule on a metric finds.
 
@@ -80,6 +81,7 @@ def judged(
         names: What values of the rule's column are called.
         strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
         not_finite: How many values of the place are not finite, if the frame has null for them.
+        note: What is to be said of the first drop besides.
 
     Returns:
         One verdict a limit and group, in the order of the groups; a group that only the baseline has is not asked.
@@ -96,13 +98,23 @@ def judged(
         met |= {allowance.value} if allowance else set()
         if rows.height < max(rule.min_n, 1):
             found.append(
-                Verdict(rule.name, group, Outcome.TOO_FEW, None, "", rows.height, reason=f"needs {rule.min_n}")
+                Verdict(
+                    rule.name,
+                    group,
+                    Outcome.TOO_FEW,
+                    None,
+                    "",
+                    rows.height,
+                    reason=f"fewer than {max(rule.min_n, 1):,}",
+                )
             )
             continue
         if rule.least is not None or rule.most is not None:
             found.append(_limited(rule, group, rows, allowance))
         if rule.largest_drop is not None:
-            found.append(_dropped(rule, group, rows, baseline, allowance, strict_drop))
+            verdict = _dropped(rule, group, rows, baseline, allowance, strict_drop)
+            found.append(_noted(verdict, note))
+            note = ""
     if baseline is not None and rule.largest_drop is not None and rule.by:
         found += _gone(rule, known, baseline, names or {})
     if found and not_finite:
@@ -278,6 +290,11 @@ def _dropped(
     bound = f"drop <= {rule.largest_drop:g}"
     if baseline is None:
         return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason="a drop needs --baseline RUN")
+    kinds = [frame.schema[SAMPLE_ID] == pl.String() for frame in (rows, baseline)]
+    if kinds[0] != kinds[1]:
+        said = "the sample ids of the baseline are {}, those of this run {}"
+        reason = said.format(*("texts" if is_text else "numbers" for is_text in reversed(kinds)))
+        return Verdict(rule.name, group, Outcome.NOT_ASKED, None, bound, 0, reason=reason)
     old = baseline.select(SAMPLE_ID, pl.col(rule.metric).cast(pl.Float64).alias("old"))
     both = rows.join(old.filter(pl.col("old").is_finite()), on=SAMPLE_ID)
     if both.is_empty():
@@ -316,4 +333,5 @@ def _values_are(n: int) -> str:
 
 
 def _noted(verdict: Verdict, words: str) -> Verdict:
+    """The verdict with something said besides."""
     return replace(verdict, reason="; ".join(filter(None, (verdict.reason, words))))

@@ -54,18 +54,27 @@ def _sentence(answer: Answer) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    # The name that a file gives a rule does not say what it asks.
+    has_names = any(row["bound"] and row["bound"] not in row["rule"] and "wrong" not in row["bound"] for row in rows)
     table = tuple(
         (
             row["outcome"],
             cut(row["rule"], 60) + (f": {cut(row['group'])}" if row["group"] else ""),
+            *((row["bound"],) if has_names else ()),
             row["value"],
             row["n"],
             _place(row),
-            _why(row),
+            _why(row, has_bound=has_names),
         )
         for row in rows
     )
-    columns = (Column("outcome"), Column("rule"), Column("value", Cell.NUMBER), Column("samples", Cell.INTEGER))
+    columns = (
+        Column("outcome"),
+        Column("rule"),
+        *((Column("asked"),) if has_names else ()),
+        Column("value", Cell.NUMBER),
+        Column("samples", Cell.INTEGER),
+    )
     return Table("verdicts", "Each rule and group", (*columns, Column("of"), Column("why")), table, terminal_rows=60)
 
 
@@ -85,7 +94,7 @@ def _place(row: Mapping[str, Any]) -> str:
     return " ".join([*parts, *([f"epoch {row['epoch']}"] if row["epoch"] is not None else [])])
 
 
-def _why(row: Mapping[str, Any]) -> str:
+def _why(row: Mapping[str, Any], *, has_bound: bool) -> str:
     interval = "" if row["low"] is None else f"95 %: {short(row['low'], 3)} to {short(row['high'], 3)}"
-    allowed = row["bound"] if row["outcome"] == "allowed" else ""
+    allowed = row["bound"] if row["outcome"] == "allowed" and not has_bound else ""
     return "; ".join(part for part in (interval, allowed, row["reason"]) if part)
