@@ -29,7 +29,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
         "boxes": "xaicli.collectors.named:boxes",
         "masks": "xaicli.collectors.named:masks",
     },
-    FINDINGS: {"news": "xaicli.diagnosis.news:news"},
+    FINDINGS: {"news": "xaicli.diagnosis.news:news", "spike": "xaicli.diagnosis.news:spikes"},
     IMPORTERS: {
         "tensorboard": "xaicli.importers.tensorboard:TensorBoardRuns",
         "wandb": "xaicli.importers.wandb:OfflineRuns",

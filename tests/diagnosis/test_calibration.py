@@ -89,3 +89,56 @@ def test_degenerate_probabilities():
     assert found.average_precision[0] == 1
     assert np.isnan(found.average_precision[1])
     assert room.probability_scores(np.array([[1.0, 0.0]]), np.array([-100])) is None
+
+
+def test_samples_of_one_probability_are_in_no_order():
+    p = np.full(300, 0.95)
+    right = np.ones(300)
+    right[-60:] = 0  # the ids of one label, say, come last
+    found = room.calibration(p, right)
+    assert found is not None
+    assert found.ece == pytest.approx(0.15)
+    assert found.mce == pytest.approx(0.15)
+    assert [share for _, _, share in found.bins] == pytest.approx([0.8] * 15)
+    error = 1.96 * np.sqrt(0.8 * 0.2 / 300)
+    assert found.ece_interval == pytest.approx((0.15 - error, 0.15 + error), abs=0.01)
+
+    rng = np.random.default_rng(4)
+    p = rng.choice([0.6, 0.7, 0.8, 0.9, 1.0], 2000, p=[0.1, 0.1, 0.1, 0.2, 0.5])
+    right = (rng.uniform(size=2000) < 0.8).astype(float)
+    shuffled = rng.permutation(2000)
+    one, other = room.calibration(p, right), room.calibration(p[shuffled], right[shuffled])
+    assert one is not None
+    assert other is not None
+    assert one.ece == pytest.approx(other.ece)
+    assert np.array(one.bins) == pytest.approx(np.array(other.bins))
+    # What the bins of random orders have on average, bin by bin.
+    shares = []
+    for _ in range(400):
+        order = np.lexsort((rng.uniform(size=2000), p))
+        shares.append([part.mean() for part in np.array_split(right[order], 15)])
+    assert [share for _, _, share in one.bins] == pytest.approx(np.mean(shares, axis=0), abs=0.01)
+
+
+@pytest.mark.parametrize("rows", [400, 40_000])
+def test_interval_of_samples_of_one_probability_is_that_of_their_share(rows):
+    right = np.zeros(rows)
+    right[: rows * 7 // 10] = 1
+    found = room.calibration(np.full(rows, 0.9), right)
+    assert found is not None
+    error = 1.96 * np.sqrt(0.3 * 0.7 / rows)
+    assert found.ece_interval == pytest.approx((0.2 - error, 0.2 + error), rel=0.05)
+
+
+def test_log_loss_of_labels_given_next_to_no_probability():
+    at_label = np.array([1e-12, 0.5, 1e-20])
+    p = np.column_stack([at_label, 1 - at_label])
+    half = p.astype(np.float16).astype(np.float64)
+    found = room.probability_scores(half, np.zeros(3, int), at_label)
+    assert found is not None
+    assert found.log_loss == pytest.approx(-np.log(at_label).mean())
+    assert found.n_clipped == 0
+    blind = room.probability_scores(half, np.zeros(3, int))
+    assert blind is not None
+    assert blind.n_clipped == 2
+    assert blind.log_loss == pytest.approx(metrics.log_loss(np.zeros(3), half.astype(np.float32), labels=[0, 1]))

@@ -127,3 +127,29 @@ def test_a_class_of_sets_that_fell_is_told_as_a_set(tmp_path, capsys):
     taken = label[:, 1].copy()
     taken[:200] = 1 - taken[:200]
     assert fell["score"] == pytest.approx(1 - metrics.f1_score(label[:, 1], taken))
+
+
+def test_a_spike_that_no_few_samples_hold_is_not_said_to_be_held(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 81):
+            loss = rng.uniform(0.9, 1.1, 20) * (8 if step == 50 else 1)
+            run.log_samples(sample_id=np.arange(20), label=[0, 1] * 10, loss=loss, mode="train", epoch=1, step=step)
+    (spike,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "spike")
+    assert "most of it" not in spike["reason"]
+    assert "at step 50, spread over its 20 samples, first #" in spike["reason"]
+
+
+def test_a_training_too_large_to_search_unasked_is_told(tmp_path, capsys, monkeypatch):
+    planted(tmp_path / "run")
+    last = max(asked(capsys, "findings", tmp_path / "run")["selection"]["epoch"])
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], loss=[0.1, 0.2], mode="train", epoch=last, step=10**6)
+    monkeypatch.setattr("xaicli.diagnosis.news._MOST_ROWS", 1)
+    found = asked(capsys, "findings", tmp_path / "run")
+    said = "the 2 rows of train, more than 1, were not searched for spikes of the loss: xai steps does it when asked"
+    assert said in found["warnings"]
+    assert of_kind(found, "falling_label")
+    sections = xaicli.open_run(tmp_path / "run").report().report.sections
+    (section,) = [section for section in sections if section.anchor == "steps"]
+    assert "were not searched for spikes" in section.blocks[0].text

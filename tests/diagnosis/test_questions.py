@@ -341,3 +341,13 @@ def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):
     assert any("no sample of eval has a finite top_prob at epoch 4" in text for text in found["warnings"])
     (overall,) = found["overall"]
     assert (overall["n"], overall["accuracy"], overall["ece"]) == (4, 0.75, None)
+
+
+def test_a_name_that_is_the_number_of_another_label_is_a_name(tmp_path):
+    taken = np.array([1] * 5 + [0] * 3)
+    with xaicli.Run(tmp_path / "run", label_names=["1", "0"]) as run:
+        run.log_samples(
+            sample_id=np.arange(8), label=1 - taken, prediction=taken, loss=np.ones(8), mode="eval", epoch=1
+        )
+    found = xaicli.open_run(tmp_path / "run").confusion(cell="1,0")
+    assert sorted(found.data["sample_id"]) == [0, 1, 2, 3, 4]  # label 0, named 1, taken for label 1, named 0

@@ -267,3 +267,36 @@ def test_only_what_is_not_finite_is_named(tmp_path):
                 step=step,
             )
     assert "in 1 of 2 samples: #7." in xaicli.open_run(tmp_path / "run").steps().report.sentence
+
+
+def test_what_two_attempts_logged_at_a_step_is_two_batches(tmp_path):
+    rng = np.random.default_rng(0)
+    logged = {}
+    for attempt, steps in enumerate((range(1, 61), range(41, 101))):
+        with xaicli.Run(tmp_path / "run") as run:
+            for step in steps:
+                loss = rng.uniform(0.9, 1.1, 4) * (30 if (attempt, step) == (0, 50) else 1)
+                run.log_samples(sample_id=np.arange(4), label=[0] * 4, loss=loss, mode="train", epoch=1, step=step)
+                logged[attempt, step] = float(loss.mean())
+    opened = xaicli.open_run(tmp_path / "run")
+    every = {(row["attempt"], row["step"]): row for row in opened.steps(attempts="all").data.to_dicts()}
+    assert {key: row["loss"] for key, row in every.items()} == pytest.approx(logged, rel=1e-6)
+    assert [key for key, row in every.items() if row["is_spike"]] == [(0, 50)]
+    last = opened.steps()
+    assert last.data.height == 100
+    assert not last.data["is_spike"].any()
+    one = opened.steps(step=50, attempts="all")
+    assert [(batch["attempt"], batch["n"]) for batch in one.answer.extra["batches"]] == [(0, 4), (1, 4)]
+    shares = one.data.group_by("attempt").agg(pl.col("share").sum())["share"]
+    assert shares.to_list() == pytest.approx([1, 1])
+    assert "attempt 1" in one.html()
+
+
+def test_rows_that_no_step_tells_apart_are_told(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            for _ in range(3):
+                run.log_samples(sample_id=np.arange(4), label=[0] * 4, loss=[1.0] * 4, mode="train", epoch=epoch)
+    found = xaicli.open_run(tmp_path / "run").steps()
+    said = "all rows of train of an epoch were logged at one step: each epoch is told as one batch"
+    assert said in found.answer.warnings

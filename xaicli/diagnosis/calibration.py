@@ -54,7 +54,8 @@ def calibration(
     Args:
         top_prob: (N,) probability of the prediction; rows that are not finite are left out.
         correct: (N,) 1 where it is right, 0 where not; rows that are NaN are left out.
-        bins: How many; fewer where there are fewer samples. Samples of one probability keep the order given.
+        bins: How many; fewer where there are fewer samples. Samples of one probability, which nothing puts in an order,
+            count in each bin they fall into as all of them do on average.
         seed: Of the bootstrap.
         resamples: How many; without any the intervals are the estimates.
 
@@ -68,12 +69,12 @@ def calibration(
         return None
     order = np.argsort(p, kind="stable")
     p, right = p[order], right[order]
-    n_bins = min(bins, len(p))
-    edges = _edges(len(p), n_bins)
+    edges = _edges(len(p), min(bins, len(p)))
+    starts, parts = _units(p, edges)
     n = np.diff(np.append(edges, len(p)))
-    sure, share = np.add.reduceat(p, edges) / n, np.add.reduceat(right, edges) / n
+    sure, share = (parts @ np.add.reduceat(values, starts) / n for values in (p, right))
     gaps = np.abs(share - sure)
-    resampled = _resampled_gaps(right - p, n, edges, np.random.default_rng(seed), resamples)
+    resampled = _resampled_gaps(right - p, starts, parts, np.random.default_rng(seed), resamples)
     eces = (resampled[0] * resampled[1]).sum(axis=1) / resampled[0].sum(axis=1)
     ece, mce = float((gaps * n).sum() / len(p)), float(gaps.max())
     return Calibration(
@@ -95,24 +96,41 @@ def _edges(n: int, bins: int) -> NDArray[np.intp]:
     return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
 
 
+def _units(p: Floats, edges: NDArray[np.intp]) -> tuple[NDArray[np.intp], Floats]:
+    """The rows in stretches that lie in one bin, or are of one probability and lie in several.
+
+    Returns:
+        Where the U stretches begin, and (bins, U) which part of each lies in each bin.
+    """
+    cuts = {0}
+    for edge in edges[1:]:
+        spans = p[edge - 1] == p[edge]
+        cuts |= {int(np.searchsorted(p, p[edge], side)) for side in ("left", "right")} if spans else {int(edge)}
+    starts = np.array(sorted(cuts - {len(p)}), np.intp)
+    ends, bin_ends = (np.append(begins[1:], len(p)) for begins in (starts, edges))
+    shared = np.minimum(bin_ends[:, None], ends) - np.maximum(edges[:, None], starts)
+    return starts, np.maximum(shared, 0) / (ends - starts)
+
+
 def _resampled_gaps(
-    error: Floats, n: NDArray[np.intp], edges: NDArray[np.intp], rng: np.random.Generator, resamples: int
-) -> tuple[NDArray[np.int64], Floats]:
+    error: Floats, starts: NDArray[np.intp], parts: Floats, rng: np.random.Generator, resamples: int
+) -> tuple[Floats, Floats]:
     """(R, bins) counts and absolute gaps of resampled rows, which keep their bins."""
     total = len(error)
+    n = np.diff(np.append(starts, total))
     if total > _RESAMPLED_ROWS:
-        counts = rng.multinomial(total, n / total, size=resamples)
-        mean = np.add.reduceat(error, edges) / n
-        variance = np.maximum(np.add.reduceat(error * error, edges) / n - mean * mean, 0)
-        noise = rng.standard_normal(counts.shape) * np.sqrt(variance / np.maximum(counts, 1))
-        return counts, np.abs(mean + noise)
-    counts = np.empty((resamples, len(n)), np.int64)
-    gaps = np.empty((resamples, len(n)))
-    for number in range(resamples):
-        times = np.bincount(rng.integers(total, size=total), minlength=total)
-        counts[number] = np.add.reduceat(times, edges)
-        gaps[number] = np.abs(np.add.reduceat(times * error, edges)) / np.maximum(counts[number], 1)
-    return counts, gaps
+        counts = rng.multinomial(total, n / total, size=resamples).astype(np.float64)
+        mean = np.add.reduceat(error, starts) / n
+        variance = np.maximum(np.add.reduceat(error * error, starts) / n - mean * mean, 0)
+        sums = counts * mean + rng.standard_normal(counts.shape) * np.sqrt(variance * counts)
+    else:
+        counts, sums = np.empty((resamples, len(n))), np.empty((resamples, len(n)))
+        for number in range(resamples):
+            times = np.bincount(rng.integers(total, size=total), minlength=total)
+            counts[number] = np.add.reduceat(times, starts)
+            sums[number] = np.add.reduceat(times * error, starts)
+    in_bins = counts @ parts.T
+    return in_bins, np.abs(sums @ parts.T) / np.where(in_bins > 0, in_bins, 1)
 
 
 def _interval(values: Floats, estimate: float) -> tuple[float, float]:
@@ -156,7 +174,9 @@ class ProbabilityScores:
     Attributes:
         n: Samples with a label that is one of the classes, and finite probabilities.
         brier: The mean squared distance from the one-hot label, summed over the classes (Brier 1950); 0 to 2.
-        log_loss: The mean of -log of the label's probability, clipped at float32's smallest step from 0.
+        log_loss: The mean of -log of the label's probability.
+        n_clipped: In how many of them that probability was below float32's smallest step from 1, and nothing more
+            precise was known: there `log_loss` counts -log of that step (15.9), so that it is too low.
         auroc: Per class, one against the rest; NaN where all or none are of it.
         average_precision: Per class, one against the rest; NaN where none is of it.
     """
@@ -164,16 +184,21 @@ class ProbabilityScores:
     n: int
     brier: float
     log_loss: float
+    n_clipped: int
     auroc: Floats
     average_precision: Floats
 
 
-def probability_scores(probs: Floats, label: NDArray[np.int64]) -> ProbabilityScores | None:
+def probability_scores(
+    probs: Floats, label: NDArray[np.int64], label_prob: Floats | None = None
+) -> ProbabilityScores | None:
     """Score probabilities against labels.
 
     Args:
         probs: (N, K); brought to sum 1, since they are kept in half precision.
         label: (N,) classes; rows with others are left out.
+        label_prob: (N,) the label's probability as recorded, in single precision; NaN where it is not known. Kept
+            probabilities below 3e-8 are 0.
 
     Returns:
         None without a row.
@@ -185,13 +210,20 @@ def probability_scores(probs: Floats, label: NDArray[np.int64]) -> ProbabilitySc
     p, y = p[known] / total[known][:, None], label[known]
     if not len(p):
         return None
-    at_label = p[np.arange(len(p)), y]
-    clipped = np.clip(at_label, np.finfo(np.float32).eps, 1)
+    at_label, least = p[np.arange(len(p)), y], float(np.finfo(np.float32).eps)
+    if label_prob is not None:
+        recorded = np.asarray(label_prob, np.float64)[known]
+        exact = np.isfinite(recorded) & (recorded > 0)
+        at_label = np.where(exact, recorded, at_label)
+    else:
+        exact = np.zeros(len(p), bool)
+    clipped = ~exact & (at_label < least)
     is_class = y[:, None] == np.arange(k)
     return ProbabilityScores(
         n=len(p),
         brier=float(((p - is_class) ** 2).sum(axis=1).mean()),
-        log_loss=float(-np.log(clipped).mean()),
+        log_loss=float(-np.log(np.where(clipped, least, np.minimum(at_label, 1))).mean()),
+        n_clipped=int(clipped.sum()),
         auroc=np.array([auroc(p[:, c], is_class[:, c]) for c in range(k)]),
         average_precision=np.array([average_precision(p[:, c], is_class[:, c]) for c in range(k)]),
     )

@@ -300,7 +300,7 @@ def _positive(asked: _Asked) -> Any:
         if len(asked.names.by_number) == 2 and all(isinstance(value, int) for value in known):
             return 1
         return known[-1] if len(known) > 1 or not known or known[0] not in (0, False) else type(known[0])(1)
-    spelled = {**{asked.names[value]: value for value in known}, **{str(value): value for value in known}}
+    spelled = {**{str(value): value for value in known}, **{asked.names[value]: value for value in known}}
     if asked.positive not in spelled:
         raise unknown("label", asked.positive, [str(name) for name in spelled], where=str(asked.reader.layout.root))
     return spelled[asked.positive]

@@ -14,6 +14,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import counted, labelled
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT
 from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError
@@ -208,7 +209,10 @@ def _two_shares(high: int, of_high: int, low: int, of_low: int) -> float:
 def training_steps(reader: Reader, selection: Selection) -> Answer | None:
     """What `steps` says of the training within the epochs selected, without histories.
 
-    None where there is no training to look at, or so much of it that its batches are gone through only when asked.
+    None where there is no training to look at.
+
+    Raises:
+        XaiError: There is so much of it that its batches are gone through only when asked.
     """
     metric = selection.metrics[0] if selection.metrics else ""
     if Mode.TRAIN not in reader.modes() or metric not in reader.metrics:
@@ -218,13 +222,15 @@ def training_steps(reader: Reader, selection: Selection) -> Answer | None:
     low, high = min(every), max(every)
     epochs = {pair: tuple(e for e in own.epochs[pair] if low <= e <= high) for pair in own.pairs}
     pairs = tuple(pair for pair in own.pairs if epochs[pair])
-    if not pairs or _rows(reader, epochs) > _MOST_ROWS:
+    if not pairs:
         return None
+    if (n := _rows(reader, epochs)) > _MOST_ROWS:
+        raise XaiError(
+            f"the {n:,} rows of train, more than {_MOST_ROWS:,}, were not searched for spikes of the loss: "
+            "xai steps does it when asked"
+        )
     within = replace(own, pairs=pairs, epochs=epochs, label_key=selection.label_key, label_map=selection.label_map)
-    try:
-        return steps(reader, within, spikes=_SPIKES, histories=False)
-    except XaiError:
-        return None
+    return steps(reader, within, spikes=_SPIKES, histories=False)
 
 
 def _rows(reader: Reader, epochs: Mapping[Pair, Sequence[int]]) -> int:
@@ -232,16 +238,27 @@ def _rows(reader: Reader, epochs: Mapping[Pair, Sequence[int]]) -> int:
 
 
 def news(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
-    """The findings of this room, each with its reason.
+    """The findings of labels and predictions, each with its reason.
 
     Returns:
-        finding (falling_label, confused_pair, over_confident, spike), mode, ds_id, sample_id (of a spike the one with
-        most of its loss), label, score, epoch, reason, suggested_label (what a label is taken for).
+        finding (falling_label, confused_pair, over_confident), mode, ds_id, label, score, epoch, reason,
+        suggested_label (what a label is taken for).
     """
     names = LabelNames.of(reader, selection)
-    rows = [row for found in judgements(reader, selection) for row in _of_judgements(found, names)]
+    return [row for found in judgements(reader, selection) for row in _of_judgements(found, names)]
+
+
+def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
+    """The spikes of the training, each with its reason.
+
+    Returns:
+        finding (spike), mode, ds_id, sample_id (the one with most of its loss), label, score, epoch, reason.
+
+    Raises:
+        XaiError: The training is so large that it is gone through only when asked.
+    """
     training = training_steps(reader, selection)
-    return rows + ([_of_spike(spike) for spike in training.extra["spikes"]] if training is not None else [])
+    return [_of_spike(spike) for spike in training.extra["spikes"]] if training is not None else []
 
 
 def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, Any]]:
@@ -266,12 +283,14 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
 
 
 def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
-    held = [row for row in spike["samples"] if row["share"] is not None][:3]
+    held = [row for row in spike["samples"] if row["share"] is not None][:FEW]
+    share = sum(row["share"] for row in held)
     sign = "#" if all(str(row[SAMPLE_ID]).isdecimal() for row in held) else ""
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
     usual = f"(usual {spike['usual']:.3g})" if spike["usual"] is not None else ""
+    most = f"most of it of {said}" if share >= MOST_OF_IT else f"spread over its {spike['n']:,} samples, first {said}"
     return {
         "finding": "spike",
         "mode": spike["mode"],
@@ -280,5 +299,5 @@ def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
         SAMPLE_ID: held[0][SAMPLE_ID] if held else None,
         LABEL: held[0].get(LABEL) if held else None,
         "score": spike["height"],
-        "reason": f"loss {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, most of it of {said}{again}",
+        "reason": f"loss {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, {most}{again}",
     }

@@ -33,6 +33,7 @@ from xaicli.vocabulary import (
     DS_ID,
     EPOCH,
     LABEL,
+    LABEL_PROB,
     LOSS,
     MODE,
     NO_CLASS,
@@ -239,8 +240,9 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], 
     pairs = by_class(frame, kept) if are_sets else frame.select(LABEL, PREDICTION, *kept)
     names = LabelNames.of(reader, selection)
     known: dict[str, Any] = {NO_CLASS: None} if are_sets else {}
-    for value in pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort():
-        known |= {names[value]: value, str(value): value}
+    values = pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort().to_list()
+    # A name may be the number of another label ("1" of label 0): what pages show is what is asked for.
+    known |= {**{str(value): value for value in values}, **{names[value]: value for value in values}}
     for end in ends:
         if end not in known:
             raise unknown("label", end, list(known), where=str(reader.layout.root))
@@ -401,7 +403,7 @@ def _calibration(frame: pl.DataFrame, resamples: int | None = None) -> Calibrati
     if not {TOP_PROB, CORRECT} <= set(frame.columns):
         return None
     if resamples is None and not frame[SAMPLE_ID].is_sorted():
-        # Samples of one probability keep the order of their ids, whatever order they were logged in.
+        # The same draws whatever order the samples were logged in.
         frame = frame.select(SAMPLE_ID, TOP_PROB, CORRECT).sort(SAMPLE_ID)
     sure = frame[TOP_PROB].cast(pl.Float64).to_numpy()
     right = frame[CORRECT].cast(pl.Float64).to_numpy()
@@ -426,7 +428,8 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
     if PROBS not in reader.dtypes or not reader.dtypes[selection.label_key].is_integer():
         return None
     place = rows.place
-    kept = next(labelled(reader, selection, pair, [PROBS], epochs=[place.epoch], backwards=True), None)
+    columns = [PROBS, *([LABEL_PROB] if LABEL_PROB in reader.dtypes and selection.label_key == LABEL else [])]
+    kept = next(labelled(reader, selection, pair, columns, epochs=[place.epoch], backwards=True), None)
     if kept is None:
         return None
     frame = kept.frame.drop_nulls([LABEL, PROBS])
@@ -434,14 +437,16 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
     if frame.is_empty() or widths.n_unique() != 1:
         return None
     probs = np.asarray(frame[PROBS].cast(pl.List(pl.Float32)).list.to_array(int(widths[0])).to_numpy(), np.float64)
-    scores = probability_scores(probs, frame[LABEL].to_numpy().astype(np.int64))
+    recorded = frame[LABEL_PROB].cast(pl.Float64).to_numpy() if LABEL_PROB in frame.columns else None
+    scores = probability_scores(probs, frame[LABEL].to_numpy().astype(np.int64), recorded)
     if scores is None:
         return None
     per_class = [
         {"label": number, "auroc": _finite(a), "average_precision": _finite(p)}
         for number, (a, p) in enumerate(zip(scores.auroc, scores.average_precision, strict=True))
     ]
-    return {"n": scores.n, "brier": scores.brier, "log_loss": scores.log_loss, "one_against_rest": per_class}
+    told = {"n": scores.n, "brier": scores.brier, "log_loss": scores.log_loss, "n_clipped": scores.n_clipped}
+    return {**told, "one_against_rest": per_class}
 
 
 def _finite(value: float) -> float | None:

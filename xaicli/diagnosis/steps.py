@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import benjamini_hochberg, binomial_tail
-from xaicli.vocabulary import EPOCH, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import ATTEMPT, EPOCH, RANK, SAMPLE_ID, STEP
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,9 @@ AROUND = 101
 """Steps over which the usual loss and its spread are taken, the step itself in the middle."""
 DEVIATIONS = 6.0
 """Robust deviations above the usual loss that make a spike."""
+FEW = 3
+MOST_OF_IT = 0.5
+"""Few samples hold a batch where so many of them, at most, have this share of its loss."""
 _MAD_TO_STD = 1.4826
 _REGULAR = 0.8
 """The share of equal distances between steps from which on a longer one is a gap."""
@@ -31,22 +34,25 @@ def batch_losses(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
     """The loss of each batch.
 
     Args:
-        frame: Rows with epoch, step, rank and the metric as logged, NaN and infinities included.
+        frame: Rows with epoch, step, rank and the metric as logged, NaN and infinities included. Where they tell their
+            attempt, what two of them logged at one step is two batches.
         metric: The loss.
 
     Returns:
-        Rows epoch, step, rank, loss (the mean of the finite values, null without any), n, non_finite, in that order.
+        Rows epoch, step, rank, attempt where it is told, loss (the mean of the finite values, null without any), n,
+        non_finite, in that order.
     """
+    keys = [EPOCH, STEP, RANK, *([ATTEMPT] if ATTEMPT in frame.columns else [])]
     value = pl.col(metric).cast(pl.Float64)
     finite = value.is_finite()
     return (
-        frame.group_by(EPOCH, STEP, RANK)
+        frame.group_by(keys)
         .agg(
             value.filter(finite).mean().alias("loss"),
             pl.len().cast(pl.Int64).alias("n"),
             (~finite).sum().cast(pl.Int64).alias("non_finite"),
         )
-        .sort(EPOCH, STEP, RANK)
+        .sort(keys)
     )
 
 
@@ -81,7 +87,7 @@ def with_spikes(batches: pl.DataFrame, *, around: int = AROUND, deviations: floa
         return batches.with_columns(
             usual=pl.lit(None, pl.Float64), height=pl.lit(None, pl.Float64), is_spike=pl.lit(False)
         )
-    return pl.concat(parts).sort(EPOCH, STEP, RANK)
+    return pl.concat(parts).sort(EPOCH, STEP, RANK, maintain_order=True)
 
 
 def _heights(loss: Floats, around: int) -> tuple[Floats, Floats]:
@@ -184,7 +190,8 @@ def gaps(batches: pl.DataFrame) -> pl.DataFrame:
         of this rank's steps would have brought between them), in order. None where most distances differ.
     """
     distance = pl.col(STEP).diff().over(EPOCH, RANK)
-    ordered = batches.sort(EPOCH, RANK, STEP).with_columns(distance.alias("distance"))
+    # Several attempts may have logged one step.
+    ordered = batches.unique([EPOCH, RANK, STEP]).sort(EPOCH, RANK, STEP).with_columns(distance.alias("distance"))
     ordered = ordered.with_columns(pl.col(STEP).shift(1).over(EPOCH, RANK).alias("after")).drop_nulls("distance")
     parts = []
     for _, rows in ordered.group_by(RANK, maintain_order=True):

@@ -31,14 +31,15 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Rows, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
 
 _SHOWN = 5
 _LISTED = 20
 _RETURNING = 20
 _GAPS = 20
 _SURE = 0.05
-_BATCH = [EPOCH, STEP, RANK]
+_BATCH = [EPOCH, STEP, RANK, ATTEMPT]
+_WRITER = (RANK, ATTEMPT)
 
 
 def steps(
@@ -54,7 +55,7 @@ def steps(
         histories: Whether the samples of spikes come with their histories, which takes a pass over all epochs.
 
     Returns:
-        A row a batch: mode, ds_id, epoch, step, rank, loss (mean of the finite values, null without any), n,
+        A row a batch: mode, ds_id, epoch, step, rank, attempt, loss (mean of the finite values, null without any), n,
         non_finite, usual (the median about the step), height (robust deviations above it), is_spike. Further keys:
 
         - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `samples` by share of the loss (their
@@ -73,6 +74,7 @@ def steps(
     around = None if around is None else whole_number("--around", around)
     names = LabelNames.of(reader, selection)
     tally = Tally()
+    warnings = list(selection.warnings)
     parts: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {
         "spikes": [],
@@ -90,6 +92,7 @@ def steps(
             near = batches.filter((pl.col(STEP) - around).abs() <= AROUND // 2)
             if near.is_empty():
                 raise _no_step(around, batches, f"within {AROUND // 2} of step")
+        warnings += _without_steps(pair, batches)
         parts.append(near.select(*(pl.lit(value).alias(name) for name, value in origin.items()), pl.all()))
         spiked = batches.filter("is_spike")
         chosen = near.filter("is_spike").sort("height", STEP, descending=[True, False]).head(spikes)
@@ -117,7 +120,7 @@ def steps(
         selection={**selection.as_dict(), "spikes": spikes, "around": around},
         data=pl.concat(parts),
         counts=reader.counts(tally),
-        warnings=selection.warnings,
+        warnings=tuple(warnings),
         extra=extra,
     )
 
@@ -131,9 +134,9 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         step: The step.
 
     Returns:
-        Rows mode, ds_id, epoch, step, rank, sample_id, label, prediction (as logged there), value, share, the facts of
-        the sample, history. The key `mix` holds the step's labels and facts against the expected, `batches` what
-        `steps` says of it.
+        Rows mode, ds_id, epoch, step, rank, attempt, sample_id, label, prediction (as logged there), value, share, the
+        facts of the sample, history. The key `mix` holds the step's labels and facts against the expected, `batches`
+        what `steps` says of it.
 
     Raises:
         XaiError: There is no such step.
@@ -152,7 +155,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
             extra["batches"].append({**place, **row, **contents.told(row, _LISTED)})
-            extra["mix"] += [{**place, RANK: row[RANK], **item} for item in contents.mix(row)]
+            extra["mix"] += [{**place, **{key: row[key] for key in _WRITER}, **item} for item in contents.mix(row)]
             parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
         raise _no_step(step, pl.concat(known))
@@ -165,6 +168,15 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         warnings=selection.warnings,
         extra=extra,
     )
+
+
+def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:
+    """That the rows of whole epochs share a step, so that nothing tells their batches apart."""
+    one_each = batches.group_by(EPOCH, *_WRITER).agg(pl.col(STEP).n_unique(), pl.col("n").sum())
+    if one_each.is_empty() or not (one_each[STEP] == 1).all() or batches["n"].max() == 1:
+        return []
+    where = " ".join(part for part in pair if part)
+    return [f"all rows of {where} of an epoch were logged at one step: each epoch is told as one batch"]
 
 
 def _no_step(step: int, batches: pl.DataFrame, where: str = "at step") -> XaiError:
@@ -192,10 +204,11 @@ class _Training:
         """Every batch with what is usual about it."""
         parts = [
             batch_losses(rows.frame.with_columns(pl.lit(rows.place.epoch, pl.Int32).alias(EPOCH)), self.metric)
-            for rows in self.frames([STEP, RANK, self.metric], tally=tally)
+            for rows in self.frames([STEP, *_WRITER, self.metric], tally=tally)
         ]
         if not parts:  # a condition that no row meets
-            kinds = {STEP: pl.Int64(), RANK: pl.Int16(), EPOCH: pl.Int32(), self.metric: pl.Float32()}
+            kinds = {STEP: pl.Int64(), EPOCH: pl.Int32(), self.metric: pl.Float32()}
+            kinds |= dict.fromkeys(_WRITER, pl.Int16())
             parts = [batch_losses(pl.DataFrame(schema=kinds), self.metric)]
         return with_spikes(pl.concat(parts).group_by(_BATCH).agg(_merged()).sort(_BATCH))
 
@@ -205,7 +218,7 @@ class _Training:
         """The rows of each place as they were logged, NaN and infinities included; the label key's column as label."""
         selection, key = self.selection, self.selection.label_key
         limit = [key] if selection.label_map else []
-        wanted = [name for name in dict.fromkeys([*columns, *limit]) if name in self.reader.dtypes or name == RANK]
+        wanted = [name for name in dict.fromkeys([*columns, *limit]) if name in self.reader.dtypes or name in _WRITER]
         for rows in self.reader.place_frames(
             *self.pair,
             wanted,
@@ -311,7 +324,7 @@ class _Contents:
         spikes = spiked.select(_BATCH)
         others = pl.DataFrame([{key: row[key] for key in _BATCH} for row in told], schema=spikes.schema)
         wanted = pl.concat([spikes, others]).unique()
-        columns = [SAMPLE_ID, STEP, RANK, training.selection.label_key, PREDICTION, training.metric]
+        columns = [SAMPLE_ID, STEP, *_WRITER, training.selection.label_key, PREDICTION, training.metric]
         parts = []
         epochs = wanted[EPOCH].unique().sort().to_list()
         for found in training.frames(columns, epochs) if epochs else ():
@@ -419,4 +432,4 @@ def _with_histories(
     place = [pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID), pl.lit(batch[EPOCH], pl.Int32).alias(EPOCH)]
     own = [name for name in (LABEL, PREDICTION) if name in joined.columns]
     value = pl.col(metric).cast(pl.Float64).alias("value")
-    return joined.select(*place, STEP, RANK, SAMPLE_ID, *own, value, "share", "history")
+    return joined.select(*place, STEP, *_WRITER, SAMPLE_ID, *own, value, "share", "history")

@@ -137,10 +137,12 @@ class Facts:
         strangers = told.join(run, on=SAMPLE_ID, how="anti").height
         without = run.join(told, on=SAMPLE_ID, how="anti").height
         said = []
-        if strangers:
+        # Under a condition the run's other samples are not looked at, and may well be in the file.
+        if strangers and self._reader.where is None:
             said.append(f"{strangers:,} of the {told.height:,} ids in {self.file.name} are no samples of the run")
         if without:
-            said.append(f"{without:,} of the run's {run.height:,} samples are not in {self.file.name}")
+            which = "run's" if self._reader.where is None else "selection's"
+            said.append(f"{without:,} of the {which} {run.height:,} samples are not in {self.file.name}")
         return tuple(said)
 
     @cached_property

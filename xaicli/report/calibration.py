@@ -115,5 +115,7 @@ def one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table
         (page.label_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
     )
     note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
+    if scores["n_clipped"]:
+        note += f"; {scores['n_clipped']:,} of them gave their label a probability of about 0, counted as 1.2e-7"
     columns = (Column("label"), Column("AUROC", Cell.NUMBER), Column("average precision", Cell.NUMBER))
     return Table(page.names("probabilities", words), f"Each label against the rest, {words}", columns, rows, note)

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT
 from xaicli.report.charts import LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, short
@@ -18,13 +19,12 @@ from xaicli.report.samples import answer_in_words, saliency_link
 
 _POINTS = 2000
 _SURE = 0.05
-_FEW = 3
-_MOST_OF_IT = 0.5
-"""Few samples hold a batch where so many of them have this share of its loss."""
 _SCALARS = 6
 _STEPS_TOLD = 4
 _GAPS_TOLD = 3
 _FACTS = 3
+_SEVERAL = ("mode", "ds_id", "epoch", "rank", "attempt")
+"""What tells batches of one step apart."""
 _WORDS = ("no", "one", "two", "three")
 
 
@@ -78,13 +78,14 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     page = page or Page()
     step = answer.selection["step"]
     said = " ".join(_batch_words(batch, answer.data.filter(_of(batch)).to_dicts()) for batch in answer.extra["batches"])
+    several = [key for key in _SEVERAL if len({batch[key] for batch in answer.extra["batches"]}) > 1]
     blocks: list[Block] = []
     for number, batch in enumerate(answer.extra["batches"]):
         told = {row["sample_id"]: row for row in batch["samples"]}
         rows = [{**told.get(row["sample_id"], {}), **row} for row in answer.data.filter(_of(batch)).to_dicts()]
-        keys = ("mode", "ds_id", "rank")
+        keys = ("mode", "ds_id", "rank", "attempt")
         mix = [item for item in answer.extra["mix"] if all(item[key] == batch[key] for key in keys)]
-        words = f"step {step}" + (f", rank {batch['rank']}" if len(answer.extra["batches"]) > 1 else "")
+        words = ", ".join((f"step {step}", *(f"{key} {batch[key]}" for key in several)))
         blocks += _gallery(batch, words, page)
         blocks.append(_samples_table(rows, words, page, f"samples-{number}"))
         if mix:
@@ -117,7 +118,7 @@ def told_samples(answer: Answer) -> Answer:
 
 
 def _of(batch: Mapping[str, Any]) -> pl.Expr:
-    return pl.all_horizontal(pl.col(key) == batch[key] for key in ("mode", "ds_id", "epoch", "step", "rank"))
+    return pl.all_horizontal(pl.col(key) == batch[key] for key in ("mode", "ds_id", "epoch", "step", "rank", "attempt"))
 
 
 def _sentence(answer: Answer) -> str:
@@ -143,11 +144,11 @@ def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]])
 
 def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """Who holds the loss of a batch, and where else they stood."""
-    known = [row for row in samples[:_FEW] if row["share"] is not None]
+    known = [row for row in samples[:FEW] if row["share"] is not None]
     held, few = 0.0, 0
-    while few < len(known) and held < _MOST_OF_IT:
+    while few < len(known) and held < MOST_OF_IT:
         held, few = held + known[few]["share"], few + 1
-    if held < _MOST_OF_IT:
+    if held < MOST_OF_IT:
         return f"no few samples hold it, the highest {_WORDS[few]} of {batch['n']:,} have {100 * held:.0f} %"
     said = f"{_WORDS[few]} {'sample holds' if few == 1 else 'samples hold'} {100 * held:.0f} % of it"
     again = [row for row in known[:few] if row.get("also_in")]
@@ -213,7 +214,7 @@ def _batch_blocks(batch: Mapping[str, Any], words: str, page: Page, name: str) -
     yield from _gallery(batch, words, page)
     yield _samples_table(batch["samples"], words, page, name)
     if news := [item for item in batch["mix"] if item["q"] <= _SURE]:
-        yield _mix_table(news, words, page.names("mix", words, batch["step"], batch["rank"]))
+        yield _mix_table(news, words, page.names("mix", words, batch["step"], batch["rank"], batch["attempt"]))
     yield from _scalars_table(batch, words, page)
 
 

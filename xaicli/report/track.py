@@ -248,6 +248,8 @@ def _steps(gathered: Gathered, page: Page) -> Iterator[Section]:
     """What jumped in training, in a sentence and a table."""
     if gathered.steps is not None:
         yield Section("Steps of the training", "steps", tuple(step_blocks(gathered.steps, page)))
+    elif said := gathered.absent.get("steps"):
+        yield Section("Steps of the training", "steps", (Text(f"{said[0].upper()}{said[1:]}.", Tone.FAINT),))
 
 
 def _data_map(gathered: Gathered, page: Page) -> Section:
