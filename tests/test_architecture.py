@@ -110,13 +110,13 @@ def test_rooms_stay_light(room: str) -> None:
 def modules_after(*arguments: str) -> set[str]:
     """The modules loaded once `python ARGUMENTS` has run."""
     code = (
-        "import json, runpy, sys\n"
+        "import atexit, json, runpy, sys\n"
+        "atexit.register(lambda: sys.stderr.write('\\n' + json.dumps(sorted(sys.modules))))\n"
         "sys.argv = sys.argv[1:]\n"
         "try:\n"
         "    runpy.run_module(sys.argv[0], run_name='__main__') if sys.argv[0] == 'xaicli' else exec(sys.argv[1])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "sys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return set(json.loads(done.stderr.splitlines()[-1]))
