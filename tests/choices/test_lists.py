@@ -79,10 +79,10 @@ def test_files_of_people(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert table_of(ids, select=tmp_path / name).sample_ids == ["x1", "x3"], name
     (tmp_path / "twice.txt").write_text("x1\nx1\nx9\n")
-    with pytest.warns(UserWarning, match="name a sample again") as told:
+    with pytest.warns(UserWarning, match="names a sample again") as told:
         assert len(table_of(ids, select=tmp_path / "twice.txt")) == 1
     said = " ".join(str(warning.message) for warning in told)
-    assert "1 rows" in said
+    assert "1 row of" in said
     assert "x9" in said
     (tmp_path / "other.txt").write_text("y1\n")
     with pytest.raises(XaiError, match="none of the 1"):
@@ -198,6 +198,10 @@ def test_corrected_labels_stand_in_place_of_those_recorded(tmp_path: Path) -> No
     schema = {"label": xaicli.CategoricalLabel("label", ["cat", "dog", "owl"])}
     assert xaicli.Table([("x", 0)] * 3, ids=ids, relabel={"b": "owl"}, schema=schema)[1] == ("x", 2)
     assert xaicli.Table([("x", [0, 1])] * 3, ids=ids, relabel={"b": "[2]"})[1] == ("x", [2])
+    for number in (path, {"b": 2}):  # a number is no name, and "2" would be a class of its own
+        with pytest.raises(XaiError, match="is a number, and the data set has names: 'cat'"):
+            xaicli.Table([("x", "cat")] * 3, ids=ids, relabel=number)
+        assert xaicli.Table([("x", "cat")] * 3, ids=ids, relabel=number, schema=schema)[1] == ("x", "owl")
     both = xaicli.Table([("x", 0)] * 3, ids=ids, relabel=path, select=["b"])
     assert (len(both), both[0]) == (1, ("x", 2))
     with pytest.raises(UsageError, match="relabel"):
@@ -258,3 +262,14 @@ def test_an_answer_comes_where_the_list_cannot_be_written(xai: Any, tmp_path: Pa
     assert "error: " in err
     status, _, err = xai(*asked, "--json", "-o", "-")
     assert (status, "standard output" in err) == (2, True)
+
+
+def test_messages_name_a_frame_and_do_not_print_it() -> None:
+    frame = pl.DataFrame({"sample_id": [0, 1], "weight": [0.0, 0.0]})
+    with pytest.raises(XaiError) as error:
+        xaicli.sampler_of(frame, 3)
+    assert error.value.message == "all samples of the given DataFrame weigh nothing"
+    with pytest.warns(UserWarning, match=r"^1 row of the given list names a sample again: its last one counts$"):
+        xaicli.Table([0, 1], select=[0, 0])
+    with pytest.warns(UserWarning, match=r"^1 of the 2 samples of the given list is not in the data set: 7$"):
+        xaicli.Table([0, 1], select=[0, 7])

@@ -229,7 +229,7 @@ def test_a_run_without_metrics_is_drawn_from(tmp_path: Path, xai: Any) -> None:
     assert sorted(reader.select(rule="random", n=5).data["sample_id"]) == [1, 2, 3, 4, 5]
     even = reader.select(rule="balanced", n=2)
     assert sorted(even.data["label"]) == [0, 1]
-    assert any("1 samples of train have no label" in warning for warning in even.answer.warnings)
+    assert any("1 sample of train has no label" in warning for warning in even.answer.warnings)
     assert set(reader.select(rule="label = 1").data["sample_id"]) == {3, 4}
     with pytest.raises(XaiError, match="no metrics"):
         reader.select(rule="hardest", n=1)

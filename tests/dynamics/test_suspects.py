@@ -163,6 +163,18 @@ def test_truth_of_some_samples(run: Planted, tmp_path: Path) -> None:
     assert any("knows 100 of 300" in text for text in answer.warnings)
 
 
+def test_truth_that_says_nothing_or_twice_is_told(run: Planted, tmp_path: Path) -> None:
+    path = tmp_path / "truth.csv"
+    right, wrong = sorted(set(range(300)) - run.wrong)[0], min(run.wrong)
+    path.write_text(f"sample_id,mislabelled\n{right},1\n{right},0\n{wrong},1.0\nnobody,1\n5000,\n")
+    answer = dynamics(*opened(run), truth=path)
+    assert [text for text in answer.warnings if " of " in text and str(path) in text] == [
+        f"2 rows of {path} without an id of the run's kind, or without a truth: left out",
+        f"1 row of {path} about a sample that it names again: the last counts",
+    ]
+    assert answer.extra["truth"]["suspects"]["auroc"] == 1.0  # the second row about the first sample is the one
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -170,6 +182,7 @@ def test_truth_of_some_samples(run: Planted, tmp_path: Path) -> None:
         ("sample_id,x\n1,2\n", "has neither label nor mislabelled"),
         ("sample_id,label\n90001,2\n", "knows no sample"),
         ("sample_id,label\n1,wolf\n", "no label 'wolf'"),
+        ("sample_id,mislabelled\n1,1\n2,maybe\n", "says mislabelled of a sample: maybe"),
         (None, "cannot be read"),
     ],
 )

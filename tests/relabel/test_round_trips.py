@@ -714,6 +714,59 @@ def test_times_are_compared_as_times(run: xaicli.RunReader, tmp_path: Path) -> N
         ("2026-01-02T10:00:00Z", "2026-01-02T10:30:00+01:00", 0),
         ("2026-01-02T10:00:00Z", "2026-01-02T10:00:00.5Z", 1),
         ("9.11.2026", "10.11.2026", 1),
+        ("1767225600", "1767225500", 0),
+        ("1767225600000", "1767225500.0", 0),
+        ("2026-01-02T10:00:00Z", "1767225500", 0),
     ):
         file = studio(tmp_path, ("7", "ann", "cat", first), ("7", "ann", NAMES[1], second))
         assert applied(run, file) == {"7": taken}, (first, second)
+
+
+def test_an_order_that_no_time_tells_is_said(run: xaicli.RunReader, tmp_path: Path) -> None:
+    file = tmp_path / "marks.csv"
+    told = "said again by the same person, and a time cannot be read: the last in the file counts"
+    for first, second, reason in (
+        ("9.11.2026", "2026-11-10", told),
+        ("2026-11-10", "", told),
+        ("", "", "said again by the same person: the last counts"),
+        ("2026-11-10", "2026-11-09", "said again by the same person: the last counts"),
+    ):
+        file.write_text(f"sample_id,label,by,when\n7,cat,ann,{first}\n7,1,ann,{second}\n")
+        assert left_out(run, file) == {reason: 1}, (first, second)
+
+
+def test_the_last_of_several_people_is_the_last_in_time(run: xaicli.RunReader, tmp_path: Path) -> None:
+    file = tmp_path / "marks.csv"
+    early, late = "2026-01-02T01:00:00+05:00", "2026-01-01T23:00:00Z"  # in UTC 20:00 and 23:00 of the first
+    file.write_text(f"sample_id,label,by,when\n7,1,ann,{early}\n7,1,bob,{late}\n")
+    assert run.relabel_apply(file).data["when"].to_list() == [late]
+
+
+def test_tasks_of_one_owner_are_several_people(run: xaicli.RunReader, tmp_path: Path) -> None:
+    def task(name: str, number: int, label: str, updated: str, assignee: str = "") -> Path:
+        file = tmp_path / name
+        who = f"<assignee><username>{assignee}</username></assignee>" if assignee else "<assignee></assignee>"
+        file.write_text(
+            f"<annotations><meta><task><id>{number}</id><owner><username>boss</username></owner>{who}"
+            f"<updated>{updated}</updated></task></meta><image id='0' name='{PATH[3]}'><tag label='{label}'>"
+            f"<attribute name='sample_id'>7</attribute></tag></image></annotations>"
+        )
+        return file
+
+    first = task("a.xml", 1, "cat", "2026-01-01 10:00:00+00:00")
+    again = task("b.xml", 1, "dog, wild", "2026-01-02 10:00:00+00:00")
+    other = task("c.xml", 2, "dog, wild", "2026-01-01 10:00:00+00:00")
+    assert left_out(run, first, other) == {"people disagree": 1}
+    assert applied(run, first, again) == applied(run, again, first) == {"7": 1}  # one task, exported twice
+    found = run.relabel_apply([again, other])
+    assert found.data.select("by", "votes").rows() == [("boss", "2 of 2")]
+    assert applied(
+        run, task("d.xml", 1, "cat", "2026-01-01", "ann"), task("e.xml", 2, "dog, wild", "2026-01-02", "ann")
+    )
+
+
+def test_what_nobody_said_is_missing_in_the_table(run: xaicli.RunReader, tmp_path: Path) -> None:
+    file = tmp_path / "marks.csv"
+    file.write_text("sample_id,label\n7,1\n")
+    found = corrections_of(run.relabel_apply(file))
+    assert write_list(found, tmp_path / "out.csv").read_text() == "sample_id,label,by,when\n7,1,,\n"

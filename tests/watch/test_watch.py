@@ -144,7 +144,54 @@ def test_spikes_drops_duplicates_and_passes_are_told(tmp_path: Path) -> None:
     train, evaluation = found.places
     assert (train.n, train.duplicates) == (300, 1)
     assert (evaluation.turn, evaluation.mean, evaluation.before) == (1, 2.5, 1.5)
-    assert "1 rows dropped" in line(found)
+    assert "last spike at step 150" in line(found)  # the sample again, whose value is another
+    assert "1 row dropped" in line(found)
+
+
+def test_without_a_terminal_warnings_and_values_that_are_no_number_are_told(tmp_path: Path, xai: Any) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2, "no integer"], loss=[1.0, float("nan"), 1.0], mode="train", epoch=1, step=0)
+    status, out, err = xai("watch", tmp_path / "run")
+    assert status == 0
+    assert "train epoch 1: loss 1 (1 not finite) (2)" in out
+    assert "1 row dropped" in out
+    warnings = [text for text in err.splitlines() if text.startswith("warning: ")]
+    assert warnings
+    assert len(warnings) == len(set(warnings))
+
+
+def test_rows_a_second_are_those_between_two_listings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long reading what was listed took."""
+    from types import SimpleNamespace
+
+    from xaicli.watch import training as module
+
+    clock = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    slow, counted = [3.0], Training._rows_of
+
+    def rows_of(self: Training, *arguments: Any) -> list[int]:
+        clock[0] += slow[0]
+        return counted(self, *arguments)
+
+    monkeypatch.setattr(Training, "_rows_of", rows_of)
+    training = Training(RunLayout(tmp_path / "run"))
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(50), loss=[1.0] * 50, mode="train", epoch=1)
+        training.look()
+        clock[0], slow[0] = 10.0, 0.0
+        run.log_samples(sample_id=range(50, 150), loss=[1.0] * 100, mode="train", epoch=1)
+        assert training.look().rows_per_second == pytest.approx(100 / 10)
+
+
+def test_a_rule_may_be_by_several_columns(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["a", "b"]) as run:
+        for epoch, predicted in ((1, [0, 0, 0, 0]), (2, [0, 1, 0, 1])):
+            run.log_samples(sample_id=range(4), label=[0, 1, 0, 1], prediction=predicted, mode="eval", epoch=epoch)
+    training = Training(RunLayout(tmp_path / "run"), metric="correct")
+    found = training.look()
+    assert Until("correct mean by label,prediction >= 1").is_met(found, training.reader)
+    assert not Until("correct mean by label,prediction > 1").is_met(found, training.reader)
 
 
 def test_a_rule_is_asked_of_whole_places_alone(tmp_path: Path) -> None:
@@ -309,6 +356,8 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, xai: Any) -> Non
         (("--mode", "test", "--once"), "test"),
         (("--until", "loss is low"), "no rule"),
         (("--until", "loss mean drop <= 1"), "--until"),
+        (("--until", "dropped <= 0"), "is about no metric"),
+        (("--until", "no sample of golden.txt is wrong"), "is about no metric"),
     ):
         status, _, err = xai("watch", tmp_path / "run", *words)
         assert status in (1, 2), words

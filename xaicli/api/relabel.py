@@ -214,7 +214,11 @@ def apply(
 
 def corrections_of(result: Result) -> pl.DataFrame:
     """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several."""
+    import polars as pl
+
     data = result.data
     columns = ["sample_id", "label", "by", "when"]
     several = data.select("mode", "ds_id").n_unique() > 1
-    return data.select(*columns, *(["mode", "ds_id"] if several else []))
+    found = data.select(*columns, *(["mode", "ds_id"] if several else []))
+    # What nobody said is missing: an empty text would be written as "".
+    return found.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in ("by", "when"))

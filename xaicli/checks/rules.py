@@ -285,8 +285,9 @@ def _unknown(key: str, known: Sequence[str], place: str) -> UsageError:
 
 def _described(facts: Mapping[str, Any], at: At) -> str:
     if facts.get("samples"):
-        many = f"at most {facts['most']:g} samples" if facts.get("most") else "no sample"
-        return f"{many} of {facts['samples']} {'are' if facts.get('most') else 'is'} wrong"
+        most = facts.get("most") or 0
+        many = f"at most {most:g} sample{'' if most == 1 else 's'}" if most else "no sample"
+        return f"{many} of {facts['samples']} {'are' if most and most != 1 else 'is'} wrong"
     what = facts.get("count") or f"{facts['metric']} {facts.get('stat', 'mean')}"
     group = f" by {facts['by']}" if facts.get("by") else ""
     place = "" if at is At.LAST else f" at {at.value}"

@@ -213,7 +213,7 @@ def _gone(rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame, names: Mappin
     for parts, rows in _groups(rule, baseline.filter(value.is_finite()), names):
         group = ", ".join(parts)
         if parts not in here:
-            reason = f"the baseline has {rows.height:,} samples of it, this run none"
+            reason = f"the baseline has {_samples(rows.height)} of it, this run none"
             yield Verdict(rule.name, group, Outcome.NOT_ASKED, None, f"drop <= {rule.largest_drop:g}", 0, reason=reason)
 
 
@@ -314,7 +314,8 @@ def _dropped(
     if outcome is Outcome.FAILED and not strict_drop and interval[0] <= limit:
         outcome = Outcome.UNSURE
     if both.height < rows.height:
-        alone = f"{rows.height - both.height:,} samples are not in the baseline, and not compared"
+        n = rows.height - both.height
+        alone = f"{_samples(n)} {'is' if n == 1 else 'are'} not in the baseline, and not compared"
         reason = "; ".join(filter(None, (reason, alone)))
     return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
 
@@ -326,6 +327,10 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, flo
     freedom = np.array([len(values) - 1.0])
     margin = float(student_975(freedom)[0]) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return float(values.mean()) - margin, float(values.mean()) + margin
+
+
+def _samples(n: int) -> str:
+    return "1 sample" if n == 1 else f"{n:,} samples"
 
 
 def _values_are(n: int) -> str:

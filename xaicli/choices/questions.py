@@ -160,7 +160,9 @@ class _Pair:
         if is_label:
             self._of_label = groups
         if len(groups.unknown):
-            self.warnings.append(f"{len(groups.unknown):,} samples of {self.where} have no {by}, and are left out")
+            self.warnings.append(
+                f"{_have(len(groups.unknown), self.where)} no {by}, and {_are(len(groups.unknown))} left out"
+            )
         return groups
 
     def _draws(self, purpose: str) -> np.random.RandomState:
@@ -266,7 +268,7 @@ class _Pair:
         rule, n = self.choice.rule, len(self.chosen)
         if self.ranked.unknown:
             self.warnings.append(
-                f"{self.ranked.unknown:,} samples of {self.where} have {self.ranked.why_unknown}, and cannot be chosen"
+                f"{_have(self.ranked.unknown, self.where)} {self.ranked.why_unknown}, and cannot be chosen"
             )
         asked = self.choice.n
         if asked is not None and self.groups is not None:
@@ -284,7 +286,8 @@ class _Pair:
             self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
         if self.stale_left_out:
             self.warnings.append(
-                f"{self.stale_left_out:,} samples of {self.where} are absent from the last epoch, and are left out"
+                f"{_samples(self.stale_left_out, self.where)} {_are(self.stale_left_out)} absent from the last epoch, "
+                f"and {_are(self.stale_left_out)} left out"
             )
         if rule in (Rule.HARDEST, Rule.EASY) and not is_end_known(self.selection.metrics[0], self.wanted.stat):
             self.warnings.append(
@@ -424,3 +427,15 @@ class _Pair:
 def _taken(frame: pl.DataFrame, rows: NDArray[np.intp]) -> pl.DataFrame:
     """Some rows, in that order."""
     return frame.select(pl.all().gather(pl.Series(rows, dtype=pl.Int64)))
+
+
+def _samples(n: int, where: str) -> str:
+    return f"{n:,} {'sample' if n == 1 else 'samples'} of {where}"
+
+
+def _have(n: int, where: str) -> str:
+    return f"{_samples(n, where)} {'has' if n == 1 else 'have'}"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"

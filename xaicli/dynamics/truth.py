@@ -23,6 +23,7 @@ from xaicli.reader import Reader
 from xaicli.vocabulary import LABEL, SAMPLE_ID
 
 MISLABELLED = "mislabelled"
+_TRUTH_VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 RANKINGS: Mapping[str, int] = {
     "loss_mean": 1,
@@ -59,9 +60,9 @@ def score_rankings(
     Raises:
         XaiError: The file cannot be read, lacks a column, or has no sample of the run.
     """
-    truth = read_truth(path, reader)
-    found: dict[str, dict[str, float | None]] = {}
     warnings: list[str] = []
+    truth = read_truth(path, reader, warnings)
+    found: dict[str, dict[str, float | None]] = {}
     for pair in selection.pairs:
         frame = computed.frames[pair]
         wrong = _wrong(frame, truth, os.fspath(path))
@@ -80,11 +81,16 @@ def score_rankings(
     return found, warnings
 
 
-def read_truth(path: str | os.PathLike[str], reader: Reader) -> pl.DataFrame:
-    """sample_id, as the run's kind, and `label`, as the run spells it, or `mislabelled` (bool).
+def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str] | None = None) -> pl.DataFrame:
+    """sample_id, as the run's kind and each once, and `label`, as the run spells it, or `mislabelled` (bool).
+
+    Args:
+        path: The file.
+        reader: The run.
+        warnings: Where to tell of rows that say nothing, or of a sample again, of which the last counts.
 
     Raises:
-        XaiError: The file cannot be read or lacks a column.
+        XaiError: The file cannot be read or lacks a column, or `mislabelled` is neither 0 nor 1.
     """
     file = Path(path)
     try:
@@ -98,9 +104,23 @@ def read_truth(path: str | os.PathLike[str], reader: Reader) -> pl.DataFrame:
     ids = frame[SAMPLE_ID].cast(reader.dtypes.get(SAMPLE_ID, pl.Int64()), strict=False)
     if MISLABELLED in frame.columns:
         verdict = frame[MISLABELLED].cast(pl.String).str.strip_chars().str.to_lowercase()
-        value = verdict.replace_strict({"1": True, "true": True, "0": False, "false": False}, default=None)
-        return pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value.cast(pl.Boolean)}).drop_nulls().unique(SAMPLE_ID)
-    return pl.DataFrame({SAMPLE_ID: ids, LABEL: _as_recorded(frame[LABEL], reader)}).drop_nulls().unique(SAMPLE_ID)
+        value = verdict.replace_strict(_TRUTH_VALUES, default=None, return_dtype=pl.Boolean)
+        strange = frame[MISLABELLED].filter(value.is_null() & (verdict.fill_null("") != ""))
+        if len(strange):
+            raise XaiError(
+                f"{file} says mislabelled of a sample: {strange[0]}", hint="1 where its label is wrong, 0 where right"
+            )
+        known = pl.DataFrame({SAMPLE_ID: ids, MISLABELLED: value})
+    else:
+        known = pl.DataFrame({SAMPLE_ID: ids, LABEL: _as_recorded(frame[LABEL], reader)})
+    whole = known.drop_nulls()
+    single = whole.unique(SAMPLE_ID, keep="last", maintain_order=True)
+    if warnings is not None:
+        if n := known.height - whole.height:
+            warnings.append(f"{_rows(n)} of {file} without an id of the run's kind, or without a truth: left out")
+        if n := whole.height - single.height:
+            warnings.append(f"{_rows(n)} of {file} about a sample that it names again: the last counts")
+    return single
 
 
 def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -152,6 +172,10 @@ def _wrong(frame: pl.DataFrame, truth: pl.DataFrame, path: str) -> pl.Series:
     if wrong.null_count() == len(wrong):
         raise XaiError(f"{path} knows no sample of the run", hint=f"sample ids of the run: {_some(frame[SAMPLE_ID])}")
     return wrong
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n:,} rows"
 
 
 def _some(ids: pl.Series) -> str:

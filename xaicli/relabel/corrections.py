@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +20,10 @@ from xaicli.vocabulary import SAMPLE_ID
 
 NO_SAMPLE = "no sample of the run"
 _EXAMPLES = 5
+_SAID_AGAIN = "said again by the same person: the last counts"
+_SAID_AGAIN_SOMETIME = "said again by the same person, and a time cannot be read: the last in the file counts"
+_MILLISECONDS = 1e11
+"""Of times that are numbers: seconds reach it in the year 5138, milliseconds reached it in 1973."""
 _UPLOADED = re.compile(r"[0-9a-f]{6,}-(.+)")
 _OF_TOOLS = frozenset({"", "/", "images", "image", "img", "imgs", "data", "upload", "uploads", "files", "default"})
 """Folders that labelling tools keep pictures in, which say nothing of where they came from."""
@@ -268,11 +273,14 @@ def corrections(
                 continue
             key = sample[0], str(sample[1])
             recorded[key] = sample[1], sample[2]
-            person = mark.by or f"\0{number}"
+            person = mark.person or mark.by or f"\0{number}"
             of_sample = said.setdefault(key, {})
             if person in of_sample:
-                left.add("said again by the same person: the last counts", named)
-                if _is_before(mark.when, of_sample[person][0].when):
+                before = of_sample[person][0].when
+                time, earlier = _time(mark.when), _time(before)
+                are_told = (time is not None and earlier is not None) or not (mark.when or before)
+                left.add(_SAID_AGAIN if are_told else _SAID_AGAIN_SOMETIME, named)
+                if time is not None and earlier is not None and time < earlier:
                     continue
             of_sample[person] = mark, label[0]
     found = []
@@ -289,20 +297,26 @@ def corrections(
         label, votes = chosen
         agreeing = [mark for mark, given in of_people.values() if given == label]
         people = ", ".join(dict.fromkeys(mark.by for mark in agreeing if mark.by))
-        when = max((mark.when for mark in agreeing), default="")
+        when = max((mark.when for mark in agreeing), key=lambda one: (_time(one) is not None, _time(one) or 0.0, one))
         found.append(Correction(key[0], sample_id, label, old, people, when, votes))
     return found, left
 
 
-def _is_before(when: str, other: str) -> bool:
-    """Whether a time is earlier than another; what cannot be told goes by the order of the file."""
+def _time(when: str) -> float | None:
+    """A time in seconds since 1970, from ISO 8601 or a number of seconds or milliseconds; None for another.
+
+    A time without a zone is taken for one of UTC.
+    """
     try:
-        first, second = (datetime.fromisoformat(one) for one in (when, other))
+        number = float(when)
+        return number / 1000 if number > _MILLISECONDS else number if math.isfinite(number) else None
     except ValueError:
-        return False
-    if (first.tzinfo is None) != (second.tzinfo is None):
-        first, second = first.replace(tzinfo=None), second.replace(tzinfo=None)
-    return first < second
+        pass
+    try:
+        moment = datetime.fromisoformat(when.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _label_of(

@@ -56,6 +56,7 @@ class Mark:
         ds_id: Likewise.
         is_key: Whether `sample_id` is a key of the file's own, which is a sample's id or the name of its picture.
         is_truth: Whether the tool has it as the right one of several.
+        person: By what the person is told apart from others, where that is not `by`.
     """
 
     sample_id: str | None
@@ -69,6 +70,7 @@ class Mark:
     ds_id: str | None = None
     is_key: bool = False
     is_truth: bool = False
+    person: str = ""
 
 
 @dataclass(frozen=True)
@@ -293,8 +295,12 @@ def _cvat(text: str, path: Path) -> Iterator[Mark]:
     if root.tag != "annotations":
         raise XaiError(f"{path} is no CVAT file: its root is {root.tag}", hint="export the task as CVAT for images 1.1")
     # Who labelled is the assignee; of a task without one its owner is all that is known.
-    people = (name.text for who in ("assignee", "owner") for name in root.iterfind(f"meta//{who}/username"))
-    by = next(filter(None, people), "")
+    assignee, owner = (
+        next(filter(None, (name.text for name in root.iterfind(f"meta//{who}/username"))), "")
+        for who in ("assignee", "owner")
+    )
+    by, task = assignee or owner, root.findtext("meta/task/id")
+    person = f"task {task} of {owner}" if task and not assignee else ""  # an owner has others label, for each task some
     when = root.findtext("meta/task/updated") or root.findtext("meta/dumped") or ""
 
     def of_image(image: ElementTree.Element) -> Iterator[Mark]:
@@ -305,7 +311,8 @@ def _cvat(text: str, path: Path) -> Iterator[Mark]:
             checked = [known[n][CHECKED].strip().lower() == "true" for n in places if CHECKED in known[n]]
             own = tuple(dict.fromkeys(labels[n] for n in places))
             state = State.LABELLED if own else State.EMPTY
-            yield Mark(sample_id, image.get("name"), own, by, when, state, any(checked) if checked else None)
+            is_checked = any(checked) if checked else None
+            yield Mark(sample_id, image.get("name"), own, by, when, state, is_checked, person=person)
 
     images, tracks = list(root.iter("image")), list(root.iter("track"))
     if tracks and not images:

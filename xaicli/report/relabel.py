@@ -124,7 +124,7 @@ def _sentence(answer: Answer) -> str:
                 f"; of {row['looked_at']:,} suspects of {where} {row['wrong']:,} were wrong ({_percent(row['share'])})"
             )
     left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
-    return said + (f"; {left:,} marks were not taken." if left else ".")
+    return said + (f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else ".")
 
 
 def _percent(share: float) -> str:

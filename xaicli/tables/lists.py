@@ -84,7 +84,8 @@ class SampleList:
             )
         if strange:
             warnings.warn(
-                f"{len(strange):,} of the {len(self.ids):,} samples of {self.source} are not in the data set: "
+                f"{len(strange):,} of the {len(self.ids):,} samples of {self.source} "
+                f"{'is' if len(strange) == 1 else 'are'} not in the data set: "
                 f"{_some(strange)}",
                 stacklevel=4,
             )
@@ -117,9 +118,12 @@ def read_list(source: Any) -> SampleList:
     if not kept:
         raise XaiError(f"{name} names no sample", hint=_KINDS)
     repeated = len(ids) - missing - len(kept)
-    for n, said in ((missing, "without an id are left out"), (repeated, "name a sample again: its last one counts")):
-        if n:
-            warnings.warn(f"{n:,} rows of {name} {said}", stacklevel=4)
+    if missing:
+        said = "row of {} without an id is left out" if missing == 1 else "rows of {} without an id are left out"
+        warnings.warn(f"{missing:,} {said.format(name)}", stacklevel=4)
+    if repeated:
+        said = "row of {} names" if repeated == 1 else "rows of {} name"
+        warnings.warn(f"{repeated:,} {said.format(name)} a sample again: its last one counts", stacklevel=4)
     places = list(kept.values())
     return SampleList(
         name,
@@ -150,6 +154,14 @@ def _refuse_shared_ids(name: str, columns: Mapping[str, Sequence[Any]], ids: Seq
             )
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _whole(text: str) -> str:
     """A whole number as such: what pandas and spreadsheets make 7.0 of."""
     number = text.strip().removesuffix(".0")
@@ -167,12 +179,19 @@ def _weight(value: Any, source: str) -> float:
     return weight
 
 
+def _named(source: Any) -> str:
+    """What a source is called in messages."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return "the given answer" if hasattr(source, "answer") else f"the given {type(source).__name__}"
+
+
 def _columns(source: Any) -> tuple[str, Mapping[str, Sequence[Any]]]:
     """What a source is called, and its columns."""
+    name = _named(source)
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source), read_columns(Path(source))
+        return name, read_columns(Path(source))
     source = source.data if hasattr(source, "answer") else source
-    name = f"the given {type(source).__name__}"
     if isinstance(source, Mapping) and SAMPLE_ID in source:
         return name, {str(key): list(values) for key, values in source.items()}
     if isinstance(source, Mapping):
@@ -329,7 +348,7 @@ def sampler_of(
     every[rows] = weights
     drawn = int(np.count_nonzero(every)) if n is None else n
     if not every.any():
-        raise XaiError(f"all samples of {source} weigh nothing", hint="some weight must be above 0")
+        raise XaiError(f"all samples of {_named(source)} weigh nothing", hint="some weight must be above 0")
     return WeightedRandomSampler(every.tolist(), drawn, replacement=True, generator=generator)
 
 
@@ -419,7 +438,7 @@ class Relabelled:
             if isinstance(old, list | tuple) and isinstance(new, list | tuple):
                 return type(old)(self._like(old[0], one) if old else one for one in new)
             if isinstance(old, str) and not isinstance(new, list | tuple):
-                return str(self._name(new))
+                return self._text(old, new)
             if getattr(old, "ndim", 0) == 0 and not isinstance(new, list | tuple):
                 plain = self._number(new, whole=isinstance(_plain(old), int))
                 if isinstance(old, bool | int | float):
@@ -434,6 +453,20 @@ class Relabelled:
             f"label {new!r} of {self.source} cannot stand in place of {old!r}",
             hint="labels are numbers, texts, or lists of classes; correct others with Table.map",
         )
+
+    def _text(self, old: str, new: Any) -> str:
+        """A label as text: by its name, and a number only in place of one.
+
+        Raises:
+            XaiError: A number is to stand among names.
+        """
+        named = str(self._name(new))
+        if _is_number(named) and not _is_number(old) and named not in self.names:
+            raise XaiError(
+                f"label {new!r} of {self.source} is a number, and the data set has names: {old!r}",
+                hint='Table(..., schema={"label": CategoricalLabel("label", [NAME, ...])}) says which is which',
+            )
+        return named
 
     def _number(self, new: Any, *, whole: bool) -> Any:
         if isinstance(new, str) and new in self.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xaicli.watch.training import Training, Watched
 from xaicli.watch.until import Until
-from xaicli.watch.view import Shown, Sort, line, screen
+from xaicli.watch.view import Shown, Sort, line, printable, screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,7 @@ _FREE = 3.0
 _LONGEST = 60.0
 """Seconds between two looks at most, however much a look takes."""
 _POLL = 0.2
+_NUMBER = re.compile(r"[\d.,]*\d")
 
 
 class Source(Protocol):
@@ -148,16 +150,26 @@ def _end(watched: Watched, training: Training | None, until: Until | None) -> in
 
 
 def _lines(source: Source, console: Console, *, interval: float, until: Until | None) -> int:
-    """A line on standard output for each change: for logs, pipes and terminals that cannot be drawn over."""
+    """A line on standard output for each change: for logs, pipes and terminals that cannot be drawn over.
+
+    Warnings go to standard error; one that only counts on is said once.
+    """
     said, pace = "", _Pace(interval)
+    warned: set[str] = set()
     waited = Watched("waiting", "")
     while True:
         watched, training = _look(source, waited)
         status = _end(watched, training, until)
-        told = line(watched) if training is not None else "waiting: there is no run yet"
-        if told != said:
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
-            said = told
+        waiting = "waiting: there is no run yet"
+        known = waiting if training is None else line(watched, pace=False)
+        if known != said:
+            console.print(waiting if training is None else line(watched), markup=False, highlight=False, soft_wrap=True)
+            said = known
+        for warning in watched.warnings:
+            if (kind := _NUMBER.sub("", warning)) not in warned:
+                warned.add(kind)
+                sys.stderr.write(f"warning: {printable(warning)}\n")
+                sys.stderr.flush()
         if status is not None:
             return status
         time.sleep(pace.pause())

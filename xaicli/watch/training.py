@@ -187,6 +187,7 @@ class Training:
             XaiError: There is no such metric, mode or data set, or the folder is no run.
         """
         state = REMOTE if self._is_remote else state_of(self.layout)
+        listed = time.monotonic()
         reader = self._opened()
         if not reader.modes():
             if self._metric is not None and reader.metrics and self._metric not in reader.askable:
@@ -209,7 +210,7 @@ class Training:
                 spikes += own["spikes"]
         rows = sum(self._rows_of(reader, selection))
         total = self._total_epochs()
-        rate = self._rate(rows)
+        rate = self._rate(rows, listed)
         return Watched(
             state,
             metric,
@@ -393,9 +394,13 @@ class Training:
         found = marked.filter("is_spike").tail(self._top).select(EPOCH, STEP, RANK, "loss", "height")
         return [{**row, "height": row["height"] if math.isfinite(row["height"]) else None} for row in found.to_dicts()]
 
-    def _rate(self, rows: int) -> float | None:
-        """Rows a second over the last half minute; before that as the recorder's own counters say."""
-        moment = time.monotonic()
+    def _rate(self, rows: int, moment: float) -> float | None:
+        """Rows a second over the last half minute; before that as the recorder's own counters say.
+
+        Args:
+            rows: Rows that count.
+            moment: When the files that hold them were listed: reading them may take longer than the time between looks.
+        """
         if self._seen is None or rows != self._seen[0]:
             self._seen = rows, moment
         self._rates.append((moment, rows))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from xaicli.checks.rules import At, Rule, parse_rule
@@ -27,6 +29,10 @@ class Until:
 
     def __init__(self, text: str, *, mode: str | None = None) -> None:
         self.rule: Rule = parse_rule(text)
+        if not self.rule.metric:
+            raise UsageError(
+                f"--until {text!r} is about no metric", hint="--until 'loss mean < 0.1'; xai check asks the others"
+            )
         if self.rule.largest_drop is not None or self.rule.at is not At.LAST:
             raise UsageError(f"--until {text!r} looks back", hint="--until 'loss mean < 0.1' looks at the newest place")
         self.mode = mode
@@ -71,12 +77,14 @@ class Until:
     def _judged(self, reader: Reader, place: Place) -> list[Verdict]:
         rule = self.rule
         selection = resolve(reader, metric=[rule.metric], mode=place.mode)
-        if rule.by is not None and rule.by not in reader.dtypes:
-            raise unknown("column", rule.by, list(reader.dtypes), where=reader.described)
-        columns = [SAMPLE_ID, rule.metric, *([rule.by] if rule.by is not None else [])]
-        frame, _ = reader.frame(place, list(dict.fromkeys(columns)))
-        if rule.by is not None and isinstance(frame.schema[rule.by], pl.List):
-            frame = frame.explode(rule.by)
+        for column in rule.columns:
+            if column not in reader.dtypes:
+                raise unknown("column", column, list(reader.dtypes), where=reader.described)
+        frame, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, rule.metric, *rule.columns])))
         names = LabelNames.of(reader, selection)
-        values = frame[rule.by].drop_nulls().unique() if rule.by in (LABEL, PREDICTION) else ()
+        values: set[Any] = set()
+        for column in rule.columns:
+            if column in (LABEL, PREDICTION):
+                known = frame[column].drop_nulls()
+                values |= set((known.explode() if isinstance(known.dtype, pl.List) else known).drop_nulls().unique())
         return judged(rule, frame, names={value: names[value] for value in values})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.render.text import printable as printable_lines
 from xaicli.render.text import sparkline
-from xaicli.report.numbers import cut, short
+from xaicli.report.numbers import count, cut, short
 from xaicli.vocabulary import HIGH_IS_GOOD
 from xaicli.watch.training import Now, Watched
 
@@ -49,21 +49,26 @@ def printable(text: str) -> str:
     return printable_lines(text.replace("\n", " "))
 
 
-def line(watched: Watched) -> str:
-    """The training in one line."""
+def line(watched: Watched, *, pace: bool = True) -> str:
+    """The training in one line.
+
+    Args:
+        watched: The training.
+        pace: Whether to say how fast it goes and what is left, which is another thing at every look.
+    """
     parts = [_state(watched)]
     for now in watched.places:
         share = f" of {now.n_before:,}" if now.n_before and now.n < now.n_before else ""
         right = "" if now.accuracy is None else f", {100 * now.accuracy:.1f} % right"
-        parts.append(
-            f"{_where(now)} epoch {now.epoch}: {watched.metric} {short(now.mean, 4)} ({now.n:,}{share}{right})"
-        )
-    if watched.rows_per_second:
+        parts.append(f"{_where(now)} epoch {now.epoch}: {watched.metric} {_mean(now)} ({now.n:,}{share}{right})")
+    if watched.spikes:
+        parts.append(f"last spike at step {watched.spikes[0]['step']:,}")
+    if pace and watched.rows_per_second:
         parts.append(f"{watched.rows_per_second:,.0f} rows/s")
-    if watched.seconds_left is not None:
+    if pace and watched.seconds_left is not None:
         parts.append(f"{duration(watched.seconds_left)} left")
     if watched.dropped:
-        parts.append(f"{watched.dropped:,} rows dropped")
+        parts.append(f"{count(watched.dropped, 'row')} dropped")
     return " | ".join(parts)
 
 
@@ -129,7 +134,7 @@ def _head(watched: Watched, title: str, width: int) -> RenderableType:
     text = Text(no_wrap=width >= _NARROW, overflow="ellipsis")
     text.append(printable(cut(title, max(20, width // 2))), style="bold")
     text.append("  ").append(_state(watched), style=styles.get(watched.state, ""))
-    details = [f"{watched.rows:,} rows"] if watched.rows else []
+    details = [count(watched.rows, "row")] if watched.rows else []
     if not watched.is_over:
         details += [f"{watched.rows_per_second:,.0f}/s"] if watched.rows_per_second is not None else []
         details += [f"{duration(watched.seconds_left)} left"] if watched.seconds_left is not None else []
