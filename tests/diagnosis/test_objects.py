@@ -155,3 +155,16 @@ def test_a_question_of_samples_says_what_tells_of_objects(run, capsys, command):
     said = capsys.readouterr().err
     assert "xai errors" in said
     assert "xai samples --table metrics" in said.replace("\n", " ")
+
+
+def test_equal_suspects_come_by_their_ids_as_numbers(tmp_path):
+    truth = [{"boxes": [[0, 0, 10, 10]], "labels": [0]} for _ in range(12)]
+    nothing = {"boxes": np.zeros((0, 4)), "labels": [], "scores": []}
+    args = {"batch_size": 12, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(tmp_path / "run") as run:
+        collector = xaicli.BoundingBoxMetricsCollector(["cat"])
+        model = lambda numbers: [nothing for _ in numbers]  # noqa: E731
+        table = xaicli.Table(list(enumerate(truth)))
+        xaicli.collect_metrics(table, collector, model, run=run, split="val", dataloader_args=args)
+    found = xaicli.open_run(tmp_path / "run").errors().answer.extra["suspects"]
+    assert found["sample_id"].to_list() == list(range(12))

@@ -133,3 +133,16 @@ def test_values_missing_and_many():
 
 def by_rare(frame: pl.DataFrame) -> pl.Series:
     return (frame["source"].str.starts_with("rare") & frame["loss"].is_finite()).fill_null(False)
+
+
+@pytest.mark.parametrize("kind", [pl.Date, pl.Datetime("us", "UTC")])
+def test_dates_go_by_fifths_that_end_at_dates_there_are(kind):
+    days = (
+        pl.Series("day", range(100), dtype=pl.Int32).cast(pl.Date).cast(kind).sample(fraction=1, shuffle=True, seed=3)
+    )
+    found = slices.coded(pl.concat([days, pl.Series("day", [None], dtype=kind)]))
+    ordered = sorted(days)
+    assert found.names[0] == f"<= {ordered[19]}"
+    assert found.names[1] == f"{ordered[19]} to {ordered[39]}"
+    assert np.bincount(found.codes).tolist() == [20, 20, 20, 20, 20, 1]
+    assert [found.codes[i] for i in range(100)] == [ordered.index(day) // 20 for day in days]

@@ -65,7 +65,7 @@ def test_the_planted_slice_is_found_first_and_alone(recorded, capsys):
     assert row["wrong"] == (wrong & bad).sum()
     assert row["wrong_share"] == pytest.approx((wrong & bad).sum() / wrong.sum())
     order = sorted(np.flatnonzero(bad).tolist(), key=lambda i: -data["loss"][i])
-    assert row["sample_ids"] == [str(i) for i in order[:20]]
+    assert row["sample_ids"] == order[:20]
     assert found["selection"]["by"] == ["label", "time", "camera", "bright"]
     assert "camera of 1 sample was recorded with several values" in " ".join(found["warnings"])
 

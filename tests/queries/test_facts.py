@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -378,3 +379,28 @@ def test_samples_that_break_a_rule_are_told_with_what_they_are(recorded):
     assert "Samples that break a rule" in wrong.html()
     kept = xaicli.open_run(recorded).check(rule="loss max <= 100")
     assert "samples" not in kept.answer.extra
+
+
+@pytest.fixture
+def shrinking(tmp_path):
+    """Ten samples, of which the last epoch has six; facts of three that are none."""
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(13), day=[datetime.datetime(2024, 1, 1 + i, tzinfo=datetime.UTC) for i in range(13)])
+        for epoch, n in ((1, 10), (2, 6)):
+            run.log_samples(sample_id=range(n), loss=np.arange(n) + 0.5, mode="eval", epoch=epoch)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("where", [None, "loss > 4"])
+def test_samples_of_any_epoch_and_selection_are_no_strangers_to_a_file(shrinking, tmp_path, where):
+    (tmp_path / "far.csv").write_text("sample_id,far\n" + "".join(f"{i},{i}\n" for i in range(1, 12)))
+    told = xaicli.open_run(shrinking).samples(facts=tmp_path / "far.csv", where=where).answer.warnings
+    assert "2 of the 11 ids in far.csv are no samples of the run" in told
+    assert "1 of the run's 10 samples are not in far.csv" in told
+
+
+def test_info_tells_of_recorded_facts_of_no_sample_and_names_types_whole(shrinking, capsys):
+    assert main(["info", str(shrinking)]) == 0
+    out = capsys.readouterr()
+    assert "3 ids with facts are no samples of the run" in " ".join(out.err.split())
+    assert re.search(r"day\s+datetime \(UTC\)\s+13\s+13", out.out)

@@ -288,8 +288,13 @@ def _box(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _suspects(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:
     found = [*_never_found(rows, epochs, names), *_made_up(rows, epochs, names)]
-    found.sort(key=lambda row: (-row["score"], -row["times"], str(row[SAMPLE_ID]), row["x0"], row["y0"]))
+    found.sort(key=lambda row: (-row["score"], -row["times"], *_by_id(row[SAMPLE_ID]), row["x0"], row["y0"]))
     return found
+
+
+def _by_id(item: Any) -> tuple[int, str]:
+    """Numbers in their order, texts in theirs."""
+    return (item, "") if isinstance(item, int) else (0, str(item))
 
 
 def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -107,8 +107,8 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     Args:
         frame: A row a sample.
         value: The metric; samples without a finite value are left out.
-        by: The columns: texts and labels by value (of more than 50 the most frequent, the rest together), numbers of
-            more than 10 values by quintile, nulls as a value of their own.
+        by: The columns: texts and labels by value (of more than 50 the most frequent, the rest together), numbers and
+            dates of more than 10 values by quintile, nulls as a value of their own.
         min_n: Samples a slice must have.
 
     Returns:
@@ -153,16 +153,20 @@ def _by_weight(row: _Tested) -> tuple[float, tuple[str, ...]]:
 
 
 def coded(column: pl.Series) -> Coded:
-    """The values of a column: many numbers by quintile, of many texts the most frequent and the rest together."""
+    """The values of a column: many numbers and dates by quintile, of many texts the most frequent apart."""
     names, codes = by_quintile(column) if _is_continuous(column) else _by_value(column)
     return Coded(column.name, codes, names)
 
 
 def _is_continuous(column: pl.Series) -> bool:
-    if not column.dtype.is_numeric():
+    if not (column.dtype.is_numeric() or _is_date(column.dtype)):
         return False
     few = column.head(_LOOKED_AT).drop_nulls().n_unique() <= _FEW_NUMBERS
     return not few or column.drop_nulls().n_unique() > _FEW_NUMBERS
+
+
+def _is_date(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, (pl.Date, pl.Datetime))
 
 
 def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
@@ -191,14 +195,19 @@ def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
 
 
 def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
-    """What the fifths of a column of numbers are called, and the one of each row; missing values are one more."""
-    numbers = column.cast(pl.Float64).to_numpy().astype(np.float64)
+    """What the fifths of a column of numbers or dates are called, and the one of each row; missing values are one more.
+
+    The bounds of dates are among them; those of numbers lie between two.
+    """
+    dated = _is_date(column.dtype)
+    numbers = (column.to_physical() if dated else column).cast(pl.Float64).to_numpy().astype(np.float64)
     known = np.isfinite(numbers)
-    edges = np.unique(np.quantile(numbers[known], _QUINTILES))
+    edges = np.unique(np.quantile(numbers[known], _QUINTILES, method="lower" if dated else "linear"))
     codes = np.zeros(len(numbers), np.uint8)
     for edge in edges:
         codes += numbers > edge
-    bounds = [f"{edge:.6g}" for edge in edges]
+    dates = pl.Series(edges.astype(np.int64)).cast(column.dtype) if dated else ()
+    bounds = [str(date) for date in dates] if dated else [f"{edge:.6g}" for edge in edges]
     names = [f"<= {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
     codes[~known] = len(names)
     return [*names, MISSING], codes

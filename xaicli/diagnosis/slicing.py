@@ -75,7 +75,7 @@ def slices(
         command="slices",
         run=str(reader.layout.root),
         selection={**selection.as_dict(), "by": columns, "min_n": min_n},
-        data=_data(rows),
+        data=_data(rows, reader.dtypes.get(SAMPLE_ID, pl.Int64())),
         counts=reader.counts(tally),
         warnings=tuple(warnings),
         extra={"searched": searched},
@@ -184,16 +184,16 @@ def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
         "worse": sign * one.difference > 0,
         "wrong": wrong,
         "wrong_share": wrong / total if total and wrong is not None else None,
-        "sample_ids": [str(item) for item in worst.head(_IDS)],
+        "sample_ids": worst.head(_IDS).to_list(),
         "badness": sign * one.difference * one.share,
     }
 
 
-def _data(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def _data(rows: list[dict[str, Any]], ids: pl.DataType) -> pl.DataFrame:
     places = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32(), PASS: pl.Int16(), "metric": pl.String()}
     pair = pl.List(pl.Struct({"column": pl.String(), "value": pl.String()}))
     floats = dict.fromkeys(("share", "mean", "rest_mean", "difference", "low", "high", "p", "q"), pl.Float64())
-    rest = {"worse": pl.Boolean(), "wrong": pl.Int64(), "wrong_share": pl.Float64(), "sample_ids": pl.List(pl.String())}
+    rest = {"worse": pl.Boolean(), "wrong": pl.Int64(), "wrong_share": pl.Float64(), "sample_ids": pl.List(ids)}
     schema = {**places, "facts": pair, "n": pl.Int64(), **floats, **rest}
     told = [{**row, "facts": [{"column": c, "value": v} for c, v in row["facts"].items()]} for row in rows]
     return pl.DataFrame([{key: row[key] for key in schema} for row in told], schema=schema, orient="row")

@@ -80,6 +80,7 @@ def info(reader: Reader) -> Answer:
         warnings=(
             *reader.warnings,
             *reader.facts.warnings,
+            *_strangers(reader),
             *_hidden(reader.manifest.epoch_frequency),
             *reader.losses,
             *other_tools(reader.layout, reader.manifest.columns),
@@ -94,12 +95,27 @@ def _facts(reader: Reader) -> list[dict[str, Any]]:
     return [
         {
             "fact": name,
-            "type": str(frame.schema[name]).lower(),
+            "type": _type(frame.schema[name]),
             "samples": frame.height - frame[name].null_count(),
             "values": frame[name].drop_nulls().n_unique(),
         }
         for name in reader.facts.names
     ]
+
+
+def _type(dtype: pl.DataType) -> str:
+    """The type of a fact as people say it: `datetime (utc)`, without its unit."""
+    if isinstance(dtype, pl.Datetime):
+        return f"datetime ({dtype.time_zone})" if dtype.time_zone else "datetime"
+    return str(dtype).lower()
+
+
+def _strangers(reader: Reader) -> tuple[str, ...]:
+    """Of recorded facts: how many ids are no samples, which no question shows."""
+    if not reader.facts.names or not (n := reader.facts.strangers()):
+        return ()
+    ids = "1 id with facts is no sample" if n == 1 else f"{n:,} ids with facts are no samples"
+    return (f"{ids} of the run: nothing was logged of {'it' if n == 1 else 'them'}",)
 
 
 def _hidden(epoch_frequency: int) -> tuple[str, ...]:

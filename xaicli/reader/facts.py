@@ -13,7 +13,8 @@ import polars as pl
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.layout import DataFile, PartName, without_superseded
-from xaicli.reader.pieces import Place, foreign, relative
+from xaicli.reader.lazy import scan_folder
+from xaicli.reader.pieces import foreign, relative
 from xaicli.reader.rows import dtype_of
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import RESERVED_COLUMNS, SAMPLE_ID
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 FACT = "fact_"
 """Goes before the name of a fact that is called like a column of the rows."""
+
+
+_IDENTITIES = (SAMPLE_ID, "example_id")
+"""What the rows of a table are about, the first that it has."""
 
 
 class Facts:
@@ -124,26 +129,40 @@ class Facts:
         return frame.drop(names, strict=False).join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
 
     def mismatches(self) -> tuple[str, ...]:
-        """How the ids of the file fit those that the run recorded, where they do not."""
+        """How the ids of the file fit those of the run's samples, of every epoch and selection, where not."""
         if self._given is None or self.file is None:
             return ()
-        reader = self._reader
-        places = [(mode, ds_id, reader.epochs(mode, ds_id)) for mode in reader.modes() for ds_id in reader.ds_ids(mode)]
-        parts = [
-            reader.frame(Place(mode, ds_id, epochs[-1]), [SAMPLE_ID])[0].unique() for mode, ds_id, epochs in places
-        ]
-        run = pl.concat(parts).unique() if parts else pl.DataFrame(schema={SAMPLE_ID: pl.Int64()})
+        samples, others = self._samples
         told = self._given.frame.select(SAMPLE_ID).unique()
-        strangers = told.join(run, on=SAMPLE_ID, how="anti").height
-        without = run.join(told, on=SAMPLE_ID, how="anti").height
+        strangers = _apart(_apart(told, samples), others).height
+        without = _apart(samples, told).height
         said = []
-        # Under a condition the run's other samples are not looked at, and may well be in the file.
-        if strangers and self._reader.where is None:
+        if strangers:
             said.append(f"{strangers:,} of the {told.height:,} ids in {self.file.name} are no samples of the run")
         if without:
-            which = "run's" if self._reader.where is None else "selection's"
-            said.append(f"{without:,} of the {which} {run.height:,} samples are not in {self.file.name}")
+            said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.file.name}")
         return tuple(said)
+
+    def strangers(self) -> int:
+        """How many ids have recorded facts and are no samples of the run, of whatever epoch; 0 of a run without any."""
+        samples, others = self._samples
+        return _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height if samples.height else 0
+
+    @cached_property
+    def _samples(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The ids of the samples: of the run's rows, of which a run of objects alone has none, and of its tables."""
+        reader = self._reader
+        kind = self.frame.schema[SAMPLE_ID]
+        rows = pl.DataFrame({SAMPLE_ID: reader.sample_ids().cast(kind, strict=False)}).drop_nulls()
+        folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
+        found = []
+        for folder in folders:
+            lazy = scan_folder(reader, folder)
+            known = () if lazy is None else lazy.collect_schema().names()
+            if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):
+                found.append(lazy.select(pl.col(name).cast(kind, strict=False).alias(SAMPLE_ID)).unique().collect())
+        tables = pl.concat(found).unique().drop_nulls() if found else rows.clear()
+        return (rows, tables) if rows.height else (tables, rows)
 
     @cached_property
     def identity(self) -> list[Any]:
@@ -238,6 +257,10 @@ class Facts:
             once = every.filter(~pl.col(SAMPLE_ID).is_duplicated())
             every = pl.concat([once, repeated.group_by(SAMPLE_ID, maintain_order=True).agg(last)])
         return every.select(SAMPLE_ID, *names), changed
+
+
+def _apart(ids: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    return ids.join(known, on=SAMPLE_ID, how="anti")
 
 
 def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:

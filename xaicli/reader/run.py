@@ -216,6 +216,27 @@ class Reader(Holdings):
             return found[-1].frame, found[-1].tally
         return pl.DataFrame(schema={name: self.dtypes.get(name, pl.Null()) for name in columns}), Tally()
 
+    def sample_ids(self) -> pl.Series:
+        """The id of every sample that has a row, once each, in no order: of every epoch, whatever `where` selects.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
+        """
+        for _ in range(_TRIES):
+            try:
+                found = pl.Series(SAMPLE_ID, dtype=self.dtypes.get(SAMPLE_ID, pl.Int64()))
+                for mode in self.modes():
+                    for place in (
+                        Place(mode, ds, epoch) for ds in self.ds_ids(mode) for epoch in self.epochs(mode, ds)
+                    ):
+                        ids = self._concatenated(self.pieces(place), [SAMPLE_ID])[SAMPLE_ID]
+                        if not ids.equals(found):
+                            found = pl.concat([found, ids]).unique(maintain_order=True)
+                return found
+            except FileNotFoundError:
+                self.refresh()
+        raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
+
     def _one_pass(
         self, place: Place, columns: Sequence[str], duplicates: Duplicates, keep_non_finite: bool
     ) -> list[Rows]:

@@ -105,4 +105,4 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in row.items() if key not in ("facts", "sample_ids")}
-    return {"slice": _named(row), **plain, "sample_ids": " ".join(row["sample_ids"])}
+    return {"slice": _named(row), **plain, "sample_ids": " ".join(map(str, row["sample_ids"]))}
