@@ -1,6 +1,7 @@
 """How a detector errs, against plain Python and the collectors' own figures."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -168,3 +169,48 @@ def test_equal_suspects_come_by_their_ids_as_numbers(tmp_path):
         xaicli.collect_metrics(table, collector, model, run=run, split="val", dataloader_args=args)
     found = xaicli.open_run(tmp_path / "run").errors().answer.extra["suspects"]
     assert found["sample_id"].to_list() == list(range(12))
+
+
+@pytest.fixture
+def both(run):
+    """The same run with rows of samples beside."""
+    with xaicli.Run(run) as recorded:
+        for epoch in (1, 2):
+            recorded.log_samples(sample_id=[0, 1, 2], label=[0, 1, 0], loss=[0.1, 3.0, 0.2], mode="eval", epoch=epoch)
+    return run
+
+
+def test_findings_of_samples_have_those_of_objects_beside(both, capsys):
+    assert main(["findings", str(both), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    objects = [row for row in found["rows"] if row["finding"] == "doubted_object"]
+    assert {(row["sample_id"], row["label"], row["suggested_label"]) for row in objects} == {
+        (0, 1, 0),
+        (1, None, 1),
+        (2, 0, None),
+    }
+    assert found["found"]["doubted_object"] == 3
+    assert found["found"]["worst_picture"] == 3
+    assert {row["mode"] for row in objects} == {"val"}
+    page = xaicli.open_run(both).findings().html()
+    assert "Objects whose labels are probably missing or wrong" in page
+    assert page.count("boxes</title>") + page.count("with 1 box") + page.count("with 2 boxes") > 0
+
+
+def test_what_chooses_rows_says_that_it_does_not_choose_objects(both):
+    result = xaicli.open_run(both).findings(mode="eval")
+    assert "doubted_object" not in result.data["finding"]
+    assert "xai errors --table boxes tells of these" in " ".join(result.answer.warnings)
+
+
+def test_the_track_report_tells_of_samples_and_objects(both, tmp_path):
+    result = xaicli.open_run(both).report()
+    result.save(tmp_path / "pages")
+    told = json.loads((tmp_path / "pages" / "report.json").read_text())
+    assert next((row["sample_id"], row["label"]) for row in told["rows"] if row["group"] == "max") == (1, 1)
+    row = told["objects"]["rows"][-1]
+    assert (row["tp"], row["fp"], row["fn"]) == (2, 2, 2)
+    assert {one["sample_id"] for one in told["objects"]["worst"]} == {0, 1, 2}
+    assert "What was found, missed and made up" in result.html()
+    ids = re.findall(r'\bid="([^"]+)"', result.html())
+    assert len(ids) == len(set(ids))

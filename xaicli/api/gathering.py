@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -64,6 +64,7 @@ class Gathered:
     label_issues: Answer | None = None
     jumps: Answer | None = None
     errors: Answer | None = None
+    objects: Answer | None = None
     scalars: pl.DataFrame | None = None
     truth: Mapping[str, Any] | None = None
     suggestions: Mapping[str, Any] | None = None
@@ -104,6 +105,10 @@ class Gathered:
             **({"truth": self.truth} if self.truth is not None else {}),
             **({"suggestions": self.suggestions} if self.suggestions is not None else {}),
         }
+        if self.objects is not None:
+            found = {name: part if isinstance(part, list) else part.to_dicts() for name, part in _parts(self.objects)}
+            extra["objects"] = {"rows": self.objects.data.to_dicts(), **found}
+            warnings += self.objects.warnings
         if self.of_objects and self.errors is not None:
             extra = {"errors": self.errors.data, **self.errors.extra, "custom_graphs": extra["custom_graphs"]}
         return replace(
@@ -122,6 +127,7 @@ def gather(
     bounds: Sequence[str] | str | None = ("std",),
     truth: str | os.PathLike[str] | None = None,
     computed: Statistics | None = None,
+    objects: Answer | None = None,
 ) -> Gathered:
     """Ask everything; a question that the run cannot answer is left out with a line saying why.
 
@@ -132,6 +138,7 @@ def gather(
         bounds: As for `labels`.
         truth: As for `dynamics`.
         computed: The pass over the epochs, when it has been made already.
+        objects: What `object_errors` answers, of a run with samples and collected objects.
 
     Raises:
         UsageError: An option makes no sense.
@@ -170,6 +177,7 @@ def gather(
         else None,
         scalars=asked("scalars", lambda: run_frame(reader)),
         errors=asked("errors", lambda: with_facts(errors(reader, selection), reader)),
+        objects=None if objects is None else with_facts(objects, reader),
         truth=scored,
         judgements=asked("confusions", lambda: judgements(reader, selection)) or (),
         steps=asked("steps", lambda: training_steps(reader, selection)),
@@ -178,6 +186,11 @@ def gather(
         faults=tuple(faults),
         drops=reader.losses,
     )
+
+
+def _parts(objects: Answer) -> Iterator[tuple[str, Any]]:
+    """The details of how objects were found, by name."""
+    return ((name, part) for name, part in objects.extra.items() if not isinstance(part, str))
 
 
 def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:

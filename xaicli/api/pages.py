@@ -37,6 +37,7 @@ class Asked:
         readers: The runs, of a question about several.
         select: How their rows were chosen.
         gathered: The parts of the track report.
+        objects: How collected objects were found, where a run with rows of samples has them, too.
     """
 
     answer: Answer
@@ -46,6 +47,7 @@ class Asked:
     readers: Sequence[Reader] = ()
     select: Mapping[str, Any] = field(default_factory=dict)
     gathered: Gathered | None = None
+    objects: Answer | None = None
 
 
 def shown(asked: Asked, folder: Path | None = None) -> Result:
@@ -108,14 +110,17 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
-    if "worst" in asked.answer.extra:
+    if "worst" in asked.answer.extra and asked.objects is None:
         return findings_report(asked.answer, _page_of_objects(facts, asked, asked.answer))
     if not whole or asked.reader is None or asked.selection is None:
         return findings_report(asked.answer, Page(facts))
+    objects = None if asked.objects is None else _page_of_objects(facts, asked, asked.objects)
     from xaicli.api.gathering import page_of
 
     page, warnings = page_of(facts, asked.reader, asked.selection, [asked.answer])
-    return _warned(findings_report(asked.answer, page), warnings)
+    if objects is not None:
+        objects = replace(objects, names=page.names, keys=page.keys)
+    return _warned(findings_report(asked.answer, page, objects), warnings)
 
 
 def _track_report(asked: Asked) -> Report:
@@ -134,7 +139,11 @@ def _track_report(asked: Asked) -> Report:
     assert asked.selection is not None
     page, warnings = page_of(facts, asked.reader, asked.selection, asked.gathered.of_samples)
     people = population(asked.reader, asked.selection)
-    return track_report(asked.answer, asked.gathered, page, population=people, warnings=warnings)
+    objects = asked.gathered.objects
+    drawn = None if objects is None else _page_of_objects(facts, asked, objects)
+    if drawn is not None:
+        drawn = replace(drawn, names=page.names, keys=page.keys)
+    return track_report(asked.answer, asked.gathered, page, drawn, population=people, warnings=warnings)
 
 
 def _confusion(asked: Asked, *, whole: bool = True) -> Report:

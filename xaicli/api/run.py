@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
@@ -13,6 +14,8 @@ from xaicli.errors import DamagedFileError, UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import CORRECT
+
+_OF_ROWS_ALONE = ("mode", "ds_id", "epoch", "epoch_frequency", "label_map", "where")
 
 if TYPE_CHECKING:
     from xaicli.answer import Answer
@@ -157,7 +160,7 @@ class RunReader(RunRows):
     def findings(self, *, top: int = 10, early_epochs: int = 10, burn_in: int = 2, **select: Unpack[Select]) -> Result:
         """What to look at first, each with its reason."""
         from xaicli.dynamics.computed import compute
-        from xaicli.dynamics.findings import findings, findings_of_objects
+        from xaicli.dynamics.findings import findings, findings_of_objects, with_objects
         from xaicli.queries.selection import with_note_of_modes
 
         refuse_unhonoured("findings", select, engines=True)
@@ -169,7 +172,11 @@ class RunReader(RunRows):
         selection = with_note_of_modes(selection)
         found = compute(reader, selection, early_epochs=early_epochs, burn_in=burn_in)
         answer = findings(reader, selection, found, top=top)
-        return shown(Asked(answer, self.layout, reader, selection))
+        beside, said = self._objects_beside(reader, select, top=top)
+        answer = replace(answer, warnings=(*answer.warnings, *said))
+        if beside is not None:
+            answer = with_objects(answer, beside)
+        return shown(Asked(answer, self.layout, reader, selection, objects=beside))
 
     def confusion(
         self,
@@ -278,6 +285,26 @@ class RunReader(RunRows):
         reader = self.reader(**{name: select.pop(name) for name in OPENING if name in select})
         told = of_objects(reader, table, **select)
         return None if told is None else (reader, told)
+
+    def _objects_beside(
+        self, reader: Reader, select: Mapping[str, Any], **own: Any
+    ) -> tuple[Answer | None, tuple[str, ...]]:
+        """How collected objects were found, of a run that has rows of samples, too, and what is to be said of it.
+
+        None where rows are chosen, since what chooses rows does not choose objects.
+        """
+        from xaicli.diagnosis.objects import object_errors, object_tables
+        from xaicli.queries.facts import with_facts
+
+        if not self.layout.tables.is_dir() or not (tables := object_tables(reader)):
+            return None, ()
+        if chosen := [name for name in _OF_ROWS_ALONE if select.get(name) not in (None, [], 1)]:
+            said = f"--{chosen[0].replace('_', '-')} chooses rows of samples, not the objects of table {tables[0]}"
+            return None, (f"{said}: xai errors --table {tables[0]} tells of these",)
+        try:
+            return with_facts(object_errors(reader, tables[0], **own), reader), ()
+        except XaiError as error:
+            return None, (error.message,)
 
     def slices(
         self,
@@ -524,7 +551,9 @@ class RunReader(RunRows):
         chosen = samples(
             reader, selection, max=max, min=min, ids=ids, stat=stat, complete_only=complete_only, scores=scores
         )
-        gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth, computed=computed)
+        beside, said = self._objects_beside(reader, select)
+        chosen = replace(chosen, warnings=(*chosen.warnings, *said))
+        gathered = gather(reader, selection, chosen, bounds=bounds, truth=truth, computed=computed, objects=beside)
         answer = gathered.answer
         return shown(Asked(answer, self.layout, reader, selection, gathered=gathered))
 

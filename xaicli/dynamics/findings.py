@@ -60,6 +60,7 @@ COUNTED = 10_000
 """So many suspects are counted, and no more."""
 _FEWEST = 4
 """Among fewer labels there is no majority to depart from."""
+_LABELS = (LABEL, "suggested_label")
 _LABEL_COLUMNS = {MODE: pl.String, DS_ID: pl.String, "score": pl.Float64, EPOCH: pl.Int32, "reason": pl.String}
 
 
@@ -122,6 +123,30 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         counts=found.counts(reader),
         warnings=(*found.warnings, *warnings),
         extra={"found": {str(kind): n for kind, n in of_kind.items() if n}, **suspected.extra},
+    )
+
+
+def with_objects(answer: Answer, told: Answer) -> Answer:
+    """The findings of a run's samples, and beside them those of the objects that it collected too.
+
+    Args:
+        answer: What `findings` answers.
+        told: What `object_errors` answers of all its epochs.
+    """
+    objects = findings_of_objects(told)
+    if objects.data.is_empty():
+        return answer
+    kinds = answer.data.schema
+    # Labels of samples may be numbers of another meaning: the reason names the class anyway.
+    label = (pl.col(name) if kinds[name] == pl.Int32 else pl.lit(None, kinds[name]).alias(name) for name in _LABELS)
+    rows = objects.data.with_columns(label)
+    if kinds[SAMPLE_ID] != rows.schema[SAMPLE_ID]:
+        rows = rows.with_columns(pl.col(SAMPLE_ID).cast(kinds[SAMPLE_ID], strict=False))
+    return replace(
+        answer,
+        data=pl.concat([answer.data, rows], how="diagonal_relaxed"),
+        warnings=(*answer.warnings, *objects.warnings),
+        extra={**answer.extra, **objects.extra, "found": {**answer.extra["found"], **objects.extra["found"]}},
     )
 
 

@@ -21,6 +21,7 @@ _CARDS = 12
 COUNTED = 10_000
 """So many findings of a kind are counted."""
 SUSPECT_SCORE = "score: the sample's rank among all by its evidence, 1 the most suspicious; no probability"
+_OF_OBJECTS = ("doubted_object", "worst_picture")
 _TITLES = {
     "suspect": "Suspected labels",
     "far_out_sequence": "Sequences far above the others",
@@ -38,12 +39,14 @@ _TITLES = {
 }
 
 
-def findings_report(answer: Answer, page: Page | None = None) -> Report:
+def findings_report(answer: Answer, page: Page | None = None, objects: Page | None = None) -> Report:
     """The page of `xai findings`.
 
     Args:
         answer: Rows finding, mode, ds_id, sample_id, label, score, epoch, reason, suggested_label.
         page: The run, with thumbnails of the samples.
+        objects: Where findings of samples and of objects stand together, the page of the objects: their classes have
+            other names, their pictures boxes.
     """
     page = page or Page()
     sections = []
@@ -52,7 +55,8 @@ def findings_report(answer: Answer, page: Page | None = None) -> Report:
         title = _TITLES.get(str(kind), str(kind).replace("_", " "))
         total = answer.extra.get("found", {}).get(kind, frame.height)
         note = SUSPECT_SCORE if kind == "suspect" else ""
-        blocks = tuple(finding_blocks(frame, title, page, total=0 if kind == "suspect" else total, note=note))
+        own = objects if objects is not None and kind in _OF_OBJECTS else page
+        blocks = tuple(finding_blocks(frame, title, own, total=0 if kind == "suspect" else total, note=note))
         sections.append(Section(title, page.names("part", kind), blocks))
         shown = f"{frame.height:,}" + (f" of {of_all(total)}" if total > frame.height else "")
         if kind == "suspect":

@@ -40,6 +40,7 @@ def track_report(
     answer: Answer,
     gathered: Gathered,
     page: Page,
+    objects: Page | None = None,
     *,
     population: pl.DataFrame | None = None,
     warnings: Sequence[str] = (),
@@ -50,6 +51,7 @@ def track_report(
         answer: The machine's view of all of it.
         gathered: The answers.
         page: The run, with thumbnails and predictions of the samples.
+        objects: The same with the classes and pictures of the objects, where the run has samples and objects.
         population: Quantiles per (mode, ds_id, metric, epoch).
         warnings: Of pictures that could not be read.
     """
@@ -67,6 +69,7 @@ def track_report(
             *_histories(parts, gathered, page),
             _labels(gathered, page.names),
             *_errors(gathered, page),
+            *_objects(gathered, objects or page),
             _suspects(gathered, page),
             *_confusions(gathered, page),
             *_steps(gathered, page),
@@ -203,6 +206,16 @@ def _errors(gathered: Gathered, page: Page) -> Iterator[Section]:
         report = errors_report(gathered.errors, page)
         blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
         yield Section(report.title, "errors", blocks, page_only=not gathered.of_objects)
+
+
+def _objects(gathered: Gathered, page: Page) -> Iterator[Section]:
+    """How collected objects were found, of a run that has rows of samples, too."""
+    if gathered.objects is not None:
+        from xaicli.report.errors import errors_report
+
+        report = errors_report(gathered.objects, page)
+        blocks = (Text(report.sentence), *(block for section in report.sections for block in section.blocks))
+        yield Section(report.title, "objects", blocks, page_only=True)
 
 
 def _suspects(gathered: Gathered, page: Page) -> Section:
