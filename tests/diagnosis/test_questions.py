@@ -187,7 +187,7 @@ def test_what_cannot_be_asked_is_said(recorded, tmp_path):
             run.confusion(**words)
         assert said in error.value.message
     with pytest.raises(UsageError):
-        run.confusion(by="loss")
+        run.confusion(by="sample_id")
     with xaicli.Run(tmp_path / "numbers", task="regression") as other:
         other.log_samples(sample_id=[1, 2], label=[0.5, 1.5], prediction=[0.4, 1.2], mode="eval", epoch=1)
     with pytest.raises(XaiError, match="numbers"):
@@ -351,3 +351,43 @@ def test_a_name_that_is_the_number_of_another_label_is_a_name(tmp_path):
         )
     found = xaicli.open_run(tmp_path / "run").confusion(cell="1,0")
     assert sorted(found.data["sample_id"]) == [0, 1, 2, 3, 4]  # label 0, named 1, taken for label 1, named 0
+
+
+def test_numbers_of_many_values_go_by_quintile(tmp_path):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 500)
+    size = rng.permutation(500).astype(float)
+    size[0] = np.nan
+    taken = np.where(size < 100, 1 - label, label)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=np.arange(500), label=label, prediction=taken, mode="eval", epoch=1)
+        run.log_facts(np.arange(500), size=size)
+    found = xaicli.open_run(tmp_path / "run").confusion(by="size").answer.extra["by"]
+    known = size[1:]
+    edges = np.quantile(known, [0.2, 0.4, 0.6, 0.8])
+    counts = np.bincount((known[:, None] > edges).sum(1))
+    assert [row["n"] for row in found] == [*counts, 1]
+    right = (label == taken)[1:]
+    fifth = (known[:, None] > edges).sum(1)
+    assert [row["accuracy"] for row in found[:5]] == pytest.approx([right[fifth == k].mean() for k in range(5)])
+
+
+def test_names_that_differ_in_the_middle_are_told_apart(tmp_path):
+    names = [f"the scientific name of plant {i:04d} of the family of the roses" for i in range(40)]
+    label = np.repeat(np.arange(40), 5)
+    taken = np.where(np.arange(200) % 5 < 2, (label + 1) % 40, label)
+    with xaicli.Run(tmp_path / "run", label_names=names) as run:
+        for epoch in (1, 2):
+            run.log_samples(
+                sample_id=np.arange(200), label=label, prediction=taken, loss=np.ones(200), mode="eval", epoch=epoch
+            )
+    report = xaicli.open_run(tmp_path / "run").confusion().report
+    assert "0000" in report.sentence
+    assert "0001" in report.sentence
+    blocks = [block for section in report.sections for block in section.blocks]
+    (matrix,) = [block for block in blocks if isinstance(block, MatrixChart)]
+    assert len(set(matrix.names)) == len(matrix.names) > 10
+    pairs = next(block for block in blocks if getattr(block, "title", "").startswith("Confused most"))
+    assert len({row[:2] for row in pairs.rows}) == len(pairs.rows)
+    lines = next(block for block in blocks if getattr(block, "title", "").startswith("The most confused pairs"))
+    assert len({line.name for line in lines.series}) == len(lines.series)

@@ -22,6 +22,7 @@ from xaicli.diagnosis.confusion import (
     overall_figures,
     set_counts,
 )
+from xaicli.diagnosis.slices import by_quintile
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.queries.rows import walk
@@ -63,7 +64,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     Args:
         reader: The run.
         selection: Which rows; its label map limits the samples to some labels and names them.
-        by: A column whose every value gets figures and counts of its own at the last place.
+        by: A column whose every value, of numbers of more than 50 each fifth, gets figures and counts of its own at the
+            last place.
 
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
@@ -77,7 +79,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
 
     Raises:
         XaiError: The run has no labels or predictions, they are numbers, or there is no such column.
-        UsageError: `by` has more than 50 values.
+        UsageError: `by` has more than 50 values that are no numbers.
     """
     refuse_other_tasks(reader, selection.label_key, by)
     columns = [name for name in (SAMPLE_ID, PREDICTION, TOP_PROB, CORRECT, by) if name and name in reader.dtypes]
@@ -332,13 +334,17 @@ def _add_groups(
     rows: Rows, by: str, place: dict[str, Any], names: LabelNames, extra: dict[str, list[dict[str, Any]]]
 ) -> None:
     """The figures and cells of each value of a column."""
-    values = rows.frame[by].unique().sort()
+    column, values = rows.frame[by], rows.frame[by].unique().sort()
+    if len(values) > _MOST_GROUPS and column.dtype.is_numeric() and by not in (SAMPLE_ID, LABEL, PREDICTION):
+        called, codes = by_quintile(column)
+        column = pl.Series(by, [called[code] for code in codes], pl.String)
+        values = pl.Series(by, [called[code] for code in np.unique(codes)], pl.String)
     if len(values) > _MOST_GROUPS:
         raise UsageError(
             f"--by {by} has {len(values):,} values", hint=f"a matrix each of at most {_MOST_GROUPS} is shown"
         )
     for value in values:
-        part = rows.frame.filter(pl.col(by).eq_missing(pl.lit(value, rows.frame.schema[by])))
+        part = rows.frame.filter(column.eq_missing(pl.Series([value], dtype=column.dtype)))
         counts, _, overall = counted(part)
         if overall is not None:
             facts = {"column": by, "value": names[value] if by in (LABEL, PREDICTION) else value}

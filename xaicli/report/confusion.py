@@ -14,7 +14,7 @@ from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
-from xaicli.report.numbers import count, cut, listed, sample_name, short
+from xaicli.report.numbers import count, cut, cut_apart, listed, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
 from xaicli.vocabulary import NO_CLASS
@@ -192,7 +192,8 @@ def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) ->
 
 
 def _mistaken(cell: Mapping[str, Any]) -> str:
-    label, taken = cut(cell["name"]), cut(cell["prediction_name"])
+    ends = cell["name"], cell["prediction_name"]
+    label, taken = map(cut_apart(ends).__getitem__, ends)
     if cell["label"] is None:
         return f"{taken} is predicted without being there"
     return f"{label} is missed" if cell["prediction"] is None else f"{label} is taken for {taken}"
@@ -253,7 +254,8 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
     if len(labels) < 2:
         return
     title = f"Labels by row, predictions by column: {words}, epoch {place['epoch']}"
-    names = tuple(cut(name, 24) for name in labels.values())
+    short_names, heads = (cut_apart(labels.values(), limit) for limit in (24, 12))
+    names = tuple(short_names[name] for name in labels.values())
     table = matrix(_within(cells, labels).select("label", "prediction", "n"), list(labels))
     counts = tuple(tuple(int(n) for n in row) for row in table)
     links = tuple(
@@ -274,7 +276,7 @@ def _matrix(answer: Answer, place: Mapping[str, Any], last: pl.DataFrame, words:
     yield Table(
         page.names("matrix table", words),
         f"The same in numbers: {words}",
-        (Column("label"), *(Column(cut(name, 12), Cell.INTEGER) for name in labels.values())),
+        (Column("label"), *(Column(heads[name], Cell.INTEGER) for name in labels.values())),
         tuple((name, *row) for name, row in zip(names, counts, strict=True)),
         folded=True,
     )
@@ -322,10 +324,11 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
     wrong = place["wrong"]
     if wrong.is_empty():
         return Text("No sample is taken for another label.", Tone.GOOD)
+    names = _short_names(wrong.head(_PAIRS))
     rows = tuple(
         (
-            cut(cell["name"]),
-            cut(cell["prediction_name"]),
+            names[cell["name"]],
+            names[cell["prediction_name"]],
             cell["n"],
             "–" if cell["share"] is None else percent(cell["share"]),
             _ids(cell),
@@ -345,6 +348,11 @@ def _pairs(place: Mapping[str, Any], words: str, page: Page) -> Block:
         + (f"; {left:,} more pairs in the JSON" if left else ""),
         terminal_rows=10,
     )
+
+
+def _short_names(cells: pl.DataFrame, limit: int = 40) -> dict[str, str]:
+    """What the labels and predictions of some cells are called in a table."""
+    return cut_apart(pl.concat([cells["name"], cells["prediction_name"]]).unique(maintain_order=True), limit)
 
 
 def _ids(cell: Mapping[str, Any]) -> str:
@@ -368,13 +376,14 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
         )
         if cards:
             yield Gallery(f"{_mistaken(cell)[0].upper()}{_mistaken(cell)[1:]}: {words}", cards)
-    shown = _within(cells, labels).to_dicts()
+    within = _within(cells, labels)
+    shown, names = within.to_dicts(), _short_names(within)
     columns = (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("the worst"))
     yield Table(
         page.names("cells", words),
         f"Samples of each cell: {words}, epoch {place['epoch']}",
         columns,
-        tuple((cut(cell["name"]), cut(cell["prediction_name"]), cell["n"], _ids(cell)) for cell in shown),
+        tuple((names[cell["name"]], names[cell["prediction_name"]], cell["n"], _ids(cell)) for cell in shown),
         note="by falling loss; all of a cell with --cell LABEL,PREDICTION",
         anchors=tuple(_anchor(page, words, cell["label"], cell["prediction"]) for cell in shown),
     )
@@ -391,9 +400,10 @@ def _courses(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -
     if not found or len(found[0]["points"]) < 2:
         return
     times = _times(point for pair in found for point in pair["points"])
+    names = cut_apart([pair[key] for pair in found for key in ("name", "prediction_name")], 16)
     series = tuple(
         Series(
-            f"{cut(pair['name'], 16)} → {cut(pair['prediction_name'], 16)}",
+            f"{names[pair['name']]} → {names[pair['prediction_name']]}",
             tuple(times.x(point) for point in pair["points"]),
             tuple(point["n"] for point in pair["points"]),
             colour=order,

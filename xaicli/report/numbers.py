@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _DIGITS = 4
@@ -45,6 +46,28 @@ def cut(text: str, limit: int = 40) -> str:
         return text
     end = (limit - 1) // 2
     return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
+
+
+def cut_apart(names: Iterable[str], limit: int = 40) -> dict[str, str]:
+    """Several names, each cut and still another than the others: what all of them begin and end with goes first."""
+    found = {name: cut(name, limit) for name in names}
+    long = [name for name, short_name in found.items() if short_name != name]
+    if len({found[name] for name in long}) == len(long):
+        return found
+    begin = _same_start(long)
+    end = min(_same_start([name[::-1] for name in long]), min(map(len, long)) - begin)
+    rest = {name: name[begin : len(name) - end] for name in long}
+    for name, middle in rest.items():
+        room = (limit - 2 - len(middle)) // 2
+        head, tail = name[max(begin - room, 0) : begin], name[len(name) - end :][:room]
+        found[name] = f"…{head}{middle}{tail}…" if room >= 0 else f"…{cut(middle, limit - 2)}…"
+    return found
+
+
+def _same_start(names: Sequence[str]) -> int:
+    """How many characters all of some names begin with."""
+    columns = enumerate(zip(*names, strict=False))
+    return next((place for place, column in columns if len(set(column)) > 1), min(map(len, names)))
 
 
 def sample_name(sample_id: int | str) -> str:
