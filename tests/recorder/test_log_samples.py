@@ -147,7 +147,7 @@ def test_what_cannot_be_stored_is_named_or_dropped(tmp_path: Path, bad: dict[str
         ({"loss": [1.0]}, "loss has 1 values for 2 sample ids"),
         ({"loss": ["low", "high"]}, "loss is not numeric"),
         ({"loss": [[1.0, 2.0], [3.0, 4.0]]}, "loss has shape (2, 2)"),
-        ({"loss": [[1.0], [2.0, 3.0]]}, "loss"),
+        ({"loss": [[1.0, 2.0], [3.0, 4.0, 5.0]]}, "loss"),
         ({"loss": torch.tensor([1j, 2j])}, "loss is not numeric"),
         ({"label": [1]}, "label has 1 values for 2 sample ids"),
         ({"label": ["cat", "dog"]}, "label must be whole numbers as before"),

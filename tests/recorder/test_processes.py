@@ -388,3 +388,38 @@ def test_the_recorder_loads_no_torch() -> None:
     program = "import sys, xaicli.recorder.run; print(sorted({'torch', 'polars', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+_TWO_FITS = """
+import os, sys
+import numpy as np, torch.distributed as dist
+from xaicli.recorder.run import Run
+
+def fit(run_dir, rank, first, last, tag):
+    with Run(run_dir) as run:
+        for epoch in range(first, last + 1):
+            for step in range(2):
+                ids = np.arange(4) * 2 + rank + 8 * step
+                where = dict(mode="train", epoch=epoch, step=2 * epoch + step)
+                run.log_samples(sample_id=ids, loss=np.full(4, tag + epoch), **where)
+
+run_dir, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
+fit(run_dir, rank, 1, 3, 0.0)
+dist.barrier()
+fit(run_dir, rank, 2, 4, 100.0)
+dist.destroy_process_group()
+"""
+
+
+def test_a_second_fit_in_the_same_processes_is_a_new_attempt_of_both(tmp_path: Path) -> None:
+    """Two processes of a group fit, close, and go on from a checkpoint of epoch 1: what follows it is taken back."""
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-c", _TWO_FITS, str(run_dir)]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "group")]) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    found = open_run(run_dir).scan(mode="train").collect()
+    expected = {(1, 0, 0, 1.0), (1, 0, 1, 1.0)}
+    expected |= {(epoch, 1, rank, 100.0 + epoch) for epoch in (2, 3, 4) for rank in (0, 1)}
+    assert found.height == 4 * 16
+    assert set(found.select("epoch", "attempt", "rank", "loss").iter_rows()) == expected

@@ -81,6 +81,7 @@ class Batches:
         task: Task | None = None,
         ignore_label: int | str | None = None,
         note: Callable[[str], None] = lambda _: None,
+        alter: Refuse = lambda *_: None,
         ignore: Callable[[int], None] = lambda _: None,
     ) -> None:
         """
@@ -93,7 +94,8 @@ class Batches:
             strict: Look for a label beyond 32 bits at once, not when the rows become a part.
             task: What an output means; taken from the first batch when None.
             ignore_label: The label that stands for none.
-            note: Told once of what is kept otherwise than given.
+            note: Told once of how something is taken that may be meant otherwise.
+            alter: Told of values that are kept otherwise than given: the column, the reason, how many.
             ignore: Told of labels that stand for none.
         """
         self._catalogue = catalogue
@@ -106,6 +108,7 @@ class Batches:
         self._ignored_label = ignore_label
         self.ignored = ignore_label if isinstance(ignore_label, int) else None
         self._note = note
+        self._alter = alter
         self._ignore = ignore
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
@@ -135,6 +138,8 @@ class Batches:
         scores, call = None, (label is None, prediction is None, *metrics)
         if logits is not None:
             scores, call = logits, (_KEPT_LOGITS if keep_probs else _LOGITS, *call)
+            if probs is not None:
+                self._note("probs beside logits are not looked at: what follows is derived from the logits")
         elif probs is not None:
             scores, call = probs, (_KEPT_PROBS if keep_probs else _PROBS, *call)
         given += metrics.values()
@@ -152,6 +157,7 @@ class Batches:
             given = [columns.plain(value) for value in given]
             if known is not None and _fits(known, given, self.ignored):
                 return known.plan, len(given[0]), given
+        given = [columns.from_table(value) for value in given]
         named = dict(zip(_names(label, prediction, metrics, scores), given, strict=True))
         call_scores = str(call[0]) if scores is not None else ""
         batch = self._checked(named, call_scores, keep_tokens)
@@ -201,6 +207,8 @@ class Batches:
             scores = None
         if scores is not None and task is Task.CLASSIFICATION and not SCORES[kind][0] and scores.shape[1] > 1:
             self._look_at_probs(scores)
+        if scores is not None:
+            self._tell_single(given)
         checked = {name: self._metric(name, value, n) for name, value in given.items()}
         metrics = {name: column for name, column in checked.items() if column is not None}
         if task in _BY_CLASS:
@@ -223,6 +231,11 @@ class Batches:
         plan = self._plans.get(key) or self._learn(key)
         return plan, n, [column for _, column in found.values()]
 
+    def _tell_single(self, given: Collection[str]) -> None:
+        """Say once of a metric that is asked for in double precision and follows from scores in single."""
+        for name in self._float64 & set(words.DERIVED_METRICS) - set(given):
+            self._note(f"float64 names {name}, which follows from logits in single precision: give {name}= yourself")
+
     def _look_at_probs(self, probs: NDArray[Any]) -> None:
         """Say once of what are no probabilities of one class each: what follows from them is kept as it comes out."""
         known = probs[np.isfinite(probs).all(1)]
@@ -243,6 +256,8 @@ class Batches:
 
     def _metric(self, name: str, value: Any, n: int) -> tuple[str, Any] | None:
         def checked() -> tuple[str, Any]:
+            if shown != name:
+                raise ValueError(f"a metric's name has no form in UTF-8: {shown}")
             if name in _NO_METRICS:
                 raise ValueError(f"{name} is a column of its own and no metric")
             array = columns.of_length(self._numbers(name, value), n, name)
@@ -251,7 +266,8 @@ class Batches:
             self._widen(name, array)
             return _typed(array, "float64" if name in self._float64 else "float32")
 
-        return self._left_out(name, n, checked)  # type: ignore[no-any-return]
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        return self._left_out(shown, n, checked)  # type: ignore[no-any-return]
 
     def _numbers(self, name: str, value: Any) -> NDArray[Any]:
         """(N,) numbers; of a list that holds others those are left out alone."""
@@ -287,9 +303,15 @@ class Batches:
             if largest > EXACT:
                 self._keep_wide(name, f"{name} has whole numbers beyond 2^24")
             if largest > EXACT_WIDE:
-                self._note(f"{name} has whole numbers beyond 2^53: they are rounded to double precision")
+                self._tell_rounded(name, array)
         elif beyond_single(array):
             self._keep_wide(name, f"{name} has numbers beyond single precision")
+
+    def _tell_rounded(self, name: str, array: NDArray[Any]) -> None:
+        """Count the whole numbers that double precision does not hold."""
+        rounded = sum(int(value) != float(value) for value in array.ravel().tolist())  # compared exactly
+        if rounded:
+            self._alter(name, f"{name} has whole numbers beyond 2^53: they are rounded to double precision", rounded)
 
     def _keep_wide(self, name: str, why: str) -> None:
         if name not in self._float64:
@@ -518,7 +540,7 @@ class Batches:
         numbers = columns.of_length(self._numbers(name, value), n, name)
         held: NDArray[np.float64] = numbers.astype(np.float64)
         if numbers.dtype.kind in "iu" and len(numbers) and max(int(numbers.max()), -int(numbers.min())) > EXACT_WIDE:
-            self._note(f"{name} has whole numbers beyond 2^53: they are rounded to double precision")
+            self._tell_rounded(name, numbers)
         return held
 
     def _regression(self, found: Columns, label: Any, prediction: Any, scores: Any, n: int) -> None:

@@ -39,7 +39,7 @@ def is_remote(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor) and value.is_cuda
 
 
-def has_tensors(values: list[Any]) -> bool:
+def has_tensors(values: Sequence[Any]) -> bool:
     """Whether any of the values is a torch tensor."""
     torch = sys.modules.get("torch")
     return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
@@ -81,6 +81,29 @@ def _unmasked(array: Any) -> NDArray[Any]:
     values: NDArray[Any] = array.data.astype(object)
     values[masked] = None
     return values
+
+
+def from_table(value: Any) -> Any:
+    """A column of polars, pandas or pyarrow with None in place of what is missing in it, and all else as it is.
+
+    As arrays they would be real numbers with NaN, which is a value. A list of tensors or arrays of several values each
+    is one of arrays.
+    """
+    if isinstance(value, list | tuple):
+        return (
+            [plain(item) if is_tensor(item) and item.ndim else item for item in value] if has_tensors(value) else value
+        )
+    library = type(value).__module__.partition(".")[0]
+    if library == "polars" and hasattr(value, "to_list"):
+        return value.to_list() if value.null_count() else value
+    if library == "pyarrow" and hasattr(value, "to_pylist"):
+        return value.to_pylist() if value.null_count else value
+    if library == "pandas" and hasattr(value, "to_numpy") and hasattr(value, "isna"):
+        if isinstance(getattr(value, "dtype", None), np.dtype):
+            return value.to_numpy()
+        kept = np.asarray(value, object)
+        return [None if gone else item for item, gone in zip(kept.tolist(), np.asarray(value.isna()), strict=True)]
+    return value
 
 
 def plain(value: Any) -> Any:
@@ -442,7 +465,8 @@ def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classe
     if isinstance(given, list | tuple):
         given = [plain(item) for item in given]
         matrix = all(isinstance(item, np.ndarray) for item in given) and len({item.shape for item in given}) == 1
-        given = np.stack(given) if given and matrix else given
+        if given and matrix and _may_be_rows(np.stack(given), ignored):
+            given = np.stack(given)
     if isinstance(given, np.ndarray) and given.dtype.kind in "fiub" and given.ndim == 2:
         of_length(given, n, name)
         if classes is not None and given.shape[1] != classes:
@@ -466,6 +490,11 @@ def label_sets(value: Any, n: int, name: str, ignored: int | None = None, classe
 
 
 _STANDS_FOR_NONE = "stands for none"
+
+
+def _may_be_rows(array: NDArray[Any], ignored: int | None) -> bool:
+    """Whether arrays of one length may be rows of 0 and 1: whole numbers beyond those name classes."""
+    return array.dtype.kind not in "iu" or bool(((array == 0) | (array == 1) | (array == ignored)).all())
 
 
 def _set_of_row(row: NDArray[Any], name: str, ignored: int | None) -> NDArray[np.int32]:
@@ -528,7 +557,8 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
             apart = scores is not None and not are_logits and not sums_to_one(scores)
             is_set = label.dtype.kind == "b" or several_at_once(prediction) or apart
             return Task.MULTILABEL if is_set else Task.CLASSIFICATION
-        is_soft_row = label.dtype.kind == "f" and sums_to_one(label)
+        known = label[np.isfinite(label).all(1)]  # a row that is none says nothing of the others
+        is_soft_row = label.dtype.kind == "f" and bool(len(known)) and sums_to_one(known)
         return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL
     for value in (label, prediction):
         try:
@@ -582,7 +612,7 @@ def metric(value: Any, name: str) -> NDArray[Any]:
 def metric_alone(value: Any, name: str) -> tuple[NDArray[Any], Mapping[str, int]] | None:
     """`metric` where some of the values are no numbers: those missing, and {why: how many}; None where all are."""
     items = items_of(value)
-    if items is None or len(items) < 2 or any(isinstance(item, list | tuple | np.ndarray) for item in items):
+    if items is None or len(items) < 2:
         return None
     found, reasons = each_alone(items, lambda item: metric(item, name), None, name)
     if all(item is None for item in found):
@@ -607,7 +637,7 @@ def _integers_or_texts(value: Any, name: str) -> Column:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Sequence) and value and any(isinstance(item, str) for item in value):
-        return _texts(list(value), name)
+        return _texts(list(value) if name == "sample_id" else [_without_nan(item) for item in value], name)
     array = one_dimensional(to_array(value, name), name)
     kind = array.dtype.kind
     if kind in "iu":
@@ -631,6 +661,8 @@ def _integers_or_texts(value: Any, name: str) -> Column:
 def _objects(values: list[Any], name: str) -> Column:
     if name == "sample_id":
         values = [_id_text(item) if isinstance(item, os.PathLike | UUID) else item for item in values]
+    else:
+        values = [_without_nan(item) for item in values]
     if all(item is None or isinstance(item, str) for item in values):
         return _texts(values, name)
     if not all(item is None or isinstance(item, int | np.integer) for item in values):
@@ -642,6 +674,13 @@ def _objects(values: list[Any], name: str) -> Column:
         return np.array([NULL_LABEL if item is None else item for item in values], np.int64)
     except OverflowError as error:
         raise ValueError(f"{name} has a value beyond 64 bits") from error
+
+
+def _without_nan(item: Any) -> Any:
+    """A label among objects: NaN is a missing one, 1.0 is 1, as in arrays of real numbers."""
+    if isinstance(item, float | np.floating):
+        return None if np.isnan(item) else int(item) if np.isfinite(item) and item == np.floor(item) else item
+    return item
 
 
 def _id_text(item: Any) -> str:

@@ -173,7 +173,7 @@ def whole_number(name: str, value: Any, bits: int = 31) -> int:
         return value
     try:
         number = int(value)
-        is_whole = not isinstance(value, str) and bool(number == value)
+        is_whole = not _is_other(value) and bool(number == value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         is_whole = False
     if not is_whole:
@@ -181,6 +181,11 @@ def whole_number(name: str, value: Any, bits: int = 31) -> int:
     if not -(2**bits) <= number < 2**bits:
         raise ValueError(f"{name} {number} is beyond {bits + 1} bits")
     return number
+
+
+def _is_other(value: Any) -> bool:
+    """Whether a value that `int` takes is no number: a text, or a truth value of whatever kind."""
+    return isinstance(value, str | bytes | bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def nth_epochs(given: Any) -> int:
@@ -220,6 +225,65 @@ def ignored_label(given: Any) -> int | str | None:
         return index(given)
     except TypeError:
         raise ValueError(f"ignore_label={given!r} is no label: one whole number, one text, or None") from None
+
+
+def names_of_classes(given: Any) -> tuple[Any, ...] | None:
+    """`label_names`, in the order of the scores; a mapping may be of class to name, or of name to class.
+
+    Raises:
+        ValueError: It is one text, or a mapping whose classes are not 0, 1, 2, ...
+    """
+    if given is None or (hasattr(given, "__len__") and not len(given)):
+        return None
+    if isinstance(given, str | bytes):
+        raise ValueError(f"label_names={given!r} is one text: a list of names is needed, in the order of the scores")
+    if not isinstance(given, Mapping):
+        return tuple(given)
+    names = dict(given)
+    if all(isinstance(name, str) for name in names) and not all(isinstance(name, str) for name in names.values()):
+        names = {place: name for name, place in names.items()}
+    try:
+        return tuple(names[place] for place in range(len(given)))
+    except KeyError:
+        raise ValueError(f"label_names={given!r} does not name the classes 0 to {len(given) - 1}") from None
+
+
+def names_of_metrics(given: Any) -> tuple[str, ...]:
+    """`float64`, names of metrics, or one.
+
+    Raises:
+        ValueError: They are none.
+    """
+    if isinstance(given, str):
+        return (given,)
+    try:
+        names = tuple(given)
+    except TypeError:
+        names = (given,)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f'float64={given!r} must be names of metrics: ["loss"]')
+    return names
+
+
+def checked_rank(given: Any) -> int | None:
+    """`rank`, a whole number or None.
+
+    Raises:
+        ValueError: It is no whole number.
+    """
+    return None if given is None else whole_number("rank", given)
+
+
+def epochs_meant(given: Any) -> int:
+    """`total_epochs`, 0 where that is open.
+
+    Raises:
+        ValueError: It is no whole number from 0.
+    """
+    number = whole_number("total_epochs", given)
+    if number < 0:
+        raise ValueError(f"total_epochs={given!r} must be a whole number, 0 or more")
+    return number
 
 
 def checked_place(mode: str, ds_id: str, epoch: int, turn: int) -> Place:

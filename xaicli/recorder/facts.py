@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,37 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
 
 
 def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]] | None:
-    """The values that are of the first one's kind, the others missing, and {why: how many}; None where none is."""
-    kind: pa.DataType | None = None
+    """Values of several kinds as text, those that are no fact missing, and {why: how many}; None where none is one."""
     found, reasons = [], Counter[str]()
     for value in values:
         try:
-            alone = _plain(name, pa.array([value]))
-            if value is not None and kind is None:
-                kind = alone.type
-            found.append(alone.cast(kind)[0].as_py() if value is not None else None)
+            found.append(None if value is None else _plain(name, pa.array([_of_fact(name, value)]))[0].as_py())
         except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             reasons[str(error)] += 1
             found.append(None)
-    return None if kind is None else (pa.array(found, kind), reasons)
+    known = [value for value in found if value is not None]
+    if not known:
+        return None
+    kinds = {float if type(value) is int else type(value) for value in known}
+    if len(kinds) > 1:
+        found = [None if value is None else as_text(value) for value in found]
+    elif kinds == {float}:
+        found = [None if value is None else float(value) for value in found] if float in map(type, known) else found
+    return pa.array(found), reasons
+
+
+def _of_fact(name: str, value: Any) -> Any:
+    """A single value as Arrow takes it.
+
+    Raises:
+        ValueError: It is of a kind that no fact is of.
+    """
+    value = value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
+    if not isinstance(value, (*_KINDS, Decimal, list, tuple, dict)):
+        raise ValueError(f"{name} must be texts, numbers or dates, not {type(value).__name__}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} {value} is beyond 64 bits")
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _plain(name: str, array: pa.Array) -> pa.Array:

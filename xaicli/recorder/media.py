@@ -71,7 +71,7 @@ def image_rows(
     for key, picture in zip(ids, _each(images, len(ids)), strict=True):
         try:
             if key is not None:
-                pixels = _shrunk(_hwc(columns.to_array(picture, "images"), told))
+                pixels = _shrunk(_hwc(columns.to_array(_in_colours(picture), "images"), told))
                 rows.append((_plain(key), mode, ds_id, *pixels.shape, pixels.tobytes()))
         except ValueError as error:
             told.refuse(str(error), 1)
@@ -104,6 +104,19 @@ def _each(images: Any, n: int) -> list[Any]:
     return arrays
 
 
+def _in_colours(picture: Any) -> Any:
+    """A picture of PIL whose numbers are no brightness (of a palette, CMYK, HSV, with transparency) as RGB or RGBA."""
+    mode = getattr(picture, "mode", None)
+    if mode not in _OTHER_COLOURS or not hasattr(picture, "convert"):
+        return picture
+    clear = mode in ("LA", "La", "PA", "RGBa") or "transparency" in getattr(picture, "info", {})
+    return picture.convert("RGBA" if clear else "RGB")
+
+
+_OTHER_COLOURS = ("P", "PA", "CMYK", "HSV", "LAB", "YCbCr", "LA", "La", "RGBa", "RGBX")
+"""Modes of PIL whose arrays are no grey, RGB or RGBA."""
+
+
 def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
     if picture.ndim and picture.dtype.kind not in "fiub":
         raise ValueError(f"images has a picture of {picture.dtype}; numbers are needed")
@@ -116,7 +129,7 @@ def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
         if picture.shape[0] not in _CHANNELS:
             raise ValueError(f"images has a picture of shape {picture.shape}; 1, 3 or 4 channels are needed")
         picture = picture.transpose(1, 2, 0)
-    elif len(shape) == 3 and shape[0] in _CHANNELS and shape[0] != shape[1]:
+    elif len(shape) == 3 and shape[0] in _CHANNELS:
         told.note(f"a picture of shape {shape} may be (H, W, C) or (C, H, W): it is taken for (H, W, C)")
     if not picture.size:
         raise ValueError(f"images has a picture of shape {shape}, without a pixel")

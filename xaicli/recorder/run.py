@@ -22,8 +22,12 @@ from xaicli.recorder.batch import Batches, Repeats
 from xaicli.recorder.config import (
     MODES,
     checked_place,
+    checked_rank,
     epochs_kept,
+    epochs_meant,
     ignored_label,
+    names_of_classes,
+    names_of_metrics,
     nth_epochs,
     plain_config,
     resume_place,
@@ -140,13 +144,13 @@ class Run(Loops, Records):
         name: str | None = None,
         config: Any = None,
         total_epochs: int = 0,
-        label_names: Sequence[str] | None = None,
+        label_names: Sequence[str] | Mapping[int, str] | Mapping[str, int] | None = None,
         epoch_frequency: int = 1,
         keep_probs: bool | Collection[int] = False,
         resume: str = "allow",
         rank: int | None = None,
         strict: bool = False,
-        float64: Collection[str] = (),
+        float64: Collection[str] | str = (),
         resume_from: tuple[int, int] | None = None,
         task: str | None = None,
         ignore_label: int | str | None = -100,
@@ -162,14 +166,14 @@ class Run(Loops, Records):
                 OmegaConf. What JSON cannot hold is kept as text; texts are masked under a name one of whose words is
                 key, token, secret, password or the like.
             total_epochs: Epochs the training is meant to run for.
-            label_names: The classes' names, in the order of the logits.
+            label_names: The classes' names, in the order of the logits, or {class: name}, or {name: class}.
             epoch_frequency: Record the samples of every n-th epoch only: those it divides.
             keep_probs: Keep the class probabilities (float16), in all epochs or in those listed.
             resume: "allow" continues a run or begins one, "never" refuses to continue, "must" refuses to begin.
             rank: The process's rank; when None or negative that of the process group or `RANK`, looked up when the
                 first row comes.
             strict: Raise what else would be counted and warned about.
-            float64: Metrics to be kept in double precision.
+            float64: Metrics of yours to be kept in double precision; what follows from logits is of single precision.
             resume_from: (epoch, step) that the training goes on from: what earlier attempts recorded there and later is
                 taken back. When None the first `train` row says it, or `state.load_state`.
             task: What an output means: classification, binary, multilabel, regression or sequence; taken from the first
@@ -182,7 +186,8 @@ class Run(Loops, Records):
         Raises:
             XaiError: The directory's state contradicts `resume`, its format is newer, or the system is Windows.
             UsageError: There is no such task, or `run_dir` is no path.
-            ValueError: `epoch_frequency` is less than 1, `resume_from` no pair of whole numbers, `keep_probs` no list
+            ValueError: `epoch_frequency` is less than 1, `total_epochs` or `rank` no whole number, `label_names` or
+                `float64` no names, `resume_from` no pair of whole numbers, `keep_probs` no list
                 of epochs, or `ignore_label` no label.
         """
         need_locks()
@@ -190,6 +195,8 @@ class Run(Loops, Records):
         self._keep_probs = epochs_kept(keep_probs)
         ignore_label = ignored_label(ignore_label)
         takes_back = resume_place(resume_from)
+        meant, names, wide = epochs_meant(total_epochs), names_of_classes(label_names), names_of_metrics(float64)
+        rank = checked_rank(rank)
         address = run_address(run_dir)
         self._uploader = _uploader(address)
         root = (self._uploader.root if self._uploader else Path(address)).absolute()
@@ -199,7 +206,7 @@ class Run(Loops, Records):
             run_id=uuid.uuid4().hex,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             name=name,
-            label_names=tuple(label_names) if label_names else None,
+            label_names=names,
             task=None if task is None else str(task_named(task)),
             ignore_label=ignore_label,
             epoch_frequency=self._epoch_frequency,
@@ -221,7 +228,7 @@ class Run(Loops, Records):
         self.state: State = TrainingState(
             self.layout,
             name=name,
-            total_epochs=total_epochs,
+            total_epochs=meant,
             rank=lambda: self.rank,
             on_save=self.flush,
             on_load=self._note_resumed,
@@ -233,13 +240,14 @@ class Run(Loops, Records):
         batches = Batches(
             self._process.catalogue,
             label_names=self.manifest.label_names,
-            float64=float64,
+            float64=wide,
             refuse=self._refuse_column,
             drop=lambda rows, reason: self._refuse(ValueError(reason), rows),
             strict=strict,
             task=task_named(self.manifest.task),
             ignore_label=ignore_label,
             note=self._note,
+            alter=self._process.ledger.alter,
             ignore=self._process.ledger.ignore,
         )
         self._keep_tokens = keep_tokens

@@ -92,6 +92,8 @@ def scalar_rows(
 
 
 def _time(value: Any, axis: str, *, in_part: bool) -> int:
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise ValueError(f"{axis} {value} is a truth value and no number")
     number = _number(value, axis)
     bits = 31 if axis == "epoch" else 63
     if not math.isfinite(number) or (number != math.floor(number) and not in_part):
