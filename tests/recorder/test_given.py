@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,14 @@ def test_pictures_of_pil_are_shown_in_their_colours(tmp_path: Path) -> None:
         (255, 0, 0),
         (100, 100, 100, 255),
     ]
+
+
+@pytest.mark.parametrize(("shape", "told"), [((3, 3, 3), 1), ((3, 8, 3), 1), ((4, 4, 3), 0), ((3, 8, 8), 0)])
+def test_a_shape_that_may_be_two_things_is_told(tmp_path: Path, shape: tuple[int, ...], told: int) -> None:
+    with warnings.catch_warnings(record=True) as said, Run(tmp_path / "run") as run:
+        warnings.simplefilter("always")
+        run.log_images([1], np.zeros((1, *shape), np.uint8))
+    assert ["may be (H, W, C) or (C, H, W)" in str(one.message) for one in said] == [True] * told
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _hwc(picture: NDArray[Any], told: Told) -> NDArray[np.uint8]:
         if picture.shape[0] not in _CHANNELS:
             raise ValueError(f"images has a picture of shape {picture.shape}; 1, 3 or 4 channels are needed")
         picture = picture.transpose(1, 2, 0)
-    elif len(shape) == 3 and shape[0] in _CHANNELS:
+    elif len(shape) == 3 and shape[0] in _CHANNELS and (shape[0] != shape[1] or 1 < shape[1] == shape[2]):
         told.note(f"a picture of shape {shape} may be (H, W, C) or (C, H, W): it is taken for (H, W, C)")
     if not picture.size:
         raise ValueError(f"images has a picture of shape {shape}, without a pixel")
