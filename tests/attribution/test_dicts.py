@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import xaicli
 from xaicli.checkpoint.load import load_checkpoint
 from xaicli.checkpoint.save import save_checkpoint
+from xaicli.errors import XaiError
 
 FAST = {"methods": ["gradient", "integrated"], "integrating": 8, "precision": "fp32"}
 
@@ -130,3 +131,27 @@ def test_a_graph_that_was_exported_with_a_dict(batch: dict[str, Tensor]) -> None
 def test_a_name_that_neither_way_knows_is_told(batch: dict[str, Tensor], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="takes no 'picture', nor one dict"):
         save_checkpoint(Plain(), tmp_path / "a.pt", example_inputs={"picture": batch["image"], "row": batch["row"]})
+
+
+def test_names_that_forward_does_not_know_are_told_with_what_they_became() -> None:
+    class Named(nn.Module):
+        def forward(self, image: Tensor, depth: Tensor) -> Tensor:
+            return torch.cat([image.sum(1, keepdim=True), 2 * depth.sum(1, keepdim=True)], 1)
+
+    x = torch.rand(3, 4)
+    given = {"methods": "gradient", "precision": "fp32", "task": "classification"}
+    found = xaicli.saliency(Named(), {"img": x, "deep": x + 1}, **given)
+    assert [note for note in found.answer.warnings if "img as image, deep as depth" in note]
+    np.testing.assert_allclose(found.attributions["gradient"]["deep"], 2)
+    known = xaicli.saliency(Named(), {"depth": x + 1, "image": x}, **given)
+    assert not [note for note in known.answer.warnings if "order" in note]
+    assert not [note for note in xaicli.saliency(Named(), (x, x), **given).answer.warnings if "order" in note]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [({"row": torch.rand(3, 4)}, "is a dict of its own: row"), (["a", "b", "c"], "holds texts"), (3, "one value")],
+)
+def test_entries_that_are_no_arrays_are_told_for_what_they_are(part: object, said: str) -> None:
+    with pytest.raises(XaiError, match=f"'more' .*{said}"):
+        xaicli.saliency(Plain(), {"image": torch.rand(3, 12), "more": part})

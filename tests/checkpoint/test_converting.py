@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -226,3 +227,55 @@ def test_names_from_elsewhere_cannot_colour_the_terminal(tmp_path: Path, capsys:
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def quantised(path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(6, 3)), {nn.Linear})
+        torch.save(model.state_dict(), path)
+    return path
+
+
+def test_quantised_weights_are_refused_and_never_left_out(tmp_path: Path) -> None:
+    path = quantised(tmp_path / "q.pt")
+    found = inspect_checkpoint(path)
+    assert found.verdict is Verdict.NOT
+    assert "quantised" in found.refusal
+    assert "quantised" in {tensor.dtype for tensor in found.tensors}
+    with pytest.raises(XaiError, match="quantised"):
+        convert_checkpoint(path)
+    assert not path.with_suffix(".safetensors").exists()
+
+
+def test_what_holds_no_weights_loads_in_no_way(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "none.pt")
+    found = inspect_checkpoint(tmp_path / "none.pt")
+    assert (found.verdict, "no weights" in found.refusal) == (Verdict.NOT, True)
+
+
+def test_tensors_below_those_taken_are_told(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2), "more": {"v": torch.ones(3), "n": 1}}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match="none below more"):
+        convert_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d", "e"]])
+def test_label_names_are_as_many_as_the_classes(names: list[str], tmp_path: Path, model: Digits, zoo: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(UsageError, match=r"\(N, 4\)"):
+        convert_checkpoint(
+            tmp_path / "m.pth", to="pt", arch="zoo:digits", pythonpath=[zoo], input_shape=[(1, 6, 6)], label_names=names
+        )
+
+
+def test_notes_of_a_conversion_are_warnings_of_its_json(
+    tmp_path: Path, model: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": model.state_dict(), "ema": model.state_dict()}, tmp_path / "m.pth")
+    assert main(["checkpoint", "convert", str(tmp_path / "m.pth"), "--json", "--input-shape", "1,6,6"]) == 0
+    shown = capsys.readouterr()
+    notes = json.loads(shown.out)["warnings"]
+    assert any("--weights" in note for note in notes)
+    assert any("--input-shape was not used" in note for note in notes)
+    assert all(note in shown.err for note in notes)

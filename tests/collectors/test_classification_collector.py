@@ -38,6 +38,14 @@ def collected(run: Run, collector: ClassificationMetricsCollector, *arrays: Any)
     ]
 
 
+def test_names_that_are_not_as_many_as_the_classes_are_told(run: Run) -> None:
+    table = Table.from_arrays(X, Y)
+    found = collect_metrics(table, ClassificationMetricsCollector(["a", "b"]), nn.Identity(), run=run)
+    assert f"{len(X)} predictions are of {K} classes, and 2 have names" in found.doubts
+    named = ClassificationMetricsCollector([f"class {i}" for i in range(K)])
+    assert not [said for said in collect_metrics(table, named, nn.Identity(), run=run).doubts if "names" in said]
+
+
 def test_every_column_by_its_formula(run: Run) -> None:
     names = [f"class {i}" for i in range(K)]
     rows = collected(run, ClassificationMetricsCollector(names, probs=True))

@@ -260,6 +260,10 @@ def test_what_the_checkpoint_and_the_run_say_reaches_the_answer(place: Path, xai
     assert status == 1
     assert "the model fails on batch 0" in err
     assert "fault of xai" not in err
+    status, _, err = xai("collect", place / "new", "--model", place / "two.pt", "--arch", "nets:mlp", *given)
+    assert status == 1
+    assert not (place / "new").exists()  # no run of nothing is left behind
+    assert (place / "run" / "xai.json").exists()
 
 
 def test_embeddings_that_are_not_there_are_told(place: Path, xai: Any) -> None:

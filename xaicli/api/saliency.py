@@ -127,7 +127,9 @@ def saliency(
         task=task,
         device=str(device),
         label_names=tuple(label_names),
-        captum=(captum,) if isinstance(captum, str) else tuple(captum),
+        captum=tuple(name.strip() for name in captum.split(",") if name.strip())
+        if isinstance(captum, str)
+        else tuple(captum),
         evaluate=evaluate,
         sanity=sanity,
     )

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from xaicli.attribution.inputs import as_input, of_bags
 from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.calling import Call, Form, calls_of, parameter_names
+from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -114,9 +114,20 @@ class GivenModel:
     def note(self) -> str:
         """How the inputs are passed, where that is not one argument each."""
         if self.call.form is Form.EACH:
-            return ""
+            return self._by_order
         inside = ", ".join(name for name, _ in self.call.keywords) or f"of {len(self.call.positions)}"
         return f"forward takes its inputs together, as one {self.call.form.value}: {inside}"
+
+    @property
+    def _by_order(self) -> str:
+        """What forward calls inputs whose names it does not know, and which it gets in their order."""
+        known = parameter_names(self.model, [""] * len(self.names))
+        pairs = [(self.names[i], known[row]) for row, i in enumerate(self.call.positions)]
+        unknown = [(name, own) for name, own in pairs if not is_own_name(name) and own and name != own]
+        if not unknown:
+            return ""
+        said = ", ".join(f"{name} as {own}" for name, own in unknown)
+        return f"forward knows no input by the names given: they were passed in their order, {said}"
 
     @property
     def n(self) -> int:

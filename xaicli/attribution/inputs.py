@@ -133,6 +133,18 @@ def _tensor(x: Any, name: str) -> Tensor:
             f"{called} is a {type(x).__name__}",
             hint="give its samples: torch.stack([dataset[i][0] for i in range(16)]), or a batch of the loader",
         )
+    if isinstance(x, Mapping):
+        raise UsageError(
+            f"{called} is a dict of its own: {', '.join(map(str, x))}",
+            hint="give each array by a name of its own, and let a forward around the model put them together",
+        )
+    texts = isinstance(x, str | bytes) or (isinstance(x, Sequence) and any(isinstance(p, str | bytes) for p in x))
+    if texts or isinstance(x, int | float | complex):
+        what = "holds texts" if texts else f"is one value ({x!r}), not one a sample"
+        raise UsageError(
+            f"{called} {what}: numbers are explained, a row a sample",
+            hint="leave it out where forward can do without; else a forward around the model gives it",
+        )
     if isinstance(x, Sequence) and any(part is None for part in x):
         raise UsageError(f"{called} holds None", hint="give inputs by name, as a dict, to leave one out between others")
     try:

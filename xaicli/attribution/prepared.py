@@ -359,12 +359,12 @@ def _scalars_of(function: Callable[[Any], Any] | None) -> Callable[[Any], Tensor
 
     def scalars(result: Any) -> Tensor:
         value = function(result)
-        if not isinstance(value, Tensor) or value.ndim == 0:
+        if not isinstance(value, Tensor) or value.ndim == 0 or value.numel() != len(value):
             raise UsageError(
                 "the target function returns no tensor of one number per row",
                 hint="def target(outputs): return outputs[:, 3]",
             )
-        return value.reshape(len(value), -1)[:, :1]
+        return value.reshape(len(value), 1)
 
     return scalars
 

@@ -183,7 +183,8 @@ def settle(
     Raises:
         UsageError: A value makes no sense, or two contradict each other; names the argument and what it may be.
     """
-    names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    listed = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods
+    names = tuple(dict.fromkeys(listed))
     if unknown := [name for name in names if name not in METHODS]:
         raise UsageError(f"no saliency method {unknown[0]!r}", hint="methods: " + ", ".join(METHODS))
     draws = _at_least("smoothing", _SMOOTHING if smoothing is None else smoothing, 0)

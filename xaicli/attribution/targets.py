@@ -273,7 +273,7 @@ def class_of(label: Any, names: Sequence[str] | None, head: Head) -> int | None:
     if isinstance(label, frozenset) and len(label) == 1:
         label = next(iter(label))
     if isinstance(label, str) and names and label in names:
-        return list(names).index(label)
+        return list(names).index(label) if list(names).count(label) == 1 else None
     if isinstance(label, list | tuple) and head.task is Task.CLASSIFICATION and len(label) == head.classes > 1:
         row = [float(value) for value in label]
         return row.index(max(row)) if abs(sum(row) - 1) < _SUM else None
@@ -291,11 +291,15 @@ def index_of(label: Any, names: Sequence[str] | None) -> int:
         UsageError: It is neither.
     """
     if names and isinstance(label, str) and label in names:
-        return list(names).index(label)
+        if (outputs := [index for index, name in enumerate(names) if name == label])[1:]:
+            raise UsageError(
+                f"several outputs are called {label!r}", hint=f"say it by number: {', '.join(map(str, outputs))}"
+            )
+        return outputs[0]
     try:
         return int(label)
     except (TypeError, ValueError):
-        exist = "targets: predicted, label, topK, module:function, a class number"
+        exist = "targets: predicted, label, topK, loss, TARGET@TOKEN (predicted@-1), module:function, a class number"
         raise UsageError(
             f"no target {str(label)!r}", hint=exist + (f" or name: {', '.join(names[:12])}" if names else "")
         ) from None

@@ -20,7 +20,7 @@ from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors
 from xaicli.checkpoint.tensors import OddTensor, StoredTensor
 from xaicli.checkpoint.torch_file import read_torch
-from xaicli.checkpoint.weights import found_weights, tensors_in
+from xaicli.checkpoint.weights import Found, found_weights, tensors_in
 
 
 class Verdict(StrEnum):
@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     AS_IT_IS = "as it is"
     WITH_ARCH = "with --arch"
     WITH_TRUST = "only with --trust-checkpoint"
+    NOT = "in no way"
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,22 @@ def _torch_file(found: Inspection) -> Inspection:
     facts = replace(found.facts, **training_facts(content.value, sets[0].key if sets else ""))
     if any(each.module for each in sets):
         facts = replace(facts, kind=Kind.PICKLED_MODULE)
+    reasons = [_unread(each) for each in sets] or ["no weights: no state dict, and no part that is one"]
     return replace(
         found,
         facts=replace(facts, notes=said_of(content.unknown)),
-        verdict=Verdict.WITH_ARCH,
+        verdict=Verdict.NOT if all(reasons) else Verdict.WITH_ARCH,
+        refusal=reasons[0] if all(reasons) else "",
         tensors=_tensors(content.value),
         weight_sets=tuple(each.key for each in sets),
         runs=tuple(f"{name}, if it were unpickled" for name, _ in content.unknown.most_common()),
     )
+
+
+def _unread(weights: Found) -> str:
+    """The first tensor that keeps a set of weights from being read; "" where all can be."""
+    odd = ((name, value) for name, value in weights.tensors.items() if isinstance(value, OddTensor))
+    return next((f"a tensor {value.what} ({name!r})" for name, value in odd), "")
 
 
 def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
@@ -169,7 +178,7 @@ def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
 
 def _tensors(content: object) -> tuple[TensorFacts, ...]:
     return tuple(
-        TensorFacts(name, x.what, x.shape, 0)
+        TensorFacts(name, x.what.removeprefix("that is "), x.shape, 0)
         if isinstance(x, OddTensor)
         else TensorFacts(name, str(x.dtype).removeprefix("torch."), tuple(x.shape), _n_bytes(x))
         for name, x in tensors_in(content)

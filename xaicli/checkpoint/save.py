@@ -356,7 +356,11 @@ def convert_checkpoint(
         raise UsageError(f"{written} would replace the checkpoint itself", hint="name another file with --output")
     whole = arch is None and target is not Target.SAFETENSORS
     contents = read_checkpoint(path, weights=weights, trust=trust, whole=whole, pythonpath=pythonpath)
-    for note in contents.facts.notes:
+    unused = _unused(
+        target,
+        {"--arch": arch, "--input-shape": input_shape, "--input-dtype": input_dtype, "--label-names": label_names},
+    )
+    for note in (*contents.facts.notes, *unused):
         warnings.warn(note, stacklevel=2)
     if label_names:
         contents = replace(contents, facts=replace(contents.facts, label_names=tuple(label_names)))
@@ -367,8 +371,47 @@ def convert_checkpoint(
             if target is Target.PT2 and arch is None and (graph := contents.graph) is not None:
                 return write_whole(written, graph.rebuilt, durable=True)
             loaded = build_model(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath)
-            return _export(loaded, _zeros(loaded.facts, input_shape, input_dtype), target, written)
+            for note in loaded.facts.notes:
+                if note not in contents.facts.notes:
+                    warnings.warn(note, stacklevel=2)
+            examples = _zeros(loaded.facts, input_shape, input_dtype)
+            if label_names:
+                _check_names(loaded, examples, len(label_names))
+            return _export(loaded, examples, target, written)
     assert_never(target)
+
+
+def _unused(target: Target, asked: Mapping[str, object]) -> list[str]:
+    """What was asked for that a form has no room for."""
+    match target:
+        case Target.SAFETENSORS:
+            without = {"--arch": "weights are written as they are", "--input-shape": "", "--input-dtype": ""}
+        case Target.PT2:
+            without = {"--label-names": "a graph alone keeps none; --to pt does"}
+        case Target.PT:
+            without = {}
+        case _:
+            assert_never(target)
+    return [
+        f"{option} was not used: " + (why or "it is for graphs, and these are weights alone")
+        for option, why in without.items()
+        if asked[option]
+    ]
+
+
+def _check_names(loaded: LoadedModel, examples: Mapping[str, torch.Tensor], n: int) -> None:
+    """Refuse names that are not as many as an output has classes; two may name the answers of one number."""
+    import torch
+    from torch.utils import _pytree
+
+    with torch.no_grad():
+        outputs = _pytree.tree_leaves(loaded.model.eval()(*examples.values()))
+    shapes = [tuple(x.shape[1:]) for x in outputs if isinstance(x, torch.Tensor) and x.ndim]
+    if not any(n in shape or (n == 2 and shape in ((), (1,))) for shape in shapes):
+        said = ", ".join(str(("N", *shape)).replace("'", "") for shape in shapes)
+        raise UsageError(
+            f"{n} label names were given, and the model's output has shape {said}", hint="a name for each class"
+        )
 
 
 def _target(output: str | PathLike[str] | None, to: str | Target | None) -> Target:

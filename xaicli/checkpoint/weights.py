@@ -14,7 +14,7 @@ from torch import nn
 
 from xaicli.checkpoint.archive import refused
 from xaicli.checkpoint.pickles import Inert
-from xaicli.checkpoint.tensors import OddTensor, StoredTensor, plain_array, values_of
+from xaicli.checkpoint.tensors import AnyTensor, OddTensor, StoredTensor, plain_array, values_of
 from xaicli.errors import XaiError, unknown
 
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
@@ -94,6 +94,9 @@ def choose_weights(content: object, path: Path, *, wanted: str | None = None) ->
         raise _ambiguous(path, found)
     others = [key for key in found if key != plain[0]]
     notes = (f"took the weights under {plain[0]!r}; others by --weights: {listed(others)}",) if others else ()
+    if plain == [""] and not found[""].module:
+        left = dict.fromkeys(key for key, _, tensor in _deeper(content) if not isinstance(tensor, OddTensor))
+        notes = (*notes, f"took the tensors at the top, and none below {listed(list(left))}") if left else notes
     return _read(found[plain[0]], path, notes)
 
 
@@ -126,7 +129,7 @@ def stripped(weights: Mapping[str, torch.Tensor]) -> StateDict:
     return result
 
 
-def tensors_in(content: object) -> Iterator[tuple[str, StoredTensor | OddTensor | torch.Tensor]]:
+def tensors_in(content: object) -> Iterator[tuple[str, AnyTensor]]:
     """All tensors in nested containers and objects with their dotted names, each container visited once."""
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", content)]
@@ -266,7 +269,18 @@ def _loose(content: object) -> list[Found]:
     """The tensors of a dict that mixes them with other values, where there is no state dict proper."""
     items = content.items() if isinstance(content, Mapping) else ()
     tensors = {key: value for key, value in items if isinstance(key, str) and _is_tensor(value)}
-    return [Found("", tensors)] if tensors else []
+    if not tensors:
+        return []
+    # A quantised layer keeps its weights inside a tuple: they are refused, not left out.
+    odd = {f"{key}.{name}": value for key, name, value in _deeper(content) if isinstance(value, OddTensor)}
+    return [Found("", tensors | odd)]
+
+
+def _deeper(content: object) -> Iterator[tuple[str, str, AnyTensor]]:
+    """The tensors below the entries of a dict that are none themselves: the entry, the name in it, the tensor."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if not _is_tensor(value) and not _OTHER_STATE.search(str(key)):
+            yield from ((str(key), name, tensor) for name, tensor in tensors_in(value))
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:

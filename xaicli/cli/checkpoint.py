@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from xaicli.cli.options import Debug, Json, Quiet, split_commas
+from xaicli.cli.output import noted
 from xaicli.cli.status import status_line
 from xaicli.errors import UsageError
 
@@ -109,7 +110,7 @@ def convert(
     from xaicli.render.machine import to_json
     from xaicli.render.text import printable
 
-    with status_line("reading the checkpoint", shown=not quiet, at_once=True):
+    with status_line("reading the checkpoint", shown=not quiet, at_once=True), noted() as notes:
         written = convert_checkpoint(
             file,
             output,
@@ -124,7 +125,9 @@ def convert(
             pythonpath=pythonpath or (),
         )
     if json:
-        answer = Answer("checkpoint convert", "", {"file": str(file)}, pl.DataFrame(), Counts(rows=0))
+        answer = Answer(
+            "checkpoint convert", "", {"file": str(file)}, pl.DataFrame(), Counts(rows=0), warnings=tuple(notes)
+        )
         print(to_json(answer, [str(written)]))
     else:
         print(printable(str(written) if quiet else f"wrote {written}"))

@@ -198,6 +198,21 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The notes for users that are shown meanwhile, as they come, for an answer's `warnings`."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, *details: Any, **named: Any) -> None:
+            notes.append(str(message))
+            shown(message, *details, **named)
+
+        warnings.showwarning = show
+        yield notes
+
+
 def _open_page(paths: list[Path]) -> None:
     import webbrowser
 

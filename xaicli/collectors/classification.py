@@ -99,6 +99,8 @@ class ClassificationMetricsCollector(MetricsCollector):
         values = head.tensor(output.forward).detach()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         head.refuse_no_probabilities(values)
+        if self.n_classes and head.task is Task.CLASSIFICATION and self.n_classes != head.classes:
+            self._doubts[f"predictions are of {head.classes} classes, and {self.n_classes} have names"] += len(values)
         # Lists of classes and numbers are not of a class's name.
         named = head.task in (Task.CLASSIFICATION, Task.BINARY)
         self._column_schemas = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -146,7 +147,10 @@ def collect_run(
             strict=opening.strict,
         )
     except BaseException as error:
-        trace.write(failed=f"{type(error).__name__}: {error}")
+        if begins and _holds_nothing(layout):
+            shutil.rmtree(layout.root, ignore_errors=True)
+        else:
+            trace.write(failed=f"{type(error).__name__}: {error}")
         where = [note for note in getattr(error, "__notes__", ()) if note.startswith("while the model ran on")]
         if where and isinstance(error, RuntimeError | TypeError | ValueError | IndexError):
             said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -158,6 +162,12 @@ def collect_run(
     collected = replace(collected, doubts=(*loaded.facts.notes, *_other_ids(layout, table), *collected.doubts))
     trace.write(files=[str(path.relative_to(layout.root)) for path in collected.paths], decided=collected.decided)
     return _result(layout, selection, collected)
+
+
+def _holds_nothing(layout: RunLayout) -> bool:
+    """Whether a run that was begun for this pass alone has no rows: none collected, none of a training meanwhile."""
+    files = [path.relative_to(layout.root) for path in layout.root.rglob("*") if path.is_file()]
+    return len(layout.read_attempts()) <= 1 and not any(f.suffix == ".parquet" or f.parts[0] == "wal" for f in files)
 
 
 @dataclass(frozen=True)

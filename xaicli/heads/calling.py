@@ -19,6 +19,11 @@ _OWN_NAMES = re.compile(r"(input\d+)?")
 """What inputs are called that nobody named."""
 
 
+def is_own_name(name: str) -> bool:
+    """Whether an input is called as one is that nobody named."""
+    return bool(_OWN_NAMES.fullmatch(name))
+
+
 class Form(Enum):
     """What forward's arguments are."""
 
@@ -77,7 +82,7 @@ def calls_of(model: nn.Module, names: Sequence[str]) -> list[Call]:
         return [_call_of_graph(model, spec, list(names), each)]
     known, takes_any = parameters_of(model)
     listed, one = _one_argument(model, len(names))
-    if all(_OWN_NAMES.fullmatch(name) for name in names):
+    if all(is_own_name(name) for name in names):
         return [Call(each.positions, form=Form.LIST)] if listed else [each]
     matching = [name for name in names if name in known]
     if len(matching) == len(names) or (takes_any and matching):
@@ -165,6 +170,4 @@ def parameter_names(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
         known: Sequence[str] = [node.name for node in model.graph.nodes if node.op == "placeholder"]
     else:
         known = parameters_of(model)[0]
-    return tuple(
-        name if not _OWN_NAMES.fullmatch(name) else known[i] if i < len(known) else "" for i, name in enumerate(names)
-    )
+    return tuple(name if not is_own_name(name) else known[i] if i < len(known) else "" for i, name in enumerate(names))
