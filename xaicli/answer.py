@@ -66,6 +66,8 @@ _REPEATED = frozenset({"model", "pythonpath", "rule"})
 _UNSAID = {"engine": "polars", "attempts": "last"}
 """Defaults that are not worth a word; not every command has the option."""
 _LEFT_OUT = "ds_ids_left_out"
+_TOLD = {"info": frozenset({"task"})}
+"""What a question tells of the run under the name that is an option elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Answer:
         words += [*_listed(self.selection.get("sql")), *_listed(self.selection.get("files"))]
         for name, value in self.selection.items():
             if (
-                name not in _OPTIONS
+                name not in _OPTIONS - _TOLD.get(self.command, frozenset())
                 or value == _UNSAID.get(name)
                 or (name == DS_ID and "" in _listed(value) and not self.selection.get(_LEFT_OUT))
             ):

@@ -89,7 +89,7 @@ def whole_number(option: str, given: Any, *, least: int | None = None, hint: str
         UsageError: It is none, or too small.
     """
     try:
-        number = operator.index(given)
+        number = operator.index(None if isinstance(given, bool) else given)
     except TypeError:
         raise UsageError(f"{option} must be a whole number, not {given!r}", hint=hint) from None
     if least is not None and number < least:

@@ -63,6 +63,19 @@ def test_a_page_is_no_folder(xai: Xai, runs: tuple[Path, Path], tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["page.html", "sheet.xlsx", "rows.csv.gz", "rows.TSV"])
+@pytest.mark.parametrize("question", ["export", "relabel export"])
+def test_a_file_of_another_kind_is_none_of_rows(
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str, name: str
+) -> None:
+    """`export -o page.html` made a folder of that name, `relabel export` wrote JSON into such a file."""
+    status, _, err = xai(*question.split(), runs[0], "-o", tmp_path / name)
+    assert status == 2
+    assert name in err
+    assert "hint: -o " in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("question", ["samples", "select", "query", "doctor", "ls"])
 def test_json_is_one_object_and_quiet_the_paths(
     xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -499,3 +500,35 @@ def test_custom_graphs_are_in_the_json_of_the_report(tmp_path: Path) -> None:
         ("curve", "recall", 1, 0.5),
         ("curve", "recall", 2, 0.75),
     ]
+
+
+def test_the_command_under_what_a_run_holds(xai: Xai, root: Path, tmp_path: Path) -> None:
+    """It named a task and a number of attempts, which `info` does not take, and no `--attempts all`."""
+    for given in ((), ("--attempts", "all")):
+        assert xai("info", root, *given, "--format", "md", "-o", tmp_path)[0] == 0
+        line = next(line for line in (tmp_path / "info.md").read_text().splitlines() if "command:" in line)
+        words = shlex.split(line.partition("`")[2].rpartition("`")[0])
+        assert words == ["xai", "info", str(root), *given]
+
+
+def test_a_command_in_markdown_is_copied_as_it_stands(xai: Xai, root: Path, tmp_path: Path) -> None:
+    sql = "SELECT 'a_b*' AS \"`x` ``y\", $1 AS z".replace(", $1 AS z", "")
+    assert xai("query", root, sql, "--format", "md", "-o", tmp_path)[0] == 0
+    line = next(line for line in (tmp_path / "query.md").read_text().splitlines() if "command:" in line)
+    code = line.partition("- command: ")[2]
+    fence = code[: len(code) - len(code.lstrip("`"))]
+    assert code.endswith(fence)
+    inside = code.removeprefix(fence).removesuffix(fence)
+    assert fence not in inside
+    assert shlex.split(inside)[-1] == sql
+
+
+def test_what_sql_answers_is_not_said_to_be_left_out(xai: Xai, root: Path) -> None:
+    out = xai("query", root, "SELECT 1e400 AS x")[1]
+    assert "inf" in out
+    assert "1 non-finite value" in out
+    assert "left out" not in out
+
+
+def test_a_run_beside_itself_is_told(xai: Xai, root: Path) -> None:
+    assert f"{root} is compared with itself" in asked(xai, "compare", root, root)["warnings"]

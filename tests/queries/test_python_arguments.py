@@ -115,6 +115,8 @@ EMPTY: tuple[tuple[str, str, dict[str, Any]], ...] = (
     *((question, "epoch", {}) for question in ("samples", "labels", "confusion")),
     *((question, "ds_id", {}) for question in ("samples", "labels", "errors")),
     ("labels", "label_map", {}),
+    ("labels", "bounds", {}),
+    ("check", "ds_id", {"rule": "loss mean < 9"}),
     ("slices", "by", {"min_n": 2}),
     ("select", "mode", {"rule": "random", "n": 1}),
 )
@@ -129,6 +131,26 @@ def test_an_empty_list_is_not_everything(
         getattr(xaicli.open_run(path), question)(**beside, **{name: empty})
 
 
+@pytest.mark.parametrize(
+    ("question", "given", "said"),
+    [
+        ("labels", {"label_key": ["label"]}, "--label-key is one column"),
+        ("samples", {"stat": ["mean"]}, "--stat is one statistic"),
+        ("samples", {"max": True}, "--max must be a whole number, not True"),
+        ("samples", {"where": ["loss > 1"]}, "--where is SQL, not list"),
+        ("samples", {"where": " "}, "--where names nothing"),
+        ("labels", {"label_map": {"A": [0, 1]}}, "no label '.0, 1.'"),
+        ("check", {"rules": ["loss mean < 9"]}, "rules is a file of rules"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_name(
+    path: Path, question: str, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(XaiError, match=said) as refused:
+        getattr(xaicli.open_run(path), question)(**given)
+    assert refused.value.hint
+
+
 def test_no_ids_list_no_sample(path: Path, tmp_path: Path) -> None:
     run = xaicli.open_run(path)
     assert run.samples(ids=[], max=0, min=0).data.height == 0
@@ -136,7 +158,7 @@ def test_no_ids_list_no_sample(path: Path, tmp_path: Path) -> None:
     assert run.relabel_export(tmp_path / "none.csv", ids=[]).data.height == 0
 
 
-@pytest.mark.parametrize("option", ["--metric", "--mode", "--epoch", "--label-map", "--bounds"])
+@pytest.mark.parametrize("option", ["--metric", "--mode", "--epoch", "--label-map", "--bounds", "--where"])
 def test_an_empty_text_is_refused_in_a_terminal(path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", str(path), f"{option}="]) == 2
     assert f"error: {option} names nothing" in capsys.readouterr().err

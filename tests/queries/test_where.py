@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import math
@@ -169,3 +170,22 @@ def test_nan_is_above_every_number_as_in_sql(tmp_path: Path, condition: str, eng
     assert run.query(sql, engine=engine).data["sample_id"].to_list() == kept
     counts = run.labels(where=condition, engine=engine).answer.counts
     assert (counts.rows, counts.non_finite) == (len(kept), sum(not math.isfinite(ODD[i] or 0) for i in kept))
+
+
+def test_a_date_is_written_as_one(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        recorded.log_facts([1, 2], day=[datetime.date(2026, 1, 20), datetime.date(2026, 1, 21)])
+    run = open_run(tmp_path / "run")
+    assert run.labels(where="day > DATE '2026-01-20'").data["label"].to_list() == [1]
+    with pytest.raises(XaiError) as refused:
+        run.labels(where="day > '2026-01-20'")
+    assert refused.value.hint == "a date is written DATE '2026-01-31'"
+
+
+def test_what_nothing_meets_is_said_to_be_the_selection(run: Path) -> None:
+    opened = open_run(run)
+    assert "the selection leaves nothing" in str(opened.labels(where="loss < -1"))
+    with pytest.raises(XaiError) as refused:
+        opened.confusion(where="loss < -1")
+    assert "--where 'loss < -1'" in refused.value.hint

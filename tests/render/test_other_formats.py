@@ -33,7 +33,7 @@ def test_markdown_has_sentence_tables_and_how_it_was_made() -> None:
     assert text.startswith("# Labels: loss\n")
     assert "| label | n | mean | std | min | max | mean over epochs | epoch |" in text
     assert "|---|---:|---:|---:|---:|---:|---|---:|" in text
-    assert "- command: xai labels runs/exp1" in text
+    assert "- command: `xai labels runs/exp1" in text
 
 
 def test_markdown_escapes_what_would_be_markup() -> None:

@@ -83,15 +83,14 @@ def tool_of(to: str | None, target: Path | None) -> Tool:
     Raises:
         UsageError: There is none of that name, or it is not written to such a file.
     """
-    if to is None:
-        suffix = "" if target is None else target.suffix.lower()
-        return {".csv": Tool.CSV, ".xml": Tool.CVAT}.get(suffix, Tool.LABEL_STUDIO)
+    suffix = "" if target is None else target.suffix.lower()
     try:
-        tool = Tool(to.lower().replace("_", "-"))
+        by_suffix = {".csv": Tool.CSV, ".xml": Tool.CVAT}.get(suffix, Tool.LABEL_STUDIO)
+        tool = by_suffix if to is None else Tool(to.lower().replace("_", "-"))
     except ValueError:
         raise UsageError(f"there is no format {to!r}", hint="choose from: " + ", ".join(Tool)) from None
     wanted = _SUFFIX[tool]
-    if target is not None and wanted and target.suffix and not target.is_dir() and target.suffix.lower() != wanted:
+    if target is not None and wanted and suffix and not target.is_dir() and suffix != wanted:
         raise UsageError(f"{target} is no {wanted} file, which {tool.value} takes", hint=f"-o {target.stem}{wanted}")
     return tool
 

@@ -494,8 +494,12 @@ class RunReader(RunRows):
             strict: Fail on a damaged file instead of leaving it out.
         """
         from xaicli.checks.questions import check
+        from xaicli.queries.selection import ds_id_words
         from xaicli.reader import open_reader
 
+        if rules is not None and not isinstance(rules, str | os.PathLike):
+            raise UsageError("rules is a file of rules", hint="rule=['loss mean < 0.5', ...] takes rules of one line")
+        ds_id_words(ds_id)  # a list of none is refused before a rule is asked
         other: Reader | XaiError | None
         try:
             other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)

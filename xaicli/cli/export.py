@@ -13,7 +13,7 @@ from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.completion import words as offered
 from xaicli.cli.options import AttemptsOption, Debug, Json, Output, Quiet, RunDir, Selection, Strict, split_commas
-from xaicli.cli.output import json_output, write
+from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
@@ -142,6 +142,11 @@ def _targets(output: Path | None, formats: list[str] | None) -> list[tuple[Path,
         if kind not in _FORMATS:
             raise UsageError(f"no export format {kind!r}", hint="choose from: " + ", ".join(_FORMATS))
     suffix = "" if output is None or output.is_dir() else output.suffix.lstrip(".").lower()
+    if output is not None and suffix not in _FORMATS and named_as_file(output):
+        raise UsageError(
+            f"-o {output} is named as {output.suffix}, which is not written",
+            hint=f"-o {output.stem}.csv; formats: {', '.join(_FORMATS)}",
+        )
     if output is None or suffix not in _FORMATS:
         return [((output or Path()) / f"export.{kind}", kind) for kind in kinds or ["csv"]]
     if kinds and suffix not in kinds:

@@ -38,7 +38,13 @@ _NO_PICTURES = frozenset(
     }
 )
 """Commands whose answers are tables alone."""
-_FILES = frozenset({*(f".{kind}" for kind in Format), ".txt", ".parquet", ".jsonl", ".htm", ".pdf", ".svg", ".xml"})
+_FILES = frozenset(
+    {
+        *(f".{kind}" for kind in Format),
+        *(".txt", ".parquet", ".jsonl", ".ndjson", ".tsv", ".xlsx", ".xls", ".arrow", ".feather", ".db", ".sqlite"),
+        *(".htm", ".pdf", ".svg", ".jpg", ".jpeg", ".xml", ".yaml", ".yml", ".gz", ".zip", ".zst", ".bz2", ".xz"),
+    }
+)
 _TEXT_ERRORS, _JSON_ERRORS = "xai-text", "xai-json"
 _LOOKALIKES = {
     **dict(zip("▁▂▃▄▅▆▇█", "_.-~=+*#", strict=True)),
@@ -153,6 +159,11 @@ def _escape(char: str) -> str:
     return "".join(f"\\u{int.from_bytes(units[at : at + 2]):04x}" for at in range(0, len(units), 2))
 
 
+def named_as_file(path: Path) -> bool:
+    """Whether someone who names this means a file: its suffix is that of one, and no folder is there."""
+    return path.suffix.lower() in _FILES and not path.is_dir()
+
+
 def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[Format, ...]:
     """The formats to write: those asked for, else the command's own; a page when only a place or `--open` is given.
 
@@ -161,7 +172,7 @@ def chosen_formats(output: Output, always: tuple[Format, ...] = ()) -> tuple[For
     """
     if str(output.output) == "-":
         raise UsageError("-o - is no folder", hint="--json goes to standard output by itself, xai export -o - as well")
-    if output.output is not None and not output.output.is_dir() and output.output.suffix.lower() in _FILES:
+    if output.output is not None and named_as_file(output.output):
         kind = output.output.suffix.lower()[1:]
         raise UsageError(
             f"-o {output.output} is named as a file, and files are written into a folder",

@@ -113,7 +113,9 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             extra["pairs"] += courses.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
-        raise XaiError(f"{reader.layout.root} has no sample with both a label and a prediction here", hint=_NEEDS)
+        unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
+        said = f"{reader.layout.root} has no sample with both a label and a prediction here"
+        raise XaiError(said, hint=unmet or _NEEDS)
     return Answer(
         command="confusion",
         run=str(reader.layout.root),

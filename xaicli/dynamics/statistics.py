@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import NEEDS, Statistics, compute
 from xaicli.dynamics.truth import score_rankings
-from xaicli.errors import XaiError, unknown
+from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.samples import LAST
 from xaicli.queries.scores import SCORE, STALE
 from xaicli.queries.selection import Pair, Selection
@@ -106,6 +106,8 @@ def scores_by(
     Raises:
         XaiError: There is no such statistic.
     """
+    if not isinstance(stat, str):
+        raise UsageError(f"--stat is one statistic, not {stat!r}", hint="--stat mean")
     if stat == LAST:
         return None
     # A tenth of a second that the last value does not need.

@@ -10,7 +10,7 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
-from xaicli.queries.labels import labels, names_of_labels
+from xaicli.queries.labels import label_text, labels, names_of_labels
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids
 from xaicli.queries.scores import SCORE, Epochwise, extremes
@@ -142,8 +142,15 @@ def compare(
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
-        warnings=tuple(dict.fromkeys(warning for selection in found.selections for warning in selection.warnings)),
+        warnings=tuple(dict.fromkeys([*_same(readers), *(w for one in found.selections for w in one.warnings)])),
     )
+
+
+def _same(readers: Sequence[Reader]) -> list[str]:
+    """What to say of a run that is named more than once."""
+    places = [reader.layout.root.resolve() for reader in readers]
+    twice = [reader.layout.root for at, reader in enumerate(readers) if places[at] in places[:at]]
+    return [f"{root} is compared with itself" for root in twice]
 
 
 def _metric_and_labels(
@@ -256,7 +263,7 @@ def _named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
     found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
     if not found and not are_sets:
         return pl.lit(None, pl.String)
-    texts = pl.DataFrame({"label": found, "name": [names.get(label, str(label)) for label in found]})
+    texts = pl.DataFrame({"label": found, "name": [names.get(label, label_text(label)) for label in found]})
 
     def named(one: pl.Expr) -> pl.Expr:
         return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)

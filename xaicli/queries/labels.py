@@ -86,12 +86,12 @@ def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
-    """The bounds asked for, each once; `none` when nothing is asked.
+    """The bounds asked for, each once; `none` for None.
 
     Raises:
-        UsageError: A bound that does not exist.
+        UsageError: A bound that does not exist, or a list of none.
     """
-    wanted = (words(given, "bounds") if given else None) or [Bounds.NONE.value]
+    wanted = words(given, "bounds") or [Bounds.NONE.value]
     for word in wanted:
         if word not in set(Bounds):
             raise UsageError(f"--bounds {word!r} is not possible", hint="choose from: " + ", ".join(Bounds))
@@ -229,6 +229,11 @@ def names_of_labels(reader: Reader, selection: Selection) -> dict[Any, str]:
     return {**dict(enumerate(reader.label_names if codes else ())), **selection.label_map}
 
 
+def label_text(label: Any) -> str:
+    """A label without a name as text: true and false as in JSON and SQL."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
 def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataFrame:
     """The rows with each label's name: of the label map, else of the run, else the label itself."""
     if "name" in data.columns:
@@ -236,7 +241,7 @@ def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataF
     names = names_of_labels(reader, selection)
     found = data["label"].unique().to_list()
     table = pl.DataFrame(
-        {"label": found, "name": [names.get(label, str(label)) for label in found]},
+        {"label": found, "name": [names.get(label, label_text(label)) for label in found]},
         schema={"label": data.schema["label"], "name": pl.String()},
     )
     name = data.select("label").join(table, on="label", how="left", maintain_order="left")["name"]

@@ -71,7 +71,8 @@ def info(reader: Reader) -> Answer:
         selection={
             "id_type": reader.manifest.id_type,
             "task": reader.manifest.task,
-            "attempts": len(reader.attempts),
+            "attempts": reader.which_attempts.value,
+            "starts": len(reader.attempts),
             "states": [f"{s.path.name} (step {s.step}, epoch {s.epoch})" for s in saved_states(reader.layout.state)],
             "checkpoints": [_checkpoint(found) for found in checkpoints(reader.layout.checkpoints)],
         },

@@ -231,6 +231,8 @@ def resolve(
     every = _pairs(source, modes, None)
     pairs = _pairs(source, modes, ds_id_words(ds_id))
     epochs = _epochs(source, pairs, words(epoch, EPOCH), epoch_frequency)
+    if not isinstance(label_key, str):
+        raise UsageError(f"--label-key is one column, not {label_key!r}", hint="--label-key label")
     if label_key in _NO_GROUPS:
         raise UsageError(
             f"--label-key {label_key} does not group samples",
@@ -347,6 +349,8 @@ def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> l
     if not known and source.drops:
         reasons = "; ".join(f"{n:,}: {reason}" for reason, n in source.drops.items())
         raise XaiError(f"{where} holds no samples: {sum(source.drops.values()):,} rows were not recorded", hint=reasons)
+    if not known and source.where:
+        raise XaiError(f"{where} has no row that meets --where {source.where.text!r}", hint="leave --where out")
     if not known:
         raise XaiError(
             f"{where} holds no samples",
@@ -475,7 +479,7 @@ def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
             return float(value)
         if dtype.is_(pl.Boolean()):
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-    except (ValueError, KeyError):
+    except (TypeError, ValueError, KeyError):
         hint = "" if names else f"{label_key} holds {'whole numbers' if dtype.is_integer() else dtype}"
         found = unknown("label", value, names, where=source.described)
         raise XaiError(found.message, hint=hint or found.hint) from None

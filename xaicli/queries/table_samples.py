@@ -163,7 +163,9 @@ class _Table:
         named = {**present, **{name: pl.Int64() if name == STEP else pl.String() for name in beside}}
         if SAMPLE_ID in beside:
             named[SAMPLE_ID] = present["example_id"]
-        self.where = Where.of(where, named, self.label_names if label_key == LABEL else ()) if where else None
+        self.where = (
+            Where.of(where, named, self.label_names if label_key == LABEL else ()) if where is not None else None
+        )
         if self.where:
             lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in beside.items()))
         label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)

@@ -164,6 +164,8 @@ PLACED = {MODE: pl.String(), DS_ID: pl.String(), EPOCH: pl.Int32()}
 STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
 """What it can name of a run: who logged a row."""
 _SHOWN = 30
+_DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
+"""What polars says where a date is compared with a text, and what to write instead."""
 _QUOTED = re.compile(r'"[^"]*"')
 _OF_SEVERAL = re.compile(
     r"\.(max|min|sum|mean|median|std|var|first|last|count|n_unique|quantile|over|shift|rank|diff|cum_\w+|int_range)\("
@@ -202,6 +204,10 @@ class Where:
         Raises:
             UsageError: It is none, names no such column, compares what cannot be compared, or is about several rows.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"--where is SQL, not {type(text).__name__}", hint="--where 'loss > 2 AND label = 3'")
+        if not text.strip():
+            raise UsageError("--where names nothing", hint="leave it out for all rows")
         named = name_columns(dtypes, label_names)
         schema = pl.Schema({**dtypes, **PLACED, **dict.fromkeys(named, pl.String())})
         columns = f"columns: {', '.join(list(schema)[:_SHOWN])}"
@@ -211,7 +217,8 @@ class Where:
             pl.DataFrame(schema=schema).select(expr)
         except pl.exceptions.PolarsError as error:
             said = str(error).strip().splitlines()[0]
-            raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=columns) from None
+            hint = _OF_DATES if _DATES in said else columns
+            raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=hint) from None
         if kind != [pl.Boolean()]:
             raise UsageError(f"--where {text!r} is no condition", hint=f"--where 'loss > 2 AND label = 3'; {columns}")
         if _OF_SEVERAL.search(_QUOTED.sub("", str(expr))):

@@ -99,7 +99,7 @@ class Reader(Holdings):
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
         self.facts = Facts(self, None if facts is None else Path(facts), wanted=not no_facts)
-        self.where = Where.of(where, {**self.dtypes, **STARTS}, self.label_names) if where else None
+        self.where = Where.of(where, {**self.dtypes, **STARTS}, self.label_names) if where is not None else None
 
     @cached_property
     def dtypes(self) -> dict[str, pl.DataType]:

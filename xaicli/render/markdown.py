@@ -25,13 +25,23 @@ def markdown(report: Report) -> str:
         if body:
             lines += [f"## {escaped(section.title)}", "", *body]
     lines += ["## How this was made", ""]
-    lines += [f"- {escaped(what)}: {escaped(value)}" for what, value in report.made]
+    lines += [
+        f"- {escaped(what)}: {_code(value) if what == 'command' else escaped(value)}" for what, value in report.made
+    ]
     return "\n".join(lines) + "\n"
 
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return _SPECIAL.sub(r"\\\1", printable(text).replace("\n", " "))
+
+
+def _code(text: str) -> str:
+    """A command to copy as it stands: fenced by more backticks than stand together in it."""
+    line = printable(text).replace("\n", " ")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    room = " " if line[:1] == "`" or line[-1:] == "`" else ""
+    return f"{fence}{room}{line}{room}{fence}"
 
 
 def _block(block: Block) -> Iterator[str]:

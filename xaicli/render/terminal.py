@@ -73,7 +73,7 @@ def show(
     for section in report.sections:
         if not section.page_only:
             _section(section, out, of=report.title)
-    if left_out := _left_out(counts):
+    if left_out := _left_out(counts, kept=report.name == "query"):
         out.print()
         out.print(_text(left_out, "dim"))
     if paths:
@@ -102,14 +102,15 @@ def as_text(report: Report, width: int = 80) -> str:
     return stream.getvalue()
 
 
-def _left_out(counts: Counts | None) -> str:
-    """The counts that are not zero, in a sentence."""
+def _left_out(counts: Counts | None, *, kept: bool) -> str:
+    """The counts that are not zero, in a sentence; SQL has `kept` what is not finite."""
     if counts is None:
         return ""
+    fate = "" if kept else " left out"
     said = [
         count(number, noun, plural)
         for number, noun, plural in (
-            (counts.non_finite, "non-finite value left out", "non-finite values left out"),
+            (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
             (counts.duplicates, "duplicate row", ""),
             (counts.stale, "sample absent from the last epoch", "samples absent from the last epoch"),
             (counts.dropped, "row not recorded", "rows not recorded"),

@@ -53,7 +53,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
         sentence=label_sentence(parts[0][1]) if parts else "",
-        nothing="No labels: nothing was recorded here.",
+        nothing="No labels: nothing was recorded here, or the selection leaves nothing.",
         rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
     )

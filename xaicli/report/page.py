@@ -202,7 +202,9 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.rows is not None:
         said.append(("rows of the answer" if answer.command in _GIVEN else "rows read", count(counts.rows, "row")))
     if counts.non_finite is not None:
-        said.append(("non-finite values", f"{counts.non_finite:,}, left out of every statistic"))
+        kept = answer.command == "query"
+        fate = "shown as they are, null in JSON" if kept else "left out of every statistic"
+        said.append(("non-finite values", f"{counts.non_finite:,}, {fate}"))
     if counts.duplicates is not None and answer.selection.get("table"):
         reduce = answer.selection.get("reduce", "mean")
         said.append(("further rows of a sample", f"{counts.duplicates:,}; of several rows of one sample the {reduce}"))
