@@ -89,9 +89,11 @@ def whole_number(option: str, given: Any, *, least: int | None = None, hint: str
         UsageError: It is none, or too small.
     """
     try:
-        number = operator.index(None if isinstance(given, bool) else given)
+        number = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
-        raise UsageError(f"{option} must be a whole number, not {given!r}", hint=hint) from None
+        number = None
+    if number is None:
+        raise UsageError(f"{option} must be a whole number, not {given!r}", hint=hint)
     if least is not None and number < least:
         at_least = "non-negative" if least == 0 else f"at least {least}"
         raise UsageError(f"{option} must be {at_least}, not {number}", hint=hint)
