@@ -407,8 +407,9 @@ def _sequences(asked: _Asked) -> Found:
                 texts = {sample_id: one.get(tokens.TOKENS) for sample_id, one in facts.items()}
                 words, unfit = tokens.with_words(known, texts)
                 if unfit:
+                    many = f"{unfit:,} {'sequence' if unfit == 1 else 'sequences'}"
                     asked.warnings.append(
-                        f"the words of {unfit:,} sequences are not as many as their losses: they are not set together"
+                        f"the words of {many} are not as many as the losses: they are not set together"
                     )
                 details["worst_tokens"] += _told(pair, tokens.worst_tokens(list(words.values()), asked.top))
         shown = [

@@ -170,9 +170,9 @@ class _Errors:
             case _:
                 yield from self._sequences()
         if self.last.get("unknown"):
-            yield Text(
-                f"{self.last['unknown']:,} rows of the last place say nothing of this and were left out.", Tone.BAD
-            )
+            rows = count(self.last["unknown"], "row")
+            said = "lacks label or answer and is" if self.last["unknown"] == 1 else "lack label or answer and are"
+            yield Text(f"{rows} of the last place {said} left out.", Tone.BAD)
 
     # -- what the tasks share
 
