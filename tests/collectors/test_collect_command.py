@@ -345,3 +345,29 @@ def test_options_that_would_be_ignored_are_refused(place: Path, xai: Any, argume
     assert (status, out) == (2, "")
     assert told in err
     assert not (place / "run").exists()
+
+
+def test_kept_texts_of_several_lengths_are_collected_each_as_alone(tmp_path: Path, xai: Any) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(12, 4), nn.Linear(4, 2)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.head(self.embedding(tokens).mean(1))
+            return found
+
+    torch.manual_seed(0)
+    net = Pooled().eval()
+    texts = [torch.randint(0, 12, (1, 2 + i % 3)) for i in range(7)]
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        for i, text in enumerate(texts):
+            run.log_inputs([i], text, label=[i % 2])
+        run.save_checkpoint(net, example_inputs=torch.zeros(2, 3, dtype=torch.long))
+    status, _, err = xai("collect", tmp_path / "run", "--model", "ckpt.pt")
+    assert status == 0, err
+    stored = pl.read_parquet(tmp_path / "run" / "tables" / "metrics" / "*.parquet").sort("sample_id")
+    assert stored["sample_id"].to_list() == list(range(7))
+    with torch.no_grad():
+        losses = [float(functional.cross_entropy(net(text), torch.tensor([i % 2]))) for i, text in enumerate(texts)]
+    assert stored["loss"].to_list() == pytest.approx(losses, abs=1e-5)

@@ -32,6 +32,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"dataloader_args": [1]}, "dataloader_args=", "batch_size"),
     ({"collect_epochs": "often"}, "no choice of epochs 'often'", "every, last, never"),
     ({"collect_epochs": 1.5}, "collect_epochs=1.5", "list of epochs"),
+    ({"tokenizer": "bert-base-uncased"}, "tokenizer='bert-base-uncased'", "AutoTokenizer"),
     ({"collectors": len}, "tables and collectors belong together", "tables="),
 ]
 
@@ -50,6 +51,23 @@ def test_what_makes_no_sense_is_refused_by_name(
     assert says in raised.value.message
     assert hint in raised.value.hint
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers"])
+def test_an_argument_without_a_name_is_refused(library: str, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    callback: Any = __import__(f"xaicli.integrations.{library}", fromlist=["XaiCallback"]).XaiCallback
+    with pytest.raises(XaiError, match="the run alone without a name: 3") as raised:
+        callback(tmp_path / "run", 3)
+    assert "keep_inputs=3" in raised.value.hint
+
+
+def test_one_metric_in_double_precision_may_be_a_text_alone(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", float64="loss") as run:
+        run.log_samples(sample_id=[1], mode="train", epoch=1, step=1, loss=[1 / 3], os=[1 / 3])
+    frame = pl.read_parquet(tmp_path / "run" / "data")
+    assert (frame.schema["loss"], frame.schema["os"]) == (pl.Float64(), pl.Float32())
+    assert frame["loss"].to_list() == [1 / 3]
 
 
 def test_no_run_and_no_path_are_refused() -> None:

@@ -710,13 +710,14 @@ def test_pictures_of_classes_of_another_size_are_asked_for_with_a_line_that_reco
     )  # fmt: skip
     pictures = torch.randn(6, 3, 8, 8)
     truth = (pictures[:, 0] > 0).long()
-    truth[:, 0, 0] = 255
+    truth[0, :4] = truth[1:, 0, 0] = 255
     data = [{"sample_id": i, "pixel_values": pictures[i], "labels": truth[i]} for i in range(6)]
     got = recorded_by_line(model, data, tmp_path)
     model.eval()
     with torch.no_grad():
         scores = functional.interpolate(model(pixel_values=pictures).logits, size=(8, 8), mode="bilinear")
-    expected = functional.cross_entropy(scores, truth, reduction="none", ignore_index=255).mean((1, 2))
+    each = functional.cross_entropy(scores, truth, reduction="none", ignore_index=255)
+    expected = torch.stack([one[known].mean() for one, known in zip(each, truth != 255, strict=True)])
     assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert len(got) == 6
 
@@ -742,3 +743,103 @@ def test_a_model_that_the_trainer_compiles_is_recorded(tmp_path: Path) -> None:
     expected = functional.cross_entropy(logits, LABELS, reduction="none")
     assert got["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
     assert len(rows(tmp_path / "run", "train")) == N
+
+
+def test_a_collator_that_reorders_keeps_each_sample_s_own_answers(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def longest_first(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ordered = sorted(samples, key=lambda one: -len(one["input_ids"]))
+        widest = len(ordered[0]["input_ids"])
+        filled = [[*one["input_ids"], *[0] * (widest - len(one["input_ids"]))] for one in ordered]
+        return {
+            "input_ids": torch.tensor(filled),
+            "attention_mask": (torch.tensor(filled) > 0).long(),
+            "labels": torch.tensor([one["labels"] for one in ordered]),
+        }
+
+    texts = [TOKENS[i, : 2 + i % 5].tolist() for i in range(N)]
+    data = [{"sample_id": f"t{i}", "input_ids": text, "labels": i % 2} for i, text in enumerate(texts)]
+    model = tiny()
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, eval_strategy="epoch"),
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=longest_first,
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+    )
+    trainer.train()
+    model.eval()
+    for mode in ("train", "eval"):
+        got = rows(tmp_path / "run", mode)
+        assert sorted(got["sample_id"]) == sorted(one["sample_id"] for one in data)
+        for row in got.iter_rows(named=True):
+            i = int(row["sample_id"][1:])
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([texts[i]])).logits
+            assert row["label"] == i % 2
+            assert row["loss"] == pytest.approx(
+                float(functional.cross_entropy(logits, torch.tensor([i % 2]))), abs=1e-5
+            )
+
+
+def test_whose_a_row_is_is_told_by_what_stands_in_both() -> None:
+    from xaicli.integrations.identity import IdsBesideCollator, order_of
+
+    texts = [[5, 6], [5, 6, 7], [9], [4, 4, 4, 4]]
+    samples = [{"sample_id": i, "input_ids": text, "labels": i % 2} for i, text in enumerate(texts)]
+
+    def batch(order: list[int], *, masks: bool = False, flips: bool = False) -> dict[str, torch.Tensor]:
+        chosen = [samples[i] for i in order]
+        tokens = torch.tensor([[*one["input_ids"], *[0] * (4 - len(one["input_ids"]))] for one in chosen])
+        tokens[:, 0] = 3 if masks else tokens[:, 0]
+        labels = [1 - one["labels"] if flips else one["labels"] for one in chosen]
+        return {"labels": torch.tensor(labels), "input_ids": tokens}
+
+    assert order_of(samples, batch([3, 1, 0, 2])) == [3, 1, 0, 2]
+    assert order_of(samples, batch([0, 1, 2, 3], flips=True)) == [0, 1, 2, 3]  # noisy labels on purpose
+    assert order_of(samples, batch([0, 1, 2, 3], masks=True)) == [0, 1, 2, 3]
+    assert order_of(samples, batch([3, 2, 1, 0], masks=True)) is None  # by the labels: reordered, and no more is known
+    twice = [*samples[:1] * 2, samples[3]]
+    tokens = torch.tensor([[4, 4, 4, 4], [5, 6, 0, 0], [5, 6, 0, 0]])
+    assert sorted(order_of(twice, {"input_ids": tokens}) or ()) == [0, 1, 2]
+    assert (order_of(twice, {"input_ids": tokens}) or ())[0] == 2
+    collate = IdsBesideCollator(lambda _: batch([3, 2, 1, 0], masks=True), ("sample_id",))
+    assert "another order" in collate(samples)["sample_id"]
+
+
+def test_an_evaluation_that_generates_has_the_losses_of_its_labels(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    torch.manual_seed(0)
+    model = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=30, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0,
+            decoder_start_token_id=0, pad_token_id=0, eos_token_id=0, initializer_factor=2.0,
+        )
+    )  # fmt: skip
+    tokens = torch.randint(1, 30, (8, 6), generator=torch.Generator().manual_seed(1))
+    labels = tokens.flip(1).clone()
+    labels[3, 4:] = -100
+    data = [{"sample_id": i, "input_ids": tokens[i], "labels": labels[i]} for i in range(8)]
+    trainer = transformers.Seq2SeqTrainer(
+        model=model,
+        args=transformers.Seq2SeqTrainingArguments(
+            output_dir=str(tmp_path / "out"), per_device_eval_batch_size=3, report_to=[], use_cpu=True,
+            disable_tqdm=True, predict_with_generate=True, generation_max_length=5,
+        ),
+        eval_dataset=data,
+        compute_metrics=lambda found: {"n": len(found.predictions)},
+        callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False, keep_inputs=0)],
+    )  # fmt: skip
+    assert trainer.evaluate()["eval_n"] == 8
+    trainer.predict(data)
+    assert not model._forward_hooks
+    with torch.no_grad():
+        logits = model.eval()(input_ids=tokens, labels=labels).logits
+    expected = [float(functional.cross_entropy(logits[i], labels[i], ignore_index=-100)) for i in range(8)]
+    for mode in ("eval", "test"):
+        got = rows(tmp_path / "run", mode).sort("sample_id")
+        assert got["loss"].to_list() == pytest.approx(expected, abs=1e-4)
+        assert got["n_tokens"].to_list() == [6, 6, 6, 4, 6, 6, 6, 6]

@@ -266,7 +266,8 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
 
     `<method>` (row, H, W), `attribution/<method>` (row, ...), `sample_id`, `target`; with several inputs
     `<method>/<input>` and `attribution/<method>/<input>`; with several checkpoints
-    `checkpoint`, with several outputs `output`.
+    `checkpoint`, with several outputs `output`. Of texts `words` (row, longest), the text of each token, "" behind a
+    shorter one; with several texts a sample `words/<input>`.
     """
     rows = saliency.explanations
     arrays: dict[str, Any] = {
@@ -282,6 +283,12 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
             said = f"{method}/{name}" if len(by_input) > 1 else method
             arrays[said] = values
             arrays[f"attribution/{said}"] = saliency.attributions[method][name]
+    texts = [{view.name: view.tokens for view in e.inputs if view.tokens} for e in rows]
+    named = list(dict.fromkeys(name for of_row in texts for name in of_row))
+    for name in named:
+        longest = max(len(of_row.get(name, ())) for of_row in texts)
+        padded = [[*of_row.get(name, ())] + [""] * (longest - len(of_row.get(name, ()))) for of_row in texts]
+        arrays[f"words/{name}" if len(named) > 1 else "words"] = np.array(padded, dtype=np.str_)
     return arrays
 
 

@@ -178,17 +178,17 @@ def _pass(
     passed = _Passed([Gathering(collector) for collector in collectors], [])
     done = 0
     with predictor.ready(), _own_randomness(seed, predictor.device):
-        for number, (example_id, samples, unreadable) in enumerate(loader):
+        for number, (alike, unreadable) in enumerate(loader):
             passed.unreadable += unreadable
             if unreadable and strict:
                 raise XaiError(f"cannot be read: {unreadable[0]}", hint="without strict it is left out and named")
-            if not example_id:
-                continue
-            with nullcontext() if done else predictor.watched():
-                _batch(passed.gatherings, predictor, samples, BatchOfRows(number, example_id), taken, first=not done)
-            done += len(example_id)
-            if progress is not None:
-                progress(done, total)
+            for example_id, samples in alike:
+                rows = BatchOfRows(number, example_id)
+                with nullcontext() if done else predictor.watched():
+                    _batch(passed.gatherings, predictor, samples, rows, taken, first=not done)
+                done += len(example_id)
+                if progress is not None:
+                    progress(done, total)
         passed.decided = predictor.decided
     if not done:
         raise XaiError("no sample can be read", hint=passed.unreadable[0] if passed.unreadable else "there is none")
@@ -264,15 +264,22 @@ def _fitting(layout: RunLayout, tables: Mapping[str, pa.Table]) -> dict[str, pa.
 
 @dataclass(frozen=True)
 class _Collate:
-    """Keeps row numbers beside what the caller's own collation makes of the samples."""
+    """Keeps row numbers beside what the caller's own collation makes of the samples.
+
+    Texts of several lengths are batches of their own, a length each: nothing is padded that the model might see.
+    """
 
     collate: Callable[[list[Any]], Any]
 
-    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[int], Any, list[str]]:
-        kept = [(index, sample) for index, sample in pairs if not isinstance(sample, Unreadable)]
+    def __call__(self, pairs: list[tuple[int, Any]]) -> tuple[list[tuple[list[int], Any]], list[str]]:
+        alike: dict[Any, list[tuple[int, Any]]] = {}
+        for index, sample in pairs:
+            if not isinstance(sample, Unreadable):
+                length = _text_lengths(sample) if self.collate is default_collate else None
+                alike.setdefault(length, []).append((index, sample))
         unreadable = [sample.why for _, sample in pairs if isinstance(sample, Unreadable)]
-        together = self._together([sample for _, sample in kept]) if kept else None
-        return [index for index, _ in kept], together, unreadable
+        together = [([index for index, _ in of], self._together([sample for _, sample in of])) for of in alike.values()]
+        return together, unreadable
 
     def _together(self, samples: list[Any]) -> Any:
         try:
@@ -284,6 +291,19 @@ class _Collate:
                 f"the samples cannot be put into a batch: {error}",
                 hint="make tensors of one shape with table.map_collect_metrics(fn), or give Table(..., collate_fn=fn)",
             ) from error
+
+
+def _text_lengths(sample: Any) -> tuple[int, ...]:
+    """The lengths of what may be token ids and what stands beside them: vectors of whole numbers."""
+    if isinstance(sample, (np.ndarray, torch.Tensor)):
+        is_whole = sample.dtype.kind in "iu" if isinstance(sample, np.ndarray) else _is_whole(sample)
+        return (len(sample),) if is_whole and sample.ndim == 1 else ()
+    parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, (list, tuple)) else ()
+    return tuple(length for part in parts for length in _text_lengths(part))
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
 
 
 def _with_listed_labels(samples: list[Any]) -> Any:

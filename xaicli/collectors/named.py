@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from xaicli.tables.rows import Unreadable
 from xaicli.tables.table import Table
 
 if TYPE_CHECKING:
-    from xaicli.sources.inputs import Source
+    from xaicli.sources.inputs import Inputs, Source
 
 _TOGETHER = 256
 IGNORED = -100
@@ -149,18 +149,19 @@ class SourceRows:
 
     def _rows(self, ids: list[Any]) -> dict[Any, tuple[Any, ...]]:
         try:
-            inputs = self._source.take(ids)
+            parts = [part for _, part in self._source.take_alike(ids)]
         except XaiError as error:
             # Not one of these can be read; those of other parts may be.
             self._why = (f"{error.message}: {error.hint}",)
             return {}
-        self._why = inputs.skipped
+        self._why = parts[0].skipped
+        return {sample_id: row for part in parts for sample_id, row in self._rows_of(part)}
+
+    def _rows_of(self, inputs: Inputs) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         arrays = list(inputs.arrays.values())
         labels = None if inputs.label is None else [self._number(label) for label in inputs.label]
-        return {
-            sample_id: (tuple(array[i] for array in arrays), *(() if labels is None else (labels[i],)))
-            for i, sample_id in enumerate(inputs.sample_id)
-        }
+        for i, sample_id in enumerate(inputs.sample_id):
+            yield sample_id, (tuple(array[i] for array in arrays), *(() if labels is None else (labels[i],)))
 
     def _reason(self, sample_id: Any) -> str:
         named = f"sample {sample_id}: "

@@ -68,6 +68,16 @@ def may_be_ids(values: Any) -> bool:
     return isinstance(values, (list, tuple)) and bool(values) and all(type(v) in (int, str) for v in values)
 
 
+REORDERED = (
+    "the collator gives the samples in another order than it was given them, and what stands in a batch does not tell "
+    "whose row is whose: let it return the ids as well"
+)
+"""What stands in a batch for its ids, where they cannot be told."""
+
+_ONE_NAME = {"labels": ("labels", "label", "label_ids")}
+"""What a collator renames."""
+
+
 class NumberedSampler:
     """A sampler that remembers the rows it gave, so that they can be told of the batches made of them.
 
@@ -160,6 +170,9 @@ class NumberedRows:
 class IdsBesideCollator:
     """A collator that keeps the ids out of what the caller's own one puts together, and adds them to the batch.
 
+    A collator may put its rows in another order, by length for example. Whose row each is, is then told by what stands
+    in both; where that does not tell it, a text stands for the ids, which says so.
+
     Attributes:
         collate: The caller's own.
         keys: The columns that may hold ids.
@@ -173,11 +186,13 @@ class IdsBesideCollator:
         key = next((k for k in self.keys if samples and isinstance(samples[0], Mapping) and k in samples[0]), None)
         if key is None:
             return self.collate(samples)
-        ids = [_plain(sample[key]) for sample in samples]
+        ids: Any = [_plain(sample[key]) for sample in samples]
         if not may_be_ids(ids):
             return self.collate(samples)
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
+            order = order_of(samples, batch)
+            ids = REORDERED if order is None else [ids[place] for place in order]
             batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
 
@@ -196,3 +211,87 @@ class IdsBesideCollator:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
+
+
+def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> list[int] | None:
+    """Which sample each row of a batch was made of; None where they are not in order and it cannot be told.
+
+    Only what stands in the samples and in the batch alike is evidence: a column that a collator changes says nothing,
+    and without any evidence the order is the samples' own.
+    """
+    n = len(samples)
+    in_order, told = list(range(n)), list[_Column]()
+    for name, rows in batch.items():
+        column = _column(name, rows, samples)
+        if column is None:
+            continue
+        if all(column.fits(row, row) for row in in_order):
+            if column.is_wide and n > 1 and not column.fits(0, 1):
+                return in_order
+            told.append(column)
+        elif column.is_of_all():
+            told.append(column)
+    if all(column.fits(row, row) for column in told for row in in_order):
+        return in_order
+    candidates = {row: [p for p in in_order if all(column.fits(row, p) for column in told)] for row in in_order}
+    order = [0] * n
+    while candidates:
+        row = min(candidates, key=lambda row: len(candidates[row]))
+        found = candidates.pop(row)
+        if not found or (len(found) > 1 and not _are_alike(told, found)):
+            return None
+        order[row] = found[0]
+        candidates = {other: [place for place in those if place != found[0]] for other, those in candidates.items()}
+    return order
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What stands in a batch and in the samples it was made of under one name."""
+
+    rows: torch.Tensor
+    given: list[torch.Tensor]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it holds more than one value a sample, so that it tells samples apart."""
+        return self.rows.ndim > 1
+
+    def fits(self, row: int, place: int) -> bool:
+        """Whether a row may be made of a sample: it is equal, or this one filled up at one side."""
+        made, given = self.rows[row], self.given[place].to(self.rows.dtype)
+        if made.ndim == given.ndim == 1 and 0 < len(given) < len(made):
+            n, fill = len(given), len(made) - len(given)
+            at_left = torch.equal(made[:n], given) and bool((made[n:] == made[-1]).all())
+            return at_left or (torch.equal(made[fill:], given) and bool((made[:fill] == made[0]).all()))
+        return torch.equal(made, given) if made.shape == given.shape else False
+
+    def is_of_all(self) -> bool:
+        """Whether each row is of some sample, and each sample in some row."""
+        places = range(len(self.given))
+        if not self.is_wide:
+            given = [value.to(self.rows.dtype).item() for value in self.given]
+            return sorted(self.rows.tolist()) == sorted(given)
+        fits = [[self.fits(row, place) for place in places] for row in places]
+        return all(map(any, fits)) and all(any(line[place] for line in fits) for place in places)
+
+
+def _are_alike(columns: list[_Column], places: list[int]) -> bool:
+    """Whether these samples are the same wherever rows are compared, and that is more than a label."""
+    first, *others = places
+    same = all(torch.equal(column.given[first], column.given[other]) for column in columns for other in others)
+    return same and any(column.is_wide for column in columns)
+
+
+def _column(name: str, rows: Any, samples: Sequence[Mapping[str, Any]]) -> _Column | None:
+    key = next((key for key in _ONE_NAME.get(name, (name,)) if key in samples[0]), None)
+    if key is None or not isinstance(rows, torch.Tensor) or rows.ndim == 0 or len(rows) != len(samples):
+        return None
+    values = [sample.get(key) for sample in samples]
+    if any(isinstance(v, (list, tuple)) and (not v or isinstance(v[0], (list, tuple))) for v in values):
+        return None  # pictures as lists of lists take longer to read than they tell
+    try:
+        column = _Column(rows, [torch.as_tensor(value) for value in values])
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return column if column.is_wide or all(value.numel() == 1 for value in column.given) else None

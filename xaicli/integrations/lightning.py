@@ -68,9 +68,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         UsageError: An argument is unknown, or makes no sense.
     """
 
-    def __init__(self, run: Any = None, **options: Any) -> None:
+    def __init__(self, run: Any = None, *unnamed: Any, **options: Any) -> None:
         super().__init__()
-        self._recording = Recording(run, **settled(Recording, run, options))
+        self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         self._undo: list[Callable[[], None]] = []
         self._watched: set[Mode] = set()
         self._strays: dict[Mode, str | None] = {}

@@ -30,18 +30,24 @@ FACTS = ("text",)
 _CHECKED = {"keep_probs": epochs_kept, "epoch_frequency": nth_epochs, "ignore_label": ignored_label}
 
 
-def settled(recording: type, run: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def settled(recording: type, run: Any, options: Mapping[str, Any], unnamed: tuple[Any, ...] = ()) -> dict[str, Any]:
     """The arguments of a `Recording`, those of the run it opens as `of_run`.
 
     Args:
         recording: The class whose arguments there are.
         run: An open run, or where to record one.
         options: What the user gave beside it.
+        unnamed: What the user gave beside it without a name.
 
     Raises:
         UsageError: An argument is unknown, of the wrong kind, or one of a run that is open already.
         XaiError: Of a few words it is none.
     """
+    if unnamed:
+        raise UsageError(
+            f"XaiCallback takes the run alone without a name: {unnamed[0]!r} is of no argument",
+            hint='XaiCallback("runs/exp1", keep_inputs=3)',
+        )
     own = [name for name in inspect.signature(recording).parameters if name not in ("run", "of_run")]
     if stray := [name for name in options if name not in own and name not in OF_RUN]:
         refusal = unknown("argument", stray[0], sorted({*own, *OF_RUN}), where="XaiCallback")
@@ -96,6 +102,12 @@ def _check(given: dict[str, Any]) -> None:
     for name in ("save_checkpoint", "collect_before"):
         if not isinstance(given.get(name, False), bool):
             _refuse(name, given[name], "True or False")
+    if isinstance(given.get("tokenizer"), (str, bytes, bool, int, float)):
+        _refuse(
+            "tokenizer",
+            given["tokenizer"],
+            'the tokenizer itself, AutoTokenizer.from_pretrained("..."), or a vocabulary',
+        )
     names = given.get("label_names")
     if names is not None and (isinstance(names, (str, Mapping)) or not isinstance(names, Collection)):
         _refuse("label_names", names, '["cat", "dog"]')

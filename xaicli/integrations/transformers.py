@@ -66,12 +66,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         UsageError: An argument is unknown, or makes no sense.
     """
 
-    def __init__(self, run: Any = None, **options: Any) -> None:
+    def __init__(self, run: Any = None, *unnamed: Any, **options: Any) -> None:
         super().__init__()
-        self._recording = Recording(run, **settled(Recording, run, options))
+        self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         if not isinstance(self._recording.ids_at, (str, NoneType)):
             raise UsageError("ids is the name of the dataset's column", hint='XaiCallback(..., ids="image_id")')
         self._trainer: Any = None
+        self._config: Any = None
+        """The model's own."""
         self._known: Known | None = None
         self._shifted = False
         self._before = (0, 0)
@@ -99,8 +101,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._trainer = trainer
         self._known = None
         self._shifted = type(_bare(trainer.model)).__name__.endswith(_SHIFTED)
-        config = getattr(_bare(trainer.model), "config", None)
-        names = getattr(config, "id2label", None) or {}
+        self._config = getattr(_bare(trainer.model), "config", None)
+        names = getattr(self._config, "id2label", None) or {}
         named = [str(names[key]) for key in sorted(names)] if names and not _is_default(names) else None
         self._recording.described(trainer.args.to_sanitized_dict(), named)
         if self._recording.tokenizer is None:
@@ -265,15 +267,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         inputs, self._ids = _without_ids(inputs, self._keys)
         self._has_answered = False
         given, labels = dict(inputs), self._label_in(inputs)
-        result = own(model, inputs, prediction_loss_only, *args, **kwargs)
+        generates = bool(getattr(self._trainer.args, "predict_with_generate", False)) and not prediction_loss_only
+        with _Heard(model, generates and labels is not None) as heard:
+            result = own(model, inputs, prediction_loss_only, *args, **kwargs)
         if not self._has_answered:
             answers = result[1]
+            if _are_whole(answers) and heard.output is not None:
+                answers = heard.output
             if answers is None and prediction_loss_only:
                 answers = own(model, given, False, *args, **kwargs)[1]
             ids = self._ids
-            if isinstance(answers, torch.Tensor) and not answers.is_floating_point():
+            if _are_whole(answers):
                 rows = rows_of(given, None)
-                self._recording.missed(rows, "generated texts are no answers with a loss: predict_with_generate=False")
+                self._recording.missed(rows, "generated texts without labels beside them have no loss, and no row")
             else:
                 self._recording.guarded(
                     "logging samples", lambda: self._log(answers, given, labels, ids), rows=rows_of(given, None)
@@ -312,6 +318,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         mode, ds_id = self._loop or (Mode.TRAIN, "")
         rows = rows_of(inputs, None)
         kept = inputs_of((), inputs)
+        if isinstance(ids, str):
+            recording.missed(rows, ids)
+            return
         if recording.samples_fn is not None:
             batch = {"sample_id": ids, **inputs}
             columns = dict(recording.samples_fn(batch, outputs))
@@ -320,7 +329,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             # Asked after the first forward: a model without a problem_type decides it there, by its labels.
             self._known = self._known or known_of(self._trainer.model)
             known = self._known or NOTHING
-            if (reason := _by_hand(outputs, inputs, labels)) is not None:
+            if (reason := _by_hand(outputs, inputs, labels, self._config)) is not None:
                 recording.missed(rows, reason)
                 return
             head, values = recording.answers(outputs, labels, known=known)
@@ -354,8 +363,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         return label_in(inputs)
 
 
-def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any) -> str | None:
+def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) -> str | None:
     """Why answers are not recorded that are no class, number or class a place alone, with the line that does it."""
+    void = getattr(config, "semantic_loss_ignore_index", 255)
     names = list(outputs) if isinstance(outputs, Mapping) else []
     if {"start_logits", "end_logits"} <= set(names):
         of_each = (
@@ -371,7 +381,7 @@ def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any) -> str | None
     name = next((name for name, value in inputs.items() if value is labels), "labels")
     loss = (
         f'F.cross_entropy(F.interpolate(output["logits"], batch["{name}"].shape[-2:], mode="bilinear"), '
-        f'batch["{name}"], reduction="none", ignore_index=255).mean((1, 2))'
+        f'batch["{name}"], reduction="none", ignore_index={void}).sum((1, 2)) / (batch["{name}"] != {void}).sum((1, 2))'
     )
     return (
         f"the model's pictures of classes are {tuple(scores.shape[-2:])}, the labels {tuple(labels.shape[-2:])}: "
@@ -397,6 +407,28 @@ def _apart(row: torch.Tensor, spans: list[slice], fill: float) -> torch.Tensor:
     return made
 
 
+class _Heard:
+    """What a model answers to the labels while a step generates texts beside: heard there alone, and let go after.
+
+    A step that generates returns the texts; the answers its loss was computed of are in no place else.
+    """
+
+    def __init__(self, model: Any, is_wanted: bool) -> None:
+        self.output: Any = None
+        self._hooked = model.register_forward_hook(self._hear, with_kwargs=True) if is_wanted else None
+
+    def _hear(self, _module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        if kwargs.get("labels") is not None:
+            self.output = output
+
+    def __enter__(self) -> _Heard:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._hooked is not None:
+            self._hooked.remove()
+
+
 class _Beside:
     """A method of a trainer with ours around it: on the trainer, told apart so that it is never wrapped twice."""
 
@@ -414,6 +446,11 @@ def _bare(model: Any) -> Any:
     return unwrapped(model)
 
 
+def _are_whole(answers: Any) -> bool:
+    """Whether these are whole numbers: tokens that were generated, and no answers with a loss."""
+    return isinstance(answers, torch.Tensor) and not answers.is_floating_point()
+
+
 def _is_default(names: Mapping[Any, str]) -> bool:
     """Whether these are the names transformers makes up: LABEL_0, LABEL_1, ..."""
     return all(str(name) == f"LABEL_{key}" for key, name in names.items())
@@ -423,8 +460,8 @@ def _without_ids(inputs: Any, keys: tuple[str, ...]) -> tuple[Any, Any]:
     """The inputs without what the model does not take for an input, and the ids among it."""
     if not isinstance(inputs, Mapping):
         return inputs, None
-    found = (inputs[key] for key in (_ROW, *keys) if key in inputs and may_be_ids(inputs[key]))
-    ids = next(found, None)
+    found = (inputs[key] for key in (_ROW, *keys) if key in inputs)
+    ids = next((value for value in found if isinstance(value, str) or may_be_ids(value)), None)
     return {name: value for name, value in inputs.items() if name not in (_ROW, *keys)}, ids
 
 
