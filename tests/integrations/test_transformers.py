@@ -805,6 +805,9 @@ def test_whose_a_row_is_is_told_by_what_stands_in_both() -> None:
     tokens = torch.tensor([[4, 4, 4, 4], [5, 6, 0, 0], [5, 6, 0, 0]])
     assert sorted(order_of(twice, {"input_ids": tokens}) or ()) == [0, 1, 2]
     assert (order_of(twice, {"input_ids": tokens}) or ())[0] == 2
+    of_one = [{"labels": [i]} for i in (2, 0, 1)]
+    assert order_of(of_one, {"labels": torch.tensor([2, 0, 1])}) == [0, 1, 2]
+    assert order_of(of_one, {"labels": torch.tensor([0, 1, 2])}) == [1, 2, 0]
     collate = IdsBesideCollator(lambda _: batch([3, 2, 1, 0], masks=True), ("sample_id",))
     assert "another order" in collate(samples)["sample_id"]
 

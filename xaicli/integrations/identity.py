@@ -291,7 +291,9 @@ def _column(name: str, rows: Any, samples: Sequence[Mapping[str, Any]]) -> _Colu
     if any(isinstance(v, (list, tuple)) and (not v or isinstance(v[0], (list, tuple))) for v in values):
         return None  # pictures as lists of lists take longer to read than they tell
     try:
-        column = _Column(rows, [torch.as_tensor(value) for value in values])
-    except (TypeError, ValueError, RuntimeError):
+        given = [torch.as_tensor(value).cpu() for value in values]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
-    return column if column.is_wide or all(value.numel() == 1 for value in column.given) else None
+    if rows.ndim == 1:
+        return _Column(rows.cpu(), [g.reshape(()) for g in given]) if all(g.numel() == 1 for g in given) else None
+    return _Column(rows.cpu(), given)
