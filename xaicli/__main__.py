@@ -16,8 +16,8 @@ _OBJECTS = 200_000
 nearly all of it while modules are loaded, and finds nothing."""
 
 
-def entry() -> None:
-    """Run the command line; an interruption while it is still being loaded is quiet, too."""
+def entry() -> NoReturn:
+    """Run the command line and end the process; an interruption while it is still being loaded is quiet, too."""
     gc.set_threshold(_OBJECTS, 50, 50)
     try:
         from xaicli.cli import main
@@ -45,9 +45,21 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _is_all_of_the_process() -> bool:
+    """Whether `python -m xaicli` started this process, not a program that runs the module and goes on."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_name == "_run_module_as_main"
+
+
 if __name__ == "__main__":
     # Python puts the current folder first: whatever lies there would be imported in place of the real modules.
     # Where another program runs this module again, it is gone already, and the rest of the path is needed.
     if not sys.flags.safe_path and sys.path[0] in ("", str(Path.cwd())):
         del sys.path[0]
-    entry()
+    if _is_all_of_the_process():
+        entry()
+    from xaicli.cli import main
+
+    sys.exit(main())

@@ -319,9 +319,11 @@ def test_the_module_may_run_several_times_in_one_process(sample_run: Path) -> No
         "    except SystemExit as error:\n"
         "        assert not error.code\n"
         "assert sys.path == before, sys.path\n"
+        "print('went on')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(sample_run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("went on\n")
 
 
 @pytest.mark.parametrize("group", ["relabel", "checkpoint"])
