@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import xaicli
+from xaicli.api.runs import scalars
 from xaicli.extensions import COLLECTORS, FINDINGS, IMPORTERS, OURS, extensions
 
 Xai = Callable[..., tuple[int, str, str]]
@@ -126,7 +127,7 @@ def test_an_importer_of_a_package(xai: Xai, tmp_path: Path) -> None:
             f"the importer {name} of the package house-parts" in text and reason in text
             for text in json.loads(out)["warnings"]
         )
-    assert xaicli.api.runs.scalars(tmp_path / "run").data.select("key", "step", "value").rows() == [("loss", 2, 0.5)]
+    assert scalars(tmp_path / "run").data.select("key", "step", "value").rows() == [("loss", 2, 0.5)]
     status, _, err = xai("import", tmp_path / "a.notes", "-o", tmp_path / "b", "--from", "nothing")
     assert (status, "of the package house-parts cannot be loaded" in err) == (1, True)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import xaicli
+from xaicli.api.runs import scalars
 from xaicli.testing import Row, RowsContract, ScalarsContract, record
 
 Xai = Callable[..., tuple[int, str, str]]
@@ -24,7 +25,7 @@ Logged = list[tuple[int, dict[str, float]]]
 
 
 def values(run: Path) -> dict[tuple[int, str], float]:
-    return {(row["step"], row["key"]): row["value"] for row in xaicli.api.runs.scalars(run).data.to_dicts()}
+    return {(row["step"], row["key"]): row["value"] for row in scalars(run).data.to_dicts()}
 
 
 def table(path: Path, header: list[str], rows: list[list[Any]]) -> Path:

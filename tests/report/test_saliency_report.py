@@ -276,6 +276,7 @@ def test_16_samples_with_4_maps_of_224_pixels_are_under_4_mb() -> None:
     ("trust", "words"),
     [
         (Trust(0.01, 0.49, False), "mostly noise"),
+        (Trust(0.01, 0.5, False), ""),
         (Trust(0.01, 0.51, False), ""),
         (Trust(None, None, True), "flat"),
         (Trust(0.01, 0.9, False, {"insertion": 0.4, "insertion_random": 0.5}), "worse than random"),

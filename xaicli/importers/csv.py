@@ -94,20 +94,22 @@ def _number(cell: str) -> float | int | str:
 
 def _samples(file: Path, name: str, names: list[str]) -> Recorded:
     """One row a sample. What a column holds is decided by all of it, in a first reading."""
-    keys = (SAMPLE_ID, LABEL, PREDICTION)
-    readings: dict[str, Callable[[str], Any]] = {key: _kind(file, key) for key in keys if key in names}
-    metrics = []
-    left_out: dict[str, int] = {}
-    derived = {LABEL, PREDICTION} <= set(names)
-    for column in names:
-        if column in (*keys, *_PLACE) or (column == "correct" and derived):
-            continue
-        if texts := sum(1 for row in _rows(file) if row[column].strip() and isinstance(_number(row[column]), str)):
-            left_out[f"texts in the column {column}"] = texts
-        metrics.append(column)
-    readings |= dict.fromkeys(metrics, _metric)
-    notes = () if MODE in names else ("no column mode: the rows are those of train",)
-    return Recorded(name, samples=_batches(file, readings), float64=tuple(metrics), left_out=left_out, notes=notes)
+    keys = [key for key in (SAMPLE_ID, LABEL, PREDICTION) if key in names]
+    # Whether a prediction is right follows from the label.
+    passed_over = (*_PLACE, *(("correct",) if len(keys) == 3 else ()))
+    held = {column: _Column() for column in names if column not in passed_over}
+    for row in _rows(file):
+        for column, seen in held.items():
+            seen.look(row[column])
+    metrics = [column for column in held if column not in keys]
+    readings = {key: held[key].reading(is_id=key == SAMPLE_ID) for key in keys} | dict.fromkeys(metrics, _metric)
+    return Recorded(
+        name,
+        samples=_batches(file, readings),
+        float64=tuple(metrics),
+        left_out={f"texts in the column {column}": n for column in metrics if (n := held[column].texts)},
+        notes=() if MODE in names else ("no column mode: the rows are those of train",),
+    )
 
 
 def _metric(cell: str) -> float | None:
@@ -115,16 +117,28 @@ def _metric(cell: str) -> float | None:
     return None if isinstance(value, str) else float(value)
 
 
-def _kind(file: Path, column: str) -> Callable[[str], Any]:
-    """How the cells of a column are read: as whole numbers, numbers, sets of classes, or text."""
-    cells = [cell for row in _rows(file) if (cell := row[column].strip())]
-    if all(_WHOLE.fullmatch(cell) for cell in cells):
-        return _or_none(lambda cell: int(cell.strip()))
-    if column == SAMPLE_ID:
-        return _or_none(str)
-    if all(cell.startswith("[") for cell in cells):
-        return _or_none(json.loads)
-    return _or_none(str if any(isinstance(_number(cell), str) for cell in cells) else float)
+class _Column:
+    """What the cells of a column are, as far as they were looked at."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self._are_whole = self._are_sets = True
+
+    def look(self, cell: str) -> None:
+        """Take one more cell into account; an empty one says nothing."""
+        if text := cell.strip():
+            value = _number(text)
+            self.texts += isinstance(value, str)
+            self._are_whole &= isinstance(value, int)
+            self._are_sets &= text.startswith("[")
+
+    def reading(self, *, is_id: bool) -> Callable[[str], Any]:
+        """How its cells are read: as whole numbers, sets of classes, text, or numbers."""
+        if self._are_whole:
+            return _or_none(int)
+        if is_id:
+            return _or_none(str)
+        return _or_none(json.loads if self._are_sets else str if self.texts else float)
 
 
 def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -45,13 +45,7 @@ def _run(path: Path, name: str) -> Recorded:
     notes: list[str] = []
     taken_back = 0
     for file in [path] if path.is_file() else sorted(path.glob(_EVENTS)):
-        try:
-            events = list(EventFileLoader(str(file)).Load())
-        except Exception as error:
-            raise XaiError(f"{file} cannot be read as TensorBoard's events: {error}") from error
-        if damaged := _bytes_behind(file, len(events)):
-            notes.append(f"{file.name} is damaged: its last {damaged:,} bytes are left out")
-        for event in events:
+        for event in _events(file, EventFileLoader(str(file)), notes):
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
                 before = len(rows)
                 rows = [row for row in rows if row[0] < event.step]
@@ -71,8 +65,25 @@ def _run(path: Path, name: str) -> Recorded:
     return Recorded(name, scalars, config=config, left_out=left_out, notes=tuple(notes))
 
 
+def _events(file: Path, loader: Any, notes: list[str]) -> Iterator[Any]:
+    """The events of a file, up to where it is damaged, which its reader does not say.
+
+    Raises:
+        XaiError: The reader fails.
+    """
+    n = 0
+    try:
+        for event in loader.Load():
+            n += 1
+            yield event
+    except Exception as error:
+        raise XaiError(f"{file} cannot be read as TensorBoard's events: {error}") from error
+    if damaged := _bytes_behind(file, n):
+        notes.append(f"{file.name} is damaged: its last {damaged:,} bytes are left out")
+
+
 def _bytes_behind(file: Path, events: int) -> int:
-    """How many bytes a file has behind its first events: the reader ends without a word where one is damaged."""
+    """How many bytes a file has behind its first events."""
     size, at = file.stat().st_size, 0
     with file.open("rb") as stream:
         for _ in range(events):
