@@ -167,9 +167,9 @@ def test_rows_of_a_damaged_frame_are_counted_as_far_as_its_bytes_go(tmp_path: Pa
     run = Run(tmp_path / "run")
     for step in range(3):
         run.log_samples(sample_id=range(10), loss=[0.5] * 10, mode="eval", epoch=1, step=step)
-    (path,) = segment_files(RunLayout(tmp_path / "run"))
-    sound = read_segment(path)
-    assert sound is not None
+    # Beside the one with rows there are empty ones, made ahead.
+    copies = {file: read_segment(file) for file in segment_files(RunLayout(tmp_path / "run"))}
+    ((path, sound),) = ((file, copy) for file, copy in copies.items() if copy is not None and copy.frames)
     assert (sound.rows, sound.lost) == (30, 0)
     last = sound.frames[-1]
     content = bytearray(path.read_bytes())

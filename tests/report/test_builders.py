@@ -24,7 +24,7 @@ from xaicli.report.model import Figures, Table, Views
 from xaicli.report.numbers import count, cut, listed, short, shortened
 from xaicli.report.page import Keys, Names, Page, RunFacts, made, plain_report
 from xaicli.report.samples import samples_report
-from xaicli.report.scalars import scalar_blocks
+from xaicli.report.scalars import _on_own_scale, scalar_blocks
 
 
 @pytest.mark.parametrize(
@@ -309,6 +309,30 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
     assert (dots.x, dots.y, dots.colour) == ((0.1, 0.2), (0.3, 0.1), ("right: a", None))
     assert dots.diagonal
     assert draw(dots).figure.axes[0].lines[0].get_gid() == "line.median."
+
+
+def test_samples_of_two_runs_are_coloured_by_who_is_right() -> None:
+    right = {"first_correct": [True, True, False, False, None], "last_correct": [True, False, True, False, None]}
+    values = pl.DataFrame({"sample_id": range(5), "first": [0.5] * 5, "last": [1.5] * 5, **right})
+    (dots,) = sample_chart(Course(("eval", ""), "loss", (), (), values), ["a", "b"], Names())
+    assert dots.colour == ("right: both", "right: a", "right: b", "right: neither", None)
+    assert dots.colours == dots.colour[:4]
+    unsaid = values.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in right)
+    (dots,) = sample_chart(Course(("eval", ""), "loss", (), (), unsaid), ["a", "b"], Names())
+    assert (dots.colour, dots.colours) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("values", "scaled"),
+    [
+        ([2.0, None, 4.0, 3.0], (0.0, None, 1.0, 0.5)),
+        ([7.0, None, 7.0], (0.5, None, 0.5)),
+        ([None], (None,)),
+        ([], ()),
+    ],
+)
+def test_curves_of_a_table_each_fill_their_height(values: list[float | None], scaled: tuple[float | None, ...]) -> None:
+    assert _on_own_scale(values) == scaled
 
 
 def test_dots_are_coloured_by_fifths_the_highest_first() -> None:
