@@ -180,6 +180,20 @@ def test_steps_that_were_not_logged_are_gaps(broken, capsys):
     ]
 
 
+def test_the_first_sentence_tells_the_longest_gap(broken, recorded):
+    first = xaicli.open_run(broken).steps().report.sentence.split(". ")[0]
+    assert first == "57 batches, 1 spike of loss; the longest gap: between steps 20 and 24 of epoch 1 (3 batches)"
+    assert "gap" not in xaicli.open_run(recorded[0]).steps().report.sentence
+
+
+def test_the_help_tells_which_modes_are_taken(broken, capsys):
+    assert main(["steps", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "[default: train, else eval]" in said
+    assert "[default: eval]" not in said
+    assert asked(capsys, broken)["selection"]["mode"] == ["train"]
+
+
 def test_distances_between_steps():
     every = steps_of([10, 20, 30, 60, 70, 80, 90], epoch=1)
     assert gaps(every).rows() == [(1, 0, 30, 60, 2)]

@@ -13,6 +13,7 @@ from tests.report_answers import labels_result, samples_result
 from xaicli.answer import Counts
 from xaicli.render.terminal import as_text, show
 from xaicli.render.text import averaged, printable, sparkline, told_apart
+from xaicli.report.charts import MatrixChart
 from xaicli.report.model import Cell, Column, Report, Section, Table, Text
 
 
@@ -278,3 +279,13 @@ def test_text_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch, capsys:
     assert result._repr_mimebundle_()["text/plain"].startswith("Labels: loss\n")
     result.show_terminal()
     assert capsys.readouterr().out.startswith("Labels: loss\n")
+
+
+def test_headings_of_a_matrix_are_told_apart() -> None:
+    names = ("domestic long-haired cat", "domestic long-haired dog")
+    chart = MatrixChart("m", "M", names, ((8, 2), (1, 5)), "taken for", "label")
+    heading = next(line for line in as_text(report_of(chart)).splitlines() if line.lstrip().startswith("label"))
+    cat, dog = re.split(r"\s{2,}", heading.strip().removeprefix("label").strip())
+    assert "cat" in cat
+    assert "dog" in dog
+    assert max(len(cat), len(dog)) <= 12

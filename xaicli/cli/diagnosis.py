@@ -10,7 +10,7 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.options import Output, RunDir, Selection, choices, split_commas
 from xaicli.cli.output import write
-from xaicli.vocabulary import Duplicates
+from xaicli.vocabulary import Duplicates, Mode
 
 
 @command
@@ -49,6 +49,15 @@ def confusion(
 class Batches(Selection):
     """Which batches a question is about: every row of them, whatever repeats in an epoch."""
 
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=split_commas,
+            help=f"Modes: {choices(Mode)}, all, or !MODE for the others [default: train, else eval].",
+            rich_help_panel="Selection",
+            show_default=False,
+        ),
+    ] = None
     duplicates: Annotated[
         str,
         typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel="Selection"),

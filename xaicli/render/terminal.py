@@ -32,7 +32,7 @@ from xaicli.report.model import (
     Text,
     Views,
 )
-from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.numbers import count, cut_apart, listed, short
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -179,7 +179,8 @@ def _numbers(chart: BarChart | MatrixChart) -> Table:
         named = tuple(zip(chart.names, chart.values, strict=True))
         columns: tuple[Column, ...] = (Column(""), Column(chart.x_label, Cell.NUMBER))
         return Table(chart.name, "", columns, named, terminal_rows=len(named))
-    columns = (Column(chart.y_label), *(Column(cut(name, 12), Cell.INTEGER) for name in chart.names))
+    heads = cut_apart(chart.names, 12)
+    columns = (Column(chart.y_label), *(Column(heads[name], Cell.INTEGER) for name in chart.names))
     rows = tuple((name, *row) for name, row in zip(chart.names, chart.counts, strict=True))
     return Table(chart.name, chart.title, columns, rows, terminal_rows=len(rows))
 

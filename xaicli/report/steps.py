@@ -124,7 +124,10 @@ def _of(batch: Mapping[str, Any]) -> pl.Expr:
 def _sentence(answer: Answer) -> str:
     n, spikes = answer.data.height, int(answer.data["is_spike"].sum() or 0)
     metric = "".join(map(str, as_list(answer.selection.get("metric"))))
-    said = [f"{count(n, 'batch', 'batches')}, {count(spikes, 'spike') if spikes else 'no spike'} of {metric}."]
+    told = f"{count(n, 'batch', 'batches')}, {count(spikes, 'spike') if spikes else 'no spike'} of {metric}"
+    if answer.extra["gaps"]:
+        told += f"; the longest gap: {_gap_in_words(max(answer.extra['gaps'], key=lambda gap: gap['missing']))}"
+    said = [f"{told}."]
     said += [_batch_words(spike, spike["samples"]) for spike in answer.extra["spikes"][:1]]
     said += [_non_finite_words(answer, first, metric) for first in answer.extra["first_non_finite"][:1]]
     if back := answer.extra["returning"]:
@@ -220,12 +223,14 @@ def _batch_blocks(batch: Mapping[str, Any], words: str, page: Page, name: str) -
 
 def _gap_words(missing: Sequence[Mapping[str, Any]]) -> str:
     """Which steps no batch was logged at."""
-    told = []
-    for gap in missing[:_GAPS_TOLD]:
-        many = count(gap["missing"], "batch", "batches")
-        told.append(f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']} ({many})")
+    told = [_gap_in_words(gap) for gap in missing[:_GAPS_TOLD]]
     left = len(missing) - len(told)
     return f"No batch was logged {'; '.join(told)}{f'; {left:,} more gaps in the JSON' if left else ''}."
+
+
+def _gap_in_words(gap: Mapping[str, Any]) -> str:
+    many = count(gap["missing"], "batch", "batches")
+    return f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']} ({many})"
 
 
 def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
