@@ -218,7 +218,8 @@ def test_what_is_wrong_with_a_file_is_counted(recorded, tmp_path):
     assert "2 sample ids of odd.csv are none of the run's kind" in told
     assert "1 row of odd.csv has no sample_id" in told
     assert "not all UTF-8" in told
-    assert "fact_loss of 1 sample was" in told or "loss of 1 sample was" in told
+    assert "where of 1 sample has several values in odd.csv: the last counts" in told
+    assert "recorded with several values" not in told
 
 
 def test_lines_of_several_kinds(recorded, tmp_path):
@@ -276,6 +277,21 @@ def test_facts_that_change_are_told_and_the_last_counts(tmp_path):
     result = xaicli.open_run(tmp_path / "run").samples()
     assert {row["sample_id"]: row["facts"]["source"] for row in result.data.to_dicts()} == {1: "a", 2: "z", 3: "c"}
     assert "source of 1 sample was recorded with several values: the last counts" in result.answer.warnings
+
+
+def test_what_a_file_replaces_is_told_apart_from_what_changed(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([1, 2, 3, 4], source=["a", "b", "c", "d"])
+        run.log_facts([4], source=["z"])
+        run.log_samples(sample_id=[1, 2, 3, 4], loss=[1.0, 2.0, 3.0, 4.0], mode="eval", epoch=1)
+    (tmp_path / "new.csv").write_text("sample_id,source\n1,a\n2,x\n3,\n4,y\n")
+    result = xaicli.open_run(tmp_path / "run").samples(facts=tmp_path / "new.csv")
+    found = {row["sample_id"]: row["facts"]["source"] for row in result.data.to_dicts()}
+    assert found == {1: "a", 2: "x", 3: "c", 4: "y"}
+    assert [said for said in result.answer.warnings if said.startswith("source of")] == [
+        "source of 1 sample was recorded with several values: the last counts",
+        "source of 2 samples is another in new.csv than recorded: the file's counts",
+    ]
 
 
 def test_long_texts_are_whole_for_programs_and_short_on_pages(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ class Facts:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """sample_id and a column a fact; one row a sample, the last value of each fact that is not null."""
-        return self._joined[0]
+        return self._joined.frame
 
     @property
     def are_read(self) -> bool:
@@ -95,9 +95,9 @@ class Facts:
         return "_joined" in self.__dict__
 
     @property
-    def changed(self) -> dict[str, int]:
-        """Facts of which some sample was told several values, with how many samples: the last counts."""
-        return self._joined[1]
+    def changed(self) -> Mapping[str, int]:
+        """Facts of which some sample was recorded with several values, with how many samples: the last counts."""
+        return self._joined.changed
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -113,11 +113,21 @@ class Facts:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a question that reads their values says too: which of them changed."""
-        return tuple(
-            f"{name} of {n:,} {'sample' if n == 1 else 'samples'} was recorded with several values: the last counts"
+        """What a question that reads their values says too: which of them changed, and which a file replaced."""
+        said = [
+            f"{name} of {_many(n)} was recorded with several values: the last counts"
             for name, n in self.changed.items()
-        )
+        ]
+        if self.file is not None:
+            said += [
+                f"{name} of {_many(n)} has several values in {self.file.name}: the last counts"
+                for name, n in self._joined.repeated.items()
+            ]
+            said += [
+                f"{name} of {_many(n)} is another in {self.file.name} than recorded: the file's counts"
+                for name, n in self._joined.replaced.items()
+            ]
+        return tuple(said)
 
     def of(self, ids: pl.Series) -> pl.DataFrame:
         """The facts of some samples: a row an id, in their order, nulls where nothing is known."""
@@ -226,37 +236,61 @@ class Facts:
         return _frame(table)
 
     @cached_property
-    def _joined(self) -> tuple[pl.DataFrame, dict[str, int]]:
+    def _joined(self) -> _Joined:
         kind = self._reader.stored.get(SAMPLE_ID, pl.Int64())
         kinds = self.dtypes
-        found = [
-            frame.rename({name: new for name, new in self._called.items() if name in frame.columns})
-            for frame in map(self._read, self._sources)
-            if frame is not None and frame.height
-        ]
-        found = [_with_ids(frame, kind) for frame in found]
-        frames = [
-            frame.with_columns(pl.col(name).cast(dtype) for name, dtype in kinds.items() if name in frame.columns)
-            for frame in found
-        ]
-        names = list(kinds)
+        frames: list[pl.DataFrame] = []
+        n_given = 0
+        for source in self._sources:
+            frame = self._read(source)
+            if frame is None or not frame.height:
+                continue
+            frame = _with_ids(frame.rename({name: new for name, new in self._called.items() if name in frame}), kind)
+            frames.append(frame.with_columns(pl.col(name).cast(to) for name, to in kinds.items() if name in frame))
+            n_given = frame.height if self._given is not None and source.frame is self._given.frame else 0
         if not frames:
-            return pl.DataFrame(schema={SAMPLE_ID: kind, **self.dtypes}), {}
+            return _Joined(pl.DataFrame(schema={SAMPLE_ID: kind, **kinds}))
         every = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
-        every = every.with_columns(
-            pl.lit(None, dtype).alias(name) for name, dtype in kinds.items() if name not in every.columns
-        )
-        changed: dict[str, int] = {}
-        if every[SAMPLE_ID].null_count() or every[SAMPLE_ID].n_unique() < every.height:
-            every = every.drop_nulls(SAMPLE_ID)
-            last = [pl.col(name).drop_nulls().last() for name in names]
-            several = [(pl.col(name).drop_nulls().n_unique() > 1).alias(name) for name in names]
-            repeated = every.filter(pl.col(SAMPLE_ID).is_duplicated())
-            counts = repeated.group_by(SAMPLE_ID).agg(several).select(pl.col(name).sum() for name in names)
-            changed = {name: int(n) for name, n in zip(names, counts.row(0), strict=True) if n} if names else {}
-            once = every.filter(~pl.col(SAMPLE_ID).is_duplicated())
-            every = pl.concat([once, repeated.group_by(SAMPLE_ID, maintain_order=True).agg(last)])
-        return every.select(SAMPLE_ID, *names), changed
+        every = every.with_columns(pl.lit(None, to).alias(name) for name, to in kinds.items() if name not in every)
+        every = every.select(SAMPLE_ID, *kinds)
+        recorded, changed = _last(every.head(every.height - n_given))
+        if not n_given:
+            return _Joined(recorded, changed)
+        given, repeated = _last(every.tail(n_given))
+        both, replaced = _last(pl.concat([recorded, given]))
+        return _Joined(both, changed, repeated, replaced)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A row a sample, and of how many samples each fact has several values."""
+
+    frame: pl.DataFrame
+    changed: Mapping[str, int] = field(default_factory=dict)
+    """As it was recorded."""
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    """Within the user's file."""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """In the user's file and as it was recorded."""
+
+
+def _last(every: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """A row a sample, the last value of each fact that is not null; and of how many samples a fact had several."""
+    if not every[SAMPLE_ID].null_count() and every[SAMPLE_ID].n_unique() == every.height:
+        return every, {}
+    names = every.columns[1:]
+    every = every.drop_nulls(SAMPLE_ID)
+    last = [pl.col(name).drop_nulls().last() for name in names]
+    several = [(pl.col(name).drop_nulls().n_unique() > 1).alias(name) for name in names]
+    repeated = every.filter(pl.col(SAMPLE_ID).is_duplicated())
+    counts = repeated.group_by(SAMPLE_ID).agg(several).select(pl.col(name).sum() for name in names)
+    changed = {name: int(n) for name, n in zip(names, counts.row(0), strict=True) if n} if names else {}
+    once = every.filter(~pl.col(SAMPLE_ID).is_duplicated())
+    return pl.concat([once, repeated.group_by(SAMPLE_ID, maintain_order=True).agg(last)]), changed
+
+
+def _many(n: int) -> str:
+    return f"{n:,} {'sample' if n == 1 else 'samples'}"
 
 
 def _apart(ids: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
