@@ -231,6 +231,7 @@ def test_each_run_of_a_project_becomes_a_run(xai: Xai, tmp_path: Path) -> None:
     )
     status, out, _ = xai("import", path, "-o", tmp_path / "runs", "--json")
     assert status == 0
+    assert json.loads(out)["outputs"] == [str(tmp_path / "runs" / name) for name in ("a-b", "c", "c-3")]
     assert [(row["run"], row["name"]) for row in json.loads(out)["rows"]] == [
         (str(tmp_path / "runs" / name), title) for name, title in (("a-b", "a/b"), ("c", "c"), ("c-3", "c"))
     ]
@@ -239,7 +240,7 @@ def test_each_run_of_a_project_becomes_a_run(xai: Xai, tmp_path: Path) -> None:
         {(0, "loss"): 2.0},
         {(5, "loss"): 3.0},
     ]
-    assert xai("import", path, "-o", tmp_path / "one", "--run", "a/b", "-q")[0] == 0
+    assert xai("import", path, "-o", tmp_path / "one", "--run", "a/b", "-q")[:2] == (0, f"{tmp_path / 'one'}\n")
     assert values(tmp_path / "one") == {(0, "loss"): 1.0}
     status, _, err = xai("import", path, "-o", tmp_path / "two", "--run", "d")
     assert (status, err.splitlines()[0]) == (1, f"error: no run 'd' in {path}")

@@ -50,4 +50,5 @@ def import_(
     from xaicli.importers.importing import import_run
 
     result = import_run(source, output, kind=kind, run=run)
-    write(result, Output(json=json, quiet=quiet, no_progress=no_progress, debug=debug))
+    made = [Path(one) for one in result.data["run"]]
+    write(result, Output(json=json, quiet=quiet, no_progress=no_progress, debug=debug), beside=lambda: made)
