@@ -194,6 +194,25 @@ def test_the_help_tells_which_modes_are_taken(broken, capsys):
     assert asked(capsys, broken)["selection"]["mode"] == ["train"]
 
 
+@pytest.mark.parametrize("metric", ["correct", "margin", "label_prob"])
+def test_a_rise_of_what_is_good_is_no_spike(tmp_path, capsys, metric):
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 61):
+            value = [1.0, 1.0] if step == 30 else [0.0, 1.0 / (4 + step % 3)]
+            value = np.array(value) > 0.5 if metric == "correct" else value
+            run.log_samples(sample_id=[1, 2], mode="train", epoch=1, step=step, **{metric: value})
+    for more in ([], ["--step", "30"], ["--metric", metric]):
+        assert main(["steps", str(tmp_path / "run"), *more]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"a rise of {metric} is no spike, since high is good there" in said
+        assert "--metric loss" in said
+    assert main(["findings", str(tmp_path / "run"), "--mode", "train", "--metric", metric, "--json"]) == 0
+    assert [row for row in json.loads(capsys.readouterr().out)["rows"] if row["finding"] == "spike"] == []
+    assert main(["check", str(tmp_path / "run"), "--rule", "spikes <= 0", "--json"]) == 2
+    (rule,) = json.loads(capsys.readouterr().out)["rows"]
+    assert rule["value"] is None
+
+
 def test_distances_between_steps():
     every = steps_of([10, 20, 30, 60, 70, 80, 90], epoch=1)
     assert gaps(every).rows() == [(1, 0, 30, 60, 2)]

@@ -27,6 +27,7 @@ from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
     EPOCH,
+    HIGH_IS_GOOD,
     LABEL,
     MODE,
     PASS,
@@ -319,6 +320,8 @@ def _count(question: _Question, what: Count) -> float | None:
     if what is Count.SPIKES:
         mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
         selection = replace(resolve(reader, mode=mode, ds_id=question.ds_id), duplicates=Duplicates.ALL)
+        if selection.metrics[0] in HIGH_IS_GOOD:
+            return None
         return float(steps(reader, selection, spikes=0).data["is_spike"].sum() or 0)
     if what is Count.ECE:
         return _calibration_error(question)

@@ -31,7 +31,7 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Rows, Tally
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
 
 _SHOWN = 5
 _LISTED = 20
@@ -68,8 +68,9 @@ def steps(
 
     Raises:
         UsageError: `spikes` is negative.
-        XaiError: No batch was logged there.
+        XaiError: No batch was logged there, or of the metric high is good: its rise is no spike.
     """
+    _refuse_high_is_good(selection)
     spikes = whole_number("--spikes", spikes, least=0)
     around = None if around is None else whole_number("--around", around)
     names = LabelNames.of(reader, selection)
@@ -139,8 +140,9 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         what `steps` says of it.
 
     Raises:
-        XaiError: There is no such step.
+        XaiError: There is no such step, or of the metric high is good.
     """
+    _refuse_high_is_good(selection)
     step = whole_number("--step", step)
     names = LabelNames.of(reader, selection)
     tally = Tally()
@@ -168,6 +170,16 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         warnings=selection.warnings,
         extra=extra,
     )
+
+
+def _refuse_high_is_good(selection: Selection) -> None:
+    """Refuse a metric that has no spikes, and of which no sample holds a share: what is worse in it is less of it."""
+    metric = selection.metrics[0]
+    if metric in HIGH_IS_GOOD:
+        raise XaiError(
+            f"xai steps takes a loss: a rise of {metric} is no spike, since high is good there",
+            hint="--metric loss, or another of which low is good; log it with run.log_samples(..., loss=...)",
+        )
 
 
 def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:

@@ -299,7 +299,9 @@ class Training:
         return now, {
             "worst": worst,
             "labels": [{**origin, **row} for row in self._labels(last, previous, metric, names)],
-            "spikes": [{**origin, **row} for row in self._spikes(batches)] if pair[0] == Mode.TRAIN else [],
+            "spikes": [{**origin, **row} for row in self._spikes(batches)]
+            if pair[0] == Mode.TRAIN and metric not in HIGH_IS_GOOD
+            else [],
         }
 
     def _epoch(
