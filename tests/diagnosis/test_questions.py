@@ -249,6 +249,14 @@ def test_each_predicted_label_says_how_sure_it_is(tmp_path, capsys):
         assert row["over_confidence"] == pytest.approx(gaps.mean())
         assert (row["low"], row["high"]) == pytest.approx(stats.norm.interval(0.95, gaps.mean(), stats.sem(gaps)))
         assert row["name"] == NAMES[row["prediction"]]
+        order = np.argsort(sure[own], kind="stable")
+        bins = np.array_split(np.flatnonzero(own)[order], 15)
+        by_hand = sum(abs((sure[one].astype(float) - (label == taken)[one]).sum()) for one in bins) / len(gaps)
+        is_enough = len(gaps) >= 200
+        assert row["ece"] == (pytest.approx(by_hand) if is_enough else None)
+        assert row["ece_missing"] == (None if is_enough else "fewer than 200 samples")
+    assert {row["ece"] is None for row in found["by_prediction"]} == {True, False}
+    assert "the calibration error needs 200 samples" in xaicli.open_run(tmp_path / "run").confusion().html()
     assert "leaves out 1 sample without a finite top_prob" in xaicli.open_run(tmp_path / "run").confusion().html()
 
 

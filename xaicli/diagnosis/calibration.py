@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BINS = 15
 FEWEST = 30
 """Samples from which on a label's own calibration is told."""
+ENOUGH = 200
+"""Samples from which on a label has a calibration error of its own."""
 _RESAMPLES = 1000
 _RESAMPLED_ROWS = 20_000
 """Beyond so many rows the resampled gaps of bins are drawn from their normal limit."""
@@ -148,7 +150,8 @@ def by_prediction(frame: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         Rows prediction, n, top_prob (mean), accuracy, over_confidence (top_prob - accuracy), low, high (its 95 % normal
-        interval), of predictions with at least 30 samples, the largest |over_confidence| first; ties by prediction.
+        interval), ece (in 15 bins of equal count, null of fewer than 200 samples), ece_missing (why it is null), of
+        predictions with at least 30 samples, the largest |over_confidence| first; ties by prediction.
     """
     sure = pl.col(TOP_PROB).cast(pl.Float64)
     known = frame.drop_nulls([PREDICTION, TOP_PROB, CORRECT]).filter(sure.is_finite())
@@ -164,7 +167,20 @@ def by_prediction(frame: pl.DataFrame) -> pl.DataFrame:
         (sure - right).std().alias("spread"),
     )
     enough = grouped.filter(pl.col("n") >= FEWEST).with_columns((gap - error).alias("low"), (gap + error).alias("high"))
-    return enough.drop("spread").sort(gap.abs(), PREDICTION, descending=[True, False])
+    return _with_ece(enough, known).drop("spread").sort(gap.abs(), PREDICTION, descending=[True, False])
+
+
+def _with_ece(labels: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """The labels with the calibration error of those that have enough rows."""
+    wanted = labels.filter(pl.col("n") >= ENOUGH).select(PREDICTION)
+    eces: dict[Any, float] = {}
+    for (taken,), part in rows.join(wanted, on=PREDICTION, how="semi").group_by(PREDICTION):
+        found = calibration(part[TOP_PROB].to_numpy(), part[CORRECT].to_numpy(), resamples=0)
+        if found is not None:
+            eces[taken] = found.ece
+    why = pl.when(pl.col("n") < ENOUGH).then(pl.lit(f"fewer than {ENOUGH} samples"))
+    ece = pl.Series("ece", [eces.get(taken) for taken in labels[PREDICTION]], pl.Float64)
+    return labels.with_columns(ece, why.alias("ece_missing"))
 
 
 @dataclass(frozen=True)

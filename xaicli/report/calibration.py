@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xaicli.diagnosis.calibration import FEWEST
+from xaicli.diagnosis.calibration import ENOUGH, FEWEST
 from xaicli.report.charts import LineChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Table
 from xaicli.report.numbers import count, cut, short
@@ -74,6 +74,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             row["top_prob"],
             row["accuracy"],
             f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
+            row["ece"],
         )
         for row in found["by_prediction"]
     )
@@ -84,9 +85,10 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             (
                 *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
                 *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
+                Column("calibration error", Cell.NUMBER),
             ),
             rows,
-            note=f"of labels predicted at least {FEWEST} times",
+            note=f"of labels predicted at least {FEWEST} times; the calibration error needs {ENOUGH} samples",
             terminal_rows=10,
         )
 
