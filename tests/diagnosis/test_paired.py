@@ -171,6 +171,18 @@ def test_only_samples_of_both_count(tmp_path, capsys):
     assert (row["n"], row["values"], row["difference"]) == (2, [2.5, 5.0], 2.5)
 
 
+def test_runs_without_common_samples_are_told(tmp_path, capsys):
+    for name, ids in (("a", [1, 2, 3]), ("b", [4, 5, 6]), ("c", [2, 3, 4])):
+        with xaicli.Run(tmp_path / name) as run:
+            run.log_samples(sample_id=ids, loss=np.array([1, 2, 4], np.float32), mode="eval", epoch=1)
+    a, b, c = (tmp_path / name for name in "abc")
+    found = asked(capsys, a, b, c)
+    assert [(row["last"], row["n"], row["difference"]) for row in found["paired"]] == [(str(c), 2, -1.5)]
+    said = f"eval: no difference of {a} and {b} is told, since they have fewer than two samples with values in common"
+    assert found["warnings"] == [said]
+    assert asked(capsys, a, c)["warnings"] == []
+
+
 def test_accuracy_counts_samples_whose_loss_is_not_finite(tmp_path, capsys):
     for name, taken in (("a", [0, 1, 1, 0]), ("b", [0, 1, 0, 1])):
         with xaicli.Run(tmp_path / name) as run:

@@ -42,7 +42,7 @@ def compare(
         group: `NAME=PATTERN,...` items or {name: patterns}: the runs of a group are replicates (seeds, say), and groups
             are compared in place of runs.
     """
-    from xaicli.diagnosis.paired import paired
+    from xaicli.diagnosis.paired import paired, unpaired
     from xaicli.queries.compare import compare
     from xaicli.queries.facts import with_facts
     from xaicli.queries.scalars import members_of
@@ -60,7 +60,8 @@ def compare(
     if known := [reader for reader in readers if reader.facts.names]:
         answer = with_facts(answer, known[-1])
     selection = {**answer.selection, "group": {name: list(members) for name, members in groups.items()}}
-    answer = replace(answer, selection=selection, extra={**answer.extra, "paired": differences})
+    warnings = (*answer.warnings, *unpaired(answer, groups, differences))
+    answer = replace(answer, selection=selection, warnings=warnings, extra={**answer.extra, "paired": differences})
     return shown(Asked(answer, readers=readers, select=words), readers[0].layout.reports)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from xaicli.answer import Answer
 from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_sided, welch
 from xaicli.errors import UsageError
 from xaicli.queries.compare import joined_at_end, shared
@@ -167,6 +168,21 @@ def paired(
             for metric, difference in _differences(both, pair, found.metrics, select).items():
                 rows.append(_row(pair, metric, names, difference))
     return rows
+
+
+def unpaired(
+    answer: Answer, groups: Mapping[str, Sequence[str]] | None, differences: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What to say of runs, or groups, that are compared in an answer and have no paired difference in a place."""
+    first, *others = groups or answer.selection["runs"]
+    told = {(row[MODE], row[DS_ID], row["last"]) for row in differences}
+    needed = "no sample is in all of them" if groups else "they have fewer than two samples with values in common"
+    return [
+        f"{' '.join(filter(None, pair))}: no difference of {first} and {other} is told, since {needed}"
+        for pair in answer.data.select(MODE, DS_ID).unique(maintain_order=True).iter_rows()
+        for other in others
+        if (*pair, other) not in told
+    ]
 
 
 def _differences(
