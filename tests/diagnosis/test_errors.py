@@ -45,6 +45,31 @@ def test_a_regression(tmp_path, capsys):
     assert "By camera" in page
 
 
+def test_numbers_that_are_none_are_counted(tmp_path, capsys):
+    label, prediction = np.arange(8.0), np.arange(8.0)
+    label[5], prediction[2], prediction[3] = np.nan, np.nan, np.inf
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        for epoch in (1, 2):
+            run.log_samples(sample_id=np.arange(8), label=label, prediction=prediction, mode="eval", epoch=epoch)
+    found = asked(capsys, tmp_path / "run")
+    assert (found["rows"][-1]["n"], found["rows"][-1]["unknown"]) == (5, 3)
+    assert (found["counts"]["rows"], found["counts"]["non_finite"]) == (16, 6)  # three an epoch
+
+
+def test_groups_of_few_stand_last(tmp_path):
+    """A single bad sample says little of its group: groups of ten or more come first, the worst before the others."""
+    off = np.concatenate([np.full(12, 1.0), np.full(10, 3.0), [50.0], np.full(9, 2.0)])
+    source = ["mild"] * 12 + ["bad"] * 10 + ["single"] + ["nine"] * 9
+    n = len(off)
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_facts(np.arange(n), source=source)
+        run.log_samples(sample_id=np.arange(n), label=np.arange(n) + off, prediction=np.arange(n), mode="eval", epoch=1)
+    page = xaicli.open_run(tmp_path / "run").errors(by="source", top=0).markdown()
+    rows = [line.split()[1] for line in page.split("By source")[1].splitlines() if line.startswith("| ")]
+    assert [name for name in rows if name in set(source)] == ["bad", "mild", "single", "nine"]
+    assert "Groups of fewer than 10 are last." in page
+
+
 def test_two_classes(tmp_path, capsys):
     rng = np.random.default_rng(1)
     n = 400

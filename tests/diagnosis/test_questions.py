@@ -399,3 +399,25 @@ def test_names_that_differ_in_the_middle_are_told_apart(tmp_path):
     assert len({row[:2] for row in pairs.rows}) == len(pairs.rows)
     lines = next(block for block in blocks if getattr(block, "title", "").startswith("The most confused pairs"))
     assert len({line.name for line in lines.series}) == len(lines.series)
+
+
+def test_truth_values_are_spelled_as_in_sql(tmp_path):
+    """On every page a fact that is true or false is `true` or `false`, as in JSON and --where."""
+    n = 120
+    label = np.arange(n) % 2
+    night = np.arange(n) % 3 == 0
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(np.arange(n), night=night.tolist())
+        prediction = np.where(night, 1 - label, label)
+        loss = np.where(night, 3.0, 1.0) + np.arange(n) / n
+        run.log_samples(sample_id=np.arange(n), label=label, prediction=prediction, loss=loss, mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    by = opened.confusion(by="night").markdown()
+    assert re.search(r"\| true +\| +40 \|", by)
+    assert re.search(r"\| false +\| +80 \|", by)
+    assert "night true" in opened.slices().markdown()
+    samples = opened.samples(max=1, min=1)
+    assert [row["facts"]["night"] for row in samples.data.to_dicts()] == [True, False]
+    for page in (by, samples.markdown()):
+        assert "true" in page
+        assert not re.search(r"\b(True|False|yes)\b", page.split("## How this was made")[0])

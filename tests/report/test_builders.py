@@ -42,7 +42,7 @@ from xaicli.report.scalars import _on_own_scale, scalar_blocks
         (1e12, "1.00e+12"),
         (math.nan, "nan"),
         (math.inf, "inf"),
-        (True, "yes"),
+        (True, "true"),
     ],
 )
 def test_numbers_for_people(value: float | None, text: str) -> None:

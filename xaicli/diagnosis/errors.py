@@ -186,10 +186,17 @@ class _Asked:
         """The rows of each place with the columns that there are, and whether it is the last of its (mode, ds_id)."""
         key = self.selection.label_key
         wanted = [name for name in dict.fromkeys([SAMPLE_ID, key, *columns, *self.by]) if name in self.reader.dtypes]
+        metrics = self.reader.metrics  # the reader counts the numbers among these itself
+        uncounted = [
+            name
+            for name in dict.fromkeys((key, PREDICTION))
+            if name in wanted and name not in metrics and self.reader.dtypes[name].is_float()
+        ]
         for pair in self.selection.pairs:
             held: Rows | None = None
             for rows in walk(self.reader, self.selection, pair, wanted, tally=self.tally):
                 frame = rows.frame
+                self.tally.non_finite += sum(int((~frame[name].is_finite()).sum()) for name in uncounted)
                 if key != LABEL and key in frame.columns:
                     frame = frame.drop(LABEL, strict=False).with_columns(pl.col(key).alias(LABEL))
                 if held is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, pairwise
 from math import prod
 from typing import TYPE_CHECKING
@@ -275,7 +276,7 @@ class _Tested:
     def name(self) -> tuple[str, ...]:
         return (*(column.name for column in self.columns), *self.facts.values())
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, str]:
         return {column.name: column.names[code] for column, code in zip(self.columns, self.codes, strict=True)}
 
@@ -331,21 +332,26 @@ def _unexplained(rows: Sequence[_Tested], x: Floats) -> list[_Tested]:
     """The slices that no larger one of them explains, in the order given."""
     accepted: list[_Tested] = []
     for row in sorted(rows, key=lambda row: (-row.n, len(row.name), row.name)):
+        facts = row.facts.items()
+        around = [larger for larger in accepted if larger.facts.items() <= facts]
+        # Of one within another, all is known from its sums; only where they overlap are the samples gone through.
+        if any(_explains(larger, row, row.n, row.mean * row.n) for larger in around):
+            continue
         own = row.rows()
-        if not any(_explains(larger, row, own, x) for larger in accepted):
+        beside = (larger for larger in accepted if larger not in around)
+        inside = ((larger, own[larger.holds(own)]) for larger in beside)
+        if not any(_explains(larger, row, len(shared), float(x[shared].sum())) for larger, shared in inside):
             accepted.append(row)
     return [row for row in rows if row in accepted]
 
 
-def _explains(larger: _Tested, row: _Tested, own: NDArray[np.intp], x: Floats) -> bool:
-    inside = own[larger.holds(own)]
-    others = larger.n - len(inside)
-    if 2 * len(inside) < len(own):
+def _explains(larger: _Tested, row: _Tested, shared: int, held: float) -> bool:
+    """Whether a slice follows from a larger one, of which it has some samples with a sum of values."""
+    if 2 * shared < row.n:
         return False
-    if not others:  # the same samples under another name
+    if larger.n == shared:  # the same samples under another name
         return True
-    held = float(x[inside].sum())
-    within = held / len(inside) - (larger.mean * larger.n - held) / others
+    within = held / shared - (larger.mean * larger.n - held) / (larger.n - shared)
     return bool(within * np.sign(row.difference) < abs(row.difference) / 2)
 
 

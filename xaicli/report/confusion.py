@@ -14,7 +14,7 @@ from xaicli.diagnosis.news import Judgements
 from xaicli.report.calibration import SURE, calibration_blocks, confidence, one_against_rest, percent
 from xaicli.report.charts import LineChart, MatrixChart, Series, Times, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text, Views
-from xaicli.report.numbers import count, cut, cut_apart, listed, sample_name, short
+from xaicli.report.numbers import count, cut, cut_apart, in_words, listed, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 from xaicli.report.samples import saliency_link, samples_report
 from xaicli.vocabulary import NO_CLASS
@@ -491,11 +491,15 @@ def _labels(last: pl.DataFrame, words: str, page: Page) -> Table:
     )
 
 
+def _value(row: Mapping[str, Any]) -> str:
+    return cut("–" if row["value"] is None else in_words(row["value"]))
+
+
 def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iterator[Block]:
     """The figures of each value of a column, and a matrix each."""
     rows = tuple(
         (
-            cut(str("–" if row["value"] is None else row["value"])),
+            _value(row),
             row["n"],
             percent(row["accuracy"]),
             f"{percent(row['accuracy_interval'][0])} to {percent(row['accuracy_interval'][1])}",
@@ -510,7 +514,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
     yield Table(page.names("by", words), f"By {name}, the lowest accuracy first: {words}", columns, rows)
     views = {}
     for row in groups[:_VIEWS]:
-        said = cut(str("–" if row["value"] is None else row["value"]))
+        said = _value(row)
         labels = {cell[end]: cell[spelled] for cell in row["cells"] for end, spelled in _ENDS}
         ordered = {label: labels[label] for label in sorted(labels, key=lambda label: (label is None, label))}
         if 1 < len(labels) <= _MATRIX:

@@ -54,7 +54,7 @@ _PASSAGES = 12
 _IN_ORDER = ("label", "n_tokens")
 """Columns told by fifths, which keep their order; of others the worst values come first."""
 _TOLD = 10
-"""A group of fewer samples is not named in a sentence."""
+"""A group of fewer samples is not named in a sentence, and stands after the others."""
 _IN_TERMINAL = 12
 
 
@@ -199,10 +199,14 @@ class _Errors:
         for column in dict.fromkeys(row["column"] for row in rows):
             own = [row for row in rows if row["column"] == column]
             if column not in _IN_ORDER:
-                own.sort(key=lambda row: row.get("mae") or row.get("loss") or 0.0, reverse=True)
+                own.sort(
+                    key=lambda row: ((row["n"] or 0) >= _TOLD, row.get("mae") or row.get("loss") or 0.0), reverse=True
+                )
             heads = [Column(column), *(Column(title, cell) for title, cell in columns.values())]
             cells = tuple((cut(row["value"]), *(row[name] for name in columns)) for row in own)
-            yield Table(self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells)
+            few = column not in _IN_ORDER and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
+            note = f"Groups of fewer than {_TOLD} are last." if few else ""
+            yield Table(self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells, note)
 
     # -- one task each
 

@@ -18,7 +18,7 @@ def short(value: float | int | None, digits: int = _DIGITS) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "true" if value else "false"
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):
@@ -104,7 +104,7 @@ def in_words(value: Any) -> str:
         case None:
             return ""
         case bool():
-            return "yes" if value else "no"
+            return "true" if value else "false"
         case list() | tuple():
             shown = ", ".join(in_words(item) for item in value[:_SHOWN_ITEMS])
             return shown + (f" … {len(value):,} in all" if len(value) > _SHOWN_ITEMS else "")
