@@ -272,3 +272,16 @@ def test_what_was_refused_and_ignored_is_counted_after_a_kill_too(tmp_path: Path
         Run(run_dir, ignore_label=255).close()  # which stores what was left
     assert sum(label is None for label in column(run_dir, "label")) == 7
     assert not RunLayout(run_dir).wal.exists()
+
+
+def test_probabilities_that_a_task_does_not_keep_are_told_once(tmp_path):
+    def record(**words):
+        with Run(tmp_path / str(len(words)), task="multilabel", **words) as run:
+            for step in (1, 2):
+                run.log_samples(
+                    sample_id=[1, 2], label=[[0], [1, 2]], logits=np.ones((2, 3)), mode="eval", epoch=1, step=step
+                )
+
+    told = said_by(lambda: record(keep_probs=True))
+    assert sum("those of a multilabel task are not kept" in one for one in told) == 1
+    assert not any("keep_probs" in one for one in said_by(record))

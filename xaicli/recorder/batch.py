@@ -371,6 +371,8 @@ class Batches:
         if scores is not None and scores.ndim != (3 if task is Task.SEQUENCE else 2):
             self.refuse("logits", f"logits of a {task} task cannot have shape {scores.shape}", n)
             scores = None
+        if scores is not None and kind in (_KEPT_LOGITS, _KEPT_PROBS):
+            self._note(f"keep_probs keeps probabilities of one class of several; those of a {task} task are not kept")
         if task is Task.MULTILABEL:
             self._multilabel(found, label, prediction, scores, kind, n)
         elif task is Task.REGRESSION:

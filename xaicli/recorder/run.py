@@ -168,7 +168,8 @@ class Run(Loops, Records):
             total_epochs: Epochs the training is meant to run for.
             label_names: The classes' names, in the order of the logits, or {class: name}, or {name: class}.
             epoch_frequency: Record the samples of every n-th epoch only: those it divides.
-            keep_probs: Keep the class probabilities (float16), in all epochs or in those listed.
+            keep_probs: Keep the class probabilities (float16), in all epochs or in those listed; of tasks with one
+                class a sample, others say once that theirs are not kept.
             resume: "allow" continues a run or begins one, "never" refuses to continue, "must" refuses to begin.
             rank: The process's rank; when None or negative that of the process group or `RANK`, looked up when the
                 first row comes.
