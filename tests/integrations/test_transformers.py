@@ -647,7 +647,7 @@ def test_answers_without_a_meaning_are_asked_for_with_the_line_to_write(tmp_path
         ).train()  # fmt: skip
     said = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
     assert len(said) == 1
-    assert "start_logits, end_logits" in said[0]
+    assert "where a span begins and ends" in said[0]
     assert "samples_fn=lambda batch, output" in said[0]
     assert "--" not in said[0]
 
