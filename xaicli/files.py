@@ -9,15 +9,36 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from xaicli.errors import UsageError
+
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR}
 TEMPORARY = ".tmp-"
 """How the name of what is unfinished begins; the number of the process that writes it follows."""
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""How an address begins, also once a path has been made of it, which leaves one of its two slashes."""
+
+
+def local(place: str | os.PathLike[str]) -> Path:
+    """The path of what is to be written here.
+
+    Raises:
+        UsageError: It is an address of an object store, which would become a folder named `s3:`.
+    """
+    if _ADDRESS.match(os.fspath(place)):
+        raise UsageError(
+            f"{os.fspath(place)} is an address, and this is written to this machine's disk",
+            hint="name a folder here and copy it there; xai sync does that with runs",
+        )
+    return Path(place)
 
 
 def reached(point: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.errors import UnwrittenError
-from xaicli.files import appearing, write_whole
+from xaicli.files import appearing, local, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
@@ -116,11 +116,12 @@ class Result:
             The paths written, the page first.
 
         Raises:
+            UsageError: The folder is an address.
             UnwrittenError: The folder cannot be written to; the error holds what was written before.
         """
         default = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
         wanted = {Format(name) for name in (default if formats is None else formats)}
-        target = Path(folder)
+        target = local(folder)
         paths: list[Path] = []
         try:
             target.mkdir(parents=True, exist_ok=True)

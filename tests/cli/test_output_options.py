@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +91,40 @@ def test_json_is_one_object_and_quiet_the_paths(
     assert json.loads(alone)["outputs"] == []
     _, nothing, _ = asked(xai, runs, question, "-q")
     assert nothing == ""
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/x", "file:///tmp/x"])
+@pytest.mark.parametrize("words", [("samples",), ("track-report",), ("select", "--rule", "hardest", "--n", "2")])
+def test_an_address_is_no_folder_here(
+    xai: Xai,
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = xai(words[0], runs[0], *words[1:], "-o", place)
+    assert (status, out, list(tmp_path.iterdir())) == (2, "", [])
+    assert "is an address" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("samples", "-q"), 0, ""),
+        (("samples", "--format", "csv", "-o", "OUT", "-q"), 1, "error: "),
+        (("samples", "--json"), 1, "error: "),
+        (("--help",), 1, "error: "),
+    ],
+)
+def test_a_closed_output_is_no_fault(
+    runs: tuple[Path, Path], tmp_path: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    given = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    run = [str(runs[0])] if words[0] == "samples" else []
+    command = [sys.executable, "-m", "xaicli", *given[:1], *run, *given[1:]]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr[: len(said)]) == (status, said)
+    assert (tmp_path / "out" / "samples.csv").is_file() == ("OUT" in words)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xaicli.cli.options import Debug, Json, Quiet, split_commas
+from xaicli.cli.options import Debug, Json, Quiet, local_path, split_commas
 from xaicli.cli.output import noted
 from xaicli.cli.status import status_line
 from xaicli.errors import UsageError
@@ -57,7 +57,10 @@ def inspect(file: CheckpointFile, json: Json = False, debug: Debug = False) -> N
 def convert(
     file: CheckpointFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=local_path, metavar="FILE", help="The file to write.", show_default=False
+        ),
     ] = None,
     to: Annotated[
         str | None,

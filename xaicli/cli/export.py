@@ -12,7 +12,18 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.completion import words as offered
-from xaicli.cli.options import AttemptsOption, Debug, Json, Output, Quiet, RunDir, Selection, Strict, split_commas
+from xaicli.cli.options import (
+    AttemptsOption,
+    Debug,
+    Json,
+    Output,
+    Quiet,
+    RunDir,
+    Selection,
+    Strict,
+    local_path,
+    split_commas,
+)
 from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
 from xaicli.errors import UsageError
@@ -72,6 +83,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
+            callback=local_path,
             metavar="DIR|FILE|-",
             help="A folder, a file whose suffix is the format, or - for standard output [default: RUN_DIR/reports].",
             show_default=False,

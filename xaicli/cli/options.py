@@ -19,11 +19,17 @@ import typer
 
 from xaicli import words
 from xaicli.errors import UsageError
+from xaicli.files import local
 from xaicli.vocabulary import SAMPLE_ID, Attempts, Axis, Bounds, Duplicates, Engine, Format, Mode
 
 _DATA = "Selection"
 _SAMPLES = "Samples"
 _OUTPUT = "Output"
+
+
+def local_path(path: Path | None) -> Path | None:
+    """Refuse an address where a path of this machine is meant."""
+    return None if path is None else local(path)
 
 
 def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
@@ -302,6 +308,7 @@ class Output(OptionGroup):
         typer.Option(
             "--output",
             "-o",
+            callback=local_path,
             metavar="DIR",
             help="Folder for written files [default: RUN_DIR/reports].",
             rich_help_panel=_OUTPUT,

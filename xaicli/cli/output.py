@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -121,11 +122,26 @@ def write(
 
 def any_encoding() -> None:
     """Let text of any script go to standard output and error, whatever their encoding: what it lacks is spelled out."""
+    for name, number, way in (("stdout", 1, os.O_RDONLY), ("stderr", 2, os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _in_place_of(number, way))
     codecs.register_error(_TEXT_ERRORS, _spelled_out)
     codecs.register_error(_JSON_ERRORS, _escaped)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=_TEXT_ERRORS)
+
+
+def _in_place_of(number: int, way: int) -> TextIO:
+    """A stream for one that was closed before the start, as daemons do; no other file can get its number then.
+
+    Where an answer goes, writing fails as to any file that cannot be written; errors and warnings go nowhere.
+    """
+    opened = os.open(os.devnull, way)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    return open(number, "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager
