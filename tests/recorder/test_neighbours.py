@@ -228,9 +228,9 @@ def test_facts_of_several_kinds_are_texts(tmp_path: Path) -> None:
     assert stored(tmp_path / "run", "facts") == [
         {"sample_id": 1, "camera": "left", "size": "1", "ok": 7},
         {"sample_id": 2, "camera": "5", "size": "t", "ok": 7},
-        {"sample_id": 4, "camera": "up", "size": str(2**70), "ok": 7},
+        {"sample_id": 4, "camera": "up", "size": None, "ok": 7},
     ]
-    assert set(stats["refused"]) == {"facts"}  # the row without an id
+    assert set(stats["refused"]) == {"facts", "size"}  # a row without an id, a number beyond 64 bits
 
 
 def test_a_text_can_stand_for_no_label(tmp_path: Path) -> None:
