@@ -22,7 +22,7 @@ def entry() -> NoReturn:
     try:
         from xaicli.cli import main
 
-        status = main()
+        status = main(alone=True)
         # The answer is whole; what ends a process now would only take its status away.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 SWALLOWED = """
 import os, signal, sys
@@ -21,13 +22,22 @@ from xaicli.__main__ import entry
 entry()
 """
 AT_THE_END = """
-import os, signal, sys
+import atexit, os, signal
 import xaicli.cli as cli
-class Last:
-    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT):
-        kill(pid, number)
-sys.last_of_all = Last()
-cli.main = lambda: STATUS
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+cli.main = lambda **_: STATUS
+from xaicli.__main__ import entry
+entry()
+"""
+WHILE_IMPORTING = """
+import sys
+import xaicli.cli as cli
+class Command:
+    def main(self, **_):
+        sys.path.insert(0, FOLDER)
+        import half_a_library
+        print("went on with half of it")
+cli.build = lambda arguments=(): Command()
 from xaicli.__main__ import entry
 entry()
 """
@@ -51,3 +61,15 @@ def test_the_same_error_without_ctrl_c_is_told() -> None:
 def test_ctrl_c_after_the_answer_leaves_its_status() -> None:
     assert run(AT_THE_END.replace("STATUS", "0")) == (0, "")
     assert run(AT_THE_END.replace("STATUS", "1")) == (1, "")
+
+
+def test_ctrl_c_that_an_import_swallows_ends_the_command(tmp_path: Path) -> None:
+    (tmp_path / "half_a_library.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+        "except BaseException:\n"
+        "    pass\n"
+    )
+    assert run(WHILE_IMPORTING.replace("FOLDER", repr(str(tmp_path)))) == (130, "")

@@ -128,3 +128,10 @@ def test_a_closed_output_is_no_fault(
     assert "Traceback" not in done.stderr
     assert (done.returncode, done.stderr[: len(said)]) == (status, said)
     assert (tmp_path / "out" / "samples.csv").is_file() == ("OUT" in words)
+
+
+def test_ids_from_a_closed_input_are_asked_for(runs: tuple[Path, Path]) -> None:
+    command = [sys.executable, "-m", "xaicli", "samples", str(runs[0]), "--ids", "-"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --ids -: standard input is closed")

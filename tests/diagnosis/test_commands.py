@@ -44,7 +44,7 @@ def path(tmp_path_factory):
         ["confusion", "--cell", '"dog, small",owl', "--metric", "entropy", "--top", "3"],
         ["steps", "--spikes", "2", "--duplicates", "last"],
         ["steps", "--mode", "eval", "--around", "12", "--ds-id", "night"],
-        ["steps", "--step", "13", "--metric", "margin"],
+        ["steps", "--step", "13", "--metric", "entropy"],
         ["slices", "--by", "kind", "--min-n", "20", "--ds-id", '"day, one"'],
         ["slices", "--metric", "correct,loss", "--where", "loss < 3"],
     ],

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +53,7 @@ def test_what_is_missing_in_a_column_is_null_and_nan_is_a_value(
 
 
 def test_pandas_columns_of_any_kind(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
     with Run(tmp_path / "run", strict=True) as run:
         run.log_samples(
             sample_id=pd.Categorical(["p", "q", "r"]),

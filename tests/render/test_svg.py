@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
 from xaicli.render import figure
-from xaicli.render.canvas import LIGHT, tick
+from xaicli.render.canvas import LIGHT, tick, ticks
 from xaicli.render.lines import spread
 from xaicli.render.svg import path_data
 from xaicli.report.charts import Axis, Band, BarChart, LineChart, MatrixChart, Multiples, ScatterChart, Series, Tone
@@ -221,6 +221,30 @@ def test_names_with_room_stay_where_they_belong(steps: list[int]) -> None:
 )
 def test_ticks_are_short(value: float, said: str) -> None:
     assert tick(value) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.9998, 0.99985, 0.9999, 1.0], ["0.9998", "0.99985", "0.9999", "1"]),
+        ([12345, 12345.5, 12346], ["12,345", "12,345.5", "12,346"]),
+        ([6.90775, 6.9078, 6.90785], ["6.90775", "6.9078", "6.90785"]),
+        ([1e-22, 1e-20, 1e-18], ["1e−22", "1e−20", "1e−18"]),
+        ([-0.1, 1e-17, 0.1], ["−0.1", "0", "0.1"]),
+        ([0, 5e-13, 1e-12], ["0", "5e−13", "1e−12"]),
+        ([1e-3, 1.0, 1e6], ["0.001", "1", "1e6"]),
+        ([], []),
+    ],
+)
+def test_ticks_are_told_apart_and_true(values: list[float], said: list[str]) -> None:
+    assert ticks(values) == said
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(-9, 3), st.sampled_from([1, 2, 5]), st.integers(2, 7))
+def test_ticks_say_their_values(first: int, power: int, step: int, n: int) -> None:
+    values = [(first + step * i) * 10.0**power for i in range(n)]
+    read = [float(text.replace(",", "").replace("−", "-")) for text in ticks(values)]
+    assert read == pytest.approx(values, abs=0.1 * step * 10.0**power)
 
 
 def test_cells_of_a_matrix_are_coloured_by_share_and_lead_somewhere() -> None:

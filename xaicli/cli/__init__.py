@@ -21,6 +21,7 @@ from xaicli import __version__
 from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.plainvalues import plain_values
 from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
+from xaicli.cli.status import end_status
 from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 
 COMMANDS = {
@@ -158,11 +159,12 @@ def _root(
     del version
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
     """Run one command line.
 
     Args:
         argv: The arguments without the program's name; `sys.argv` when None.
+        alone: Whether the process is there for this command only, and may be ended.
 
     Returns:
         The exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted.
@@ -171,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Arrow's own pool holds on to some 15 MB more than a question needs.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     any_encoding()
-    interruptions = _Interruptions()
+    interruptions = _Interruptions(alone=alone)
     try:
         with plain_warnings(), interruptions:
             status = build(arguments).main(args=arguments, prog_name="xai", standalone_mode=False)
@@ -203,8 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Interruptions:
     """Knows whether Ctrl-C was pressed: native code that is called back may make another error of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool) -> None:
         self.seen = False
+        self._is_alone = alone
 
     def __enter__(self) -> None:
         # A handler of the caller's stays, and only a process's first thread may have one.
@@ -221,7 +224,19 @@ class _Interruptions:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.seen = True
+        if self._is_alone and _is_importing(frame):
+            # A library that catches this goes on with half of what it imports, and fails later for another reason.
+            end_status()
+            os._exit(_INTERRUPTED)
         signal.default_int_handler(number, frame)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _unforeseen(error: BaseException, arguments: Sequence[str]) -> int:

@@ -71,6 +71,8 @@ def read_ids(values: list[str] | None) -> list[str] | None:
     ids: list[str] = []
     for value in values:
         if value == "-":
+            if sys.stdin is None:
+                raise UsageError("--ids -: standard input is closed", hint="name a file: --ids @FILE")
             stream = getattr(sys.stdin, "buffer", None)
             ids += ids_of_text(sys.stdin.read() if stream is None else stream.read(), "-")
         elif value.startswith("@"):

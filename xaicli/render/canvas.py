@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import sys
@@ -251,7 +252,14 @@ def in_points(figure: Figure) -> Transform:
 
 def plain_axes(axes: Axes, font: float) -> None:
     """No frame and no ticks, only numbers and quiet horizontal lines."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import Formatter
+
+    class Ticks(Formatter):
+        def __call__(self, value: float, _: object = None) -> str:
+            return tick(value)
+
+        def format_ticks(self, values: Sequence[float]) -> list[str]:
+            return ticks(values)
 
     axes.set_facecolor("none")
     for spine in axes.spines.values():
@@ -260,15 +268,32 @@ def plain_axes(axes: Axes, font: float) -> None:
     axes.grid(True, axis="y", color=LIGHT["grid"], linewidth=0.7, gid="grid")
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        axis.set_major_formatter(Ticks())
         axis.label.set_color(LIGHT["muted"])
         axis.label.set_fontsize(font)
 
 
-def tick(value: float) -> str:
-    """The text of a tick."""
-    said = short(0.0 if abs(value) < 1e-12 else float(value), 4)
+def tick(value: float, digits: int = 4) -> str:
+    """The text of a number at an axis."""
+    said = short(float(value), digits)
     return re.sub(r"\.?0*e([+-])0*", lambda found: "e" + found[1].strip("+"), said).replace("-", "−")
+
+
+def ticks(values: Sequence[float]) -> list[str]:
+    """The texts of an axis's ticks, with the digits that say each to a tenth of the distance of the nearest two.
+
+    What is next to nothing beside that distance is 0.
+    """
+    given = [float(value) for value in values]
+    apart = min((b - a for a, b in itertools.pairwise(sorted(set(given)))), default=0.0)
+    given = [0.0 if abs(value) < 1e-6 * apart else value for value in given]
+    said: list[str] = []
+    for digits in range(4, 17):
+        said = [tick(value, digits) for value in given]
+        read = [float(text.replace(",", "").replace("−", "-")) for text in said]
+        if all(abs(a - b) <= 0.1 * (apart or abs(b)) for a, b in zip(read, given, strict=True)):
+            break
+    return said
 
 
 def name(text: str, limit: int = LONGEST_NAME) -> str:

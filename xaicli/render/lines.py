@@ -17,7 +17,7 @@ from xaicli.render.canvas import (
     in_points,
     name,
     new_figure,
-    tick,
+    ticks,
     width_of,
 )
 from xaicli.render.svg import Frame, Mark
@@ -56,13 +56,13 @@ def line_figure(chart: LineChart) -> Drawn:
     x0, x1, y0, y1 = _LEFT, WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
-    for value in y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log):
+    for value, said in _told(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)):
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, zorder=0.5, gid="grid", clip_on=False)
-        plane.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", **_QUIET)
-    ticks = _x_ticks(chart, low_x, high_x, _TICKS)
-    for value in ticks:
-        plane.text(place[0](value), y0 - _TICK_LINE, tick(value), ha="center", va="baseline", **_QUIET)
+        plane.text(x0 - 5, y, said, ha="right", va="center_baseline", **_QUIET)
+    on_x = _x_ticks(chart, low_x, high_x, _TICKS)
+    for value, said in _told(on_x):
+        plane.text(place[0](value), y0 - _TICK_LINE, said, ha="center", va="baseline", **_QUIET)
     plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), ha="center", va="baseline", **_QUIET)
     unit = chart.y_label + (", log scale" if chart.y_log else "")
     plane.text(x0 - _LEFT + 14, y1 + 10, name(unit, 40), **_QUIET)
@@ -75,21 +75,24 @@ def line_figure(chart: LineChart) -> Drawn:
         (x0, total - y1, x1 - x0, y1 - y0),
         chart.alt,
         attributes={"data-x": _span((low_x, high_x)), "data-y": _span((low_y, high_y)) + (" log" * chart.y_log)},
-        other_axis=tuple(_other_axis(chart, ticks, place[0], total - y0)),
+        other_axis=tuple(_other_axis(chart, on_x, place[0], total - y0)),
     )
     return Drawn(figure, (frame,), flows=True)
 
 
-def _other_axis(chart: LineChart, ticks: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
+def _told(values: Sequence[float]) -> Iterator[tuple[float, str]]:
+    return zip(values, ticks(values), strict=True)
+
+
+def _other_axis(chart: LineChart, on_x: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
     """The ticks of the other axis, at the places of the first one's; `below` is where the plot ends, downwards."""
     if chart.other_axis is None:
         return
     known = dict(zip(chart.other_axis.at, chart.other_axis.values, strict=True))
     looks = {"font-size": f"{WIDE.font:g}", "text-anchor": "middle"}
-    for value in ticks:
-        if value in known:
-            at = (place(value), below + _TICK_LINE)
-            yield Mark("", "", "", "", looks, place=at, text=tick(known[value]))
+    shared = [value for value in on_x if value in known]
+    for value, said in zip(shared, ticks([known[value] for value in shared]), strict=True):
+        yield Mark("", "", "", "", looks, place=(place(value), below + _TICK_LINE), text=said)
     middle = ((place.start + place.end) / 2, below + _LABEL_LINE)
     yield Mark("", "", "", "", looks, place=middle, text=chart.other_axis.label)
 
@@ -148,12 +151,12 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
     quiet: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": _CELL.font}
-    for value in y_ticks(low_y, high_y, 5, log=chart.y_log):
+    for value, said in _told(y_ticks(low_y, high_y, 5, log=chart.y_log)):
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
-        plane.text(x0 - 5, y, tick(value), ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
-    for value in _x_ticks(chart, low_x, high_x, 4):
-        plane.text(place[0](value), y0 - 5, tick(value), ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
+        plane.text(x0 - 5, y, said, ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
+    for value, said in _told(_x_ticks(chart, low_x, high_x, 4)):
+        plane.text(place[0](value), y0 - 5, said, ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
     for band in chart.bands:
         _band(plane, band, chart, cell, place)
     for line in chart.series:
@@ -172,15 +175,15 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
     # y' = scale y + shift in the page's points, which grow downwards.
     scale = (high_y - low_y) / (chart.y_own[1] - chart.y_own[0])
     shift = total - own(low_y) - scale * (total - y0)
-    ticks = []
-    for value in y_ticks(*chart.y_own, 5):
+    on_y = []
+    for value, said in _told(y_ticks(*chart.y_own, 5)):
         y = total - own(value)
         looks = {"font-size": f"{_CELL.font:g}", "text-anchor": "end"}
         points = np.array([(x0, y), (x1, y)])
-        ticks.append(Mark(cell, "grid", "", "", {"stroke-width": "0.7"}, points, (1, 2)))
-        ticks.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=tick(value)))
+        on_y.append(Mark(cell, "grid", "", "", {"stroke-width": "0.7"}, points, (1, 2)))
+        on_y.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=said))
     attributes["data-own"] = _span(chart.y_own)
-    return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(ticks))
+    return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(on_y))
 
 
 def _x_limits(chart: LineChart) -> tuple[float, float]:
