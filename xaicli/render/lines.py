@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,11 @@ def line_figure(chart: LineChart) -> Drawn:
     plane = Plane(figure)
     labelled = end_named(chart.series)
     widest = max((width_of(name(line.name, LONGEST_END)) * WIDE.font for line in labelled), default=0.0)
-    x0, x1, y0, y1 = _LEFT, WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
+    on_y = tuple(_told(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)))
+    x0, x1, y0, y1 = _room(on_y, WIDE.font, _LEFT), WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
-    for value, said in _told(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)):
+    for value, said in on_y:
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, zorder=0.5, gid="grid", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", **_QUIET)
@@ -65,7 +66,7 @@ def line_figure(chart: LineChart) -> Drawn:
         plane.text(place[0](value), y0 - _TICK_LINE, said, ha="center", va="baseline", **_QUIET)
     plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), ha="center", va="baseline", **_QUIET)
     unit = chart.y_label + (", log scale" if chart.y_log else "")
-    plane.text(x0 - _LEFT + 14, y1 + 10, name(unit, 40), **_QUIET)
+    plane.text(14, y1 + 10, name(unit, 40), **_QUIET)
     for band in chart.bands:
         _band(plane, band, chart, "", place)
     for line in chart.series:
@@ -82,6 +83,11 @@ def line_figure(chart: LineChart) -> Drawn:
 
 def _told(values: Sequence[float]) -> Iterator[tuple[float, str]]:
     return zip(values, ticks(values), strict=True)
+
+
+def _room(on_y: Iterable[tuple[float, str]], font: float, least: float) -> float:
+    """What the texts of a y axis need left of the plot, in points."""
+    return max([least, *(width_of(said) * font + 8 for _, said in on_y)])
 
 
 def _other_axis(chart: LineChart, on_x: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
@@ -146,12 +152,14 @@ class Plane:
 
 def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
     """One small chart: lines, bands and ticks at their places, y upwards."""
-    x0, y1 = left + _PLOT[0], total - top - _PLOT[1]
-    x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
+    on_y = tuple(_told(y_ticks(low_y, high_y, 5, log=chart.y_log)))
+    own_y = () if chart.y_own is None or chart.y_log else tuple(_told(y_ticks(*chart.y_own, 5)))
+    x0, y1 = left + _room((*on_y, *own_y), _CELL.font, _PLOT[0]), total - top - _PLOT[1]
+    x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
     quiet: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": _CELL.font}
-    for value, said in _told(y_ticks(low_y, high_y, 5, log=chart.y_log)):
+    for value, said in on_y:
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
@@ -175,15 +183,15 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
     # y' = scale y + shift in the page's points, which grow downwards.
     scale = (high_y - low_y) / (chart.y_own[1] - chart.y_own[0])
     shift = total - own(low_y) - scale * (total - y0)
-    on_y = []
-    for value, said in _told(y_ticks(*chart.y_own, 5)):
+    marks = []
+    for value, said in own_y:
         y = total - own(value)
         looks = {"font-size": f"{_CELL.font:g}", "text-anchor": "end"}
         points = np.array([(x0, y), (x1, y)])
-        on_y.append(Mark(cell, "grid", "", "", {"stroke-width": "0.7"}, points, (1, 2)))
-        on_y.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=said))
+        marks.append(Mark(cell, "grid", "", "", {"stroke-width": "0.7"}, points, (1, 2)))
+        marks.append(Mark(cell, "", "", "", looks, place=(x0 - 5, y + 0.35 * _CELL.font), text=said))
     attributes["data-own"] = _span(chart.y_own)
-    return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(on_y))
+    return Frame(box, chart.alt, cell, attributes, own=(scale, shift), own_ticks=tuple(marks))
 
 
 def _x_limits(chart: LineChart) -> tuple[float, float]:
