@@ -23,7 +23,7 @@ TEMPORARY = ".tmp-"
 """How the name of what is unfinished begins; the number of the process that writes it follows."""
 
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """How an address begins, also once a path has been made of it, which leaves one of its two slashes."""
 
 

@@ -93,7 +93,7 @@ def test_json_is_one_object_and_quiet_the_paths(
     assert nothing == ""
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/x", "file:///tmp/x"])
+@pytest.mark.parametrize("place", ["s3://bucket/x", "S3://bucket/x", "file:///tmp/x"])
 @pytest.mark.parametrize("words", [("samples",), ("track-report",), ("select", "--rule", "hardest", "--n", "2")])
 def test_an_address_is_no_folder_here(
     xai: Xai,
