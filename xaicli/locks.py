@@ -233,6 +233,19 @@ class Reading:
 
 
 @contextlib.contextmanager
+def alone_at(path: Path) -> Iterator[bool]:
+    """Whether nobody else is at what a file stands for; the file is made where it is missing."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def unread(folder: Path, seconds: float) -> Iterator[bool]:
     """Whether nobody reads a folder's files by names listed before; nobody begins to while the block lasts.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import write_whole
 from xaicli.layout import PartName, RunLayout
-from xaicli.locks import fcntl, is_held, remove_dead
+from xaicli.locks import alone_at, is_held, remove_dead
 from xaicli.manifest import ColumnFacts
 from xaicli.recorder.attempt import lock_path, stats_file
 from xaicli.recorder.ledger import add_to_counters
@@ -176,14 +175,8 @@ def _alone(layout: RunLayout) -> Iterator[bool]:
     if not layout.wal.is_dir():
         yield False
         return
-    descriptor = os.open(layout.attempts / ".recovery", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+    with alone_at(layout.attempts / ".recovery") as is_alone:
+        yield is_alone
 
 
 def _writer(path: Path) -> tuple[int, int] | None:

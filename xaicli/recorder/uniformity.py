@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
-from xaicli.locks import fcntl, is_held
+from xaicli.locks import alone_at, is_held
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import lock_path
@@ -135,14 +134,8 @@ def _left_in_segments(layout: RunLayout) -> int:
 def alone(layout: RunLayout) -> Iterator[bool]:
     """Whether no other process puts files in the place of others."""
     make_folder(layout.cache)
-    descriptor = os.open(layout.cache / "compact.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+    with alone_at(layout.cache / "compact.lock") as is_alone:
+        yield is_alone
 
 
 def _recorded(layout: RunLayout, records: Collection[str]) -> list[DataFile]:
