@@ -22,7 +22,7 @@ def doing(what: str, done: float | None = None, total: int | None = None) -> Non
 
 
 @contextmanager
-def told_to(teller: Teller) -> Iterator[None]:
+def shown_by(teller: Teller) -> Iterator[None]:
     """Tell this one while it lasts."""
     _told.append(teller)
     try:

@@ -244,7 +244,7 @@ def test_the_first_layer_is_done_once_per_path_for_modules_and_graphs() -> None:
     for whole in (model, graph):
         stem = split(whole)
         assert stem is not None
-        assert torch.allclose(stem.whole(x), model(x), atol=1e-5)
+        assert torch.allclose(stem.output(x), model(x), atol=1e-5)
         shift = torch.randn_like(x)
         change = stem.forward(x + shift) - stem.forward(x)
         g = torch.randn_like(change)
@@ -272,7 +272,7 @@ def test_a_model_that_asks_for_the_number_of_rows_is_parted_and_one_that_reads_i
     model = Patches(0.0)
     stem = split(model)
     assert stem is not None
-    assert torch.allclose(stem.whole(x), model(x), atol=1e-6)
+    assert torch.allclose(stem.output(x), model(x), atol=1e-6)
     target = model(x).argmax(1)
     found = attribute(model, x, methods=("integrated",), integrating=(5, 1), baseline="zero")
     path = sum(gradient(model, x * ((k + 0.5) / 5), target) for k in range(5))

@@ -17,7 +17,7 @@ import pytest
 
 from tests.written_run import WrittenRun
 from xaicli.api import list_runs, open_run
-from xaicli.queries.compare import courses
+from xaicli.queries.compare import over_epochs
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 from xaicli.summary import Summary
@@ -315,7 +315,7 @@ def test_compared_runs_over_time(xai: Xai, tmp_path: Path) -> None:
                 for i in range(3 if name == "a" else 4)
             )
     readers = [open_run(tmp_path / name).reader(strict=False) for name in ("a", "b")]
-    (course,) = courses(readers)
+    (course,) = over_epochs(readers)
     assert course.pair == ("eval", "")
     assert [frame["mean"].to_list() for frame in course.means] == [[1.0, 0.5], [3.0, 1.5]]
     assert course.labels[0].rows() == [

@@ -50,7 +50,7 @@ def test_a_label_that_is_no_class_is_neither_right_nor_wrong(
             assert [row[name] for name in ("label", "correct", "loss", "margin", "el2n")] == [None] * 5
 
 
-def log_strangers(run: Run) -> None:
+def log_unknown_labels(run: Run) -> None:
     for step in range(5):
         run.log_samples(sample_id=np.arange(3), label=np.array([-1, 0, 1]), logits=LOGITS, step=step, epoch=1)
 
@@ -58,7 +58,7 @@ def log_strangers(run: Run) -> None:
 def test_it_is_told_once_with_the_callers_line_and_strictly_raised(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     with pytest.warns(RecorderWarning, match="label -1 is no class of the 3 of the scores") as said:
-        log_strangers(run)
+        log_unknown_labels(run)
     run.close()
     assert [warning.filename for warning in said] == [__file__]
     with Run(tmp_path / "strict", strict=True) as run:

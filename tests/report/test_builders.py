@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.report_answers import FACTS, labels_result, samples_result
 from xaicli.answer import Answer, Counts
-from xaicli.queries.compare import Course
+from xaicli.queries.compare import Comparison
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
 from xaicli.report.charts import LineChart, MatrixChart, Multiples, ScatterChart, Tone
@@ -299,7 +299,7 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
     )
     right = {"first_correct": [True, None, False], "last_correct": [False, True, False]}
     samples = pl.DataFrame({"sample_id": [1, 2, 3], "first": [0.1, 0.2, math.nan], "last": [0.3, 0.1, 1.0], **right})
-    course = Course(("eval", ""), "loss", means, labels, samples)
+    course = Comparison(("eval", ""), "loss", means, labels, samples)
     (line,) = mean_chart(course, ["a", "b"], Names())
     assert [(series.name, series.y) for series in line.series] == [("a", (1.0, 0.5)), ("b", (1.0, 0.75))]
     (grid,) = label_charts(course, ["a", "b"], Names())
@@ -314,11 +314,11 @@ def test_compared_runs_are_a_line_each_and_samples_lie_about_the_diagonal() -> N
 def test_samples_of_two_runs_are_coloured_by_who_is_right() -> None:
     right = {"first_correct": [True, True, False, False, None], "last_correct": [True, False, True, False, None]}
     values = pl.DataFrame({"sample_id": range(5), "first": [0.5] * 5, "last": [1.5] * 5, **right})
-    (dots,) = sample_chart(Course(("eval", ""), "loss", (), (), values), ["a", "b"], Names())
+    (dots,) = sample_chart(Comparison(("eval", ""), "loss", (), (), values), ["a", "b"], Names())
     assert dots.colour == ("right: both", "right: a", "right: b", "right: neither", None)
     assert dots.colours == dots.colour[:4]
     unsaid = values.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in right)
-    (dots,) = sample_chart(Course(("eval", ""), "loss", (), (), unsaid), ["a", "b"], Names())
+    (dots,) = sample_chart(Comparison(("eval", ""), "loss", (), (), unsaid), ["a", "b"], Names())
     assert (dots.colour, dots.colours) == ((), ())
 
 

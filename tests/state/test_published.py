@@ -122,7 +122,7 @@ def test_models_and_data_are_described_for_reports(tmp_path: Path) -> None:
         for _ in run.steps([1, 2], mode="eval", ds_id="b"):
             pass
         run.state.save_state(models={"net": model})
-    described = RunFacts.whole(RunLayout(tmp_path)).environment
+    described = RunFacts.complete(RunLayout(tmp_path)).environment
     assert described["models"]["net"]["parameters"] == 9
     assert (described["data"]["train"]["samples"], described["data"]["train"]["batches"]) == (10, 3)
     assert described["data"]["eval b"] == {"class": "builtins.list", "samples": 2}

@@ -132,7 +132,7 @@ def _track_report(asked: Asked) -> Report:
     assert asked.layout is not None
     assert asked.reader is not None
     assert asked.gathered is not None
-    facts = RunFacts.whole(asked.layout)
+    facts = RunFacts.complete(asked.layout)
     if asked.gathered.errors is not None and asked.gathered.of_objects:
         page = _page_of_objects(facts, asked, asked.gathered.errors)
         return track_report(asked.answer, asked.gathered, page)
@@ -147,7 +147,7 @@ def _track_report(asked: Asked) -> Report:
 
 
 def _confusion(asked: Asked, *, whole: bool = True) -> Report:
-    from xaicli.report.confusion import cell_report, confusion_report, told_samples
+    from xaicli.report.confusion import cell_report, confusion_report, pictured_samples
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
@@ -159,7 +159,7 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.queries.spread import population
 
     page, warnings = page_of(
-        facts, asked.reader, asked.selection, [asked.answer if one else told_samples(asked.answer)]
+        facts, asked.reader, asked.selection, [asked.answer if one else pictured_samples(asked.answer)]
     )
     if not one:
         return _warned(confusion_report(asked.answer, page), warnings)
@@ -168,7 +168,7 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
 
 def _steps(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.page import Page, RunFacts
-    from xaicli.report.steps import step_report, steps_report, told_samples
+    from xaicli.report.steps import pictured_samples, step_report, steps_report
 
     assert asked.layout is not None
     facts = RunFacts.of(asked.layout)
@@ -178,7 +178,7 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.api.gathering import page_of
     from xaicli.queries.recorded import per_step
 
-    page, warnings = page_of(facts, asked.reader, asked.selection, [told_samples(asked.answer)])
+    page, warnings = page_of(facts, asked.reader, asked.selection, [pictured_samples(asked.answer)])
     if one:
         return _warned(step_report(asked.answer, page), warnings)
     return _warned(steps_report(asked.answer, page, scalars=per_step(asked.reader)), warnings)
@@ -315,7 +315,7 @@ def _info(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
-    return info_report(asked.answer, RunFacts.whole(asked.layout))
+    return info_report(asked.answer, RunFacts.complete(asked.layout))
 
 
 def _query(asked: Asked) -> Report:
@@ -330,9 +330,9 @@ def _compare(asked: Asked, *, whole: bool = True) -> Report:
 
     if not whole:
         return compare_report(asked.answer)
-    from xaicli.queries.compare import courses
+    from xaicli.queries.compare import over_epochs
 
-    return compare_report(asked.answer, courses(asked.readers, **asked.select))
+    return compare_report(asked.answer, over_epochs(asked.readers, **asked.select))
 
 
 def _scalars(asked: Asked) -> Report:

@@ -151,14 +151,14 @@ def export(
             **options,
             "rule": None if ids is not None else chosen.selection["rule"],
         },
-        data=_told(chosen.data, batch),
+        data=_with_tasks(chosen.data, batch),
         warnings=(*(w for w in chosen.warnings if "relabel export" not in w), *notes),
         extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
     )
     return Export(shown(Asked(answer, run.layout, reader, selection)), batch, tool, kept, prefix)
 
 
-def _told(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+def _with_tasks(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
     """The chosen rows with what the tasks say beside."""
     import polars as pl
 

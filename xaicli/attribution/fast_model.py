@@ -208,7 +208,7 @@ class Stem:
         # Turned here, once per path, and not in front of `rest`, once per step.
         return hidden.contiguous(memory_format=torch.channels_last) if self.channels_last else hidden
 
-    def whole(self, x: Tensor) -> Any:
+    def output(self, x: Tensor) -> Any:
         """What the model returns."""
         return self.rest(self.layer(x))
 
@@ -325,7 +325,7 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
     if len(inputs) == 1 and model.call == Call((0,)) and not prepared.entries[0].tokens and model.batch is None:
         small = simplified(model.model)
         stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
-        if stem is not None and not _agrees(prepared, stem.whole, _REWRITTEN):
+        if stem is not None and not _agrees(prepared, stem.output, _REWRITTEN):
             stem = None
         if small is not model.model and (stem is not None or _agrees(prepared, small, _REWRITTEN)):
             fast.model = small

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from xaicli.attribution.flow import Embeddings, name_of
-from xaicli.attribution.given import said_by
+from xaicli.attribution.given import first_line
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 from xaicli.heads.calling import Call
@@ -77,7 +77,7 @@ class FrozenModel:
                 raise
             shapes = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in inputs)
             raise XaiError(
-                f"the model fails on inputs of shape {shapes}: {said_by(error)}",
+                f"the model fails on inputs of shape {shapes}: {first_line(error)}",
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 

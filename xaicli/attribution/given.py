@@ -57,7 +57,7 @@ def seeded(number: int, device: torch.device) -> None:
     random.seed(number)
 
 
-def said_by(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what another's code says, with the kind of error where that alone says little."""
     lines = str(error).strip().splitlines()
     plain = isinstance(error, RuntimeError | TypeError | ValueError | AssertionError) and lines
@@ -198,7 +198,7 @@ class GivenModel:
                 f"{(len(rows), *x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" for x in self.inputs
             )
             raise XaiError(
-                f"the model fails on inputs of shape {shapes}: {said_by(error)}",
+                f"the model fails on inputs of shape {shapes}: {first_line(error)}",
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
             ) from error
 

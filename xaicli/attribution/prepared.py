@@ -14,7 +14,7 @@ from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
 from xaicli.attribution.settings import Target
-from xaicli.attribution.targets import LOSS, Said, choose, class_of, said
+from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.calling import parameter_names
@@ -210,7 +210,7 @@ def prepare(
         head.refuse_no_probabilities(values)
     at = None
     if head is not None:
-        at = said(head, target, place, values, valid, _ids(given, entries, batches, answers), labels)
+        at = place_explained(head, target, place, values, valid, _ids(given, entries, batches, answers), labels)
     if at is not None:
         values, valid, labels = at.answers(values, torch.arange(given.n, device=on)), None, at.labels(labels)
     as_one = head is None or (at is not None and at.truth is not None)

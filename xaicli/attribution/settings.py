@@ -209,7 +209,7 @@ def settle(
         signed=bool(signed),
         convention=Convention(_one_of("convention", convention, Convention)),
         precision=Precision(_one_of("precision", precision, Precision)),
-        seed=_whole("seed", seed),
+        seed=_whole_number("seed", seed),
         tolerance=tolerance,
         unused=_unused(
             kept,
@@ -263,7 +263,7 @@ def _integrating(given: int | Sequence[int], smoothing: int) -> tuple[int, int]:
     return steps, draws
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole_number(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:

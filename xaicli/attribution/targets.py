@@ -83,7 +83,7 @@ class Said:
         return found
 
 
-def said(
+def place_explained(
     head: Head,
     target: Any,
     place: int | None,

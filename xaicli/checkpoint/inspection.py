@@ -15,7 +15,7 @@ import torch
 from xaicli.checkpoint.archive import Archive, RefusedError
 from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
 from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
-from xaicli.checkpoint.load import said_of, training_facts, with_graph_facts
+from xaicli.checkpoint.load import inert_objects_note, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors
 from xaicli.checkpoint.tensors import OddTensor, StoredTensor
@@ -147,7 +147,7 @@ def _torch_file(found: Inspection) -> Inspection:
     reasons = [_unread(each) for each in sets] or ["no weights: no state dict, and no part that is one"]
     return replace(
         found,
-        facts=replace(facts, notes=said_of(content.unknown)),
+        facts=replace(facts, notes=inert_objects_note(content.unknown)),
         verdict=Verdict.NOT if all(reasons) else Verdict.WITH_ARCH,
         refusal=reasons[0] if all(reasons) else "",
         tensors=_tensors(content.value),

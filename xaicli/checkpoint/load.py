@@ -244,14 +244,14 @@ class _Reading:
         facts = replace(self.facts, **training_facts(value, chosen.key))
         if chosen.module:
             facts = replace(facts, kind=Kind.PICKLED_MODULE)
-        notes = (*chosen.notes, *said_of(unknown, chosen.module))
+        notes = (*chosen.notes, *inert_objects_note(unknown, chosen.module))
         return Contents(replace(facts, notes=(*facts.notes, *notes)), weights=chosen)
 
     def _run(self, what: str) -> Contents:
         """What a trusted file holds when its code is run."""
         self._say_trusted(what)
         content = run_torch(self.path)
-        notes = said_of(content.unknown, why="are not installed")
+        notes = inert_objects_note(content.unknown, why="are not installed")
         facts = replace(self.facts, notes=(*self.facts.notes, *notes))
         if (model := find_module(content.value)) is not None:
             return Contents(replace(facts, kind=Kind.PICKLED_MODULE), model=model)
@@ -289,7 +289,7 @@ class _Reading:
         warnings.warn(f"trusting {self.path} (sha256 {self.facts.sha256}), which may run: {what}", stacklevel=4)
 
 
-def said_of(unknown: Counter[str], module: str = "", *, why: str = "were not built") -> tuple[str, ...]:
+def inert_objects_note(unknown: Counter[str], module: str = "", *, why: str = "were not built") -> tuple[str, ...]:
     """A note that names and counts the objects that stand inert; not those a module is made of."""
     if not unknown or module:
         return ()

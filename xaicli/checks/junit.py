@@ -42,11 +42,11 @@ def write_junit(verdicts: pl.DataFrame, path: Path, *, name: str) -> None:
     for row, outcome, (place, named) in zip(rows, outcomes, _names(rows), strict=True):
         case = ElementTree.SubElement(suite, "testcase", classname=_text(place), name=_text(named))
         if outcome is Outcome.FAILED:
-            ElementTree.SubElement(case, "failure", type=outcome.value, message=_text(_said(row)))
+            ElementTree.SubElement(case, "failure", type=outcome.value, message=_text(_outcome(row)))
         elif outcome is Outcome.NOT_ASKED:
-            ElementTree.SubElement(case, "error", type=outcome.value, message=_text(_said(row)))
+            ElementTree.SubElement(case, "error", type=outcome.value, message=_text(_outcome(row)))
         elif outcome in _SKIPPED:
-            ElementTree.SubElement(case, "skipped", message=_text(f"{outcome.value}: {_said(row)}"))
+            ElementTree.SubElement(case, "skipped", message=_text(f"{outcome.value}: {_outcome(row)}"))
     content = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     try:
         write_whole(path, content)
@@ -75,7 +75,7 @@ def _names(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-def _said(row: dict[str, Any]) -> str:
+def _outcome(row: dict[str, Any]) -> str:
     value = "" if row["value"] is None else f"{row['value']:.6g}"
     asked = f"(asked: {row['bound']})" if row["bound"] else ""
     return " ".join(part for part in (value, asked, row["reason"]) if part)

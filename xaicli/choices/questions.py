@@ -313,7 +313,7 @@ class _Pair:
         weights = np.full(len(rows), 1.0 if self.choice.weight is None else self.choice.weight)
         if self._weighs_all:
             weights = self._balancing()
-        found = self._told(rows).with_columns(
+        found = self._rows_shown(rows).with_columns(
             pl.Series("rank", np.arange(1, len(rows) + 1), pl.Int64),
             pl.Series("score", self._of(self.ranked.score), pl.Float64).fill_nan(None),
             pl.Series("weight", weights, pl.Float64),
@@ -321,7 +321,7 @@ class _Pair:
         )
         if self.choice.weight is None or self._weighs_all:
             return found.select(self._columns)
-        rest = self._told(np.flatnonzero(self._not_chosen())).with_columns(
+        rest = self._rows_shown(np.flatnonzero(self._not_chosen())).with_columns(
             pl.lit(None, pl.Int64).alias("rank"),
             pl.lit(None, pl.Float64).alias("score"),
             pl.lit(1.0).alias("weight"),
@@ -332,7 +332,7 @@ class _Pair:
 
     _columns = (MODE, DS_ID, SAMPLE_ID, LABEL, "rank", "score", "weight", "stale", "reason", "suggested_label")
 
-    def _told(self, rows: NDArray[np.intp]) -> pl.DataFrame:
+    def _rows_shown(self, rows: NDArray[np.intp]) -> pl.DataFrame:
         origin = (pl.lit(self.pair[0]).alias(MODE), pl.lit(self.pair[1]).alias(DS_ID))
         told = (SAMPLE_ID, LABEL, "stale")
         return _taken(self.frame.select(told), rows).select(*origin, *told)

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 from xaicli import __version__
 from xaicli.cli.output import any_encoding, plain_warnings
 from xaicli.cli.plainvalues import plain_values
-from xaicli.cli.settings import defaults_of, is_on, read_settings, strangers, unknown_setting
+from xaicli.cli.settings import defaults_of, is_on, read_settings, unknown_names, unknown_setting
 from xaicli.cli.status import end_status
 from xaicli.errors import EXTRAS, UsageError, XaiError, missing_extra
 
@@ -84,12 +84,12 @@ def build(arguments: Sequence[str] = ()) -> Any:
             app.add_typer(module.app, name=name.replace("_", "-"))
         else:
             function = getattr(module, f"{name}_" if iskeyword(name) else name)
-            said = _said(function.__doc__)
+            said = _short_help(function.__doc__)
             app.command(name.replace("_", "-"), short_help=said)(_named_alone(function) if listing else function)
     tree = typer.main.get_command(app)
     for group in tree.commands.values():  # type: ignore[attr-defined]
         for below in getattr(group, "commands", {}).values():
-            below.short_help = _said(below.help)
+            below.short_help = _short_help(below.help)
     plain_values(tree)
     if listing:
         return tree
@@ -102,7 +102,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
             _set_defaults(name, command, settings)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", hint=error.hint) from None
-    if path is not None and (unknown := strangers(settings, _options(tree))):
+    if path is not None and (unknown := unknown_names(settings, _options(tree))):
         if arguments:
             build()  # another command may know them
         else:
@@ -110,7 +110,7 @@ def build(arguments: Sequence[str] = ()) -> Any:
     return tree
 
 
-def _said(help_text: str | None) -> str:
+def _short_help(help_text: str | None) -> str:
     """What a command does, whole: what is shortened to one line loses its point."""
     return " ".join((help_text or "").partition("\n\n")[0].split())
 

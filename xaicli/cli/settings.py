@@ -82,7 +82,7 @@ def defaults_of(command: str, parameters: dict[str, bool], settings: dict[str, A
     return {key: [value] if parameters[key] and not isinstance(value, list) else value for key, value in merged.items()}
 
 
-def strangers(settings: dict[str, Any], options: dict[str, set[str]]) -> list[str]:
+def unknown_names(settings: dict[str, Any], options: dict[str, set[str]]) -> list[str]:
     """The settings that are neither a table of a command nor an option of one.
 
     Args:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xaicli.progress import told_to
+from xaicli.progress import shown_by
 
 _SOON = 0.2
 """Seconds without a line: what is answered by then needs none."""
@@ -105,7 +105,7 @@ def status_line(what: str, *, shown: bool = True, at_once: bool = False) -> Iter
     line = StatusLine(what, at_once=at_once)
     _current.append(line)
     try:
-        with told_to(line.tell):
+        with shown_by(line.tell):
             yield
     finally:
         _current.remove(line)

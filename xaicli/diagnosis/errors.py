@@ -230,7 +230,7 @@ def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
     return {MODE: pair[0], DS_ID: pair[1], EPOCH: rows.place.epoch, PASS: rows.place.turn, STEP: rows.step}
 
 
-def _told(pair: Pair, rows: Any) -> list[dict[str, Any]]:
+def _at_place(pair: Pair, rows: Any) -> list[dict[str, Any]]:
     return [{MODE: pair[0], DS_ID: pair[1], **row} for row in rows]
 
 
@@ -243,10 +243,10 @@ def _residuals(asked: _Asked) -> Found:
         figures = residuals.residual_figures(label[known], prediction[known])
         found.append({**_place(pair, rows), **figures, "unknown": int((~known).sum())})
         if is_last:
-            details["groups"] += _told(pair, residuals.grouped(rows.frame, asked.by))
-            details["worst"] += _told(pair, residuals.worst(rows.frame, asked.top))
+            details["groups"] += _at_place(pair, residuals.grouped(rows.frame, asked.by))
+            details["worst"] += _at_place(pair, residuals.worst(rows.frame, asked.top))
             shown, total = residuals.points(rows.frame)
-            details["points"] += _told(pair, shown)
+            details["points"] += _at_place(pair, shown)
             details["n_points"].append({MODE: pair[0], DS_ID: pair[1], "n": total, "shown": len(shown)})
     return found, details
 
@@ -282,8 +282,8 @@ def _thresholds(asked: _Asked) -> Found:
             }
         )
         if is_last:
-            details["thresholds"] += _told(pair, (curve.row(place) for place in curve.shown()))
-            details["groups"] += _told(pair, _binary_groups(frame, asked, positive))
+            details["thresholds"] += _at_place(pair, (curve.row(place) for place in curve.shown()))
+            details["groups"] += _at_place(pair, _binary_groups(frame, asked, positive))
     return found, details
 
 
@@ -373,14 +373,14 @@ def _sets(asked: _Asked) -> Found:
         if is_last:
             names = asked.names
             named = ({**row, "name": names[row[LABEL]]} for row in table.iter_rows(named=True))
-            details["labels"] += _told(pair, named)
+            details["labels"] += _at_place(pair, named)
             swaps = swapped(frame).head(_SWAPPED).iter_rows(named=True)
-            details["swapped"] += _told(
+            details["swapped"] += _at_place(
                 pair, ({**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]} for row in swaps)
             )
             history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, LABEL, PREDICTION])
             doubts = doubted((one.frame for one in history), min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
-            details["doubted"] += _told(
+            details["doubted"] += _at_place(
                 pair, ({**row, "name": names[row["class"]], "reason": doubt_in_words(row)} for row in doubts)
             )
     return found, details
@@ -404,11 +404,11 @@ def _sequences(asked: _Asked) -> Found:
         known = frame.filter(pl.col(LOSS).is_finite())
         for column, value, own in _groups(known, asked.by, asked, tokens.N_TOKENS):
             row = {"column": column, "value": value, **tokens.sequence_figures(own)}
-            details["groups"] += _told(pair, [row])
+            details["groups"] += _at_place(pair, [row])
         worst = known.sort(LOSS, SAMPLE_ID, descending=[True, False]).head(asked.top)
         words: dict[Any, list[tuple[str, float]]] = {}
         if TOKEN_LOSSES in known.columns:
-            details["places"] += _told(pair, tokens.by_place(known[TOKEN_LOSSES]))
+            details["places"] += _at_place(pair, tokens.by_place(known[TOKEN_LOSSES]))
             if tokens.TOKENS in asked.reader.facts.dtypes:
                 facts = facts_by_sample(asked.reader, known[SAMPLE_ID])
                 texts = {sample_id: one.get(tokens.TOKENS) for sample_id, one in facts.items()}
@@ -418,13 +418,13 @@ def _sequences(asked: _Asked) -> Found:
                     asked.warnings.append(
                         f"the words of {many} are not as many as the losses: they are not set together"
                     )
-                details["worst_tokens"] += _told(pair, tokens.worst_tokens(list(words.values()), asked.top))
+                details["worst_tokens"] += _at_place(pair, tokens.worst_tokens(list(words.values()), asked.top))
         shown = [
             name for name in (SAMPLE_ID, LOSS, tokens.N_TOKENS, tokens.ACCURACY, *kept[:2]) if name in worst.columns
         ]
         for row in worst.select(shown).iter_rows(named=True):
             told = [{"token": token, "loss": loss} for token, loss in words.get(row[SAMPLE_ID], ())]
-            details["worst"] += _told(pair, [{**row, "words": told}])
+            details["worst"] += _at_place(pair, [{**row, "words": told}])
     return found, details
 
 

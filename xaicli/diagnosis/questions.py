@@ -92,7 +92,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     warnings = [*selection.warnings]
     for pair in selection.pairs:
         last: tuple[Rows, pl.DataFrame, Calibration | None] | None = None
-        courses = _Courses(pair, names)
+        over_time = _PairsOverTime(pair, names)
         for rows in labelled(reader, selection, pair, columns, tally=tally):
             counts, table, overall = counted(rows.frame)
             labels.append(_placed(table, pair, rows, names))
@@ -101,7 +101,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
                 sure = _calibration(rows.frame, resamples=None if is_last else 0)
                 told = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
                 extra["overall"].append({**_place(pair, rows), **_figures(overall), **told})
-                courses.add(rows, counts)
+                over_time.add(rows, counts)
                 last = rows, counts, sure if is_last else None
         if last is not None:
             rows, counts, sure = last
@@ -110,7 +110,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
                 where = " ".join(part for part in pair if part)
                 warnings.append(f"no sample of {where} has a finite top_prob at epoch {rows.place.epoch}: {_UNKNOWN}")
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
-            extra["pairs"] += courses.most_confused()
+            extra["pairs"] += over_time.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
     if not extra["overall"]:
         unmet = f"no row that meets --where {reader.where.text!r} has both" if reader.where else ""
@@ -131,7 +131,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     )
 
 
-class _Courses:
+class _PairsOverTime:
     """How often each wrong pair came at every place."""
 
     def __init__(self, pair: Pair, names: LabelNames) -> None:

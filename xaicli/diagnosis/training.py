@@ -106,8 +106,8 @@ def steps(
         contents = _Contents.of(training, spiked, wanted)
         for key, row in told:
             if row.get("before"):
-                row["before"] |= contents.told(row["before"], _SHOWN)
-            row |= contents.told(row, _SHOWN)
+                row["before"] |= contents.described(row["before"], _SHOWN)
+            row |= contents.described(row, _SHOWN)
             extra[key].append({**origin, **row})
         if histories:
             _add_histories(reader, selection, pair, [row for _, row in told])
@@ -156,7 +156,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         contents = _Contents.of(training, batches.filter("is_spike"), here)
         for row in here:
             place = {MODE: pair[0], DS_ID: pair[1]}
-            extra["batches"].append({**place, **row, **contents.told(row, _LISTED)})
+            extra["batches"].append({**place, **row, **contents.described(row, _LISTED)})
             extra["mix"] += [{**place, **{key: row[key] for key in _WRITER}, **item} for item in contents.mix(row)]
             parts.append(_with_histories(reader, selection, pair, row, contents.of_batch(row)))
     if not parts:
@@ -350,7 +350,7 @@ class _Contents:
         is_it = pl.all_horizontal(pl.col(key) == batch[key] for key in _BATCH)
         return loss_shares(self.rows.filter(is_it), self.training.metric)
 
-    def told(self, batch: Mapping[str, Any], top: int) -> dict[str, Any]:
+    def described(self, batch: Mapping[str, Any], top: int) -> dict[str, Any]:
         """What a batch held: its samples, its mix and the scalars beside it."""
         rows, names, metric = self.of_batch(batch), self.training.names, self.training.metric
         facts = self._facts_of(rows[SAMPLE_ID].head(top))

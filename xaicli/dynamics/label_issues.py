@@ -128,7 +128,7 @@ COLUMNS = (MODE, DS_ID, SAMPLE_ID, "score", "reason", LABEL, "suggested_label", 
 
 
 @dataclass(frozen=True)
-class Held:
+class Probabilities:
     """The class probabilities kept of one epoch.
 
     Attributes:
@@ -158,7 +158,7 @@ class Held:
         return pl.DataFrame({SAMPLE_ID: self.ids, "score": 1.0 - self.own})
 
 
-def doubts(reader: Reader, selection: Selection, pair: Pair) -> Held | None:
+def doubts(reader: Reader, selection: Selection, pair: Pair) -> Probabilities | None:
     """The probabilities to judge labels by: of the last selected epoch that kept any.
 
     Where training has memorised the labels by then, of the last one before memorisation was under way, else of the
@@ -176,14 +176,14 @@ def doubts(reader: Reader, selection: Selection, pair: Pair) -> Held | None:
     return found or next(_kept(reader, selection, pair, before), last)
 
 
-def _kept(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]) -> Iterator[Held]:
+def _kept(reader: Reader, selection: Selection, pair: Pair, epochs: Sequence[int]) -> Iterator[Probabilities]:
     """The probabilities of those epochs that kept any."""
     for epoch in epochs:
         if (held := _held(reader, selection, Place(*pair, epoch))) is not None:
             yield held
 
 
-def _held(reader: Reader, selection: Selection, place: Place) -> Held | None:
+def _held(reader: Reader, selection: Selection, place: Place) -> Probabilities | None:
     frame, _ = reader.frame(place, [SAMPLE_ID, selection.label_key, PROBS], selection.duplicates)
     frame = within_labels(frame, selection).rename({selection.label_key: LABEL}).drop_nulls([PROBS, LABEL])
     classes = frame[PROBS].list.len().max() if frame.height else 0
@@ -200,7 +200,7 @@ def _held(reader: Reader, selection: Selection, place: Place) -> Held | None:
         return None
     number = frame["number"].to_numpy()
     accuracy = float((probs.argmax(axis=1) == number).mean())
-    return Held(place.epoch, frame[SAMPLE_ID], frame[LABEL], number, probs, accuracy)
+    return Probabilities(place.epoch, frame[SAMPLE_ID], frame[LABEL], number, probs, accuracy)
 
 
 def _numbers(label: pl.Series, reader: Reader) -> pl.Series:
@@ -254,7 +254,7 @@ def _empty(reader: Reader, selection: Selection) -> pl.DataFrame:
     return pl.DataFrame(schema=dict(zip(COLUMNS, (*kinds, label, label, pl.Int32()), strict=True)))
 
 
-def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Held, top: int | None) -> pl.DataFrame:
+def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Probabilities, top: int | None) -> pl.DataFrame:
     found = issues(held.probs, held.number)
     scores = 1.0 - held.own[found]
     chosen = np.argsort(-scores, kind="stable")[:top]

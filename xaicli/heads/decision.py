@@ -252,12 +252,12 @@ class _Evidence:
         task, reason = self._task(axis, width)
         if task is Task.REGRESSION:
             return Head(
-                task, Values.VALUE, width, single=width == 1, axis=axis, decided=self._said(task, width, reason)
+                task, Values.VALUE, width, single=width == 1, axis=axis, decided=self._in_words(task, width, reason)
             )
         values, independent = self._values(task, axis, width)
         single = width == 1
         head = Head(task, values, 2 if single else width, single, independent, "", axis)
-        return replace(head, decided=self._said(task, head.classes, reason, head))
+        return replace(head, decided=self._in_words(task, head.classes, reason, head))
 
     @property
     def range(self) -> Range | None:
@@ -494,7 +494,7 @@ class _Evidence:
             total *= length
         return total
 
-    def _said(self, task: Task, n: int, reason: str, head: Head | None = None) -> str:
+    def _in_words(self, task: Task, n: int, reason: str, head: Head | None = None) -> str:
         if head is None:
             return f"read as regression, {'one value' if n == 1 else f'{n} values'} a sample: {reason}"
         by = {

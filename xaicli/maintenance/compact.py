@@ -24,7 +24,7 @@ from xaicli.locks import unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
-from xaicli.reader.pieces import strangers
+from xaicli.reader.pieces import foreign_files
 from xaicli.recorder.parts import recover
 from xaicli.recorder.uniformity import alone, conformed, file_conforms
 from xaicli.vocabulary import FORMAT_VERSION, PASS, SAMPLE_ID, STEP
@@ -99,7 +99,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         with contextlib.suppress(OSError):
             recover(layout)
         records = parquet.read_records(layout)
-        others = strangers(layout, records, layout.read_manifest().run_id)
+        others = foreign_files(layout, records, layout.read_manifest().run_id)
         damaged += [f"{path} is not this run's" for path in sorted(others)]
         snapshot = take_snapshot(layout, others)
         if not snapshot.is_settled:

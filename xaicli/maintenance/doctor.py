@@ -18,7 +18,7 @@ from xaicli.files import move
 from xaicli.layout import PartName, RunLayout, decode_ds_id
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
-from xaicli.reader.pieces import strangers
+from xaicli.reader.pieces import foreign_files
 from xaicli.state.folder import faults
 from xaicli.wal import Snapshot, take_snapshot
 from xaicli.wal.records import journal_files, read_journal
@@ -90,7 +90,7 @@ def examine(layout: RunLayout, *, quarantine: bool = False) -> Diagnosis:
     """
     layout.read_manifest()
     records = parquet.read_records(layout)
-    others = strangers(layout, records, layout.read_manifest().run_id)
+    others = foreign_files(layout, records, layout.read_manifest().run_id)
     snapshot = take_snapshot(layout, others)
     counted = {file.path for file in snapshot.files}
     findings: list[Finding] = []
@@ -155,7 +155,7 @@ def _examine(layout: RunLayout, path: Path, record: FileRecord | None) -> int:
     if record is not None and rows != record.rows:
         raise DamagedFileError(f"it has {rows} rows, {record.rows} were written")
     if layout.data in path.parents:
-        said = Footer.said(footer.get(b"xai"), rows)
+        said = Footer.parsed(footer.get(b"xai"), rows)
         _check_place(layout, path, said.origin if said else {})
     return rows
 

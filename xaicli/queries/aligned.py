@@ -121,8 +121,8 @@ class Aligned:
     def count(self, tally: Tally) -> None:
         """Count the rows and non-finite values of all epochs, as their footers say."""
         for epoch in self._epochs.values():
-            spoilt = epoch.footer.non_finite or {}
-            tally.add(Tally(epoch.footer.rows, sum(spoilt.get(metric, 0) for metric in self._selection.metrics), 0))
+            non_finite = epoch.footer.non_finite or {}
+            tally.add(Tally(epoch.footer.rows, sum(non_finite.get(metric, 0) for metric in self._selection.metrics), 0))
 
     def _epoch(self, piece: Piece) -> _Epoch:
         assert piece.file is not None
@@ -135,7 +135,7 @@ class Aligned:
             content = parquet.checked_footer(path, record, whole)
         except (DamagedFileError, OSError) as error:
             raise NotAlignedError from error
-        footer = Footer.said(facts_of(content), record.rows)
+        footer = Footer.parsed(facts_of(content), record.rows)
         if not footer or footer.non_finite is None or footer.steps is None or len(footer.passes) > 1:
             raise NotAlignedError
         known = footer.non_finite

@@ -30,7 +30,7 @@ _LARGEST_BYTES = 64 << 20
 _MOST_ENTRIES = 16
 _CHUNK = 1 << 20
 
-Kept = tuple[pl.DataFrame, dict[str, Any]]
+CachedAnswer = tuple[pl.DataFrame, dict[str, Any]]
 """Rows, and facts about them in JSON types."""
 
 
@@ -79,7 +79,7 @@ class Entry:
         digest = hashlib.blake2b(json.dumps(identity, default=str).encode(), digest_size=16).hexdigest()
         return cls(reader.layout.cache / f"{question}-{digest}.arrow")
 
-    def load(self) -> Kept | None:
+    def load(self) -> CachedAnswer | None:
         """What was kept; None where nothing was, or it is not what was written."""
         try:
             facts: dict[str, Any] = json.loads(self._facts.read_text(encoding="utf-8"))

@@ -287,7 +287,7 @@ _MOST_SAMPLES = 3000
 
 
 @dataclass(frozen=True)
-class Course:
+class Comparison:
     """One (mode, ds_id, metric) of several runs, for their pictures.
 
     Attributes:
@@ -307,7 +307,7 @@ class Course:
     samples: pl.DataFrame
 
 
-def courses(readers: Sequence[Reader], **select: Any) -> list[Course]:
+def over_epochs(readers: Sequence[Reader], **select: Any) -> list[Comparison]:
     """What `compare` shows at the last epoch, at all of them.
 
     Args:
@@ -319,13 +319,13 @@ def courses(readers: Sequence[Reader], **select: Any) -> list[Course]:
     """
     found = shared(readers, **select)
     return [
-        _course(readers, [replace(s, pairs=(pair,), metrics=(metric,)) for s in found.selections], pair, metric)
+        _comparison(readers, [replace(s, pairs=(pair,), metrics=(metric,)) for s in found.selections], pair, metric)
         for pair in found.pairs
         for metric in found.metrics
     ]
 
 
-def _course(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str) -> Course:
+def _comparison(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str) -> Comparison:
     both = list(zip(readers, selections, strict=True))
     at_end = joined_at_end((readers[0], readers[-1]), (selections[0], selections[-1]), pair, metric)
     samples = at_end.select(
@@ -336,7 +336,7 @@ def _course(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pa
         pl.col(f"{CORRECT}1").alias("last_correct"),
     ).drop_nulls(["first", "last"])
     stride = -(-samples.height // _MOST_SAMPLES) or 1
-    return Course(
+    return Comparison(
         pair,
         metric,
         tuple(_means(reader, selection, pair, metric) for reader, selection in both),

@@ -72,7 +72,7 @@ def embeddings(
 
 
 @dataclass(frozen=True)
-class Kept:
+class Vectors:
     """Collected vectors, a sample each.
 
     Attributes:
@@ -86,7 +86,7 @@ class Kept:
     columns: tuple[str, ...]
 
 
-def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str] | str | None = None) -> Kept:
+def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str] | str | None = None) -> Vectors:
     """Every sample's embedding as collected last.
 
     Args:
@@ -106,7 +106,7 @@ def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str
     frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), None, None)
     frame = frame.drop_nulls([identity, *columns]).unique(identity, keep="last", maintain_order=True)
     parts = [np.asarray(frame[name].to_numpy(), np.float64).reshape(frame.height, -1) for name in columns]
-    return Kept(frame[identity], np.concatenate(parts, axis=1), tuple(columns))
+    return Vectors(frame[identity], np.concatenate(parts, axis=1), tuple(columns))
 
 
 def _table(reader: Reader, table: str) -> pl.LazyFrame:

@@ -213,8 +213,8 @@ class Asked:
 
     def count(self, metrics: Sequence[str], tally: Tally) -> None:
         """Count the rows, the duplicates, and the non-finite values of some columns."""
-        spoilt = collect(n_non_finite(self.rows, metrics)).cast(pl.Int64).row(0) if metrics else ()
-        tally.add(Tally(self.n_rows, sum(int(n or 0) for n in spoilt), self.n_duplicates))
+        non_finite = collect(n_non_finite(self.rows, metrics)).cast(pl.Int64).row(0) if metrics else ()
+        tally.add(Tally(self.n_rows, sum(int(n or 0) for n in non_finite), self.n_duplicates))
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def info(reader: Reader) -> Answer:
         warnings=(
             *reader.warnings,
             *reader.facts.warnings,
-            *_strangers(reader),
+            *_unknown_ids_note(reader),
             *_hidden(reader.manifest.epoch_frequency),
             *reader.losses,
             *other_tools(reader.layout, reader.manifest.columns),
@@ -111,9 +111,9 @@ def _type(dtype: pl.DataType) -> str:
     return str(dtype).lower()
 
 
-def _strangers(reader: Reader) -> tuple[str, ...]:
+def _unknown_ids_note(reader: Reader) -> tuple[str, ...]:
     """Of recorded facts: how many ids are no samples, which no question shows."""
-    if not reader.facts.names or not (n := reader.facts.strangers()):
+    if not reader.facts.names or not (n := reader.facts.n_unknown_ids()):
         return ()
     ids = "1 id with facts is no sample" if n == 1 else f"{n:,} ids with facts are no samples"
     return (f"{ids} of the run: nothing was logged of {'it' if n == 1 else 'them'}",)

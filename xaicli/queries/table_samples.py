@@ -104,11 +104,13 @@ def table_samples(
             hint="--reduce says what several rows are",
         )
     metrics = list(selection.metrics)
-    rows, spoilt = finite(held.selected(selection), metrics)
+    rows, non_finite = finite(held.selected(selection), metrics)
     one = _reduced(rows, metrics, Reduce(reduce))
-    said = _said_of_labels(one)
+    said = _label_notes(one)
     asked = Asked(max, min, parse_ids(held, ids), complete_only)
-    found = [of_source(_Held(one, pair, selection, stat), selection, pair, asked, Tally()) for pair in selection.pairs]
+    found = [
+        of_source(_TableRows(one, pair, selection, stat), selection, pair, asked, Tally()) for pair in selection.pairs
+    ]
     known = {item for part in found for item in part.known}
     if missing := [item for item in asked.ids if item not in known]:
         raise unknown(
@@ -116,7 +118,7 @@ def table_samples(
         )
     counts = Counts(
         rows.height,
-        spoilt,
+        non_finite,
         rows.height - one.height,
         stale=sum(part.n_stale for part in found),
         taken_back=reader.counts().taken_back,
@@ -196,7 +198,7 @@ class _Table:
         return rows.with_columns(pl.col(list(selection.metrics)).cast(pl.Float64))
 
 
-class _Held:
+class _TableRows:
     """One (mode, ds_id) of a table, in memory: sample_id, label, epoch, step, metrics; one row a sample and epoch."""
 
     def __init__(self, frame: pl.DataFrame, pair: Pair, selection: Selection, stat: str) -> None:
@@ -275,7 +277,7 @@ def _reduced(rows: pl.DataFrame, metrics: list[str], reduce: Reduce) -> pl.DataF
     return rows.group_by(keys, maintain_order=True).agg(pl.col(STEP).max(), *labels, *by[reduce])
 
 
-def _said_of_labels(rows: pl.DataFrame) -> list[str]:
+def _label_notes(rows: pl.DataFrame) -> list[str]:
     """What to know where the rows of a sample have several labels, and one is shown.
 
     Args:

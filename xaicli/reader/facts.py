@@ -144,16 +144,16 @@ class Facts:
             return ()
         samples, others = self._samples
         told = self._given.frame.select(SAMPLE_ID).unique()
-        strangers = _apart(_apart(told, samples), others).height
+        unknown = _apart(_apart(told, samples), others).height
         without = _apart(samples, told).height
         said = []
-        if strangers:
-            said.append(f"{strangers:,} of the {told.height:,} ids in {self.file.name} are no samples of the run")
+        if unknown:
+            said.append(f"{unknown:,} of the {told.height:,} ids in {self.file.name} are no samples of the run")
         if without:
             said.append(f"{without:,} of the run's {samples.height:,} samples are not in {self.file.name}")
         return tuple(said)
 
-    def strangers(self) -> int:
+    def n_unknown_ids(self) -> int:
         """How many ids have recorded facts and are no samples of the run, of whatever epoch; 0 of a run without any."""
         samples, others = self._samples
         return _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height if samples.height else 0

@@ -47,20 +47,20 @@ class Footer:
     def of(cls, metadata: Any) -> Footer:
         """The footer of an open file, `pyarrow.parquet.FileMetaData`."""
         rows = int(metadata.num_rows)
-        known = cls.said((metadata.metadata or {}).get(b"xai"), rows)
+        known = cls.parsed((metadata.metadata or {}).get(b"xai"), rows)
         return known if known and known.steps else replace(known or cls(rows), steps=_steps_by_statistics(metadata))
 
     @classmethod
-    def said(cls, facts: bytes | None, rows: int) -> Footer | None:
+    def parsed(cls, facts: bytes | None, rows: int) -> Footer | None:
         """What the footer's key `xai` holds, JSON; None where that is nothing that can be read."""
         try:
             known = json.loads(facts or b"")
-            steps, digest, spoilt = known.get("steps"), known.get("sorted_ids"), known.get("non_finite")
+            steps, digest, non_finite = known.get("steps"), known.get("sorted_ids"), known.get("non_finite")
             return cls(
                 rows=rows,
                 steps=(int(steps[0]), int(steps[1])) if steps else None,
                 sorted_ids=None if digest is None else str(digest),
-                non_finite=None if spoilt is None else {str(name): int(n) for name, n in spoilt.items()},
+                non_finite=None if non_finite is None else {str(name): int(n) for name, n in non_finite.items()},
                 passes=tuple(sorted(int(n) for n in known.get("passes") or (0,))),
                 origin={name: known[name] for name in ORIGIN if name in known},
             )
@@ -77,7 +77,7 @@ def read_footer(path: Path, record: FileRecord | None, contents: Contents | None
     """
     if record:
         content = contents.of(path) if contents else None
-        said = Footer.said(facts_of(parquet.checked_footer(path, record, content)), record.rows)
+        said = Footer.parsed(facts_of(parquet.checked_footer(path, record, content)), record.rows)
         if said and said.steps:
             return said
     with parquet.opened(path, record, contents) as file:

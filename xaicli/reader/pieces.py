@@ -103,7 +103,7 @@ def list_pieces(
         attempts: `last` leaves out what later attempts took back, `all` leaves out nothing.
         contents: What keeps small files, so that none is opened twice.
     """
-    others = strangers(layout, records, run_id)
+    others = foreign_files(layout, records, run_id)
     snapshot = take_snapshot(layout, others)
     damaged = {path.relative_to(layout.root).as_posix(): "is damaged" for path in snapshot.damaged}
     damaged |= {path.relative_to(layout.root).as_posix(): "is not this run's" for path in others}
@@ -194,7 +194,7 @@ def is_of_run(file: DataFile, run_id: str) -> bool:
     return told == {"run_id": run_id, **place, **writer, **numbers}
 
 
-def strangers(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str) -> frozenset[Path]:
+def foreign_files(layout: RunLayout, records: Mapping[str, FileRecord], run_id: str) -> frozenset[Path]:
     """The Parquet files among the data that are not this run's: by name, by folder, or by what their footer says.
 
     Only files that nothing is recorded of are opened.

@@ -84,8 +84,8 @@ def finite(frame: pl.DataFrame, metrics: Sequence[str]) -> tuple[pl.DataFrame, i
     if not floats:
         return frame, 0
     found = frame.select((~pl.col(name).is_finite()).sum() for name in floats).row(0)
-    spoilt = [name for name, n in zip(floats, found, strict=True) if n]
-    return frame.with_columns(pl.when(pl.col(n).is_finite()).then(pl.col(n)).alias(n) for n in spoilt), sum(found)
+    non_finite = [name for name, n in zip(floats, found, strict=True) if n]
+    return frame.with_columns(pl.when(pl.col(n).is_finite()).then(pl.col(n)).alias(n) for n in non_finite), sum(found)
 
 
 _SPREAD = 8

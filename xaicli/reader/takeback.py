@@ -66,7 +66,7 @@ def take_backs(attempts: Iterable[Attempt], first_trained: Mapping[int, tuple[in
     for facts in attempts:
         if facts.beside:
             points.pop(facts.attempt, None)
-        elif (said := _said(facts.takes_back_from)) is not None:
+        elif (said := _position(facts.takes_back_from)) is not None:
             points[facts.attempt] = said
     return tuple(TakeBack(attempt, *points[attempt]) for attempt in sorted(points) if attempt)
 
@@ -85,7 +85,7 @@ def shares(attempt: int, epoch: int, all_of_them: Iterable[TakeBack]) -> Iterato
             high = by.step
 
 
-def _said(given: object) -> tuple[int, int] | None:
+def _position(given: object) -> tuple[int, int] | None:
     try:
         return int(given["epoch"]), int(given["step"])  # type: ignore[index]
     except (TypeError, KeyError, ValueError):

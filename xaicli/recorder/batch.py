@@ -749,7 +749,7 @@ def _fits(known: _Known, given: list[Any], ignored: int | None) -> bool:
         return False
     if known.has_label:
         label = given[1]
-        # As unsigned numbers, negative labels are large: one look finds most batches without strangers.
+        # As unsigned numbers, negative labels are large: one look finds most batches without unknown labels.
         largest = np.maximum.reduce(label.view(_UNSIGNED[label.itemsize]))
         if largest >= known.classes and columns.outside(label, known.classes, ignored).any():
             return False

@@ -316,7 +316,7 @@ class Run(Loops, Records):
             state = self.state
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
             at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
-            at_step = state.global_step if step is None else self._told_step(step, sample_id)
+            at_step = state.global_step if step is None else self._named_step(step, sample_id)
             if at_step is None:
                 at_epoch, at_step = self._place_without_any(at_mode, at_epoch, epoch is None)
             if at_epoch % self._epoch_frequency:
@@ -326,7 +326,7 @@ class Run(Loops, Records):
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
             tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
-            told = None if eval_pass is None else self._told_pass(eval_pass, sample_id)
+            told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
             turn = self._passes.get(folder, 0) if told is None else self.state.note_pass(folder, told)
             if epoch is None and not at_epoch and not self._unnamed.is_said:
                 self._look_for_repeats(folder, turn, sample_id)
@@ -365,7 +365,7 @@ class Run(Loops, Records):
                 "log_samples(..., epoch=epoch)"
             )
 
-    def _told_step(self, step: Any, sample_id: Any) -> int | None:
+    def _named_step(self, step: Any, sample_id: Any) -> int | None:
         """The step a caller named; the run's own where it is none, which is told."""
         try:
             return whole_number("step", step, 63)
@@ -373,7 +373,7 @@ class Run(Loops, Records):
             self._refuse_column("step", str(error), count(sample_id))
             return self.state.global_step
 
-    def _told_pass(self, eval_pass: Any, sample_id: Any) -> int | None:
+    def _named_pass(self, eval_pass: Any, sample_id: Any) -> int | None:
         """The pass a caller named; None, told of, where it is none."""
         try:
             turn = whole_number("eval_pass", eval_pass)

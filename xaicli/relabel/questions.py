@@ -245,7 +245,7 @@ def apply(
         },
         data=data,
         counts=Counts(rows=n_marks, damaged=reader.damaged),
-        warnings=(*selection.warnings, *known.warnings, *_told(files, marks, left, taken)),
+        warnings=(*selection.warnings, *known.warnings, *_notes(files, marks, left, taken)),
         extra={"files": _files(files, marks), "left_out": left.rows(), **judged},
     )
 
@@ -281,7 +281,7 @@ def _files(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> l
     ]
 
 
-def _told(
+def _notes(
     files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]
 ) -> list[str]:
     said = [f"{os.fspath(file)} names no sample" for file, one in zip(files, marks, strict=True) if not one.marks]

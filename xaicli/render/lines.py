@@ -54,7 +54,7 @@ def line_figure(chart: LineChart) -> Drawn:
     labelled = end_named(chart.series)
     widest = max((width_of(name(line.name, LONGEST_END)) * WIDE.font for line in labelled), default=0.0)
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
-    on_y = tuple(_told(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)))
+    on_y = tuple(_with_texts(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)))
     x0, x1, y0, y1 = _room(on_y, WIDE.font, _LEFT), WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
     for value, said in on_y:
@@ -62,7 +62,7 @@ def line_figure(chart: LineChart) -> Drawn:
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, zorder=0.5, gid="grid", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", **_QUIET)
     on_x = _x_ticks(chart, low_x, high_x, _TICKS)
-    for value, said in _told(on_x):
+    for value, said in _with_texts(on_x):
         plane.text(place[0](value), y0 - _TICK_LINE, said, ha="center", va="baseline", **_QUIET)
     plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), ha="center", va="baseline", **_QUIET)
     unit = chart.y_label + (", log scale" if chart.y_log else "")
@@ -81,7 +81,7 @@ def line_figure(chart: LineChart) -> Drawn:
     return Drawn(figure, (frame,), flows=True)
 
 
-def _told(values: Sequence[float]) -> Iterator[tuple[float, str]]:
+def _with_texts(values: Sequence[float]) -> Iterator[tuple[float, str]]:
     return zip(values, ticks(values), strict=True)
 
 
@@ -153,8 +153,8 @@ class Plane:
 def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
     """One small chart: lines, bands and ticks at their places, y upwards."""
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
-    on_y = tuple(_told(y_ticks(low_y, high_y, 5, log=chart.y_log)))
-    own_y = () if chart.y_own is None or chart.y_log else tuple(_told(y_ticks(*chart.y_own, 5)))
+    on_y = tuple(_with_texts(y_ticks(low_y, high_y, 5, log=chart.y_log)))
+    own_y = () if chart.y_own is None or chart.y_log else tuple(_with_texts(y_ticks(*chart.y_own, 5)))
     x0, y1 = left + _room((*on_y, *own_y), _CELL.font, _PLOT[0]), total - top - _PLOT[1]
     x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
@@ -163,7 +163,7 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
-    for value, said in _told(_x_ticks(chart, low_x, high_x, 4)):
+    for value, said in _with_texts(_x_ticks(chart, low_x, high_x, 4)):
         plane.text(place[0](value), y0 - 5, said, ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
     for band in chart.bands:
         _band(plane, band, chart, cell, place)

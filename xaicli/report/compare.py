@@ -9,7 +9,7 @@ from typing import Any
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.paired import WELCH
-from xaicli.queries.compare import FLIPPED, Course
+from xaicli.queries.compare import FLIPPED, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
@@ -22,16 +22,16 @@ _LOOKS = ("blue", "vermilion", "green", "purple", "ochre", "grey")
 """How the palette's lines look, in words."""
 
 
-def mean_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[LineChart]:
+def mean_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> Iterator[LineChart]:
     """The mean over all samples at every epoch, a line a run; nothing where no run has a finite value."""
     lines = [
         _line(run, order, frame.iter_rows(named=True))
-        for order, (run, frame) in enumerate(zip(runs, course.means, strict=True))
+        for order, (run, frame) in enumerate(zip(runs, comparison.means, strict=True))
     ]
     lines = [line for line in lines if any(y is not None for y in line.y)]
     if not lines:
         return
-    words = words_of(course.metric, *course.pair)
+    words = words_of(comparison.metric, *comparison.pair)
     ends = [f"{line.name} {short(line.y[-1], 3)}" for line in lines]
     yield LineChart(
         name=names("compare", words),
@@ -44,10 +44,10 @@ def mean_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[Li
     )
 
 
-def label_charts(course: Course, runs: Sequence[str], names: Names) -> Iterator[Multiples]:
+def label_charts(comparison: Comparison, runs: Sequence[str], names: Names) -> Iterator[Multiples]:
     """A small chart a label with a line a run, those that changed most first."""
     lines: dict[str, list[Series]] = {}
-    for order, (run, frame) in enumerate(zip(runs, course.labels, strict=True)):
+    for order, (run, frame) in enumerate(zip(runs, comparison.labels, strict=True)):
         for (label,), rows in frame.group_by("name", maintain_order=True):
             line = _line(run, order, rows.sort("epoch").iter_rows(named=True))
             if any(y is not None for y in line.y):
@@ -70,17 +70,17 @@ def label_charts(course: Course, runs: Sequence[str], names: Names) -> Iterator[
     more = f" The {_CELLS} that changed most of {len(lines):,} labels." if len(lines) > _CELLS else ""
     said = "; ".join(f"{run} {_look(order)}" for order, run in enumerate(runs[: len(_LOOKS)]))
     yield Multiples(
-        name=names("compare-labels", words_of(course.metric, *course.pair)),
-        title=f"Mean {words_of(course.metric, *course.pair)} of each label",
+        name=names("compare-labels", words_of(comparison.metric, *comparison.pair)),
+        title=f"Mean {words_of(comparison.metric, *comparison.pair)} of each label",
         charts=cells,
         legend=f"A line a run: {said}. Each label on its own axis; the largest change first.{more}",
         alt=f"{count(len(cells), 'small chart')}, one a label, a line a run.",
     )
 
 
-def sample_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[ScatterChart]:
+def sample_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> Iterator[ScatterChart]:
     """Each sample's value in the first run against that in the last, coloured by which of them predicts it rightly."""
-    frame = course.samples.filter(course.samples["first"].is_finite() & course.samples["last"].is_finite())
+    frame = comparison.samples.filter(comparison.samples["first"].is_finite() & comparison.samples["last"].is_finite())
     if frame.is_empty():
         return
     groups = {
@@ -92,8 +92,8 @@ def sample_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[
     found = tuple(groups.get(both) for both in zip(frame["first_correct"], frame["last_correct"], strict=True))
     known = any(found)
     yield ScatterChart(
-        name=names("compare-samples", words_of(course.metric, *course.pair)),
-        title=f"{words_of(course.metric, *course.pair)} of each sample",
+        name=names("compare-samples", words_of(comparison.metric, *comparison.pair)),
+        title=f"{words_of(comparison.metric, *comparison.pair)} of each sample",
         x_label=cut(runs[0]),
         y_label=cut(runs[-1]),
         x=tuple(frame["first"]),
@@ -102,7 +102,7 @@ def sample_chart(course: Course, runs: Sequence[str], names: Names) -> Iterator[
         colours=tuple(groups.values()) if known else (),
         names=tuple(sample_name(sample_id) for sample_id in frame["sample_id"]),
         legend=f"Each dot is a sample at its last epoch; above the dashed line it is higher in {cut(runs[-1])}.",
-        alt=f"{course.metric} of {count(frame.height, 'sample')} in {cut(runs[0])} against {cut(runs[-1])}.",
+        alt=f"{comparison.metric} of {count(frame.height, 'sample')} in {cut(runs[0])} against {cut(runs[-1])}.",
         diagonal=True,
     )
 
@@ -135,7 +135,7 @@ def _change(lines: Sequence[Series]) -> float:
 
 
 _TITLES = {"metric": "Metrics", "label": "Labels", "sample": "Samples"}
-_CHARTS: dict[str, Callable[[Course, Sequence[str], Names], Iterator[Block]]] = {
+_CHARTS: dict[str, Callable[[Comparison, Sequence[str], Names], Iterator[Block]]] = {
     "metric": mean_chart,
     "label": label_charts,
     "sample": sample_chart,
@@ -146,12 +146,12 @@ _FLIPS = 200
 """Flipped samples that a page shows of each metric."""
 
 
-def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
+def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Report:
     """The page of `xai compare`.
 
     Args:
         answer: Rows kind, mode, ds_id, metric, label, sample_id, group, rank, values, change, correct.
-        courses: The same over time; without it there are no pictures.
+        comparisons: The same over time; without it there are no pictures.
     """
     names = Names()
     runs = short_names([str(run) for run in as_list(answer.selection.get("runs"))], answer)
@@ -162,7 +162,7 @@ def compare_report(answer: Answer, courses: Sequence[Course] = ()) -> Report:
         sections.append(Section("Differences", names("part", "differences"), (_differences(differences, answer),)))
     for kind, title in _TITLES.items():
         chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
-        charts = [chart for course in courses for chart in _CHARTS[kind](course, runs, names)]
+        charts = [chart for comparison in comparisons for chart in _CHARTS[kind](comparison, runs, names)]
         if chosen:
             table = _table(kind, chosen, runs, str(as_list(answer.selection.get("runs"))[-1]))
             if kind == "sample" and any(map(_is_one_of_many, rows)):

@@ -128,7 +128,7 @@ def cell_report(answer: Answer, page: Page | None = None, *, population: pl.Data
     )
 
 
-def told_samples(answer: Answer) -> Answer:
+def pictured_samples(answer: Answer) -> Answer:
     """The samples whose pictures the page shows, as an answer of samples."""
     parts = [place["wrong"].head(_PICTURED) for place in _last_places(answer)]
     columns = ["mode", "ds_id", pl.col("sample_ids").alias("sample_id")]
@@ -207,7 +207,7 @@ def _blocks(answer: Answer, place: Mapping[str, Any], words: str, page: Page) ->
     yield from _oddities(last, calibration)
     yield from _matrix(answer, place, last, words, page)
     yield _pairs(place, words, page)
-    yield from _courses(answer, place, words, page)
+    yield from _pairs_over_time(answer, place, words, page)
     yield from _over_time(answer, rows, place, words, page)
     yield _labels(last, words, page)
     if calibration is not None:
@@ -394,7 +394,7 @@ def _times(places: Iterable[Mapping[str, Any]]) -> Times:
     return Times.of(None, ({"epoch": place["epoch"], "pass": place.get("pass"), "step": None} for place in places))
 
 
-def _courses(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[LineChart]:
+def _pairs_over_time(answer: Answer, place: Mapping[str, Any], words: str, page: Page) -> Iterator[LineChart]:
     """How the most confused pairs came and went."""
     found = _of(answer.extra["pairs"], place)
     if not found or len(found[0]["points"]) < 2:

@@ -415,8 +415,8 @@ class _Errors:
         heads += (Column("worst at", whole), Column("loss there", number))
         cells = tuple(
             (
-                *(str(row["sample_id"]), *facts.cells(row), row["loss"], _whole(row.get("n_tokens"))),
-                *(_whole(row.get("worst_token")), row.get("worst_token_loss")),
+                *(str(row["sample_id"]), *facts.cells(row), row["loss"], _as_int(row.get("n_tokens"))),
+                *(_as_int(row.get("worst_token")), row.get("worst_token_loss")),
             )
             for row in rows
         )
@@ -511,5 +511,5 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def _whole(value: float | None) -> int | None:
+def _as_int(value: float | None) -> int | None:
     return None if value is None else int(value)

@@ -70,7 +70,7 @@ def local_path(value: Any, run: str = "") -> Path | None:
     return here if found else Path(run).absolute() / path
 
 
-def told(row: Mapping[str, Any]) -> dict[str, Any]:
+def known_facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of the sample of a row: {fact: value}, without those that are not."""
     return {name: value for name, value in (row.get(FACTS) or {}).items() if value is not None}
 
@@ -83,12 +83,12 @@ def linked(value: Any, run: str) -> Link:
 
 def on_card(row: Mapping[str, Any], run: str) -> tuple[tuple[str, Link], ...]:
     """The facts of a sample as (name, what is known), the first few."""
-    return tuple((name, linked(value, run)) for name, value in list(told(row).items())[:_ON_CARD])
+    return tuple((name, linked(value, run)) for name, value in list(known_facts(row).items())[:_ON_CARD])
 
 
 def in_hover(row: Mapping[str, Any]) -> str:
     """The facts of a sample in a few words."""
-    known = list(told(row).items())[:_IN_TABLE]
+    known = list(known_facts(row).items())[:_IN_TABLE]
     return " · ".join(f"{name} {_shortened(in_words(value))}" for name, value in known)
 
 
@@ -106,7 +106,7 @@ class FactColumns:
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], run: str) -> None:
-        names = list(dict.fromkeys(name for row in rows for name in told(row)))
+        names = list(dict.fromkeys(name for row in rows for name in known_facts(row)))
         self._run = run
         self.names: Sequence[str] = names[:_IN_TABLE]
         self.left_out = len(names) - len(self.names)
@@ -119,7 +119,7 @@ class FactColumns:
 
     def cells(self, row: Mapping[str, Any]) -> list[Link | str]:
         """Those of a row."""
-        known = told(row)
+        known = known_facts(row)
         return [linked(known[name], self._run) if name in known else "" for name in self.names]
 
     @property

@@ -226,7 +226,7 @@ def small_multiples(
     every = [row for _, label in shown for row in label.rows]
     least = min((row["min"] for row in every if row["min"] is not None), default=-math.inf)
     floor = 0.0 if least >= 0 else -math.inf
-    charts = tuple(_small(key, label, everyone, bound, stride, floor) for key, label in shown)
+    charts = tuple(_small_chart(key, label, everyone, bound, stride, floor) for key, label in shown)
     cut_off = any(_low(row, bound) < floor for row in every)
     limits = _limits(charts)
     several = len(charts) > 1
@@ -254,7 +254,7 @@ def _low(row: Mapping[str, Any], bound: Bounds) -> float:
     return math.inf if not pair or pair[0] is None else float(pair[0])
 
 
-def _small(
+def _small_chart(
     key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int, floor: float
 ) -> LineChart:
     every = label.rows

@@ -64,7 +64,7 @@ class RunFacts:
         )
 
     @classmethod
-    def whole(cls, layout: RunLayout) -> RunFacts:
+    def complete(cls, layout: RunLayout) -> RunFacts:
         """Everything in a run directory that says how the run came to be.
 
         Raises:

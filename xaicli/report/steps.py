@@ -103,7 +103,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
     )
 
 
-def told_samples(answer: Answer) -> Answer:
+def pictured_samples(answer: Answer) -> Answer:
     """The samples whose pictures the page of an answer shows, as an answer of samples."""
     batches = [
         *answer.extra.get("spikes", ()),

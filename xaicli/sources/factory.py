@@ -123,7 +123,7 @@ class _Ids(Sequence[Any]):
     def __getitem__(self, position: Any) -> Any:
         if not isinstance(self.items, _Consumed) and position >= len(self.items):
             raise IndexError(position)
-        return self._said(position) if self._say_others else position
+        return self._own_id(position) if self._say_others else position
 
     @cached_property
     def _say_others(self) -> bool:
@@ -131,9 +131,9 @@ class _Ids(Sequence[Any]):
         if isinstance(self.items, (_Consumed, list, tuple)):
             return True
         n = len(self.items)
-        return any(self._said(position) != position for position in {0, n // 2, n - 1} if 0 <= position < n)
+        return any(self._own_id(position) != position for position in {0, n // 2, n - 1} if 0 <= position < n)
 
-    def _said(self, position: int) -> Any:
+    def _own_id(self, position: int) -> Any:
         try:
             return _id_of(self.items[position], position, self.inputs)
         except IndexError:

@@ -258,7 +258,7 @@ def _shapes(sample: Sample) -> Shapes:
 def _bad_shapes(name: str, ids: list[Any], shapes: list[Shapes]) -> XaiError:
     usual = max(set(shapes), key=shapes.count)
     position = next(position for position, shape in enumerate(shapes) if shape != usual)
-    shown = f"{ids[position]} {_said(shapes[position], usual)}, others {_said(usual, shapes[position])}"
+    shown = f"{ids[position]} {_differing(shapes[position], usual)}, others {_differing(usual, shapes[position])}"
     if all(len(shape) in (2, 3) for sample in shapes for _, shape in sample):
         hint = "make pictures alike with --resize"
     else:
@@ -267,7 +267,7 @@ def _bad_shapes(name: str, ids: list[Any], shapes: list[Shapes]) -> XaiError:
     return XaiError(f"samples of {name} differ in shape: {shown}", hint=hint)
 
 
-def _said(shapes: Shapes, others: Shapes) -> str:
+def _differing(shapes: Shapes, others: Shapes) -> str:
     """What of some shapes differs from others'."""
     different = [(name, shape) for name, shape in shapes if (name, shape) not in others] or list(shapes)
     return ", ".join(f"{name} {shape}" if len(shapes) > 1 else str(shape) for name, shape in different)

@@ -30,7 +30,7 @@ class Better(StrEnum):
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCheckpoint:
     """A checkpoint that was among the best when it was made."""
 
     file: str
@@ -93,7 +93,7 @@ def keep_best(
     before = _read(folder / f"{stem}.json")
     name = f"{stem}-{step:08d}{_SUFFIX}"
     others = [kept for kept in before if kept.file != name]
-    entry = Kept(name, float(value), epoch, step, datetime.now(UTC).isoformat(timespec="seconds"))
+    entry = KeptCheckpoint(name, float(value), epoch, step, datetime.now(UTC).isoformat(timespec="seconds"))
     ranked = sorted([*others, entry], key=lambda kept: _rank(kept, direction))[:keep]
     if entry not in ranked or not math.isfinite(entry.value):
         return None
@@ -126,14 +126,14 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     return found
 
 
-def _rank(kept: Kept, better: Better) -> tuple[float, int]:
+def _rank(kept: KeptCheckpoint, better: Better) -> tuple[float, int]:
     return (-kept.value if better is Better.HIGHER else kept.value, kept.step)
 
 
-def _read(index: Path) -> list[Kept]:
+def _read(index: Path) -> list[KeptCheckpoint]:
     """The entries of an index whose files are there; none where the index is missing or damaged."""
     try:
-        entries = [Kept(**facts) for facts in json.loads(index.read_text(encoding="utf-8"))["kept"]]
+        entries = [KeptCheckpoint(**facts) for facts in json.loads(index.read_text(encoding="utf-8"))["kept"]]
         plain = [kept for kept in entries if kept.file == Path(kept.file).name and math.isfinite(kept.value)]
         return [kept for kept in plain if (index.parent / kept.file).is_file()]
     except (OSError, ValueError, KeyError, TypeError):

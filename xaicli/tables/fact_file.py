@@ -61,7 +61,7 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
     except (OSError, ValueError, pa.ArrowException) as error:
         words = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
         raise XaiError(f"{path} cannot be read: {words[0]}", hint=KINDS) from error
-    names = _told_apart([name.strip() or name for name in names], path, found)
+    names = _unique_names([name.strip() or name for name in names], path, found)
     if SAMPLE_ID not in names:
         raise XaiError(
             f"{path} has no column sample_id", hint=f"its columns: {', '.join(map(repr, names[:20])) or 'none'}"
@@ -82,7 +82,7 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
     return found
 
 
-def _told_apart(names: Sequence[str], path: Path, found: FactFile) -> list[str]:
+def _unique_names(names: Sequence[str], path: Path, found: FactFile) -> list[str]:
     """The names, each once: the second of a name has a number after it."""
     taken: list[str] = []
     for name in names:

@@ -73,7 +73,7 @@ class SampleList:
             rows = places.get(text)
             if rows is None and text.startswith("'") and text[1:].startswith(_FORMULA):
                 rows = places.get(text[1:])  # the apostrophe that keeps a spreadsheet from running it
-            rows = rows or places.get(text.strip()) or places.get(_whole(text))
+            rows = rows or places.get(text.strip()) or places.get(_without_decimals(text))
             if rows is None:
                 strange.append(text)
             found |= dict.fromkeys(rows or (), place)
@@ -162,7 +162,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _whole(text: str) -> str:
+def _without_decimals(text: str) -> str:
     """A whole number as such: what pandas and spreadsheets make 7.0 of."""
     number = text.strip().removesuffix(".0")
     return number if number.removeprefix("-").isdecimal() else text

@@ -159,7 +159,7 @@ def _places(label: NDArray[Any], k: int, n: int) -> tuple[NDArray[np.intp], NDAr
     """Where each sample's label lies in a flattened (K, N) array, and which labels are classes; None when all are."""
     y = label.astype(np.intp)
     known = None
-    # As unsigned numbers, negative labels are large: one comparison finds both kinds of strangers.
+    # As unsigned numbers, negative labels are large: one comparison finds both kinds of unknown labels.
     if n and np.maximum.reduce(y.view(np.uintp)) >= k:
         known = (y >= 0) & (y < k)
         y = np.where(known, y, 0)
