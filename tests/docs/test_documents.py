@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import xaicli
 from xaicli.cli import COMMANDS, build, main
 from xaicli.cli.settings import defaults_of, read_settings
+from xaicli.dynamics.findings import Finding
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -127,3 +129,82 @@ def test_the_page_of_commands_is_the_help(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make_commands.markdown(), "run: make docs"
     assert (ROOT / "docs" / "xai.1").read_text(encoding="utf-8") == make_commands.man_page(), "run: make docs"
+
+
+DEMO = str(ROOT / "sample_data" / "run")
+ASKED = {
+    "info": [[DEMO]],
+    "samples": [[DEMO]],
+    "labels": [[DEMO, "--bounds", "std,range"]],
+    "dynamics": [[DEMO, "--metric", "loss"]],
+    "findings": [[DEMO]],
+    "scalars": [[DEMO]],
+    "confusion": [[DEMO]],
+    "steps": [[DEMO, "--mode", "train"], [DEMO, "--mode", "train", "--step", "30"]],
+    "slices": [[DEMO, "--by", "label,prediction", "--mode", "train"]],
+    "select": [[DEMO, "--rule", "hardest", "--n", "5"]],
+    "check": [[DEMO, "--rule", "correct mean >= 0.5"]],
+    "compare": [[DEMO, DEMO]],
+    "track-report": [[DEMO]],
+}
+NAMED_BY_DATA = {"found", "bounds", "scalars", "facts", "label_map"}  # what they hold has names of the run's own
+
+
+def keys_of(value: object) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, below in value.items():
+                yield key
+                if key not in NAMED_BY_DATA or isinstance(below, list):
+                    yield from keys_of(below)
+        case list():
+            for below in value:
+                yield from keys_of(below)
+
+
+def documented(text: str) -> set[str]:
+    return {word for code in re.findall(r"`([^`]+)`", text) for word in code.split(", ")}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the keys documented, those of a table's first column; what lists hold may have nothing of it in the demo."""
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    common, *sections = re.split(r"^## xai ", page, flags=re.MULTILINE)
+    by_name = {section.partition("\n")[0]: section.partition("\n### ")[0] for section in sections}
+    assert set(by_name) == set(ASKED)
+    seen: set[str] = set()
+    top: set[str] = set()
+    for arguments in ASKED[name]:
+        main([name, *arguments, "--json", "-o", str(tmp_path)])
+        answer = json.loads(capsys.readouterr().out)
+        top |= set(answer)
+        seen |= set(keys_of(answer))
+    every = by_name[name] + (by_name["samples"] + by_name["labels"] + by_name["confusion"] + by_name["findings"]
+        if name == "track-report" else "")  # fmt: skip
+    assert seen - documented(common) - documented(every) == set()
+    first = {key for row in re.findall(r"^\| (`.*?) \|", by_name[name], re.MULTILINE) for key in documented(row)}
+    assert first - top == set()
+
+
+def test_every_kind_of_finding_is_documented() -> None:
+    named = documented((ROOT / "docs" / "json.md").read_text(encoding="utf-8"))
+    assert {str(kind) for kind in Finding} - named == set()
+
+
+def test_every_statistic_that_can_be_a_score_has_its_formula() -> None:
+    """What `--stat` takes is what the dynamics of the run hold, by the names of its own error."""
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    run = xaicli.open_run(DEMO)
+    columns = [name.removeprefix("loss_") for name in run.dynamics(metric="loss").data.columns]
+    taken = []
+    for name in columns:
+        try:
+            run.samples(stat=name, max=1, min=0)
+        except xaicli.XaiError:
+            continue
+        taken.append(name)
+    assert {"mean", "slope", "confidence", "aum", "rank_jump"} < set(taken)
+    assert [name for name in taken if not re.search(rf"`(<metric>)?_?{name}`", page)] == []
