@@ -135,3 +135,4 @@ OF_ONE_LABEL = (None, "classification", "binary")
 HIGH_IS_GOOD = (CORRECT, LABEL_PROB, MARGIN, "jaccard", "token_accuracy")
 LOW_IS_GOOD = (LOSS, EL2N, ENTROPY, "abs_error", "n_wrong")
 """Which end of the recorder's own metrics is the good one, of those that have one."""
+END_IS_KNOWN = frozenset({*HIGH_IS_GOOD, *LOW_IS_GOOD})

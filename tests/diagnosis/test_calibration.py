@@ -1,6 +1,7 @@
 """Calibration against plain Python, and scores of probabilities against scikit-learn."""
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn import metrics
 
@@ -142,3 +143,32 @@ def test_log_loss_of_labels_given_next_to_no_probability():
     assert blind is not None
     assert blind.n_clipped == 2
     assert blind.log_loss == pytest.approx(metrics.log_loss(np.zeros(3), half.astype(np.float32), labels=[0, 1]))
+
+
+def test_the_calibration_error_of_a_label_has_an_interval_that_holds_its_truth():
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(20):
+        sure = np.repeat([0.55, 0.65, 0.75, 0.85, 0.95], 60)
+        right = rng.random(300) < sure - 0.2  # too sure by 0.2, in every bin
+        frame = pl.DataFrame({"prediction": [1] * 300, "top_prob": sure, "correct": right})
+        (row,) = room.by_prediction(frame).iter_rows(named=True)
+        assert row["ece_low"] <= row["ece"] <= row["ece_high"]
+        shuffled = room.by_prediction(frame.sample(fraction=1.0, shuffle=True, seed=1)).row(0, named=True)
+        for name in ("ece", "ece_low", "ece_high"):
+            assert shuffled[name] == pytest.approx(row[name])
+        held += row["ece_low"] <= 0.2 <= row["ece_high"]
+    assert held >= 17
+
+
+def test_intervals_of_many_labels_agree_with_those_of_one():
+    rng = np.random.default_rng(9)
+    sure = rng.uniform(0.3, 1, 3000)
+    right = rng.random(3000) < sure**2
+    one = pl.DataFrame({"prediction": [0] * 3000, "top_prob": sure, "correct": right})
+    many = pl.concat([one.with_columns(prediction=pl.lit(label)) for label in range(30)])
+    alone = room.by_prediction(one).row(0, named=True)
+    among = room.by_prediction(many).row(0, named=True)
+    assert alone["ece"] == among["ece"]
+    for end in ("ece_low", "ece_high"):
+        assert among[end] == pytest.approx(alone[end], abs=0.01)

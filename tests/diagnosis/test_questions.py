@@ -349,6 +349,39 @@ def test_probabilities_that_are_never_finite_are_named(tmp_path, capsys):
     assert any("no sample of eval has a finite top_prob at epoch 4" in text for text in found["warnings"])
     (overall,) = found["overall"]
     assert (overall["n"], overall["accuracy"], overall["ece"]) == (4, 0.75, None)
+    assert (overall["without_label"], overall["without_prediction"]) == (1, 1)
+    assert "1 sample of eval at epoch 4 has no label, and is in no cell" in found["warnings"]
+    assert "1 sample of eval at epoch 4 has a label and no prediction, and is in no cell" in found["warnings"]
+
+
+def test_sureness_is_held_against_the_label_that_was_asked_for(tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    label, true = rng.integers(0, 3, (2, 60))
+    logits = rng.normal(size=(60, 3)).astype(np.float32)
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=range(60), label=label, logits=logits, mode="eval", epoch=1)
+        run.log_facts(sample_id=range(60), true=true.tolist())
+    found = asked(capsys, tmp_path / "run", "--label-key", "true")
+    sure = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    accuracy = (true == logits.argmax(1)).mean()
+    assert found["overall"][0]["accuracy"] == pytest.approx(accuracy)
+    assert found["calibration"][0]["over_confidence"] == pytest.approx(sure.mean() - accuracy, abs=1e-6)
+    assert found["overall"][0]["over_confidence"] == pytest.approx(sure.mean() - accuracy, abs=1e-6)
+
+
+def test_kept_probabilities_that_are_left_out_are_counted(tmp_path, capsys):
+    rng = np.random.default_rng(6)
+    label = rng.integers(0, 3, 40)
+    probs = rng.dirichlet(np.ones(3), 40).astype(np.float32)
+    probs[:4] = np.nan
+    with xaicli.Run(tmp_path / "run", keep_probs=True) as run:
+        run.log_samples(sample_id=range(40), label=label, probs=probs, mode="eval", epoch=1)
+    (scores,) = asked(capsys, tmp_path / "run")["probabilities"]
+    assert (scores["n"], scores["left_out"]) == (36, 4)
+    by_hand = ((probs[4:] - np.eye(3)[label[4:]]) ** 2).sum(1).mean()
+    assert scores["brier"] == pytest.approx(by_hand, abs=2e-3)
+    said = xaicli.open_run(tmp_path / "run").confusion().html()
+    assert "4 samples with a label and no such probabilities left out" in said
 
 
 def test_a_name_that_is_the_number_of_another_label_is_a_name(tmp_path):

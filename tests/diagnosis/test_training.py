@@ -213,6 +213,28 @@ def test_a_rise_of_what_is_good_is_no_spike(tmp_path, capsys, metric):
     assert rule["value"] is None
 
 
+def test_a_rise_of_what_nobody_said_is_bad_is_told_and_judged_by_none(tmp_path, capsys):
+    run = tmp_path / "run"
+    with xaicli.Run(run) as recorder:
+        for step in range(1, 61):
+            value = [9.0, 9.0] if step == 30 else [0.5, 1.0 / (4 + step % 3)]
+            recorder.log_samples(sample_id=[1, 2], iou=value, mode="train", epoch=1, step=step)
+    found = asked(capsys, run)
+    assert [spike["step"] for spike in found["spikes"]] == [30]
+    assert "which end of iou is good is not known: its rises are told as spikes" in found["warnings"]
+    assert asked(capsys, run, "--step", "30")["warnings"] == found["warnings"]
+    assert main(["findings", str(run), "--mode", "train", "--metric", "iou", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row for row in told["rows"] if row["finding"] == "spike"] == []
+    assert any("which end of iou is good is not known" in said for said in told["warnings"])
+    assert main(["check", str(run), "--rule", "spikes <= 0", "--json"]) == 2
+    (rule,) = json.loads(capsys.readouterr().out)["rows"]
+    assert rule["outcome"] == "not asked"
+    assert "which end of iou is good is not known" in rule["reason"]
+    assert main(["watch", str(run), "--once", "--json"]) == 0
+    assert any("which end of iou is good" in said for said in json.loads(capsys.readouterr().out)["warnings"])
+
+
 def test_distances_between_steps():
     every = steps_of([10, 20, 30, 60, 70, 80, 90], epoch=1)
     assert gaps(every).rows() == [(1, 0, 30, 60, 2)]

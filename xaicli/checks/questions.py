@@ -26,6 +26,7 @@ from xaicli.tables.lists import read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
+    END_IS_KNOWN,
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
@@ -320,8 +321,10 @@ def _count(question: _Question, what: Count) -> float | None:
     if what is Count.SPIKES:
         mode = question.mode or (Mode.TRAIN.value if Mode.TRAIN in reader.modes() else None)
         selection = replace(resolve(reader, mode=mode, ds_id=question.ds_id), duplicates=Duplicates.ALL)
-        if selection.metrics[0] in HIGH_IS_GOOD:
-            return None
+        if (metric := selection.metrics[0]) in HIGH_IS_GOOD:
+            raise XaiError(f"a rise of {metric} is no spike, since high is good there; no loss was recorded")
+        if metric not in END_IS_KNOWN:
+            raise XaiError(f"which end of {metric} is good is not known, and no loss was recorded")
         return float(steps(reader, selection, spikes=0).data["is_spike"].sum() or 0)
     if what is Count.ECE:
         return _calibration_error(question)

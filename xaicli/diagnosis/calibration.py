@@ -21,8 +21,10 @@ FEWEST = 30
 ENOUGH = 200
 """Samples from which on a label has a calibration error of its own."""
 _RESAMPLES = 1000
+_FEWEST_RESAMPLES = 200
+"""Of each of very many labels."""
 _RESAMPLED_ROWS = 20_000
-"""Beyond so many rows the resampled gaps of bins are drawn from their normal limit."""
+"""Of more rows the resampled gaps of bins are drawn from their normal limit; of several labels, of their share."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,13 @@ class Calibration:
 
 
 def calibration(
-    top_prob: Floats, correct: Floats, *, bins: int = BINS, seed: int = 0, resamples: int = _RESAMPLES
+    top_prob: Floats,
+    correct: Floats,
+    *,
+    bins: int = BINS,
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
+    resampled_rows: int = _RESAMPLED_ROWS,
 ) -> Calibration | None:
     """Compare how sure the model is with how often it is right.
 
@@ -60,6 +68,7 @@ def calibration(
             count in each bin they fall into as all of them do on average.
         seed: Of the bootstrap.
         resamples: How many; without any the intervals are the estimates.
+        resampled_rows: Of more rows the resampled gaps of bins are drawn from their normal limit.
 
     Returns:
         None without a row.
@@ -76,7 +85,8 @@ def calibration(
     n = np.diff(np.append(edges, len(p)))
     sure, share = (parts @ np.add.reduceat(values, starts) / n for values in (p, right))
     gaps = np.abs(share - sure)
-    resampled = _resampled_gaps(right - p, starts, parts, np.random.default_rng(seed), resamples)
+    exactly = len(p) <= resampled_rows
+    resampled = _resampled_gaps(right - p, starts, parts, np.random.default_rng(seed), resamples, exactly=exactly)
     eces = (resampled[0] * resampled[1]).sum(axis=1) / resampled[0].sum(axis=1)
     ece, mce = float((gaps * n).sum() / len(p)), float(gaps.max())
     return Calibration(
@@ -115,13 +125,14 @@ def _units(p: Floats, edges: NDArray[np.intp]) -> tuple[NDArray[np.intp], Floats
 
 
 def _resampled_gaps(
-    error: Floats, starts: NDArray[np.intp], parts: Floats, rng: np.random.Generator, resamples: int
+    error: Floats, starts: NDArray[np.intp], parts: Floats, rng: np.random.Generator, resamples: int, *, exactly: bool
 ) -> tuple[Floats, Floats]:
     """(R, bins) counts and absolute gaps of resampled rows, which keep their bins."""
     total = len(error)
     n = np.diff(np.append(starts, total))
-    if total > _RESAMPLED_ROWS:
-        counts = rng.multinomial(total, n / total, size=resamples).astype(np.float64)
+    if not exactly:
+        many = rng.standard_normal((resamples, len(n))) * np.sqrt(n * (1 - n / total))
+        counts = np.maximum(n + many, 0)
         mean = np.add.reduceat(error, starts) / n
         variance = np.maximum(np.add.reduceat(error * error, starts) / n - mean * mean, 0)
         sums = counts * mean + rng.standard_normal(counts.shape) * np.sqrt(variance * counts)
@@ -150,8 +161,9 @@ def by_prediction(frame: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         Rows prediction, n, top_prob (mean), accuracy, over_confidence (top_prob - accuracy), low, high (its 95 % normal
-        interval), ece (in 15 bins of equal count, null of fewer than 200 samples), ece_missing (why it is null), of
-        predictions with at least 30 samples, the largest |over_confidence| first; ties by prediction.
+        interval), ece (in 15 bins of equal count, null of fewer than 200 samples) with ece_low and ece_high (its 95 %
+        bootstrap interval), ece_missing (why it is null), of predictions with at least 30 samples, the largest
+        |over_confidence| first; ties by prediction.
     """
     sure = pl.col(TOP_PROB).cast(pl.Float64)
     known = frame.drop_nulls([PREDICTION, TOP_PROB, CORRECT]).filter(sure.is_finite())
@@ -173,14 +185,25 @@ def by_prediction(frame: pl.DataFrame) -> pl.DataFrame:
 def _with_ece(labels: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """The labels with the calibration error of those that have enough rows."""
     wanted = labels.filter(pl.col("n") >= ENOUGH).select(PREDICTION)
-    eces: dict[Any, float] = {}
-    for (taken,), part in rows.join(wanted, on=PREDICTION, how="semi").group_by(PREDICTION):
-        found = calibration(part[TOP_PROB].to_numpy(), part[CORRECT].to_numpy(), resamples=0)
+    most = _RESAMPLED_ROWS // max(wanted.height, 1)
+    resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, most))
+    eces: dict[Any, tuple[float, float, float]] = {}
+    # By value, so that the draws are the same whatever order the samples were logged in.
+    ordered = rows.join(wanted, on=PREDICTION, how="semi").select(PREDICTION, TOP_PROB, CORRECT).sort(pl.all())
+    sure, right = (ordered[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
+    sizes = ordered.group_by(PREDICTION, maintain_order=True).len()
+    ends = np.cumsum(sizes["len"].to_numpy())
+    for taken, end, size in zip(sizes[PREDICTION].to_list(), ends, sizes["len"], strict=True):
+        own = slice(end - size, end)
+        found = calibration(sure[own], right[own], resamples=resamples, resampled_rows=most)
         if found is not None:
-            eces[taken] = found.ece
+            eces[taken] = found.ece, *found.ece_interval
     why = pl.when(pl.col("n") < ENOUGH).then(pl.lit(f"fewer than {ENOUGH} samples"))
-    ece = pl.Series("ece", [eces.get(taken) for taken in labels[PREDICTION]], pl.Float64)
-    return labels.with_columns(ece, why.alias("ece_missing"))
+    told = [eces.get(taken, (None, None, None)) for taken in labels[PREDICTION]]
+    columns = pl.DataFrame(
+        told, schema=dict.fromkeys(("ece", "ece_low", "ece_high"), pl.Float64), orient="row"
+    ).get_columns()
+    return labels.with_columns(*columns, why.alias("ece_missing"))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,18 @@ from xaicli.errors import XaiError
 from xaicli.queries.labels import NORMAL_975
 from xaicli.queries.selection import Pair, Selection, resolve
 from xaicli.reader import Place, Reader
-from xaicli.vocabulary import CORRECT, EPOCH, LABEL, PREDICTION, SAMPLE_ID, STEP, TOP_PROB, Duplicates, Mode
+from xaicli.vocabulary import (
+    CORRECT,
+    END_IS_KNOWN,
+    EPOCH,
+    LABEL,
+    PREDICTION,
+    SAMPLE_ID,
+    STEP,
+    TOP_PROB,
+    Duplicates,
+    Mode,
+)
 
 PLACES = 8
 """In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
@@ -212,11 +223,17 @@ def training_steps(reader: Reader, selection: Selection) -> Answer | None:
     None where there is no training to look at.
 
     Raises:
-        XaiError: There is so much of it that its batches are gone through only when asked.
+        XaiError: There is so much of it that its batches are gone through only when asked, or nothing says which end
+            of its metric is good.
     """
     metric = selection.metrics[0] if selection.metrics else ""
     if Mode.TRAIN not in reader.modes() or metric not in reader.metrics:
         return None
+    if metric not in END_IS_KNOWN:
+        raise XaiError(
+            f"which end of {metric} is good is not known: its rises are not looked for; xai steps --metric {metric} "
+            "tells of them"
+        )
     own = resolve(reader, mode=Mode.TRAIN.value, metric=metric, duplicates=Duplicates.ALL.value)
     every = [epoch for epochs in selection.epochs.values() for epoch in epochs]
     low, high = min(every), max(every)
@@ -255,10 +272,11 @@ def spikes(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
         finding (spike), mode, ds_id, sample_id (the one with most of its loss), label, score, epoch, reason.
 
     Raises:
-        XaiError: The training is so large that it is gone through only when asked.
+        XaiError: As `training_steps`.
     """
     training = training_steps(reader, selection)
-    return [_of_spike(spike) for spike in training.extra["spikes"]] if training is not None else []
+    metric = selection.metrics[0] if selection.metrics else ""
+    return [_of_spike(spike, metric) for spike in training.extra["spikes"]] if training is not None else []
 
 
 def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, Any]]:
@@ -282,7 +300,7 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
         yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said}
 
 
-def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
+def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     held = [row for row in spike["samples"] if row["share"] is not None][:FEW]
     share = sum(row["share"] for row in held)
     sign = "#" if all(str(row[SAMPLE_ID]).isdecimal() for row in held) else ""
@@ -299,5 +317,5 @@ def _of_spike(spike: dict[str, Any]) -> dict[str, Any]:
         SAMPLE_ID: held[0][SAMPLE_ID] if held else None,
         LABEL: held[0].get(LABEL) if held else None,
         "score": spike["height"],
-        "reason": f"loss {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, {most}{again}",
+        "reason": f"{metric} {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, {most}{again}",
     }

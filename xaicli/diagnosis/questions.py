@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,7 +69,8 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
 
     Returns:
         Rows mode, ds_id, epoch, pass, step, label, name, n, n_predicted, n_right, precision, recall, f1 (0 where
-        undefined), undefined. Further keys: `overall`, the figures of every place; `cells`, the counts by (label,
+        undefined), undefined. Further keys: `overall`, the figures of every place, with the samples `without_label` and
+        `without_prediction` (of those with a label), which are in none; `cells`, the counts by (label,
         prediction) of the last place of each (mode, ds_id), the 1,000 largest wrong ones, and the right ones of up to
         30 labels, with five `sample_ids`, those of the highest loss first; `pairs`, how often the eight pairs that are
         confused most in the last half of the places were confused at each; `calibration` and `probabilities` of the
@@ -100,15 +101,17 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
                 is_last = rows.place.epoch == selection.epochs[pair][-1]
                 sure = _calibration(rows.frame, resamples=None if is_last else 0)
                 told = {"ece": sure and sure.ece, "over_confidence": sure and sure.over_confidence}
-                extra["overall"].append({**_place(pair, rows), **_figures(overall), **told})
+                lacks = left_out(rows.frame)
+                extra["overall"].append({**_place(pair, rows), **_figures(overall), **lacks, **told})
                 over_time.add(rows, counts)
                 last = rows, counts, sure if is_last else None
         if last is not None:
             rows, counts, sure = last
+            where, at = " ".join(filter(None, pair)), f"at epoch {rows.place.epoch}"
             found = _calibration(rows.frame) if sure is None else sure
             if found is None and {TOP_PROB, CORRECT} <= set(rows.frame.columns):
-                where = " ".join(part for part in pair if part)
-                warnings.append(f"no sample of {where} has a finite top_prob at epoch {rows.place.epoch}: {_UNKNOWN}")
+                warnings.append(f"no sample of {where} has a finite top_prob {at}: {_UNKNOWN}")
+            warnings += in_no_cell(left_out(rows.frame), f"{where} {at}")
             cells.append(_of_last(reader, selection, pair, rows, counts, found, by, names, extra))
             extra["pairs"] += over_time.most_confused()
     data = pl.concat(labels, how="vertical_relaxed") if labels else _no_rows()
@@ -129,6 +132,24 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
             **{key: value for key, value in extra.items() if key != "overall" and (value or key != "by")},
         },
     )
+
+
+def left_out(frame: pl.DataFrame) -> dict[str, int]:
+    """How many samples of a place are in no cell, since they lack a label, or have one and lack a prediction."""
+    unlabelled = frame[LABEL].is_null()
+    unpredicted = frame[PREDICTION].is_null() & ~unlabelled
+    return {"without_label": int(unlabelled.sum()), "without_prediction": int(unpredicted.sum())}
+
+
+def in_no_cell(lacks: Mapping[str, int], where: str) -> list[str]:
+    """What to say of them."""
+    kinds = (("without_label", "no label"), ("without_prediction", "a label and no prediction"))
+    return [
+        f"{n:,} {'sample' if n == 1 else 'samples'} of {where} {'has' if n == 1 else 'have'} {lacking}, and "
+        f"{'is' if n == 1 else 'are'} in no cell"
+        for key, lacking in kinds
+        if (n := lacks[key])
+    ]
 
 
 class _PairsOverTime:
@@ -266,7 +287,19 @@ def labelled(reader: Reader, selection: Selection, pair: Pair, columns: list[str
         frame = rows.frame
         if key != LABEL:
             frame = frame.drop(LABEL, strict=False).with_columns(pl.col(key).alias(LABEL))
+            if frame.schema[LABEL].is_integer():  # facts are kept wider than classes
+                frame = frame.with_columns(pl.col(name).cast(pl.Int64) for name in (LABEL, PREDICTION) if name in frame)
+            if {CORRECT, PREDICTION} <= set(frame.columns):  # what is recorded as right is so by another label
+                frame = frame.with_columns(_right(frame).alias(CORRECT))
         yield rows._replace(frame=frame)
+
+
+def _right(frame: pl.DataFrame) -> pl.Expr:
+    """Whether a prediction is the label; of sets of classes, exactly its set. Null without either."""
+    if isinstance(frame.schema[LABEL], pl.List):
+        truth, taken = (pl.col(name).list.unique().list.sort() for name in (LABEL, PREDICTION))
+        return truth == taken
+    return pl.col(LABEL) == pl.col(PREDICTION)
 
 
 def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) -> None:
@@ -321,8 +354,8 @@ def _of_last(
     if found is not None:
         of_predictions = by_prediction(rows.frame)
         spelled = [{**row, "name": names[row[PREDICTION]]} for row in of_predictions.iter_rows(named=True)]
-        left_out = rows.frame.drop_nulls(ends).height - found.n
-        told = {"left_out": left_out, **_calibration_facts(found), "by_prediction": spelled}
+        unsure = rows.frame.drop_nulls(ends).height - found.n
+        told = {"left_out": unsure, **_calibration_facts(found), "by_prediction": spelled}
         extra["calibration"].append({**place, **told})
     scores = _probabilities(reader, selection, pair, rows)
     if scores is not None:
@@ -440,10 +473,13 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
     kept = next(labelled(reader, selection, pair, columns, epochs=[place.epoch], backwards=True), None)
     if kept is None:
         return None
-    frame = kept.frame.drop_nulls([LABEL, PROBS])
-    widths = frame[PROBS].list.len()
-    if frame.is_empty() or widths.n_unique() != 1:
+    known = kept.frame.drop_nulls([LABEL, PROBS])
+    if known.is_empty():
         return None
+    # Probabilities of other numbers of classes than most have are none of the same model.
+    widths = known[PROBS].list.len()
+    frame = known.filter(widths == int(widths.mode().max()))  # type: ignore[arg-type]
+    widths = frame[PROBS].list.len()
     probs = np.asarray(frame[PROBS].cast(pl.List(pl.Float32)).list.to_array(int(widths[0])).to_numpy(), np.float64)
     recorded = frame[LABEL_PROB].cast(pl.Float64).to_numpy() if LABEL_PROB in frame.columns else None
     scores = probability_scores(probs, frame[LABEL].to_numpy().astype(np.int64), recorded)
@@ -453,7 +489,14 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
         {"label": number, "auroc": _finite(a), "average_precision": _finite(p)}
         for number, (a, p) in enumerate(zip(scores.auroc, scores.average_precision, strict=True))
     ]
-    told = {"n": scores.n, "brier": scores.brier, "log_loss": scores.log_loss, "n_clipped": scores.n_clipped}
+    labelled_n = kept.frame.height - kept.frame[LABEL].null_count()
+    told = {
+        "n": scores.n,
+        "left_out": labelled_n - scores.n,
+        "brier": scores.brier,
+        "log_loss": scores.log_loss,
+        "n_clipped": scores.n_clipped,
+    }
     return {**told, "one_against_rest": per_class}
 
 

@@ -31,7 +31,19 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, Rows, Tally
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, HIGH_IS_GOOD, LABEL, MODE, PREDICTION, RANK, SAMPLE_ID, STEP
+from xaicli.vocabulary import (
+    ATTEMPT,
+    DS_ID,
+    END_IS_KNOWN,
+    EPOCH,
+    HIGH_IS_GOOD,
+    LABEL,
+    MODE,
+    PREDICTION,
+    RANK,
+    SAMPLE_ID,
+    STEP,
+)
 
 _SHOWN = 5
 _LISTED = 20
@@ -75,7 +87,7 @@ def steps(
     around = None if around is None else whole_number("--around", around)
     names = LabelNames.of(reader, selection)
     tally = Tally()
-    warnings = list(selection.warnings)
+    warnings = [*selection.warnings, *_without_known_end(selection)]
     parts: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {
         "spikes": [],
@@ -167,7 +179,7 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         selection={**selection.as_dict(), "step": step},
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=reader.counts(tally),
-        warnings=selection.warnings,
+        warnings=(*selection.warnings, *_without_known_end(selection)),
         extra=extra,
     )
 
@@ -180,6 +192,14 @@ def _refuse_high_is_good(selection: Selection) -> None:
             f"xai steps takes a loss: a rise of {metric} is no spike, since high is good there",
             hint="--metric loss, or another of which low is good; log it with run.log_samples(..., loss=...)",
         )
+
+
+def _without_known_end(selection: Selection) -> list[str]:
+    """That nothing says whether a rise of the metric is a bad one."""
+    metric = selection.metrics[0]
+    if metric in END_IS_KNOWN:
+        return []
+    return [f"which end of {metric} is good is not known: its rises are told as spikes"]
 
 
 def _without_steps(pair: Pair, batches: pl.DataFrame) -> list[str]:

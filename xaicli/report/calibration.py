@@ -74,7 +74,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             row["top_prob"],
             row["accuracy"],
             f"{_signed(row['over_confidence'])} ({_signed(row['low'])} to {_signed(row['high'])})",
-            row["ece"],
+            None if row["ece"] is None else _with_interval(row),
         )
         for row in found["by_prediction"]
     )
@@ -85,12 +85,16 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
             (
                 *(Column("predicted"), Column("samples", Cell.INTEGER), Column("mean probability", Cell.NUMBER)),
                 *(Column("share right", Cell.NUMBER), Column("surer than right by (95 % interval)")),
-                Column("calibration error", Cell.NUMBER),
+                Column("calibration error (95 % interval)"),
             ),
             rows,
             note=f"of labels predicted at least {FEWEST} times; the calibration error needs {ENOUGH} samples",
             terminal_rows=10,
         )
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    return f"{percent(row['ece'])} ({percent(row['ece_low'])} to {percent(row['ece_high'])})"
 
 
 def _signed(share: float) -> str:
@@ -117,6 +121,8 @@ def one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table
         (page.label_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
     )
     note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
+    if scores["left_out"]:
+        note += f"; {count(scores['left_out'], 'sample')} with a label and no such probabilities left out"
     if scores["n_clipped"]:
         note += f"; {scores['n_clipped']:,} of them gave their label a probability of about 0, counted as 1.2e-7"
     columns = (Column("label"), Column("AUROC", Cell.NUMBER), Column("average precision", Cell.NUMBER))

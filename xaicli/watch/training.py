@@ -26,6 +26,7 @@ from xaicli.state.published import read_descriptions
 from xaicli.vocabulary import (
     ATTEMPT,
     CORRECT,
+    END_IS_KNOWN,
     EPOCH,
     HIGH_IS_GOOD,
     LABEL,
@@ -41,6 +42,7 @@ _HISTORY = 24
 _STEPS = 4_000
 """Batches that are looked at for spikes."""
 _RATE_SECONDS = 30.0
+_GUESSED = "the highest count as the worst, and a rise as a spike"
 _RUNNING = "running"
 REMOTE = "remote"
 """The state of a run in an object store: whether a process lives is not in its files."""
@@ -229,6 +231,7 @@ class Training:
                 *reader.warnings,
                 *reader.losses,
                 *(f"{name} is damaged, and left out" for name in reader.damaged),
+                *(() if metric in END_IS_KNOWN else (f"which end of {metric} is good is not known: {_GUESSED}",)),
             ),
         )
 
