@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from xaicli.answer import Answer
 from xaicli.queries.cache import cached
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
-from xaicli.reader import Reader
+from xaicli.reader import Reader, Rows
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, QUANTILES, STEP
 
 _BLOCK = 1 << 15
+_NOTHING = pl.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,43 @@ class Groups:
         """Whether these are the groups of the given keys: as a rule those of all epochs are."""
         return len(keys) == len(self.keys) and keys.dtype == self.keys.dtype and bool((keys == self.keys).all())
 
+    @cached_property
+    def blocks(self) -> list[slice]:
+        """The groups, some at a time."""
+        return list(_blocks(self.starts))
 
-def spread(groups: Groups, values: pl.Series, *, quantiles: bool) -> pl.DataFrame:
+
+class Spreads:
+    """The statistics of one metric, gathered place by place and made a frame once: a run has thousands of places."""
+
+    def __init__(self, *, quantiles: bool) -> None:
+        self._quantiles = quantiles
+        self._found: list[tuple[Rows, dict[str, Any]]] = []
+
+    def add(self, groups: Groups, rows: Rows, metric: str) -> None:
+        """Take a place, whose rows are those of the groups."""
+        self._found.append(
+            (rows._replace(frame=_NOTHING), spread(groups, rows.frame[metric], quantiles=self._quantiles))
+        )
+
+    def frame(self) -> pl.DataFrame | None:
+        """What `spread` gives, with epoch, pass and step; None where there was no place."""
+        if not self._found:
+            return None
+        heights = [len(columns["n"]) for _, columns in self._found]
+        labels = pl.concat([columns[LABEL] for _, columns in self._found])
+        times = {
+            EPOCH: pl.Series([rows.place.epoch for rows, _ in self._found], dtype=pl.Int32),
+            PASS: pl.Series([rows.place.turn for rows, _ in self._found], dtype=pl.Int16),
+            STEP: pl.Series([rows.step for rows, _ in self._found], dtype=pl.Int64),
+        }
+        names = [name for name in self._found[0][1] if name != LABEL]
+        numbers = {name: np.concatenate([columns[name] for _, columns in self._found]) for name in names}
+        place = pl.Series(np.repeat(np.arange(len(heights)), heights))
+        return pl.DataFrame({LABEL: labels, **numbers, **{name: known.gather(place) for name, known in times.items()}})
+
+
+def spread(groups: Groups, values: pl.Series, *, quantiles: bool) -> dict[str, Any]:
     """The statistics of each group that has a value.
 
     Args:
@@ -60,32 +97,34 @@ def spread(groups: Groups, values: pl.Series, *, quantiles: bool) -> pl.DataFram
         quantiles: Whether these are wanted, too.
 
     Returns:
-        label (the key), n (int64), mean, std (divisor n - 1; 0.0 where n is 1), min, max, float64, and, if wanted,
-        q05, q50, q95 by linear interpolation; ascending by label.
+        The columns label (the key, a series), n (int64), mean, std (divisor n - 1; 0.0 where n is 1), min and max
+        (float64) and, if wanted, q05, q50, q95 by linear interpolation; ascending by label.
     """
-    names, order, starts = groups.names, groups.order, groups.starts
+    names, order, starts, blocks = groups.names, groups.order, groups.starts, groups.blocks
     numbers = values.to_numpy()
     if values.null_count():
         known = values.is_not_null().to_numpy().take(order)
         order, starts = order[known], np.concatenate([[0], np.cumsum(known)])[starts]
         some = np.diff(starts) > 0
         names, starts = names.filter(pl.Series(some)), np.append(starts[:-1][some], starts[-1])
+        blocks = list(_blocks(starts))
     n = np.diff(starts)
     found = {"n": n, **{name: np.empty(len(n)) for name in ("mean", "std", "min", "max")}}
-    for block in _blocks(starts):
+    for block in blocks:
         _fill(found, block, numbers.take(order[starts[block.start] : starts[block.stop]]), starts)
     if quantiles:
         group = pl.Series(np.repeat(np.arange(len(n), dtype=np.uint32), n))
         pairs = pl.DataFrame({"group": group, "value": numbers.take(order)})
         ascending = pairs.sort("group", "value")["value"].to_numpy()
         found |= {name: _quantile(ascending, starts[:-1], n, q) for name, q in QUANTILES.items()}
-    return pl.DataFrame({LABEL: names, **found})
+    return {LABEL: names, **found}
 
 
 def _blocks(starts: NDArray[np.int64]) -> Iterator[slice]:
     """Slices of the groups of whole groups, about as many rows each as the processor's cache holds."""
     edges = np.searchsorted(starts, np.arange(0, starts[-1], _BLOCK), side="left")
-    for begin, end in itertools.pairwise([*np.unique(edges).tolist(), len(starts) - 1]):
+    # Ascending as they are; np.unique would import for longer than an epoch of a large run takes.
+    for begin, end in itertools.pairwise([*dict.fromkeys(edges.tolist()), len(starts) - 1]):
         if begin < end:
             yield slice(begin, end)
 

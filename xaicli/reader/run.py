@@ -297,7 +297,7 @@ class Reader(Holdings):
         if self.where:
             frame = self.where.rows(frame, place)
         tally.rows = frame.height
-        frame = frame.select(columns)
+        frame = frame if frame.columns == list(columns) else frame.select(columns)
         if sound:
             return frame
         cleaned, tally.non_finite = finite(frame, self.metrics)
@@ -347,8 +347,8 @@ class Reader(Holdings):
 
         Args:
             columns: The columns wanted; absent ones are null.
-            spare_ids: Give nulls for `sample_id`, if it is the last column, where no sample repeats: it is wanted only
-                to find duplicates.
+            spare_ids: Leave out `sample_id`, if it is the last column, where no sample repeats: it is wanted only to
+                find duplicates.
 
         Raises:
             FileNotFoundError: The file has vanished.
@@ -368,8 +368,10 @@ class Reader(Holdings):
             path = relative(self.layout, piece.file)
             try:
                 with self.opened(piece.file.path) as file:
-                    footer = self._footers.setdefault(piece.file.path, Footer.of(file.metadata))
+                    if (footer := self._footers.get(piece.file.path)) is None:
+                        footer = self._footers[piece.file.path] = Footer.of(file.metadata)
                     if spare_ids and footer.sorted_ids and columns[-1] == SAMPLE_ID and len(columns) > 1:
+                        columns = columns[:-1]
                         stored.remove(SAMPLE_ID)
                     table = parquet.decoded(file, stored)
             except DamagedFileError as error:
@@ -379,24 +381,24 @@ class Reader(Holdings):
         frame = pl.DataFrame(pl.from_arrow(table)) if table.num_columns else pl.DataFrame({"": [None] * table.num_rows})
         if piece.fence is not None:
             frame = frame.filter(pl.col(STEP) < piece.fence)
-        if constant := [value.alias(name) for name, value in known.items() if name in wanted]:
+        if constant := [pl.lit(value, dtype).alias(n) for n, (value, dtype) in known.items() if n in wanted]:
             frame = frame.with_columns(constant)
         frame = conform(frame, columns, self.dtypes)
         return frame.with_columns(pl.col(PASS).fill_null(0)) if PASS in columns and PASS not in known else frame
 
-    def _known(self, piece: Piece) -> dict[str, pl.Expr]:
-        """The columns that are the same in every row of a piece, and need not be read."""
+    def _known(self, piece: Piece) -> dict[str, tuple[str | int, type[pl.DataType]]]:
+        """The columns that are the same in every row of a piece, and need not be read: each value with its type."""
         attempt, rank, _ = piece.order
-        known = {
-            MODE: pl.lit(piece.place.mode),
-            DS_ID: pl.lit(piece.place.ds_id),
-            EPOCH: pl.lit(piece.place.epoch, pl.Int32),
-            ATTEMPT: pl.lit(attempt, pl.Int16),
-            RANK: pl.lit(rank, pl.Int16),
+        known: dict[str, tuple[str | int, type[pl.DataType]]] = {
+            MODE: (piece.place.mode, pl.String),
+            DS_ID: (piece.place.ds_id, pl.String),
+            EPOCH: (piece.place.epoch, pl.Int32),
+            ATTEMPT: (attempt, pl.Int16),
+            RANK: (rank, pl.Int16),
         }
         footer = self._footers.get(piece.file.path) if piece.file else None
         if footer and len(footer.passes) == 1:
-            known[PASS] = pl.lit(footer.passes[0], pl.Int16)
+            known[PASS] = (footer.passes[0], pl.Int16)
         return known
 
     def last_step(self, place: Place) -> int | None:
