@@ -14,6 +14,7 @@ import torch
 
 import xaicli
 from tests.conftest import Xai
+from xaicli.diagnosis.kept_inputs import kept_inputs
 from xaicli.errors import XaiError
 
 LENGTHS = (5, 3, 5, 8)
@@ -96,6 +97,53 @@ def test_maps_stand_under_the_words_that_were_kept(xai: Xai, tmp_path: Path) -> 
     page = (tmp_path / "out" / "saliency.html").read_text()
     shown = re.findall(r'<span class="t\d+[^"]*">([^<]*)</span>', page)
     assert shown[: len(numbers)] == [f"word{n}" for n in numbers]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_what_fills_a_text_up_is_no_word(xai: Xai, tmp_path: Path, side: str) -> None:
+    """Two texts of 3 and 5 tokens in one batch: the shorter one's two places of padding are in no map."""
+    texts, width = {11: [7, 3, 12], 12: [5, 9, 2, 18, 4]}, 5
+    ids, mask = torch.zeros(2, width, dtype=torch.long), torch.zeros(2, width, dtype=torch.long)
+    for row, text in enumerate(texts.values()):
+        place = slice(0, len(text)) if side == "right" else slice(width - len(text), width)
+        ids[row, place], mask[row, place] = torch.tensor(text), 1
+    inputs = {"attention_mask": mask, "input_ids": ids}
+    model = Texts()
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        run.state.mode = "eval"
+        run.log_samples(sample_id=list(texts), label=[0, 1], logits=model(ids, mask), mode="eval", epoch=1)
+        run.log_inputs(list(texts), inputs, label=[0, 1], tokens=VOCABULARY)
+        run.save_checkpoint(model, example_inputs=inputs)
+    _, maps = explained(xai, tmp_path / "run", tmp_path / "out", "--ids", "11,12")
+    said = {sample_id: [f"word{n}" for n in text] for sample_id, text in texts.items()}
+    filled = ["", ""]
+    assert maps["words"].tolist() == [said[11] + filled if side == "right" else filled + said[11], said[12]]
+    page = (tmp_path / "out" / "saliency.html").read_text()
+    assert "PAD" not in page
+    articles = re.split("<article", page)[1:]
+    for article, sample_id in zip(articles, texts, strict=True):
+        panels = re.findall(r'<p class="tokens">(.*?)</p>', article)
+        assert len(panels) == 4
+        for panel in panels:
+            assert re.findall(r">([^<>]+)</span>", panel) == said[sample_id]
+        assert ("2 places of padding left out" in article) is (sample_id == 11)
+    lengths, _ = kept_inputs(xaicli.open_run(tmp_path / "run").reader())
+    assert dict(lengths.select("sample_id", "length").iter_rows()) == {11: 3, 12: 5}
+
+
+def test_the_words_of_maps_stand_at_their_values(xai: Xai, tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", VOCABULARY)
+    _, maps = explained(xai, run, tmp_path / "out", "--ids", "13,11")
+    kept = {
+        row["sample_id"]: np.frombuffer(row["data"], row["dtype"]).tolist()
+        for row in pq.read_table(run / "inputs").to_pylist()
+        if row["name"] == "input_ids"
+    }
+    assert maps["sample_id"].tolist() == [13, 11]
+    assert maps["words"].shape == maps["gradient"].shape[::2] == (2, 8)
+    assert maps["words"][0].tolist() == [f"word{n}" for n in kept[13]]
+    assert maps["words"][1].tolist() == [f"word{n}" for n in kept[11]] + [""] * 5
+    assert ((maps["words"] != "") == np.isfinite(maps["gradient"][:, 0])).all()
 
 
 class Tokenizer:

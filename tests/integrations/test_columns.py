@@ -48,3 +48,25 @@ def test_a_picture_s_places_are_its_pixels() -> None:
     each = functional.cross_entropy(logits, classes, ignore_index=255, reduction="none")
     assert columns["n_tokens"].tolist() == [15.0, 20.0]
     torch.testing.assert_close(columns["loss"], torch.stack([each[0].sum() / 15, each[1].mean()]))
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_losses_of_tokens_are_kept_where_the_run_keeps_them(shifted: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits, tokens = torch.randn(4, 6, 9), torch.randint(0, 9, (4, 6))
+    tokens[0, :3], tokens[1, 4:], tokens[2] = -100, -100, -100
+    columns = columns_of(
+        Head(Task.SEQUENCE, Values.LOGITS, 9), logits.movedim(2, 1), tokens, shifted=shifted, keep_tokens=True
+    )
+    with Run(tmp_path / "run", strict=True, task="sequence", keep_tokens=True) as run:
+        run.log_samples(sample_id=[0, 1, 2, 3], mode="train", epoch=1, step=1, **columns)
+    found = pl.read_parquet(tmp_path / "run" / "data").sort("sample_id")
+    for i, row in enumerate(found.iter_rows(named=True)):
+        answers, truth = (logits[i, :-1], tokens[i, 1:]) if shifted else (logits[i], tokens[i])
+        each = functional.cross_entropy(answers, truth, reduction="none")
+        kept = each[truth != -100]
+        assert row["token_losses"] == pytest.approx(kept.tolist(), rel=2e-3)
+        assert row["n_tokens"] == len(kept)
+        if len(kept):
+            assert row["loss"] == pytest.approx(float(kept.mean()), rel=1e-5)
+            assert row["worst_token"] == int(each.masked_fill(truth == -100, -1).argmax()) + int(shifted)

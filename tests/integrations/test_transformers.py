@@ -244,7 +244,7 @@ def test_language_models_have_a_loss_a_sequence(tmp_path: Path) -> None:
     masked[5] = -100
     for name, model, shift in (("causal", causal, 1), ("both", both, 0)):
         data = [{"sample_id": i, "input_ids": tokens[i], "labels": masked[i]} for i in range(8)]
-        callback = XaiCallback(tmp_path / name, save_checkpoint=False, keep_inputs=0)
+        callback = XaiCallback(tmp_path / name, save_checkpoint=False, keep_inputs=0, keep_tokens=True)
         trainer = transformers.Trainer(
             model=model,
             args=arguments(tmp_path, learning_rate=0.0, label_smoothing_factor=0.1 if shift else 0.0),
@@ -265,6 +265,8 @@ def test_language_models_have_a_loss_a_sequence(tmp_path: Path) -> None:
                 answers, truth = (logits[i, :-1], masked[i, 1:]) if shift else (logits[i], masked[i])
                 known = truth >= 0
                 assert row["n_tokens"] == int(known.sum()), (name, i)
+                each = functional.cross_entropy(answers, truth, reduction="none")[known]
+                assert row["token_losses"] == pytest.approx(each.tolist(), rel=2e-3), (name, mode, i)
                 if known.any():
                     loss = functional.cross_entropy(answers, truth, ignore_index=-100)
                     assert row["loss"] == pytest.approx(float(loss), abs=1e-4), (name, mode, i)

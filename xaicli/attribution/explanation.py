@@ -44,6 +44,7 @@ class InputView:
             tabular rows (features,).
         tokens: The text of each token, when `kind` is TOKENS; its number where the text is not known.
         special: The places of tokens that a tokenizer put among the words; None where that is not known.
+        padding: The places that only fill a text up, by its attention mask: they are no words.
     """
 
     name: str
@@ -52,6 +53,12 @@ class InputView:
     values: Floats | None = None
     tokens: tuple[str, ...] = ()
     special: frozenset[int] | None = None
+    padding: frozenset[int] = frozenset()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The text of each token, "" where padding stands."""
+        return tuple("" if place in self.padding else text for place, text in enumerate(self.tokens))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,13 +72,15 @@ def _mid_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 _BARS = 64
 
 
-def views_of(inputs: Inputs, row: int, *, embedded: Sequence[str], known: InputRange) -> tuple[InputView, ...]:
+def views_of(
+    inputs: Inputs, row: int, *, embedded: Mapping[str, int | None], known: InputRange
+) -> tuple[InputView, ...]:
     """The views of one sample.
 
     Args:
         inputs: The model's inputs; their pictures are of the first input that is one.
         row: Which sample.
-        embedded: Names of the inputs that are token ids.
+        embedded: The inputs that are token ids, each with the place of the input that is its attention mask.
         known: How pictures were normalised.
     """
     views = []
@@ -89,13 +91,22 @@ def views_of(inputs: Inputs, row: int, *, embedded: Sequence[str], known: InputR
             ids = tuple(str(t) for t in sample.ravel().tolist())
             words = inputs.words[name][row] if name in inputs.words else None
             texts, special = (words.texts, words.special) if words is not None else (ids, None)
-            views.append(InputView(name, InputKind.TOKENS, tokens=texts, special=special))
+            padding = _padding(inputs, row, embedded[name])
+            views.append(InputView(name, InputKind.TOKENS, tokens=texts, special=special, padding=padding))
         elif pictures is not None and pictures.shape[1:3] in (sample.shape[-2:], sample.shape[:2]):
             views.append(InputView(name, InputKind.IMAGE, picture=pictures[row]))
             pictures = None
         else:
             views.append(_without_picture(name, sample, known))
     return tuple(views)
+
+
+def _padding(inputs: Inputs, row: int, mask: int | None) -> frozenset[int]:
+    """The places that fill a text up; none where that would be all of it."""
+    if mask is None:
+        return frozenset()
+    counts = np.asarray(list(inputs.arrays.values())[mask][row]).ravel() != 0
+    return frozenset(np.flatnonzero(~counts).tolist()) if counts.any() else frozenset()
 
 
 def _without_picture(name: str, sample: npt.NDArray[Any], known: InputRange) -> InputView:

@@ -38,6 +38,7 @@ class Entry:
         calls: The calls of embeddings that look its ids up; none for an input of floats.
         widths: How many numbers each of them gives a token; the entry holds them side by side.
         read: Which axis the model's first layer reads as channels, where that is known.
+        mask: Which input says which of its tokens count, where one is called an attention mask.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     calls: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     read: int | None = None
+    mask: int | None = None
 
     @property
     def tokens(self) -> bool:
@@ -451,7 +453,8 @@ def _entries(
         if position in tokens:
             looked_up = _looked_up(frozen, batches, tokens[position], x.shape)
             widths = tuple(t.shape[-1] for t in looked_up)
-            entries.append(Entry(name, position, tokens[position], widths))
+            mask = _attention_mask(position, known, batches)
+            entries.append(Entry(name, position, tokens[position], widths, mask=mask))
             points.append(torch.cat(looked_up, dim=-1))
         elif x.is_floating_point() and position not in left:
             entries.append(Entry(name, position, read=flow.read.get(position)))
@@ -491,6 +494,18 @@ def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence
         and x.is_floating_point()
         and (_is_mask(names[i]) or (tuple(x.shape) in shapes and bool(((x == 0) | (x == 1)).all())))
     ]
+
+
+def _attention_mask(position: int, names: Sequence[str], batches: Sequence[Tensor]) -> int | None:
+    """Which input holds 1 for the tokens of this one that count and 0 for those that fill it up.
+
+    Told by its name alone: what another mask means is not known.
+    """
+    wanted = "decoder_attention_mask" if names[position].startswith("decoder_") else "attention_mask"
+    place = names.index(wanted) if wanted in names else None
+    if place is None or batches[place].shape != batches[position].shape:
+        return None
+    return place if bool(((batches[place] == 0) | (batches[place] == 1)).all()) else None
 
 
 def _is_mask(name: str) -> bool:

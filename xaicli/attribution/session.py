@@ -470,7 +470,7 @@ class _Work:
         return found
 
     def _with_views(self, finished: Finished, row: int, prepared: Prepared) -> Finished:
-        tokens = [entry.name for entry in prepared.entries if entry.tokens]
+        tokens = {entry.name: entry.mask for entry in prepared.entries if entry.tokens}
         views = views_of(self.inputs, row, embedded=tokens, known=self.column.known)
         rows = tuple(replace(e, inputs=views, checkpoint=self.number) for e in finished.explanations)
         return replace(finished, explanations=rows)

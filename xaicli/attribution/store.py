@@ -267,7 +267,7 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
     `<method>` (row, H, W), `attribution/<method>` (row, ...), `sample_id`, `target`; with several inputs
     `<method>/<input>` and `attribution/<method>/<input>`; with several checkpoints
     `checkpoint`, with several outputs `output`. Of texts `words` (row, longest), the text of each token, "" behind a
-    shorter one; with several texts a sample `words/<input>`.
+    shorter one and where padding stands; with several texts a sample `words/<input>`.
     """
     rows = saliency.explanations
     arrays: dict[str, Any] = {
@@ -283,7 +283,7 @@ def maps_archive(saliency: Saliency) -> dict[str, Any]:
             said = f"{method}/{name}" if len(by_input) > 1 else method
             arrays[said] = values
             arrays[f"attribution/{said}"] = saliency.attributions[method][name]
-    texts = [{view.name: view.tokens for view in e.inputs if view.tokens} for e in rows]
+    texts = [{view.name: view.words for view in e.inputs if view.tokens} for e in rows]
     named = list(dict.fromkeys(name for of_row in texts for name in of_row))
     for name in named:
         longest = max(len(of_row.get(name, ())) for of_row in texts)

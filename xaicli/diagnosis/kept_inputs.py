@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
@@ -15,6 +17,7 @@ from xaicli.sources.table import open_kept
 from xaicli.vocabulary import SAMPLE_ID
 
 BRIGHTNESS, LENGTH = "brightness", "length"
+_IDS, _MASK = "input_ids", "attention_mask"
 MOST = 20_000
 """So many inputs are read."""
 
@@ -24,7 +27,8 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
 
     Returns:
         Rows sample_id, and of the kinds there are brightness (the mean of a picture's pixels, 0 black to 1 white) and
-        length (how many tokens a row of whole numbers has); no columns but the id where no inputs were kept.
+        length (how many tokens a row of whole numbers has, those left out that its attention mask leaves out); no
+        columns but the id where no inputs were kept.
     """
     kind = reader.stored.get(SAMPLE_ID, pl.Int64())
     nothing = pl.DataFrame(schema={SAMPLE_ID: kind})
@@ -40,11 +44,19 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
             sample = kept.read(position)
         except (BadSampleError, XaiError, ValueError, OSError):
             continue
-        array = next(iter(sample.arrays.values()))
         bright = float(np.asarray(sample.picture).mean()) / 255 if sample.picture is not None else None
-        is_text = array.dtype.kind in "iu" and array.ndim == 1 and sample.picture is None
-        rows.append({SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: len(array) if is_text else None})
+        length = _length(sample.arrays) if sample.picture is None else None
+        rows.append({SAMPLE_ID: sample_id, BRIGHTNESS: bright, LENGTH: length})
     frame = pl.DataFrame(rows, schema={SAMPLE_ID: kind, BRIGHTNESS: pl.Float64(), LENGTH: pl.Int64()}, strict=False)
     told = frame.select(SAMPLE_ID, *(name for name in (BRIGHTNESS, LENGTH) if frame[name].null_count() < frame.height))
     left = len(kept.sample_ids) - MOST
     return told, f"{left:,} of {len(kept.sample_ids):,} kept inputs were not looked at" if left > 0 else ""
+
+
+def _length(arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """How many tokens a text has; None for what is no row of whole numbers."""
+    tokens = arrays.get(_IDS, next(iter(arrays.values())))
+    if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+        return None
+    mask = arrays.get(_MASK)
+    return int(np.count_nonzero(mask)) if mask is not None and mask.shape == tokens.shape else len(tokens)

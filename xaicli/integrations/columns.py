@@ -14,7 +14,9 @@ _IGNORED = -100
 """The label of a place that does not count."""
 
 
-def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False) -> dict[str, Any]:
+def columns_of(
+    head: Head, values: Tensor, labels: Any, *, shifted: bool = False, keep_tokens: bool = False
+) -> dict[str, Any]:
     """The arguments of `log_samples` that follow from a batch's answers, without the ids.
 
     Args:
@@ -22,6 +24,7 @@ def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False
         values: (N, K, ...), as `Head.tensor` gives them.
         labels: The truth as the batch has it, or None.
         shifted: Whether the answer at each place is about the next one, as a causal language model's is.
+        keep_tokens: Whether the scores of a text's tokens are among them, for a run that keeps the tokens' losses.
     """
     values = values.detach()
     truth = _tensor(labels, values)
@@ -36,7 +39,8 @@ def columns_of(head: Head, values: Tensor, labels: Any, *, shifted: bool = False
         case Task.REGRESSION:
             return _of_numbers(values, truth)
         case Task.SEQUENCE | Task.TOKEN_CLASSIFICATION | Task.SEGMENTATION:
-            return _of_places(head, values, truth, shifted)
+            are_tokens = head.task is not Task.SEGMENTATION
+            return _of_places(head, values, truth, shifted, keep_tokens and are_tokens)
         case _:
             assert_never(head.task)
 
@@ -89,7 +93,7 @@ def _of_numbers(values: Tensor, truth: Tensor | None) -> dict[str, Any]:
     return columns | {"abs_error": residual.abs().mean(1), "loss": residual.square().mean(1)}
 
 
-def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool) -> dict[str, Any]:
+def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool, keep_tokens: bool) -> dict[str, Any]:
     if truth is None or truth.shape != (len(values), *values.shape[2:]):
         return {}
     if shifted:
@@ -99,4 +103,7 @@ def _of_places(head: Head, values: Tensor, truth: Tensor | None, shifted: bool) 
         values = head.at_places(values.float())
     scores, label = values.flatten(2).movedim(1, 2), truth.flatten(1).long()
     # An answer that is about the next place: the first label is of the second.
-    return dict(derive_sequences_on_device(scores, label, are_logits=are_logits, ignored=_IGNORED, first=int(shifted)))
+    found: dict[str, Any] = derive_sequences_on_device(
+        scores, label, are_logits=are_logits, ignored=_IGNORED, first=int(shifted)
+    )
+    return {"label": label, "logits" if are_logits else "probs": scores, **found} if keep_tokens else found

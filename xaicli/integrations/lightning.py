@@ -18,6 +18,7 @@ from xaicli.integrations.capture import Judged, Step, captured
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import number, numbering_of
 from xaicli.integrations.options import settled
+from xaicli.integrations.order import watch, watched_of
 from xaicli.integrations.recording import Recording, inputs_of, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
 
@@ -32,6 +33,12 @@ _ROW_NUMBERS = (
     "no sample ids in the batches: the rows' numbers in the dataset are taken, in the order of the loader's sampler; "
     "let the dataset yield (id, input, label), or a dict with sample_id, to have your own, or say where they are: "
     "XaiCallback(..., ids=2) for (input, label, id)"
+)
+
+_ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
+_UNSHOWN = (
+    "nothing in a batch of the collate_fn shows that it keeps its samples' order, which the rows' numbers are taken to "
+    "be in: let the dataset yield ids and the collate_fn return them"
 )
 
 
@@ -241,7 +248,13 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording, labels, ids = self._recording, part.labels, self._recording.ids_in(part.batch)
         numbers = part.numbers()
         if ids is None and numbers is not None:
+            collator = watched_of(part.loader)
+            if collator is not None and collator.disorder is not None:
+                recording.missed(part.rows, f"{_name_of(mode)}: the collate_fn {collator.disorder}, and {_ASKED}")
+                return True
             recording.tell(_ROW_NUMBERS)
+            if collator is not None and not collator.is_known:
+                recording.tell(_UNSHOWN)
             ids = numbers
         if result is None and step.classes is None:
             return False
@@ -254,12 +267,12 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 return True
             head, values, truth = _judged(result, labels, part.rows)
             recording.settle(head.task)
-            columns = columns_of(head, values, truth)
+            columns = columns_of(head, values, truth, keep_tokens=recording.keeps_tokens(head.task))
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
             head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
-            columns = columns_of(head, values, labels)
+            columns = columns_of(head, values, labels, keep_tokens=recording.keeps_tokens(head.task))
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
@@ -297,7 +310,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         def process(loader: Any) -> Any:
             processed = own(loader)
             if (undo := number(processed, lambda: trainer.state.stage)) is not None:
-                self._undo.append(undo)
+                self._undo += [undo, watch(processed)]
             return processed
 
         strategy.process_dataloader = process

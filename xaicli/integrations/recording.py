@@ -138,6 +138,14 @@ class Recording:
             self._run.state.epoch_idx, self._run.state.global_step = self.epoch, self.step
         return self._run
 
+    def keeps_tokens(self, task: Task) -> bool:
+        """Whether the run keeps the loss of every token of what is of this task."""
+        if task not in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION):
+            if self.run.keeps_tokens:
+                self.tell(f"keep_tokens keeps the losses of a text's tokens: of answers that are {task} there are none")
+            return False
+        return self.run.keeps_tokens
+
     def described(self, config: Mapping[str, Any], label_names: Sequence[str] | None = None) -> None:
         """Take what the framework knows as the configuration and the classes' names of a run begun here."""
         self.config = self.config or dict(config)

@@ -346,7 +346,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 labels = _apart(labels, spans, _IGNORED)
                 texts = [inputs["input_ids"][0, span] for span in spans] if "input_ids" in inputs else None
                 inputs, kept = ({} if texts is None else {"input_ids": texts}), None
-            columns = columns_of(head, values, labels, shifted=self._shifted and head.task is Task.SEQUENCE)
+            is_shifted = self._shifted and head.task is Task.SEQUENCE
+            keep = recording.keeps_tokens(head.task)
+            columns = columns_of(head, values, labels, shifted=is_shifted, keep_tokens=keep)
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
             if not columns:

@@ -387,6 +387,11 @@ class Run(Loops, Records):
     # -- life
 
     @property
+    def keeps_tokens(self) -> bool:
+        """Whether the loss of every token of a sequence is kept, where `log_samples` does not say otherwise."""
+        return self._keep_tokens
+
+    @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed

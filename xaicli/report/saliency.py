@@ -85,8 +85,10 @@ def _panel(
         case InputKind.TOKENS:
             strengths = found.values.reshape(-1)
             tokens = view.tokens or tuple(str(i) for i in range(len(strengths)))
-            pairs = tuple((t, float(s)) for t, s in zip(tokens, strengths, strict=False))
-            return MapPanel(toggled, title, (), lines, found.flat, tokens=pairs, special=view.special)
+            kept = [i for i in range(min(len(tokens), len(strengths))) if i not in view.padding]
+            pairs = tuple((tokens[i], float(strengths[i])) for i in kept)
+            special = None if view.special is None else frozenset(n for n, i in enumerate(kept) if i in view.special)
+            return MapPanel(toggled, title, (), lines, found.flat, tokens=pairs, special=special)
         case _:
             return MapPanel(toggled, title, tuple(_views(found, alt)), lines, found.flat)
 
@@ -311,6 +313,8 @@ def _row(
         mark = " ✓" if e.correct else ""
         lines.append(f"predicted {e.prediction_name}{mark}")
     lines += [said] if (said := known.get(str(e.sample_id))) else []
+    if padding := sum(len(view.padding) for view in e.inputs):
+        lines.append(f"{count(padding, 'place')} of padding left out")
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
     return MapRow(
         key=f"e-{number}",
