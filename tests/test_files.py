@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -149,3 +150,27 @@ def test_only_what_the_dead_left_is_removed(tmp_path: Path) -> None:
     mine.touch()
     files.remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("way", ["folder in its place", "folder that takes no files", "full disk"])
+def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path, monkeypatch, way: str) -> None:
+    path = tmp_path / "report.json"
+    if way == "folder in its place":
+        path.mkdir()
+    elif way == "folder that takes no files":
+
+        def refused(self: Path, *_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "open", refused)
+    else:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(files, "write_all", full)
+    with pytest.raises(OSError, match=r"report\.json") as error:
+        files.write_whole(path, b"{}")
+    assert error.value.filename == str(path)
+    assert ".tmp-" not in str(error.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ([path.name] if way == "folder in its place" else [])

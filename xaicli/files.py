@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from xaicli.errors import UsageError
+from xaicli.errors import UnwrittenError, UsageError
+from xaicli.progress import doing
 
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR}
 TEMPORARY = ".tmp-"
@@ -59,7 +60,7 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
             folder for one of theirs, whatever its name.
 
     Raises:
-        OSError: It cannot be written; what was there before is whole.
+        OSError: It cannot be written, and names `path`; what was there before is whole.
     """
     make_folder(path.parent, durable=durable)
     temporary = _beside(path if made_in is None else made_in / path.name)
@@ -74,9 +75,12 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
                 reached("synced")
         temporary.replace(path)
         reached("renamed")
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            # A full disk names no file, and nobody knows this one by its other name.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -101,6 +105,53 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
     with appearing(path, durable=durable, made_in=made_in) as file:
         write_all(file.fileno(), content)
     return path
+
+
+class Written:
+    """Files that are made one by one: what goes wrong with one of them does not stop the others.
+
+    Attributes:
+        paths: Those that were written.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self._failed: list[str] = []
+
+    def add(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Have a file written, and take note of whether it was."""
+        doing("writing files", len(self.paths) + len(self._failed) + 1)
+        with self.noted(path):
+            write(path)
+            self.paths.append(path)
+
+    def extend(self, others: Written) -> None:
+        """Take those of another list behind these."""
+        self.paths += others.paths
+        self._failed += others._failed
+
+    @contextmanager
+    def noted(self, path: Path) -> Iterator[None]:
+        """Take note of what cannot be written in the block: `path`, unless the error names another."""
+        try:
+            yield
+        except OSError as error:
+            self._failed.append(f"{error.filename or path} cannot be written: {error.strerror or error}")
+        except UnwrittenError as error:
+            self.paths += error.written
+            self._failed.append(error.message)
+
+    def check(self, hint: str) -> None:
+        """Go on only if everything was written.
+
+        Args:
+            hint: What to try if not.
+
+        Raises:
+            UnwrittenError: Something was not; it names each file, and holds the paths of the others.
+        """
+        if self._failed:
+            raise UnwrittenError("; ".join(dict.fromkeys(self._failed)), hint=hint, written=tuple(self.paths))
 
 
 def claim_name(path: Path, content: bytes = b"") -> bool:

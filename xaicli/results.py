@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
-from xaicli.errors import UnwrittenError
-from xaicli.files import appearing, local, write_whole
+from xaicli.files import Written, appearing, local, write_whole
 from xaicli.progress import doing
 from xaicli.vocabulary import Format
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from xaicli.render.figure import Pictures
     from xaicli.report.model import Report
+
+_HINT = "name another folder with -o DIR"
 
 
 class Result:
@@ -117,37 +118,34 @@ class Result:
 
         Raises:
             UsageError: The folder is an address.
-            UnwrittenError: The folder cannot be written to; the error holds what was written before.
+            UnwrittenError: The folder or some of the files cannot be written; all others are, and the error holds them.
         """
         default = (Format.HTML, Format.PNG, Format.CSV, Format.JSON)
         wanted = {Format(name) for name in (default if formats is None else formats)}
         target = local(folder)
-        paths: list[Path] = []
-        try:
+        files = Written()
+        with files.noted(target):
             target.mkdir(parents=True, exist_ok=True)
-            for name, content in self._files(wanted, no_images, pictures):
-                doing("writing files", len(paths) + 1)
-                paths.append(write_whole(target / name, content))
-            if Format.CSV in wanted:
-                from xaicli.render.machine import csv_parts
+        files.check(_HINT)
+        for name, content in self._files(wanted, no_images, pictures):
+            files.add(target / name, partial(write_whole, content=content))
+        if Format.CSV in wanted:
+            from xaicli.render.machine import csv_parts
 
-                for stem, rows in self.report.tables.items():
-                    paths.append(_write_parts(target / f"{stem}.csv", csv_parts(rows()), "strict"))
-            if Format.JSON in wanted:
-                path = target / f"{self.report.json_name or self.report.name}.json"
-                outputs = [str(written) for written in (*paths, path)]
-                paths.append(_write_parts(path, self.json_parts(outputs), "surrogatepass"))
-            if Format.HTML in wanted:
-                from xaicli.render.html import link_pages
+            for stem, rows in self.report.tables.items():
+                parts = csv_parts(rows())
+                files.add(target / f"{stem}.csv", partial(_write_parts, parts=parts, errors="strict"))
+        if Format.JSON in wanted:
+            path = target / f"{self.report.json_name or self.report.name}.json"
+            parts = self.json_parts([str(written) for written in (*files.paths, path)])
+            files.add(path, partial(_write_parts, parts=parts, errors="surrogatepass"))
+        if Format.HTML in wanted:
+            from xaicli.render.html import link_pages
 
+            with files.noted(target):
                 link_pages(target)
-        except OSError as error:
-            raise UnwrittenError(
-                f"{error.filename or target} cannot be written: {error.strerror or error}",
-                hint="name another folder with -o DIR",
-                written=tuple(paths),
-            ) from error
-        return paths
+        files.check(_HINT)
+        return files.paths
 
     def show_terminal(self, paths: Sequence[Path] = ()) -> None:
         """Print the report to the terminal, warnings to standard error.

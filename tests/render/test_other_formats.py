@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from tests.report_answers import labels_result, samples_result
-from xaicli.errors import XaiError
+from xaicli.errors import UnwrittenError, XaiError
 from xaicli.render.html import element
 from xaicli.render.markdown import escaped, markdown
 from xaicli.render.pictures import data_uri, png_bytes, png_of
@@ -142,6 +143,31 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path)
     with pytest.raises(XaiError, match="cannot be written") as error:
         labels_result(labels=1, epochs=1).save(tmp_path / "file", ["csv"])
     assert "-o DIR" in error.value.hint
+
+
+def test_one_file_that_cannot_be_written_does_not_stop_the_others(tmp_path: Path) -> None:
+    result = labels_result(labels=2, epochs=2, bounds=("std",))
+    every = {path.name for path in result.save(tmp_path / "free")}
+    for name in ("labels.html", "labels-loss-eval.png", "labels.csv", "labels.json"):
+        folder = tmp_path / f"without-{name}"
+        (folder / name).mkdir(parents=True)
+        with pytest.raises(UnwrittenError) as error:
+            result.save(folder)
+        assert error.value.message == f"{folder / name} cannot be written: Is a directory"
+        assert {path.name for path in error.value.written} == every - {name}
+        assert {path.name for path in folder.iterdir() if path.is_file()} == every - {name}
+
+
+def test_every_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for name in ("labels.html", "labels.csv"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UnwrittenError) as error:
+        labels_result(labels=1, epochs=1).save(tmp_path, ["html", "csv", "json"])
+    assert error.value.message == (
+        f"{tmp_path / 'labels.html'} cannot be written: Is a directory; "
+        f"{tmp_path / 'labels.csv'} cannot be written: Is a directory"
+    )
+    assert json.loads((tmp_path / "labels.json").read_text())["outputs"] == [str(tmp_path / "labels.json")]
 
 
 def test_the_report_is_built_once() -> None:

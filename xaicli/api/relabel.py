@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
-from xaicli.errors import UnwrittenError, UsageError
-from xaicli.files import write_whole
+from xaicli.errors import UsageError
+from xaicli.files import Written, write_whole
 from xaicli.relabel.tasks import Batch, Tool, files_of
 from xaicli.results import Result
 
@@ -54,27 +55,21 @@ class Export:
             Their paths, the one to import first.
 
         Raises:
-            UnwrittenError: One cannot be written.
+            UnwrittenError: Some cannot be written; all others are.
         """
         stem = target.stem if _SUFFIX[self.tool] else target.name
-        paths: list[Path] = []
-        try:
-            batch = self.batch
-            if self.thumbnails:
-                folder = target.with_name(f"{stem}-pictures")
-                batch, pictures = _pictured(batch, self.thumbnails, folder, self.prefix)
-                paths += [write_whole(folder / name, content) for name, content in pictures.items()]
-            files = files_of(batch, self.tool, stem)
-            written = [
-                write_whole(target.parent / name, text.encode("utf-8", "replace")) for name, text in files.items()
-            ]
-            return [*written, *paths]
-        except OSError as error:
-            raise UnwrittenError(
-                f"{error.filename or target} cannot be written: {error.strerror or error}",
-                hint="name another file with -o",
-                written=tuple(paths),
-            ) from error
+        batch, pictures = self.batch, Written()
+        if self.thumbnails:
+            folder = target.with_name(f"{stem}-pictures")
+            batch, contents = _pictured(batch, self.thumbnails, folder, self.prefix)
+            for name, content in contents.items():
+                pictures.add(folder / name, partial(write_whole, content=content))
+        files = Written()
+        for name, text in files_of(batch, self.tool, stem).items():
+            files.add(target.parent / name, partial(write_whole, content=text.encode("utf-8", "replace")))
+        files.extend(pictures)
+        files.check("name another file with -o")
+        return files.paths
 
 
 def tool_of(to: str | None, target: Path | None) -> Tool:

@@ -56,7 +56,8 @@ COMMANDS = {
 }
 """The commands in the order of the help, each with the module here that has a function of its name (`import_`)."""
 
-_INTERRUPTED = 130
+_INTERRUPTED, _CLOSED_PIPE = 130, 141
+"""What shells say of a process that Ctrl-C or a closed pipe ended."""
 _SEE = "see: xai --help, or xai COMMAND --help"
 _LISTINGS = (["--help"], ["-h"], ["--version"])
 
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
         alone: Whether the process is there for this command only, and may be ended.
 
     Returns:
-        The exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted.
+        The exit status: 0 done, 1 the data or a fault, 2 wrong usage, 130 interrupted, 141 its reader went.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Arrow's own pool holds on to some 15 MB more than a question needs.
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
         return int(status or 0)
     except BrokenPipeError:
         _forget_output()
-        return 1
+        return _CLOSED_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
     except TyperException as error:
@@ -197,6 +198,10 @@ def main(argv: Sequence[str] | None = None, *, alone: bool = False) -> int:
         return error.exit_status
     except BaseException as error:
         # polars reports damage as PanicException, which is no Exception; SystemExit belongs to completion.
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+            # How the parser passes on what happens within a command.
+            _forget_output()
+            return _CLOSED_PIPE
         if isinstance(error, SystemExit) or _debugging(arguments):
             raise
         return _INTERRUPTED if interruptions.seen else _unforeseen(error, arguments)

@@ -85,7 +85,7 @@ def write(
         )
     folder = folder or result.folder or Path("reports")
     paths: list[Path] = []
-    unwritten: XaiError | None = None
+    unwritten: list[XaiError] = []
     try:
         if formats and output.output is None and folder.is_symlink():
             # A run from elsewhere must not choose where files are written.
@@ -95,15 +95,18 @@ def write(
 
             without_signatures()
             how = {"no_images": output.no_images, "pictures": pictures}
-            paths = result.save(output.output or folder, formats=formats, **how)
+            paths += result.save(output.output or folder, formats=formats, **how)
+    except XaiError as error:
+        unwritten.append(error)
+    try:
         if beside is not None:
             paths += beside()
-    except UnwrittenError as error:
-        paths, unwritten = [*paths, *error.written], error
     except XaiError as error:
-        unwritten = error
+        unwritten.append(error)
+    # The answer comes first.
+    paths += [path for error in unwritten if isinstance(error, UnwrittenError) for path in error.written]
     end_status()
-    if unwritten is None and Format.PNG in (output.format or ()) and not any(path.suffix == ".png" for path in paths):
+    if not unwritten and Format.PNG in (output.format or ()) and not any(path.suffix == ".png" for path in paths):
         warnings.warn("nothing of this answer is drawn: there is no png to write", UserWarning, stacklevel=2)
     if output.json:
         with json_output() as stream:
@@ -113,9 +116,11 @@ def write(
         print("\n".join(str(path) for path in paths), end="\n" if paths else "")
     else:
         result.show_terminal(paths)
-    if unwritten is not None:
+    if unwritten:
         sys.stdout.flush()
-        raise unwritten
+        if len(unwritten) == 1:
+            raise unwritten[0]
+        raise XaiError("; ".join(str(e) for e in unwritten), hint="; ".join(e.hint for e in unwritten))
     if output.open:
         _open_page(paths)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from xaicli.cli.completion import words
 from xaicli.cli.options import Output, RunDir, Selection, split_commas
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
+from xaicli.files import Written
 from xaicli.vocabulary import Format
 
 if TYPE_CHECKING:
@@ -145,13 +147,12 @@ def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
         from xaicli.api.lists import write_list
 
         drawn = pl.DataFrame(result.answer.extra["random"], infer_schema_length=None)
-        paths = []
+        files = Written()
         for path in targets:
-            paths += [
-                write_list(result.data, path),
-                write_list(drawn, path.with_name(f"{path.stem}-random{path.suffix}")),
-            ]
-        return paths
+            files.add(path, partial(write_list, result.data))
+            files.add(path.with_name(f"{path.stem}-random{path.suffix}"), partial(write_list, drawn))
+        files.check("name another file with -o")
+        return files.paths
 
     return written
 

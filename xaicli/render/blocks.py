@@ -13,16 +13,18 @@ from markupsafe import Markup
 from xaicli.render.canvas import name
 from xaicli.render.figure import line_values, point_values
 from xaicli.render.html import choice, element, joined
-from xaicli.render.lines import LONGEST_END, end_named
+from xaicli.render.lines import LONGEST_END, end_named, widest_tick
 from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
 from xaicli.render.text import averaged, printable, told_apart
+from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     FIXED,
     Block,
     Card,
     Cell,
+    Column,
     Figure,
     Figures,
     Gallery,
@@ -35,7 +37,6 @@ from xaicli.report.model import (
     Text,
     Views,
 )
-from xaicli.report.numbers import short
 
 if TYPE_CHECKING:
     from xaicli.render.figure import Chart, Pictures
@@ -45,6 +46,8 @@ _TITLE = 36
 """The longest name of a sample over its card: two lines."""
 _CELL_NAME = 20
 """The longest name over a small chart: half the width of a phone."""
+_SHORT_TICK, _MOST_LEFT = 3.2, 14
+"""A number of a y axis for which the sheet has room anyway, in font sizes, and for how many more it has classes."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
@@ -139,8 +142,7 @@ class Blocks:
         return Markup(self._pictures.of(chart).svgs[0])
 
     def _line_chart(self, chart: LineChart, *, titled: bool = True) -> Markup:
-        room = _room(chart)
-        plot = element("div", self._svg(chart), class_=f"plot room{room}")
+        plot = element("div", self._svg(chart), class_=f"plot room{_room(chart)}{_left(chart)}")
         buttons = None
         if chart.other_axis is not None:
             buttons = choice(self._identity(), "axis", (chart.x_label, chart.other_axis.label), class_="choice")
@@ -410,6 +412,12 @@ def _room(chart: LineChart) -> int:
     return min(6, -(-(16 + 7 * longest) // 30))
 
 
+def _left(chart: LineChart) -> str:
+    """The class that gives long numbers of the y axis room, a font size a step; "" where there is enough."""
+    beyond = math.ceil(widest_tick(chart) - _SHORT_TICK)
+    return f" left left{min(beyond, _MOST_LEFT)}" if beyond > 0 else ""
+
+
 def _table(table: Table, *, titled: bool = True) -> Markup:
     numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in table.columns]
     keys = table.keys or ("",) * len(table.rows)
@@ -418,9 +426,11 @@ def _table(table: Table, *, titled: bool = True) -> Markup:
         for column, number in zip(table.columns, numeric, strict=True)
     ]
     anchors = table.anchors or ("",) * len(table.rows)
+    names = _names(table)
+    columns = [_cells([row[index] for row in table.rows], column, names) for index, column in enumerate(table.columns)]
     rows = [
-        element("tr", *(_cell(v, c.cell) for v, c in zip(row, table.columns, strict=True)), data_k=key, id=anchor)
-        for key, anchor, row in zip(keys, anchors, table.rows, strict=True)
+        element("tr", *cells, data_k=key, id=anchor)
+        for key, anchor, cells in zip(keys, anchors, zip(*columns, strict=True), strict=True)
     ]
     inside = element("thead", element("tr", *heads)), element("tbody", *rows)
     region = {"tabindex": "0", "role": "region", "aria_label": table.title or "table", "class_": "scroll"}
@@ -431,24 +441,43 @@ def _table(table: Table, *, titled: bool = True) -> Markup:
     return joined((element("h3", table.title) if table.title and titled else "", scrolled, note))
 
 
-def _cell(value: Any, kind: Cell) -> Markup:
-    match kind:
+def _names(table: Table) -> dict[str, str]:
+    """The long texts of a table, short enough and told apart wherever in it they stand."""
+    long = {text for row in table.rows for text in map(str, row) if len(text) > _SHOWN}
+    return told_apart(sorted(long), _SHOWN)
+
+
+def _cells(values: Sequence[Any], column: Column, names: Mapping[str, str]) -> list[Markup]:
+    """The cells of a column."""
+    match column.cell:
         case Cell.SPARKLINE:
-            known = [v for v in value or () if v is not None and math.isfinite(v)]
-            return element("td", spark(value or ()), data_v=f"{known[-1]:.6g}" if known else "")
+            return [_history(value or ()) for value in values]
         case Cell.NUMBER | Cell.INTEGER:
-            plain = value is None or isinstance(value, (int, float))
-            shown = short(value) if plain else printable(str(value), limit=_SHOWN)
-            exact = isinstance(value, float) and math.isfinite(value) and f"{value:.9g}" != shown
-            return element("td", shown, class_="num", data_v=f"{value:.9g}" if exact else "")
-        case Cell.TEXT if isinstance(value, Link) and value.address:
-            return element("td", _linked(value), class_=_room_of(value.text))
+            return [
+                _number(value, shown) for value, shown in zip(values, numbers.column(values, column.apart), strict=True)
+            ]
         case Cell.TEXT:
-            whole = "" if value is None else str(value)
-            shown = printable(whole, limit=_SHOWN)
-            return element("td", shown, class_=_room_of(shown))
+            texts = numbers.texts(values)
+            return [_text(v, printable(names.get(text, text))) for v, text in zip(values, texts, strict=True)]
         case _:
-            assert_never(kind)
+            assert_never(column.cell)
+
+
+def _history(values: Sequence[float | None]) -> Markup:
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return element("td", spark(values), data_v=f"{known[-1]:.12g}" if known else "")
+
+
+def _number(value: Any, shown: str) -> Markup:
+    """A number as people read it, and for sorting and copying as it is."""
+    exact = isinstance(value, float) and math.isfinite(value) and f"{value:.12g}" != shown
+    return element("td", printable(shown, limit=_SHOWN), class_="num", data_v=f"{value:.12g}" if exact else "")
+
+
+def _text(value: Any, shown: str) -> Markup:
+    if isinstance(value, Link) and value.address:
+        return element("td", _linked(value), class_=_room_of(value.text))
+    return element("td", shown, class_=_room_of(shown))
 
 
 def _room_of(text: str) -> str:

@@ -15,6 +15,7 @@ from xaicli.render.pictures import png_bytes, png_of, sheet
 from xaicli.render.text import printable
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
 from xaicli.report.model import Block, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
+from xaicli.report.numbers import spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,13 +29,14 @@ _SHOWN = 300
 def line_values(chart: LineChart) -> Context:
     """What a hover says of each point of each line: {xl, yl, x, lines: [{k, n, x, y, lo, hi, c, t}]}."""
     bands = {band.key: band for band in chart.bands if band.key}
+    apart = spread([y for line in chart.series for y in line.y])
     lines = []
     for line in chart.series:
         values: Context = {"k": line.key, "n": printable(line.name, limit=_SHOWN), "t": line.note}
-        values |= {"x": [_rounded(x) for x in line.x], "y": [_rounded(y) for y in line.y]}
+        values |= {"x": [_rounded(x) for x in line.x], "y": [_rounded(y, apart) for y in line.y]}
         if line.key in bands and len(bands[line.key].low) == len(line.y):
-            values["lo"] = [_rounded(v) for v in bands[line.key].low]
-            values["hi"] = [_rounded(v) for v in bands[line.key].high]
+            values["lo"] = [_rounded(v, apart) for v in bands[line.key].low]
+            values["hi"] = [_rounded(v, apart) for v in bands[line.key].high]
         if len(set(line.counts)) > 1:
             values["c"] = list(line.counts)
         elif line.counts:
@@ -51,18 +53,23 @@ def line_values(chart: LineChart) -> Context:
 
 def point_values(chart: ScatterChart) -> Context:
     """What a hover says of each named point, as lines of one point."""
+    apart = spread(chart.x), spread(chart.y)
     lines = []
     for i, name in enumerate(chart.names):
         if name:
             point: Context = {"k": chart.keys[i] if i < len(chart.keys) else "", "n": printable(name, limit=_SHOWN)}
-            lines.append(point | {"x": [_rounded(chart.x[i])], "y": [_rounded(chart.y[i])]})
+            lines.append(point | {"x": [_rounded(chart.x[i], apart[0])], "y": [_rounded(chart.y[i], apart[1])]})
     return {"xl": chart.x_label, "yl": chart.y_label, "lines": lines}
 
 
-def _rounded(value: float | None) -> float | int | None:
+def _rounded(value: float | None, apart: float = 0.0) -> float | int | None:
+    """A value with the digits that a hover can show, and a place that cannot be seen to be another."""
     if value is None or not math.isfinite(value):
         return None
-    rounded = float(f"{value:.{_DIGITS}g}")
+    if float(value).is_integer() and abs(value) < 1e15:
+        return int(value)
+    beyond = math.ceil(math.log10(abs(value) / apart)) if 0 < apart < abs(value) else 0
+    rounded = float(f"{value:.{min(_DIGITS + beyond, 17)}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

@@ -41,7 +41,13 @@ _QUIET: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 9}
 
 _CELL = Size(196, 134, 0, 8)
 _COLUMNS = 4
+_SUBTITLE, _LEAST_TITLE = 34, 7
+"""The longest text beside the name of a cell, and how much of the name stays beside it, in characters."""
+_BOLD = 0.68
+"""The mean width of a character of such a name, in font sizes."""
 _CELL_HEAD = 24.0
+_LARGEST = 12.0
+"""The font size of a cell's numbers where a phone shows it."""
 _PLOT = (36.0, 5.0, 12.0, 20.0)
 """What lies left, above, right and below of the plot in a cell."""
 
@@ -90,6 +96,14 @@ def _room(on_y: Iterable[tuple[float, str]], font: float, least: float) -> float
     return max([least, *(width_of(said) * font + 8 for _, said in on_y)])
 
 
+def widest_tick(chart: LineChart) -> float:
+    """How wide the longest number of a chart's y axis is, in font sizes."""
+    low, high = chart.y_limits or _y_limits(chart)
+    return max(
+        (width_of(said) for _, said in _with_texts(y_ticks(low, high, _TICKS - 1, log=chart.y_log))), default=0.0
+    )
+
+
 def _other_axis(chart: LineChart, on_x: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
     """The ticks of the other axis, at the places of the first one's; `below` is where the plot ends, downwards."""
     if chart.other_axis is None:
@@ -113,14 +127,17 @@ def multiples_figure(grid: Multiples) -> Drawn:
     total = size.height + size.header
     plane = Plane(figure)
     frames = []
+    subtitled = max((width_of(name(chart.subtitle, _SUBTITLE)) * 7 for chart in grid.charts), default=0.0)
+    longest = max(_LEAST_TITLE, min(16, int((_CELL.width - 24 - subtitled - 6) / (8.5 * _BOLD))))
+    titles = told_apart([name(chart.title, 0) for chart in grid.charts], longest)
     for index, chart in enumerate(grid.charts):
         left = index % columns * _CELL.width
         top = size.header + index // columns * pitch + _CELL_HEAD
         frames.append(_cell(plane, chart, str(index), left, top, total))
         head: dict[str, Any] = {"y": total - top + 3, "gid": "header", "va": "bottom"}
-        plane.text(x=left + 12, s=name(chart.title, 16), weight="bold", fontsize=8.5, ha="left", **head)
+        plane.text(x=left + 12, s=titles[name(chart.title, 0)], weight="bold", fontsize=8.5, ha="left", **head)
         right = left + _CELL.width - 12
-        plane.text(x=right, s=name(chart.subtitle, 30), fontsize=7, ha="right", color=LIGHT["muted"], **head)
+        plane.text(x=right, s=name(chart.subtitle, _SUBTITLE), fontsize=7, ha="right", color=LIGHT["muted"], **head)
     return Drawn(figure, tuple(frames))
 
 
@@ -155,7 +172,7 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
     on_y = tuple(_with_texts(y_ticks(low_y, high_y, 5, log=chart.y_log)))
     own_y = () if chart.y_own is None or chart.y_log else tuple(_with_texts(y_ticks(*chart.y_own, 5)))
-    x0, y1 = left + _room((*on_y, *own_y), _CELL.font, _PLOT[0]), total - top - _PLOT[1]
+    x0, y1 = left + _room((*on_y, *own_y), _LARGEST, _PLOT[0]), total - top - _PLOT[1]
     x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
     quiet: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": _CELL.font}
@@ -340,7 +357,7 @@ def _end_names(plane: Plane, lines: Sequence[Series], place: _Places) -> None:
 
 
 def _span(limits: tuple[float, float]) -> str:
-    return f"{limits[0]:.6g} {limits[1]:.6g}"
+    return f"{limits[0]:.12g} {limits[1]:.12g}"
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

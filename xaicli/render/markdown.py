@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
 from xaicli.render.text import printable, sparkline
+from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
-from xaicli.report.model import Block, Cell, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
-from xaicli.report.numbers import short
+from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
 _ROWS = 200
@@ -54,17 +54,17 @@ def _block(block: Block) -> Iterator[str]:
             if block.title:
                 yield from (f"**{escaped(block.title)}**", "")
             numeric = [column.cell in (Cell.NUMBER, Cell.INTEGER) for column in block.columns]
-            rows = [
-                [_cell(value, column.cell) for value, column in zip(row, block.columns, strict=True)]
-                for row in block.rows[:_ROWS]
-            ]
+            shown = block.rows[:_ROWS]
+            cells = [_cells([row[index] for row in shown], column) for index, column in enumerate(block.columns)]
+            rows = [list(row) for row in zip(*cells, strict=True)]
             yield from _table([escaped(column.title) for column in block.columns], numeric, rows)
             if len(block.rows) > _ROWS:
                 yield from (f"and {len(block.rows) - _ROWS:,} more rows", "")
             if block.note:
                 yield from (escaped(block.note), "")
         case BarChart():
-            rows = [[escaped(name), short(value)] for name, value in zip(block.names, block.values, strict=True)]
+            values = numbers.column(block.values)
+            rows = [[escaped(name), value] for name, value in zip(block.names, values, strict=True)]
             yield from _table(["", escaped(block.x_label)], [False, True], rows)
         case MapGrid():
             rows = [
@@ -94,13 +94,14 @@ def _table(titles: Sequence[str], numeric: Sequence[bool], rows: Sequence[Sequen
     yield ""
 
 
-def _cell(value: Any, kind: Cell) -> str:
-    match kind:
+def _cells(values: Sequence[Any], column: Column) -> list[str]:
+    """The cells of a column."""
+    match column.cell:
         case Cell.SPARKLINE:
-            return sparkline(value or ())
+            return [sparkline(value or ()) for value in values]
         case Cell.NUMBER | Cell.INTEGER:
-            return short(value) if value is None or isinstance(value, (int, float)) else escaped(str(value))
+            return [escaped(text) for text in numbers.column(values, column.apart)]
         case Cell.TEXT:
-            return "" if value is None else escaped(str(value))
+            return [escaped(text) for text in numbers.texts(values)]
         case _:
-            assert_never(kind)
+            assert_never(column.cell)

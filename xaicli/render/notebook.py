@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
 from xaicli.render.figure import Pictures, sheet_png
 from xaicli.render.pictures import png_of
 from xaicli.render.terminal import as_text
-from xaicli.render.text import printable, sparkline
+from xaicli.render.text import printable, sparkline, told_apart
+from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart
 from xaicli.report.model import Block, Cell, Column, Figures, Gallery, MapGrid, Passage, Report, Table, Text, Views
-from xaicli.report.numbers import short
 
 _HEIGHT = 800
 _DENSITY = 1.5
@@ -77,19 +77,21 @@ def _picture(png: bytes, alt: str) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_escaped(column.title)}</th>" for column in table.columns)
-    rows = [
-        "<tr>" + "".join(f"<td>{_cell(v, c)}</td>" for v, c in zip(row, table.columns, strict=True)) + "</tr>"
-        for row in table.rows[: table.terminal_rows]
-    ]
+    shown = table.rows[: table.terminal_rows]
+    cells = [_cells([row[index] for row in shown], column) for index, column in enumerate(table.columns)]
+    rows = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True)]
     more = len(table.rows) - len(rows)
     rest = f"<p>and {more:,} more rows: .data has all</p>" if more else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{rest}"
 
 
-def _cell(value: Any, column: Column) -> str:
+def _cells(values: Sequence[Any], column: Column) -> list[str]:
     if column.cell is Cell.SPARKLINE:
-        return sparkline(value or ())
-    return _escaped(short(value) if isinstance(value, (int, float)) else "" if value is None else str(value))
+        return [sparkline(value or ()) for value in values]
+    if column.cell is Cell.TEXT:
+        said = told_apart(shown := numbers.texts(values), _LONGEST)
+        return [html.escape(said[text]) for text in shown]
+    return [_escaped(text) for text in numbers.column(values, column.apart)]
 
 
 def _escaped(text: str) -> str:

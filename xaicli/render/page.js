@@ -12,7 +12,18 @@
   const tip = make("div", "", { id: "tip", hidden: "" });
   const spoken = make("p", "", { class: "quiet", role: "status" });
   document.body.append(tip, spoken);
-  const number = (value) => Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
+  // Beside the range of the values around it a number needs three digits of that range.
+  const number = (value, range = 0) => {
+    const beyond = range > 0 && Math.abs(value) > range ? Math.ceil(Math.log10(Math.abs(value) / range)) : 0;
+    const digits = Math.min(15, Math.max(4, beyond + 3));
+    if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
+    return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  };
+  const rangeOf = (lines) => {
+    const [low, high] = lines.flatMap((line) => line.y).filter((y) => y !== null)
+      .reduce(([least, most], y) => [Math.min(least, y), Math.max(most, y)], [Infinity, -Infinity]);
+    return Math.max(0, high - low);
+  };
 
   // Highlight: everything with the same key, on the whole page.
   let pinned = "";
@@ -53,8 +64,8 @@
   const describe = (data, line, i) => {
     const other = data.o && data.o.at.indexOf(line.x[i]);
     const also = other >= 0 ? ` (${data.o.l} ${number(data.o.v[other])})` : "";
-    const said = [`${data.xl} ${number(line.x[i])}${also}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i])}`];
-    if (line.lo && line.lo[i] !== null) said.push(`${number(line.lo[i])} to ${number(line.hi[i])}`);
+    const said = [`${data.xl} ${number(line.x[i])}${also}${data.yl ? ", " + data.yl : ""}: ${number(line.y[i], data.range)}`];
+    if (line.lo && line.lo[i] !== null) said.push(`${number(line.lo[i], data.range)} to ${number(line.hi[i], data.range)}`);
     if (line.c) said.push("n = " + line.c[i].toLocaleString("en"));
     if (line.t) said.push(line.t);
     return said;
@@ -130,6 +141,7 @@
     const data = charts[figure.dataset.d];
     if (!data) continue;
     for (const line of data.lines) line.x ??= data.x;
+    data.range ??= rangeOf(data.lines.filter((line) => line.y));
     for (const svg of all("svg[data-x]", figure)) watch(svg, data);
   }
 

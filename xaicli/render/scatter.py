@@ -6,9 +6,24 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.canvas import LIGHT, SQUARE, Drawn, Size, add_axes, gaps, name, new_figure
+from xaicli.render.canvas import (
+    LIGHT,
+    LONGEST_NAME,
+    SQUARE,
+    Drawn,
+    Size,
+    add_axes,
+    gaps,
+    name,
+    new_figure,
+    ticks,
+    width_of,
+)
+from xaicli.render.lines import y_ticks
 from xaicli.render.svg import Frame
+from xaicli.render.text import told_apart
 from xaicli.report.charts import BarChart, ScatterChart
+from xaicli.report.numbers import short, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +34,8 @@ _GROUP_COLOURS = tuple(f"g{number}" for number in range(10))
 """Ten that are told apart, for ten classes are usual."""
 _GREY = "g7"
 _DOT = 3.4
+_LARGEST = 15.0
+"""The font size of the numbers where a phone shows them."""
 _LEFT, _TOP = 48, 26
 """Margins of the plane, in points."""
 
@@ -30,10 +47,11 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
     if len(shown) < len(chart.x):
         legend = f"{legend} {len(shown):,} of {len(chart.x):,} points drawn.".strip()
     figure = new_figure(SQUARE, chart.title, legend)
-    axes = add_axes(figure, SQUARE, left=_LEFT, bottom=40, right=110, top=_TOP)
+    left = _left(chart, shown)
+    axes = add_axes(figure, SQUARE, left=left, bottom=40, right=110, top=_TOP)
     axes.set_xlabel(chart.x_label, labelpad=7)
     # Above the axis, where no tick is, however large a phone makes the texts.
-    corner = (-(_LEFT - 6) / (SQUARE.width - _LEFT - 110), 1 + (_TOP - 14) / (SQUARE.height - _TOP - 40))
+    corner = (-(left - 6) / (SQUARE.width - left - 110), 1 + (_TOP - 14) / (SQUARE.height - _TOP - 40))
     axes.set_ylabel(name(chart.y_label, 60), rotation=0, ha="left", va="bottom")
     axes.yaxis.set_label_coords(*corner)
     axes.grid(True, axis="both", color=LIGHT["grid"], linewidth=0.7, gid="grid")
@@ -42,6 +60,7 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
         ends = [min(both), max(both)]
         axes.plot(ends, ends, color=LIGHT["median"], linewidth=0.9, linestyle=(0, (4, 3)), gid="line.median.")
     groups = _groups(chart, shown)
+    titles = told_apart([name(title, 0) for title, _, _ in groups], 18)
     for row, (title, colour, members) in enumerate(groups):
         _dots(axes, [chart.x[i] for i in members], [chart.y[i] for i in members], colour)
         place = (1 + 12 / 406, 1 - row * 16 / 352 - 0.04)
@@ -59,7 +78,7 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
         axes.text(
             place[0] + 0.025,
             place[1],
-            name(title, 18),
+            titles[name(title, 0)],
             transform=axes.transAxes,
             va="center",
             fontsize=SQUARE.font,
@@ -78,6 +97,13 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
                 [chart.x[i]], [chart.y[i]], "o", markeredgecolor=LIGHT["ink"], gid=f"ring.ink.{chart.keys[i]}", **ring
             )
     return Drawn(figure, (_frame(axes, SQUARE, chart.alt),))
+
+
+def _left(chart: ScatterChart, shown: Sequence[int]) -> float:
+    """What the numbers of the y axis need, also as large as a phone shows them, in points."""
+    values = [chart.y[i] for i in shown] or [0.0]
+    texts = ticks(y_ticks(min(values), max(values), 6))
+    return max([float(_LEFT), *(width_of(text) * _LARGEST + 10 for text in texts)])
 
 
 def drawn_points(chart: ScatterChart) -> list[int]:
@@ -101,11 +127,11 @@ def _groups(chart: ScatterChart, shown: Sequence[int]) -> list[tuple[str, str, l
     # Fifths, not equal steps: of a loss all but a few values would lie in the lowest one.
     ordered = sorted(values.values())
     edges = [ordered[len(ordered) * k // _LEVELS] for k in range(1, _LEVELS)]
-    groups = []
+    groups, apart = [], spread(ordered)
     for level in reversed(range(_LEVELS)):
         members = [p for p, v in values.items() if bisect_right(edges, v) == level]
         if members:
-            low, high = (f"{pick(values[p] for p in members):.3g}" for pick in (min, max))
+            low, high = (short(pick(values[p] for p in members), 3, apart=apart) for pick in (min, max))
             groups.append((low if low == high else f"{low} – {high}", f"v{_LEVELS - 1 - level}", members))
     return groups
 
@@ -150,7 +176,9 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
 
 def bar_figure(chart: BarChart) -> Drawn:
     """Draw values by name as horizontal bars, positive and negative told apart."""
-    longest = max((len(name(text)) for text in chart.names), default=0)
+    told = told_apart([name(text, 0) for text in chart.names], LONGEST_NAME)
+    names = [told[name(text, 0)] for text in chart.names]
+    longest = max(map(len, names), default=0)
     size = Size(420, 40 + 15 * len(chart.names), 36, 9)
     figure = new_figure(size, chart.title, "")
     axes = add_axes(figure, size, left=16 + longest * 5.4, bottom=30, right=20, top=4)
@@ -160,7 +188,7 @@ def bar_figure(chart: BarChart) -> Drawn:
     for place, value in zip(places, gaps(chart.values), strict=True):
         colour = "max" if value >= 0 else "min"
         axes.barh(place, value, height=0.68, color=LIGHT[colour], linewidth=0, clip_on=False, gid=f"bar.{colour}.")
-    axes.set_yticks(list(places), [name(text) for text in chart.names], color=LIGHT["ink"])
+    axes.set_yticks(list(places), names, color=LIGHT["ink"])
     axes.invert_yaxis()
     axes.set_xlabel(chart.x_label)
     return Drawn(figure, (_frame(axes, size, chart.alt),))
@@ -175,7 +203,7 @@ def _frame(axes: Axes, size: Size, alt: str) -> Frame:
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     attributes = {
         "data-box": f"{box.x0:.1f} {total - box.y1:.1f} {box.x1:.1f} {total - box.y0:.1f}",
-        "data-x": f"{x0:.6g} {x1:.6g}",
-        "data-y": f"{y0:.6g} {y1:.6g}",
+        "data-x": f"{x0:.12g} {x1:.12g}",
+        "data-y": f"{y0:.12g} {y1:.12g}",
     }
     return Frame((0.0, size.header, size.width, size.height), alt, attributes=attributes)

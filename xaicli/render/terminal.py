@@ -17,6 +17,7 @@ from rich.text import Text as RichText
 
 from xaicli.answer import Counts
 from xaicli.render.text import printable, sparkline, told_apart
+from xaicli.report import numbers
 from xaicli.report.charts import BarChart, ImageChart, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.model import (
     Block,
@@ -24,6 +25,7 @@ from xaicli.report.model import (
     Column,
     Figures,
     Gallery,
+    Link,
     MapGrid,
     Passage,
     Report,
@@ -32,7 +34,7 @@ from xaicli.report.model import (
     Text,
     Views,
 )
-from xaicli.report.numbers import count, cut_apart, listed, short
+from xaicli.report.numbers import count, cut_apart, listed
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -42,7 +44,7 @@ _LAST = 200
 _BAR = 24
 _PICTURES = 10
 _GAP = 3
-_TIGHT = ((_SHORT, 3), (_SHORT, 2), (20, 2), (16, 2))
+_TIGHT = ((_SHORT, 3), (_SHORT, 2), (20, 2), (16, 2), (12, 2))
 """How a table of more than the width is laid out, the first that fits: longest text and blanks between columns."""
 
 
@@ -191,10 +193,13 @@ def _table(table: Table, out: Console, of: str) -> None:
     shown = table.rows[: table.terminal_rows]
     headings = [_Heading(column.title, column.cell) for column in table.columns]
     bounds = [_common_range(table, index) for index in range(len(table.columns))]
-    whole_cells = [[_cell(v, c, b) for v, c, b in zip(row, table.columns, bounds, strict=True)] for row in shown]
+    whole_cells = _rows(
+        [_cells([row[i] for row in shown], c, b) for i, (c, b) in enumerate(zip(table.columns, bounds, strict=True))]
+    )
     kept, gap = list(range(len(table.columns))), _GAP
     cells = _shortened(table, whole_cells, _LONGEST)
-    if _whole_width(headings, cells) > out.width:
+    everything = len(kept)
+    if _whole_width(headings, cells) > out.width or _n_columns_that_fit(headings, cells, out.width, gap) < everything:
         cells = _shortened(table, whole_cells, _SHORT)
         aside = [index for index, column in enumerate(table.columns) if column.aside]
         while aside and _whole_width(*_of(kept, headings, cells)) > out.width:
@@ -217,17 +222,29 @@ def _table(table: Table, out: Console, of: str) -> None:
 
 
 def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[list[str]]:
-    """The cells, texts beyond `_LONGEST` cut to a limit and still told apart; the last, a reason say, may be long."""
+    """The cells, texts beyond `_LONGEST` cut to a limit and still told apart; the last, a reason say, may be long.
+
+    A name reads the same wherever in the table it stands, and other than the names of rows that are not shown.
+    """
+    every = numbers.texts([value for row in table.rows for value in row if isinstance(value, (str, Link))])
+    long = sorted({text for text in (_one_line(text) for text in every) if len(text) > _LONGEST})
+    names, of_last = told_apart(long, limit), told_apart(long, _LAST)
     columns = []
     for index, column in enumerate(table.columns):
         texts = [row[index] for row in rows]
         if column.cell is Cell.TEXT:
             last = index == len(table.columns) - 1
-            long = {text for text in texts if len(text) > _LONGEST}
-            short_of = told_apart(sorted(long), _LAST if last else limit)
-            texts = [short_of.get(text, text) for text in texts]
+            texts = [(of_last if last else names).get(text, text) for text in texts]
         columns.append(texts)
-    return [list(row) for row in zip(*columns, strict=True)] if rows else []
+    return _rows(columns)
+
+
+def _rows(columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -260,7 +277,8 @@ def _least(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> list[
     least = []
     for index, heading in enumerate(headings):
         cells = [row[index] for row in rows]
-        words = [word for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
+        # A name within a reason is broken before a column goes.
+        words = [word[:_SHORT] for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
         least.append(max(map(len, (*words, *heading.words)), default=0))
     return least
 
@@ -335,24 +353,25 @@ def _plain_table(
     out.print(grid)
 
 
-def _cell(value: Any, column: Column, bounds: tuple[float | None, float | None]) -> str:
+def _cells(values: Sequence[Any], column: Column, bounds: tuple[float | None, float | None]) -> list[str]:
+    """The cells of a column."""
     match column.cell:
         case Cell.SPARKLINE:
-            return sparkline(value or (), 16, *bounds)
+            return [sparkline(value or (), 16, *bounds) for value in values]
         case Cell.NUMBER | Cell.INTEGER:
-            return short(value) if value is None or isinstance(value, (int, float)) else str(value)
+            return numbers.column(values, column.apart)
         case Cell.TEXT:
-            return "" if value is None else printable(str(value)).replace("\n", " ")
+            return [_one_line(text) for text in numbers.texts(values)]
         case _:
             assert_never(column.cell)
 
 
 def _lines(chart: LineChart, out: Console) -> None:
-    rows = []
-    for series in chart.series[:_BAR]:
-        known = [y for y in series.y if y is not None and math.isfinite(y)]
-        ends = [short(known[0]), short(known[-1])] if known else ["–", "–"]
-        rows.append([printable(series.name, limit=_LONGEST), sparkline(series.y, _BAR), *ends])
+    series = chart.series[:_BAR]
+    known: list[list[Any]] = [[y for y in line.y if y is not None and math.isfinite(y)] or [None] for line in series]
+    names = told_apart([line.name for line in series], _LONGEST)
+    told = [names[line.name] for line in series], [sparkline(line.y, _BAR) for line in series]
+    rows = _rows([*told, *(numbers.column([values[end] for values in known]) for end in (0, -1))])
     bounds = (_Heading("first", Cell.NUMBER), _Heading("last", Cell.NUMBER))
     _plain_table([_Heading(chart.y_label), _Heading(chart.x_label, Cell.SPARKLINE), *bounds], rows, out)
 

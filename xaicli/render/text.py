@@ -7,6 +7,8 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from xaicli.report.numbers import cut_apart
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -28,22 +30,20 @@ def printable(text: str, *, limit: int = 0) -> str:
 
 
 def told_apart(names: Sequence[str], limit: int) -> dict[str, str]:
-    """Each of some names short enough for a picture, and still another than the others where it is another.
-
-    Long names lose their middle; where that leaves two the same, they lose what all of them begin and end with.
+    """Each of some names as it can be shown and short enough, and still another than the others where it is another.
 
     Args:
         names: The names, as often as they occur.
         limit: The longest result in characters.
     """
-    short = {name: printable(name, limit=limit) for name in names}
-    long = [name for name in short if short[name] != name]
-    if len({short[name] for name in long}) == len(long):
-        return short
-    alike = [len(set(last)) == 1 for last in zip(*(name[::-1] for name in long), strict=False)]
-    end = alike.index(False) if False in alike else 0
-    heads = {name: printable(name[: len(name) - end]) for name in long}
-    return short | {n: f"{head}…" if len(head) < limit else "…" + head[1 - limit :] for n, head in heads.items()}
+    shown = {name: printable(name) for name in dict.fromkeys(names)}
+    seen: dict[str, int] = {}
+    for name, text in shown.items():
+        # Two that differ in what cannot be shown alone.
+        seen[text] = seen.get(text, 0) + 1
+        shown[name] = text if seen[text] == 1 else f"{text}~{seen[text]}"
+    short = cut_apart(shown.values(), limit)
+    return {name: short[text] for name, text in shown.items()}
 
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -8,7 +8,7 @@ from typing import Any
 from xaicli.diagnosis.calibration import ENOUGH, FEWEST
 from xaicli.report.charts import LineChart, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Table
-from xaicli.report.numbers import count, cut, short
+from xaicli.report.numbers import count, short
 from xaicli.report.page import Page
 
 SURE = 0.02
@@ -69,7 +69,7 @@ def _by_prediction(found: Mapping[str, Any], words: str, page: Page) -> Iterator
     """How sure the model is of each label it predicts."""
     rows = tuple(
         (
-            cut(row["name"]),
+            row["name"],
             row["n"],
             row["top_prob"],
             row["accuracy"],
@@ -118,7 +118,7 @@ def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:
 def one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table:
     """AUROC and average precision of each label, with the scores of all probabilities."""
     rows = tuple(
-        (page.label_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
+        (page.label_cell(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
     )
     note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
     if scores["left_out"]:

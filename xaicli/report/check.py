@@ -8,7 +8,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import Cell, Column, Report, Section, Table
-from xaicli.report.numbers import count, cut, short
+from xaicli.report.numbers import count, shorts
 from xaicli.report.page import Page, made, run_line
 
 _FIRST = ("failed", "not asked", "unsure", "allowed", "too few", "passed")
@@ -59,7 +59,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table = tuple(
         (
             row["outcome"],
-            cut(row["rule"], 60) + (f": {cut(row['group'])}" if row["group"] else ""),
+            row["rule"] + (f": {row['group']}" if row["group"] else ""),
             *((row["bound"],) if has_names else ()),
             row["value"],
             row["n"],
@@ -85,7 +85,7 @@ def _failing(answer: Answer, page: Page) -> Iterator[Table]:
     facts = FactColumns(rows, page.facts.path)
     if facts.names:
         heads = (Column("sample"), *facts.columns, Column("rule"))
-        cells = tuple((str(row["sample_id"]), *facts.cells(row), cut(row["rule"], 60)) for row in rows)
+        cells = tuple((str(row["sample_id"]), *facts.cells(row), row["rule"]) for row in rows)
         yield Table("failing", "Samples that break a rule", heads, cells, facts.note, terminal_rows=10)
 
 
@@ -95,6 +95,6 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 def _why(row: Mapping[str, Any], *, has_bound: bool) -> str:
-    interval = "" if row["low"] is None else f"95 %: {short(row['low'], 3)} to {short(row['high'], 3)}"
+    interval = "" if row["low"] is None else "95 %: " + " to ".join(shorts((row["low"], row["high"]), 3))
     allowed = row["bound"] if row["outcome"] == "allowed" and not has_bound else ""
     return "; ".join(part for part in (interval, allowed, row["reason"]) if part)

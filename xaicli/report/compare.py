@@ -13,7 +13,7 @@ from xaicli.queries.compare import FLIPPED, Comparison
 from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, listed, sample_name, short
+from xaicli.report.numbers import count, cut_apart, listed, sample_name, short, shorts
 from xaicli.report.page import Names, as_list, made, run_line, words_of
 from xaicli.vocabulary import CORRECT
 
@@ -32,7 +32,8 @@ def mean_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> Ite
     if not lines:
         return
     words = words_of(comparison.metric, *comparison.pair)
-    ends = [f"{line.name} {short(line.y[-1], 3)}" for line in lines]
+    values = shorts([line.y[-1] for line in lines], 3)
+    ends = [f"{line.name} {value}" for line, value in zip(lines, values, strict=True)]
     yield LineChart(
         name=names("compare", words),
         title=f"Mean {words} of each run",
@@ -42,6 +43,12 @@ def mean_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> Ite
         legend="Mean over all samples.",
         alt=f"Mean {words} over epochs, {count(len(lines), 'run')}; at the end {listed(ends, 6)}.",
     )
+
+
+def _ends(lines: Sequence[Series]) -> str:
+    """The last value of each line."""
+    values = shorts([line.y[-1] for line in lines], 3)
+    return ", ".join(f"{line.name} {value}" for line, value in zip(lines, values, strict=True))
 
 
 def label_charts(comparison: Comparison, runs: Sequence[str], names: Names) -> Iterator[Multiples]:
@@ -55,6 +62,7 @@ def label_charts(comparison: Comparison, runs: Sequence[str], names: Names) -> I
     if not lines:
         return
     order_of = sorted(lines, key=lambda label: (-_change(lines[label]), label))
+    told = cut_apart(order_of[:_CELLS])
     cells = tuple(
         LineChart(
             name=label,
@@ -62,8 +70,8 @@ def label_charts(comparison: Comparison, runs: Sequence[str], names: Names) -> I
             x_label="epoch",
             y_label="mean",
             series=tuple(lines[label]),
-            subtitle=" → ".join(dict.fromkeys(short(line.y[-1], 2) for line in (lines[label][0], lines[label][-1]))),
-            alt=f"{cut(label)}: " + ", ".join(f"{line.name} {short(line.y[-1], 3)}" for line in lines[label][:6]),
+            subtitle=" → ".join(dict.fromkeys(shorts([line.y[-1] for line in (lines[label][0], lines[label][-1])], 2))),
+            alt=f"{told[label]}: {_ends(lines[label][:6])}",
         )
         for label in order_of[:_CELLS]
     )
@@ -83,10 +91,12 @@ def sample_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> I
     frame = comparison.samples.filter(comparison.samples["first"].is_finite() & comparison.samples["last"].is_finite())
     if frame.is_empty():
         return
+    short_names_of = cut_apart(runs)
+    first, last = short_names_of[runs[0]], short_names_of[runs[-1]]
     groups = {
         (True, True): "right: both",
-        (True, False): f"right: {cut(runs[0])}",
-        (False, True): f"right: {cut(runs[-1])}",
+        (True, False): f"right: {first}",
+        (False, True): f"right: {last}",
         (False, False): "right: neither",
     }
     found = tuple(groups.get(both) for both in zip(frame["first_correct"], frame["last_correct"], strict=True))
@@ -94,15 +104,15 @@ def sample_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> I
     yield ScatterChart(
         name=names("compare-samples", words_of(comparison.metric, *comparison.pair)),
         title=f"{words_of(comparison.metric, *comparison.pair)} of each sample",
-        x_label=cut(runs[0]),
-        y_label=cut(runs[-1]),
+        x_label=first,
+        y_label=last,
         x=tuple(frame["first"]),
         y=tuple(frame["last"]),
         colour=found if known else (),
         colours=tuple(groups.values()) if known else (),
         names=tuple(sample_name(sample_id) for sample_id in frame["sample_id"]),
-        legend=f"Each dot is a sample at its last epoch; above the dashed line it is higher in {cut(runs[-1])}.",
-        alt=f"{comparison.metric} of {count(frame.height, 'sample')} in {cut(runs[0])} against {cut(runs[-1])}.",
+        legend=f"Each dot is a sample at its last epoch; above the dashed line it is higher in {last}.",
+        alt=f"{comparison.metric} of {count(frame.height, 'sample')} in {first} against {last}.",
         diagonal=True,
     )
 
@@ -212,7 +222,7 @@ def _better(row: Mapping[str, Any], first: str, last: str) -> str:
     what, factor = ("points of accuracy", 100) if right else (f"of mean {row['metric']}", 1)
     by = f"{short(factor * size, 2)} {what}"
     many = count(row["n"], "run") if row["method"] == WELCH else f"n {row['n']:,}"
-    interval = f"95 % {short(factor * low, 2)} to {short(factor * high, 2)}, {many}"
+    interval = f"95 % {' to '.join(shorts((factor * low, factor * high), 2))}, {many}"
     if not size:
         return f"no difference in {what.removeprefix('of ')} at all ({interval})"
     if low <= 0:
@@ -224,15 +234,17 @@ def _names_of(row: Mapping[str, Any], answer: Answer) -> tuple[str, str]:
     """The two that are compared, by their folders' names where these tell them apart, or their groups'."""
     paths = [str(run) for run in as_list(answer.selection.get("runs"))]
     names = dict(zip(paths, short_names(paths, answer), strict=True))
-    return cut(names.get(row["first"], row["first"])), cut(names.get(row["last"], row["last"]))
+    both = names.get(row["first"], row["first"]), names.get(row["last"], row["last"])
+    told = cut_apart([*names.values(), *both])
+    return told[both[0]], told[both[1]]
 
 
 def _differences(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Table:
     table = []
     for row in rows:
         first, last = _names_of(row, answer)
-        values = [short(value, 4) for value in row["values"]]
-        interval = f"{short(row['low'], 3)} to {short(row['high'], 3)}"
+        values = shorts(row["values"])
+        interval = " to ".join(shorts((row["low"], row["high"]), 3))
         where, which = words_of(row["mode"], row["ds_id"]), "accuracy" if row["metric"] == CORRECT else row["metric"]
         better = {"first": first, "last": last}.get(row["better"], "–")
         cells = (f"{first} {values[0]}", f"{last} {values[1]}", row["difference"], interval, better, row["p"])
@@ -276,7 +288,8 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     for row in rows:
         known = [value for value in row["values"] or () if value is not None]
         if row["kind"] == "metric" and len(known) > 1:
-            shown = ", ".join(f"{short(v, 3)} in {n}" for n, v in zip(runs, row["values"], strict=False))
+            values = zip(runs, shorts(row["values"], 3), strict=False)
+            shown = ", ".join(f"{value} in {run}" for run, value in values)
             said.append(f"Mean {row['metric']} ({words_of(row['mode'], row['ds_id'])}): {shown}.")
     # Whether a sample is right does not depend on the metric it is listed with.
     flipped = len({(row["mode"], row["ds_id"], row["sample_id"]) for row in rows if row.get("group") == "flipped"})

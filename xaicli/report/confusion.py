@@ -22,6 +22,8 @@ from xaicli.words import split
 
 _MATRIX = 30
 _LONGEST_ID = 28
+_TOLD_APART = 100
+"""A sentence names a label so that it is none of those in so many cells."""
 _PICTURED = 6
 _GLANCED = 5
 _VIEWS = 12
@@ -75,7 +77,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
         for row in found.pairs.head(_GLANCED).iter_rows(named=True)
     ]
     if wrong:
-        said += f"; most often {_mistaken(wrong[0])} ({count(wrong[0]['n'], 'time')})"
+        said += f"; most often {_mistaken(wrong[0], wrong)} ({count(wrong[0]['n'], 'time')})"
     if found.over_confidence is not None:
         said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
@@ -175,8 +177,9 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
         f"{words}, epoch {place['epoch']}: {percent(place['accuracy'])} of {count(place['n'], 'sample')} {right} "
         f"(95 % interval {percent(low)} to {percent(high)})"
     )
-    for cell in place["wrong"].head(1).iter_rows(named=True):
-        said += f"; most often {_mistaken(cell)} ({count(cell['n'], 'time')})"
+    told = place["wrong"].head(_TOLD_APART).to_dicts()
+    for cell in told[:1]:
+        said += f"; most often {_mistaken(cell, told)} ({count(cell['n'], 'time')})"
     for found in _of(answer.extra["calibration"], place):
         said += f". {confidence(found)}{_once(answer, place, found)}"
     return said + "."
@@ -191,9 +194,11 @@ def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) ->
     return f"; at epoch {least['epoch']} the error was {percent(least['ece'])}"
 
 
-def _mistaken(cell: Mapping[str, Any]) -> str:
-    ends = cell["name"], cell["prediction_name"]
-    label, taken = map(cut_apart(ends).__getitem__, ends)
+def _mistaken(cell: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> str:
+    """What became of a label, among the other cells that are told."""
+    ends = "name", "prediction_name"
+    names = cut_apart([one[end] for one in (cell, *cells) for end in ends])
+    label, taken = (names[cell[end]] for end in ends)
     if cell["label"] is None:
         return f"{taken} is predicted without being there"
     return f"{label} is missed" if cell["prediction"] is None else f"{label} is taken for {taken}"
@@ -316,7 +321,7 @@ def _anchor(page: Page, words: str, label: Any, taken: Any) -> str:
 
 def _pairs_words(place: Mapping[str, Any]) -> str:
     wrong = place["wrong"].head(3).to_dicts()
-    said = [f"{_mistaken(cell)} ({cell['n']:,})" for cell in wrong]
+    said = [f"{_mistaken(cell, wrong)} ({cell['n']:,})" for cell in wrong]
     return f"Most often {listed(said)}." if wrong else "All are right."
 
 
@@ -357,7 +362,8 @@ def _short_names(cells: pl.DataFrame, limit: int = 40) -> dict[str, str]:
 
 def _ids(cell: Mapping[str, Any]) -> str:
     """The samples of a cell that are told, the worst first."""
-    ids = [cut(sample_name(sample), _LONGEST_ID) for sample in cell["sample_ids"] or ()]
+    names = [sample_name(sample) for sample in cell["sample_ids"] or ()]
+    ids = list(map(cut_apart(names, _LONGEST_ID).__getitem__, names))
     return ", ".join(ids) + (f" and {cell['n'] - len(ids):,} more" if ids and cell["n"] > len(ids) else "")
 
 
@@ -367,7 +373,8 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
     last = rows.filter((pl.col("epoch") == place["epoch"]) & (pl.col("pass") == place["pass"]))
     cells = _cells(answer, place)
     labels, _ = _shown_labels(place, last, cells)
-    for cell in place["wrong"].head(_PICTURED).iter_rows(named=True):
+    told = place["wrong"].head(_TOLD_APART).to_dicts()
+    for cell in told[:_PICTURED]:
         keys = [(place["mode"], place["ds_id"], sample) for sample in cell["sample_ids"] or ()]
         cards = tuple(
             Card(page.keys(*key), sample_name(key[2]), (), image=page.images[key], links=saliency_link(key[2]))
@@ -375,7 +382,8 @@ def _samples_of_cells(answer: Answer, place: Mapping[str, Any], words: str, page
             if key in page.images
         )
         if cards:
-            yield Gallery(f"{_mistaken(cell)[0].upper()}{_mistaken(cell)[1:]}: {words}", cards)
+            mistaken = _mistaken(cell, told)
+            yield Gallery(f"{mistaken[0].upper()}{mistaken[1:]}: {words}", cards)
     within = _within(cells, labels)
     shown, names = within.to_dicts(), _short_names(within)
     columns = (Column("label"), Column("taken for"), Column("samples", Cell.INTEGER), Column("the worst"))
@@ -431,7 +439,7 @@ def _over_time(
     more = len(histories) - len(worst)
     times = _times(rows.select("epoch", "pass").unique().to_dicts())
     series = [
-        Series(cut(str(part["name"][0])), tuple(map(times.x, part.to_dicts())), tuple(part["f1"]), colour=order)
+        Series(str(part["name"][0]), tuple(map(times.x, part.to_dicts())), tuple(part["f1"]), colour=order)
         for order, part in enumerate(histories[label] for label in worst)
     ]
     yield LineChart(
@@ -467,7 +475,7 @@ def _labels(last: pl.DataFrame, words: str, page: Page) -> Table:
     ordered = last.sort("f1", "label")
     rows = tuple(
         (
-            cut(row["name"]),
+            row["name"],
             row["n"],
             row["n_predicted"],
             row["precision"],
@@ -523,7 +531,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], words: str, page: Page) -> Iter
                 MatrixChart(
                     name=page.names("matrix", words, name, said),
                     title=f"{name} {said}, {words}",
-                    names=tuple(cut(spelled, 24) for spelled in ordered.values()),
+                    names=tuple(ordered.values()),
                     counts=tuple(tuple(counts.get((label, taken), 0) for taken in ordered) for label in ordered),
                     x_label="taken for",
                     y_label="label",

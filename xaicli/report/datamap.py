@@ -144,7 +144,7 @@ def _table(words: str, frame: pl.DataFrame, page: Page) -> Table:
 
 def _shown(name: str, value: Any, page: Page) -> Any:
     if name == "label":
-        return page.label_name(value)
+        return page.label_cell(value)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else in_words(value)
 
 

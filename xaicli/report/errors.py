@@ -9,7 +9,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, ScatterChart, Series, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Passage, Report, Table, Text
-from xaicli.report.numbers import count, cut, sample_name, short
+from xaicli.report.numbers import count, cut, cut_among, sample_name, short
 from xaicli.report.page import Page, Part, report_of, words_of
 
 _TITLES = {
@@ -141,7 +141,8 @@ class _Errors:
             case "multilabel":
                 said = f"{words}: macro F1 {_short(last['macro_f1'])}, {_percent(last['exact'])} of the sets are exact"
                 if labels := self._labels():
-                    said += f"; lowest F1: {cut(labels[0]['name'])} ({_short(labels[0]['f1'])})"
+                    name = cut_among(labels[0]["name"], (row["name"] for row in labels))
+                    said += f"; lowest F1: {name} ({_short(labels[0]['f1'])})"
             case "objects":
                 said = (
                     f"{words + ': ' if words else ''}average precision {_short(last['average_precision'])} over "
@@ -152,7 +153,8 @@ class _Errors:
                 said = f"{words}: loss {_short(last['loss'])} a token, perplexity {_short(last['perplexity'])}"
                 if groups := [row for row in self.details["groups"] if row["loss"] is not None and row["n"] >= _TOLD]:
                     worst = max(groups, key=lambda row: row["loss"])
-                    where = f"{worst['column']} is {cut(worst['value'])} ({_short(worst['loss'])})"
+                    values = (str(row["value"]) for row in groups)
+                    where = f"{worst['column']} is {cut_among(str(worst['value']), values)} ({_short(worst['loss'])})"
                     said += f"; of groups of {_TOLD} or more highest where {where}"
         return said + "."
 
@@ -203,7 +205,7 @@ class _Errors:
                     key=lambda row: ((row["n"] or 0) >= _TOLD, row.get("mae") or row.get("loss") or 0.0), reverse=True
                 )
             heads = [Column(column), *(Column(title, cell) for title, cell in columns.values())]
-            cells = tuple((cut(row["value"]), *(row[name] for name in columns)) for row in own)
+            cells = tuple((row["value"], *(row[name] for name in columns)) for row in own)
             few = column not in _IN_ORDER and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
             note = f"Groups of fewer than {_TOLD} are last." if few else ""
             yield Table(self._name("by", column), f"By {column}: {self.words}", tuple(heads), cells, note)
@@ -369,7 +371,7 @@ class _Errors:
         heads += tuple(Column(name, number) for name in ("precision", "recall", "F1"))
         cells: tuple[tuple[Any, ...], ...] = tuple(
             (
-                *(cut(row["name"]), row["n"], row["n"] - row["n_right"], row["n_predicted"] - row["n_right"]),
+                *(row["name"], row["n"], row["n"] - row["n_right"], row["n_predicted"] - row["n_right"]),
                 *(row["precision"], row["recall"], row["f1"]),
             )
             for row in self._labels()
@@ -377,12 +379,12 @@ class _Errors:
         yield Table(self._name("labels"), f"Each label, the lowest F1 first: {self.words}", heads, cells)
         rows = self.details["swapped"]
         heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed"))
-        cells = tuple((cut(r["name"]), cut(r["prediction_name"]), r["n"], _percent(r["share"])) for r in rows)
+        cells = tuple((r["name"], r["prediction_name"], r["n"], _percent(r["share"])) for r in rows)
         yield Table(self._name("swapped"), f"Labels taken for one another: {self.words}", heads, cells)
         rows = self.details["doubted"]
         facts = FactColumns(rows, self.page.facts.path)
         heads = (Column("sample"), Column("label"), *facts.columns, Column("score", number), Column("reason"))
-        cells = tuple((str(r["sample_id"]), cut(r["name"]), *facts.cells(r), r["score"], r["reason"]) for r in rows)
+        cells = tuple((str(r["sample_id"]), r["name"], *facts.cells(r), r["score"], r["reason"]) for r in rows)
         title = f"Single labels that are probably wrong: {self.words}"
         keys = tuple(self._key(row) for row in rows)
         yield Table(self._name("doubted"), title, heads, cells, facts.note, keys, terminal_rows=_IN_TERMINAL)
@@ -407,7 +409,7 @@ class _Errors:
         rows = self.details["worst_tokens"]
         heads: tuple[Column, ...] = (Column("token"), Column("times", whole), Column("mean loss", number))
         if rows:
-            cells: tuple[tuple[Any, ...], ...] = tuple((cut(row["token"]), row["n"], row["loss"]) for row in rows)
+            cells: tuple[tuple[Any, ...], ...] = tuple((row["token"], row["n"], row["loss"]) for row in rows)
             yield Table(self._name("tokens"), f"Worst tokens: {self.words}", heads, cells)
         rows = self.details["worst"]
         facts = FactColumns(rows, self.page.facts.path)
@@ -446,13 +448,13 @@ class _Errors:
         heads += tuple(Column(name, number) for name in ("precision", "recall", "mean IoU", "AP"))
         told = ("tp", "fp", "fn", "precision", "recall", "mean_iou", "average_precision")
         rows = sorted(self.details["classes"], key=lambda row: (row["average_precision"] or 0.0, row["name"]))
-        cells: tuple[tuple[Any, ...], ...] = tuple((cut(row["name"]), *(row[name] for name in told)) for row in rows)
+        cells: tuple[tuple[Any, ...], ...] = tuple((row["name"], *(row[name] for name in told)) for row in rows)
         yield Table(
             self._name("classes"), f"Each class, the lowest average precision first: {self.words}", heads, cells
         )
         rows = [row for row in self.details["confusion"] if row["name"] != row["prediction_name"]]
         rows.sort(key=lambda row: (-row["n"], row["name"], row["prediction_name"]))
-        cells = tuple((cut(row["name"]), cut(row["prediction_name"]), row["n"]) for row in rows)
+        cells = tuple((row["name"], row["prediction_name"], row["n"]) for row in rows)
         heads = (Column("object"), Column("found as"), Column("times", whole))
         yield Table(
             self._name("confusion"), f"Classes and background taken for one another: {self.words}", heads, cells

@@ -13,7 +13,7 @@ from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, sample_name
+from xaicli.report.numbers import count, sample_name
 from xaicli.report.page import Page, made, run_line, words_of
 from xaicli.report.samples import saliency_link
 
@@ -145,7 +145,7 @@ def pair_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Block
             page.names("suspected pairs", where),
             f"Suspects by label and suggested label, {where}",
             (Column("label"), Column("suggested"), Column("suspects", Cell.INTEGER)),
-            tuple((cut(row["name"]), cut(row["suggested_name"]), row["n"]) for row in part),
+            tuple((row["name"], row["suggested_name"], row["n"]) for row in part),
             terminal_rows=5,
         )
 
@@ -169,7 +169,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
             ),
             tuple(
                 (
-                    cut(row["name"]),
+                    row["name"],
                     row["n"],
                     row["contradicted"],
                     f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%})",
@@ -197,8 +197,8 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     for row in rows:
         cells: list[Any] = [" ".join(part for part in (row["mode"], row["ds_id"]) if part)] if several else []
         cells += [str(row["sample_id"])] if has["sample_id"] else []
-        cells += [page.label_name(row["label"])] if has["label"] else []
-        cells += [page.label_name(row.get("suggested_label"))] if has["suggested_label"] else []
+        cells += [page.label_cell(row["label"])] if has["label"] else []
+        cells += [page.label_cell(row.get("suggested_label"))] if has["suggested_label"] else []
         cells += [row["score"]]
         cells += [row.get("epoch")] if has["epoch"] else []
         shown.append((*cells, *known_facts.cells(row), row["reason"]))

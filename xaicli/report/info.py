@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, in_words, listed
+from xaicli.report.numbers import count, in_words, listed
 from xaicli.report.page import RunFacts, made, run_line
 from xaicli.state.best import Checkpoint
 
@@ -159,7 +159,7 @@ def info_report(answer: Answer, facts: RunFacts | None = None) -> Report:
 
 def _facts(found: Sequence[Mapping[str, Any]]) -> Table:
     columns = (Column("fact"), Column("type"), Column("samples", Cell.INTEGER), Column("values", Cell.INTEGER))
-    rows = tuple((cut(one["fact"]), one["type"], one["samples"], one["values"]) for one in found)
+    rows = tuple((one["fact"], one["type"], one["samples"], one["values"]) for one in found)
     return Table("facts", "", columns, rows, "--label-key, --where and --by name them")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Times, Tone
-from xaicli.report.numbers import count, cut, listed, short
+from xaicli.report.numbers import count, cut_apart, listed, short, shorts, spread
 from xaicli.report.page import Names
 from xaicli.vocabulary import Bounds
 
@@ -110,11 +110,12 @@ def label_sentence(labels: Sequence[LabelHistory]) -> str:
     if not known:
         return f"{count(len(labels), 'label')}; no finite value{' at the last epoch' if gone else ''}.{absent}"
     top, low = known[0], known[-1]
+    spreads, names = _spreads(known), cut_apart([label.name for label in labels])
     if len(known) == 1:
         n = count(top.last["n"], "sample")
-        return f"One label at the last epoch, {cut(top.name)}: {_spread(top)} there, over {n}.{absent}"
+        return f"One label at the last epoch, {names[top.name]}: {spreads[0]} there, over {n}.{absent}"
     said = (
-        f"Highest mean at the last epoch: {cut(top.name)} ({_spread(top)}). Lowest: {cut(low.name)} ({_spread(low)})."
+        f"Highest mean at the last epoch: {names[top.name]} ({spreads[0]}). Lowest: {names[low.name]} ({spreads[-1]})."
     )
     risen = [label.name for label in known if (first := _first(label)) is not None and label.last["mean"] > first]
     if 0 < len(risen) < len(known):
@@ -226,7 +227,12 @@ def small_multiples(
     every = [row for _, label in shown for row in label.rows]
     least = min((row["min"] for row in every if row["min"] is not None), default=-math.inf)
     floor = 0.0 if least >= 0 else -math.inf
-    charts = tuple(_small_chart(key, label, everyone, bound, stride, floor) for key, label in shown)
+    spreads = _spreads([label for _, label in shown])
+    told = cut_apart([label.name for _, label in shown])
+    charts = tuple(
+        _small_chart(key, label, f"{told[label.name]}: mean {said}", said, everyone, bound, stride, floor)
+        for (key, label), said in zip(shown, spreads, strict=True)
+    )
     cut_off = any(_low(row, bound) < floor for row in every)
     limits = _limits(charts)
     several = len(charts) > 1
@@ -255,7 +261,14 @@ def _low(row: Mapping[str, Any], bound: Bounds) -> float:
 
 
 def _small_chart(
-    key: str, label: LabelHistory, everyone: Series | None, bound: Bounds, stride: int, floor: float
+    key: str,
+    label: LabelHistory,
+    alt: str,
+    said: str,
+    everyone: Series | None,
+    bound: Bounds,
+    stride: int,
+    floor: float,
 ) -> LineChart:
     every = label.rows
     rows = [row for i, row in enumerate(every) if (len(every) - 1 - i) % stride == 0]
@@ -273,9 +286,9 @@ def _small_chart(
             Series(label.name, x, tuple(row["mean"] for row in rows), key=key, counts=tuple(row["n"] for row in rows)),
         ),
         bands=() if bound is Bounds.NONE else (band,),
-        subtitle=f"{_spread(label)} · n {label.last['n']:,}"
+        subtitle=f"{said} · n {label.last['n']:,}"
         + ("" if label.when.endswith("the last epoch") else f" · {label.when}"),
-        alt=f"{cut(label.name)}: mean {_spread(label)} {label.when}, n {label.last['n']:,}",
+        alt=f"{alt} {label.when}, n {label.last['n']:,}",
     )
 
 
@@ -299,9 +312,19 @@ def _first(label: LabelHistory) -> float | None:
     return next((mean for mean in label.means if finite(mean)), None)
 
 
-def _spread(label: LabelHistory) -> str:
+def _spreads(labels: Sequence[LabelHistory]) -> list[str]:
+    """Mean and deviation of each of some labels that are shown together."""
+    means = [label.last["mean"] for label in labels]
+    apart = spread(means)
+    return [_with_deviation(label, mean, apart) for label, mean in zip(labels, shorts(means, 3), strict=True)]
+
+
+def _with_deviation(label: LabelHistory, mean: str, apart: float) -> str:
     last = label.last
     if not finite(last["mean"]):
         return "no finite value"
     # One sample has no spread.
-    return short(last["mean"], 3) + (f" ± {short(last['std'], 2)}" if last["n"] > 1 else "")
+    if last["n"] < 2 or not finite(last["std"]):
+        return mean
+    # To the digits of its deviation: those beyond say nothing.
+    return short(last["mean"], 3, apart=min(10 * last["std"], apart) or apart) + f" ± {short(last['std'], 2)}"

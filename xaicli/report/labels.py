@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,20 +132,22 @@ def label_blocks(
 def _table(words: str, labels: Sequence[LabelHistory], bounds: Sequence[Bounds], names: Names, key: str) -> Table:
     wanted = [bound for bound in bounds if bound not in (Bounds.NONE, Bounds.STD, Bounds.RANGE)]
     pairs = [Column(f"{TITLES[bound]} {side}", Cell.NUMBER) for bound in wanted for side in ("low", "high")]
-    rows = []
+    rows, numbers = [], ("mean", "std", "min", "max")
     for label in labels[:_TABLE_ROWS]:
         last = label.last
         extra = [v for bound in wanted for v in _ends((last["bounds"] or {}).get(bound))]
-        numbers = [last[key] for key in ("mean", "std", "min", "max")]
-        rows.append((label.name, last["n"], *numbers, *extra, label.means, last["epoch"]))
+        rows.append((label.name, last["n"], *(last[key] for key in numbers), *extra, label.means, last["epoch"]))
     left_out = len(labels) - len(rows)
+    # The least, the mean and the most of a label stand side by side.
+    widths = [float(row[5] - row[4]) for row in rows if finite(row[4]) and finite(row[5]) and row[5] > row[4]]
+    apart = statistics.median(widths) if widths else math.inf
     return Table(
         name=names("table", words),
         title=f"Each label at its last epoch: {words}",
         columns=(
             Column("label"),
             Column("n", Cell.INTEGER),
-            *(Column(key, Cell.NUMBER) for key in ("mean", "std", "min", "max")),
+            *(Column(key, Cell.NUMBER, apart=apart if key != "std" else math.inf) for key in numbers),
             *pairs,
             Column("mean over epochs", Cell.SPARKLINE),
             Column("epoch", Cell.INTEGER),

@@ -5,6 +5,7 @@ Built once per answer by the modules beside this one; every renderer takes the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -97,6 +98,8 @@ class Column:
     cell: Cell = Cell.TEXT
     aside: bool = False
     """Whether a terminal too narrow for all columns leaves it out first."""
+    apart: float = math.inf
+    """How far a number lies from those of other columns that are compared with it; infinite where none is."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from xaicli.answer import Answer
 from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, in_words, short
+from xaicli.report.numbers import count, in_words, short
 from xaicli.vocabulary import NO_CLASS, Duplicates
 
 if TYPE_CHECKING:
@@ -83,15 +83,20 @@ class RunFacts:
             checkpoints=tuple(checkpoints(layout.checkpoints)),
         )
 
-    def label_name(self, label: Any) -> str:
-        """What a label is called, in few enough characters to show: sets of classes by their names, numbers rounded."""
+    def label_name(self, label: Any, *, apart: float = 0.0) -> str:
+        """What a label is called: sets of classes by their names, numbers rounded.
+
+        Args:
+            label: The label as it was recorded, or a prediction.
+            apart: How far the numbers beside it lie apart.
+        """
         if isinstance(label, list):
-            return cut(", ".join(self.label_name(one) for one in label) or NO_CLASS)
+            return ", ".join(self.label_name(one) for one in label) or NO_CLASS
         if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
-            return cut(self.label_names[label])
+            return self.label_names[label]
         if isinstance(label, float):
-            return short(label)
-        return "–" if label is None else cut(str(label))
+            return short(label, apart=apart)
+        return "–" if label is None else str(label)
 
 
 def run_line(answer: Answer, facts: RunFacts | None) -> str:
@@ -176,9 +181,13 @@ class Page:
     names: Names = field(default_factory=Names)
     keys: Keys = field(default_factory=Keys)
 
-    def label_name(self, label: Any) -> str:
-        """What a label is called, in few enough characters to show."""
-        return self.facts.label_name(label)
+    def label_name(self, label: Any, *, apart: float = 0.0) -> str:
+        """What a label is called; a number so that it is told from those that lie `apart`."""
+        return self.facts.label_name(label, apart=apart)
+
+    def label_cell(self, label: Any) -> Any:
+        """A label in a table: its name, or the number, whose digits are a matter of the whole column."""
+        return label if isinstance(label, float) else self.label_name(label)
 
 
 _SHOWN = 12

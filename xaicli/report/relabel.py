@@ -57,7 +57,7 @@ def _asked(row: Mapping[str, Any], page: Page) -> Card:
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
         title=sample_name(row["sample_id"]),
-        verdict=f"{label} → {cut(row['suggested'])}?" if row["suggested"] else label,
+        verdict=f"{label} → {row['suggested']}?" if row["suggested"] else label,
         lines=(row["reason"],) if row["reason"] else (),
         tone=Tone.MAX,
         image=_image(row, page),
@@ -73,7 +73,7 @@ def _to_look_at(rows: Sequence[Mapping[str, Any]], total: int, page: Page) -> Ta
     columns += [Column("reason")] if has["reason"] else []
     table = []
     for row in rows:
-        cells: list[Any] = [str(row["sample_id"]), page.label_name(row["label"]), cut(row["suggested"] or "–")]
+        cells: list[Any] = [str(row["sample_id"]), page.label_cell(row["label"]), row["suggested"] or "–"]
         cells += [row["path"] or "–"] if has["path"] else []
         cells += [row["reason"] or ""] if has["reason"] else []
         table.append(tuple(cells))
@@ -158,7 +158,7 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         "pairs",
         "What became of what",
         (Column("recorded"), Column("corrected"), Column("samples", Cell.INTEGER)),
-        tuple((cut(old or "–"), cut(new or "–"), n) for old, new, n in pairs.head(_PAIRS).iter_rows()),
+        tuple((old or "–", new or "–", n) for old, new, n in pairs.head(_PAIRS).iter_rows()),
         f"{pairs.height - _PAIRS:,} more pairs" if pairs.height > _PAIRS else "",
         terminal_rows=10,
     )
@@ -171,9 +171,9 @@ def _labels(answer: Answer, page: Page) -> Iterator[Block]:
         tuple(
             (
                 str(row["sample_id"]),
-                cut(row["recorded_name"] or "–"),
-                cut(row["name"] or "–"),
-                cut(row["by"] or "–"),
+                row["recorded_name"] or "–",
+                row["name"] or "–",
+                row["by"] or "–",
                 cut(row["when"] or "–", 19),
                 row["votes"],
                 row["suspect_rank"],
@@ -191,7 +191,7 @@ def _corrected(row: Mapping[str, Any], page: Page) -> Card:
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
         title=sample_name(row["sample_id"]),
-        verdict=f"{cut(row['recorded_name'] or '–')} → {cut(row['name'] or '–')}",
+        verdict=f"{row['recorded_name'] or '–'} → {row['name'] or '–'}",
         lines=(
             f"suspect {rank:,}" if rank is not None else "no suspect",
             *((f"by {cut(row['by'])}",) if row["by"] else ()),
@@ -229,7 +229,7 @@ def _left_out(answer: Answer) -> Iterator[Block]:
     if not rows:
         yield Text("Every mark was taken.", Tone.GOOD)
         return
-    table = tuple((row["reason"], row["n"], cut(", ".join(row["examples"]), 80)) for row in rows)
+    table = tuple((row["reason"], row["n"], ", ".join(row["examples"])) for row in rows)
     yield Table(
         "left-out",
         "What was not taken, and why",

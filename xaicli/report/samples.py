@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
-from xaicli.report.numbers import count, sample_name, short
+from xaicli.report.numbers import count, sample_name, short, shorts, spread
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.vocabulary import Group
 
@@ -90,7 +90,9 @@ def sentence(subject: Subject, page: Page) -> str:
     medians = [row["q50"] for row in subject.population if _finite(row["q50"])]
     if len(medians) > 1 and medians[0] != medians[-1]:
         way = "falls" if medians[-1] < medians[0] else "rises"
-        said.append(f"The median {subject.metric} {way} from {short(medians[0], 3)} to {short(medians[-1], 3)}.")
+        first, last = shorts((medians[0], medians[-1]), 3)
+        said.append(f"The median {subject.metric} {way} from {first} to {last}.")
+    scores = [row["score"] for row in subject.rows]
     for group, word, bound in ((Group.MAX, "highest", "or more"), (Group.MIN, "lowest", "or less")):
         rows = [row for row in subject.rows if row["group"] == group and _finite(row["score"])]
         if not rows:
@@ -99,7 +101,7 @@ def sentence(subject: Subject, page: Page) -> str:
         many = len(rows) > 1
         said.append(
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
-            f"{short(edge, 3)}{f' {bound}' if many else ''}{_wrong(subject, rows, page)}."
+            f"{short(edge, 3, apart=spread(scores))}{f' {bound}' if many else ''}{_wrong(subject, rows, page)}."
         )
     return " ".join(said) or f"No sample has a finite {subject.metric}."
 
@@ -163,20 +165,22 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
 
 
 def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
+    scores = shorts([row["score"] for row in subject.rows])
+    apart = spread([row["label"] for row in subject.rows if isinstance(row["label"], float)])
     for group in Group:
-        rows = [row for row in subject.rows if row["group"] == group]
-        cards = tuple(_card(subject, row, page) for row in rows[:_CARDS])
+        rows = [(row, score) for row, score in zip(subject.rows, scores, strict=True) if row["group"] == group]
+        cards = tuple(_card(subject, row, score, page, apart=apart) for row, score in rows[:_CARDS])
         if cards:
             left_out = len(rows) - len(cards)
             note = f"and {left_out:,} more in the table" if left_out else ""
             yield Gallery(f"{_HEADINGS[group]} {subject.metric}", cards, note)
 
 
-def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
+def _card(subject: Subject, row: Mapping[str, Any], score: str, page: Page, *, apart: float) -> Card:
     sample_id, label = row["sample_id"], row["label"]
     prediction = page.predictions.get((subject.mode, subject.ds_id, sample_id))
-    verdict, right = answer_in_words(label, prediction, page)
-    lines = [f"{subject.metric} {short(row['score'])}" + (" (stale)" if row["stale"] else "")]
+    verdict, right = answer_in_words(label, prediction, page, apart=apart)
+    lines = [f"{subject.metric} {score}" + (" (stale)" if row["stale"] else "")]
     return Card(
         key=page.keys(subject.mode, subject.ds_id, sample_id),
         title=sample_name(sample_id),
@@ -191,17 +195,25 @@ def _card(subject: Subject, row: Mapping[str, Any], page: Page) -> Card:
     )
 
 
-def answer_in_words(label: Any, prediction: Any, page: Page) -> tuple[str, bool]:
-    """Label and prediction in a few words, and whether they agree (or nothing speaks against it, as of numbers)."""
+def answer_in_words(label: Any, prediction: Any, page: Page, *, apart: float = 0.0) -> tuple[str, bool]:
+    """Label and prediction in a few words, and whether they agree (or nothing speaks against it, as of numbers).
+
+    Args:
+        label, prediction: As they were recorded.
+        page: Knows their names.
+        apart: How far the labels shown beside this one lie apart, where they are numbers.
+    """
+    if isinstance(label, float) and isinstance(prediction, float) and label != prediction:
+        apart = min(abs(label - prediction), apart or math.inf)
     if label is None and prediction is None:
         return "", True
     if prediction is None:
-        return f"label {page.label_name(label)}", True
+        return f"label {page.label_name(label, apart=apart)}", True
     if label is None:
-        return f"→ {page.label_name(prediction)}", True
+        return f"→ {page.label_name(prediction, apart=apart)}", True
     if label == prediction and not isinstance(label, float):
         return f"{page.label_name(label)} ✓", True
-    said = f"{page.label_name(label)} → {page.label_name(prediction)}"
+    said = f"{page.label_name(label, apart=apart)} → {page.label_name(prediction, apart=apart)}"
     return said, isinstance(label, float)
 
 
@@ -215,8 +227,8 @@ def _table(subject: Subject, page: Page) -> Table:
     stale = any(row["stale"] for row in subject.rows)
     for row in subject.rows:
         prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
-        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_name(row["label"])]
-        shown += [page.label_name(prediction)] if predicted else []
+        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_cell(row["label"])]
+        shown += [page.label_cell(prediction)] if predicted else []
         history = tuple(point["value"] for point in row["history"] or ())
         rows.append((*shown, *known.cells(row), row["score"], history, "stale" if row["stale"] else ""))
     return Table(

@@ -16,7 +16,7 @@ from xaicli.queries.recorded import AXIS, KEY, VALUE
 from xaicli.queries.scalars import CURVE, GRAPH, HIGH, LINE, LOW, RUN, SMOOTHED, SOURCE, smooth
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
-from xaicli.report.numbers import count, listed, short
+from xaicli.report.numbers import count, listed, shorts
 from xaicli.report.page import Names, RunFacts, made, run_line
 from xaicli.vocabulary import DS_ID, MODE, STEP
 
@@ -211,8 +211,8 @@ def _key(curve: Curve, found: Sequence[Curve]) -> str:
 
 def _in_words(curve: Curve, group: Sequence[Curve]) -> str:
     (first_step, first), (last_step, last) = curve.known[0], curve.known[-1]
-    where = curve.what[AXIS]
-    return f"{_name(curve, group)}: {short(first)} at {where} {first_step:,}, {short(last)} at {where} {last_step:,}."
+    where, said = curve.what[AXIS], shorts((first, last))
+    return f"{_name(curve, group)}: {said[0]} at {where} {first_step:,}, {said[1]} at {where} {last_step:,}."
 
 
 def _table(found: Sequence[Curve], names: Names, title: str) -> Table:

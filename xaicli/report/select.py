@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, sample_name, short
+from xaicli.report.numbers import count, cut, cut_apart, sample_name, short
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
 
@@ -152,8 +152,8 @@ def _table(rows: Sequence[Mapping[str, Any]], total: int, words: str, page: Page
     table = []
     for row in rows:
         cells: list[Any] = [row["rank"], str(row["sample_id"])]
-        cells += [page.label_name(row["label"])] if has["label"] else []
-        cells += [page.label_name(row["suggested_label"])] if has["suggested_label"] else []
+        cells += [page.label_cell(row["label"])] if has["label"] else []
+        cells += [page.label_cell(row["suggested_label"])] if has["suggested_label"] else []
         cells += [row["score"]] if has["score"] else []
         cells += [row["weight"]] if weighed else []
         cells += [row["reason"] or ""] if has["reason"] else []
@@ -171,7 +171,7 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
     shown = values[:_VALUES]
     rows = tuple(
         (
-            cut(str(row["value"])),
+            str(row["value"]),
             row["n"],
             row["chosen"],
             share(row["chosen"], row["n"]),
@@ -182,8 +182,9 @@ def _mix(column: str, values: Sequence[Mapping[str, Any]], numbers: Mapping[str,
         for row in shown
     )
     titles = (Column("of each chosen"), Column("of the chosen"), Column("of all"), Column("at random", Cell.INTEGER))
-    columns = (Column(cut(column)), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
-    none = [cut(str(row["value"]), 20) for row in values if not row["chosen"]]
+    columns = (Column(column), Column("samples", Cell.INTEGER), Column("chosen", Cell.INTEGER), *titles)
+    absent = [str(row["value"]) for row in values if not row["chosen"]]
+    none = list(map(cut_apart(absent, 20).__getitem__, absent))
     note = (
         f"none chosen of: {', '.join(none[:10])}" + (f" and {len(none) - 10:,} more" if len(none) > 10 else "")
         if none
@@ -202,6 +203,6 @@ def _left_out(rows: Sequence[Mapping[str, Any]], answer: Answer, words: str, pag
         Column("label"),
         Column(f"{metric} ({answer.selection.get('stat', 'last')})", Cell.NUMBER),
     )
-    table = tuple((str(row["sample_id"]), page.label_name(row["label"]), row["score"]) for row in rows)
+    table = tuple((str(row["sample_id"]), page.label_cell(row["label"]), row["score"]) for row in rows)
     name = page.names("left-out", words)
     return Table(name, f"The worst left out: {words}", columns, table, terminal_rows=5)

@@ -8,7 +8,7 @@ from typing import Any
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text
-from xaicli.report.numbers import count, cut, short
+from xaicli.report.numbers import count, cut_among, shorts
 from xaicli.report.page import Page, Part, report_of, words_of
 
 _ROWS = 200
@@ -46,7 +46,7 @@ def slices_report(answer: Answer, page: Page | None = None) -> Report:
 
 
 def _named(row: Mapping[str, Any], separator: str = " x ") -> str:
-    return separator.join(f"{item['column']} {cut(item['value'])}" for item in row["facts"])
+    return separator.join(f"{item['column']} {item['value']}" for item in row["facts"])
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], words: str) -> str:
@@ -57,9 +57,10 @@ def _sentence(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Any], wo
     if not worse:
         return f"{words}: no slice {looked} is worse than the rest by more than chance brings."
     first = worse[0]
+    mean, others = shorts((first["mean"], first["rest_mean"]), 3)
     said = (
-        f"{words}: {_named(first)} is worst: {searched['metric']} {short(first['mean'], 3)} against "
-        f"{short(first['rest_mean'], 3)}, {count(first['n'], 'sample')} ({_percent(first['share'])})"
+        f"{words}: {cut_among(_named(first), map(_named, rows), 80)} is worst: {searched['metric']} {mean} against "
+        f"{others}, {count(first['n'], 'sample')} ({_percent(first['share'])})"
     )
     if first["wrong_share"] is not None:
         said += f", {_percent(first['wrong_share'])} of all wrong predictions"
@@ -94,7 +95,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) 
     columns += [Column("of wrong")] if has_wrong else []
     table = []
     for row in rows[:_ROWS]:
-        interval = f"{short(row['low'], 3)} to {short(row['high'], 3)}"
+        interval = " to ".join(shorts((row["low"], row["high"]), 3))
         cells: list[Any] = [_named(row), row["n"], _percent(row["share"]), row["mean"], row["rest_mean"], interval]
         cells += ["–" if row["wrong_share"] is None else _percent(row["wrong_share"])] if has_wrong else []
         table.append(tuple(cells))

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT
 from xaicli.report.charts import LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, listed, sample_name, short
+from xaicli.report.numbers import count, cut, listed, sample_name, shorts
 from xaicli.report.page import Page, Part, as_list, made, report_of, run_line, words_of
 from xaicli.report.samples import answer_in_words, saliency_link
 
@@ -142,7 +142,8 @@ def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]])
     if batch["loss"] is None:
         return f"{said}: no finite loss in {count(batch['n'], 'sample')}."
     verb = "jumped to" if batch["is_spike"] else "had"
-    return f"{said} {verb} {short(batch['loss'], 3)} (usual {short(batch['usual'], 3)}): {_held(batch, samples)}."
+    loss, usual = shorts((batch["loss"], batch["usual"]), 3)
+    return f"{said} {verb} {loss} (usual {usual}): {_held(batch, samples)}."
 
 
 def _held(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
@@ -173,9 +174,10 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> 
     said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
     if not before:
         return f"{said}, and no batch stands before it."
+    loss, usual = shorts((before["loss"], before["usual"]), 3)
     said += (
         f": the weights were broken by then, so look at the batch before it, step {before['step']:,}, "
-        f"with {short(before['loss'], 3)} (usual {short(before['usual'], 3)}): {_held(before, before['samples'])}"
+        f"with {loss} (usual {usual}): {_held(before, before['samples'])}"
     )
     same = [row for row in answer.extra["non_finite_scalars"] if row["mode"] == first["mode"]]
     early = [f"{row['key']} at step {row['step']:,}" for row in same if row["step"] <= first["step"]]
@@ -272,8 +274,8 @@ def _scalar_charts(
     for (key,), rows in here.group_by("key", maintain_order=True):
         thin = rows.sort("step").gather_every(-(-rows.height // _POINTS))
         known = tuple(value if math.isfinite(value) else None for value in thin["value"])
-        line = Series(cut(str(key)), tuple(map(float, thin["step"])), known)
-        charts.append(LineChart(page.names("scalar", words, str(key)), cut(str(key)), "step", cut(str(key)), (line,)))
+        line = Series(str(key), tuple(map(float, thin["step"])), known)
+        charts.append(LineChart(page.names("scalar", words, str(key)), str(key), "step", str(key), (line,)))
     left = len(charts) - _SCALARS
     if charts:
         yield Multiples(
@@ -286,7 +288,7 @@ def _scalar_charts(
 
 
 def _scalars_table(batch: Mapping[str, Any], words: str, page: Page) -> list[Table]:
-    rows = tuple((cut(row["key"]), str(row["step"]), row["value"], row["usual"]) for row in batch["scalars"])
+    rows = tuple((row["key"], str(row["step"]), row["value"], row["usual"]) for row in batch["scalars"])
     columns = (Column("scalar"), Column("at step"), Column("value", Cell.NUMBER), Column("usual", Cell.NUMBER))
     name = page.names("scalars", words, batch["rank"])
     return [Table(name, f"Scalars: {words}", columns, rows, folded=True)] if rows else []
@@ -401,7 +403,7 @@ def _mix_table(mix: Sequence[Mapping[str, Any]], words: str, name: str) -> Table
         *(Column("what"), Column("value"), Column("here", Cell.INTEGER)),
         *(Column("expected", Cell.NUMBER), Column("q", Cell.NUMBER)),
     )
-    rows = tuple((cut(m["column"]), cut(str(m["name"])), m["n"], m["expected"], m["q"]) for m in mix)
+    rows = tuple((m["column"], str(m["name"]), m["n"], m["expected"], m["q"]) for m in mix)
     return Table(name, f"Labels and facts against the mix of all rows: {words}", columns, rows)
 
 

@@ -16,7 +16,7 @@ from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.numbers import count, cut, first_parts, sample_name, short, shortened
+from xaicli.report.numbers import count, cut_among, first_parts, sample_name, shortened, shorts
 from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
@@ -32,7 +32,7 @@ _NOT_HELD_OUT = (
     "Where these are training rows, their probabilities are not held out: the net has seen these very labels, so that "
     "it contradicts fewer wrong ones, the longer it trains. Rows of another mode (--mode eval) are judged without that."
 )
-_SUSPECTS_SHOWN = 25
+_SUSPECTS_SHOWN, _TOLD_APART = 25, 1000
 _SUSPECTS_IN_TERMINAL = 8
 
 
@@ -131,7 +131,8 @@ def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:
     doubted = gathered.suspects.data.drop_nulls("suggested_label") if gathered.suspects else pl.DataFrame()
     if doubted.height:
         first = doubted.row(0, named=True)
-        name = cut(sample_name(first["sample_id"]))
+        others = map(sample_name, gathered.suspects.data["sample_id"].head(_TOLD_APART)) if gathered.suspects else ()
+        name = cut_among(sample_name(first["sample_id"]), others)
         said.append(f"Most suspicious label: {name}, {first_parts(first['reason'], _LONGEST)}.")
     return " ".join(said)
 
@@ -167,7 +168,7 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
     for part in parts[:2]:
         medians = [row["q50"] for row in part.population if row["q50"] is not None]
         if medians:
-            ends = dict.fromkeys((short(medians[0], 3), short(medians[-1], 3)))
+            ends = dict.fromkeys(shorts((medians[0], medians[-1]), 3))
             yield Figure(" → ".join(ends), f"median {part.words}")
     if computed is not None and not gathered.samples.data["label"].dtype.is_float():
         for (mode, ds_id), by_epoch in computed.accuracy.items():

@@ -1,0 +1,236 @@
+"""Numbers and names that are shown together: what differs reads differently, everywhere that it is shown."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xaicli.answer import Answer
+from xaicli.render.canvas import width_of
+from xaicli.render.figure import Pictures, draw, line_values
+from xaicli.render.markdown import markdown
+from xaicli.render.page import page
+from xaicli.render.terminal import as_text
+from xaicli.report.charts import LineChart, Multiples, Series
+from xaicli.report.labels import labels_report
+from xaicli.report.model import Gallery, Table
+from xaicli.report.numbers import cut_apart, shorts
+from xaicli.report.page import Page
+from xaicli.report.samples import blocks, sentence, subjects
+
+FAR = (-12345.678, -12345.671, -12345.691)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (FAR, ["-12,345.678", "-12,345.671", "-12,345.691"]),
+        # One that lies elsewhere does not make the others alike.
+        ((*FAR, 0.5), ["-12,345.678", "-12,345.671", "-12,345.691", "0.5"]),
+        ((0.1234567, 0.9, 5.12345), ["0.1235", "0.9", "5.123"]),
+        ((1e6 + 0.5, 1e6 + 0.7), ["1,000,000.5", "1,000,000.7"]),
+        ((1.2345e9, 1.2346e9), ["1.2345e+09", "1.2346e+09"]),
+        # Nothing but rounding lies between these.
+        ((0.3, 0.1 + 0.2), ["0.3", "0.3"]),
+        ((None, math.nan, math.inf, 2.0, 3), ["–", "nan", "inf", "2", "3"]),
+        ((), []),
+    ],
+)
+def test_numbers_shown_together(values: tuple[Any, ...], said: list[str]) -> None:
+    if values and values[0] == 1.2345e9:
+        assert [float(text.replace(",", "")) for text in shorts(values)] == [float(text) for text in said]
+    else:
+        assert shorts(values) == said
+
+
+@given(st.floats(-1e9, 1e9), st.lists(st.integers(-50, 50), min_size=2, max_size=20))
+def test_different_numbers_never_read_alike(middle: float, steps: list[int]) -> None:
+    values = [middle + step * max(1e-6 * abs(middle), 1e-3) for step in steps]
+    said = shorts(values)
+    assert len(set(said)) == len(set(steps))
+    read = [float(text.replace(",", "")) for text in said]
+    assert sorted(range(len(values)), key=lambda i: (values[i], i)) == sorted(
+        range(len(read)), key=lambda i: (read[i], i)
+    )
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=30), unique=True, max_size=12), st.integers(8, 40))
+def test_different_names_never_read_alike(middles: list[str], limit: int) -> None:
+    names = ["x" * 30 + middle + "y" * 30 for middle in middles]
+    said = cut_apart(names, limit)
+    assert set(said) == set(names)
+    assert len(set(said.values())) == len(names)
+    assert max(map(len, said.values()), default=0) <= limit
+
+
+def labels_of(names: tuple[str, ...], means: tuple[float, ...], std: float = 0.0) -> Answer:
+    rows = [
+        {
+            "mode": "eval",
+            "ds_id": "",
+            "metric": "loss",
+            "label": label,
+            "name": names[label],
+            "epoch": epoch,
+            "step": epoch,
+            "n": 1 + bool(std),
+            "mean": mean + epoch,
+            "std": std,
+            "min": mean + epoch,
+            "max": mean + epoch,
+            "bounds": {"std": [mean + epoch, mean + epoch]},
+        }
+        for label, mean in enumerate(means)
+        for epoch in (-1, 0)
+    ]
+    return Answer("labels", "runs/odd", {"metric": ["loss"], "bounds": ["std"]}, pl.DataFrame(rows))
+
+
+def test_labels_far_from_zero_are_told_apart_wherever_their_numbers_stand() -> None:
+    answer = labels_of(("a", "b", "c"), FAR)
+    report = labels_report(answer)
+    exact = {"a": "-12,345.678", "b": "-12,345.671", "c": "-12,345.691"}
+    assert report.sentence.startswith("Highest mean at the last epoch: b (-12,345.671). Lowest: c (-12,345.691).")
+    rows = re.findall(r"^([abc]) +1 +(\S+)", as_text(report), re.MULTILINE)
+    assert dict(rows) == exact
+    assert dict(re.findall(r"^\| ([abc]) \| 1 \| ([^ ]+)", markdown(report), re.MULTILINE)) == exact
+    shown = page(report, answer, Pictures())
+    cells = re.findall(r'<td>([abc])</td><td class="num">1</td><td class="num"[^>]*>([^<]+)', shown)
+    assert dict(cells) == exact
+    (grid,) = (b for s in report.sections for v in s.blocks for b in _inside(v) if isinstance(b, Multiples))
+    assert {c.title: c.subtitle.split(" ·")[0] for c in grid.charts} == exact
+    hovers = {c.title: line_values(c)["lines"][-1]["y"][-1] for c in grid.charts}
+    assert hovers == {"a": FAR[0], "b": FAR[1], "c": FAR[2]}
+
+
+def test_a_mean_has_the_digits_of_its_deviation() -> None:
+    sentence = labels_report(labels_of(("a", "b"), (-12345.678, 7.0), std=0.0123)).sentence
+    assert "b (7 ± 0.012). Lowest: a (-12,345.68 ± 0.012)." in sentence
+
+
+def test_tiles_and_cards_of_samples_far_from_zero() -> None:
+    rows = [
+        {
+            "mode": "eval",
+            "ds_id": "",
+            "metric": "loss",
+            "sample_id": i,
+            "label": value,
+            "group": "max",
+            "rank": i + 1,
+            "score": value,
+            "stale": False,
+            "facts": None,
+            "history": [{"epoch": 0, "step": 0, "value": value}],
+        }
+        for i, value in enumerate(FAR)
+    ]
+    population = pl.DataFrame(
+        {
+            "mode": ["eval"] * 2,
+            "ds_id": [""] * 2,
+            "metric": ["loss"] * 2,
+            "epoch": [0, 1],
+            "step": [0, 1],
+            "n": [3, 3],
+            **{quantile: [FAR[0], FAR[1]] for quantile in ("q05", "q25", "q50", "q75", "q95")},
+        }
+    )
+    (subject,) = subjects(pl.DataFrame(rows), ["loss"], population)
+    shown = Page(predictions={("eval", "", i): value + 0.0004 for i, value in enumerate(FAR)})
+    said = sentence(subject, shown)
+    assert said.startswith("The median loss rises from -12,345.678 to -12,345.671.")
+    assert "The 3 highest samples are at -12,345.691 or more" in said
+    gallery = next(block for block in blocks(subject, shown) if isinstance(block, Gallery))
+    assert [card.lines[0] for card in gallery.cards] == ["loss -12,345.678", "loss -12,345.671", "loss -12,345.691"]
+    assert gallery.cards[0].lines[1] == "-12,345.678 → -12,345.6776"
+
+
+def _inside(block: Any) -> list[Any]:
+    return [inner for views in block.views.values() for inner in views] if hasattr(block, "views") else [block]
+
+
+LONG = tuple(
+    "a common beginning of forty characters, " + c + ", and an end of forty characters that is alike" for c in "abc"
+)
+
+
+def test_long_names_that_differ_in_their_middle_are_told_apart_everywhere() -> None:
+    answer = labels_of(LONG, (1.0, 2.0, 3.0))
+    report = labels_report(answer)
+    ((top, low),) = re.findall(r"epoch: (.+) \(3\)\. Lowest: (.+) \(1\)\.", report.sentence)
+    assert (top[-1], low[-1]) == ("c", "a")
+    assert max(len(top), len(low)) <= 40
+    rows = [line for line in as_text(report).splitlines() if line.startswith("…")]
+    assert [re.split(r"  +", row)[0][-1] for row in rows[-3:]] == ["c", "b", "a"]
+    assert all(name in html.unescape(page(report, answer, Pictures())) for name in LONG)
+    figures = [
+        draw(chart).figure for s in report.sections for b in s.blocks for chart in _inside(b) if _is_chart(chart)
+    ]
+    for figure in figures:
+        titles = {
+            text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")) if "…" in text.get_text()
+        }
+        assert len(titles) == 3
+
+
+def _is_chart(block: Any) -> bool:
+    return isinstance(block, (LineChart, Multiples))
+
+
+def test_a_label_reads_the_same_in_each_column_of_a_table() -> None:
+    from xaicli.report.model import Column, Report, Section
+
+    rows = ((LONG[0], LONG[1], "why"), (LONG[0], LONG[2], "why"))
+    table = Table("t", "t", (Column("label"), Column("suggested"), Column("reason")), rows)
+    report = Report("r", "r", "", "", (Section("s", "s", (table,)),), ())
+    cells = [re.split(r"  +", line.strip())[:2] for line in as_text(report).splitlines() if line.startswith("…")]
+    assert [[cell[-1] if not cell.endswith("…") else cell[-2] for cell in row] for row in cells] == [
+        ["a", "b"],
+        ["a", "c"],
+    ]
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-12345.679, -12345.67), (1e11, 1e11 + 10.0)])
+def test_the_frame_of_a_chart_holds_the_numbers_of_its_axis(limits: tuple[float, float]) -> None:
+    middle = sum(limits) / 2
+    line = Series("a", (0.0, 1.0), (middle, middle))
+    chart = LineChart("n", "t", "epoch", "loss", (line,), y_limits=limits)
+    svg = Pictures().of(chart).svgs[0]
+    texts = re.findall(r'<text [^>]*text-anchor="end"[^>]*x="0" dx="-5"[^>]*>([^<]+)<', svg)
+    assert len(texts) >= 2
+    shown = page(_only(chart), labels_of(("a",), (1.0,)), Pictures())
+    step = int((re.search(r'class="plot [^"]*left(\d+)"', shown) or [0, 0])[1])
+    # The sheet gives 48 and 12 a step at a font size of 12, on phones 42 and 11 at 11.
+    widest = max(map(width_of, texts))
+    assert widest * 12 + 5 <= 48 + 12 * step
+    assert widest * 11 + 5 <= 42 + 11 * step
+    assert step == 0 or widest * 11 + 5 > 42 + 11 * (step - 2)
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-12345.679, -12345.67)])
+def test_a_small_chart_holds_the_numbers_of_its_axis_as_large_as_a_phone_shows_them(
+    limits: tuple[float, float],
+) -> None:
+    middle = sum(limits) / 2
+    line = Series("a", (0.0, 1.0), (middle, middle))
+    cells = tuple(LineChart(name, name, "epoch", "loss", (line,), y_limits=limits) for name in "ab")
+    svgs = Pictures().of(Multiples("n", "t", cells)).svgs
+    for svg in svgs:
+        left = float((re.search(r'viewBox="(\S+)', svg) or [0, 0])[1])
+        ticks = re.findall(r'<text [^>]*text-anchor="end"[^>]*x="(\S+)"[^>]*>([^<]+)<', svg)
+        assert len(ticks) >= 2
+        assert all(float(x) - 12 * width_of(text) >= left for x, text in ticks)
+
+
+def _only(chart: LineChart) -> Any:
+    from xaicli.report.model import Report, Section
+
+    return Report("r", "r", "", "", (Section("s", "s", (chart,)),), ())
