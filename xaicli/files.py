@@ -34,9 +34,13 @@ def local(place: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: It is an address of an object store, which would become a folder named `s3:`.
     """
-    if _ADDRESS.match(os.fspath(place)):
+    text = os.fspath(place)
+    if address := _ADDRESS.match(text):
+        # A path has lost slashes of it.
+        slashes = "//" if address[0].lower() == "file:/" else "/"
         raise UsageError(
-            f"{os.fspath(place)} is an address, and this is written to this machine's disk",
+            f"{address[0]}{slashes}{text[address.end() :].lstrip('/')} is an address, "
+            "and this is written to this machine's disk",
             hint="name a folder here and copy it there; xai sync does that with runs",
         )
     return Path(place)

@@ -106,7 +106,23 @@ def test_an_address_is_no_folder_here(
     monkeypatch.chdir(tmp_path)
     status, out, err = xai(words[0], runs[0], *words[1:], "-o", place)
     assert (status, out, list(tmp_path.iterdir())) == (2, "", [])
-    assert "is an address" in err
+    assert err.startswith(f"error: {place} is an address")
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_the_users_folder_is_meant_also_where_no_shell_has_said_so(
+    xai: Xai, runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if way == "variable":
+        monkeypatch.setenv("XAI_OUTPUT", "~/reports")
+    if way == "file":
+        (tmp_path / "xai.toml").write_text('output = "~/reports"')
+    flag = ["-o", "~/reports"] if way == "flag" else []
+    status, out, _ = xai("samples", runs[0], "--format", "csv", "-q", *flag)
+    assert (status, out) == (0, f"{tmp_path / 'home' / 'reports' / 'samples.csv'}\n")
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

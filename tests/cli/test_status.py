@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xaicli.cli.status import StatusLine
 from xaicli.layout import RunLayout
 
 _SLOWLY = """
@@ -187,3 +188,15 @@ entry()
     later = kept.read_text().split()[len(first) :]
     assert len(first) + len(later) == 12
     assert not set(first) & set(later)
+
+
+def test_a_count_never_goes_backwards() -> None:
+    line = StatusLine("starting")
+    said = []
+    for done in (1, 2, 3, 1, 2, 3, 4):
+        line.tell("reading eval epochs", done, 4)
+        said.append(line._text())
+    line.close()
+    numbers = [found[1] for text in said if (found := re.search(r"epochs (\d)", text))]
+    assert numbers == ["1", "2", "3"]
+    assert [text.split(" 1")[0] for text in said[3:]] == ["reading eval epochs"] * 4

@@ -93,6 +93,17 @@ def test_a_figure_is_matplotlibs_and_needs_no_pyplot() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
+def test_a_kernel_without_pyplot_shows_a_figure() -> None:
+    """By the method that IPython looks for where no formatter is registered for a type, as pyplot does."""
+    script = (
+        "import sys, io; from PIL import Image; from tests.report_answers import labels_result; "
+        "figure = labels_result(labels=1, epochs=3).figure(); "
+        "print(Image.open(io.BytesIO(figure._repr_png_())).size, 'matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "(1600, 816) False\n"
+
+
 def test_an_empty_report_still_has_a_figure() -> None:
     result = labels_result(labels=1, epochs=1)
     result.__dict__["report"] = Report("x", "Title", "r", "Nothing.", (), ())

@@ -28,8 +28,17 @@ _OUTPUT = "Output"
 
 
 def local_path(path: Path | None) -> Path | None:
-    """Refuse an address where a path of this machine is meant."""
-    return None if path is None else local(path)
+    """A path of this machine, of which `~` is the user's folder also where no shell has said so; no address.
+
+    Raises:
+        UsageError: It is an address, or there is no such user.
+    """
+    if path is None:
+        return None
+    try:
+        return local(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}", hint=f"./{path} is a folder of that name") from error
 
 
 def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:

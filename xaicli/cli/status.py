@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ class StatusLine:
         self._what = what
         self._done: float | None = None
         self._total: int | None = None
+        self._furthest: dict[str, float] = {}
         self._began = self._begun_what = time.monotonic()
         self._soon = 0.0 if at_once else _SOON
         self._shown = False
@@ -41,6 +43,9 @@ class StatusLine:
         fresh = what != self._what
         if fresh:
             self._begun_what = time.monotonic()
+        if done is not None:
+            # The same work a second time: a count would go backwards.
+            done, self._furthest[what] = (done, done) if done > self._furthest.get(what, -1) else (None, math.inf)
         self._what, self._done, self._total = what, done, total
         if fresh and time.monotonic() - self._began >= self._soon:
             self._draw()

@@ -211,10 +211,10 @@ def settings() -> Iterator[None]:
 
 def new_figure(size: Size, title: str, legend: str) -> Figure:
     """An empty figure with its header: a title and, in words, what lines and bands mean."""
-    from matplotlib.figure import Figure
+    from xaicli.render.shown import ShownFigure
 
     total = size.height + size.header
-    figure = Figure(figsize=(size.width / POINTS_PER_INCH, total / POINTS_PER_INCH), facecolor=LIGHT["page"])
+    figure = ShownFigure(figsize=(size.width / POINTS_PER_INCH, total / POINTS_PER_INCH), facecolor=LIGHT["page"])
     place: dict[str, Any] = {"x": 14 / size.width, "ha": "left", "va": "top", "gid": "header"}
     figure.text(y=1 - 10 / total, s=name(title, 90), fontsize=size.font + 3, weight="bold", color=LIGHT["ink"], **place)
     lines = wrapped(legend, size.width, size.font - 1)

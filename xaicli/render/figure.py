@@ -177,10 +177,11 @@ def sheet_png(grid: MapGrid) -> bytes:
 
 def _as_figure(picture: Pillow) -> Figure:
     import numpy as np
-    from matplotlib.figure import Figure
+
+    from xaicli.render.shown import ShownFigure
 
     width, height = (side / _SHEET_DPI for side in picture.size)
-    figure = Figure(figsize=(width, height), dpi=_SHEET_DPI)
+    figure = ShownFigure(figsize=(width, height), dpi=_SHEET_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(np.asarray(picture))
     axes.set_axis_off()
