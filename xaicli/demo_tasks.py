@@ -27,6 +27,8 @@ _BATCH = 64
 _EVAL_EVERY = 5
 _TURNED = 45.0
 """Degrees by which digits are turned at most."""
+_OLD = 0.15
+"""How many of them an old camera sees."""
 _WORDS = 16
 _VOCABULARY = 300
 _SENTENCES = 700
@@ -181,7 +183,7 @@ def _reader(words: int) -> torch.nn.Module:
 
 
 def _turned(seed: int) -> _Data:
-    """Digits turned by an angle, which is to be told; of some the angle is noted wrongly."""
+    """Digits turned by an angle, which is to be told; some are seen badly, of some the angle is noted wrongly."""
     import torch
     from torch.nn import functional
 
@@ -197,17 +199,21 @@ def _turned(seed: int) -> _Data:
     mistake = np.zeros(n, bool)
     mistake[draw.choice(n, round(0.03 * n), replace=False)] = True
     noted = np.where(mistake, angle + draw.choice([-1.0, 1.0], n) * draw.uniform(50, 80, n), angle)
+    is_old = draw.uniform(size=n) < _OLD
+    images[is_old] = 0.2 * images[is_old] + draw.uniform(0, 0.8, images[is_old].shape)
     return _Data(
         inputs=images,
         label=noted.round(2),
         facts={
             "digit": [LABEL_NAMES[i] for i in digits.true_label],
+            "camera": np.where(is_old, "old", "new").tolist(),
             "ink": images.mean(axis=(1, 2, 3)).round(3).tolist(),
         },
         mistake=mistake,
         images=_pictures(images),
-        notes=f"digits turned by up to {_TURNED:.0f} degrees, which is to be told; {mistake.sum()} of {n:,} angles are "
-        f"noted 50 to 80 degrees off on purpose (seed {seed})",
+        notes=f"digits turned by up to {_TURNED:.0f} degrees, which is to be told; {is_old.sum()} of {n:,} are "
+        f"seen by an old camera, which hides much; {mistake.sum()} angles are noted 50 to 80 degrees off on purpose "
+        f"(seed {seed})",
     )
 
 

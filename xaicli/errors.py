@@ -58,7 +58,9 @@ class DamagedFileError(XaiError):
     """A file whose bytes are not those that were written."""
 
 
-def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = "", where: str = "") -> XaiError:
+def unknown(
+    kind: str, given: object, known: Iterable[object], *, plural: str = "", where: str = "", note: str = ""
+) -> XaiError:
     """The error for a name that does not exist, with the close matches first.
 
     Args:
@@ -67,12 +69,14 @@ def unknown(kind: str, given: object, known: Iterable[object], *, plural: str = 
         known: The names that exist.
         plural: The plural of `kind` where it is not `kind` + "s".
         where: Where it was looked for ("runs/exp1").
+        note: Why it may be missing.
     """
     names = [str(name) for name in known]
     close = difflib.get_close_matches(str(given), names, n=3)
     listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     exist = f"known {plural or kind + 's'}: {listed}" if names else f"there are no {plural or kind + 's'}"
     hint = f"did you mean {' or '.join(close)}? {exist}" if close else exist
+    hint = f"{note}; {hint}" if note else hint
     return XaiError(f"no {kind} {str(given)!r}" + (f" in {where}" if where else ""), hint=hint)
 
 

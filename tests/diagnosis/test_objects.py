@@ -214,3 +214,33 @@ def test_the_track_report_tells_of_samples_and_objects(both, tmp_path):
     assert "What was found, missed and made up" in result.html()
     ids = re.findall(r'\bid="([^"]+)"', result.html())
     assert len(ids) == len(set(ids))
+
+
+def test_pictures_without_any_object_are_counted(tmp_path, capsys):
+    nothing = {"boxes": np.zeros((0, 4)), "labels": []}
+    truth = [TRUTH[0], nothing, nothing, {**TRUTH[2], "iscrowd": [1]}]
+    said = [{**one, "scores": one.get("scores", [])} for one in (SAID[0], nothing, SAID[1], nothing)]
+    args = {"batch_size": 2, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(tmp_path / "run") as run:
+        collector = xaicli.BoundingBoxMetricsCollector(["cat", "dog"])
+        model = lambda numbers: [said[int(i)] for i in numbers]  # noqa: E731
+        for split in ("val", "test"):
+            table = xaicli.Table(list(enumerate(truth))[: 4 if split == "val" else 1])
+            xaicli.collect_metrics(table, collector, model, run=run, split=split, dataloader_args=args)
+    rows = {row["mode"]: row for row in asked(capsys, tmp_path / "run")["rows"]}
+    assert {mode: (row["pictures"], row["empty"]) for mode, row in rows.items()} == {"val": (4, 2), "test": (1, 0)}
+    page = xaicli.open_run(tmp_path / "run").errors(mode="val").html()
+    assert "over 4 pictures: 1 found, 1 missed, 3 made up; 2 pictures without any object that counts" in page
+
+
+def test_errors_of_samples_name_the_table_of_objects(both, capsys):
+    assert main(["errors", str(both)]) == 1
+    assert "xai errors --table boxes" in capsys.readouterr().err.replace("\n", " ")
+    with xaicli.Run(both) as recorded:
+        recorded.log_samples(
+            sample_id=[0, 1, 2], label=[0, 1, 0], prediction=[0, 0, 0], top_prob=[0.9, 0.6, 0.7], mode="eval", epoch=3
+        )
+    found = asked(capsys, both)
+    assert found["task"] == "binary"
+    assert [said for said in found["warnings"] if "xai errors --table boxes" in said]
+    assert asked(capsys, both, "--table", "boxes")["task"] == "objects"

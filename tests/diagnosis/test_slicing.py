@@ -187,3 +187,40 @@ def test_each_class_of_a_set_is_a_slice(tmp_path, capsys):
     assert worse[0]["mean"] == pytest.approx(loss[has].mean(), rel=1e-6)
     assert worse[0]["rest_mean"] == pytest.approx(loss[~has].mean(), rel=1e-6)
     assert found["selection"]["by"] == ["label"]
+
+
+def test_samples_without_label_or_value_are_counted(tmp_path, capsys):
+    n, rng = 200, np.random.default_rng(0)
+    label, logits = rng.integers(0, 2, n), rng.normal(size=(n, 2))
+    label[:40] = -100
+    loss = rng.exponential(size=n)
+    loss[30:70] = np.nan
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=np.arange(n), label=label, logits=logits, loss=loss, mode="eval", epoch=1)
+    said = asked(capsys, tmp_path / "run")["warnings"]
+    assert said == [
+        "40 of 200 samples of eval have no finite loss, 10 of them no label either: they are in no slice of it",
+        "30 of 200 samples of eval have no label: they are a slice of loss of their own",
+    ]
+    assert main(["findings", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "40 of 200 samples of eval have no label: none is a suspect" in found["warnings"]
+    assert not {row["sample_id"] for row in found["rows"] if row["finding"] == "suspect"} & set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("slices", ("--by", "camera")), ("slices", ("--where", "camera = 'a'")), ("samples", ("--label-key", "camera")),
+        ("confusion", ("--by", "camera")), ("labels", ("--where", "time = 'day'")),
+        ("select", ("--rule", "camera = 'a'", "--n", "3")),
+    ],
+)  # fmt: skip
+def test_where_facts_are_left_out_a_name_that_is_missing_says_so(recorded, capsys, command, options):
+    assert main([command, str(recorded[0]), "--no-facts", *options]) != 0
+    assert "hint: --no-facts leaves out every fact" in capsys.readouterr().err.replace("\n", " ")
+    assert (
+        main([command, str(recorded[0]), *[word.replace("camera", "cam").replace("time", "hour") for word in options]])
+        != 0
+    )
+    assert "--no-facts" not in capsys.readouterr().err

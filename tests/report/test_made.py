@@ -18,6 +18,7 @@ from xaicli import answer as answers
 from xaicli.answer import Answer
 from xaicli.api import compare, open_run, scalars
 from xaicli.cli import build
+from xaicli.report.page import made
 
 Xai = Callable[..., tuple[int, str, str]]
 
@@ -167,3 +168,9 @@ def test_a_group_of_runs_comes_back(xai: Xai, tmp_path: Path) -> None:
     result = scalars(tmp_path / "a, 1", tmp_path / "b", group={"both": ["a, 1", "b"]}, smoothing=0.5)
     found = again(xai, dict(result.report.made)["command"], tmp_path / "out")
     assert found["rows"] == json.loads(result.to_json())["rows"]
+
+
+@pytest.mark.parametrize(("given", "said"), [(False, "no"), (True, "yes"), ([False, 3], "no, 3")])
+def test_truth_values_are_said_in_words(given: object, said: str) -> None:
+    answer = Answer("samples", "runs/a", {"complete_only": given}, pl.DataFrame(), answers.Counts())
+    assert dict(made(answer))["complete only"] == said

@@ -262,6 +262,7 @@ class RunReader(RunRows):
             table: The collected objects to tell of; `boxes`, else `instances`, where the run has no rows of samples.
         """
         from xaicli.diagnosis.errors import errors
+        from xaicli.diagnosis.objects import object_tables
         from xaicli.queries.selection import words
 
         refuse_unhonoured("errors", select)
@@ -271,7 +272,17 @@ class RunReader(RunRows):
             reader, told = objects
             return shown(Asked(told, self.layout, reader))
         reader, selection = self.selected(every_metric=True, **select)
-        answer = errors(reader, selection, by=words(by, "by"), positive=positive, top=top)
+        beside = f"xai errors --table {tables[0]} tells of its objects" if (tables := object_tables(reader)) else ""
+        try:
+            answer = errors(reader, selection, by=words(by, "by"), positive=positive, top=top)
+        except UsageError:
+            raise
+        except XaiError as error:
+            if not beside:
+                raise
+            raise XaiError(error.message, hint="; ".join(part for part in (error.hint, beside) if part)) from error
+        if beside:
+            answer = replace(answer, warnings=(*answer.warnings, f"this is of the run's samples: {beside}"))
         return shown(Asked(answer, self.layout, reader, selection))
 
     def _objects(self, table: str | None = None, **select: Any) -> tuple[Reader, Answer] | None:

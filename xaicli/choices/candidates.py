@@ -62,7 +62,7 @@ def with_columns(
     for name in wanted:
         if name not in reader.dtypes and name not in facts.names:
             offered = [*frame.columns, *(n for n in reader.dtypes if n not in frame.columns), *facts.names]
-            raise unknown("column or fact", name, offered, where=str(reader.layout.root))
+            raise unknown("column or fact", name, offered, where=str(reader.layout.root), note=facts.left_out)
     known = [name for name in wanted if name in facts.names]
     stored = [name for name in wanted if name not in facts.names]
     if stored:
@@ -206,7 +206,8 @@ def _meeting(
     try:
         condition = Where.of(sql, kinds)
     except UsageError as error:
-        raise UsageError(error.message.replace("--where", "--rule", 1), hint=error.hint) from None
+        hint = "; ".join(part for part in (facts.left_out, error.hint) if part)
+        raise UsageError(error.message.replace("--where", "--rule", 1), hint=hint) from None
     placed = {MODE: pair[0], DS_ID: pair[1]}
     columns = [name for name in condition.columns if name not in placed]
     whole = with_columns(frame, reader, selection, pair, columns, facts)

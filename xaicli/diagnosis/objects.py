@@ -71,14 +71,15 @@ def object_errors(
         top: At most how many pictures and suspects are listed.
 
     Returns:
-        Rows mode (the split), ds_id, epoch, pass, step, pictures, tp, fp, fn (crowds and what falls on them left out),
-        precision, recall, mean_iou (of the matches) and average_precision (the mean over the classes that have true
-        objects). Of the last epoch: `classes`, `confusion` (label, prediction, n: of what was missed and made up, by
-        the largest overlap with an object of another class, else the background), `worst` pictures (sample_id, tp, fp,
-        fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that overlaps
-        no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch found:
-        where none told of anything (`never_found`), or a third or more of another class (`other_class`, which is
-        `suggested`). `n` tells how many suspects and pictures with something wrong there are.
+        Rows mode (the split), ds_id, epoch, pass, step, pictures, empty (pictures without any object that counts:
+        known where the collector wrote its row of the table `metrics`), tp, fp, fn (crowds and what falls on them left
+        out), precision, recall, mean_iou (of the matches) and average_precision (the mean over the classes that have
+        true objects). Of the last epoch: `classes`, `confusion` (label, prediction, n: of what was missed and made up,
+        by the largest overlap with an object of another class, else the background), `worst` pictures (sample_id, tp,
+        fp, fn, mean_iou, `history` over the epochs, `boxes`) and `suspects`: a prediction surer than one half that
+        overlaps no true object (`made_up`, a label may be missing; of the 500 surest), and a true object that no epoch
+        found: where none told of anything (`never_found`), or a third or more of another class (`other_class`, which
+        is `suggested`). `n` tells how many suspects and pictures with something wrong there are.
 
     Raises:
         UsageError: `top` is negative.
@@ -87,6 +88,7 @@ def object_errors(
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     rows = _rows(reader, table, mode, epoch)
     names = class_names(reader.layout, table, LABEL)
+    told = _pictures_told(reader)
     found: list[dict[str, Any]] = []
     details: dict[str, list[dict[str, Any]]] = {"classes": [], "confusion": [], "worst": [], "suspects": [], "n": []}
     for (split,), of_split in rows.group_by(MODE, maintain_order=True):
@@ -94,7 +96,11 @@ def object_errors(
         epochs = of_split[EPOCH].unique().sort().to_list()
         for one in epochs:
             part = of_split.filter(pl.col(EPOCH) == one)
-            found.append({**own, EPOCH: one, "pass": 0, "step": None, **_figures(part)})
+            figures, with_objects = _figures(part), part[SAMPLE_ID].unique()
+            every = told.get((split, one), pl.Series(with_objects.name, [], with_objects.dtype))
+            empty = every.filter(~every.is_in(with_objects.implode())).len() if every.dtype == with_objects.dtype else 0
+            figures["pictures"] += empty
+            found.append({**own, EPOCH: one, "pass": 0, "step": None, "empty": empty, **figures})
         last = of_split.filter(pl.col(EPOCH) == epochs[-1])
         details["classes"] += [{**own, **row} for row in _classes(last, names)]
         details["confusion"] += [{**own, **row} for row in _confusion(last, names)]
@@ -114,6 +120,28 @@ def object_errors(
             "task": "objects",
             **{name: _frame(part) if name in ("worst", "suspects") else part for name, part in details.items()},
         },
+    )
+
+
+def _pictures_told(reader: Reader) -> dict[tuple[str, int], pl.Series]:
+    """{(split, epoch): the pictures that a collector of objects looked at}: it has a row of each, of empty ones too."""
+    folder = reader.layout.tables / "metrics"
+    lazy = scan_folder(reader, folder) if folder.is_dir() else None
+    present = lazy.collect_schema() if lazy is not None else pl.Schema()
+    if lazy is None or any(name not in present for name in ("tp", "fp", "fn")):
+        return {}
+    counted = lazy.filter(pl.all_horizontal(pl.col(name).is_not_null() for name in ("tp", "fp", "fn")))
+    frame = counted.select(*_placed(present)).unique().collect(engine="streaming")
+    return {(str(split), int(epoch)): part[SAMPLE_ID] for (split, epoch), part in frame.group_by(MODE, EPOCH)}
+
+
+def _placed(present: pl.Schema) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """The split, the epoch and the picture of a collector's rows."""
+    split = next((name for name in (MODE, "split") if name in present), None)
+    return (
+        (pl.col(split).cast(pl.String).fill_null("") if split else pl.lit("")).alias(MODE),
+        (pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32)).alias(EPOCH),
+        pl.col(SAMPLE_ID if SAMPLE_ID in present else "example_id").alias(SAMPLE_ID),
     )
 
 
@@ -137,12 +165,8 @@ def _rows(reader: Reader, table: str, mode: list[str] | None, epoch: list[int] |
             f"the rows of table {table} are no objects: there is no {missing[0]}",
             hint="BoundingBoxMetricsCollector writes the table boxes, InstanceMaskMetricsCollector instances",
         )
-    split = next((name for name in (MODE, "split") if name in present), None)
-    identity = SAMPLE_ID if SAMPLE_ID in present else "example_id"
     frame = lazy.select(
-        (pl.col(split).cast(pl.String).fill_null("") if split else pl.lit("")).alias(MODE),
-        (pl.col(EPOCH).cast(pl.Int32).fill_null(0) if EPOCH in present else pl.lit(0, pl.Int32)).alias(EPOCH),
-        pl.col(identity).alias(SAMPLE_ID),
+        *_placed(present),
         *(name for name in _NEEDED if name != "example_id"),
     ).collect(engine="streaming")
     frame = frame.filter(pl.col("outcome") != "ignored")

@@ -325,7 +325,7 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
             hint="it takes a column of true classes of the predictions' kind, such as label",
         )
     if by is not None and by not in reader.dtypes:
-        raise unknown("column", by, list(reader.dtypes), where=where)
+        raise unknown("column", by, list(reader.dtypes), where=where, note=reader.facts.left_out)
 
 
 def _kind(dtype: pl.DataType) -> type[pl.DataType]:

@@ -98,7 +98,8 @@ def _columns(reader: Reader, selection: Selection, given: list[str] | None, of_i
         return list(dict.fromkeys(wanted))
     for name in given:
         if (name not in reader.dtypes and name not in of_inputs) or name == SAMPLE_ID:
-            raise unknown("fact or column", name, offered, where=str(reader.layout.root))
+            where, note = str(reader.layout.root), known.left_out
+            raise unknown("fact or column", name, offered, plural="facts and columns", where=where, note=note)
     return list(dict.fromkeys(given))
 
 
@@ -125,6 +126,7 @@ def _last(
     if inputs is not None:
         of_inputs = inputs.select(SAMPLE_ID, *(name for name in columns if name not in stored))
         joined = joined.join(of_inputs, on=SAMPLE_ID, how="left", maintain_order="left")
+    warnings += _left_out(joined, selection, columns, where)
     facts = reader.facts
     if set(columns) & set(facts.names) and (unmatched := joined.join(facts.frame, on=SAMPLE_ID, how="anti").height):
         warnings.append(
@@ -137,6 +139,25 @@ def _last(
             called = {value: names[value] for value in values}
             spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=pl.String))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
+
+
+def _left_out(rows: pl.DataFrame, selection: Selection, columns: list[str], where: str) -> list[str]:
+    """Which samples have no label, and which are in no slice, since there is no value to compare."""
+    key, of = selection.label_key, f"of {rows.height:,} samples of {where}"
+    unlabelled = pl.Series([False]).new_from_index(0, rows.height)
+    if key in columns and key in rows.columns:
+        labels = rows[key].fill_nan(None) if rows[key].dtype.is_float() else rows[key]
+        unlabelled = labels.is_null()
+    said = []
+    for metric in selection.metrics:
+        missing = ~rows[metric].cast(pl.Float64).is_finite().fill_null(False)
+        lost, both = int(missing.sum()), int((missing & unlabelled).sum())
+        if lost:
+            also = f" and no {key}" if both == lost else f", {both:,} of them no {key} either" if both else ""
+            said.append(f"{lost:,} {of} have no finite {metric}{also}: they are in no slice of it")
+        if alone := int(unlabelled.sum()) - both:
+            said.append(f"{alone:,} {of} have no {key}: they are a slice of {metric} of their own")
+    return said
 
 
 def _classes_apart(

@@ -94,9 +94,11 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
     kinds = (text, text, text, ids, label, pl.Float64(), pl.Int32(), text, label)
     parts = [pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))]
     of_tokens = selection.label_key not in reader.dtypes and N_TOKENS in reader.dtypes
+    unlabelled: list[str] = []
     for pair in selection.pairs:
         of_pair = (pl.col(MODE) == pair[0], pl.col(DS_ID) == pair[1])
         frame = found.frames[pair]
+        unlabelled += _without_label(frame, selection, pair)
         jumped = jumps_of(frame, selection, pair, top) if "rank_jump" in frame.columns else pl.DataFrame()
         of_kinds = {
             Finding.SUSPECT: suspected.data.filter(of_pair),
@@ -121,9 +123,21 @@ def findings(reader: Reader, selection: Selection, found: Statistics, *, top: in
         selection={**selection.as_dict(), "top": top, "early_epochs": found.early_epochs, "burn_in": found.burn_in},
         data=pl.concat((part for part in parts if part.width), how="diagonal_relaxed"),
         counts=found.counts(reader),
-        warnings=(*found.warnings, *warnings),
+        warnings=(*found.warnings, *unlabelled, *warnings),
         extra={"found": {str(kind): n for kind, n in of_kind.items() if n}, **suspected.extra},
     )
+
+
+def _without_label(frame: pl.DataFrame, selection: Selection, pair: Pair) -> list[str]:
+    """How many samples have no label, and are no suspects therefore."""
+    if LABEL not in frame.columns:
+        return []
+    labels = frame[LABEL].fill_nan(None) if frame[LABEL].dtype.is_float() else frame[LABEL]
+    if not (missing := labels.null_count()) or missing == frame.height:
+        return []
+    where = " ".join(part for part in pair if part)
+    said = f"{missing:,} of {frame.height:,} samples of {where} have no {selection.label_key}: none is a suspect"
+    return [said]
 
 
 def with_objects(answer: Answer, told: Answer) -> Answer:

@@ -239,7 +239,7 @@ def resolve(
             hint="columns that do: " + ", ".join(name for name in source.dtypes if name not in _NO_GROUPS),
         )
     if label_key not in source.dtypes and label_key != LABEL:
-        raise unknown("column", label_key, source.dtypes, where=source.described)
+        raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
     return Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},

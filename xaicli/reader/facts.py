@@ -53,6 +53,11 @@ class Facts:
         self._given = None if file is None else _of_file(file, reader.stored.get(SAMPLE_ID, pl.Int64()))
 
     @property
+    def left_out(self) -> str:
+        """What may be missing where a name is unknown: the facts of a run that was asked without them."""
+        return "" if self.wanted or not self._reader.layout.facts.is_dir() else "--no-facts leaves out every fact"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What is known, as columns are called."""
         return tuple(self.dtypes)

@@ -99,7 +99,15 @@ class Reader(Holdings):
         self._footers: dict[Path, Footer] = {}
         super().__init__(layout, strict=strict, attempts=attempts)
         self.facts = Facts(self, None if facts is None else Path(facts), wanted=not no_facts)
-        self.where = Where.of(where, {**self.dtypes, **STARTS}, self.label_names) if where is not None else None
+        self.where = None if where is None else self._condition(where)
+
+    def _condition(self, text: str) -> Where:
+        try:
+            return Where.of(text, {**self.dtypes, **STARTS}, self.label_names)
+        except UsageError as error:
+            if not (why := self.facts.left_out):
+                raise
+            raise UsageError(error.message, hint=f"{why}; {error.hint}") from None
 
     @cached_property
     def dtypes(self) -> dict[str, pl.DataType]:

@@ -149,6 +149,8 @@ class _Errors:
                     f"{count(last['pictures'], 'picture')}: {last['tp']:,} found, {last['fn']:,} missed, "
                     f"{last['fp']:,} made up"
                 )
+                if last.get("empty"):
+                    said += f"; {count(last['empty'], 'picture')} without any object that counts"
             case _:
                 said = f"{words}: loss {_short(last['loss'])} a token, perplexity {_short(last['perplexity'])}"
                 if groups := [row for row in self.details["groups"] if row["loss"] is not None and row["n"] >= _TOLD]:

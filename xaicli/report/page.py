@@ -236,7 +236,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
 def _selection(answer: Answer) -> list[tuple[str, str]]:
     said = []
     for key, value in answer.selection.items():
-        values = [str(item) for item in as_list(value)]
+        values = [("yes" if item else "no") if isinstance(item, bool) else str(item) for item in as_list(value)]
         if not values or values == [""] or value == {}:
             continue
         more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
