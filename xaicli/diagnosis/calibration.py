@@ -78,26 +78,59 @@ def calibration(
     p, right = top_prob[known], correct[known]
     if not len(p):
         return None
-    order = np.argsort(p, kind="stable")
+    order = _ascending(p, right)
     p, right = p[order], right[order]
-    edges = _edges(len(p), min(bins, len(p)))
-    starts, parts = _units(p, edges)
-    n = np.diff(np.append(edges, len(p)))
-    sure, share = (parts @ np.add.reduceat(values, starts) / n for values in (p, right))
-    gaps = np.abs(share - sure)
+    binned = _Binned.of(p, right, bins)
     exactly = len(p) <= resampled_rows
-    resampled = _resampled_gaps(right - p, starts, parts, np.random.default_rng(seed), resamples, exactly=exactly)
-    eces = (resampled[0] * resampled[1]).sum(axis=1) / resampled[0].sum(axis=1)
-    ece, mce = float((gaps * n).sum() / len(p)), float(gaps.max())
+    eces, mces = binned.resampled(right - p, np.random.default_rng(seed), resamples, exactly=exactly)
     return Calibration(
         n=len(p),
-        bins=tuple((int(a), float(b), float(c)) for a, b, c in zip(n, sure, share, strict=True)),
-        ece=ece,
-        ece_interval=_interval(eces, ece),
-        mce=mce,
-        mce_interval=_interval(resampled[1].max(axis=1), mce),
+        bins=tuple((int(a), float(b), float(c)) for a, b, c in zip(binned.n, binned.sure, binned.share, strict=True)),
+        ece=binned.ece,
+        ece_interval=_interval(eces, binned.ece),
+        mce=float(binned.gaps.max()),
+        mce_interval=_interval(mces, float(binned.gaps.max())),
         over_confidence=float(p.mean() - right.mean()),
     )
+
+
+def _ascending(p: Floats, right: Floats) -> NDArray[np.intp]:
+    """The order by probability, those that are wrong first among equals: the same in whatever order the rows came."""
+    return np.argsort(np.where(right > 0, np.nextafter(p, np.inf), p))
+
+
+@dataclass(frozen=True)
+class _Binned:
+    """Rows by rising probability, in bins of equal count: of each how many, how sure and how often right."""
+
+    n: NDArray[np.intp]
+    sure: Floats
+    share: Floats
+    starts: NDArray[np.intp]
+    parts: Floats
+
+    @classmethod
+    def of(cls, p: Floats, right: Floats, bins: int) -> _Binned:
+        edges = _edges(len(p), min(bins, len(p)))
+        starts, parts = _units(p, edges)
+        n = np.diff(np.append(edges, len(p)))
+        sure, share = (parts @ np.add.reduceat(values, starts) / n for values in (p, right))
+        return cls(n, sure, share, starts, parts)
+
+    @property
+    def gaps(self) -> Floats:
+        return np.abs(self.share - self.sure)
+
+    @property
+    def ece(self) -> float:
+        return float((self.gaps * self.n).sum() / self.n.sum())
+
+    def resampled(
+        self, error: Floats, rng: np.random.Generator, resamples: int, *, exactly: bool
+    ) -> tuple[Floats, Floats]:
+        """(R,) the calibration error and the largest gap of resampled rows."""
+        n, gaps = _resampled_gaps(error, self.starts, self.parts, rng, resamples, exactly=exactly)
+        return (n * gaps).sum(axis=1) / n.sum(axis=1), gaps.max(axis=1)
 
 
 def _edges(n: int, bins: int) -> NDArray[np.intp]:
@@ -187,17 +220,22 @@ def _with_ece(labels: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     wanted = labels.filter(pl.col("n") >= ENOUGH).select(PREDICTION)
     most = _RESAMPLED_ROWS // max(wanted.height, 1)
     resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, most))
+    found: list[tuple[float, Floats]] = []
+    wanted_rows = rows.filter(pl.col(PREDICTION).is_in(wanted[PREDICTION].implode()))
+    pairs = wanted_rows.select(PREDICTION, pl.col(TOP_PROB, CORRECT).cast(pl.Float64))
+    ordered = pairs[_ascending(pairs[TOP_PROB].to_numpy(), pairs[CORRECT].to_numpy())]
+    groups = ordered.group_by(PREDICTION).agg(TOP_PROB, CORRECT)
+    for p, right in zip(groups[TOP_PROB], groups[CORRECT], strict=True):
+        sure, is_right = p.to_numpy(), right.to_numpy()
+        binned = _Binned.of(sure, is_right, BINS)
+        drawn, _ = binned.resampled(is_right - sure, np.random.default_rng(0), resamples, exactly=len(sure) <= most)
+        found.append((binned.ece, drawn))
     eces: dict[Any, tuple[float, float, float]] = {}
-    # By value, so that the draws are the same whatever order the samples were logged in.
-    ordered = rows.join(wanted, on=PREDICTION, how="semi").select(PREDICTION, TOP_PROB, CORRECT).sort(pl.all())
-    sure, right = (ordered[name].cast(pl.Float64).to_numpy() for name in (TOP_PROB, CORRECT))
-    sizes = ordered.group_by(PREDICTION, maintain_order=True).len()
-    ends = np.cumsum(sizes["len"].to_numpy())
-    for taken, end, size in zip(sizes[PREDICTION].to_list(), ends, sizes["len"], strict=True):
-        own = slice(end - size, end)
-        found = calibration(sure[own], right[own], resamples=resamples, resampled_rows=most)
-        if found is not None:
-            eces[taken] = found.ece, *found.ece_interval
+    if found:
+        # All at once: numpy takes longer to find out how than to do it.
+        low, high = np.quantile(np.array([drawn for _, drawn in found]), (0.025, 0.975), axis=1)
+        for taken, (ece, _), a, b in zip(groups[PREDICTION].to_list(), found, low.tolist(), high.tolist(), strict=True):
+            eces[taken] = ece, min(a, ece), max(b, ece)
     why = pl.when(pl.col("n") < ENOUGH).then(pl.lit(f"fewer than {ENOUGH} samples"))
     told = [eces.get(taken, (None, None, None)) for taken in labels[PREDICTION]]
     columns = pl.DataFrame(

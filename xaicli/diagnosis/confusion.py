@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_CELLS = 1 << 20
+"""A table of so many counts is made in no time."""
+
+
 @dataclass(frozen=True)
 class Overall:
     """The figures of one place.
@@ -53,7 +57,24 @@ def confusion_counts(frame: pl.DataFrame) -> pl.DataFrame:
         Rows label, prediction, n (int64), each pair that occurs once, in order.
     """
     known = frame.select(LABEL, PREDICTION).drop_nulls()
+    if known.height and all(dtype.is_integer() for dtype in known.dtypes):
+        lows, highs = (known.select(end(LABEL, PREDICTION)).row(0) for end in (pl.min, pl.max))
+        shape = tuple(high - low + 1 for low, high in zip(lows, highs, strict=True))
+        if shape[0] * shape[1] <= max(known.height, _CELLS):
+            return _counted_in_a_table(known, lows, shape)
     return known.group_by(LABEL, PREDICTION).agg(pl.len().cast(pl.Int64).alias("n")).sort(LABEL, PREDICTION)
+
+
+def _counted_in_a_table(known: pl.DataFrame, lows: tuple[int, ...], shape: tuple[int, ...]) -> pl.DataFrame:
+    """The same of classes that are close together, many times sooner than by groups."""
+    label, prediction = (
+        known[name].to_numpy().astype(np.int64) - low for name, low in zip(known.columns, lows, strict=True)
+    )
+    counts = np.bincount(label * shape[1] + prediction)
+    there = np.flatnonzero(counts)
+    ends = zip(known.schema.items(), np.divmod(there, shape[1]), lows, strict=True)
+    columns = {name: pl.Series(places + low).cast(dtype) for (name, dtype), places, low in ends}
+    return pl.DataFrame({**columns, "n": pl.Series(counts[there], dtype=pl.Int64)})
 
 
 def set_counts(frame: pl.DataFrame) -> pl.DataFrame:

@@ -443,9 +443,6 @@ def _figures(found: Overall) -> dict[str, Any]:
 def _calibration(frame: pl.DataFrame, resamples: int | None = None) -> Calibration | None:
     if not {TOP_PROB, CORRECT} <= set(frame.columns):
         return None
-    if resamples is None and not frame[SAMPLE_ID].is_sorted():
-        # The same draws whatever order the samples were logged in.
-        frame = frame.select(SAMPLE_ID, TOP_PROB, CORRECT).sort(SAMPLE_ID)
     sure = frame[TOP_PROB].cast(pl.Float64).to_numpy()
     right = frame[CORRECT].cast(pl.Float64).to_numpy()
     return calibration(sure, right) if resamples is None else calibration(sure, right, resamples=resamples)

@@ -179,7 +179,7 @@ def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
         places[column.is_null().to_numpy()] = len(values)
         texts = values.cast(pl.String)
     else:
-        shared = column.cast(pl.String).cast(pl.Categorical)
+        shared = column if column.dtype == pl.Enum else column.cast(pl.String).cast(pl.Categorical)
         values = shared.unique(maintain_order=True).drop_nulls()
         texts = values.cast(pl.String)
         order = np.full(int(values.to_physical().max() or 0) + 2, len(values), np.int64)  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     dated = _is_date(column.dtype)
     numbers = (column.to_physical() if dated else column).cast(pl.Float64).to_numpy().astype(np.float64)
     known = np.isfinite(numbers)
-    edges = np.unique(np.quantile(numbers[known], _QUINTILES, method="lower" if dated else "linear"))
+    edges = np.unique(_fifths(numbers[known], between=not dated))
     codes = np.zeros(len(numbers), np.uint8)
     for edge in edges:
         codes += numbers > edge
@@ -212,6 +212,14 @@ def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     names = [f"<= {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
     codes[~known] = len(names)
     return [*names, MISSING], codes
+
+
+def _fifths(values: Floats, *, between: bool) -> Floats:
+    """The bounds of the fifths, between two values or the lower one: sooner from sorted values than by np.quantile."""
+    places = np.array(_QUINTILES) * (len(values) - 1)
+    ordered = np.sort(values)
+    low, high = ordered[np.floor(places).astype(np.intp)], ordered[np.ceil(places).astype(np.intp)]
+    return low + (high - low) * (places % 1) if between else low
 
 
 def _summed(columns: Sequence[Coded], x: Floats) -> Iterator[_Sums]:
@@ -311,20 +319,17 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
     p, difference, error, freedom = welch(own, total, squares, others, rest_total, rest_squares)
     doubtful = np.flatnonzero(p <= _LEVEL)
     p[doubtful] = np.maximum(p[doubtful], draws.two_sided(own[doubtful], (total / own + centre)[doubtful]))
-    groups = [(sums, code) for sums, kept in zip(every, enough, strict=True) for code in kept]
+    groups = [
+        (sums.columns, codes)
+        for sums, kept in zip(every, enough, strict=True)
+        for codes in np.transpose(np.unravel_index(kept, [len(column.names) for column in sums.columns])).tolist()
+    ]
+    found = [
+        part.tolist()
+        for part in (own, difference, error, freedom, p, total / own + centre, rest_total / others + centre)
+    ]
     return [
-        _Tested(
-            columns=sums.columns,
-            codes=tuple(map(int, np.unravel_index(code, [len(column.names) for column in sums.columns]))),
-            n=int(own[i]),
-            difference=float(difference[i]),
-            error=float(error[i]),
-            freedom=float(freedom[i]),
-            p=float(p[i]),
-            mean=float(total[i] / own[i] + centre),
-            rest_mean=float(rest_total[i] / others[i] + centre),
-        )
-        for i, (sums, code) in enumerate(groups)
+        _Tested(columns, tuple(codes), int(n), *rest) for (columns, codes), n, *rest in zip(groups, *found, strict=True)
     ]
 
 

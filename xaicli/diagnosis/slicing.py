@@ -128,7 +128,7 @@ def _last(
         joined = joined.join(of_inputs, on=SAMPLE_ID, how="left", maintain_order="left")
     warnings += _left_out(joined, selection, columns, where)
     facts = reader.facts
-    if set(columns) & set(facts.names) and (unmatched := joined.join(facts.frame, on=SAMPLE_ID, how="anti").height):
+    if set(columns) & set(facts.names) and (unmatched := facts.lacking(joined[SAMPLE_ID])):
         warnings.append(
             f"{unmatched:,} of {joined.height:,} samples of {where} have no facts: they are a value of their own"
         )
@@ -137,7 +137,8 @@ def _last(
         if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer():
             values = joined[name].drop_nulls().unique().to_list()
             called = {value: names[value] for value in values}
-            spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=pl.String))
+            kind = pl.Enum(list(dict.fromkeys(called.values())))
+            spelled.append(pl.col(name).replace_strict(called, default=None, return_dtype=kind))
     return joined.with_columns(spelled), {EPOCH: rows.place.epoch, PASS: rows.place.turn}
 
 

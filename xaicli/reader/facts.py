@@ -141,14 +141,25 @@ class Facts:
     def joined(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Rows with `sample_id`, with some facts as columns beside; in their order."""
         facts = self.frame.select(SAMPLE_ID, *names)
-        return frame.drop(names, strict=False).join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
+        rows = frame.drop(names, strict=False)
+        if rows[SAMPLE_ID].equals(facts[SAMPLE_ID]):  # sooner found than joined
+            return rows.hstack(facts.select(names))
+        return rows.join(facts, on=SAMPLE_ID, how="left", maintain_order="left")
+
+    def lacking(self, ids: pl.Series) -> int:
+        """How many of some samples have no facts."""
+        known = self.frame.select(SAMPLE_ID)
+        return 0 if ids.equals(known[SAMPLE_ID]) else _apart(pl.DataFrame({SAMPLE_ID: ids}), known).height
 
     def mismatches(self) -> tuple[str, ...]:
         """How the ids of the file fit those of the run's samples, of every epoch and selection, where not."""
         if self._given is None or self.file is None:
             return ()
         samples, others = self._samples
-        told = self._given.frame.select(SAMPLE_ID).unique()
+        told = self._given.frame.select(SAMPLE_ID)
+        if told.equals(samples):  # sooner found than joined
+            return ()
+        told = told.unique()
         unknown = _apart(_apart(told, samples), others).height
         without = _apart(samples, told).height
         said = []
@@ -299,7 +310,8 @@ def _many(n: int) -> str:
 
 
 def _apart(ids: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    return ids.join(known, on=SAMPLE_ID, how="anti")
+    """The ids that are none of some others; several times sooner found so than by a join."""
+    return ids.filter(~pl.col(SAMPLE_ID).is_in(known[SAMPLE_ID].implode()))
 
 
 def _with_ids(frame: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:

@@ -229,6 +229,29 @@ def _ids(given: pa.Array, id_kind: str | None, path: Path, found: FactFile, *, i
     """The ids as the run has them; rows without one, and with one of another kind, are null and told of."""
     if pa.types.is_dictionary(given.type):
         given = given.dictionary_decode()
+    if pa.types.is_integer(given.type) and id_kind != "string" and _fits_int64(given):
+        ids, n_empty = given.cast(pa.int64()), given.null_count
+        id_kind = "int64"
+    elif pa.types.is_string(given.type) and id_kind == "string":
+        ids, n_empty = given, given.null_count
+    else:
+        ids, n_empty, id_kind = _read_ids(given, id_kind, is_text=is_text)
+    odd = ids.null_count - n_empty
+    if n_empty:
+        found.left_out.append((SAMPLE_ID, f"{_rows(n_empty)} of {path.name} {_have(n_empty)} no sample_id", n_empty))
+    if odd > 0:
+        kind = "whole numbers" if id_kind == "int64" else "texts"
+        words = f"{odd:,} sample {'id' if odd == 1 else 'ids'} of {path.name} {'is' if odd == 1 else 'are'} none"
+        found.left_out.append((SAMPLE_ID, f"{words} of the run's kind ({kind})", odd))
+    return ids
+
+
+def _fits_int64(given: pa.Array) -> bool:
+    return given.type != pa.uint64() or (pc.max(given).as_py() or 0) < 1 << 63
+
+
+def _read_ids(given: pa.Array, id_kind: str | None, *, is_text: bool) -> tuple[pa.Array, int, str]:
+    """Ids by what is written: null where one is none, how many are empty, and of which kind they are."""
     texts = given.cast(pa.string()) if not pa.types.is_nested(given.type) else pa.nulls(len(given), pa.string())
     bare = pc.utf8_trim_whitespace(texts)
     # A table program writes 17 as 17.0.
@@ -249,15 +272,7 @@ def _ids(given: pa.Array, id_kind: str | None, path: Path, found: FactFile, *, i
     else:
         ids = whole if pa.types.is_floating(given.type) else texts
         empty = pc.is_null(texts)
-    n_empty = int(pc.sum(pc.fill_null(empty, fill_value=True)).as_py() or 0)
-    odd = ids.null_count - n_empty
-    if n_empty:
-        found.left_out.append((SAMPLE_ID, f"{_rows(n_empty)} of {path.name} {_have(n_empty)} no sample_id", n_empty))
-    if odd > 0:
-        kind = "whole numbers" if id_kind == "int64" else "texts"
-        words = f"{odd:,} sample {'id' if odd == 1 else 'ids'} of {path.name} {'is' if odd == 1 else 'are'} none"
-        found.left_out.append((SAMPLE_ID, f"{words} of the run's kind ({kind})", odd))
-    return ids
+    return ids, int(pc.sum(pc.fill_null(empty, fill_value=True)).as_py() or 0), id_kind
 
 
 def _whole_numbers(given: pa.Array) -> pa.Array:
