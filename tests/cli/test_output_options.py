@@ -151,3 +151,10 @@ def test_ids_from_a_closed_input_are_asked_for(runs: tuple[Path, Path]) -> None:
     done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --ids -: standard input is closed")
+
+
+@pytest.mark.parametrize("question", ["samples", "labels", "query"])
+def test_json_is_all_there_is_to_a_quiet_object(xai: Xai, runs: tuple[Path, Path], question: str) -> None:
+    status, out, err = asked(xai, runs, question, "--json")
+    assert asked(xai, runs, question, "--json", "-q") == (status, out, err)
+    assert json.loads(out)["command"] == question

@@ -1,5 +1,7 @@
 """Confusion counts and figures against scikit-learn."""
 
+from collections import Counter
+
 import numpy as np
 import polars as pl
 import pytest
@@ -79,3 +81,18 @@ def test_labels_that_are_confused_stand_side_by_side():
     assert sorted(order) == list(range(6))
     places = {label: place for place, label in enumerate(order)}
     assert all(abs(places[a] - places[b]) == 1 for a, b in ((0, 3), (1, 4), (2, 5)))
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.Int32, pl.UInt16, pl.Int64])
+@pytest.mark.parametrize("step", [1, 30_000_000_000])
+def test_classes_far_apart_are_counted_as_those_close_together(dtype: type[pl.DataType], step: int) -> None:
+    if step > 1 and dtype != pl.Int64:
+        pytest.skip("such classes need 64 bits")
+    numbers = np.random.default_rng(3).integers(0, 9, (2, 500))
+    pairs = [(int(a) * step, int(b) * step) for a, b in numbers.T]
+    label, prediction = ([*ends, None, 3] for ends in zip(*pairs, strict=True))
+    prediction[-1] = None
+    both = pl.DataFrame({"label": label, "prediction": prediction}, schema={"label": dtype, "prediction": dtype})
+    counts = confusion.confusion_counts(both)
+    assert counts.rows() == sorted((*pair, n) for pair, n in Counter(pairs).items())
+    assert counts.schema == {"label": dtype, "prediction": dtype, "n": pl.Int64}

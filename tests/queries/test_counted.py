@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import xaicli
+from xaicli.api import open_run
 from xaicli.cli import main
 from xaicli.errors import XaiError
 
@@ -122,3 +123,26 @@ def test_a_class_predicted_once_is_said_so(tmp_path: Path) -> None:
     reasons = [row["reason"] for row in rows if row["finding"] == "suspect"]
     assert any("once predicted" in reason for reason in reasons)
     assert not any("1 times" in reason for reason in reasons)
+
+
+NOBODY: dict[str, tuple[list[object], str]] = {
+    "sets": ([[0], [0, 1], [], []], "2 rows of eval are in no group: they have no class"),
+    "numbers": ([0.5, math.nan, 2.5, 3.5], "1 row of eval is in no group: it has no label"),
+    "classes": ([0, None, 1, None], "2 rows of eval are in no group: they have no label"),
+    "texts": (["a", "b", None, "a"], "1 row of eval is in no group: it has no label"),
+}
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+@pytest.mark.parametrize("kind", NOBODY)
+def test_rows_in_no_group_of_labels_are_counted(tmp_path: Path, kind: str, engine: str) -> None:
+    label, said = NOBODY[kind]
+    task = {"sets": "multilabel", "numbers": "regression"}.get(kind)
+    with xaicli.Run(tmp_path / "run", task=task) as run:
+        run.log_samples(sample_id=range(4), label=label, loss=[1.0, 2.0, 3.0, 4.0], mode="eval", epoch=1, step=1)
+        run.log_samples(sample_id=range(2), label=[label[0]] * 2, loss=[1.0, 2.0], mode="eval", epoch=2, step=2)
+    opened = open_run(tmp_path / "run")
+    answer = opened.labels(engine=engine, metric="loss").answer
+    assert [words for words in answer.warnings if "in no group" in words] == [said]
+    later = opened.labels(engine=engine, metric="loss", epoch="2").answer
+    assert not [words for words in later.warnings if "in no group" in words]

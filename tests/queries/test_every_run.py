@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from xaicli.api import open_run
-from xaicli.errors import XaiError
+from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
 from xaicli.queries.sql import query
 from xaicli.reader import open_reader
@@ -155,6 +155,48 @@ def test_duckdb_says_what_it_renames(tmp_path: Path) -> None:
     answer = query(open_reader(RunLayout(tmp_path / "run")), "SELECT F1, f1_1 FROM samples", engine="duckdb")
     assert answer.data.rows() == [(10.0, 3.0)]
     assert answer.warnings == ("DuckDB does not tell upper from lower case: f1 is called f1_1 here",)
+
+
+@pytest.fixture(scope="module")
+def cased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cased") / "run"
+    with Run(root) as run:
+        run.log_samples(sample_id=[1, 2], mode="eval", epoch=1, step=1, F1=[10.0, 20.0], f1=[1.0, 2.0])
+        run.log_facts([1, 2], Cam=["A", "B"], cam=["c", "d"])
+        run.add_metrics_data({"sample_id": [1], "IoU": [5.0], "iou": [7.0]}, name="Boxes")
+        run.add_metrics_data({"sample_id": [1], "x": [9.0]}, name="boxes")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("sql", "row"),
+    [
+        ("SELECT sum(F1), sum(f1_1) FROM samples", (30.0, 3.0)),
+        ("SELECT max(Cam), max(cam_1) FROM facts", ("B", "d")),
+        ("SELECT IoU, iou_1 FROM Boxes", (5.0, 7.0)),
+        ("SELECT x FROM boxes_1", (9.0,)),
+        ("SELECT 'f1', max(F1) AS f1 FROM samples -- f1", ("f1", 20.0)),
+    ],
+)
+def test_duckdb_answers_what_is_named_as_it_is_there(cased: Path, sql: str, row: tuple[object, ...]) -> None:
+    assert query(open_reader(RunLayout(cased)), sql, engine="duckdb").data.row(0) == row
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(f1) FROM samples",
+        'SELECT "f1" FROM samples',
+        "SELECT max(s.f1) FROM samples AS s",
+        "SELECT cam FROM facts",
+        "SELECT iou FROM Boxes",
+        "SELECT * FROM boxes",
+        "SELECT * FROM BOXES",
+    ],
+)
+def test_duckdb_is_not_asked_for_one_name_and_answers_with_another(cased: Path, sql: str) -> None:
+    with pytest.raises(UsageError, match="upper from lower case"):
+        query(open_reader(RunLayout(cased)), sql, engine="duckdb")
 
 
 def test_sql_of_kept_probabilities_joins_and_intervals(tmp_path: Path) -> None:

@@ -183,6 +183,33 @@ def test_a_date_is_written_as_one(tmp_path: Path) -> None:
     assert refused.value.hint == "a date is written DATE '2026-01-31'"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "day > 3",
+        "20473 = day",
+        "day BETWEEN 1 AND 3",
+        "NOT day < 3 OR label = 1",
+        "seen >= 5.5",
+        "day - DATE '2026-01-19' > 1",
+        "CASE WHEN day > 3 THEN true ELSE false END",
+    ],
+)
+def test_a_date_is_no_number(tmp_path: Path, condition: str, engine: str) -> None:
+    """Polars would compare the days, or microseconds, since 1970; no other SQL has such a number."""
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2], label=[0, 1], loss=[1.0, 2.0], mode="eval", epoch=1, step=1)
+        days = [datetime.date(2026, 1, 20), datetime.date(2026, 1, 21)]
+        recorded.log_facts([1, 2], day=days, seen=[datetime.datetime(2026, 1, day.day, 9) for day in days])
+    run = open_run(tmp_path / "run")
+    with pytest.raises(XaiError, match="compares a date, or a time, with a number") as refused:
+        run.labels(where=condition, engine=engine)
+    assert refused.value.exit_status == 2
+    between = "day - DATE '2026-01-19' > INTERVAL '1 day' AND label < 3"
+    assert run.labels(where=between, engine=engine).data["label"].to_list() == [1]
+
+
 def test_what_nothing_meets_is_said_to_be_the_selection(run: Path) -> None:
     opened = open_run(run)
     assert "the selection leaves nothing" in str(opened.labels(where="loss < -1"))

@@ -98,6 +98,21 @@ def test_ids_of_parquet_are_of_the_runs_kind(tmp_path: Path, ids: pa.Array) -> N
     assert texts == {"sample_id": ["1", "2"], "a": ["x", "y"]}
 
 
+def test_whole_numbers_of_parquet_are_ids_as_they_are(tmp_path: Path) -> None:
+    """Nineteen digits fit, too; what fits no int64 is told of."""
+    ids = [(1 << 63) - 1, -(1 << 63), None, 7]
+    pq.write_table(pa.table({"sample_id": pa.array(ids, pa.int64()), "a": [1, 2, 3, 4]}), tmp_path / "f.parquet")
+    for kind in ("int64", None):
+        found = read_fact_file(tmp_path / "f.parquet", kind)
+        assert found.table.to_pydict() == {"sample_id": [ids[0], ids[1], 7], "a": [1, 2, 4]}
+        assert [reason for _, reason, _ in found.left_out] == ["1 row of f.parquet has no sample_id"]
+    large = pa.array([(1 << 64) - 1, 3], pa.uint64())
+    pq.write_table(pa.table({"sample_id": large, "a": [1, 2]}), tmp_path / "g.parquet")
+    found = read_fact_file(tmp_path / "g.parquet", "int64")
+    assert found.table.to_pydict() == {"sample_id": [3], "a": [2]}
+    assert [n for *_, n in found.left_out] == [1]
+
+
 @pytest.mark.parametrize(
     ("content", "values", "told"),
     [

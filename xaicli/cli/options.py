@@ -304,7 +304,9 @@ BoundsOption = Annotated[
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print written paths only.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print written paths, or --json, only.", rich_help_panel=_OUTPUT)
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=_OUTPUT)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUTPUT)]
 """Read by the error boundary; a command itself has no use for it."""

@@ -41,7 +41,8 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
 
     Returns:
         Rows mode, ds_id, metric, label, name, epoch, pass, step, n, mean, std (n - 1; 0.0 where n = 1), min, max,
-        bounds {bound: [low, high]}, quantile [low, median, high], none null. Samples without a label are left out.
+        bounds {bound: [low, high]}, quantile [low, median, high], none null. Rows without a label are in no group; a
+        warning counts them.
 
     Raises:
         UsageError: A bound that does not exist, or a label map of numbers, which are grouped by fifths.
@@ -69,7 +70,18 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
 
 def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> Answer:
     tally = Tally()
-    parts = [part for pair in selection.pairs for part in _of_pair(reader, selection, pair, bounds, tally)]
+    parts: list[pl.DataFrame] = []
+    warnings = [*selection.warnings]
+    for pair in selection.pairs:
+        unlabelled = Tally()
+        parts += _of_pair(reader, selection, pair, bounds, tally, unlabelled)
+        # What is said of facts is said of every question.
+        if unlabelled.rows and selection.label_key not in reader.facts.dtypes:
+            where = " ".join(part for part in pair if part)
+            lack = "is in no group: it has" if unlabelled.rows == 1 else "are in no group: they have"
+            kind = "class" if isinstance(reader.dtypes[selection.label_key], pl.List) else selection.label_key
+            rows = "row" if unlabelled.rows == 1 else "rows"
+            warnings.append(f"{unlabelled.rows:,} {rows} of {where} {lack} no {kind}")
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
     _refuse_unknown_labels(reader, selection, data)
@@ -79,7 +91,7 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
         selection={**selection.as_dict(), "bounds": [bound.value for bound in bounds]},
         data=_named(reader, selection, data),
         counts=reader.counts(tally),
-        warnings=selection.warnings,
+        warnings=tuple(warnings),
     )
 
 
@@ -102,7 +114,7 @@ def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
 
 
 def _of_pair(
-    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
+    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally, unlabelled: Tally
 ) -> list[pl.DataFrame]:
     """The statistics of one (mode, ds_id), one frame for each metric that has values."""
     by_metric = _by_place if selection.engine is Engine.POLARS else _of_engine
@@ -120,29 +132,43 @@ def _of_pair(
             *named,
             *(LABEL, EPOCH, PASS, STEP, "n", "mean", "std", "min", "max", "bounds"),
         )
-        for metric, frame in by_metric(reader, selection, pair, kinds, bounds, tally)
+        for metric, frame in by_metric(reader, selection, pair, kinds, bounds, tally, unlabelled)
     ]
 
 
 def _of_engine(
-    reader: Reader, selection: Selection, pair: Pair, kinds: Kinds, bounds: tuple[Bounds, ...], tally: Tally
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    kinds: Kinds,
+    bounds: tuple[Bounds, ...],
+    tally: Tally,
+    unlabelled: Tally,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
     from xaicli.queries.relations import of_engine
 
     with of_engine(reader, selection, pair) as source:
         source.count(tally)
+        unlabelled.rows += source.n_unlabelled(kinds)
         for metric in selection.metrics:
             yield metric, source.label_statistics(metric, bounds, kinds)
 
 
 def _by_place(
-    reader: Reader, selection: Selection, pair: Pair, kinds: Kinds, bounds: tuple[Bounds, ...], tally: Tally
+    reader: Reader,
+    selection: Selection,
+    pair: Pair,
+    kinds: Kinds,
+    bounds: tuple[Bounds, ...],
+    tally: Tally,
+    unlabelled: Tally,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics by polars, place by place."""
     by_metric = {metric: Spreads(quantiles=Bounds.QUANTILE in bounds) for metric in selection.metrics}
     groups: Groups | None = None
     for rows in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
+        unlabelled.rows += kinds.n_unlabelled(rows.frame[selection.label_key])
         labelled = rows._replace(frame=kinds.labelled(rows.frame, selection.label_map))
         if groups is None or not groups.fit(labelled.frame[LABEL]):
             groups = Groups.of(labelled.frame[LABEL])
@@ -198,6 +224,12 @@ class Kinds:
             return frame.with_columns(pl.when(key.is_finite()).then(fifth).alias(LABEL)).drop_nulls(LABEL)
         known = frame if not frame[self.key].null_count() else frame.drop_nulls(self.key)
         return known if self.key == LABEL else known.with_columns(pl.col(self.key).alias(LABEL))
+
+    def n_unlabelled(self, column: pl.Series) -> int:
+        """How many rows have no label: none, a set of no class, or a number that is not finite."""
+        if self.are_sets:
+            return int((column.list.len().fill_null(0) == 0).sum())
+        return len(column) - int(column.is_finite().sum()) if self.edges else column.null_count()
 
     @property
     def names(self) -> dict[Any, str]:

@@ -191,6 +191,18 @@ class OfEngine:
         found = collect(label_statistics(rows, self._metrics[metric], bounds))
         return found.join(self._steps(), on=[EPOCH, PASS], how="left").with_columns(pl.col("std").fill_null(0.0))
 
+    def n_unlabelled(self, kinds: Kinds) -> int:
+        """How many rows have no label, as `Kinds.n_unlabelled` counts them; those limited to labels have one."""
+        if self._labels:
+            return 0
+        key = nw.col(self._label_key)
+        if kinds.are_sets:
+            lacks = (key.list.len() == 0) | key.is_null()
+        else:
+            lacks = ~key.is_finite() | key.is_null() if kinds.edges else key.is_null()
+        found = collect(self._asked.rows.select(lacks.cast(nw.Int64()).sum().alias("n")))
+        return int(found.item() or 0)
+
     def _steps(self) -> pl.DataFrame:
         return collect(last_steps(self._asked.logged))
 

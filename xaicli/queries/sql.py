@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +27,8 @@ FACTS = "facts"
 
 _READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show|describe)\b", re.IGNORECASE)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_TEXTS = re.compile(r"'(?:[^']|'')*'")
+_WORDS = re.compile(r'(\bas\s+)?(?:"((?:[^"]|"")*)"|([^\W\d]\w*))', re.IGNORECASE)
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
@@ -50,7 +52,8 @@ def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
     if engine == Engine.POLARS:
         data = _by_polars(tables, sql)
     elif engine == Engine.DUCKDB:
-        data, warnings = _by_duckdb(reader, tables, sql), (*warnings, *_renamed(reader))
+        called = _Called.of(tables, sql)
+        data, warnings = _by_duckdb(reader, tables, called, sql), (*warnings, *called.said)
     else:
         raise UsageError(f"xai query does not run on {engine!r}", hint="choose from: polars, duckdb")
     return Answer(
@@ -135,21 +138,76 @@ def _by_polars(tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
         raise _refused(error, tables) from error
 
 
-def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], sql: str) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Called:
+    """What DuckDB calls tables and columns: of those that differ by case only the later ones have a number behind them.
+
+    Attributes:
+        tables: {table: its name in DuckDB}.
+        columns: {table: {column: its name in DuckDB}}.
+        said: What goes by another name, of what the statement names.
+    """
+
+    tables: Mapping[str, str]
+    columns: Mapping[str, Mapping[str, str]]
+    said: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tables: Mapping[str, pl.LazyFrame], sql: str) -> _Called:
+        """The names, of a statement that is none of those DuckDB would take for another.
+
+        Raises:
+            UsageError: It names a table or a column for which DuckDB would answer with one of another case.
+        """
+        of_tables = _called(list(tables))
+        of_columns = {name: _called(lazy.collect_schema().names()) for name, lazy in tables.items()}
+        words = set(_named_in(sql))
+        lower = {word.lower() for word in words}
+        told = [of_tables, *(of_columns[name] for name, called in of_tables.items() if called.lower() in lower)]
+        said: list[str] = []
+        for names in told:
+            first = {called.lower(): name for name, called in names.items()}
+            for name, called in names.items():
+                kept = first[name.lower()]
+                if name == called or (names is of_tables and lower.isdisjoint({kept.lower(), called.lower()})):
+                    continue
+                said.append(f"DuckDB does not tell upper from lower case: {name} is called {called} here")
+                if taken := next(
+                    (word for word in sorted(words) if word.lower() == kept.lower() and word != kept), None
+                ):
+                    raise UsageError(
+                        f"DuckDB would answer {taken} with {kept}: it does not tell upper from lower case",
+                        hint=f"{name} is called {called} here, or ask with --engine polars",
+                    )
+        return cls(of_tables, of_columns, tuple(dict.fromkeys(said)))
+
+
+def _called(names: Sequence[str]) -> dict[str, str]:
+    return dict(zip(names, _apart(names, str.lower), strict=True))
+
+
+def _named_in(sql: str) -> Iterator[str]:
+    """The names in a statement, but for those that it gives itself."""
+    for given, quoted, plain in _WORDS.findall(_TEXTS.sub(" ", _COMMENTS.sub(" ", sql))):
+        if not given:
+            yield quoted.replace('""', '"') or plain
+
+
+def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called, sql: str) -> pl.DataFrame:
     duckdb = import_duckdb()
     try:
         try:
-            return _in_duckdb(duckdb, reader, tables, sql, in_memory=False)
+            return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=False)
         except duckdb.Error as error:
             if "BYTE_STREAM_SPLIT" not in str(error):
                 raise
-            return _in_duckdb(duckdb, reader, tables, sql, in_memory=True)
+            return _in_duckdb(duckdb, reader, tables, called, sql, in_memory=True)
     except duckdb.Error as error:
         raise _refused(error, tables) from error
 
 
 def _in_duckdb(
-    duckdb: Any, reader: Reader, tables: dict[str, pl.LazyFrame], sql: str, *, in_memory: bool
+    duckdb: Any, reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called, sql: str, *, in_memory: bool
 ) -> pl.DataFrame:
     with duckdb.connect(":memory:") as connection:
         kinds = [str(statement.type).rpartition(".")[2] for statement in connection.extract_statements(sql)]
@@ -157,29 +215,16 @@ def _in_duckdb(
             raise UsageError("only one query can be run, and none that changes anything", hint="one SELECT")
         for name, lazy in tables.items():
             if name == SAMPLES:
-                names = _names(reader)
+                names = {column: called.columns[SAMPLES][column] for column in reader.stored}
                 rows = duckdb_rows(connection, reader, all_places(reader), names, in_memory=in_memory)
-                columns = [duckdb.ColumnExpression(called) for called in names.values()]
+                columns = [duckdb.ColumnExpression(new) for new in names.values()]
                 named = name_columns(reader.stored, reader.label_names)
                 columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
-                rows.select(*columns).create_view(SAMPLES)
+                rows.select(*columns).create_view(called.tables[SAMPLES])
             else:
-                connection.register(name, lazy.collect(engine="streaming").to_arrow())
+                frame = lazy.collect(engine="streaming").rename(called.columns[name])
+                connection.register(called.tables[name], frame.to_arrow())
         return _of_duckdb(connection.sql(sql))
-
-
-def _names(reader: Reader) -> dict[str, str]:
-    """{column: what DuckDB calls it}: of columns that differ by case only the later ones have a number behind them."""
-    return dict(zip(reader.stored, _apart(list(reader.stored), str.lower), strict=True))
-
-
-def _renamed(reader: Reader) -> tuple[str, ...]:
-    """A warning for each column that goes by another name in DuckDB."""
-    return tuple(
-        f"DuckDB does not tell upper from lower case: {name} is called {called} here"
-        for name, called in _names(reader).items()
-        if name != called
-    )
 
 
 def _of_duckdb(rows: Any) -> pl.DataFrame:

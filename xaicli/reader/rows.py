@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -166,12 +166,29 @@ STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
 _SHOWN = 30
 _DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
 """What polars says where a date is compared with a text, and what to write instead."""
+_OF_TIMES = f"{_OF_DATES}, a time between two dates INTERVAL '2 days'"
 _QUOTED = re.compile(r'"[^"]*"')
 _OF_SEVERAL = re.compile(
     r"\.(max|min|sum|mean|median|std|var|first|last|count|n_unique|quantile|over|shift|rank|diff|cum_\w+|int_range)\("
     r"|\blen\(\)"
 )
 """Polars' names of what looks at more than one row; its own `is_row_separable` overlooks it within a comparison."""
+
+
+def _nodes(expr: pl.Expr) -> Iterator[pl.Expr]:
+    """An expression and what it is made of."""
+    yield expr
+    for part in expr.meta.pop():
+        yield from _nodes(part)
+
+
+def _dates_and_numbers(node: pl.Expr, schema: pl.Schema) -> bool:
+    """Whether a comparison is of dates or times with numbers: polars takes the days since 1970, SQL knows no such."""
+    parts = node.meta.pop()
+    if len(parts) < 2:
+        return False
+    whole, *kinds = (pl.LazyFrame(schema=schema).select(part).collect_schema().dtypes()[0] for part in (node, *parts))
+    return whole == pl.Boolean and any(k.is_temporal() for k in kinds) and any(k.is_numeric() for k in kinds)
 
 
 @dataclass(frozen=True)
@@ -214,6 +231,8 @@ class Where:
         try:
             expr = pl.sql_expr(text)
             kind = pl.LazyFrame(schema=schema).select(expr).collect_schema().dtypes()
+            if any(_dates_and_numbers(node, schema) for node in _nodes(expr)):
+                raise UsageError(f"--where {text!r} compares a date, or a time, with a number", hint=_OF_TIMES)
             pl.DataFrame(schema=schema).select(expr)
         except pl.exceptions.PolarsError as error:
             said = str(error).strip().splitlines()[0]
