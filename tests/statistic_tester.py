@@ -33,6 +33,11 @@ OUTLIERS = (6, 7)
 APART = 1
 """The label whose margins do."""
 FAR = 40.0
+LEARNED = "eval"
+"""The mode of a net that predicts every label but those of `MISLABELLED`."""
+N_LEARNED = 60
+MISLABELLED = {3: 1, 8: 1, 31: 2}
+"""{sample: every how many epochs another label is predicted}."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +46,15 @@ class Training:
 
     Attributes:
         root: The run directory.
-        logged: Its rows in the order of logging, all of mode `train`, those taken back included.
+        logged: Its rows in the order of logging, those taken back included.
     """
 
     root: Path
     logged: list[Row]
 
-    def rows(self, duplicates: str) -> list[Row]:
-        """The rows that count, in the order of places, each with the last step of its place."""
-        left = oracle.left(self.logged)
+    def rows(self, duplicates: str, mode: str) -> list[Row]:
+        """The rows of a mode that count, in the order of places, each with the last step of its place."""
+        left = [row for row in oracle.left(self.logged) if row["mode"] == mode]
         kept = oracle.of_duplicates_the_last(left)
         last = {tuple(row[key] for key in oracle.PLACE): row["place_step"] for row in kept}
         if duplicates == "all":
@@ -68,9 +73,11 @@ def training(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with Run(root) as first:
         for epoch in (1, 2, 3, 4, 5):
             _log(first, logged, draw, attempt=0, epoch=epoch)
+            _log_learned(first, logged, attempt=0, epoch=epoch)
     second = Run(root)
     for epoch in (4, 5):
         _log(second, logged, draw, attempt=1, epoch=epoch)
+        _log_learned(second, logged, attempt=1, epoch=epoch)
     if request.param != "live":
         second.close()
     if request.param == "compacted":
@@ -121,11 +128,44 @@ def _log(run: Run, logged: list[Row], draw: np.random.Generator, *, attempt: int
             ]
 
 
+def _log_learned(run: Run, logged: list[Row], *, attempt: int, epoch: int) -> None:
+    """One batch, and some of its samples again: the error norm, the loss and the margin know what is predicted."""
+    draw = np.random.default_rng([attempt, epoch])
+    for part, ids in enumerate((list(range(N_LEARNED)), [3, 7, 50])):
+        label = [None if key == 5 else key % 3 for key in ids]
+        is_wrong = np.array([key in MISLABELLED and epoch % MISLABELLED[key] == 0 for key in ids])
+        prediction = [(key + 1) % 3 if wrong else key % 3 for key, wrong in zip(ids, is_wrong, strict=True)]
+        noise = draw.random((3, len(ids)))
+        values = {
+            "loss": np.where(is_wrong, 3.0, 0.2) + 0.1 * noise[0],
+            "label_prob": np.where(is_wrong, 0.1, 0.8) + 0.1 * noise[0],
+            "margin": np.where(is_wrong, -2.0, 2.0) + 0.1 * noise[1],
+            "el2n": np.where(is_wrong, 1.2, 0.1) + 0.05 * noise[2],
+        }
+        columns = {name: numbers.astype(np.float32) for name, numbers in values.items()}
+        where = {"mode": LEARNED, "epoch": epoch, "step": epoch * 100 + part}
+        run.log_samples(sample_id=ids, label=label, prediction=prediction, **where, **columns)
+        logged += [
+            {
+                **where,
+                "attempt": attempt,
+                "pass": 0,
+                "sample_id": key,
+                "label": label[at],
+                "prediction": prediction[at],
+                "correct": None if label[at] is None else label[at] == prediction[at],
+                **{name: float(numbers[at]) for name, numbers in columns.items()},
+            }
+            for at, key in enumerate(ids)
+        ]
+
+
 class StatisticTester:
     """What every statistic must stand: subclasses say `ask` and `expected`, and what they are not asked for."""
 
     duplicates: Sequence[str] = ("last", "all")
     engines: Sequence[str] = ENGINES
+    mode = "train"
 
     def ask(self, run: RunReader, **words: Any) -> Found:
         """What xai answers: {what it is of: {name: value}}."""
@@ -142,8 +182,8 @@ class StatisticTester:
             pytest.skip("of duplicates only the last one is asked for")
         if engine not in self.engines:
             pytest.skip("polars alone answers this")
-        found = self.ask(open_run(training.root), mode="train", engine=engine, duplicates=duplicates)
-        expected = self.expected(training.rows(duplicates))
+        found = self.ask(open_run(training.root), mode=self.mode, engine=engine, duplicates=duplicates)
+        expected = self.expected(training.rows(duplicates, self.mode))
         assert set(found) == set(expected)
         for key, values in expected.items():
             for name, value in values.items():

@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from tests import oracle
 from tests.dynamics import dynamics_oracle
-from tests.statistic_tester import APART, OUTLIERS, Found, Row, StatisticTester, training
+from tests.statistic_tester import APART, LEARNED, MISLABELLED, OUTLIERS, Found, Row, StatisticTester, training
 from xaicli.api.run import RunReader
 from xaicli.api.runs import compare
 from xaicli.queries.spread import population
@@ -265,6 +265,28 @@ def deviation(value: float, group: list[float]) -> float:
     return (value - centre) / (1.4826022185056018 * statistics.median(abs(x - centre) for x in group))
 
 
+def suspicion(rows: list[Row]) -> dict[Hashable, float]:
+    """The weighted mean of the normalised mid-ranks of each sample by error norm, loss and margin."""
+    of_samples = {key: [row for row in rows if row["sample_id"] == key] for key in {r["sample_id"] for r in rows}}
+    evidence = {
+        name: {key: sign * value for key, own in of_samples.items() if (value := recent(own, name)) is not None}
+        for name, sign in (("el2n", 1), ("loss", 1), ("margin", -1))
+    }
+    clear = (best_cut(list(evidence["el2n"].values())) - 2 / math.pi) / (0.75 - 2 / math.pi)
+    weight = min(max(clear, 1e-6), 1 - 1e-6)
+    scores: dict[Hashable, float] = {}
+    for key in of_samples:
+        ranks = {
+            name: dynamics_oracle.mid_rank(values[key], list(values.values())) / len(values)
+            for name, values in evidence.items()
+            if key in values
+        }
+        weights = {"el2n": weight, "loss": (1 - weight) / 2, "margin": (1 - weight) / 2}
+        total = sum(weights[name] for name in ranks)
+        scores[key] = sum(weights[name] * rank for name, rank in ranks.items()) / total
+    return scores
+
+
 class TestSuspects(StatisticTester):
     """Where predictions are random, only what stands far out among its label is suspected, by the ranks of evidence."""
 
@@ -273,23 +295,7 @@ class TestSuspects(StatisticTester):
         return {row["sample_id"]: {"score": row["score"], "label": row["label"]} for row in rows}
 
     def expected(self, rows: list[Row]) -> Found:
-        of_samples = {key: [row for row in rows if row["sample_id"] == key] for key in {r["sample_id"] for r in rows}}
-        evidence = {
-            name: {key: sign * value for key, own in of_samples.items() if (value := recent(own, name)) is not None}
-            for name, sign in (("el2n", 1), ("loss", 1), ("margin", -1))
-        }
-        clear = (best_cut(list(evidence["el2n"].values())) - 2 / math.pi) / (0.75 - 2 / math.pi)
-        weight = min(max(clear, 1e-6), 1 - 1e-6)
-        scores = {}
-        for key in of_samples:
-            ranks = {
-                name: dynamics_oracle.mid_rank(values[key], list(values.values())) / len(values)
-                for name, values in evidence.items()
-                if key in values
-            }
-            weights = {"el2n": weight, "loss": (1 - weight) / 2, "margin": (1 - weight) / 2}
-            total = sum(weights[name] for name in ranks)
-            scores[key] = sum(weights[name] * rank for name, rank in ranks.items()) / total
+        scores = suspicion(rows)
         dynamics = dynamics_oracle.dynamics(rows)
         means = {key: (one["label"], one["loss_mean"]) for key, one in dynamics.items() if one["loss_mean"] is not None}
         far = {
@@ -303,6 +309,36 @@ class TestSuspects(StatisticTester):
             for key, by in far.items()
             if by > 3 and scores[key] > 0.5
         }
+
+
+class TestSuspectsOfALearnedNet(StatisticTester):
+    """Where labels are predicted, those are suspected that predictions contradict, and the other label is suggested."""
+
+    mode = LEARNED
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.findings(top=100, **words).data.filter(finding="suspect").to_dicts()
+        names = ("score", "label", "suggested_label")
+        return {row["sample_id"]: {name: row[name] for name in names} for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        scores = suspicion(rows)
+        assert set(sorted(scores, key=lambda key: -scores[key])[:3]) == set(MISLABELLED)
+        return {key: {"score": scores[key], "label": key % 3, "suggested_label": (key + 1) % 3} for key in MISLABELLED}
+
+
+class TestSuspectsUnderACondition(StatisticTester):
+    """Of the samples that meet a condition the same."""
+
+    mode = LEARNED
+
+    def ask(self, run: RunReader, **words: Any) -> Found:
+        rows = run.findings(top=100, where="epoch <> 3", **words).data.filter(finding="suspect").to_dicts()
+        return {row["sample_id"]: {"score": row["score"]} for row in rows}
+
+    def expected(self, rows: list[Row]) -> Found:
+        scores = suspicion([row for row in rows if row["epoch"] != 3])
+        return {key: {"score": scores[key]} for key in MISLABELLED}
 
 
 class TestSlices(StatisticTester):

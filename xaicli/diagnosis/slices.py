@@ -219,7 +219,8 @@ def _fifths(values: Floats, *, between: bool) -> Floats:
     places = np.array(_QUINTILES) * (len(values) - 1)
     ordered = np.sort(values)
     low, high = ordered[np.floor(places).astype(np.intp)], ordered[np.ceil(places).astype(np.intp)]
-    return low + (high - low) * (places % 1) if between else low
+    bounds: Floats = low + (high - low) * (places % 1) if between else low
+    return bounds
 
 
 def _summed(columns: Sequence[Coded], x: Floats) -> Iterator[_Sums]:
