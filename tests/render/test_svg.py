@@ -258,3 +258,24 @@ def test_cells_of_a_matrix_are_coloured_by_share_and_lead_somewhere() -> None:
     # Names below the cells end at them.
     below = re.findall(r'<text [^>]*text-anchor="(\w+)"[^>]*transform="rotate[^>]*>(?:cat|dog)</text>', svg)
     assert below == ["end", "end"]
+
+
+@pytest.mark.parametrize("most", [2.0, 1e4, 1e8])
+def test_a_cell_on_its_own_axis_is_as_fine_as_on_a_shared_one(most: float) -> None:
+    values = tuple(i / 10 for i in range(11))
+    line = Series("a", tuple(map(float, range(11))), values)
+    cells = [LineChart(n, n, "epoch", "loss", (line,), y_limits=(0.0, most), y_own=(0.0, 1.0)) for n in "ab"]
+    far = [replace(cell, y_limits=(0.0, 1e300)) for cell in cells]
+    assert all("own" not in svg for svg in figure.Pictures().of(Multiples("n", "t", tuple(far))).svgs)
+    for svg in figure.Pictures().of(Multiples("n", "t", tuple(cells))).svgs:
+        _, top, _, bottom = map(float, re.findall(r'data-box="([^"]+)"', svg)[0].split())
+        scale, shift = 1.0, 0.0
+        if use := re.search(r'transform="matrix\(1 0 0 (\S+) 0 (\S+)\)"', svg):
+            scale, shift = float(use[1]), float(use[2])
+        else:
+            svg = svg.rsplit('<g class="own">', 1)[1]
+        drawn = re.findall(r'class="line[^"]*"[^>]* d="([^"]+)"', svg)[0]
+        at, *steps = [float(number) for number in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", drawn)][1::2]
+        places = [at + sum(steps[:i]) for i in range(len(steps) + 1)]
+        wanted = [bottom - value * (bottom - top) for value in values]
+        assert [scale * place + shift for place in places] == pytest.approx(wanted, abs=0.3)

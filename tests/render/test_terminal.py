@@ -73,7 +73,7 @@ is predicted wrongly.
 loss · eval
 Values of loss · eval
 group      sample   label      prediction    score   history
-───────────────────────────────────────────────────────────────
+────────────────────────────────────────────────────────────
 max 1      100      airplane   car           4.155   ▇██▇
 max 2      101      car        bird          3.478   ▆▆▆▆
 min 1      200      airplane   airplane     0.2725   ▁▁▂▁

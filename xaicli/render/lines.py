@@ -41,6 +41,8 @@ _QUIET: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 9}
 
 _CELL = Size(196, 134, 0, 8)
 _COLUMNS = 4
+_FINEST = 1e9
+"""Beyond so many times its own axis, a shared one holds nothing of a cell's line but where it lies."""
 _SUBTITLE, _LEAST_TITLE = 34, 7
 """The longest text beside the name of a cell, and how much of the name stays beside it, in characters."""
 _BOLD = 0.68
@@ -199,6 +201,8 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
     own = Scale(*chart.y_own, y0, y1)
     # y' = scale y + shift in the page's points, which grow downwards.
     scale = (high_y - low_y) / (chart.y_own[1] - chart.y_own[0])
+    if scale > _FINEST:
+        return Frame(box, chart.alt, cell, attributes)
     shift = total - own(low_y) - scale * (total - y0)
     marks = []
     for value, said in own_y:

@@ -231,6 +231,12 @@
     table.parentElement.before(tools);
   }
 
+  // A command breaks between its words, not at the hyphens of an option; a path may be longer than a phone is wide.
+  for (const command of all(".command")) {
+    const words = command.textContent.split(" ");
+    command.replaceChildren(...words.flatMap((word, i) => [i ? " " : "", make("span", word, word.length < 31 ? { class: "whole" } : {})]));
+  }
+
   // Saliency: how much of the map lies over the input.
   for (const maps of all(".maps")) {
     if (!maps.querySelector(".over")) continue;

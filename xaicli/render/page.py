@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _MOST_JSON = 1 << 17
 """A page carries its answer as JSON up to this many characters; beyond, `rows` is null and the file beside has them."""
 
-_OPTION = 30
-"""The longest word of a command that is never broken; a path may be longer than a phone is wide."""
-
 _FEW_SECTIONS = 2
 """More than these get links at the top."""
 
@@ -103,24 +100,12 @@ def _header(report: Report) -> Markup:
 
 def _made(report: Report) -> Markup:
     pairs = (*report.made, ("written by", f"xaicli {__version__}"))
-    said = [part for what, value in pairs for part in (element("dt", what), element("dd", *_spelled(what, value)))]
+    said: list[Markup] = []
+    for what, value in pairs:
+        said += [element("dt", what), element("dd", value, class_="command" if what == "command" else "")]
     return element(
         "section", *_on_lines(element("h2", "How this was made"), element("dl", *said, class_="made")), id="made"
     )
-
-
-def _spelled(what: str, value: str) -> list[object]:
-    """A value; the options of a command stay whole where its line breaks."""
-    if what != "command":
-        return [value]
-    words: list[object] = []
-    for word in value.split(" "):
-        words += [" ", element("span", word, class_=_whole(word))]
-    return words[1:]
-
-
-def _whole(word: str) -> str:
-    return "whole" if len(word) <= _OPTION else ""
 
 
 def _on_lines(*parts: object) -> list[object]:

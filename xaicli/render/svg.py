@@ -6,7 +6,7 @@ Classes and keys, which the page's sheet colours and the script knows, and prese
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ _SPAN = 1000.0
 
 _NAME_NARROW = 12
 _LONG_TICK = 4
+_FINE = 5.0
+"""Up to so large a scale the rounded places of a line can be scaled."""
 OURS = frozenset({"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring", "grid", "label"})
 """The first words of our group ids: `line.max.s-3` is the line of sample 3, in the colour `max`."""
 _DATA = frozenset({"line", "dot", "band", "span"})
@@ -98,9 +100,20 @@ def scaled(marks: Iterable[Mark], frame: Frame) -> str:
     identity = f"{frame.attributes['id']}-data"
     scale, shift = frame.own
     body = [f'<g class="same">{_all(ticks)}</g><g class="own">{_all(frame.own_ticks)}</g>{_all(rest)}']
-    body.append(f'<g class="same"><g id="{identity}">{_all(data)}</g></g>')
-    body.append(f'<use class="own" href="#{identity}" transform="matrix(1 0 0 {scale:.5g} 0 {shift:.5g})"/>')
+    if scale <= _FINE:
+        body.append(f'<g class="same"><g id="{identity}">{_all(data)}</g></g>')
+        body.append(f'<use class="own" href="#{identity}" transform="matrix(1 0 0 {scale:.5g} 0 {shift:.5g})"/>')
+    else:
+        # Places are rounded to a tenth of a point, which so large a scale would show as steps.
+        own = [_scaled(mark, scale, shift) for mark in data]
+        body.append(f'<g class="same">{_all(data)}</g><g class="own">{_all(own)}</g>')
     return _svg(head, frame, "".join(body))
+
+
+def _scaled(mark: Mark, scale: float, shift: float) -> Mark:
+    """A mark at its places on another y axis."""
+    vertices = None if mark.vertices is None else mark.vertices * (1.0, scale) + (0.0, shift)
+    return replace(mark, vertices=vertices, place=(mark.place[0], mark.place[1] * scale + shift))
 
 
 def flowing(marks: Sequence[Mark], frame: Frame) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
@@ -279,7 +280,7 @@ def _least(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> list[
         cells = [row[index] for row in rows]
         # A name within a reason is broken before a column goes.
         words = [word[:_SHORT] for cell in cells for word in cell.split(" ")] if heading.cell is Cell.TEXT else cells
-        least.append(max(map(len, (*words, *heading.words)), default=0))
+        least.append(max(map(cell_len, (*words, *heading.words)), default=0))
     return least
 
 
@@ -295,10 +296,10 @@ def _n_columns_that_fit(headings: Sequence[_Heading], rows: Sequence[Sequence[st
 
 def _whole_width(headings: Sequence[_Heading], rows: Sequence[Sequence[str]]) -> int:
     """How wide a table is whose rows take one line each, the last text two."""
-    widest = [max((len(row[index]) for row in rows), default=0) for index in range(len(headings))]
+    widest = [max((cell_len(row[index]) for row in rows), default=0) for index in range(len(headings))]
     if texts := [index for index, heading in enumerate(headings) if heading.is_left]:
         widest[texts[-1]] //= 2
-    words = [max(map(len, heading.words), default=0) for heading in headings]
+    words = [max(map(cell_len, heading.words), default=0) for heading in headings]
     return sum(map(max, zip(widest, words, strict=True))) + _GAP * (len(headings) - 1)
 
 
@@ -314,7 +315,7 @@ def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: 
     wish = []
     for index, heading in enumerate(headings):
         title = [heading.title] if heading.is_left else heading.words
-        wish.append(max(map(len, (*(row[index] for row in rows), *title)), default=0) - found[index])
+        wish.append(max(map(cell_len, (*(row[index] for row in rows), *title)), default=0) - found[index])
     last = max((index for index, heading in enumerate(headings) if heading.is_left), default=0)
     for index in sorted(range(len(found)), key=lambda index: (index == last, wish[index])):
         more = min(wish[index], rest)

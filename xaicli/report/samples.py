@@ -219,18 +219,23 @@ def answer_in_words(label: Any, prediction: Any, page: Page, *, apart: float = 0
 
 def _table(subject: Subject, page: Page) -> Table:
     predicted = any((subject.mode, subject.ds_id, row["sample_id"]) in page.predictions for row in subject.rows)
-    columns = [Column("group"), Column("sample"), Column("label")]
+    labelled = any(row["label"] is not None for row in subject.rows)
+    stale = any(row["stale"] for row in subject.rows)
+    columns = [Column("group"), Column("sample")]
+    columns += [Column("label")] if labelled else []
     columns += [Column("prediction")] if predicted else []
     known = FactColumns(subject.rows, page.facts.path)
-    columns += [*known.columns, Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE), Column("")]
+    columns += [*known.columns, Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE)]
+    columns += [Column("")] if stale else []
     rows = []
-    stale = any(row["stale"] for row in subject.rows)
     for row in subject.rows:
         prediction = page.predictions.get((subject.mode, subject.ds_id, row["sample_id"]))
-        shown = [f"{row['group']} {row['rank']}", str(row["sample_id"]), page.label_cell(row["label"])]
+        shown: list[Any] = [f"{row['group']} {row['rank']}", str(row["sample_id"])]
+        shown += [page.label_cell(row["label"])] if labelled else []
         shown += [page.label_cell(prediction)] if predicted else []
         history = tuple(point["value"] for point in row["history"] or ())
-        rows.append((*shown, *known.cells(row), row["score"], history, "stale" if row["stale"] else ""))
+        end = ["stale" if row["stale"] else ""] if stale else []
+        rows.append((*shown, *known.cells(row), row["score"], history, *end))
     return Table(
         name=page.names("table", subject.mode, subject.ds_id, subject.metric),
         title=f"Values of {subject.words}",
