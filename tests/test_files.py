@@ -174,3 +174,49 @@ def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path, monkey
     assert error.value.filename == str(path)
     assert ".tmp-" not in str(error.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ([path.name] if way == "folder in its place" else [])
+
+
+_ALONE = """
+import errno, sys
+from pathlib import Path
+from xaicli import locks
+def refused(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+if sys.argv[2] != "flock":
+    locks.fcntl.flock = refused
+if sys.argv[2] == "neither":
+    locks.fcntl.lockf = locks.fcntl.fcntl = refused
+with locks.alone_at(Path(sys.argv[1])) as is_alone:
+    print(is_alone, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("kind", ["flock", "lockf", "neither"])
+def test_one_process_is_alone_at_something_with_either_kind_of_lock_and_without(tmp_path: Path, kind: str) -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _ALONE, str(tmp_path / "lock"), kind]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def answer(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
+    first, second = start(), None
+    try:
+        assert answer(first) == "True"
+        second = start()
+        assert answer(second) == "False"
+        second.communicate("\n", timeout=60)
+        first.kill()
+        first.wait()
+        second = start()
+        assert answer(second) == "True"
+        second.communicate("\n", timeout=60)
+        second = start()
+        assert answer(second) == "True"
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.communicate()

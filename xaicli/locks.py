@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError
+from xaicli.files import claim_name
 
 fcntl: Any
 try:
@@ -74,7 +75,7 @@ def hold(lock: Path) -> None:
     The lock is not inherited by forks, so a DataLoader worker that outlives its parent does not keep it. Who holds it
     is written into the file, for file systems without locks.
     """
-    facts = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": start_time(os.getpid())}
+    facts = _own_facts()
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,11 @@ def hold(lock: Path) -> None:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(facts).encode(), 0)
             return
+
+
+def _own_facts() -> dict[str, Any]:
+    """What tells this process from all others."""
+    return {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid(), "start": start_time(os.getpid())}
 
 
 def remove_dead(lock: Path) -> None:
@@ -234,15 +240,50 @@ class Reading:
 
 @contextlib.contextmanager
 def alone_at(path: Path) -> Iterator[bool]:
-    """Whether nobody else is at what a file stands for; the file is made where it is missing."""
+    """Whether nobody else is at what a file stands for; the file is made where it is missing.
+
+    On a file system without locks whoever is at it is named in a file beside, which counts for as long as it lives.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        is_locked = _lock_now(descriptor)
+        if is_locked is None:
+            with _named_at(path.with_name(f"{path.name}.holder")) as is_named:
+                yield is_named
+        else:
+            yield is_locked
     finally:
         os.close(descriptor)
+
+
+def _lock_now(descriptor: int) -> bool | None:
+    """Whether a file could be locked, by either kind of lock; None where the file system has none."""
+    for lock in (fcntl.flock, fcntl.lockf):
+        try:
+            lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+        else:
+            return True
+    return None
+
+
+@contextlib.contextmanager
+def _named_at(holder: Path) -> Iterator[bool]:
+    """Whether a file that names this process could be made: no other living one has."""
+    while not claim_name(holder, json.dumps(_own_facts()).encode()):
+        with contextlib.suppress(FileNotFoundError):
+            facts = holder.stat()
+            is_new = not facts.st_size and _now_there(holder) - facts.st_mtime < _STALE_SECONDS
+            if is_new or is_held(holder):
+                yield False
+                return
+            holder.unlink()
+    try:
+        yield True
+    finally:
+        holder.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -20,8 +20,10 @@ from xaicli import files
 from xaicli.recorder import segments
 from xaicli.recorder.run import Run
 
-# Small segments, so that many are handed over before the kill.
+# Small segments, so that many are handed over before the kill; and a step waits for the disk as long as it takes, where
+# it would drop its rows, counted, after a while: on a busy machine that came.
 segments.SEGMENT_BYTES = 150_000
+segments.LONGEST_WAIT = 60.0
 
 
 def main(run_dir: str, acks: str, seed: int, point: str = "", nth: int = 0) -> None:

@@ -190,18 +190,26 @@ def test_a_writer_that_stands_still_holds_one_step_and_what_is_dropped_is_counte
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 100_000)
+    go, stands_still, whole = threading.Event(), threading.Event(), parquet.write
     wait_for = threading.Condition.wait_for
 
-    def counted(condition: threading.Condition, predicate: Any, timeout: float | None = None) -> bool:
+    def waited(condition: threading.Condition, predicate: Any, timeout: float | None = None) -> bool:
+        """As long as the step would wait, by no clock: until there is a segment, or will be none."""
         if timeout != segments.LONGEST_WAIT:
             return wait_for(condition, predicate, timeout)
-        if not wait_for(condition, predicate, 0.2):
+        while not predicate() and not stands_still.is_set():
+            condition.wait(0.01)
+        if not predicate():
             waits.append(timeout)
-        return predicate()  # type: ignore[no-any-return]
+        return bool(predicate())
 
-    monkeypatch.setattr(threading.Condition, "wait_for", counted)
-    go, whole = threading.Event(), parquet.write
-    monkeypatch.setattr(parquet, "write", lambda *a, **k: (go.wait(60), whole(*a, **k))[1])
+    def write(*given: Any, **named: Any) -> Any:
+        stands_still.set()
+        go.wait(240)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(threading.Condition, "wait_for", waited)
+    monkeypatch.setattr(parquet, "write", write)
     run = Run(tmp_path / "run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import errno
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from xaicli import open_run
+from xaicli import locks, open_run
 from xaicli.layout import RunLayout
 from xaicli.maintenance.compact import compact
 from xaicli.maintenance.doctor import examine
@@ -130,14 +135,94 @@ def test_a_run_whose_files_differ_is_read_by_xai_and_made_one_by_compact(
         assert rows == EXPECTED, tool
 
 
+_READER = """
+import sys
+from xaicli import locks, open_run
+frame = open_run(sys.argv[1]).scan(mode="all").select("sample_id", "epoch", "loss").sort("epoch", "sample_id")
+print("listed", flush=True)
+sys.stdin.readline()
+print(frame.collect().rows(), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def reading(run_dir: Path) -> Iterator[Callable[[], Any]]:
+    """Another process that has listed a run's files, and, asked by a call, opens them: the rows it reads."""
+    command = [sys.executable, "-c", _READER, str(run_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "listed\n"
+        yield lambda: ast.literal_eval(reader.communicate("go on\n", timeout=120)[0])
+
+
+def files_of(layout: RunLayout) -> dict[str, int]:
+    return {file.path.name: file.path.stat().st_ino for file in layout.data_files()}
+
+
+LOSSES = [(1, 1, 0.5), (2, 1, 1.5)]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_another_process_has_listed_is_not_replaced_when_a_run_ends(tmp_path: Path, compacted: bool) -> None:
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root) as run:
+        run.log_samples(sample_id=[1, 2], epoch=1, step=1, **BATCHES[0])
+    if compacted:
+        compact(layout, grace=0)
+    run = Run(layout.root)
+    before = files_of(layout)
+    with reading(layout.root) as rows:
+        run.log_samples(sample_id=[1, 2], epoch=2, step=2, late=[1.0, 2.0], loss=[2.5, 3.5])
+        with pytest.warns(UserWarning, match="1 files of .*: xai reads them together; for other tools write: xai"):
+            run.close()
+        assert before.items() < files_of(layout).items()
+        if compacted:  # and no other file is put under its name
+            compact(layout)
+            assert before.items() < files_of(layout).items()
+        assert rows() == LOSSES
+    compact(layout, grace=0)
+    assert pl.read_parquet(layout.data).sort("epoch", "sample_id")["late"].to_list() == [None, None, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_disk_without_locks_tells_of_no_reader_so_nothing_is_replaced_before_the_grace_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compacted: bool
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refused)
+    layout = RunLayout(tmp_path / "run")
+    with Run(layout.root) as run:
+        run.log_samples(sample_id=[1, 2], epoch=1, step=1, **BATCHES[0])
+    if compacted:
+        compact(layout, grace=0)
+    before = files_of(layout)
+    run = Run(layout.root)
+    run.log_samples(sample_id=[1, 2], epoch=2, step=2, late=[1.0, 2.0], loss=[2.5, 3.5])
+    with pytest.warns(UserWarning, match="for other tools write: xai compact"):
+        run.close()
+    compact(layout)
+    assert before.items() < files_of(layout).items()
+    assert open_run(layout.root).scan(mode="all").collect().height == 4
+    for file in layout.data_files():
+        os.utime(file.path, (0, 0))
+    compact(layout)
+    assert len(files_of(layout)) == 2
+    compact(layout, grace=0)
+    assert pl.read_parquet(layout.data).sort("epoch", "sample_id")["late"].to_list() == [None, None, 1.0, 2.0]
+
+
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
 def test_a_reader_that_listed_before_finds_what_replaced_the_files(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
+    layout = RunLayout(tmp_path / "run")
+    run = Run(layout.root)
     run.log_samples(sample_id=[1, 2], epoch=1, step=1, **BATCHES[0])
     run.flush()
-    reader = open_run(tmp_path / "run")
+    reader = open_run(layout.root)
     assert reader.info().data.height == 1
     run.log_samples(sample_id=[1, 2], epoch=2, step=2, **BATCHES[1])
     run.close()
-    assert [file.part.compacted for file in RunLayout(tmp_path / "run").data_files()].count(True) == 1
+    compact(layout, grace=0)  # whoever has it wait for nobody
+    assert [file.part.compacted for file in layout.data_files()] == [True, True]
     assert reader.samples(mode="train").data["score"].to_list() == [1.5, 0.5, 0.5, 1.5]

@@ -68,7 +68,7 @@ class Compaction:
     Attributes:
         files: What was made.
         removed: Superseded and left-over files removed, relative to the run.
-        waiting: Superseded files that stay until readers are done with them.
+        waiting: Files that stay as they are until readers are done with them, superseded ones most of them.
         damaged: Files that cannot be read, relative to the run; what they belong to was left as it is.
     """
 
@@ -91,6 +91,7 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
     """
     columns = layout.read_manifest().columns
     made: list[Compacted] = []
+    busy: list[str] = []
     damaged: list[str] = []
     with alone(layout) as is_alone:
         if not is_alone:
@@ -109,14 +110,35 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
         for number, (writer, files) in enumerate(writers.items(), 1):
             doing("compacting epochs", number, len(writers))
             for group in _stretches(files, unsaved.get(writer, ())):
+                if _is_done(group, columns):
+                    continue
                 try:
-                    made += _merge(layout, writer, group, records, columns)
+                    with _may_replace(layout, group, grace, 0.0 if busy else _WAIT_SECONDS) as may:
+                        if may:
+                            made.append(_merge(layout, writer, group, records, columns))
+                        else:
+                            busy.append(group[0].path.relative_to(layout.root).as_posix())
                 except DamagedFileError as error:
                     damaged.append(error.message)
                 except FileNotFoundError:
                     continue  # moved away meanwhile, by the doctor or a hand
         removed, waiting = _remove_superseded(layout, grace, others)
-    return Compaction(tuple(made), tuple(removed), tuple(waiting), tuple(damaged))
+    return Compaction(tuple(made), tuple(removed), (*busy, *waiting), tuple(damaged))
+
+
+def _is_done(files: Sequence[DataFile], columns: Sequence[ColumnFacts]) -> bool:
+    """Whether files are one already that has all columns of the run."""
+    return len(files) == 1 and files[0].part.compacted and file_conforms(files[0], columns)
+
+
+@contextlib.contextmanager
+def _may_replace(layout: RunLayout, files: Sequence[DataFile], grace: float, wait: float) -> Iterator[bool]:
+    """Whether one file may be made of these: always, unless it takes the name of one that somebody may read."""
+    if len(files) > 1 or not files[0].part.compacted or _age(files[0].path) >= grace:
+        yield True
+        return
+    with unread(layout.data, wait) as is_unread:
+        yield is_unread
 
 
 def _unsaved(segments: Sequence[SegmentCopy]) -> dict[Writer, list[int]]:
@@ -154,10 +176,8 @@ def _merge(
     files: Sequence[DataFile],
     records: Mapping[str, FileRecord],
     columns: Sequence[ColumnFacts],
-) -> list[Compacted]:
-    """The one file of several, if it is not there yet with all columns of the run."""
-    if len(files) == 1 and files[0].part.compacted and file_conforms(files[0], columns):
-        return []
+) -> Compacted:
+    """The one file of several, with all columns of the run."""
     first, last = files[0].part, files[-1].part
     table = conformed(_sorted([_read(layout, file, records) for file in files]), columns)
     part = PartName(first.attempt, first.rank, first.first, last.last, compacted=True)
@@ -166,7 +186,7 @@ def _merge(
     before = sum(file.path.stat().st_size for file in files)
     record = parquet.write(table, path, root=layout.root, row_group_rows=ROW_GROUP_ROWS)
     parquet.append_record(layout, part.attempt, part.rank, record)
-    return [Compacted(record.path, len(files), record.rows, before, record.bytes)]
+    return Compacted(record.path, len(files), record.rows, before, record.bytes)
 
 
 def _read(layout: RunLayout, file: DataFile, records: Mapping[str, FileRecord]) -> pa.Table:

@@ -66,8 +66,26 @@ class _Known(NamedTuple):
     """Which of the values are whole numbers that may be beyond what is kept of them, and must be looked at."""
 
 
+class Usual(NamedTuple):
+    """The kind of call that came last, of arrays that are stored as they are, whatever their values.
+
+    Attributes:
+        call: Whether there was no label, whether there was no prediction, and the metrics' names.
+        dtypes: Of the arrays, (rows,) each, in the order of the plan.
+        plan: What they are stored by.
+    """
+
+    call: tuple[Any, ...]
+    dtypes: list[np.dtype[Any]]
+    plan: Plan
+
+
 class Batches:
-    """Makes batches; remembers the plans of those seen."""
+    """Makes batches; remembers the plans of those seen.
+
+    Attributes:
+        usual: The kind of call that came last; None where one like it need be looked at.
+    """
 
     def __init__(
         self,
@@ -112,7 +130,9 @@ class Batches:
         self._ignore = ignore
         self._plans: dict[tuple[tuple[str, str], ...], Plan] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
+        self.usual: Usual | None = None
         self._are_rows: dict[str, bool] = {}
+        self._has_told_of_probs = False
 
     def make(
         self,
@@ -147,6 +167,7 @@ class Batches:
             given.append(scores)
         known = self._known.get(call)
         if known is not None and _fits(known, given, self.ignored):
+            self.usual = None if known.scores or known.watched else Usual(call, known.dtypes, known.plan)
             return known.plan, len(sample_id), given
         if any(map(is_list_on_device, given)):
             return None
@@ -238,8 +259,11 @@ class Batches:
 
     def _look_at_probs(self, probs: NDArray[Any]) -> None:
         """Say once of what are no probabilities of one class each: what follows from them is kept as it comes out."""
+        if self._has_told_of_probs:
+            return
         known = probs[np.isfinite(probs).all(1)]
         if len(known) and ((known < 0).any() or not columns.sums_to_one(known)):
+            self._has_told_of_probs = True
             self._note(
                 "probs has rows that are negative or do not sum to one: loss, label_prob and what else follows from "
                 "them mean little. Scores before a softmax are logits=; several classes at once are "
@@ -318,6 +342,7 @@ class Batches:
             self._float64.add(name)
             self._catalogue.widen(name)
             self._known.clear()
+            self.usual = None
             self._note(f"{why}: it is kept in double precision")
 
     def _task_of(self, label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_logits: bool) -> Task:
@@ -626,6 +651,7 @@ class Batches:
         watched = self._watched(names, dtypes)
         if watched is None:
             return
+        self.usual = None  # which may be what is replaced here
         if len(self._known) > _KEPT:
             self._known.clear()
         plan = Plan(tuple(zip(names, stored, strict=True)))

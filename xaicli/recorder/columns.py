@@ -651,7 +651,7 @@ def _integers_or_texts(value: Any, name: str) -> Column:
     if kind == "f" and name != "sample_id":
         known = np.isfinite(array)
         if (array[known] == np.floor(array[known])).all():
-            return np.where(known, np.clip(array, -(2.0**62), 2.0**62), NULL_LABEL).astype(np.int64)
+            return np.where(known, np.clip(array.astype(np.float64), -(2.0**62), 2.0**62), NULL_LABEL).astype(np.int64)
         raise ValueError(f'{name} must be whole numbers or texts; Run(task="regression") takes real ones')
     if kind == "O":
         return _objects(array.tolist(), name)

@@ -314,6 +314,18 @@ class Run(Loops, Records):
         """
         try:
             state = self.state
+            if self._unusable is None and logits is None and probs is None and eval_pass is None:
+                # It may be like the one before, in a place where there were some.
+                at_epoch = state.epoch_idx if epoch is None else epoch
+                folder = (mode or state.mode or "train", state.ds_id if ds_id is None else ds_id, at_epoch)
+                place = self._places.get((folder, self._passes.get(folder, 0)))
+                # An epoch of 0 that no caller names is looked at for samples that come again.
+                if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
+                    at_step = state.global_step if step is None else step
+                    if self._intake.add_usual(place, at_step, sample_id, label, prediction, metrics):
+                        if process.is_pending():
+                            process.finish_pending()
+                        return
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
             at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
             at_step = state.global_step if step is None else self._named_step(step, sample_id)

@@ -33,6 +33,8 @@ MOST_PENDING = 256
 ROOM_SECONDS = 1.0
 """How long a step waits at most for room behind a device that is slow."""
 _LATE = "the device did not finish in time"
+_ARRAY = np.ndarray
+_MOST_STEPS = 2**31
 _CAPTURED = (
     "log_samples and log inside the capture of a CUDA graph record nothing: values are computed when the graph is "
     "replayed; call them after graph.replay(), with the tensors it wrote"
@@ -242,6 +244,48 @@ class Intake:
                 )
             elif batch[1]:
                 self._samples.append(place, step, *batch)
+
+    def add_usual(
+        self, place: Place, step: int | None, sample_id: Any, label: Any, prediction: Any, metrics: Mapping[str, Any]
+    ) -> bool:
+        """Keep a batch like the one before at once, as `add` would; False where something about it is unusual.
+
+        One function with few calls, since most of what a step pays for is code that its training has driven out of the
+        caches.
+
+        Args:
+            place: What its rows belong to, which was checked.
+            step: Their step; `add` takes one that is no plain number.
+            sample_id: (N,) as of the run's kind.
+            label: (N,) or None.
+            prediction: (N,) or None.
+            metrics: (N,) each.
+        """
+        usual = self._batches.usual
+        if (
+            usual is None
+            or type(sample_id) is not _ARRAY
+            or (label is None, prediction is None, *metrics) != usual.call
+        ):
+            return False
+        given = [sample_id]
+        if label is not None:
+            given.append(label)
+        if prediction is not None:
+            given.append(prediction)
+        given += metrics.values()
+        rows = sample_id.size
+        for value, dtype in zip(given, usual.dtypes, strict=True):
+            if type(value) is not _ARRAY or value.dtype is not dtype or value.ndim != 1 or value.size != rows:
+                return False
+        if type(step) is not int or not 0 <= step < _MOST_STEPS or not rows:
+            return False
+        samples = self._samples
+        with samples.lock:
+            if self._transfers.pending:
+                return False
+            samples.append(place, step, usual.plan, rows, given)
+        return True
 
     def drain(self, seconds: float = 0.0) -> None:
         """Keep what has arrived; wait for the others for so long, after which they are dropped and counted."""

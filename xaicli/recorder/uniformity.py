@@ -18,13 +18,16 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError
 from xaicli.files import make_folder
 from xaicli.layout import DataFile, RunLayout, without_superseded
-from xaicli.locks import alone_at, is_held
+from xaicli.locks import alone_at, is_held, unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import lock_path
 from xaicli.vocabulary import EPOCH, PASS
 from xaicli.wal import take_snapshot
 from xaicli.wal.rows import arrow_type
+
+READERS_SECONDS = 0.5
+"""How long the end of a recording waits for those who read the run; most are done sooner."""
 
 
 def conforms(schema: pa.Schema, columns: Sequence[ColumnFacts]) -> bool:
@@ -65,7 +68,9 @@ def conformed(table: pa.Table, columns: Sequence[ColumnFacts]) -> pa.Table:
 def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: float) -> int:
     """Write files anew that lack columns of the run: a part as a compacted file of one, and such a file as a part.
 
-    Whenever both are there, the compacted one counts for readers, and the other is removed last or added first.
+    Whenever both are there, the compacted one counts for readers, and the other is removed last or added first. No file
+    is replaced that somebody may have listed and not opened yet: where a program reads the run, or the file system has
+    no locks to tell of one, all stay as they are, and `xai compact` does it later.
 
     Args:
         layout: The run.
@@ -73,7 +78,7 @@ def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: 
         seconds: How long it may take.
 
     Returns:
-        Files left as they are for want of time, or since another process is at it.
+        Files left as they are for want of time, since another process is at it, or for a reader.
 
     Raises:
         OSError: One cannot be written.
@@ -84,12 +89,17 @@ def make_uniform(layout: RunLayout, columns: Sequence[ColumnFacts], *, seconds: 
     if not late:
         return 0
     with alone(layout) as is_alone:
+        wait = READERS_SECONDS
         for number, file in enumerate(late):
             if not is_alone or time.monotonic() >= deadline:
                 return len(late) - number
             if file.part.first == file.part.last:  # those of several parts only `xai compact` writes again
-                with contextlib.suppress(DamagedFileError, FileNotFoundError):
-                    _rewrite(layout, file, records, columns)
+                with unread(layout.data, wait) as is_unread:  # each alone: readers that begin wait for the lock
+                    if not is_unread:
+                        return len(late) - number
+                    with contextlib.suppress(DamagedFileError, FileNotFoundError):
+                        _rewrite(layout, file, records, columns)
+                wait = 0.0
     return sum(file.part.first != file.part.last for file in late)
 
 
