@@ -140,6 +140,8 @@ class Samples:
             self._paths.setdefault(str(path), []).append(str(sample_id))
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
+        self._by_folders: dict[str, dict[tuple[str, ...], list[str]]] = {}
+        self._shown: dict[tuple[str, tuple[str, ...]], str | frozenset[str]] = {}
         for path in self._paths:
             last = _parts(path)[-1:]
             for name in last:
@@ -162,7 +164,7 @@ class Samples:
             return "its id and its picture are of different samples"
         elif text is None and mark.path is not None:
             pictured = self._of_path(mark.path)
-            if isinstance(pictured, list) and pictured:
+            if pictured and not isinstance(pictured, str):
                 return "its picture is that of several samples"
             text = pictured if isinstance(pictured, str) else None
         if text is None:
@@ -182,7 +184,7 @@ class Samples:
         guarded = clean.removeprefix("'")  # and was kept from running =1
         return next((one for one in (text, clean, whole, guarded) if one in self.recorded), None)
 
-    def _of_path(self, path: str) -> str | list[str]:
+    def _of_path(self, path: str) -> str | frozenset[str]:
         """The sample of a picture: that of its very path, else the only one whose path ends like it.
 
         Where only the names agree and both lie in folders of people's own, they are different pictures.
@@ -194,25 +196,36 @@ class Samples:
             return self._single(self._paths[path])
         parts = _parts(path)
         if not parts:
-            return []
+            return frozenset()
         uploaded = _UPLOADED.fullmatch(parts[-1])  # Label Studio puts something before the name
         for name, is_name_alone in ((parts[-1], False), (uploaded[1] if uploaded else "", True)):
-            alike = self._by_name.get(name) or self._by_stem.get(name) or []
-            if not alike:
+            ending, longest = self._ends_like(name, _folders(parts))
+            if not longest:
                 continue
-            shared = [_common(parts[:-1], _parts(known)[:-1]) for known in alike]
-            best = max(shared)
-            longest = [known for n, known in zip(shared, alike, strict=True) if n == best]
             folder = parts[-2] if len(parts) > 1 else ""
-            is_strange = best == 0 and not is_name_alone and folder not in _OF_TOOLS and not folder.isdecimal()
+            is_strange = not ending and not is_name_alone and folder not in _OF_TOOLS and not folder.isdecimal()
             if is_strange and len(_parts(longest[0])) > 1:
-                return []
-            return self._single([sample_id for known in longest for sample_id in self._paths[known]])
-        return []
+                return frozenset()
+            if (name, ending) not in self._shown:
+                self._shown[name, ending] = self._single(one for known in longest for one in self._paths[known])
+            return self._shown[name, ending]
+        return frozenset()
 
-    def _single(self, ids: list[str]) -> str | list[str]:
-        known = [sample_id for sample_id in dict.fromkeys(ids) if sample_id in self.recorded]
-        return known[0] if len(known) == 1 else known
+    def _ends_like(self, name: str, folders: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+        """The paths of a name, or of one with another suffix, that share most last folders, and these folders."""
+        if name not in self._by_folders:
+            found = self._by_folders[name] = {}
+            for path in self._by_name.get(name) or self._by_stem.get(name) or []:
+                own = _folders(_parts(path))
+                for start in range(len(own) + 1):
+                    found.setdefault(own[start:], []).append(path)
+        endings = (folders[start:] for start in range(len(folders) + 1))
+        ending = next((one for one in endings if one in self._by_folders[name]), ())
+        return ending, self._by_folders[name].get(ending, [])
+
+    def _single(self, ids: Iterable[str]) -> str | frozenset[str]:
+        known = frozenset(ids) & self.recorded.keys()
+        return next(iter(known)) if len(known) == 1 else known
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -224,14 +237,9 @@ def _parts(path: str) -> tuple[str, ...]:
     return PurePosixPath(unquote(served) if "://" in plain or "?d=" in plain else served).parts
 
 
-def _common(parts: Sequence[str], others: Sequence[str]) -> int:
-    """How many last parts two paths share."""
-    n = 0
-    for mine, theirs in zip(reversed(parts), reversed(others), strict=False):
-        if mine != theirs or mine == "/":
-            break
-        n += 1
-    return n
+def _folders(parts: Sequence[str]) -> tuple[str, ...]:
+    """The folders of a path, without the root."""
+    return tuple(part for part in parts[:-1] if part != "/")
 
 
 def corrections(
