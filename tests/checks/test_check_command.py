@@ -97,6 +97,28 @@ def test_a_file_of_rules_listed_samples_and_counts(runs, capsys, tmp_path):
     assert code == 1
 
 
+def assert_what_build_servers_read(suite):
+    """What Jenkins' schema of JUnit (jenkinsci/xunit-plugin, junit-10.xsd) and Ant's say, as far as both agree."""
+    attributes = {
+        "testsuite": {"name", "tests", "failures", "errors", "skipped", "time"},
+        "testcase": {"name", "classname", "time"},
+        "failure": {"type", "message"},
+        "error": {"type", "message"},
+        "skipped": {"message"},
+    }
+    inside = {"testsuite": {"testcase"}, "testcase": {"failure", "error", "skipped"}}
+    assert suite.tag == "testsuite"
+    for element in suite.iter():
+        assert set(element.attrib) == attributes[element.tag]
+        assert {child.tag for child in element} <= inside.get(element.tag, set())
+    cases = suite.findall("testcase")
+    assert all(len(case) <= 1 for case in cases)
+    assert int(suite.get("tests")) == len(cases) == len({(case.get("classname"), case.get("name")) for case in cases})
+    for count, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(count)) == len(list(suite.iter(kind)))
+    assert all(float(element.get("time")) >= 0 for element in suite.iter() if "time" in element.attrib)
+
+
 def test_junit_and_markdown(runs, tmp_path, capsys):
     path, _ = runs["new"]
     file = tmp_path / "junit.xml"
@@ -109,6 +131,7 @@ def test_junit_and_markdown(runs, tmp_path, capsys):
         "failures": "1",
         "errors": "1",
     }
+    assert_what_build_servers_read(suite)
     assert "| failed |" in (tmp_path / "check.md").read_text()
     assert "No: 1 verdict failed" in capsys.readouterr().out
 

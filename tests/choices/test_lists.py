@@ -273,3 +273,30 @@ def test_messages_name_a_frame_and_do_not_print_it() -> None:
         xaicli.Table([0, 1], select=[0, 0])
     with pytest.warns(UserWarning, match=r"^1 of the 2 samples of the given list is not in the data set: 7$"):
         xaicli.Table([0, 1], select=[0, 7])
+
+
+def test_the_processes_of_a_distributed_training_share_the_draws_of_one() -> None:
+    whole = [int(i) for i in xaicli.sampler_of([1, 3, 4, 7, 9], 10, seed=3)]
+    shares = [list(xaicli.sampler_of([1, 3, 4, 7, 9], 10, seed=3, rank=rank, world_size=2)) for rank in range(2)]
+    assert shares == [[whole[0], whole[2], whole[4]], [whole[1], whole[3], whole[0]]]
+    assert sorted(whole) == [1, 3, 4, 7, 9]
+    weights = pl.DataFrame({"sample_id": range(10), "weight": [0.0] * 5 + [1.0] * 4 + [6.0]})
+    samplers = [xaicli.sampler_of(weights, 10, n=1000, seed=1, rank=rank, world_size=4) for rank in range(4)]
+    epochs = [[list(sampler) for sampler in samplers] for _ in range(2)]
+    assert all(len(part) == 250 == len(sampler) for part, sampler in zip(epochs[0], samplers, strict=True))
+    every = [i for part in epochs[0] for i in part]
+    assert set(every) == {5, 6, 7, 8, 9}
+    assert abs(every.count(9) / 1000 - 0.6) < 0.06
+    assert epochs[0] != epochs[1]
+    assert epochs[0][0] != epochs[0][1]
+    with pytest.raises(UsageError, match="rank 2 is none of 2 processes"):
+        xaicli.sampler_of([1], 10, rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("last", ["owl", [1], 0.5])
+def test_a_correction_that_cannot_be_made_is_said_at_once_wherever_it_stands(last: object) -> None:
+    data = [(np.zeros(2), i % 2) for i in range(6)]
+    with pytest.raises(XaiError, match=r"sample 4: label .* cannot stand in place of 0"):
+        xaicli.Table(data, relabel={0: 1, 1: 0, 4: last})
+    corrected = xaicli.Table(data, relabel={0: 1, 4: 1})
+    assert [corrected[i][1] for i in range(6)] == [1, 1, 0, 1, 1, 1]

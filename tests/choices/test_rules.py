@@ -76,7 +76,7 @@ def test_of_each_label_the_hardest(run: xaicli.RunReader) -> None:
     for value in range(3):
         expected += sorted((i for i in range(N) if label[i] == value), key=lambda i: (last(i), i))[:4]
     assert found.data["sample_id"].to_list() == expected
-    drawn = Counter(row["label"] for row in found.answer.extra["random"])
+    drawn = Counter(row["label"] for row in found.answer.extra["random"].iter_rows(named=True))
     assert drawn == {0: 4, 1: 4, 2: 4}
 
 
@@ -115,7 +115,7 @@ def test_random_is_a_draw_that_the_seed_repeats(run: xaicli.RunReader) -> None:
     assert len(set(first)) == 20
     assert first == ids(run, "random", n=20)
     assert first != ids(run, "random", n=20, seed=1)
-    control = [row["sample_id"] for row in run.select(rule="random", n=20, mode="train").answer.extra["random"]]
+    control = run.select(rule="random", n=20, mode="train").answer.extra["random"]["sample_id"].to_list()
     assert len(set(control)) == 20
     assert control != first
     # Each sample has the same chance: of 60 draws of 10 of 60 each is chosen about ten times.

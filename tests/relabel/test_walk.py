@@ -79,6 +79,7 @@ EXPORT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "where": (("--where", "label = 2"), ("--rule", "hardest", "--n", "3")),
     "attempts": (("--attempts", "all"), ("--epoch", "4", "--rule", "hardest", "--n", "3")),
     "strict": (("--strict",), ()),
+    "table": (("--table", "boxes"), ()),  # there is none: objects are in test_boxes.py
 }
 APPLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mode": (("--mode", "eval"), ()),
@@ -139,7 +140,7 @@ def test_an_option_of_export_counts_or_is_refused(xai: Any, run: Path, tmp_path:
     if option == "strict":
         assert after == before  # nothing is damaged
     elif after is None:
-        assert option in ("duplicates",)
+        assert option in ("duplicates", "table")
         assert "error: " in err
     else:
         assert after != before, f"{option} changes nothing"

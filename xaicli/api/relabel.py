@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, whole_number
 from xaicli.files import Written, write_whole
 from xaicli.relabel.tasks import Batch, Tool, files_of
 from xaicli.results import Result
@@ -65,11 +65,18 @@ class Export:
             for name, content in contents.items():
                 pictures.add(folder / name, partial(write_whole, content=content))
         files = Written()
-        for name, text in files_of(batch, self.tool, stem).items():
+        for name, text in self._texts(batch, stem).items():
             files.add(target.parent / name, partial(write_whole, content=text.encode("utf-8", "replace")))
         files.extend(pictures)
         files.check("name another file with -o")
         return files.paths
+
+    def _texts(self, batch: Batch, stem: str) -> dict[str, str]:
+        if not batch.of_boxes:
+            return files_of(batch, self.tool, stem)
+        from xaicli.relabel import boxes
+
+        return boxes.files_of(batch, self.tool, stem)
 
 
 def tool_of(to: str | None, target: Path | None) -> Tool:
@@ -104,10 +111,15 @@ def export(
     path: str | None,
     prefix: str,
     pictures: bool,
+    table: str | None,
     choice: Mapping[str, Any],
     select: Mapping[str, Any],
 ) -> Export:
     """The tasks of chosen samples; the arguments are those of `RunReader.relabel_export`."""
+    asked_too = {"rule": rule if rule != "suspects" else None, "ids": ids, "pictures": pictures}
+    made = _of_objects(run, table, tool, path=path, prefix=prefix, asked_too=asked_too, choice=choice, select=select)
+    if made is not None:
+        return made
     from xaicli.choices import questions, rules
     from xaicli.queries.media import thumbnails
     from xaicli.queries.selection import with_note_of_modes
@@ -151,6 +163,47 @@ def export(
         extra={"classes": list(batch.classes), "chosen": chosen.extra["chosen"]},
     )
     return Export(shown(Asked(answer, run.layout, reader, selection)), batch, tool, kept, prefix)
+
+
+def _of_objects(
+    run: RunReader,
+    table: str | None,
+    tool: Tool,
+    *,
+    path: str | None,
+    prefix: str,
+    asked_too: Mapping[str, Any],
+    choice: Mapping[str, Any],
+    select: Mapping[str, Any],
+) -> Export | None:
+    """The pictures with doubted objects, where a table of objects is named or the run has no rows of samples."""
+    from xaicli.api.rows import OPENING
+    from xaicli.diagnosis.errors import objects_asked
+
+    if table is None and not run.layout.tables.is_dir():
+        return None
+    given: Any = dict(select)
+    reader = run.reader(**{name: given.pop(name) for name in OPENING if name in given})
+    refused = {**asked_too, **{name: choice[name] for name in ("share", "per_label", "seed")}}
+    asked = objects_asked(reader, table, **given, **refused)
+    if asked is None:
+        return None
+    from xaicli.relabel.boxes import batch_of_objects
+
+    n = None if choice["n"] is None else whole_number("--n", choice["n"], least=1)
+    table, mode, epoch = asked
+    batch, data, notes = batch_of_objects(reader, table, tool, mode=mode, epoch=epoch, n=n, path=path, prefix=prefix)
+    options = {"table": table, "to": tool.value, "n": n, "path": path, "prefix": prefix}
+    answer = Answer(
+        command="relabel export",
+        run=str(reader.layout.root),
+        selection={"mode": mode or [], "epoch": epoch or [], "facts": str(reader.facts.file or "") or None, **options},
+        data=data,
+        counts=reader.counts(),
+        warnings=(*reader.warnings, *notes),
+        extra={"classes": list(batch.classes), "pictures": len(batch.tasks)},
+    )
+    return Export(shown(Asked(answer, run.layout, reader)), batch, tool, {}, prefix)
 
 
 def _with_tasks(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:

@@ -400,6 +400,7 @@ class RunReader(RunRows):
         path: str | None = None,
         prefix: str = "",
         pictures: bool = False,
+        table: str | None = None,
         **select: Unpack[Select],
     ) -> Result:
         """Write samples for people who correct labels, with what each might be instead.
@@ -417,6 +418,8 @@ class RunReader(RunRows):
             path: The fact that holds the place of a sample's picture; a usual name such as `path` when None.
             prefix: What is put before every path.
             pictures: Write kept thumbnails beside the file for samples without a path.
+            table: The collected objects whose suspects are written, with the pictures they are in; `boxes`, else
+                `instances`, where the run has no rows of samples.
 
         Returns:
             The samples, with what each might be instead.
@@ -436,6 +439,7 @@ class RunReader(RunRows):
             path=path,
             prefix=prefix,
             pictures=pictures,
+            table=table,
             choice=choice,
             select=select,
         )

@@ -82,10 +82,12 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         known = {item for frame in found.frames.values() for item in frame[SAMPLE_ID].to_list()}
         refuse_unknown(reader, selection, parse_ids(reader, wanted.ids), known)
     parts: list[pl.DataFrame] = []
-    extra: dict[str, list[dict[str, Any]]] = {"random": [], "chosen": [], "mix": [], "left_out": []}
+    drawn: list[pl.DataFrame] = []
+    extra: dict[str, list[dict[str, Any]]] = {"chosen": [], "mix": [], "left_out": []}
     for pair in selection.pairs:
         one = _Pair(reader, selection, wanted, pair, found, facts)
         parts.append(one.rows())
+        drawn.append(one.random())
         warnings += one.warnings
         for key, rows in one.beside().items():
             extra[key] += [{MODE: pair[0], DS_ID: pair[1], **row} for row in rows]
@@ -104,7 +106,7 @@ def select(reader: Reader, selection: Selection, wanted: Wanted) -> Answer:
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=found.counts(reader),
         warnings=tuple(dict.fromkeys(warnings)),
-        extra=extra,
+        extra={"random": pl.concat(drawn, how="vertical_relaxed"), **extra},
     )
 
 
@@ -315,7 +317,7 @@ class _Pair:
             weights = self._balancing()
         found = self._rows_shown(rows).with_columns(
             pl.Series("rank", np.arange(1, len(rows) + 1), pl.Int64),
-            pl.Series("score", self._of(self.ranked.score), pl.Float64).fill_nan(None),
+            self._score(),
             pl.Series("weight", weights, pl.Float64),
             *self._words(),
         )
@@ -332,6 +334,10 @@ class _Pair:
 
     _columns = (MODE, DS_ID, SAMPLE_ID, LABEL, "rank", "score", "weight", "stale", "reason", "suggested_label")
 
+    def random(self) -> pl.DataFrame:
+        """Those drawn: mode, ds_id, sample_id, label."""
+        return self._rows_shown(self.drawn).drop("stale")
+
     def _rows_shown(self, rows: NDArray[np.intp]) -> pl.DataFrame:
         origin = (pl.lit(self.pair[0]).alias(MODE), pl.lit(self.pair[1]).alias(DS_ID))
         told = (SAMPLE_ID, LABEL, "stale")
@@ -343,16 +349,21 @@ class _Pair:
         others[self.rows_chosen] = False
         return others
 
-    def _of(self, values: Any) -> list[Any]:
-        return [None] * len(self.chosen) if values is None else np.asarray(values)[self.chosen].tolist()
+    def _score(self) -> pl.Series:
+        values = self.ranked.score
+        if values is None:
+            return pl.Series("score", [None], pl.Float64).new_from_index(0, len(self.chosen))
+        return pl.Series("score", values[self.chosen], pl.Float64).fill_nan(None)
 
     def _words(self) -> list[pl.Series]:
         kind = self.frame.schema[LABEL] if self.ranked.suggested is None else self.ranked.suggested.dtype
-        places = self.chosen.tolist()
-        reason, suggested = self.ranked.reason, self.ranked.suggested
+        told = {"reason": (self.ranked.reason, pl.String()), "suggested_label": (self.ranked.suggested, kind)}
+        places = pl.Series(self.chosen, dtype=pl.Int64)
         return [
-            pl.Series("reason", [None] * len(places) if reason is None else reason.gather(places), pl.String),
-            pl.Series("suggested_label", [None] * len(places) if suggested is None else suggested.gather(places), kind),
+            pl.Series(name, [None], dtype).new_from_index(0, len(places))
+            if values is None
+            else pl.Series(name, values.gather(places), dtype)
+            for name, (values, dtype) in told.items()
         ]
 
     def _balancing(self) -> NDArray[np.float64]:
@@ -369,9 +380,8 @@ class _Pair:
         return balanced
 
     def beside(self) -> dict[str, list[dict[str, Any]]]:
-        """What stands beside the rows: those drawn, how many, the mixes, the worst left out."""
+        """What stands beside the rows: how many, the mixes, the worst left out."""
         asked = self.choice.number(self.frame.height) if self.groups is None else self.choice.n
-        drawn = _taken(self.frame.select(SAMPLE_ID, LABEL), self.drawn).to_dicts()
         both = len(self.drawn) - int(self._not_chosen()[self.drawn].sum())
         numbers = {
             "samples": self.frame.height,
@@ -381,7 +391,7 @@ class _Pair:
             "random": len(self.drawn),
             "in_both": both,
         }
-        return {"random": drawn, "chosen": [numbers], "mix": self._mix(), "left_out": self._left_out()}
+        return {"chosen": [numbers], "mix": self._mix(), "left_out": self._left_out()}
 
     def _mix(self) -> list[dict[str, Any]]:
         """The values of the label and of facts among all, the chosen and those drawn."""

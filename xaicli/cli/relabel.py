@@ -78,6 +78,14 @@ def export(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Write kept thumbnails for samples without a path.")
     ] = False,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Collected objects in doubt instead: boxes or instances [default: of a run without samples].",
+            show_default=False,
+        ),
+    ] = None,
     select: Selection,
     output: Output,
 ) -> None:
@@ -107,6 +115,7 @@ def export(
         path=path,
         prefix=prefix,
         pictures=pictures,
+        table=table,
         choice={"n": n, "share": share, "per_label": per_label, "seed": seed},
         select=select.arguments(),
     )

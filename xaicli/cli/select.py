@@ -142,11 +142,9 @@ def _targets(output: Output, usual: str) -> tuple[Path | None, Output, list[str]
 
 def _writer(result: Result, targets: list[Path]) -> Callable[[], list[Path]]:
     def written() -> list[Path]:
-        import polars as pl
-
         from xaicli.api.lists import write_list
 
-        drawn = pl.DataFrame(result.answer.extra["random"], infer_schema_length=None)
+        drawn = result.answer.extra["random"]
         files = Written()
         for path in targets:
             files.add(path, partial(write_list, result.data))

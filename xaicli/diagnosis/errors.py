@@ -111,19 +111,32 @@ def of_objects(
         UsageError: An option that says nothing of objects.
         XaiError: What `object_errors` raises.
     """
-    from xaicli.diagnosis.objects import object_errors, object_tables
+    from xaicli.diagnosis.objects import object_errors
+
+    asked = objects_asked(reader, table, by=by, positive=positive, **select)
+    return None if asked is None else object_errors(reader, asked[0], mode=asked[1], epoch=asked[2], top=top)
+
+
+def objects_asked(
+    reader: Reader, table: str | None, **select: Any
+) -> tuple[str, list[str] | None, list[int] | None] | None:
+    """Which table of objects is asked for, and of it which modes and epochs; None where it is rows of samples.
+
+    Raises:
+        UsageError: An option that says nothing of objects.
+    """
+    from xaicli.diagnosis.objects import object_tables
 
     if table is None:
         known = [] if reader.modes() else object_tables(reader)
         if not known:
             return None
         table = known[0]
-    refused = {"by": by, "positive": positive, "where": reader.where, **select}
-    for name, value in refused.items():
+    for name, value in {"where": reader.where, **select}.items():
         if name not in _KNOWN and value and value != _OF_ROWS.get(name):
             raise UsageError(f"--{name.replace('_', '-')} says nothing of the objects of a table", hint="leave it out")
     epochs = [_epoch(word) for word in words(select.get(EPOCH), EPOCH) or ()]
-    return object_errors(reader, table, mode=words(select.get(MODE), MODE), epoch=epochs or None, top=top)
+    return table, words(select.get(MODE), MODE), epochs or None
 
 
 def _epoch(word: str) -> int:

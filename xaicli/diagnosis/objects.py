@@ -149,7 +149,40 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
     return pl.DataFrame(rows, infer_schema_length=None) if rows else rows
 
 
-def _rows(reader: Reader, table: str, mode: list[str] | None, epoch: list[int] | None) -> pl.DataFrame:
+def doubted_objects(
+    reader: Reader, table: str, *, mode: list[str] | None = None, epoch: list[int] | None = None
+) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
+    """The objects of the last epoch of each split as they are recorded, and those that are doubted.
+
+    Args:
+        reader: The run.
+        table: As for `object_errors`.
+        mode: Only these splits; all when None.
+        epoch: Only these epochs; all when None.
+
+    Returns:
+        Rows mode, epoch, sample_id, instance_id, label, x0, y0, x1, y1, outcome ("ignored" of a crowd); and the
+        suspects as `object_errors` tells them, all there are, with mode and the instance_id of a recorded one.
+
+    Raises:
+        XaiError: As `object_errors`.
+    """
+    rows = _rows(reader, table, mode, epoch, ignored=True)
+    names = class_names(reader.layout, table, LABEL)
+    recorded, doubted = [], []
+    for (split,), of_split in rows.group_by(MODE, maintain_order=True):
+        judged = of_split.filter(pl.col("outcome") != "ignored")
+        epochs = of_split[EPOCH].unique().sort().to_list()
+        recorded.append(of_split.filter(pl.col(EPOCH) == epochs[-1], pl.col("source") == "gt"))
+        if judged.height:
+            doubted += [{MODE: split, **row} for row in _suspects(judged, epochs, names)]
+    columns = (MODE, EPOCH, SAMPLE_ID, "instance_id", LABEL, *_BOX, "outcome")
+    return pl.concat(recorded).select(columns), doubted
+
+
+def _rows(
+    reader: Reader, table: str, mode: list[str] | None, epoch: list[int] | None, *, ignored: bool = False
+) -> pl.DataFrame:
     folders = (
         {unquote(path.name): path for path in reader.layout.tables.iterdir()} if reader.layout.tables.is_dir() else {}
     )
@@ -169,7 +202,8 @@ def _rows(reader: Reader, table: str, mode: list[str] | None, epoch: list[int] |
         *_placed(present),
         *(name for name in _NEEDED if name != "example_id"),
     ).collect(engine="streaming")
-    frame = frame.filter(pl.col("outcome") != "ignored")
+    if not ignored:
+        frame = frame.filter(pl.col("outcome") != "ignored")
     for name, given, option in ((MODE, mode, "mode"), (EPOCH, epoch, "epoch")):
         if given:
             known = frame[name].unique().sort().to_list()
@@ -335,7 +369,7 @@ def _never_found(rows: pl.DataFrame, epochs: list[int], names: Sequence[str]) ->
         predicted = by_picture.get(row[SAMPLE_ID], told.clear())
         here = np.array([[row[name] for name in _BOX]], np.float64)
         near = predicted.filter(pl.Series(overlaps(here, _boxes(predicted))[0] >= _SAME, dtype=pl.Boolean))
-        own = {SAMPLE_ID: row[SAMPLE_ID], "n_obs": row["n_obs"], **_box(row, names)}
+        own = {SAMPLE_ID: row[SAMPLE_ID], "n_obs": row["n_obs"], "instance_id": row["instance_id"], **_box(row, names)}
         called = _called(int(row[LABEL]), names)
         if near.is_empty():
             said = f"{called} where none of {row['n_obs']} epochs found anything"

@@ -50,7 +50,7 @@ class Facts:
         self.wanted = wanted
         self.file = file
         """Where further facts are from."""
-        self._given = None if file is None else _of_file(file, reader.stored.get(SAMPLE_ID, pl.Int64()))
+        self._given = None if file is None else _of_file(file, self._id_kind)
 
     @property
     def left_out(self) -> str:
@@ -180,15 +180,26 @@ class Facts:
         reader = self._reader
         kind = self.frame.schema[SAMPLE_ID]
         rows = pl.DataFrame({SAMPLE_ID: reader.sample_ids().cast(kind, strict=False)}).drop_nulls()
-        folders = sorted(reader.layout.tables.iterdir()) if reader.layout.tables.is_dir() else []
-        found = []
-        for folder in folders:
-            lazy = scan_folder(reader, folder)
-            known = () if lazy is None else lazy.collect_schema().names()
-            if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):
-                found.append(lazy.select(pl.col(name).cast(kind, strict=False).alias(SAMPLE_ID)).unique().collect())
+        found = [ids.select(pl.col(SAMPLE_ID).cast(kind, strict=False)).unique().collect() for ids in self._of_tables()]
         tables = pl.concat(found).unique().drop_nulls() if found else rows.clear()
         return (rows, tables) if rows.height else (tables, rows)
+
+    def _of_tables(self) -> Iterator[pl.LazyFrame]:
+        """The ids in each table of the run that has any."""
+        folder = self._reader.layout.tables
+        for one in sorted(folder.iterdir()) if folder.is_dir() else ():
+            lazy = scan_folder(self._reader, one)
+            known = () if lazy is None else lazy.collect_schema().names()
+            if lazy is not None and (name := next((name for name in _IDENTITIES if name in known), None)):
+                yield lazy.select(pl.col(name).alias(SAMPLE_ID))
+
+    @cached_property
+    def _id_kind(self) -> pl.DataType:
+        """What ids are: as in the run's rows, of which a run of objects alone has none, else as in its tables."""
+        if (recorded := self._reader.stored.get(SAMPLE_ID)) is not None:
+            return recorded
+        kinds = [ids.collect_schema()[SAMPLE_ID] for ids in self._of_tables()]
+        return pl.String() if any(not kind.is_integer() for kind in kinds) else pl.Int64()
 
     @cached_property
     def identity(self) -> list[Any]:
@@ -253,7 +264,7 @@ class Facts:
 
     @cached_property
     def _joined(self) -> _Joined:
-        kind = self._reader.stored.get(SAMPLE_ID, pl.Int64())
+        kind = self._id_kind
         kinds = self.dtypes
         frames: list[pl.DataFrame] = []
         n_given = 0

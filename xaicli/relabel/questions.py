@@ -58,7 +58,7 @@ def batch_of(
         XaiError: There is no such fact, or the format has no place for the run's labels.
     """
     known = reader.facts
-    where = _path_fact(known, path, str(reader.layout.root))
+    where = path_fact(known, path, str(reader.layout.root))
     dtype = reader.dtypes.get(selection.label_key)
     is_number = dtype is None or dtype.is_float()
     if is_number and tool in (Tool.CVAT, Tool.FIFTYONE, Tool.COCO):
@@ -74,18 +74,24 @@ def batch_of(
     if where is not None and (lacking := sum(task.path is None for task in tasks)):
         notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
     if tool in (Tool.CVAT, Tool.COCO) and not prefix:
-        tasks, folder = _within_a_folder(tasks)
+        tasks, folder = within_a_folder(tasks)
         if folder:
             notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
     classes = [] if is_number else _classes(reader, selection, rows, names)
-    return Batch(tasks, classes, isinstance(dtype, pl.List), _made_by(reader)), notes
+    return Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader)), notes
 
 
-def _made_by(reader: Reader) -> str:
+def made_by(reader: Reader) -> str:
+    """What suggestions are said to be from."""
     return f"xai, run {reader.manifest.name or reader.layout.root.name}"
 
 
-def _path_fact(facts: Facts, path: str | None, where: str) -> str | None:
+def path_fact(facts: Facts, path: str | None, where: str) -> str | None:
+    """The fact that says where pictures are: the one asked for, else one of a usual name.
+
+    Raises:
+        XaiError: There is no such fact.
+    """
     if path is not None:
         if path not in facts.names:
             raise unknown("fact", path, facts.names, where=where)
@@ -142,7 +148,7 @@ def picture_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
+def within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
     """The tasks with absolute paths made relative to the folder of them all, and that folder; "" where none is."""
     paths = [PurePath(task.path) for task in tasks if task.path is not None]
     if not paths or not all(path.is_absolute() and path.drive == paths[0].drive for path in paths):
@@ -217,7 +223,7 @@ def apply(
     if not files:
         raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
     known = reader.facts
-    where = _path_fact(known, path, str(reader.layout.root))
+    where = path_fact(known, path, str(reader.layout.root))
     found = compute(reader, selection, jumps=False)
     frames = {pair: found.frames[pair] for pair in sorted(selection.pairs, key=_order)}
     paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()

@@ -32,6 +32,31 @@ class Tool(StrEnum):
 
 
 @dataclass(frozen=True)
+class Box:
+    """One object in a picture.
+
+    Attributes:
+        label: The name of its class.
+        corners: x0, y0, x1, y1 in pixels.
+        number: Of a recorded object, its number in the picture; None of one that the model proposes.
+        is_crowd: Whether it stands for a group.
+        doubt: Why it is looked at, in a word: never_found, other_class, made_up; "" where nothing is doubted.
+        suggested: The class it might be of instead; "" for none.
+        score: How sure the doubt is; None without one.
+        reason: The doubt in words.
+    """
+
+    label: str
+    corners: tuple[float, float, float, float]
+    number: int | None = None
+    is_crowd: bool = False
+    doubt: str = ""
+    suggested: str = ""
+    score: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """One sample to look at.
 
@@ -46,6 +71,7 @@ class Task:
         path: Where its picture is; None where nobody said.
         size: Width and height of the picture, where it can be opened.
         facts: What else is known of it.
+        boxes: The objects in it, where samples are pictures of several.
     """
 
     sample_id: Any
@@ -58,6 +84,7 @@ class Task:
     path: str | None = None
     size: tuple[int, int] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Sequence[Box] = ()
 
 
 @dataclass(frozen=True)
@@ -69,12 +96,14 @@ class Batch:
         classes: The names of all labels there are; empty where labels are numbers.
         is_set: Whether a sample can have several labels.
         made_by: What the suggestions are from.
+        of_boxes: Whether it is the objects in the pictures that are looked at.
     """
 
     tasks: Sequence[Task]
     classes: Sequence[str]
     is_set: bool = False
     made_by: str = "xai"
+    of_boxes: bool = False
 
 
 def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
@@ -88,25 +117,26 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
     match tool:
         case Tool.LABEL_STUDIO:
             return {
-                f"{stem}.json": _dumped([_label_studio(task, batch) for task in batch.tasks]),
+                f"{stem}.json": dumped([_label_studio(task, batch) for task in batch.tasks]),
                 f"{stem}.xml": _config(batch),
             }
         case Tool.CVAT:
             return {
                 f"{stem}.xml": _cvat(batch),
-                f"{stem}-labels.json": _dumped([_cvat_label(name) for name in batch.classes]),
+                f"{stem}-labels.json": dumped([_cvat_label(name) for name in batch.classes]),
             }
         case Tool.FIFTYONE:
             return _fiftyone(batch, stem)
         case Tool.COCO:
-            return {f"{stem}.json": _dumped(_coco(batch))}
+            return {f"{stem}.json": dumped(_coco(batch))}
         case Tool.CSV:
             return {f"{stem}.csv": _csv(batch)}
         case _:
             assert_never(tool)
 
 
-def _dumped(value: Any) -> str:
+def dumped(value: Any) -> str:
+    """A value as JSON, a line an item."""
     return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
 
 
@@ -140,11 +170,11 @@ def _config(batch: Batch) -> str:
         several = "multiple" if batch.is_set else "single"
         choices = ElementTree.SubElement(view, "Choices", name=CONTROL, toName="sample", choice=several)
         for name in batch.classes:
-            ElementTree.SubElement(choices, "Choice", value=_xml_text(name))
+            ElementTree.SubElement(choices, "Choice", value=xml_text(name))
     else:
         ElementTree.SubElement(view, "Number", name=CONTROL, toName="sample")
     # Label Studio refuses a configuration that declares its encoding.
-    return _xml(view, declared=False)
+    return xml_of(view, declared=False)
 
 
 def _cvat(batch: Batch) -> str:
@@ -157,7 +187,7 @@ def _cvat(batch: Batch) -> str:
     labels = ElementTree.SubElement(task, "labels")
     for name in batch.classes:
         label = ElementTree.SubElement(labels, "label")
-        ElementTree.SubElement(label, "name").text = _xml_text(name)
+        ElementTree.SubElement(label, "name").text = xml_text(name)
         ElementTree.SubElement(label, "type").text = "tag"
         attributes = ElementTree.SubElement(label, "attributes")
         for known in _cvat_label(name)["attributes"]:
@@ -166,13 +196,13 @@ def _cvat(batch: Batch) -> str:
                 ElementTree.SubElement(one, key).text = str(known[key])
     for number, sample in enumerate(batch.tasks):
         size = {} if sample.size is None else {"width": str(sample.size[0]), "height": str(sample.size[1])}
-        name = _xml_text(sample.path if sample.path is not None else str(sample.sample_id))
+        name = xml_text(sample.path if sample.path is not None else str(sample.sample_id))
         image = ElementTree.SubElement(root, "image", {"id": str(number), "name": name, **size})
         for label_name in sample.labels:
-            tag = ElementTree.SubElement(image, "tag", label=_xml_text(label_name), source="auto")
-            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = _xml_text(str(sample.sample_id))
+            tag = ElementTree.SubElement(image, "tag", label=xml_text(label_name), source="auto")
+            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = xml_text(str(sample.sample_id))
             ElementTree.SubElement(tag, "attribute", name=CHECKED).text = "false"
-    return _xml(root)
+    return xml_of(root)
 
 
 def _cvat_label(name: str) -> dict[str, Any]:
@@ -182,12 +212,13 @@ def _cvat_label(name: str) -> dict[str, Any]:
     return {"name": name, "type": "tag", "attributes": [text, box]}
 
 
-def _xml(root: ElementTree.Element, *, declared: bool = True) -> str:
+def xml_of(root: ElementTree.Element, *, declared: bool = True) -> str:
+    """A tree as text."""
     ElementTree.indent(root, " ")
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=declared) + "\n"
 
 
-def _xml_text(text: str) -> str:
+def xml_text(text: str) -> str:
     """A text without what XML cannot hold."""
     return "".join(
         c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?" for c in text
@@ -198,17 +229,17 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
     """A folder of `FiftyOneImageClassificationDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
     labels: dict[str, Any] = {}
     pictures = {}
-    keys = _fiftyone_keys([str(task.sample_id) for task in batch.tasks])
+    keys = fiftyone_keys([str(task.sample_id) for task in batch.tasks])
     for key, task in zip(keys, batch.tasks, strict=True):
         known = {SAMPLE_ID: str(task.sample_id), "suggested": ", ".join(task.suggested), "reason": task.reason}
         named = [{"label": name, "attributes": {**known, CHECKED: False}} for name in task.labels]
         labels[key] = named if batch.is_set else named[0] if named else None
         pictures[key] = task.path or ""
-    found = {f"{stem}/labels.json": _dumped({"classes": list(batch.classes) or None, "labels": labels})}
-    return {**found, f"{stem}/data.json": _dumped(pictures)}
+    found = {f"{stem}/labels.json": dumped({"classes": list(batch.classes) or None, "labels": labels})}
+    return {**found, f"{stem}/data.json": dumped(pictures)}
 
 
-def _fiftyone_keys(ids: Sequence[str]) -> Iterator[str]:
+def fiftyone_keys(ids: Sequence[str]) -> Iterator[str]:
     """A key for each sample: its id, where FiftyOne, which reads keys as paths without a suffix, finds it again."""
     used = set(ids)
     given: set[str] = set()
@@ -263,7 +294,7 @@ def _csv(batch: Batch) -> str:
     own = [SAMPLE_ID, "path", "recorded_label", "suggested_label", LABEL, "by", "when", "score", "reason", MODE, DS_ID]
     names = [*own, *(key for key in facts if key not in own)]
     writer = csv.writer(out)
-    writer.writerow([_cell(name) for name in names])
+    writer.writerow([cell(name) for name in names])
     for task in batch.tasks:
         row = {
             **task.facts,
@@ -279,7 +310,7 @@ def _csv(batch: Batch) -> str:
             MODE: task.mode,
             DS_ID: task.ds_id,
         }
-        writer.writerow([_cell(row.get(name)) for name in names])
+        writer.writerow([cell(row.get(name)) for name in names])
     return out.getvalue()
 
 
@@ -287,7 +318,7 @@ def _joined(labels: Sequence[str], batch: Batch) -> str:
     return json.dumps(list(labels), ensure_ascii=False) if batch.is_set else "".join(labels)
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A value as a cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if value is None:
         return ""

@@ -25,6 +25,8 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run, with thumbnails of the samples.
     """
     page = page or Page()
+    if "pictures" in answer.extra:
+        return _objects_report(answer, page)
     rows = list(answer.data.head(_ROWS).iter_rows(named=True))
     sentence = f"{count(answer.data.height, 'sample')} to look at, for {answer.selection['to']}."
     blocks: list[Block] = []
@@ -43,6 +45,42 @@ def export_report(answer: Answer, page: Page | None = None) -> Report:
         sentence=sentence,
         sections=(Section("To look at", "tasks", tuple(blocks)),),
         made=made(answer, ("read back", "xai relabel apply RUN_DIR FILE")),
+        warnings=answer.warnings,
+        tables={"relabel-export": lambda: answer.data},
+    )
+
+
+def _objects_report(answer: Answer, page: Page) -> Report:
+    """The same of objects in pictures."""
+    rows = answer.data.head(_ROWS)
+    pictures = count(answer.extra["pictures"], "picture")
+    sentence = f"{count(answer.data.height, 'object')} in {pictures} to look at, for {answer.selection['to']}."
+    blocks: list[Block] = []
+    if rows.height:
+        columns = ("sample", "doubt", "class", "suggested", "corners", "reason")
+        table = tuple(
+            (
+                str(row["sample_id"]),
+                row["doubt"].replace("_", " "),
+                cut(row["name"]),
+                cut(row["suggested"] or "–"),
+                " ".join(f"{row[name]:.0f}" for name in ("x0", "y0", "x1", "y1")),
+                row["reason"],
+            )
+            for row in rows.iter_rows(named=True)
+        )
+        left = answer.data.height - rows.height
+        more = f"{left:,} more in the CSV and JSON" if left else ""
+        blocks.append(Table("tasks", "Objects, the most doubted first", tuple(map(Column, columns)), table, more))
+    else:
+        blocks.append(Text("No object is in doubt in this selection.", Tone.FAINT))
+    return Report(
+        name="relabel-export",
+        title="Objects to look at",
+        run_line=run_line(answer, page.facts),
+        sentence=sentence,
+        sections=(Section("To look at", "tasks", tuple(blocks)),),
+        made=made(answer, ("pictures of the boxes", f"xai errors RUN_DIR --table {answer.selection['table']}")),
         warnings=answer.warnings,
         tables={"relabel-export": lambda: answer.data},
     )

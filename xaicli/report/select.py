@@ -60,7 +60,7 @@ def select_report(answer: Answer, page: Page | None = None) -> Report:
         warnings=answer.warnings,
         tables={
             "select": lambda: answer.data,
-            "select-random": lambda: pl.DataFrame(answer.extra["random"], infer_schema_length=None),
+            "select-random": lambda: answer.extra["random"],
         },
     )
 

@@ -312,7 +312,13 @@ def chosen_rows(source: Any, ids: Sequence[Any]) -> tuple[NDArray[np.intp], NDAr
 
 
 def sampler_of(
-    source: Any, dataset: Table | Sequence[int | str] | int, *, n: int | None = None, seed: int = 0
+    source: Any,
+    dataset: Table | Sequence[int | str] | int,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Sampler[int]:
     """A sampler over a data set that takes the samples of a list, by their weights where it has any.
 
@@ -322,14 +328,30 @@ def sampler_of(
             the ids.
         n: How many an epoch draws by weight; as many as weigh anything when None.
         seed: Of the sampler's own random numbers.
+        rank: Which process of a distributed training it is for; not where the trainer shares out samplers itself, as
+            Lightning and accelerate do.
+        world_size: How many processes there are. Each takes its part of the same draws, all as many: where they do not
+            go up, the first are taken again, as torch's `DistributedSampler` does.
 
     Returns:
-        `WeightedRandomSampler`, with replacement, where the weights differ; else `SubsetRandomSampler`.
+        `WeightedRandomSampler`, with replacement, where the weights differ; else `SubsetRandomSampler`. With a
+        `world_size` above 1 one over a part of its draws.
 
     Raises:
         XaiError: The list cannot be read, names none of the rows, or all its samples weigh nothing.
-        UsageError: `n` without weights: every sample is taken once.
+        UsageError: `n` without weights: every sample is taken once; a rank that is none of the processes.
     """
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank {rank} is none of {world_size} processes", hint=f"0 to {max(world_size, 1) - 1}")
+    whole = _sampler_of(source, dataset, n, seed)
+    if world_size == 1:
+        return whole
+    from xaicli.tables.shares import SharedSampler
+
+    return SharedSampler(whole, rank, world_size)
+
+
+def _sampler_of(source: Any, dataset: Table | Sequence[int | str] | int, n: int | None, seed: int) -> Sampler[int]:
     import torch
     from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
 
@@ -401,6 +423,26 @@ class Relabelled:
         if hasattr(sample, "_make"):
             return sample._make(changed)
         return changed if isinstance(sample, list) else tuple(changed)
+
+    def check(self, ids: Sequence[Any]) -> None:
+        """Say now, not in the middle of a training, what cannot be put right: each label, tried in one sample.
+
+        Args:
+            ids: The id of every row.
+
+        Raises:
+            XaiError: A label cannot stand in place of that sample's.
+        """
+        first = {str(new): row for row, new in reversed(self.corrections.items())}
+        sample = next((one for row in first.values() if not isinstance(one := self.rows[row], Unreadable)), None)
+        if sample is None:
+            return
+        old = sample[self._place(sample)]
+        for row in first.values():
+            try:
+                self._like(old, self.corrections[row])
+            except XaiError as error:
+                raise XaiError(f"sample {ids[row]}: {error.message}", hint=error.hint) from None
 
     def _place(self, sample: Any) -> Any:
         """Where a sample has its label.
@@ -494,7 +536,7 @@ def relabelled(
         schema: The schemas of its columns, for class names.
 
     Raises:
-        XaiError: The list has no labels, or the first of them cannot be put into its sample.
+        XaiError: The list has no labels, or one of them cannot stand in place of the first sample's.
     """
     listed = read_list(source)
     if listed.labels is None:
@@ -508,6 +550,5 @@ def relabelled(
     kind = schema.get(LABEL if not isinstance(label, str) else label)
     names = {str(name): value for value, name in kind.names.items()} if isinstance(kind, CategoricalLabel) else {}
     made = Relabelled(rows, corrections, label, names, listed.source)
-    if corrections:
-        made[next(iter(corrections))]  # what cannot be put right is said now, not in the middle of a training
+    made.check(ids)
     return made

@@ -1,0 +1,184 @@
+"""Doubted objects of a detection run in the formats of labelling tools, by value and read by pycocotools."""
+
+import csv
+import json
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xaicli
+from xaicli.cli import main
+
+WIDTH, HEIGHT = 64, 40
+NAMES = ["cat", "dog, wild"]
+IDS = ['a,"b', "007", "ü\n2", "plain"]
+RECORDED = [
+    {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]], "labels": [0, 1]},
+    {"boxes": [[5, 5, 15, 15], [40, 0, 60, 20]], "labels": [1, 0], "iscrowd": [0, 1]},
+    {"boxes": [[0, 20, 10, 30.5]], "labels": [0]},
+    {"boxes": [[1, 1, 9, 9]], "labels": [0]},
+]
+FOUND = [
+    {"boxes": [[0, 0, 10, 8], [20, 20, 30, 29]], "labels": [0, 0], "scores": [0.9, 0.8]},  # dog taken for cat
+    {"boxes": [[5, 5, 15, 15], [20, 0, 30, 10]], "labels": [1, 1], "scores": [0.7, 0.95]},  # nothing recorded there
+    {"boxes": np.zeros((0, 4)), "labels": [], "scores": []},  # never found
+    {"boxes": [[1, 1, 9, 9]], "labels": [0], "scores": [0.9]},  # as it should be
+]
+DOUBTS = {(0, 1): "other_class", (2, 0): "never_found"}
+PROPOSED = (1, [20, 0, 30, 10], "dog, wild")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("boxes")
+    paths = []
+    for number in range(len(IDS)):
+        paths.append(str(folder / f"{number}.png"))
+        Image.new("RGB", (WIDTH, HEIGHT)).save(paths[-1])
+    args = {"batch_size": 4, "collate_fn": lambda rows: tuple(zip(*rows, strict=True))}
+    with xaicli.Run(folder / "run", label_names=NAMES) as recorder:
+        recorder.log_facts(IDS, path=paths)
+        for _ in recorder.epochs(2):
+            table = xaicli.Table(list(enumerate(RECORDED)), ids=IDS)
+            model = lambda numbers: [FOUND[int(i)] for i in numbers]  # noqa: E731
+            collector = xaicli.BoundingBoxMetricsCollector(NAMES)
+            xaicli.collect_metrics(table, collector, model, run=recorder, split="val", dataloader_args=args)
+    return folder / "run"
+
+
+def exported(run, tmp_path, tool, name, *more):
+    target = tmp_path / name
+    assert main(["relabel", "export", str(run), "--to", tool, "-o", str(target), "-q", *more]) == 0
+    return target
+
+
+def test_coco_is_what_was_recorded_and_the_proposals_are_results(run, tmp_path):
+    from pycocotools.coco import COCO
+
+    target = exported(run, tmp_path, "coco", "out.json")
+    coco = COCO(str(target))
+    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == NAMES
+    images = {one["sample_id"]: one for one in coco.loadImgs(coco.getImgIds())}
+    assert set(images) == set(IDS[:3])  # nothing is doubted in the last
+    assert all((one["width"], one["height"]) == (WIDTH, HEIGHT) for one in images.values())
+    for number, sample_id in enumerate(IDS[:3]):
+        own = coco.loadAnns(coco.getAnnIds(imgIds=[images[sample_id]["id"]], iscrowd=None))
+        expected = RECORDED[number]
+        crowd = expected.get("iscrowd", [0] * len(expected["boxes"]))
+        assert [one["bbox"] for one in own] == [[x, y, u - x, v - y] for x, y, u, v in expected["boxes"]]
+        assert [one["category_id"] - 1 for one in own] == expected["labels"]
+        assert [one["iscrowd"] for one in own] == crowd
+        assert [one["area"] for one in own] == [one["bbox"][2] * one["bbox"][3] for one in own]
+        said = [one["attributes"].get("doubt") for one in own]
+        assert said == [DOUBTS.get((number, place)) for place in range(len(own))]
+    suggested = [one["attributes"]["suggested"] for one in coco.anns.values() if "suggested" in one["attributes"]]
+    assert suggested == ["cat"]
+    results = coco.loadRes(str(tmp_path / "out-proposed.json"))
+    (proposal,) = results.anns.values()
+    assert coco.imgs[proposal["image_id"]]["sample_id"] == IDS[PROPOSED[0]]
+    x, y, across, down = proposal["bbox"]
+    assert [x, y, x + across, y + down] == PROPOSED[1]
+    assert proposal["score"] == pytest.approx(0.95)
+    assert all(one["segmentation"] == [] for one in coco.dataset["annotations"])  # a box is no outline
+
+
+def test_cvat_has_a_box_an_object_whose_attributes_are_declared(run, tmp_path):
+    root = ElementTree.parse(exported(run, tmp_path, "cvat", "out.xml")).getroot()
+    declared = {
+        label.findtext("name"): {one.findtext("name") for one in label.iter("attribute")}
+        for label in root.iter("label")
+    }
+    assert set(declared) == set(NAMES)
+    found = {}
+    for image in root.iter("image"):
+        assert (image.get("width"), image.get("height")) == (str(WIDTH), str(HEIGHT))
+        for box in image.iter("box"):
+            known = {one.get("name"): one.text or "" for one in box.findall("attribute")}
+            assert set(known) <= declared[box.get("label")]
+            corners = [float(box.get(end)) for end in ("xtl", "ytl", "xbr", "ybr")]
+            found.setdefault(known["sample_id"], []).append(
+                (box.get("label"), corners, known["doubt"], box.get("source"))
+            )
+    expected = {}
+    for number in range(3):
+        boxes = zip(RECORDED[number]["labels"], RECORDED[number]["boxes"], strict=True)
+        expected[IDS[number]] = [
+            (NAMES[label], corners, DOUBTS.get((number, place), ""), "manual")
+            for place, (label, corners) in enumerate(boxes)
+        ]
+    expected[IDS[PROPOSED[0]]].append((PROPOSED[2], PROPOSED[1], "made_up", "auto"))
+    assert found == expected
+
+
+def test_label_studio_and_fiftyone_place_boxes_in_shares_of_the_picture(run, tmp_path):
+    tasks = json.loads(exported(run, tmp_path, "label-studio", "out.json").read_text())
+    labels = json.loads((exported(run, tmp_path, "fiftyone", "out") / "labels.json").read_text())
+    assert labels["classes"] == NAMES
+    in_fiftyone = {boxes[0]["attributes"]["sample_id"]: boxes for boxes in labels["labels"].values()}
+    for task in tasks:
+        number = IDS.index(task["data"]["sample_id"])
+        assert task["data"]["image"].endswith(f"{number}.png")
+        expected = [*RECORDED[number]["boxes"], *([PROPOSED[1]] if number == PROPOSED[0] else [])]
+        regions = task["predictions"][0]["result"]
+        for region, one, corners in zip(regions, in_fiftyone[IDS[number]], expected, strict=True):
+            x, y, u, v = corners
+            shares = [x / WIDTH, y / HEIGHT, (u - x) / WIDTH, (v - y) / HEIGHT]
+            assert (region["original_width"], region["original_height"]) == (WIDTH, HEIGHT)
+            value = region["value"]
+            assert [value[side] / 100 for side in ("x", "y", "width", "height")] == pytest.approx(shares)
+            assert one["bounding_box"] == pytest.approx(shares)
+            assert value["rectanglelabels"] == [one["label"]]
+    config = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert [one.get("value") for one in config.iter("Label")] == NAMES
+
+
+def test_a_table_has_a_row_a_box(run, tmp_path):
+    with exported(run, tmp_path, "csv", "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["sample_id"], row["doubt"]) for row in rows if row["doubt"]] == [
+        (IDS[0], "other_class"),
+        (IDS[2], "never_found"),
+        (IDS[1], "made_up"),
+    ]
+    assert len(rows) == 6
+    first = next(row for row in rows if row["sample_id"] == IDS[2])
+    assert [float(first[end]) for end in ("x0", "y0", "x1", "y1")] == RECORDED[2]["boxes"][0]
+    assert math.isclose(float(first["score"]), 1.0)
+
+
+def test_what_says_nothing_of_objects_is_refused(run, tmp_path, capsys):
+    for more, said in (
+        (("--rule", "hardest"), "--rule says nothing of the objects"),
+        (("--ids", "007"), "--ids says nothing of the objects"),
+        (("--pictures",), "--pictures says nothing of the objects"),
+        (("--share", "0.5"), "--share says nothing of the objects"),
+        (("--n", "0"), "--n"),
+        (("--table", "nothing"), "no table"),
+    ):
+        assert main(["relabel", "export", str(run), "--to", "coco", "-o", str(tmp_path / "x.json"), *more]) in (1, 2)
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_first_of_them_and_pictures_of_unknown_size(run, tmp_path, capsys):
+    found = json.loads(exported(run, tmp_path, "coco", "one.json", "--n", "1").read_text())
+    assert [image["sample_id"] for image in found["images"]] == [IDS[0]]
+    bare = tmp_path / "facts.csv"
+    with bare.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["sample_id", "path"], *([one, f"/nowhere/{n}.png"] for n, one in enumerate(IDS))])
+    command = [
+        "relabel",
+        "export",
+        str(run),
+        "--facts",
+        str(bare),
+        "--to",
+        "label-studio",
+        "-o",
+        str(tmp_path / "l.json"),
+    ]
+    assert main(command) == 1
+    assert "the size of 3 pictures is not known" in capsys.readouterr().err
