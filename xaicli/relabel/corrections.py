@@ -181,8 +181,8 @@ class Samples:
         """The id of a sample as the run spells it."""
         clean = text.strip()
         whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
-        guarded = clean.removeprefix("'")  # and was kept from running =1
-        return next((one for one in (text, clean, whole, guarded) if one in self.recorded), None)
+        guarded = text.removeprefix("'"), clean.removeprefix("'")  # and was kept from running =1
+        return next((one for one in (text, clean, whole, *guarded) if one in self.recorded), None)
 
     def _of_path(self, path: str) -> str | frozenset[str]:
         """The sample of a picture: that of its very path, else the only one whose path ends like it.

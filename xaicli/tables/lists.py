@@ -433,7 +433,9 @@ class Relabelled:
         Raises:
             XaiError: A label cannot stand in place of that sample's.
         """
-        first = {str(new): row for row, new in reversed(self.corrections.items())}
+        first: dict[tuple[type, str], int] = {}
+        for row, new in self.corrections.items():
+            first.setdefault((type(new), str(new)), row)
         sample = next((one for row in first.values() if not isinstance(one := self.rows[row], Unreadable)), None)
         if sample is None:
             return
