@@ -19,8 +19,9 @@ from xaicli.render.markdown import markdown
 from xaicli.render.page import page
 from xaicli.render.terminal import as_text
 from xaicli.report.charts import LineChart, Multiples, Series
+from xaicli.report.info import runs_report
 from xaicli.report.labels import labels_report
-from xaicli.report.model import Gallery, Table
+from xaicli.report.model import Card, Column, Gallery, Link, Report, Section, Table
 from xaicli.report.numbers import cut_apart, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
@@ -186,8 +187,6 @@ def _is_chart(block: Any) -> bool:
 
 
 def test_a_label_reads_the_same_in_each_column_of_a_table() -> None:
-    from xaicli.report.model import Column, Report, Section
-
     rows = ((LONG[0], LONG[1], "why"), (LONG[0], LONG[2], "why"))
     table = Table("t", "t", (Column("label"), Column("suggested"), Column("reason")), rows)
     report = Report("r", "r", "", "", (Section("s", "s", (table,)),), ())
@@ -231,6 +230,33 @@ def test_a_small_chart_holds_the_numbers_of_its_axis_as_large_as_a_phone_shows_t
 
 
 def _only(chart: LineChart) -> Any:
-    from xaicli.report.model import Report, Section
-
     return Report("r", "r", "", "", (Section("s", "s", (chart,)),), ())
+
+
+def test_facts_and_titles_on_cards_are_told_apart() -> None:
+    head, tail = "/a/very/long/folder/of/a/data/set/that/everybody/uses/", "/and/its/end/that/is/alike/too.png"
+    paths = [f"{head}{n:04d}{tail}" for n in (7, 8)]
+    cards = tuple(
+        Card(str(i), path, (f"loss {i}",), verdict=path * 4, facts=(("path", Link(path)),))
+        for i, path in enumerate(paths)
+    )
+    report = Report("r", "r", "", "", (Section("s", "s", (Gallery("g", cards),)),), ())
+    shown = html.unescape(page(report, labels_of(("a",), (1.0,)), Pictures()))
+    articles = re.findall(r"<article.*?</article>", shown, re.DOTALL)
+    for pattern in (r"<h4[^>]*>([^<]+)", r"<dd><span[^>]*>([^<]+)", r'class="verdict">([^<]+)'):
+        said = [re.findall(pattern, article)[0] for article in articles]
+        assert ["0007" in said[0], "0008" in said[1]] == [True, True]
+
+
+def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
+    names = [f"runs/experiment-{n}/resnet50-lr0.001-batch256-seed{n}" for n in (1, 2)]
+    row = {"name": "", "created_at": "2026-11-20T17:02:00", "modes": ["train", "eval"], "epochs": 90, "rows": 4_500_000}
+    row |= {"accuracy": 0.7613, "state": "finished", "seconds": 7200.0, "metrics": ["loss"], "problem": None}
+    broken = dict.fromkeys(row) | {"run": "runs/broken", "problem": "xai.json cannot be read"}
+    answer = Answer("ls", "runs", {}, pl.DataFrame([*({"run": name} | row for name in names), broken]))
+    lines = as_text(runs_report(answer)).splitlines()
+    assert max(map(len, lines)) <= 80
+    for n in (1, 2):
+        (line,) = (line for line in lines if f"seed{n}" in line)
+        assert re.search(r"90 +0\.7613 +finished +2\.0 h", line)
+    assert "xai.json cannot be read" in " ".join(" ".join(lines).split())

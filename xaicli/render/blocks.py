@@ -76,6 +76,7 @@ class Blocks:
         self._data: dict[str, str] = {}
         self._identities = 0
         self._heading = ""
+        self._passages: dict[str, str] = {}
         self.most_choices = 1
         """The most buttons of a set of views or maps so far."""
 
@@ -87,6 +88,7 @@ class Blocks:
     def under(self, heading: str, blocks: Sequence[Block]) -> list[Markup]:
         """The blocks of a section, without titles that only say its heading again."""
         self._heading = heading
+        self._passages = told_apart([block.title for block in blocks if isinstance(block, Passage)], _TITLE)
         return [self.shown(block) for block in blocks]
 
     def shown(self, block: Block) -> Markup:
@@ -119,7 +121,7 @@ class Blocks:
             case MapGrid():
                 return self._maps(block)
             case Passage():
-                return _passage(block)
+                return _passage(block, self._passages.get(block.title, printable(block.title, limit=_TITLE)))
             case _:
                 assert_never(block)
 
@@ -183,18 +185,20 @@ class Blocks:
     def _gallery(self, block: Gallery) -> Markup:
         pictured = not self._no_images and any(card.image for card in block.cards)
         short_titles = told_apart([card.title for card in block.cards], _TITLE)
-        cards = [self._card(card, short_titles[card.title], pictured=pictured) for card in block.cards]
+        lines = told_apart([line for card in block.cards for line in (card.verdict, *card.lines)], _SHOWN)
+        facts = told_apart([value.text for card in block.cards for _, value in card.facts], _ON_CARD)
+        cards = [self._card(card, short_titles[card.title], lines | facts, pictured=pictured) for card in block.cards]
         title = element("h3", block.title) if block.title else ""
         note = element("p", block.note, class_="note") if block.note else ""
         wordy = any(len(line) > _LONG for card in block.cards for line in (card.title, *card.lines))
         kinds = "cards" + (" wordy" if wordy else "") + ("" if pictured else " plain")
         return joined((title, element("div", *cards, class_=kinds), note))
 
-    def _card(self, card: Card, title: str, *, pictured: bool) -> Markup:
+    def _card(self, card: Card, title: str, texts: Mapping[str, str], *, pictured: bool) -> Markup:
         words: list[object] = [element("h4", title, title=card.title if title != card.title else "")]
-        words += [element("span", printable(card.verdict, limit=_SHOWN), class_="verdict")] if card.verdict else []
-        words += [element("span", printable(line, limit=_SHOWN)) for line in card.lines]
-        facts = _facts(card.facts) if card.facts else ""
+        words += [element("span", texts[card.verdict], class_="verdict")] if card.verdict else []
+        words += [element("span", texts[line]) for line in card.lines]
+        facts = _facts(card.facts, texts) if card.facts else ""
         inside = element("div", *words, _links(card.links), class_="words"), facts, spark(card.sparkline, fill=True)
         picture: object = element("span", class_="picture tile") if pictured else ""
         if card.image is not None and not self._no_images:
@@ -285,8 +289,11 @@ def _paragraph(block: Text) -> Markup:
     return element("p", block.text, class_=tone)
 
 
-def _passage(block: Passage) -> Markup:
-    said = element("h4", printable(block.title, limit=_TITLE)), *(element("p", line) for line in block.lines)
+def _passage(block: Passage, title: str) -> Markup:
+    said = (
+        element("h4", title, title=block.title if title != block.title else ""),
+        *(element("p", line) for line in block.lines),
+    )
     named = {"class_": "passage", "data_k": block.key, "data_s": block.deep_link}
     return element("article", *said, _words(block.words), **named)
 
@@ -331,18 +338,19 @@ def _links(links: Sequence[tuple[str, str]]) -> Markup:
     return joined(part for text, address in links for part in (" ", element("a", text, hidden=True, data_href=address)))
 
 
-def _facts(facts: Sequence[tuple[str, Link]]) -> Markup:
+def _facts(facts: Sequence[tuple[str, Link]], texts: Mapping[str, str]) -> Markup:
     """What a sample is, name by name."""
+    names = told_apart([name for name, _ in facts], _TITLE)
     terms = (
-        element("div", element("dt", printable(name, limit=_TITLE)), element("dd", _linked(value, _ON_CARD)))
+        element("div", element("dt", names[name]), element("dd", _linked(value, texts[value.text])))
         for name, value in facts
     )
     return element("dl", *terms, class_="facts")
 
 
-def _linked(value: Link, limit: int = _SHOWN) -> Markup:
-    """A text from elsewhere, leading where it may."""
-    shown, more = printable(value.text, limit=limit), printable(value.text, limit=_SHOWN)
+def _linked(value: Link, shown: str) -> Markup:
+    """A text from elsewhere as it is shown, leading where it may."""
+    more = printable(value.text, limit=_SHOWN)
     if not value.address:
         return element("span", shown, title=more if more != shown else "")
     return element("a", shown, href=value.address, rel="noreferrer noopener")
@@ -476,7 +484,7 @@ def _number(value: Any, shown: str) -> Markup:
 
 def _text(value: Any, shown: str) -> Markup:
     if isinstance(value, Link) and value.address:
-        return element("td", _linked(value), class_=_room_of(value.text))
+        return element("td", _linked(value, shown), class_=_room_of(value.text))
     return element("td", shown, class_=_room_of(shown))
 
 

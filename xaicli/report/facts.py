@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from xaicli.report.model import Column, Link
-from xaicli.report.numbers import count, in_words, short
+from xaicli.report.numbers import count, cut, in_words, short
 
 FACTS = "facts"
 """The column of an answer that holds what its samples are: {fact: value}."""
 _ON_CARD = 6
 _IN_TABLE = 4
-_LONGEST = 160
+_IN_HOVER = 40
 _LONGEST_PATH = 1024
 _SCHEMES = frozenset({"http", "https", "file"})
 """What a link may begin with: nothing that a page would run."""
@@ -89,12 +89,7 @@ def on_card(row: Mapping[str, Any], run: str) -> tuple[tuple[str, Link], ...]:
 def in_hover(row: Mapping[str, Any]) -> str:
     """The facts of a sample in a few words."""
     known = list(known_facts(row).items())[:_IN_TABLE]
-    return " · ".join(f"{name} {_shortened(in_words(value))}" for name, value in known)
-
-
-def _shortened(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _LONGEST // 4 else text[: _LONGEST // 4 - 1] + "…"
+    return " · ".join(f"{name} {cut(str(in_words(value)), _IN_HOVER)}" for name, value in known)
 
 
 class FactColumns:

@@ -232,10 +232,10 @@ def runs_report(answer: Answer) -> Report:
         title="Runs",
         columns=(
             Column("run"),
-            Column("recorded"),
-            Column("modes"),
+            Column("recorded", aside=True),
+            Column("modes", aside=True),
             Column("epochs", Cell.INTEGER),
-            Column("rows", Cell.INTEGER),
+            Column("rows", Cell.INTEGER, aside=True),
             Column("accuracy", Cell.NUMBER),
             Column("state"),
             Column("took"),

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from xaicli.render.text import printable as printable_lines
-from xaicli.render.text import sparkline
-from xaicli.report.numbers import count, cut, short
+from xaicli.render.text import sparkline, told_apart
+from xaicli.report.numbers import count, cut, short, shorts
 from xaicli.vocabulary import HIGH_IS_GOOD
 from xaicli.watch.training import Now, Watched
 
@@ -191,9 +191,11 @@ def _signed(value: float | None) -> str:
 
 def _worst(rows: Sequence[dict[str, Any]], now: Now, metric: str, width: int) -> Any:
     table = _table((f"worst of {printable(_where(now))}", "left"), ("label", "left"), (metric, "right"))
-    for row in rows:
-        label = "–" if row["label"] is None else printable(cut(row["name"], max(8, width // 4)))
-        table.add_row(printable(cut(str(row["sample_id"]), max(12, width // 2))), label, short(row["value"], 4))
+    ids = told_apart([str(row["sample_id"]) for row in rows], max(12, width // 2))
+    names = told_apart([row["name"] for row in rows if row["label"] is not None], max(8, width // 4))
+    for row, value in zip(rows, shorts([row["value"] for row in rows]), strict=True):
+        label = "–" if row["label"] is None else names[row["name"]]
+        table.add_row(ids[str(row["sample_id"])], label, value)
     return table
 
 
@@ -208,16 +210,20 @@ def _labels(rows: Sequence[dict[str, Any]], sort: Sort, now: Now, metric: str, w
     beside = [("samples", "right")] if wide else []
     usual = [("usual", "right")] if wide else []
     table = _table((title, "left"), *beside, (metric, "right"), ("change", "right"), *usual)
-    for row in sorted(rows, key=order[sort]):
-        cells = [short(row["mean"], 4), _signed(row["change"])]
-        cells = [f"{row['n']:,}", *cells, short(row["usual"], 4)] if wide else cells
-        table.add_row(printable(cut(str(row["name"]), max(10, width // 3))), *cells)
+    ordered = sorted(rows, key=order[sort])
+    names = told_apart([str(row["name"]) for row in ordered], max(10, width // 3))
+    means = shorts([row["mean"] for row in ordered])
+    usually = shorts([row["usual"] for row in ordered])
+    for row, mean, as_usual in zip(ordered, means, usually, strict=True):
+        cells = [mean, _signed(row["change"])]
+        cells = [f"{row['n']:,}", *cells, as_usual] if wide else cells
+        table.add_row(names[str(row["name"])], *cells)
     return table
 
 
 def _spikes(rows: Sequence[dict[str, Any]], metric: str) -> Any:
     table = _table(("spikes: step", "right"), ("epoch", "right"), (metric, "right"), ("robust deviations", "right"))
-    for row in rows:
+    for row, loss in zip(rows, shorts([row["loss"] for row in rows]), strict=True):
         height = "far out" if row["height"] is None else f"{row['height']:.1f}"
-        table.add_row(f"{row['step']:,}", str(row["epoch"]), short(row["loss"], 4), height)
+        table.add_row(f"{row['step']:,}", str(row["epoch"]), loss, height)
     return table
