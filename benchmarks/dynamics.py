@@ -102,7 +102,7 @@ def decode_polars(root: Path) -> None:
 
 def statistics(root: Path, *, jumps: bool) -> None:
     from xaicli.dynamics.computed import compute
-    from xaicli.queries.selection import resolve
+    from xaicli.queries.resolution import resolve
     from xaicli.reader import open_reader
 
     reader = open_reader(RunLayout(root))

@@ -13,7 +13,7 @@ from xaicli.answer import Answer
 from xaicli.dynamics import computed
 from xaicli.dynamics.statistics import dynamics
 from xaicli.queries import cache
-from xaicli.queries.selection import resolve
+from xaicli.queries.resolution import resolve
 from xaicli.reader import open_reader
 
 

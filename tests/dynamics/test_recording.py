@@ -16,7 +16,7 @@ import xaicli
 from xaicli.dynamics.label_issues import label_issues
 from xaicli.dynamics.statistics import dynamics
 from xaicli.layout import RunLayout
-from xaicli.queries.selection import resolve
+from xaicli.queries.resolution import resolve
 from xaicli.reader import open_reader
 
 RECORDING = os.environ.get("XAI_TEST_RECORDING", "")

@@ -21,7 +21,7 @@ from xaicli.dynamics import computed
 from xaicli.dynamics.computed import compute
 from xaicli.dynamics.statistics import dynamics
 from xaicli.errors import DamagedFileError, UsageError
-from xaicli.queries.selection import resolve
+from xaicli.queries.resolution import resolve
 from xaicli.reader import Reader, open_reader
 
 METRICS = ("loss", "label_prob", "margin", "el2n")

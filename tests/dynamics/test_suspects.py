@@ -28,7 +28,8 @@ from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import grade, suggestions
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
-from xaicli.queries.selection import Selection, resolve
+from xaicli.queries.resolution import resolve
+from xaicli.queries.selection import Selection
 from xaicli.reader import Reader, open_reader
 from xaicli.recorder.run import Run
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests import oracle
 from tests.written_run import WrittenRun
 from xaicli.queries.labels import labels
+from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import samples
-from xaicli.queries.selection import resolve
 from xaicli.reader import Reader, open_reader
 
 # Few distinct values make ties; NaN and infinities are common.

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests import oracle
 from tests.written_run import WrittenRun
 from xaicli.queries import samples as samples_module
+from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import samples
-from xaicli.queries.selection import resolve
 from xaicli.reader import open_reader
 
 

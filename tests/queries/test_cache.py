@@ -11,7 +11,7 @@ from tests.written_run import WrittenRun
 from xaicli.queries import cache
 from xaicli.queries import labels as labels_module
 from xaicli.queries.labels import labels
-from xaicli.queries.selection import resolve
+from xaicli.queries.resolution import resolve
 from xaicli.queries.spread import population
 from xaicli.reader import open_reader
 

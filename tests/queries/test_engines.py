@@ -16,9 +16,9 @@ from xaicli.api import open_run
 from xaicli.errors import XaiError
 from xaicli.queries.labels import Kinds, labels
 from xaicli.queries.relations import of_engine
+from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import samples
 from xaicli.queries.scores import Epochwise
-from xaicli.queries.selection import resolve
 from xaicli.reader import Tally, open_reader
 from xaicli.vocabulary import Bounds
 

@@ -11,7 +11,8 @@ from tests.written_run import WrittenRun
 from xaicli.api import open_run
 from xaicli.errors import UsageError, XaiError
 from xaicli.layout import RunLayout
-from xaicli.queries.selection import Selection, resolve
+from xaicli.queries.resolution import resolve
+from xaicli.queries.selection import Selection
 from xaicli.reader import Reader, open_reader
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run

@@ -12,8 +12,8 @@ from polars.testing import assert_frame_equal
 from tests.queries.test_every_run import TASKS, asked, odd_names, regression, sets_of_labels
 from tests.written_run import WrittenRun
 from xaicli.queries.labels import labels
+from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import samples
-from xaicli.queries.selection import resolve
 from xaicli.reader import open_reader
 from xaicli.recorder.run import Run
 

@@ -18,7 +18,7 @@ import xaicli
 from xaicli.layout import RunLayout
 from xaicli.queries import spread as spread_module
 from xaicli.queries.labels import labels
-from xaicli.queries.selection import resolve
+from xaicli.queries.resolution import resolve
 from xaicli.queries.spread import Groups, spread
 from xaicli.reader import open_reader
 

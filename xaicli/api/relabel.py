@@ -19,7 +19,7 @@ from xaicli.results import Result
 if TYPE_CHECKING:
     import polars as pl
 
-    from xaicli.api.run import RunReader
+    from xaicli.api.rows import RunRows
     from xaicli.queries.media import Thumbnail
 
 _OF_SELECT = ("by", "weight", "stat", "complete_only", "table", "column")
@@ -103,7 +103,7 @@ def default_target(folder: Path, tool: Tool) -> Path:
 
 
 def export(
-    run: RunReader,
+    run: RunRows,
     *,
     tool: Tool,
     rule: str | None,
@@ -166,7 +166,7 @@ def export(
 
 
 def _of_objects(
-    run: RunReader,
+    run: RunRows,
     table: str | None,
     tool: Tool,
     *,
@@ -240,7 +240,7 @@ def _pictured(batch: Batch, kept: Mapping[Any, Thumbnail], folder: Path, prefix:
 
 
 def apply(
-    run: RunReader,
+    run: RunRows,
     files: Sequence[str | os.PathLike[str]],
     *,
     path: str | None,

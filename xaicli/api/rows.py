@@ -81,7 +81,7 @@ OPENING = ("strict", "attempts", "where", "facts", "no_facts")
 class Select(TypedDict, total=False):
     """Which rows a question is about: the shared options of the command line, under their names.
 
-    `xaicli.queries.selection.resolve` says what each takes.
+    `xaicli.queries.resolution.resolve` says what each takes.
     """
 
     metric: Words
@@ -136,7 +136,7 @@ class RunRows:
 
     def selected(self, *, every_metric: bool = False, **select: Unpack[Select]) -> tuple[Reader, Selection]:
         """A reader, and what the words mean in it; without `metric` all metrics where `every_metric` says so."""
-        from xaicli.queries.selection import resolve
+        from xaicli.queries.resolution import resolve
 
         words: dict[str, Any] = dict(select)
         refuse_others(words)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from xaicli.api import runs
+from xaicli.api.decisions import RunDecisions
 from xaicli.api.pages import Asked, shown
-from xaicli.api.rows import OPENING, RunRows, Select, refuse_others, refuse_unhonoured
-from xaicli.errors import DamagedFileError, UsageError, XaiError
+from xaicli.api.rows import OPENING, Select, refuse_others, refuse_unhonoured
+from xaicli.errors import UsageError, XaiError
 from xaicli.location import find_run
 from xaicli.results import Result
 from xaicli.vocabulary import CORRECT
@@ -37,7 +38,7 @@ def open_run(path: str | os.PathLike[str] | None = None) -> RunReader:
     return RunReader(find_run(path))
 
 
-class RunReader(RunRows):
+class RunReader(RunDecisions):
     """A run to ask about. Every method takes the options of the command of its name and returns a result.
 
     A result has `.data` (polars), `.figure()`, `.html()`, `.save(dir)`, and shows itself in a notebook. The folder is
@@ -337,202 +338,6 @@ class RunReader(RunRows):
         reader, selection = self.selected(**select)
         answer = slices(reader, selection, by=words(by, "by"), min_n=min_n)
         return shown(Asked(answer, self.layout, reader, selection))
-
-    def select(
-        self,
-        *,
-        rule: str | None = None,
-        n: int | None = None,
-        share: float | None = None,
-        per_label: bool = False,
-        by: str | None = None,
-        weight: float | None = None,
-        seed: int = 0,
-        stat: str = "last",
-        complete_only: bool = False,
-        table: str = "metrics",
-        column: Sequence[str] | str | None = None,
-        **select: Unpack[Select],
-    ) -> Result:
-        """The samples that the next training takes, by a rule, and as many drawn at random.
-
-        Args:
-            rule: `hardest`, `easy`, `ambiguous`, `forgotten`, `suspects`, `label_issues`, `balanced`, `diverse`,
-                `random`, or a condition on samples as SQL, over recorded columns as of each sample's last row, facts
-                and the statistics of `dynamics`. Without it `where` is that condition.
-            n: How many of each (mode, ds_id).
-            share: Which share of them instead, in (0, 1].
-            per_label: Take so many of each label.
-            by: The column or fact that `balanced` shares out by; the label when None.
-            weight: List every sample with a weight: this for the chosen, 1 for all others; with `balanced` the mean
-                weight, each label having the same sum.
-            seed: Of every draw.
-            stat: The score of `hardest` and `easy`: `last`, `mean`, or another statistic of `dynamics`.
-            complete_only: Leave out samples absent from the last epoch.
-            table: The metrics table with the embeddings of `diverse`.
-            column: Its columns of vectors; those not reduced at collection when None.
-        """
-        from xaicli.choices.questions import Wanted, with_note_for_training
-        from xaicli.choices.questions import select as chosen
-        from xaicli.choices.rules import choice
-
-        refuse_unhonoured("select", select)
-        how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
-        asked = choice(rule, where=select.get("where"), **how)
-        if rule is None:
-            select.pop("where")
-        reader, selection = self.selected_for(asked, **select)
-        wanted = Wanted(asked, stat, complete_only, table, column)
-        answer = chosen(reader, with_note_for_training(selection), wanted)
-        return shown(Asked(answer, self.layout, reader, selection))
-
-    def relabel_export(
-        self,
-        target: str | os.PathLike[str] | None = None,
-        *,
-        to: str | None = None,
-        rule: str | None = None,
-        n: int | None = None,
-        share: float | None = None,
-        per_label: bool = False,
-        seed: int = 0,
-        ids: Ids = None,
-        path: str | None = None,
-        prefix: str = "",
-        pictures: bool = False,
-        table: str | None = None,
-        **select: Unpack[Select],
-    ) -> Result:
-        """Write samples for people who correct labels, with what each might be instead.
-
-        Args:
-            target: The file; of FiftyOne the folder. `reports/relabel-TOOL` of the run when None.
-            to: `label-studio`, `cvat`, `fiftyone`, `coco` or `csv`; by the suffix of the file when None, else Label
-                Studio.
-            rule: Which samples, as for `select`; suspects when None.
-            n: How many of each (mode, ds_id); all that the rule finds when None.
-            share: Which share of them instead.
-            per_label: Take so many of each label.
-            seed: Of every draw.
-            ids: These samples instead.
-            path: The fact that holds the place of a sample's picture; a usual name such as `path` when None.
-            prefix: What is put before every path.
-            pictures: Write kept thumbnails beside the file for samples without a path.
-            table: The collected objects whose suspects are written, with the pictures they are in; `boxes`, else
-                `instances`, where the run has no rows of samples.
-
-        Returns:
-            The samples, with what each might be instead.
-        """
-        from pathlib import Path
-
-        from xaicli.api.relabel import default_target, export, tool_of
-
-        refuse_unhonoured("relabel_export", select)
-        tool = tool_of(to, None if target is None else Path(target))
-        choice = {"n": n, "share": share, "per_label": per_label, "seed": seed}
-        made = export(
-            self,
-            tool=tool,
-            rule=rule,
-            ids=ids,
-            path=path,
-            prefix=prefix,
-            pictures=pictures,
-            table=table,
-            choice=choice,
-            select=select,
-        )
-        made.write(default_target(self.layout.reports, tool) if target is None else Path(target))
-        return made.result
-
-    def relabel_apply(
-        self,
-        files: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
-        *,
-        mode: Words = None,
-        ds_id: Words = None,
-        label_key: str | None = None,
-        label_map: Words | Mapping[str, Any] = None,
-        facts: str | os.PathLike[str] | None = None,
-        path: str | None = None,
-        field: str | None = None,
-        by: str | None = None,
-        strict: bool = False,
-    ) -> Result:
-        """What people said of samples, as one label each, and how many suspects were right.
-
-        Args:
-            files: What Label Studio, CVAT, FiftyOne or another tool wrote, or a table with sample_id and label.
-            mode: Where the samples are looked for; everywhere, train first, when None.
-            ds_id: The data sets; all when None.
-            label_key: The column that was looked at; `label` when None.
-            label_map: Further labels: `NAME=VALUE` items, or {name: value}.
-            facts: A file of facts, for files that name pictures only.
-            path: The fact that holds the place of a sample's picture; a usual name when None.
-            field: The control, field or column with the label, where a file has several.
-            by: Only what this person said.
-            strict: Fail on a damaged file instead of leaving it out.
-
-        Returns:
-            A row a sample: `xaicli.api.relabel.corrections_of` gives the table that `Table(relabel=...)` takes, which
-            takes the result itself, too.
-        """
-        from xaicli.api.relabel import apply
-
-        listed = [files] if isinstance(files, str | os.PathLike) else list(files)
-        select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "facts": facts, "strict": strict}
-        return apply(self, listed, path=path, field=field, by=by, label_map=label_map, select=select)
-
-    def check(
-        self,
-        *,
-        rules: str | os.PathLike[str] | None = None,
-        rule: Sequence[str] | str = (),
-        baseline: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        ds_id: Words = None,
-        facts: str | os.PathLike[str] | None = None,
-        strict_drop: bool = False,
-        strict: bool = False,
-    ) -> Result:
-        """Whether this run may replace another: rules on metrics overall, by label and by fact, each with a verdict.
-
-        Args:
-            rules: A TOML file of `[[rule]]` tables.
-            rule: Rules of one line: `correct mean by label >= 0.8`.
-            baseline: The run that a drop is measured against.
-            mode: The mode of rules that name none.
-            ds_id: The data sets of rules that name none.
-            facts: A file of facts that rules can group by.
-            strict_drop: Fail a drop that is larger than allowed even where chance may have brought it.
-            strict: Fail on a damaged file instead of leaving it out.
-        """
-        from xaicli.checks.questions import check
-        from xaicli.queries.selection import ds_id_words
-        from xaicli.reader import open_reader
-
-        if rules is not None and not isinstance(rules, str | os.PathLike):
-            raise UsageError("rules is a file of rules", hint="rule=['loss mean < 0.5', ...] takes rules of one line")
-        ds_id_words(ds_id)  # a list of none is refused before a rule is asked
-        other: Reader | XaiError | None
-        try:
-            other = None if baseline is None else open_reader(find_run(baseline), strict=strict, facts=facts)
-        except DamagedFileError:
-            raise
-        except XaiError as error:
-            other = error  # rules that are not about a drop are asked all the same
-        reader = self.reader(strict=strict, facts=facts)
-        answer = check(
-            reader,
-            rules=rules,
-            rule=[rule] if isinstance(rule, str) else list(rule),
-            baseline=other,
-            mode=mode,
-            ds_id=ds_id,
-            strict_drop=strict_drop,
-        )
-        return shown(Asked(answer, self.layout, reader if "samples" in answer.extra else None))
 
     def report(
         self,

@@ -18,9 +18,10 @@ from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import DamagedFileError, UsageError, XaiError
+from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids
-from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, open_reader
 from xaicli.tables.lists import read_columns, read_text
 from xaicli.vocabulary import (

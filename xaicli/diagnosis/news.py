@@ -19,7 +19,8 @@ from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError
 from xaicli.queries.labels import NORMAL_975
-from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.queries.resolution import resolve
+from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import (
     CORRECT,

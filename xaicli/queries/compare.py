@@ -11,10 +11,11 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import label_text, labels, names_of_labels
+from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids
 from xaicli.queries.scores import SCORE, Epochwise, extremes
-from xaicli.queries.selection import Pair, Selection, polars_only, resolve
+from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, NO_CLASS, PASS, SAMPLE_ID, Group
 

@@ -1,33 +1,23 @@
-"""Which rows a question is about: the user's words resolved against what the run holds."""
+"""Which rows a question is about, and what it is resolved in."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import polars as pl
 
-from xaicli.errors import UsageError, XaiError, unknown, whole_number
+from xaicli.errors import UsageError
 from xaicli.vocabulary import (
-    ATTEMPT,
     DS_ID,
-    EPOCH,
     LABEL,
-    LOSS,
-    MODE,
-    PROBS,
-    RANK,
-    SAMPLE_ID,
-    STEP,
     Attempts,
     Axis,
     Duplicates,
     Engine,
-    Mode,
 )
-from xaicli.words import quoted, ranges, split, split_pair, split_raw
+from xaicli.words import split
 
 if TYPE_CHECKING:
     from xaicli.reader.facts import Facts
@@ -106,10 +96,6 @@ class Catalogue(Protocol):
 Words = str | int | Iterable[str | int] | None
 """What an option takes in Python: one value, several, a text with commas as typed, or None for the default."""
 
-_ALL = "all"
-_NO_GROUPS = frozenset({SAMPLE_ID, MODE, DS_ID, EPOCH, STEP, ATTEMPT, RANK, PROBS, "pass"})
-_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -184,83 +170,6 @@ class Selection:
         }
 
 
-def resolve(
-    source: Catalogue,
-    *,
-    metric: Words = None,
-    mode: Words = None,
-    ds_id: Words = None,
-    epoch: Words = None,
-    epoch_frequency: int = 1,
-    label_key: str = LABEL,
-    label_map: Words | Mapping[str, Any] = None,
-    duplicates: str = Duplicates.LAST,
-    engine: str = Engine.POLARS,
-    spark_remote: str | None = None,
-    axis: str = Axis.EPOCH,
-    every_metric: bool = False,
-) -> Selection:
-    """Resolve the user's words; the arguments are the options of the command line.
-
-    Args:
-        source: The run, or one of its tables.
-        metric: Metrics; default `loss`, else the only one.
-        mode: Modes, `all`, or `!MODE` for all but one; default `eval`, and `train` with a warning if there is none.
-        ds_id: Dataset ids, or `!ID` for all but one; default all.
-        epoch: Numbers, ranges `LO-HI`, `first`, `last` (of each mode and ds_id); default all.
-        epoch_frequency: Only epochs divisible by this.
-        label_key: The column that groups samples.
-        label_map: `NAME=VALUE` items, or {name: value}.
-        duplicates: `last`, `all` or `error`.
-        engine: `polars`, `duckdb` or `spark`.
-        spark_remote: The address of a Spark Connect server; needs `spark`.
-        axis: `epoch`, `step` or `pass`: what pictures over time are drawn over.
-        every_metric: Without `metric` all there are, if any: for questions about the rows themselves.
-
-    Raises:
-        XaiError: A name that the run does not hold; the message offers close ones.
-        UsageError: A value that makes no sense.
-    """
-    epoch_frequency = whole_number("--epoch-frequency", epoch_frequency, least=1, hint="1 takes every epoch")
-    chosen_engine: Engine = _one_of(Engine, "--engine", engine)
-    if spark_remote and chosen_engine is not Engine.SPARK:
-        raise UsageError("--spark-remote needs --engine spark", hint="add --engine spark")
-    warnings: list[str] = list(source.warnings)
-    named, metrics = words(mode, MODE), words(metric, "metric")
-    modes = _modes(source, named, warnings)
-    every = _pairs(source, modes, None)
-    pairs = _pairs(source, modes, ds_id_words(ds_id))
-    epochs = _epochs(source, pairs, words(epoch, EPOCH), epoch_frequency)
-    if not isinstance(label_key, str):
-        raise UsageError(f"--label-key is one column, not {label_key!r}", hint="--label-key label")
-    if label_key in _NO_GROUPS:
-        raise UsageError(
-            f"--label-key {label_key} does not group samples",
-            hint="columns that do: " + ", ".join(name for name in source.dtypes if name not in _NO_GROUPS),
-        )
-    if label_key not in source.dtypes and label_key != LABEL:
-        raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
-    return Selection(
-        pairs=tuple(pair for pair in pairs if epochs[pair]),
-        epochs={pair: found for pair, found in epochs.items() if found},
-        metrics=source.metrics if every_metric and metrics is None else _metrics(source, metrics),
-        label_key=label_key,
-        label_map=_label_map(source, label_key, label_map),
-        ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
-        duplicates=_one_of(Duplicates, "--duplicates", duplicates),
-        epoch_frequency=epoch_frequency,
-        engine=chosen_engine,
-        spark_remote=spark_remote,
-        attempts=source.which_attempts,
-        where=source.where.text if source.where else "",
-        facts=str(source.facts.file or ""),
-        no_facts=not source.facts.wanted,
-        axis=_one_of(Axis, "--axis", axis),
-        warnings=tuple(warnings),
-        modes_left_out=() if named else tuple(name for name in source.modes() if name not in modes),
-    )
-
-
 def with_note_of_modes(selection: Selection) -> Selection:
     """The selection with a warning that names the modes that were not looked at, where nobody said which.
 
@@ -313,174 +222,3 @@ def ds_id_words(given: Words) -> list[str] | None:
     """What `ds_id` was given, as a list of texts; an empty text is the data set without a name, as rows spell it."""
     alone = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
     return [""] if len(alone) == 1 and isinstance(alone[0], str) and not alone[0].strip() else words(given, DS_ID)
-
-
-def _one_of(enum: type[Any], option: str, given: str) -> Any:
-    try:
-        return enum(given)
-    except ValueError:
-        raise UsageError(
-            f"{option} {given!r} is not possible", hint="choose from: " + ", ".join(str(item) for item in enum)
-        ) from None
-
-
-def _metrics(source: Catalogue, given: list[str] | None) -> tuple[str, ...]:
-    known = source.metrics
-    where = source.described
-    if given:
-        for name in given:
-            if name not in source.askable:
-                raise unknown("metric", name, source.askable, where=where)
-        return tuple(dict.fromkeys(given))
-    if LOSS in known:
-        return (LOSS,)
-    if len(known) == 1:
-        return known
-    if not known and source.askable:
-        return source.askable
-    if not known:
-        raise XaiError(f"{where} has no metrics", hint="log some with run.log_samples(..., loss=...)")
-    raise UsageError(f"which metric? {where} has no loss", hint="--metric " + ", ".join(known))
-
-
-def _modes(source: Catalogue, given: list[str] | None, warnings: list[str]) -> list[str]:
-    known = source.modes()
-    where = source.described
-    if not known and source.drops:
-        reasons = "; ".join(f"{n:,}: {reason}" for reason, n in source.drops.items())
-        raise XaiError(f"{where} holds no samples: {sum(source.drops.values()):,} rows were not recorded", hint=reasons)
-    if not known and source.where:
-        raise XaiError(f"{where} has no row that meets --where {source.where.text!r}", hint="leave --where out")
-    if not known:
-        raise XaiError(
-            f"{where} holds no samples",
-            hint="log some with run.log_samples(...); xai info says what it holds, xai scalars shows scalars",
-        )
-    if not given:
-        if Mode.EVAL in known:
-            return [Mode.EVAL.value]
-        chosen = Mode.TRAIN.value if Mode.TRAIN in known else known[0]
-        warnings.append(f"the run has no eval rows: showing {chosen}")
-        return [chosen]
-    return _chosen("mode", given, known, allowed={*known, *Mode}, where=where)
-
-
-def _chosen(kind: str, given: list[str], known: list[str], *, allowed: Iterable[str], where: str) -> list[str]:
-    """The known names that words like `a`, `all`, `!b` mean."""
-    # A data set may be called anything, "!x" or "all" too: its name is meant before the word.
-    excluded = {word[1:] for word in given if word.startswith("!") and word not in known}
-    wanted = [word for word in given if word in known or not word.startswith("!")]
-    shown = [quoted(name) for name in known]
-    for word in excluded - set(allowed):
-        raise unknown(kind, word, shown, where=where)
-    for word in wanted:
-        if word not in known and word != _ALL:
-            raise unknown(kind, word, shown, where=where)
-    everything = not wanted or (_ALL in wanted and _ALL not in known)
-    chosen = [name for name in known if (everything or name in wanted) and name not in excluded]
-    if not chosen:
-        raise XaiError(f"no {kind} is left of {', '.join(given)} in {where}", hint=f"recorded: {', '.join(shown)}")
-    return chosen
-
-
-def _pairs(source: Catalogue, modes: list[str], given: list[str] | None) -> list[Pair]:
-    pairs = [(mode, ds_id) for mode in modes for ds_id in source.ds_ids(mode)]
-    if given is None:
-        return pairs
-    known = list(dict.fromkeys(ds_id for _, ds_id in pairs))
-    chosen = _chosen(
-        "ds_id",
-        given,
-        known,
-        allowed=known,
-        where=", ".join(word for word in (source.described, " and ".join(filter(None, modes))) if word),
-    )
-    return [pair for pair in pairs if pair[1] in chosen]
-
-
-def _epochs(source: Catalogue, pairs: list[Pair], given: list[str] | None, every: int) -> dict[Pair, tuple[int, ...]]:
-    recorded = {pair: source.epochs(*pair) for pair in pairs}
-    known = sorted({epoch for epochs in recorded.values() for epoch in epochs})
-    tests = [_epoch_test(word, known) for word in given or ()]
-    chosen = {
-        pair: tuple(e for e in epochs if e % every == 0 and (not tests or any(test(e, epochs) for test in tests)))
-        for pair, epochs in recorded.items()
-    }
-    if not any(chosen.values()):
-        asked = f"no epoch of {', '.join(given)}" if given else "no epoch"
-        divisible = f" that is divisible by {every}" if every > 1 else ""
-        raise XaiError(f"{asked}{divisible} was recorded", hint=f"recorded epochs: {', '.join(ranges(known))}")
-    return chosen
-
-
-def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], bool]:
-    """Whether an epoch is meant by a word, given the epochs of its pair.
-
-    Raises:
-        XaiError: No epoch of any pair is meant.
-        UsageError: The word is no epoch.
-    """
-    if word == "first":
-        return lambda epoch, epochs: epoch == epochs[0]
-    if word == "last":
-        return lambda epoch, epochs: epoch == epochs[-1]
-    if match := _RANGE.fullmatch(word):
-        low, high = int(match[1]), int(match[2])
-    else:
-        try:
-            low = high = int(word)
-        except ValueError:
-            raise UsageError(
-                f"--epoch {word!r} is no epoch", hint="give numbers, ranges LO-HI, first or last"
-            ) from None
-    if not any(low <= epoch <= high for epoch in known):
-        raise XaiError(f"there is no epoch {word}", hint=f"recorded epochs: {', '.join(ranges(known))}")
-    return lambda epoch, _: low <= epoch <= high
-
-
-def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
-    if given is None:
-        return {}
-    if isinstance(given, Mapping):
-        items: Sequence[tuple[Any, Any]] = list(given.items())
-    else:
-        typed = split_raw(given) if isinstance(given, str) else words(given, "label_map") or ()
-        items = [_name_and_value(word) for word in typed]
-    if not items:
-        raise UsageError(f"label_map was given, and names nothing: {given!r}", hint="leave it out for all labels")
-    return {_label_value(source, label_key, value): str(name) for name, value in items}
-
-
-def _name_and_value(word: str) -> tuple[str, str]:
-    if (pair := split_pair(word)) is None:
-        raise UsageError(f"--label-map {word!r} is not NAME=VALUE", hint="--label-map cat=3,dog=5")
-    return pair
-
-
-def _label_value(source: Catalogue, label_key: str, value: Any) -> Any:
-    """A label, or a class of a set of them, as the run spells it: an integer, or the class name of one; a number, true
-    or false, or text.
-
-    Raises:
-        XaiError: There are no labels, or none can be that.
-    """
-    dtype = source.dtypes.get(label_key)
-    if dtype is None:
-        raise XaiError(f"{source.described} has no {label_key} for --label-map to name", hint="leave it out")
-    names = source.label_names
-    while isinstance(dtype, pl.List):
-        dtype = cast(pl.DataType, dtype.inner)
-    if dtype.is_integer() and str(value) in names:
-        return list(names).index(str(value))
-    try:
-        if dtype.is_integer():
-            return int(value)
-        if dtype.is_float():
-            return float(value)
-        if dtype.is_(pl.Boolean()):
-            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-    except (TypeError, ValueError, KeyError):
-        hint = "" if names else f"{label_key} holds {'whole numbers' if dtype.is_integer() else dtype}"
-        found = unknown("label", value, names, where=source.described)
-        raise XaiError(found.message, hint=hint or found.hint) from None
-    return str(value)

@@ -13,9 +13,10 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.facts import with_facts
+from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
 from xaicli.queries.scores import SCORE, STALE
-from xaicli.queries.selection import Pair, Selection, Words, polars_only, resolve
+from xaicli.queries.selection import Pair, Selection, Words, polars_only
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where, finite

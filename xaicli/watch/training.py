@@ -17,8 +17,9 @@ from xaicli.diagnosis.steps import batch_losses, with_spikes
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, unknown
 from xaicli.layout import RunLayout
+from xaicli.queries.resolution import resolve
 from xaicli.queries.runs import state_of
-from xaicli.queries.selection import Pair, Selection, resolve
+from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.reader.pieces import Piece
 from xaicli.reader.rows import last_rows

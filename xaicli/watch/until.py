@@ -10,7 +10,8 @@ from xaicli.checks.rules import At, Rule, parse_rule
 from xaicli.checks.verdicts import Outcome, Verdict, judged
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, unknown
-from xaicli.queries.selection import Pair, resolve
+from xaicli.queries.resolution import resolve
+from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import LABEL, PREDICTION, SAMPLE_ID, Mode
 from xaicli.watch.training import Now, Watched
