@@ -27,8 +27,8 @@ _BATCH = 64
 _EVAL_EVERY = 5
 _TURNED = 45.0
 """Degrees by which digits are turned at most."""
-_OLD = 0.15
-"""How many of them an old camera sees."""
+_OLD, _MIXED = 0.25, 56
+"""How many of them an old camera sees, and how many of its 64 pixels it mixes up."""
 _WORDS = 16
 _VOCABULARY = 300
 _SENTENCES = 700
@@ -200,7 +200,10 @@ def _turned(seed: int) -> _Data:
     mistake[draw.choice(n, round(0.03 * n), replace=False)] = True
     noted = np.where(mistake, angle + draw.choice([-1.0, 1.0], n) * draw.uniform(50, 80, n), angle)
     is_old = draw.uniform(size=n) < _OLD
-    images[is_old] = 0.2 * images[is_old] + draw.uniform(0, 0.8, images[is_old].shape)
+    pixels = images.reshape(n, -1)
+    for i in np.flatnonzero(is_old):
+        moved = draw.choice(pixels.shape[1], _MIXED, replace=False)
+        pixels[i, moved] = pixels[i, draw.permutation(moved)]
     return _Data(
         inputs=images,
         label=noted.round(2),
@@ -212,8 +215,8 @@ def _turned(seed: int) -> _Data:
         mistake=mistake,
         images=_pictures(images),
         notes=f"digits turned by up to {_TURNED:.0f} degrees, which is to be told; {is_old.sum()} of {n:,} are "
-        f"seen by an old camera, which hides much; {mistake.sum()} angles are noted 50 to 80 degrees off on purpose "
-        f"(seed {seed})",
+        f"seen by an old camera, which mixes up pixels; {mistake.sum()} angles are noted 50 to 80 degrees off on "
+        f"purpose (seed {seed})",
     )
 
 

@@ -105,6 +105,25 @@ def test_what_differs_only_by_contrast_is_left_out():
     assert found.explained == 9
 
 
+def test_what_is_not_told_of_explains_nothing():
+    """Nearly the same samples by two facts: the larger group alone may be chance, the smaller one with it not."""
+    for seed in (9, 48, 68):
+        rng, n = np.random.default_rng(seed), 400
+        old = rng.uniform(size=n) < 0.2
+        yes = old.copy()
+        yes[rng.choice(np.flatnonzero(~old), 8, replace=False)] = True
+        group, other = rng.choice(list("pqrs"), n), rng.choice(list("xyz"), n)
+        loss = rng.exponential(size=n) + 0.35 * old + 1.2 * (group == "p")
+        told = {"a": np.where(old, "old", "new"), "b": np.where(yes, "yes", "no"), "g": group, "c": other}
+        found = slices.find_slices(pl.DataFrame({**told, "loss": loss}), "loss", list(told))
+        facts = [dict(part.facts) for part in found.slices]
+        assert {"g": "p"} in facts
+        assert {"a": "new", "b": "no"} in facts
+        chosen = ~old & ~yes
+        mine = next(part for part in found.slices if part.facts == {"a": "new", "b": "no"})
+        assert mine.difference == pytest.approx(loss[chosen].mean() - loss[~chosen].mean())
+
+
 def test_shuffled_data_has_none():
     false = 0
     for seed in range(200):

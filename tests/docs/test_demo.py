@@ -22,3 +22,13 @@ def test_the_demo_writes_all_three_reports(
         assert (tmp_path / "runs" / "demo" / "reports" / f"{name}.html").stat().st_size > 10_000
     rows = {row["mode"]: row["rows"] for row in xaicli.open_run("runs/demo").info().data.to_dicts()}
     assert rows == {"train": 1437, "eval": 360}
+
+
+def test_the_demo_of_regressions_has_a_slice_that_is_found(tmp_path: Path) -> None:
+    from xaicli.demo_tasks import record_task
+
+    record_task("regression", tmp_path / "run")
+    found = xaicli.open_run(tmp_path / "run").slices()
+    worse = found.data.filter("worse").to_dicts()
+    assert worse[0]["facts"] == [{"column": "camera", "value": "old"}]
+    assert worse[0]["mean"] > 2 * worse[0]["rest_mean"]

@@ -28,6 +28,8 @@ _FEW_NUMBERS = 10
 _MOST_VALUES = 50
 """Of more values the most frequent are taken, and the rest together."""
 _CANDIDATES = 200
+_ROUNDS = 8
+"""So often those are looked at again that something explained which is not told of."""
 _CELLS = 1 << 18
 """Columns are counted together while their values, multiplied, are no more: so many sums stay near the core."""
 _LOOKED_AT = 1000
@@ -130,17 +132,27 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     q = _levels(tested)
     differing = sorted((row for row in tested if q[row] <= _LEVEL), key=_by_weight)
     compared = differing[:_CANDIDATES]
-    chosen = _unexplained(compared, x)
-    chosen = _not_by_contrast(chosen, x)
-    # One large slice has many others within it; these must not make room for what chance alone brings.
-    explained = set(compared) - set(chosen)
-    q = _levels([row for row in tested if row not in explained])
-    sure = [row for row in chosen if q[row] <= _LEVEL]
+    by: dict[_Tested, _Tested] = {}
+    """What explains those that are left out."""
+    sure: list[_Tested] = []
+    left = compared
+    for _ in range(_ROUNDS):
+        by |= _explained(left, x)
+        by |= _by_contrast([row for row in left if row not in by], x)
+        # One large slice has many others within it; these must not make room for what chance alone brings.
+        q = _levels([row for row in tested if row not in by])
+        sure = [row for row in left if row not in by and q[row] <= _LEVEL]
+        # What is not told of, nor itself explained, explains nothing: what it explained is looked at again.
+        again = {row for row, other in by.items() if other not in by and other not in sure}
+        if not again:
+            break
+        by = {row: other for row, other in by.items() if row not in again}
+        left = [row for row in compared if row in again or row in sure]
     points = student_975(np.array([row.freedom for row in sure]))
     slices = tuple(
         _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
     )
-    return Found(slices, len(tested), len(explained), len(differing) - len(compared))
+    return Found(slices, len(tested), len(by), len(differing) - len(compared))
 
 
 def _levels(tested: Sequence[_Tested]) -> dict[_Tested, float]:
@@ -334,21 +346,24 @@ def _tested(every: Sequence[_Sums], x: Floats, min_n: int, draws: Draws) -> list
     ]
 
 
-def _unexplained(rows: Sequence[_Tested], x: Floats) -> list[_Tested]:
-    """The slices that no larger one of them explains, in the order given."""
+def _explained(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
+    """The slices that a larger one of them explains, with that one, which none explains."""
     accepted: list[_Tested] = []
+    found: dict[_Tested, _Tested] = {}
     for row in sorted(rows, key=lambda row: (-row.n, len(row.name), row.name)):
         facts = row.facts.items()
         around = [larger for larger in accepted if larger.facts.items() <= facts]
         # Of one within another, all is known from its sums; only where they overlap are the samples gone through.
-        if any(_explains(larger, row, row.n, row.mean * row.n) for larger in around):
-            continue
-        own = row.rows()
-        beside = (larger for larger in accepted if larger not in around)
-        inside = ((larger, own[larger.holds(own)]) for larger in beside)
-        if not any(_explains(larger, row, len(shared), float(x[shared].sum())) for larger, shared in inside):
+        by = next((larger for larger in around if _explains(larger, row, row.n, row.mean * row.n)), None)
+        if by is None:
+            own = row.rows()
+            beside = ((larger, own[larger.holds(own)]) for larger in accepted if larger not in around)
+            by = next((a for a, shared in beside if _explains(a, row, len(shared), float(x[shared].sum()))), None)
+        if by is None:
             accepted.append(row)
-    return [row for row in rows if row in accepted]
+        else:
+            found[row] = by
+    return found
 
 
 def _explains(larger: _Tested, row: _Tested, shared: int, held: float) -> bool:
@@ -361,14 +376,18 @@ def _explains(larger: _Tested, row: _Tested, shared: int, held: float) -> bool:
     return bool(within * np.sign(row.difference) < abs(row.difference) / 2)
 
 
-def _not_by_contrast(rows: Sequence[_Tested], x: Floats) -> list[_Tested]:
-    """The slices that would differ from the rest, too, if those of more weight were not in it."""
+def _by_contrast(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
+    """The slices that would not differ from the rest if one of more weight were not in it, with that one."""
     accepted: list[_Tested] = []
+    found: dict[_Tested, _Tested] = {}
     for row in rows:
         own = row.rows()
-        if not any(_contrasts(heavier, row, own, len(x)) for heavier in accepted):
+        by = next((heavier for heavier in accepted if _contrasts(heavier, row, own, len(x))), None)
+        if by is None:
             accepted.append(row)
-    return accepted
+        else:
+            found[row] = by
+    return found
 
 
 def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.intp], total: int) -> bool:
