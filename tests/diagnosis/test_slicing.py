@@ -224,3 +224,14 @@ def test_where_facts_are_left_out_a_name_that_is_missing_says_so(recorded, capsy
         != 0
     )
     assert "--no-facts" not in capsys.readouterr().err
+
+
+def test_values_that_are_put_together_are_counted(tmp_path, capsys):
+    n = 600
+    with xaicli.Run(tmp_path / "run") as run:
+        source = [f"s{i % 50}" if i < 500 else f"rare{i}" for i in range(n)]
+        run.log_facts(np.arange(n), source=source, few=[f"f{i % 50}" for i in range(n)])
+        run.log_samples(sample_id=np.arange(n), loss=np.arange(n) % 7, mode="eval", epoch=1)
+    assert asked(capsys, tmp_path / "run")["warnings"] == [
+        "source has many values: the 50 most frequent are slices, the others of 100 samples one together"
+    ]

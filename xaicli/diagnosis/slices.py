@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, pairwise
 from math import prod
@@ -25,7 +25,7 @@ _LEVEL = 0.05
 _QUINTILES = (0.2, 0.4, 0.6, 0.8)
 _FEW_NUMBERS = 10
 """A column of numbers with no more distinct values is taken by value."""
-_MOST_VALUES = 50
+MOST_VALUES = 50
 """Of more values the most frequent are taken, and the rest together."""
 _CANDIDATES = 200
 _ROUNDS = 8
@@ -83,6 +83,8 @@ class Found:
     looked_at: int
     explained: int
     left_out: int
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Of columns of very many values, how many samples have one of the rarer, which are together."""
 
 
 @dataclass(frozen=True)
@@ -126,33 +128,35 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
         return Found((), 0, 0, 0)
     rows = frame if len(kept) == frame.height else frame[kept]
     draws = Draws(x)
-    tested = _tested(list(_summed([coded(rows[name]) for name in by], x)), x, min_n, draws)
+    columns = [coded(rows[name]) for name in by]
+    others = {one.name: int((one.codes == one.names.index(OTHER)).sum()) for one in columns if OTHER in one.names}
+    tested = _tested(list(_summed(columns, x)), x, min_n, draws)
     if not tested:
-        return Found((), 0, 0, 0)
+        return Found((), 0, 0, 0, others)
     q = _levels(tested)
     differing = sorted((row for row in tested if q[row] <= _LEVEL), key=_by_weight)
     compared = differing[:_CANDIDATES]
-    by: dict[_Tested, _Tested] = {}
+    why: dict[_Tested, _Tested] = {}
     """What explains those that are left out."""
     sure: list[_Tested] = []
     left = compared
     for _ in range(_ROUNDS):
-        by |= _explained(left, x)
-        by |= _by_contrast([row for row in left if row not in by], x)
+        why |= _explained(left, x)
+        why |= _by_contrast([row for row in left if row not in why], x)
         # One large slice has many others within it; these must not make room for what chance alone brings.
-        q = _levels([row for row in tested if row not in by])
-        sure = [row for row in left if row not in by and q[row] <= _LEVEL]
+        q = _levels([row for row in tested if row not in why])
+        sure = [row for row in left if row not in why and q[row] <= _LEVEL]
         # What is not told of, nor itself explained, explains nothing: what it explained is looked at again.
-        again = {row for row, other in by.items() if other not in by and other not in sure}
+        again = {row for row, other in why.items() if other not in why and other not in sure}
         if not again:
             break
-        by = {row: other for row, other in by.items() if row not in again}
+        why = {row: other for row, other in why.items() if row not in again}
         left = [row for row in compared if row in again or row in sure]
     points = student_975(np.array([row.freedom for row in sure]))
     slices = tuple(
         _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
     )
-    return Found(slices, len(tested), len(by), len(differing) - len(compared))
+    return Found(slices, len(tested), len(why), len(differing) - len(compared), others)
 
 
 def _levels(tested: Sequence[_Tested]) -> dict[_Tested, float]:
@@ -200,7 +204,7 @@ def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
     counts = np.bincount(places, minlength=len(texts) + 1)
     named = [*texts.to_list(), MISSING]
     frequent = sorted((i for i in range(len(named)) if counts[i]), key=lambda i: (-counts[i], named[i]))
-    kept = sorted(frequent[:_MOST_VALUES], key=named.__getitem__)
+    kept = sorted(frequent[:MOST_VALUES], key=named.__getitem__)
     code = np.full(len(named), len(kept), np.uint8)
     code[kept] = np.arange(len(kept), dtype=np.uint8)
     names = [named[i] for i in kept]

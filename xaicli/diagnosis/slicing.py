@@ -8,7 +8,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.diagnosis.kept_inputs import BRIGHTNESS, LENGTH, kept_inputs
-from xaicli.diagnosis.slices import MIN_N, Slice, find_slices
+from xaicli.diagnosis.slices import MIN_N, MOST_VALUES, Slice, find_slices
 from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError, unknown, whole_number
@@ -67,6 +67,11 @@ def slices(
         for metric in selection.metrics:
             found = find_slices(frame, metric, sliced, min_n=min_n)
             told = {MODE: pair[0], DS_ID: pair[1], **place, "metric": metric}
+            warnings += [
+                f"{name} has many values: the {MOST_VALUES} most frequent are slices, the others of "
+                f"{n:,} {'sample' if n == 1 else 'samples'} one together"
+                for name, n in found.others.items()
+            ]
             left = {"explained": found.explained, "not_compared": found.left_out}
             searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
             part = [{**told, **_row(one, frame, metric)} for one in found.slices]
@@ -77,7 +82,7 @@ def slices(
         selection={**selection.as_dict(), "by": columns, "min_n": min_n},
         data=_data(rows, reader.dtypes.get(SAMPLE_ID, pl.Int64())),
         counts=reader.counts(tally),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
         extra={"searched": searched},
     )
 
