@@ -166,3 +166,13 @@ def test_a_label_that_is_no_class_of_scores_on_a_device(tmp_path: Path, where: A
     assert found[0]["loss"] is None
     assert found[1]["loss"] == pytest.approx(entropy_of(LOGITS[1], 2), rel=1e-5)
     assert sum(run.stats()["refused"]["label"].values()) == 1
+
+
+@pytest.mark.parametrize("make", [np.array, np.int64, int])
+def test_arrays_without_axes_are_labels_as_numbers_are(tmp_path: Path, make: Any) -> None:
+    scores = np.eye(3, dtype=np.float32)[[0, 1, 2, 1]]
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=range(4), label=[make(i) for i in (0, 1, 2, 0)], logits=scores, mode="eval", epoch=1)
+    found = sorted(rows(tmp_path / "run").to_pylist(), key=lambda row: row["sample_id"])
+    assert [row["label"] for row in found] == [0, 1, 2, 0]
+    assert [row["correct"] for row in found] == [True, True, True, False]

@@ -536,6 +536,11 @@ def _set_of_list(item: Any, name: str, ignored: int | None, classes: int | None)
     return np.unique(named).astype(np.int32)
 
 
+def _is_row(item: Any) -> bool:
+    """Whether an item is several values; an array without axes is one."""
+    return isinstance(item, list | tuple | set) or (isinstance(item, np.ndarray) and item.ndim > 0)
+
+
 def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_logits: bool = True) -> Task | None:
     """What a batch's outputs mean, as far as its shapes and kinds tell; None where they do not.
 
@@ -546,9 +551,9 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
     if scores is not None and scores.ndim == 3:
         return Task.SEQUENCE
     label, prediction = plain(label), plain(prediction)
-    if isinstance(label, list | tuple) and any(isinstance(item, list | tuple | set | np.ndarray) for item in label):
-        rows = [list(item) for item in label if item is not None]
-        even = len({len(row) for row in rows}) == 1 and not any(item is None for item in label)
+    if isinstance(label, list | tuple) and any(map(_is_row, label)):
+        rows = [list(item) for item in label if _is_row(item)]
+        even = len({len(row) for row in rows}) == 1 and len(rows) == len(label)
         if not (even and scores is not None and len(rows[0]) == scores.shape[1]):
             return Task.MULTILABEL
         label = np.asarray(rows)
@@ -583,9 +588,7 @@ def several_at_once(prediction: Any) -> bool:
     """Whether predictions are sets of classes: (N, K), or lists."""
     if isinstance(prediction, np.ndarray):
         return prediction.ndim == 2 and prediction.shape[1] > 1
-    return isinstance(prediction, list | tuple) and any(
-        isinstance(item, list | tuple | set | np.ndarray) for item in prediction
-    )
+    return isinstance(prediction, list | tuple) and any(map(_is_row, prediction))
 
 
 def _all_missing(label: Any) -> bool:
