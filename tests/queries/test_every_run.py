@@ -161,7 +161,9 @@ def test_duckdb_says_what_it_renames(tmp_path: Path) -> None:
 def cased(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cased") / "run"
     with Run(root) as run:
-        run.log_samples(sample_id=[1, 2], mode="eval", epoch=1, step=1, F1=[10.0, 20.0], f1=[1.0, 2.0])
+        run.log_samples(
+            sample_id=[1, 2], mode="eval", epoch=1, step=1, F1=[10.0, 20.0], f1=[1.0, 2.0], Max=[5, 6], max=[3, 4]
+        )
         run.log_facts([1, 2], Cam=["A", "B"], cam=["c", "d"])
         run.add_metrics_data({"sample_id": [1], "IoU": [5.0], "iou": [7.0]}, name="Boxes")
         run.add_metrics_data({"sample_id": [1], "x": [9.0]}, name="boxes")
@@ -176,6 +178,7 @@ def cased(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("SELECT IoU, iou_1 FROM Boxes", (5.0, 7.0)),
         ("SELECT x FROM boxes_1", (9.0,)),
         ("SELECT 'f1', max(F1) AS f1 FROM samples -- f1", ("f1", 20.0)),
+        ("SELECT max(Max), max (max_1) FROM samples", (6.0, 4.0)),
     ],
 )
 def test_duckdb_answers_what_is_named_as_it_is_there(cased: Path, sql: str, row: tuple[object, ...]) -> None:

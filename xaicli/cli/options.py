@@ -284,6 +284,28 @@ class SampleChoice(OptionGroup):
     ] = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Amount(OptionGroup):
+    """How many samples a rule takes."""
+
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n", metavar="N", help="How many of each mode and data set.", rich_help_panel=_SAMPLES, show_default=False
+        ),
+    ] = None
+    share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Which share of them instead: 0.1.", rich_help_panel=_SAMPLES, show_default=False
+        ),
+    ] = None
+    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.", rich_help_panel=_SAMPLES)] = (
+        False
+    )
+    seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=_SAMPLES)] = 0
+
+
 Truth = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ import typer
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.options import (
+    Amount,
     FactsOption,
     Ids,
     Output,
@@ -63,15 +64,6 @@ def export(
             metavar="RULE|SQL", help="Which samples, as in xai select [default: suspects].", show_default=False
         ),
     ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", metavar="N", help="How many [default: all that the rule finds].", show_default=False),
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(metavar="X", help="Which share of the samples instead.", show_default=False)
-    ] = None,
-    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.")] = False,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     ids: Ids = None,
     path: _PathFact = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before every path: '/data/local-files/?d='.")] = "",
@@ -86,12 +78,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    amount: Amount,
     select: Selection,
     output: Output,
 ) -> None:
     """Write samples for people who correct labels, with what each might be instead.
 
-    -o FILE is the file to import (of FiftyOne a folder); --format html,csv,json,md writes the page, too.
+    Without --n or --share all that the rule finds. -o FILE is the file to import (of FiftyOne a folder); --format
+    html,csv,json,md writes the page, too.
 
     Example: xai relabel export runs/demo --mode train --to csv -o to-look-at.csv
     """
@@ -116,7 +110,7 @@ def export(
         prefix=prefix,
         pictures=pictures,
         table=table,
-        choice={"n": n, "share": share, "per_label": per_label, "seed": seed},
+        choice=amount.arguments(),
         select=select.arguments(),
     )
     write(found.result, _page(output, target), beside=lambda: found.write(target))

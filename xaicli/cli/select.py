@@ -13,7 +13,7 @@ import typer
 
 from xaicli.cli.command import command
 from xaicli.cli.completion import words
-from xaicli.cli.options import Output, RunDir, Selection, split_commas
+from xaicli.cli.options import Amount, Output, RunDir, Selection, split_commas
 from xaicli.cli.output import write
 from xaicli.errors import UsageError
 from xaicli.files import Written
@@ -41,14 +41,6 @@ def select(
             autocompletion=words(lambda: _RULES),
         ),
     ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", metavar="N", help="How many of each mode and data set.", show_default=False),
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(metavar="X", help="Which share of them instead: 0.1.", show_default=False)
-    ] = None,
-    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.")] = False,
     by: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The column or fact to balance [default: label].", show_default=False),
@@ -61,7 +53,6 @@ def select(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     stat: Annotated[
         str, typer.Option(help="The score of a sample: last, mean, max, or another statistic of dynamics.")
     ] = "last",
@@ -75,6 +66,7 @@ def select(
             callback=split_commas, help="Its columns of vectors [default: those not reduced].", show_default=False
         ),
     ] = None,
+    amount: Amount,
     select: Selection,
     output: Output,
 ) -> None:
@@ -91,16 +83,13 @@ def select(
     file, output, lists = _targets(output, "txt" if weight is None else "parquet")
     result = open_run(run_dir).select(
         rule=rule,
-        n=n,
-        share=share,
-        per_label=per_label,
         by=by,
         weight=weight,
-        seed=seed,
         stat=stat,
         complete_only=complete_only,
         table=table,
         column=column,
+        **amount.arguments(),
         **select.arguments(),
     )
     if file is not None and str(file) == "-":

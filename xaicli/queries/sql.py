@@ -28,7 +28,8 @@ FACTS = "facts"
 _READING = re.compile(r"\s*\(*\s*(select|with|from|values|explain|show|describe)\b", re.IGNORECASE)
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TEXTS = re.compile(r"'(?:[^']|'')*'")
-_WORDS = re.compile(r'(\bas\s+)?(?:"((?:[^"]|"")*)"|([^\W\d]\w*))', re.IGNORECASE)
+_WORDS = re.compile(r'(\bas\s+)?(?:"((?:[^"]|"")*)"|([^\W\d]\w*+)(?!\s*\())', re.IGNORECASE)
+"""A name, with `as` before it where the statement gives it; what an opening bracket follows is a function."""
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
