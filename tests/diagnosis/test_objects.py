@@ -244,3 +244,15 @@ def test_errors_of_samples_name_the_table_of_objects(both, capsys):
     assert found["task"] == "binary"
     assert [said for said in found["warnings"] if "xai errors --table boxes" in said]
     assert asked(capsys, both, "--table", "boxes")["task"] == "objects"
+
+
+@pytest.mark.parametrize("command", ["samples", "errors", "findings", "slices", "track-report"])
+def test_a_run_of_other_tables_alone_says_what_tells_of_them(tmp_path, capsys, command):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.add_metrics({"example_id": [0, 1], "mean_iou": [0.5, 0.7]}, name="pictures")
+    assert main([command, str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "holds no rows of samples" in said
+    assert "xai samples --table pictures" in said
+    assert main(["samples", str(tmp_path / "run"), "--table", "pictures", "--metric", "mean_iou", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["score"] == 0.7

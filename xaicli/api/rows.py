@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack
+from urllib.parse import unquote
 
 from xaicli.answer import Answer
 from xaicli.api.pages import Asked, shown
@@ -35,7 +36,7 @@ def refuse_others(select: Mapping[str, Any]) -> None:
 
 
 def refuse_objects_alone(reader: Reader) -> None:
-    """Say what tells of a run that collected objects and has no rows of samples.
+    """Say what tells of a run that collected objects, or has other tables, and has no rows of samples.
 
     Raises:
         XaiError: The run is one.
@@ -49,6 +50,12 @@ def refuse_objects_alone(reader: Reader) -> None:
             f"{reader.layout.root} holds no rows of samples: this is answered of them alone",
             hint=f"of the objects in its table {tables[0]}: xai findings, xai errors, xai track-report; "
             "of its pictures: xai samples --table metrics --metric fp",
+        )
+    names = sorted(unquote(path.name) for path in reader.layout.tables.iterdir() if path.is_dir())
+    if names and not reader.drops and reader.where is None:
+        raise XaiError(
+            f"{reader.layout.root} holds no rows of samples: this is answered of them alone",
+            hint=f"of its tables ({', '.join(names)}): xai samples --table {names[0]}, xai query, xai export",
         )
 
 
