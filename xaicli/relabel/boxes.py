@@ -24,6 +24,7 @@ from xaicli.relabel.questions import made_by, path_fact, picture_size, within_a_
 from xaicli.relabel.tasks import (
     CHECKED,
     CONTROL,
+    FIFTYONE_PICTURES,
     Batch,
     Box,
     Task,
@@ -113,6 +114,8 @@ def batch_of_objects(
         tasks, folder = within_a_folder(tasks)
         if folder:
             notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
+    if tool is Tool.FIFTYONE:
+        notes.append(FIFTYONE_PICTURES)
     classes = list(names) or sorted({box.label for task in tasks for box in task.boxes})
     return Batch(tasks, classes, made_by=made_by(reader), of_boxes=True), _rows(doubted, tasks, names), notes
 

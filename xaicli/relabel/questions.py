@@ -22,7 +22,7 @@ from xaicli.reader import Reader
 from xaicli.reader.facts import Facts
 from xaicli.relabel.corrections import NO_SAMPLE, Correction, Labels, LeftOut, Samples, corrections
 from xaicli.relabel.marks import Marks, read_marks
-from xaicli.relabel.tasks import Batch, Task, Tool
+from xaicli.relabel.tasks import FIFTYONE_PICTURES, Batch, Task, Tool
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
 
 _PATHS = ("path", "image", "image_path", "filepath", "file_path", "file_name", "filename", "file", "url", "uri")
@@ -77,6 +77,8 @@ def batch_of(
         tasks, folder = within_a_folder(tasks)
         if folder:
             notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
+    if tool is Tool.FIFTYONE:
+        notes.append(FIFTYONE_PICTURES)
     classes = [] if is_number else _classes(reader, selection, rows, names)
     return Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader)), notes
 

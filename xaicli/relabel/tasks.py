@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
+FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"
 """What the choice is called in a labelling tool; what comes back is looked for under this name."""
 CHECKED = "checked"
