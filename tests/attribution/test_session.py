@@ -130,6 +130,40 @@ def test_several_checkpoints_share_samples_targets_and_draws(run_dir: Path, xai:
         assert maps["checkpoint"].tolist() == ["ckpt-1", "ckpt-2", "ckpt-1", "ckpt-2"]
 
 
+def test_each_column_holds_the_maps_of_its_own_checkpoint(xai: Xai, tmp_path: Path) -> None:
+    """Named last first, so that neither the order given nor that of the file names is that of the columns."""
+    digits = load_digits()
+    images = torch.from_numpy(digits.images[:3])
+    np.savez(tmp_path / "x.npz", x=images.numpy(), y=digits.label[:3], sample_id=np.array([30, 10, 20]))
+    models = {}
+    for epoch, name in ((9, "a"), (2, "b"), (5, "c")):
+        torch.manual_seed(epoch)
+        models[name] = build_model().eval()
+        torch.save({"model": models[name].state_dict(), "epoch": epoch}, tmp_path / f"{name}.pt")
+    named = [part for name in ("a", "c", "b") for part in ("--model", tmp_path / f"{name}.pt")]
+    how = ("--methods", "gradient,integrated", "--integrating", "4,0", "--baseline", "zero", "--no-progress")
+    given = ("--data", tmp_path / "x.npz", "--ids", "10,30", *ARCH, *how)
+    status, text, error = xai("saliency", *named, *given, "--json", "--format", "json", "-o", tmp_path / "out")
+    assert status == 0, error
+    rows = json.loads(text)["rows"]
+    assert [(row["sample_id"], row["checkpoint"]) for row in rows] == [(i, c) for i in (10, 30) for c in "bca"]
+    with np.load(tmp_path / "out" / "maps.npz", allow_pickle=False) as maps:
+        found = dict(maps)
+    assert found["checkpoint"].tolist() == [row["checkpoint"] for row in rows]
+    for at, row in enumerate(rows):
+        x, target = images[[30, 10, 20].index(row["sample_id"])][None], row["target"]
+        model = models[row["checkpoint"]]
+        assert row["prediction"] == int(model(x).argmax())
+
+        def slope(z: torch.Tensor, model: torch.nn.Module = model, target: int = target) -> torch.Tensor:
+            z = z.clone().requires_grad_()
+            return torch.autograd.grad(model(z)[:, target].sum(), z)[0]
+
+        path = torch.stack([slope(x * alpha) for alpha in (0.125, 0.375, 0.625, 0.875)]).mean(0) * x
+        assert np.allclose(found["attribution/gradient"][at], slope(x)[0], atol=1e-5)
+        assert np.allclose(found["attribution/integrated"][at], path[0], atol=1e-5)
+
+
 def test_checkpoints_are_in_memory_one_after_another(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gc
     import weakref

@@ -73,20 +73,19 @@ class _Tracer(fx.Tracer):
 
 
 def traced(model: nn.Module) -> fx.GraphModule:
-    """A graph of a model, sharing nothing with it.
+    """A graph of a model.
 
     Args:
-        model: In evaluation mode; unchanged.
+        model: In evaluation mode; given up to the graph, which is made of its parts.
 
     Raises:
         Exception: Whatever tracing raises: the model's path depends on values, or a part of it has no gradient.
     """
-    twin = copy_of(model)
-    if isinstance(twin, fx.GraphModule):
-        return twin
+    if isinstance(model, fx.GraphModule):
+        return model
     tracer = _Tracer()
     with torch.enable_grad(), _TRACING:
-        graph = tracer.trace(twin)
+        graph = tracer.trace(model)
     return fx.GraphModule(tracer.root, graph)
 
 
@@ -97,11 +96,11 @@ def simplified(model: nn.Module) -> nn.Module:
         model: In evaluation mode; unchanged. The caller compares what both compute.
     """
     try:
-        graph = traced(model)
+        graph = traced(copy_of(model))
         if isinstance(model, fx.GraphModule):
             changed = _fold_operators(graph)
         elif changed := any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-            graph = fuse(graph, no_trace=True)  # type: ignore[assignment]
+            graph = fuse(graph, inplace=True, no_trace=True)  # type: ignore[assignment]
         changed |= _pool_first(graph)
         graph.graph.lint()
         graph.recompile()
@@ -229,10 +228,10 @@ def split(model: nn.Module) -> Stem | None:
     """Part a model of one input after its first layer; None where that is no plain convolution or linear layer.
 
     Args:
-        model: In evaluation mode; unchanged. The caller compares what both compute.
+        model: In evaluation mode; unchanged, and the parts share its tensors. The caller compares what both compute.
     """
     try:
-        return _parted(traced(model))
+        return _parted(traced(copy_of(model, sharing=True)))
     except Exception:
         return None  # An optimisation: a model that cannot be traced runs as it is.
 
@@ -324,7 +323,9 @@ def fast_model(prepared: Prepared, settings: Settings) -> FastModel:
     inputs = [x[:_PROBE] for x in prepared.inputs]
     if len(inputs) == 1 and model.call == Call((0,)) and not prepared.entries[0].tokens and model.batch is None:
         small = simplified(model.model)
-        stem = split(small) if {INTEGRATED, SMINT} & set(settings.methods) else None
+        if {INTEGRATED, SMINT} & set(settings.methods):
+            # Shared with the fast copy, not with the model itself, whose weights may be laid out otherwise.
+            stem = split(copy_of(small) if small is model.model else small)
         if stem is not None and not _agrees(prepared, stem.output, _REWRITTEN):
             stem = None
         if small is not model.model and (stem is not None or _agrees(prepared, small, _REWRITTEN)):
@@ -351,7 +352,7 @@ def _share(part: nn.Module, whole: nn.Module) -> None:
         for own in (module._parameters, module._buffers):
             for name, tensor in own.items():
                 other = known.get(f"{path}.{name}" if path else name)
-                if tensor is None or other is None or type(other) is not type(tensor):
+                if tensor is None or other is None or other is tensor or type(other) is not type(tensor):
                     continue
                 if other.dtype == tensor.dtype and other.stride() == tensor.stride() and torch.equal(other, tensor):
                     own[name] = other

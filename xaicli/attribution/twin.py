@@ -85,8 +85,12 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def copy_of(model: _Module) -> _Module:
+def copy_of(model: _Module, *, sharing: bool = False) -> _Module:
     """A deep copy; tensors that autograd made are detached, and what cannot be copied (a lock, a file) is shared.
+
+    Args:
+        model: Unchanged.
+        sharing: Whether the copy has the model's own parameters and buffers.
 
     Raises:
         XaiError: It cannot be copied even so.
@@ -94,9 +98,9 @@ def copy_of(model: _Module) -> _Module:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its pytrees.
         try:
-            return copy.deepcopy(model, _shared_hooks(model))
+            return copy.deepcopy(model, _shared(model, tensors=sharing))
         except Exception:
-            memo = _shared_hooks(model)
+            memo = _shared(model, tensors=sharing)
             for module in model.modules():
                 _prepare(vars(module), memo, set(), _DEEP)
             try:
@@ -206,9 +210,9 @@ def _is_torchs(hook: Any) -> bool:
     return str(made).partition(".")[0] == "torch"
 
 
-def _shared_hooks(model: nn.Module) -> dict[int, Any]:
+def _shared(model: nn.Module, *, tensors: bool) -> dict[int, Any]:
     """The beginning of a deep copy: hooks stay the functions they are, for what they hold is the caller's."""
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())} if tensors else {}
     for module in model.modules():
         for name, hooks in vars(module).items():
             if name.endswith("_hooks") and isinstance(hooks, dict):
