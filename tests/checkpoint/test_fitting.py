@@ -61,6 +61,58 @@ def test_tied_weights_of_safetensors(tmp_path: Path) -> None:
     assert loaded.first.weight is loaded.second.weight
 
 
+def test_tied_weights_that_differ_in_the_file_are_said_to(tmp_path: Path) -> None:
+    model = Tied()
+    weights = {**model.state_dict(), "second.weight": torch.ones(4, 4)}
+    torch.save(weights, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt", arch=Tied)
+    expected = Tied()
+    expected.load_state_dict(weights)
+    torch.testing.assert_close(loaded.model.first.weight, expected.first.weight)
+    assert torch.equal(loaded.model.first.weight, torch.ones(4, 4))
+    assert any("first.weight and second.weight" in n and "that of second.weight" in n for n in loaded.facts.notes)
+    torch.save(model.state_dict(), tmp_path / "b.pt")
+    assert not load_checkpoint(tmp_path / "b.pt", arch=Tied).facts.notes
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization")
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_a_pickled_module_of_quantised_layers_is_refused_as_such(form: str, tmp_path: Path) -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(Plain(), {nn.Linear}, dtype=torch.qint8)
+    torch.save(quantised, tmp_path / "a.pt", _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(RefusedError, match=r"quantised \('linear.weight'\)"):
+        load_checkpoint(tmp_path / "a.pt", arch=Plain)
+
+
+def test_a_frozen_program_says_that_its_weights_are_constants(tmp_path: Path) -> None:
+    scripted = torch.jit.freeze(torch.jit.trace(Tied().eval(), X))
+    scripted.save(str(tmp_path / "a.pt"))
+    with pytest.raises(XaiError, match="without weights") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Tied)
+    assert "--trust-checkpoint without --arch" in raised.value.hint
+    whole = load_checkpoint(tmp_path / "a.pt", trust=True).model
+    torch.testing.assert_close(whole(X), torch.jit.load(str(tmp_path / "a.pt"))(X))
+
+
+OTHER_STATES: dict[str, tuple[Callable[[], object], str]] = {
+    "optimizer": (lambda: torch.optim.Adam(Tied().parameters()).state_dict(), "the state of an optimizer"),
+    "kept optimizer": (
+        lambda: {"optim": torch.optim.Adam(Tied().parameters()).state_dict(), "epoch": 3},
+        "optim (state of an optimizer)",
+    ),
+    "averages": (lambda: {"ema": {"decay": 0.9, "shadow_params": [*Tied().parameters()]}}, "without names"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_STATES)
+def test_what_is_no_model_is_named(case: str, tmp_path: Path) -> None:
+    make, said = OTHER_STATES[case]
+    torch.save(make(), tmp_path / "a.pt")
+    with pytest.raises(XaiError, match="holds no weights") as raised:
+        load_checkpoint(tmp_path / "a.pt", arch=Tied)
+    assert said in raised.value.hint
+
+
 def test_a_missing_weight_that_nothing_is_tied_to_is_an_error(tmp_path: Path) -> None:
     weights = {key: value for key, value in Tied().state_dict().items() if key != "first.bias"}
     torch.save(weights, tmp_path / "a.pt")
@@ -298,6 +350,7 @@ def test_folders_of_other_kinds_say_how_they_are_converted(mark: str, tmp_path: 
     with pytest.raises(XaiError, match=what) as raised:
         load_checkpoint(tmp_path)
     assert way_out in raised.value.hint
+    assert "PosixPath" not in raised.value.hint
 
 
 LAYOUTS = {

@@ -161,7 +161,8 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
         # TorchScript keeps what a module recomputes, too.
         temporary = {name for name, _ in model.named_buffers()} - set(own)
         given = {name: value for name, value in given.items() if name not in temporary}
-    weights, notes = _placed(given, own, _twins(model), path)
+    twins = _twins(model)
+    weights, notes = _placed(given, own, twins, path)
     fitting: OrderedDict[str, Any] = OrderedDict(weights)
     if chosen.versions is not None:
         fitting._metadata = _plain_versions(chosen.versions)  # type: ignore[attr-defined]
@@ -173,7 +174,7 @@ def model_with(chosen: Chosen, build: Callable[[], nn.Module], path: Path) -> tu
     missing = [key for key in found.missing_keys if not key.endswith(_EXTRA) and key not in weights]
     if missing or found.unexpected_keys:
         raise _unfit(path, missing, found.unexpected_keys, [], weights)
-    return model.eval(), notes
+    return model.eval(), (*notes, *_untied(weights, twins, model))
 
 
 _ADVICE = "is --arch (with --arch-args) the one it was trained with?"
@@ -277,6 +278,20 @@ def _with_twins(weights: StateDict, twins: Mapping[str, list[str]]) -> StateDict
         if name not in weights and (known := next((other for other in names if other in weights), None)):
             added[name] = weights[known]
     return added
+
+
+def _untied(weights: StateDict, twins: Mapping[str, list[str]], model: nn.Module) -> Iterator[str]:
+    """Weights that are one in the model and several in the file: which of them torch has loaded, the last one."""
+    for names in {tuple(names) for names in twins.values()}:
+        values = [weights[name] for name in names if name in weights]
+        if all(torch.equal(values[0], value) for value in values[1:]):
+            continue
+        own = model.state_dict()[names[0]]
+        taken = next((n for n in names if torch.equal(own, weights[n].to(own.dtype).reshape(own.shape))), names[-1])
+        yield (
+            f"{' and '.join(names)} are one tensor in the model and differ in the file: that of {taken} was taken; "
+            "was it trained without tying them?"
+        )
 
 
 def _spelled(weights: StateDict, own: Mapping[str, Any]) -> tuple[StateDict, tuple[str, ...]]:

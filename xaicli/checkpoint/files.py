@@ -159,7 +159,7 @@ def _check_path(path: Path) -> None:
 def _folder_form(path: Path) -> Container:
     for mark, what, hint in _FOLDERS:
         if any(path.glob(mark)):
-            raise XaiError(f"{path} is {what}", hint=hint.format(path=path))
+            raise XaiError(f"{path} is {what}", hint=hint.format(path=str(path)))
     if (path / "config.json").is_file():
         if _indexes(path):
             shards(path)

@@ -23,7 +23,7 @@ from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sn
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
-from xaicli.checkpoint.weights import Chosen, StateDict, choose_weights, find_module, listed, stripped
+from xaicli.checkpoint.weights import Chosen, StateDict, choose_weights, find_module, found_weights, listed, stripped
 from xaicli.errors import XaiError
 
 
@@ -273,8 +273,11 @@ class _Reading:
     def _torchscript(self) -> Contents:
         facts = replace(self.facts, kind=Kind.TORCHSCRIPT)
         if not self.whole:
-            weights = choose_weights(read_torch(self.path).value, self.path, wanted=self.weights)
-            return Contents(facts, weights=weights)
+            content = read_torch(self.path).value
+            if not found_weights(content):
+                hint = "torch.jit.freeze made constants of them: take the program, --trust-checkpoint without --arch"
+                raise XaiError(f"{self.path} is TorchScript without weights of its own", hint=hint)
+            return Contents(facts, weights=choose_weights(content, self.path, wanted=self.weights))
         if not self.trust:
             hint = f"take its weights without running it: --arch module:factory; or {convert_hint(self.path)}"
             raise refused(self.path, "TorchScript, a program of its own", hint=hint)

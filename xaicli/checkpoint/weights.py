@@ -24,6 +24,8 @@ _TRANSPARENT = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_
 """What wrappers of single parts leave inside keys."""
 _OTHER_STATE = re.compile(r"optim|sched|scaler|(^|_)rng|random|sampler", re.IGNORECASE)
 """Names of what is no network's."""
+_QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\..*\.(linear|conv|rnn|embedding_ops)\w*$")
+"""Where the classes of layers are that keep their weights packed."""
 _EXTRA = "_extra_state"
 _DEEPEST = 3
 _SHOWN = 6
@@ -252,6 +254,8 @@ def _of_module(module: Inert) -> Tensors:
         temporary = parts.get("_non_persistent_buffers_set")
         left_out = temporary if isinstance(temporary, set) else ()
         own = parts if scripted else {**_dict(parts["_parameters"]), **_dict(parts["_buffers"])}
+        if _QUANTISED.match(part.name.module):
+            own = {**own, "weight": OddTensor("that is quantised")}  # packed, in an object that is not read
         for key, value in own.items():
             if _is_tensor(value) and key not in left_out:
                 weights[f"{prefix}{key}"] = value
@@ -309,6 +313,8 @@ def _tensor(value: Any) -> StoredTensor | torch.Tensor:
 
 
 def _described(content: object) -> str:
+    if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
+        return "the state of an optimizer, not of a model"
     if isinstance(content, Mapping):
         parts = [f"{key} ({_kind(value)})" for key, value in content.items()]
         return "a dict of " + listed(parts) if parts else "an empty dict"
@@ -318,4 +324,8 @@ def _described(content: object) -> str:
 def _kind(value: object) -> str:
     if isinstance(value, StoredTensor | OddTensor | torch.Tensor):
         return "tensor"
+    if isinstance(value, Mapping) and {"state", "param_groups"} <= value.keys():
+        return "state of an optimizer"
+    if isinstance(value, Mapping) and isinstance(value.get("shadow_params"), list):
+        return "averaged weights without names: load them where they were made, and save model.state_dict()"
     return str(value.name) if isinstance(value, Inert) else type(value).__name__
