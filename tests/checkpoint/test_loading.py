@@ -21,7 +21,7 @@ from tests.checkpoint.conftest import Digits, gradient
 from xaicli.checkpoint.archive import RefusedError
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.load import load_checkpoint
-from xaicli.errors import UsageError, XaiError
+from xaicli.errors import DamagedFileError, UsageError, XaiError
 
 Saver = Callable[[Digits, Path], None]
 
@@ -402,6 +402,78 @@ def test_a_hugging_face_folder_gives_logits(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     (expected,) = torch.autograd.grad(model(pixel_values=x).logits[:, 0].sum(), x)
     torch.testing.assert_close(gradient(loaded.model, x.detach()), expected)
+
+
+def _bert(folder: Path) -> Any:
+    """A small BERT with tied embeddings and a head, saved."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertForMaskedLM(BertConfig(vocab_size=20, max_position_embeddings=8, **sizes)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def _without(folder: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    kept = load_file(folder / "model.safetensors")
+    del kept[name]
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _configured(folder: Path, **changed: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_weights_that_a_hugging_face_folder_lacks_are_not_made_up(tmp_path: Path) -> None:
+    model = _bert(tmp_path)
+    ids = torch.tensor([[3, 4, 5]])
+    loaded = load_checkpoint(tmp_path)
+    torch.testing.assert_close(loaded.model(ids), model(ids).logits)  # tied weights are in the file once
+    assert not loaded.facts.notes
+    _configured(tmp_path, architectures=["BertForSequenceClassification"])
+    with pytest.raises(XaiError, match="4 missing") as raised:  # a pooler's and a head's weight and bias
+        load_checkpoint(tmp_path)
+    assert "classifier.weight" in raised.value.hint
+    _configured(tmp_path, architectures=["BertForMaskedLM"], vocab_size=30)
+    with pytest.raises(XaiError, match=r"0 missing, \d of another shape") as raised:
+        load_checkpoint(tmp_path)
+    assert "(20, 8) for (30, 8)" in raised.value.hint
+    _configured(tmp_path, architectures=["BertModel"], vocab_size=20)
+    _without(tmp_path, "bert.encoder.layer.0.output.dense.bias")
+    with pytest.raises(XaiError, match="missing") as raised:
+        load_checkpoint(tmp_path)
+    assert "output.dense.bias" in raised.value.hint
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_hugging_face_weights_that_are_left_out_cut_or_quantised_are_told(tmp_path: Path) -> None:
+    from transformers.utils import logging
+
+    _bert(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    _configured(tmp_path, num_hidden_layers=0)
+    loudness = logging.get_verbosity()
+    assert any("left out 16 weights" in note for note in load_checkpoint(tmp_path).facts.notes)
+    assert logging.get_verbosity() == loudness
+    (tmp_path / "model.safetensors").write_bytes(whole[:-10])
+    with pytest.raises(DamagedFileError, match="no whole safetensors"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    _configured(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(XaiError, match="transformers cannot load it"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_a_file_of_a_hugging_face_folder_under_arch_names_the_folder(tmp_path: Path) -> None:
+    _bert(tmp_path)
+    with pytest.raises(XaiError, match="do not fit") as raised:
+        load_checkpoint(tmp_path / "model.safetensors", arch=lambda: torch.nn.Sequential(torch.nn.Linear(3, 2)))
+    assert f"try {tmp_path} without --arch" in raised.value.hint
 
 
 def test_a_hugging_face_folder_of_pickles_is_refused(tmp_path: Path) -> None:

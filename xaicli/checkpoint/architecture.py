@@ -381,6 +381,9 @@ def _unfit(path: Path, missing: list[str], unexpected: list[str], reshaped: list
     named = "; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
     if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
         named = f"it is part {part[1]} of {part[2]}: name their index, or the folder. {named}"
+    folder = path if path.is_dir() else path.parent
+    if (folder / "config.json").is_file():
+        named = f"transformers reads weights under other names than it writes: try {folder} without --arch. {named}"
     return XaiError(
         f"the weights of {path} do not fit the model: {len(missing)} missing, {len(unexpected)} unexpected, "
         f"{len(reshaped)} of another shape",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from xaicli.checkpoint.archive import refused
 from xaicli.checkpoint.facts import CheckpointFacts, described
 from xaicli.checkpoint.files import shards
 from xaicli.checkpoint.package import TensorFacts
+from xaicli.checkpoint.weights import listed
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import write_whole
 
@@ -162,11 +163,13 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
 
     Raises:
         RefusedError: It brings code of its own, or pickled weights only.
-        XaiError: transformers is missing, or cannot load the folder.
+        DamagedFileError: A file of it is not complete.
+        XaiError: transformers is missing, or cannot load the folder, or the folder lacks weights of the model.
     """
     config = _admitted(path)
     try:
         import transformers
+        from safetensors import SafetensorError
     except ImportError as error:
         raise XaiError(f"{path} needs transformers", hint="pip install 'xaicli[transformers]'") from error
     name = str((config.get("architectures") or [""])[0])
@@ -174,15 +177,48 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise XaiError(f"{path}: transformers {transformers.__version__} has no model class {name!r}")
     talk: Any = transformers.utils.logging
+    loudness = talk.get_verbosity()
     talk.disable_progress_bar()
+    talk.set_verbosity_error()
     try:
-        model = kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, found = kind.from_pretrained(
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+    except SafetensorError as error:
+        raise DamagedFileError(f"{path} holds no whole safetensors: {error}", hint="copy it again") from error
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise XaiError(f"{path}: transformers cannot load it: {str(error).splitlines()[0]}") from error
     finally:
+        talk.set_verbosity(loudness)
         talk.enable_progress_bar()
     facts = _with_folder_facts(facts, path, config)
+    facts = replace(facts, notes=(*facts.notes, *_all_found(found, path)))
     return LogitsOf(model), replace(facts, input_names=(getattr(model, "main_input_name", "input"),))
+
+
+def _all_found(found: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """What transformers had no use for; it makes up what it does not find, and that is refused.
+
+    Raises:
+        XaiError: A weight of the model is not in the folder, or has another shape there.
+    """
+    missing = sorted(found["missing_keys"])
+    reshaped = sorted(f"{name} {tuple(given)} for {tuple(own)}" for name, given, own in found["mismatched_keys"])
+    if missing or reshaped:
+        parts = (("missing", missing), ("of another shape", reshaped))
+        raise XaiError(
+            f"the weights of {path} do not fit the model its config.json names: {len(missing)} missing, "
+            f"{len(reshaped)} of another shape",
+            hint="; ".join(f"{title}: {listed(names)}" for title, names in parts if names)
+            + ". transformers would make up values for them: is it the folder of the trained model?",
+        )
+    if left := sorted(found["unexpected_keys"]):
+        yield f"left out {len(left)} weights that the model has no place for: {listed(left)}"
 
 
 def describe_folder(path: Path, facts: CheckpointFacts) -> tuple[tuple[TensorFacts, ...], CheckpointFacts]:
