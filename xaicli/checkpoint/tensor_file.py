@@ -180,8 +180,9 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     loudness = talk.get_verbosity()
     talk.disable_progress_bar()
     talk.set_verbosity_error()
+    load: Any = kind.from_pretrained  # whose types leave the second result out
     try:
-        model, found = kind.from_pretrained(
+        model, found = load(
             path,
             local_files_only=True,
             trust_remote_code=False,
