@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import pytest
 import torch
 
 from tests.recorder.recorded import column, rows
-from xaicli import parquet
+from xaicli import open_run, parquet
 from xaicli.errors import is_of_the_disk
+from xaicli.layout import RunLayout
+from xaicli.reader import open_reader
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
@@ -354,3 +358,120 @@ def test_no_value_is_null_and_a_nan_is_a_nan(tmp_path: Path) -> None:
     for name in ("residual", "abs_error", "loss", "label"):
         assert column(tmp_path / "numbers", name)[1] is None
     assert math.isnan(column(tmp_path / "numbers", "residual")[2])
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (np.array([5.0, np.nan, 7.0]), [5, 7]),
+        (np.array([5, 2**24 + 2, 7], np.float32), [5, 7]),  # which is also what 2^24 + 1 becomes
+        (np.array([5, np.inf, -7], np.float16), [-7, 5]),
+        ([5.0, 6.5, 7.0], [5, 7]),
+        (torch.tensor([5.0, 6.25, 7.0]), [5, 7]),
+    ],
+)
+def test_a_real_number_that_is_no_id_costs_its_own_row(tmp_path: Path, ids: Any, kept: list[Any]) -> None:
+    stats = told(tmp_path / "run", lambda run: run.log_samples(sample_id=ids, loss=[0.0, 1.0, 2.0], step=1, **HERE))
+    assert column(tmp_path / "run", "sample_id") == kept
+    assert sorted(map(str, column(tmp_path / "run", "loss"))) == ["0.0", "2.0"]
+    assert stats["rows_dropped"] == 1
+
+
+def test_whole_ids_that_come_as_real_numbers_are_told_once(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=np.array([2.0**53, 1.0]), loss=[0.0, 1.0], step=1, **HERE)
+        run.log_samples(sample_id=[2.0, 3.0], loss=[2.0, 3.0], step=2, **HERE)
+        run.log_samples(sample_id=[4, 5], loss=[4.0, 5.0], step=3, **HERE)
+    assert [str(one.message).partition(",")[0] for one in recwarn] == ["xai: sample_id comes as real numbers"]
+    assert column(tmp_path / "run", "sample_id") == [1, 2, 3, 4, 5, 2**53]
+
+
+@pytest.mark.parametrize(
+    ("before", "is_flushed", "is_killed"),
+    [(True, True, False), (True, False, False), (True, False, True), (False, False, True)],
+)
+def test_facts_have_the_ids_of_the_rows_whichever_come_first(
+    tmp_path: Path, before: bool, is_flushed: bool, is_killed: bool
+) -> None:
+    """A number is a text's, and a text that is a number that; only a text that is none is no id of whole numbers."""
+    for kind, rows_ids, fact_ids, expected in (
+        ("texts", ["7", "8"], [7, 8], [("7", "a"), ("8", "b")]),
+        ("numbers", [7, 8], ["7", "x8"], [(7, "a"), (8, None)]),
+    ):
+        run_dir = tmp_path / kind
+        script = _FACTS.format(str(run_dir), rows_ids, fact_ids, before, is_flushed, is_killed)
+        said = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=not is_killed
+        )
+        assert said.returncode == (-9 if is_killed else 0)
+        for _ in range(2):  # as it was left, and once what was left is stored
+            found = open_run(run_dir).scan(mode="all").sort("sample_id").select("sample_id", "camera").collect()
+            assert found.rows() == expected
+            Run(run_dir).close()
+        if is_killed and before and not is_flushed:
+            assert ("facts" in " ".join(open_reader(RunLayout(run_dir)).losses)) == (kind == "numbers")
+        if not is_killed and not (before and is_flushed):
+            assert ("kind" in said.stderr or "must be whole numbers" in said.stderr) == (kind == "numbers")
+
+
+_FACTS = """
+import os, signal
+from xaicli.recorder.run import Run
+run = Run({0!r})
+rows = lambda: run.log_samples(sample_id={1!r}, loss=[1.0, 2.0], epoch=1, step=1)
+facts = lambda: run.log_facts({2!r}, camera=["a", "b"])
+for log in (facts, rows) if {3} else (rows, facts):
+    log()
+    if {4}:
+        run.flush()
+if {5}:
+    os.kill(os.getpid(), signal.SIGKILL)
+run.close()
+"""
+
+
+def test_an_input_that_is_none_costs_the_others_nothing(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        run.log_inputs([1, 2], {"good": np.ones((2, 3), np.float32), "short": np.ones((1, 3))})
+        run.log_inputs([3, 4, 5], [np.ones((2, 2)), np.ones((3, 2)), "text"])
+
+    stats = told(tmp_path / "run", log)
+    found = {(row["sample_id"], row["name"]): row["shape"] for row in stored(tmp_path / "run", "inputs")}
+    assert found == {(1, "good"): [3], (2, "good"): [3], (3, ""): [2, 2], (4, ""): [3, 2]}
+    assert stats["records_dropped"] == 3
+    assert set(stats["refused"]["inputs"]) == {"short has shape (1, 3) for 2 ids", "inputs is not numeric: <U4"}
+
+
+def test_a_row_of_scores_of_another_length_is_left_out_alone(tmp_path: Path) -> None:
+    def log(run: Run) -> None:
+        logits = [[0.0, 2.0], [1.0, 2.0, 3.0], [4.0, 1.0]]
+        run.log_samples(sample_id=[1, 2, 3], label=[1, 1, 1], logits=logits, own=[1.0, 2.0, 3.0], step=1, **HERE)
+        run.log_samples(sample_id=[4, 5], label=[1, 1], logits=[[0.0, 2.0], [1.0, 2.0, 3.0]], step=1, **HERE)
+
+    stats = told(tmp_path / "run", log)
+    assert column(tmp_path / "run", "prediction") == [1, None, 0, None, None]
+    assert column(tmp_path / "run", "correct") == [True, None, False, None, None]
+    assert column(tmp_path / "run", "own") == [1.0, 2.0, 3.0, None, None]
+    loss: list[Any] = column(tmp_path / "run", "loss")
+    assert loss[0] == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
+    assert math.isnan(loss[1])
+    assert stats["refused"]["logits"] == {
+        "logits has a row that is not of 2 numbers as most are": 1,
+        "logits has rows of different lengths, 2 to 3": 2,  # which of the two is meant nobody knows
+    }
+
+
+def test_a_name_of_float64_that_no_metric_has_is_told(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", float64=["los", "own"])
+    run.log_samples(sample_id=[1], loss=[0.5], own=[1.0], step=1, **HERE)
+    with pytest.warns(RecorderWarning, match="float64 names los, and no such metric came; there were: loss, own"):
+        run.close()
+
+
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_a_name_of_float64_that_follows_from_others_is_not(tmp_path: Path, task: str | None) -> None:
+    names = ["abs_error"] if task else ["loss"]
+    run = Run(tmp_path / "run", float64=names, task=task)
+    given: dict[str, Any] = {} if task else {"loss": [1.0]}
+    run.log_samples(sample_id=[1], label=[1.0], prediction=[0.5], step=1, **given, **HERE)
+    run.close()

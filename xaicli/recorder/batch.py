@@ -119,6 +119,8 @@ class Batches:
         self._catalogue = catalogue
         self._names = label_names
         self._float64 = set(float64)
+        self._asked_wide = set(float64)
+        self._names_seen: set[str] = set()
         self.refuse = refuse
         self._drop = drop
         self._strict = strict
@@ -208,7 +210,10 @@ class Batches:
         Raises:
             ValueError: No id is usable.
         """
-        ids, usable, unusable = columns.ids(given.pop(words.SAMPLE_ID), self._catalogue.dtype(words.SAMPLE_ID))
+        named = given.pop(words.SAMPLE_ID)
+        ids, usable, unusable = columns.ids(named, self._catalogue.dtype(words.SAMPLE_ID))
+        if _is_real(named):
+            self._note("sample_id comes as real numbers, as of a table with gaps: the whole ones are taken as ids")
         given = {name: value for name, value in given.items() if value is not None}
         n = len(ids)
         if not n:
@@ -219,7 +224,7 @@ class Batches:
         found: Columns = {words.SAMPLE_ID: _typed(ids, "int64")}
         if scores is not None:
             name = "logits" if SCORES[kind][0] else "probs"
-            scores = self._left_out(name, n, columns.scores, scores, n, name)
+            scores = self._left_out(name, n, self._scores, scores, n, name)
         label = self._nested(words.LABEL, label, scores, n)
         prediction = self._nested(words.PREDICTION, prediction, scores, n)
         task = self._task_of(label, prediction, scores, are_logits=not kind or SCORES[kind][0])
@@ -252,8 +257,26 @@ class Batches:
         plan = self._plans.get(key) or self._learn(key)
         return plan, n, [column for _, column in found.values()]
 
+    def _scores(self, value: Any, n: int, name: str) -> NDArray[Any]:
+        """`columns.scores`; of rows that differ in length, those that do not are kept."""
+        try:
+            return columns.scores(value, n, name)
+        except ValueError:
+            found = columns.scores_alone(value, n, name)
+            if found is None:
+                raise
+        self._refuse_each(name, found[1])
+        return found[0]
+
+    def tell_of_names_without_metrics(self) -> None:
+        """Say of names among `float64` that no metric had: they may be misspelled."""
+        if self._asked_wide and self._names_seen:
+            names, had = (", ".join(sorted(some)) for some in (self._asked_wide, self._names_seen))
+            self._note(f"float64 names {names}, and no such metric came; there were: {had}")
+
     def _tell_single(self, given: Collection[str]) -> None:
         """Say once of a metric that is asked for in double precision and follows from scores in single."""
+        self._asked_wide -= set(words.DERIVED_METRICS)
         for name in self._float64 & set(words.DERIVED_METRICS) - set(given):
             self._note(f"float64 names {name}, which follows from logits in single precision: give {name}= yourself")
 
@@ -291,6 +314,8 @@ class Batches:
             return _typed(array, "float64" if name in self._float64 else "float32")
 
         shown = name.encode("utf-8", "backslashreplace").decode()
+        self._asked_wide.discard(name)
+        self._names_seen.add(shown)
         return self._left_out(shown, n, checked)  # type: ignore[no-any-return]
 
     def _numbers(self, name: str, value: Any) -> NDArray[Any]:
@@ -618,6 +643,7 @@ class Batches:
         return True
 
     def _add_metrics(self, found: Columns, metrics: Mapping[str, NDArray[Any]]) -> None:
+        self._asked_wide -= metrics.keys()
         for metric, column in metrics.items():
             dtype = "float64" if metric in self._float64 else "float32"
             found.setdefault(metric, (dtype, np.ascontiguousarray(column, dtype)))
@@ -747,10 +773,9 @@ def _doubt(task: Task, label: Any, prediction: Any, scores: Any) -> str | None:
 
 
 def _is_real(value: Any) -> bool:
-    array = columns.plain(value)
-    if isinstance(array, list | tuple):
-        return bool(array) and all(isinstance(item, float) for item in array)
-    return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "f"
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(item, float) for item in value)
+    return columns.is_real_column(value)
 
 
 def _are_shares(label: Any) -> bool:

@@ -185,7 +185,7 @@ def ids(value: Any, kind: str | None = None) -> Ids:
     try:
         return Ids(_every_id(value))
     except ValueError:
-        items = items_of(value)
+        items = list(plain(value)) if is_real_column(value) else items_of(value)  # those with their precision
         if items is None or len(items) < 2:
             raise
         alone, reasons = each_alone(items, _every_id, kind, "sample_id")
@@ -194,6 +194,12 @@ def ids(value: Any, kind: str | None = None) -> Ids:
     filled = next(item for item in alone if item is not None)
     column = _every_id([filled if item is None else item for item in alone])
     return Ids(column, np.array([item is not None for item in alone]), reasons)
+
+
+def is_real_column(value: Any) -> bool:
+    """Whether a column is an array of real numbers, (N,)."""
+    array = plain(value)
+    return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "f"
 
 
 def items_of(value: Any) -> list[Any] | None:
@@ -315,6 +321,34 @@ def scores(value: Any, n: int, name: str) -> NDArray[Any]:
     if len(array) != n:
         raise ValueError(f"{name} has {len(array)} rows for {n} sample ids")
     return array
+
+
+def scores_alone(value: Any, n: int, name: str) -> tuple[NDArray[Any], dict[str, int]] | None:
+    """(n, K) scores of a list of rows where K is how many most rows have; the other rows NaN, and {why: how many}.
+
+    None where that is not told: rows of several values a token, or no length that most have.
+    """
+    if not isinstance(value, list | tuple) or len(value) != n:
+        return None
+    rows: list[NDArray[Any] | None] = []
+    for row in value:
+        try:
+            array = to_array(row, name)
+        except ValueError:
+            array = None
+        if array is not None and array.ndim > 1:
+            return None
+        rows.append(array if array is not None and array.ndim == 1 and array.dtype.kind in "fiub" else None)
+    lengths = Counter(len(row) for row in rows if row is not None)
+    classes, most = max(lengths.items(), key=lambda item: item[1], default=(0, 0))
+    if not classes or 2 * most <= n:
+        return None
+    fitting = [row is not None and len(row) == classes for row in rows]
+    found = np.full(
+        (n, classes), np.nan, np.result_type(*[r for r in rows if r is not None and len(r) == classes], np.float32)
+    )
+    found[fitting] = [row for row, fits in zip(rows, fitting, strict=True) if fits]
+    return found, {f"{name} has a row that is not of {classes} numbers as most are": n - most}
 
 
 def outside(labels: NDArray[Any], classes: int, ignored: int | None) -> NDArray[np.bool_]:
@@ -645,13 +679,15 @@ def _integers_or_texts(value: Any, name: str) -> Column:
     kind = array.dtype.kind
     if kind in "iu":
         return array
+    if kind == "f" and name == "sample_id":
+        return _whole_ids(array)
     if kind == "b" and name != "sample_id":
         return array.astype(np.int8)
     if kind in "US":
         return _texts(array.tolist(), name)
     if kind == "f" and len(array) == 0:
         return array.astype(np.int64)
-    if kind == "f" and name != "sample_id":
+    if kind == "f":
         known = np.isfinite(array)
         if (array[known] == np.floor(array[known])).all():
             return np.where(known, np.clip(array.astype(np.float64), -(2.0**62), 2.0**62), NULL_LABEL).astype(np.int64)
@@ -659,6 +695,25 @@ def _integers_or_texts(value: Any, name: str) -> Column:
     if kind == "O":
         return _objects(array.tolist(), name)
     raise ValueError(f"{name} must be whole numbers or texts, not {array.dtype}")
+
+
+def _whole_ids(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Real numbers as ids, as a table with a gap in that column has them.
+
+    Raises:
+        ValueError: One is no whole number, or so large that its type does not tell it from the next.
+    """
+    exact = 2.0 ** (np.finfo(array.dtype).nmant + 1)
+    with np.errstate(invalid="ignore"):
+        odd = ~((array == np.floor(array)) & (np.abs(array) <= exact))
+    if odd.any():
+        first = array[odd][0]
+        if np.isnan(first):
+            raise ValueError("sample_id has a missing value")
+        if np.isfinite(first) and first == np.floor(first):
+            raise ValueError(f"sample_id {first:.0f} is beyond the whole numbers that {array.dtype} tells apart")
+        raise ValueError(f"sample_id must be whole numbers or texts, not {array.dtype}")
+    return array.astype(np.int64)
 
 
 def _objects(values: list[Any], name: str) -> Column:

@@ -202,36 +202,75 @@ def input_rows(
 
     Args:
         sample_id: (N,) ids.
-        inputs: (N, ...), or {input name: (N, ...)}; kept bit for bit, bfloat16 as float32.
+        inputs: (N, ...), N arrays of a shape each, or {input name: these}; kept bit for bit, bfloat16 as float32.
         label: (N,) labels, None where one is missing, or None.
         words: What the tokens of each sample stand for, by input.
         mode: The mode the inputs belong to.
         ds_id: The dataset.
         kind: The run's kind of ids, as of `columns.ids`.
-        refuse: Told of samples that are left out, and how many.
+        refuse: Told of samples or inputs that are left out, and of how many samples.
 
     Raises:
-        ValueError: An input is no array of numbers, or not as many as the ids.
+        ValueError: No input is of numbers and as many as the ids.
     """
     ids = usable_ids(sample_id, kind, refuse)
     labels = [None] * len(ids) if label is None else list(label)
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     rows: list[Row] = []
+    failed: list[str] = []
     for name, value in named.items():
-        array = columns.to_array(value, str(name) or "inputs")
-        if array.dtype.kind not in "fiubc":
-            raise ValueError(f"{name or 'inputs'} is not numeric: {array.dtype}")
-        if array.ndim == 0 or len(array) != len(ids):
-            raise ValueError(f"{name or 'inputs'} has shape {array.shape} for {len(ids)} ids")
-        array = np.ascontiguousarray(array)
-        shape, dtype = list(array.shape[1:]), array.dtype.name
+        try:
+            arrays = _input_of_each(value, str(name) or "inputs", len(ids), refuse)
+        except ValueError as error:  # the others are kept
+            failed.append(str(error))
+            continue
         of_each: Sequence[Words | tuple[None, None]] = words.get(str(name)) or [(None, None)] * len(ids)
         rows += [
-            (_plain(key), mode, ds_id, _plain(y), str(name), dtype, shape, *said, one.tobytes())
-            for key, y, one, said in zip(ids, labels, array, of_each, strict=True)
-            if key is not None
+            (_plain(key), mode, ds_id, _plain(y), str(name), one.dtype.name, list(one.shape), *said, one.tobytes())
+            for key, y, one, said in zip(ids, labels, arrays, of_each, strict=True)
+            if key is not None and one is not None
         ]
+    if failed and len(failed) == len(named):
+        raise ValueError(failed[0])
+    for reason in failed:
+        refuse(reason, len(ids))
     return rows
+
+
+def _input_of_each(value: Any, name: str, n: int, refuse: Refuse) -> list[NDArray[Any] | None]:
+    """The array of each of n samples, which may differ in shape; None, told of, where it is none of numbers.
+
+    Raises:
+        ValueError: None is, or they are not n.
+    """
+    try:
+        array = _numeric(value, name)
+        if array.ndim == 0 or len(array) != n:
+            raise ValueError(f"{name} has shape {array.shape} for {n} ids")
+        return [np.asarray(one) for one in array]
+    except ValueError:
+        if not isinstance(value, list | tuple) or len(value) != n:
+            raise
+        found: list[NDArray[Any] | None] = []
+        reasons: list[str] = []
+        for one in value:
+            try:
+                found.append(_numeric(one, name))
+            except ValueError as error:
+                found.append(None)
+                reasons.append(str(error))
+        if len(reasons) == n:
+            raise
+    for reason in reasons:
+        refuse(reason, 1)
+    return found
+
+
+def _numeric(value: Any, name: str) -> NDArray[Any]:
+    array = columns.to_array(value, name)
+    if array.dtype.kind not in "fiubc":
+        raise ValueError(f"{name} is not numeric: {array.dtype}")
+    return array
 
 
 def input_table(rows: list[Row]) -> pa.Table:

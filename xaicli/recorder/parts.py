@@ -96,6 +96,11 @@ def record_tables(
             yield folder, *records_table(content, group, folder, id_type)
 
 
+def odd_ids(folder: str) -> str:
+    """Why records of a folder are left out when they become a file."""
+    return f"{folder} have ids that are none of the run's kind"
+
+
 class _Of(NamedTuple):
     """Whose rows a table is made of, and what is lost of them."""
 
@@ -209,8 +214,8 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
             return 0
         rows = left.rows
         manifest = add_columns(layout, left.frames, left.content)
+        found: dict[str, Counter[str]] = {}
         if rows:
-            found: dict[str, Counter[str]] = {}
             store_rows(
                 layout,
                 left.facts,
@@ -221,11 +226,13 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
                 on_left_out=lambda name, why, n: found.setdefault(name, Counter()).update({why: n}),
                 on_ignored=ignored.append,
             )
-            if found or ignored:
-                add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored))
         part = PartName(*left.facts.writer, left.sequence, left.sequence)
-        for folder, table, _ in record_tables(left.content, left.frames, manifest.id_type):
+        for folder, table, odd in record_tables(left.content, left.frames, manifest.id_type):
             store_table(layout, table, layout.root / folder, part)
+            if odd:
+                found.setdefault(folder, Counter())[odd_ids(folder)] += odd
+        if found or ignored:
+            add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored))
         if lost and on_lost:
             on_lost(lost)
     with contextlib.suppress(FileNotFoundError):

@@ -24,7 +24,7 @@ from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.wal.records import encode_scalars, encode_table
+from xaicli.wal.records import encode_scalars, encode_table, with_ids
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _TOLD_BY_LABELS = ("binary", "multilabel", "regression", "sequence")
 """Tasks that the labels of a run tell for certain; a class a sample goes with segmentation, too."""
 _MOST_INT32 = 2**31 - 1
+_ID_KINDS = {"int64": "whole numbers", "string": "texts"}
 _FRAME_BYTES = 1 << 20
 """Bytes of pictures or inputs in a frame, about."""
 
@@ -326,7 +327,7 @@ class Records:
 
     def _store_facts(self, table: pa.Table) -> None:
         """Write many facts as a file of their own; they are durable when this returns."""
-        self._check_ids("facts", table)
+        table = self._with_ids("facts", table)
         self._note_kinds(table)
         origin, sequence = self._process.samples.next_sequence()
         part = PartName(*origin.writer, sequence, sequence)
@@ -347,18 +348,30 @@ class Records:
 
     def _keep_tables(self, folder: str, tables: list[pa.Table]) -> None:
         for table in tables:
-            self._check_ids(folder, table)
-            self._keep(folder, table.num_rows, encode_table(table))
+            fitting = self._with_ids(folder, table)
+            self._keep(folder, fitting.num_rows, encode_table(fitting))
 
-    def _check_ids(self, folder: str, table: pa.Table) -> None:
-        """
+    def _with_ids(self, folder: str, table: pa.Table) -> pa.Table:
+        """Records with ids of the run's kind, or that of the first record; those that have none are told of.
+
         Raises:
-            ValueError: The ids are of another kind than the run's, or than those of the first record.
+            ValueError: None has.
         """
-        kind = str(table.schema.field("sample_id").type)
-        known = self._process.catalogue.dtype("sample_id") or self._kinds.setdefault("sample_id", kind)
-        if known != kind:
-            raise ValueError(f"sample_id of {folder} must be of type {known} as before in this run, not {kind}")
+        kind = str(table.schema.field(SAMPLE_ID).type)
+        known = self._process.catalogue.dtype(SAMPLE_ID) or self._kinds.setdefault(SAMPLE_ID, kind)
+        fitting = with_ids(table, known)
+        lost = table.num_rows - fitting.num_rows
+        if lost:
+            reason = f"sample_id of {folder} must be {_ID_KINDS[known]} as before in this run"
+            if lost == table.num_rows:
+                raise ValueError(reason)
+            self._drop_record(folder, reason, lost)
+        if kind != known:
+            self._note(
+                f"sample_id of {folder} is {_ID_KINDS[kind]}, and that of the run {_ID_KINDS[known]}: "
+                f"the ids are taken as {_ID_KINDS[known]}"
+            )
+        return fitting
 
     def _keep(self, folder: str, records: int, payload: bytes) -> None:
         if not self._process.samples.append_records(folder, records, payload):

@@ -442,6 +442,7 @@ class Run(Loops, Records):
 
     def _end_transfers(self) -> None:
         self._intake.drain(DRAIN_SECONDS)
+        self._intake.tell_last()
 
     def _end_uploads(self) -> None:
         if self._uploader is not None:

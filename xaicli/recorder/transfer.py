@@ -293,6 +293,10 @@ class Intake:
             with self._samples.lock:
                 self._transfers.drain(seconds=seconds)
 
+    def tell_last(self) -> None:
+        """Say what is known only when no further batch comes."""
+        self._batches.tell_of_names_without_metrics()
+
     def bring(self, values: Any, then: Callable[[Any], None], fail: Callable[[Exception], None]) -> None:
         """Call `then` with values whose tensors are on the host: at once, or when they have arrived.
 

@@ -17,7 +17,7 @@ from xaicli.parquet import FileRecord
 from xaicli.recorder.attempt import note_first_step
 from xaicli.recorder.columns import Column
 from xaicli.recorder.ledger import Ledger
-from xaicli.recorder.parts import record_tables, segment_part, store_rows, store_table
+from xaicli.recorder.parts import odd_ids, record_tables, segment_part, store_rows, store_table
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import SEGMENTS, AllocateJob, Plan, Pool, Segment
 from xaicli.vocabulary import SAMPLE_ID, Mode
@@ -175,7 +175,7 @@ class SampleStream:
                 done[folder] = store_table(self._layout, table, self._layout.root / folder, segment_part(segment))
                 self._ledger.stored(0, done[folder].bytes)
                 if lost:
-                    self._ledger.drop_record(folder, f"{folder} have ids of another kind than the run's", lost)
+                    self._ledger.drop_record(folder, odd_ids(folder), lost)
         if self._layout.root != root:  # moved or gone meanwhile: a file may have been made where the run is no more
             done.clear()
             raise FileNotFoundError(errno.ENOENT, "the run directory was moved", str(root))

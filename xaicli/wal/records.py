@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xaicli.errors import DamagedFileError
 from xaicli.layout import PartName, RunLayout
@@ -64,16 +65,35 @@ def records_table(
         id_type: Arrow's name of the run's ids; that of the first record when None.
 
     Returns:
-        The table, and how many records have an id of another kind and are not in it.
+        The table, and how many records have an id that is none of the run's kind and are not in it.
     """
     payloads = [content[frame.start : frame.end] for frame in frames]
     if folder == "scalars":
         return scalar_table([row for payload in payloads for row in json.loads(bytes(payload))]), 0
     tables = [pa.ipc.open_stream(pa.BufferReader(bytes(payload))).read_all() for payload in payloads]
     kind = id_type or str(tables[0].schema.field(SAMPLE_ID).type)
-    fitting = [table for table in tables if str(table.schema.field(SAMPLE_ID).type) == kind]
+    fitting = [with_ids(table, kind) for table in tables]
     lost = sum(table.num_rows for table in tables) - sum(table.num_rows for table in fitting)
-    return unified(fitting or [tables[0].slice(0, 0)]), lost
+    return unified(fitting), lost
+
+
+def with_ids(table: pa.Table, kind: str) -> pa.Table:
+    """Records with ids of the run's kind, which may be settled by rows that came later: a number as its text, a text
+    that is a whole number as that; those whose id is no such are left out.
+
+    Args:
+        table: Records, with `sample_id`.
+        kind: "int64" or "string".
+    """
+    place = table.schema.get_field_index(SAMPLE_ID)
+    ids = table.column(place)
+    if str(ids.type) == kind:
+        return table
+    if kind == "string":
+        return table.set_column(place, SAMPLE_ID, ids.cast(pa.string()))
+    whole = pc.match_substring_regex(ids, r"^[+-]?\d{1,18}$")
+    fitting = table.filter(whole)
+    return fitting.set_column(place, SAMPLE_ID, fitting.column(place).cast(pa.int64()))
 
 
 def unified(tables: Sequence[pa.Table]) -> pa.Table:
