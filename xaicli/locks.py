@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import socket
 import struct
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,10 @@ _READ_TRIES = 50
 _READ_PAUSE = 0.02
 
 
+_readings: weakref.WeakSet[Reading] = weakref.WeakSet()
+"""What this process says so of; garbage among them, until it is collected."""
+
+
 class Reading:
     """Says for as long as it is held that a process reads the files of a folder by the names it has listed.
 
@@ -223,6 +229,7 @@ class Reading:
         self._descriptor: int | None = None
         if fcntl is None:
             return
+        _readings.add(self)
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._descriptor = descriptor
@@ -299,11 +306,16 @@ def unread(folder: Path, seconds: float) -> Iterator[bool]:
         return
     deadline = time.monotonic() + seconds
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    is_collected = not _readings
     try:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not is_collected:  # a reader that this process has let go may hold the lock still
+                    is_collected = True
+                    gc.collect()
+                    continue
                 if time.monotonic() >= deadline:
                     yield False
                     return
