@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaicli import words
-from xaicli.words import ranges
+from xaicli.words import distinct, ranges
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -66,3 +66,17 @@ def test_pairs(typed: str, pair: tuple[str, str] | None) -> None:
 )
 def test_ranges(numbers: list[int], told: list[str]) -> None:
     assert ranges(numbers) == told
+
+
+@pytest.mark.parametrize(
+    ("numbers", "digits", "said"),
+    [
+        ((0.12345, 2.0, 30000.0), 4, ["0.1235", "2", "3e+04"]),
+        ((-12345.678, -12345.671, -12345.69), 4, ["-12345.68", "-12345.67", "-12345.69"]),
+        ((1.0, 1.0), 3, ["1", "1"]),
+        ((0.3, 0.1 + 0.2), 3, ["0.3", "0.3"]),
+        ((), 3, []),
+    ],
+)
+def test_numbers_that_are_compared(numbers: tuple[float, ...], digits: int, said: list[str]) -> None:
+    assert distinct(numbers, digits) == said

@@ -84,3 +84,20 @@ def ranges(numbers: Sequence[int]) -> list[str]:
     starts = [*numbers[:1], *(b for a, b in pairwise(numbers) if b != a + 1)]
     ends = [*(a for a, b in pairwise(numbers) if b != a + 1), *numbers[-1:]]
     return [str(low) if low == high else f"{low}-{high}" for low, high in zip(starts, ends, strict=True)]
+
+
+def distinct(numbers: Sequence[float], digits: int) -> list[str]:
+    """Numbers that are compared, in words: in so many significant digits, or as many more as tell them apart.
+
+    Beyond twelve digits nothing but rounding tells two apart, and they read the same.
+
+    Args:
+        numbers: The numbers; those that are the same read the same.
+        digits: The least digits of each.
+    """
+    several = len(set(numbers))
+    for further in range(digits, 13):
+        texts = [f"{number:.{further}g}" for number in numbers]
+        if len(set(texts)) == several:
+            return texts
+    return [f"{number:.{digits}g}" for number in numbers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 import re
 from typing import Any
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaicli.answer import Answer
+from xaicli.diagnosis.slices import by_quintile
+from xaicli.queries.labels import Kinds
 from xaicli.render.canvas import width_of
 from xaicli.render.figure import Pictures, draw, line_values
 from xaicli.render.markdown import markdown
@@ -260,3 +263,20 @@ def test_every_run_keeps_what_people_ask_first_at_80_columns() -> None:
         (line,) = (line for line in lines if f"seed{n}" in line)
         assert re.search(r"90 +0\.7613 +finished +2\.0 h", line)
     assert "xai.json cannot be read" in " ".join(" ".join(lines).split())
+
+
+def test_fifths_of_labels_far_from_zero_have_names_of_their_own() -> None:
+    edges = tuple(-12345.678 + 0.04 * n for n in range(1, 5))
+    said = ("-12345.64", "-12345.6", "-12345.56", "-12345.52")
+    between = [f"{a} to {b}" for a, b in itertools.pairwise(said)]
+    assert list(Kinds("label", edges).names.values()) == [f"up to {said[0]}", *between, f"above {said[-1]}"]
+    values = pl.Series([-12345.678 + 0.001 * n for n in range(200)])
+    names, codes = by_quintile(values)
+    assert len(set(names[:5])) == 5
+    for name, code in zip(names, range(5), strict=False):
+        # What a name says is so of every value it names, but for the digits it leaves out.
+        numbers = [float(number) for number in re.findall(r"-\d[\d.]*", name)]
+        mine = [value for value, own in zip(values, codes, strict=True) if own == code]
+        assert len(mine) == 40
+        assert min(mine) >= (numbers[0] - 0.006 if not name.startswith("<=") else -math.inf)
+        assert max(mine) <= (numbers[-1] + 0.006 if not name.startswith(">") else math.inf)

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.vocabulary import NO_CLASS
+from xaicli.words import distinct
 
 Places = NDArray[np.intp]
 
@@ -121,7 +122,7 @@ def _fifths(values: pl.Series) -> Groups:
     known = np.isfinite(numbers)
     edges = np.unique(np.quantile(numbers[known], _FIFTHS))
     codes = np.searchsorted(edges, numbers, side="left")
-    shown = [f"{edge:.4g}" for edge in edges]
+    shown = distinct(edges.tolist(), 4)
     names = (f"up to {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"above {shown[-1]}")
     rows = [np.flatnonzero(known & (codes == code)) for code in range(len(names))]
     there = [number for number, part in enumerate(rows) if len(part)]

@@ -34,6 +34,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
+from xaicli.words import distinct
 
 PLACES = 8
 """In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
@@ -308,7 +309,8 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
-    usual = f"(usual {spike['usual']:.3g})" if spike["usual"] is not None else ""
+    loss, *usual = distinct([spike[name] for name in ("loss", "usual") if spike[name] is not None], 3)
+    beside = f"(usual {usual[0]})" if usual else ""
     most = f"most of it of {said}" if share >= MOST_OF_IT else f"spread over its {spike['n']:,} samples, first {said}"
     return {
         "finding": "spike",
@@ -318,5 +320,5 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
         SAMPLE_ID: held[0][SAMPLE_ID] if held else None,
         LABEL: held[0].get(LABEL) if held else None,
         "score": spike["height"],
-        "reason": f"{metric} {spike['loss']:.3g} {usual} at step {spike[STEP]:,}, {most}{again}",
+        "reason": f"{metric} {loss} {beside} at step {spike[STEP]:,}, {most}{again}",
     }

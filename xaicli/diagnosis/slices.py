@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import Draws, benjamini_hochberg, student_975, welch
+from xaicli.words import distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -224,7 +225,7 @@ def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     for edge in edges:
         codes += numbers > edge
     dates = pl.Series(edges.astype(np.int64)).cast(column.dtype) if dated else ()
-    bounds = [str(date) for date in dates] if dated else [f"{edge:.6g}" for edge in edges]
+    bounds = [str(date) for date in dates] if dated else distinct(edges.tolist(), 6)
     names = [f"<= {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
     codes[~known] = len(names)
     return [*names, MISSING], codes

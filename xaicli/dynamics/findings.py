@@ -26,6 +26,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.words import distinct
 
 
 class Finding(StrEnum):
@@ -446,7 +447,8 @@ def _departing(means: pl.DataFrame, metric: str) -> Iterator[dict[str, object]]:
     for number, (far, drift) in enumerate(zip(_deviations(level), _deviations(trend), strict=True)):
         if max(far, drift) < ODD:
             continue
-        where = f"mean {metric} {level[number]:.3g} at epoch {last}, the median label's is {usual:.3g}"
+        own, median = distinct((float(level[number]), usual), 3)
+        where = f"mean {metric} {own} at epoch {last}, the median label's is {median}"
         course = f"changes by {trend[number]:+.2g} an epoch, the median label by {float(np.median(trend)):+.2g}"
         yield {
             LABEL: at_last[LABEL][number],

@@ -20,6 +20,7 @@ from xaicli.errors import whole_number
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
+from xaicli.words import distinct
 
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
 """The statistics that count, and which end is suspicious.
@@ -347,11 +348,17 @@ def far_from_target(reader: Reader, selection: Selection, pair: Pair, frame: pl.
         usual.select(pl.col("residual").median().over("quintile")).to_series().alias("usual"),
     )
     out = joined.filter(pl.col("deviation") > _FAR).sort("deviation", SAMPLE_ID, descending=[True, False]).head(top)
-    reasons = [
-        f"mean absolute residual {row['residual']:.3g} over {row['n']} observations, {row['deviation']:.1f} robust "
-        f"deviations above {row['usual']:.3g}, the median of the fifth of the samples with the nearest labels; "
-        f"predicted {row['suggested_label']:.4g} on average, labelled {row[LABEL]:.4g}"
-        for row in out.to_dicts()
-    ]
+    reasons = [_why_far(row) for row in out.to_dicts()]
     origin = (pl.lit(pair[0]).alias(MODE), pl.lit(pair[1]).alias(DS_ID))
     return out.with_columns(*origin, pl.Series("reason", reasons, pl.String)).select(COLUMNS)
+
+
+def _why_far(row: Mapping[str, Any]) -> str:
+    """Why a sample's number is suspected."""
+    residual, usual = distinct((row["residual"], row["usual"]), 3)
+    predicted, labelled = distinct((row["suggested_label"], row[LABEL]), 4)
+    return (
+        f"mean absolute residual {residual} over {row['n']} observations, {row['deviation']:.1f} robust "
+        f"deviations above {usual}, the median of the fifth of the samples with the nearest labels; "
+        f"predicted {predicted} on average, labelled {labelled}"
+    )

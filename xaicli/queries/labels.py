@@ -18,6 +18,7 @@ from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
+from xaicli.words import distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -236,7 +237,7 @@ class Kinds:
         """What the fifths are called: by their limits."""
         if not self.edges:
             return {}
-        low, *between, high = [f"{edge:.4g}" for edge in self.edges]
+        low, *between, high = distinct(self.edges, 4)
         inner = [f"{a} to {b}" for a, b in pairwise([low, *between, high])]
         return dict(enumerate([f"up to {low}", *inner, f"above {high}"], 1))
 
