@@ -223,7 +223,7 @@ def _in_duckdb(
                 columns += [duckdb.SQLExpression(_case(names[c], reader)).alias(n) for n, c in named.items()]
                 rows.select(*columns).create_view(called.tables[SAMPLES])
             else:
-                frame = lazy.collect(engine="streaming").rename(called.columns[name])
+                frame = lazy.collect(engine="streaming").rename({**called.columns[name]})
                 connection.register(called.tables[name], frame.to_arrow())
         return _of_duckdb(connection.sql(sql))
 
