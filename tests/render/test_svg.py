@@ -16,8 +16,8 @@ from PIL import Image, ImageColor
 
 from tests.report_answers import labels_result
 from xaicli.render import figure
-from xaicli.render.canvas import LIGHT, tick, ticks
-from xaicli.render.lines import spread
+from xaicli.render.canvas import LIGHT, ems, tick, ticks, told_within
+from xaicli.render.lines import end_names, spread
 from xaicli.render.svg import path_data
 from xaicli.report.charts import Axis, Band, BarChart, LineChart, MatrixChart, Multiples, ScatterChart, Series, Tone
 
@@ -96,6 +96,84 @@ def test_the_other_axis_has_its_own_numbers_at_the_same_places() -> None:
     assert [e.text for e in first] == ["1", "2", "3", "epoch"]
     assert [e.text for e in second] == ["10", "20", "35", "step"]
     assert [e.attrib["x"] for e in first] == [e.attrib["x"] for e in second] == ["0%", "50%", "100%", "50%"]
+
+
+def axes(root: ElementTree.Element) -> dict[str, list[tuple[str | None, str]]]:
+    """What each x axis says and where: {class of its group: [(text, place)]}."""
+    groups = [e for e in root.iter("g") if e.get("class") in ("ax1", "ax2")]
+    return {e.attrib["class"]: [(t.text, t.attrib["x"]) for t in e] for e in groups}
+
+
+def test_no_name_goes_with_an_axis_however_low_its_line_ends() -> None:
+    low = tuple(Series(f"#{n}", (1, 2), (9.0, n / 1e6), Tone.MIN, key=f"s-{n}") for n in range(12))
+    root = drawn(replace(line_chart(*low), other_axis=Axis("step", (1.0, 2.0), (10.0, 20.0))))
+    assert axes(root) == {
+        "ax1": [("1", "0%"), ("2", "100%"), ("epoch", "50%")],
+        "ax2": [("10", "0%"), ("20", "100%"), ("step", "50%")],
+    }
+    names = [e.text for e in root.iter("text") if (e.get("class") or "").startswith("name")]
+    assert sorted(names) == sorted(line.name for line in low)
+
+
+def test_epochs_among_steps_have_round_numbers_at_their_places() -> None:
+    steps = tuple(23.0 * epoch for epoch in range(1, 13))
+    chart = replace(line_chart(Series("a", steps, steps, key="k")), x_label="step")
+    root = drawn(replace(chart, other_axis=Axis("epoch", steps, tuple(map(float, range(1, 13))))))
+    assert [said for said, _ in axes(root)["ax1"]] == ["50", "100", "150", "200", "250", "step"]
+    *said, label = axes(root)["ax2"]
+    assert label == ("epoch", "50%")
+    assert [text for text, _ in said] == ["2", "4", "6", "8", "10", "12"]
+    expected = [100 * (23 * epoch - 23) / (276 - 23) for epoch in range(2, 13, 2)]
+    assert [float(place.rstrip("%")) for _, place in said] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("at", [(3.0, 3.0), (7.0,)])
+def test_points_that_share_their_place_have_it_as_the_only_number(at: tuple[float, ...]) -> None:
+    root = drawn(line_chart(Series("a", at, tuple(map(float, range(len(at)))), key="k")))
+    ticks_at = [e.text for e in root.iter("text") if e.text and e.text.isdecimal() and e.get("text-anchor") == "middle"]
+    assert ticks_at == [f"{at[0]:g}"]
+
+
+def test_steps_of_sixteen_digits_have_numbers_that_are_told_apart() -> None:
+    steps = tuple(1e15 + n for n in range(6))
+    chart = line_chart(Series("a", steps, (1.0,) * 6, key="k"))
+    said = [text for text, _ in axes(drawn(replace(chart, other_axis=Axis("epoch", steps, steps))))["ax1"][:-1]]
+    assert len(said) > 2
+    assert [float(text or "") for text in said] == [1e15 + n for n in range(0, 6, 5 // (len(said) - 1))][: len(said)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-6, 1e30), (1e-3, 1e38), (0.02, 30.0), (1e-300, 1e307)])
+def test_a_logarithmic_axis_has_no_zero(low: float, high: float) -> None:
+    root = drawn(line_chart(Series("a", (1, 2), (low, high), key="k"), y_log=True))
+    said = [e.text or "" for e in root.iter("text") if e.get("text-anchor") == "end"]
+    read = [float(text.replace(",", "").replace("−", "-")) for text in said]
+    assert len(read) > 2
+    assert all(low / 1.2 <= value <= high * 1.2 and f"{value:e}".startswith("1.000000e") for value in read)
+
+
+@pytest.mark.parametrize("stem", ["WMA1000{}MW_MWMWMWMW", "<b>&amp;{}</b>", "日本語の写真の名前{}", "il{}"])
+def test_a_name_at_the_end_of_a_line_keeps_within_the_room_that_the_page_leaves(stem: str) -> None:
+    names = [stem.format(n) for n in range(4)]
+    chart = line_chart(*(Series(name, (1, 2), (1.0, 2.0), Tone.MAX, key=f"k{n}") for n, name in enumerate(names)))
+    (short,) = ([*told.values()] for told in (told_within(names, 12, 7.4),))
+    page = end_names(chart)
+    assert len(set(short)) == len(set(page.values())) == 4
+    # On a phone 102 pixels for letters of 11 and 14 before them, else at most 196 for letters of 12.
+    assert 14 + 11 * ems(short) <= 102
+    assert 14 + 12 * ems(page.values()) <= 196
+    spans = {e.text for e in drawn(chart).iter("tspan") if e.get("class") == "n"} or set(names)
+    assert spans == set(short)
+
+
+def test_every_second_long_number_can_go_on_a_phone() -> None:
+    steps = tuple(50_000.0 * n for n in range(5))
+    chart = replace(line_chart(Series("a", steps, steps, key="k")), other_axis=Axis("epoch", steps, tuple(range(5))))
+    root = drawn(chart)
+    assert root.attrib["class"] == "flow long"
+    shown = [[(e.text, e.get("class")) for e in g] for g in root.iter("g") if g.get("class") == "ax1"]
+    assert shown == [
+        [("0", None), ("50,000", "odd"), ("100,000", None), ("150,000", "odd"), ("200,000", None), ("epoch", None)]
+    ]
 
 
 def test_one_drawing_gives_the_picture_and_the_page() -> None:

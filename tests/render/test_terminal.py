@@ -66,9 +66,9 @@ def test_samples_at_80_columns() -> None:
 GOLDEN_SAMPLES = """\
 Sample histories: loss
 run runs/exp1 · mode eval · metric loss · recorded 2026-11-20 17:02
-The median loss falls from 0.882 to 0.607. The 2 highest samples are at 3.48 or
-more; all are predicted wrongly. The 2 lowest samples are at 0.458 or less; none
-is predicted wrongly.
+The median loss falls from 0.882 to 0.607. The 2 highest samples are at 3.48 to
+4.15; all are predicted wrongly. The 2 lowest samples are at 0.272 to 0.458;
+none is predicted wrongly.
 
 loss · eval
 Values of loss · eval

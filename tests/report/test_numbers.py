@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ from xaicli.report.charts import LineChart, Multiples, Series
 from xaicli.report.info import runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Column, Gallery, Link, Report, Section, Table
-from xaicli.report.numbers import cut_apart, shorts
+from xaicli.report.numbers import column, cut_apart, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
 
@@ -151,10 +152,47 @@ def test_tiles_and_cards_of_samples_far_from_zero() -> None:
     shown = Page(predictions={("eval", "", i): value + 0.0004 for i, value in enumerate(FAR)})
     said = sentence(subject, shown)
     assert said.startswith("The median loss rises from -12,345.678 to -12,345.671.")
-    assert "The 3 highest samples are at -12,345.691 or more" in said
+    assert "The 3 highest samples are at -12,345.691 to -12,345.671." in said
     gallery = next(block for block in blocks(subject, shown) if isinstance(block, Gallery))
     assert [card.lines[0] for card in gallery.cards] == ["loss -12,345.678", "loss -12,345.671", "loss -12,345.691"]
     assert gallery.cards[0].lines[1] == "-12,345.678 → -12,345.6776"
+
+
+def histories(scores: tuple[float, ...], groups: tuple[str, ...], medians: tuple[float, float]) -> Any:
+    rows = [
+        {"mode": "eval", "ds_id": "", "metric": "loss", "sample_id": i, "label": None, "group": group, "rank": 1}
+        | {"score": score, "stale": False, "facts": None, "history": [{"epoch": 0, "step": 0, "value": score}]}
+        for i, (score, group) in enumerate(zip(scores, groups, strict=True))
+    ]
+    population = pl.DataFrame(
+        {"mode": ["eval"] * 2, "ds_id": [""] * 2, "metric": ["loss"] * 2, "epoch": [0, 1], "step": [0, 1], "n": [9, 9]}
+        | {quantile: list(medians) for quantile in ("q05", "q25", "q50", "q75", "q95")}
+    )
+    (subject,) = subjects(pl.DataFrame(rows), ["loss"], population)
+    return subject
+
+
+def test_one_number_reads_the_same_in_sentence_cards_and_table() -> None:
+    first, last = float(np.float32(0.99999911)), float(np.float32(0.99999905))
+    subject = histories((last,) * 4, ("max", "max", "min", "min"), (first, last))
+    assert sentence(subject, Page()) == (
+        "The median loss falls from 0.999999106 to 0.999999046. The 2 highest samples are at 0.999999046. "
+        "The 2 lowest samples are at 0.999999046."
+    )
+    shown = blocks(subject, Page())
+    cards = [card.lines[0] for block in shown if isinstance(block, Gallery) for card in block.cards]
+    assert set(cards) == {"loss 0.999999046"}
+    (table,) = (block for block in shown if isinstance(block, Table))
+    place = [heading.title for heading in table.columns].index("score")
+    scores = column([row[place] for row in table.rows], table.columns[place].apart)
+    assert set(scores) == {"0.999999046"}
+
+
+def test_no_rounded_number_is_told_as_a_bound() -> None:
+    subject = histories((7.19973, 9.5, 0.04136, 0.01), ("max", "max", "min", "min"), (1.0, 1.0))
+    assert sentence(subject, Page()) == (
+        "The 2 highest samples are at 7.2 to 9.5. The 2 lowest samples are at 0.01 to 0.0414."
+    )
 
 
 def _inside(block: Any) -> list[Any]:

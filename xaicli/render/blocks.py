@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from markupsafe import Markup
 
-from xaicli.render.canvas import name
+from xaicli.render.canvas import ems
 from xaicli.render.figure import line_values, point_values
 from xaicli.render.html import choice, element, joined
-from xaicli.render.lines import LONGEST_END, end_named, widest_tick
+from xaicli.render.lines import end_names, widest_tick
 from xaicli.render.machine import dump
 from xaicli.render.pictures import LOSSLESS_PIXELS, data_uri, shown_panels
 from xaicli.render.text import averaged, printable, told_apart
@@ -48,6 +48,8 @@ _CELL_NAME = 20
 """The longest name over a small chart: half the width of a phone."""
 _SHORT_TICK, _MOST_LEFT = 3.2, 14
 """A number of a y axis for which the sheet has room anyway, in font sizes, and for how many more it has classes."""
+_PAGE_FONT, _BESIDE_NAME = 12, 20
+"""The size of a chart's texts on the page, and what lies beside the name at the end of a line, in pixels."""
 _SPARK_POINTS = 40
 """A line of a finger's width shows no more."""
 _LONG = 24
@@ -416,8 +418,7 @@ def spark(values: Sequence[float | None], *, fill: bool = False) -> Markup:
 
 def _room(chart: LineChart) -> int:
     """How much room the names at the lines' ends need, in steps of 30 pixels that the sheet has classes for."""
-    longest = max((len(name(line.name, LONGEST_END)) for line in end_named(chart.series)), default=0)
-    return min(6, -(-(16 + 7 * longest) // 30))
+    return min(6, math.ceil((_BESIDE_NAME + _PAGE_FONT * ems(end_names(chart).values()) - 16) / 30))
 
 
 def _left(chart: LineChart) -> str:

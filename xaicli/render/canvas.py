@@ -8,12 +8,13 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xaicli.render.text import printable
+from xaicli.render.text import printable, told_apart
 from xaicli.report.charts import Tone
 from xaicli.report.numbers import short
 
@@ -129,6 +130,7 @@ def colour_and_dash(tone: Tone, index: int | None) -> tuple[str, Dash]:
 POINTS_PER_INCH = 72.0
 REGULAR, BOLD = "DejaVuSans.ttf", "DejaVuSans-Bold.ttf"
 LONGEST_NAME = 24
+_LEAST_NAME = 4
 _CHARACTER = 0.58
 """The mean width of a character, in font sizes."""
 
@@ -279,16 +281,18 @@ def tick(value: float, digits: int = 4) -> str:
     return re.sub(r"\.?0*e([+-])0*", lambda found: "e" + found[1].strip("+"), said).replace("-", "−")
 
 
-def ticks(values: Sequence[float]) -> list[str]:
+def ticks(values: Sequence[float], *, log: bool = False) -> list[str]:
     """The texts of an axis's ticks, with the digits that say each to a tenth of the distance of the nearest two.
 
-    What is next to nothing beside that distance is 0.
+    What is next to nothing beside that distance is 0; on a logarithmic axis, where there is none, nothing is.
     """
     given = [float(value) for value in values]
+    if log:
+        return [tick(value) for value in given]
     apart = min((b - a for a, b in itertools.pairwise(sorted(set(given)))), default=0.0)
     given = [0.0 if abs(value) < 1e-6 * apart else value for value in given]
     said: list[str] = []
-    for digits in range(4, 17):
+    for digits in range(4, 19):
         said = [tick(value, digits) for value in given]
         read = [float(text.replace(",", "").replace("−", "-")) for text in said]
         if all(abs(a - b) <= 0.1 * (apart or abs(b)) for a, b in zip(read, given, strict=True)):
@@ -326,6 +330,31 @@ def font(size: float, name: str = REGULAR) -> Any:
 def width_of(text: str, weight: str = "normal") -> float:
     """How wide a line of text is, in font sizes."""
     return float(font(64, BOLD if weight == "bold" else REGULAR).getlength(text)) / 64
+
+
+def ems(texts: Iterable[str]) -> float:
+    """How wide the widest of some texts is on a page, in font sizes: what our font lacks is as wide as it is high."""
+    return max((width_of(text) + sum(map(_beyond, text)) for text in texts), default=0.0)
+
+
+def _beyond(character: str) -> float:
+    """By how much a character is wider than the box that our font has for it."""
+    if unicodedata.east_asian_width(character) not in "WF":
+        return 0.0
+    return (1.4 if unicodedata.category(character) == "So" else 1.0) - width_of(character)
+
+
+def told_within(names: Sequence[str], limit: int, room: float) -> dict[str, str]:
+    """Each of some names as `told_apart` gives it, and none wider than there is room for, where letters are wide.
+
+    Args:
+        names: The names, as often as they occur.
+        limit: The longest result in characters.
+        room: The widest result in font sizes.
+    """
+    while ems((told := told_apart(names, limit)).values()) > room and limit > _LEAST_NAME:
+        limit -= 1
+    return told
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ from xaicli.render.canvas import (
     Drawn,
     Size,
     colour_and_dash,
+    ems,
     gaps,
     in_points,
     name,
     new_figure,
     ticks,
+    told_within,
     width_of,
 )
-from xaicli.render.svg import Frame, Mark
+from xaicli.render.svg import X_AXIS, Frame, Mark
 from xaicli.render.text import told_apart
 from xaicli.report.charts import Band, LineChart, Multiples, Series, Tone
 
@@ -31,7 +34,10 @@ _WIDTHS = {Tone.MEDIAN: 1.5, Tone.FAINT: 0.7, Tone.REFERENCE: 0.9}
 _GAP = 13.5
 """From name to name at the end of lines, on the page too, where they are as large as its text."""
 _CROWD = 24
-LONGEST_END = 20
+LONGEST_END, WIDEST_END = 20, 14.5
+"""A name at the end of a line, in characters and in font sizes."""
+_BETWEEN = 8.0
+"""The least between two numbers of the x axis."""
 _TICKS = 7
 _LEFT, _TOP, _BOTTOM = 48.0, 22.0, 34.0
 _TICK_LINE, _LABEL_LINE = 12.0, 25.0
@@ -60,9 +66,9 @@ def line_figure(chart: LineChart) -> Drawn:
     total = WIDE.height + WIDE.header
     plane = Plane(figure)
     labelled = end_named(chart.series)
-    widest = max((width_of(name(line.name, LONGEST_END)) * WIDE.font for line in labelled), default=0.0)
+    widest = ems(end_names(chart).values()) * WIDE.font
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
-    on_y = tuple(_with_texts(y_ticks(low_y, high_y, _TICKS - 1, log=chart.y_log)))
+    on_y = tuple(_on_y(chart, low_y, high_y, _TICKS - 1))
     x0, x1, y0, y1 = _room(on_y, WIDE.font, _LEFT), WIDE.width - 28 - widest, _BOTTOM, WIDE.height - _TOP
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
     for value, said in on_y:
@@ -70,16 +76,17 @@ def line_figure(chart: LineChart) -> Drawn:
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, zorder=0.5, gid="grid", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", **_QUIET)
     on_x = _x_ticks(chart, low_x, high_x, _TICKS)
-    for value, said in _with_texts(on_x):
-        plane.text(place[0](value), y0 - _TICK_LINE, said, ha="center", va="baseline", **_QUIET)
-    plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), ha="center", va="baseline", **_QUIET)
+    below: dict[str, Any] = {"ha": "center", "va": "baseline", "gid": f"tick.{X_AXIS}", **_QUIET}
+    for x, said in _apart([place[0](value) for value in on_x], on_x):
+        plane.text(x, y0 - _TICK_LINE, said, **below)
+    plane.text((x0 + x1) / 2, y0 - _LABEL_LINE, name(chart.x_label, 60), **below)
     unit = chart.y_label + (", log scale" if chart.y_log else "")
     plane.text(14, y1 + 10, name(unit, 40), **_QUIET)
     for band in chart.bands:
         _band(plane, band, chart, "", place)
     for line in chart.series:
         _line(plane, line, thin=len(chart.series) > _CROWD, cell="", place=place)
-    _end_names(plane, labelled, place)
+    _name_ends(plane, chart, labelled, place)
     frame = Frame(
         (x0, total - y1, x1 - x0, y1 - y0),
         chart.alt,
@@ -89,8 +96,21 @@ def line_figure(chart: LineChart) -> Drawn:
     return Drawn(figure, (frame,), flows=True)
 
 
-def _with_texts(values: Sequence[float]) -> Iterator[tuple[float, str]]:
-    return zip(values, ticks(values), strict=True)
+def _on_y(chart: LineChart, low: float, high: float, most: int) -> Iterator[tuple[float, str]]:
+    """The numbers of a y axis with their texts."""
+    values = y_ticks(low, high, most, log=chart.y_log)
+    return zip(values, ticks(values, log=chart.y_log), strict=True)
+
+
+def _apart(places: Sequence[float], values: Sequence[float]) -> Iterator[tuple[float, str]]:
+    """Places on an x axis with the texts of their numbers, without those that would lie over the one before."""
+    texts = ticks(values)
+    room = max((width_of(text) for text in texts), default=0.0) * WIDE.font + _BETWEEN
+    last = -math.inf
+    for at, said in zip(places, texts, strict=True):
+        if at - last >= room:
+            last = at
+            yield at, said
 
 
 def _room(on_y: Iterable[tuple[float, str]], font: float, least: float) -> float:
@@ -101,22 +121,36 @@ def _room(on_y: Iterable[tuple[float, str]], font: float, least: float) -> float
 def widest_tick(chart: LineChart) -> float:
     """How wide the longest number of a chart's y axis is, in font sizes."""
     low, high = chart.y_limits or _y_limits(chart)
-    return max(
-        (width_of(said) for _, said in _with_texts(y_ticks(low, high, _TICKS - 1, log=chart.y_log))), default=0.0
-    )
+    return max((width_of(said) for _, said in _on_y(chart, low, high, _TICKS - 1)), default=0.0)
 
 
 def _other_axis(chart: LineChart, on_x: Sequence[float], place: Scale, below: float) -> Iterator[Mark]:
-    """The ticks of the other axis, at the places of the first one's; `below` is where the plot ends, downwards."""
-    if chart.other_axis is None:
+    """The ticks of the other axis, where its values are known; `below` is where the plot ends, downwards."""
+    if chart.other_axis is None or not chart.other_axis.at:
         return
     known = dict(zip(chart.other_axis.at, chart.other_axis.values, strict=True))
     looks = {"font-size": f"{WIDE.font:g}", "text-anchor": "middle"}
-    shared = [value for value in on_x if value in known]
-    for value, said in zip(shared, ticks([known[value] for value in shared]), strict=True):
-        yield Mark("", "", "", "", looks, place=(place(value), below + _TICK_LINE), text=said)
+    at = _known_places(known, on_x)
+    for x, said in _apart([place(value) for value in at], [known[value] for value in at]):
+        yield Mark("", "", X_AXIS, "", looks, place=(x, below + _TICK_LINE), text=said)
     middle = ((place.start + place.end) / 2, below + _LABEL_LINE)
-    yield Mark("", "", "", "", looks, place=middle, text=chart.other_axis.label)
+    yield Mark("", "", X_AXIS, "", looks, place=middle, text=chart.other_axis.label)
+
+
+def _known_places(known: Mapping[float, float], on_x: Sequence[float]) -> list[float]:
+    """Where the other axis has a number.
+
+    At the ticks of the first one while most of those are known (the steps of epochs 2, 4, 6), else where its own
+    numbers are round (epochs 2, 4, 6 among steps), else at every so many of all that are known.
+    """
+    shared = [at for at in on_x if at in known]
+    if len(shared) >= max(1, len(on_x) - 1):
+        return shared
+    round_ones = set(whole_ticks(min(known.values()), max(known.values()), _TICKS))
+    own = [at for at, value in sorted(known.items()) if value in round_ones]
+    if len(own) >= min(3, len(known)):
+        return own
+    return sorted(known)[:: -(-len(known) // _TICKS)]
 
 
 def multiples_figure(grid: Multiples) -> Drawn:
@@ -172,8 +206,8 @@ class Plane:
 def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, total: float) -> Frame:
     """One small chart: lines, bands and ticks at their places, y upwards."""
     (low_x, high_x), (low_y, high_y) = _x_limits(chart), chart.y_limits or _y_limits(chart)
-    on_y = tuple(_with_texts(y_ticks(low_y, high_y, 5, log=chart.y_log)))
-    own_y = () if chart.y_own is None or chart.y_log else tuple(_with_texts(y_ticks(*chart.y_own, 5)))
+    on_y = tuple(_on_y(chart, low_y, high_y, 5))
+    own_y = () if chart.y_own is None or chart.y_log else tuple(_on_y(chart, *chart.y_own, 5))
     x0, y1 = left + _room((*on_y, *own_y), _LARGEST, _PLOT[0]), total - top - _PLOT[1]
     x1, y0 = left + _CELL.width - _PLOT[2], total - top - _CELL.height + _PLOT[3]
     place = Scale(low_x, high_x, x0, x1), Scale(low_y, high_y, y0, y1, log=chart.y_log)
@@ -182,8 +216,9 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
         y = place[1](value)
         plane.plot((x0, x1), (y, y), color=LIGHT["grid"], linewidth=0.7, gid=f"{cell}/grid.same", clip_on=False)
         plane.text(x0 - 5, y, said, ha="right", va="center_baseline", gid=f"{cell}/tick.same", **quiet)
-    for value, said in _with_texts(_x_ticks(chart, low_x, high_x, 4)):
-        plane.text(place[0](value), y0 - 5, said, ha="center", va="top", gid=f"{cell}/tick.x", **quiet)
+    on_x = _x_ticks(chart, low_x, high_x, 4)
+    for x, said in _apart([place[0](value) for value in on_x], on_x):
+        plane.text(x, y0 - 5, said, ha="center", va="top", gid=f"{cell}/tick.{X_AXIS}", **quiet)
     for band in chart.bands:
         _band(plane, band, chart, cell, place)
     for line in chart.series:
@@ -216,11 +251,15 @@ def _cell(plane: Plane, chart: LineChart, cell: str, left: float, top: float, to
 
 
 def _x_limits(chart: LineChart) -> tuple[float, float]:
-    xs = [x for line in chart.series for x in line.x] + [x for band in chart.bands for x in band.x]
+    xs = _xs(chart)
     if not xs:
         return 0.0, 1.0
     # A lone point stands at the right, beside its name.
-    return (min(xs), max(xs)) if min(xs) < max(xs) else (xs[0] - 1, xs[0])
+    return (min(xs), max(xs)) if len(xs) > 1 else (min(xs) - max(1.0, abs(min(xs)) / 2), min(xs))
+
+
+def _xs(chart: LineChart) -> set[float]:
+    return {float(x) for xs in (*(s.x for s in chart.series), *(b.x for b in chart.bands)) for x in xs}
 
 
 def _y_limits(chart: LineChart) -> tuple[float, float]:
@@ -231,26 +270,38 @@ def _y_limits(chart: LineChart) -> tuple[float, float]:
         return 0.1, 1.0
     low, high = min(known), max(known)
     if chart.y_log:
-        return low / 1.2, high * 1.2
+        return low / 1.2, min(high * 1.2, sys.float_info.max)
     margin = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 
 
 def _x_ticks(chart: LineChart, low: float, high: float, most: int) -> list[float]:
-    from matplotlib.ticker import MaxNLocator
+    return whole_ticks(low, high, most) if len(_xs(chart)) > 1 else [high]
 
-    if not any(len(line.x) > 1 for line in chart.series) and low + 1 == high:
-        return [high]
-    found = MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [float(v) for v in found if low <= v <= high]
+
+def whole_ticks(low: float, high: float, most: int) -> list[float]:
+    """Whole numbers within limits, by steps of 1, 2, 5, 10 and so on, at most so many steps; the limits where no
+    whole number lies between them.
+
+    In whole numbers throughout, so that those of 16 digits are still found.
+    """
+    first, last, step = math.ceil(low), math.floor(high), 1
+    if first > last:
+        return [low, high]
+    while last // step + -first // step > most:
+        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
+    return [float(step * k) for k in range(-(-first // step), last // step + 1)]
 
 
 def y_ticks(low: float, high: float, most: int, *, log: bool = False) -> list[float]:
     """The places of numbers on a y axis, within its limits."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
-    locator = LogLocator(numticks=most) if log else MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
-    return [float(v) for v in locator.tick_values(low, high) if low <= v <= high]
+    powers = [v for v in whole_ticks(math.log10(low), math.log10(high), most) if v.is_integer()] if log else []
+    if len(powers) > 1:
+        # By its text, for 10 to the power of -5 by multiplication is not quite 1e-05.
+        return [float(f"1e{power:.0f}") for power in powers]
+    return [float(v) for v in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= v <= high]
 
 
 @dataclass(frozen=True)
@@ -345,11 +396,16 @@ def end_named(series: Sequence[Series]) -> list[Series]:
     return wanted if len(wanted) <= room else []
 
 
-def _end_names(plane: Plane, lines: Sequence[Series], place: _Places) -> None:
+def end_names(chart: LineChart) -> dict[str, str]:
+    """What is written at the right end of the lines, by their names, and no two of those alike."""
+    return told_within([name(line.name, 0) for line in end_named(chart.series)], LONGEST_END, WIDEST_END)
+
+
+def _name_ends(plane: Plane, chart: LineChart, lines: Sequence[Series], place: _Places) -> None:
     x1, y0, y1 = place[0].end, place[1].start, place[1].end
     ends = [next((x, y) for x, y in zip(reversed(s.x), reversed(gaps(s.y)), strict=True) if y == y) for s in lines]
     places = [(place[0](x), place[1](y)) for x, y in ends]
-    shown = told_apart([name(line.name, 0) for line in lines], LONGEST_END)
+    shown = end_names(chart)
     names = spread([y if y == y else y0 for _, y in places], _GAP, y0, y1)
     for line, (x, y), at in zip(lines, places, names, strict=True):
         colour, _ = colour_and_dash(line.tone, line.colour)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from xaicli.render.text import printable, told_apart
+from xaicli.render.canvas import told_within
+from xaicli.render.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 _SPAN = 1000.0
 """The width of a chart that fills the page, in units of its lines; its texts stand at percentages."""
 
-_NAME_NARROW = 12
+_NAME_NARROW, _WIDEST_NARROW = 12, 7.4
+"""A name at the end of a line on a phone, in characters and in font sizes."""
+X_AXIS = "x"
+"""The colour that marks the numbers and the label of the x axis, which another axis replaces."""
 _LONG_TICK = 4
 _FINE = 5.0
 """Up to so large a scale the rounded places of a line can be scaled."""
@@ -123,7 +127,8 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
     """
     left, top, width, height = frame.box
     lines, ends, rest = [], [], []
-    short = told_apart([printable(mark.text) for mark in marks if mark.kind == "name"], _NAME_NARROW)
+    names = [printable(mark.text) for mark in marks if mark.kind == "name"]
+    short = told_within(names, _NAME_NARROW, _WIDEST_NARROW)
     axis: list[Mark] = []
     for mark in marks:
         if mark.vertices is not None and mark.kind == "leader":
@@ -138,21 +143,22 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
         elif mark.vertices is not None:
             moved = (mark.vertices - (left, top)) * (_SPAN / width, 1.0)
             lines.append(f'<path {_looks(mark)} d="{path_data(moved, mark.codes)}"/>')
-        elif mark.place[1] > top + height + 1 and mark.place[0] > left - 1:
+        elif mark.colour == X_AXIS:
             axis.append(mark)
         else:
             rest.append(_placed(mark, left, top, width, short))
+    # On a phone every second number of an axis of long ones goes.
+    long = any(len(mark.text) > _LONG_TICK for mark in (*axis[:-1], *frame.other_axis[:-1]))
     for name, ticks in (("ax1", axis), ("ax2", frame.other_axis)):
+        said = [replace(mark, kind="odd") if n % 2 and mark is not ticks[-1] else mark for n, mark in enumerate(ticks)]
         if ticks:
-            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width, short) for mark in ticks)}</g>')
+            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width, short) for mark in said)}</g>')
     body = (
         f'<svg class="lines" aria-hidden="true" viewBox="0 0 {_SPAN:g} {_tenth(height)}" width="100%" '
         f'height="{_tenth(height)}" preserveAspectRatio="none">{"".join(lines)}</svg>'
     )
     if ends:
         body += f'<svg aria-hidden="true" x="100%" class="ends">{"".join(ends)}</svg>'
-    # On a phone every second number of an axis of long ones goes.
-    long = any(len(mark.text) > _LONG_TICK for mark in (*axis[:-1], *frame.other_axis[:-1]))
     return _svg(
         {"class": "flow long" if long else "flow", "width": "100%", "height": _tenth(height)},
         frame,
@@ -232,7 +238,7 @@ def _at_both_widths(text: str, names: Mapping[str, str]) -> str:
 
 def _looks(mark: Mark) -> str:
     """Class, key and presentation attributes."""
-    coloured = f" c-{mark.colour}" if mark.kind and mark.colour and mark.colour != _SHARED else ""
+    coloured = f" c-{mark.colour}" if mark.kind and mark.colour and mark.colour not in (_SHARED, X_AXIS) else ""
     classes = f"{mark.kind}{coloured}"
     found = {"class": classes, "data-k": mark.key, **mark.looks}
     return _written({name: value for name, value in found.items() if value})

@@ -55,7 +55,8 @@ def shorts(values: Sequence[float | int | None], digits: int = _DIGITS, *, apart
         digits: How many digits each has at most where that tells it from the others.
         apart: How far other numbers beside them lie apart, where that is less.
     """
-    apart = min(apart, spread(values))
+    # Of numbers that are all the same, those beside them decide alone.
+    apart = min(apart, spread(values) or math.inf)
     said = [short(value, digits, apart=apart) for value in values]
     alike: dict[str, set[float]] = {}
     for text, value in zip(said, values, strict=True):

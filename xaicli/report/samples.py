@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
-from xaicli.report.numbers import count, sample_name, short, shorts, spread
+from xaicli.report.numbers import count, sample_name, shorts, spread
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
 from xaicli.vocabulary import Group
 
@@ -42,6 +42,12 @@ class Subject:
     population: tuple[Mapping[str, Any], ...] = ()
     over: str | None = None
     """What its picture is drawn over: `epoch`, `step` or `pass`."""
+
+    @property
+    def numbers(self) -> list[float]:
+        """What is told of it in words, cards and a table: the scores, and the medians where they change."""
+        first, last = _medians(self)
+        return [row["score"] for row in self.rows if _finite(row["score"])] + ([first, last] if first != last else [])
 
     @property
     def words(self) -> str:
@@ -87,23 +93,30 @@ def blocks(subject: Subject, page: Page) -> list[Block]:
 def sentence(subject: Subject, page: Page) -> str:
     """What the histories of one subject say, with figures."""
     said = []
-    medians = [row["q50"] for row in subject.population if _finite(row["q50"])]
-    if len(medians) > 1 and medians[0] != medians[-1]:
-        way = "falls" if medians[-1] < medians[0] else "rises"
-        first, last = shorts((medians[0], medians[-1]), 3)
-        said.append(f"The median {subject.metric} {way} from {first} to {last}.")
-    scores = [row["score"] for row in subject.rows]
-    for group, word, bound in ((Group.MAX, "highest", "or more"), (Group.MIN, "lowest", "or less")):
+    first, last = _medians(subject)
+    told = subject.numbers
+    in_words = dict(zip(told, shorts(told, 3), strict=True))
+    if first != last:
+        way = "falls" if last < first else "rises"
+        said.append(f"The median {subject.metric} {way} from {in_words[first]} to {in_words[last]}.")
+    for group, word in ((Group.MAX, "highest"), (Group.MIN, "lowest")):
         rows = [row for row in subject.rows if row["group"] == group and _finite(row["score"])]
         if not rows:
             continue
-        edge = (min if group is Group.MAX else max)(row["score"] for row in rows)
+        # Their range and not "so much or more": a bound that is rounded is untrue of one of them.
+        low, high = (in_words[pick(row["score"] for row in rows)] for pick in (min, max))
         many = len(rows) > 1
         said.append(
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
-            f"{short(edge, 3, apart=spread(scores))}{f' {bound}' if many else ''}{_wrong(subject, rows, page)}."
+            f"{low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
         )
     return " ".join(said) or f"No sample has a finite {subject.metric}."
+
+
+def _medians(subject: Subject) -> tuple[float, float]:
+    """The first and the last median; twice 0.0 where there are none."""
+    known = [row["q50"] for row in subject.population if _finite(row["q50"])]
+    return (known[0], known[-1]) if known else (0.0, 0.0)
 
 
 def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> str:
@@ -165,7 +178,7 @@ def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
 
 
 def _galleries(subject: Subject, page: Page) -> Iterator[Gallery]:
-    scores = shorts([row["score"] for row in subject.rows])
+    scores = shorts([row["score"] for row in subject.rows], apart=spread(subject.numbers) or math.inf)
     apart = spread([row["label"] for row in subject.rows if isinstance(row["label"], float)])
     for group in Group:
         rows = [(row, score) for row, score in zip(subject.rows, scores, strict=True) if row["group"] == group]
@@ -225,7 +238,8 @@ def _table(subject: Subject, page: Page) -> Table:
     columns += [Column("label")] if labelled else []
     columns += [Column("prediction")] if predicted else []
     known = FactColumns(subject.rows, page.facts.path)
-    columns += [*known.columns, Column("score", Cell.NUMBER), Column("history", Cell.SPARKLINE)]
+    score = Column("score", Cell.NUMBER, apart=spread(subject.numbers) or math.inf)
+    columns += [*known.columns, score, Column("history", Cell.SPARKLINE)]
     columns += [Column("")] if stale else []
     rows = []
     for row in subject.rows:
