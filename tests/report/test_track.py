@@ -83,7 +83,8 @@ def test_every_part_is_there(report: Report) -> None:
 
 def test_the_sentence_gives_the_figures(report: Report) -> None:
     assert re.match(
-        r"The median loss falls from [\d.]+ to [\d.]+\. The 3 highest samples are at [\d.]+ to [\d.]+; ", report.sentence
+        r"The median loss falls from [\d.]+ to [\d.]+\. The 3 highest samples are at [\d.]+ to [\d.]+; ",
+        report.sentence,
     )
     assert "Some labels are wrong on purpose." in report.sentence
     assert re.search(r"Most suspicious label: #(7|21|42), (never learned|right 1 of 6 times)", report.sentence)
