@@ -110,6 +110,20 @@ def test_a_condition_is_a_rule_over_columns_facts_and_statistics(run: xaicli.Run
         ids(run, "nothing > 3")
 
 
+def test_a_condition_without_a_column_holds_of_all_or_of_none(run: xaicli.RunReader) -> None:
+    assert sorted(ids(run, "1 = 1")) == list(range(N))
+    assert ids(run, "1 = 2") == []
+    everyone = run.select(rule="'a' = 'a'", weight=0.0, mode="train").data
+    assert everyone["weight"].to_list() == [0.0] * N
+
+
+def test_embeddings_are_only_asked_about_where_a_rule_goes_by_them(run: xaicli.RunReader) -> None:
+    with pytest.raises(UsageError, match="--table says which embeddings, and the rule is hardest"):
+        run.select(rule="hardest", n=1, mode="train", table="vectors")
+    with pytest.raises(UsageError, match="--column says which embeddings, and the rule is loss > 1"):
+        run.select(rule="loss > 1", mode="train", column=["a"])
+
+
 def test_random_is_a_draw_that_the_seed_repeats(run: xaicli.RunReader) -> None:
     first = ids(run, "random", n=20)
     assert len(set(first)) == 20

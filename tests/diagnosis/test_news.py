@@ -153,3 +153,12 @@ def test_a_training_too_large_to_search_unasked_is_told(tmp_path, capsys, monkey
     sections = xaicli.open_run(tmp_path / "run").report().report.sections
     (section,) = [section for section in sections if section.anchor == "steps"]
     assert "were not searched for spikes" in section.blocks[0].text
+
+
+@pytest.mark.parametrize(("n", "is_told"), [(1, False), (29, False), (30, True)])
+def test_a_few_samples_make_no_over_confident_model(tmp_path, capsys, n, is_told):
+    with xaicli.Run(tmp_path / "run") as run:
+        labels = np.arange(n) % 2
+        run.log_samples(sample_id=np.arange(n), label=labels, prediction=1 - labels, top_prob=[0.9] * n, epoch=1)
+    told = of_kind(asked(capsys, "findings", tmp_path / "run"), "over_confident")
+    assert [row["score"] for row in told] == ([pytest.approx(0.9, abs=1e-6)] if is_told else [])

@@ -223,6 +223,14 @@ def test_a_rise_of_what_nobody_said_is_bad_is_told_and_judged_by_none(tmp_path, 
     assert [spike["step"] for spike in found["spikes"]] == [30]
     assert "which end of iou is good is not known: its rises are told as spikes" in found["warnings"]
     assert asked(capsys, run, "--step", "30")["warnings"] == found["warnings"]
+    for question in ([], ["--step", "30"]):
+        assert main(["steps", str(run), *question, "--format", "md,html", "-o", str(tmp_path / "pages"), "-q"]) == 0
+    capsys.readouterr()
+    told = (tmp_path / "pages" / "steps.md").read_text()
+    assert "| step | epoch | rank | iou | usual |" in told
+    for page in ("steps", "step-30"):
+        assert "By share of iou: step 30" in (tmp_path / "pages" / f"{page}.md").read_text()
+        assert "loss" not in (tmp_path / "pages" / f"{page}.md").read_text()
     assert main(["findings", str(run), "--mode", "train", "--metric", "iou", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row for row in told["rows"] if row["finding"] == "spike"] == []

@@ -57,13 +57,17 @@ class RunDecisions(RunRows):
         """
         from xaicli.choices.questions import Wanted, with_note_for_training
         from xaicli.choices.questions import select as chosen
-        from xaicli.choices.rules import choice
+        from xaicli.choices.rules import Rule, choice
 
         refuse_unhonoured("select", select)
         how: dict[str, Any] = {"n": n, "share": share, "per_label": per_label, "by": by, "weight": weight, "seed": seed}
         asked = choice(rule, where=select.get("where"), **how)
         if rule is None:
             select.pop("where")
+        if asked.rule is not Rule.DIVERSE and (table != "metrics" or column):
+            option = "--column" if table == "metrics" else "--table"
+            said = f"{option} says which embeddings, and the rule is {asked.named}"
+            raise UsageError(said, hint="--rule diverse goes by collected embeddings")
         reader, selection = self.selected_for(asked, **select)
         wanted = Wanted(asked, stat, complete_only, table, column)
         answer = chosen(reader, with_note_for_training(selection), wanted)

@@ -92,9 +92,10 @@ def judged(
     not_finite += int((~every["value"].is_finite()).sum() or 0)
     found = []
     met: set[str | tuple[str, ...]] = set()
+    called = _values_called(names or {}) if rule.allow else {}
     for parts, rows in _groups(rule, known, names or {}):
         group = ", ".join(parts)
-        allowance = _allowance(rule, parts, names or {})
+        allowance = _allowance(rule, parts, called)
         met |= {allowance.value} if allowance else set()
         if rows.height < max(rule.min_n, 1):
             found.append(
@@ -129,12 +130,17 @@ def judged(
     return found
 
 
-def _allowance(rule: Rule, parts: tuple[str, ...], names: Mapping[Any, str]) -> Allowance | None:
+def _values_called(names: Mapping[Any, str]) -> dict[str, str]:
+    """What label each name is that of, but for labels that are the name of another."""
+    taken = {str(name) for name in names.values()}
+    return {str(name): str(value) for value, name in names.items() if str(value) not in taken}
+
+
+def _allowance(rule: Rule, parts: tuple[str, ...], called: Mapping[str, str]) -> Allowance | None:
     """The allowance for a group: by its name, else by the label that has this name."""
     for value in (", ".join(parts), parts):
         if value in rule.allow:
             return rule.allow[value]
-    called = {str(name): str(value) for value, name in names.items() if str(value) not in map(str, names.values())}
     pairs = zip(rule.columns, parts, strict=True)
     plain = tuple(called.get(part, part) if column in (LABEL, PREDICTION) else part for column, part in pairs)
     return rule.allow.get(", ".join(plain)) or rule.allow.get(plain)

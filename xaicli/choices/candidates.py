@@ -212,7 +212,8 @@ def _meeting(
     columns = [name for name in condition.columns if name not in placed]
     whole = with_columns(frame, reader, selection, pair, columns, facts)
     whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
-    meets = whole.select(condition.expr.alias("meets"))["meets"]
+    # Beside the columns: by itself, a condition that names none is of one row.
+    meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
     if not selection.metrics:
         return Ranked(kept.astype(np.intp))

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.calibration import calibration
+from xaicli.diagnosis.calibration import FEWEST, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import counted, labelled
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT
@@ -78,7 +78,7 @@ class Judgements:
         overall: The figures of the last place.
         pairs: The wrong pairs there, the most frequent first: label, prediction, n, share.
         over_confidence: Mean top probability minus the share right; None where nothing says.
-        over_interval: Its 95 % normal interval.
+        over_interval: Its 95 % normal interval; NaN of fewer than 30 samples.
         ece: Expected calibration error.
         fell: Labels whose F1 fell, the largest fall first.
         rose: Pairs that became confused, the largest rise first.
@@ -152,6 +152,8 @@ def _sureness(frame: pl.DataFrame) -> tuple[float | None, tuple[float, float], f
     known = np.isfinite(sure) & np.isfinite(right)
     spread = float((sure - right)[known].std()) / math.sqrt(found.n)
     gap = found.over_confidence
+    if found.n < FEWEST:  # of so few the normal limit says nothing, and of one its spread is 0
+        return gap, (math.nan, math.nan), found.ece
     return gap, (gap - NORMAL_975 * spread, gap + NORMAL_975 * spread), found.ece
 
 

@@ -33,7 +33,7 @@ _TITLES = {
     "falling_label": "Labels whose F1 fell",
     "confused_pair": "Pairs that became confused",
     "over_confident": "Surer than right",
-    "spike": "Spikes of the loss",
+    "spike": "Spikes of the training",
     "doubted_object": "Objects whose labels are probably missing or wrong",
     "worst_picture": "Pictures with most missed and made up",
 }

@@ -50,8 +50,8 @@ def steps_report(answer: Answer, page: Page | None = None, *, scalars: pl.DataFr
         sentence=_sentence(answer),
         nothing="No batches: the selection leaves nothing.",
         rules=(
-            ("batch", "the rows of one step and rank; its loss is the mean of the finite values"),
-            ("spike", "log loss above the median of the 101 steps around by 6 x 1.4826 x MAD"),
+            ("batch", f"the rows of one step and rank; its {_metric(answer)} is the mean of the finite values"),
+            ("spike", f"log {_metric(answer)} above the median of the 101 steps around by 6 x 1.4826 x MAD"),
             ("returning samples", "binomial, corrected after Benjamini and Hochberg; q at most 5 %"),
         ),
         tables={"steps": lambda: answer.data},
@@ -63,7 +63,7 @@ def step_blocks(answer: Answer, page: Page) -> Iterator[Block]:
     yield Text(_sentence(answer))
     for (mode, ds_id), _ in answer.data.group_by("mode", "ds_id", maintain_order=True):
         if spikes := _here(answer.extra["spikes"], (mode, ds_id)):
-            yield _spikes_table(spikes, words_of(mode, ds_id), page)
+            yield _spikes_table(spikes, _metric(answer), words_of(mode, ds_id), page)
     if answer.extra["spikes"] or answer.extra["first_non_finite"]:
         yield Text("See batches, samples and scalars with xai steps.", Tone.FAINT)
 
@@ -76,8 +76,10 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run, with thumbnails of the samples.
     """
     page = page or Page()
-    step = answer.selection["step"]
-    said = " ".join(_batch_words(batch, answer.data.filter(_of(batch)).to_dicts()) for batch in answer.extra["batches"])
+    step, metric = answer.selection["step"], _metric(answer)
+    said = " ".join(
+        _batch_words(batch, answer.data.filter(_of(batch)).to_dicts(), metric) for batch in answer.extra["batches"]
+    )
     several = [key for key in _SEVERAL if len({batch[key] for batch in answer.extra["batches"]}) > 1]
     blocks: list[Block] = []
     for number, batch in enumerate(answer.extra["batches"]):
@@ -86,8 +88,8 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         keys = ("mode", "ds_id", "rank", "attempt")
         mix = [item for item in answer.extra["mix"] if all(item[key] == batch[key] for key in keys)]
         words = ", ".join((f"step {step}", *(f"{key} {batch[key]}" for key in several)))
-        blocks += _gallery(batch, words, page)
-        blocks.append(_samples_table(rows, words, page, f"samples-{number}"))
+        blocks += _gallery(batch, metric, words, page)
+        blocks.append(_samples_table(rows, metric, words, page, f"samples-{number}"))
         if mix:
             blocks.append(_mix_table(mix, words, f"mix-{number}"))
         blocks += _scalars_table(batch, words, page)
@@ -97,7 +99,7 @@ def step_report(answer: Answer, page: Page | None = None) -> Report:
         run_line=run_line(answer, page.facts),
         sentence=said,
         sections=(Section("The samples of the step", "samples", tuple(blocks)),),
-        made=made(answer, ("share", "of the sum of the step's finite losses")),
+        made=made(answer, ("share", f"of the sum of the step's finite {metric}")),
         warnings=answer.warnings,
         tables={f"step-{step}": lambda: answer.data.drop("history")},
     )
@@ -121,14 +123,19 @@ def _of(batch: Mapping[str, Any]) -> pl.Expr:
     return pl.all_horizontal(pl.col(key) == batch[key] for key in ("mode", "ds_id", "epoch", "step", "rank", "attempt"))
 
 
+def _metric(answer: Answer) -> str:
+    """What is recorded of each sample, whose mean is that of the batch."""
+    return "".join(map(str, as_list(answer.selection.get("metric"))))
+
+
 def _sentence(answer: Answer) -> str:
     n, spikes = answer.data.height, int(answer.data["is_spike"].sum() or 0)
-    metric = "".join(map(str, as_list(answer.selection.get("metric"))))
+    metric = _metric(answer)
     told = f"{count(n, 'batch', 'batches')}, {count(spikes, 'spike') if spikes else 'no spike'} of {metric}"
     if answer.extra["gaps"]:
         told += f"; the longest gap: {_gap_in_words(max(answer.extra['gaps'], key=lambda gap: gap['missing']))}"
     said = [f"{told}."]
-    said += [_batch_words(spike, spike["samples"]) for spike in answer.extra["spikes"][:1]]
+    said += [_batch_words(spike, spike["samples"], metric) for spike in answer.extra["spikes"][:1]]
     said += [_non_finite_words(answer, first, metric) for first in answer.extra["first_non_finite"][:1]]
     if back := answer.extra["returning"]:
         shown = listed([sample_name(row["sample_id"]) for row in back])
@@ -136,11 +143,11 @@ def _sentence(answer: Answer) -> str:
     return " ".join(said)
 
 
-def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], metric: str) -> str:
     """What a batch was, and how much of it few samples hold."""
     said = f"Step {batch['step']:,} of epoch {batch['epoch']}"
     if batch["loss"] is None:
-        return f"{said}: no finite loss in {count(batch['n'], 'sample')}."
+        return f"{said}: no finite {metric} in {count(batch['n'], 'sample')}."
     verb = "jumped to" if batch["is_spike"] else "had"
     loss, usual = shorts((batch["loss"], batch["usual"]), 3)
     return f"{said} {verb} {loss} (usual {usual}): {_held(batch, samples)}."
@@ -192,7 +199,7 @@ def _blocks(
     page: Page,
     scalars: pl.DataFrame | None = None,
 ) -> Iterator[Block]:
-    metric = "".join(map(str, as_list(answer.selection.get("metric"))))
+    metric = _metric(answer)
     yield _chart(batches, metric, words, page)
     if scalars is not None:
         yield from _scalar_charts(batches, scalars, place, words, page)
@@ -200,24 +207,24 @@ def _blocks(
         yield Text(_gap_words(missing), Tone.FAINT)
     spikes = _here(answer.extra["spikes"], place)
     if spikes:
-        yield _spikes_table(spikes, words, page)
+        yield _spikes_table(spikes, metric, words, page)
     else:
         yield Text("No batch stands out from those around it.", Tone.GOOD)
     for first in _here(answer.extra["first_non_finite"], place):
-        yield from _batch_blocks(first, f"first non-finite, step {first['step']}", page, "non-finite")
+        yield from _batch_blocks(first, metric, f"first non-finite, step {first['step']}", page, "non-finite")
         if before := first.get("before"):
             inside = {**before, "mode": first["mode"], "ds_id": first["ds_id"]}
-            yield from _batch_blocks(inside, f"the batch before it, step {before['step']}", page, "before")
+            yield from _batch_blocks(inside, metric, f"the batch before it, step {before['step']}", page, "before")
     for spike in spikes:
-        yield from _batch_blocks(spike, f"step {spike['step']}", page, "spike")
+        yield from _batch_blocks(spike, metric, f"step {spike['step']}", page, "spike")
     if back := _here(answer.extra["returning"], place):
         yield _returning_table(back, words, page)
 
 
-def _batch_blocks(batch: Mapping[str, Any], words: str, page: Page, name: str) -> Iterator[Block]:
+def _batch_blocks(batch: Mapping[str, Any], metric: str, words: str, page: Page, name: str) -> Iterator[Block]:
     """The samples of one batch, what stands out in its mix, and the scalars logged there."""
-    yield from _gallery(batch, words, page)
-    yield _samples_table(batch["samples"], words, page, name)
+    yield from _gallery(batch, metric, words, page)
+    yield _samples_table(batch["samples"], metric, words, page, name)
     if news := [item for item in batch["mix"] if item["q"] <= _SURE]:
         yield _mix_table(news, words, page.names("mix", words, batch["step"], batch["rank"], batch["attempt"]))
     yield from _scalars_table(batch, words, page)
@@ -235,7 +242,7 @@ def _gap_in_words(gap: Mapping[str, Any]) -> str:
     return f"between steps {gap['after']:,} and {gap['before']:,} of epoch {gap['epoch']} ({many})"
 
 
-def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
+def _gallery(batch: Mapping[str, Any], metric: str, words: str, page: Page) -> list[Gallery]:
     """The samples of a batch that have pictures."""
     cards = []
     for row in batch["samples"]:
@@ -243,7 +250,7 @@ def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
         if (image := page.images.get(key)) is None:
             continue
         verdict, right = answer_in_words(row.get("label"), row.get("prediction"), page)
-        held = "loss not finite" if row["share"] is None else f"{_percent(row['share'])} of the loss"
+        held = f"{metric} not finite" if row["share"] is None else f"{_percent(row['share'])} of {metric}"
         lines = [held, *_fact_words(row)]
         cards.append(
             Card(
@@ -257,7 +264,7 @@ def _gallery(batch: Mapping[str, Any], words: str, page: Page) -> list[Gallery]:
                 verdict="" if right else verdict,
             )
         )
-    return [Gallery(f"Most of the loss: {words}", tuple(cards))] if cards else []
+    return [Gallery(f"Most of {metric}: {words}", tuple(cards))] if cards else []
 
 
 def _fact_words(row: Mapping[str, Any]) -> list[str]:
@@ -330,7 +337,7 @@ def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page) -> LineCh
     )
 
 
-def _spikes_table(spikes: Sequence[Mapping[str, Any]], words: str, page: Page) -> Table:
+def _spikes_table(spikes: Sequence[Mapping[str, Any]], metric: str, words: str, page: Page) -> Table:
     rows = tuple(
         (
             str(s["step"]),
@@ -344,7 +351,7 @@ def _spikes_table(spikes: Sequence[Mapping[str, Any]], words: str, page: Page) -
         )
         for s in spikes
     )
-    titles = ("loss", "usual", "deviations")
+    titles = (metric, "usual", "deviations")
     return Table(
         page.names("spikes", words),
         f"The highest spikes, {words}",
@@ -367,7 +374,7 @@ def _percent(share: float | None, absent: str = "–") -> str:
     return absent if share is None else f"{100 * share:.0f} %"
 
 
-def _samples_table(rows: Sequence[Mapping[str, Any]], words: str, page: Page, name: str) -> Table:
+def _samples_table(rows: Sequence[Mapping[str, Any]], metric: str, words: str, page: Page, name: str) -> Table:
     wanted: list[tuple[Column, Callable[[Mapping[str, Any]], Any]]] = [
         (Column("sample"), lambda row: str(row["sample_id"])),
         (Column("label"), lambda row: _label(row.get("label"), page)),
@@ -387,7 +394,7 @@ def _samples_table(rows: Sequence[Mapping[str, Any]], words: str, page: Page, na
     ]
     columns, cells = tuple(column for column, _ in kept), [cell for _, cell in kept]
     table = tuple(tuple(cell(row) for cell in cells) for row in rows)
-    return Table(page.names(name, words), f"By share of the loss: {words}", columns, table)
+    return Table(page.names(name, words), f"By share of {metric}: {words}", columns, table)
 
 
 def _label(value: Any, page: Page) -> str:
