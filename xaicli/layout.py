@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -88,6 +90,30 @@ def without_superseded(files: Iterable[DataFile]) -> list[DataFile]:
         compacted = [file.part for file in group if file.part.compacted]
         kept += [file for file in group if not any(part.supersedes(file.part) for part in compacted)]
     return sorted(kept)
+
+
+_SETTLED = 2.0
+"""Seconds after which a file that is changed again has another time, on any file system."""
+
+
+def _text_of(path: Path) -> str:
+    """What a small file says, read once while it stays what it is: several parts of one answer ask for it.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    facts = path.stat()
+    if time.time() - facts.st_mtime < _SETTLED:
+        return path.read_text(encoding="utf-8")
+    return _read(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, *state: int) -> str:
+    """The text of a file in a state: its number, size and time."""
+    del state
+    return path.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -188,7 +214,7 @@ class RunLayout:
             XaiError: The folder is missing, empty, no run, or of a newer format version.
         """
         try:
-            return Manifest.from_json(self.manifest.read_text(encoding="utf-8"), path=self.manifest)
+            return Manifest.from_json(_text_of(self.manifest), path=self.manifest)
         except FileNotFoundError:
             raise not_a_run(self.root) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -199,7 +225,7 @@ class RunLayout:
         found = []
         for path in sorted(self.attempts.glob("*.json")):
             try:
-                found.append(Attempt.from_json(path.read_text(encoding="utf-8"), attempt=int(path.stem)))
+                found.append(Attempt.from_json(_text_of(path), attempt=int(path.stem)))
             except (OSError, ValueError):
                 continue
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from xaicli import Run
 _COUNTED = """
 import collections, json, os, sys
 opens = collections.Counter()
+os.chdir(os.path.dirname(sys.argv[1]))
 
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
@@ -33,11 +35,12 @@ def counted(self, source, *args, **more):
 pq.ParquetFile.__init__ = counted
 from xaicli.cli import main
 status = main(sys.argv[2:])
-data = {name: n for name, n in opens.items() if "/data/" in name and name.endswith(".parquet")}
-open(sys.argv[1], "w").write(json.dumps({"status": status, "opens": data}))
+of_run = {os.path.relpath(name, sys.argv[3]): n for name, n in opens.items() if os.path.isfile(name)}
+of_run = {name: n for name, n in of_run.items() if not name.startswith("..")}
+open(sys.argv[1], "w").write(json.dumps({"status": status, "opens": of_run}))
 """
 
-QUESTIONS = [
+ANYWHERE = [
     ["track-report"],
     ["track-report", "--stat", "mean", "--bounds", "std,range"],
     ["samples"],
@@ -46,7 +49,14 @@ QUESTIONS = [
     ["labels"],
     ["dynamics"],
     ["findings"],
+    ["confusion"],
+    ["steps"],
 ]
+QUESTIONS = [
+    *((kind, question) for kind in ("plain", "resumed", "full") for question in ANYWHERE),
+    ("full", ["slices", "--by", "shift,brightness"]),
+]
+LONG_AGO = 1_700_000_000
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +84,50 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
-@pytest.mark.parametrize("kind", ["plain", "resumed"])
-def test_every_data_file_is_opened_once(
-    question: list[str], kind: str, sample_run: Path, resumed: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with scalars, pictures, inputs and facts beside its rows."""
+    folder = tmp_path_factory.mktemp("opens") / "run"
+    random = np.random.default_rng(5)
+    ids = np.arange(40)
+    with Run(folder) as run:
+        run.log_images(ids, random.integers(0, 255, (40, 8, 8, 1), dtype=np.uint8))
+        run.log_inputs(ids, random.random((40, 1, 8, 8), dtype=np.float32), label=ids % 3)
+        run.log_facts(ids, shift=ids % 2)
+        for epoch in range(3):
+            for half in np.split(ids, 2):
+                step = epoch * 2 + int(half[0] >= 20)
+                run.log({"lr": 0.1 / (1 + step), "step": step})
+                run.log_samples(
+                    sample_id=half,
+                    mode="train",
+                    epoch=epoch,
+                    step=step,
+                    logits=random.normal(size=(20, 3)),
+                    label=half % 3,
+                    loss=random.random(20),
+                )
+            run.flush()
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "question"), QUESTIONS)
+def test_every_file_of_a_run_is_opened_once(
+    kind: str, question: list[str], sample_run: Path, resumed: Path, full: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(sample_run if kind == "plain" else resumed, run)
+    shutil.copytree(sample_run if kind == "plain" else full if kind == "full" else resumed, run)
+    for path in run.rglob("*"):
+        # What has just been written may be written again within the file system's clock tick, and is read each time.
+        os.utime(path, (LONG_AGO, LONG_AGO))
     told = tmp_path / "told.json"
     command = [sys.executable, "-c", _COUNTED, told, question[0], run, *question[1:]]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=False)
     found = json.loads(told.read_text())
     assert found["status"] == 0, done.stderr
-    assert found["opens"]
+    assert any(name.startswith("data/") for name in found["opens"])
+    if kind == "full":
+        kinds = {"steps": "scalars", "track-report": "scalars", "slices": "inputs", "samples": "media"}
+        kinds |= {"confusion": "media", "findings": "media"}
+        assert any(name.startswith(kinds.get(question[0], "data")) for name in found["opens"])
     assert {name: n for name, n in found["opens"].items() if n != 1} == {}

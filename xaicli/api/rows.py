@@ -141,8 +141,12 @@ class RunRows:
 
         return open_reader(self.layout, strict=strict, attempts=attempts, where=where, facts=facts, no_facts=no_facts)
 
-    def selected(self, *, every_metric: bool = False, **select: Unpack[Select]) -> tuple[Reader, Selection]:
-        """A reader, and what the words mean in it; without `metric` all metrics where `every_metric` says so."""
+    def selected(
+        self, *, every_metric: bool = False, usual_mode: str | None = None, **select: Unpack[Select]
+    ) -> tuple[Reader, Selection]:
+        """A reader, and what the words mean in it; without `metric` all metrics where `every_metric` says so, and
+        without `mode` the usual one where the run has it.
+        """
         from xaicli.queries.resolution import resolve
 
         words: dict[str, Any] = dict(select)
@@ -150,6 +154,8 @@ class RunRows:
         opening = {name: words.pop(name) for name in OPENING if name in words}
         reader = self.reader(**opening)
         refuse_objects_alone(reader)
+        if words.get("mode") is None and usual_mode in reader.modes():
+            words["mode"] = usual_mode
         return reader, resolve(reader, every_metric=every_metric, **words)
 
     def selected_for(self, choice: Choice, **select: Unpack[Select]) -> tuple[Reader, Selection]:

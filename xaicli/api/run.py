@@ -233,10 +233,8 @@ class RunReader(RunDecisions):
         refuse_unhonoured("steps", select)
         if step is not None and (around is not None or spikes is not None):
             raise UsageError("--step tells one step alone", hint="leave out --around and --spikes")
-        if select.get("mode") is None and "train" in self.reader(strict=select.get("strict", False)).modes():
-            select["mode"] = "train"
         select.setdefault("duplicates", "all")
-        reader, selection = self.selected(**select)
+        reader, selection = self.selected(usual_mode="train", **select)
         if len(selection.metrics) > 1:
             raise UsageError("steps are about one metric", hint=f"--metric {selection.metrics[0]}")
         if step is not None:

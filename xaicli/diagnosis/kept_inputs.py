@@ -35,7 +35,7 @@ def kept_inputs(reader: Reader) -> tuple[pl.DataFrame, str]:
     if not reader.layout.inputs.is_dir():
         return nothing, ""
     try:
-        kept = open_kept(reader.layout, None, Preparation(), strict=False)
+        kept = open_kept(reader.layout, None, Preparation(), strict=False, contents=reader.contents)
     except XaiError:
         return nothing, ""
     rows: list[dict[str, Any]] = []

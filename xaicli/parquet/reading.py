@@ -62,6 +62,7 @@ def read(
     columns: Sequence[str] | None = None,
     row_groups: Sequence[int] | None = None,
     record: FileRecord | None = None,
+    contents: Contents | None = None,
 ) -> pa.Table:
     """Read a file with its page checksums verified, and its footer against the record where there is one.
 
@@ -70,12 +71,13 @@ def read(
         columns: The columns wanted; all when None.
         row_groups: The row groups wanted; all when None.
         record: What the file must be.
+        contents: What keeps small files, so that none is opened twice.
 
     Raises:
         FileNotFoundError: There is no such file; a compaction may have replaced it.
         DamagedFileError: The bytes are not those that were written.
     """
-    with opened(path, record) as file:
+    with opened(path, record, contents) as file:
         return decoded(file, columns, row_groups)
 
 

@@ -64,12 +64,11 @@ def _logged(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, st
     warnings: list[str] = []
     if not wanted or not folder.is_dir():
         return found, warnings
-    records = parquet.read_records(reader.layout)
     # Part names sort by attempt, rank and sequence: what was logged later comes later.
     for path in sorted(folder.glob("*.parquet")):
         name = f"{folder.name}/{path.name}"
         try:
-            rows = _rows(path, wanted, records.get(name))
+            rows = _rows(reader, path, wanted, reader.records.get(name))
         except DamagedFileError as error:
             warnings.append(f"pictures left out: {error.message}")
             continue
@@ -87,7 +86,7 @@ def _of_inputs(reader: Reader, wanted: Collection[Any]) -> dict[tuple[str, str, 
         return {}
     preparation = Preparation()
     try:
-        kept = open_kept(reader.layout, None, preparation, strict=False)
+        kept = open_kept(reader.layout, None, preparation, strict=False, contents=reader.contents)
     except XaiError:
         return {}
     places = {sample_id: place for place, sample_id in enumerate(kept.sample_ids)}
@@ -159,9 +158,9 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return (means + 0.5).astype(np.uint8)
 
 
-def _rows(path: Path, wanted: Collection[Any], record: FileRecord | None) -> list[dict[str, Any]]:
+def _rows(reader: Reader, path: Path, wanted: Collection[Any], record: FileRecord | None) -> list[dict[str, Any]]:
     """The rows of the samples wanted; pixels are read only of row groups that hold one."""
-    with parquet.opened(path, record) as file:
+    with parquet.opened(path, record, reader.contents) as file:
         if missing := {*_KEYS, *_PIXELS} - set(file.schema_arrow.names):
             raise foreign(path.name, missing)
         groups = []

@@ -112,7 +112,7 @@ def _rows(reader: Reader) -> pl.DataFrame:
             for file in _files(reader):
                 path = relative(reader.layout, file)
                 try:
-                    table = parquet.read(file.path, list(SCHEMA), None, reader.records.get(path))
+                    table = parquet.read(file.path, list(SCHEMA), None, reader.records.get(path), reader.contents)
                     if missing := set(SCHEMA) - set(table.column_names):
                         raise foreign(path, missing)
                 except DamagedFileError as error:

@@ -235,7 +235,7 @@ class Facts:
         for file in without_superseded(DataFile("", "", 0, part, path) for path, part in named.items()):
             place = relative(reader.layout, file)
             try:
-                with parquet.opened(file.path, reader.records.get(place)) as opened:
+                with parquet.opened(file.path, reader.records.get(place), reader.contents) as opened:
                     schema = opened.schema_arrow
                 if SAMPLE_ID not in schema.names:
                     raise foreign(place, {SAMPLE_ID})
@@ -255,7 +255,7 @@ class Facts:
         assert source.path is not None
         place = source.path.relative_to(self._reader.layout.root).as_posix()
         try:
-            with parquet.opened(source.path, self._reader.records.get(place)) as opened:
+            with parquet.opened(source.path, self._reader.records.get(place), self._reader.contents) as opened:
                 table = parquet.decoded(opened, list(opened.schema_arrow.names))
         except DamagedFileError as error:
             self._reader.note(error, place)

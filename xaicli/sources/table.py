@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
+
+if TYPE_CHECKING:
+    from xaicli.parquet import Contents
 
 _PATH_NAMES = ("path", "image_path", "file", "filename", "file_name", "img", "file_path")
 
@@ -226,20 +229,24 @@ class ParquetRows:
 
     Args:
         paths: The files, in order.
+        contents: What keeps small files, so that none is opened twice.
 
     Raises:
         XaiError: A file is no readable Parquet table, or a row group unpacks to more than memory should hold.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], contents: Contents | None = None) -> None:
         import pyarrow as pa
 
+        from xaicli.parquet import Contents
+
         self._paths = tuple(paths)
+        self._contents = contents or Contents()
         self._groups: list[tuple[Path, int]] = []
         sizes: list[int] = []
         for path in paths:
             try:
-                with _opened(path) as file:  # not kept open: a run may have thousands
+                with self._opened(path) as file:  # not kept open: a run may have thousands
                     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
                     self.schema = file.schema_arrow
             except (OSError, pa.ArrowException) as error:
@@ -265,7 +272,7 @@ class ParquetRows:
         values: list[Any] = []
         try:
             for path in self._paths:
-                with _opened(path) as file:
+                with self._opened(path) as file:
                     values += file.read([name])[name].to_pylist()
             return values
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -289,14 +296,15 @@ class ParquetRows:
 
     def _read_group(self, group: int, columns: tuple[str, ...]) -> Any:
         path, number = self._groups[group]
-        with _opened(path) as file:
+        with self._opened(path) as file:
             return file.read_row_group(number, list(columns))
 
+    def _opened(self, path: Path) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-def _opened(path: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path, page_checksum_verification=True)
+        content = self._contents.of(path)
+        return pq.ParquetFile(path if content is None else pa.BufferReader(content), page_checksum_verification=True)
 
 
 _ADVICE = "name the data with --data, or keep inputs while training: run.log_inputs(ids, x, label=y)"
@@ -308,7 +316,9 @@ _COLUMNS = ("label", "dtype", "shape", "data")
 _WORDS = ("tokens", "special")
 
 
-def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool) -> IndexedSource:
+def open_kept(
+    layout: RunLayout, mode: str | None, preparation: Preparation, *, strict: bool, contents: Contents | None = None
+) -> IndexedSource:
     """Open the inputs kept in a run.
 
     Args:
@@ -316,6 +326,7 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
         mode: Only inputs of this mode; any when None.
         preparation: How to draw them; the values are never changed.
         strict: Whether a damaged file is an error instead of being left out.
+        contents: What keeps the small files of the run.
 
     Raises:
         XaiError: The run kept none.
@@ -325,7 +336,7 @@ def open_kept(layout: RunLayout, mode: str | None, preparation: Preparation, *, 
     problems: list[str] = []
     for path in _parts(layout.inputs):
         try:
-            modes |= _index(path, mode, rows)
+            modes |= _index(ParquetRows([path], contents), mode, rows)
         except XaiError as error:
             if strict:
                 raise XaiError(f"{path}: {error.message}", hint="find damage with: xai doctor") from error
@@ -365,13 +376,12 @@ def _parts(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _index(path: Path, mode: str | None, rows: dict[Any, dict[str, Place]]) -> set[str]:
+def _index(file: ParquetRows, mode: str | None, rows: dict[Any, dict[str, Place]]) -> set[str]:
     """Note where each sample's newest inputs are: a later row for a sample takes the place of an earlier one.
 
     Returns:
         The modes there are inputs of.
     """
-    file = ParquetRows([path])
     here: dict[Any, dict[str, Place]] = {}
     modes: set[str] = set()
     columns = (file.column(name) for name in ("sample_id", "mode", "name"))
