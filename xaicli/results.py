@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -127,6 +130,7 @@ class Result:
         with files.noted(target):
             target.mkdir(parents=True, exist_ok=True)
         files.check(_HINT)
+        formerly = self._numbered_before(target) if Format.PNG in wanted else ()
         for name, content in self._files(wanted, no_images, pictures):
             files.add(target / name, partial(write_whole, content=content))
         if Format.CSV in wanted:
@@ -139,6 +143,11 @@ class Result:
             path = target / f"{self.report.json_name or self.report.name}.json"
             parts = self.json_parts([str(written) for written in (*files.paths, path)])
             files.add(path, partial(_write_parts, parts=parts, errors="surrogatepass"))
+        if old := [target / name for name in formerly if target / name not in files.paths]:
+            for path in old:
+                path.unlink(missing_ok=True)
+            shown = ", ".join(path.name for path in old[:3]) + (" and others" if len(old) > 3 else "")
+            warnings.warn(f"removed pictures that the call before wrote of other samples: {shown}", stacklevel=2)
         if Format.HTML in wanted:
             from xaicli.render.html import link_pages
 
@@ -178,6 +187,23 @@ class Result:
         from xaicli.render.terminal import as_text
 
         return as_text(self._brief() if self._brief else self.report)
+
+    def _numbered_before(self, folder: Path) -> list[str]:
+        """The names of pictures that a former answer to this question wrote there by number, as its JSON lists them.
+
+        A number says nothing of a sample: left beside the new ones, they would pass for theirs.
+        """
+        from xaicli.render.figure import grids
+
+        stems = "|".join(re.escape(grid.name) for grid in grids(self.report))
+        try:
+            former = json.loads((folder / f"{self.report.json_name or self.report.name}.json").read_bytes())
+            outputs = former["outputs"] if former["command"] == self.answer.command else ()
+            listed = {Path(path).name for path in outputs}
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        ours = re.compile(rf"(?:{stems})-(?:sheet-\d+|\d{{3,}})\.png")
+        return sorted(name for name in listed if stems and ours.fullmatch(name) and (folder / name).is_file())
 
     def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.render.figure import Pictures, pictures

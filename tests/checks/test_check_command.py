@@ -136,6 +136,16 @@ def test_junit_and_markdown(runs, tmp_path, capsys):
     assert "No: 1 verdict failed" in capsys.readouterr().out
 
 
+def test_junit_tells_a_value_just_below_its_limit_from_the_limit(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0, 1], mode="eval", epoch=0, step=0, weight=np.array([0.59999999, 0.59999999]))
+    file = tmp_path / "junit.xml"
+    assert main(["check", str(tmp_path / "run"), "--rule", "weight mean >= 0.6", "--junit", str(file)]) == 1
+    (case,) = ElementTree.fromstring(file.read_text()).iter("testcase")
+    told = float(case[0].get("message").split()[0])
+    assert 0.5999999 < told < 0.6
+
+
 def test_no_rule_is_wrong_usage(runs, capsys):
     assert main(["check", str(runs["new"][0])]) == 2
     assert "--rule" in capsys.readouterr().err

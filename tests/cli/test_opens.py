@@ -49,12 +49,19 @@ ANYWHERE = [
     ["labels"],
     ["dynamics"],
     ["findings"],
-    ["confusion"],
-    ["steps"],
 ]
+PAGES = {
+    "track-report": "scalars",
+    "samples": "media",
+    "findings": "media",
+    "confusion": "media",
+    "steps": "scalars",
+    "slices --by shift,brightness": "inputs",
+}
+"""Questions whose pages need a folder of the run beside its rows."""
 QUESTIONS = [
-    *((kind, question) for kind in ("plain", "resumed", "full") for question in ANYWHERE),
-    ("full", ["slices", "--by", "shift,brightness"]),
+    *((kind, question) for kind in ("plain", "resumed") for question in ANYWHERE),
+    *(("full", [*question.split(), "--format", "html"]) for question in PAGES),
 ]
 LONG_AGO = 1_700_000_000
 
@@ -127,7 +134,5 @@ def test_every_file_of_a_run_is_opened_once(
     assert found["status"] == 0, done.stderr
     assert any(name.startswith("data/") for name in found["opens"])
     if kind == "full":
-        kinds = {"steps": "scalars", "track-report": "scalars", "slices": "inputs", "samples": "media"}
-        kinds |= {"confusion": "media", "findings": "media"}
-        assert any(name.startswith(kinds.get(question[0], "data")) for name in found["opens"])
+        assert any(name.startswith(PAGES[" ".join(question[:-2])]) for name in found["opens"])
     assert {name: n for name, n in found["opens"].items() if n != 1} == {}

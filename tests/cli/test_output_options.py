@@ -109,6 +109,24 @@ def test_an_address_is_no_folder_here(
     assert err.startswith(f"error: {place} is an address")
 
 
+@pytest.mark.parametrize("place", ["", " "])
+@pytest.mark.parametrize(
+    "words", [("samples",), ("track-report",), ("select", "--rule", "hardest", "--n", "2"), ("export",)]
+)
+def test_an_empty_text_names_no_folder(
+    xai: Xai,
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = xai(words[0], runs[0], *words[1:], "-o", place)
+    assert (status, out, list(tmp_path.iterdir())) == (2, "", [])
+    assert err.startswith("error: --output names nothing")
+
+
 @pytest.mark.parametrize("way", ["flag", "variable", "file"])
 def test_the_users_folder_is_meant_also_where_no_shell_has_said_so(
     xai: Xai, runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -166,6 +166,23 @@ def test_one_sheet_or_a_picture_a_sample_and_a_row_a_map_in_the_csv(tmp_path: Pa
     assert rows[1]["agreement"] == "0.9"
 
 
+def test_numbered_pictures_of_the_call_before_do_not_stay_beside_the_new_ones(tmp_path: Path) -> None:
+    many = result(*(explanation(n) for n in range(20)))
+    before = {path.name for path in many.save(tmp_path, pictures=True)}
+    assert {"saliency-sheet-2.png", "saliency-003.png", "saliency-020.png"} <= before
+    mine = tmp_path / "saliency-099.png"
+    mine.write_bytes(b"a picture of the user's")
+    few = result(explanation(7), explanation(9))
+    few.save(tmp_path, ["html"])
+    assert before <= {path.name for path in tmp_path.iterdir()}
+    with pytest.warns(
+        UserWarning, match="removed pictures .*: saliency-001.png, saliency-002.png, saliency-003.png and"
+    ):
+        few.save(tmp_path)
+    left = {path.name for path in tmp_path.glob("*.png")}
+    assert left == {"saliency.png", mine.name}
+
+
 def test_history_is_linked_where_there_is_a_run() -> None:
     facts = RunFacts("runs/a")
     assert grid_of(result(explanation("a/b"), facts=facts).report).rows[0].links == (

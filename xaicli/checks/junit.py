@@ -77,7 +77,8 @@ def _names(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _outcome(row: dict[str, Any]) -> str:
-    value = "" if row["value"] is None else f"{row['value']:.6g}"
+    # Every digit: a value just below its limit must not read as the limit.
+    value = "" if row["value"] is None else str(row["value"])
     asked = f"(asked: {row['bound']})" if row["bound"] else ""
     return " ".join(part for part in (value, asked, row["reason"]) if part)
 

@@ -21,7 +21,7 @@ from xaicli.cli.options import (
     RunDir,
     Selection,
     Strict,
-    local_path,
+    output_path,
     split_commas,
 )
 from xaicli.cli.output import json_output, named_as_file, write
@@ -83,7 +83,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            callback=local_path,
+            parser=output_path,
             metavar="DIR|FILE|-",
             help="A folder, a file whose suffix is the format, or - for standard output [default: RUN_DIR/reports].",
             show_default=False,

@@ -27,18 +27,18 @@ _SAMPLES = "Samples"
 _OUTPUT = "Output"
 
 
-def local_path(path: Path | None) -> Path | None:
-    """A path of this machine, of which `~` is the user's folder also where no shell has said so; no address.
+def output_path(text: str) -> Path:
+    """What `-o` names: a path of this machine, of which `~` is the user's folder also where no shell has said so.
 
     Raises:
-        UsageError: It is an address, or there is no such user.
+        UsageError: It is empty, as where a script's variable is; or an address, or there is no such user.
     """
-    if path is None:
-        return None
+    if not text.strip():
+        raise UsageError("--output names nothing", hint="leave it out for the default")
     try:
-        return local(path).expanduser()
+        return local(text).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{path}: {error}", hint=f"./{path} is a folder of that name") from error
+        raise UsageError(f"{text}: {error}", hint=f"./{text} is a folder of that name") from error
 
 
 def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
@@ -343,7 +343,7 @@ class Output(OptionGroup):
         typer.Option(
             "--output",
             "-o",
-            callback=local_path,
+            parser=output_path,
             metavar="DIR",
             help="Folder for written files [default: RUN_DIR/reports].",
             rich_help_panel=_OUTPUT,
