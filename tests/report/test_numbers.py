@@ -6,6 +6,7 @@ import html
 import itertools
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xaicli import Run, open_run
 from xaicli.answer import Answer
 from xaicli.diagnosis.slices import by_quintile
 from xaicli.queries.labels import Kinds
@@ -318,3 +320,35 @@ def test_fifths_of_labels_far_from_zero_have_names_of_their_own() -> None:
         assert len(mine) == 40
         assert min(mine) >= (numbers[0] - 0.006 if not name.startswith("<=") else -math.inf)
         assert max(mine) <= (numbers[-1] + 0.006 if not name.startswith(">") else math.inf)
+
+
+def test_scores_on_cards_are_those_of_the_table_and_told_apart(tmp_path: Path) -> None:
+    losses = np.array([5.542, 5.537, 0.1, 0.2])
+    with Run(tmp_path / "run") as run:
+        run.log_images(np.arange(4), np.zeros((4, 4, 4, 1), np.uint8))
+        run.log_samples(sample_id=np.arange(4), mode="train", epoch=0, step=0, loss=losses, label=np.zeros(4, int))
+    report = open_run(tmp_path / "run").select(rule="hardest", n=2, mode="train").report
+    shown = [block for section in report.sections for block in section.blocks]
+    cards = [line for block in shown if isinstance(block, Gallery) for card in block.cards for line in card.lines]
+    assert [line for line in cards if line.startswith("score")] == ["score 5.542", "score 5.537"]
+
+
+def test_the_most_frequent_confusion_says_which_others_are_as_frequent(tmp_path: Path) -> None:
+    label = np.array([0, 0, 1, 1, 2, 2, 0, 1])
+    taken = np.array([1, 1, 2, 2, 0, 2, 0, 1])
+    with Run(tmp_path / "run", label_names=["cat", "dog", "owl"]) as run:
+        run.log_samples(sample_id=np.arange(8), mode="eval", epoch=0, step=0, label=label, prediction=taken)
+    said = open_run(tmp_path / "run").confusion().report.sentence
+    assert "most often cat is taken for dog (2 times, as 1 other)" in said
+
+
+def test_a_page_of_verdicts_has_no_empty_column(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[0, 1], mode="eval", epoch=0, step=0, loss=np.array([0.5, 0.5]))
+    run_there = open_run(tmp_path / "run")
+    heads = []
+    for rule in ("loss mean < 1", "gone mean < 1"):
+        (table,) = (b for s in run_there.check(rule=rule).report.sections for b in s.blocks if isinstance(b, Table))
+        heads.append([heading.title for heading in table.columns])
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert ["why" in titles for titles in heads] == [False, True]

@@ -75,7 +75,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         Column("value", Cell.NUMBER),
         Column("samples", Cell.INTEGER),
     )
-    return Table("verdicts", "Each rule and group", (*columns, Column("of"), Column("why")), table, terminal_rows=60)
+    columns = (*columns, Column("of"), Column("why"))
+    if not any(row[-1] for row in table):
+        columns, table = columns[:-1], tuple(row[:-1] for row in table)
+    return Table("verdicts", "Each rule and group", columns, table, terminal_rows=60)
 
 
 def _failing(answer: Answer, page: Page) -> Iterator[Table]:

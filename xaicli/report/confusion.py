@@ -77,14 +77,16 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
         for row in found.pairs.head(_GLANCED).iter_rows(named=True)
     ]
     if wrong:
-        said += f"; most often {_mistaken(wrong[0], wrong)} ({count(wrong[0]['n'], 'time')})"
+        said += f"; most often {_mistaken(wrong[0], wrong)} ({_as_often(found.pairs)})"
     if found.over_confidence is not None:
         said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
         fell = [f"{page.label_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"
     if found.rose:
-        rose = [f"{page.label_name(c.label)} for {page.label_name(c.taken)} (to {c.after:.0%})" for c in found.rose]
+        rose = [
+            f"{page.label_name(c.label)} for {page.label_name(c.taken)} (to {percent(c.after)})" for c in found.rose
+        ]
         said += f". More often taken than before: {listed(rose)}"
     yield Text(f"{said}.")
     if wrong:
@@ -179,7 +181,7 @@ def _sentence(answer: Answer, place: Mapping[str, Any], words: str) -> str:
     )
     told = place["wrong"].head(_TOLD_APART).to_dicts()
     for cell in told[:1]:
-        said += f"; most often {_mistaken(cell, told)} ({count(cell['n'], 'time')})"
+        said += f"; most often {_mistaken(cell, told)} ({_as_often(place['wrong'])})"
     for found in _of(answer.extra["calibration"], place):
         said += f". {confidence(found)}{_once(answer, place, found)}"
     return said + "."
@@ -192,6 +194,13 @@ def _once(answer: Answer, place: Mapping[str, Any], found: Mapping[str, Any]) ->
     if least is None or found["over_confidence"] < SURE or found["ece"] - least["ece"] < _GREW:
         return ""
     return f"; at epoch {least['epoch']} the error was {percent(least['ece'])}"
+
+
+def _as_often(cells: pl.DataFrame) -> str:
+    """How often the first of the cells occurs, and how many others do as often."""
+    often = cells["n"][0]
+    others = cells.filter(pl.col("n") == often).height - 1
+    return count(often, "time") + (f", as {count(others, 'other')}" if others else "")
 
 
 def _mistaken(cell: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.datamap import truth_table
 from xaicli.report.facts import FactColumns, on_card
@@ -159,7 +160,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
         if not (contradicted := sum(row["contradicted"] for row in part)):
             continue
         n, where = sum(row["n"] for row in part), words_of(*place)
-        share = f"{contradicted:,} of {count(n, 'sample')} ({contradicted / n:.1%})"
+        share = f"{contradicted:,} of {count(n, 'sample')} ({percent(contradicted / n)})"
         yield Table(
             page.names("label noise", where),
             f"Labels contradicted while the model learned: {share}, {where}",
@@ -172,7 +173,7 @@ def noise_blocks(rows: Sequence[Mapping[str, Any]], page: Page) -> Iterator[Bloc
                     row["name"],
                     row["n"],
                     row["contradicted"],
-                    f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%})",
+                    f"{percent(row['rate'])} ({percent(row['low'])} to {percent(row['high'])})",
                 )
                 for row in part
             ),

@@ -10,7 +10,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Card, Cell, Column, Figure, Figures, Gallery, Report, Section, Table, Text
-from xaicli.report.numbers import count, cut, cut_apart, sample_name, short
+from xaicli.report.numbers import count, cut, cut_apart, sample_name, shorts
 from xaicli.report.page import Page, made, run_line
 from xaicli.report.samples import saliency_link
 
@@ -94,8 +94,9 @@ def _blocks(answer: Answer, own: pl.DataFrame, numbers: Mapping[str, Any], words
     rows = list(chosen.head(_ROWS).iter_rows(named=True))
     pictured = [row for row in rows if _image(row, page)]
     if pictured:
+        scores = dict(zip((row["score"] for row in rows), shorts([row["score"] for row in rows]), strict=True))
         note = f"the first {_CARDS} of {chosen.height:,}" if chosen.height > _CARDS else ""
-        yield Gallery(f"Chosen: {words}", tuple(_card(row, page) for row in pictured[:_CARDS]), note)
+        yield Gallery(f"Chosen: {words}", tuple(_card(row, scores, page) for row in pictured[:_CARDS]), note)
     yield _table(rows, chosen.height, words, page)
     mixes: dict[str, list[Mapping[str, Any]]] = {}
     for row in _of(answer.extra["mix"], numbers):
@@ -117,16 +118,13 @@ def _image(row: Mapping[str, Any], page: Page) -> Any:
     return page.images.get((row["mode"], row["ds_id"], row["sample_id"]))
 
 
-def _card(row: Mapping[str, Any], page: Page) -> Card:
+def _card(row: Mapping[str, Any], scores: Mapping[float | None, str], page: Page) -> Card:
+    """One chosen sample; its score as the table writes it."""
     suggested = row.get("suggested_label")
     label = page.label_name(row["label"])
     lines = [] if suggested is not None else [label]
     lines += (
-        [row["reason"]]
-        if row.get("reason")
-        else [f"score {short(row['score'], 3)}"]
-        if row["score"] is not None
-        else []
+        [row["reason"]] if row.get("reason") else [f"score {scores[row['score']]}"] if row["score"] is not None else []
     )
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),

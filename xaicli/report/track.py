@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from xaicli.answer import Answer
+from xaicli.report.calibration import percent
 from xaicli.report.charts import Tone
 from xaicli.report.confusion import judgement_blocks
 from xaicli.report.datamap import definitions, map_blocks, truth_table
@@ -175,7 +176,7 @@ def _figures(parts: Sequence[Subject], gathered: Gathered) -> Iterator[Figure]:
             if by_epoch:
                 share = by_epoch[max(by_epoch)]
                 where = " ".join(part for part in (mode, ds_id) if part)
-                yield Figure(f"{share:.1%}", f"of {where} samples predicted as labelled at the last epoch")
+                yield Figure(percent(share), f"of {where} samples predicted as labelled at the last epoch")
     dropped = gathered.samples.counts.dropped
     if dropped:
         yield Figure(f"{dropped:,}", "rows lost while recording", Tone.BAD)
@@ -246,7 +247,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         found.append(truth_table(gathered.truth))
     if (told := gathered.suggestions) is not None:
         said = f"Of {count(told['n'], 'listed suspect')} whose label is wrong, the suggested label is the true one of "
-        share = f"{told['accuracy']:.0%} (95 % interval {told['low']:.0%} to {told['high']:.0%})"
+        share = f"{percent(told['accuracy'])} (95 % interval {percent(told['low'])} to {percent(told['high'])})"
         found.append(Text(f"{said}{told['right']:,}: {share}."))
     return Section(title, "suspects", tuple(found))
 
