@@ -20,6 +20,6 @@ def test_what_stands_out_in_a_mix_is_told_from_one_in_twenty_on(tmp_path, q: flo
     (spike,) = xaicli.open_run(tmp_path / "run").steps().answer.extra["spikes"]
     assert spike["step"] == 30
     mix = [{**spike["mix"][0], "q": q}]
-    blocks = list(_batch_blocks({**spike, "mix": mix}, "step 30", Page(), "spike"))
+    blocks = list(_batch_blocks({**spike, "mix": mix}, "loss", "step 30", Page(), "spike"))
     titles = [block.title for block in blocks if isinstance(block, Table)]
     assert any("mix" in title for title in titles) is told
