@@ -41,14 +41,17 @@ class PartName:
 
     @classmethod
     def parse(cls, filename: str) -> PartName | None:
-        """The name behind a file name, or None for a file that is no part (a temporary one, say)."""
+        """The name behind a file name, or None for a file that is no part (a temporary one, or a copy, say)."""
         if match := _PART.fullmatch(filename):
             attempt, rank, sequence = map(int, match.groups())
-            return cls(attempt, rank, sequence, sequence)
-        if match := _COMPACTED.fullmatch(filename):
+            found = cls(attempt, rank, sequence, sequence)
+        elif match := _COMPACTED.fullmatch(filename):
             attempt, rank, first, last = map(int, match.groups())
-            return cls(attempt, rank, first, last, compacted=True)
-        return None
+            found = cls(attempt, rank, first, last, compacted=True)
+        else:
+            return None
+        # One more zero in front would be a second file of the same name.
+        return found if found.filename == filename else None
 
     @property
     def filename(self) -> str:
@@ -235,14 +238,20 @@ class RunLayout:
         for mode_folder in _folders(self.data, "mode="):
             for ds_folder in _folders(mode_folder, "ds="):
                 for epoch_folder in _folders(ds_folder, "epoch="):
-                    epoch_text = epoch_folder.name.removeprefix("epoch=")
-                    if not re.fullmatch(r"-?\d+", epoch_text):
+                    epoch = decode_epoch(epoch_folder.name)
+                    if epoch is None:
                         continue
                     ds_id = decode_ds_id(ds_folder.name.removeprefix("ds="))
                     mode = mode_folder.name.removeprefix("mode=")
                     for entry in _entries(epoch_folder):
                         if part := PartName.parse(entry.name):
-                            yield DataFile(mode, ds_id, int(epoch_text), part, Path(entry.path))
+                            yield DataFile(mode, ds_id, epoch, part, Path(entry.path))
+
+
+def decode_epoch(folder: str) -> int | None:
+    """The epoch of a folder's name; None unless `RunLayout.folder` spells it so: `epoch=01` is a copy of somebody's."""
+    match = re.fullmatch(r"epoch=(0|-?[1-9][0-9]*)", folder)
+    return int(match[1]) if match else None
 
 
 def encode_ds_id(ds_id: str) -> str:

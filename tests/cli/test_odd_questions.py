@@ -63,6 +63,7 @@ OF_SAMPLES = (
     ("--ids", '"im/1,x"'),
     ("--ids", "99999999999999999999"),
     ("--ids", "@nosuch"),
+    ("--ids", ""),
     ("--table", "t t"),
     ("--table", "t t", "--label-key", "kind", "--stat", "slope"),
     ("--table", "../t"),

@@ -65,7 +65,7 @@ def test_a_page_is_no_folder(xai: Xai, runs: tuple[Path, Path], tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["page.html", "sheet.xlsx", "rows.csv.gz", "rows.TSV"])
+@pytest.mark.parametrize("name", ["page.html", "sheet.xlsx", "rows.csv.gz", "rows.TSV", "rows.pq"])
 @pytest.mark.parametrize("question", ["export", "relabel export"])
 def test_a_file_of_another_kind_is_none_of_rows(
     xai: Xai, runs: tuple[Path, Path], tmp_path: Path, question: str, name: str

@@ -179,6 +179,9 @@ def cased(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("SELECT x FROM boxes_1", (9.0,)),
         ("SELECT 'f1', max(F1) AS f1 FROM samples -- f1", ("f1", 20.0)),
         ("SELECT max(Max), max (max_1) FROM samples", (6.0, 4.0)),
+        ("SELECT f1_1 AS f1 FROM samples ORDER BY f1 DESC LIMIT 1", (2.0,)),
+        ("SELECT sample_id, -f1_1 AS f1 FROM samples ORDER BY f1, sample_id;", (2, -2.0)),
+        ('SELECT -F1 AS "f1" FROM (SELECT F1 FROM samples ORDER BY F1) ORDER BY "f1" NULLS LAST', (-20.0,)),
     ],
 )
 def test_duckdb_answers_what_is_named_as_it_is_there(cased: Path, sql: str, row: tuple[object, ...]) -> None:
@@ -193,6 +196,10 @@ def test_duckdb_answers_what_is_named_as_it_is_there(cased: Path, sql: str, row:
         "SELECT max(s.f1) FROM samples AS s",
         "SELECT cam FROM facts",
         "SELECT iou FROM Boxes",
+        "SELECT -F1 AS f1 FROM samples ORDER BY -f1",
+        "SELECT f1_1 AS f1 FROM samples WHERE f1 > 1 ORDER BY f1",
+        "SELECT sample_id FROM (SELECT F1, -F1 AS f1, sample_id FROM samples) ORDER BY f1",
+        "SELECT row_number() OVER (ORDER BY f1), -F1 AS f1 FROM samples",
         "SELECT * FROM boxes",
         "SELECT * FROM BOXES",
     ],

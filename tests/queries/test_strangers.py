@@ -164,6 +164,31 @@ def test_a_stranger_among_the_parts(tmp_path: Path, stranger: Callable[[Path], N
     assert answers(RunReader(run.layout), "polars")["samples"] == (truth["samples"][0], named)
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "epoch=01/part-a000000-r0000-00000000.parquet",
+        "epoch=\u0661/part-a000000-r0000-00000000.parquet",
+        "epoch=1 copy/part-a000000-r0000-00000000.parquet",
+        "epoch=1/part-a000000-r0000-000000000.parquet",
+    ],
+)
+def test_a_copy_under_another_spelling_of_the_place_is_no_duplicate(tmp_path: Path, copy: str) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write(ROWS)
+    truth = answers(RunReader(run.layout), "polars")
+    (part,) = run.layout.folder("eval", "", 1).glob("part-a000000-*.parquet")
+    path = part.parents[1] / copy
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(part, path)
+    named = (path.relative_to(run.layout.root).as_posix(),)
+    for duplicates in ("last", "all"):
+        asked = RunReader(run.layout).labels(bounds=["std"], duplicates=duplicates)
+        assert asked.data.to_dicts() == truth["labels"][0]
+        assert (asked.answer.counts.damaged, asked.answer.counts.duplicates) == (named, 0)
+    assert named[0] in {finding.path for finding in examine(run.layout).findings}
+
+
 def test_a_part_whose_record_was_lost_is_the_runs(tmp_path: Path) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(ROWS)

@@ -216,3 +216,26 @@ def test_what_nothing_meets_is_said_to_be_the_selection(run: Path) -> None:
     with pytest.raises(XaiError) as refused:
         opened.confusion(where="loss < -1")
     assert "--where 'loss < -1'" in refused.value.hint
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_value_that_cannot_be_cast_is_the_conditions_fault(tmp_path: Path, engine: str) -> None:
+    with xaicli.Run(tmp_path / "run") as recorded:
+        recorded.log_samples(sample_id=[1, 2, 3], label=[0, 1, 2], loss=[1.0, 2.0, 3.0], mode="eval", epoch=1, step=1)
+        recorded.log_facts([1, 2, 3], size=["7", "12", "large"])
+        recorded.add_metrics_data({"sample_id": [1, 2], "iou": [0.5, 0.75], "size": ["7", "large"]}, name="boxes")
+    run = open_run(tmp_path / "run")
+    assert run.labels(where="TRY_CAST(size AS INT) > 8", engine=engine).data["label"].to_list() == [1]
+    asked: list[Callable[[], object]] = [
+        lambda: run.labels(where="CAST(size AS INT) > 8", engine=engine),
+        lambda: run.samples(where="CAST(size AS INT) > 8", engine=engine),
+        lambda: run.samples(table="boxes", metric="iou", where="CAST(size AS INT) > 8"),
+        lambda: run.export(tmp_path / "out.csv", where="CAST(size AS INT) > 8"),
+        lambda: run.select(rule="CAST(size AS INT) > 8", n=1),
+    ]
+    for question in asked:
+        with pytest.raises(XaiError, match=r"CAST\(size AS INT\) > 8' cannot be asked: .*'large'|\"large\"") as refused:
+            question()
+        assert refused.value.exit_status == 2
+        assert "TRY_CAST" in str(refused.value.hint)
+    assert not (tmp_path / "out.csv").exists()

@@ -128,6 +128,19 @@ def test_no_samples_is_a_page_that_says_so() -> None:
     assert report.sections[0].blocks
 
 
+def test_that_no_sample_was_asked_for_is_not_said_of_the_selection_or_the_values() -> None:
+    empty = samples_result(epochs=1).data.clear()
+    none = {"metric": ["loss"], "max": 0, "min": 0, "ids": []}
+    report = samples_report(Answer("samples", "r", none, empty))
+    assert report.sentence == "No samples are asked for: --max and --min are 0, and no --ids are given."
+    data = samples_result(epochs=2, top=1, listed=(3, 17)).data.filter(pl.col("group") == "listed")
+    listed = samples_report(Answer("samples", "r", none | {"ids": [3, 17]}, data))
+    low, high = sorted(data["score"])
+    assert listed.sentence == f"The listed samples are at {low:.3g} to {high:.3g}."
+    one = samples_report(Answer("samples", "r", none | {"ids": [3]}, data.head(1)))
+    assert one.sentence == f"What is listed is at {data['score'][0]:.3g}."
+
+
 def test_labels_stand_from_the_highest_last_mean_to_the_lowest() -> None:
     report = labels_result(labels=6).report
     table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table))
@@ -260,6 +273,14 @@ def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
 def test_no_findings_is_no_promise() -> None:
     empty = pl.DataFrame(schema={"finding": pl.String, "mode": pl.String, "ds_id": pl.String})
     assert "Nothing stands out" in findings_report(Answer("findings", "r", {}, empty)).sentence
+
+
+def test_findings_that_were_not_asked_for_are_counted() -> None:
+    empty = pl.DataFrame(schema={"finding": pl.String, "mode": pl.String, "ds_id": pl.String})
+    found = {"suspect": 14, "forgotten": 0, "rank_jump": 3}
+    report = findings_report(Answer("findings", "r", {"top": 0}, empty, extra={"found": found}))
+    assert report.sentence == "None is listed, as --top 0 says. Found: suspected labels 14, sudden rank changes 3."
+    assert "Nothing stands out" in findings_report(Answer("findings", "r", {"top": 0}, empty)).sentence
 
 
 def test_runs_side_by_side() -> None:

@@ -203,17 +203,18 @@ def _meeting(
         **{name: dtype for name, dtype in facts.frame.schema.items() if name != SAMPLE_ID},
         **dict(frame.schema),
     }
+    placed = {MODE: pair[0], DS_ID: pair[1]}
     try:
         condition = Where.of(sql, kinds)
+        columns = [name for name in condition.columns if name not in placed]
+        whole = with_columns(frame, reader, selection, pair, columns, facts)
+        whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
+        with condition.answering():
+            # Beside the columns: by itself, a condition that names none is of one row.
+            meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     except UsageError as error:
         hint = "; ".join(part for part in (facts.left_out, error.hint) if part)
         raise UsageError(error.message.replace("--where", "--rule", 1), hint=hint) from None
-    placed = {MODE: pair[0], DS_ID: pair[1]}
-    columns = [name for name in condition.columns if name not in placed]
-    whole = with_columns(frame, reader, selection, pair, columns, facts)
-    whole = whole.with_columns(pl.lit(value).alias(name) for name, value in placed.items())
-    # Beside the columns: by itself, a condition that names none is of one row.
-    meets = whole.with_columns(condition.expr.alias("meets"))["meets"]
     kept = np.flatnonzero(meets.fill_null(False).to_numpy())
     if not selection.metrics:
         return Ranked(kept.astype(np.intp))

@@ -65,8 +65,10 @@ def _ds_ids(run: RunLayout) -> list[str]:
 
 
 def _epochs(run: RunLayout) -> list[str]:
-    numbers = {int(folder.name.removeprefix("epoch=")) for folder in run.data.glob("mode=*/ds=*/epoch=*")}
-    return ["first", "last", *map(str, sorted(numbers))]
+    from xaicli.layout import decode_epoch
+
+    found = (decode_epoch(folder.name) for folder in run.data.glob("mode=*/ds=*/epoch=*"))
+    return ["first", "last", *map(str, sorted({epoch for epoch in found if epoch is not None}))]
 
 
 def _labels(run: RunLayout) -> list[str]:

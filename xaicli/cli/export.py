@@ -72,6 +72,7 @@ def query(
 
 
 _FORMATS = ("csv", "parquet", "jsonl", "json")
+_MEANT = {"pq": "parquet", "parq": "parquet", "ndjson": "jsonl"}
 
 
 @command
@@ -155,9 +156,11 @@ def _targets(output: Path | None, formats: list[str] | None) -> list[tuple[Path,
             raise UsageError(f"no export format {kind!r}", hint="choose from: " + ", ".join(_FORMATS))
     suffix = "" if output is None or output.is_dir() else output.suffix.lstrip(".").lower()
     if output is not None and suffix not in _FORMATS and named_as_file(output):
+        inner = output.with_suffix("")
+        named = inner if inner.suffix[1:].lower() in _FORMATS else output.with_suffix(f".{_MEANT.get(suffix, 'csv')}")
         raise UsageError(
             f"-o {output} is named as {output.suffix}, which is not written",
-            hint=f"-o {output.stem}.csv; formats: {', '.join(_FORMATS)}",
+            hint=f"-o {named}; formats: {', '.join(_FORMATS)}",
         )
     if output is None or suffix not in _FORMATS:
         return [((output or Path()) / f"export.{kind}", kind) for kind in kinds or ["csv"]]

@@ -73,7 +73,7 @@ def read_ids(values: list[str] | None) -> list[str] | None:
     """The ids of `--ids`: a list, `@FILE` with one id a line, or `-` for standard input.
 
     Raises:
-        UsageError: The file cannot be read, or is no text.
+        UsageError: The file cannot be read, is no text, or no id is given, as where a script's variable is empty.
     """
     if not values:
         return None
@@ -91,6 +91,8 @@ def read_ids(values: list[str] | None) -> list[str] | None:
                 raise UsageError(f"--ids {value}: {error.strerror}", hint="one id a line") from error
         else:
             ids += words.split(value)
+    if not ids:
+        raise UsageError(f"--ids {' '.join(values)}".rstrip() + " names nothing", hint="leave it out to list none")
     return ids
 
 

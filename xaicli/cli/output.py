@@ -42,7 +42,8 @@ _NO_PICTURES = frozenset(
 _FILES = frozenset(
     {
         *(f".{kind}" for kind in Format),
-        *(".txt", ".parquet", ".jsonl", ".ndjson", ".tsv", ".xlsx", ".xls", ".arrow", ".feather", ".db", ".sqlite"),
+        *(".txt", ".parquet", ".pq", ".parq", ".jsonl", ".ndjson", ".tsv", ".xlsx", ".xls", ".arrow", ".feather"),
+        *(".db", ".sqlite"),
         *(".htm", ".pdf", ".svg", ".jpg", ".jpeg", ".xml", ".yaml", ".yml", ".gz", ".zip", ".zst", ".bz2", ".xz"),
     }
 )

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import move
-from xaicli.layout import PartName, RunLayout, decode_ds_id
+from xaicli.layout import PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.parquet import FileRecord
 from xaicli.reader.footers import Footer
 from xaicli.reader.pieces import foreign_files
@@ -167,7 +167,7 @@ def _check_place(layout: RunLayout, path: Path, facts: Mapping[str, Any]) -> Non
     named = {
         "mode": places.get("mode"),
         "ds_id": decode_ds_id(places.get("ds", "")) if "ds" in places else None,
-        "epoch": int(places["epoch"]) if places.get("epoch", "").lstrip("-").isdigit() else None,
+        "epoch": decode_epoch(path.parent.name),
         "attempt": part.attempt if part else None,
         "rank": part.rank if part else None,
     }

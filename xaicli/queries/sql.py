@@ -30,6 +30,11 @@ _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TEXTS = re.compile(r"'(?:[^']|'')*'")
 _WORDS = re.compile(r'(\bas\s+)?(?:"((?:[^"]|"")*)"|([^\W\d]\w*+)(?!\s*\())', re.IGNORECASE)
 """A name, with `as` before it where the statement gives it; what an opening bracket follows is a function."""
+_ORDERED = re.compile(r"\border\s+by\b((?:(?!\border\s+by\b)[^()])*)\Z", re.IGNORECASE)
+"""What the whole statement is ordered by: nothing is bracketed behind it."""
+_ENDED = re.compile(r"\b(?:limit|offset|fetch)\b|;", re.IGNORECASE)
+_BY_NAME = re.compile(r'\s*(?:"([^"]*)"|(\w+))(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*', re.IGNORECASE)
+_BRACKETED = re.compile(r"\([^()]*\)")
 
 
 def query(reader: Reader, sql: str, *, engine: str = Engine.POLARS) -> Answer:
@@ -188,10 +193,25 @@ def _called(names: Sequence[str]) -> dict[str, str]:
 
 
 def _named_in(sql: str) -> Iterator[str]:
-    """The names in a statement, but for those that it gives itself."""
-    for given, quoted, plain in _WORDS.findall(_TEXTS.sub(" ", _COMMENTS.sub(" ", sql))):
-        if not given:
-            yield quoted.replace('""', '"') or plain
+    """The names in a statement, but for those that it gives itself, and orders its rows by: there they come first."""
+    text = _TEXTS.sub(" ", _COMMENTS.sub(" ", sql))
+    if ordered := _ORDERED.search(text):
+        outer = text
+        while (inner := _BRACKETED.sub(" ", outer)) != outer:
+            outer = inner
+        own = {name for name, given in _words(outer) if given}
+        ended = _ENDED.search(text, ordered.start(1))
+        end = ended.start() if ended else len(text)
+        items = text[ordered.start(1) : end].split(",")
+        by = [item for item in items if not ((name := _BY_NAME.fullmatch(item)) and (name[1] or name[2]) in own)]
+        text = f"{text[: ordered.start(1)]} {','.join(by)} {text[end:]}"
+    return (name for name, given in _words(text) if not given)
+
+
+def _words(text: str) -> Iterator[tuple[str, bool]]:
+    """The names in a text, each with whether it is given there."""
+    for given, quoted, plain in _WORDS.findall(text):
+        yield quoted.replace('""', '"') or plain, bool(given)
 
 
 def _by_duckdb(reader: Reader, tables: dict[str, pl.LazyFrame], called: _Called, sql: str) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -173,7 +174,8 @@ class _Table:
             lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in beside.items()))
         label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
         told = (value.alias(name) for name, value in placed.items())
-        self._rows = lazy.select(*told, label, *self.metrics).collect(engine="streaming")
+        with self.where.answering() if self.where else contextlib.nullcontext():
+            self._rows = lazy.select(*told, label, *self.metrics).collect(engine="streaming")
         identity = self._rows.schema[SAMPLE_ID]
         self.dtypes = {**present, SAMPLE_ID: identity if identity.is_integer() else pl.String()}
         if label_key in present:

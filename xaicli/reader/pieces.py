@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
-from xaicli.layout import DataFile, PartName, RunLayout, decode_ds_id
+from xaicli.layout import DataFile, PartName, RunLayout, decode_ds_id, decode_epoch
 from xaicli.reader.footers import Footer, read_footer, step_range
 from xaicli.reader.takeback import Share, TakeBack, TakenBack, shares, take_backs
 from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, RANK, STEP, Attempts, Mode
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from xaicli.parquet import Contents, FileRecord
-
-
-_FOLDERS = (r"mode=(.*)", r"ds=(.*)", r"epoch=(-?\d+)")
 
 
 class Place(NamedTuple):
@@ -226,13 +222,12 @@ def foreign(path: str, missing: Iterable[str]) -> DamagedFileError:
 
 def _place_of(parts: tuple[str, ...]) -> Place | None:
     """The place of a folder below `data/`; None for one that is none."""
-    if len(parts) != len(_FOLDERS):
+    if len(parts) != 3 or not parts[0].startswith("mode=") or not parts[1].startswith("ds="):
         return None
-    found = [re.fullmatch(pattern, part) for pattern, part in zip(_FOLDERS, parts, strict=True)]
-    if not all(found):
+    epoch = decode_epoch(parts[2])
+    if epoch is None:
         return None
-    mode, ds_id, epoch = (match[1] for match in found if match)
-    return Place(mode, decode_ds_id(ds_id), int(epoch))
+    return Place(parts[0].removeprefix("mode="), decode_ds_id(parts[1].removeprefix("ds=")), epoch)
 
 
 def relative(layout: RunLayout, file: DataFile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ _SHOWN = 30
 _DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
 """What polars says where a date is compared with a text, and what to write instead."""
 _OF_TIMES = f"{_OF_DATES}, a time between two dates INTERVAL '2 days'"
+_UNCAST = re.compile(r"(?:conversion|casting) from .*")
 _QUOTED = re.compile(r'"[^"]*"')
 _OF_SEVERAL = re.compile(
     r"\.(max|min|sum|mean|median|std|var|first|last|count|n_unique|quantile|over|shift|rank|diff|cum_\w+|int_range)\("
@@ -252,8 +254,31 @@ class Where:
         return [*self.codes, *(name for name in self.columns if name not in PLACED and name not in self.named)]
 
     def rows(self, frame: pl.DataFrame, place: Place) -> pl.DataFrame:
-        """The rows of a place that meet the condition, with the frame's columns."""
-        return self.lazily(frame.lazy(), place).select(frame.columns).collect()
+        """The rows of a place that meet the condition, with the frame's columns.
+
+        Raises:
+            UsageError: A value is none of the kind that the condition casts it to.
+        """
+        with self.answering():
+            return self.lazily(frame.lazy(), place).select(frame.columns).collect()
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Rows of `lazily` or `among` are collected: that a value cannot be cast shows only then.
+
+        Raises:
+            UsageError: A value is none of the kind that the condition casts it to.
+        """
+        try:
+            yield
+        except (pl.exceptions.InvalidOperationError, pl.exceptions.ComputeError) as error:
+            # Asked of a file as it is read, it comes as a fault of the file.
+            cast = _UNCAST.search(str(error))
+            if cast is None and isinstance(error, pl.exceptions.ComputeError):
+                raise
+            said = cast[0] if cast else str(error).strip().splitlines()[0]
+            hint = f"TRY_CAST(... AS INT) is missing where CAST cannot be; {_OF_DATES}"
+            raise UsageError(f"--where {self.text!r} cannot be asked: {said}", hint=hint) from error
 
     def lazily(self, rows: pl.LazyFrame, place: Place) -> pl.LazyFrame:
         """The same of rows that are read later; columns of `PLACED` come with them."""

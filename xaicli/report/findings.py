@@ -70,12 +70,13 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
             sections[-1] = replace(sections[-1], blocks=(*blocks, *pairs, *noise))
     if "truth" in answer.extra:
         sections.append(Section("Against the truth", "truth", (truth_table(answer.extra["truth"]),)))
-    nothing = Section("Findings", "findings", (Text("Nothing stands out in this selection.", Tone.FAINT),))
+    said = _sentence(counted, answer)
+    nothing = Section("Findings", "findings", (Text(said, Tone.FAINT),))
     return Report(
         name="findings",
         title="What to look at first",
         run_line=run_line(answer, page.facts),
-        sentence=_sentence(counted, answer.selection.get("top")),
+        sentence=said,
         sections=tuple(sections) or (nothing,),
         made=made(answer),
         warnings=answer.warnings,
@@ -83,10 +84,15 @@ def findings_report(answer: Answer, page: Page | None = None, objects: Page | No
     )
 
 
-def _sentence(counted: Sequence[str], top: Any) -> str:
-    """What is shown, and that it is the first of each kind."""
+def _sentence(counted: Sequence[str], answer: Answer) -> str:
+    """What is shown, and that it is the first of each kind; what is not shown since none was asked for."""
+    top = answer.selection.get("top")
     if not counted:
-        return "Nothing stands out in this selection."
+        found = {kind: n for kind, n in answer.extra.get("found", {}).items() if n}
+        if top != 0 or not found:
+            return "Nothing stands out in this selection."
+        kinds = ", ".join(f"{_TITLES.get(kind, kind.replace('_', ' ')).lower()} {n:,}" for kind, n in found.items())
+        return f"None is listed, as --top 0 says. Found: {kinds}."
     return f"The first of each kind{f', at most {top} a kind and data set' if top else ''}: {', '.join(counted)}."
 
 

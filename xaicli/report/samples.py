@@ -110,7 +110,22 @@ def sentence(subject: Subject, page: Page) -> str:
             f"The {f'{len(rows)} ' if many else ''}{word} {'samples are' if many else 'sample is'} at "
             f"{low if low == high else f'{low} to {high}'}{_wrong(subject, rows, page)}."
         )
-    return " ".join(said) or f"No sample has a finite {subject.metric}."
+    return " ".join(said) or _of_listed(subject.metric, in_words)
+
+
+def _of_listed(metric: str, in_words: Mapping[float, str]) -> str:
+    """What there is to say of scores where neither the highest nor the lowest samples were asked for."""
+    if not in_words:
+        return f"No sample has a finite {metric}."
+    low, high = (in_words[pick(in_words)] for pick in (min, max))
+    return f"The listed samples are at {low} to {high}." if low != high else f"What is listed is at {low}."
+
+
+def no_samples(selection: Mapping[str, Any]) -> str:
+    """Why there is no sample: none was asked for, or none is there."""
+    if selection.get("max") == 0 and selection.get("min") == 0 and not selection.get("ids"):
+        return "No samples are asked for: --max and --min are 0, and no --ids are given."
+    return "No samples: the selection leaves nothing."
 
 
 def _medians(subject: Subject) -> tuple[float, float]:
@@ -296,7 +311,7 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
         name="samples",
         title="Sample histories: " + (", ".join(metrics) or "nothing recorded"),
         sentence=_headline(parts, page),
-        nothing="No samples: the selection leaves nothing.",
+        nothing=no_samples(answer.selection),
         rules=(("score", score_rule(answer)), ("ties", "the smaller sample_id first")),
         tables={"samples": lambda: long_rows(answer.data, metrics)},
     )
