@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaicli.demo import LABEL_NAMES, load_digits
-from xaicli.errors import UsageError, missing_extra
+from xaicli.demo import LABEL_NAMES, load_digits, one_thread
+from xaicli.errors import UsageError
 from xaicli.recorder.run import Run
 
 if TYPE_CHECKING:
@@ -75,13 +75,18 @@ def record_task(
     """
     if task not in TASKS:
         raise UsageError(f"--task {task!r} has no demo", hint="choose from: " + ", ".join(TASKS))
-    try:
-        import torch
-    except ImportError as error:
-        raise missing_extra("training the demo", "saliency") from error
+    with one_thread():
+        if task == "boxes":
+            return _record_boxes(run_dir, epochs=epochs, seed=seed, on_epoch=on_epoch)
+        return _record_samples(task, run_dir, epochs=epochs, seed=seed, on_epoch=on_epoch)
+
+
+def _record_samples(
+    task: str, run_dir: str | Path, *, epochs: int, seed: int, on_epoch: Callable[[int, int], None] | None
+) -> int:
+    import torch
+
     torch.manual_seed(seed)
-    if task == "boxes":
-        return _record_boxes(run_dir, epochs=epochs, seed=seed, on_epoch=on_epoch)
     data = {"regression": _turned, "multilabel": _pairs, "sequence": _sentences}[task](seed)
     ids = np.arange(len(data.label))
     held_out = ids % _EVAL_EVERY == 0

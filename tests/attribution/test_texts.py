@@ -139,6 +139,23 @@ def test_texts_filled_up_without_a_mask_end_before_what_fills_them() -> None:
     assert found.predictions.tolist() == [logits[0, 3].argmax().item(), logits[1, 1].argmax().item()]
 
 
+def test_what_fills_a_text_up_counts_in_no_figure() -> None:
+    """Each text of a batch has the maps and figures that it has alone, however long the longest is."""
+    torch.manual_seed(3)
+    model = Causal()
+    with torch.no_grad():
+        model.words.weight[0] = 0
+    ids = torch.randint(1, 20, (1, 5))
+    alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    filled = {name: nn.functional.pad(values, (0, 11)) for name, values in alone.items()}
+    how = {"methods": ("smoothgrad", "integrated"), "smoothing": 6, "integrating": (6, 0), "task": "sequence"}
+    a, b = (xaicli.saliency(model, given, precision="fp32", **how) for given in (alone, filled))
+    for method in how["methods"]:
+        assert b.agreement[method] == pytest.approx(a.agreement[method], nan_ok=True)
+    assert np.allclose(b.maps["integrated"][..., :5], a.maps["integrated"], atol=1e-5)
+    assert (b.maps["integrated"][..., 5:] == 0).all()
+
+
 def test_a_masked_model_is_asked_at_which_token(texts: dict[str, Tensor], tmp_path: Path) -> None:
     hf = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -119,6 +119,29 @@ def test_sets_of_classes(tmp_path, capsys):
     assert doubt["times"] == doubt["n_obs"] == 2
 
 
+def test_sets_of_classes_by_a_fact(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(size=(300, 4)) < 0.3
+    truth[:60] = False
+    camera = np.where(np.arange(300) % 3, "front", "rear")
+    logits = np.where(truth, 1.0, -1.0) + rng.normal(0, 1, truth.shape) * np.where(camera == "rear", 2, 0.7)[:, None]
+    with xaicli.Run(tmp_path / "run", task="multilabel") as run:
+        run.log_facts(np.arange(300), camera=camera)
+        run.log_samples(sample_id=np.arange(300), label=truth.astype(int), logits=logits, mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run", "--by", "camera")["groups"]
+    for row in found:
+        own = camera == row["value"]
+        right, said = truth[own], logits[own] > 0
+        assert (row["column"], row["n"]) == ("camera", own.sum())
+        assert row["micro_f1"] == pytest.approx(metrics.f1_score(right, said, average="micro"))
+        assert row["macro_f1"] == pytest.approx(metrics.f1_score(right, said, average="macro"))
+        assert row["exact"] == pytest.approx(metrics.accuracy_score(right, said))
+    assert {row["value"] for row in found} == {"front", "rear"}
+    page = xaicli.open_run(tmp_path / "run").errors(by="camera").markdown()
+    by_camera = page[page.index("By camera") :]
+    assert 0 < by_camera.index("rear") < by_camera.index("front")  # the worse one first
+
+
 def test_sequences(tmp_path, capsys):
     rng = np.random.default_rng(3)
     n, length, words = 40, 6, 9

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+import xaicli
 from tests.dynamics import planted
 from tests.dynamics.planted import Planted
 from tests.written_run import WrittenRun
@@ -512,3 +513,17 @@ def test_no_score_is_above_one_whatever_the_rounding_of_its_mean() -> None:
         best = suspicion(frame).max()
         assert best is not None
         assert 1.0 - 1e-12 < best <= 1.0  # type: ignore[operator]
+
+
+def test_a_place_is_among_the_samples_that_have_the_value(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 300)
+    label = [None if i % 10 == 0 else int(y + (i % 29 == 1)) % 3 for i, y in enumerate(true)]
+    with xaicli.Run(tmp_path / "run") as run:
+        for epoch in range(1, 5):
+            logits = rng.normal(0, 0.3, (300, 3))
+            logits[np.arange(300), true] += epoch
+            run.log_samples(sample_id=np.arange(300), label=label, logits=logits, mode="eval", epoch=epoch)
+    found = xaicli.open_run(tmp_path / "run").findings().data.filter(pl.col("finding") == "suspect")
+    assert found.height
+    assert all(reason.endswith("of 270 samples") for reason in found["reason"])

@@ -114,7 +114,7 @@ class Explainer:
         found: dict[str, Attributions] = {}
         if set(self.settings.methods) - {GRADCAM}:
             convention = seed_convention if self.settings.convention is Convention.FE else paths
-            found |= trust.refined(convention.explain, problem, self.settings)
+            found |= trust.refined(convention.explain, problem, self.settings, self._counted(prepared))
         if GRADCAM in self.settings.methods:
             found[GRADCAM] = gradcam.explain(prepared, list(self.layouts.values()))
         found = {m: found[m] for m in self.settings.methods}
@@ -166,9 +166,15 @@ class Explainer:
             progress=advance,
         )
 
+    def _counted(self, prepared: Prepared) -> list[npt.NDArray[np.bool_] | None]:
+        """Of each input (unit, place), which of its places count; None where all do."""
+        masked = prepared.counted()
+        return [masked.get(name) for name in self.names]
+
     def _collected(self, prepared: Prepared, problem: Problem, found: Mapping[str, Attributions]) -> Attribution:
         arrays = {m: {k: _array(t) for k, t in zip(self.names, a.total, strict=True)} for m, a in found.items()}
-        maps, flat = draw(arrays, self.layouts)
+        counted = self._counted(prepared)
+        maps, flat = draw(arrays, self.layouts, dict(zip(self.names, counted, strict=True)))
         layouts, n = list(self.layouts.values()), problem.n_units
         broken = sum(int((~np.isfinite(a)).sum()) for by_input in arrays.values() for a in by_input.values())
         notes = [f"{broken} attribution values are not finite and count as 0 in the maps"] if broken else []
@@ -181,7 +187,7 @@ class Explainer:
             probabilities=prepared.probabilities.numpy(),
             head=prepared.head,
             delta={m: trust.delta(a, n) for m, a in found.items()},
-            agreement={m: trust.agreement(a, layouts, n) for m, a in found.items()},
+            agreement={m: trust.agreement(a, layouts, n, counted) for m, a in found.items()},
             flat=flat,
             inputs=self.names,
             embedded=tuple(entry.name for entry in prepared.entries if entry.tokens),
@@ -193,13 +199,21 @@ class Explainer:
 
 
 def draw(
-    arrays: Mapping[str, Mapping[str, Arrays]], layouts: Mapping[str, Layout]
+    arrays: Mapping[str, Mapping[str, Arrays]],
+    layouts: Mapping[str, Layout],
+    counted: Mapping[str, npt.NDArray[np.bool_] | None],
 ) -> tuple[dict[str, dict[str, npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.bool_]]]:
     """The maps of {method: {input: (unit, ...)}}, and per method which units are flat in every input."""
     maps: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     flat: dict[str, npt.NDArray[np.bool_]] = {}
     for method, by_input in arrays.items():
-        drawn = {name: [scaled(strength(a, layouts[name])) for a in values] for name, values in by_input.items()}
+        drawn = {
+            name: [
+                scaled(strength(a, layouts[name]), None if (own := counted[name]) is None else own[unit])
+                for unit, a in enumerate(values)
+            ]
+            for name, values in by_input.items()
+        }
         maps[method] = {name: np.stack([picture for picture, _ in pairs]) for name, pairs in drawn.items()}
         flat[method] = np.logical_and.reduce([[is_flat for _, is_flat in pairs] for pairs in drawn.values()])
     return maps, flat

@@ -40,12 +40,20 @@ def strength(attribution: npt.NDArray[Any], layout: Layout) -> Floats:
     return plane
 
 
-def scaled(plane: Floats) -> tuple[Floats, bool]:
+def scaled(plane: Floats, counted: npt.NDArray[np.bool_] | None = None) -> tuple[Floats, bool]:
     """The saliency map of a plane of strengths, and whether it is flat.
+
+    Args:
+        plane: (H, W).
+        counted: Which places count, as many; the others, which only fill a text up, are 0 and bound nothing.
 
     lo = min, hi = the value at sorted position floor(0.99 (HW - 1)); clip((m - lo) / (hi - lo), 0, 1); a flat map is
     all zero. Where so few places stand out that the 99th percentile is the minimum, hi is the maximum.
     """
+    if counted is not None:
+        whole = np.zeros_like(plane)
+        whole[counted.reshape(plane.shape)], flat = scaled(plane[counted.reshape(plane.shape)])
+        return whole, flat
     values = np.sort(plane, axis=None)
     lo, hi = float(values[0]), float(values[int(_UPPER * (values.size - 1))])
     hi = hi if hi > lo else float(values[-1])

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -105,6 +107,18 @@ class Prepared:
             reduce=lambda result, rows: reduce(result, units[rows]),
             probability=lambda result, rows: probability(result, units[rows]),
         )
+
+    def counted(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Of entries of tokens with an attention mask the places that it lets count: {entry: (unit, place)}.
+
+        A text that none of them counts in has all of its places.
+        """
+        found = {}
+        for entry in self.entries:
+            if entry.tokens and entry.mask is not None:
+                mask = self.inputs[entry.mask][self.units].flatten(1).cpu().numpy() != 0
+                found[entry.name] = mask | ~mask.any(axis=1, keepdims=True)
+        return found
 
     def of_units(self, entry: int) -> Tensor:
         """The clean values of one entry, a row per unit."""

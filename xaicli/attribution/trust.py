@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from xaicli.attribution.maps import rank_correlation, strength
 from xaicli.attribution.settings import Settings
 
 Figures = npt.NDArray[np.float64]
+Counted = Sequence[npt.NDArray[np.bool_] | None]
 _TINY = 1e-6
 _ROUNDS = 3
 
@@ -33,11 +34,20 @@ def delta(found: Attributions, n_units: int) -> Figures:
     return relative
 
 
-def agreement(found: Attributions, layouts: list[Layout], n_units: int) -> Figures:
-    """Rank correlation of the strengths of two halves over all inputs, per unit; NaN without halves or contrast."""
+def agreement(found: Attributions, layouts: list[Layout], n_units: int, counted: Counted) -> Figures:
+    """Rank correlation of the strengths of two halves over all inputs, per unit; NaN without halves or contrast.
+
+    What only fills a text up is nothing of either half: alike everywhere, it would make them look alike.
+
+    Args:
+        found: A method's attributions.
+        layouts: Of each input.
+        n_units: How many explanations there are.
+        counted: Of each input (unit, place), which places count; None where all do.
+    """
     if found.halves is None:
         return np.full(n_units, np.nan)
-    sides = [[_strengths(t, layout) for t, layout in zip(half, layouts, strict=True)] for half in found.halves]
+    sides = [[_strengths(*of) for of in zip(half, layouts, counted, strict=True)] for half in found.halves]
     return np.array(
         [
             rank_correlation(*(np.concatenate([per_input[u] for per_input in side]) for side in sides))
@@ -46,12 +56,18 @@ def agreement(found: Attributions, layouts: list[Layout], n_units: int) -> Figur
     )
 
 
-def _strengths(values: Tensor, layout: Layout) -> list[npt.NDArray[np.float32]]:
-    return [strength(a, layout).ravel() for a in values.detach().cpu().numpy()]
+def _strengths(values: Tensor, layout: Layout, counted: npt.NDArray[np.bool_] | None) -> list[npt.NDArray[np.float32]]:
+    planes = [strength(a, layout) for a in values.detach().cpu().numpy()]
+    if counted is None:
+        return [plane.ravel() for plane in planes]
+    return [plane.reshape(len(own), -1)[own].ravel() for plane, own in zip(planes, counted, strict=True)]
 
 
 def refined(
-    explain: Callable[[Problem, Settings], dict[str, Attributions]], problem: Problem, settings: Settings
+    explain: Callable[[Problem, Settings], dict[str, Attributions]],
+    problem: Problem,
+    settings: Settings,
+    counted: Counted,
 ) -> dict[str, Attributions]:
     """All methods; with a tolerance, again with twice the steps or draws for the units that have not settled.
 
@@ -61,14 +77,13 @@ def refined(
     found = explain(problem, settings)
     if settings.tolerance is None:
         return found
-    layouts = [Layout.NO_CHANNELS] * len(problem.inputs)
     everyone = np.arange(problem.n_units)
     settled_before = {m: np.full(problem.n_units, np.nan) for m in found}
     groups = [(everyone, settings)]
     for _ in range(_ROUNDS):
         following: list[tuple[npt.NDArray[np.int64], Settings]] = []
         for units, used in groups:
-            rough, noisy = _unsettled(found, units, settled_before, layouts, settings.tolerance)
+            rough, noisy = _unsettled(found, units, settled_before, counted, settings.tolerance)
             for coarse, few in ((True, True), (True, False), (False, True)):
                 chosen = units[(rough == coarse) & (noisy == few)]
                 if len(chosen):
@@ -84,15 +99,16 @@ def _unsettled(
     found: dict[str, Attributions],
     units: npt.NDArray[np.int64],
     before: dict[str, Figures],
-    layouts: list[Layout],
+    counted: Counted,
     tolerance: float,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which units need more steps, and which more draws."""
+    layouts = [Layout.NO_CHANNELS] * len(counted)
     rough, noisy = np.zeros(len(units), dtype=bool), np.zeros(len(units), dtype=bool)
     for method, values in found.items():
         n_units = len(values.total[0])
         rough |= delta(values, n_units)[units] > tolerance
-        now = agreement(values, layouts, n_units)[units]
+        now = agreement(values, layouts, n_units, counted)[units]
         noisy |= (now < 1 - tolerance) & ~(np.abs(now - before[method][units]) <= tolerance)
         before[method][units] = now
     return rough, noisy

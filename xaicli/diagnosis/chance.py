@@ -19,7 +19,10 @@ _ENDS, _NODES = 100, 300
 """Of many values the outermost on each side stand for themselves, those between in so many groups."""
 _TOGETHER = 512
 """Draws worked on at a time."""
-_STEEPEST = 1e6
+_STEPS, _HALVED = 60, 30
+_SETTLED = 1e-9
+"""What another step would bring at most, of a logarithm of a chance."""
+_LARGE = 700.0
 _NEAR = 0.3
 """Nearer to the middle the approximation is 0 / 0, and no chance is small."""
 
@@ -87,10 +90,11 @@ def welch(
 
 
 class Draws:
-    """Means of samples drawn at random from given values.
+    """Means of samples drawn at random, without putting any back, from given values.
 
-    Their tails by the saddlepoint approximation (Lugannani and Rice 1980, Adv. Appl. Prob. 12, 475-490) of sums of
-    independent draws; a draw of n of N without replacement counts as one of n / (1 - n / N), whose variance it has.
+    Their tails by the saddlepoint approximation of a sum under the condition of how many are drawn, each value being in
+    or out by itself (Skovgaard 1987, J. Appl. Prob. 24, 875-887; Booth and Butler 1990, Biometrika 77, 787-796). So
+    those drawn and those left tell of one chance.
     """
 
     def __init__(self, values: Floats) -> None:
@@ -111,57 +115,72 @@ class Draws:
         self._mean = float(ordered.mean()) if self._n else 0.0
         self._scale = float(ordered.std()) if self._n else 0.0
         self._x = (nodes - self._mean) / (self._scale or 1.0)
-        self._log_weight = np.log(weights / max(self._n, 1))
+        self._weights = weights.astype(np.float64)
+        self._moments = np.stack([self._weights, self._weights * self._x, self._weights * self._x**2], axis=1)
 
     def two_sided(self, n: Floats, mean: Floats) -> Floats:
         """The chance that the mean of n drawn values lies at least as far out, twice that of its side.
 
         Args:
-            n: (S,) how many are drawn.
+            n: (S,) how many are drawn, at least 1 and less than N.
             mean: (S,) their means.
         """
         if not self._scale:
             return np.ones(len(n))
-        draws = n / np.maximum(1 - n / self._n, 1 / self._n)
         z = (mean - self._mean) / self._scale
         found = np.empty(len(z))
         for start in range(0, len(z), _TOGETHER):
             part = slice(start, start + _TOGETHER)
-            found[part] = self._upper(draws[part], np.abs(z[part]), np.sign(z[part]))
+            found[part] = self._outer(np.asarray(n[part], np.float64), z[part])
         return np.minimum(2 * found, 1.0)
 
-    def _upper(self, draws: Floats, z: Floats, side: Floats) -> Floats:
-        """(S,) the chance of a mean of at least z standard deviations towards a side."""
-        x = side[:, None] * self._x
-        z = np.minimum(z, x.max(axis=1) * (1 - 1e-9))
-        low, high = np.zeros(len(z)), np.full(len(z), 1.0)
-        for _ in range(60):  # the tilt that brings the mean to z lies below `high`
-            short = self._tilted(x, high)[1] < z
-            if not short.any() or high.max() > _STEEPEST:
+    def _outer(self, n: Floats, z: Floats) -> Floats:
+        """(S,) the chance of a mean of n at least z standard deviations from that of all, on its side."""
+        level, tilt, value = np.zeros(len(n)), np.zeros(len(n)), np.zeros(len(n))
+        spread = np.ones(len(n))
+        left = np.arange(len(n))
+        drawn, total, (a, b, c) = self._log_moment(n, level, tilt)[1:]
+        for _ in range(_STEPS):  # Newton's, to the highest level n + tilt n z - log moment, which is concave
+            own, sums = n[left], (n * z)[left]
+            det = np.maximum(a * c - b * b, _TINY)
+            spread[left] = det
+            up, side = (c * (own - drawn) - b * (sums - total)) / det, (a * (sums - total) - b * (own - drawn)) / det
+            more = up * (own - drawn) + side * (sums - total) > _SETTLED
+            left, up, side, own, sums = left[more], up[more], side[more], own[more], sums[more]
+            if not len(left):
                 break
-            low, high = np.where(short, high, low), np.where(short, high * 2, high)
-        for _ in range(40):
-            middle = (low + high) / 2
-            short = self._tilted(x, middle)[1] < z
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        tilt = (low + high) / 2
-        log_moment, _, variance = self._tilted(x, tilt)
-        w = np.sqrt(np.maximum(2 * draws * (tilt * z - log_moment), 0))
-        u = tilt * np.sqrt(draws * np.maximum(variance, _TINY))
+            step = np.ones(len(left))
+            for _ in range(_HALVED):
+                at = level[left] + step * up, tilt[left] + step * side
+                moment, drawn, total, (a, b, c) = self._log_moment(own, *at)
+                reached = at[0] * own + at[1] * sums - moment
+                short = ~(reached > value[left])
+                if not short.any():
+                    break
+                step[short] /= 2
+            level[left], tilt[left], value[left] = *at, reached
+        w = np.sqrt(np.maximum(2 * value, 0))
+        u = np.abs(tilt) * np.sqrt(spread / (n * (1 - n / self._n)))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             density = np.exp(-w * w / 2) / math.sqrt(2 * math.pi)
             tail = _normal_upper(w) + density * (1 / u - 1 / w)
-        return np.where(w < _NEAR, 0.5, np.clip(np.nan_to_num(tail, nan=0.0), 0.0, 0.5))
+        return np.where(w < _NEAR, 0.5, np.clip(np.nan_to_num(tail, nan=0.0, posinf=0.0), 0.0, 0.5))
 
-    def _tilted(self, x: Floats, tilt: Floats) -> tuple[Floats, Floats, Floats]:
-        """The cumulant generating function of one draw at a tilt, and its first two derivatives."""
-        exponent = tilt[:, None] * x + self._log_weight
-        top = exponent.max(axis=1, keepdims=True)
-        weight = np.exp(exponent - top)
-        total = weight.sum(axis=1)
-        mean = (weight * x).sum(axis=1) / total
-        variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1) / total
-        return np.log(total) + top[:, 0], mean, variance
+    def _log_moment(
+        self, n: Floats, level: Floats, tilt: Floats
+    ) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats, Floats]]:
+        """The cumulant generating function of (how many are drawn, their sum), its gradient and its curvature."""
+        share = n / self._n
+        exponent = np.multiply.outer(tilt, self._x)
+        exponent += (np.log(share / (1 - share)) + level)[:, None]
+        odds = np.exp(np.minimum(exponent, _LARGE, out=exponent), out=exponent)
+        chance = odds / (1 + odds)
+        value = np.log1p(odds, out=odds) @ self._weights + self._n * np.log1p(-share)
+        first, second = self._moments[:, :2], self._moments
+        drawn, total = (chance @ first).T
+        chance *= 1 - chance
+        a, b, c = (chance @ second).T
+        return value, drawn, total, (a, b, c)
 
 
 def _normal_upper(w: Floats) -> Floats:

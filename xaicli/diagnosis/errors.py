@@ -49,8 +49,8 @@ def errors(
 
         - regression: `groups` (by fifth of the label, and `by`), `worst` samples, `points` (label and prediction);
         - binary: `thresholds`, at which the counts and rates are told, `groups`;
-        - multilabel: `labels` (precision, recall, F1), `swapped` (pairs of labels taken for one another), `doubted`
-          (single labels of samples that the model contradicted through training);
+        - multilabel: `labels` (precision, recall, F1), `groups`, `swapped` (pairs of labels taken for one another),
+          `doubted` (single labels of samples that the model contradicted through training);
         - sequence: `groups` (by fifth of the length, by source, and `by`), `places` in the text, `worst` sequences with
           their words where the fact `tokens` holds them, `worst_tokens`.
 
@@ -364,32 +364,18 @@ def _groups(
 def _sets(asked: _Asked) -> Found:
     asked.needs(LABEL, PREDICTION)
     found: list[dict[str, Any]] = []
-    details: dict[str, Any] = {"labels": [], "swapped": [], "doubted": []}
+    details: dict[str, Any] = {"labels": [], "swapped": [], "doubted": [], "groups": []}
     for pair, rows, is_last in asked.places([PREDICTION]):
         frame = rows.frame.drop_nulls([LABEL, PREDICTION])
-        counts = set_counts(by_class(frame))
-        table = label_figures(counts)
-        exact = exact_sets(frame)
-        overall = overall_figures(counts, table, exact=exact)
-        n_right, n, n_said = (int(table[name].sum()) for name in ("n_right", "n", "n_predicted"))
-        found.append(
-            {
-                **_place(pair, rows),
-                "n": exact[0],
-                "exact": exact[1] / exact[0] if exact[0] else None,
-                "micro_precision": n_right / n_said if n_said else 0.0,
-                "micro_recall": n_right / n if n else 0.0,
-                "micro_f1": 2 * n_right / (n + n_said) if n + n_said else 0.0,
-                "macro_f1": overall.macro_f1 if overall else None,
-                "labels_a_sample": n / exact[0] if exact[0] else None,
-                "predicted_a_sample": n_said / exact[0] if exact[0] else None,
-                "unknown": rows.frame.height - frame.height,
-            }
-        )
+        table, figures = _set_figures(frame)
+        found.append({**_place(pair, rows), **figures, "unknown": rows.frame.height - frame.height})
         if is_last:
             names = asked.names
             named = ({**row, "name": names[row[LABEL]]} for row in table.iter_rows(named=True))
             details["labels"] += _at_place(pair, named)
+            groups = _groups(frame, asked.by, asked)
+            told = ({"column": column, "value": value, **_set_figures(own)[1]} for column, value, own in groups)
+            details["groups"] += _at_place(pair, told)
             swaps = swapped(frame).head(_SWAPPED).iter_rows(named=True)
             details["swapped"] += _at_place(
                 pair, ({**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]} for row in swaps)
@@ -400,6 +386,25 @@ def _sets(asked: _Asked) -> Found:
                 pair, ({**row, "name": names[row["class"]], "reason": doubt_in_words(row)} for row in doubts)
             )
     return found, details
+
+
+def _set_figures(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The figures of each label of sets, and those of all of them."""
+    counts = set_counts(by_class(frame))
+    table = label_figures(counts)
+    n_samples, n_exact = exact_sets(frame)
+    overall = overall_figures(counts, table, exact=(n_samples, n_exact))
+    n_right, n, n_said = (int(table[name].sum()) for name in ("n_right", "n", "n_predicted"))
+    return table, {
+        "n": n_samples,
+        "exact": n_exact / n_samples if n_samples else None,
+        "micro_precision": n_right / n_said if n_said else 0.0,
+        "micro_recall": n_right / n if n else 0.0,
+        "micro_f1": 2 * n_right / (n + n_said) if n + n_said else 0.0,
+        "macro_f1": overall.macro_f1 if overall else None,
+        "labels_a_sample": n / n_samples if n_samples else None,
+        "predicted_a_sample": n_said / n_samples if n_samples else None,
+    }
 
 
 def _sequences(asked: _Asked) -> Found:

@@ -96,6 +96,16 @@ class Coded:
     codes: Codes
     names: Sequence[str]
 
+    @cached_property
+    def _by_code(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        order = np.argsort(self.codes, kind="stable").astype(np.int32)
+        return order, np.append(0, np.cumsum(np.bincount(self.codes, minlength=len(self.names))))
+
+    def rows(self, code: int) -> NDArray[np.int32]:
+        """The rows that have a value, in order."""
+        order, ends = self._by_code
+        return order[ends[code] : ends[code + 1]]
+
 
 @dataclass(frozen=True)
 class _Sums:
@@ -190,26 +200,31 @@ def _is_date(dtype: pl.DataType) -> bool:
 def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
     if column.dtype.is_nested():
         column = pl.Series([None if value is None else str(value) for value in column.to_list()], dtype=pl.String)
-    if column.dtype.is_integer():
-        values = column.drop_nulls().unique().sort()
-        places = np.searchsorted(values.to_numpy(), column.fill_null(0).to_numpy())
-        places[column.is_null().to_numpy()] = len(values)
-        texts = values.cast(pl.String)
-    else:
-        shared = column if column.dtype == pl.Enum else column.cast(pl.String).cast(pl.Categorical)
-        values = shared.unique(maintain_order=True).drop_nulls()
-        texts = values.cast(pl.String)
-        order = np.full(int(values.to_physical().max() or 0) + 2, len(values), np.int64)  # type: ignore[arg-type]
-        order[values.to_physical().to_numpy()] = np.arange(len(values))
-        places = order[shared.to_physical().fill_null(len(order) - 1).to_numpy()]
-    counts = np.bincount(places, minlength=len(texts) + 1)
-    named = [*texts.to_list(), MISSING]
-    frequent = sorted((i for i in range(len(named)) if counts[i]), key=lambda i: (-counts[i], named[i]))
-    kept = sorted(frequent[:MOST_VALUES], key=named.__getitem__)
-    code = np.full(len(named), len(kept), np.uint8)
-    code[kept] = np.arange(len(kept), dtype=np.uint8)
-    names = [named[i] for i in kept]
-    return [*names, *([OTHER] if len(frequent) > len(kept) else [])], code[places]
+    texts = column if column.dtype.is_integer() or column.dtype == pl.Enum else column.cast(pl.String)
+    values, counts = _most_frequent(texts.drop_nulls().rename("value"))
+    named = dict(zip(values.cast(pl.String).to_list(), counts, strict=True))
+    if missing := texts.null_count():
+        named[MISSING] = named.get(MISSING, 0) + missing
+    frequent = sorted(named, key=lambda name: (-named[name], name))[:MOST_VALUES]
+    names = sorted(frequent)
+    code = np.full(len(values) + 1, len(names), np.uint8)
+    for i, value in enumerate([*values.cast(pl.String).to_list(), MISSING]):
+        if value in names:
+            code[i] = names.index(value)
+    places = texts.replace_strict(values, np.arange(len(values)), default=-1, return_dtype=pl.Int16)
+    codes = np.append(code, np.uint8(len(names)))[places.to_numpy()]
+    codes[texts.is_null().to_numpy()] = code[len(values)]
+    return [*names, *([OTHER] if (codes == len(names)).any() else [])], codes
+
+
+def _most_frequent(values: pl.Series) -> tuple[pl.Series, list[int]]:
+    """The values found most often and how often each is; of equally many the first by their text."""
+    found = values.value_counts(name="n")
+    if found.height > MOST_VALUES:
+        least = np.partition(found["n"].to_numpy(), -MOST_VALUES)[-MOST_VALUES]
+        more, just = found.filter(pl.col("n") > least), found.filter(pl.col("n") == least)
+        found = pl.concat([more, just.bottom_k(MOST_VALUES - more.height, by=pl.col("value").cast(pl.String))])
+    return found["value"], found["n"].to_list()
 
 
 def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
@@ -306,14 +321,13 @@ class _Tested:
     def facts(self) -> dict[str, str]:
         return {column.name: column.names[code] for column, code in zip(self.columns, self.codes, strict=True)}
 
-    def rows(self) -> NDArray[np.intp]:
+    def rows(self) -> NDArray[np.int32]:
         """Which rows it holds."""
-        first, *others = (column.codes == code for column, code in zip(self.columns, self.codes, strict=True))
-        for other in others:
-            first &= other
-        return np.flatnonzero(first)
+        held = [column.rows(code) for column, code in zip(self.columns, self.codes, strict=True)]
+        rarest = min(held, key=len)
+        return rarest[self.holds(rarest)] if len(held) > 1 else rarest
 
-    def holds(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def holds(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.columns[0].codes[rows] == self.codes[0]
         for column, code in zip(self.columns[1:], self.codes[1:], strict=True):
             found &= column.codes[rows] == code
@@ -395,7 +409,7 @@ def _by_contrast(rows: Sequence[_Tested], x: Floats) -> dict[_Tested, _Tested]:
     return found
 
 
-def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.intp], total: int) -> bool:
+def _contrasts(heavier: _Tested, row: _Tested, own: NDArray[np.int32], total: int) -> bool:
     left = total - row.n - heavier.n
     if left <= 0 or heavier.holds(own).any():
         return False

@@ -183,10 +183,11 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
     places = {
         name: _place(frame[name], sign, chosen[name]) for name, (sign, _) in _WORDS.items() if name in frame.columns
     }
+    known = {name: frame[name].count() for name in places}
     names = LabelNames.of(reader, selection)
     rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
     reasons = [
-        reason(row, {name: int(place[number]) for name, place in places.items()}, frame.height, names)
+        reason(row, {name: (int(place[number]), known[name]) for name, place in places.items()}, names)
         for number, row in enumerate(rows.to_dicts())
     ]
     return rows.with_columns(
@@ -297,8 +298,14 @@ def predictions(reader: Reader, selection: Selection, pair: Pair, chosen: pl.Dat
     return chosen.select(SAMPLE_ID).join(counted, on=SAMPLE_ID, how="left", maintain_order="left")
 
 
-def reason(row: Mapping[str, Any], places: Mapping[str, int], n: int, names: LabelNames) -> str:
-    """Why a sample is suspected, in words: how it was learned, what was predicted instead, its strongest evidence."""
+def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names: LabelNames) -> str:
+    """Why a sample is suspected, in words: how it was learned, what was predicted instead, its strongest evidence.
+
+    Args:
+        row: The sample.
+        places: {statistic: (its place, 1 for the most suspicious, of how many samples that have one)}.
+        names: Of the labels.
+    """
     said = []
     if (right := row.get("correctness")) is not None:
         said.append("never learned" if right == 0 else f"right {right} of {row['n_obs']} times")
@@ -309,8 +316,9 @@ def reason(row: Mapping[str, Any], places: Mapping[str, int], n: int, names: Lab
     if (far := row.get("deviation")) is not None:
         said.append(f"{far:.1f} robust deviations beyond the median of its label")
     if places:
-        best = min(places, key=lambda name: places[name])
-        rank = f"{ordinal(places[best])} " if places[best] > 1 else "the "
+        best = min(places, key=lambda name: places[name][0])
+        place, n = places[best]
+        rank = f"{ordinal(place)} " if place > 1 else "the "
         said.append(f"{rank}{_WORDS[best][1]} of {n:,} samples")
     return "; ".join(said)
 

@@ -203,9 +203,7 @@ class _Errors:
         for column in dict.fromkeys(row["column"] for row in rows):
             own = [row for row in rows if row["column"] == column]
             if column not in _IN_ORDER:
-                own.sort(
-                    key=lambda row: ((row["n"] or 0) >= _TOLD, row.get("mae") or row.get("loss") or 0.0), reverse=True
-                )
+                own.sort(key=lambda row: ((row["n"] or 0) >= _TOLD, _badness(row)), reverse=True)
             heads = [Column(column), *(Column(title, cell) for title, cell in columns.values())]
             cells = tuple((row["value"], *(row[name] for name in columns)) for row in own)
             few = column not in _IN_ORDER and (own[0]["n"] or 0) >= _TOLD > (own[-1]["n"] or 0)
@@ -379,6 +377,10 @@ class _Errors:
             for row in self._labels()
         )
         yield Table(self._name("labels"), f"Each label, the lowest F1 first: {self.words}", heads, cells)
+        of_all = {"exact": "exact", "micro_f1": "micro F1", "macro_f1": "macro F1"}
+        columns = {"n": ("samples", whole), **{name: (said, number) for name, said in of_all.items()}}
+        each = {"labels_a_sample": ("labels", number), "predicted_a_sample": ("predicted", number)}
+        yield from self._groups(columns | each)
         rows = self.details["swapped"]
         heads = (Column("missed"), Column("added"), Column("samples", whole), Column("of the missed"))
         cells = tuple((r["name"], r["prediction_name"], r["n"], _percent(r["share"])) for r in rows)
@@ -505,6 +507,13 @@ class _Errors:
 
 def _corners(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{row[name]:.4g}" for name in ("x0", "y0", "x1", "y1"))
+
+
+def _badness(group: Mapping[str, Any]) -> float:
+    """What a group of samples is ordered by, the highest first."""
+    if (good := group.get("micro_f1")) is not None:
+        return -float(good)
+    return float(group.get("mae") or group.get("loss") or 0.0)
 
 
 def _short(value: float | None) -> str:
