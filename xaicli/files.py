@@ -20,6 +20,8 @@ from xaicli.errors import UnwrittenError, UsageError
 from xaicli.progress import doing
 
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR}
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+"""What file systems answer that sync no files: some that are mounted over a network."""
 TEMPORARY = ".tmp-"
 """How the name of what is unfinished begins; the number of the process that writes it follows."""
 
@@ -75,7 +77,7 @@ def appearing(path: Path, *, durable: bool = False, made_in: Path | None = None)
             file.flush()
             reached("written")
             if durable:
-                os.fsync(file.fileno())
+                _sync(file.fileno())
                 reached("synced")
         temporary.replace(path)
         reached("renamed")
@@ -319,9 +321,22 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def sync_file(path: Path) -> None:
-    """Have a file's bytes on the disk."""
+    """Have a file's bytes on the disk, where its file system can do that."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    """Have an open file's bytes on the disk; a file system that has no such call is left as it is.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _is_running(process: int) -> bool:

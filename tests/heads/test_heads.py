@@ -123,6 +123,19 @@ def test_a_part_of_a_softmax_is_a_probability(x: Tensor) -> None:
     assert (beside.task, beside.values) == (Task.CLASSIFICATION, Values.PROBABILITIES)
 
 
+def test_scores_that_say_nothing_predict_no_class() -> None:
+    inf, nan = torch.inf, torch.nan
+    logits = torch.tensor([[inf, inf, 0.0], [-inf, -inf, -inf], [nan, 1, 0], [0, inf, 1], [-inf, 2, -inf], [1, 1, 0]])
+    right = [-1, -1, -1, 1, 1, 0]
+    classes = Head(Task.CLASSIFICATION, Values.LOGITS, 3)
+    assert classes.predictions(logits).tolist() == right
+    places = torch.stack([logits, logits.flip(0)], 2)
+    assert classes.place_predictions(places).T.tolist() == [right, right[::-1]]
+    probs = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    assert Head(Task.CLASSIFICATION, Values.PROBABILITIES, 2).predictions(probs).tolist() == [-1, 0, 1]
+    assert Head(Task.CLASSIFICATION, Values.LOGITS, 3).predictions(probs).tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize("last", [torch.tanh, torch.relu, torch.exp, lambda y: 10 * torch.sigmoid(y), lambda y: y])
 def test_one_number_that_could_be_anything_is_asked_for(last: Callable[[Tensor], Tensor], x: Tensor) -> None:
     for rows in (x, x[:1], torch.cat([x, x * 10])):

@@ -404,3 +404,110 @@ def test_rows_that_no_file_can_hold_do_not_stop_the_others(tmp_path: Path, monke
     run.close()
     assert column(tmp_path / "run", "sample_id") == [1, 3, 4, 5]
     assert run.stats()["rows_dropped"] == 1
+
+
+@pytest.mark.parametrize("folder", ["scalars", "ds=b"])
+def test_files_beside_one_that_fails_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    whole, tried = os.replace, 0
+
+    def broken(source: str, target: str) -> None:
+        nonlocal tried
+        if folder in str(target):
+            tried += 1
+            raise OSError(errno.EIO, "Input/output error")
+        whole(source, target)
+
+    monkeypatch.setattr(os, "replace", broken)
+    run = Run(tmp_path / "run")
+    with pytest.warns(RecorderWarning, match="cannot be written"):
+        for step, ds_id in enumerate("ab"):
+            run.log_samples(sample_id=range(100), loss=np.arange(100), ds_id=ds_id, epoch=1, step=step)
+        run.log({"lr": 0.1, "epoch": 1})
+        for _ in range(5):
+            run.flush()
+    assert tried > 1
+    stored = 200 if folder == "scalars" else 100
+    assert (run.stats()["rows_stored"], run.stats()["rows_waiting"]) == (stored, 200 - stored)
+    monkeypatch.undo()
+    run.flush()
+    run.close()
+    assert (run.stats()["rows_stored"], run.stats()["rows_waiting"], run.stats()["rows_dropped"]) == (200, 0, 0)
+    assert len(rows(tmp_path / "run")) == 200
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_of_a_segment_in_memory_what_is_stored_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.replace
+
+    def broken(source: str, target: str) -> None:
+        if "ds=b" in str(target):
+            raise OSError(errno.EIO, "Input/output error")
+        whole(source, target)
+
+    monkeypatch.setattr(segments, "remote_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(os, "replace", broken)
+    run = Run(tmp_path / "run")
+    for step, (ds_id, n) in enumerate((("a", 100), ("b", 70))):
+        run.log_samples(sample_id=range(n), loss=np.arange(n), ds_id=ds_id, epoch=1, step=step)
+    run.close()
+    assert (run.stats()["rows_stored"], run.stats()["rows_waiting"], run.stats()["rows_dropped"]) == (100, 0, 70)
+    monkeypatch.undo()
+    assert len(rows(tmp_path / "run")) == 100
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_syncs_nothing_is_recorded_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def none(_: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", none)
+    with Run(tmp_path / "run", strict=True) as run:
+        log_and_close(run)
+        assert run.state.save_state() is not None
+    assert (run.stats()["rows_stored"], run.stats()["write_failures"]) == (10_000, 0)
+    assert column(tmp_path / "run", "sample_id") == list(range(10_000))
+
+
+def test_a_folder_that_cannot_be_looked_at_records_nothing_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 300)  # no file system has such names
+    with pytest.warns(RecorderWarning, match="nothing is recorded"), Run(folder) as run:
+        run.log_samples(sample_id=[1, 2], loss=[0.5, 0.25], epoch=1, step=1)
+    assert (run.stats()["rows_logged"], run.stats()["rows_dropped"]) == (2, 2)
+    with pytest.raises(XaiError, match="cannot be written"):
+        Run(folder, strict=True)
+
+
+@pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
+def test_a_disk_that_fails_before_the_first_row_stops_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    run = Run(tmp_path / "run", rank=3)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", broken)
+    run.log_samples(sample_id=[1, 2], loss=[0.5, 0.25], epoch=1, step=1)
+    assert (run.rank, run.attempt) == (3, 0)
+    model = torch.nn.Linear(1, 1)
+    run.state.save_state(models={"net": model})
+    run.keep_best(model, 0.5, metric="loss", keep=1)
+    assert run.stats()["rows_dropped"] == 2
+    monkeypatch.undo()
+    run.log_samples(sample_id=[3], loss=[0.5], epoch=1, step=2)
+    run.close()
+    assert column(tmp_path / "run", "sample_id") == [3]
+
+
+def test_what_is_left_out_of_one_row_is_said_of_one_row(tmp_path: Path) -> None:
+    with Run(tmp_path / "run") as run:
+        with pytest.warns(RecorderWarning, match="left out of 1 row, which is kept"):
+            run.log_samples(sample_id=[1], loss=["a"], epoch=1, step=1)
+        with pytest.warns(RecorderWarning, match="left out of 2 rows, which are kept"):
+            run.log_samples(sample_id=[1, 2], acc=["a", "b"], epoch=1, step=2)

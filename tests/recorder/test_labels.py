@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tests.recorder.fake_cuda import FakeCuda, on_device, run_on
 from tests.recorder.recorded import rows
-from xaicli.recorder.device import derive_on_device
+from xaicli.recorder.device import derive_on_device, derive_sequences_on_device
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
 
@@ -130,6 +130,57 @@ def test_scores_that_are_not_numbers_predict_nothing(tmp_path: Path) -> None:
     top = torch.tensor([[nan, 1.0], [2.0, 1.0]])
     on_device = derive_on_device(top, torch.tensor([0, 0]), are_logits=True, with_loss=True)
     assert on_device["prediction"].tolist() == [-(2**31), 0]
+
+
+@pytest.mark.parametrize("classes", [3, 3000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_row_of_scores_that_says_nothing_predicts_nothing(tmp_path: Path, classes: int, dtype: torch.dtype) -> None:
+    inf = math.inf
+    said: list[tuple[list[float], int | None]] = [
+        ([inf, inf, 0.0], None),
+        ([-inf, -inf, -inf], None),
+        ([inf, inf, inf], None),
+        ([math.nan, 9.0, 0.0], None),
+        ([0.0, inf, 1.0], 1),
+        ([-inf, -2.0, -inf], 1),
+        ([-2.0, -1.0, -inf], 1),
+        ([-5.0, -5.0, -9.0], 0),
+    ]
+    scores = torch.full((len(said), classes), -inf, dtype=dtype)
+    scores[:, :3] = torch.tensor([row for row, _ in said])
+    right = [found for _, found in said]
+    label = torch.ones(len(said), dtype=torch.int64)
+    correct = [None if found is None else found == 1 for found in right]
+    given: dict[str, Any] = {"tensor": scores, "array": scores.double().numpy(), "list": scores.tolist()}
+    for name, logits in given.items():
+        with Run(tmp_path / name, strict=True) as run:
+            run.log_samples(sample_id=range(len(said)), label=label, logits=logits, step=1, epoch=1)
+        found = rows(tmp_path / name).to_pylist()
+        assert [(row["prediction"], row["correct"]) for row in found] == list(zip(right, correct, strict=True)), name
+    there = derive_on_device(scores, label, are_logits=True, with_loss=True)["prediction"].tolist()
+    assert [None if one == -(2**31) else one for one in there] == right
+    tokens = torch.stack([scores, scores[4].expand_as(scores)], 1)  # a second place that is right
+    with Run(tmp_path / "tokens", task="sequence", strict=True) as run:
+        run.log_samples(
+            sample_id=range(len(said)), label=label[:, None].expand(-1, 2), logits=tokens.float(), step=1, epoch=1
+        )
+    accuracies = [row["token_accuracy"] for row in rows(tmp_path / "tokens").to_pylist()]
+    there = derive_sequences_on_device(tokens, label[:, None].expand(-1, 2), are_logits=True, ignored=-100)
+    for each in (accuracies, there["token_accuracy"].tolist()):
+        assert [None if math.isnan(one) else one for one in each] == [
+            None if one is None else (1.0 if one == 1 else 0.5) for one in right
+        ]
+
+
+def test_probabilities_that_are_all_zero_predict_nothing(tmp_path: Path) -> None:
+    probs = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.0, 1.0], [math.inf, math.inf]])
+    label = torch.tensor([0, 0, 1, 0])
+    for name, given in (("tensor", probs), ("array", probs.numpy())):
+        with Run(tmp_path / name, strict=True) as run:
+            run.log_samples(sample_id=range(4), label=label, probs=given, step=1, epoch=1)
+        assert [row["prediction"] for row in rows(tmp_path / name).to_pylist()] == [None, 0, 1, None]
+    there = derive_on_device(probs, label, are_logits=False, with_loss=True)["prediction"].tolist()
+    assert there == [-(2**31), 0, 1, -(2**31)]
 
 
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")

@@ -349,6 +349,7 @@ def test_no_value_is_null_and_a_nan_is_a_nan(tmp_path: Path) -> None:
     assert None not in column(tmp_path / "many", "entropy")
     one, two, three = column(tmp_path / "classes", "m")
     assert (one, two) == (1.0, None)
+    assert isinstance(three, float)
     assert math.isnan(three)
     losses = column(tmp_path / "sequence", "loss")
     assert losses == [pytest.approx(math.log(3), abs=1e-6), None, pytest.approx(math.log(3), abs=1e-6)]
@@ -357,7 +358,9 @@ def test_no_value_is_null_and_a_nan_is_a_nan(tmp_path: Path) -> None:
         assert [value is None for value in column(tmp_path / "sets", name)] == [False, True, False]
     for name in ("residual", "abs_error", "loss", "label"):
         assert column(tmp_path / "numbers", name)[1] is None
-    assert math.isnan(column(tmp_path / "numbers", "residual")[2])
+    last = column(tmp_path / "numbers", "residual")[2]
+    assert isinstance(last, float)
+    assert math.isnan(last)
 
 
 @pytest.mark.parametrize(

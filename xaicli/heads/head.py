@@ -244,9 +244,15 @@ class Head:
             one = scores[:, 0] if middle is not None else scores[:, 0].exp()
             found = (one > (0.5 if middle is None else middle)).long()
             return torch.where(one.isnan(), torch.full_like(found, -1), found)
-        broken = scores.isnan().any(1)
         found = scores.argmax(1)
-        return torch.where(broken, torch.full_like(found, -1), found)
+        return torch.where(self._says_nothing(scores), torch.full_like(found, -1), found)
+
+    def _says_nothing(self, scores: Tensor) -> Tensor:
+        """Where no class is predicted, (N, *places): a NaN, several +inf, all -inf, or probabilities that are all 0."""
+        top = scores.amax(1, keepdim=True)
+        shared = (scores == top).sum(1) > 1
+        empty = top.isinf() | (top == 0) if self.values is Values.PROBABILITIES else top.isinf()
+        return scores.isnan().any(1) | (shared & empty[:, 0])
 
     def place_predictions(self, values: Tensor) -> Tensor:
         """(N, *places) int64: the class at every place; -1 where a number there is NaN."""
@@ -257,7 +263,7 @@ class Head:
             p = self.at_places(scores)[:, 1]
             found, broken = (p > 0.5).long(), p.isnan()
         else:
-            found, broken = scores.argmax(1), scores.isnan().any(1)
+            found, broken = scores.argmax(1), self._says_nothing(scores)
         return torch.where(broken, torch.full_like(found, -1), found)
 
     def sets(self, values: Tensor) -> Tensor:

@@ -357,7 +357,7 @@ def derive_sequences_on_device(
         mean = torch.where(known, loss, 0.0).sum(1) / of
         worst = torch.where(known, loss, -torch.inf).max(1)
         right = ((predicted == label) & known).sum(1) / of
-        broken = ((predicted == NULL_INT) & known).any(1)  # scores that are NaN predict nothing
+        broken = ((predicted == NULL_INT) & known).any(1)  # a place that says nothing predicts nothing
         found = {
             words.LOSS: mean,
             words.LABEL_PROB: (-mean).exp(),
@@ -380,8 +380,11 @@ def _derived_rows(
     log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
     p = log_p.exp() if are_logits else z.float()
     first = order[:, :1]
-    # Scores that are NaN, which are the largest here, predict nothing.
-    chosen = torch.where(top[:, 0].isnan(), NULL_INT, first[:, 0]).int()
+    # What says nothing predicts nothing, as in `xaicli.wal.derived.predictions`; NaN is the largest here.
+    largest = top[:, 0]
+    empty = largest.isinf() if are_logits else largest.isinf() | (largest == 0)
+    silent = largest.isnan() | (empty & (largest == top[:, 1])) if classes > 1 else largest.isnan()
+    chosen = torch.where(silent, NULL_INT, first[:, 0]).int()
     found = {words.PREDICTION: chosen, words.TOP_PROB: p.gather(1, first)[:, 0]}
     if y is not None:
         at = y.clamp(0, classes - 1)

@@ -74,6 +74,10 @@ def kind_of(reason: str) -> str:
     return re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?|'[^']*'", "*", reason)
 
 
+def _rows_kept(rows: int) -> str:
+    return "1 row, which is kept" if rows == 1 else f"{rows:,} rows, which are kept"
+
+
 class Ledger:
     """The counters of one process.
 
@@ -139,7 +143,7 @@ class Ledger:
             if column not in self.refused and len(self.refused) >= _COLUMNS_KEPT:
                 column = "other"
             self._count(self.refused.setdefault(column, Counter()), reason, rows)
-        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {rows} rows, which are kept")
+        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {_rows_kept(rows)}")
         self.write()
 
     def ignore(self, labels: int) -> None:
@@ -177,6 +181,13 @@ class Ledger:
             self.bytes += size
             self.files += 1
         self.write()
+
+    def not_stored(self, rows: int, size: int) -> None:
+        """Take back the count of a file that was finished where the run is no more; its rows are stored again."""
+        with self._lock:
+            self.rows_stored -= rows
+            self.bytes -= size
+            self.files -= 1
 
     def lose_stored(self, reason: str) -> None:
         """Count rows and files that were stored as lost: what held them is gone."""

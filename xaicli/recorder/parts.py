@@ -41,7 +41,8 @@ def store_rows(
     on_lost: Callable[[int, str], None] | None = None,
     on_left_out: Callable[[str, str, int], None] | None = None,
     on_ignored: Callable[[int], None] | None = None,
-) -> list[parquet.FileRecord]:
+    on_stored: Callable[[int, int], None] | None = None,
+) -> None:
     """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
     Args:
@@ -55,6 +56,7 @@ def store_rows(
         on_lost: Told of rows that no part can hold, and why.
         on_left_out: Told of labels and predictions that none can hold: the column, why, and the rows.
         on_ignored: Told of labels that stand for none.
+        on_stored: Told of each part when it is there: its rows and bytes.
 
     Raises:
         OSError: One cannot be written; others are in `done`.
@@ -70,6 +72,8 @@ def store_rows(
         table = _as_table(content, group, _Of(folder, facts, columns, lost, left_out))
         named = table.replace_schema_metadata(part_metadata(facts, folder, sequence))
         stored[folder] = store_table(layout, named, layout.folder(*folder), part)
+        if on_stored:
+            on_stored(stored[folder].rows, stored[folder].bytes)
         for rows, reason in lost if on_lost else ():
             on_lost(rows, reason)  # type: ignore[misc]
         ignored = left_out.pop((LABEL, IGNORED), 0)
@@ -77,7 +81,6 @@ def store_rows(
             on_ignored(ignored)
         for (name, reason), rows in left_out.items() if on_left_out else ():
             on_left_out(name, f"{name} {reason}", rows)  # type: ignore[misc]
-    return [record for folder, record in stored.items() if not isinstance(folder, str)]
 
 
 def segment_part(segment: Segment) -> PartName:

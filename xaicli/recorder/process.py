@@ -92,8 +92,8 @@ class Process:
         self.is_uploaded = False
         self.foreign = ForeignCounts()
         manifest, said = fresh, list[str]()
-        attempts.check_resume(layout, rank, resume)
         try:
+            attempts.check_resume(layout, rank, resume)
             manifest = open_manifest(layout, fresh, said.append)
         except OSError as error:
             self.fault = f"{layout.root} cannot be written: {error.strerror or error}"
@@ -151,6 +151,14 @@ class Process:
     def is_settled(self) -> bool:
         """Whether the attempt and the rank are known."""
         return self._claim is not None
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The attempt and the rank, as far as they are known: where the disk refuses, those that it had to be."""
+        try:
+            return self.writer_of_rows()
+        except OSError:
+            return 0, attempts.find_rank(self._rank)
 
     def writer_of_rows(self) -> tuple[int, int]:
         """The attempt and the rank."""
@@ -221,8 +229,8 @@ class Process:
         if left:
             self.ledger.warn(
                 "uniform",
-                f"xai: {left} files of {self.layout.root} are from before a column came, or became one of double "
-                "precision: xai reads them together; for other tools write: xai compact",
+                f"xai: {left} {'file' if left == 1 else 'files'} of {self.layout.root} {'is' if left == 1 else 'are'} "
+                "from before a column came, or became one of double precision: xai reads them together; for other tools write: xai compact",
             )
 
     def count_foreign(self) -> None:

@@ -525,7 +525,7 @@ class Records:
             ValueError: `keep` or `better` makes no sense.
             OSError: With `strict`: the disk refuses.
         """
-        if self._process.settle().rank != 0:
+        if self._process.identity[1] != 0:
             return None
         from xaicli.state.best import keep_best
 

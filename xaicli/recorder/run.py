@@ -544,12 +544,12 @@ class Run(Loops, Records):
     @property
     def attempt(self) -> int:
         """The restart number of this process's launch, from 0."""
-        return self._process.settle().attempt
+        return self._process.identity[0]
 
     @property
     def rank(self) -> int:
         """The process's rank."""
-        return self._process.settle().rank
+        return self._process.identity[1]
 
     def __getstate__(self) -> Any:
         raise XaiError(

@@ -7,7 +7,7 @@ import errno
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from xaicli.layout import RunLayout
@@ -155,7 +155,7 @@ class SampleStream:
             message = f"{name} has numbers beyond single precision: it is kept in double precision"
             self._ledger.warn(message, f"xai: {message}")
         self.stored_with.add(columns)
-        records = store_rows(
+        store_rows(
             self._layout,
             segment.facts,
             segment.sequence,
@@ -166,9 +166,8 @@ class SampleStream:
             self._ledger.drop,
             self._ledger.refuse,
             self._ledger.ignore,
+            self._ledger.stored,
         )
-        for record in records:
-            self._ledger.stored(record.rows, record.bytes)
         id_type = self._catalogue.dtype(SAMPLE_ID)
         for folder, table, lost in record_tables(segment.content(), frames, id_type):
             if folder not in done:
@@ -177,6 +176,8 @@ class SampleStream:
                 if lost:
                     self._ledger.drop_record(folder, odd_ids(folder), lost)
         if self._layout.root != root:  # moved or gone meanwhile: a file may have been made where the run is no more
+            for folder, record in done.items():
+                self._ledger.not_stored(0 if isinstance(folder, str) else record.rows, record.bytes)
             done.clear()
             raise FileNotFoundError(errno.ENOENT, "the run directory was moved", str(root))
         if not self._is_noted:
@@ -196,12 +197,13 @@ class SampleStream:
         if self._pool is not None:
             self._pool.give(segment)
 
-    def lose(self, segment: Segment, reason: str, *, reuse: bool) -> None:
-        """A segment this process will not write: its rows wait in the segment's file, or are lost."""
+    def lose(self, segment: Segment, done: Collection[Folder | str], reason: str, *, reuse: bool) -> None:
+        """A segment this process will not write, but for what is `done`: it waits in the segment's file, or is lost."""
         if reuse or self._pool is None or not self._pool.outlives(segment):
-            if segment.rows:
-                self._ledger.drop(segment.rows, reason)
-            for frame in segment.frames():
+            left = [f for f in segment.frames() if (f.place.folder if f.place else f.folder) not in done]
+            if rows := sum(frame.rows for frame in left if frame.place):
+                self._ledger.drop(rows, reason)
+            for frame in left:
                 if frame.folder:
                     self._ledger.drop_record(frame.folder, reason, frame.rows)
             self._give(segment)
@@ -224,7 +226,7 @@ class PartJob:
         self._stream.store(self._segment, self._done)
 
     def give_up(self, reason: str, *, for_good: bool = False) -> None:
-        self._stream.lose(self._segment, reason, reuse=for_good)
+        self._stream.lose(self._segment, self._done, reason, reuse=for_good)
 
 
 _FIRST_PAUSE = 0.5

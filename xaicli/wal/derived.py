@@ -80,14 +80,31 @@ def _from_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bo
         metrics[words.MARGIN] = at_label - _largest_other(z, place)
         metrics[words.EL2N] = _el2n(e, place) / total
         _blank(metrics, known)
-    return Derived(_largest(scores, top), metrics, probs)
+    return Derived(predictions(scores, top, are_logits=True), metrics, probs)
 
 
-def _largest(scores: NDArray[Any], top: Floats) -> NDArray[np.int32]:
-    """(N,) the class of the largest score, `top`; none where that is NaN, of which `argmax` makes the first class."""
+def predictions(scores: NDArray[Any], top: Floats, *, are_logits: bool) -> NDArray[np.int32]:
+    """(N,) the class of the largest score; none in a row that says nothing, of which `argmax` makes the first class.
+
+    A row says nothing where a score is NaN, where several are +inf, where all are -inf, and where all probabilities
+    are 0. Equal finite scores are a tie, of which the first class is taken.
+
+    Args:
+        scores: (N, K) logits or probabilities.
+        top: (N,) the largest of each row.
+        are_logits: Whether the scores are logits.
+    """
     found = scores.argmax(axis=1).astype(np.int32)
-    unknown = np.isnan(top)
-    return np.where(unknown, np.int32(NULL_INT), found) if unknown.any() else found
+    odd = ~np.isfinite(top)
+    if not are_logits:
+        odd |= top == 0
+    if odd.any():
+        some = scores[odd]
+        largest = some.max(axis=1, keepdims=True)
+        shared = (some == largest).sum(1) > 1
+        silent = np.isnan(largest[:, 0]) | (shared & (np.isinf(largest[:, 0]) | (largest[:, 0] == 0)))
+        found[np.flatnonzero(odd)[silent]] = NULL_INT
+    return found
 
 
 def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: bool) -> Derived:
@@ -111,7 +128,7 @@ def _from_many_logits(scores: NDArray[Any], label: NDArray[Any] | None, with_los
         total = np.add.reduce(e)
         log_total = np.log(total)
         np.divide(e, total, out=probs[i])
-        prediction[i] = NULL_INT if np.isnan(total) and np.isnan(scores[i, top]) else top
+        prediction[i] = predictions(scores[i : i + 1], total[None], are_logits=True)[0] if np.isnan(total) else top
         metrics[words.TOP_PROB][i] = 1 / total
         at = y[i]
         at_label, e_label = z[at], e[at]
@@ -147,7 +164,7 @@ def _from_probs(scores: NDArray[Any], label: NDArray[Any] | None, with_loss: boo
         metrics[words.EL2N] = _el2n(p.copy(), place, rest=1 - at_label)
         metrics[words.MARGIN] = at_label - _largest_other(p, place)
         _blank(metrics, known)
-    return Derived(_largest(scores, top), metrics, probs)
+    return Derived(predictions(scores, top, are_logits=False), metrics, probs)
 
 
 @lru_cache(maxsize=8)
@@ -343,6 +360,7 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
         if not len(places):
             continue
         z, y = np.asarray(scores[i][places], np.float32), labels[i][places]
+        found = predictions(z, z.max(1), are_logits=are_logits)
         with np.errstate(all="ignore"):
             if are_logits:
                 z = z - z.max(1, keepdims=True)
@@ -353,7 +371,7 @@ def sequence(scores: NDArray[Any], labels: NDArray[np.int64], ignored: int, *, a
             entropy = -np.where(p == 0, 0, p * log_p).sum(1)
         losses = -log_p[np.arange(len(y)), y]
         worst = int(losses.argmax())
-        accuracy = np.nan if np.isnan(z).any() else (z.argmax(1) == y).mean()
+        accuracy = np.nan if (found == NULL_INT).any() else (found == y).mean()
         values = (losses.mean(), np.exp(-losses.mean()), len(y), accuracy, entropy.mean())
         for name, value in zip(names, (*values, places[worst], losses[worst]), strict=True):
             made[name][i] = value
