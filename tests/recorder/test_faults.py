@@ -421,12 +421,13 @@ def test_files_beside_one_that_fails_are_counted_once(
 
     monkeypatch.setattr(os, "replace", broken)
     run = Run(tmp_path / "run")
+    for step, ds_id in enumerate("ab"):
+        run.log_samples(sample_id=range(100), loss=np.arange(100), ds_id=ds_id, epoch=1, step=step)
+    run.log({"lr": 0.1, "epoch": 1})
     with pytest.warns(RecorderWarning, match="cannot be written"):
-        for step, ds_id in enumerate("ab"):
-            run.log_samples(sample_id=range(100), loss=np.arange(100), ds_id=ds_id, epoch=1, step=step)
-        run.log({"lr": 0.1, "epoch": 1})
-        for _ in range(5):
-            run.flush()
+        run.flush()
+    for _ in range(5):
+        run.flush()
     assert tried > 1
     stored = 200 if folder == "scalars" else 100
     assert (run.stats()["rows_stored"], run.stats()["rows_waiting"]) == (stored, 200 - stored)

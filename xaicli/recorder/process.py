@@ -230,7 +230,8 @@ class Process:
             self.ledger.warn(
                 "uniform",
                 f"xai: {left} {'file' if left == 1 else 'files'} of {self.layout.root} {'is' if left == 1 else 'are'} "
-                "from before a column came, or became one of double precision: xai reads them together; for other tools write: xai compact",
+                "from before a column came, or became one of double precision: xai reads them together; for other "
+                "tools write: xai compact",
             )
 
     def count_foreign(self) -> None:

@@ -176,8 +176,8 @@ class SampleStream:
                 if lost:
                     self._ledger.drop_record(folder, odd_ids(folder), lost)
         if self._layout.root != root:  # moved or gone meanwhile: a file may have been made where the run is no more
-            for folder, record in done.items():
-                self._ledger.not_stored(0 if isinstance(folder, str) else record.rows, record.bytes)
+            for where, record in done.items():
+                self._ledger.not_stored(0 if isinstance(where, str) else record.rows, record.bytes)
             done.clear()
             raise FileNotFoundError(errno.ENOENT, "the run directory was moved", str(root))
         if not self._is_noted:

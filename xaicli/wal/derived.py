@@ -94,7 +94,7 @@ def predictions(scores: NDArray[Any], top: Floats, *, are_logits: bool) -> NDArr
         top: (N,) the largest of each row.
         are_logits: Whether the scores are logits.
     """
-    found = scores.argmax(axis=1).astype(np.int32)
+    found: NDArray[np.int32] = scores.argmax(axis=1).astype(np.int32)
     odd = ~np.isfinite(top)
     if not are_logits:
         odd |= top == 0
