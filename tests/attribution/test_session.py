@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +16,7 @@ import torch
 from tests.attribution.nets import conv_net
 from xaicli.attribution.session import Column, Request, explain
 from xaicli.attribution.settings import settle
+from xaicli.attribution.store import Store
 from xaicli.checkpoint.facts import CheckpointFacts, Kind
 from xaicli.demo import build_model, load_digits
 from xaicli.recorder.run import Run
@@ -492,3 +495,12 @@ def test_random_numbers_and_settings_of_the_caller_go_on_as_they_were() -> None:
     assert torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     assert all(module.training for module in model.modules())
+
+
+def test_a_kept_sample_that_is_cut_off_is_made_anew_and_left_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert Store(tmp_path).read("a") is None
+        gc.collect()
+    assert not [said for said in heard if said.category is ResourceWarning]

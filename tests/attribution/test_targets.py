@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import xaicli
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -52,3 +52,111 @@ def test_a_label_that_two_outputs_have_is_no_class(linear: nn.Linear) -> None:
 def test_methods_in_one_text_as_on_the_command_line(linear: nn.Linear) -> None:
     found = xaicli.saliency(linear, X, methods="gradient, integrated", captum="Saliency,InputXGradient")
     assert set(found.maps) == {"gradient", "integrated", "Saliency", "InputXGradient"}
+
+
+@pytest.mark.parametrize("labels", [[[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]], [[0, 2], [], [1], [2, 1, 0]]])
+def test_labels_of_several_classes_are_sets_however_they_are_written(
+    linear: nn.Linear, labels: list[list[int]]
+) -> None:
+    found = xaicli.saliency(linear, X, methods="gradient", task="multilabel", labels=labels)
+    assert found.data["label"].to_list() == [[0, 2], [], [1], [0, 1, 2]]
+    with pytest.raises(XaiError, match="sets of labels"):
+        xaicli.saliency(linear, X, methods="gradient", task="multilabel", labels=labels, target="label")
+    single = [labels[2]] * 4
+    found = xaicli.saliency(linear, X, methods="gradient", task="multilabel", labels=single, target="label")
+    assert found.targets.tolist() == [1] * 4
+    probabilities = linear(X).sigmoid()[:, 1].tolist()
+    assert found.data["label_prob"].to_list() == pytest.approx(probabilities)
+
+
+def test_bytes_go_in_as_they_are_and_that_is_said(linear: nn.Linear) -> None:
+    pixels = torch.randint(0, 256, (4, 6), generator=torch.Generator().manual_seed(1)).byte()
+    found = xaicli.saliency(linear, pixels, methods="gradient")
+    assert found.predictions.tolist() == linear(pixels.float()).argmax(1).tolist()
+    assert "the input holds bytes, which go in as the numbers they are, 0 to 255" in found.answer.warnings
+
+
+def test_the_planes_that_a_map_sums_over_are_told() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 3 * 4 * 5, 3))
+    found = xaicli.saliency(net, torch.rand(2, 2, 5, 6, 7), methods="gradient")
+    planes = np.abs(found.attributions["gradient"]).sum((1, 2))
+    low, high = planes.min((1, 2)), np.sort(planes.reshape(2, -1))[:, int(0.99 * 41)]
+    wanted = ((planes - low[:, None, None]) / (high - low)[:, None, None]).clip(0, 1)
+    np.testing.assert_allclose(found.maps["gradient"], wanted, atol=1e-5)
+    assert "a map of the input is the sum over its 5 planes; attributions keep them" in found.answer.warnings
+    flat = xaicli.saliency(nn.Sequential(nn.Conv2d(2, 4, 3), *net[1:3], nn.Linear(80, 3)), torch.rand(2, 2, 6, 7))
+    assert not flat.answer.warnings
+
+
+class OfCategory(nn.Module):
+    """A table whose first column is the number of a category."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(10, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.table(x[:, 0].long()), x[:, 1:]], 1))
+
+
+def test_a_model_that_fails_between_the_samples_is_not_said_to_misfit_them() -> None:
+    torch.manual_seed(0)
+    net, x = OfCategory(), torch.cat([torch.tensor([[0.0], [9.0], [9.0], [0.0]]), X[:, :3]], 1)
+    alone = xaicli.saliency(net, x, methods="gradient")
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(net(leaf)[torch.arange(4), alone.targets].sum(), leaf)
+    np.testing.assert_allclose(alone.attributions["gradient"], wanted, rtol=1e-6)
+    with pytest.raises(XaiError, match="the model answers the samples and fails on what the methods make") as raised:
+        xaicli.saliency(net, x, methods="smoothgrad")
+    assert "category" in raised.value.hint
+    assert "index out of range" in raised.value.message
+
+
+class OfOneBatchSize(nn.Module):
+    """A recurrent net that keeps its first state for batches of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.GRU(2, 5, batch_first=True), nn.Linear(5, 3)
+        self.register_buffer("state", torch.zeros(1, 4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.view(4, 3, 2), self.state)[0][:, -1])
+
+
+def test_a_forward_of_a_fixed_batch_size_is_explained_with_that_many_samples() -> None:
+    torch.manual_seed(0)
+    net = OfOneBatchSize()
+    found = xaicli.saliency(net, X, methods="gradient,integrated", integrating=20)
+    leaf = X.clone().requires_grad_()
+    own = net(leaf)
+    assert found.predictions.tolist() == own.argmax(1).tolist()
+    (wanted,) = torch.autograd.grad(own[torch.arange(4), own.argmax(1)].sum(), leaf)
+    np.testing.assert_allclose(found.attributions["gradient"], wanted, atol=1e-6)
+    middle = (X.amax(1, keepdim=True) + X.amin(1, keepdim=True)) / 2
+    difference = (own - net(middle.expand_as(X)))[torch.arange(4), own.argmax(1)].detach()
+    np.testing.assert_allclose(found.attributions["integrated"].sum(1), difference, atol=2e-4)
+    with pytest.raises(XaiError, match="fails on inputs") as raised:
+        xaicli.saliency(net, X[:3], methods="gradient")
+    assert "fixed batch size" in raised.value.hint
+
+
+class TwoHeads(nn.Module):
+    """Classes and yes or no of the same inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind, self.alive = nn.Linear(6, 3), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"kind": self.kind(x), "alive": self.alive(x).sigmoid()}
+
+
+def test_what_was_decided_is_shown_of_each_output() -> None:
+    torch.manual_seed(0)
+    found = xaicli.saliency(TwoHeads(), X, methods="gradient", output=["kind", "alive"])
+    head = found.answer.selection["head"]
+    assert "logits of 3 classes" in head
+    assert "the probability of class 1" in head
+    assert head.index("'kind'") < head.index("'alive'")

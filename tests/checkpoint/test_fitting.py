@@ -454,3 +454,39 @@ def test_weights_of_torchscript_that_keeps_what_is_not_saved(tmp_path: Path) -> 
     model = Temporary().eval()
     torch.jit.script(model).save(str(tmp_path / "a.pt"))
     same(tmp_path / "a.pt", Temporary, model)
+
+
+def test_a_part_of_the_same_names_and_another_size_is_no_choice(
+    tmp_path: Path, model: Digits, images: torch.Tensor
+) -> None:
+    weights = {f"student.{key}": value for key, value in model.state_dict().items()}
+    weights |= {f"teacher.{key}": torch.ones(3, *value.shape) for key, value in model.state_dict().items()}
+    torch.save(weights, tmp_path / "a.pt")
+    same(tmp_path / "a.pt", Digits, model, images)
+    assert "'student.'" in " ".join(load_checkpoint(tmp_path / "a.pt", arch=Digits).facts.notes)
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    net.register_buffer("mask", torch.full((2, 2), -torch.inf))
+
+    def build() -> nn.Module:
+        made = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        made.register_buffer("mask", torch.zeros(2, 2))
+        return made
+
+    torch.save(net.state_dict(), tmp_path / "whole.pt")
+    assert load_checkpoint(tmp_path / "whole.pt", arch=build).facts.notes == ()  # an infinite buffer is a mask
+    with torch.no_grad():
+        net[0].weight[1] = torch.nan
+        net[1].weight[2] = torch.inf
+        net[1].running_var[0] = torch.nan
+    torch.save(net.state_dict(), tmp_path / "broken.pt")
+    (said,) = load_checkpoint(tmp_path / "broken.pt", arch=build).facts.notes
+    assert said.startswith("3 of the weights hold NaN or infinite values")
+    assert "0.weight (4 of 12), 1.weight (1 of 3), 1.running_var (1 of 3)" in said
+    scripted = torch.jit.script(net)
+    scripted.save(str(tmp_path / "scripted.pt"))
+    with pytest.warns(UserWarning, match="trusting"):
+        loaded = load_checkpoint(tmp_path / "scripted.pt", trust=True)
+    assert said in loaded.facts.notes

@@ -464,8 +464,9 @@ def test_hugging_face_weights_that_are_left_out_cut_or_quantised_are_told(tmp_pa
         load_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(whole)
     _configured(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
-    with pytest.raises(XaiError, match="transformers cannot load it"):
+    with pytest.raises(XaiError, match=r"transformers cannot load it: \w+") as raised:
         load_checkpoint(tmp_path)
+    assert "--arch" in raised.value.hint
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")

@@ -98,3 +98,21 @@ def test_what_does_not_fit_is_told(run: Run) -> None:
         collected(run, torch.zeros(2, 3))
     with pytest.raises(XaiError, match="label_map needs class values"):
         SegmentationMetricsCollector({300: "far"})
+
+
+@pytest.mark.parametrize("ending", [nn.Identity(), nn.Sigmoid()])
+@pytest.mark.parametrize("kind", [torch.int64, torch.float32])
+def test_masks_keep_the_axis_of_one_class(run: Run, ending: nn.Module, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    pictures, net = torch.rand(3, 2, 5, 6), nn.Conv2d(2, 1, 1)
+    found = (net(pictures) > net(pictures).median()).long()
+    with torch.no_grad():
+        net.bias -= net(pictures).median()
+    truth = found.clone()
+    truth[:, :, :2] = 1 - truth[:, :, :2]
+    collector = SegmentationMetricsCollector(["ground", "car"])
+    table = Table.from_arrays(pictures, truth.to(kind))
+    rows = collect_metrics(table, collector, nn.Sequential(net, ending), run=run).tables["metrics"]
+    assert rows["pixel_accuracy"].to_pylist() == pytest.approx([0.6] * 3)
+    both = ((found == 1) & (truth == 1)).sum((1, 2, 3)) / ((found == 1) | (truth == 1)).sum((1, 2, 3))
+    assert rows["iou_car"].to_pylist() == pytest.approx(both.tolist())

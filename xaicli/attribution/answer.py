@@ -23,7 +23,7 @@ from xaicli.attribution.explanation import (
 from xaicli.attribution.maps import rank_correlation
 from xaicli.attribution.settings import INTEGRATED, SMINT, SMOOTHGRAD, Settings
 from xaicli.attribution.store import Finished
-from xaicli.attribution.targets import class_of
+from xaicli.attribution.targets import class_of, set_of
 from xaicli.heads.head import Task
 from xaicli.sources.inputs import plain
 
@@ -66,7 +66,7 @@ def explanations_of(
 
 
 def _explanation(a: Attribution, unit: int, row: int, inputs: Inputs, names: Sequence[str], output: str) -> Explanation:
-    label = None if inputs.label is None else plain(inputs.label[row])
+    label = None if inputs.label is None else set_of(inputs.label[row], a.head)
     target = int(a.targets[unit])
     p = a.probabilities[row]
     classes = a.head is not None and a.head.has_classes

@@ -178,6 +178,10 @@ class Explainer:
         layouts, n = list(self.layouts.values()), problem.n_units
         broken = sum(int((~np.isfinite(a)).sum()) for by_input in arrays.values() for a in by_input.values())
         notes = [f"{broken} attribution values are not finite and count as 0 in the maps"] if broken else []
+        for (name, layout), x in zip(self.layouts.items(), prepared.points, strict=True):
+            if len(places := layout.spatial(x.shape)) > _PLANE:
+                of, planes = name or "the input", " x ".join(map(str, places[:-_PLANE]))
+                notes.append(f"a map of {of} is the sum over its {planes} planes; attributions keep them")
         return Attribution(
             maps=maps,
             attributions=arrays,
@@ -196,6 +200,10 @@ class Explainer:
             notes=(*prepared.notes, *notes),
             function=prepared.function,
         )
+
+
+_PLANE = 2
+"""The axes of a map."""
 
 
 def draw(

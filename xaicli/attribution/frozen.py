@@ -62,8 +62,12 @@ class FrozenModel:
             with Embeddings(embedded):
                 return self.call(self.model, inputs)
 
-    def forward(self, inputs: Sequence[Tensor], embedded: Mapping[int, Tensor] = {}) -> Any:
+    def forward(self, inputs: Sequence[Tensor], embedded: Mapping[int, Tensor] = {}, *, made: bool = False) -> Any:
         """As a call; what the model cannot take becomes an error in one line.
+
+        Args:
+            inputs, embedded: As a call's.
+            made: Whether the inputs are those of a method, which the samples may not be.
 
         Raises:
             XaiError: The model fails on these inputs.
@@ -76,6 +80,13 @@ class FrozenModel:
             if isinstance(error, XaiError) or is_memory_error(error):
                 raise
             shapes = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in inputs)
+            if made:
+                raise XaiError(
+                    "the model answers the samples and fails on what the methods make of them, inputs with noise and "
+                    f"between a sample and its baseline: {first_line(error)}",
+                    hint="numbers that stand for something, a category say, are an input of their own of whole "
+                    "numbers; --methods gradient needs the samples alone",
+                ) from error
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
                 hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",

@@ -199,7 +199,8 @@ class GivenModel:
             )
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
-                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize",
+                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; a forward "
+                "of a fixed batch size needs that many samples",
             ) from error
 
     def learn_batch(self) -> bool:
@@ -211,8 +212,18 @@ class GivenModel:
             self.batch = 1
         except Exception as error:
             match = _STATIC.search(str(error))
-            self.batch = int(match.group(1)) if match else None
+            self.batch = int(match.group(1)) if match else self._whole_batch()
         return self.batch is not None
+
+    def _whole_batch(self) -> int | None:
+        """The number of the samples, where the model takes them all together: a forward of a fixed batch size."""
+        if not 2 < self.n <= _ROWS:
+            return None
+        try:
+            self.run(range(self.n))
+        except Exception:  # whatever another's forward raises: the first error says why
+            return None
+        return self.n
 
     def others(self) -> list[tuple[list[int], list[Tensor]]]:
         """The samples in other company: halves of what was together; a single one beside a mate."""
@@ -275,7 +286,8 @@ class GivenModel:
             return XaiError(
                 f"the model's answer for a sample depends on the other samples of its batch: "
                 f"{part or 'something in forward'} uses statistics of the batch",
-                hint="batch norm with track_running_stats=True, or group norm, answers each sample for itself",
+                hint="batch norm with track_running_stats=True, or group norm, answers each sample for itself; of "
+                "dynamically quantised layers, those before quantising",
             )
         return None
 

@@ -80,7 +80,7 @@ def _cams(prepared: Prepared, places: set[FeatureMap], rows: Tensor) -> dict[Fea
     if not scalar.requires_grad:
         raise XaiError(
             "the model's output does not depend on its activations through autograd",
-            hint="is there torch.no_grad, detach, argmax or .data inside forward? gradcam needs the gradient",
+            hint="is there torch.no_grad, detach, argmax, .long() or .data inside forward? gradcam needs the gradient",
         )
     ordered = sorted(places, key=lambda place: place.call)
     gradients = torch.autograd.grad(scalar, [maps.found[p.call] for p in ordered], allow_unused=True)

@@ -167,12 +167,13 @@ class Gradients:
         with torch.enable_grad():
             enter: Any = _Entry.apply
             entered = [enter(point, entry, gradients, i) for i, point in enumerate(points)]
-            scalars = self.reduce(self.model.forward(*self.arrange(self.model, entered, units)), units)
+            scalars = self.reduce(self.model.forward(*self.arrange(self.model, entered, units), made=True), units)
             total = scalars.sum()
         if not scalars.requires_grad:
             raise XaiError(
                 "the model's output does not depend on its inputs through autograd",
-                hint="is there torch.no_grad, detach, argmax or .data inside forward? saliency needs the gradient",
+                hint="is there torch.no_grad, detach, argmax, .long() or .data inside forward? saliency needs the "
+                "gradient; ids go in as int64, not as bytes or floats",
             )
         self._differentiate(total, entry)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, points, strict=True)]

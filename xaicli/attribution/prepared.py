@@ -157,7 +157,7 @@ class Prepared:
             for first in range(0, len(units), step):
                 part = units[first : first + step]
                 rows, embedded = self.arrange(self.model, [p[first : first + step].clone() for p in points], part)
-                found.append(reduce(self.model.forward(rows, embedded), part).double())
+                found.append(reduce(self.model.forward(rows, embedded, made=True), part).double())
         return torch.cat(found)
 
 
@@ -256,6 +256,7 @@ def prepare(
                 for n in (
                     on_cpu,
                     given.note,
+                    *_of_bytes(names, tensors),
                     *hooked,
                     *notes,
                     *_notes(head, target, labels, label_names),
@@ -296,6 +297,14 @@ def _refuse_other_answers(prepared: Prepared, tolerance: float) -> None:
             f"with gradients taken at {names} the model answers otherwise than by itself",
             hint="does forward look at an input twice, or change it between? please report the model's forward",
         )
+
+
+def _of_bytes(names: Sequence[str], tensors: Sequence[Tensor]) -> list[str]:
+    return [
+        f"{name or 'the input'} holds bytes, which go in as the numbers they are, 0 to 255"
+        for name, x in zip(names, tensors, strict=True)
+        if x.dtype == torch.uint8
+    ]
 
 
 def _notes(

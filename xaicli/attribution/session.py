@@ -271,7 +271,7 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
         if not request.captum
     }
     advance = _advance(progress, len(columns) * len(request.outputs) * len(request.share(len(inputs.sample_id))))
-    used = decided = ""
+    used, decided = "", dict[str, None]()
     sanity: tuple[SanityStep, ...] = ()
     target, at = split_place(request.target, request.label_names)
     request = replace(
@@ -284,12 +284,13 @@ def _explained(columns: Sequence[Column], inputs: Inputs, request: Request, prog
             found += [Found(row, position, number, done) for row, done in work.run(advance).items()]
             columns[number] = work.column
             notes |= dict.fromkeys((*work.column.notes(inputs), *work.notes))
-            used, decided = work.precision or used, work.decided or decided
+            used = work.precision or used
+            decided |= {work.decided: None} if work.decided else {}
             sanity = sanity or work.sanity
             if len(columns) > 1 and number == len(columns) - 1 and _may_freeze(request.target):
                 frozen_targets = work.targets
     described = [column.described() for column in columns]
-    how = {"head": decided, "precision": used or request.settings.precision.value}
+    how = {"head": "; ".join(decided), "precision": used or request.settings.precision.value}
     return saliency_of(described, inputs, request, found, tuple(notes), how, sanity)
 
 

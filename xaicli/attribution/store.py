@@ -173,7 +173,8 @@ class Store:
         if self.folder is None:
             return None
         try:
-            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as held:
+            # Opened here: numpy leaves a file open that turns out to be no whole archive.
+            with (self.folder / f"{key}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
                 facts = json.loads(str(held["facts"]))
                 arrays: dict[str, dict[tuple[str, str], Any]] = {"map": {}, "attribution": {}}
                 for name in held.files:

@@ -253,7 +253,8 @@ def _of_labels(
     if not head.has_classes:
         raise XaiError(f"a label is no output of this model: {head.decided}", hint="--target N, or predicted")
     found = [class_of(label, names, head) for label in labels]
-    if any(isinstance(label, frozenset) for label in labels) and any(index is None for index in found):
+    sets = any(isinstance(set_of(label, head), frozenset) for label in labels)
+    if sets and any(index is None for index in found):
         raise XaiError(
             "the samples have sets of labels, and one output each is explained",
             hint="--target N or a name explains one of them, top3 the most probable ones",
@@ -265,11 +266,22 @@ def _of_labels(
     return torch.tensor([[p if index is None else index] for index, p in zip(found, predicted, strict=True)])
 
 
+def set_of(label: Any, head: Head | None) -> Any:
+    """A label as a plain value; that of several classes, a row of 0 and 1 or a list of classes, as their set."""
+    label = plain(label)
+    if head is None or head.task is not Task.MULTILABEL or not isinstance(label, list | tuple):
+        return label
+    if len(label) == head.classes and set(label) <= {0, 1}:
+        return frozenset(index for index, has in enumerate(label) if has)
+    are_classes = all(isinstance(one, str) or (isinstance(one, int) and 0 <= one < head.classes) for one in label)
+    return frozenset(label) if are_classes and len(set(label)) == len(label) else label
+
+
 def class_of(label: Any, names: Sequence[str] | None, head: Head) -> int | None:
     """The class a label names: by name, by number, or as a row of one number a class; None where it names none."""
     if not head.has_classes:
         return None
-    label = plain(label)
+    label = set_of(label, head)
     if isinstance(label, frozenset) and len(label) == 1:
         label = next(iter(label))
     if isinstance(label, str) and names and label in names:

@@ -192,6 +192,8 @@ def _placed(
         if _covers(spelled, own):
             return spelled, (*said, *notes)
         fits = dict(_parts(spelled, own, twins))
+        # A part with the same names and other shapes, a smaller teacher's say, is none of this model.
+        fits = {prefix: part for prefix, part in fits.items() if not _reshaped(part, own)} or fits
         if len(fits) > 1:
             raise XaiError(
                 f"several parts of the weights of {path} fit the model",
@@ -329,11 +331,15 @@ def _plain_versions(versions: Mapping[str, Any]) -> dict[str, Any]:
 def _check_shapes(weights: StateDict, own: Mapping[str, torch.Tensor], path: Path) -> None:
     missing = [key for key in own if key not in weights and "num_batches_tracked" not in key]
     unexpected = [key for key in weights if key not in own]
-    reshaped = [
+    if reshaped := _reshaped(weights, own):
+        raise _unfit(path, missing, unexpected, reshaped, weights)
+
+
+def _reshaped(weights: StateDict, own: Mapping[str, torch.Tensor]) -> list[str]:
+    """The weights that cannot take their place in the model, with the reason."""
+    return [
         f"{key} {said}" for key, value in own.items() if key in weights and (said := _difference(weights[key], value))
     ]
-    if reshaped:
-        raise _unfit(path, missing, unexpected, reshaped, weights)
 
 
 def _difference(given: torch.Tensor, own: torch.Tensor) -> str:

@@ -79,6 +79,19 @@ def build_model(
     Raises:
         XaiError: There are only weights and no `arch`, or the weights do not fit.
     """
+    made = _made(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath, device=device)
+    said = _broken_weights(made.model)
+    return replace(made, facts=replace(made.facts, notes=(*made.facts.notes, said))) if said else made
+
+
+def _made(
+    contents: Contents,
+    *,
+    arch: str | Callable[..., nn.Module] | None,
+    arch_args: Mapping[str, Any] | str | None,
+    pythonpath: Sequence[str | PathLike[str]],
+    device: str,
+) -> LoadedModel:
     facts = contents.facts
     if arch is not None and contents.weights is not None:
         with searching(pythonpath):
@@ -92,6 +105,24 @@ def build_model(
         check_in_child(contents.graph.rebuilt, facts.path)
         return LoadedModel(load_graph(contents.graph, facts.path, device=device), facts)
     raise _needs_arch(contents)
+
+
+def _broken_weights(model: nn.Module) -> str:
+    """Which weights of a model are NaN or infinite, as those of a training that diverged; "" where none are.
+
+    Buffers may be infinite, as masks of attention are.
+    """
+    held: Any = model.program[0] if isinstance(model, Scripted) else model
+    named = [(name, value, True) for name, value in held.named_parameters()]
+    named += [(name, value, False) for name, value in held.named_buffers()]
+    broken = []
+    for name, value, finite in named:
+        if nn.parameter.is_lazy(value) or value.is_meta or not value.is_floating_point():
+            continue
+        bad = ~value.detach().isfinite() if finite else value.detach().isnan()
+        if n := int(bad.sum()):
+            broken.append(f"{name} ({n} of {value.numel()})")
+    return f"{len(broken)} of the weights hold NaN or infinite values: {listed(broken)}" if broken else ""
 
 
 def _needs_arch(contents: Contents) -> XaiError:

@@ -170,6 +170,8 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     try:
         import transformers
         from safetensors import SafetensorError
+
+        from xaicli.checkpoint.exported import first_line
     except ImportError as error:
         raise XaiError(f"{path} needs transformers", hint="pip install 'xaicli[transformers]'") from error
     name = str((config.get("architectures") or [""])[0])
@@ -193,7 +195,12 @@ def load_folder(path: Path, facts: CheckpointFacts) -> tuple[nn.Module, Checkpoi
     except SafetensorError as error:
         raise DamagedFileError(f"{path} holds no whole safetensors: {error}", hint="copy it again") from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise XaiError(f"{path}: transformers cannot load it: {str(error).splitlines()[0]}") from error
+        raise XaiError(
+            f"{path}: transformers cannot load it: {first_line(error)}",
+            hint=f"--arch module:factory takes its weights without transformers; of another version: "
+            f"this is transformers {transformers.__version__}, the folder was written by "
+            f"{config.get('transformers_version') or 'one that it does not name'}",
+        ) from error
     finally:
         talk.set_verbosity(loudness)
         talk.enable_progress_bar()

@@ -160,7 +160,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         if label is not None and known is not None:
             valid = (known >= 0) & (known < given.shape[1])
             columns = {
-                words.LABEL: pa.array(known, mask=known == _NONE),
+                words.LABEL: pa.array(known, mask=(known == _NONE) | (known == _IGNORED)),
                 "predicted": None,
                 words.LOSS: self._loss(scores if are_logits else values, label, found[words.LOSS]),
                 "accuracy": pa.array(predicted == known, mask=~valid | broken),

@@ -273,7 +273,8 @@ class _Evidence:
         if self.made is not None and self.made.axis is not None and -self.made.axis <= n:
             return self.made.axis
         if self.labels.kind in _BY_PLACE and self.labels.shape == self.shape:
-            return None
+            # Masks of (N, 1, H, W) keep the axis of one class as the output does.
+            return -n if n > 2 and self.shape[0] == 1 else None
         if self.known.classes is not None:
             fitting = [axis for axis in (-1, -n) if self.shape[axis] == self.known.classes]
             if len(fitting) == 1:
