@@ -199,8 +199,8 @@ class GivenModel:
             )
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
-                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; a forward "
-                "of a fixed batch size needs that many samples",
+                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; "
+                "a forward of a fixed batch size needs that many samples",
             ) from error
 
     def learn_batch(self) -> bool:

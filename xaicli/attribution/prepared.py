@@ -489,7 +489,8 @@ def _entries(
         raise XaiError(
             "the model has no input with a gradient",
             hint="ids are explained where an nn.Embedding, an nn.EmbeddingBag or table[ids] looks them up as they are, "
-            "rows of one length; numbers need a float dtype; one-hot codes can be the input themselves",
+            "rows of one length: of a table, give each column that is looked up as an input of its own; numbers need a "
+            "float dtype; one-hot codes can be the input themselves",
         )
     notes = [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
     notes += [
