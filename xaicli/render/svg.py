@@ -5,7 +5,7 @@ Classes and keys, which the page's sheet colours and the script knows, and prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ _NAME_NARROW, _WIDEST_NARROW = 12, 7.4
 """A name at the end of a line on a phone, in characters and in font sizes."""
 X_AXIS = "x"
 """The colour that marks the numbers and the label of the x axis, which another axis replaces."""
-_LONG_TICK = 4
+_LONG_TICK, _FEW_TICKS = 4, 4
+"""So long a number is long, and so many of them have room on a phone."""
 _FINE = 5.0
 """Up to so large a scale the rounded places of a line can be scaled."""
 OURS = frozenset({"line", "dot", "band", "span", "bar", "name", "leader", "points", "ring", "grid", "label"})
@@ -147,12 +148,10 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
             axis.append(mark)
         else:
             rest.append(_placed(mark, left, top, width, short))
-    # On a phone every second number of an axis of long ones goes.
-    long = any(len(mark.text) > _LONG_TICK for mark in (*axis[:-1], *frame.other_axis[:-1]))
     for name, ticks in (("ax1", axis), ("ax2", frame.other_axis)):
-        said = [replace(mark, kind="odd") if n % 2 and mark is not ticks[-1] else mark for n, mark in enumerate(ticks)]
         if ticks:
-            rest.append(f'<g class="{name}">{"".join(_placed(mark, left, top, width, short) for mark in said)}</g>')
+            said = "".join(_placed(mark, left, top, width, short) for mark in _thinned(ticks))
+            rest.append(f'<g class="{name}">{said}</g>')
     body = (
         f'<svg class="lines" aria-hidden="true" viewBox="0 0 {_SPAN:g} {_tenth(height)}" width="100%" '
         f'height="{_tenth(height)}" preserveAspectRatio="none">{"".join(lines)}</svg>'
@@ -160,10 +159,18 @@ def flowing(marks: Sequence[Mark], frame: Frame) -> str:
     if ends:
         body += f'<svg aria-hidden="true" x="100%" class="ends">{"".join(ends)}</svg>'
     return _svg(
-        {"class": "flow long" if long else "flow", "width": "100%", "height": _tenth(height)},
+        {"class": "flow", "width": "100%", "height": _tenth(height)},
         frame,
         body + "".join(rest),
     )
+
+
+def _thinned(ticks: Sequence[Mark]) -> Iterator[Mark]:
+    """The numbers of an axis, and its label last; every second of many long ones is marked to go on a phone."""
+    *numbers, label = ticks
+    crowded = len(numbers) > _FEW_TICKS and any(len(mark.text) > _LONG_TICK for mark in numbers)
+    yield from (replace(mark, kind="odd") if crowded and n % 2 else mark for n, mark in enumerate(numbers))
+    yield label
 
 
 def path_data(vertices: npt.NDArray[np.float64], codes: Sequence[int]) -> str:
