@@ -919,3 +919,67 @@ class Plain(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         del batch_idx
         return functional.cross_entropy(self(batch[1]), batch[2])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_a_criterion_leaves_out_does_not_count(tmp_path: Path, kept: bool) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    table = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    words = torch.randint(0, 6, (N, 7), generator=torch.Generator().manual_seed(2))
+    classes = torch.randint(1, 5, (N, 7), generator=torch.Generator().manual_seed(3))
+    lengths = [2 + i % 6 for i in range(N)]
+    for i, n in enumerate(lengths):
+        classes[i, n:] = 0  # filled up with the class of no word
+
+    class Tagger(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[assignment, no-untyped-call]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return functional.cross_entropy(self(batch[1]).transpose(1, 2), batch[2], ignore_index=0)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return nn.NLLLoss(ignore_index=0)(self(batch[1]).log_softmax(2).flatten(0, 1), batch[2].flatten())
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    data = [(100 + i, words[i], classes[i]) for i in range(N)]
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, keep_tokens=kept)
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Tagger(), DataLoader(data, batch_size=8), DataLoader(data, batch_size=8))
+    assert not [str(one.message) for one in caught if "one value a sample" in str(one.message)]
+    expected = [float(functional.cross_entropy(table[words[i, :n]], classes[i, :n])) for i, n in enumerate(lengths)]
+    for mode in ("train", "eval"):
+        found = rows(tmp_path / "run", mode).sort("sample_id")
+        assert found["loss"].to_list() == pytest.approx(expected, abs=1e-4)
+        assert found["n_tokens"].to_list() == lengths
+        if kept:
+            losses = [[loss for loss in one if loss == loss] for one in found["token_losses"].to_list()]
+            assert [len(one) for one in losses] == lengths
+            assert [sum(one) / len(one) for one in losses] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_class_that_a_criterion_leaves_out_is_no_label(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Voiding(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return nn.CrossEntropyLoss(ignore_index=1)(self(batch[1]), batch[2])
+
+    for name, options, expected in (("run", {}, {0, None}), ("own", {"ignore_label": 0}, {None})):
+        fit(Voiding(), XaiCallback(tmp_path / name, save_checkpoint=False, **options), tmp_path)
+        found = rows(tmp_path / name, "train")
+        assert set(found["label"]) == expected
+        assert len(found) == N * EPOCHS
+        assert found.filter(pl.col("label").is_null())["loss"].is_null().all()

@@ -51,14 +51,14 @@ def changed(samples: list[Any]) -> Any:
     return torch.stack([x + 0.0 for x, _ in samples]) * 2, torch.zeros(len(samples), dtype=torch.long)
 
 
-def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 0) -> list[str]:
+def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 0, **options: Any) -> list[str]:
     """What is said while a linear model is validated."""
     from xaicli.integrations.lightning import XaiCallback
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
-        enable_checkpointing=False, callbacks=[XaiCallback(folder / "run", save_checkpoint=False)],
+        enable_checkpointing=False, callbacks=[XaiCallback(folder / "run", save_checkpoint=False, **options)],
         default_root_dir=folder,
     )  # fmt: skip
     data = [(X[i], int(Y[i])) for i in range(N)]
@@ -95,10 +95,23 @@ def test_a_collator_that_keeps_the_order_has_every_row_under_its_number(tmp_path
     assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_an_order_that_nothing_shows_is_told(tmp_path: Path) -> None:
+def test_an_order_that_nothing_shows_is_asked_for(tmp_path: Path) -> None:
     told = validated(tmp_path, changed)
-    assert sum("nothing in a batch" in one for one in told) == 1
-    assert len(pl.read_parquet(tmp_path / "run" / "data")) == N
+    assert ["nothing in a batch" in one and "keeps_order=True" in one for one in told] == [True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_an_order_that_the_caller_tells_counts_where_nothing_shows_another(tmp_path: Path) -> None:
+    told = validated(tmp_path / "told", changed, keeps_order=True)
+    assert ["rows' numbers" in one for one in told] == [True]
+    found = pl.read_parquet(tmp_path / "told" / "run" / "data").sort("sample_id")
+    with torch.no_grad():
+        logits = Linear().net(X * 2)
+    expected = functional.cross_entropy(logits, torch.zeros(N, dtype=torch.long), reduction="none")
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-6)
+    told = validated(tmp_path / "another", backwards, keeps_order=True)
+    assert ["another order" in one for one in told] == [True]
 
 
 ORDER = [2, 0, 3, 1]

@@ -564,11 +564,15 @@ def _formatted(library: str, shown: list[str]) -> Any:
     data = [{"sample_id": f"s{i:02}", "input_ids": TOKENS[i].tolist(), "labels": int(LABELS[i])} for i in range(N)]
     if library == "stand-in":
         return Columns([{**row, "input_ids": torch.tensor(row["input_ids"])} for row in data], shown)
-    datasets = pytest.importorskip(library, reason="datasets is not installed")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    if library == "transformed":  # pictures are read so, and texts spelled
+        dataset = datasets.Dataset.from_list(data)
+        dataset.set_transform(lambda rows: {"input_ids": rows["input_ids"], "labels": rows["labels"]})
+        return dataset
     return datasets.Dataset.from_list(data).with_format("torch", columns=shown)
 
 
-@pytest.mark.parametrize("library", ["stand-in", "datasets"])
+@pytest.mark.parametrize("library", ["stand-in", "datasets", "transformed"])
 @pytest.mark.parametrize("removes", [False, True])
 def test_ids_outside_the_format_of_a_dataset_are_kept(library: str, removes: bool, tmp_path: Path) -> None:
     from xaicli.integrations.transformers import XaiCallback
@@ -848,3 +852,96 @@ def test_an_evaluation_that_generates_has_the_losses_of_its_labels(tmp_path: Pat
         got = rows(tmp_path / "run", mode).sort("sample_id")
         assert got["loss"].to_list() == pytest.approx(expected, abs=1e-4)
         assert got["n_tokens"].to_list() == [6, 6, 6, 4, 6, 6, 6, 6]
+
+
+def by_text(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Texts become ids of tokens in the collator, which puts them in an order of its own."""
+    return as_texts(sorted(samples, key=lambda one: str(one["text"])))
+
+
+def as_texts(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    said = [[int(word) for word in one["text"].split()] for one in samples]
+    return {"input_ids": torch.tensor(said), "labels": torch.tensor([int(one["kind"] == "high") for one in samples])}
+
+
+def with_ids(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    ordered = sorted(samples, key=lambda one: str(one["text"]))
+    return {**as_texts(ordered), "sample_id": [one["sample_id"] for one in ordered]}
+
+
+@pytest.mark.parametrize(
+    ("collate", "options", "is_known"),
+    [(by_text, {}, False), (as_texts, {}, False), (as_texts, {"keeps_order": True}, True), (with_ids, {}, True)],
+)
+def test_an_order_that_nothing_in_a_batch_shows_is_asked_for(
+    tmp_path: Path, collate: Any, options: dict[str, Any], is_known: bool
+) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    data = [
+        {"sample_id": f"t{i:02}", "text": " ".join(map(str, TOKENS[i].tolist())), "kind": ("low", "high")[LABELS[i]]}
+        for i in range(N)
+    ]
+    model = tiny()
+    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, remove_unused_columns=False)
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transformers.Trainer(
+            model=model, args=said, train_dataset=data, data_collator=collate, callbacks=[callback]
+        ).train()
+    asked = [one for one in caught if "shows in which order" in str(one.message)]
+    if not is_known:
+        assert len(asked) == 1
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    assert not asked
+    model.eval()
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(input_ids=TOKENS).logits, LABELS, reduction="none")
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["sample_id"].to_list() == [f"t{i:02}" for i in range(N)]
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given() -> None:
+    from xaicli.integrations.identity import UNSHOWN, IdsBesideCollator
+
+    def taking(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ordered = sorted(samples, key=lambda one: -len(one["input_ids"]))
+        labels = torch.tensor([one.pop("labels") for one in ordered])
+        ids = [torch.tensor(one.pop("input_ids")) for one in ordered]
+        return {"labels": labels, "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)}
+
+    samples = [{"sample_id": i, "input_ids": [i + 1] * (i + 1), "labels": i % 2} for i in range(4)]
+    assert IdsBesideCollator(taking, ("sample_id",))(samples)["sample_id"].tolist() == [3, 2, 1, 0]
+    assert set(samples[0]) == {"sample_id", "input_ids", "labels"}
+
+    def hiding(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {"x": torch.tensor([len(one["input_ids"]) for one in samples]), "labels": torch.zeros(len(samples))}
+
+    assert IdsBesideCollator(hiding, ("sample_id",))(samples)["sample_id"] == UNSHOWN
+    collator = IdsBesideCollator(
+        lambda batch: {"labels": torch.tensor([one["labels"] for one in batch])}, ("sample_id",)
+    )
+    same = [{**one, "labels": 1} for one in samples]
+    assert collator(same)["sample_id"] == UNSHOWN  # labels that are one and the same tell nothing
+    assert collator(samples)["sample_id"].tolist() == [0, 1, 2, 3]
+    assert collator(same)["sample_id"].tolist() == [0, 1, 2, 3]  # it is known by now
+
+
+def test_a_row_without_an_id_costs_itself_alone(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    for without in ({3}, {0, 5, 6}, set(range(N))):
+        data = [{**one, "sample_id": None if i in without else f"r{i:02}"} for i, one in enumerate(DATA)]
+        folder = tmp_path / str(len(without))
+        callback = XaiCallback(folder / "run", save_checkpoint=False)
+        said = arguments(folder, num_train_epochs=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            transformers.Trainer(model=tiny(), args=said, train_dataset=data, callbacks=[callback]).train()
+        kept = [f"r{i:02}" for i in range(N) if i not in without]
+        assert xaicli.open_run(folder / "run").reader().counts().dropped == len(without)
+        if kept:
+            assert sorted(rows(folder / "run", "train")["sample_id"]) == kept

@@ -37,6 +37,9 @@ CRITERIA = {
 """What each criterion takes."""
 
 _OF_EACH = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
+_OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
+_IGNORE_INDEX = 4
+"""The place of `ignore_index` among their arguments."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Judged:
         truth: What they were compared with.
         values: What the answers are.
         is_each: Whether each number is for itself, as in a binary cross entropy.
+        ignored: The class that the criterion was told to leave out; None of one that knows no such.
     """
 
     answers: Tensor
     truth: Tensor
     values: Values
     is_each: bool
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,11 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
     answers = args[0] if args else kwargs.get("input")
     truth = args[1] if len(args) > 1 else kwargs.get("target")
     if isinstance(answers, Tensor) and isinstance(truth, Tensor):
-        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], func in _OF_EACH))
+        ignored = None
+        if func in _OF_CLASSES:
+            ignored = int(kwargs.get("ignore_index", args[_IGNORE_INDEX] if len(args) > _IGNORE_INDEX else -100))
+        is_each = func in _OF_EACH
+        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], is_each, ignored))
 
 
 @contextmanager

@@ -12,10 +12,19 @@ from xaicli.recorder.device import derive_sequences_on_device
 
 _IGNORED = -100
 """The label of a place that does not count."""
+_WITH_PLACES = (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
+_WITH_CLASSES = (Task.CLASSIFICATION, *_WITH_PLACES)
 
 
 def columns_of(
-    head: Head, values: Tensor, labels: Any, *, shifted: bool = False, keep_tokens: bool = False
+    head: Head,
+    values: Tensor,
+    labels: Any,
+    *,
+    shifted: bool = False,
+    keep_tokens: bool = False,
+    ignored: int | None = None,
+    void: int | None = _IGNORED,
 ) -> dict[str, Any]:
     """The arguments of `log_samples` that follow from a batch's answers, without the ids.
 
@@ -25,11 +34,18 @@ def columns_of(
         labels: The truth as the batch has it, or None.
         shifted: Whether the answer at each place is about the next one, as a causal language model's is.
         keep_tokens: Whether the scores of a text's tokens are among them, for a run that keeps the tokens' losses.
+        ignored: The class that the criterion leaves out.
+        void: The run's label that stands for none.
     """
     values = values.detach()
     truth = _tensor(labels, values)
-    has_places = head.task in (Task.SEQUENCE, Task.TOKEN_CLASSIFICATION, Task.SEGMENTATION)
-    if values.dtype not in (torch.float32, torch.float64) and not has_places:
+    if truth is not None and not truth.is_floating_point() and head.task in _WITH_CLASSES:
+        fill = _IGNORED if head.task in _WITH_PLACES or void is None else void
+        for left_out in {one for one in (ignored, void, _IGNORED) if one is not None and one != fill}:
+            truth = truth.long()
+            truth = truth.masked_fill(truth == left_out, fill)
+        labels = truth
+    if values.dtype not in (torch.float32, torch.float64) and head.task not in _WITH_PLACES:
         values = values.float()  # of places a part at a time: a vocabulary is large
     match head.task:
         case Task.CLASSIFICATION | Task.BINARY:

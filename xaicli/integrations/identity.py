@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -73,6 +73,16 @@ REORDERED = (
     "whose row is whose: let it return the ids as well"
 )
 """What stands in a batch for its ids, where they cannot be told."""
+
+UNSHOWN = (
+    "nothing in a batch of the collator shows in which order it gives the samples, so that whose row is whose is not "
+    "known: let the dataset have a column sample_id and the collator return it, or say XaiCallback(..., "
+    "keeps_order=True)"
+)
+"""The same, where a collator of the caller's leaves nothing as it is."""
+
+_KEEPING = ("transformers", "torch")
+"""Packages whose own collators give the samples in the order they are given them."""
 
 _ONE_NAME = {"labels": ("labels", "label", "label_ids")}
 """What a collator renames."""
@@ -153,17 +163,30 @@ def _batches_of(loader: Any) -> Any:
 
 @dataclass(frozen=True)
 class NumberedRows:
-    """A dataset of dicts with each row's number beside it, under a name of its own."""
+    """A dataset of dicts with each row's number beside it, under a name of its own, or its id where that is known.
+
+    Attributes:
+        rows: The dataset.
+        key: The name.
+        ids: Each row's id; None for its number.
+    """
 
     rows: Any
     key: str
+    ids: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
         row = self.rows[index]
-        return {**row, self.key: int(index)} if isinstance(row, Mapping) else row
+        said = int(index) if self.ids is None else self.ids[index]
+        return {**row, self.key: said} if isinstance(row, Mapping) else row
+
+
+def seen_orders() -> torch.Tensor:
+    """What collators were seen to do, in memory that a loader's workers share: keep their order, give another one."""
+    return torch.zeros(2, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
 @dataclass(frozen=True)
@@ -176,10 +199,14 @@ class IdsBesideCollator:
     Attributes:
         collate: The caller's own.
         keys: The columns that may hold ids.
+        keeps_order: Whether the caller says that batches of which nothing shows it hold the samples in their order.
+        seen: What `seen_orders` gives; of collators that are one and the same.
     """
 
     collate: Callable[[list[Any]], Any]
     keys: tuple[str, ...]
+    keeps_order: bool = False
+    seen: torch.Tensor = field(default_factory=seen_orders)
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
@@ -187,26 +214,51 @@ class IdsBesideCollator:
         if key is None:
             return self.collate(samples)
         ids: Any = [_plain(sample[key]) for sample in samples]
-        if not may_be_ids(ids):
+        if not may_be_ids([one for one in ids if one is not None]):
             return self.collate(samples)
+        given = [dict(sample) for sample in samples]  # a collator may take out what it reads
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
-            order = order_of(samples, batch)
-            ids = REORDERED if order is None else [ids[place] for place in order]
+            order = self._order(given, batch)
+            ids = order if isinstance(order, str) else [ids[place] for place in order]
             batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
 
+    def _order(self, samples: list[Any], batch: Any) -> list[int] | str:
+        """Which sample each row is of, or why that is not known."""
+        order, in_order = order_of(samples, batch), list(range(len(samples)))
+        keeps, gives_another = range(len(self.seen))
+        if order != in_order:
+            self.seen[gives_another] = 1
+            return REORDERED if order is None else order
+        if self.keeps_order or _is_keeping(self.collate) or len(samples) < 2:
+            return order
+        if self.seen[keeps] and not self.seen[gives_another]:
+            return order
+        if not is_shown(samples, batch):
+            return UNSHOWN
+        self.seen[keeps] = 1
+        return order
+
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
-        if key in ID_KEYS:  # and not a number of ours
+        are_all = all(sample.get(key) is not None for sample in samples)
+        if key in ID_KEYS and are_all:  # and not a number of ours
             try:
-                return self.collate(samples)
+                return self.collate([dict(sample) for sample in samples])
             except (ValueError, TypeError, KeyError, RuntimeError):
                 pass
         apart = {key, *self.keys}
         return self.collate(
             [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
         )
+
+
+def _is_keeping(collate: Any) -> bool:
+    """Whether a collator is one of a library's own, which are known to keep the order."""
+    own = getattr(collate, "func", collate)
+    module = getattr(own, "__module__", None) if hasattr(own, "__qualname__") else type(own).__module__
+    return str(module).partition(".")[0] in _KEEPING
 
 
 def _plain(value: Any) -> Any:
@@ -243,6 +295,17 @@ def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> 
         order[row] = found[0]
         candidates = {other: [place for place in those if place != found[0]] for other, those in candidates.items()}
     return order
+
+
+def is_shown(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> bool:
+    """Whether something that stands in the samples and in the batch alike shows that these are in order."""
+    places = range(len(samples))
+    columns = (_column(name, rows, samples) for name, rows in batch.items())
+    return any(
+        all(column.fits(place, place) for place in places) and not all(column.fits(0, place) for place in places)
+        for column in columns
+        if column is not None
+    )
 
 
 @dataclass(frozen=True)

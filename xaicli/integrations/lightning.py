@@ -37,8 +37,8 @@ _ROW_NUMBERS = (
 
 _ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
 _UNSHOWN = (
-    "nothing in a batch of the collate_fn shows that it keeps its samples' order, which the rows' numbers are taken to "
-    "be in: let the dataset yield ids and the collate_fn return them"
+    "nothing in a batch of the collate_fn shows that it keeps its samples' order, so that whose row is whose is not "
+    "known: let the dataset yield ids and the collate_fn return them, or say XaiCallback(..., keeps_order=True)"
 )
 
 
@@ -67,9 +67,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tokenizer, tables,
-            collectors, collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names; and
-            of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label, float64, name, config, resume, strict.
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, keeps_order, task, facts,
+            tokenizer, tables, collectors, collect_epochs, collect_before, dataloader_args, keep_inputs,
+            save_checkpoint, label_names; and of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label,
+            float64, name, config, resume, strict.
 
     Raises:
         UsageError: An argument is unknown, or makes no sense.
@@ -252,9 +253,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if collator is not None and collator.disorder is not None:
                 recording.missed(part.rows, f"{_name_of(mode)}: the collate_fn {collator.disorder}, and {_ASKED}")
                 return True
+            if not (collator is None or collator.is_known or recording.keeps_order):
+                recording.missed(part.rows, _UNSHOWN)
+                return True
             recording.tell(_ROW_NUMBERS)
-            if collator is not None and not collator.is_known:
-                recording.tell(_UNSHOWN)
             ids = numbers
         if result is None and step.classes is None:
             return False
@@ -267,12 +269,14 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 return True
             head, values, truth = _judged(result, labels, part.rows)
             recording.settle(head.task)
-            columns = columns_of(head, values, truth, keep_tokens=recording.keeps_tokens(head.task))
+            keep, void = recording.keeps_tokens(head.task), recording.void_label
+            columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
         elif step.classes is not None and (result is None or result is step.returned):
             columns = {"prediction": step.classes} | ({} if labels is None else {"label": labels})
         else:
             head, values = recording.answers(result, labels, origin=step.origin, known=NOTHING)
-            columns = columns_of(head, values, labels, keep_tokens=recording.keeps_tokens(head.task))
+            keep, void = recording.keeps_tokens(head.task), recording.void_label
+            columns = columns_of(head, values, labels, keep_tokens=keep, void=void)
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True

@@ -41,6 +41,8 @@ class Recording:
             the batch, and the model's answers where the step computed them.
         ids: Where the ids are in a batch, where they are not found: a key, the number of a part, or a function of the
             batch; with transformers, the dataset's column.
+        keeps_order: Whether the collator gives the samples in the order it is given them, which counts where no ids
+            are in a batch and nothing in it shows that.
         task: What the model was trained for, where that cannot be told: see `xaicli.heads.head.Task`.
         facts: Of ("text",): keep the text of each sample, where a tokenizer is at hand.
         tokenizer: What tells the texts of samples and the words of kept inputs, where the framework has none at hand: a
@@ -65,6 +67,7 @@ class Recording:
         *,
         samples_fn: SamplesFn | None = None,
         ids: IdsAt | None = None,
+        keeps_order: bool = False,
         task: str | None = None,
         facts: Sequence[str] = (),
         tokenizer: Any = None,
@@ -81,6 +84,7 @@ class Recording:
         self._given = run
         self.samples_fn = samples_fn
         self.ids_at = ids
+        self.keeps_order = keeps_order
         self._task = task
         self.facts = tuple(facts)
         self.tokenizer = tokenizer
@@ -145,6 +149,12 @@ class Recording:
                 self.tell(f"keep_tokens keeps the losses of a text's tokens: of answers that are {task} there are none")
             return False
         return self.run.keeps_tokens
+
+    @property
+    def void_label(self) -> int | None:
+        """The whole number among the run's labels that stands for none."""
+        label = self.run.manifest.ignore_label
+        return label if isinstance(label, int) else None
 
     def described(self, config: Mapping[str, Any], label_names: Sequence[str] | None = None) -> None:
         """Take what the framework knows as the configuration and the classes' names of a run begun here."""
@@ -253,7 +263,11 @@ class Recording:
         turn = {"eval_pass": self._passes.get((mode, ds_id, self.epoch), 0)}
         run.log_samples(**{"sample_id": sample_id, **place, **turn, **columns})
         if inputs is not None:
-            self._keep(inputs, sample_id, columns.get("label"), mode, ds_id)
+            scores = columns.get("logits", columns.get("probs"))
+            is_of_places = (
+                isinstance(scores, torch.Tensor) and scores.ndim > 2
+            )  # a class a token is no class of a sample
+            self._keep(inputs, sample_id, None if is_of_places else columns.get("label"), mode, ds_id)
 
     def note_texts(self, sample_id: Any, mode: str, inputs: Any) -> None:
         """Keep the samples' texts as facts where that is asked for, in the first epoch of each mode: they stay.

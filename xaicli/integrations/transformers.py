@@ -16,7 +16,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids
+from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids, seen_orders
 from xaicli.integrations.options import settled
 from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
@@ -58,9 +58,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
 
     Args:
         run: An open run, or where to record one.
-        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, task, facts, tokenizer, tables,
-            collectors, collect_epochs, collect_before, dataloader_args, keep_inputs, save_checkpoint, label_names; and
-            of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label, float64, name, config, resume, strict.
+        **options: Those of `xaicli.integrations.recording.Recording`: samples_fn, ids, keeps_order, task, facts,
+            tokenizer, tables, collectors, collect_epochs, collect_before, dataloader_args, keep_inputs,
+            save_checkpoint, label_names; and of the run: keep_probs, keep_tokens, epoch_frequency, ignore_label,
+            float64, name, config, resume, strict.
 
     Raises:
         UsageError: An argument is unknown, or makes no sense.
@@ -86,6 +87,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._has_answered = False
         self._has_called = False
         """Whether training called the trainer's compute_loss."""
+        self._seen: tuple[Any, torch.Tensor] | None = None
+        """The collator, and what it was seen to do with its samples' order."""
         self._keys: tuple[str, ...] = ID_KEYS
         """The entries of a batch that may be ids: those that the model does not take."""
 
@@ -234,7 +237,9 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 dataset, keys = numbered, (_ROW,)
         elif _text_ids(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
-        trainer.data_collator = IdsBesideCollator(collate, keys)
+        if self._seen is None or self._seen[0] is not collate:
+            self._seen = collate, seen_orders()
+        trainer.data_collator = IdsBesideCollator(collate, keys, self._recording.keeps_order, self._seen[1])
         try:
             return own(dataset, *args, **kwargs)
         finally:
@@ -348,7 +353,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 inputs, kept = ({} if texts is None else {"input_ids": texts}), None
             is_shifted = self._shifted and head.task is Task.SEQUENCE
             keep = recording.keeps_tokens(head.task)
-            columns = columns_of(head, values, labels, shifted=is_shifted, keep_tokens=keep)
+            void = recording.void_label
+            columns = columns_of(head, values, labels, shifted=is_shifted, keep_tokens=keep, void=void)
             if head.task is Task.TOKEN_CLASSIFICATION:
                 recording.tell("every sequence is one row: its loss and token_accuracy are of its labelled places")
             if not columns:
@@ -463,20 +469,40 @@ def _without_ids(inputs: Any, keys: tuple[str, ...]) -> tuple[Any, Any]:
     if not isinstance(inputs, Mapping):
         return inputs, None
     found = (inputs[key] for key in (_ROW, *keys) if key in inputs)
-    ids = next((value for value in found if isinstance(value, str) or may_be_ids(value)), None)
+    ids = next((value for value in found if isinstance(value, str) or _are_ids(value)), None)
     return {name: value for name, value in inputs.items() if name not in (_ROW, *keys)}, ids
 
 
+def _are_ids(values: Any) -> bool:
+    """Whether these are ids, some of which may be missing: their rows are left out by the run, with a word."""
+    are_listed = isinstance(values, list)
+    return may_be_ids([one for one in values if one is not None] if are_listed else values)
+
+
 def _with_column(dataset: Any, keys: tuple[str, ...]) -> Any:
-    """A dataset whose format leaves out the ids, as `set_format(columns=...)` does, with them among its columns."""
+    """A dataset whose format leaves out the ids, with them in its rows.
+
+    `set_format(columns=...)` names the columns, `set_transform` makes the rows anew of all of them.
+    """
     said = getattr(dataset, "format", None)
     shown = said.get("columns") if isinstance(said, Mapping) else None
     names = getattr(dataset, "column_names", None)
     key = next((key for key in keys if key in (names or ())), None)
-    if key is None or shown is None or key in shown or not hasattr(dataset, "with_format"):
+    if key is None or shown is None or not hasattr(dataset, "with_format"):
+        return dataset
+    if _is_transformed(dataset):
+        is_left_out = key not in (_sample_of(dataset) or {key: None})
+        return NumberedRows(dataset, key, list(dataset.with_format(None)[key])) if is_left_out else dataset
+    if key in shown:
         return dataset
     kwargs = said.get("format_kwargs") or {}  # type: ignore[union-attr]
     return dataset.with_format(said["type"], columns=[*shown, key], **kwargs)  # type: ignore[index]
+
+
+def _is_transformed(dataset: Any) -> bool:
+    """Whether a function of the caller's makes a dataset's rows, whose columns are then its own."""
+    said = getattr(dataset, "format", None)
+    return isinstance(said, Mapping) and said.get("type") == "custom"
 
 
 def _sample_of(dataset: Any) -> Mapping[str, Any] | None:
@@ -510,7 +536,7 @@ def _text_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
 
 def _numbered(dataset: Any) -> Any:
     """The dataset with the rows' numbers in a column; None where they cannot be told."""
-    if hasattr(dataset, "add_column"):
+    if hasattr(dataset, "add_column") and not _is_transformed(dataset):
         return dataset.add_column(_ROW, list(range(len(dataset))))
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
         return None
