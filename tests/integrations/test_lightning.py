@@ -983,3 +983,83 @@ def test_a_class_that_a_criterion_leaves_out_is_no_label(tmp_path: Path) -> None
         assert set(found["label"]) == expected
         assert len(found) == N * EPOCHS
         assert found.filter(pl.col("label").is_null())["loss"].is_null().all()
+
+
+WORDS = torch.randint(0, 6, (N, 7), generator=torch.Generator().manual_seed(2))
+TAGS = torch.randint(0, 5, (N, 7), generator=torch.Generator().manual_seed(3))
+LONG = torch.tensor([2 + i % 6 for i in range(N)])
+INSIDE = torch.arange(7)[None] < LONG[:, None]
+
+
+def chosen(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(scores[inside], batch["labels"][inside])
+
+
+def weighed(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    each = functional.cross_entropy(scores.transpose(1, 2), batch["labels"], reduction="none")
+    return (each * inside).sum() / inside.sum()
+
+
+def averaged(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    del inside
+    return functional.cross_entropy(scores.transpose(1, 2), batch["labels"], reduction="none").mean()
+
+
+def marked(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    labels = batch["labels"].masked_fill(~inside, -100)
+    return functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").sum() / inside.sum()
+
+
+@pytest.mark.parametrize("name", ["mask", "key_padding_mask", "lengths", "inside"])
+@pytest.mark.parametrize(
+    ("loss", "said", "counts"),
+    [
+        (chosen, "some of the places alone", None),
+        (weighed, "weighs the losses of the places", None),
+        (averaged, "", False),
+        (marked, "", True),
+    ],
+)
+def test_places_that_a_mask_may_leave_out(tmp_path: Path, name: str, loss: Any, said: str, counts: bool | None) -> None:
+    """Of those that a step leaves out by a mask no loss is recorded as if they counted: their label is asked for."""
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Tagger(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Embedding(6, 5)
+
+        def forward(self, words: torch.Tensor) -> Any:
+            return self.net(words)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            del batch_idx
+            return loss(self(batch["words"]), batch, INSIDE[batch["sample_id"]])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    given = {"mask": INSIDE.long(), "key_padding_mask": ~INSIDE, "lengths": LONG, "inside": INSIDE}[name]
+    data = [{"sample_id": i, "words": WORDS[i], "labels": TAGS[i], name: given[i]} for i in range(N)]
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    model = Tagger()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model, DataLoader(data, batch_size=8))
+    told = [str(one.message) for one in caught if str(one.message).startswith("xai:")]
+    if counts is None:
+        assert [said in one and "-100" in one for one in told] == [True]
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    assert not told
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    with torch.no_grad():
+        each = functional.cross_entropy(model(WORDS).transpose(1, 2), TAGS, reduction="none")
+    every = INSIDE if counts else torch.ones_like(INSIDE)
+    expected = (each * every).sum(1) / every.sum(1)
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)

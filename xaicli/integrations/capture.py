@@ -52,6 +52,7 @@ class Judged:
         values: What the answers are.
         is_each: Whether each number is for itself, as in a binary cross entropy.
         ignored: The class that the criterion was told to leave out; None of one that knows no such.
+        is_weighed: Whether the criterion gave a loss a place, for the step to make one of: which count, the step knows.
     """
 
     answers: Tensor
@@ -59,6 +60,7 @@ class Judged:
     values: Values
     is_each: bool
     ignored: int | None = None
+    is_weighed: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _note(step: Step, func: Any, args: Any, kwargs: Any) -> None:
         if func in _OF_CLASSES:
             ignored = int(kwargs.get("ignore_index", args[_IGNORE_INDEX] if len(args) > _IGNORE_INDEX else -100))
         is_each = func in _OF_EACH
-        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], is_each, ignored))
+        is_weighed = kwargs.get("reduction") == "none"
+        step.judged.append(Judged(answers.detach(), truth.detach(), CRITERIA[func], is_each, ignored, is_weighed))
 
 
 @contextmanager

@@ -40,6 +40,16 @@ _UNSHOWN = (
     "nothing in a batch of the collate_fn shows that it keeps its samples' order, so that whose row is whose is not "
     "known: let the dataset yield ids and the collate_fn return them, or say XaiCallback(..., keeps_order=True)"
 )
+_WEIGHED = (
+    "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
+    "those that do not count the label -100 (ignore_index), or give samples_fn"
+)
+_SOME_PLACES = (
+    "gives its criterion some of the places alone, and which they are is not known; no samples of it are recorded: "
+    "give it all, those that do not count with the label -100 (ignore_index), or give samples_fn"
+)
+_MASKS = ("mask", "length", "lens")
+"""Parts of names under which batches say which places hold something."""
 
 
 def _callback_class() -> Any:
@@ -268,6 +278,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 )
                 return True
             head, values, truth = _judged(result, labels, part.rows)
+            is_weighed = result.is_weighed and head.task is Task.TOKEN_CLASSIFICATION
+            if is_weighed and _may_leave_out(part.batch, truth, result.ignored) and not _is_mean(step, values, truth):
+                recording.missed(part.rows, f"{_name_of(mode)} {_WEIGHED}")
+                return True
             recording.settle(head.task)
             keep, void = recording.keeps_tokens(head.task), recording.void_label
             columns = columns_of(head, values, truth, keep_tokens=keep, ignored=result.ignored, void=void)
@@ -429,6 +443,8 @@ def _answers_of(step: Step, labels: Any, mode: Mode, rows: int | None) -> Any:
         return judged[0]
     if len(step.forwards) != 1 or not _is_one(output := step.forwards[0].output):
         return None
+    if _of_some_places(step, labels, output):
+        return None
     # More rows than samples, as of several views of each: which of them is the sample's cannot be told.
     is_other = isinstance(output, torch.Tensor) and rows is not None and output.shape[:1] != (rows,)
     return None if is_other else output
@@ -498,6 +514,37 @@ def _fits(judged: Judged, labels: Any, rows: int) -> bool:
     return n in (labels.numel(), labels.numel() - rows)
 
 
+def _of_some_places(step: Step, labels: Any, output: Any) -> bool:
+    """Whether a criterion was given the classes of some places of the output, laid one below the other."""
+    if not (isinstance(labels, torch.Tensor) and labels.ndim == 2 and not labels.is_floating_point()):
+        return False
+    classes = output.shape[-1] if isinstance(output, torch.Tensor) and output.ndim > 2 else None
+    chosen = (one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1)
+    return any(len(one.truth) < labels.numel() and one.answers.shape[1] == classes for one in chosen)
+
+
+def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
+    """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
+    if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored in truth):
+        return False
+    named = [(str(name), part) for name, part in items_of(batch) if isinstance(part, torch.Tensor)]
+    masks = [
+        part
+        for name, part in named
+        if any(word in name.lower() for word in _MASKS) or (part.dtype is torch.bool and part.shape == truth.shape)
+    ]
+    return any(not part.is_cpu or bool((part != part.flatten()[:1]).any()) for part in masks)
+
+
+def _is_mean(step: Step, values: torch.Tensor, truth: torch.Tensor) -> bool:
+    """Whether the loss that a step returned is the mean over all places: then each counts."""
+    loss = step.returned.get("loss") if isinstance(step.returned, Mapping) else step.returned
+    if not (isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_cpu):
+        return False
+    whole = torch.nn.functional.cross_entropy(values.float(), truth.long())
+    return bool(torch.isclose(loss.detach().float().reshape(()), whole, rtol=1e-4))
+
+
 def _is_output(answers: torch.Tensor, output: Any) -> bool:
     """Whether these are the module's output: of a named one the answers, of a plain tuple any part."""
     parts = items_of(output)
@@ -541,6 +588,10 @@ def _judged(judged: Judged, labels: Any, rows: int | None) -> tuple[Head, torch.
     return Head(task, judged.values, width), values, given
 
 
+def _tensors(output: Any) -> list[tuple[Any, torch.Tensor]]:
+    return [(name, part) for name, part in items_of(output) if isinstance(part, torch.Tensor)]
+
+
 def _name_of(mode: Mode) -> str:
     """The step of a mode."""
     return next(name for name, of in _STEPS.items() if of is mode)
@@ -556,6 +607,10 @@ def _ask(step: Step, mode: Mode) -> str:
         )
     if step.returned is None and not (step.forwards or step.judged):
         return f"{name} left batches out, whose samples are not recorded; where it computes answers for them, {_END}"
+    if len(step.forwards) == 1 and any(part.ndim > 2 for _, part in _tensors(step.forwards[0].output)):
+        shorter = [one for one in step.judged if one.answers.ndim == 2 and one.truth.ndim == 1]
+        if len(shorter) == len(step.judged) > 0:
+            return f"{name} {_SOME_PLACES}"
     several = [*(one.output for one in step.forwards), *([step.returned] if mode is Mode.INFER else [])]
     if len(step.judged) < 2 and not all(_is_one(one) for one in several):
         return (

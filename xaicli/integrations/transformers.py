@@ -376,11 +376,12 @@ def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) 
     void = getattr(config, "semantic_loss_ignore_index", 255)
     names = list(outputs) if isinstance(outputs, Mapping) else []
     if {"start_logits", "end_logits"} <= set(names):
-        of_each = (
-            f'F.cross_entropy(output["{side}_logits"], batch["{side}_positions"], reduction="none")'
-            for side in ("start", "end")
+        # As the model's own loss, which leaves out ends that lie outside of a text that was cut.
+        loss = (
+            'sum(F.cross_entropy(output[f"{side}_logits"], batch[f"{side}_positions"].clamp(0, n), reduction="none", '
+            'ignore_index=n) for n in [output["end_logits"].shape[1]] for side in ("start", "end")) / 2'
         )
-        return f"the model answers where a span begins and ends: {_LINE.format(' / 2 + '.join(of_each) + ' / 2')}"
+        return f"the model answers where a span begins and ends: {_LINE.format(loss)}"
     scores = outputs.get("logits") if "logits" in names else None
     if not (isinstance(scores, torch.Tensor) and isinstance(labels, torch.Tensor)):
         return None
