@@ -946,3 +946,47 @@ def test_a_row_without_an_id_costs_itself_alone(tmp_path: Path) -> None:
         assert xaicli.open_run(folder / "run").reader().counts().dropped == len(without)
         if kept:
             assert sorted(rows(folder / "run", "train")["sample_id"]) == kept
+
+
+def test_an_own_loss_says_that_one_number_is_yes_or_no(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Judging(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = functional.binary_cross_entropy_with_logits(outputs.logits[:, 0], labels.float())
+            return (loss, outputs) if return_outputs else loss
+
+    model = tiny(num_labels=1)
+    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, eval_strategy="epoch")
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    Judging(model=model, args=said, train_dataset=DATA, eval_dataset=DATA, callbacks=[callback]).train()
+    model.eval()
+    with torch.no_grad():
+        scores = model(input_ids=TOKENS).logits[:, 0]
+    expected = functional.binary_cross_entropy_with_logits(scores, LABELS.float(), reduction="none")
+    for mode in ("train", "eval"):
+        found = rows(tmp_path / "run", mode).sort("sample_id")
+        assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert found["prediction"].to_list() == (scores > 0).long().tolist()
+        assert found["label"].to_list() == LABELS.tolist()
+
+
+def test_a_loss_of_samples_in_another_order_is_asked_about(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    class Turning(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
+            outputs = model(**{name: value.flip(0) for name, value in inputs.items()})
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    data = [{**one, "labels": int(i % 4 < 2)} for i, one in enumerate(DATA)]  # turned, no batch has the same labels
+    said = arguments(tmp_path, num_train_epochs=1, eval_strategy="epoch")
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = Turning(model=tiny(), args=said, train_dataset=data, eval_dataset=data, callbacks=[callback])
+        trainer.evaluate()
+    assert sum("in the batch's order" in str(one.message) for one in caught) == 1
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from types import NoneType
@@ -14,7 +15,8 @@ import torch
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.heads.decision import NOTHING, Known, known_of
-from xaicli.heads.head import Task
+from xaicli.heads.head import Task, Values
+from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.columns import columns_of
 from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids, seen_orders
 from xaicli.integrations.options import settled
@@ -32,6 +34,10 @@ _UNDER_WAY = (
 _LINE = (
     'XaiCallback(..., samples_fn=lambda batch, output: {{"sample_id": batch["sample_id"], "loss": {}}}), '
     "with torch.nn.functional as F, says it"
+)
+_PERMUTED = (
+    "compute_loss gives the model or its criterion the samples in another order than the batch has, and whose answers "
+    "are where is not known; no samples of it are recorded: let it return its outputs in the batch's order"
 )
 _SHIFTED = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of the classes whose answer at a place is about the next one."""
@@ -87,6 +93,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._has_answered = False
         self._has_called = False
         """Whether training called the trainer's compute_loss."""
+        self._is_permuted = False
+        """Whether a compute_loss was seen to give its model the samples in another order."""
         self._seen: tuple[Any, torch.Tensor] | None = None
         """The collator, and what it was seen to do with its samples' order."""
         self._keys: tuple[str, ...] = ID_KEYS
@@ -303,7 +311,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
-        result = own(model, inputs, *args[1:], **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
+        with self._criteria_heard(own) as heard:
+            result = own(model, inputs, **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
+        if _is_permuted(heard.judged, labels):
+            self._is_permuted = True
+        if self._is_permuted:
+            self._recording.missed(rows_of(given, None), _PERMUTED)
+            self._has_answered = True
+            return result if wants_outputs or not isinstance(result, tuple) else result[0]
+        task = _binary_of(heard.judged, rows_of(given, None), self._config)
         if not isinstance(result, tuple):
             self._recording.missed(
                 rows_of(given, None),
@@ -314,11 +330,19 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._has_answered = True
         with torch.no_grad():
             self._recording.guarded(
-                "logging samples", lambda: self._log(outputs, given, labels, ids), rows=rows_of(given, None)
+                "logging samples", lambda: self._log(outputs, given, labels, ids, task), rows=rows_of(given, None)
             )
         return result if wants_outputs else loss
 
-    def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any) -> None:
+    def _criteria_heard(self, own: Any) -> Any:
+        """What a compute_loss of the caller's gives its criteria; the Trainer's own is known, and so left alone."""
+        is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
+        says_own = getattr(self._trainer, "compute_loss_func", None) is not None
+        if not (is_own or says_own) or is_compiled(self._trainer.model) or self._trainer.args.torch_compile:
+            return nullcontext(Step())
+        return captured(None)
+
+    def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
         rows = rows_of(inputs, None)
@@ -337,7 +361,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             if (reason := _by_hand(outputs, inputs, labels, self._config)) is not None:
                 recording.missed(rows, reason)
                 return
-            head, values = recording.answers(outputs, labels, known=known)
+            head, values = recording.answers(outputs, labels, task=task, known=known)
             if ids is not None and len(values) == 1 < len(ids):
                 rows, spans = len(ids), _spans(inputs)
                 if len(spans) != rows or not isinstance(labels, torch.Tensor):
@@ -369,6 +393,29 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
             return inputs[names[0]]
         return label_in(inputs)
+
+
+def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
+    """Whether criteria were given the batch's labels in another order, and never in their own."""
+    if not isinstance(labels, torch.Tensor) or labels.numel() < 2 or not labels.is_cpu:
+        return False
+    own = labels.reshape(-1).double()
+    given = [one.truth.reshape(-1).double() for one in judged if one.truth.numel() == own.numel()]
+    if any(torch.equal(truth, own) for truth in given):
+        return False
+    return any(torch.equal(truth.sort().values, own.sort().values) for truth in given)
+
+
+def _binary_of(judged: Sequence[Judged], rows: int | None, config: Any) -> str | None:
+    """That one number a sample is a yes or no, as a criterion of the caller's takes it; None where nothing says so.
+
+    Without a word of the configuration (`problem_type`) a model of one number is taken for one of a regression.
+    """
+    if getattr(config, "problem_type", None) is not None:
+        return None
+    given = [one for one in judged if one.answers.numel() == rows]
+    is_each = bool(given) and all(one.is_each and one.values is Values.LOGITS for one in given)
+    return Task.BINARY.value if is_each else None
 
 
 def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) -> str | None:
