@@ -990,3 +990,19 @@ def test_a_loss_of_samples_in_another_order_is_asked_about(tmp_path: Path) -> No
         trainer.evaluate()
     assert sum("in the batch's order" in str(one.message) for one in caught) == 1
     assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+
+
+def test_a_loader_of_ones_own_without_ids_is_told_what_a_trainer_s_user_can_do(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    data = [{name: value for name, value in one.items() if name != "sample_id"} for one in DATA]
+
+    class Loading(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def get_train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(data, batch_size=4, collate_fn=transformers.default_data_collator)
+
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = Loading(model=tiny(), args=arguments(tmp_path), train_dataset=data, callbacks=[callback])
+    said = said_of(trainer.train)
+    assert ["column sample_id" in one and "(id, input, label)" not in one for one in said] == [True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N

@@ -85,6 +85,8 @@ class Recording:
         self.samples_fn = samples_fn
         self.ids_at = ids
         self.keeps_order = keeps_order
+        self.no_ids = NO_IDS
+        """What to say of a batch without ids."""
         self._task = task
         self.facts = tuple(facts)
         self.tokenizer = tokenizer
@@ -253,7 +255,7 @@ class Recording:
             rows: How many samples there are, where no ids say it.
         """
         if sample_id is None:
-            self.missed(rows, NO_IDS)
+            self.missed(rows, self.no_ids)
             return
         run = self.run
         self._has_logged = True

@@ -27,6 +27,10 @@ _ROW = "xai_row_number"
 _FRAMES = 8
 _IGNORED = -100
 """The label of a place that does not count."""
+_NO_IDS = (
+    "no sample ids in the batch, so per-sample metrics are not logged; let the dataset have a column sample_id, and a "
+    "loader of your own (get_train_dataloader) a collator that returns it, or give samples_fn"
+)
 _UNDER_WAY = (
     "the callback was added to a trainer that was there already, and what that evaluates now is not recorded: call "
     "callback.attach(trainer) after trainer.add_callback(callback)"
@@ -78,6 +82,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._recording = Recording(run, **settled(Recording, run, options, unnamed))
         if not isinstance(self._recording.ids_at, (str, NoneType)):
             raise UsageError("ids is the name of the dataset's column", hint='XaiCallback(..., ids="image_id")')
+        self._recording.no_ids = _NO_IDS
         self._trainer: Any = None
         self._config: Any = None
         """The model's own."""
