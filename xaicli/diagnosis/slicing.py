@@ -191,8 +191,10 @@ def _classes_apart(
 
 def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
     sign = -1 if metric in HIGH_IS_GOOD else 1
-    part = frame[one.rows]
-    worst = part.sort(pl.col(metric).cast(pl.Float64) * -sign, SAMPLE_ID, nulls_last=True)[SAMPLE_ID]
+    told = [name for name in dict.fromkeys((SAMPLE_ID, metric, CORRECT)) if name in frame.columns]
+    part = frame.select(told)[one.rows]
+    order = [pl.col(metric).cast(pl.Float64) * -sign, pl.col(SAMPLE_ID)]
+    worst = part.bottom_k(_IDS, by=order).sort(order)[SAMPLE_ID]
     wrong = total = None
     if CORRECT in frame.columns:
         right = frame[CORRECT].cast(pl.Boolean)
@@ -211,7 +213,7 @@ def _row(one: Slice, frame: pl.DataFrame, metric: str) -> dict[str, Any]:
         "worse": sign * one.difference > 0,
         "wrong": wrong,
         "wrong_share": wrong / total if total and wrong is not None else None,
-        "sample_ids": worst.head(_IDS).to_list(),
+        "sample_ids": worst.to_list(),
         "badness": sign * one.difference * one.share,
     }
 
