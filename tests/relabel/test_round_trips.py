@@ -149,7 +149,8 @@ def cvat_export(tasks: Path, choose: Callable[[str], str]) -> str:
     for image in root.iter("image"):
         (tag,) = image.findall("tag")
         known = {one.get("name"): one for one in tag.findall("attribute")}
-        tag.set("label", choose(str(known["sample_id"].text)))
+        text = str(known["sample_id"].text)
+        tag.set("label", choose(json.loads(text) if text.startswith('"') else text))
         tag.set("source", "manual")
         known["checked"].text = "true"
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
@@ -257,6 +258,66 @@ def test_a_table(run: xaicli.RunReader, tmp_path: Path) -> None:
     write_list(corrections_of(run.relabel_apply(tmp_path / "filled.csv")), tmp_path / "again.parquet")
     assert pl.read_parquet(tmp_path / "again.parquet").columns == ["sample_id", "label", "by", "when"]
     assert applied(run, tmp_path / "again.parquet") == EXPECTED
+
+
+BLANK = ["", " ", "\t", "\n", "a\r\nb", "\xa0", "\u2028", " a", "a ", "a", "\x01a", '"', '"a b"', "\ufeffa", "7"]
+"""Ids of which XML and tools drop a character or all."""
+
+
+def returned(path: Path, to: str) -> None:
+    """Give every sample of a file of tasks the other label, as a tool would."""
+    if to == "cvat":
+        tree = ElementTree.parse(path)
+        for tag in tree.getroot().iter("tag"):
+            tag.set("label", "dog" if tag.get("label") == "cat" else "cat")
+            for known in tag:  # labelling tools trim what is typed into a field
+                known.text = (known.text or "").strip()
+        tree.write(path, encoding="utf-8")
+        return
+    if to == "csv":
+        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "label": "dog" if row["recorded_label"] == "cat" else "cat"} for row in rows)
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if to == "coco":
+        for one in found["annotations"]:
+            one["category_id"] = 3 - one["category_id"]
+    elif to == "fiftyone":
+        for one in found["labels"].values():
+            one["label"] = "dog" if one["label"] == "cat" else "cat"
+    else:
+        for task in found:
+            other = "dog" if task["data"]["recorded_label"] == "cat" else "cat"
+            result = {"from_name": "label", "to_name": "sample", "type": "choices", "value": {"choices": [other]}}
+            task["annotations"] = [{"completed_by": 1, "result": [result]}]
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+@pytest.mark.parametrize("to", ["label-studio", "cvat", "fiftyone", "coco", "csv"])
+def test_ids_that_are_blank_or_no_print_come_back(tmp_path: Path, to: str) -> None:
+    labels = [place % 2 for place in range(len(BLANK))]
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_samples(sample_id=BLANK, label=labels, loss=[1.0] * len(BLANK), mode="train", epoch=1)
+    reader = xaicli.open_run(tmp_path / "run")
+    target = tmp_path / {"cvat": "t.xml", "csv": "t.csv", "fiftyone": "t"}.get(to, "t.json")
+    reader.relabel_export(target, to=to, rule="loss > 0", mode="train")
+    returned(target / "labels.json" if to == "fiftyone" else target, to)
+    assert applied(reader, target) == {i: 1 - label for i, label in zip(BLANK, labels, strict=True)}
+
+
+def test_an_id_in_quotes_that_may_be_two_is_taken_for_neither(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run", label_names=["cat", "dog"]) as run:
+        run.log_samples(sample_id=["a", '"a"', "b"], label=[0, 0, 0], loss=[1.0, 2.0, 3.0], mode="train", epoch=1)
+    reader = xaicli.open_run(tmp_path / "run")
+    own = table(tmp_path / "own.csv", [{"sample_id": '"a"', "label": "dog"}, {"sample_id": "b", "label": "dog"}])
+    assert applied(reader, own) == {"b": 1}
+    assert left_out(reader, own) == {"no sample of the run": 1}
+    reader.relabel_export(tmp_path / "t.csv", to="csv", rule="loss > 0", mode="train")
+    returned(tmp_path / "t.csv", "csv")
+    assert applied(reader, tmp_path / "t.csv") == {"a": 1, '"a"': 1, "b": 1}
 
 
 def studio(tmp_path: Path, *said: tuple[str, str, str | list[str] | None, str]) -> Path:

@@ -16,6 +16,7 @@ import polars as pl
 
 from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
+from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
 
 NO_SAMPLE = "no sample of the run"
@@ -178,11 +179,14 @@ class Samples:
         return (own or found)[0]
 
     def _known(self, text: str) -> str | None:
-        """The id of a sample as the run spells it."""
+        """The id of a sample as the run spells it; None where it may be either of two."""
         clean = text.strip()
+        if text in self.recorded and of_carried(text) != text and of_carried(text) in self.recorded:
+            return None
         whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
         guarded = text.removeprefix("'"), clean.removeprefix("'")  # and was kept from running =1
-        return next((one for one in (text, clean, whole, *guarded) if one in self.recorded), None)
+        spellings = text, of_carried(clean), clean, whole, *guarded
+        return next((one for one in spellings if one in self.recorded), None)
 
     def _of_path(self, path: str) -> str | frozenset[str]:
         """The sample of a picture: that of its very path, else the only one whose path ends like it.

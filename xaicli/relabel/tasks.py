@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -136,6 +137,28 @@ def files_of(batch: Batch, tool: Tool, stem: str) -> dict[str, str]:
             assert_never(tool)
 
 
+def carried(sample_id: Any, *, keeps_blanks: bool = False) -> str:
+    """An id as it comes back from a tool: in quotes, as JSON, where it is blank at an end or holds what is no print.
+
+    XML, and tools that read it, drop such characters; to every tool an empty id is none.
+
+    Args:
+        sample_id: The id.
+        keeps_blanks: Whether the format and its tool keep them, so that only an empty id needs quotes.
+    """
+    text = str(sample_id)
+    is_whole = keeps_blanks or (text == text.strip() and text.isprintable())
+    return text if is_whole and text[:1] not in ("", '"') else json.dumps(text)
+
+
+def of_carried(text: str) -> str:
+    """The id that `carried` made such a text of."""
+    if text.startswith('"'):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(text))
+    return text
+
+
 def dumped(value: Any) -> str:
     """A value as JSON, a line an item."""
     return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
@@ -143,7 +166,7 @@ def dumped(value: Any) -> str:
 
 def _label_studio(task: Task, batch: Batch) -> dict[str, Any]:
     """A task with predictions, as Label Studio imports it: https://labelstud.io/guide/predictions."""
-    where = {SAMPLE_ID: str(task.sample_id), MODE: task.mode, DS_ID: task.ds_id}
+    where = {SAMPLE_ID: carried(task.sample_id, keeps_blanks=True), MODE: task.mode, DS_ID: task.ds_id}
     shown = {"recorded_label": ", ".join(task.labels), "reason": task.reason}
     media = {} if task.path is None else {"image": task.path}
     facts = {str(key): value for key, value in task.facts.items() if key not in (*where, *shown, "image")}
@@ -197,11 +220,11 @@ def _cvat(batch: Batch) -> str:
                 ElementTree.SubElement(one, key).text = str(known[key])
     for number, sample in enumerate(batch.tasks):
         size = {} if sample.size is None else {"width": str(sample.size[0]), "height": str(sample.size[1])}
-        name = xml_text(sample.path if sample.path is not None else str(sample.sample_id))
+        name = xml_text(sample.path if sample.path is not None else carried(sample.sample_id))
         image = ElementTree.SubElement(root, "image", {"id": str(number), "name": name, **size})
         for label_name in sample.labels:
             tag = ElementTree.SubElement(image, "tag", label=xml_text(label_name), source="auto")
-            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = xml_text(str(sample.sample_id))
+            ElementTree.SubElement(tag, "attribute", name=SAMPLE_ID).text = xml_text(carried(sample.sample_id))
             ElementTree.SubElement(tag, "attribute", name=CHECKED).text = "false"
     return xml_of(root)
 
@@ -232,7 +255,11 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
     pictures = {}
     keys = fiftyone_keys([str(task.sample_id) for task in batch.tasks])
     for key, task in zip(keys, batch.tasks, strict=True):
-        known = {SAMPLE_ID: str(task.sample_id), "suggested": ", ".join(task.suggested), "reason": task.reason}
+        known = {
+            SAMPLE_ID: carried(task.sample_id, keeps_blanks=True),
+            "suggested": ", ".join(task.suggested),
+            "reason": task.reason,
+        }
         named = [{"label": name, "attributes": {**known, CHECKED: False}} for name in task.labels]
         labels[key] = named if batch.is_set else named[0] if named else None
         pictures[key] = task.path or ""
@@ -262,8 +289,8 @@ def _coco(batch: Batch) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for number, task in enumerate(batch.tasks, 1):
         size = {} if task.size is None else {"width": task.size[0], "height": task.size[1]}
-        name = task.path if task.path is not None else str(task.sample_id)
-        images.append({"id": number, "file_name": name, **size, SAMPLE_ID: str(task.sample_id)})
+        name = task.path if task.path is not None else carried(task.sample_id)
+        images.append({"id": number, "file_name": name, **size, SAMPLE_ID: carried(task.sample_id)})
         whole = [0, 0, *task.size] if task.size else []
         for label in task.labels:
             annotations.append(
@@ -276,7 +303,7 @@ def _coco(batch: Batch) -> dict[str, Any]:
                     "segmentation": [],
                     "iscrowd": 0,
                     "attributes": {
-                        SAMPLE_ID: str(task.sample_id),
+                        SAMPLE_ID: carried(task.sample_id),
                         "suggested": ", ".join(task.suggested),
                         "reason": task.reason,
                         CHECKED: False,
@@ -299,7 +326,7 @@ def _csv(batch: Batch) -> str:
     for task in batch.tasks:
         row = {
             **task.facts,
-            SAMPLE_ID: task.sample_id,
+            SAMPLE_ID: carried(task.sample_id, keeps_blanks=True),
             "path": task.path,
             "recorded_label": _joined(task.labels, batch),
             "suggested_label": _joined(task.suggested, batch),
