@@ -440,6 +440,38 @@ def test_late_observations_count_alike_from_the_tenth_on() -> None:
         assert frame[name][0] == pytest.approx(expected)
 
 
+def test_once_labels_are_memorised_only_first_observations_count(tmp_path: Path) -> None:
+    """At epoch 5 all labels are right: of later observations only those count that are of the first ten of a sample."""
+    rng, n, epochs = np.random.default_rng(0), 100, 16
+    seen: dict[int, list[tuple[int, float, float]]] = {i: [] for i in range(n + 1)}
+    with Run(tmp_path / "run") as run:
+        for epoch in range(1, epochs + 1):
+            # Sample 7 is absent from a third of the epochs, the last one comes when all is memorised.
+            ids = [i for i in range(n) if i != 7 or epoch % 3] + ([n] if epoch > 5 else [])
+            loss, norm = rng.uniform(0, 3, (2, len(ids))).astype(np.float32)
+            loss[3] = np.nan if epoch == 2 else loss[3]
+            n_wrong = 50 if epoch < 5 else 0 if epoch % 2 else 60  # a fall later on does not unlearn it
+            label = np.arange(len(ids)) % 2
+            prediction = np.where(np.arange(len(ids)) < n_wrong, 1 - label, label)
+            run.log_samples(
+                sample_id=ids, label=label, prediction=prediction, loss=loss, el2n=norm, mode="train", epoch=epoch
+            )
+            for i, a, b in zip(ids, loss.tolist(), norm.tolist(), strict=True):
+                seen[i].append((epoch, a, b))
+    memorised = 5
+    for engine in ("polars", "duckdb"):
+        reader = open_reader(RunLayout(tmp_path / "run"))
+        selection = resolve(reader, mode=["train"], engine=engine)
+        frame = compute(reader, selection).frames["train", ""]
+        for name, place in (("loss_recent", 1), ("el2n_recent", 2)):
+            found = dict(zip(frame["sample_id"], frame[name], strict=True))
+            for i, rows in seen.items():
+                known = [(row[0], row[place]) for row in rows if np.isfinite(row[place])]
+                kept = [(min(k, 10) ** 2, x) for k, (at, x) in enumerate(known, 1) if k <= 10 or at <= memorised]
+                expected = sum(w * x for w, x in kept) / sum(w for w, _ in kept)
+                assert found[i] == pytest.approx(expected, rel=1e-6), (engine, name, i)
+
+
 def test_the_best_cut_explains_what_theory_says() -> None:
     rng = np.random.default_rng(1)
     assert two_groups(rng.normal(size=200_000)) == pytest.approx(2 / np.pi, abs=0.004)

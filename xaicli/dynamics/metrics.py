@@ -34,7 +34,8 @@ class Parts:
         ema: The weight of a new value in the exponential moving average; 0 for none.
         early: Of how many first observations to take a separate mean; 0 for none.
         recent: The mean in which the k-th value counts min(k, `GROWING`) squared times: the first ones tell little, and
-            the last ones no more than those before them.
+            the last ones no more than those before them. Once the labels are memorised (`MEMORISED`), only the first
+            `GROWING` values of a sample still count.
         mean: The plain mean; spread and trend need it.
     """
 
@@ -63,6 +64,10 @@ EMA_WEIGHT = 0.1
 
 GROWING = 10
 """From so many observations on each counts as much as the next in `recent`: later ones may be memorised."""
+
+MEMORISED = 0.95
+"""After the first epoch in which this share of the labels was predicted, observations of a sample beyond `GROWING` no
+longer count in `recent`: a net that is right on nearly all has learned wrong labels, too, and then says nothing."""
 
 _EVERYTHING = Parts(spread=True, trend=True, extremes=True)
 
@@ -134,6 +139,7 @@ class MetricSums:
         zero, none = np.float64(0), kind(np.nan)
         shifted = parts.spread or parts.trend
         self._shifted = shifted
+        self._settled: NDArray[np.int32] | None = None
         self._state = GrowingArrays(
             first=none if shifted or parts.extremes else None,
             sum=zero if parts.mean else None,
@@ -153,6 +159,14 @@ class MetricSums:
 
     def grow(self, size: int) -> None:
         self._state.grow(size)
+
+    def settle(self, n: NDArray[np.int32]) -> None:
+        """Say that the labels are memorised: of each sample at most `GROWING` values count in `recent` from now on.
+
+        Args:
+            n: How many values each sample has so far.
+        """
+        self._settled = n
 
     def update(
         self,
@@ -184,7 +198,7 @@ class MetricSums:
         if self.parts.early:
             self._update_early(where, distance, observed)
         if self.parts.recent:
-            state["recent"][where] += distance * _growing(counted)
+            state["recent"][where] += distance * _growing(counted, only_first=self._settled is not None)
         if self._shifted:
             distance -= first
         if self.parts.mean:
@@ -256,6 +270,10 @@ class MetricSums:
             if self._shifted:
                 mean += state["first"][block]
         if self.parts.recent:
+            if self._settled is not None:
+                settled = np.zeros(len(n), n.dtype)
+                settled[: len(self._settled[block])] = self._settled[block]
+                n = np.minimum(n, np.maximum(settled, GROWING))
             growing = np.minimum(n, GROWING).astype(np.float64)
             total = growing * (growing + 1) * (2 * growing + 1) / 6 + (n - growing) * GROWING**2
             state["recent"][block] /= total
@@ -266,11 +284,19 @@ class MetricSums:
             state["max"][block][~seen] = np.nan
 
 
-def _growing(counted: NDArray[np.int32]) -> NDArray[np.float64] | float:
-    """How often some observations count in `recent`; one number where one stands for all."""
+def _growing(counted: NDArray[np.int32], *, only_first: bool) -> NDArray[np.float64] | float:
+    """How often some observations count in `recent`; one number where one stands for all.
+
+    Args:
+        counted: Which observation of its sample each is, from 1.
+        only_first: Whether those after the first `GROWING` do not count.
+    """
     if counted.strides == (0,) and len(counted):
-        return float(min(counted[0], GROWING)) ** 2
-    return np.square(np.minimum(counted, GROWING), dtype=np.float64)
+        return 0.0 if only_first and counted[0] > GROWING else float(min(counted[0], GROWING)) ** 2
+    times = np.square(np.minimum(counted, GROWING), dtype=np.float64)
+    if only_first:
+        times[counted > GROWING] = 0.0
+    return times
 
 
 def sample_std(variance: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, Plan
+from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
@@ -28,20 +28,21 @@ _NUMBER = "_number"
 _RIGHT = "_right"
 
 
-def statistics(rows: Rows, plan: Plan, epochs: Sequence[int]) -> list[Rows]:
+def statistics(rows: Rows, plan: Plan, epochs: Sequence[int], memorised: int | None = None) -> list[Rows]:
     """Everything the plan asks for, in relations to be joined on sample_id; the first has every sample.
 
     Args:
         rows: Finite, with `HISTORY` and the columns of the plan.
         plan: What to find out.
         epochs: The epochs of the rows, ascending.
+        memorised: The first epoch with nearly all labels right; None without one.
     """
     numbered = rows.with_columns(nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias(_NUMBER))
     found = [observations(rows, epochs[-1])]
     if plan.label in plan.available:
         found.append(last_label(rows, plan.label))
     for metric in plan.parts():
-        found.append(history(numbered, metric, plan, full=metric in plan.metrics))
+        found.append(history(numbered, metric, plan, memorised, full=metric in plan.metrics))
     if plan.judged_by:
         found.append(learning(rows.with_columns(judged(plan).alias(_RIGHT))))
     if plan.jumps and len(epochs) > plan.burn_in:
@@ -70,11 +71,15 @@ def last_label(rows: Rows, label: str) -> Rows:
     return known.unique([SAMPLE_ID], keep="last", order_by=list(HISTORY)).select(SAMPLE_ID, LABEL)
 
 
-def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
+def history(numbered: Rows, metric: str, plan: Plan, memorised: int | None, *, full: bool) -> Rows:
     """sample_id, the summaries of a metric if `full`, and the statistics named after what it measures.
 
     Args:
         numbered: Rows with `_number`, how often the sample had been observed, this time included.
+        metric: The metric.
+        plan: What to find out.
+        memorised: After this epoch only the first `GROWING` values of a sample count in the `recent` mean.
+        full: Whether every summary is wanted.
     """
     value = nw.col("_value")
     known = numbered.select(SAMPLE_ID, *HISTORY, _NUMBER, nw.col(column(metric)).alias("_value")).filter(
@@ -89,10 +94,14 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
     early = nw.when(nw.col(_NUMBER) <= plan.early_epochs).then(value)
     newer = (nw.col("_n") - nw.col("_k")).cast(nw.Float64())
     growing = nw.when(nw.col("_k") < GROWING).then(nw.col("_k").cast(nw.Float64())).otherwise(nw.lit(float(GROWING)))
+    often = growing * growing
+    if memorised is not None:
+        often = nw.when((nw.col("_k") <= GROWING) | (nw.col(EPOCH) <= memorised)).then(often).otherwise(nw.lit(0.0))
     weight = nw.when(nw.col("_k") == 1).then(nw.lit(1.0)).otherwise(nw.lit(EMA_WEIGHT))
     terms = known.with_columns(
         early.alias("_early"),
-        (value * growing * growing).alias("_recent"),
+        (value * often).alias("_recent"),
+        often.alias("_often"),
         (value * weight * (newer * math.log(1 - EMA_WEIGHT)).exp()).alias("_ema"),
         nw.when(nw.col("_k") == 1).then(value).alias("_first"),
         nw.when(nw.col("_k") == nw.col("_n")).then(value).alias("_last"),
@@ -112,6 +121,7 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
         nw.col("_spread").sum(),
         nw.col("_ema").sum(),
         nw.col("_recent").sum(),
+        nw.col("_often").sum(),
         nw.col("_early").mean(),
     )
     return sums.select(SAMPLE_ID, *_named(metric, full=full))
@@ -119,8 +129,7 @@ def history(numbered: Rows, metric: str, plan: Plan, *, full: bool) -> Rows:
 
 def _named(metric: str, *, full: bool) -> list[nw.Expr]:
     n, mean = nw.col("_n").cast(nw.Float64()), nw.col("_mean")
-    first = nw.when(n < GROWING).then(n).otherwise(nw.lit(float(GROWING)))
-    recent = nw.col("_recent") / (first * (first + 1) * (2 * first + 1) / 6 + (n - first) * GROWING**2)
+    recent = nw.col("_recent") / nw.col("_often")
     own = {
         LABEL_PROB: {"confidence": mean, "variability": (nw.col("_square") / n).sqrt()},
         MARGIN: {"aum": mean, "aum_recent": recent},
@@ -234,8 +243,9 @@ def statistics_by_engine(
         are_sets = isinstance(reader.dtypes.get(selection.label_key), pl.List)
         rows = within_labels(asked.rows, label, list(selection.label_map), are_sets=are_sets)
         rows = finite(rows, metrics)
-        parts = [engines.collect(part) for part in statistics(rows, plan, epochs)]
         accuracy = _accuracy(rows, plan)
+        memorised = min((epoch for epoch, share in accuracy.items() if share >= MEMORISED), default=None)
+        parts = [engines.collect(part) for part in statistics(rows, plan, epochs, memorised)]
     found = reduce(lambda left, right: left.join(right, on=SAMPLE_ID, how="left"), parts).sort(SAMPLE_ID)
     return _shaped(found, reader, plan), accuracy
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.ids import IdIndex
 from xaicli.dynamics.learning import LastLabel, Learning, Times
-from xaicli.dynamics.metrics import MetricSums, Plan, sample_std
+from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std
 from xaicli.dynamics.ranks import RankJumps
 from xaicli.dynamics.regions import named, on_map
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
@@ -45,6 +45,7 @@ class Tracker:
         self._last_epoch = int(NO_EPOCH)
         self._taken = 0
         self._right: dict[int, list[int]] = {}
+        self._is_settled = False
 
     @property
     def accuracy(self) -> dict[int, float]:
@@ -65,6 +66,8 @@ class Tracker:
             frame: The columns of the plan. Where an epoch comes in several frames, no sample is in two of them.
             complete: Whether these are the last rows of the epoch.
         """
+        if epoch != self._last_epoch:
+            self._settle()
         self._last_epoch = epoch
         slots = self._index.slots(frame[SAMPLE_ID], after=self._taken)
         columns = self._metric_columns(frame)
@@ -85,6 +88,15 @@ class Tracker:
                 times.complete(len(self._index))
             if self._jumps is not None:
                 self._follow_ranks(self._jumps, epoch)
+
+    def _settle(self) -> None:
+        """Tell the sums once the epoch before had nearly all labels right."""
+        right, known = self._right.get(self._last_epoch, (0, 0))
+        if not self._is_settled and known and right / known >= MEMORISED:
+            self._is_settled = True
+            shared = self._times.n.astype(np.int32)
+            for name, sums in self._sums.items():
+                sums.settle(self._own_times[name].n.astype(np.int32) if name in self._own_times else shared)
 
     def _metric_columns(self, frame: pl.DataFrame) -> dict[str, Array]:
         """The metrics as float arrays, NaN for null; from the first gap on a metric has its own times."""
