@@ -241,6 +241,20 @@ def test_a_sample_the_model_breaks_on_is_alone(run: Run) -> None:
         assert row["predicted"] is row["accuracy"] is row["loss"] is None
 
 
+@pytest.mark.parametrize("odd", [[torch.inf, torch.inf, 0.0], [-torch.inf] * 3])
+def test_a_sample_of_which_the_scores_say_nothing_is_of_no_class(run: Run, odd: list[float]) -> None:
+    x = X.clone()
+    x[7] = 1e9
+    y = torch.zeros(12, dtype=torch.long)
+    end = lambda z: torch.where(z.abs().amax(1, keepdim=True) > 1e6, torch.tensor(odd), z)  # noqa: E731
+    clean, broken = collected(run, Net(3, end), y), collected(run, Net(3, end), y, x=x)
+    kept = [i for i in range(12) if i != 7]
+    for name in ("loss", "predicted", "accuracy"):
+        assert clean[name].take(kept).equals(broken[name].take(kept)), name
+    row = broken.to_pylist()[7]
+    assert row["predicted"] is row["accuracy"] is None
+
+
 def test_masks_of_yes_and_no_and_of_classes(run: Run) -> None:
     x = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -172,6 +172,27 @@ def test_a_row_of_scores_that_says_nothing_predicts_nothing(tmp_path: Path, clas
         ]
 
 
+@pytest.mark.parametrize("odd", [[math.nan, 0.0, 0.0], [math.inf, math.inf, 0.0], [-math.inf] * 3])
+@pytest.mark.parametrize("cuda", [False, True])
+def test_of_named_classes_a_row_that_says_nothing_costs_itself_alone(
+    tmp_path: Path, odd: list[float], cuda: bool
+) -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], odd, [0.0, 1.0, 2.0]])
+    device = FakeCuda()
+    run = run_on(device, tmp_path / "run", label_names=["a", "b", "c"], strict=True)
+    run.log_samples(
+        sample_id=[1, 2, 3], label=["a", "b", "b"], logits=on_device(logits) if cuda else logits, step=1, epoch=1
+    )
+    device.land()
+    run.close()
+    found = rows(tmp_path / "run").to_pylist()
+    assert [(row["label"], row["prediction"], row["correct"]) for row in found] == [
+        ("a", "a", True),
+        ("b", None, None),
+        ("b", "c", False),
+    ]
+
+
 def test_probabilities_that_are_all_zero_predict_nothing(tmp_path: Path) -> None:
     probs = torch.tensor([[0.0, 0.0], [0.5, 0.5], [0.0, 1.0], [math.inf, math.inf]])
     label = torch.tensor([0, 0, 1, 0])

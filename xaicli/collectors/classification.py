@@ -22,6 +22,7 @@ from xaicli.heads.outputs import tensor_at
 from xaicli.tables.column import ColumnError
 from xaicli.tables.schema import Bool, CategoricalLabel, Confidence, Float, Schema
 from xaicli.wal.derived import derive
+from xaicli.wal.frames import NULL_INT
 
 _TOP = 5
 _NONE = -(2**31)
@@ -155,7 +156,7 @@ class ClassificationMetricsCollector(MetricsCollector):
         known = None if label is None else label.cpu().numpy()
         given = scores.cpu().numpy()
         predicted, found, probs = derive(given, known, are_logits=are_logits)
-        broken = np.isnan(given).any(axis=1)
+        broken = predicted == NULL_INT
         columns: dict[str, Any] = {}
         if label is not None and known is not None:
             valid = (known >= 0) & (known < given.shape[1])

@@ -20,7 +20,7 @@ from xaicli.recorder.columns import Column, Texts, is_remote
 from xaicli.recorder.schema import Catalogue
 from xaicli.recorder.segments import Plan
 from xaicli.wal import derived
-from xaicli.wal.frames import MISSING, SCORES
+from xaicli.wal.frames import MISSING, NULL_INT, SCORES
 from xaicli.wal.rows import beyond_single, dtypes_of, in_file
 
 MOST_DEFERRED = 32
@@ -542,9 +542,9 @@ class Batches:
             if not as_text:
                 found[words.PREDICTION] = "int32", made.prediction
             elif self._names is not None:
-                names = self._names
-                chosen = [names[i] if i < len(names) else str(i) for i in made.prediction.tolist()]
-                found[words.PREDICTION] = "string", chosen
+                # A row that says nothing predicts nothing, whatever the others of its batch say.
+                named = [None if i == NULL_INT else _name_of(i, self._names) for i in made.prediction.tolist()]
+                found[words.PREDICTION] = "string", named
         self._add_metrics(found, made.metrics)
         if keep:
             found[words.PROBS] = f"float16[{classes}]", derived.as_half(made.probs)
@@ -736,6 +736,10 @@ class Repeats:
 
 class _Unseen:
     """What stands for no id."""
+
+
+def _name_of(number: int, names: tuple[str, ...]) -> str:
+    return names[number] if number < len(names) else str(number)
 
 
 def _names(label: Any, prediction: Any, metrics: Mapping[str, Any], scores: Any) -> list[str]:
