@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import xaicli
 from tests.recorder.recorded import rows
 from xaicli.errors import UsageError
 from xaicli.layout import RunLayout
@@ -254,3 +255,16 @@ def test_kept_inputs_of_a_regression_have_their_values(tmp_path: Path) -> None:
         run.log_inputs([1, 2, 3], np.ones((3, 4), np.float32), label=[0.5, float("nan"), -2.25])
     kept = pl.read_parquet(tmp_path / "run" / "inputs").sort("sample_id")
     assert kept["label"].to_list() == [0.5, None, -2.25]
+
+
+def test_several_numbers_a_sample_are_no_sets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, 5, (50, 3))
+    run = Run(tmp_path / "run")
+    with pytest.warns(RecorderWarning, match=r"label has shape \(50, 3\).*log each as a metric"):
+        run.log_samples(sample_id=range(50), label=y, loss=(y**2).mean(1), mode="eval", epoch=1)
+    run.log_samples(sample_id=range(50), label=y[:, 0], prediction=y[:, 0] + 1, mode="eval", epoch=2)
+    run.close()
+    later = xaicli.open_run(tmp_path / "run").scan().filter(pl.col("epoch") == 2).collect()
+    assert np.allclose(later["label"].to_numpy(), y[:, 0])
+    assert np.allclose(later["residual"].to_numpy(), -1)

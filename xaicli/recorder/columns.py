@@ -155,7 +155,7 @@ def one_dimensional(array: NDArray[Any], name: str) -> NDArray[Any]:
         return array
     if array.ndim == 0 or (array.ndim == 2 and array.shape[1] == 1):
         return array.reshape(-1)
-    raise ValueError(f"{name} has shape {array.shape}; one value a sample is needed")
+    raise ValueError(f"{name} has shape {array.shape}; one value a sample is needed, of several log each as a metric")
 
 
 class Ids(NamedTuple):
@@ -598,6 +598,8 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
             return Task.MULTILABEL if is_set else Task.CLASSIFICATION
         known = label[np.isfinite(label).all(1)]  # a row that is none says nothing of the others
         is_soft_row = label.dtype.kind == "f" and bool(len(known)) and sums_to_one(known)
+        if label.dtype.kind == "f" and len(known) and (((known < 0) | (known > 1)) & (known % 1 != 0)).any(1).all():
+            return Task.REGRESSION  # no row of them can be a set: several numbers a sample, which are refused by name
         return Task.CLASSIFICATION if is_soft_row else Task.MULTILABEL
     for value in (label, prediction):
         try:
