@@ -65,7 +65,7 @@ EMA_WEIGHT = 0.1
 GROWING = 10
 """From so many observations on each counts as much as the next in `recent`: later ones may be memorised."""
 
-MEMORISED = 0.95
+MEMORISED = 0.97
 """After the first epoch in which this share of the labels was predicted, observations of a sample beyond `GROWING` no
 longer count in `recent`: a net that is right on nearly all has learned wrong labels, too, and then says nothing."""
 

@@ -27,7 +27,7 @@ EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent":
 
 All are means over the whole history in which the k-th observation counts min(k, 10) squared times: before a net has
 learned, the first epochs say little; once it memorises its labels, the last say no more than those before. After the
-first epoch with 95 % of the labels right (`MEMORISED`), only the first ten observations of a sample still count.
+first epoch with 97 % of the labels right (`MEMORISED`), only the first ten observations of a sample still count.
 
 The error norm (`el2n`) is bounded and knows whether all of the probability went to one other label: where it falls into
 two groups, the net has learned, and nothing tells wrong labels better, those that are mistaken for one another above
