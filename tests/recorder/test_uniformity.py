@@ -173,7 +173,7 @@ def test_what_another_process_has_listed_is_not_replaced_when_a_run_ends(tmp_pat
     before = files_of(layout)
     with reading(layout.root) as rows:
         run.log_samples(sample_id=[1, 2], epoch=2, step=2, late=[1.0, 2.0], loss=[2.5, 3.5])
-        with pytest.warns(UserWarning, match="1 files of .*: xai reads them together; for other tools write: xai"):
+        with pytest.warns(UserWarning, match="1 file of .*: xai reads them together; for other tools write: xai"):
             run.close()
         assert before.items() < files_of(layout).items()
         if compacted:  # and no other file is put under its name

@@ -380,10 +380,11 @@ def _derived_rows(
     log_p = torch.log_softmax(z, 1, dtype=torch.float32) if are_logits else z.float().log()
     p = log_p.exp() if are_logits else z.float()
     first = order[:, :1]
-    # What says nothing predicts nothing, as in `xaicli.wal.derived.predictions`; NaN is the largest here.
-    largest = top[:, 0]
-    empty = largest.isinf() if are_logits else largest.isinf() | (largest == 0)
-    silent = largest.isnan() | (empty & (largest == top[:, 1])) if classes > 1 else largest.isnan()
+    # What says nothing predicts nothing, as in `xaicli.wal.derived.predictions`: the two largest, of which NaN is one,
+    # have no difference.
+    silent = (top[:, 0] - top[:, 1] if classes > 1 else top[:, 0]).isnan()
+    if not are_logits and classes > 1:
+        silent = silent | (top == 0).all(1)
     chosen = torch.where(silent, NULL_INT, first[:, 0]).int()
     found = {words.PREDICTION: chosen, words.TOP_PROB: p.gather(1, first)[:, 0]}
     if y is not None:
