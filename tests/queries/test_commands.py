@@ -274,11 +274,11 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
     assert labels == {"0": pytest.approx([2.0, 2.25]), "1": pytest.approx([2.0, 0.5])}
     samples = [(row["group"], row["sample_id"], row["change"]) for row in rows if row["kind"] == "sample"]
     assert samples == [
-        ("max", "0", 0.5),
-        ("min", "1", -1.5),
-        ("listed", "2", 0.0),
-        ("flipped", "0", 0.5),
-        ("flipped", "2", 0.0),
+        ("max", 0, 0.5),
+        ("min", 1, -1.5),
+        ("listed", 2, 0.0),
+        ("flipped", 0, 0.5),
+        ("flipped", 2, 0.0),
     ]
     assert xai("compare", tmp_path / "a")[0] == 2
 

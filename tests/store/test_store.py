@@ -201,7 +201,7 @@ def test_several_runs_are_compared_where_they_lie(
     assert status == 0, err
     rows = json.loads(out)["rows"]
     assert [row["values"] for row in rows if row["kind"] == "label"] == [[0.5, 1.5], [3.0, 2.5]]
-    assert {row["sample_id"]: row["change"] for row in rows if row["kind"] == "sample"} == {"1": 1.0, "3": -1.0}
+    assert {row["sample_id"]: row["change"] for row in rows if row["kind"] == "sample"} == {1: 1.0, 3: -1.0}
     status, out, err = xai("scalars", tmp_path / "here", s3_store, "--json")
     assert status == 0, err
     assert [row["value"] for row in json.loads(out)["rows"]] == [1.25, 0.25]

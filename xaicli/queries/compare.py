@@ -27,7 +27,7 @@ _SCHEMA = {
     DS_ID: pl.String(),
     "metric": pl.String(),
     "label": pl.String(),
-    SAMPLE_ID: pl.String(),
+    SAMPLE_ID: pl.Null(),  # of the runs' kind
     "group": pl.String(),
     "rank": pl.Int64(),
     "values": pl.List(pl.Float64),
@@ -95,7 +95,7 @@ def compare(
         Rows by `kind`: `metric` (the mean over the samples), `label` (the mean of each label), `sample`; with mode,
         ds_id, metric, label (its name), sample_id, group (max: grew most, min: fell most, listed, flipped: right in
         one of first and last run and wrong in the other), rank, values and correct (one a run, null where a run has
-        none), change. Ids are text.
+        none), change.
 
     Raises:
         UsageError: Fewer than two runs, or a negative count.
@@ -122,7 +122,7 @@ def compare(
     if missing := [item for item in wanted if item not in known]:
         where = ", ".join(reader.described for reader in readers)
         raise XaiError(f"no sample_id {missing[0]!r} in {where}", hint="--ids lists samples that one of the runs has")
-    data = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    data = pl.DataFrame(rows, schema=_SCHEMA | {SAMPLE_ID: readers[0].dtypes[SAMPLE_ID]}, orient="row")
     return Answer(
         command="compare",
         run=" ".join(str(reader.layout.root) for reader in readers),
@@ -199,7 +199,7 @@ def _samples(
             metric,
             [row[f"value{number}"] for number in range(n_runs)],
             label=next((row[f"label{n}"] for n in range(last, -1, -1) if row[f"label{n}"] is not None), None),
-            sample_id=str(row[SAMPLE_ID]),
+            sample_id=row[SAMPLE_ID],
             group=group,
             rank=rank,
             correct=[row[f"correct{number}"] for number in range(n_runs)],
