@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xaicli.cli.options import Debug, Json, Quiet, output_path, split_commas
+from xaicli.cli.options import Debug, Json, Quiet, local_path, split_commas
 from xaicli.cli.output import noted
 from xaicli.cli.status import status_line
 from xaicli.errors import UsageError
@@ -59,7 +59,7 @@ def convert(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", parser=output_path, metavar="FILE", help="The file to write.", show_default=False
+            "--output", "-o", callback=local_path, metavar="FILE", help="The file to write.", show_default=False
         ),
     ] = None,
     to: Annotated[

@@ -21,7 +21,7 @@ from xaicli.cli.options import (
     RunDir,
     Selection,
     Strict,
-    output_path,
+    local_path,
     split_commas,
 )
 from xaicli.cli.output import json_output, named_as_file, write
@@ -84,7 +84,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            parser=output_path,
+            callback=local_path,
             metavar="DIR|FILE|-",
             help="A folder, a file whose suffix is the format, or - for standard output [default: RUN_DIR/reports].",
             show_default=False,

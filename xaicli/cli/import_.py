@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Debug, Json, NoProgress, Output, Quiet, output_path
+from xaicli.cli.options import Debug, Json, NoProgress, Output, Quiet, local_path
 from xaicli.cli.output import write
 
 
@@ -21,7 +21,7 @@ def import_(
         typer.Option(
             "--output",
             "-o",
-            parser=output_path,
+            callback=local_path,
             metavar="RUN_DIR",
             help="The run directory to make [default: runs/NAME]; of several runs each is made below it.",
             show_default=False,

@@ -27,18 +27,18 @@ _SAMPLES = "Samples"
 _OUTPUT = "Output"
 
 
-def output_path(text: str) -> Path:
-    """What `-o` names: a path of this machine, of which `~` is the user's folder also where no shell has said so.
+def local_path(path: Path | None) -> Path | None:
+    """A path of this machine, of which `~` is the user's folder also where no shell has said so; no address.
 
     Raises:
-        UsageError: It is empty, as where a script's variable is; or an address, or there is no such user.
+        UsageError: It is an address, or there is no such user.
     """
-    if not text.strip():
-        raise UsageError("--output names nothing", hint="leave it out for the default")
+    if path is None:
+        return None
     try:
-        return local(text).expanduser()
+        return local(path).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{text}: {error}", hint=f"./{text} is a folder of that name") from error
+        raise UsageError(f"{path}: {error}", hint=f"./{path} is a folder of that name") from error
 
 
 def split_commas(option: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
@@ -345,7 +345,7 @@ class Output(OptionGroup):
         typer.Option(
             "--output",
             "-o",
-            parser=output_path,
+            callback=local_path,
             metavar="DIR",
             help="Folder for written files [default: RUN_DIR/reports].",
             rich_help_panel=_OUTPUT,

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from xaicli.errors import UsageError
+
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _NOT_PLAIN = object()
 
@@ -54,9 +56,19 @@ class _Taken:
     typers: Callable[[], Any]
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value; what is not plain is left to typer, which raises where it is wrong."""
+        """The value; what is not plain is left to typer, which raises where it is wrong.
+
+        Raises:
+            UsageError: A path that is empty, as where a script's variable is: it would be the current folder.
+        """
+        if self.descriptor.annotation is Path and isinstance(value, str) and not value.strip() and _is_option(param):
+            raise UsageError(f"{param.opts[0]} names nothing", hint="leave it out for the default")
         plain = _plain(value, self.descriptor, many=param.multiple or param.nargs == -1)
         return self.typers().coerce(value, param=param, ctx=ctx) if plain is _NOT_PLAIN else plain
+
+
+def _is_option(param: Any) -> bool:
+    return bool(param.opts[0].startswith("-"))
 
 
 def _plain(value: Any, descriptor: Any, *, many: bool) -> Any:
