@@ -1,5 +1,8 @@
 """Slices that were planted are found, and none in shuffled data; chances against scipy."""
 
+import itertools
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -197,3 +200,24 @@ def test_dates_go_by_fifths_that_end_at_dates_there_are(kind):
     assert found.names[1] == f"{ordered[19]} to {ordered[39]}"
     assert np.bincount(found.codes).tolist() == [20, 20, 20, 20, 20, 1]
     assert [found.codes[i] for i in range(100)] == [ordered.index(day) // 20 for day in days]
+
+
+@pytest.mark.parametrize("far", [0.0, 8.0])
+@pytest.mark.parametrize("kind", ["normal", "exponential"])
+def test_chances_of_few_draws_are_those_of_all_ways_to_draw(kind: str, far: float) -> None:
+    """What holds all of the largest values is one way of them all, and never likelier nor less likely."""
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=14) if kind == "normal" else draw.exponential(size=14)
+    values[:5] += far
+    n = 5
+    means = np.array([values[list(chosen)].mean() for chosen in itertools.combinations(range(14), n)])
+    found = chance.Draws(values).two_sided(np.full(len(means), float(n)), means)
+    above = np.array([(means >= mean - 1e-12).mean() for mean in means])
+    below = np.array([(means <= mean + 1e-12).mean() for mean in means])
+    exact = 2 * np.where(means >= values.mean(), above, below)
+    for end in (means.argmax(), means.argmin()):
+        assert found[end] == pytest.approx(2 / math.comb(14, n), rel=1e-6)
+    ratio = (found / exact)[exact < 0.2]
+    assert np.median(ratio) == pytest.approx(1, abs=0.1)
+    assert ratio.min() > 0.4
+    assert ratio.max() < 4

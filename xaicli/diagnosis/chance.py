@@ -89,6 +89,13 @@ def welch(
     return student_two_sided(t, freedom), difference, error, freedom
 
 
+def _log_factorial(n: Floats) -> Floats:
+    """(S,) the logarithm of n!, of which several are alike."""
+    values, places = np.unique(n, return_inverse=True)
+    found: Floats = np.array([math.lgamma(value + 1) for value in values.tolist()])[places]
+    return found
+
+
 class Draws:
     """Means of samples drawn at random, without putting any back, from given values.
 
@@ -164,7 +171,14 @@ class Draws:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             density = np.exp(-w * w / 2) / math.sqrt(2 * math.pi)
             tail = _normal_upper(w) + density * (1 / u - 1 / w)
-        return np.where(w < _NEAR, 0.5, np.clip(np.nan_to_num(tail, nan=0.0, posinf=0.0), 0.0, 0.5))
+        near = np.where(w < _NEAR, 0.5, np.nan_to_num(tail, nan=0.5, posinf=0.5, neginf=0.5))
+        # Near the largest mean there is, the approximation breaks down. Chernoff's bound, which becomes exact there,
+        # and the chance of what was drawn, one of all ways to draw n, hold everywhere.
+        rest = self._n - n
+        ways = math.lgamma(self._n + 1) - _log_factorial(n) - _log_factorial(rest)
+        as_many = ways + n * np.log(n / self._n) + rest * np.log(rest / self._n)
+        most = np.exp(np.minimum(-value - as_many, 0.0))
+        return np.minimum(np.maximum(np.minimum(near, most), np.exp(-ways)), 0.5)
 
     def _log_moment(
         self, n: Floats, level: Floats, tilt: Floats
