@@ -260,6 +260,17 @@ def test_ls(xai: Xai, root: Path, tmp_path: Path) -> None:
     assert xai("ls", tmp_path / "absent")[0] == 1
 
 
+def test_compare_says_where_labels_are_others(xai: Xai, tmp_path: Path) -> None:
+    for name, moved in (("a", 0), ("b", 1), ("same", 0)):
+        run = WrittenRun(tmp_path / name)
+        run.write(
+            {"sample_id": i, "epoch": 1, "label": (i + (moved if i < 2 else 0)) % 3, "loss": 1.0} for i in range(6)
+        )
+    told = asked(xai, "compare", tmp_path / "a", tmp_path / "b")["warnings"]
+    assert [one.startswith("2 of the 6 samples of ") for one in told] == [True]
+    assert asked(xai, "compare", tmp_path / "a", tmp_path / "same")["warnings"] == []
+
+
 def test_compare(xai: Xai, tmp_path: Path) -> None:
     for name, losses, correct in (("a", [1.0, 2.0, 3.0], [1, 1, 0]), ("b", [1.5, 0.5, 3.0], [0, 1, 1])):
         run = WrittenRun(tmp_path / name)

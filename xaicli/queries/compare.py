@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +107,7 @@ def compare(
         polars_only(selection, "compare")
     wanted = parse_ids(readers[0], ids)
     rows: list[dict[str, Any]] = []
-    tally, known = Tally(), set[Any]()
+    tally, known, others = Tally(), set[Any](), list[str]()
     for pair in found.pairs:
         ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
         sources = [Epochwise(reader, one, pair) for reader, one in zip(readers, ones, strict=True)]
@@ -117,6 +117,7 @@ def compare(
             table = _at_ends(readers, alone, pair, metric, sources)
             known |= set(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
+            others += _other_labels(table, readers, pair)
         for source in sources:
             source.count(tally)
     if missing := [item for item in wanted if item not in known]:
@@ -143,7 +144,9 @@ def compare(
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
         ),
-        warnings=tuple(dict.fromkeys([*_same(readers), *(w for one in found.selections for w in one.warnings)])),
+        warnings=tuple(
+            dict.fromkeys([*_same(readers), *others, *(w for one in found.selections for w in one.warnings)])
+        ),
     )
 
 
@@ -152,6 +155,20 @@ def _same(readers: Sequence[Reader]) -> list[str]:
     places = [reader.layout.root.resolve() for reader in readers]
     twice = [reader.layout.root for at, reader in enumerate(readers) if places[at] in places[:at]]
     return [f"{root} is compared with itself" for root in twice]
+
+
+def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) -> Iterator[str]:
+    """What to say of samples whose label in a later run is another than in the first."""
+    first = readers[0].layout.root
+    for number, reader in enumerate(readers[1:], 1):
+        known = table.select("label0", f"label{number}").drop_nulls()
+        n = int((known["label0"] != known[f"label{number}"]).sum())
+        if n:
+            place = " ".join(filter(None, pair))
+            yield (
+                f"{n:,} of the {known.height:,} samples of {place} in both have another label in {reader.layout.root} "
+                f"than in {first}: what is right there is not what is right here"
+            )
 
 
 def _metric_and_labels(
