@@ -412,6 +412,25 @@ def test_export_wide(xai: Xai, root: Path, tmp_path: Path) -> None:
     assert (absent["loss_1"], absent["loss_4"]) == ("4.0", "")
 
 
+@pytest.mark.parametrize("format", ["csv", "parquet", "jsonl", "json"])
+@pytest.mark.parametrize("shape", ["long", "wide"])
+def test_exports_name_the_labels_that_a_map_names(xai: Xai, tmp_path: Path, shape: str, format: str) -> None:
+    run = WrittenRun(tmp_path / "run")
+    run.write({"sample_id": i, "epoch": 1, "label": i % 3, "loss": 1.0} for i in range(6))
+    file = tmp_path / f"rows.{format}"
+    status, _, err = xai("export", tmp_path / "run", "-o", file, "--shape", shape, "--label-map", "cat=0,dog=2")
+    assert status == 0, err
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "json": pl.read_json}[format]
+    found = read(file).sort("sample_id")
+    assert found.columns.index("label_name") == found.columns.index("label") + 1
+    assert found.select("sample_id", "label", "label_name").rows() == [
+        (0, 0, "cat"),
+        (2, 2, "dog"),
+        (3, 0, "cat"),
+        (5, 2, "dog"),
+    ]
+
+
 def test_export_to_standard_output(xai: Xai, root: Path) -> None:
     status, out, _ = xai("export", root, "--ds-id", "a", "--epoch", "last", "-o", "-", "--format", "jsonl")
     assert status == 0

@@ -19,12 +19,14 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
+from xaicli.queries.labels import named, names_of_labels
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
 
 _FORMULA = "^[=+\\-@\t\r]"
+_LABEL_NAME = "label_name"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
 
 
@@ -57,8 +59,9 @@ def export(
 
     Long columns: mode, ds_id, sample_id, epoch, pass, step, label, prediction, correct (where recorded), the metrics,
     the facts. Wide: mode, ds_id, sample_id, label (of the last epoch), `<metric>_<epoch>`, `<metric>_<epoch>.<pass>`
-    for later passes of an epoch, the facts. In CSV, text that a spreadsheet would run as a formula gets an apostrophe
-    in front, and a set of classes is a JSON list; JSON has null for non-finite numbers.
+    for later passes of an epoch, the facts. Where the selection names labels, `label_name` stands beside the label. In
+    CSV, text that a spreadsheet would run as a formula gets an apostrophe in front, and a set of classes is a JSON
+    list; JSON has null for non-finite numbers.
 
     Args:
         target: The file to make, or an open binary stream.
@@ -82,7 +85,7 @@ def export(
         nonlocal n
         for frame in _long(reader, selection, tally) if shape is Shape.LONG else _wide(reader, selection, tally):
             n += frame.height
-            yield frame
+            yield _with_names(frame, reader, selection, selection.label_key if shape is Shape.LONG else LABEL)
 
     frames = counted()
     if not isinstance(target, Path):
@@ -94,6 +97,15 @@ def export(
     except OSError as error:
         raise XaiError(f"{target} cannot be written: {error.strerror}", hint="choose another place with -o") from error
     return n
+
+
+def _with_names(frame: pl.DataFrame, reader: Reader, selection: Selection, key: str) -> pl.DataFrame:
+    """The rows, and where the caller names the labels, those names beside them."""
+    if not selection.label_map or key not in frame.columns or _LABEL_NAME in frame.columns:
+        return frame
+    names = named(frame[key], names_of_labels(reader, selection)).cast(pl.String).alias(_LABEL_NAME)
+    place = frame.columns.index(key) + 1
+    return frame.select(*frame.columns[:place], names, *frame.columns[place:])
 
 
 def _long(reader: Reader, selection: Selection, tally: Tally | None) -> Iterator[pl.DataFrame]:

@@ -10,14 +10,14 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
-from xaicli.queries.labels import label_text, labels, names_of_labels
+from xaicli.queries.labels import labels, named, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids
 from xaicli.queries.scores import SCORE, Epochwise, extremes
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, NO_CLASS, PASS, SAMPLE_ID, Group
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, PASS, SAMPLE_ID, Group
 
 FLIPPED = "flipped"
 
@@ -271,26 +271,8 @@ def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl
     return frame.unique(SAMPLE_ID, keep="last", maintain_order=True).select(
         SAMPLE_ID,
         pl.col(CORRECT).cast(pl.Boolean).alias(f"correct{number}"),
-        _named(frame[selection.label_key], names_of_labels(reader, selection)).alias(f"label{number}"),
+        named(frame[selection.label_key], names_of_labels(reader, selection)).alias(f"label{number}"),
     )
-
-
-def _named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
-    """A column of labels as their names; of a set of classes, the names of all."""
-    are_sets = isinstance(labels.dtype, pl.List)
-    found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
-    if not found and not are_sets:
-        return pl.lit(None, pl.String)
-    texts = pl.DataFrame({"label": found, "name": [names.get(label, label_text(label)) for label in found]})
-
-    def named(one: pl.Expr) -> pl.Expr:
-        return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
-
-    column = pl.col(labels.name)
-    if not are_sets:
-        return named(column)
-    together = column.list.eval(named(pl.element())).list.join(", ") if found else pl.lit("")
-    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)
 
 
 def _row(kind: str, pair: Pair, metric: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:

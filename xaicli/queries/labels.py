@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, assert_never
@@ -17,7 +17,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, NO_CLASS, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
 from xaicli.words import distinct
 
 if TYPE_CHECKING:
@@ -318,3 +318,21 @@ def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFr
             labels = pl.concat(rows)[selection.label_key].drop_nulls()
             known = (labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique().sort()
             raise unknown("label", label, known.to_list(), where=str(reader.layout.root))
+
+
+def named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
+    """A column of labels as their names; of a set of classes, the names of all."""
+    are_sets = isinstance(labels.dtype, pl.List)
+    found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
+    if not found and not are_sets:
+        return pl.lit(None, pl.String)
+    texts = pl.DataFrame({"label": found, "name": [names.get(label, label_text(label)) for label in found]})
+
+    def replaced(one: pl.Expr) -> pl.Expr:
+        return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
+
+    column = pl.col(labels.name)
+    if not are_sets:
+        return replaced(column)
+    together = column.list.eval(replaced(pl.element())).list.join(", ") if found else pl.lit("")
+    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)
