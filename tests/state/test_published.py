@@ -138,14 +138,14 @@ def test_a_model_that_cannot_be_described_does_not_stop_a_training(tmp_path: Pat
     assert read_descriptions(tmp_path / "state") == {"models": {"odd": {"class": "int"}}}
 
 
-def test_a_loop_inside_a_loop_leaves_the_outer_mode(tmp_path: Path) -> None:
+def test_a_loop_inside_a_loop_gives_the_outer_mode_back(tmp_path: Path) -> None:
     with xaicli.Run(tmp_path) as run:
         seen = []
         for number in run.steps(range(3)):
             seen.append((run.state.mode, run.state.ds_id, run.state.batch_idx, run.state.global_step))
             if number == 1:
                 list(run.steps(range(5), mode="eval", ds_id="x"))
-                assert (run.state.mode, run.state.batch_idx) == ("eval", 5)
+                assert (run.state.mode, run.state.ds_id, run.state.batch_idx) == ("train", "", 2)
     assert seen == [("train", "", 1, 1), ("train", "", 2, 2), ("train", "", 3, 3)]
 
 

@@ -113,6 +113,25 @@ def cut(loader: Iterable[T], steps: int | None) -> Iterable[T]:
     return loader if steps is None else _Cut(loader, steps)
 
 
+@dataclass(eq=False)
+class Walk:
+    """A loop over batches in progress.
+
+    Attributes:
+        mode: Its mode.
+        ds_id: Its dataset.
+        outer: The loop it was begun in; None where there was none.
+        batch_idx: Its current batch; None before the first.
+        is_open: Whether it goes on.
+    """
+
+    mode: str | None
+    ds_id: str
+    outer: Walk | None
+    batch_idx: int | None = None
+    is_open: bool = True
+
+
 class _Cut(Iterable[T]):
     def __init__(self, loader: Iterable[T], steps: int) -> None:
         self._loader = loader
@@ -205,6 +224,7 @@ class Progress:
         self.summary = Summary(name)
         self.custom_graphs = {}
         self.passes = {}
+        self._walk: Walk | None = None  # whose batch is the current one
         self._restart()
 
     def _restart(self) -> None:
@@ -223,6 +243,22 @@ class Progress:
         if self.mode == Mode.EVAL:
             return self.eval_steps_per_epoch
         return None
+
+    def _enter(self, walk: Walk) -> None:
+        self._walk = walk
+        self.mode, self.ds_id, self.batch_idx = walk.mode, walk.ds_id, walk.batch_idx
+
+    def _leave(self, walk: Walk) -> None:
+        """End a walk; the one around it, if any goes on, is the current one again."""
+        walk.is_open = False
+        if self._walk is not walk:
+            return  # it was only suspended, and another has taken over meanwhile
+        outer = walk.outer
+        while outer is not None and not outer.is_open:
+            outer = outer.outer
+        self._walk = outer
+        if outer is not None:
+            self._enter(outer)
 
     def update_global_step(self) -> None:
         """Count one training step."""
@@ -265,6 +301,7 @@ class Progress:
             name: The new experiment's name; without one its summary records nothing.
         """
         self.experiment_time = _now()
+        self._walk = None
         self.mode = Mode.TRAIN.value
         self.ds_id = ""
         self._restart()
@@ -283,6 +320,7 @@ class Progress:
             name: A new name for the experiment; without one it keeps its own.
         """
         self.experiment_time = self.experiment_time or _now()
+        self._walk = None
         self.mode = Mode.TEST.value
         self.ds_id = ""
         if not self.stop_training:

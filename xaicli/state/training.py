@@ -12,7 +12,7 @@ from xaicli.errors import is_of_the_disk
 from xaicli.layout import RunLayout
 from xaicli.state.folder import read_state, write_state
 from xaicli.state.keepers import Belongings, Keeper, RandomnessKeeper, Things, plain_data, restore_all
-from xaicli.state.progress import EpochLoop, Progress, cut
+from xaicli.state.progress import EpochLoop, Progress, Walk, cut
 from xaicli.state.published import Published
 from xaicli.summary import Summary
 from xaicli.traceability import describe_dataset, describe_model
@@ -177,18 +177,26 @@ class TrainingState(Progress):
         There are `steps_per_epoch` of them where that is not None: the loader is cut short or begun again. After a
         state that was saved inside this loop, once the step of a batch was done, the training goes on with the next
         batch: a shuffling loader gives the same order again, and the batches done are passed over.
+
+        A loop inside this one, an evaluation every n steps say, gives this one's mode, dataset and batch back when it
+        ends, however it does.
         """
-        mode, ds_id = self.mode, self.ds_id
+        walk = self._walk = Walk(self.mode, self.ds_id, self._walk)
         steps = self.steps_per_epoch
-        numbered = self._loop.batches(loader, steps) if mode == Mode.TRAIN else enumerate(cut(loader, steps), start=1)
-        for number, batch in numbered:
-            # A loop inside this one, an evaluation every n steps say, leaves its own mode behind.
-            self.mode, self.ds_id, self.batch_idx = mode, ds_id, number
-            if mode == Mode.TRAIN:
-                self.update_global_step()
-            yield batch
-            if self.stop_training and mode == Mode.TRAIN:
-                return
+        is_training = walk.mode == Mode.TRAIN
+        try:
+            numbered = self._loop.batches(loader, steps) if is_training else enumerate(cut(loader, steps), start=1)
+            for number, batch in numbered:
+                # A loop inside this one that is only suspended has left its own mode behind.
+                walk.batch_idx = number
+                self._enter(walk)
+                if is_training:
+                    self.update_global_step()
+                yield batch
+                if self.stop_training and is_training:
+                    return
+        finally:
+            self._leave(walk)
 
     def publish(self) -> None:
         """Write summary and custom graphs into the run, where readers find them; nothing if they are unchanged.

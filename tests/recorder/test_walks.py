@@ -1,0 +1,108 @@
+"""Walks inside walks, and passes within the epochs a loop names itself: whose rows are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.recorder.recorded import rows
+from xaicli import parquet
+from xaicli.recorder.run import Run
+
+
+def evaluate(run: Run) -> Iterator[int]:
+    for sample in run.steps([1, 2, 3], mode="eval", ds_id="held out"):
+        run.log_samples(sample_id=[sample], loss=[100.0 + sample])
+        yield sample
+
+
+def to_its_end(run: Run) -> None:
+    assert len(list(evaluate(run))) == 3
+
+
+def broken_off(run: Run) -> None:
+    for _ in run.steps([1, 2, 3], mode="eval", ds_id="held out"):
+        break
+
+
+def raising(run: Run) -> None:
+    def fail() -> None:
+        for sample in run.steps([1, 2, 3], mode="eval", ds_id="held out"):
+            raise ValueError(sample)
+
+    with pytest.raises(ValueError, match="1"):
+        fail()
+
+
+def returning(run: Run) -> None:
+    for _ in run.steps([1, 2, 3], mode="eval", ds_id="held out"):
+        return
+
+
+def sliced(run: Run) -> None:
+    assert list(islice(run.steps([1, 2, 3], mode="eval", ds_id="held out"), 2)) == [1, 2]
+
+
+def of_nothing(run: Run) -> None:
+    assert list(run.steps([], mode="eval", ds_id="held out")) == []
+
+
+def within_another(run: Run) -> None:
+    for _ in run.steps([1], mode="test"):
+        to_its_end(run)
+        assert (run.state.mode, run.state.ds_id, run.state.batch_idx) == ("test", "", 1)
+
+
+@pytest.mark.parametrize(
+    "inner", [to_its_end, broken_off, raising, returning, sliced, of_nothing, within_another], ids=lambda f: f.__name__
+)
+def test_after_a_walk_within_a_walk_the_outer_one_goes_on(tmp_path: Path, inner: Callable[[Run], None]) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for _ in run.epochs(1):
+            for number, sample in enumerate(run.steps([1, 2, 3, 4], ds_id="own"), start=1):
+                if number % 2 == 0:
+                    inner(run)
+                assert (run.state.mode, run.state.ds_id, run.state.batch_idx) == ("train", "own", number)
+                run.log_samples(sample_id=[sample], loss=[float(sample)])
+                run.log({"train_loss": float(sample)})
+    table = rows(tmp_path)
+    found = zip(*(table[name].to_pylist() for name in ("mode", "ds_id", "step", "sample_id", "loss")), strict=True)
+    evaluated = 2 if inner in (to_its_end, within_another) else 0
+    assert sorted(found, key=str) == sorted(
+        [("train", "own", n, n, float(n)) for n in (1, 2, 3, 4)]
+        + [("eval", "held out", 2 * (turn + 1), n, 100.0 + n) for turn in range(evaluated) for n in (1, 2, 3)],
+        key=str,
+    )
+    scalars = [row for file in (tmp_path / "scalars").glob("*.parquet") for row in parquet.read(file).to_pylist()]
+    assert sorted((row["mode"], row["value"]) for row in scalars) == [("train", n) for n in (1.0, 2.0, 3.0, 4.0)]
+
+
+def test_walks_side_by_side_and_one_after_another_have_their_own_modes(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        state = run.state
+        pairs = zip(run.steps([1, 2], ds_id="a"), run.steps([3, 4], mode="infer", ds_id="b"), strict=False)
+        assert [(state.mode, state.ds_id, state.batch_idx) for _ in pairs] == [("infer", "b", 1), ("infer", "b", 2)]
+        del pairs
+        assert (state.mode, state.ds_id) == ("infer", "b")  # as the last one left it
+        for mode in ("train", "eval"):
+            list(run.steps([1, 2], mode=mode))
+            assert (state.mode, state.batch_idx) == (mode, 2)
+
+
+def test_a_walk_that_is_only_suspended_leaves_the_outer_one_alone_when_it_is_dropped(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        state, suspended = run.state, None
+        for number in run.steps([1, 2, 3]):
+            assert (state.mode, state.batch_idx) == ("train", number)
+            if number == 1:
+                suspended = run.steps([7, 8], mode="eval")
+                next(suspended)
+                assert (state.mode, state.batch_idx) == ("eval", 1)
+            elif suspended is not None:
+                assert next(suspended, None) == (8 if number == 2 else None)
+                assert (state.mode, state.batch_idx) == (("eval", 2) if number == 2 else ("train", 3))
+        suspended = None
+        assert (state.mode, state.batch_idx) == ("train", 3)
