@@ -79,6 +79,8 @@ def chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[s
 
 
 def _chunks(reader: Reader, selection: Selection, pair: Pair, columns: Sequence[str], tally: Tally) -> Iterator[Chunk]:
+    limit = [selection.label_key] if selection.label_map else []  # of what has no labels, none are followed
+    columns = list(dict.fromkeys([*columns, *limit]))
     for epoch in selection.epochs[pair]:
         place = Place(*pair, epoch)
         pieces = reader.pieces(place)
@@ -267,6 +269,7 @@ def compute(
         reader.dtypes.get(SAMPLE_ID, pl.Int64()),
         MANY if selection.duplicates is Duplicates.ALL else max(map(len, selection.epochs.values())),
         max(abs(epoch) for epochs in selection.epochs.values() for epoch in epochs),
+        selection.label_key in reader.facts.dtypes,
     )
     tally = Tally()
     frames: dict[Pair, pl.DataFrame] = {}

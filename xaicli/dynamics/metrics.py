@@ -86,6 +86,7 @@ class Plan:
         id_type: Of the sample ids.
         most: No sample is observed more often.
         furthest: No epoch is further from 0.
+        label_is_fact: Whether the label is a fact, which is not recorded with the rows.
     """
 
     metrics: tuple[str, ...]
@@ -97,6 +98,12 @@ class Plan:
     id_type: pl.DataType = field(default_factory=pl.Int64)
     most: int = MANY
     furthest: int = MANY
+    label_is_fact: bool = False
+
+    @property
+    def has_label(self) -> bool:
+        """Whether there is a label to follow."""
+        return self.label_is_fact or self.label in self.available
 
     def parts(self) -> dict[str, Parts]:
         """What is needed of each metric."""
@@ -121,7 +128,7 @@ class Plan:
 
     def columns(self) -> list[str]:
         """The columns to read."""
-        label = {self.label} & self.available
+        label = {self.label} if self.has_label else set()
         return [SAMPLE_ID, *sorted({*label, *self.judged_by, *self.parts()})]
 
 

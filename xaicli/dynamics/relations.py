@@ -39,7 +39,7 @@ def statistics(rows: Rows, plan: Plan, epochs: Sequence[int], memorised: int | N
     """
     numbered = rows.with_columns(nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias(_NUMBER))
     found = [observations(rows, epochs[-1])]
-    if plan.label in plan.available:
+    if plan.has_label:
         found.append(last_label(rows, plan.label))
     for metric in plan.parts():
         found.append(history(numbered, metric, plan, memorised, full=metric in plan.metrics))
