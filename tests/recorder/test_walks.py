@@ -106,3 +106,57 @@ def test_a_walk_that_is_only_suspended_leaves_the_outer_one_alone_when_it_is_dro
                 assert (state.mode, state.batch_idx) == (("eval", 2) if number == 2 else ("train", 3))
         suspended = None
         assert (state.mode, state.batch_idx) == ("train", 3)
+
+
+def test_passes_are_counted_within_the_epochs_that_rows_name(tmp_path: Path) -> None:
+    """Three evaluations in each of two epochs, in a loop of one's own, `begin_pass` or `steps` beginning them."""
+    with Run(tmp_path, strict=True) as run:
+        for epoch in (1, 2):
+            for turn in range(3):
+                run.begin_pass("eval")
+                for _ in run.steps([0], mode="infer"):
+                    for mode in ("eval", "infer"):
+                        for sample in (1, 2):
+                            value = 10.0 * epoch + turn
+                            run.log_samples(sample_id=[sample], loss=[value], mode=mode, ds_id="", epoch=epoch, step=5)
+            run.log_samples(sample_id=[1], loss=[0.5], mode="train", ds_id="", epoch=epoch, step=5)
+    table = rows(tmp_path)
+    names = ("mode", "epoch", "pass", "sample_id", "loss")
+    found = zip(*(table[name].to_pylist() for name in names), strict=True)
+    assert sorted(found) == [
+        *((m, e, p, s, 10.0 * e + p) for m in ("eval", "infer") for e in (1, 2) for p in (0, 1, 2) for s in (1, 2)),
+        *(("train", e, 0, 1, 0.5) for e in (1, 2)),
+    ]
+
+
+def test_epochs_that_rows_count_from_0_beside_those_of_the_run(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for epoch in run.epochs(3):
+            for turn in range(2):
+                for _ in run.steps([0], mode="eval"):
+                    run.log_samples(sample_id=[1], loss=[float(turn)], epoch=epoch - 1)
+    table = rows(tmp_path)
+    found = zip(*(table[name].to_pylist() for name in ("epoch", "pass", "loss")), strict=True)
+    assert sorted(found) == [(epoch, turn, float(turn)) for epoch in (0, 1, 2) for turn in (0, 1)]
+
+
+def test_a_pass_that_is_named_in_an_epoch_that_is_named_and_the_one_begun_after_a_resume(tmp_path: Path) -> None:
+    log = lambda run, value, **told: run.log_samples(  # noqa: E731
+        sample_id=[1], loss=[value], mode="eval", epoch=4, step=9, **told
+    )
+    with Run(tmp_path, strict=True) as run:
+        log(run, 3.0, eval_pass=3)
+        run.begin_pass("eval")
+        log(run, 4.0)
+        run.state.global_step = 9
+        run.state.save_state()
+    with Run(tmp_path, strict=True) as run:
+        run.state.load_state()
+        run.begin_pass("eval")
+        log(run, 5.0)
+    table = rows(tmp_path)
+    assert sorted(zip(table["pass"].to_pylist(), table["loss"].to_pylist(), strict=True)) == [
+        (3, 3.0),
+        (4, 4.0),
+        (5, 5.0),
+    ]

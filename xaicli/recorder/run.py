@@ -345,6 +345,8 @@ class Run(Loops, Records):
             place = self._places.get((folder, turn))
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
+            if at_epoch != state.epoch_idx:
+                state.note_epoch(folder)
             self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
             if process.is_pending():
                 process.finish_pending()

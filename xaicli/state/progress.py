@@ -171,6 +171,7 @@ class Progress:
         summary: What the experiment wrote with `write_summary`.
         custom_graphs: {name: summaries} drawn apart from the summary.
         passes: {(mode, ds_id, epoch): the pass in progress or last begun}, from 0.
+        named: Those of them whose epoch the rows named, another than the current one.
         log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
@@ -190,6 +191,7 @@ class Progress:
     summary: Summary
     custom_graphs: dict[str, list[Summary]]
     passes: dict[tuple[str, str, int], int]
+    named: set[tuple[str, str, int]]
     log_count: int
 
     def __init__(
@@ -224,11 +226,13 @@ class Progress:
         self.summary = Summary(name)
         self.custom_graphs = {}
         self.passes = {}
+        self.named = set()
         self._walk: Walk | None = None  # whose batch is the current one
         self._restart()
 
     def _restart(self) -> None:
         self.passes.clear()
+        self.named.clear()
         self.global_step = None
         self.epoch_idx = 0
         self.log_count = 0
@@ -280,17 +284,28 @@ class Progress:
         """
         at, name = mode or self.mode or Mode.TRAIN.value, self.ds_id if ds_id is None else ds_id
         begun = self.passes.get((at, name, self.epoch_idx), -1) + 1
-        for other in [place for place in self.passes if place[:2] == (at, name)]:
-            del self.passes[other]
+        self._forget_others((at, name, self.epoch_idx))
+        for place in self.named:
+            if place[:2] == (at, name) and place[2] != self.epoch_idx:
+                self.passes[place] += 1
         self.passes[at, name, self.epoch_idx] = begun
         return begun
+
+    def note_epoch(self, place: tuple[str, str, int]) -> None:
+        """Count the passes of an epoch that rows name, another than the current one: the next begun is one there."""
+        self.named.add(place)
+        self.passes.setdefault(place, 0)
+
+    def _forget_others(self, place: tuple[str, str, int]) -> None:
+        """Drop what was counted of a dataset's earlier epochs, but those that rows name themselves."""
+        for other in [known for known in self.passes if known[:2] == place[:2] and known not in self.named]:
+            del self.passes[other]
 
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
         """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
         begun = self.passes.get(place, -1)
         if told > begun:
-            for other in [known for known in self.passes if known[:2] == place[:2]]:
-                del self.passes[other]
+            self._forget_others(place)
             self.passes[place] = told
         return told
 

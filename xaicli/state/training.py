@@ -84,7 +84,7 @@ class AttributesKeeper(Keeper):
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
         self.thing.custom_graphs = _graphs(state)
         self.loop.resumed = EpochLoop.parse(state["loop"], with_random=self.with_random)
-        _refill(self.thing.passes, _passes(state))
+        self._refill(_passes(state))
 
     def snapshot(self) -> Any:
         summary = self.thing.summary
@@ -93,9 +93,16 @@ class AttributesKeeper(Keeper):
 
     def undo(self, before: Any) -> None:
         values, name, history, self.loop.resumed, passes = before
-        _refill(self.thing.passes, passes)
         vars(self.thing).update(values)
+        self._refill(passes)
         self.thing.summary.name, self.thing.summary.history = name, history
+
+    def _refill(self, found: Mapping[tuple[str, str, int], int]) -> None:
+        """Change the passes in place: the recorder looks at this very object. Those of other epochs were named."""
+        thing = self.thing
+        thing.passes.clear()
+        thing.passes.update(found)
+        thing.named = {place for place in found if place[2] != thing.epoch_idx}
 
 
 def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
@@ -110,12 +117,6 @@ def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
             raise TypeError("the saved passes are none")
         passes[mode, ds_id, epoch] = begun
     return passes
-
-
-def _refill(passes: dict[Any, int], found: Mapping[Any, int]) -> None:
-    """Change the passes in place: the recorder looks at this very object."""
-    passes.clear()
-    passes.update(found)
 
 
 def _graphs(state: Mapping[str, Any]) -> dict[str, list[Summary]]:
