@@ -49,10 +49,23 @@ def test_a_value_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     assert kept(tmp_path) == []
 
 
-def test_the_same_step_is_replaced(tmp_path: Path) -> None:
-    offer(tmp_path, 0.5, 4)
-    assert offer(tmp_path, 0.7, 4) == tmp_path / "best-loss-00000004.pt"
-    assert [c.value for c in checkpoints(tmp_path) if c.is_best] == [0.7]
+@pytest.mark.parametrize("keep", [1, 2])
+def test_values_of_one_step_compete_as_others_do(tmp_path: Path, keep: int) -> None:
+    """A loop that names no steps, plain and averaged weights at one step, a run that begins again."""
+    found = [offer(tmp_path, value, 4, keep=keep) for value in (0.5, 0.3, 0.95, 0.4)]
+    assert [path.name for path in found[:2] if path] == ["best-loss-00000004.pt", "best-loss-00000004-2.pt"]
+    assert found[2] is None
+    assert (tmp_path / "best-loss.pt").read_text() == "0.3"
+    expected = [0.3, 0.4][:keep]
+    assert sorted(c.value for c in checkpoints(tmp_path) if c.value is not None) == expected
+    assert sorted(float(p.read_text()) for p in tmp_path.glob("best-loss-*.pt")) == expected
+    assert [c.value for c in checkpoints(tmp_path) if c.is_best] == [0.3]
+
+
+def test_a_value_that_is_no_number_is_told(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with xaicli.Run(tmp_path) as run, pytest.warns(UserWarning, match="no number"):
+        assert run.keep_best(torch.nn.Linear(1, 1), None) is None
 
 
 def test_a_failed_save_leaves_those_of_before(tmp_path: Path) -> None:

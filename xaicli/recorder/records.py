@@ -511,30 +511,36 @@ class Records:
 
         Args:
             model: A `torch.nn.Module`.
-            value: The metric's value; one that is not finite is never among the best.
+            value: The metric's value; not finite, it is never among the best; no number, it is told.
             metric: What the value is of.
             better: "lower" or "higher".
             keep: How many of the best to keep, `best-<metric>-<step>.pt`; the others are removed.
             **checkpoint: What `save_checkpoint` takes.
 
         Returns:
-            The checkpoint written, or None: it was not among the best, this is not rank 0, or the disk refuses, which
-            is told while those kept before are whole.
+            The checkpoint written, or None: it was not among the best, this is not rank 0, the value is no number, or
+            the disk refuses; the last two are told while those kept before are whole.
 
         Raises:
             ValueError: `keep` or `better` makes no sense.
             OSError: With `strict`: the disk refuses.
+            TypeError, ValueError: With `strict`: the value is no number.
         """
         if self._process.identity[1] != 0:
             return None
         from xaicli.state.best import keep_best
 
         try:
+            number = float(value.item() if hasattr(value, "item") else value)
+        except (TypeError, ValueError, RuntimeError):
+            self._tell(f"best checkpoint by {metric}", ValueError(f"its value is no number: {str(value)[:80]!r}"))
+            return None
+        try:
             return keep_best(
                 self.layout.checkpoints,
                 lambda path: self._save(model, path, **checkpoint),
                 metric=metric,
-                value=float(value.item() if hasattr(value, "item") else value),
+                value=number,
                 better=better,
                 keep=keep,
                 epoch=self.state.epoch_idx,

@@ -1,6 +1,6 @@
 """The best checkpoints by a metric: the few that are worth their disk space, and which of them is the best.
 
-checkpoints/best-<metric>-<step>.pt     those kept
+checkpoints/best-<metric>-<step>.pt     those kept; -<step>-2.pt the second of a step
             best-<metric>.pt            the best of them, the same bytes under a fixed name
             best-<metric>.json          their values
 """
@@ -74,7 +74,7 @@ def keep_best(
         better: "lower" or "higher".
         keep: How many to keep, at least 1.
         epoch: When it is.
-        step: When it is; a checkpoint of the same step is replaced.
+        step: When it is; the second of a step has a number after it in its name.
 
     Returns:
         The checkpoint written, or None.
@@ -91,10 +91,11 @@ def keep_best(
         raise ValueError(f"better must be one of {', '.join(Better)}, not {better!r}") from None
     stem = f"best-{quote(metric, safe='')}"
     before = _read(folder / f"{stem}.json")
-    name = f"{stem}-{step:08d}{_SUFFIX}"
-    others = [kept for kept in before if kept.file != name]
+    taken = {kept.file for kept in before}
+    names = (f"{stem}-{step:08d}{again}{_SUFFIX}" for again in ("", *(f"-{n}" for n in range(2, len(before) + 3))))
+    name = next(name for name in names if name not in taken)
     entry = KeptCheckpoint(name, float(value), epoch, step, datetime.now(UTC).isoformat(timespec="seconds"))
-    ranked = sorted([*others, entry], key=lambda kept: _rank(kept, direction))[:keep]
+    ranked = sorted([*before, entry], key=lambda kept: _rank(kept, direction))[:keep]
     if entry not in ranked or not math.isfinite(entry.value):
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def keep_best(
     write_whole(folder / f"{stem}.json", json.dumps(facts, indent=1).encode(), durable=True)
     if ranked[0] == entry:
         give_second_name(folder / name, folder / f"{stem}{_SUFFIX}")
-    for kept in others:
+    for kept in before:
         if kept not in ranked:
             (folder / kept.file).unlink(missing_ok=True)
     return folder / name
