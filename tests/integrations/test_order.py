@@ -51,16 +51,6 @@ def changed(samples: list[Any]) -> Any:
     return torch.stack([x + 0.0 for x, _ in samples]) * 2, torch.zeros(len(samples), dtype=torch.long)
 
 
-def changed_together(samples: list[Any]) -> Any:
-    if len(samples) < 2:
-        raise ValueError("two samples or more")
-    return changed(samples)
-
-
-def changed_backwards(samples: list[Any]) -> Any:
-    return changed(samples[::-1])
-
-
 def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 0, **options: Any) -> list[str]:
     """What is said while a linear model is validated."""
     from xaicli.integrations.lightning import XaiCallback
@@ -106,26 +96,14 @@ def test_a_collator_that_keeps_the_order_has_every_row_under_its_number(tmp_path
 
 
 def test_an_order_that_nothing_shows_is_asked_for(tmp_path: Path) -> None:
-    told = validated(tmp_path, changed_together)
+    told = validated(tmp_path, changed)
     assert ["nothing in a batch" in one and "keeps_order=True" in one for one in told] == [True]
     assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
     assert not (tmp_path / "run" / "data").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_order_is_shown_by_what_a_collator_makes_of_each_sample_alone(tmp_path: Path, workers: int) -> None:
-    assert ["rows' numbers" in one for one in validated(tmp_path / "kept", changed, workers)] == [True]
-    found = pl.read_parquet(tmp_path / "kept" / "run" / "data").sort("sample_id")
-    with torch.no_grad():
-        expected = functional.cross_entropy(Linear().net(X * 2), torch.zeros(N, dtype=torch.long), reduction="none")
-    assert found["sample_id"].to_list() == list(range(N))
-    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-6)
-    assert ["another order" in one for one in validated(tmp_path / "turned", changed_backwards, workers)] == [True]
-    assert not (tmp_path / "turned" / "run" / "data").exists()
-
-
 def test_an_order_that_the_caller_tells_counts_where_nothing_shows_another(tmp_path: Path) -> None:
-    told = validated(tmp_path / "told", changed_together, keeps_order=True)
+    told = validated(tmp_path / "told", changed, keeps_order=True)
     assert ["rows' numbers" in one for one in told] == [True]
     found = pl.read_parquet(tmp_path / "told" / "run" / "data").sort("sample_id")
     with torch.no_grad():

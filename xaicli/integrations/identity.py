@@ -88,10 +88,6 @@ _ONE_NAME = {"labels": ("labels", "label", "label_ids")}
 """What a collator renames."""
 
 
-MOST_LOOKS = 3
-"""So many batches have their samples collated one by one in vain, where nothing else shows the order."""
-
-
 class NumberedSampler:
     """A sampler that remembers the rows it gave, so that they can be told of the batches made of them.
 
@@ -189,25 +185,8 @@ class NumberedRows:
 
 
 def seen_orders() -> torch.Tensor:
-    """What collators were seen to do, in memory that a loader's workers share: keep their order, give another one.
-
-    The third number counts the batches whose samples were collated one by one in vain.
-    """
-    return torch.zeros(3, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
-
-
-def each_alone(collate: Callable[[list[Any]], Any], samples: Sequence[Any]) -> list[Any]:
-    """What a collator makes of each sample alone, which shows whose row is whose in the batch of all of them.
-
-    Its random numbers are those of a training that is not looked at. Empty where it does not take one sample.
-    """
-    from xaicli.attribution.given import random_numbers_kept
-
-    with random_numbers_kept():
-        try:
-            return [collate([dict(one) if isinstance(one, Mapping) else one]) for one in samples]
-        except Exception:  # the caller's code, which was asked for what it need not do
-            return []
+    """What collators were seen to do, in memory that a loader's workers share: keep their order, give another one."""
+    return torch.zeros(2, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
 @dataclass(frozen=True)
@@ -215,8 +194,7 @@ class IdsBesideCollator:
     """A collator that keeps the ids out of what the caller's own one puts together, and adds them to the batch.
 
     A collator may put its rows in another order, by length for example. Whose row each is, is then told by what stands
-    in both, or by what it makes of each sample alone; where that does not tell it, a text stands for the ids, which
-    says so.
+    in both; where that does not tell it, a text stands for the ids, which says so.
 
     Attributes:
         collate: The caller's own.
@@ -241,15 +219,15 @@ class IdsBesideCollator:
         given = [dict(sample) for sample in samples]  # a collator may take out what it reads
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
-            order = self._order(given, batch, key)
+            order = self._order(given, batch)
             ids = order if isinstance(order, str) else [ids[place] for place in order]
             batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
 
-    def _order(self, samples: list[Any], batch: Any, key: str) -> list[int] | str:
+    def _order(self, samples: list[Any], batch: Any) -> list[int] | str:
         """Which sample each row is of, or why that is not known."""
         order, in_order = order_of(samples, batch), list(range(len(samples)))
-        keeps, gives_another, looks = range(len(self.seen))
+        keeps, gives_another = range(len(self.seen))
         if order != in_order:
             self.seen[gives_another] = 1
             return REORDERED if order is None else order
@@ -258,23 +236,9 @@ class IdsBesideCollator:
         if self.seen[keeps] and not self.seen[gives_another]:
             return order
         if not is_shown(samples, batch):
-            if self.seen[looks] >= MOST_LOOKS:
-                return UNSHOWN
-            found = self._order_by_each(samples, batch, key)
-            if isinstance(found, str):
-                self.seen[looks] += 1
-                return found
-            order = found
-        self.seen[keeps if order == in_order else gives_another] = 1
-        return order
-
-    def _order_by_each(self, samples: list[Any], batch: Mapping[str, Any], key: str) -> list[int] | str:
-        """Which sample each row is of, by what the collator makes of each alone, or why that is not known."""
-        made = each_alone(lambda one: self._together(one, key), samples)
-        alone = [{name: rows[0] for name, rows in one.items() if size_of(rows) == 1} for one in made]
-        if not alone or not (is_shown(alone, batch) or order_of(alone, batch) != list(range(len(samples)))):
             return UNSHOWN
-        return order_of(alone, batch) or REORDERED
+        self.seen[keeps] = 1
+        return order
 
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate, default_convert
 
-from xaicli.integrations.identity import MOST_LOOKS, each_alone, size_of
+from xaicli.integrations.identity import size_of
 
 _KEEP = (default_collate, default_convert)
 """Collators that are known to keep it."""
@@ -35,7 +35,7 @@ class WatchedCollator:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
         self._seen: torch.Tensor = torch.zeros(4, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        """How many batches were looked at sample by sample, then whether each of what may be seen was."""
+        """Whether each of what may be seen was."""
 
     def __call__(self, samples: list[Any]) -> Any:
         """The collator's batch, as it is."""
@@ -43,20 +43,8 @@ class WatchedCollator:
         batch = self.collate(samples)
         if self.disorder is None:
             with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
-                if found := _order(given, batch) or self._order_by_each(given, batch):
-                    self._seen[found] = 1
+                self._seen[_order(given, batch)] = 1
         return batch
-
-    def _order_by_each(self, samples: list[Any], batch: Any) -> int:
-        """The same, by what the collator makes of each sample alone, where that is not known by now."""
-        if self.is_known or self._seen[0] >= MOST_LOOKS or len(samples) < 2:
-            return 0
-        self._seen[0] += 1
-        made = [list(_columns(one, 1)) for one in each_alone(self.collate, samples)]
-        columns = list(_columns(batch, len(samples)))
-        if not made or {len(one) for one in made} != {len(columns)}:
-            return 0
-        return _verdict((rows, [one[place][0] for one in made]) for place, rows in enumerate(columns))
 
     @property
     def disorder(self) -> str | None:
@@ -103,16 +91,12 @@ def _order(samples: Sequence[Any], batch: Any) -> int:
     if n < 2:
         return 0
     fields = list(_fields(samples))
-    return _verdict((rows, values) for rows in _columns(batch, n) for values in fields)
-
-
-def _verdict(pairs: Iterable[tuple[Any, list[Any]]]) -> int:
-    """What columns of a batch say beside values that they may have been made of."""
     verdicts = {True: set[bool](), False: set[bool]()}  # of rows of several values, and of single ones
-    for rows, values in pairs:
-        is_wide, is_kept = _compared(rows, values)
-        if is_kept is not None:
-            verdicts[is_wide].add(is_kept)
+    for rows in _columns(batch, n):
+        for values in fields:
+            is_wide, is_kept = _compared(rows, values)
+            if is_kept is not None:
+                verdicts[is_wide].add(is_kept)
     for said in (verdicts[True], verdicts[False]):
         if said:
             return _KEPT if True in said else _ANOTHER
