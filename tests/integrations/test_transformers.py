@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -929,6 +930,62 @@ def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given
     assert collator(same)["sample_id"] == UNSHOWN  # labels that are one and the same tell nothing
     assert collator(samples)["sample_id"].tolist() == [0, 1, 2, 3]
     assert collator(same)["sample_id"].tolist() == [0, 1, 2, 3]  # it is known by now
+
+
+def test_rows_that_may_be_of_several_samples_are_of_none() -> None:
+    """A mask and a label that samples share do not tell them apart where their tokens were changed."""
+    from xaicli.integrations.identity import REORDERED, IdsBesideCollator
+
+    def turned(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        own = samples[::-1]
+        made = {name: torch.tensor([one[name] for one in own]) for name in ("attention_mask", "labels")}
+        return {**made, "input_ids": torch.tensor([one["input_ids"][::-1] for one in own])}
+
+    samples = [
+        {"sample_id": i, "input_ids": [i, i + 1, 7], "attention_mask": [1, 1, 1], "labels": i // 2} for i in range(4)
+    ]
+    assert IdsBesideCollator(turned, ("sample_id",))(samples)["sample_id"] == REORDERED
+    alike = [{**one, "input_ids": [5, 6, 7]} for one in samples]
+    found = IdsBesideCollator(turned, ("sample_id",))(alike)["sample_id"].tolist()
+    assert [sorted(found[:2]), sorted(found[2:])] == [[2, 3], [0, 1]]  # twins but for their ids
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, "no key"])
+@pytest.mark.parametrize("lacking", [(0, 3), (2,)])
+def test_samples_without_an_id_end_no_collator(missing: Any, lacking: tuple[int, ...]) -> None:
+    from xaicli.integrations.identity import IdsBesideCollator
+
+    samples: list[dict[str, Any]] = [
+        {"sample_id": float(10 + i), "input_ids": [i, i + 1], "labels": 0} for i in range(4)
+    ]
+    for place in lacking:
+        samples[place]["sample_id"] = missing
+        if missing == "no key":
+            del samples[place]["sample_id"]
+    batch = IdsBesideCollator(transformers.default_data_collator, ("sample_id",))(samples)
+    assert batch["input_ids"].tolist() == [one["input_ids"] for one in samples]
+    assert batch["sample_id"] == [None if i in lacking else 10 + i for i in range(4)]
+    none = [
+        {name: value for name, value in one.items() if name != "sample_id"} | {"sample_id": None} for one in samples
+    ]
+    assert set(IdsBesideCollator(transformers.default_data_collator, ("sample_id",))(none)) == {"input_ids", "labels"}
+
+
+def test_ids_as_pandas_has_them_beside_missing_ones(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    data = [
+        {"sample_id": math.nan if i in (3, 9) else float(100 + i), "input_ids": TOKENS[i], "labels": LABELS[i]}
+        for i in range(N)
+    ]
+    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0)
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers.Trainer(model=tiny(), args=said, train_dataset=data, callbacks=[callback]).train()
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["sample_id"].to_list() == [100 + i for i in range(N) if i not in (3, 9)]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 2
 
 
 def test_a_row_without_an_id_costs_itself_alone(tmp_path: Path) -> None:

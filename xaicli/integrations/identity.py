@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,13 +211,15 @@ class IdsBesideCollator:
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
-        key = next((k for k in self.keys if samples and isinstance(samples[0], Mapping) and k in samples[0]), None)
+        are_known = bool(samples) and all(isinstance(sample, Mapping) for sample in samples)
+        key = next((k for k in self.keys if are_known and any(k in sample for sample in samples)), None)
         if key is None:
             return self.collate(samples)
-        ids: Any = [_plain(sample[key]) for sample in samples]
+        ids: Any = [_as_id(sample.get(key)) for sample in samples]
         if not may_be_ids([one for one in ids if one is not None]):
-            return self.collate(samples)
-        given = [dict(sample) for sample in samples]  # a collator may take out what it reads
+            return self.collate(self._without_ids(samples, key) if None in ids else samples)
+        # A collator may take out what it reads. Samples that differ in their ids alone are alike.
+        given = [{name: value for name, value in sample.items() if name not in self.keys} for sample in samples]
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
             order = self._order(given, batch)
@@ -242,16 +245,17 @@ class IdsBesideCollator:
 
     def _together(self, samples: list[Any], key: str) -> Any:
         """What the caller's collator makes of the samples: with the ids where it can, since it may ask for them."""
-        are_all = all(sample.get(key) is not None for sample in samples)
+        are_all = not any(sample.get(key) is None or _is_float(sample[key]) for sample in samples)
         if key in ID_KEYS and are_all:  # and not a number of ours
             try:
                 return self.collate([dict(sample) for sample in samples])
             except (ValueError, TypeError, KeyError, RuntimeError):
                 pass
+        return self.collate(self._without_ids(samples, key))
+
+    def _without_ids(self, samples: list[Any], key: str) -> list[dict[str, Any]]:
         apart = {key, *self.keys}
-        return self.collate(
-            [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
-        )
+        return [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
 
 
 def _is_keeping(collate: Any) -> bool:
@@ -261,8 +265,16 @@ def _is_keeping(collate: Any) -> bool:
     return str(module).partition(".")[0] in _KEEPING
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float) or (hasattr(value, "dtype") and "float" in str(value.dtype))
+
+
+def _as_id(value: Any) -> Any:
+    """An id as a plain value; as pandas has them beside a missing one, whole numbers are floats and that one is NaN."""
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None if math.isnan(value) else value
+    return value
 
 
 def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> list[int] | None:
@@ -290,7 +302,7 @@ def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> 
     while candidates:
         row = min(candidates, key=lambda row: len(candidates[row]))
         found = candidates.pop(row)
-        if not found or (len(found) > 1 and not _are_alike(told, found)):
+        if not found or (len(found) > 1 and not _are_alike(samples, found)):
             return None
         order[row] = found[0]
         candidates = {other: [place for place in those if place != found[0]] for other, those in candidates.items()}
@@ -339,11 +351,17 @@ class _Column:
         return all(map(any, fits)) and all(any(line[place] for line in fits) for place in places)
 
 
-def _are_alike(columns: list[_Column], places: list[int]) -> bool:
-    """Whether these samples are the same wherever rows are compared, and that is more than a label."""
-    first, *others = places
-    same = all(torch.equal(column.given[first], column.given[other]) for column in columns for other in others)
-    return same and any(column.is_wide for column in columns)
+def _are_alike(samples: Sequence[Mapping[str, Any]], places: list[int]) -> bool:
+    """Whether these samples are the same in all that they hold, so that it does not matter whose row is whose."""
+    first, *others = (samples[place] for place in places)
+    return all(one.keys() == first.keys() and all(_is_same(one[k], first[k]) for k in first) for one in others)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    except (TypeError, ValueError, RuntimeError):
+        return isinstance(one, str) and one == other
 
 
 def _column(name: str, rows: Any, samples: Sequence[Mapping[str, Any]]) -> _Column | None:

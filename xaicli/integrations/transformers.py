@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -247,7 +248,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                     "no sample ids in the dataset: its rows' numbers are taken; give it a column sample_id to have "
                     "your own"
                 )
-                dataset, keys = numbered, (_ROW,)
+                dataset, keys = numbered, (_ROW, *keys)
         elif _text_ids(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
         if self._seen is None or self._seen[0] is not collate:
@@ -576,6 +577,8 @@ def _has_ids(dataset: Any, keys: tuple[str, ...]) -> bool:
 
 
 def _is_id(value: Any) -> bool:
+    if isinstance(value, float):  # as pandas has whole numbers beside a missing one
+        return value.is_integer() or math.isnan(value)
     return value is None or isinstance(value, (int, str)) or getattr(value, "ndim", 1) == 0
 
 
