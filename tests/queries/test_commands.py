@@ -312,7 +312,7 @@ def test_a_run_held_against_itself_has_changed_nowhere(xai: Xai, tmp_path: Path)
     assert {row["change"] for row in rows} == {0.0}
     assert [row["label"] for row in rows if row["kind"] == "label"] == ["a", "b", "c"]
     listed = [(row["sample_id"], row["label"], row["correct"]) for row in rows if row["group"] == "listed"]
-    assert listed == [("1", "a, b", [True, True]), ("2", "(none)", [True, True])]
+    assert listed == [(1, "a, b", [True, True]), (2, "(none)", [True, True])]
     # A folder stands for the runs in it that are not named beside it.
     assert xai("compare", tmp_path / "runs", root)[0] == 2
 

@@ -376,7 +376,7 @@ def test_runs_side_by_side_tell_what_their_samples_are(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--max", "1", "--min", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     told = [(row["sample_id"], row["facts"]["camera"]) for row in rows if row["kind"] == "sample"]
-    assert told == [("2", "right"), ("3", "up")]
+    assert told == [(2, "right"), (3, "up")]
     assert all(row["facts"] is None for row in rows if row["kind"] != "sample")
     page = xaicli.compare(tmp_path / "a", tmp_path / "b", max=1, min=1).html()
     assert "right</td>" in page

@@ -201,7 +201,7 @@ def _by_value(column: pl.Series) -> tuple[list[str], Codes]:
     if column.dtype.is_nested():
         column = pl.Series([None if value is None else str(value) for value in column.to_list()], dtype=pl.String)
     texts = column if column.dtype.is_integer() or column.dtype == pl.Enum else column.cast(pl.String)
-    values, counts = _most_frequent(texts.drop_nulls().rename("value"))
+    values, counts = _most_frequent(texts.drop_nulls().alias("value"))
     named = dict(zip(values.cast(pl.String).to_list(), counts, strict=True))
     if missing := texts.null_count():
         named[MISSING] = named.get(MISSING, 0) + missing
