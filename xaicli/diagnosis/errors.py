@@ -13,6 +13,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis import residuals, tokens
 from xaicli.diagnosis.confusion import by_class, exact_sets, label_figures, overall_figures, set_counts
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
+from xaicli.diagnosis.questions import refuse_other_kinds
 from xaicli.diagnosis.slices import by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
 from xaicli.dynamics.names import LabelNames
@@ -55,7 +56,7 @@ def errors(
           their words where the fact `tokens` holds them, `worst_tokens`.
 
     Raises:
-        UsageError: `top` is negative, or an option is about another task.
+        UsageError: `top` is negative, an option is about another task, or the label key is no truth of the predictions.
         XaiError: There is no such column, or nothing tells how this task errs.
     """
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
@@ -68,6 +69,8 @@ def errors(
     task = task_of(reader, selection)
     if positive is not None and task is not Task.BINARY:
         raise UsageError(f"--positive is about two classes, and this task is {task}", hint="leave it out")
+    if task is not Task.SEQUENCE:
+        refuse_other_kinds(reader, selection.label_key)
     asked = _Asked(reader, selection, tuple(dict.fromkeys(by or ())), positive, top)
     match task:
         case Task.REGRESSION:

@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import FEWEST, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
-from xaicli.diagnosis.questions import counted, labelled
+from xaicli.diagnosis.questions import counted, labelled, refuse_other_kinds
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT
 from xaicli.diagnosis.training import steps
 from xaicli.dynamics.names import LabelNames
@@ -101,11 +101,16 @@ class Judgements:
 
 
 def judgements(reader: Reader, selection: Selection) -> list[Judgements]:
-    """How labels and predictions stand, of each (mode, ds_id) that has both; none where they are numbers."""
+    """How labels and predictions stand, of each (mode, ds_id) that has both; none where they are numbers.
+
+    Raises:
+        UsageError: The label key is no truth of the predictions.
+    """
     key, dtypes = selection.label_key, reader.dtypes
     kinds = dtypes.get(key), dtypes.get(PREDICTION)
     if any(kind is None or kind.is_float() for kind in kinds):
         return []
+    refuse_other_kinds(reader, key)
     return [found for pair in selection.pairs if (found := _judged(reader, selection, pair)) is not None]
 
 

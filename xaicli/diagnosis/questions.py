@@ -319,13 +319,30 @@ def refuse_other_tasks(reader: Reader, key: str = LABEL, by: str | None = None) 
             f"{where} predicts numbers, which are not confused with one another",
             hint="xai errors tells how far they are off",
         )
-    if key == PREDICTION or _kind(reader.dtypes[key]) is not _kind(reader.dtypes[PREDICTION]):
-        raise UsageError(
-            f"--label-key {key} cannot be held against the predictions of {where}",
-            hint="it takes a column of true classes of the predictions' kind, such as label",
-        )
+    refuse_other_kinds(reader, key)
     if by is not None and by not in reader.dtypes:
         raise unknown("column", by, list(reader.dtypes), where=where, note=reader.facts.left_out)
+
+
+def refuse_other_kinds(reader: Reader, key: str) -> None:
+    """Say that a label key is no truth of the predictions, where a run has both.
+
+    Raises:
+        UsageError: It is the predictions themselves, or of another type than these.
+    """
+    kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
+    if len(kinds) == 2 and (key == PREDICTION or not _are_alike(*kinds)):
+        raise UsageError(
+            f"--label-key {key} cannot be held against the predictions of {reader.layout.root}",
+            hint="it takes a column of true classes of the predictions' kind, such as label",
+        )
+
+
+def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:
+    """Whether one may be the truth of the other: classes of the same kind, or numbers."""
+    if label.is_numeric() and prediction.is_float():
+        return True
+    return _kind(label) is _kind(prediction)
 
 
 def _kind(dtype: pl.DataType) -> type[pl.DataType]:

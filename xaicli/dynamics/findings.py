@@ -266,7 +266,7 @@ def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFra
     """Single classes of sets that the model contradicted through training; nothing where labels are no sets."""
     key = selection.label_key
     kinds = [reader.dtypes.get(name) for name in (key, PREDICTION)]
-    if not all(isinstance(kind, pl.List) for kind in kinds):
+    if key == PREDICTION or not all(isinstance(kind, pl.List) for kind in kinds):
         return pl.DataFrame()
     history = walk(reader, selection, pair, [SAMPLE_ID, key, PREDICTION])
     named = (rows.frame.rename({key: LABEL}) if key != LABEL else rows.frame for rows in history)

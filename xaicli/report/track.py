@@ -257,6 +257,8 @@ def _confusions(gathered: Gathered, page: Page) -> Iterator[Section]:
     found = tuple(block for one in gathered.judgements for block in judgement_blocks(one, page))
     if found:
         yield Section("Who is taken for whom", "confusion", found)
+    elif said := gathered.absent.get("confusions"):
+        yield Section("Who is taken for whom", "confusion", (Text(said, Tone.FAINT),))
 
 
 def _steps(gathered: Gathered, page: Page) -> Iterator[Section]:
