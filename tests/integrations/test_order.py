@@ -170,3 +170,33 @@ def test_what_cannot_be_compared_costs_the_training_nothing() -> None:
     assert watched([Odd(), Odd()]) is batch
     assert watched.disorder is None
     assert not watched.is_known
+
+
+@pytest.mark.parametrize("are_texts", [False, True])
+@pytest.mark.parametrize("lacking", [{3, 9}, set(range(8, 16))])
+def test_a_missing_id_costs_its_row_and_not_its_batch(tmp_path: Path, lacking: set[int], are_texts: bool) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Named(Linear):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().validation_step((batch["x"], batch["y"]), batch_idx)
+
+    def together(places: list[int]) -> dict[str, Any]:
+        ids = [None if place in lacking else f"s{place}" if are_texts else 100 + place for place in places]
+        return {"sample_id": ids, "x": X[places], "y": Y[places]}
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.validate(Named(), DataLoader(list(range(N)), batch_size=8, collate_fn=together), verbose=False)
+    found = pl.read_parquet(tmp_path / "run" / "data")
+    known = [place for place in range(N) if place not in lacking]
+    expected = functional.cross_entropy(Linear().net(X), Y, reduction="none").tolist()
+    assert dict(found.select("sample_id", "loss").iter_rows()) == {
+        (f"s{place}" if are_texts else 100 + place): pytest.approx(expected[place], abs=1e-6) for place in known
+    }
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == len(lacking)

@@ -1030,6 +1030,37 @@ def test_an_own_loss_says_that_one_number_is_yes_or_no(tmp_path: Path) -> None:
         assert found["label"].to_list() == LABELS.tolist()
 
 
+@pytest.mark.parametrize("says", ["compute_loss", "compute_loss_func"])
+def test_an_own_loss_says_that_each_label_is_for_itself(tmp_path: Path, says: str) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def judged(outputs: Any, labels: Any, **_others: Any) -> Any:
+        return functional.binary_cross_entropy_with_logits(outputs.logits, labels)
+
+    class Judging(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = judged(outputs, labels)
+            return (loss, outputs) if return_outputs else loss
+
+    sets = torch.tensor([[float(i >> bit & 1) for bit in range(3)] for i in range(N)])
+    data = [{**one, "labels": sets[i]} for i, one in enumerate(DATA)]
+    model = tiny(num_labels=3)
+    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0)
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = Judging if says == "compute_loss" else transformers.Trainer
+    own = {"compute_loss_func": judged} if says == "compute_loss_func" else {}
+    trainer(model=model, args=said, train_dataset=data, callbacks=[callback], **own).train()
+    model.eval()
+    with torch.no_grad():
+        scores = model(input_ids=TOKENS).logits
+    expected = functional.binary_cross_entropy_with_logits(scores, sets, reduction="none").mean(1)
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found["label"].to_list() == [row.nonzero().flatten().tolist() for row in sets]
+
+
 def test_a_loss_of_samples_in_another_order_is_asked_about(tmp_path: Path) -> None:
     from xaicli.integrations.transformers import XaiCallback
 

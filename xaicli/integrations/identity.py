@@ -24,7 +24,7 @@ NO_IDS = (
 def ids_of(batch: Any) -> Any:
     """The ids in a batch: the entry of a dict named like them, or the first of three or more parts; None without."""
     if isinstance(batch, Mapping):
-        return next((batch[key] for key in ID_KEYS if key in batch and may_be_ids(batch[key])), None)
+        return next((batch[key] for key in ID_KEYS if key in batch and _are_ids_named(batch[key])), None)
     if isinstance(batch, (list, tuple)) and len(batch) > 2 and may_be_ids(batch[0]):
         return batch[0]
     return None
@@ -61,12 +61,21 @@ def size_of(batch: Any) -> int | None:
 
 
 def may_be_ids(values: Any) -> bool:
-    """Whether these are one whole number or text a sample, as classes are; token ids, (samples, tokens), are not."""
+    """Whether these are one whole number or text a sample, as classes are; token ids, (samples, tokens), are not.
+
+    In a list some may be missing.
+    """
     if isinstance(values, torch.Tensor):
         return values.ndim == 1 and not values.is_floating_point() and values.dtype is not torch.bool
     if hasattr(values, "dtype") and hasattr(values, "ndim"):
         return values.ndim == 1 and values.dtype.kind in "iuUSO"
-    return isinstance(values, (list, tuple)) and bool(values) and all(type(v) in (int, str) for v in values)
+    kinds = set(map(type, values)) if isinstance(values, (list, tuple)) else set()
+    return bool(kinds - {type(None)}) and kinds <= {int, str, type(None)}
+
+
+def _are_ids_named(values: Any) -> bool:
+    """Whether an entry that is named like ids holds some, or none of any sample: such rows are left out by the run."""
+    return may_be_ids(values) or (isinstance(values, (list, tuple)) and bool(values) and all(v is None for v in values))
 
 
 REORDERED = (

@@ -325,7 +325,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             self._recording.missed(rows_of(given, None), _PERMUTED)
             self._has_answered = True
             return result if wants_outputs or not isinstance(result, tuple) else result[0]
-        task = _binary_of(heard.judged, rows_of(given, None), self._config)
+        task = _task_of(heard.judged, rows_of(given, None), self._config)
         if not isinstance(result, tuple):
             self._recording.missed(
                 rows_of(given, None),
@@ -412,16 +412,21 @@ def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
     return any(torch.equal(truth.sort().values, own.sort().values) for truth in given)
 
 
-def _binary_of(judged: Sequence[Judged], rows: int | None, config: Any) -> str | None:
-    """That one number a sample is a yes or no, as a criterion of the caller's takes it; None where nothing says so.
+def _task_of(judged: Sequence[Judged], rows: int | None, config: Any) -> str | None:
+    """What a criterion of the caller's says that takes each number for itself; None where none does.
 
-    Without a word of the configuration (`problem_type`) a model of one number is taken for one of a regression.
+    Without a word of the configuration (`problem_type`) a model of one number is taken for one of a regression, and one
+    of several for one of classes.
     """
     if getattr(config, "problem_type", None) is not None:
         return None
-    given = [one for one in judged if one.answers.numel() == rows]
-    is_each = bool(given) and all(one.is_each and one.values is Values.LOGITS for one in given)
-    return Task.BINARY.value if is_each else None
+    for task, given in (
+        (Task.BINARY, [one for one in judged if one.answers.numel() == rows]),
+        (Task.MULTILABEL, [o for o in judged if o.answers.ndim == 2 and len(o.answers) == rows != o.answers.numel()]),
+    ):
+        if given and all(one.is_each and one.values is Values.LOGITS for one in given):
+            return task.value
+    return None
 
 
 def _by_hand(outputs: Any, inputs: Mapping[str, Any], labels: Any, config: Any) -> str | None:
