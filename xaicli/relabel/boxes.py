@@ -30,6 +30,7 @@ from xaicli.relabel.tasks import (
     Task,
     Tool,
     cell,
+    cvat_beginning,
     dumped,
     fiftyone_keys,
     xml_of,
@@ -271,21 +272,7 @@ def _config(batch: Batch) -> str:
 
 def _cvat(batch: Batch) -> str:
     """CVAT for images 1.1, a box an object: https://docs.cvat.ai/docs/manual/advanced/xml_format/."""
-    root = ElementTree.Element("annotations")
-    ElementTree.SubElement(root, "version").text = "1.1"
-    task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    ElementTree.SubElement(task, "size").text = str(len(batch.tasks))
-    ElementTree.SubElement(task, "mode").text = "annotation"
-    labels = ElementTree.SubElement(task, "labels")
-    for name in batch.classes:
-        label = ElementTree.SubElement(labels, "label")
-        ElementTree.SubElement(label, "name").text = xml_text(name)
-        ElementTree.SubElement(label, "type").text = "rectangle"
-        attributes = ElementTree.SubElement(label, "attributes")
-        for known in _cvat_label(name)["attributes"]:
-            one = ElementTree.SubElement(attributes, "attribute")
-            for key in ("name", "mutable", "input_type", "default_value"):
-                ElementTree.SubElement(one, key).text = str(known[key])
+    root = cvat_beginning(len(batch.tasks), [_cvat_label(name) for name in batch.classes])
     for number, picture in enumerate(batch.tasks):
         size = {} if picture.size is None else {"width": str(picture.size[0]), "height": str(picture.size[1])}
         name = xml_text(picture.path if picture.path is not None else str(picture.sample_id))

@@ -201,23 +201,34 @@ def _config(batch: Batch) -> str:
     return xml_of(view, declared=False)
 
 
-def _cvat(batch: Batch) -> str:
-    """CVAT for images 1.1, a tag a picture: https://docs.cvat.ai/docs/manual/advanced/xml_format/."""
+def cvat_beginning(n: int, labels: Sequence[Mapping[str, Any]]) -> ElementTree.Element:
+    """The annotations of CVAT for images 1.1 up to the first picture.
+
+    Args:
+        n: How many pictures there are.
+        labels: Each label's name, type and attributes, as CVAT's raw labels have them.
+    """
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    ElementTree.SubElement(task, "size").text = str(len(batch.tasks))
+    ElementTree.SubElement(task, "size").text = str(n)
     ElementTree.SubElement(task, "mode").text = "annotation"
-    labels = ElementTree.SubElement(task, "labels")
-    for name in batch.classes:
-        label = ElementTree.SubElement(labels, "label")
-        ElementTree.SubElement(label, "name").text = xml_text(name)
-        ElementTree.SubElement(label, "type").text = "tag"
+    every = ElementTree.SubElement(task, "labels")
+    for each in labels:
+        label = ElementTree.SubElement(every, "label")
+        ElementTree.SubElement(label, "name").text = xml_text(each["name"])
+        ElementTree.SubElement(label, "type").text = each["type"]
         attributes = ElementTree.SubElement(label, "attributes")
-        for known in _cvat_label(name)["attributes"]:
+        for known in each["attributes"]:
             one = ElementTree.SubElement(attributes, "attribute")
             for key in ("name", "mutable", "input_type", "default_value"):
                 ElementTree.SubElement(one, key).text = str(known[key])
+    return root
+
+
+def _cvat(batch: Batch) -> str:
+    """CVAT for images 1.1, a tag a picture: https://docs.cvat.ai/docs/manual/advanced/xml_format/."""
+    root = cvat_beginning(len(batch.tasks), [_cvat_label(name) for name in batch.classes])
     for number, sample in enumerate(batch.tasks):
         size = {} if sample.size is None else {"width": str(sample.size[0]), "height": str(sample.size[1])}
         name = xml_text(sample.path if sample.path is not None else carried(sample.sample_id))
