@@ -196,14 +196,17 @@ class Result:
         from xaicli.render.figure import grids
 
         stems = "|".join(re.escape(grid.name) for grid in grids(self.report))
+        ours = re.compile(rf"(?:{stems})-(?:sheet-\d+|\d{{3,}})\.png")
+        there = [path.name for path in folder.iterdir() if ours.fullmatch(path.name)] if stems else []
+        if not there:  # the JSON of a large answer takes a second to read
+            return []
         try:
             former = json.loads((folder / f"{self.report.json_name or self.report.name}.json").read_bytes())
             outputs = former["outputs"] if former["command"] == self.answer.command else ()
             listed = {Path(path).name for path in outputs}
         except (OSError, ValueError, KeyError, TypeError):
             return []
-        ours = re.compile(rf"(?:{stems})-(?:sheet-\d+|\d{{3,}})\.png")
-        return sorted(name for name in listed if stems and ours.fullmatch(name) and (folder / name).is_file())
+        return sorted(listed.intersection(there))
 
     def _files(self, wanted: set[Format], no_images: bool, each: bool) -> Iterator[tuple[str, bytes]]:
         from xaicli.render.figure import Pictures, pictures
