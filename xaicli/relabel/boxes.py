@@ -20,11 +20,10 @@ import polars as pl
 from xaicli.diagnosis.objects import doubted_objects
 from xaicli.errors import XaiError
 from xaicli.reader import Reader
-from xaicli.relabel.questions import made_by, path_fact, picture_size, within_a_folder
+from xaicli.relabel.questions import as_tool_names, made_by, path_fact, picture_size
 from xaicli.relabel.tasks import (
     CHECKED,
     CONTROL,
-    FIFTYONE_PICTURES,
     Batch,
     Box,
     Task,
@@ -111,12 +110,7 @@ def batch_of_objects(
         notes.append("no fact says where pictures are: run.log_facts(ids, path=...), or --path FACT")
     if table != "boxes":
         notes.append(f"of the outlines in table {table} the boxes around them are written")
-    if tool in (Tool.CVAT, Tool.COCO) and not prefix:
-        tasks, folder = within_a_folder(tasks)
-        if folder:
-            notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
-    if tool is Tool.FIFTYONE:
-        notes.append(FIFTYONE_PICTURES)
+    tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = list(names) or sorted({box.label for task in tasks for box in task.boxes})
     return Batch(tasks, classes, made_by=made_by(reader), of_boxes=True), _rows(doubted, tasks, names), notes
 

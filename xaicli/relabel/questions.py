@@ -73,12 +73,7 @@ def batch_of(
     notes = list(known.warnings)
     if where is not None and (lacking := sum(task.path is None for task in tasks)):
         notes.append(f"{lacking:,} of {len(tasks):,} samples have no {where}")
-    if tool in (Tool.CVAT, Tool.COCO) and not prefix:
-        tasks, folder = within_a_folder(tasks)
-        if folder:
-            notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
-    if tool is Tool.FIFTYONE:
-        notes.append(FIFTYONE_PICTURES)
+    tasks = as_tool_names(tasks, tool, prefix, notes)
     classes = [] if is_number else _classes(reader, selection, rows, names)
     return Batch(tasks, classes, isinstance(dtype, pl.List), made_by(reader)), notes
 
@@ -150,7 +145,18 @@ def picture_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
+def as_tool_names(tasks: list[Task], tool: Tool, prefix: str, notes: list[str]) -> list[Task]:
+    """The tasks with their pictures named as a tool finds them; what to know of that goes to the notes."""
+    if tool in (Tool.CVAT, Tool.COCO) and not prefix:
+        tasks, folder = _within_a_folder(tasks)
+        if folder:
+            notes.append(f"pictures are named from {folder} on, as {tool.value} does it; --prefix writes whole paths")
+    if tool is Tool.FIFTYONE:
+        notes.append(FIFTYONE_PICTURES)
+    return tasks
+
+
+def _within_a_folder(tasks: list[Task]) -> tuple[list[Task], str]:
     """The tasks with absolute paths made relative to the folder of them all, and that folder; "" where none is."""
     paths = [PurePath(task.path) for task in tasks if task.path is not None]
     if not paths or not all(path.is_absolute() and path.drive == paths[0].drive for path in paths):
