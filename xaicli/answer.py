@@ -80,7 +80,7 @@ class Counts:
     dropped: int | None = None
     """Rows the recorder could not store."""
     stale: int | None = None
-    """Samples absent from the last epoch."""
+    """Samples whose value is of an earlier epoch than the last: absent from that, or without a finite value there."""
     taken_back: int | None = None
     """Rows that do not count because a later attempt logged that part of the training again."""
     ignored: int | None = None

@@ -413,7 +413,7 @@ def test_every_count_is_told() -> None:
     assert said["rows dropped while recording"] == "3"
     assert said["rows taken back by a later attempt"].startswith("6;")
     assert said["ignored labels"].startswith("7,")
-    assert said["samples absent from the last epoch"] == "4"
+    assert said["samples without a finite value in the last epoch"] == "4"
     assert said["damaged files left out"] == "data/x.parquet"
 
 

@@ -24,10 +24,11 @@ from xaicli.render.figure import Pictures, draw, line_values
 from xaicli.render.markdown import markdown
 from xaicli.render.page import page
 from xaicli.render.terminal import as_text
+from xaicli.render.text import told_apart
 from xaicli.report.charts import LineChart, Multiples, Series
 from xaicli.report.info import runs_report
 from xaicli.report.labels import labels_report
-from xaicli.report.model import Card, Column, Gallery, Link, Report, Section, Table
+from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
 from xaicli.report.numbers import column, cut_apart, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
@@ -68,13 +69,60 @@ def test_different_numbers_never_read_alike(middle: float, steps: list[int]) -> 
     )
 
 
+def fits(told: str, name: str) -> bool:
+    """Whether what was told of a name can be read as a name, where "…" stands for one character or more."""
+    return re.fullmatch(".+".join(map(re.escape, told.split("…"))), name, re.DOTALL) is not None
+
+
+@given(st.lists(st.text("ab/", min_size=1, max_size=30), unique=True, max_size=12), st.integers(8, 40), st.data())
+def test_what_stands_for_a_name_fits_no_other(middles: list[str], limit: int, data: st.DataObject) -> None:
+    start, end = data.draw(st.sampled_from([("x" * 30, "y" * 30), ("", "y" * 30), ("x" * 30, ""), ("", "")]))
+    names = [start + middle + end for middle in middles]
+    shown = names[: data.draw(st.integers(0, len(names)))]
+    said = cut_apart(shown, limit, among=names)
+    assert set(said) == set(shown)
+    for name, told in said.items():
+        assert [other for other in names if fits(told, other)] == [name]
+        assert told == name or len(told) < len(name)
+        assert len(told) <= limit or not any(
+            [other for other in names if other.startswith(name[:head]) and other.endswith(name[len(name) - tail :])]
+            == [name]
+            for head, tail in ((0, limit - 1), (limit - 1, 0))
+        )
+
+
 @given(st.lists(st.text("ab", min_size=1, max_size=30), unique=True, max_size=12), st.integers(8, 40))
-def test_different_names_never_read_alike(middles: list[str], limit: int) -> None:
+def test_names_of_a_chart_are_no_longer_than_there_is_room_for(middles: list[str], limit: int) -> None:
     names = ["x" * 30 + middle + "y" * 30 for middle in middles]
-    said = cut_apart(names, limit)
-    assert set(said) == set(names)
+    said = cut_apart(names, limit, longest=limit)
     assert len(set(said.values())) == len(names)
     assert max(map(len, said.values()), default=0) <= limit
+
+
+@pytest.mark.parametrize("limit", [12, 16, 20, 24])
+def test_a_picture_of_a_folder_keeps_its_own_name(limit: int) -> None:
+    numbers = (4, 46, 16, 95, 15, 71, 66)
+    said = cut_apart([f"/data/images/train/a/folder/whose/name/repeats/{n:06d}.png" for n in numbers], limit)
+    assert [told.partition("…")[2] for told in said.values()] == [f"/{n:06d}.png" for n in numbers]
+
+
+def test_ids_of_rows_that_are_not_shown_are_not_read_from_those_that_are() -> None:
+    heads = ("camera/left/of/the/long/road/", "camera/rear/of/the/long/road/")
+    ids = [f"{head}{n:04d}/picture-of-the-day.png" for n in range(25) for head in heads]
+    rows = tuple((one, 0.5) for one in ids)
+    table = Table("t", "t", (Column("sample"), Column("loss", Cell.NUMBER)), rows, terminal_rows=3)
+    report = Report("r", "r", "", "", (Section("s", "s", (table,)),), ())
+    for width in (44, 60, 80):
+        told = re.findall(r"^(\S+) +0\.5$", as_text(report, width), re.MULTILINE)
+        assert [[one for one in ids if fits(cell, one)] for cell in told] == [[one] for one in ids[:3]]
+
+
+def test_names_that_differ_in_what_cannot_be_shown_are_spelled_out() -> None:
+    assert told_apart(["a\u200b", "a\u200c", "b\x1b"], 20) == {
+        "a\u200b": "a\\u200b",
+        "a\u200c": "a\\u200c",
+        "b\x1b": "b�",
+    }
 
 
 def labels_of(names: tuple[str, ...], means: tuple[float, ...], std: float = 0.0) -> Answer:
@@ -210,10 +258,10 @@ def test_long_names_that_differ_in_their_middle_are_told_apart_everywhere() -> N
     answer = labels_of(LONG, (1.0, 2.0, 3.0))
     report = labels_report(answer)
     ((top, low),) = re.findall(r"epoch: (.+) \(3\)\. Lowest: (.+) \(1\)\.", report.sentence)
-    assert (top[-1], low[-1]) == ("c", "a")
+    assert (top[-2:], low[-2:]) == ("c…", "a…")
     assert max(len(top), len(low)) <= 40
     rows = [line for line in as_text(report).splitlines() if line.startswith("…")]
-    assert [re.split(r"  +", row)[0][-1] for row in rows[-3:]] == ["c", "b", "a"]
+    assert [re.split(r"  +", row)[0][-2:] for row in rows[-3:]] == ["c…", "b…", "a…"]
     assert all(name in html.unescape(page(report, answer, Pictures())) for name in LONG)
     figures = [
         draw(chart).figure for s in report.sections for b in s.blocks for chart in _inside(b) if _is_chart(chart)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -13,7 +13,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
-from xaicli.queries.rows import walk
+from xaicli.queries.rows import rows, walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
@@ -23,6 +23,7 @@ from xaicli.words import distinct
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_TOLD = 5
 _FIFTHS = (0.2, 0.4, 0.6, 0.8)
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution: `ci` is mean -/+ this times std / sqrt(n)."""
@@ -81,10 +82,12 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
             where = " ".join(part for part in pair if part)
             lack = "is in no group: it has" if unlabelled.rows == 1 else "are in no group: they have"
             kind = "class" if isinstance(reader.dtypes[selection.label_key], pl.List) else selection.label_key
-            rows = "row" if unlabelled.rows == 1 else "rows"
-            warnings.append(f"{unlabelled.rows:,} {rows} of {where} {lack} no {kind}")
+            noun = "row" if unlabelled.rows == 1 else "rows"
+            warnings.append(f"{unlabelled.rows:,} {noun} of {where} {lack} no {kind}")
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
+    if tally.non_finite:
+        warnings += _without_finite(reader, selection, data)
     _refuse_unknown_labels(reader, selection, data)
     return Answer(
         command="labels",
@@ -94,6 +97,41 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
         counts=reader.counts(tally),
         warnings=tuple(warnings),
     )
+
+
+def _without_finite(reader: Reader, selection: Selection, data: pl.DataFrame) -> Iterator[str]:
+    """What is said of labels that have values, but none that is finite: nowhere, or not in the last epoch."""
+    names = names_of_labels(reader, selection)
+    for (mode, ds_id), epochs in selection.epochs.items():
+        one = replace(selection, pairs=((mode, ds_id),))
+        kinds = Kinds.of(reader, one, (mode, ds_id))
+        called = {**names, **kinds.names}
+        of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
+        for metric in selection.metrics:
+            value = pl.col(metric).cast(pl.Float64)
+            lazy = rows(reader, one).filter(value.is_not_null() & ~value.is_finite())
+            found = kinds.labelled(lazy.select(selection.label_key, EPOCH).collect(), selection.label_map)
+            counted = found.group_by(LABEL).agg(pl.len().alias("n"), pl.max(EPOCH)).sort(LABEL)
+            known = of_pair.filter(pl.col("metric") == metric).group_by(LABEL).agg(pl.max(EPOCH).alias("known"))
+            lacking = counted.join(known, on=LABEL, how="left", maintain_order="left")
+            where = " ".join(part for part in (metric, mode, ds_id) if part)
+            never = lacking.filter(pl.col("known").is_null())
+            if never.height:
+                told = _told([called.get(label, label_text(label)) for label in never[LABEL]])
+                n = int(never["n"].sum())
+                lack = f"{told} {'has' if never.height == 1 else 'have'} no" if known.height else "no label has a"
+                values = "value was" if n == 1 else "values were"
+                yield f"{where}: {lack} finite value: {n:,} {values} recorded, NaN or infinite"
+            ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
+            if ended.height:
+                told = _told([called.get(label, label_text(label)) for label in ended[LABEL]])
+                yield f"{where}: {told} {'is' if ended.height == 1 else 'are'} in the last epoch with no finite value"
+
+
+def _told(names: Sequence[str]) -> str:
+    """The first of some labels and how many more there are."""
+    more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
+    return f"{'label' if len(names) == 1 else 'labels'} {', '.join(names[:_TOLD])}{more}"
 
 
 def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -168,9 +206,9 @@ def _by_place(
     """Each metric's statistics by polars, place by place."""
     by_metric = {metric: Spreads(quantiles=Bounds.QUANTILE in bounds) for metric in selection.metrics}
     groups: Groups | None = None
-    for rows in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
-        unlabelled.rows += kinds.n_unlabelled(rows.frame[selection.label_key])
-        labelled = rows._replace(frame=kinds.labelled(rows.frame, selection.label_map))
+    for place in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
+        unlabelled.rows += kinds.n_unlabelled(place.frame[selection.label_key])
+        labelled = place._replace(frame=kinds.labelled(place.frame, selection.label_map))
         if groups is None or not groups.fit(labelled.frame[LABEL]):
             groups = Groups.of(labelled.frame[LABEL])
         for metric, found in by_metric.items():
@@ -311,12 +349,15 @@ def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFr
     found = set(data["label"].unique().to_list())
     for label in selection.label_map:
         if label not in found:
-            rows = [
+            frames = [
                 reader.frame(Place(*pair, selection.epochs[pair][-1]), [selection.label_key])[0]
                 for pair in selection.pairs
             ]
-            labels = pl.concat(rows)[selection.label_key].drop_nulls()
+            labels = pl.concat(frames)[selection.label_key].drop_nulls()
             known = (labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique().sort()
+            if label in known:
+                # It is there, without a finite value.
+                continue
             raise unknown("label", label, known.to_list(), where=str(reader.layout.root))
 
 

@@ -352,7 +352,7 @@ def told_within(names: Sequence[str], limit: int, room: float) -> dict[str, str]
         limit: The longest result in characters.
         room: The widest result in font sizes.
     """
-    while ems((told := told_apart(names, limit)).values()) > room and limit > _LEAST_NAME:
+    while ems((told := told_apart(names, limit, longest=limit)).values()) > room and limit > _LEAST_NAME:
         limit -= 1
     return told
 

@@ -165,7 +165,7 @@ def multiples_figure(grid: Multiples) -> Drawn:
     frames = []
     subtitled = max((width_of(name(chart.subtitle, _SUBTITLE)) * 7 for chart in grid.charts), default=0.0)
     longest = max(_LEAST_TITLE, min(16, int((_CELL.width - 24 - subtitled - 6) / (8.5 * _BOLD))))
-    titles = told_apart([name(chart.title, 0) for chart in grid.charts], longest)
+    titles = told_apart([name(chart.title, 0) for chart in grid.charts], longest, longest=longest)
     for index, chart in enumerate(grid.charts):
         left = index % columns * _CELL.width
         top = size.header + index // columns * pitch + _CELL_HEAD

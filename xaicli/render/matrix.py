@@ -24,7 +24,7 @@ def matrix_figure(chart: MatrixChart) -> Drawn:
     """
     k = len(chart.names)
     cell = max(_SMALLEST, min(_CELL, _WIDEST / max(k, 1)))
-    short_names = told_apart([name(text, 0) for text in chart.names], _NAME)
+    short_names = told_apart([name(text, 0) for text in chart.names], _NAME, longest=2 * _NAME)
     names = [short_names[name(text, 0)] for text in chart.names]
     longest = _CHARACTER * max(map(len, names), default=0)
     left, bottom = longest + 26, longest + 26

@@ -60,7 +60,7 @@ def scatter_figure(chart: ScatterChart) -> Drawn:
         ends = [min(both), max(both)]
         axes.plot(ends, ends, color=LIGHT["median"], linewidth=0.9, linestyle=(0, (4, 3)), gid="line.median.")
     groups = _groups(chart, shown)
-    titles = told_apart([name(title, 0) for title, _, _ in groups], 18)
+    titles = told_apart([name(title, 0) for title, _, _ in groups], 18, longest=24)
     for row, (title, colour, members) in enumerate(groups):
         _dots(axes, [chart.x[i] for i in members], [chart.y[i] for i in members], colour)
         place = (1 + 12 / 406, 1 - row * 16 / 352 - 0.04)
@@ -176,7 +176,7 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float], colour: str) -> Non
 
 def bar_figure(chart: BarChart) -> Drawn:
     """Draw values by name as horizontal bars, positive and negative told apart."""
-    told = told_apart([name(text, 0) for text in chart.names], LONGEST_NAME)
+    told = told_apart([name(text, 0) for text in chart.names], LONGEST_NAME, longest=LONGEST_NAME)
     names = [told[name(text, 0)] for text in chart.names]
     longest = max(map(len, names), default=0)
     size = Size(420, 40 + 15 * len(chart.names), 36, 9)

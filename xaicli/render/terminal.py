@@ -36,6 +36,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, cut_apart, listed
+from xaicli.report.page import stale_in_words
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -76,7 +77,7 @@ def show(
     for section in report.sections:
         if not section.page_only:
             _section(section, out, of=report.title)
-    if left_out := _left_out(counts, kept=report.name == "query"):
+    if left_out := _left_out(counts, of=report.name):
         out.print()
         out.print(_text(left_out, "dim"))
     if paths:
@@ -105,17 +106,18 @@ def as_text(report: Report, width: int = 80) -> str:
     return stream.getvalue()
 
 
-def _left_out(counts: Counts | None, *, kept: bool) -> str:
-    """The counts that are not zero, in a sentence; SQL has `kept` what is not finite."""
+def _left_out(counts: Counts | None, *, of: str) -> str:
+    """The counts of a report that are not zero, in a sentence."""
     if counts is None:
         return ""
-    fate = "" if kept else " left out"
+    # SQL keeps what is not finite.
+    fate = "" if of == "query" else " left out"
     said = [
         count(number, noun, plural)
         for number, noun, plural in (
             (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
             (counts.duplicates, "duplicate row", ""),
-            (counts.stale, "sample absent from the last epoch", "samples absent from the last epoch"),
+            (counts.stale, *stale_in_words(of)),
             (counts.dropped, "row not recorded", "rows not recorded"),
         )
         if number
@@ -227,9 +229,10 @@ def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[
 
     A name reads the same wherever in the table it stands, and other than the names of rows that are not shown.
     """
-    every = numbers.texts([value for row in table.rows for value in row if isinstance(value, (str, Link))])
-    long = sorted({text for text in (_one_line(text) for text in every) if len(text) > _LONGEST})
-    names, of_last = told_apart(long, limit), told_apart(long, _LAST)
+    every = [_one_line(t) for t in numbers.texts([v for row in table.rows for v in row if isinstance(v, (str, Link))])]
+    shown = {cell for row in rows for cell in row}
+    long = sorted({text for text in every if len(text) > _LONGEST and text in shown})
+    names, of_last = told_apart(long, limit, among=every), told_apart(long, _LAST, among=every)
     columns = []
     for index, column in enumerate(table.columns):
         texts = [row[index] for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from xaicli.report.numbers import cut_apart
 
@@ -29,21 +29,37 @@ def printable(text: str, *, limit: int = 0) -> str:
     return f"{kept[: limit - 1 - end]}…{kept[len(kept) - end :]}"
 
 
-def told_apart(names: Sequence[str], limit: int) -> dict[str, str]:
-    """Each of some names as it can be shown and short enough, and still another than the others where it is another.
+def told_apart(
+    names: Iterable[str], limit: int, *, among: Iterable[str] = (), longest: int | None = None
+) -> dict[str, str]:
+    """Each of some names as it can be shown, short enough, and not to be taken for another of them.
 
     Args:
         names: The names, as often as they occur.
-        limit: The longest result in characters.
+        limit: How long each may be; one that cannot be told from others in so many characters is as long as it takes.
+        among: Further names, which are not shown here and for which none may be taken either.
+        longest: The longest result in characters; None for as long as it takes.
     """
-    shown = {name: printable(name) for name in dict.fromkeys(names)}
-    seen: dict[str, int] = {}
-    for name, text in shown.items():
-        # Two that differ in what cannot be shown alone.
-        seen[text] = seen.get(text, 0) + 1
-        shown[name] = text if seen[text] == 1 else f"{text}~{seen[text]}"
-    short = cut_apart(shown.values(), limit)
-    return {name: short[text] for name, text in shown.items()}
+    wanted = list(dict.fromkeys(names))
+    shown: dict[str, str] = {}
+    for text, several in _by_look(dict.fromkeys((*wanted, *among))).items():
+        # Two that differ in what cannot be shown alone are spelled out.
+        shown |= {name: text if len(several) == 1 else _spelled(name) for name in several}
+    short = cut_apart([shown[name] for name in wanted], limit, among=shown.values(), longest=longest)
+    return {name: short[shown[name]] for name in wanted}
+
+
+def _by_look(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by what a terminal shows of them."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(printable(name), []).append(name)
+    return found
+
+
+def _spelled(text: str) -> str:
+    """A text with its hidden characters as they are written in Python."""
+    return "".join(c if printable(c) == c else c.encode("unicode_escape").decode() for c in text)
 
 
 _BARS = "▁▂▃▄▅▆▇█"

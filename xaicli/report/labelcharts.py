@@ -106,7 +106,7 @@ def label_sentence(labels: Sequence[LabelHistory]) -> str:
     """Which labels stand out at the end, with figures."""
     known = [label for label in labels if label.lasts]
     gone = [label for label in labels if finite(label.last["mean"]) and not label.lasts]
-    absent = f" Absent from the last epoch: {listed([label.name for label in gone], 4)}." if gone else ""
+    absent = f" Without a finite value in the last epoch: {listed([label.name for label in gone], 4)}." if gone else ""
     if not known:
         return f"{count(len(labels), 'label')}; no finite value{' at the last epoch' if gone else ''}.{absent}"
     top, low = known[0], known[-1]

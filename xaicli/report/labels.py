@@ -24,6 +24,7 @@ from xaicli.report.labelcharts import (
     small_multiples,
 )
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text, Views
+from xaicli.report.numbers import listed
 from xaicli.report.page import Names, Page, Part, RunFacts, as_list, report_of, words_of
 from xaicli.vocabulary import Bounds
 
@@ -55,11 +56,18 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
         name="labels",
         title=f"Labels: {', '.join(metrics) or 'nothing recorded'}",
         sentence=label_sentence(parts[0][1]) if parts else "",
-        nothing="No labels: nothing was recorded here, or the selection leaves nothing.",
+        nothing=_nothing(answer, metrics),
         rules=[(f"band {bound}", BAND_WORDS[bound]) for bound in bounds],
         tables={"labels": lambda: flat_rows(answer.data)},
     )
     return replace(report, warnings=(*report.warnings, *left_out))
+
+
+def _nothing(answer: Answer, metrics: Sequence[str]) -> str:
+    """Why there is no label: no value is finite, or none is there."""
+    if answer.counts.non_finite:
+        return f"No label has a finite {listed(list(metrics))}: what was recorded is NaN or infinite."
+    return "No labels: nothing was recorded here, or the selection leaves nothing."
 
 
 def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 _DIGITS = 4
@@ -13,6 +14,10 @@ _NOISE = 1e-9
 _LONGEST = 1e15
 """Up to here a number is exact to its last digit before the point."""
 _SHOWN_ITEMS = 6
+_FURTHER = 4
+"""By so many characters a name that is cut grows until it is no other's."""
+_HEAD = 4
+"""The shortest beginning of a name that says anything."""
 
 
 def short(value: float | int | None, digits: int = _DIGITS, *, apart: float = 0.0) -> str:
@@ -121,49 +126,98 @@ def cut(text: str, limit: int = 40) -> str:
     return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
 
 
-def cut_apart(names: Iterable[str], limit: int = 40) -> dict[str, str]:
-    """Several names that are shown together, each short enough and no two of them alike.
+def cut_apart(
+    names: Iterable[str], limit: int = 40, *, among: Iterable[str] = (), longest: int | None = None
+) -> dict[str, str]:
+    """Several names that are shown together, each short enough and not to be taken for another of them.
 
-    Those that would read alike without their middle keep the part in which they differ.
+    What stands for a name fits no other: no other has the same beginning, end or part where "…" is what was left out.
+    Where nothing so short does, a name is as long as it takes.
+
+    Args:
+        names: The names.
+        limit: How long each may be.
+        among: Further names, which are not shown here and for which none may be taken either.
+        longest: How long a name may become that cannot be told from others in `limit` characters; from there on,
+            their numbers tell names apart. None for as long as it takes.
     """
-    found = {name: cut(name, limit) for name in names}
-    alike: dict[str, list[str]] = {}
-    for name, said in found.items():
-        alike.setdefault(said, []).append(name)
-    taken = {said for said, several in alike.items() if len(several) == 1}
-    for said, several in alike.items():
-        if len(several) == 1:
-            continue
-        for name, told in _windows(several, limit).items():
-            # Where they differ in many places, their numbers tell them apart.
-            number = 1
-            while told in taken:
-                number += 1
-                told = f"{cut(said, limit - len(str(number)) - 1)}~{number}"
-            taken.add(told)
-            found[name] = told
+    wanted = list(dict.fromkeys(names))
+    crowd = _Crowd((*wanted, *among))
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in wanted:
+        told = crowd.short_form(name, limit, len(name) if longest is None else longest)
+        number = 1
+        while told in taken or told is None:
+            number += 1
+            told = f"{cut(name, (longest or limit) - len(str(number)) - 1)}~{number}"
+            told = None if told in taken else told
+        taken.add(told)
+        found[name] = told
     return found
 
 
 def cut_among(name: str, names: Iterable[str], limit: int = 40) -> str:
     """One of several names, short enough and not to be taken for another of them."""
-    return cut_apart((name, *names), limit)[name]
+    return cut_apart([name], limit, among=names)[name]
 
 
-def _windows(names: Sequence[str], limit: int) -> dict[str, str]:
-    """Each name without what all of them end with, and of its beginning as much as there is room for."""
-    begin = _same_start(names)
-    end = min(_same_start([name[::-1] for name in names]), min(map(len, names)) - begin)
-    found = {}
-    for name in names:
-        head = name[: len(name) - end]
-        if len(head) < limit:
-            found[name] = head + "…" * (end > 0)
-        elif len(head) - begin < limit:
-            found[name] = "…" + head[1 - limit :]
-        else:
-            found[name] = "…" + cut(head[begin:], limit - 1)
-    return found
+class _Crowd:
+    """Names among which one that is cut has to be recognised."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = list(dict.fromkeys(names))
+        self._ends: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
+
+    def short_form(self, name: str, limit: int, longest: int) -> str | None:
+        """The shortest form of a name that is no other's, and of those the one that reads best; None for none."""
+        for room in range(limit, max(limit, min(longest, len(name))) + 1, _FURTHER):
+            if len(name) <= room:
+                return name
+            if told := next(self._forms(name, room - 1), ""):
+                return told
+        return name if len(name) <= longest else None
+
+    def _forms(self, name: str, room: int) -> Iterator[str]:
+        """What stands for a name and no other, in so many characters beside the one for what is left out."""
+        end = room // 2
+        head, tail = name[: room - end], name[len(name) - end :]
+        alike = [other for other in self._names if other.startswith(head) and other.endswith(tail)]
+        start, stop = _same_start(alike), len(name) - _same_start([other[::-1] for other in alike])
+        if start < stop:
+            # Of the word or number in which they differ all is shown.
+            start -= _in_word(name[:start][::-1])
+            stop += _in_word(name[stop:])
+        last = len(name) - max(name.rfind(mark) for mark in "/\\")
+        ends = [(room - last if room - last >= _HEAD else 0, last)] if end < last <= room else []
+        ends.append((room - end, end))
+        if start < stop <= room:
+            ends.append((stop, 0))
+        ends += [(0, room)] if len(name) - room <= start else []
+        ends += [(room, 0)] if stop <= room else []
+        yield from (self._without_middle(name, *pair) for pair in ends if self._is_only(name, *pair))
+        if 0 < stop - start < room:
+            # As much of what stands before it as there is room for.
+            part = name[max(0, stop - room + 1) : stop]
+            if sum(part in other for other in self._names) == 1:
+                yield f"…{part}…"
+        yield from (self._without_middle(name, *pair) for pair in ((0, room), (room, 0)) if self._is_only(name, *pair))
+
+    @staticmethod
+    def _without_middle(name: str, head: int, tail: int) -> str:
+        return f"{name[:head]}…{name[len(name) - tail :]}"
+
+    def _is_only(self, name: str, head: int, tail: int) -> bool:
+        """Whether no other name begins and ends as this one does, with something between."""
+        if (head, tail) not in self._ends:
+            longer = (other for other in self._names if len(other) > head + tail)
+            self._ends[head, tail] = Counter((other[:head], other[len(other) - tail :]) for other in longer)
+        return self._ends[head, tail][name[:head], name[len(name) - tail :]] == 1
+
+
+def _in_word(text: str) -> int:
+    """How many letters or digits a text begins with."""
+    return next((place for place, character in enumerate(text) if not character.isalnum()), len(text))
 
 
 def _same_start(names: Sequence[str]) -> int:

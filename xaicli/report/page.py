@@ -223,7 +223,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.dropped is not None:
         said.append(("rows dropped while recording", f"{counts.dropped:,}"))
     if counts.stale is not None:
-        said.append(("samples absent from the last epoch", f"{counts.stale:,}"))
+        said.append((stale_in_words(answer.command)[1], f"{counts.stale:,}"))
     if counts.taken_back is not None:
         said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
     if counts.ignored:
@@ -231,6 +231,14 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.damaged is not None:
         said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
     return tuple(said)
+
+
+def stale_in_words(command: str) -> tuple[str, str]:
+    """What the stale samples of a command's answer are called, one and several."""
+    if command in ("dynamics", "select"):
+        return "sample absent from the last epoch", "samples absent from the last epoch"
+    lack = "without a finite value in the last epoch"
+    return f"sample {lack}", f"samples {lack}"
 
 
 def _selection(answer: Answer) -> list[tuple[str, str]]:

@@ -24,7 +24,6 @@ _LOG_DECADES = 2
 _CARDS = 24
 _TOLD = 3
 """Of so many metrics and data sets the first sentence of the page tells."""
-_STALE = "stale: absent from the last epoch, shown with the last value there is"
 LEGEND = (
     "Highest: solid, vermilion. Lowest: dashed, blue. Listed: dotted, green. "
     "Grey: the middle 90 % and 50 % of all samples, and their median."
@@ -270,10 +269,27 @@ def _table(subject: Subject, page: Page) -> Table:
         title=f"Values of {subject.words}",
         columns=tuple(columns),
         rows=tuple(rows),
-        note="; ".join(filter(None, (_STALE if stale else "", known.note))),
+        note="; ".join(filter(None, (_of_stale(subject) if stale else "", known.note))),
         keys=tuple(page.keys(subject.mode, subject.ds_id, row["sample_id"]) for row in subject.rows),
         terminal_rows=40,
     )
+
+
+def _of_stale(subject: Subject) -> str:
+    """What is missing of the stale samples in the last epoch: their rows, or a value in them that is finite."""
+    points = [point for row in subject.rows for point in row["history"] or ()]
+    last = max((point["epoch"] for point in (*subject.population, *points)), default=None)
+    stale = {row["sample_id"]: row["history"] or () for row in subject.rows if row["stale"]}
+    present = sum(any(point["epoch"] == last for point in history) for history in stale.values())
+    said = [
+        f"{n:,} {one if n == 1 else more}"
+        for n, one, more in (
+            (len(stale) - present, "is absent from the last epoch", "are absent from the last epoch"),
+            (present, "is in the last epoch without a finite value", "are in the last epoch without a finite value"),
+        )
+        if n
+    ]
+    return f"stale: {' and '.join(said)}, shown with the last value there is"
 
 
 def long_rows(data: pl.DataFrame, metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
