@@ -1,6 +1,7 @@
 """`xai check` on recorded runs: exit codes, verdicts by values, JUnit."""
 
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -107,9 +108,14 @@ def assert_what_build_servers_read(suite):
         "skipped": {"message"},
     }
     inside = {"testsuite": {"testcase"}, "testcase": {"failure", "error", "skipped"}}
+    time = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})(\.[0-9]*)?")  # SUREFIRE_TIME
     assert suite.tag == "testsuite"
+    assert suite.get("name")
     for element in suite.iter():
         assert set(element.attrib) == attributes[element.tag]
+        assert element.text is None or not element.text.strip()
+        assert all(count.isdecimal() for name in ("tests", "failures") if (count := element.get(name)) is not None)
+        assert time.fullmatch(element.get("time", ""))
         assert {child.tag for child in element} <= inside.get(element.tag, set())
     cases = suite.findall("testcase")
     assert all(len(case) <= 1 for case in cases)
@@ -144,6 +150,47 @@ def test_junit_tells_a_value_just_below_its_limit_from_the_limit(tmp_path):
     (case,) = ElementTree.fromstring(file.read_text()).iter("testcase")
     told = float(case[0].get("message").split()[0])
     assert 0.5999999 < told < 0.6
+
+
+def test_junit_of_odd_names_and_of_every_outcome(tmp_path):
+    odd = ["a<b>&\"'", "]]>", "two\nlines\ttab", "nul\x00 bell\x07", "\ufffe\uffff", "\u2028 ü 🐈", "", "plain"]
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts(range(8), kind=odd)
+        run.log_samples(sample_id=range(8), label=[0] * 8, prediction=[0] * 4 + [1] * 4, mode="eval", epoch=1)
+    (tmp_path / "rules.toml").write_text(
+        """
+[[rule]]
+name = "of each \\u0001 <kind>"
+metric = "correct"
+by = "kind"
+least = 1
+allow = [{ value = "plain", least = 0, reason = "known & \\u0008 meant" }]
+[[rule]]
+name = "few"
+metric = "correct"
+by = "kind"
+least = 0
+min_n = 2
+[[rule]]
+metric = "gone"
+most = 1
+""",
+        encoding="utf-8",
+    )
+    file = tmp_path / "junit.xml"
+    assert main(["check", str(tmp_path / "run"), "--rules", str(tmp_path / "rules.toml"), "--junit", str(file)]) == 1
+    suite = ElementTree.parse(file).getroot()
+    assert_what_build_servers_read(suite)
+    read = [case.get("name") for case in suite.iter("testcase")]
+    # XML holds neither control characters nor the two noncharacters; all else comes back as it was.
+    for kind in ("a<b>&\"'", "]]>", "two\nlines\ttab", "nul? bell?", "??", "\u2028 ü 🐈", "plain"):
+        assert f"of each ? <kind> [{kind}]" in read
+    kinds = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
+    assert kinds["of each ? <kind> [a<b>&\"']"] == []
+    assert kinds["of each ? <kind> [??]"] == ["failure"]
+    assert kinds["of each ? <kind> [plain]"] == ["skipped"]
+    assert [tags for name, tags in kinds.items() if name.startswith("gone")] == [["error"]]
+    assert [child.get("message") for child in suite.iter("skipped")] == ["allowed: 0.0 (asked: >= 0) known & ? meant"]
 
 
 def test_no_rule_is_wrong_usage(runs, capsys):

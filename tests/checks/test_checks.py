@@ -43,6 +43,11 @@ def test_a_line_is_a_rule():
         ("correct mean drop >= 0.1", "from above"),
         ("mine mean drop <= 0.1", "which end of mine"),
         ("loss p95 drop <= 1", "drop of p95"),
+        ("loss p100.1 < 1", "p100.1"),
+        ("loss p999 < 1", "p999"),
+        ("loss p99. < 1", "p99."),
+        ("loss p < 1", "'p'"),
+        ("loss p٩ < 1", "p٩"),
     ],
 )
 def test_what_is_no_rule_is_said(line, word):
@@ -50,6 +55,29 @@ def test_what_is_no_rule_is_said(line, word):
         parse_rule(line)
     assert word in error.value.message
     assert error.value.hint
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 1001])
+@pytest.mark.parametrize("share", ["0", "5", "07", "25", "50", "97.5", "99", "99.9", "99.99", "100", "100.0"])
+def test_percentiles_are_those_of_numpy_and_polars(n, share):
+    values = np.random.default_rng(n).lognormal(size=n)
+    frame = pl.DataFrame({"sample_id": np.arange(n), "loss": values})
+    (found,) = verdicts.judged(parse_rule(f"loss p{share} < 1e9"), frame)
+    assert found.value == pytest.approx(np.percentile(values, float(share)), rel=1e-12)
+    assert found.value == pytest.approx(frame["loss"].quantile(float(share) / 100, "linear"), rel=1e-9)
+
+
+def test_a_percentile_that_falls_on_a_value_is_that_value():
+    values = [*[1.0] * 999, 2.0, 1e12]  # 99.9 % of 1,000 steps is the step to 2
+    frame = pl.DataFrame({"sample_id": range(1001), "loss": values})
+    (found,) = verdicts.judged(parse_rule("loss p99.9 <= 2"), frame)
+    assert (found.value, found.outcome) == (2.0, Outcome.PASSED)
+    assert verdicts.judged(parse_rule("loss p99.9 < 2"), frame)[0].outcome is Outcome.FAILED
+
+
+def test_names_with_blanks_stand_in_quotes():
+    rule = parse_rule('"my loss" p99.9 by "camera side",label < 2')
+    assert (rule.metric, rule.stat, rule.columns, rule.most) == ("my loss", "p99.9", ("camera side", "label"), 2.0)
 
 
 def test_rules_of_a_file(tmp_path):

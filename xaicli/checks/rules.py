@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ GRAMMAR = (
     "dropped|spikes|ece|... <= NUMBER, or no sample of FILE is wrong"
 )
 _LINE = re.compile(
-    r"(?P<metric>\S+)\s+(?P<stat>\w+)(?:\s+by\s+(?P<by>\S+))?(?:\s+at\s+(?P<at>\w+))?"
+    r"(?P<metric>\"[^\"]+\"|\S+)\s+(?P<stat>[\w.]+)(?:\s+by\s+(?P<by>(?:\"[^\"]*\"|[^\s\"])+))?(?:\s+at\s+(?P<at>\w+))?"
     r"(?:\s+(?P<drop>drop))?\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)"
 )
 _COUNT_LINE = re.compile(r"(?P<count>\w+)\s*(?P<sign><=|<)\s*(?P<bound>\S+)")
 _SAMPLES_LINE = re.compile(r"no\s+sample\s+of\s+(?P<samples>.+?)\s+(?:is|may\s+be)\s+wrong")
-_QUANTILE = re.compile(r"p(\d{1,2})")
-STATISTICS = ("mean", "median", "std", "min", "max", "n", "p5 and other quantiles")
+_QUANTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100(?:\.0+)?)", re.ASCII)
+STATISTICS = ("mean", "median", "std", "min", "max", "n", "p5, p99.9 and other percentiles from p0 to p100")
 
 
 class Count(StrEnum):
@@ -74,7 +75,7 @@ class Rule:
     Attributes:
         name: What it is called in tables and reports.
         metric: The metric; "" for rules on samples or counts.
-        stat: mean, median, std, min, max, n or a quantile such as p95.
+        stat: mean, median, std, min, max, n or a percentile such as p95 or p99.9.
         by: The column whose every value must hold, or several with commas between, whose every combination must; None
             for all samples together.
         at: The place of the history.
@@ -141,7 +142,7 @@ def parse_rule(line: str) -> Rule:
         raise UsageError(f"{line!r} is no rule", hint=GRAMMAR)
     bound = _number(found["bound"], line)
     sign = found["sign"]
-    facts = {"metric": found["metric"], "stat": found["stat"]}
+    facts = {"metric": unquoted(found["metric"]), "stat": found["stat"]}
     facts |= {key: found[key] for key in ("by", "at") if found[key]}
     if found["drop"]:
         if sign.startswith(">"):
@@ -307,10 +308,10 @@ def _number(text: str, line: str) -> float:
     return value / 100 if percent else value
 
 
-def quantile_of(stat: str) -> float | None:
-    """The quantile that `p95` and its kin mean, in [0, 1]; None for another statistic."""
+def quantile_of(stat: str) -> Fraction | None:
+    """The quantile that `p95`, `p99.9` and their kin mean, in [0, 1], exactly; None for another statistic."""
     found = _QUANTILE.fullmatch(stat)
-    return int(found[1]) / 100 if found else None
+    return Fraction(found[1]) / 100 if found else None
 
 
 def columns_of(rules: Sequence[Rule]) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
 from xaicli.choices.groups import grouped
@@ -266,7 +268,7 @@ def _bound(least: float | None, most: float | None, *, strict: bool) -> str:
 
 def _statistic(name: str, values: pl.Series) -> float:
     if (share := quantile_of(name)) is not None:
-        return float(np.quantile(values.to_numpy(), share))
+        return _quantile(np.sort(values.to_numpy()), share)
     x = values.to_numpy()
     match name:
         case "mean":
@@ -281,6 +283,17 @@ def _statistic(name: str, values: pl.Series) -> float:
             return float(x.max())
         case _:
             return float(len(x))
+
+
+def _quantile(ordered: NDArray[np.float64], share: Fraction) -> float:
+    """The quantile of sorted values, linear between two neighbours (Hyndman & Fan 1996, type 7, as numpy's).
+
+    Its place is an exact fraction: one that falls on a value is this value, and fails no limit by its rounding.
+    """
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    low = float(ordered[below])
+    return low + float(place - below) * (float(ordered[below + 1]) - low) if place > below else low
 
 
 def _dropped(
@@ -326,7 +339,7 @@ def _dropped(
     return Verdict(rule.name, group, outcome, drop, bound, both.height, interval, reason)
 
 
-def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """The 95 % interval of the mean of differences of pairs (Student 1908); all there is for a single one."""
     if len(values) < 2:
         return -math.inf, math.inf
