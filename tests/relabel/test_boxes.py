@@ -11,6 +11,7 @@ from PIL import Image
 
 import xaicli
 from xaicli.cli import main
+from xaicli.relabel.tasks import of_carried
 
 WIDTH, HEIGHT = 64, 40
 NAMES = ["cat", "dog, wild"]
@@ -61,7 +62,7 @@ def test_coco_is_what_was_recorded_and_the_proposals_are_results(run, tmp_path):
     target = exported(run, tmp_path, "coco", "out.json")
     coco = COCO(str(target))
     assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == NAMES
-    images = {one["sample_id"]: one for one in coco.loadImgs(coco.getImgIds())}
+    images = {of_carried(one["sample_id"]): one for one in coco.loadImgs(coco.getImgIds())}
     assert set(images) == set(IDS[:3])  # nothing is doubted in the last
     assert all((one["width"], one["height"]) == (WIDTH, HEIGHT) for one in images.values())
     for number, sample_id in enumerate(IDS[:3]):
@@ -78,7 +79,7 @@ def test_coco_is_what_was_recorded_and_the_proposals_are_results(run, tmp_path):
     assert suggested == ["cat"]
     results = coco.loadRes(str(tmp_path / "out-proposed.json"))
     (proposal,) = results.anns.values()
-    assert coco.imgs[proposal["image_id"]]["sample_id"] == IDS[PROPOSED[0]]
+    assert of_carried(coco.imgs[proposal["image_id"]]["sample_id"]) == IDS[PROPOSED[0]]
     x, y, across, down = proposal["bbox"]
     assert [x, y, x + across, y + down] == PROPOSED[1]
     assert proposal["score"] == pytest.approx(0.95)
@@ -99,7 +100,7 @@ def test_cvat_has_a_box_an_object_whose_attributes_are_declared(run, tmp_path):
             known = {one.get("name"): one.text or "" for one in box.findall("attribute")}
             assert set(known) <= declared[box.get("label")]
             corners = [float(box.get(end)) for end in ("xtl", "ytl", "xbr", "ybr")]
-            found.setdefault(known["sample_id"], []).append(
+            found.setdefault(of_carried(known["sample_id"]), []).append(
                 (box.get("label"), corners, known["doubt"], box.get("source"))
             )
     expected = {}

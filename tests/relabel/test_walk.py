@@ -91,6 +91,7 @@ APPLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "path": (("--path", "other"), ("PICTURES",)),
     "facts": (("--facts", "FACTS"), ("PICTURES",)),
     "strict": (("--strict",), ()),
+    "table": (("--table", "boxes"), ()),  # there is none: boxes are in test_drawn.py
 }
 WATCH: dict[str, tuple[str, ...]] = {
     "metric": ("--metric", "size"),

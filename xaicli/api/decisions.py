@@ -145,6 +145,7 @@ class RunDecisions(RunRows):
         path: str | None = None,
         field: str | None = None,
         by: str | None = None,
+        table: str | None = None,
         strict: bool = False,
     ) -> Result:
         """What people said of samples, as one label each, and how many suspects were right.
@@ -159,17 +160,18 @@ class RunDecisions(RunRows):
             path: The fact that holds the place of a sample's picture; a usual name when None.
             field: The control, field or column with the label, where a file has several.
             by: Only what this person said.
+            table: Boxes of this table, where they were exported; of a run without rows of samples its objects anyway.
             strict: Fail on a damaged file instead of leaving it out.
 
         Returns:
             A row a sample: `xaicli.api.relabel.corrections_of` gives the table that `Table(relabel=...)` takes, which
-            takes the result itself, too.
+            takes the result itself, too. Of boxes a row an object of the pictures that were looked at.
         """
         from xaicli.api.relabel import apply
 
         listed = [files] if isinstance(files, str | os.PathLike) else list(files)
         select = {"mode": mode, "ds_id": ds_id, "label_key": label_key, "facts": facts, "strict": strict}
-        return apply(self, listed, path=path, field=field, by=by, label_map=label_map, select=select)
+        return apply(self, listed, path=path, field=field, by=by, label_map=label_map, table=table, select=select)
 
     def check(
         self,

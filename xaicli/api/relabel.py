@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from xaicli.api.rows import RunRows
     from xaicli.queries.media import Thumbnail
+    from xaicli.reader import Reader
 
 _OF_SELECT = ("by", "weight", "stat", "complete_only", "table", "column")
 """What `select` is asked and `relabel export` is not."""
@@ -177,21 +178,14 @@ def _of_objects(
     select: Mapping[str, Any],
 ) -> Export | None:
     """The pictures with doubted objects, where a table of objects is named or the run has no rows of samples."""
-    from xaicli.api.rows import OPENING
-    from xaicli.diagnosis.errors import objects_asked
-
-    if table is None and not run.layout.tables.is_dir():
-        return None
-    given: Any = dict(select)
-    reader = run.reader(**{name: given.pop(name) for name in OPENING if name in given})
     refused = {**asked_too, **{name: choice[name] for name in ("share", "per_label", "seed")}}
-    asked = objects_asked(reader, table, **given, **refused)
-    if asked is None:
+    found = _objects_asked(run, table, {**select, **refused})
+    if found is None:
         return None
     from xaicli.relabel.boxes import batch_of_objects
 
     n = None if choice["n"] is None else whole_number("--n", choice["n"], least=1)
-    table, mode, epoch = asked
+    reader, table, mode, epoch = found
     batch, data, notes = batch_of_objects(reader, table, tool, mode=mode, epoch=epoch, n=n, path=path, prefix=prefix)
     options = {"table": table, "to": tool.value, "n": n, "path": path, "prefix": prefix}
     answer = Answer(
@@ -204,6 +198,21 @@ def _of_objects(
         extra={"classes": list(batch.classes), "pictures": len(batch.tasks)},
     )
     return Export(shown(Asked(answer, run.layout, reader)), batch, tool, {}, prefix)
+
+
+def _objects_asked(
+    run: RunRows, table: str | None, select: Mapping[str, Any]
+) -> tuple[Reader, str, list[str] | None, list[int] | None] | None:
+    """The run's reader, and which table, modes and epochs of objects are asked for; None where it is samples."""
+    from xaicli.api.rows import OPENING
+    from xaicli.diagnosis.errors import objects_asked
+
+    if table is None and not run.layout.tables.is_dir():
+        return None
+    given: Any = dict(select)
+    reader = run.reader(**{name: given.pop(name) for name in OPENING if name in given})
+    asked = objects_asked(reader, table, **given)
+    return None if asked is None else (reader, *asked)
 
 
 def _with_tasks(data: pl.DataFrame, batch: Batch) -> pl.DataFrame:
@@ -247,23 +256,41 @@ def apply(
     field: str | None,
     by: str | None,
     label_map: Any,
+    table: str | None,
     select: Mapping[str, Any],
 ) -> Result:
     """Corrections; the arguments are those of `RunReader.relabel_apply`."""
     from xaicli.relabel import questions
 
+    if found := _objects_asked(run, table, {name: value for name, value in select.items() if value is not None}):
+        from xaicli.queries.resolution import named_values
+        from xaicli.relabel.objects import apply_to_objects
+
+        reader, table, mode, epoch = found
+        names = {str(name): value for name, value in named_values(label_map)}
+        answer = apply_to_objects(
+            reader, table, files, mode=mode, epoch=epoch, path=path, field=field, by=by, label_map=names
+        )
+        return shown(Asked(answer, run.layout, reader))
     given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
     reader, selection = run.selected(**given, label_map=label_map)
     more, selection = selection.label_map, replace(selection, label_map={})
-    answer: Answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
+    answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
     return shown(Asked(answer, run.layout, reader, selection))
 
 
 def corrections_of(result: Result) -> pl.DataFrame:
-    """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several."""
+    """The table that `Table(relabel=...)` and `--truth` read: sample_id, label, by, when; mode and ds_id of several.
+
+    Of objects a row each that stands: see `xaicli.relabel.objects.standing`.
+    """
     import polars as pl
 
     data = result.data
+    if "change" in data.columns:
+        from xaicli.relabel.objects import standing
+
+        return standing(data)
     columns = ["sample_id", "label", "by", "when"]
     several = data.select("mode", "ds_id").n_unique() > 1
     found = data.select(*columns, *(["mode", "ds_id"] if several else []))

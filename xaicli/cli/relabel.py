@@ -152,6 +152,14 @@ def apply(
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only what this person said.", show_default=False)
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The boxes that were exported of this table [default: of a run without samples].",
+            show_default=False,
+        ),
+    ] = None,
     path: _PathFact = None,
     facts: FactsOption = None,
     strict: Strict = False,
@@ -160,7 +168,8 @@ def apply(
     """Bring corrections back: a table of sample_id, label, by, when, and how many suspects were right.
 
     Reads what Label Studio (JSON, JSON_MIN, CSV), CVAT (XML, zip), FiftyOne and COCO write, and tables. -o FILE is the
-    table, csv, parquet, json or jsonl [default: RUN_DIR/reports/corrections.csv].
+    table, csv, parquet, json or jsonl [default: RUN_DIR/reports/corrections.csv]. Of boxes a row is a box of a picture
+    that was looked at, or a picture in which none is left.
 
     Example: xai relabel apply runs/demo looked-at.csv -o corrections.csv
     """
@@ -186,6 +195,7 @@ def apply(
         path=path,
         field=field,
         by=by,
+        table=table,
         strict=strict,
     )
     target = where or run.layout.reports / "corrections.csv"

@@ -151,8 +151,8 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
 
 def doubted_objects(
     reader: Reader, table: str, *, mode: list[str] | None = None, epoch: list[int] | None = None
-) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-    """The objects of the last epoch of each split as they are recorded, and those that are doubted.
+) -> tuple[pl.DataFrame, list[dict[str, Any]], pl.DataFrame]:
+    """The objects of the last epoch of each split as they are recorded, those that are doubted, and all pictures.
 
     Args:
         reader: The run.
@@ -162,7 +162,8 @@ def doubted_objects(
 
     Returns:
         Rows mode, epoch, sample_id, instance_id, label, x0, y0, x1, y1, outcome ("ignored" of a crowd); and the
-        suspects as `object_errors` tells them, all there are, with mode and the instance_id of a recorded one.
+        suspects as `object_errors` tells them, all there are, with mode and the instance_id of a recorded one; and
+        mode and sample_id of every picture in which anything was recorded or found.
 
     Raises:
         XaiError: As `object_errors`.
@@ -177,7 +178,8 @@ def doubted_objects(
         if judged.height:
             doubted += [{MODE: split, **row} for row in _suspects(judged, epochs, names)]
     columns = (MODE, EPOCH, SAMPLE_ID, "instance_id", LABEL, *_BOX, "outcome")
-    return pl.concat(recorded).select(columns), doubted
+    pictures = rows.select(MODE, SAMPLE_ID).unique(maintain_order=True)
+    return pl.concat(recorded).select(columns), doubted, pictures
 
 
 def _rows(

@@ -234,8 +234,17 @@ def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], b
 
 
 def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
+    return {_label_value(source, label_key, value): str(name) for name, value in named_values(given)}
+
+
+def named_values(given: Words | Mapping[str, Any]) -> Sequence[tuple[Any, Any]]:
+    """The (name, value) pairs of a label map as people give it; none of None.
+
+    Raises:
+        UsageError: It names nothing, or an item is no pair.
+    """
     if given is None:
-        return {}
+        return []
     if isinstance(given, Mapping):
         items: Sequence[tuple[Any, Any]] = list(given.items())
     else:
@@ -243,7 +252,7 @@ def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, An
         items = [_name_and_value(word) for word in typed]
     if not items:
         raise UsageError(f"label_map was given, and names nothing: {given!r}", hint="leave it out for all labels")
-    return {_label_value(source, label_key, value): str(name) for name, value in items}
+    return items
 
 
 def _name_and_value(word: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from xaicli.relabel.tasks import (
     Box,
     Task,
     Tool,
+    carried,
     cell,
     cvat_beginning,
     dumped,
@@ -38,7 +39,9 @@ from xaicli.relabel.tasks import (
 from xaicli.tables.schema import class_names
 from xaicli.vocabulary import LABEL, MODE, SAMPLE_ID
 
-_CORNERS = ("x0", "y0", "x1", "y1")
+CORNERS = ("x0", "y0", "x1", "y1")
+RECORDED, PROPOSED = "box", "proposed"
+"""What a region is called in Label Studio, before its number."""
 _MARKS = ("number", "doubt", "suggested", "score", "reason")
 """What is said of a box beside its class and corners."""
 
@@ -73,7 +76,7 @@ def batch_of_objects(
     Raises:
         XaiError: There is no such table or fact.
     """
-    recorded, doubted = doubted_objects(reader, table, mode=mode, epoch=epoch)
+    recorded, doubted, _ = doubted_objects(reader, table, mode=mode, epoch=epoch)
     names = class_names(reader.layout, table, LABEL)
     doubted = doubted[:n]
     notes = list(reader.facts.warnings)
@@ -97,7 +100,7 @@ def batch_of_objects(
                 ds_id="",
                 labels=(),
                 path=None if file is None else prefix + file,
-                size=_size(facts, file),
+                size=size_of(facts, file),
                 facts={name: value for name, value in facts.items() if name != SAMPLE_ID},
                 boxes=usable,
             )
@@ -115,12 +118,13 @@ def batch_of_objects(
     return Batch(tasks, classes, made_by=made_by(reader), of_boxes=True), _rows(doubted, tasks, names), notes
 
 
-def _called(label: int, names: tuple[str, ...]) -> str:
+def called(label: int, names: tuple[str, ...]) -> str:
+    """The name of a class, else its number."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _corners(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = (float(row[name]) for name in _CORNERS)
+    x0, y0, x1, y1 = (float(row[name]) for name in CORNERS)
     return x0, y0, x1, y1
 
 
@@ -131,12 +135,12 @@ def _recorded(frame: pl.DataFrame | None, doubts: list[Mapping[str, Any]], names
         doubt = about.get(row["instance_id"], {})
         suggested = doubt.get("suggested")
         yield Box(
-            _called(int(row[LABEL]), names),
+            called(int(row[LABEL]), names),
             _corners(row),
             number=int(row["instance_id"]),
             is_crowd=row["outcome"] == "ignored",
             doubt=doubt.get("doubt", ""),
-            suggested="" if suggested is None else _called(int(suggested), names),
+            suggested="" if suggested is None else called(int(suggested), names),
             score=doubt.get("score"),
             reason=doubt.get("reason", ""),
         )
@@ -147,10 +151,10 @@ def _proposed(doubts: list[Mapping[str, Any]], names: tuple[str, ...]) -> Iterat
     for row in doubts:
         if row.get("instance_id") is None:
             told = {"doubt": row["doubt"], "score": row["score"], "reason": row["reason"]}
-            yield Box(_called(int(row[LABEL]), names), _corners(row), **told)
+            yield Box(called(int(row[LABEL]), names), _corners(row), **told)
 
 
-def _size(facts: Mapping[str, Any], file: str | None) -> tuple[int, int] | None:
+def size_of(facts: Mapping[str, Any], file: str | None) -> tuple[int, int] | None:
     """Width and height of a picture: as it can be opened here, else as facts say."""
     if file is not None and (found := picture_size(Path(file))) is not None:
         return found
@@ -161,16 +165,16 @@ def _size(facts: Mapping[str, Any], file: str | None) -> tuple[int, int] | None:
 
 def _rows(doubted: list[dict[str, Any]], tasks: list[Task], names: tuple[str, ...]) -> pl.DataFrame:
     paths = {(task.mode, task.sample_id): task.path for task in tasks}
-    columns = ("doubt", "score", "suggested", "reason", *_CORNERS)
+    columns = ("doubt", "score", "suggested", "reason", *CORNERS)
     rows = []
     for row in doubted:
         suggested = row.get("suggested")
-        said = {**row, "suggested": None if suggested is None else _called(int(suggested), names)}
+        said = {**row, "suggested": None if suggested is None else called(int(suggested), names)}
         where = {MODE: row[MODE], "ds_id": "", SAMPLE_ID: row[SAMPLE_ID], LABEL: row[LABEL], "name": row["name"]}
         rows.append({**where, **{name: said[name] for name in columns}, "path": paths[row[MODE], row[SAMPLE_ID]]})
     text, real = pl.String(), pl.Float64()
     kinds = {MODE: text, "ds_id": text, LABEL: pl.Int64(), "name": text, "doubt": text, "score": real}
-    kinds |= {"suggested": text, "reason": text, **dict.fromkeys(_CORNERS, real), "path": text}
+    kinds |= {"suggested": text, "reason": text, **dict.fromkeys(CORNERS, real), "path": text}
     if rows:
         return pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
     return pl.DataFrame(schema={SAMPLE_ID: pl.String(), **kinds})
@@ -233,14 +237,15 @@ def _label_studio(task: Task, batch: Batch) -> dict[str, Any]:
     """A task whose prediction holds its boxes, in percent: https://labelstud.io/guide/predictions."""
     assert task.size is not None
     width, height = task.size
-    data = {**task.facts, "image": task.path or "", SAMPLE_ID: str(task.sample_id), MODE: task.mode}
+    sample_id = carried(task.sample_id, keeps_blanks=True)
+    data = {**task.facts, "image": task.path or "", SAMPLE_ID: sample_id, MODE: task.mode}
     result = []
     for number, box in enumerate(task.boxes):
         x, y, across, down = _sides(box)
         places = {"x": x / width, "y": y / height, "width": across / width, "height": down / height}
         value = {name: 100 * share for name, share in places.items()}
         region: dict[str, Any] = {
-            "id": f"box{number}",
+            "id": f"{PROPOSED}{number}" if box.number is None else f"{RECORDED}{box.number}",
             "from_name": CONTROL,
             "to_name": "sample",
             "type": "rectanglelabels",
@@ -269,7 +274,7 @@ def _cvat(batch: Batch) -> str:
     root = cvat_beginning(len(batch.tasks), [_cvat_label(name) for name in batch.classes])
     for number, picture in enumerate(batch.tasks):
         size = {} if picture.size is None else {"width": str(picture.size[0]), "height": str(picture.size[1])}
-        name = xml_text(picture.path if picture.path is not None else str(picture.sample_id))
+        name = xml_text(picture.path if picture.path is not None else carried(picture.sample_id))
         image = ElementTree.SubElement(root, "image", {"id": str(number), "name": name, **size})
         for box in picture.boxes:
             ends = dict(zip(("xtl", "ytl", "xbr", "ybr"), (f"{end:.2f}" for end in box.corners), strict=True))
@@ -277,7 +282,8 @@ def _cvat(batch: Batch) -> str:
             drawn = ElementTree.SubElement(
                 image, "box", {"label": xml_text(box.label), "occluded": "0", "source": source, **ends, "z_order": "0"}
             )
-            said = {SAMPLE_ID: picture.sample_id, **dict.fromkeys(_MARKS, ""), **_marks(box), CHECKED: "false"}
+            origin = {SAMPLE_ID: carried(picture.sample_id), MODE: picture.mode}
+            said = {**origin, **dict.fromkeys(_MARKS, ""), **_marks(box), CHECKED: "false"}
             for key, value in said.items():
                 ElementTree.SubElement(drawn, "attribute", name=key).text = xml_text(str(value))
     return xml_of(root)
@@ -287,7 +293,7 @@ def _cvat_label(name: str) -> dict[str, Any]:
     """A label as CVAT's raw editor takes it, with the attributes that its boxes have."""
     texts = [
         {"name": key, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-        for key in (SAMPLE_ID, *_MARKS)
+        for key in (SAMPLE_ID, MODE, *_MARKS)
     ]
     box = {"name": CHECKED, "mutable": False, "input_type": "checkbox", "default_value": "true", "values": ["true"]}
     return {"name": name, "type": "rectangle", "attributes": [*texts, box]}
@@ -301,12 +307,13 @@ def _fiftyone(batch: Batch, stem: str) -> dict[str, str]:
         assert task.size is not None
         width, height = task.size
         found = []
+        origin = {SAMPLE_ID: carried(task.sample_id, keeps_blanks=True), MODE: task.mode}
         for box in task.boxes:
             x, y, across, down = _sides(box)
             one = {
                 "label": box.label,
                 "bounding_box": [x / width, y / height, across / width, down / height],
-                "attributes": {SAMPLE_ID: str(task.sample_id), **_marks(box), CHECKED: False},
+                "attributes": {**origin, **_marks(box), CHECKED: False},
             }
             found.append(one if box.number is not None else {**one, "confidence": box.score})
         labels[key], pictures[key] = found, task.path or ""
@@ -322,17 +329,18 @@ def _coco(batch: Batch) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     proposed: list[dict[str, Any]] = []
     for number, task in enumerate(batch.tasks, 1):
         size = {} if task.size is None else {"width": task.size[0], "height": task.size[1]}
-        name = task.path if task.path is not None else str(task.sample_id)
-        images.append({"id": number, "file_name": name, **size, SAMPLE_ID: str(task.sample_id)})
+        origin = {SAMPLE_ID: carried(task.sample_id), MODE: task.mode}
+        name = task.path if task.path is not None else origin[SAMPLE_ID]
+        images.append({"id": number, "file_name": name, **size, **origin})
         for box in task.boxes:
             sides = list(_sides(box))
             placed = {"image_id": number, "category_id": numbers[box.label], "bbox": sides}
-            said = {SAMPLE_ID: str(task.sample_id), **_marks(box), CHECKED: False}
+            said = {**origin, **_marks(box), CHECKED: False}
             if box.number is None:
                 proposed.append({**placed, "score": box.score, "attributes": said})
                 continue
             # An outline would come into other tools as a shape of its own beside the box.
-            about = {"area": sides[2] * sides[3], "segmentation": [], "iscrowd": int(box.is_crowd)}
+            about = {"area": sides[2] * sides[3], "segmentation": [], "iscrowd": int(bool(box.is_crowd))}
             annotations.append({"id": len(annotations) + 1, **placed, **about, "attributes": said})
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
     info = {"description": f"objects to look at, from {batch.made_by}", "version": "1.0"}
@@ -344,13 +352,11 @@ def _csv(batch: Batch) -> str:
     """A table for a spreadsheet, a row a box."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow([SAMPLE_ID, MODE, "path", LABEL, *_CORNERS, "crowd", *_MARKS])
-    for task, box in _every(batch):
-        said = (getattr(box, name) for name in _MARKS)
-        row = [task.sample_id, task.mode, task.path, box.label, *box.corners, box.is_crowd, *said]
-        writer.writerow([cell(value) for value in row])
+    writer.writerow([SAMPLE_ID, MODE, "path", LABEL, *CORNERS, "crowd", CHECKED, "by", "when", *_MARKS])
+    for task in batch.tasks:
+        origin = [carried(task.sample_id, keeps_blanks=True), task.mode, task.path]
+        for box in task.boxes:
+            said = (getattr(box, name) for name in _MARKS)
+            row = [*origin, box.label, *box.corners, box.is_crowd, False, None, None, *said]
+            writer.writerow([cell(value) for value in row])
     return out.getvalue()
-
-
-def _every(batch: Batch) -> Iterator[tuple[Task, Box]]:
-    return ((task, box) for task in batch.tasks for box in task.boxes)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import polars as pl
@@ -20,6 +20,9 @@ from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
 
 NO_SAMPLE = "no sample of the run"
+SKIPPED = "skipped"
+UNKNOWN_LABEL = "a label that the run does not know"
+NOT_LOOKED_AT = "not looked at: as recorded, and not checked"
 _EXAMPLES = 5
 _SAID_AGAIN = "said again by the same person: the last counts"
 _SAID_AGAIN_SOMETIME = "said again by the same person, and a time cannot be read: the last in the file counts"
@@ -28,6 +31,17 @@ _MILLISECONDS = 1e11
 _UPLOADED = re.compile(r"[0-9a-f]{6,}-(.+)")
 _OF_TOOLS = frozenset({"", "/", "images", "image", "img", "imgs", "data", "upload", "uploads", "files", "default"})
 """Folders that labelling tools keep pictures in, which say nothing of where they came from."""
+
+
+Sample = tuple[Pair, Any, Any]
+"""Where a sample was recorded, its id, and what was recorded of it."""
+
+
+class Recorded(Protocol):
+    """What a run has recorded of samples, that people may correct."""
+
+    def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
+        """What a mark says of a sample, as the run would spell it; None where it says nothing, which is counted."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,26 @@ class Labels:
             return sorted(set(values))
         return values[0]
 
+    def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[Any] | None:
+        """The label of a mark; None where it gives none, which is counted."""
+        if mark.state is State.SKIPPED:
+            left.add(SKIPPED, named)
+            return None
+        if mark.state is State.EMPTY and not (self.are_sets and mark.is_checked):
+            left.add("handed in without a label", named)
+            return None
+        if len(mark.labels) > 1 and not self.are_sets:
+            left.add("several labels, and the run has one a sample", f"{named}: {', '.join(mark.labels)}")
+            return None
+        label = self.of(mark.labels) if mark.labels else []
+        if label is None:
+            left.add(UNKNOWN_LABEL, f"{named}: {', '.join(mark.labels)}")
+            return None
+        if mark.is_checked is False and label == sample[2]:
+            left.add(NOT_LOOKED_AT, named)
+            return None
+        return (label,)
+
     def _one(self, text: str) -> Any:
         clean = text.strip()
         if clean in self.by_name:
@@ -129,10 +163,14 @@ class Samples:
     Args:
         frames: By (mode, ds_id), in the order in which an id is looked for: sample_id and label.
         paths: (path of the picture, sample id) of every sample that has one.
+        is_strict: Whether a sample that is recorded in several places is none where the file does not say which.
     """
 
-    def __init__(self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]]) -> None:
-        self.recorded: dict[str, list[tuple[Pair, Any, Any]]] = {}
+    def __init__(
+        self, frames: Mapping[Pair, pl.DataFrame], paths: Iterable[tuple[Any, Any]], *, is_strict: bool = False
+    ) -> None:
+        self._is_strict = is_strict
+        self.recorded: dict[str, list[Sample]] = {}
         for pair, frame in frames.items():
             for sample_id, label in frame.select(SAMPLE_ID, "label").iter_rows():
                 self.recorded.setdefault(str(sample_id), []).append((pair, sample_id, label))
@@ -149,7 +187,7 @@ class Samples:
                 self._by_name.setdefault(name, []).append(path)
                 self._by_stem.setdefault(PurePosixPath(name).stem, []).append(path)
 
-    def of(self, mark: Mark) -> tuple[Pair, Any, Any] | str:
+    def of(self, mark: Mark) -> Sample | str:
         """(mode, ds_id), id and recorded label of the sample that a mark is about, or why that is not known."""
         text = None if mark.sample_id is None else self._known(mark.sample_id)
         exact = self._paths.get(mark.path or "", [])
@@ -176,6 +214,8 @@ class Samples:
             for one in found
             if (not mark.mode or one[0][0] == mark.mode) and (mark.ds_id is None or one[0][1] == mark.ds_id)
         ]
+        if self._is_strict and len(own or found) > 1:
+            return "recorded in several splits, and the file does not say which: --mode"
         return (own or found)[0]
 
     def _known(self, text: str) -> str | None:
@@ -247,7 +287,7 @@ def _folders(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def corrections(
-    files: Iterable[Marks], samples: Samples, labels: Labels, *, by: str | None = None
+    files: Iterable[Marks], samples: Samples, labels: Recorded, *, by: str | None = None
 ) -> tuple[list[Correction], LeftOut]:
     """One label a sample, by what most people said.
 
@@ -280,7 +320,7 @@ def corrections(
             if isinstance(sample, str):
                 left.add(sample, named)
                 continue
-            label = _label_of(mark, sample, labels, left, named)
+            label = labels.taken(mark, sample, left, named)
             if label is None:
                 continue
             key = sample[0], str(sample[1])
@@ -329,29 +369,6 @@ def _time(when: str) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _label_of(
-    mark: Mark, sample: tuple[Pair, Any, Any], labels: Labels, left: LeftOut, named: str
-) -> tuple[Any] | None:
-    """The label of a mark; None where it gives none, which is counted."""
-    if mark.state is State.SKIPPED:
-        left.add("skipped", named)
-        return None
-    if mark.state is State.EMPTY and not (labels.are_sets and mark.is_checked):
-        left.add("handed in without a label", named)
-        return None
-    if len(mark.labels) > 1 and not labels.are_sets:
-        left.add("several labels, and the run has one a sample", f"{named}: {', '.join(mark.labels)}")
-        return None
-    label = labels.of(mark.labels) if mark.labels else []
-    if label is None:
-        left.add("a label that the run does not know", f"{named}: {', '.join(mark.labels)}")
-        return None
-    if mark.is_checked is False and label == sample[2]:
-        left.add("not looked at: as recorded, and not checked", named)
-        return None
-    return (label,)
 
 
 def _agreed(given: Sequence[Any]) -> tuple[Any, tuple[int, int]] | None:

@@ -13,11 +13,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.relabel.tasks import CHECKED, CONTROL
+from xaicli.relabel.tasks import CHECKED, CONTROL, Box
 from xaicli.tables.lists import read_columns, read_text
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
-_FORMATS = (
+FORMATS = (
     "Label Studio (JSON, JSON_MIN, CSV), CVAT for images (XML or zip), FiftyOne (labels.json or samples.json), COCO, "
     "or a table with sample_id and label"
 )
@@ -57,6 +57,9 @@ class Mark:
         is_key: Whether `sample_id` is a key of the file's own, which is a sample's id or the name of its picture.
         is_truth: Whether the tool has it as the right one of several.
         person: By what the person is told apart from others, where that is not `by`.
+        boxes: What was drawn in the picture, where objects were asked for.
+        size: Width and height of the picture, where the file says so.
+        fault: Why the mark cannot be taken as it is; "" where it can.
     """
 
     sample_id: str | None
@@ -71,6 +74,9 @@ class Mark:
     is_key: bool = False
     is_truth: bool = False
     person: str = ""
+    boxes: tuple[Box, ...] = ()
+    size: tuple[float, float] | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,23 +103,48 @@ def read_marks(path: Path, *, field: str | None = None) -> Marks:
         XaiError: It cannot be read, or is none of these.
         UsageError: It holds several fields of labels, and none was named.
     """
+    path, content = opened(path)
+    if isinstance(content, ElementTree.Element):
+        return Marks("CVAT", tuple(_cvat(content)))
+    if isinstance(content, Columns):
+        return _of_table(content.values, path, field)
+    return _of_json(content, path, field)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table as its columns."""
+
+    values: Mapping[str, list[Any]]
+
+
+def opened(path: Path) -> tuple[Path, ElementTree.Element | Columns | Any]:
+    """The file that is read, and what is in it: CVAT's tree, a table's columns, or whatever a JSON file holds.
+
+    Args:
+        path: A file, a zip of CVAT, or the folder of a FiftyOne export.
+
+    Raises:
+        XaiError: It cannot be read, or is none of these.
+    """
     try:
         if path.is_dir():
             inside = next((path / name for name in ("labels.json", "samples.json") if (path / name).is_file()), None)
             if inside is None:
-                raise XaiError(f"{path} holds neither labels.json nor samples.json", hint=_FORMATS)
+                raise XaiError(f"{path} holds neither labels.json nor samples.json", hint=FORMATS)
             path = inside
-        suffix = path.suffix.lower()
-        if suffix == ".zip":
-            return Marks("CVAT", tuple(_cvat(_of_zip(path), path)))
-        if suffix == ".xml":
-            return Marks("CVAT", tuple(_cvat(read_text(path), path)))
-        if suffix == ".json":
-            return _of_json(json.loads(read_text(path)), path, field)
-        return _of_table(read_columns(path), path, field)
+        match path.suffix.lower():
+            case ".zip":
+                return path, _cvat_tree(_of_zip(path), path)
+            case ".xml":
+                return path, _cvat_tree(read_text(path), path)
+            case ".json":
+                return path, json.loads(read_text(path))
+            case _:
+                return path, Columns(read_columns(path))
     except (OSError, ValueError, ElementTree.ParseError, zipfile.BadZipFile) as error:
         said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-        raise XaiError(f"{path} cannot be read: {said}", hint=_FORMATS) from error
+        raise XaiError(f"{path} cannot be read: {said}", hint=FORMATS) from error
 
 
 def _of_json(found: Any, path: Path, field: str | None) -> Marks:
@@ -127,7 +158,7 @@ def _of_json(found: Any, path: Path, field: str | None) -> Marks:
         found = found["rows"] if isinstance(found.get("rows"), list) else [found]
     records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     if not records and found != []:
-        raise XaiError(f"{path} is no list of labels", hint=_FORMATS)
+        raise XaiError(f"{path} is no list of labels", hint=FORMATS)
     if any("annotations" in item or "completions" in item for item in records):
         return Marks("Label Studio", tuple(_label_studio(found, path, field)))
     if not records:
@@ -143,7 +174,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
 
     def of_task(task: dict[str, Any]) -> Iterator[Mark]:
         data = task.get("data") or {}
-        where = _place(data)
+        where = place_of(data)
         annotations = task.get("annotations", task.get("completions")) or []
         if not annotations:
             yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2], ds_id=where[3])
@@ -157,7 +188,7 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
             yield Mark(
                 *where[:2],
                 tuple(labels),
-                _who(one.get("completed_by")),
+                who(one.get("completed_by")),
                 str(one.get("updated_at") or one.get("created_at") or ""),
                 state,
                 mode=where[2],
@@ -165,12 +196,12 @@ def _label_studio(tasks: list[dict[str, Any]], path: Path, field: str | None) ->
                 is_truth=bool(one.get("ground_truth")),
             )
 
-        yield from _each(annotations, of_one)
+        yield from each(annotations, of_one)
 
-    yield from _each(tasks, of_task)
+    yield from each(tasks, of_task)
 
 
-def _each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Iterator[Mark]:
+def each(records: Iterable[Any], read: Callable[[Any], Iterable[Mark]]) -> Iterator[Mark]:
     """The marks of each record; one that is not what the tool writes costs its neighbours nothing."""
     for number, record in enumerate(records, 1):
         try:
@@ -218,14 +249,14 @@ def _values(value: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in ([written] if isinstance(written, str) else written or ())]
 
 
-def _who(value: Any) -> str:
+def who(value: Any) -> str:
     """Who labelled: an id, an address, or a mapping with either."""
     if isinstance(value, Mapping):
         value = value.get("email") or value.get("username") or value.get("id")
     return "" if value is None else str(value)
 
 
-def _place(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | None]:
+def place_of(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str | None]:
     """Which sample is meant: its id and picture, and where it was recorded."""
     sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
     picture = next((data[key] for key in _PICTURES if data.get(key)), None)
@@ -244,7 +275,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     """A table of people's own, or what Label Studio writes as CSV and JSON_MIN: a row an annotation."""
     names = list(columns)
     if not {SAMPLE_ID, *_PICTURES} & set(names):
-        raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {_FORMATS}")
+        raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {FORMATS}")
     is_studio = "annotation_id" in names
     column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else None)
     if column is None or column not in names:
@@ -252,12 +283,12 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     marks = []
     for row in rows:
-        sample_id, picture, mode, ds_id = _place(row)
+        sample_id, picture, mode, ds_id = place_of(row)
         labels = _labels(row[column])
         by = row.get("by") if row.get("by") not in (None, "") else row.get("annotator")
         when = row.get("when") or row.get("updated_at") or row.get("created_at")
         state = State.LABELLED if labels is not None else State.EMPTY if is_studio else State.SKIPPED
-        marks.append(Mark(sample_id, picture, labels or (), _who(by), str(when or ""), state, mode=mode, ds_id=ds_id))
+        marks.append(Mark(sample_id, picture, labels or (), who(by), str(when or ""), state, mode=mode, ds_id=ds_id))
     return Marks("Label Studio" if is_studio else "table", tuple(marks))
 
 
@@ -287,41 +318,65 @@ def _of_zip(path: Path) -> str:
         return archive.read(name).decode("utf-8-sig")
 
 
-def _cvat(text: str, path: Path) -> Iterator[Mark]:
-    """CVAT for images 1.1 (https://docs.cvat.ai/docs/manual/advanced/xml_format/): tags of pictures."""
+def _cvat_tree(text: str, path: Path) -> ElementTree.Element:
+    """CVAT for images 1.1: https://docs.cvat.ai/docs/manual/advanced/xml_format/."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise XaiError(f"{path} declares entities, which no tool writes", hint="export the task again")
     root = ElementTree.fromstring(text)
     if root.tag != "annotations":
         raise XaiError(f"{path} is no CVAT file: its root is {root.tag}", hint="export the task as CVAT for images 1.1")
+    if next(root.iter("track"), None) is not None and next(root.iter("image"), None) is None:
+        raise XaiError(f"{path} holds tracks of a video", hint="export the task as CVAT for images 1.1")
+    return root
+
+
+def cvat_said(root: ElementTree.Element) -> dict[str, Any]:
+    """Who labelled a task of CVAT and when: `by`, `when` and `person` of its marks."""
     # Who labelled is the assignee; of a task without one its owner is all that is known.
     assignee, owner = (
-        next(filter(None, (name.text for name in root.iterfind(f"meta//{who}/username"))), "")
-        for who in ("assignee", "owner")
+        next(filter(None, (name.text for name in root.iterfind(f"meta//{role}/username"))), "")
+        for role in ("assignee", "owner")
     )
-    by, task = assignee or owner, root.findtext("meta/task/id")
-    person = f"task {task} of {owner}" if task and not assignee else ""  # an owner has others label, for each task some
+    task = root.findtext("meta/task/id")
+    # An owner has others label, for each task some.
+    person = f"task {task} of {owner}" if task and not assignee else ""
     when = root.findtext("meta/task/updated") or root.findtext("meta/dumped") or ""
+    return {"by": assignee or owner, "when": when, "person": person}
+
+
+def _cvat(root: ElementTree.Element) -> Iterator[Mark]:
+    """Tags of pictures, or the labels of what is drawn on them."""
+    said = cvat_said(root)
 
     def of_image(image: ElementTree.Element) -> Iterator[Mark]:
         marked = image.findall("tag") or [shape for shape in image if shape.tag in _SHAPES]
         known = [{one.get("name"): one.text or "" for one in shape.findall("attribute")} for shape in marked]
         labels = [shape.get("label") or "" for shape in marked]
-        for sample_id, places in _by_sample([one.get(SAMPLE_ID) for one in known]):
-            checked = [known[n][CHECKED].strip().lower() == "true" for n in places if CHECKED in known[n]]
+        for sample_id, places in by_sample([one.get(SAMPLE_ID) for one in known]):
+            checked = [is_said(known[n][CHECKED]) for n in places if CHECKED in known[n]]
             own = tuple(dict.fromkeys(labels[n] for n in places))
             state = State.LABELLED if own else State.EMPTY
             is_checked = any(checked) if checked else None
-            yield Mark(sample_id, image.get("name"), own, by, when, state, is_checked, person=person)
+            yield Mark(sample_id, image.get("name"), own, state=state, is_checked=is_checked, **said)
 
-    images, tracks = list(root.iter("image")), list(root.iter("track"))
-    if tracks and not images:
-        raise XaiError(f"{path} holds tracks of a video", hint="export the task as CVAT for images 1.1")
-    yield from _each(images, of_image)
-    yield from (Mark(None, f"track {track.get('id')}", (), state=State.UNREADABLE) for track in tracks)
+    yield from each(root.iter("image"), of_image)
+    yield from cvat_tracks(root)
 
 
-def _by_sample(ids: Sequence[str | None]) -> list[tuple[str | None, list[int]]]:
+def cvat_tracks(root: ElementTree.Element) -> Iterator[Mark]:
+    """The tracks of a video among pictures, which are about none of them."""
+    return (Mark(None, f"track {one.get('id')}", (), state=State.UNREADABLE) for one in root.iter("track"))
+
+
+def is_said(value: Any) -> bool:
+    """Whether a mark of `checked` says yes, whatever a tool writes for it."""
+    return value.strip().lower() in _YES if isinstance(value, str) else bool(value)
+
+
+_YES = frozenset({"true", "yes", "1", "1.0", "x"})
+
+
+def by_sample(ids: Sequence[str | None]) -> list[tuple[str | None, list[int]]]:
     """The places of a picture's labels by the sample each names: a picture may hold several.
 
     Those without a name belong to the only sample that is named, or to the picture.
@@ -355,7 +410,7 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
         key, value = item
         values = value if isinstance(value, list) else [] if value is None else [value]
         told = [named(one) for one in values]
-        checked = [bool(one[1]) for one in told if one[1] is not None]
+        checked = [is_said(one[1]) for one in told if one[1] is not None]
         sample_id = next((one[2] for one in told if one[2]), None)
         yield Mark(
             str(key) if sample_id is None else sample_id,
@@ -366,7 +421,7 @@ def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
             is_key=sample_id is None,
         )
 
-    yield from _each(found["labels"].items(), of_item)
+    yield from each(found["labels"].items(), of_item)
 
 
 def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
@@ -396,7 +451,7 @@ def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iter
             state=State.LABELLED if labels else State.EMPTY,
         )
 
-    yield from _each(samples, of_sample)
+    yield from each(samples, of_sample)
 
 
 def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
@@ -415,9 +470,9 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
         own = of_image.get(str(image.get("id")), [])
         attributes = [one.get("attributes") or {} for one in own]
         named = [image.get(SAMPLE_ID, known.get(SAMPLE_ID)) for known in attributes]
-        samples = _by_sample(named) if own else [(image.get(SAMPLE_ID), [])]
+        samples = by_sample(named) if own else [(image.get(SAMPLE_ID), [])]
         for sample_id, places in samples:
-            checked = [bool(attributes[n][CHECKED]) for n in places if CHECKED in attributes[n]]
+            checked = [is_said(attributes[n][CHECKED]) for n in places if CHECKED in attributes[n]]
             categories = [own[n].get("category_id") for n in places]
             labels = tuple(dict.fromkeys(names.get(str(one), f"category {one}") for one in categories))
             yield Mark(
@@ -429,4 +484,4 @@ def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
                 is_checked=any(checked) if checked else None,
             )
 
-    yield from _each(found["images"], of_picture)
+    yield from each(found["images"], of_picture)

@@ -259,8 +259,8 @@ def apply(
         },
         data=data,
         counts=Counts(rows=n_marks, damaged=reader.damaged),
-        warnings=(*selection.warnings, *known.warnings, *_notes(files, marks, left, taken)),
-        extra={"files": _files(files, marks), "left_out": left.rows(), **judged},
+        warnings=(*selection.warnings, *known.warnings, *notes_of(files, marks, left, taken)),
+        extra={"files": files_told(files, marks), "left_out": left.rows(), **judged},
     )
 
 
@@ -288,16 +288,18 @@ def _labels(
     return Labels(dtype, frozenset({*known, *by_name.values()}), by_name)
 
 
-def _files(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> list[dict[str, Any]]:
+def files_told(files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks]) -> list[dict[str, Any]]:
+    """file, format and how many marks of each file."""
     return [
         {"file": os.fspath(file), "format": one.format, "marks": len(one.marks)}
         for file, one in zip(files, marks, strict=True)
     ]
 
 
-def _notes(
+def notes_of(
     files: Sequence[str | os.PathLike[str]], marks: Sequence[Marks], left: LeftOut, taken: Sequence[Correction]
 ) -> list[str]:
+    """What the user should know of what was not taken."""
     said = [f"{os.fspath(file)} names no sample" for file, one in zip(files, marks, strict=True) if not one.marks]
     for row in left.rows():
         more = ", ..." if row["n"] > len(row["examples"]) else ""

@@ -41,21 +41,25 @@ class Box:
         label: The name of its class.
         corners: x0, y0, x1, y1 in pixels.
         number: Of a recorded object, its number in the picture; None of one that the model proposes.
-        is_crowd: Whether it stands for a group.
+        is_crowd: Whether it stands for a group; None where a file that came back cannot tell.
         doubt: Why it is looked at, in a word: never_found, other_class, made_up; "" where nothing is doubted.
         suggested: The class it might be of instead; "" for none.
         score: How sure the doubt is; None without one.
         reason: The doubt in words.
+        is_checked: Of one that came back, whether somebody said that they looked; None where the file cannot tell.
+        in_shares: Whether the corners are shares of the picture's width and height.
     """
 
     label: str
     corners: tuple[float, float, float, float]
     number: int | None = None
-    is_crowd: bool = False
+    is_crowd: bool | None = False
     doubt: str = ""
     suggested: str = ""
     score: float | None = None
     reason: str = ""
+    is_checked: bool | None = None
+    in_shares: bool = False
 
 
 @dataclass(frozen=True)

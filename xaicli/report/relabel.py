@@ -128,6 +128,8 @@ def apply_report(answer: Answer, page: Page | None = None) -> Report:
         page: The run, with thumbnails of the samples.
     """
     page = page or Page()
+    if "pictures" in answer.extra:
+        return _objects_applied(answer, page)
     return Report(
         name="relabel-apply",
         title="What people said of the labels",
@@ -143,6 +145,68 @@ def apply_report(answer: Answer, page: Page | None = None) -> Report:
             ("one label a sample", "of one person the last; of several that of more than half, else none"),
             ("files", "; ".join(f"{one['file']} ({one['format']}, {one['marks']:,})" for one in answer.extra["files"])),
             ("read back", "Table(..., relabel=FILE), xai dynamics --truth FILE"),
+        ),
+        warnings=answer.warnings,
+        tables={"relabel-apply": lambda: answer.data},
+    )
+
+
+def _objects_applied(answer: Answer, page: Page) -> Report:
+    """The same of objects in pictures."""
+    changes: Mapping[str, int] = answer.extra["changes"]
+    changed = answer.data.filter(answer.data["change"] != "confirmed")
+    said = ", ".join(f"{n:,} {word}" for word, n in changes.items()) or "no object in any"
+    left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
+    ending = f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else "."
+    blocks: list[Block] = []
+    if changed.height:
+        columns = ("sample", "change", "recorded", "class", "corners", "by")
+        table = tuple(
+            (
+                str(row["sample_id"]),
+                row["change"],
+                cut(row["recorded_name"] or "–"),
+                cut(row["name"] or "–"),
+                " ".join(f"{row[name]:.0f}" for name in ("x0", "y0", "x1", "y1")),
+                row["by"] or "–",
+            )
+            for row in changed.head(_ROWS).iter_rows(named=True)
+        )
+        more = f"{changed.height - _ROWS:,} more in the CSV and JSON" if changed.height > _ROWS else ""
+        blocks.append(Table("corrections", "What was changed", tuple(map(Column, columns)), table, more))
+    else:
+        blocks.append(Text("No object was changed.", Tone.FAINT))
+    judged: list[Block] = [Text("No doubt was looked at.", Tone.FAINT)]
+    if rows := answer.extra["suspects"]:
+        heads = [Column("doubt"), Column("looked at", Cell.INTEGER), Column("wrong", Cell.INTEGER), Column("share")]
+        heads += [Column("95 % interval"), Column("suggestion right", Cell.INTEGER)]
+        shown = tuple(
+            (
+                " ".join(filter(None, (row["doubt"].replace("_", " "), row["mode"]))),
+                row["looked_at"],
+                row["wrong"],
+                _percent(row["share"]),
+                f"{_percent(row['low'])} to {_percent(row['high'])}",
+                row["suggestion_right"],
+            )
+            for row in rows
+        )
+        note = "wrong: a recorded object was given another class or removed; one that the model alone found was added"
+        judged = [Table("judged", "How many of the doubted objects were wrong", tuple(heads), shown, note)]
+    return Report(
+        name="relabel-apply",
+        title="What people said of the objects",
+        run_line=run_line(answer, page.facts),
+        sentence=f"{count(answer.extra['pictures'], 'picture')} looked at: {said}{ending}",
+        sections=(
+            Section("Objects", "labels", tuple(blocks)),
+            Section("Were the doubts right?", "suspects", tuple(judged)),
+            Section("Not taken", "left-out", tuple(_left_out(answer))),
+        ),
+        made=made(
+            answer,
+            ("unmoved", "a corner less than 0.006 pixels away from where it was has its recorded place"),
+            ("files", "; ".join(f"{one['file']} ({one['format']}, {one['marks']:,})" for one in answer.extra["files"])),
         ),
         warnings=answer.warnings,
         tables={"relabel-apply": lambda: answer.data},

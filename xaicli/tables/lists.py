@@ -106,6 +106,10 @@ def read_list(source: Any) -> SampleList:
     ids = columns.get(SAMPLE_ID)
     if ids is None:
         raise XaiError(f"{name} has no column sample_id", hint=f"its columns: {', '.join(map(str, columns))}; {_KINDS}")
+    if {"x0", "y0", "x1", "y1"} <= columns.keys():
+        raise XaiError(
+            f"{name} is about boxes, and a list has one row a sample", hint="your own data set reads corrected boxes"
+        )
     _refuse_shared_ids(name, columns, ids)
     kept: dict[str, int] = {}
     missing = 0

@@ -1,0 +1,379 @@
+"""The boxes that people drew in pictures, as their tools write them: Label Studio, CVAT, FiftyOne, COCO, tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from xaicli.errors import UsageError, XaiError
+from xaicli.relabel.boxes import CORNERS, PROPOSED, RECORDED
+from xaicli.relabel.marks import (
+    FORMATS,
+    Columns,
+    Mark,
+    Marks,
+    State,
+    by_sample,
+    cvat_said,
+    cvat_tracks,
+    each,
+    is_said,
+    opened,
+    place_of,
+    who,
+)
+from xaicli.relabel.tasks import CHECKED, CONTROL, Box
+from xaicli.tables.lists import read_text
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+MADE_UP = "made_up"
+_NO_BOX = "a shape that is no box stands in the picture"
+_TURNED = "a box stands in the picture that is turned"
+_NO_CLASS = "a box stands in the picture that has no class"
+_REGION = re.compile(rf"({RECORDED}|{PROPOSED})(\d+)")
+
+
+def read_boxes(path: Path, *, field: str | None = None) -> Marks:
+    """What a file says of objects: a mark a picture, of each who looked at it.
+
+    Args:
+        path: A file that one of the tools wrote, or the folder of a FiftyOne export.
+        field: The name of the control, field or column that holds the boxes, where there are several.
+
+    Raises:
+        XaiError: It cannot be read, or holds no boxes.
+        UsageError: It holds several fields of boxes, and none was named.
+    """
+    path, found = opened(path)
+    if isinstance(found, ElementTree.Element):
+        return Marks("CVAT", tuple(_cvat(found)))
+    if isinstance(found, Columns):
+        return _of_table(found.values, path, field)
+    if isinstance(found, dict):
+        if isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
+            return Marks("COCO", tuple(_coco(found)))
+        if isinstance(found.get("labels"), dict):
+            return Marks("FiftyOne", tuple(_fiftyone(found, path)))
+        if isinstance(found.get("samples"), list):
+            return Marks("FiftyOne", tuple(_fiftyone_samples(found["samples"], path, field)))
+        found = found["rows"] if isinstance(found.get("rows"), list) else [found]
+    records = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    if not records and found != []:
+        raise XaiError(f"{path} is no list of boxes", hint=FORMATS)
+    if any("annotations" in item or "completions" in item for item in records):
+        return Marks("Label Studio", tuple(_label_studio(found, path, field)))
+    names = dict.fromkeys(name for item in records for name in item)
+    return _of_table({name: [item.get(name) for item in records] for name in names}, path, field)
+
+
+def _number(value: Any) -> int | None:
+    """The number of a recorded object; None for what was drawn anew."""
+    if isinstance(value, Mapping):  # FiftyOne's attributes of old
+        value = value.get("value")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def _of_attributes(label: str, corners: Iterable[Any], known: Mapping[str, Any], **more: Any) -> Box:
+    x0, y0, x1, y1 = (float(end) for end in corners)
+    checked = known.get(CHECKED)
+    return Box(
+        label,
+        (x0, y0, x1, y1),
+        number=_number(known.get("number")),
+        doubt=str(known.get("doubt") or ""),
+        is_checked=None if checked is None else is_said(checked),
+        **{"is_crowd": None, **more},
+    )
+
+
+def _marks_of(
+    pictured: Sequence[tuple[Box, Mapping[str, Any]]],
+    picture: str | None,
+    own: Any = None,
+    fault: str = "",
+    **said: Any,
+) -> Iterator[Mark]:
+    """The marks of a picture: one for each sample that its boxes name, else one of the picture itself.
+
+    Args:
+        pictured: Its boxes, each with what else is said of it.
+        picture: Its path.
+        own: The id of its sample, where the picture says so.
+        fault: Why it cannot be taken.
+        said: Further fields of the marks.
+    """
+    named = [str(known.get(SAMPLE_ID) or "") or own for _, known in pictured]
+    for sample_id, places in by_sample(named):
+        boxes = tuple(pictured[place][0] for place in places)
+        modes = [str(pictured[place][1].get(MODE) or "") for place in places]
+        checked = [box.is_checked for box in boxes if box.is_checked is not None]
+        marked = {"mode": next(filter(None, modes), ""), **said}
+        about = own if sample_id is None else sample_id
+        # Without a box, an export of ours names the picture by its path or its sample's id.
+        is_key = about is None and picture is not None
+        yield Mark(
+            picture if is_key else None if about is None else str(about),
+            None if is_key else picture,
+            tuple(box.label for box in boxes),
+            is_checked=any(checked) if checked else False if not boxes else None,
+            is_key=is_key,
+            boxes=boxes,
+            fault=fault,
+            **marked,
+        )
+
+
+def _cvat(root: ElementTree.Element) -> Iterator[Mark]:
+    """CVAT for images 1.1 (https://docs.cvat.ai/docs/manual/advanced/xml_format/): the boxes of pictures."""
+    said = cvat_said(root)
+
+    def of_image(image: ElementTree.Element) -> Iterator[Mark]:
+        pictured, fault = [], ""
+        for shape in image:
+            if shape.tag == "box":
+                known = {str(one.get("name")): one.text or "" for one in shape.findall("attribute")}
+                corners = (shape.attrib[end] for end in ("xtl", "ytl", "xbr", "ybr"))
+                pictured.append((_of_attributes(shape.attrib[LABEL], corners, known), known))
+                fault = fault or (_TURNED if float(shape.get("rotation", 0)) else "")
+            elif shape.tag != "tag":  # which is about the whole picture
+                fault = fault or _NO_BOX
+        yield from _marks_of(pictured, image.get("name"), fault=fault, **said)
+
+    yield from each(root.iter("image"), of_image)
+    yield from cvat_tracks(root)
+
+
+def _coco(found: Mapping[str, Any]) -> Iterator[Mark]:
+    """COCO (https://cocodataset.org/#format-data): the annotations of pictures."""
+    known = [one for one in found.get("categories") or [] if isinstance(one, Mapping)]
+    names = {str(category.get("id")): str(category.get("name")) for category in known}
+    of_image: dict[str, list[Mapping[str, Any]]] = {}
+    for annotation in found["annotations"]:
+        if isinstance(annotation, Mapping):
+            of_image.setdefault(str(annotation.get("image_id")), []).append(annotation)
+    pictures = [one for one in found["images"] if isinstance(one, Mapping)]
+    for number in of_image.keys() - {str(one.get("id")) for one in pictures}:
+        yield from (Mark(None, f"image {number}", (), state=State.UNREADABLE) for _ in of_image[number])
+
+    def of_picture(image: Any) -> Iterator[Mark]:
+        pictured, fault = [], ""
+        for one in of_image.get(str(image.get("id")), []):
+            attributes = one.get("attributes") or {}
+            x, y, across, down = (float(side) for side in one["bbox"])
+            label = names.get(str(one.get("category_id")), f"category {one.get('category_id')}")
+            box = _of_attributes(
+                label, (x, y, x + across, y + down), attributes, is_crowd=is_said(one.get("iscrowd") or 0)
+            )
+            pictured.append((box, {SAMPLE_ID: one.get(SAMPLE_ID), **attributes}))
+            fault = fault or (_TURNED if float(attributes.get("rotation") or 0) else "")
+        own, mode = image.get(SAMPLE_ID), str(image.get(MODE) or "")
+        name, when = str(image.get("file_name") or "") or None, str(image.get("date_captured") or "")
+        yield from _marks_of(pictured, name, own, fault, when=when, **({"mode": mode} if mode else {}))
+
+    yield from each(found["images"], of_picture)
+
+
+def _fiftyone_box(one: Mapping[str, Any], label: str) -> tuple[Box, Mapping[str, Any]]:
+    known = {**one, **(one.get("attributes") or {})}
+    x, y, across, down = (float(side) for side in one["bounding_box"])
+    return _of_attributes(label, (x, y, x + across, y + down), known, in_shares=True), known
+
+
+def _fiftyone(found: Mapping[str, Any], path: Path) -> Iterator[Mark]:
+    """`FiftyOneImageDetectionDataset`: https://docs.voxel51.com/user_guide/import_datasets.html."""
+    classes = found.get("classes") or []
+    pictures: Mapping[str, Any] = {}
+    if (manifest := path.with_name("data.json")).is_file():
+        pictures = json.loads(read_text(manifest))
+
+    def of_item(item: tuple[str, Any]) -> Iterator[Mark]:
+        key, value = item
+        pictured = []
+        for one in value or ():
+            label = one.get(LABEL)
+            is_number = isinstance(label, int) and not isinstance(label, bool)
+            name = str(classes[label]) if is_number and 0 <= label < len(classes) else str(label)
+            pictured.append(_fiftyone_box(one, name))
+        yield from _marks_of(pictured, str(pictures.get(key) or key))
+
+    yield from each(found["labels"].items(), of_item)
+
+
+def _fiftyone_samples(samples: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+    """`FiftyOneDataset`: samples with a field of detections."""
+    names = dict.fromkeys(
+        name
+        for sample in samples
+        if isinstance(sample, dict)
+        for name, value in sample.items()
+        if isinstance(value, dict) and value.get("_cls") == "Detections"
+    )
+    if field is None and len(names) > 1 and "ground_truth" not in names and CONTROL not in names:
+        raise UsageError(f"{path} has several fields of boxes", hint=f"--field {' or '.join(names)}")
+    if samples and (not names or (field is not None and field not in names)):
+        raise XaiError(f"{path} has no field of boxes {field or ''}".rstrip(), hint=f"its fields: {', '.join(names)}")
+    column = field or next((name for name in (CONTROL, "ground_truth") if name in names), next(iter(names), CONTROL))
+
+    def of_sample(sample: Any) -> Iterator[Mark]:
+        drawn = (sample.get(column) or {}).get("detections") or ()
+        pictured = [_fiftyone_box(one, str(one[LABEL])) for one in drawn]
+        about = sample.get("metadata") or {}
+        sides = (about.get("width"), about.get("height"))
+        size = None if None in sides else (float(str(sides[0])), float(str(sides[1])))
+        own = sample.get(SAMPLE_ID)
+        yield from _marks_of(
+            pictured, str(sample.get("filepath") or "") or None, None if own is None else str(own), size=size
+        )
+
+    yield from each(samples, of_sample)
+
+
+def _label_studio(tasks: list[Any], path: Path, field: str | None) -> Iterator[Mark]:
+    """The JSON export (https://labelstud.io/guide/task_format): what is handed in, was looked at as it stands."""
+    control = field or _control(tasks, path)
+
+    def of_task(task: dict[str, Any]) -> Iterator[Mark]:
+        where = place_of(task.get("data") or {})
+        annotations = task.get("annotations", task.get("completions")) or []
+        if not annotations:
+            yield Mark(*where[:2], (), state=State.SKIPPED, mode=where[2])
+
+        def of_one(one: dict[str, Any]) -> Iterator[Mark]:
+            results = [item for item in one.get("result") or [] if item.get("from_name") == control]
+            boxes, fault = _regions(
+                [
+                    {
+                        **(item.get("value") or {}),
+                        **{key: item[key] for key in ("id", "original_width", "original_height") if key in item},
+                        "rotated": item.get("image_rotation"),
+                    }
+                    for item in results
+                ]
+            )
+            yield Mark(
+                *where[:2],
+                tuple(box.label for box in boxes),
+                who(one.get("completed_by")),
+                str(one.get("updated_at") or one.get("created_at") or ""),
+                State.SKIPPED if one.get("was_cancelled") else State.LABELLED,
+                mode=where[2],
+                is_truth=bool(one.get("ground_truth")),
+                boxes=boxes,
+                fault=fault,
+            )
+
+        yield from each(annotations, of_one)
+
+    yield from each(tasks, of_task)
+
+
+def _control(tasks: list[Any], path: Path) -> str:
+    """The control with the boxes: the one called so, else the only one.
+
+    Raises:
+        UsageError: There are several others.
+    """
+    names = dict.fromkeys(
+        str(result.get("from_name"))
+        for task in tasks
+        if isinstance(task, dict)
+        for one in task.get("annotations", task.get("completions")) or []
+        if isinstance(one, dict)
+        for result in one.get("result") or []
+        if isinstance(result, dict) and "rectanglelabels" in (result.get("value") or {})
+    )
+    if CONTROL in names or not names:
+        return CONTROL
+    if len(names) > 1:
+        raise UsageError(f"{path} has boxes of several controls", hint=f"--field {' or '.join(names)}")
+    return next(iter(names))
+
+
+def _regions(values: list[Mapping[str, Any]]) -> tuple[tuple[Box, ...], str]:
+    """Boxes of Label Studio, in percent of their picture, and why they cannot be taken."""
+    boxes, fault = [], ""
+    for value in values:
+        if not {"x", "y", "width", "height"} <= set(value):
+            fault = fault or _NO_BOX
+            continue
+        labels = value.get("rectanglelabels") or []
+        if len(labels) != 1:
+            fault = fault or (_NO_CLASS if not labels else "a box stands in the picture that has several classes")
+            continue
+        if value.get("rotation") or value.get("rotated"):
+            fault = fault or _TURNED
+        x, y, across, down = (float(value[side]) / 100 for side in ("x", "y", "width", "height"))
+        sides = [float(value.get(f"original_{side}") or math.nan) for side in ("width", "height")]
+        corners = x, y, x + across, y + down
+        if are_known := all(map(math.isfinite, sides)):
+            corners = x * sides[0], y * sides[1], (x + across) * sides[0], (y + down) * sides[1]
+        named = _REGION.fullmatch(str(value.get("id") or ""))
+        number = int(named[2]) if named and named[1] == RECORDED else None
+        boxes.append(Box(str(labels[0]), corners, number=number, is_crowd=None, in_shares=not are_known))
+    return tuple(boxes), fault
+
+
+def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:
+    """A row a box; or what Label Studio writes as CSV and JSON_MIN, a row an annotation."""
+    names = list(columns)
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if "annotation_id" in names:
+        return Marks("Label Studio", tuple(each(rows, lambda row: [_of_annotation(row, field or LABEL)])))
+    missing = [name for name in (LABEL, *CORNERS) if name not in names]
+    if missing or not {SAMPLE_ID, "path"} & set(names):
+        lacking = missing[0] if missing else SAMPLE_ID
+        raise XaiError(f"{path} has no column {lacking}", hint=f"its columns: {', '.join(names)}; {FORMATS}")
+    pictures: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(str(row.get(name) or "") for name in (SAMPLE_ID, "path", MODE, DS_ID, "by"))
+        pictures.setdefault(key, []).append(row)
+
+    def of_picture(own: list[dict[str, Any]]) -> Iterator[Mark]:
+        where = place_of(own[0])
+        boxes = tuple(_of_row(row) for row in own if not _is_bare(row))
+        checked = [box.is_checked for box in boxes if box.is_checked is not None]
+        yield Mark(
+            *where[:2],
+            tuple(box.label for box in boxes),
+            who(own[0].get("by")),
+            max(str(row.get("when") or "") for row in own),
+            mode=where[2],
+            is_checked=any(checked) if checked else None,
+            boxes=boxes,
+        )
+
+    return Marks("table", tuple(each(pictures.values(), of_picture)))
+
+
+def _is_bare(row: Mapping[str, Any]) -> bool:
+    """Whether a row says of its picture that nothing is in it: a class and all corners are left empty."""
+    return all(row[name] is None or not str(row[name]).strip() for name in (LABEL, *CORNERS))
+
+
+def _of_row(row: Mapping[str, Any]) -> Box:
+    crowd = row.get("crowd")
+    return _of_attributes(
+        str(row[LABEL]),
+        (row[name] for name in CORNERS),
+        row,
+        is_crowd=None if crowd is None or crowd == "" else is_said(crowd),
+    )
+
+
+def _of_annotation(row: Mapping[str, Any], column: str) -> Mark:
+    where = place_of(row)
+    value = row.get(column)
+    regions = json.loads(value) if isinstance(value, str) and value.strip() else value or []
+    boxes, fault = _regions(regions)
+    when = str(row.get("updated_at") or row.get("created_at") or "")
+    labels = tuple(box.label for box in boxes)
+    return Mark(*where[:2], labels, who(row.get("annotator")), when, mode=where[2], boxes=boxes, fault=fault)

@@ -1,0 +1,425 @@
+"""What people said of objects in pictures: their boxes beside the recorded ones: `relabel_apply` of a table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from xaicli.answer import Answer
+from xaicli.answer import Counts as AnswerCounts
+from xaicli.diagnosis.confusion import wilson
+from xaicli.diagnosis.objects import doubted_objects, overlaps
+from xaicli.errors import UsageError, XaiError
+from xaicli.queries.selection import Pair
+from xaicli.reader import Reader
+from xaicli.relabel.boxes import CORNERS, called, size_of
+from xaicli.relabel.corrections import (
+    NO_SAMPLE,
+    NOT_LOOKED_AT,
+    SKIPPED,
+    UNKNOWN_LABEL,
+    Correction,
+    LeftOut,
+    Sample,
+    Samples,
+    corrections,
+)
+from xaicli.relabel.drawn import MADE_UP, read_boxes
+from xaicli.relabel.marks import Mark, State
+from xaicli.relabel.questions import files_told, notes_of, path_fact
+from xaicli.relabel.tasks import Box
+from xaicli.tables.schema import class_names
+from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+
+_STILL = 0.006
+"""Pixels by which a corner may be off and is still where it was: CVAT writes two decimals."""
+_SAME = 0.5
+_TOLD = ("number", LABEL, *CORNERS, "crowd")
+
+
+class Object(NamedTuple):
+    """One object as the run would spell it: its class, its corners in pixels, its number where it is recorded."""
+
+    number: int | None
+    label: int
+    corners: tuple[float, ...]
+    is_crowd: bool
+
+    def is_at(self, corners: Sequence[float]) -> bool:
+        """Whether its corners are these, but for rounding."""
+        return all(abs(a - b) <= _STILL for a, b in zip(self.corners, corners, strict=True))
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a run has recorded of the objects in pictures.
+
+    Attributes:
+        names: Of the classes.
+        more: Further names, {name: class}.
+        known: The classes that occur.
+        sizes: Width and height of pictures, by sample as text.
+        proposed: What the model found where nothing is recorded, by (split, sample as text).
+    """
+
+    names: tuple[str, ...]
+    more: Mapping[str, int]
+    known: frozenset[int]
+    sizes: Mapping[str, tuple[float, float]]
+    proposed: Mapping[tuple[str, str], Sequence[Object]]
+
+    def taken(self, mark: Mark, sample: Sample, left: LeftOut, named: str) -> tuple[list[Object]] | None:
+        """The objects of a picture as a mark has them; None where it says nothing, which is counted."""
+        if mark.state is State.SKIPPED:
+            left.add(SKIPPED, named)
+            return None
+        size = mark.size or self.sizes.get(str(sample[1]))
+        found: list[tuple[Box, Object]] = []
+        for box in mark.boxes:
+            if box.in_shares and size is None:
+                left.add("boxes in shares of a picture whose size is not known", named)
+                return None
+            label = self._class(box.label)
+            if label is None:
+                left.add(UNKNOWN_LABEL, f"{named}: {box.label}")
+                return None
+            corners = _in_pixels(box, size)
+            if not all(map(math.isfinite, corners)) or corners[0] > corners[2] or corners[1] > corners[3]:
+                left.add("a box stands in the picture whose corners are none", named)
+                return None
+            found.append((box, Object(box.number, label, corners, bool(box.is_crowd))))
+        if mark.fault:
+            left.add(mark.fault, named)
+            return None
+        before: list[Object] = sample[2]
+        own, unchecked = _numbered(found, before, self.proposed.get((sample[0][0], str(sample[1])), ()))
+        if mark.is_checked is False and own == before:
+            left.add(NOT_LOOKED_AT, named)
+            return None
+        for _ in range(unchecked):
+            left.add("what the model found, and nobody checked", named)
+        return (own,)
+
+    def _class(self, text: str) -> int | None:
+        clean = text.strip()
+        by_name = {**{name: number for number, name in enumerate(self.names)}, **self.more}
+        if (found := next((by_name[one] for one in (text, clean) if one in by_name), None)) is not None:
+            return found
+        try:
+            number = float(clean)
+        except ValueError:
+            return None
+        return int(number) if number.is_integer() and int(number) in self.known else None
+
+
+def _in_pixels(box: Box, size: tuple[float, float] | None) -> tuple[float, ...]:
+    if not box.in_shares or size is None:
+        return box.corners
+    return tuple(end * side for end, side in zip(box.corners, (*size, *size), strict=True))
+
+
+def _numbered(
+    found: Sequence[tuple[Box, Object]], before: Sequence[Object], proposed: Sequence[Object]
+) -> tuple[list[Object], int]:
+    """The objects of a picture, each that is recorded with its number and, where it did not move, its very corners.
+
+    Of several with one number, as of copies, the nearest has it. One without a number is that recorded object on which
+    it lies. What the model proposes is no object until somebody checks or changes it.
+
+    Returns:
+        The recorded ones by number, then those that are new by their corners; and how many proposals are none.
+    """
+    recorded = {one.number: one for one in before}
+    of_number: dict[int | None, tuple[float, int]] = {}
+    for place, (_, one) in enumerate(found):
+        if one.number in recorded:
+            away = max(abs(a - b) for a, b in zip(one.corners, recorded[one.number].corners, strict=True))
+            of_number[one.number] = min((away, place), of_number.get(one.number, (math.inf, -1)))
+    numbers = {place: number for number, (_, place) in of_number.items()}
+    for place, (box, one) in enumerate(found):
+        if place not in numbers and (box.number is None or box.number not in recorded):
+            free = [old for old in before if old.number not in of_number and one.is_at(old.corners)]
+            if free:
+                nearest = min(free, key=lambda old: (old.label != one.label, old.number))
+                numbers[place] = nearest.number
+                of_number[nearest.number] = 0.0, place
+    objects, unchecked = [], 0
+    for place, (box, one) in enumerate(found):
+        if place in numbers:
+            old = recorded[numbers[place]]
+            corners = old.corners if one.is_at(old.corners) else one.corners
+            crowd = old.is_crowd if box.is_crowd is None else box.is_crowd
+            objects.append(Object(old.number, one.label, corners, crowd))
+            continue
+        same = next((p for p in proposed if p.label == one.label and one.is_at(p.corners)), None)
+        if box.is_checked is False and (same is not None or (box.doubt == MADE_UP and not proposed)):
+            unchecked += 1
+            continue
+        objects.append(one._replace(number=None, corners=one.corners if same is None else same.corners))
+    return sorted(objects, key=lambda one: (one.number is None, one.number or 0, one.corners, one.label)), unchecked
+
+
+def apply_to_objects(
+    reader: Reader,
+    table: str,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    mode: list[str] | None = None,
+    epoch: list[int] | None = None,
+    path: str | None = None,
+    field: str | None = None,
+    by: str | None = None,
+    label_map: Mapping[str, Any] | None = None,
+) -> Answer:
+    """The objects of pictures after people looked at them, and how many of the doubts were right.
+
+    Args:
+        reader: The run.
+        table: Rows of `BoundingBoxMetricsCollector` or `InstanceMaskMetricsCollector`.
+        files: What the tools wrote.
+        mode: Only these splits; all when None.
+        epoch: Only these epochs; all when None.
+        path: The fact that holds the place of a picture; a usual name when None.
+        field: The control or field with the boxes, where a file has several.
+        by: Only what this person said.
+        label_map: Further names of classes: {name: number or name of the class}.
+
+    Returns:
+        Rows sample_id, label, name, x0, y0, x1, y1 (pixels), crowd, by, when, change (confirmed, relabelled, moved,
+        regrouped, several of these with `and`, added, removed), number (of the recorded object; null for one added),
+        recorded (its class), recorded_name, doubt, votes, mode, ds_id: an object each, of every picture that was taken.
+        A removed one has no label and the corners that it had; a picture in which nothing is and was has one row
+        without any. Further keys: `pictures` taken, `changes` {change: n}, `left_out`, `files`, and `suspects`: of
+        each doubt how many were looked at, how many of these were wrong and how often the suggestion was right.
+
+    Raises:
+        XaiError: A file cannot be read, or nothing in any of them is about the run.
+        UsageError: There is no file.
+    """
+    if not files:
+        raise UsageError("which file? there is none to apply", hint="xai relabel apply RUN_DIR FILE")
+    known = reader.facts
+    where = path_fact(known, path, str(reader.layout.root))
+    recorded, doubted, pictures = doubted_objects(reader, table, mode=mode, epoch=epoch)
+    names = class_names(reader.layout, table, LABEL)
+    frames = _frames(recorded, pictures)
+    more = {name: _class(value, names) for name, value in (label_map or {}).items()}
+    objects = Objects(
+        names,
+        more,
+        frozenset({*recorded[LABEL].cast(pl.Int64), *range(len(names)), *more.values()}),
+        _sizes(known.frame, where),
+        _proposals(doubted),
+    )
+    paths = () if where is None else known.frame.select(where, SAMPLE_ID).drop_nulls().iter_rows()
+    marks = [read_boxes(Path(file), field=field) for file in files]
+    taken, left = corrections(marks, _Pictures(frames, paths), objects, by=by)
+    n_marks = sum(len(one.marks) for one in marks)
+    if n_marks and left.counts[NO_SAMPLE] == n_marks:
+        raise XaiError(
+            f"nothing in {', '.join(map(str, files))} is about a picture of {reader.layout.root}",
+            hint=f"they name {', '.join(left.examples[NO_SAMPLE])}; --path FACT says where pictures are",
+        )
+    doubts = {(row[MODE], str(row[SAMPLE_ID]), row.get("instance_id")): row["doubt"] for row in doubted}
+    rows = [row for one in taken for row in _rows(one, names, doubts)]
+    return Answer(
+        command="relabel apply",
+        run=str(reader.layout.root),
+        selection={
+            MODE: mode or [],
+            "epoch": epoch or [],
+            "table": table,
+            "files": [os.fspath(file) for file in files],
+            "facts": str(reader.facts.file or "") or None,
+            "path": path,
+            "field": field,
+            "by": by,
+            "label_map": more,
+        },
+        data=pl.DataFrame(rows, schema=_schema(pictures.schema[SAMPLE_ID]), orient="row"),
+        counts=AnswerCounts(rows=n_marks, damaged=reader.damaged),
+        warnings=(*reader.warnings, *known.warnings, *notes_of(files, marks, left, taken)),
+        extra={
+            "files": files_told(files, marks),
+            "left_out": left.rows(),
+            "pictures": len(taken),
+            "changes": dict(Counter(row["change"] for row in rows).most_common()),
+            "suspects": _judged(taken, doubted),
+        },
+    )
+
+
+def _class(value: Any, names: tuple[str, ...]) -> int:
+    """The number of a class that `--label-map` gives another name."""
+    if str(value) in names:
+        return names.index(str(value))
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"--label-map: {value!r} is no class", hint=f"classes: {', '.join(names)}") from None
+
+
+class _Pictures(Samples):
+    """The pictures of a run: what is recorded of one is the list of its objects."""
+
+    def __init__(self, frames: Mapping[Pair, Mapping[Any, list[Object]]], paths: Any) -> None:
+        ids = {pair: pl.DataFrame({SAMPLE_ID: list(own), LABEL: [None] * len(own)}) for pair, own in frames.items()}
+        super().__init__(ids, paths, is_strict=True)
+        self.recorded = {
+            text: [(pair, sample_id, frames[pair][sample_id]) for pair, sample_id, _ in found]
+            for text, found in self.recorded.items()
+        }
+
+
+def _frames(recorded: pl.DataFrame, pictures: pl.DataFrame) -> dict[Pair, dict[Any, list[Object]]]:
+    """What is recorded in every picture, by number; what has no finite corners was never given to anybody."""
+    found: dict[Pair, dict[Any, list[Object]]] = {}
+    for split, sample_id in pictures.iter_rows():
+        found.setdefault((split, ""), {})[sample_id] = []
+    for row in recorded.sort("instance_id").iter_rows(named=True):
+        one = Object(int(row["instance_id"]), *_of_row(row), row["outcome"] == "ignored")
+        if all(map(math.isfinite, one.corners)):
+            found[row[MODE], ""][row[SAMPLE_ID]].append(one)
+    return found
+
+
+def _of_row(row: Mapping[str, Any]) -> tuple[int, tuple[float, ...]]:
+    return int(row[LABEL]), tuple(float(row[name]) for name in CORNERS)
+
+
+def _sizes(facts: pl.DataFrame, where: str | None) -> dict[str, tuple[float, float]]:
+    if not {"width", "height"} & set(facts.columns) and where is None:
+        return {}
+    found = {}
+    for row in facts.iter_rows(named=True):
+        file = None if where is None or row[where] is None else str(row[where])
+        if (size := size_of(row, file)) is not None:
+            found[str(row[SAMPLE_ID])] = (float(size[0]), float(size[1]))
+    return found
+
+
+def _proposals(doubted: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Object]]:
+    found: dict[tuple[str, str], list[Object]] = {}
+    for row in doubted:
+        if row.get("instance_id") is None:
+            found.setdefault((row[MODE], str(row[SAMPLE_ID])), []).append(Object(None, *_of_row(row), False))
+    return found
+
+
+def _change(one: Object, old: Object) -> str:
+    said = (
+        ("relabelled", one.label != old.label),
+        ("moved", one.corners != old.corners),
+        ("regrouped", one.is_crowd != old.is_crowd),
+    )
+    return " and ".join(word for word, is_so in said if is_so) or "confirmed"
+
+
+def _rows(taken: Correction, names: tuple[str, ...], doubts: Mapping[Any, str]) -> Iterator[dict[str, Any]]:
+    """The objects of one picture, and those that were removed from it."""
+    told = {SAMPLE_ID: taken.sample_id, "by": taken.by, "when": taken.when, MODE: taken.pair[0], DS_ID: taken.pair[1]}
+    told["votes"] = f"{taken.votes[0]} of {taken.votes[1]}"
+    before = {one.number: one for one in taken.recorded}
+
+    def row(one: Object | None, change: str, label: int | None) -> dict[str, Any]:
+        number = None if one is None else one.number
+        old = before.get(number)
+        return {
+            **dict.fromkeys(_schema(pl.String())),
+            **told,
+            **({} if one is None else dict(zip(CORNERS, one.corners, strict=True)) | {"crowd": one.is_crowd}),
+            LABEL: label,
+            "name": None if label is None else called(label, names),
+            "change": change,
+            "number": number,
+            "recorded": None if old is None else old.label,
+            "recorded_name": None if old is None else called(old.label, names),
+            "doubt": None if number is None else doubts.get((taken.pair[0], str(taken.sample_id), number)),
+        }
+
+    kept: set[int | None] = set()
+    for one in taken.label:
+        old = before.get(one.number)
+        kept.add(one.number)
+        yield row(one, "added" if old is None else _change(one, old), one.label)
+    for number, old in before.items():
+        if number not in kept:
+            yield row(old, "removed", None)
+    if not taken.label and not before:
+        yield row(None, "confirmed", None)
+
+
+def _schema(ids: pl.DataType) -> dict[str, pl.DataType]:
+    text, number, real = pl.String(), pl.Int64(), pl.Float64()
+    return {
+        SAMPLE_ID: ids,
+        LABEL: number,
+        "name": text,
+        **dict.fromkeys(CORNERS, real),
+        "crowd": pl.Boolean(),
+        "by": text,
+        "when": text,
+        "change": text,
+        "number": number,
+        "recorded": number,
+        "recorded_name": text,
+        "doubt": text,
+        "votes": text,
+        MODE: text,
+        DS_ID: text,
+    }
+
+
+def _judged(taken: Sequence[Correction], doubted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each doubt, how many were looked at and how many of these were wrong: relabelled, removed, or to be added."""
+    of_picture = {(one.pair[0], str(one.sample_id)): one.label for one in taken}
+    counts: dict[tuple[str, str], list[int]] = {}
+    for row in doubted:
+        objects: list[Object] | None = of_picture.get((row[MODE], str(row[SAMPLE_ID])))
+        if objects is None:
+            continue
+        label, corners = _of_row(row)
+        suggested = row.get("suggested")
+        if row.get("instance_id") is None:
+            here = np.array([corners])
+            near = [
+                o.label for o in objects if o.number is None and overlaps(here, np.array([o.corners]))[0, 0] >= _SAME
+            ]
+            wrong, right = bool(near), label in near
+        else:
+            now = next((one.label for one in objects if one.number == row["instance_id"]), None)
+            wrong, right = now != label, suggested is not None and now == suggested
+        count = counts.setdefault((row[MODE], row["doubt"]), [0, 0, 0])
+        for place, is_so in enumerate((True, wrong, right)):
+            count[place] += is_so
+    found = []
+    for (split, doubt), (n, wrong_n, right_n) in sorted(counts.items()):
+        low, high = wilson(wrong_n, n)
+        told = {MODE: split, DS_ID: "", "doubt": doubt, "looked_at": n, "wrong": wrong_n, "share": wrong_n / n}
+        found.append({**told, "low": low, "high": high, "suggestion_right": right_n})
+    return found
+
+
+def standing(data: pl.DataFrame) -> pl.DataFrame:
+    """What stands in the pictures after the corrections: a row an object, or one without any of an empty picture.
+
+    Returns:
+        sample_id, label, name, x0, y0, x1, y1, crowd, by, when; and the mode, where there are several splits.
+    """
+    several = data.select(MODE, DS_ID).n_unique() > 1
+    columns = [SAMPLE_ID, LABEL, "name", *CORNERS, "crowd", "by", "when", *([MODE] if several else [])]
+    place = [MODE, DS_ID, SAMPLE_ID]
+    stands = pl.col(LABEL).is_not_null()
+    bare = data.filter(~stands.any().over(place)).unique(place, keep="first", maintain_order=True)
+    empty = [pl.lit(None, data.schema[name]).alias(name) for name in ("name", *CORNERS, "crowd")]
+    order = data.select(place).unique(maintain_order=True).with_row_index("picture")
+    rows = pl.concat([data.filter(stands), bare.with_columns(empty)])
+    return rows.join(order, on=place, maintain_order="left").sort("picture", maintain_order=True).select(columns)
