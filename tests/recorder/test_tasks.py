@@ -72,6 +72,14 @@ def test_lists_are_rows_or_classes_as_they_can_only_be(tmp_path: Path, first: An
     assert [row["label"] for row in rows(tmp_path / "run").to_pylist() if row["epoch"]] == expected
 
 
+def test_sets_are_classes_however_many_scores_there_are(tmp_path: Path) -> None:
+    """Two sets of two classes each, beside two scores, look like rows of (N, 2) when they are made an array."""
+    with Run(tmp_path / "run", strict=True) as run:
+        run.log_samples(sample_id=[1, 2], label=[{0, 1}, {1, 0}], logits=np.array([[2.0, 2.0], [2.0, -2.0]]))
+    found = sorted(rows(tmp_path / "run").to_pylist(), key=lambda row: row["sample_id"])
+    assert [(row["label"], row["correct"]) for row in found] == [([0, 1], True), ([0, 1], False)]
+
+
 @pytest.mark.parametrize("task", [None, "multilabel"])
 def test_lists_that_may_be_rows_or_classes_are_asked_about(tmp_path: Path, task: str | None) -> None:
     with Run(tmp_path / "run", task=task) as run:
