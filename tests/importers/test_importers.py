@@ -242,6 +242,11 @@ def test_each_run_of_a_project_becomes_a_run(xai: Xai, tmp_path: Path) -> None:
     ]
     assert xai("import", path, "-o", tmp_path / "one", "--run", "a/b", "-q")[:2] == (0, f"{tmp_path / 'one'}\n")
     assert values(tmp_path / "one") == {(0, "loss"): 1.0}
+    (tmp_path / "third").mkdir()
+    (tmp_path / "runs" / "c").rename(tmp_path / "third" / "c")
+    status, _, err = xai("import", path, "-o", tmp_path / "third")
+    assert (status, err.splitlines()[0]) == (1, f"error: {tmp_path / 'third' / 'c'} holds a run already")
+    assert [folder.name for folder in (tmp_path / "third").iterdir()] == ["c"]
     status, _, err = xai("import", path, "-o", tmp_path / "two", "--run", "d")
     assert (status, err.splitlines()[0]) == (1, f"error: no run 'd' in {path}")
 
@@ -345,7 +350,10 @@ def test_what_cannot_be_read_leaves_nothing(xai: Xai, tmp_path: Path, name: str,
 def test_a_run_that_is_there_is_left_alone(xai: Xai, sample_run: Path, tmp_path: Path) -> None:
     path = table(tmp_path / "metrics.csv", ["step", "loss"], [[1, 2.0]])
     before = (sample_run / "xai.json").read_bytes()
-    assert xai("import", path, "-o", sample_run)[0] == 1
+    status, _, err = xai("import", path, "-o", sample_run)
+    assert (status, err.splitlines()) == (
+        1, [f"error: {sample_run} holds a run already", "hint: -o names another folder"]
+    )  # fmt: skip
     assert (sample_run / "xai.json").read_bytes() == before
     status, _, err = xai("import", path, "-o", tmp_path / "run", "--from", "nosuch")
     assert status == 2

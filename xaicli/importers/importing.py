@@ -19,6 +19,7 @@ from xaicli.importers.recorded import Recorded
 from xaicli.layout import RunLayout
 from xaicli.recorder.run import Run
 from xaicli.recorder.scalars import AXES
+from xaicli.report.numbers import count
 from xaicli.report.page import plain_report
 from xaicli.results import Result
 
@@ -71,8 +72,11 @@ def import_run(
             raise unknown("run", run, names, where=str(path))
     parent = Path(output) if output is not None else Path("runs")
     alone = len(found) == 1 and output is not None
+    folders = [parent] if alone else list(_folders(parent, found))
+    if taken := [str(folder) for folder in folders if RunLayout(folder).is_run()]:
+        raise XaiError(f"{', '.join(taken)} holds a run already", hint="-o names another folder")
     rows, warnings = [], list(chosen.warnings)
-    for one, folder in zip(found, [parent] if alone else _folders(parent, found), strict=True):
+    for one, folder in zip(found, folders, strict=True):
         row = _written(one, folder, chosen.name, path)
         warnings += [f"{one.name}: {text}" for text in one.notes]
         if row["left_out"]:
@@ -105,7 +109,7 @@ _SCHEMA = {
 
 def _sentence(rows: list[dict[str, Any]]) -> str:
     scalars, samples = sum(row["scalars"] for row in rows), sum(row["samples"] for row in rows)
-    kept = f"{scalars:,} values over time and {samples:,} rows of samples"
+    kept = f"{count(scalars, 'value')} over time and {count(samples, 'row')} of samples"
     return f"{kept}, in {rows[0]['run'] if len(rows) == 1 else f'{len(rows):,} runs'}."
 
 
