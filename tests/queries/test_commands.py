@@ -294,6 +294,23 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
     assert xai("compare", tmp_path / "a")[0] == 2
 
 
+def test_flips_come_by_their_change_and_then_by_their_id(xai: Xai, tmp_path: Path) -> None:
+    """Six samples that were wrong and are right: 5 changed most, whichever way, 1 to 4 alike, and of 0 nothing is known."""
+    changes = {0: float("nan"), 1: 0.5, 2: -0.5, 3: 0.5, 4: -0.5, 5: -0.75}
+    for name, later in (("a", False), ("b", True)):
+        run = WrittenRun(tmp_path / name)
+        run.write(
+            {"sample_id": i, "epoch": 1, "label": 0, "loss": 1.0 + (change if later else 0.0), "correct": later}
+            for i, change in reversed(changes.items())
+        )
+        run.write([{"sample_id": 6, "epoch": 1, "label": 0, "loss": float("nan"), "correct": True}])
+    rows = asked(xai, "compare", tmp_path / "a", tmp_path / "b", "--max", 0, "--min", 0, "--ids", 6)["rows"]
+    listed = [(row["values"], row["change"], row["correct"]) for row in rows if row["group"] == "listed"]
+    assert listed == [([None, None], None, [True, True])]
+    flips = [(row["rank"], row["sample_id"]) for row in rows if row["group"] == "flipped"]
+    assert flips == [(1, 5), (2, 1), (3, 2), (4, 3), (5, 4), (6, 0)]
+
+
 def test_samples_that_did_not_change_neither_grew_nor_fell(xai: Xai, tmp_path: Path) -> None:
     for name in "ab":
         with Run(tmp_path / name) as run:

@@ -251,7 +251,7 @@ def _at_ends(
     joined: pl.DataFrame | None = None
     for number, (reader, selection, source) in enumerate(zip(readers, selections, sources, strict=True)):
         found = source.last_scores(metric).select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
-        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="left")
+        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="full", coalesce=True)
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
             kinds = {reader.layout.root: reader.manifest.id_type for reader in (readers[0], reader)}
             said = " and ".join(f"{kind} in {root}" for root, kind in kinds.items())
