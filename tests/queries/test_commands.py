@@ -295,7 +295,7 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
 
 
 def test_flips_come_by_their_change_and_then_by_their_id(xai: Xai, tmp_path: Path) -> None:
-    """Six samples that were wrong and are right: 5 changed most, whichever way, 1 to 4 alike, and of 0 nothing is known."""
+    """5 changed most, whichever way, 1 to 4 alike, and of 0 nothing is known but that it is right now."""
     changes = {0: float("nan"), 1: 0.5, 2: -0.5, 3: 0.5, 4: -0.5, 5: -0.75}
     for name, later in (("a", False), ("b", True)):
         run = WrittenRun(tmp_path / name)

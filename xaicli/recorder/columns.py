@@ -588,7 +588,8 @@ def task_of(label: Any, prediction: Any, scores: NDArray[Any] | None, *, are_log
     if isinstance(label, list | tuple) and any(map(_is_row, label)):
         rows = [list(item) for item in label if _is_row(item)]
         even = len({len(row) for row in rows}) == 1 and len(rows) == len(label)
-        if any(isinstance(item, set) for item in label) or not (even and scores is not None and len(rows[0]) == scores.shape[1]):
+        even &= not any(isinstance(item, set) for item in label)
+        if not (even and scores is not None and len(rows[0]) == scores.shape[1]):
             return Task.MULTILABEL
         label = np.asarray(rows)
     if isinstance(label, np.ndarray) and label.ndim == 2 and label.shape[1] > 1 and label.dtype.kind in "fiub":
