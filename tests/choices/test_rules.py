@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,8 @@ import polars as pl
 import pytest
 
 import xaicli
-from xaicli.choices.centres import k_centres
+from xaicli.choices import candidates
+from xaicli.choices.candidates import k_centres
 from xaicli.choices.groups import draws_of, evenly, grouped
 from xaicli.choices.rules import choice
 from xaicli.errors import UsageError, XaiError
@@ -194,6 +196,31 @@ def test_k_centres_are_those_of_plain_python(seed: int) -> None:
     assert rows.tolist() == plain_k_centres(points.tolist(), 40)
     for number, row in enumerate(rows.tolist()[1:], 1):
         assert far[number] == pytest.approx(min(math.dist(points[row], points[c]) for c in rows[:number]))
+
+
+def test_k_centres_of_some_rows_are_those_of_the_rows_alone_and_nothing_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(candidates, "_BLOCK", 1 << 14)
+    draws = np.random.default_rng(0)
+    points = draws.integers(-99, 100, (4000, 200)).astype(np.float32)
+    points[5] = np.nan
+    rows = np.flatnonzero((np.arange(4000) % 3 != 0) & candidates.all_finite(points))
+    assert 5 not in rows
+    tracemalloc.start()
+    found, far = k_centres(points, 12, rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < points.nbytes / 4
+    whole = points[rows].astype(np.float64)
+    nearest, expected = np.full(len(rows), np.inf), [int(np.linalg.norm(whole - whole.mean(axis=0), axis=1).argmin())]
+    for _ in range(11):
+        nearest = np.minimum(nearest, np.linalg.norm(whole - whole[expected[-1]], axis=1))
+        expected.append(int(nearest.argmax()))
+    assert found.tolist() == expected
+    assert far[1:] == pytest.approx(
+        [min(np.linalg.norm(whole[at] - whole[old]) for old in expected[:n]) for n, at in enumerate(expected) if n]
+    )
 
 
 def test_diverse_samples_of_collected_embeddings(run: xaicli.RunReader) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,3 +225,68 @@ def _meeting(
     assert ordered.score is not None
     score = np.array([ordered.score[place[row]] if row in place else np.nan for row in rows.tolist()])
     return Ranked(rows, score)
+
+
+_BLOCK = 1 << 22
+"""Values looked at in one go."""
+
+
+def k_centres(
+    vectors: NDArray[np.floating], k: int, rows: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The places of k vectors, each the farthest from all chosen before it; of equally far ones the first.
+
+    Greedy k-centre (Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5; Sener and Savarese 2018, arXiv:1708.00489, for
+    choosing training data). The first is the one nearest to the mean of all. Vectors that equal a chosen one come last,
+    at distance 0. Whatever the vectors are kept as, sums are float64; they are looked at some rows at a time and not
+    copied.
+
+    Args:
+        vectors: (m, d), finite in the rows asked for.
+        k: At most as many as there are.
+        rows: (n,) which of them; all when None.
+
+    Returns:
+        (k,) places within `rows` in the order chosen, and (k,) the distance of each to the nearest chosen before it; of
+        the first, to the mean.
+    """
+    chosen_from = np.arange(len(vectors)) if rows is None else rows
+    n = len(chosen_from)
+    chosen = np.empty(min(k, n), np.intp)
+    far = np.empty(len(chosen), np.float64)
+    if not len(chosen):
+        return chosen, far
+    total = sum((part.sum(axis=0) for _, part in _blocks(vectors, chosen_from)), np.zeros(vectors.shape[1]))
+    to_mean = _squares(vectors, chosen_from, total / n)
+    nearest = np.full(n, np.inf)
+    for number in range(len(chosen)):
+        # Chosen ones are out of the running, also where all that is left lies upon them.
+        at = int(to_mean.argmin()) if number == 0 else int(nearest.argmax())
+        chosen[number], far[number] = at, to_mean[at] if number == 0 else nearest[at]
+        centre = vectors[chosen_from[at]].astype(np.float64)
+        np.minimum(nearest, _squares(vectors, chosen_from, centre), out=nearest)
+        nearest[at] = -1.0
+    return chosen, np.sqrt(far)
+
+
+def all_finite(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(m,) which vectors are finite."""
+    found = [np.isfinite(part).all(axis=1) for _, part in _blocks(vectors, np.arange(len(vectors)))]
+    return np.concatenate(found) if found else np.zeros(0, np.bool_)
+
+
+def _blocks(vectors: NDArray[np.floating], rows: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Some rows at a time, as float64."""
+    step = max(1, _BLOCK // max(vectors.shape[1], 1))
+    for start in range(0, len(rows), step):
+        place = slice(start, start + step)
+        yield place, vectors[rows[place]].astype(np.float64)
+
+
+def _squares(vectors: NDArray[np.floating], rows: NDArray[np.intp], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) squared distances."""
+    found = np.empty(len(rows))
+    for place, part in _blocks(vectors, rows):
+        part -= centre
+        found[place] = np.einsum("ij,ij->i", part, part)
+    return found

@@ -11,8 +11,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer
-from xaicli.choices.candidates import Ranked, is_end_known, is_high_good, ranked, score_column, with_columns
-from xaicli.choices.centres import k_centres
+from xaicli.choices.candidates import (
+    Ranked,
+    all_finite,
+    is_end_known,
+    is_high_good,
+    k_centres,
+    ranked,
+    score_column,
+    with_columns,
+)
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule
 from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
@@ -214,9 +222,9 @@ class _Pair:
         place = self.frame.select(pl.col(SAMPLE_ID).cast(pl.String)).with_row_index("place")
         ids = pl.DataFrame({SAMPLE_ID: table.ids.cast(pl.String)}).with_row_index("row")
         joined = place.join(ids, on=SAMPLE_ID, how="inner", maintain_order="left").unique("place", maintain_order=True)
-        vectors = table.vectors[joined["row"].to_numpy()]
-        finite = np.isfinite(vectors).all(axis=1)
-        places, vectors = joined["place"].to_numpy()[finite].astype(np.intp), vectors[finite]
+        found = joined["row"].to_numpy().astype(np.intp)
+        finite = all_finite(table.vectors)[found]
+        places, found = joined["place"].to_numpy()[finite].astype(np.intp), found[finite]
         if not len(places):
             raise XaiError(
                 f"no sample of {self.where} has an embedding in table {self.wanted.table!r}",
@@ -225,13 +233,13 @@ class _Pair:
         lacking = self.frame.height - len(places)
         if self.groups is None:
             asked = self.choice.number(self.frame.height)
-            centres, far = k_centres(vectors, len(places) if asked is None else asked)
+            centres, far = k_centres(table.vectors, len(places) if asked is None else asked, found)
             return Ranked(places[centres], far, unknown=lacking, why_unknown="no finite embedding")
         rows, score = [], []
         for group in self.groups.rows:
             asked = self.choice.number(len(group))
             own = np.flatnonzero(np.isin(places, group))
-            centres, far = k_centres(vectors[own], len(own) if asked is None else asked)
+            centres, far = k_centres(table.vectors, len(own) if asked is None else asked, found[own])
             rows.append(places[own[centres]])
             score.append(far)
         order, scores = np.concatenate(rows), np.concatenate(score)

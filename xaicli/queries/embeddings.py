@@ -77,12 +77,12 @@ class Vectors:
 
     Attributes:
         ids: (n,) the samples' ids, or their row numbers where the table was collected without ids.
-        vectors: (n, d) float64; of several columns one after the other.
+        vectors: (n, d) float32 as collected, else float64; of several columns one after the other.
         columns: Which columns they are from.
     """
 
     ids: pl.Series
-    vectors: np.ndarray[Any, np.dtype[np.float64]]
+    vectors: np.ndarray[Any, np.dtype[np.floating]]
     columns: tuple[str, ...]
 
 
@@ -105,8 +105,10 @@ def kept_vectors(reader: Reader, *, table: str = "metrics", column: Sequence[str
     kept = [name for name in (identity, _EPOCH, _SPLIT, *columns) if name in kinds]
     frame = _at(lazy.select(list(dict.fromkeys(kept))).collect(engine="streaming"), None, None)
     frame = frame.drop_nulls([identity, *columns]).unique(identity, keep="last", maintain_order=True)
-    parts = [np.asarray(frame[name].to_numpy(), np.float64).reshape(frame.height, -1) for name in columns]
-    return Vectors(frame[identity], np.concatenate(parts, axis=1), tuple(columns))
+    parts = [np.asarray(frame[name].to_numpy()).reshape(frame.height, -1) for name in columns]
+    parts = [part if part.dtype == np.float32 else part.astype(np.float64, copy=False) for part in parts]
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return Vectors(frame[identity], whole, tuple(columns))
 
 
 def _table(reader: Reader, table: str) -> pl.LazyFrame:
