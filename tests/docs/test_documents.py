@@ -143,6 +143,8 @@ ASKED = {
     "steps": [[DEMO, "--mode", "train"], [DEMO, "--mode", "train", "--step", "30"]],
     "slices": [[DEMO, "--by", "label,prediction", "--mode", "train"]],
     "select": [[DEMO, "--rule", "hardest", "--n", "5"]],
+    "relabel export": [[DEMO, "--mode", "train", "--rule", "suspects", "--n", "3"]],
+    "relabel apply": [[DEMO, "SAID", "--mode", "train"]],
     "check": [[DEMO, "--rule", "correct mean >= 0.5"]],
     "compare": [[DEMO, DEMO]],
     "track-report": [[DEMO]],
@@ -177,8 +179,11 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     assert set(by_name) == set(ASKED)
     seen: set[str] = set()
     top: set[str] = set()
+    said = tmp_path / "said.csv"
+    said.write_text("sample_id,label,by\n1,3,ann\n2,seven,ann\n3,unheard of,ann\n", encoding="utf-8")
     for arguments in ASKED[name]:
-        main([name, *arguments, "--json", "-o", str(tmp_path)])
+        typed = [str(said) if word == "SAID" else word for word in arguments]
+        main([*name.split(), *typed, "--json", "-o", str(tmp_path)])
         answer = json.loads(capsys.readouterr().out)
         top |= set(answer)
         seen |= set(keys_of(answer))
