@@ -43,10 +43,6 @@ def as_given(samples: list[Any]) -> Any:
     return torch.stack([x for x, _ in samples]), torch.tensor([y for _, y in samples])
 
 
-def without_first(samples: list[Any]) -> Any:
-    return default_collate(samples[1:])
-
-
 def changed(samples: list[Any]) -> Any:
     return torch.stack([x + 0.0 for x, _ in samples]) * 2, torch.zeros(len(samples), dtype=torch.long)
 
@@ -70,48 +66,120 @@ def validated(folder: Path, collate: Callable[[list[Any]], Any], workers: int = 
     return [str(one.message) for one in caught if str(one.message).startswith("xai:")]
 
 
-@pytest.mark.parametrize(
-    ("collate", "workers", "said"),
-    [(backwards, 0, "another order"), (backwards, 2, "another order"), (without_first, 0, "more or fewer rows")],
-)
-def test_rows_of_a_collator_that_does_not_keep_the_order_are_not_numbered(
-    tmp_path: Path, collate: Callable[[list[Any]], Any], workers: int, said: str
-) -> None:
-    told = validated(tmp_path, collate, workers)
-    assert [said in one and "return" in one for one in told] == [True]
-    run = xaicli.open_run(tmp_path / "run")
-    missing = N if collate is backwards else N - 3
-    assert run.reader().counts().dropped == missing
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_of_a_collator_that_does_not_keep_the_order_are_not_numbered(tmp_path: Path, workers: int) -> None:
+    told = validated(tmp_path, backwards, workers)
+    assert ["another order" in one and "return" in one for one in told] == [True]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
     assert not (tmp_path / "run" / "data").exists()
+
+
+def losses(net: Any, x: torch.Tensor, y: torch.Tensor) -> list[float]:
+    with torch.no_grad():
+        return functional.cross_entropy(net(x), y, reduction="none").tolist()
+
+
+def recorded(folder: Path) -> dict[Any, float]:
+    return dict(pl.read_parquet(folder / "run" / "data").select("sample_id", "loss").iter_rows())
+
+
+def without_bad(samples: list[Any]) -> Any:
+    return default_collate([one for one in samples if not torch.equal(one[0], X[10])])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_samples_are_left_out_of_costs_itself_alone(tmp_path: Path, workers: int) -> None:
+    told = validated(tmp_path, without_bad, workers)
+    assert [("more or fewer rows" in one, "rows' numbers" in one) for one in told] == [(False, True), (True, False)]
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == 7
+    expected = losses(Linear().net, X, Y)
+    kept = [*range(8), *range(16, N)]
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in kept}
 
 
 def test_a_collator_that_keeps_the_order_has_every_row_under_its_number(tmp_path: Path) -> None:
     told = validated(tmp_path, as_given)
     assert [("rows' numbers" in one, "shows" in one) for one in told] == [(True, False)]
-    found = pl.read_parquet(tmp_path / "run" / "data").sort("sample_id")
-    with torch.no_grad():
-        expected = functional.cross_entropy(Linear().net(X), Y, reduction="none")
-    assert found["sample_id"].to_list() == list(range(N))
-    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-6)
+    expected = losses(Linear().net, X, Y)
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N)}
 
 
-def test_an_order_that_nothing_shows_is_asked_for(tmp_path: Path) -> None:
-    told = validated(tmp_path, changed)
-    assert ["nothing in a batch" in one and "keeps_order=True" in one for one in told] == [True]
-    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
-    assert not (tmp_path / "run" / "data").exists()
+@pytest.mark.parametrize("keeps_order", [None, True, False])
+def test_an_order_that_nothing_shows_is_the_sampler_s_and_that_is_said(
+    tmp_path: Path, keeps_order: bool | None
+) -> None:
+    told = validated(tmp_path, changed, keeps_order=keeps_order)
+    if keeps_order is False:
+        assert ["nothing in a batch" in one and "keeps_order=False" in one for one in told] == [True]
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        assert not (tmp_path / "run" / "data").exists()
+        return
+    asked = ["collator changed shows" in one and "keeps_order=False" in one for one in told]
+    assert asked == ([False] if keeps_order else [False, True])
+    expected = losses(Linear().net, X * 2, torch.zeros(N, dtype=torch.long))
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N)}
 
 
 def test_an_order_that_the_caller_tells_counts_where_nothing_shows_another(tmp_path: Path) -> None:
-    told = validated(tmp_path / "told", changed, keeps_order=True)
-    assert ["rows' numbers" in one for one in told] == [True]
-    found = pl.read_parquet(tmp_path / "told" / "run" / "data").sort("sample_id")
-    with torch.no_grad():
-        logits = Linear().net(X * 2)
-    expected = functional.cross_entropy(logits, torch.zeros(N, dtype=torch.long), reduction="none")
-    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-6)
-    told = validated(tmp_path / "another", backwards, keeps_order=True)
+    told = validated(tmp_path, backwards, keeps_order=True)
     assert ["another order" in one for one in told] == [True]
+
+
+def test_rows_are_those_of_the_batches_a_sampler_of_the_caller_s_makes(tmp_path: Path) -> None:
+    from xaicli.integrations.lightning import XaiCallback
+
+    class Descending(torch.utils.data.BatchSampler):
+        """Makes its batches of the sampler's rows in an order of its own, as those do that group by length."""
+
+        def __iter__(self) -> Any:
+            rows = list(self.sampler)[::-1]
+            return iter([rows[i : i + 5] for i in range(0, N, 5)])
+
+    data = [(X[i], int(Y[i])) for i in range(N)]
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, callbacks=[callback], default_root_dir=tmp_path,
+    )  # fmt: skip
+    sampler = Descending(torch.utils.data.SequentialSampler(data), 5, drop_last=False)
+    loader = DataLoader(data, batch_sampler=sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.validate(Linear(), loader, verbose=False)
+    assert loader.batch_sampler is sampler
+    expected = losses(Linear().net, X, Y)
+    assert recorded(tmp_path) == {i: pytest.approx(expected[i], abs=1e-6) for i in range(N)}
+
+
+class Trained(Linear):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        del batch_idx
+        return functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), lr=0.0, max_iter=3)
+
+
+def none_of_the_second(samples: list[Any]) -> Any:
+    return None if torch.equal(samples[0][0], X[8]) else default_collate(samples)
+
+
+def test_batches_without_a_step_or_with_several_shift_no_numbers(tmp_path: Path) -> None:
+    """A collator may give None for a batch, and an optimizer compute a step several times."""
+    from xaicli.integrations.lightning import XaiCallback
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
+        enable_checkpointing=False, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)],
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = [(X[i], int(Y[i])) for i in range(N)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(Trained(), DataLoader(data, batch_size=8, collate_fn=none_of_the_second))
+    expected = losses(Linear().net, X, Y)
+    found = recorded(tmp_path)
+    assert found == {i: pytest.approx(expected[i], abs=1e-6) for i in (*range(8), *range(16, N))}
 
 
 ORDER = [2, 0, 3, 1]
@@ -154,8 +222,55 @@ def test_what_stands_in_samples_and_batch_shows_the_order(samples: list[Any]) ->
     for order, disorder in (([0, 1, 2, 3], None), (ORDER, "another order")):
         watched = WatchedCollator(of(order))
         watched(samples)
-        assert watched.is_known
+        assert watched.is_known is (disorder is None)
         assert (watched.disorder is None) if disorder is None else (disorder in (watched.disorder or ""))
+
+
+SAID = [" ".join(["word"] * n) for n in (3, 1, 5, 2, 7, 4)]
+
+
+def as_tokens(samples: list[Any]) -> Any:
+    """Texts become numbers here, one more than they have words."""
+    rows = [torch.tensor([2, *range(3, 3 + len(text.split()))]) for text, _ in samples]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([0 for _ in samples])
+
+
+def longest_first(samples: list[Any]) -> Any:
+    return as_tokens(sorted(samples, key=lambda one: -len(one[0])))
+
+
+def test_rows_that_were_sorted_by_length_are_doubted_until_a_batch_is_not() -> None:
+    texts = [(text, 0) for text in SAID]
+    kept, turned = WatchedCollator(as_tokens), WatchedCollator(longest_first)
+    for watched in (kept, turned):
+        watched(texts)
+    assert kept.seen.doubt is None
+    assert "order of their lengths" in (turned.seen.doubt or "")
+    grouped = WatchedCollator(longest_first)  # of a sampler that groups by length nothing is said by it
+    grouped(sorted(texts, key=lambda one: -len(one[0])))
+    assert grouped.seen.doubt is None
+    chance = WatchedCollator(as_tokens)
+    chance([(SAID[i], 0) for i in (1, 0, 4)])  # by chance in order already
+    assert chance.seen.doubt is None
+
+
+def test_labels_made_of_texts_show_another_order() -> None:
+    samples = [(f"{i}", kind) for i, kind in enumerate(["high", "low", "low", "high", "low", "low"])]
+
+    def kinds(given: list[Any]) -> Any:
+        return {"y": torch.tensor([int(kind == "high") for _, kind in given])}
+
+    kept = WatchedCollator(kinds)
+    kept(samples)
+    assert kept.seen.doubt is None
+    turned = WatchedCollator(lambda given: kinds(given[1:] + given[:1]))
+    turned(samples)
+    assert "as many of each label" in (turned.seen.doubt or "")
+    other = WatchedCollator(lambda _: {"y": torch.tensor([0, 0, 1, 0, 0, 1])})  # labels of something else
+    other(samples)
+    assert other.seen.doubt is not None
+    other([(a, kind) for a, kind in zip("abcdef", ["high", *["low"] * 5], strict=True)])
+    assert other.seen.doubt is None  # as many no longer
 
 
 def test_what_cannot_be_compared_costs_the_training_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -872,11 +873,17 @@ def with_ids(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("collate", "options", "is_known"),
-    [(by_text, {}, False), (as_texts, {}, False), (as_texts, {"keeps_order": True}, True), (with_ids, {}, True)],
+    ("collate", "options", "said", "is_known"),
+    [
+        (by_text, {}, "as many of each label", False),
+        (as_texts, {}, "taken to be in the order", True),
+        (as_texts, {"keeps_order": False}, "keeps_order=False says", False),
+        (as_texts, {"keeps_order": True}, "", True),
+        (with_ids, {}, "", True),
+    ],
 )
-def test_an_order_that_nothing_in_a_batch_shows_is_asked_for(
-    tmp_path: Path, collate: Any, options: dict[str, Any], is_known: bool
+def test_an_order_that_nothing_in_a_batch_shows_is_the_samples_own_and_that_is_said(
+    tmp_path: Path, collate: Any, options: dict[str, Any], said: str, is_known: bool
 ) -> None:
     from xaicli.integrations.transformers import XaiCallback
 
@@ -885,19 +892,22 @@ def test_an_order_that_nothing_in_a_batch_shows_is_asked_for(
         for i in range(N)
     ]
     model = tiny()
-    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, remove_unused_columns=False)
+    given = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, remove_unused_columns=False)
     callback = XaiCallback(tmp_path / "run", save_checkpoint=False, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         transformers.Trainer(
-            model=model, args=said, train_dataset=data, data_collator=collate, callbacks=[callback]
+            model=model, args=given, train_dataset=data, data_collator=collate, callbacks=[callback]
         ).train()
-    asked = [one for one in caught if "shows in which order" in str(one.message)]
+    told = [text for one in caught if (text := str(one.message)).startswith("xai:") and "ids are texts" not in text]
+    if collate is by_text:  # the first batch has one label, which shows nothing
+        assert ["taken to be" in told[0], "may stand under" in told[1], said in told[2]] == [True] * 3
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N - 4
+        return
+    assert [said in one for one in told] == ([True] if said else [])
     if not is_known:
-        assert len(asked) == 1
         assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
         return
-    assert not asked
     model.eval()
     with torch.no_grad():
         expected = functional.cross_entropy(model(input_ids=TOKENS).logits, LABELS, reduction="none")
@@ -920,16 +930,94 @@ def test_a_collator_that_takes_out_what_it_reads_is_told_after_what_it_was_given
     assert set(samples[0]) == {"sample_id", "input_ids", "labels"}
 
     def hiding(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return {"x": torch.tensor([len(one["input_ids"]) for one in samples]), "labels": torch.zeros(len(samples))}
+        return {
+            "x": torch.tensor([0.5 * len(one["input_ids"]) for one in samples]),
+            "labels": torch.zeros(len(samples)),
+        }
 
-    assert IdsBesideCollator(hiding, ("sample_id",))(samples)["sample_id"] == UNSHOWN
-    collator = IdsBesideCollator(
-        lambda batch: {"labels": torch.tensor([one["labels"] for one in batch])}, ("sample_id",)
-    )
-    same = [{**one, "labels": 1} for one in samples]
-    assert collator(same)["sample_id"] == UNSHOWN  # labels that are one and the same tell nothing
-    assert collator(samples)["sample_id"].tolist() == [0, 1, 2, 3]
-    assert collator(same)["sample_id"].tolist() == [0, 1, 2, 3]  # it is known by now
+    assert IdsBesideCollator(hiding, ("sample_id",), False)(samples)["sample_id"] == UNSHOWN
+    unsaid = IdsBesideCollator(hiding, ("sample_id",))
+    assert unsaid(samples)["sample_id"].tolist() == [0, 1, 2, 3]
+    assert ["keeps_order" in one for one in unsaid.seen.said] == [True]
+
+
+def test_what_a_collator_does_with_one_set_says_nothing_of_another(tmp_path: Path) -> None:
+    """Rows of the evaluation stand in an order of their own, and those of the training do not."""
+    from xaicli.integrations.transformers import XaiCallback
+
+    def collate(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        made = samples if samples[0]["part"] == "train" else sorted(samples, key=lambda one: -len(one["text"].split()))
+        numbers = [[int(word) for word in one["text"].split()] for one in made]
+        wide = max(map(len, numbers))
+        tokens = torch.tensor([[*row, *[0] * (wide - len(row))] for row in numbers])
+        return {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "labels": torch.zeros(len(made)).long()}
+
+    texts = [TOKENS[i, : 2 + (i * 3) % 4].tolist() for i in range(N)]
+    sets = {
+        part: [{"sample_id": i, "part": part, "text": " ".join(map(str, text))} for i, text in enumerate(texts)]
+        for part in ("train", "eval")
+    }
+    model = tiny()
+    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(
+            tmp_path, num_train_epochs=1, learning_rate=0.0, remove_unused_columns=False, eval_strategy="epoch"
+        ),
+        train_dataset=sets["train"], eval_dataset=sets["eval"], data_collator=collate, callbacks=[callback],
+    )  # fmt: skip
+    told = said_of(trainer.train)
+    assert ["taken to be in the order" in one for one in told] == [True, False]
+    assert "order of their lengths" in told[1]
+    assert rows(tmp_path / "run", "eval").is_empty()
+    model.eval()
+    with torch.no_grad():
+        expected = [
+            float(functional.cross_entropy(model(input_ids=torch.tensor([t])).logits, torch.tensor([0]))) for t in texts
+        ]
+    found = rows(tmp_path / "run", "train").sort("sample_id")
+    assert found["loss"].to_list() == pytest.approx(expected, abs=1e-5)
+    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+
+
+def test_a_collator_that_leaves_samples_out_is_told_of_as_such(tmp_path: Path) -> None:
+    from xaicli.integrations.transformers import XaiCallback
+
+    def without(samples: list[dict[str, Any]], makes: Any) -> dict[str, torch.Tensor]:
+        return makes([one for one in samples if one["n"] % 5 != 0])  # type: ignore[no-any-return]
+
+    def same(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {
+            "input_ids": torch.stack([one["input_ids"] for one in samples]),
+            "labels": torch.tensor([one["labels"] for one in samples]),
+        }
+
+    def changed(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {"input_ids": same(samples)["input_ids"].flip(1), "labels": torch.ones(len(samples)).long()}
+
+    data = [{**one, "n": i} for i, one in enumerate(DATA)]
+    for name, makes in (("same", same), ("changed", changed)):
+        folder, model = tmp_path / name, tiny()
+        callback = XaiCallback(folder / "run", save_checkpoint=False)
+        trainer = transformers.Trainer(
+            model=model, args=arguments(folder, num_train_epochs=1, learning_rate=0.0, remove_unused_columns=False),
+            train_dataset=data, data_collator=partial(without, makes=makes), callbacks=[callback],
+        )  # fmt: skip
+        told = said_of(trainer.train)
+        kept = [i for i in range(N) if i % 5 != 0]
+        if makes is same:
+            assert told == []
+            model.eval()
+            with torch.no_grad():
+                expected = functional.cross_entropy(
+                    model(input_ids=TOKENS[kept]).logits, LABELS[kept], reduction="none"
+                )
+            found = rows(folder / "run", "train").sort("sample_id")
+            assert found["sample_id"].to_list() == [1000 + i for i in kept]
+            assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+        else:
+            assert ["more or fewer rows" in one for one in told if "taken to be" not in one] == [True]
+            assert xaicli.open_run(folder / "run").reader().counts().dropped > 0
 
 
 def test_rows_that_may_be_of_several_samples_are_of_none() -> None:
@@ -1061,23 +1149,47 @@ def test_an_own_loss_says_that_each_label_is_for_itself(tmp_path: Path, says: st
     assert found["label"].to_list() == [row.nonzero().flatten().tolist() for row in sets]
 
 
-def test_a_loss_of_samples_in_another_order_is_asked_about(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [[i % 4 < 2 for i in range(N)], [True] * N], ids=["labels", "one label"])
+@pytest.mark.parametrize("way", ["given", "given and returned", "returned", "given and changed"])
+def test_answers_in_another_order_are_recorded_for_their_samples_or_asked_about(
+    tmp_path: Path, way: str, labels: list[bool]
+) -> None:
     from xaicli.integrations.transformers import XaiCallback
 
     class Turning(transformers.Trainer):  # type: ignore[misc, name-defined]
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_others: Any) -> Any:
-            outputs = model(**{name: value.flip(0) for name, value in inputs.items()})
-            return (outputs.loss, outputs) if return_outputs else outputs.loss
+            is_given = way.startswith("given")
+            turned = {name: value.flip(0) for name, value in inputs.items()} if is_given else dict(inputs)
+            if way.endswith("changed"):
+                turned["input_ids"] = turned["input_ids"].clamp(min=3)
+            outputs = model(**turned)
+            loss = functional.cross_entropy(outputs.logits, turned["labels"])
+            if way.endswith("returned"):
+                outputs = {"loss": loss, "logits": outputs.logits.flip(0)}
+            return (loss, outputs) if return_outputs else loss
 
-    data = [{**one, "labels": int(i % 4 < 2)} for i, one in enumerate(DATA)]  # turned, no batch has the same labels
-    said = arguments(tmp_path, num_train_epochs=1, eval_strategy="epoch")
-    callback = XaiCallback(tmp_path / "run", save_checkpoint=False)
+    data = [{**one, "labels": int(labels[i])} for i, one in enumerate(DATA)]  # turned, no batch has the same labels
+    said = arguments(tmp_path, num_train_epochs=1, learning_rate=0.0, eval_strategy="epoch")
+    callback, model = XaiCallback(tmp_path / "run", save_checkpoint=False, keep_inputs=N), tiny()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer = Turning(model=tiny(), args=said, train_dataset=data, eval_dataset=data, callbacks=[callback])
+        trainer = Turning(model=model, args=said, train_dataset=data, eval_dataset=data, callbacks=[callback])
         trainer.evaluate()
-    assert sum("in the batch's order" in str(one.message) for one in caught) == 1
-    assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+    asked = sum("in the batch's order" in str(one.message) for one in caught)
+    if way.endswith("changed") and not all(labels):
+        assert asked == 1
+        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
+        return
+    assert not asked
+    if way.endswith("changed"):
+        return  # with labels of one kind nothing tells it
+    model.eval()
+    with torch.no_grad():
+        truth = torch.tensor([one["labels"] for one in data])
+        expected = functional.cross_entropy(model(input_ids=TOKENS).logits, truth, reduction="none")
+    found = rows(tmp_path / "run", "eval").sort("sample_id")
+    assert found["loss"].to_list() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found["label"].to_list() == truth.tolist()
 
 
 def test_a_loader_of_ones_own_without_ids_is_told_what_a_trainer_s_user_can_do(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from xaicli.errors import XaiError
+from xaicli.integrations.hints import KINDS, LENGTHS, hints
 
 ID_KEYS = ("sample_id", "sample_ids", "example_id", "id", "ids", "idx", "index", "guid")
 """The entries of a batch that are taken for ids, the first that is there and holds one number or text a sample."""
@@ -84,12 +85,33 @@ REORDERED = (
 )
 """What stands in a batch for its ids, where they cannot be told."""
 
-UNSHOWN = (
-    "nothing in a batch of the collator shows in which order it gives the samples, so that whose row is whose is not "
-    "known: let the dataset have a column sample_id and the collator return it, or say XaiCallback(..., "
-    "keeps_order=True)"
+OTHER_COUNT = (
+    "the collator makes more or fewer rows than it was given samples, and what stands in a batch does not tell whose "
+    "row is whose: let it return the ids of those it takes as well"
 )
-"""The same, where a collator of the caller's leaves nothing as it is."""
+"""The same, where it leaves samples out or repeats them."""
+
+UNSHOWN = (
+    "nothing in a batch of the collator shows in which order it gives the samples, and keeps_order=False says that "
+    "they may be in another: let the dataset have a column sample_id and the collator return it"
+)
+"""The same, where nothing says it and the caller does not want it assumed."""
+
+ASSUMED = (
+    "nothing in a batch of the collator{name} shows in which order it gives the samples: they are taken to be in the "
+    "order that they were given in; let the collator return sample_id to have it known, or say XaiCallback(..., "
+    "keeps_order=True) that it is so, or keeps_order=False to leave such rows out"
+)
+"""What is said once where the order is assumed."""
+
+WRONGLY = (
+    "the collator{name}, whose order was taken for that of its samples where nothing showed it, gives another order in "
+    "other batches, or seems to: rows of batches before may stand under the ids of others"
+)
+"""What is said where that was wrong."""
+
+_BATCHING = ("torch", "lightning", "pytorch_lightning")
+"""Packages whose own batch samplers make batches of a sampler's rows in their order."""
 
 _KEEPING = ("transformers", "torch")
 """Packages whose own collators give the samples in the order they are given them."""
@@ -104,21 +126,25 @@ class NumberedSampler:
     One loader may be walked over for two purposes at a time: validated with while an epoch of training is under way.
 
     Args:
-        sampler: The loader's own; everything else is asked of it.
+        sampler: The loader's own, of rows or of batches of them; everything else is asked of it.
         purpose: Says what for a walk over the rows begins.
+        size: How many rows make a batch; None for a sampler of batches.
         rows: The number of each row in the dataset the rows are of, where the loader reads a subset.
     """
 
-    def __init__(self, sampler: Any, purpose: Callable[[], object], rows: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, sampler: Any, purpose: Callable[[], object], size: int | None, rows: Sequence[int] | None = None
+    ) -> None:
         self.sampler = sampler
         self._purpose = purpose
+        self._size = size
         self._rows = rows
-        self._given: dict[object, deque[int]] = {}
+        self._given: dict[object, deque[int | list[int]]] = {}
 
     def __iter__(self) -> Iterator[Any]:
         given = self._given[self._purpose()] = deque()
         for row in self.sampler:
-            given.append(int(row) if self._rows is None else int(self._rows[row]))
+            given.append(self._number(row) if self._size is not None else [self._number(one) for one in row])
             yield row
 
     def __len__(self) -> int:
@@ -129,14 +155,21 @@ class NumberedSampler:
             raise AttributeError(name)
         return getattr(self.sampler, name)
 
-    def take(self, n: int) -> list[int] | None:
-        """The rows of the next batch of `n` for this purpose; None where fewer were given, and they are not known."""
-        given = self._given.get(self._purpose(), ())
-        return [given.popleft() for _ in range(n)] if isinstance(given, deque) and n <= len(given) else None
+    def take(self) -> list[int]:
+        """The rows of the next batch for this purpose; of the last one those that are left."""
+        given = self._given.get(self._purpose()) or deque()
+        if self._size is None:
+            return given.popleft() if given else []  # type: ignore[return-value]
+        return [given.popleft() for _ in range(min(self._size, len(given)))]  # type: ignore[misc]
+
+    def _number(self, row: Any) -> int:
+        return int(row) if self._rows is None else int(self._rows[row])
 
 
 def number(loader: Any, purpose: Callable[[], object]) -> Callable[[], None] | None:
     """Have a loader's sampler remember its rows; how to put it back. None where it does, or is none of torch's.
+
+    A batch sampler of the caller's may make its batches of the rows in an order of its own: then it is asked itself.
 
     Args:
         loader: One of torch's.
@@ -144,25 +177,38 @@ def number(loader: Any, purpose: Callable[[], object]) -> Callable[[], None] | N
     """
     batches = _batches_of(loader)
     if (
-        not hasattr(batches, "sampler")
-        or isinstance(batches.sampler, NumberedSampler)
-        or isinstance(loader.dataset, torch.utils.data.IterableDataset)
+        batches is None
+        or numbering_of(loader) is not None
+        or isinstance(getattr(loader, "dataset", None), torch.utils.data.IterableDataset)
     ):
         return None
-    own = batches.sampler
     rows = loader.dataset.indices if isinstance(loader.dataset, torch.utils.data.Subset) else None
-    batches.sampler = NumberedSampler(own, purpose, rows)
+    if type(batches).__module__.partition(".")[0] in _BATCHING and hasattr(batches, "sampler"):
+        own = batches.sampler
+        batches.sampler = NumberedSampler(own, purpose, batches.batch_size, rows)
 
-    def put_back() -> None:
-        batches.sampler = own
+        def put_back() -> None:
+            batches.sampler = own
 
-    return put_back
+        return put_back
+    if getattr(loader, "_iterator", None) is not None:
+        return None  # walked over already, by workers that stay
+    # torch refuses to set a loader's; Lightning has something of its own around it when it predicts.
+    holder = loader.__dict__ if batches is loader.batch_sampler else loader.batch_sampler.__dict__
+    name = "batch_sampler" if batches is loader.batch_sampler else "_batch_sampler"
+    holder[name] = NumberedSampler(batches, purpose, None, rows)
+
+    def put_back_batches() -> None:
+        holder[name] = batches
+
+    return put_back_batches
 
 
 def numbering_of(loader: Any) -> NumberedSampler | None:
     """What remembers the rows a loader gives."""
-    sampler = getattr(_batches_of(loader), "sampler", None)
-    return sampler if isinstance(sampler, NumberedSampler) else None
+    batches = _batches_of(loader)
+    found = batches if isinstance(batches, NumberedSampler) else getattr(batches, "sampler", None)
+    return found if isinstance(found, NumberedSampler) else None
 
 
 def _batches_of(loader: Any) -> Any:
@@ -194,9 +240,52 @@ class NumberedRows:
         return {**row, self.key: said} if isinstance(row, Mapping) else row
 
 
-def seen_orders() -> torch.Tensor:
-    """What collators were seen to do, in memory that a loader's workers share: keep their order, give another one."""
-    return torch.zeros(2, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
+class SeenOrders:
+    """What a collator was seen to do with the samples of one set, in memory that a loader's workers share.
+
+    Args:
+        collate: The collator, whose name is told.
+    """
+
+    _WHAT = ("another order", "assumed", *(f"{hint} {answer}" for hint in (LENGTHS, KINDS) for answer in (True, False)))
+
+    def __init__(self, collate: Any = None) -> None:
+        name = getattr(collate, "__name__", type(collate).__name__)
+        self._name = "" if collate is None or name == "<lambda>" else f" {name}"
+        self._flags: torch.Tensor = torch.zeros(len(self._WHAT), dtype=torch.uint8)
+        self._flags.share_memory_()  # type: ignore[no-untyped-call]
+
+    def note(self, what: str) -> None:
+        """It was seen to give "another order", or "assumed" to keep its own."""
+        self._flags[self._WHAT.index(what)] = 1
+
+    def has(self, what: str) -> bool:
+        """Whether that was noted."""
+        return bool(self._flags[self._WHAT.index(what)])
+
+    def look(self, samples: Sequence[Any], batch: Any) -> str | None:
+        """The same as `doubt`, this batch looked at as well."""
+        for hint, answer in hints(samples, batch).items():
+            if answer is not None:
+                self.note(f"{hint} {answer}")
+        return self.doubt
+
+    @property
+    def doubt(self) -> str | None:
+        """What speaks against the order of the batches looked at; None where nothing does."""
+        return next((h for h in (LENGTHS, KINDS) if self.has(f"{h} {True}") and not self.has(f"{h} {False}")), None)
+
+    @property
+    def said(self) -> list[str]:
+        """What is to be said of it once: what was assumed, and that this was wrong."""
+        lines = [ASSUMED] if self.has("assumed") else []
+        is_wrong = bool(lines) and (self.is_other or self.doubt is not None)
+        return [line.format(name=self._name) for line in (*lines, *([WRONGLY] if is_wrong else []))]
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it gave another order."""
+        return self.has("another order")
 
 
 @dataclass(frozen=True)
@@ -209,14 +298,15 @@ class IdsBesideCollator:
     Attributes:
         collate: The caller's own.
         keys: The columns that may hold ids.
-        keeps_order: Whether the caller says that batches of which nothing shows it hold the samples in their order.
-        seen: What `seen_orders` gives; of collators that are one and the same.
+        keeps_order: Whether the caller says that batches of which nothing shows it hold the samples in their order;
+            None where nothing is said, and that is assumed.
+        seen: What it was seen to do with the samples of this set.
     """
 
     collate: Callable[[list[Any]], Any]
     keys: tuple[str, ...]
-    keeps_order: bool = False
-    seen: torch.Tensor = field(default_factory=seen_orders)
+    keeps_order: bool | None = None
+    seen: SeenOrders = field(default_factory=SeenOrders)
 
     def __call__(self, samples: list[Any]) -> Any:
         """The batch, with the ids in it."""
@@ -236,20 +326,25 @@ class IdsBesideCollator:
             batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
 
-    def _order(self, samples: list[Any], batch: Any) -> list[int] | str:
+    def _order(self, samples: list[Any], batch: Mapping[str, Any]) -> list[int] | str:
         """Which sample each row is of, or why that is not known."""
-        order, in_order = order_of(samples, batch), list(range(len(samples)))
-        keeps, gives_another = range(len(self.seen))
+        in_order, n = list(range(len(samples))), len(samples)
+        if (rows := _rows(batch, n)) != n and not (_is_keeping(self.collate) or _are_packed(batch)):
+            order = order_of(samples, batch, rows)
+            return OTHER_COUNT if order is None else order
+        order = order_of(samples, batch)
         if order != in_order:
-            self.seen[gives_another] = 1
+            self.seen.note("another order")
             return REORDERED if order is None else order
-        if self.keeps_order or _is_keeping(self.collate) or len(samples) < 2:
+        if self.keeps_order or _is_keeping(self.collate) or n < 2 or is_shown(samples, batch):
             return order
-        if self.seen[keeps] and not self.seen[gives_another]:
-            return order
-        if not is_shown(samples, batch):
+        if self.keeps_order is False:
             return UNSHOWN
-        self.seen[keeps] = 1
+        if self.seen.is_other:
+            return REORDERED
+        if (doubt := self.seen.look(samples, batch)) is not None:
+            return doubt
+        self.seen.note("assumed")
         return order
 
     def _together(self, samples: list[Any], key: str) -> Any:
@@ -286,27 +381,49 @@ def _as_id(value: Any) -> Any:
     return value
 
 
-def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> list[int] | None:
+def _rows(batch: Mapping[str, Any], n: int) -> int:
+    """How many rows a batch of `n` samples has: as many where any part of it has."""
+    sizes = [size for part in batch.values() if (size := size_of(part)) is not None]
+    return n if n in sizes or not sizes else sizes[0]
+
+
+def _are_packed(batch: Mapping[str, Any]) -> bool:
+    """Whether the samples of a batch lie in one row, one behind the other."""
+    positions = batch.get("position_ids")
+    return isinstance(positions, torch.Tensor) and positions.shape[:1] == (1,)
+
+
+def order_of(
+    samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any], rows: int | None = None
+) -> list[int] | None:
     """Which sample each row of a batch was made of; None where they are not in order and it cannot be told.
 
     Only what stands in the samples and in the batch alike is evidence: a column that a collator changes says nothing,
     and without any evidence the order is the samples' own.
+
+    Args:
+        samples: What the collator was given.
+        batch: What it made.
+        rows: How many rows there are, where they are others than the samples: then the order is never taken for given.
     """
-    n = len(samples)
-    in_order, told = list(range(n)), list[_Column]()
-    for name, rows in batch.items():
-        column = _column(name, rows, samples)
+    n = len(samples) if rows is None else rows
+    in_order, places, told = list(range(n)), range(len(samples)), list[_Column]()
+    for name, values in batch.items():
+        column = _column(name, values, samples, n)
         if column is None:
             continue
-        if all(column.fits(row, row) for row in in_order):
+        if rows is not None:
+            if all(any(column.fits(row, place) for place in places) for row in in_order):
+                told.append(column)
+        elif all(column.fits(row, row) for row in in_order):
             if column.is_wide and n > 1 and not column.fits(0, 1):
                 return in_order
             told.append(column)
         elif column.is_of_all():
             told.append(column)
-    if all(column.fits(row, row) for column in told for row in in_order):
+    if rows is None and all(column.fits(row, row) for column in told for row in in_order):
         return in_order
-    candidates = {row: [p for p in in_order if all(column.fits(row, p) for column in told)] for row in in_order}
+    candidates = {row: [p for p in places if all(column.fits(row, p) for column in told)] for row in in_order}
     order = [0] * n
     while candidates:
         row = min(candidates, key=lambda row: len(candidates[row]))
@@ -319,14 +436,15 @@ def order_of(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> 
 
 
 def is_shown(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> bool:
-    """Whether something that stands in the samples and in the batch alike shows that these are in order."""
-    places = range(len(samples))
-    columns = (_column(name, rows, samples) for name, rows in batch.items())
-    return any(
-        all(column.fits(place, place) for place in places) and not all(column.fits(0, place) for place in places)
-        for column in columns
-        if column is not None
-    )
+    """Whether what stands in the samples and in the batch alike shows that these are in order, and in no other one."""
+    n = len(samples)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    columns = [c for name, rows in batch.items() if (c := _column(name, rows, samples, n)) is not None]
+    kept = [column.rows for column in columns if all(column.fits(place, place) for place in range(n))]
+    kinds = [torch.unique(rows, dim=0, return_inverse=True)[1].tolist() for rows in kept]
+    for place in range(n):
+        alike.setdefault(tuple(kind[place] for kind in kinds), []).append(place)
+    return all(len(places) == 1 or _are_alike(samples, places) for places in alike.values())
 
 
 @dataclass(frozen=True)
@@ -373,9 +491,9 @@ def _is_same(one: Any, other: Any) -> bool:
         return isinstance(one, str) and one == other
 
 
-def _column(name: str, rows: Any, samples: Sequence[Mapping[str, Any]]) -> _Column | None:
+def _column(name: str, rows: Any, samples: Sequence[Mapping[str, Any]], n: int) -> _Column | None:
     key = next((key for key in _ONE_NAME.get(name, (name,)) if key in samples[0]), None)
-    if key is None or not isinstance(rows, torch.Tensor) or rows.ndim == 0 or len(rows) != len(samples):
+    if key is None or not isinstance(rows, torch.Tensor) or rows.ndim == 0 or len(rows) != n:
         return None
     values = [sample.get(key) for sample in samples]
     if any(isinstance(v, (list, tuple)) and (not v or isinstance(v[0], (list, tuple))) for v in values):

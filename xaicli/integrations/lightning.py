@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +29,7 @@ _STEPS = {
     "test_step": Mode.TEST,
     "predict_step": Mode.INFER,
 }
+_STAGES = {"train": Mode.TRAIN, "validate": Mode.EVAL, "test": Mode.TEST, "predict": Mode.INFER}
 _END = "end it with return {'loss': loss, 'logits': logits}"
 _ROW_NUMBERS = (
     "no sample ids in the batches: the rows' numbers in the dataset are taken, in the order of the loader's sampler; "
@@ -36,9 +38,13 @@ _ROW_NUMBERS = (
 )
 
 _ASKED = "what stands in it does not tell whose row is whose: let the dataset yield ids and the collate_fn return them"
+_OTHER_COUNT = (
+    "the collate_fn makes batches of more or fewer rows than it is given samples, and whose rows these are is not "
+    "known: let the dataset yield ids and the collate_fn return those of the samples it takes"
+)
 _UNSHOWN = (
-    "nothing in a batch of the collate_fn shows that it keeps its samples' order, so that whose row is whose is not "
-    "known: let the dataset yield ids and the collate_fn return them, or say XaiCallback(..., keeps_order=True)"
+    "nothing in a batch of the collate_fn shows that it keeps its samples' order, and keeps_order=False says that it "
+    "may not: let the dataset yield ids and the collate_fn return them"
 )
 _WEIGHED = (
     "weighs the losses of the places itself, and which of them count is not known; no samples of it are recorded: give "
@@ -94,6 +100,8 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         self._strays: dict[Mode, str | None] = {}
         """Why what a criterion is given cannot be recorded, by the last comparison of a mode."""
         self._loader = 0
+        self._numbers: dict[int, list[int]] = {}
+        """Of each loader that made the batch, the rows' numbers."""
         self._before = (0, 0)
         """The last epoch and step of the fits before this one, which a new one goes on from."""
         self._trainer: Any = None
@@ -242,11 +250,11 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(parts) == 1:
             result = _answers_of(step, parts[0].labels, mode, parts[0].rows)
             if not self._log_part(parts[0], result, step, mode, _inputs_of(step)):
-                recording.missed(rows, _ask(step, mode))
+                recording.missed(rows, _ask(step, mode, rows))
             return
         logged = [part for part, result in _shared_out(step, parts) if self._log_part(part, result, step, mode, None)]
         if not logged:
-            recording.missed(rows, _ask(step, mode))
+            recording.missed(rows, _ask(step, mode, rows))
         elif len(logged) < len(parts):
             named = ", ".join(repr(part.ds_id) for part in logged)
             recording.tell(
@@ -257,16 +265,15 @@ class XaiCallback(_Callback):  # type: ignore[misc]
     def _log_part(self, part: _Part, result: Any, step: Step, mode: Mode, inputs: Any) -> bool:
         """Log what one loader's samples were answered; False where that is not known."""
         recording, labels, ids = self._recording, part.labels, self._recording.ids_in(part.batch)
-        numbers = part.numbers()
+        numbers = self._numbers.get(id(part.loader))
         if ids is None and numbers is not None:
-            collator = watched_of(part.loader)
-            if collator is not None and collator.disorder is not None:
-                recording.missed(part.rows, f"{_name_of(mode)}: the collate_fn {collator.disorder}, and {_ASKED}")
-                return True
-            if not (collator is None or collator.is_known or recording.keeps_order):
-                recording.missed(part.rows, _UNSHOWN)
+            if (reason := self._doubt(part, numbers)) is not None:
+                recording.missed(part.rows, reason)
                 return True
             recording.tell(_ROW_NUMBERS)
+            if (collator := watched_of(part.loader)) is not None:
+                for line in collator.seen.said:
+                    recording.tell(line)
             ids = numbers
         if result is None and step.classes is None:
             return False
@@ -294,6 +301,24 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         recording.log(columns, sample_id=ids, mode=mode, ds_id=part.ds_id, inputs=inputs, rows=part.rows)
         recording.note_texts(ids, mode, _texts_of(part.batch, inputs))
         return True
+
+    def _doubt(self, part: _Part, numbers: list[int]) -> str | None:
+        """Why the rows of a batch are not those numbers, in this order; None where nothing speaks against it."""
+        collator, keeps_order = watched_of(part.loader), self._recording.keeps_order
+        if part.rows is not None and part.rows != len(numbers):
+            return _OTHER_COUNT
+        if collator is None or len(numbers) < 2:
+            return None
+        if collator.disorder is not None:
+            return f"the collate_fn {collator.disorder}, and {_ASKED}"
+        if keeps_order or collator.is_known:
+            return None
+        if keeps_order is False:
+            return _UNSHOWN
+        if (doubt := collator.seen.doubt) is not None:
+            return doubt
+        collator.seen.note("assumed")
+        return None
 
     def _labels_judged(self, judged: Judged, labels: Any, mode: Mode) -> tuple[Any, str | None]:
         """As the function; on a device, where comparing waits for it, compared in the first step of a mode alone."""
@@ -331,8 +356,22 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 self._undo += [undo, watch(processed)]
             return processed
 
-        strategy.process_dataloader = process
-        self._undo.append(lambda: strategy.__dict__.pop("process_dataloader", None))
+        to_device = strategy.batch_to_device
+
+        def fetched(batch: Any, *args: Any, **kwargs: Any) -> Any:
+            """Every batch comes by here, those too that no step is run for, or one several times."""
+            place = kwargs.get("dataloader_idx", args[1] if len(args) > 1 else 0)
+            if (mode := _STAGES.get(getattr(trainer.state.stage, "value", ""))) is not None:
+                self._numbers = {
+                    id(loader): sampler.take()
+                    for _, _, loader in _pieces(*_loaders(trainer, mode), batch, place)
+                    if (sampler := numbering_of(loader)) is not None
+                }
+            return to_device(batch, *args, **kwargs)
+
+        strategy.process_dataloader, strategy.batch_to_device = process, fetched
+        for name in ("process_dataloader", "batch_to_device"):
+            self._undo.append(partial(strategy.__dict__.pop, name, None))
 
     def _log_scalars(self, trainer: Any) -> None:
         scalars = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.numel(value) == 1}
@@ -356,11 +395,6 @@ class _Part:
     @property
     def rows(self) -> int | None:
         return rows_of(self.batch, None)
-
-    def numbers(self) -> list[int] | None:
-        """The rows' numbers in the loader's dataset; asked once a batch."""
-        sampler = numbering_of(self.loader)
-        return sampler.take(self.rows) if sampler is not None and self.rows is not None else None
 
 
 def _loaders(trainer: Any, mode: Mode) -> tuple[Any, bool]:
@@ -387,15 +421,19 @@ def _listed(loaders: Any) -> list[tuple[str, Any]]:
 
 def _parts(loaders: Any, together: bool, batch: Any, number: int, label_in: Callable[[Any], Any]) -> list[_Part]:
     """The batch by the loaders that made it."""
+    given = _pieces(loaders, together, batch, number)
+    return [_Part(piece, loader, ds_id, label_in(piece)) for piece, ds_id, loader in given]
+
+
+def _pieces(loaders: Any, together: bool, batch: Any, number: int) -> list[tuple[Any, str, Any]]:
+    """What each loader gave of a batch, its ds_id, and the loader; of several that make it together those that did."""
     listed = _listed(loaders)
     if not together or not isinstance(loaders, (Mapping, list, tuple)):
-        ds_id, loader = listed[number] if number < len(listed) else ("", None)
-        return [_Part(batch, loader, ds_id, label_in(batch))]
+        return [(batch, *(listed[number] if number < len(listed) else ("", None)))]
     pieces = list(batch.values()) if isinstance(batch, Mapping) else batch
     if not isinstance(pieces, (list, tuple)) or len(pieces) != len(listed):
-        return [_Part(batch, labels=label_in(batch))]
-    given = zip(pieces, listed, strict=True)
-    return [_Part(piece, loader, ds_id, label_in(piece)) for piece, (ds_id, loader) in given if piece is not None]
+        return [(batch, "", None)]
+    return [(piece, *named) for piece, named in zip(pieces, listed, strict=True) if piece is not None]
 
 
 def _shared_out(step: Step, parts: Sequence[_Part]) -> list[tuple[_Part, Judged | None]]:
@@ -523,6 +561,11 @@ def _of_some_places(step: Step, labels: Any, output: Any) -> bool:
     return any(len(one.truth) < labels.numel() and one.answers.shape[1] == classes for one in chosen)
 
 
+def _is_of_some(judged: Judged, rows: int) -> bool:
+    """Whether a criterion was given an answer and a label of fewer samples than the batch has."""
+    return judged.answers.ndim > 0 and len(judged.answers) == len(judged.truth) < rows
+
+
 def _may_leave_out(batch: Any, truth: Any, ignored: int | None) -> bool:
     """Whether a batch says of some places that they hold nothing, and their labels do not: the step may heed it."""
     if not isinstance(truth, torch.Tensor) or (truth.is_cpu and ignored in truth):
@@ -597,7 +640,7 @@ def _name_of(mode: Mode) -> str:
     return next(name for name, of in _STEPS.items() if of is mode)
 
 
-def _ask(step: Step, mode: Mode) -> str:
+def _ask(step: Step, mode: Mode, rows: int) -> str:
     """What to say where the answers cannot be told."""
     name = _name_of(mode)
     if step.is_compiled and len(step.judged) < 2:
@@ -619,6 +662,13 @@ def _ask(step: Step, mode: Mode) -> str:
         )
     if len(step.forwards) > 1 or len(step.judged) > 1:
         why = f"{name} runs the model or a criterion several times, and which of the answers count cannot be told"
+    elif step.judged and _is_of_some(step.judged[0], rows):
+        return (
+            f"{name} gives its criterion some of the batch's samples alone, and which they are is not known; no "
+            f"samples of it are recorded: {_END} of the whole batch"
+        )
+    elif step.judged:
+        why = f"{name} gives its criterion other rows than the batch has, and whose answers they are is not known"
     elif step.forwards:
         why = f"{name} gives the model other rows than the batch has, and which of the answers count cannot be told"
     else:

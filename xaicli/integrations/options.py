@@ -100,7 +100,7 @@ def _check(given: dict[str, Any]) -> None:
         raise unknown("fact", stray[0], FACTS)
     whole_number("keep_inputs", given.get("keep_inputs", 0), least=0, hint="how many samples of each mode")
     for name in ("save_checkpoint", "collect_before", "keeps_order"):
-        if not isinstance(given.get(name, False), bool):
+        if not (isinstance(given.get(name, False), bool) or (name == "keeps_order" and given[name] is None)):
             _refuse(name, given[name], "True or False")
     if isinstance(given.get("tokenizer"), (str, bytes, bool, int, float)):
         _refuse(

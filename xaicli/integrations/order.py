@@ -10,17 +10,14 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate, default_convert
 
-from xaicli.integrations.identity import size_of
+from xaicli.integrations.identity import SeenOrders, size_of
 
 _KEEP = (default_collate, default_convert)
 """Collators that are known to keep it."""
 _MOST = 4096
 """So many values of a sample are compared."""
-_KEPT, _ANOTHER, _OTHER_COUNT = 1, 2, 3
-_SAID = {
-    _ANOTHER: "puts a batch in another order than it was given its samples",
-    _OTHER_COUNT: "makes batches of more or fewer rows than it was given samples",
-}
+_KEPT, _ANOTHER = 1, 2
+_DISORDER = "puts a batch in another order than it was given its samples"
 
 
 class WatchedCollator:
@@ -34,27 +31,37 @@ class WatchedCollator:
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
-        self._seen: torch.Tensor = torch.zeros(4, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        """Whether each of what may be seen was."""
+        self._kept: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        """Whether some batch showed its order."""
+        self.seen = SeenOrders(collate)
 
     def __call__(self, samples: list[Any]) -> Any:
         """The collator's batch, as it is."""
         given = list(samples)
         batch = self.collate(samples)
-        if self.disorder is None:
+        if not self.seen.is_other:
             with contextlib.suppress(Exception):  # comparing what it does not know is no fault of the training
-                self._seen[_order(given, batch)] = 1
+                self._look(given, batch)
         return batch
+
+    def _look(self, samples: list[Any], batch: Any) -> None:
+        found = _order(samples, batch)
+        if found == _KEPT:
+            self._kept[0] = 1
+        elif found == _ANOTHER:
+            self.seen.note("another order")
+        elif not self.is_known and len(samples) > 1 and size_of(batch) == len(samples):
+            self.seen.look(samples, batch)
 
     @property
     def disorder(self) -> str | None:
         """What a collator does that its rows cannot be told after; None for one that keeps their order."""
-        return next((said for seen, said in _SAID.items() if self._seen[seen]), None)
+        return _DISORDER if self.seen.is_other else None
 
     @property
     def is_known(self) -> bool:
         """Whether some batch showed its order."""
-        return bool(self._seen[_KEPT:].any())
+        return bool(self._kept[0])
 
 
 _WATCHED: weakref.WeakKeyDictionary[Any, WatchedCollator] = weakref.WeakKeyDictionary()
@@ -86,21 +93,28 @@ def watched_of(loader: Any) -> WatchedCollator | None:
 def _order(samples: Sequence[Any], batch: Any) -> int:
     """What stands alike in the samples and the batch says it: texts and rows of several values before single ones."""
     n = len(samples)
-    if (size := size_of(batch)) is not None and size != n:
-        return _OTHER_COUNT
-    if n < 2:
+    if n < 2 or size_of(batch) != n:
         return 0
     fields = list(_fields(samples))
+    tells_apart = False
     verdicts = {True: set[bool](), False: set[bool]()}  # of rows of several values, and of single ones
     for rows in _columns(batch, n):
         for values in fields:
             is_wide, is_kept = _compared(rows, values)
             if is_kept is not None:
                 verdicts[is_wide].add(is_kept)
+                tells_apart = tells_apart or (is_kept and _are_apart(rows))
     for said in (verdicts[True], verdicts[False]):
+        if said and True not in said:
+            return _ANOTHER
         if said:
-            return _KEPT if True in said else _ANOTHER
+            return _KEPT if tells_apart else 0
     return 0
+
+
+def _are_apart(rows: Any) -> bool:
+    """Whether no two rows are alike: labels that several samples share fit in other orders, too."""
+    return len(torch.unique(rows, dim=0) if isinstance(rows, torch.Tensor) else set(rows)) == len(rows)
 
 
 def _is_column(part: Any, n: int) -> bool:

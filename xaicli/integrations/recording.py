@@ -24,7 +24,7 @@ from xaicli.tables.table import Table
 SamplesFn = Callable[[Any, Any], Mapping[str, Any]]
 IdsAt = str | int | Callable[[Any], Any]
 EpochChoice = str | int | Collection[int]
-_LABELS = ("labels", "label", "label_ids")
+LABELS = ("labels", "label", "label_ids")
 _TOKENS = ("input_ids", "decoder_input_ids")
 """What transformers call inputs of token ids."""
 _RECORDED = {Task.TOKEN_CLASSIFICATION: "sequence", Task.SEGMENTATION: "sequence"}
@@ -42,7 +42,8 @@ class Recording:
         ids: Where the ids are in a batch, where they are not found: a key, the number of a part, or a function of the
             batch; with transformers, the dataset's column.
         keeps_order: Whether the collator gives the samples in the order it is given them, which counts where no ids
-            are in a batch and nothing in it shows that.
+            are in a batch and nothing in it shows that: True takes it so, False leaves such rows out, None takes it so
+            where nothing contradicts, and says it once.
         task: What the model was trained for, where that cannot be told: see `xaicli.heads.head.Task`.
         facts: Of ("text",): keep the text of each sample, where a tokenizer is at hand.
         tokenizer: What tells the texts of samples and the words of kept inputs, where the framework has none at hand: a
@@ -67,7 +68,7 @@ class Recording:
         *,
         samples_fn: SamplesFn | None = None,
         ids: IdsAt | None = None,
-        keeps_order: bool = False,
+        keeps_order: bool | None = None,
         task: str | None = None,
         facts: Sequence[str] = (),
         tokenizer: Any = None,
@@ -428,7 +429,7 @@ def _advice(hint: str | None) -> str:
 
 def label_in(batch: Any) -> Any:
     """The labels of a batch: third of (id, input, label), an entry named like one, or the second of a pair."""
-    if isinstance(batch, Mapping) and (found := next((batch[k] for k in _LABELS if k in batch), None)) is not None:
+    if isinstance(batch, Mapping) and (found := next((batch[k] for k in LABELS if k in batch), None)) is not None:
         return found
     if isinstance(batch, (list, tuple)):
         if len(batch) > 2 and ids_of(batch) is not None:
@@ -446,7 +447,7 @@ def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     named = {
         name: value
         for name, value in kwargs.items()
-        if isinstance(value, torch.Tensor) and value.ndim > 0 and name not in _LABELS
+        if isinstance(value, torch.Tensor) and value.ndim > 0 and name not in LABELS
     }
     positional = [value for value in args if isinstance(value, torch.Tensor)]
     if positional:

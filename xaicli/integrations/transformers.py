@@ -19,13 +19,15 @@ from xaicli.heads.decision import NOTHING, Known, known_of
 from xaicli.heads.head import Task, Values
 from xaicli.integrations.capture import Judged, Step, captured, is_compiled
 from xaicli.integrations.columns import columns_of
-from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, may_be_ids, seen_orders
+from xaicli.integrations.identity import ID_KEYS, IdsBesideCollator, NumberedRows, SeenOrders, may_be_ids
 from xaicli.integrations.options import settled
-from xaicli.integrations.recording import Recording, inputs_of, label_in, rows_of, tokenizer_of
+from xaicli.integrations.recording import LABELS, Recording, inputs_of, label_in, rows_of, tokenizer_of
 from xaicli.vocabulary import Mode
 
 _ROW = "xai_row_number"
 _FRAMES = 8
+_COMPARED = 4096
+"""So many values of a sample tell whether it is another."""
 _IGNORED = -100
 """The label of a place that does not count."""
 _NO_IDS = (
@@ -101,8 +103,10 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Whether training called the trainer's compute_loss."""
         self._is_permuted = False
         """Whether a compute_loss was seen to give its model the samples in another order."""
-        self._seen: tuple[Any, torch.Tensor] | None = None
-        """The collator, and what it was seen to do with its samples' order."""
+        self._orders: dict[Any, list[int] | None] = {}
+        """Which sample each answer is of, by the first look at each mode, where looking waits for a device."""
+        self._seen: dict[tuple[int, int], tuple[Any, Any, SeenOrders]] = {}
+        """What each collator was seen to do with the order of each set's samples, by the numbers of both."""
         self._keys: tuple[str, ...] = ID_KEYS
         """The entries of a batch that may be ids: those that the model does not take."""
 
@@ -238,6 +242,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         """Have the collator keep the ids, or number the rows where there are none."""
         trainer, collate = self._trainer, self._trainer.data_collator
         keys = self._keys
+        _, _, seen = self._seen.setdefault((id(collate), id(dataset)), (collate, dataset, SeenOrders(collate)))
         dataset = _with_column(dataset, keys)
         if not _has_ids(dataset, keys):
             if self._recording.ids_at is not None:
@@ -251,9 +256,7 @@ class XaiCallback(_Callback):  # type: ignore[misc]
                 dataset, keys = numbered, (_ROW, *keys)
         elif _text_ids(dataset, keys):
             self._recording.tell("the sample ids are texts, which a collator drops: they are kept beside it")
-        if self._seen is None or self._seen[0] is not collate:
-            self._seen = collate, seen_orders()
-        trainer.data_collator = IdsBesideCollator(collate, keys, self._recording.keeps_order, self._seen[1])
+        trainer.data_collator = IdsBesideCollator(collate, keys, self._recording.keeps_order, seen)
         try:
             return own(dataset, *args, **kwargs)
         finally:
@@ -317,11 +320,18 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         ids = self._ids if ids is None else ids
         given, labels = dict(inputs), self._label_in(inputs)
         asked = {**kwargs, "return_outputs": True}
-        with self._criteria_heard(own) as heard:
+        with self._heard(own, model) as heard:
             result = own(model, inputs, **asked) if not args else own(model, inputs, True, *args[1:], **kwargs)
-        if _is_permuted(heard.judged, labels):
-            self._is_permuted = True
-        if self._is_permuted:
+        order = self._order_of(heard, given, result)
+        if order is None:
+            self._is_permuted = self._is_permuted or _is_permuted(heard.judged, labels)
+        elif order != list(range(len(order))):
+            given, labels, ids = (
+                {k: _taken(v, order) for k, v in given.items()},
+                _taken(labels, order),
+                _taken(ids, order),
+            )
+        if order is None and self._is_permuted:
             self._recording.missed(rows_of(given, None), _PERMUTED)
             self._has_answered = True
             return result if wants_outputs or not isinstance(result, tuple) else result[0]
@@ -340,19 +350,48 @@ class XaiCallback(_Callback):  # type: ignore[misc]
             )
         return result if wants_outputs else loss
 
-    def _criteria_heard(self, own: Any) -> Any:
-        """What a compute_loss of the caller's gives its criteria; the Trainer's own is known, and so left alone."""
+    def _heard(self, own: Any, model: Any) -> Any:
+        """What a compute_loss of the caller's gives its criteria and model; the Trainer's own is known, and so let be.
+
+        It is watched while it runs; nothing stays on the model.
+        """
         is_own = getattr(own, "__func__", own) is not import_module("transformers").Trainer.compute_loss
         says_own = getattr(self._trainer, "compute_loss_func", None) is not None
         if not (is_own or says_own) or is_compiled(self._trainer.model) or self._trainer.args.torch_compile:
             return nullcontext(Step())
-        return captured(None)
+        return captured(model)
+
+    def _order_of(self, heard: Step, given: Mapping[str, Any], result: Any) -> list[int] | None:
+        """Which sample of the batch each answer of a compute_loss of the caller's is of; None where that is not told.
+
+        It is told by what its model was given and answered, and what it returned of that; on a device, where looking
+        waits for it, the first time of each mode.
+        """
+        if len(heard.forwards) != 1 or not isinstance(result, tuple) or len(result) < 2:
+            return None
+        forward, returned = heard.forwards[0], _scores(result[1])
+        answered = _scores(forward.output)
+        if returned is None or answered is None or returned.shape != answered.shape:
+            return None
+        mode, is_here = self._loop or (Mode.TRAIN, ""), returned.is_cpu
+        if not is_here and mode in self._orders:
+            return self._orders[mode]
+        named = ((given.get(name), forward.kwargs.get(name)) for name in given if name not in LABELS)
+        found = next((order for own, said in named if (order := _permutation(said, own)) is not None), None)
+        after = list(range(len(returned))) if returned is answered else _permutation(returned, answered)
+        order = [found[place] for place in after] if found is not None and after is not None else None
+        if not is_here:
+            self._orders[mode] = order if order == sorted(order or ()) else None
+        return order
 
     def _log(self, outputs: Any, inputs: Mapping[str, Any], labels: Any, ids: Any, task: str | None = None) -> None:
         recording = self._recording
         mode, ds_id = self._loop or (Mode.TRAIN, "")
         rows = rows_of(inputs, None)
         kept = inputs_of((), inputs)
+        for _, _, seen in self._seen.values():
+            for line in seen.said:
+                recording.tell(line)
         if isinstance(ids, str):
             recording.missed(rows, ids)
             return
@@ -399,6 +438,35 @@ class XaiCallback(_Callback):  # type: ignore[misc]
         if len(names) == 1 and isinstance(inputs, Mapping) and inputs.get(names[0]) is not None:
             return inputs[names[0]]
         return label_in(inputs)
+
+
+def _scores(output: Any) -> torch.Tensor | None:
+    """The answers among what a model, or a compute_loss, returned: a row a sample."""
+    found = output.get("logits") if isinstance(output, Mapping) else output
+    if isinstance(found, (list, tuple)):
+        found = next((part for part in found if isinstance(part, torch.Tensor) and part.ndim > 1), None)
+    return found if isinstance(found, torch.Tensor) and found.ndim > 0 else None
+
+
+def _permutation(rows: Any, given: Any) -> list[int] | None:
+    """Which of the given rows each is; None where they are others, or two of them are alike."""
+    if not (isinstance(rows, torch.Tensor) and isinstance(given, torch.Tensor)) or rows.shape != given.shape:
+        return None
+    if rows.ndim == 0 or len(given) < 2 or rows.device != given.device:
+        return None
+    n = len(given)
+    both = torch.cat([given.detach(), rows.detach()]).reshape(2 * n, -1)[:, :_COMPARED]
+    which = torch.unique(both, dim=0, return_inverse=True)[1]
+    if any(which[half].sort().values.tolist() != list(range(n)) for half in (slice(n), slice(n, None))):
+        return None
+    return [int(place) for place in which[:n].argsort()[which[n:]]]
+
+
+def _taken(values: Any, order: list[int]) -> Any:
+    """The values of samples in another order."""
+    if isinstance(values, torch.Tensor):
+        return values[order] if values.shape[:1] == (len(order),) else values
+    return [values[place] for place in order] if isinstance(values, list) and len(values) == len(order) else values
 
 
 def _is_permuted(judged: Sequence[Judged], labels: Any) -> bool:
