@@ -985,10 +985,11 @@ def test_a_class_that_a_criterion_leaves_out_is_no_label(tmp_path: Path) -> None
         assert found.filter(pl.col("label").is_null())["loss"].is_null().all()
 
 
-WORDS = torch.randint(0, 6, (N, 7), generator=torch.Generator().manual_seed(2))
+WORDS = torch.randint(1, 6, (N, 7), generator=torch.Generator().manual_seed(2))
 TAGS = torch.randint(0, 5, (N, 7), generator=torch.Generator().manual_seed(3))
 LONG = torch.tensor([2 + i % 6 for i in range(N)])
 INSIDE = torch.arange(7)[None] < LONG[:, None]
+WORDS[~INSIDE] = 0
 
 
 def chosen(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
@@ -998,6 +999,21 @@ def chosen(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tens
 def weighed(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
     each = functional.cross_entropy(scores.transpose(1, 2), batch["labels"], reduction="none")
     return (each * inside).sum() / inside.sum()
+
+
+def of_each(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    each = functional.cross_entropy(scores.transpose(1, 2), batch["labels"], reduction="none")
+    return ((each * inside).sum(1) / inside.sum(1)).mean()
+
+
+def chosen_otherwise(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    inside = inside & (batch["words"] != 3)
+    return functional.cross_entropy(scores[inside], batch["labels"][inside])
+
+
+def weighed_otherwise(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
+    each = functional.cross_entropy(scores.transpose(1, 2), batch["labels"], reduction="none")
+    return (each.square() * inside).sum() / inside.sum()
 
 
 def averaged(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tensor:
@@ -1010,18 +1026,24 @@ def marked(scores: torch.Tensor, batch: Any, inside: torch.Tensor) -> torch.Tens
     return functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").sum() / inside.sum()
 
 
-@pytest.mark.parametrize("name", ["mask", "key_padding_mask", "lengths", "inside"])
+@pytest.mark.parametrize("name", ["mask", "key_padding_mask", "lengths", "inside", "nothing"])
 @pytest.mark.parametrize(
     ("loss", "said", "counts"),
     [
-        (chosen, "some of the places alone", None),
-        (weighed, "weighs the losses of the places", None),
+        (chosen, "", True),
+        (weighed, "", True),
+        (of_each, "", True),
+        (chosen_otherwise, "some of the places alone", None),
+        (weighed_otherwise, "weighs the losses of the places", None),
         (averaged, "", False),
         (marked, "", True),
     ],
 )
 def test_places_that_a_mask_may_leave_out(tmp_path: Path, name: str, loss: Any, said: str, counts: bool | None) -> None:
-    """Of those that a step leaves out by a mask no loss is recorded as if they counted: their label is asked for."""
+    """Of those that a step leaves out by a mask no loss is recorded as if they counted.
+
+    Where its loss is that of places that the batch, or what fills up its texts, says, these count; else it is asked.
+    """
     from xaicli.integrations.lightning import XaiCallback
 
     class Tagger(lightning.LightningModule):  # type: ignore[misc, name-defined]
@@ -1040,8 +1062,9 @@ def test_places_that_a_mask_may_leave_out(tmp_path: Path, name: str, loss: Any, 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.0)
 
-    given = {"mask": INSIDE.long(), "key_padding_mask": ~INSIDE, "lengths": LONG, "inside": INSIDE}[name]
-    data = [{"sample_id": i, "words": WORDS[i], "labels": TAGS[i], name: given[i]} for i in range(N)]
+    given = {"mask": INSIDE.long(), "key_padding_mask": ~INSIDE, "lengths": LONG, "inside": INSIDE}.get(name)
+    data = [{"sample_id": i, "words": WORDS[i], "labels": TAGS[i]} for i in range(N)]
+    data = data if given is None else [one | {name: given[i]} for i, one in enumerate(data)]
     trainer = lightning.Trainer(
         max_epochs=1, callbacks=[XaiCallback(tmp_path / "run", save_checkpoint=False)], accelerator="cpu",
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

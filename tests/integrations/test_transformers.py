@@ -900,10 +900,6 @@ def test_an_order_that_nothing_in_a_batch_shows_is_the_samples_own_and_that_is_s
             model=model, args=given, train_dataset=data, data_collator=collate, callbacks=[callback]
         ).train()
     told = [text for one in caught if (text := str(one.message)).startswith("xai:") and "ids are texts" not in text]
-    if collate is by_text:  # the first batch has one label, which shows nothing
-        assert ["taken to be" in told[0], "may stand under" in told[1], said in told[2]] == [True] * 3
-        assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N - 4
-        return
     assert [said in one for one in told] == ([True] if said else [])
     if not is_known:
         assert xaicli.open_run(tmp_path / "run").reader().counts().dropped == N
