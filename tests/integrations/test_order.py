@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -287,17 +288,21 @@ def test_what_cannot_be_compared_costs_the_training_nothing() -> None:
     assert not watched.is_known
 
 
-@pytest.mark.parametrize("are_texts", [False, True])
+@pytest.mark.parametrize("kind", ["numbers", "texts", "floats", "tensor"])
 @pytest.mark.parametrize("lacking", [{3, 9}, set(range(8, 16))])
-def test_a_missing_id_costs_its_row_and_not_its_batch(tmp_path: Path, lacking: set[int], are_texts: bool) -> None:
+def test_a_missing_id_costs_its_row_and_not_its_batch(tmp_path: Path, lacking: set[int], kind: str) -> None:
     from xaicli.integrations.lightning import XaiCallback
 
     class Named(Linear):
         def validation_step(self, batch: Any, batch_idx: int) -> Any:
             return super().validation_step((batch["x"], batch["y"]), batch_idx)
 
+    are_texts = kind == "texts"
+
     def together(places: list[int]) -> dict[str, Any]:
-        ids = [None if place in lacking else f"s{place}" if are_texts else 100 + place for place in places]
+        missing = None if kind in ("numbers", "texts") else math.nan
+        ids: Any = [missing if place in lacking else f"s{place}" if are_texts else 100 + place for place in places]
+        ids = torch.tensor(ids) if kind == "tensor" else ids
         return {"sample_id": ids, "x": X[places], "y": Y[places]}
 
     trainer = lightning.Trainer(

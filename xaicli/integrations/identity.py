@@ -25,7 +25,8 @@ NO_IDS = (
 def ids_of(batch: Any) -> Any:
     """The ids in a batch: the entry of a dict named like them, or the first of three or more parts; None without."""
     if isinstance(batch, Mapping):
-        return next((batch[key] for key in ID_KEYS if key in batch and _are_ids_named(batch[key])), None)
+        named = (_whole(batch[key]) for key in ID_KEYS if key in batch)
+        return next((ids for ids in named if _are_ids_named(ids)), None)
     if isinstance(batch, (list, tuple)) and len(batch) > 2 and may_be_ids(batch[0]):
         return batch[0]
     return None
@@ -45,6 +46,7 @@ def chosen(batch: Any, place: str | int | Callable[[Any], Any]) -> Any:
             listed = ", ".join(map(repr, exist)) or "none"
             raise XaiError(f"ids={place!r}: the batch has no such part", hint=f"it has {listed}")
         ids = batch[place]
+    ids = _whole(ids)
     if not may_be_ids(ids):
         raise XaiError(f"ids={place!r}: one whole number or text a sample is needed")
     return ids
@@ -72,6 +74,15 @@ def may_be_ids(values: Any) -> bool:
         return values.ndim == 1 and values.dtype.kind in "iuUSO"
     kinds = set(map(type, values)) if isinstance(values, (list, tuple)) else set()
     return bool(kinds - {type(None)}) and kinds <= {int, str, type(None)}
+
+
+def _whole(values: Any) -> Any:
+    """Ids as they are; whole numbers that are floats, as pandas has them beside a missing one, NaN, as whole ones."""
+    if not isinstance(values, (list, tuple)) and getattr(values, "ndim", 0) != 1:
+        return values
+    is_float = any(map(_is_float, values)) if isinstance(values, (list, tuple)) else "float" in str(values.dtype)
+    found = [_as_id(value) for value in values] if is_float else []
+    return values if not found or any(isinstance(one, float) for one in found) else found
 
 
 def _are_ids_named(values: Any) -> bool:
