@@ -15,6 +15,7 @@ import numpy as np
 
 from xaicli.errors import missing_extra
 from xaicli.recorder.run import Run
+from xaicli.words import percent
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +154,8 @@ def record(
     train, evaluation = digits.part(~held_out), digits.part(held_out)
     model = build_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    note = f"{digits.flipped.sum()} of {len(digits.label):,} labels ({flip:.0%}) were flipped on purpose (seed {seed})"
+    n_flipped = f"{digits.flipped.sum()} of {len(digits.label):,}"
+    note = f"{n_flipped} labels ({percent(flip)}) were flipped on purpose (seed {seed})"
     config = {"notes": note, "lr": 3e-3, "batch_size": _BATCH, "epochs": epochs, "flip": flip, "seed": seed}
     with Run(
         run_dir, config=config, total_epochs=epochs, label_names=LABEL_NAMES, keep_probs=True, resume="never"

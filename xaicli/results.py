@@ -214,7 +214,14 @@ class Result:
         doing("putting the report together")
         report, drawn = self.report, Pictures(png=Format.PNG in wanted)
         if Format.HTML in wanted:
-            yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()
+            try:
+                page = self._page(drawn, no_images=no_images)
+            except KeyboardInterrupt:
+                # Tables, and the pictures drawn so far, are finished.
+                drawn.stop()
+                yield f"{report.name}.html", self._page(drawn, no_images=no_images).encode()
+                raise
+            yield f"{report.name}.html", page.encode()
         if Format.MD in wanted:
             yield f"{report.name}.md", self.markdown().encode()
         if Format.PNG in wanted:

@@ -101,3 +101,8 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
         if len(set(texts)) == several:
             return texts
     return [f"{number:.{digits}g}" for number in numbers]
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share in words: "5 %" of 0.05."""
+    return f"{100 * share:.{decimals}f} %"

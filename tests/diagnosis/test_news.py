@@ -61,13 +61,13 @@ def test_what_was_planted_is_found(tmp_path, capsys):
     (pair,) = of_kind(found, "confused_pair")
     assert (pair["label"], pair["suggested_label"]) == (2, 3)
     assert pair["score"] == pytest.approx(shares[-1] - min(shares))
-    assert f"owl is taken for fox in {shares[-1]:.0%}" in pair["reason"]
+    assert f"owl is taken for fox in {100 * shares[-1]:.0f} %" in pair["reason"]
     (sure,) = of_kind(found, "over_confident")
     taken, top_prob = logged[-1]
     gaps = top_prob.astype(np.float32).astype(float) - (taken == label)
     assert sure["score"] == pytest.approx(gaps.mean())
     low, high = stats.norm.interval(0.95, gaps.mean(), gaps.std() / np.sqrt(len(gaps)))
-    assert f"{low:.1%} to {high:.1%}" in sure["reason"]
+    assert f"{100 * low:.1f} % to {100 * high:.1f} %" in sure["reason"]
     assert found["found"]["confused_pair"] == 1
 
 
@@ -104,7 +104,7 @@ def test_the_track_report_says_who_is_taken_for_whom(tmp_path):
     (section,) = [section for section in result.report.sections if section.anchor == "confusion"]
     said = section.blocks[0].text
     taken, _ = logged[-1]
-    assert f"{(label == taken).mean():.1%}".replace("%", " %") in said
+    assert f"{100 * (label == taken).mean():.1f} %" in said
     assert "most often owl is taken for fox" in said
     assert "F1 fell since an earlier epoch: owl" in said
     assert "surer than it is right" in said

@@ -29,7 +29,7 @@ from xaicli.report.charts import LineChart, Multiples, Series
 from xaicli.report.info import runs_report
 from xaicli.report.labels import labels_report
 from xaicli.report.model import Card, Cell, Column, Gallery, Link, Report, Section, Table
-from xaicli.report.numbers import column, cut_apart, shorts
+from xaicli.report.numbers import column, cut_apart, exact, shorts
 from xaicli.report.page import Page
 from xaicli.report.samples import blocks, sentence, subjects
 
@@ -400,3 +400,55 @@ def test_a_page_of_verdicts_has_no_empty_column(tmp_path: Path) -> None:
         heads.append([heading.title for heading in table.columns])
         assert {len(row) for row in table.rows} == {len(table.columns)}
     assert ["why" in titles for titles in heads] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1700000000.5, "1700000000.5"),
+        (1700000060.0, "1700000060"),
+        (52.52 + 1e-5, "52.52001"),
+        (1234567.25, "1234567.25"),
+        (123456789012.25, "123456789012.25"),
+        (float(np.float32(0.1)), "0.1"),
+        (0.1 + 0.2, "0.3"),
+        (1e-9, "1e-09"),
+        (-0.0625, "-0.0625"),
+        (1e15 + 0.5, "1000000000000000.5"),
+        (math.inf, "inf"),
+    ],
+)
+def test_a_fact_that_is_a_number_has_all_its_digits(value: float, said: str) -> None:
+    assert exact(value) == said
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_no_digit_of_a_fact_is_lost_but_to_rounding(value: float) -> None:
+    assert abs(float(exact(value)) - value) <= 2 * math.ulp(value) or float(np.float32(float(exact(value)))) == value
+
+
+def test_times_places_and_keys_are_told_apart_on_cards_in_tables_and_when_sorted_or_copied(tmp_path: Path) -> None:
+    n = 6
+    known = {
+        "time": [1700000000.5 + i * 0.25 for i in range(n)],
+        "latitude": [52.52 + i * 1e-6 for i in range(n)],
+        "key": [123456789012.0 + i for i in range(n)],
+    }
+    with Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=np.arange(n), mode="eval", epoch=0, loss=np.arange(n) / 7)
+        run.log_facts(np.arange(n), **known)
+    result = open_run(tmp_path / "run").samples(max=n, min=0)
+    shown = result.html()
+    (table,) = (b for s in result.report.sections for b in s.blocks if isinstance(b, Table))
+    places = [[heading.title for heading in table.columns].index(name) for name in known]
+    rows = {int(row[1]): [str(row[place]) for place in places] for row in table.rows}
+    assert [rows[i] for i in (0, 1, 5)] == [
+        ["1700000000.5", "52.52", "123456789012"],
+        ["1700000000.75", "52.520001", "123456789013"],
+        ["1700000001.75", "52.520005", "123456789017"],
+    ]
+    for row in rows.values():
+        assert all(f"<dd><span>{told}</span>" in shown for told in row)
+        assert all(f">{told}</td>" in shown for told in row)
+    keys = [float(key) for key in re.findall(r'class="num" data-v="([^"]+)"', shown)]
+    assert {float(np.float32(i / 7)) for i in range(1, n)} <= set(keys)

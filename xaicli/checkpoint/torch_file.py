@@ -7,10 +7,11 @@ import pickle
 import struct
 import sys
 import tarfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -91,6 +92,7 @@ def _read_zip(path: Path) -> TorchContent:
         order = archive.read("byteorder").decode("ascii", "replace") if "byteorder" in archive.members else "little"
         places = {name: archive.place(name) for name in archive.members if name.startswith("data/")}
     storages: dict[str, Storage] = {}
+    opened = _OpenedOnce(path)
 
     def persistent(saved: Any) -> Any:
         kind, key, _, n_elements = _storage_id(saved)[:4]
@@ -102,16 +104,29 @@ def _read_zip(path: Path) -> TorchContent:
             if not 0 <= n_bytes <= places[name].size:
                 raise TooLargeError(f"{name}: {n_bytes:,} of {places[name].size:,} bytes")
             swap = 1 if order == sys.byteorder else dtype.itemsize // (2 if dtype.is_complex else 1)
-            storages[key] = Storage(dtype, n_bytes, partial(_stored, path, places[name], n_bytes, swap))
+            storages[key] = Storage(dtype, n_bytes, partial(_stored, opened, places[name], n_bytes, swap))
         return storages[key]
 
     return _read(io.BytesIO(data), persistent, 0)
 
 
-def _stored(path: Path, place: Place, n_bytes: int, swap: int) -> bytearray:
+class _OpenedOnce:
+    """A file that is opened when the first of its storages is read, and closed when nobody has one of them any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def file(self) -> IO[bytes]:
+        """The file, at any place."""
+        file = self.path.open("rb")
+        weakref.finalize(self, file.close)
+        return file
+
+
+def _stored(opened: _OpenedOnce, place: Place, n_bytes: int, swap: int) -> bytearray:
     """The bytes of a storage in an archive, in this machine's order."""
-    with path.open("rb") as file:
-        data = place.read(file, path)
+    data = place.read(opened.file, opened.path)
     del data[n_bytes:]
     if swap > 1:
         import numpy as np

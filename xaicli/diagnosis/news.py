@@ -34,7 +34,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
-from xaicli.words import distinct
+from xaicli.words import distinct, percent
 
 PLACES = 8
 """In so many epochs, evenly spread and the last among them, labels and predictions are counted."""
@@ -296,16 +296,16 @@ def _of_judgements(found: Judgements, names: LabelNames) -> Iterator[dict[str, A
         yield {"finding": "falling_label", **origin, LABEL: change.label, "score": score, "reason": said}
     for change in found.rose:
         said = (
-            f"{names[change.label]} is taken for {names[change.taken]} in {change.after:.0%} of its samples, "
-            f"{change.before:.0%} at epoch {change.since}"
+            f"{names[change.label]} is taken for {names[change.taken]} in {percent(change.after)} of its samples, "
+            f"{percent(change.before)} at epoch {change.since}"
         )
         told = {LABEL: change.label, "score": change.after - change.before, "suggested_label": change.taken}
         yield {"finding": "confused_pair", **origin, **told, "reason": said}
     if found.is_over_confident and found.over_confidence is not None and found.ece is not None:
         low, high = found.over_interval
-        interval = f"95 % interval {low:.1%} to {high:.1%}; calibration error {found.ece:.1%}"
-        right = f"right are {found.overall.accuracy:.1%}"
-        said = f"surer than it is right by {found.over_confidence:.1%} ({interval}); {right}"
+        interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}; calibration error {percent(found.ece, 1)}"
+        right = f"right are {percent(found.overall.accuracy, 1)}"
+        said = f"surer than it is right by {percent(found.over_confidence, 1)} ({interval}); {right}"
         yield {"finding": "over_confident", **origin, "score": found.over_confidence, "reason": said}
 
 
@@ -313,7 +313,7 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     held = [row for row in spike["samples"] if row["share"] is not None][:FEW]
     share = sum(row["share"] for row in held)
     sign = "#" if all(str(row[SAMPLE_ID]).isdecimal() for row in held) else ""
-    said = ", ".join(f"{sign}{row[SAMPLE_ID]} {row['share']:.0%}" for row in held)
+    said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
     loss, *usual = distinct([spike[name] for name in ("loss", "usual") if spike[name] is not None], 3)

@@ -38,6 +38,7 @@ from xaicli.vocabulary import (
     Engine,
     Mode,
 )
+from xaicli.words import percent
 
 T = TypeVar("T")
 
@@ -168,8 +169,8 @@ def memorised(reader: Reader, selection: Selection, known: Mapping[Pair, Mapping
         if share > MEMORISED:
             where = f"train {ds_id}".strip()
             warnings.append(
-                f"the network has memorised its labels: {share:.1%} of the {where} labels are predicted at epoch "
-                f"{epoch}; wrong ones no longer stand out there, and a short list does not mean clean labels"
+                f"the network has memorised its labels: {percent(share, 1)} of the {where} labels are predicted at "
+                f"epoch {epoch}; wrong ones no longer stand out there, and a short list does not mean clean labels"
             )
     return warnings
 

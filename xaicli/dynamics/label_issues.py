@@ -23,6 +23,7 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
+from xaicli.words import percent
 
 Labels = NDArray[np.int64]
 Probs = NDArray[np.floating]
@@ -234,8 +235,9 @@ def label_issues(reader: Reader, selection: Selection, *, top: int | None = None
             continue
         if held.accuracy > MEMORISED and pair[0] == Mode.TRAIN:
             warnings.append(
-                f"at epoch {held.epoch}, whose {where} probabilities are used, {held.accuracy:.1%} of the labels were "
-                "already memorised: few issues, or none, do not mean clean labels; keep probabilities of earlier epochs"
+                f"at epoch {held.epoch}, whose {where} probabilities are used, {percent(held.accuracy, 1)} "
+                "of the labels were already memorised: few issues, or none, do not mean clean labels; "
+                "keep probabilities of earlier epochs"
             )
         parts.append(_of_pair(reader, selection, pair, held, top))
     return Answer(

@@ -474,23 +474,30 @@ def _cells(values: Sequence[Any], column: Column, names: Mapping[str, str]) -> l
 
 def _history(values: Sequence[float | None]) -> Markup:
     known = [v for v in values if v is not None and math.isfinite(v)]
-    return element("td", spark(values), data_v=f"{known[-1]:.12g}" if known else "")
+    return element("td", spark(values), data_v=_key(known[-1]) if known else "")
 
 
 def _number(value: Any, shown: str) -> Markup:
     """A number as people read it, and for sorting and copying as it is."""
-    exact = isinstance(value, float) and math.isfinite(value) and f"{value:.12g}" != shown
-    return element("td", printable(shown, limit=_SHOWN), class_="num", data_v=f"{value:.12g}" if exact else "")
+    return element("td", printable(shown, limit=_SHOWN), class_="num", data_v=_key(value, shown))
+
+
+def _key(value: Any, shown: str = "") -> str:
+    """What a cell of a number is sorted and copied by: all its digits; "" where these are what is shown."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return ""
+    key = repr(value).removesuffix(".0")
+    return "" if key == shown else key
 
 
 def _text(value: Any, shown: str) -> Markup:
     if isinstance(value, Link) and value.address:
         return element("td", _linked(value, shown), class_=_room_of(value.text))
-    return element("td", shown, class_=_room_of(shown))
+    return element("td", shown, class_=_room_of(shown), data_v=_key(value, shown))
 
 
 def _room_of(text: str) -> str:
-    """A short text keeps its line, a long one gets room to the side: the table scrolls, and its rows stay low."""
+    """A short text keeps its line, a date and the like on every screen, and a long one gets room: rows stay low."""
     if len(text) > _LONG:
         return "long"
-    return "short" if " " in text or "-" in text else ""
+    return "short" if " " in text else "whole" if "-" in text else ""

@@ -117,6 +117,9 @@ class Picture:
     png: bytes = b""
 
 
+_NOT_DRAWN = '<p class="note">not drawn: the command was interrupted</p>'
+
+
 class Pictures:
     """The charts of a report, each drawn once whatever it is wanted for.
 
@@ -130,10 +133,18 @@ class Pictures:
         self._drawn: dict[int, tuple[Chart, Picture]] = {}
         self.boxes: set[str] = set()
         """Characters that PNGs show as boxes."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Draw no more: what was not drawn so far is a line that says so."""
+        self._stopped = True
 
     def of(self, chart: Chart) -> Picture:
         """The picture of a chart; its ids begin with the chart's number among those asked for."""
         if id(chart) not in self._drawn:
+            if self._stopped:
+                n = len(chart.charts) if isinstance(chart, Multiples) else 1
+                return Picture((_NOT_DRAWN,) * n, b"")
             # The chart is kept beside its picture: only then does its id stay its own.
             self._drawn[id(chart)] = chart, self._draw(chart, f"c{len(self._drawn) + 1}")
         return self._drawn[id(chart)][1]

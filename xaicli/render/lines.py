@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTHS = {Tone.MEDIAN: 1.5, Tone.FAINT: 0.7, Tone.REFERENCE: 0.9}
+_NEAR_END = 12
+"""How far from the right edge a line may end that its name's own line begins at it."""
 _GAP = 13.5
 """From name to name at the end of lines, on the page too, where they are as large as its text."""
 _CROWD = 24
@@ -413,7 +415,9 @@ def _name_ends(plane: Plane, chart: LineChart, lines: Sequence[Series], place: _
         group = f"{colour}.{line.key}"
         words: dict[str, Any] = {"va": "center_baseline", "fontsize": WIDE.font, "gid": f"name.{group}"}
         plane.text(x1 + 14, at, shown[name(line.name, 0)], **look, **words)
-        plane.plot((x + 1.5, x1 + 12), (y, at), linewidth=0.6, alpha=0.55, gid=f"leader.{group}", **look)
+        # Across the chart it would look like more of the line, of one that ended early.
+        start = (x + 1.5, y) if x1 - x < _NEAR_END else (x1 + 2, at)
+        plane.plot((start[0], x1 + 12), (start[1], at), linewidth=0.6, alpha=0.55, gid=f"leader.{group}", **look)
 
 
 def _span(limits: tuple[float, float]) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.report.charts import ScatterChart, Tone
+from xaicli.report.facts import FACTS, FactColumns
 from xaicli.report.model import Block, Cell, Column, Figure, Figures, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, sample_name, short
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
@@ -131,15 +132,25 @@ def _point_names(frame: pl.DataFrame, ids: Sequence[Any], keys: Sequence[str], p
 
 def _table(words: str, frame: pl.DataFrame, page: Page) -> Table:
     order = [name for name in _FIRST if name in frame.columns]
-    order += [name for name in frame.columns if name not in (*_FIRST, *_HIDDEN)]
+    order += [name for name in frame.columns if name not in (*_FIRST, *_HIDDEN, FACTS)]
     by = next((name for name in ("loss_mean", "aum", "confidence") if name in frame.columns), None)
     shown = frame.sort(by, descending=by == "loss_mean", nulls_last=True) if by else frame
-    shown = shown.head(_TABLE_ROWS).select(order)
-    columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in shown.schema.items())
-    rows = tuple(tuple(_shown(n, v, page) for n, v in zip(order, row, strict=True)) for row in shown.iter_rows())
+    shown = shown.head(_TABLE_ROWS)
+    dicts = shown.to_dicts()
+    facts = FactColumns(dicts, page.facts.path)
+    told = shown.select(order).schema
+    columns = tuple(Column(_NEW_NAMES.get(n, n.replace("_", " ")), _cell(n, t)) for n, t in told.items())
+    rows = tuple((*(_shown(n, row[n], page) for n in order), *facts.cells(row)) for row in dicts)
     left_out = frame.height - shown.height
-    note = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
-    return Table(page.names("dynamics", words), f"Every statistic, {words}", columns, rows, note, terminal_rows=10)
+    more = f"and {left_out:,} more samples in the CSV and JSON" if left_out else ""
+    return Table(
+        page.names("dynamics", words),
+        f"Every statistic, {words}",
+        (*columns, *facts.columns),
+        rows,
+        "; ".join(filter(None, (more, facts.note))),
+        terminal_rows=10,
+    )
 
 
 def _shown(name: str, value: Any, page: Page) -> Any:

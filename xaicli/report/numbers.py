@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 _DIGITS = 4
@@ -76,6 +78,29 @@ def shorts(values: Sequence[float | int | None], digits: int = _DIGITS, *, apart
     return [
         told.get(value, text) if isinstance(value, float) else text for value, text in zip(values, said, strict=True)
     ]
+
+
+def exact(value: float) -> str:
+    """A number with all its digits, without thousands and as a rule without an exponent: a time, a coordinate, a key.
+
+    Left out is what rounding added alone: the last bits of a sum, and the digits of a float32 that is no float64.
+    """
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{value:.15g}"
+    if float(text) != value:
+        narrow = (text for digits in range(1, 10) if _as_float32(text := f"{value:.{digits}g}") == value)
+        text = next(narrow, text if abs(float(text) - value) <= 2 * math.ulp(value) else repr(value))
+    return f"{Decimal(text):f}" if value == 0 or 1e-6 <= abs(value) < 10 * _LONGEST else text
+
+
+def _as_float32(text: str) -> float:
+    """The float32 that a text stands for; infinite where it is none."""
+    try:
+        found: float = struct.unpack("f", struct.pack("f", float(text)))[0]
+    except OverflowError:
+        return math.inf
+    return found
 
 
 def column(values: Sequence[Any], apart: float = math.inf) -> list[str]:
