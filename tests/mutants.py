@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 ROOMS = {
-    "queries": ("queries",),
+    "queries": ("queries", "state/test_scalars.py"),
     "dynamics": ("dynamics",),
     "reader": ("reader", "maintenance", "recorder/test_snapshot.py", "queries/test_corruption.py"),
     "wal": ("recorder", "reader"),

@@ -160,6 +160,14 @@ def test_a_group_is_the_mean_and_spread_of_its_runs(tmp_path: Path) -> None:
     assert rows[0] == pytest.approx((1, 1.5, 1.5 - spread, 1.5 + spread, 2))
     assert rows[2] == (3, 7.0, None, None, 1)
     assert values(data.filter(pl.col("run") != "A"), "loss") == {1: 6.0, 2: 7.0}
+    assert result.answer.warnings == ()
+
+
+def test_groups_whose_runs_share_no_step_are_told(tmp_path: Path) -> None:
+    for name, step in (("a1", 1), ("a2", 2), ("alone", 3)):
+        record(tmp_path / name, [{"step": step, "loss": 1.0}])
+    told = scalars(tmp_path, group=["A=a1,a2", "B=alone"]).answer.warnings
+    assert told == ("the runs of group A share no step: there is no spread to show",)
 
 
 def test_non_finite_values_leave_a_group(tmp_path: Path) -> None:
