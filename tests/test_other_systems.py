@@ -90,12 +90,16 @@ def test_what_reads_answers_the_same_without_them(sample_run: Path, tmp_path: Pa
         assert one[1]["rows"] or words[0] in ("slices", "doctor", "track-report", "export"), words
 
 
-def test_what_records_says_what_it_needs(tmp_path: Path) -> None:
+def test_what_records_says_what_it_needs(tmp_path: Path, sample_run: Path) -> None:
     code = f"{HIDDEN}\nimport xaicli\nxaicli.Run({str(tmp_path / 'run')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()
     assert any("XaiError: recording needs Linux or macOS" in line for line in last), done.stderr[-2000:]
     assert not (tmp_path / "run").exists()
+    code = f"{HIDDEN}\nfrom xaicli.cli import main\nprint(main(['compact', {str(sample_run)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n"
+    assert done.stderr.startswith("error: compacting needs Linux or macOS")
 
 
 READ = (

@@ -43,15 +43,18 @@ in here is never opened a second time.
 """
 
 
-def need_locks() -> None:
+def need_locks(doing: str = "recording") -> None:
     """
+    Args:
+        doing: What needs them.
+
     Raises:
         XaiError: The system has no locks that end with their process.
     """
     if fcntl is None:
         raise XaiError(
-            f"recording needs Linux or macOS, not {sys.platform}",
-            hint="what reads runs works here; on Windows, record in WSL or a container",
+            f"{doing} needs Linux or macOS, not {sys.platform}",
+            hint="what reads runs works here; on Windows, write them in WSL or a container",
         )
 
 

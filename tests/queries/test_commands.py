@@ -294,6 +294,20 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
     assert xai("compare", tmp_path / "a")[0] == 2
 
 
+def test_a_listed_sample_that_never_had_a_finite_value_is_stale(xai: Xai, tmp_path: Path) -> None:
+    WrittenRun(tmp_path / "run").write(
+        {"sample_id": i, "epoch": epoch, "label": 0, "loss": float("nan") if i == 1 else 0.5}
+        for epoch in (1, 2)
+        for i in range(2)
+    )
+    answer = asked(xai, "samples", tmp_path / "run", "--max", 0, "--min", 0, "--ids", "1,0")
+    assert [(row["sample_id"], row["score"], row["stale"]) for row in answer["rows"]] == [
+        (1, None, True),
+        (0, 0.5, False),
+    ]
+    assert answer["counts"]["non_finite"] == 2
+
+
 def test_flips_come_by_their_change_and_then_by_their_id(xai: Xai, tmp_path: Path) -> None:
     """5 changed most, whichever way, 1 to 4 alike, and of 0 nothing is known but that it is right now."""
     changes = {0: float("nan"), 1: 0.5, 2: -0.5, 3: 0.5, 4: -0.5, 5: -0.75}

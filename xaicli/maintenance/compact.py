@@ -20,7 +20,7 @@ from xaicli import parquet
 from xaicli.errors import DamagedFileError, XaiError
 from xaicli.files import TEMPORARY
 from xaicli.layout import DataFile, PartName, RunLayout, without_superseded
-from xaicli.locks import unread
+from xaicli.locks import need_locks, unread
 from xaicli.manifest import ColumnFacts
 from xaicli.parquet import FileRecord
 from xaicli.progress import doing
@@ -87,8 +87,10 @@ def compact(layout: RunLayout, *, grace: float = GRACE_SECONDS) -> Compaction:
             at this moment. Where nobody does it is removed at once.
 
     Raises:
-        XaiError: It is no run, is being compacted by another process, or changes too fast to be listed.
+        XaiError: It is no run, is being compacted by another process, or changes too fast to be listed; or the system
+            has no locks.
     """
+    need_locks("compacting")
     columns = layout.read_manifest().columns
     made: list[Compacted] = []
     busy: list[str] = []
