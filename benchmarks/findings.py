@@ -33,12 +33,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from xaicli.dynamics.label_noise import label_noise
+from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.metrics import Plan
-from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspicion
 from xaicli.dynamics.tracker import Tracker
 from xaicli.dynamics.truth import RANKINGS, grade
+from xaicli.queries.names import LabelNames
 
 EPOCHS = (3, 5, 10, 20, 40)
 RATE = 0.1
@@ -75,7 +75,7 @@ def scores(history: History, epochs: int) -> tuple[dict[str, NDArray[np.float64]
 def noise(frame: pl.DataFrame, history: History) -> tuple[float, float, float]:
     """The estimated and the true rate of wrong labels, and the mean difference of the two over the labels."""
     wrong = history.given != history.clean
-    rows = label_noise(frame, ("train", ""), LabelNames({}, ()))
+    rows = label_noise(frame, ("train", ""), LabelNames({}))
     off = [abs(row["rate"] - wrong[history.given == row["label"]].mean()) for row in rows]
     return sum(row["contradicted"] for row in rows) / len(wrong), float(wrong.mean()), float(np.mean(off))
 

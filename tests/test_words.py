@@ -17,6 +17,12 @@ def test_any_values_come_back(values: list[str]) -> None:
     assert words.split(",".join(words.quoted(value) for value in values)) == values
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.from_regex(r"'*[=+\-@\t\r]?-?[0-9.e]*"))
+def test_any_text_comes_back_from_a_cell(text: str) -> None:
+    assert words.unguarded(words.guarded(text)) == text
+    assert words.guarded(text) in (text, f"'{text}")
+
+
 @given(VALUES, VALUES)
 def test_any_pair_comes_back(name: str, value: str) -> None:
     typed = f"{words.quoted(name, special=',=')}={words.quoted(value, special=',=')}"

@@ -141,11 +141,17 @@ def _arguments(name: str, value: Any) -> list[str]:
     if name == "group":
         return [f"{group}={_typed(members)}" for group, members in value.items()]
     if isinstance(value, Mapping):
-        pairs = [f"{quoted(str(key), special=',=')}={quoted(str(item), special=',=')}" for key, item in value.items()]
-        return [",".join(pairs)] if pairs else []
+        pairs = ((str(key), _spelt(item)) for key, items in value.items() for item in _listed(items))
+        typed = [f"{quoted(key, special=',=')}={quoted(item, special=',=')}" for key, item in pairs]
+        return [",".join(typed)] if typed else []
     if isinstance(value, (list, tuple)):
         return [str(item) for item in value] if name in _REPEATED else [_typed(value)] if value else []
     return [] if value is None or value == "" else [str(value)]
+
+
+def _spelt(label: Any) -> str:
+    """A label as `--label-map` takes it."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def _typed(items: Sequence[Any]) -> str:

@@ -1,11 +1,12 @@
 """Lists as people type them: values with commas between, each in double quotes where it holds a comma itself.
 
 The command line, settings, Python's texts with commas, and the command under every page read and write them alike.
-Standard library only.
+Also how text stands in a cell of CSV, and numbers in words. Standard library only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -79,6 +80,30 @@ def _closing(text: str, opening: int) -> int | None:
     return None
 
 
+FORMULA = r"^'*[=+\-@\t\r]"
+NUMBER = r"^'*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+"""Text is guarded where it is like the first and not like the second; both as Python and polars understand them."""
+_FORMULA, _NUMBER = re.compile(FORMULA), re.compile(NUMBER.removesuffix("$") + r"\Z")
+
+
+def guarded(text: str) -> str:
+    """A text as a cell of comma-separated values: with an apostrophe before what a spreadsheet would run as a formula.
+
+    That is what begins with `=`, `+`, `-`, `@`, a tab or a carriage return and is no number, and what looks like such
+    text guarded already; so `unguarded` gives back every text there is.
+    """
+    return f"'{text}" if _needs_guard(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell that `guarded` made."""
+    return cell[1:] if cell.startswith("'") and _needs_guard(cell) else cell
+
+
+def _needs_guard(text: str) -> bool:
+    return _FORMULA.match(text) is not None and _NUMBER.match(text) is None
+
+
 def ranges(numbers: Sequence[int]) -> list[str]:
     """Ascending whole numbers as they are typed and told: `1-3` and `5` for 1, 2, 3, 5."""
     starts = [*numbers[:1], *(b for a, b in pairwise(numbers) if b != a + 1)]
@@ -106,3 +131,9 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
 def percent(share: float, decimals: int = 0) -> str:
     """A share in words: "5 %" of 0.05."""
     return f"{100 * share:.{decimals}f} %"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

@@ -221,3 +221,15 @@ def test_chances_of_few_draws_are_those_of_all_ways_to_draw(kind: str, far: floa
     assert np.median(ratio) == pytest.approx(1, abs=0.1)
     assert ratio.min() > 0.4
     assert ratio.max() < 4
+
+
+def test_slices_that_explain_one_another_in_circles_are_told(monkeypatch):
+    night = np.arange(400) % 2
+    frame = pl.DataFrame({"night": night, "loss": 1.0 * night + np.random.default_rng(0).normal(size=400) / 10})
+    alone = slices.find_slices(frame, "loss", ["night"])
+    assert len(alone.slices) == 2
+    # Each round finds the strongest explained by what is not told of itself.
+    monkeypatch.setattr(slices, "_explained", lambda left, _: {left[0]: object()})
+    found = slices.find_slices(frame, "loss", ["night"])
+    assert [one.facts for one in found.slices] == [one.facts for one in alone.slices]
+    assert (found.explained, found.looked_at) == (0, 2)

@@ -47,7 +47,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, int, int]]:
 def test_reads_only_the_row_groups_it_must(
     tmp_path: Path, reads: list[tuple[Path, int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xaicli.parquet.contents._SMALL", 0)  # every file is a large one
+    monkeypatch.setattr("xaicli.parquet.reading._SMALL", 0)  # every file is a large one
     rows = sorted_rows(100, 4)
     run = WrittenRun(tmp_path / "run")
     run.write(rows, row_group_rows=10)

@@ -59,6 +59,7 @@ def test_samples(xai: Xai, root: Path) -> None:
         "ds_id": "a",
         "sample_id": 4,
         "label": 1,
+        "name": "dog",
         "group": "listed",
         "rank": 1,
         "score": 1.25,

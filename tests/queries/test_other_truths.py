@@ -59,3 +59,22 @@ def test_page_of_a_training(tmp_path):
     result = opened.report(label_key="camera")
     assert "--label-key camera cannot be held against the predictions" in result.html(no_images=True)
     assert "could not be computed" not in result.html(no_images=True)
+
+
+def test_samples_are_told_neither_right_nor_wrong(tmp_path):
+    opened = recorded(tmp_path / "run", "classes")
+    for key in ("camera", "prediction"):
+        page = opened.samples(label_key=key, max=2, min=2).html(no_images=True)
+        assert f"--label-key {key} cannot be held against the predictions" in page
+        assert "predicted wrongly" not in page
+        assert "✓" not in page
+    page = opened.samples(max=2, min=2).html(no_images=True)
+    assert "1 is predicted wrongly" in page
+
+
+def test_another_truth_is_named(tmp_path):
+    opened = recorded(tmp_path / "run", "classes")
+    (tmp_path / "facts.csv").write_text("sample_id,clean\n0,0\n1,0\n2,0\n3,0\n")
+    page = opened.samples(label_key="clean", facts=tmp_path / "facts.csv", max=2, min=2).html(no_images=True)
+    assert "all are predicted as something else than clean says" in page
+    assert "predicted wrongly" not in page

@@ -12,6 +12,7 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.diagnosis.errors import errors
 from xaicli.diagnosis.news import Judgements, judgements, training_steps
+from xaicli.diagnosis.questions import no_truth
 from xaicli.dynamics.computed import Statistics, compute
 from xaicli.dynamics.findings import rank_jumps
 from xaicli.dynamics.label_issues import label_issues
@@ -22,6 +23,7 @@ from xaicli.errors import XaiError
 from xaicli.queries.facts import FACTS, facts_by_sample, with_facts
 from xaicli.queries.labels import labels, parse_bounds
 from xaicli.queries.media import Thumbnail, picture_file, thumbnails
+from xaicli.queries.names import with_names
 from xaicli.queries.scalars import run_frame
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
@@ -32,7 +34,7 @@ from xaicli.sources.pictures import SUFFIXES
 from xaicli.vocabulary import OF_ONE_LABEL, PREDICTION, SAMPLE_ID
 
 T = TypeVar("T")
-_EVIDENCE = ("sample_id", "score", "reason", "label", "suggested_label")
+_EVIDENCE = ("sample_id", "score", "reason", "label", "name", "suggested_label", "suggested_name")
 _SUSPECTS = 100
 _JUMPS = 10
 _PAIRS = 20
@@ -159,24 +161,27 @@ def gather(
             faults.append(absent[part])
         return None
 
+    def told(answer: Answer) -> Answer:
+        return with_names(with_facts(answer, reader), reader, selection)
+
     computed = computed or asked("training dynamics", lambda: compute(reader, selection))
     scored, said = score_rankings(reader, selection, computed, truth) if computed and truth is not None else (None, ())
     faults += said
-    by_pass = _of_pass(reader, selection, computed) if computed else {}
+    by_pass = _of_pass(reader, selection, computed, told) if computed else {}
     if computed is None:
         absent |= dict.fromkeys(("data map", "suspects", "rank changes"), absent["training dynamics"])
     of_pass = {name: asked(part, question) for name, (part, question) in by_pass.items()}
     doubted = of_pass.get("suspects")
     return Gathered(
-        samples=with_facts(replace(chosen, selection={**chosen.selection, **asked_too}), reader),
+        samples=told(replace(chosen, selection={**chosen.selection, **asked_too})),
         labels=asked("labels", lambda: labels(reader, selection, bounds=bounds)),
         computed=computed,
         **of_pass,
-        label_issues=asked("label issues", lambda: with_facts(label_issues(reader, selection), reader))
+        label_issues=asked("label issues", lambda: told(label_issues(reader, selection)))
         if reader.manifest.task in OF_ONE_LABEL
         else None,
         scalars=asked("scalars", lambda: run_frame(reader)),
-        errors=asked("errors", lambda: with_facts(errors(reader, selection), reader)),
+        errors=asked("errors", lambda: told(errors(reader, selection))),
         objects=None if objects is None else with_facts(objects, reader),
         truth=scored,
         judgements=asked("confusions", lambda: judgements(reader, selection)) or (),
@@ -209,12 +214,14 @@ def gather_objects(reader: Reader, chosen: Answer, told: Answer) -> Gathered:
     )
 
 
-def _of_pass(reader: Reader, selection: Selection, computed: Statistics) -> dict[str, tuple[str, Callable[[], Answer]]]:
+def _of_pass(
+    reader: Reader, selection: Selection, computed: Statistics, told: Callable[[Answer], Answer]
+) -> dict[str, tuple[str, Callable[[], Answer]]]:
     """The questions that one pass over the epochs answers: {field of `Gathered`: (what it is called, question)}."""
     return {
         "dynamics": ("data map", lambda: dynamics(reader, selection, computed=computed)),
-        "suspects": ("suspects", lambda: with_facts(suspects(reader, selection, computed, top=_SUSPECTS), reader)),
-        "jumps": ("rank changes", lambda: with_facts(rank_jumps(reader, selection, computed, top=_JUMPS), reader)),
+        "suspects": ("suspects", lambda: told(suspects(reader, selection, computed, top=_SUSPECTS))),
+        "jumps": ("rank changes", lambda: told(rank_jumps(reader, selection, computed, top=_JUMPS))),
     }
 
 
@@ -244,7 +251,10 @@ def page_of(facts: RunFacts, reader: Reader, selection: Selection, answers: Iter
     }
     unpictured = [(pair, item) for pair, ids in shown.items() for item in ids if (*pair, item) not in images]
     images |= _pictures_named(facts.path, reader, unpictured)
-    return Page(facts, images, _predictions(reader, selection, shown)), [*warnings, *_of_no_data_set(pictures, images)]
+    predictions = _predictions(reader, selection, shown)
+    said = no_truth(reader, selection.label_key) if predictions else ""
+    warnings += [f"{said}: samples are told neither right nor wrong"] if said else []
+    return Page(facts, images, predictions), [*warnings, *_of_no_data_set(pictures, images)]
 
 
 def _of_no_data_set(

@@ -59,8 +59,12 @@ def shown(asked: Asked, folder: Path | None = None) -> Result:
     """
     if asked.reader is not None:
         from xaicli.queries.facts import with_facts
+        from xaicli.queries.names import with_names
 
-        asked = replace(asked, answer=with_facts(asked.answer, asked.reader, asked.selection))
+        answer = with_facts(asked.answer, asked.reader, asked.selection)
+        if asked.selection is not None:
+            answer = with_names(answer, asked.reader, asked.selection)
+        asked = replace(asked, answer=answer)
     command = asked.answer.command
     brief = partial(BRIEF[command], asked) if command in BRIEF else None
     where = folder or (asked.layout.reports if asked.layout else None)
@@ -72,7 +76,7 @@ def _samples(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.samples import samples_report
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if asked.reader is None or asked.selection is None:
         from xaicli.tables.schema import class_names
 
@@ -93,7 +97,7 @@ def _labels(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
-    return labels_report(asked.answer, RunFacts.of(asked.layout))
+    return labels_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection))
 
 
 def _dynamics(asked: Asked) -> Report:
@@ -101,7 +105,7 @@ def _dynamics(asked: Asked) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    return dynamics_report(asked.answer, Page(RunFacts.of(asked.layout)))
+    return dynamics_report(asked.answer, Page(RunFacts.of(asked.layout, asked.answer.selection)))
 
 
 def _findings(asked: Asked, *, whole: bool = True) -> Report:
@@ -109,7 +113,7 @@ def _findings(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if "worst" in asked.answer.extra and asked.objects is None:
         return findings_report(asked.answer, _page_of_objects(facts, asked, asked.answer))
     if not whole or asked.reader is None or asked.selection is None:
@@ -132,7 +136,7 @@ def _track_report(asked: Asked) -> Report:
     assert asked.layout is not None
     assert asked.reader is not None
     assert asked.gathered is not None
-    facts = RunFacts.complete(asked.layout)
+    facts = RunFacts.complete(asked.layout, asked.answer.selection)
     if asked.gathered.errors is not None and asked.gathered.of_objects:
         page = _page_of_objects(facts, asked, asked.gathered.errors)
         return track_report(asked.answer, asked.gathered, page)
@@ -151,7 +155,7 @@ def _confusion(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     one = "cell" in asked.answer.selection
     if not whole or asked.reader is None or asked.selection is None:
         return (cell_report if one else confusion_report)(asked.answer, Page(facts))
@@ -171,7 +175,7 @@ def _steps(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.steps import pictured_samples, step_report, steps_report
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     one = "step" in asked.answer.selection
     if not whole or asked.reader is None or asked.selection is None:
         return (step_report if one else steps_report)(asked.answer, Page(facts))
@@ -189,7 +193,7 @@ def _errors(asked: Asked) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if asked.answer.extra["task"] == "objects":
         return errors_report(asked.answer, _page_of_objects(facts, asked, asked.answer))
     return errors_report(asked.answer, Page(facts))
@@ -243,7 +247,7 @@ def _slices(asked: Asked) -> Report:
     from xaicli.report.slices import slices_report
 
     assert asked.layout is not None
-    return slices_report(asked.answer, Page(RunFacts.of(asked.layout)))
+    return slices_report(asked.answer, Page(RunFacts.of(asked.layout, asked.answer.selection)))
 
 
 def _check(asked: Asked) -> Report:
@@ -251,7 +255,7 @@ def _check(asked: Asked) -> Report:
     from xaicli.report.page import Page, RunFacts
 
     assert asked.layout is not None
-    return check_report(asked.answer, Page(RunFacts.of(asked.layout)))
+    return check_report(asked.answer, Page(RunFacts.of(asked.layout, asked.answer.selection)))
 
 
 def _select(asked: Asked, *, whole: bool = True) -> Report:
@@ -259,7 +263,7 @@ def _select(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.select import select_report
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if not whole or asked.reader is None or asked.selection is None:
         return select_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
@@ -275,7 +279,7 @@ def _relabel_export(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.relabel import export_report
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if not whole or asked.reader is None or asked.selection is None:
         return export_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
@@ -291,7 +295,7 @@ def _relabel_apply(asked: Asked, *, whole: bool = True) -> Report:
     from xaicli.report.relabel import apply_report
 
     assert asked.layout is not None
-    facts = RunFacts.of(asked.layout)
+    facts = RunFacts.of(asked.layout, asked.answer.selection)
     if not whole or asked.reader is None or asked.selection is None:
         return apply_report(asked.answer, Page(facts))
     from xaicli.api.gathering import page_of
@@ -307,7 +311,7 @@ def _embeddings(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
-    return embeddings_report(asked.answer, RunFacts.of(asked.layout))
+    return embeddings_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection))
 
 
 def _info(asked: Asked) -> Report:
@@ -315,14 +319,14 @@ def _info(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts
 
     assert asked.layout is not None
-    return info_report(asked.answer, RunFacts.complete(asked.layout))
+    return info_report(asked.answer, RunFacts.complete(asked.layout, asked.answer.selection))
 
 
 def _query(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts, plain_report
 
     assert asked.layout is not None
-    return plain_report(asked.answer, RunFacts.of(asked.layout), title="Query")
+    return plain_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection), title="Query")
 
 
 def _compare(asked: Asked, *, whole: bool = True) -> Report:
@@ -339,7 +343,7 @@ def _scalars(asked: Asked) -> Report:
     from xaicli.report.page import RunFacts
     from xaicli.report.scalars import scalars_report
 
-    return scalars_report(asked.answer, RunFacts.of(asked.layout) if asked.layout else None)
+    return scalars_report(asked.answer, RunFacts.of(asked.layout, asked.answer.selection) if asked.layout else None)
 
 
 def _ls(asked: Asked) -> Report:

@@ -276,7 +276,7 @@ def apply(
     reader, selection = run.selected(**given, label_map=label_map)
     more, selection = selection.label_map, replace(selection, label_map={})
     answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
-    return shown(Asked(answer, run.layout, reader, selection))
+    return shown(Asked(answer, run.layout, reader, replace(selection, label_map=more)))
 
 
 def corrections_of(result: Result) -> pl.DataFrame:

@@ -16,8 +16,8 @@ from xaicli.checks.rules import At, Better, Count, Rule, parse_rule, read_rules
 from xaicli.checks.verdicts import Outcome, Verdict, counted, judged, none_wrong, not_asked
 from xaicli.diagnosis.calibration import calibration
 from xaicli.diagnosis.training import steps
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import DamagedFileError, UsageError, XaiError
+from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids

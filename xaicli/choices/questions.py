@@ -24,10 +24,10 @@ from xaicli.choices.candidates import (
 from xaicli.choices.groups import Groups, draw, draws_of, evenly, grouped
 from xaicli.choices.rules import Choice, Rule
 from xaicli.dynamics.computed import LEFT_OUT, Statistics, compute
-from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError
 from xaicli.queries.embeddings import kept_vectors
+from xaicli.queries.names import LabelNames
 from xaicli.queries.samples import Ids, parse_ids, refuse_unknown
 from xaicli.queries.selection import Pair, Selection, with_note_of_modes
 from xaicli.reader import Reader

@@ -46,7 +46,7 @@ COMMANDS = {
     "compare": "runs",
     "query": "export",
     "export": "export",
-    "import": "import_",
+    "import": "export",
     "collect": "collect",
     "embeddings": "collect",
     "checkpoint": "checkpoint",

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from xaicli.cli.command import command
-from xaicli.cli.options import Output, RunDir, Strict, split_ds_ids
+from xaicli.cli.options import DATA, OUTPUT, Output, RunDir, Strict, split_ds_ids
 from xaicli.cli.output import write
+
+_RULES = "Rules"
 
 
 @command
@@ -17,35 +19,61 @@ def check(
     run_dir: RunDir = None,
     *,
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules: a TOML file of [[rule]] tables.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rules: a TOML file of [[rule]] tables.", show_default=False, rich_help_panel=_RULES
+        ),
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="A rule (repeat): 'correct mean by label >= 0.8'.", show_default=False),
+        typer.Option(
+            metavar="TEXT",
+            help="A rule (repeat): 'correct mean by label >= 0.8'.",
+            show_default=False,
+            rich_help_panel=_RULES,
+        ),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The run that drops are measured against.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="RUN", help="The run that drops are measured against.", show_default=False, rich_help_panel=_RULES
+        ),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="The mode of rules that name none [default: eval].", show_default=False)
+        str | None,
+        typer.Option(
+            help="The mode of rules that name none [default: eval].", show_default=False, rich_help_panel=DATA
+        ),
     ] = None,
     ds_id: Annotated[
         list[str] | None,
         typer.Option(
-            callback=split_ds_ids, help="The data sets of rules that name none [default: all].", show_default=False
+            callback=split_ds_ids,
+            help="The data sets of rules that name none [default: all].",
+            show_default=False,
+            rich_help_panel=DATA,
         ),
     ] = None,
     facts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Facts of a CSV, Parquet or JSON-lines file with sample_id.", show_default=False
+            metavar="FILE",
+            help="Facts of a CSV, Parquet or JSON-lines file with sample_id.",
+            show_default=False,
+            rich_help_panel=DATA,
         ),
     ] = None,
     strict_drop: Annotated[
-        bool, typer.Option("--strict-drop", help="Fail a drop even where chance may have brought it.")
+        bool,
+        typer.Option(
+            "--strict-drop", help="Fail a drop even where chance may have brought it.", rich_help_panel=_RULES
+        ),
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the verdicts as JUnit XML.", show_default=False, rich_help_panel=OUTPUT
+        ),
     ] = None,
     strict: Strict = False,
     output: Output,

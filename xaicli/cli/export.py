@@ -1,4 +1,4 @@
-"""The rows themselves: `xai query` and `export`."""
+"""Rows as they are, out of a run and into one: `xai query`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from xaicli.cli.command import command
 from xaicli.cli.completion import words
 from xaicli.cli.completion import words as offered
 from xaicli.cli.options import (
+    OUTPUT,
     AttemptsOption,
     Debug,
     Json,
+    NoProgress,
     Output,
     Quiet,
     RunDir,
@@ -87,6 +89,7 @@ def export(
             callback=local_path,
             metavar="DIR|FILE|-",
             help="A folder, a file whose suffix is the format, or - for standard output [default: RUN_DIR/reports].",
+            rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None,
@@ -96,10 +99,13 @@ def export(
             callback=split_commas,
             metavar="LIST",
             help=f"{', '.join(_FORMATS)} [default: csv].",
+            rich_help_panel=OUTPUT,
             autocompletion=words(lambda: _FORMATS),
         ),
     ] = None,
-    shape: Annotated[str, typer.Option(help="long: a row per sample and epoch; wide: a row per sample.")] = "long",
+    shape: Annotated[
+        str, typer.Option(help="long: a row per sample and epoch; wide: a row per sample.", rich_help_panel=OUTPUT)
+    ] = "long",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -178,3 +184,54 @@ def _together(answers: list[Answer]) -> Answer:
     formats = [answer.selection["format"] for answer in answers]
     selection = {**answers[0].selection, "format": formats if len(formats) > 1 else formats[0]}
     return replace(answers[0], data=pl.concat([answer.data for answer in answers]), selection=selection)
+
+
+_SOURCE = "Source"
+
+
+@command
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A file or folder that another tracker wrote.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            callback=local_path,
+            metavar="RUN_DIR",
+            help="The run directory to make [default: runs/NAME]; of several runs each is made below it.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="KIND",
+            help="tensorboard, wandb, trackio, csv, or what another package brings [default: told from SRC].",
+            rich_help_panel=_SOURCE,
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this run of SRC [default: all].", rich_help_panel=_SOURCE, show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+    debug: Debug = False,
+) -> None:
+    """Make a run directory of what TensorBoard, W&B (offline), trackio or a CSV file holds.
+
+    Example: xai import lightning_logs/version_0 -o runs/imported
+    """
+    from xaicli.importers.importing import import_run
+
+    result = import_run(source, output, kind=kind, run=run)
+    made = [Path(one) for one in result.data["run"]]
+    write(result, Output(json=json, quiet=quiet, no_progress=no_progress, debug=debug), beside=lambda: made)

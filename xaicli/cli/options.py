@@ -22,9 +22,9 @@ from xaicli.errors import UsageError
 from xaicli.files import local
 from xaicli.vocabulary import SAMPLE_ID, Attempts, Axis, Bounds, Duplicates, Engine, Format, Mode
 
-_DATA = "Selection"
-_SAMPLES = "Samples"
-_OUTPUT = "Output"
+DATA = "Selection"
+SAMPLES = "Samples"
+OUTPUT = "Output"
 
 
 def local_path(path: Path | None) -> Path | None:
@@ -118,7 +118,7 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
     heading = words.split(lines[0]) if lines else []
     if SAMPLE_ID in heading:
         rows = list(csv.DictReader(lines, skipinitialspace=True))
-        return [found for row in rows if (found := row.get(SAMPLE_ID))]
+        return [words.unguarded(found) for row in rows if (found := row.get(SAMPLE_ID))]
     return [words.unquoted(line) for line in lines]
 
 
@@ -147,33 +147,33 @@ RunDir = Annotated[
 
 
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=_DATA)
+    bool, typer.Option("--strict", help="Fail on a damaged file instead of leaving it out.", rich_help_panel=DATA)
 ]
-EngineOption = Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=_DATA)]
+EngineOption = Annotated[str, typer.Option(help=f"What runs the query: {choices(Engine)}.", rich_help_panel=DATA)]
 SparkRemote = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=_DATA, show_default=False),
+    typer.Option(metavar="URL", help="A Spark Connect server (sc://...).", rich_help_panel=DATA, show_default=False),
 ]
 FactsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         help="Facts of the samples beside those recorded: CSV, Parquet or JSON lines with sample_id.",
-        rich_help_panel=_DATA,
+        rich_help_panel=DATA,
         show_default=False,
     ),
 ]
 NoFacts = Annotated[
-    bool, typer.Option("--no-facts", help="Know no facts of the samples (private data).", rich_help_panel=_DATA)
+    bool, typer.Option("--no-facts", help="Know no facts of the samples (private data).", rich_help_panel=DATA)
 ]
 AttemptsOption = Annotated[
     str,
     typer.Option(
-        help="Rows that a later attempt took back: last leaves them out, all counts them.", rich_help_panel=_DATA
+        help="Rows that a later attempt took back: last leaves them out, all counts them.", rich_help_panel=DATA
     ),
 ]
 AxisOption = Annotated[
-    str, typer.Option(help=f"What pictures over time are drawn over: {choices(Axis)}.", rich_help_panel=_OUTPUT)
+    str, typer.Option(help=f"What pictures over time are drawn over: {choices(Axis)}.", rich_help_panel=OUTPUT)
 ]
 Ids = Annotated[
     list[str] | None,
@@ -181,7 +181,7 @@ Ids = Annotated[
         callback=read_ids,
         metavar="LIST|@FILE|-",
         help="Samples by id.",
-        rich_help_panel=_SAMPLES,
+        rich_help_panel=SAMPLES,
         show_default=False,
     ),
 ]
@@ -196,7 +196,7 @@ class Selection(OptionGroup):
         typer.Option(
             callback=split_commas,
             help="Metrics (repeat or comma) [default: loss, else the only one].",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
@@ -205,7 +205,7 @@ class Selection(OptionGroup):
         typer.Option(
             callback=split_commas,
             help=f"Modes: {choices(Mode)}, all, or !MODE for the others [default: eval].",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
@@ -214,7 +214,7 @@ class Selection(OptionGroup):
         typer.Option(
             callback=split_ds_ids,
             help="Dataset ids ('' is the one without a name), or !ID for all but one [default: all, never pooled].",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
@@ -223,32 +223,32 @@ class Selection(OptionGroup):
         typer.Option(
             callback=split_commas,
             help="Epochs: numbers, ranges LO-HI, first, last [default: all].",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
-    epoch_frequency: Annotated[int, typer.Option(help="Use every N-th epoch only.", rich_help_panel=_DATA)] = 1
+    epoch_frequency: Annotated[int, typer.Option(help="Use every N-th epoch only.", rich_help_panel=DATA)] = 1
     label_key: Annotated[
-        str, typer.Option(help="The column or fact that groups samples: label, prediction, ...", rich_help_panel=_DATA)
+        str, typer.Option(help="The column or fact that groups samples: label, prediction, ...", rich_help_panel=DATA)
     ] = "label"
     label_map: Annotated[
         list[str] | None,
         typer.Option(
             callback=split_pairs,
-            help="NAME=VALUE,...: names the labels and limits to them.",
-            rich_help_panel=_DATA,
+            help="NAME=VALUE,...: names labels and limits rows to them.",
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
     duplicates: Annotated[
-        str, typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel=_DATA)
+        str, typer.Option(help=f"Rows of one sample in one epoch: {choices(Duplicates)}.", rich_help_panel=DATA)
     ] = Duplicates.LAST.value
     where: Annotated[
         str | None,
         typer.Option(
             metavar="SQL",
             help="Only rows that meet this, of columns and facts: 'loss > 2 AND label = 3'.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
             show_default=False,
         ),
     ] = None
@@ -270,19 +270,19 @@ class EngineChoice(OptionGroup):
 class SampleChoice(OptionGroup):
     """Which samples are shown."""
 
-    max: Annotated[int, typer.Option(metavar="N", help="The N highest samples.", rich_help_panel=_SAMPLES)] = 5
-    min: Annotated[int, typer.Option(metavar="N", help="The N lowest samples.", rich_help_panel=_SAMPLES)] = 5
+    max: Annotated[int, typer.Option(metavar="N", help="The N highest samples.", rich_help_panel=SAMPLES)] = 5
+    min: Annotated[int, typer.Option(metavar="N", help="The N lowest samples.", rich_help_panel=SAMPLES)] = 5
     ids: Ids = None
     stat: Annotated[
         str,
         typer.Option(
             help="The score of a sample: last, first, mean, min, max, std, slope, or a statistic of dynamics.",
-            rich_help_panel=_SAMPLES,
+            rich_help_panel=SAMPLES,
         ),
     ] = "last"
     complete_only: Annotated[
         bool,
-        typer.Option("--complete-only", help="Leave out samples absent from the last epoch.", rich_help_panel=_SAMPLES),
+        typer.Option("--complete-only", help="Leave out samples absent from the last epoch.", rich_help_panel=SAMPLES),
     ] = False
 
 
@@ -293,19 +293,19 @@ class Amount(OptionGroup):
     n: Annotated[
         int | None,
         typer.Option(
-            "--n", metavar="N", help="How many of each mode and data set.", rich_help_panel=_SAMPLES, show_default=False
+            "--n", metavar="N", help="How many of each mode and data set.", rich_help_panel=SAMPLES, show_default=False
         ),
     ] = None
     share: Annotated[
         float | None,
         typer.Option(
-            metavar="X", help="Which share of them instead: 0.1.", rich_help_panel=_SAMPLES, show_default=False
+            metavar="X", help="Which share of them instead: 0.1.", rich_help_panel=SAMPLES, show_default=False
         ),
     ] = None
-    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.", rich_help_panel=_SAMPLES)] = (
+    per_label: Annotated[bool, typer.Option("--per-label", help="So many of each label.", rich_help_panel=SAMPLES)] = (
         False
     )
-    seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=_SAMPLES)] = 0
+    seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=SAMPLES)] = 0
 
 
 Truth = Annotated[
@@ -327,12 +327,12 @@ BoundsOption = Annotated[
 ]
 
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print written paths, or --json, only.", rich_help_panel=_OUTPUT)
+    bool, typer.Option("--quiet", "-q", help="Print written paths, or --json, only.", rich_help_panel=OUTPUT)
 ]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=_OUTPUT)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_OUTPUT)]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=OUTPUT)]
 """Read by the error boundary; a command itself has no use for it."""
 
 
@@ -348,7 +348,7 @@ class Output(OptionGroup):
             callback=local_path,
             metavar="DIR",
             help="Folder for written files [default: RUN_DIR/reports].",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None
@@ -358,15 +358,15 @@ class Output(OptionGroup):
             callback=split_commas,
             metavar="LIST",
             help=f"Files to write: {choices(Format)}.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None
     json: Json = False
     quiet: Quiet = False
-    open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=_OUTPUT)] = False
+    open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.", rich_help_panel=OUTPUT)] = False
     no_images: Annotated[
-        bool, typer.Option("--no-images", help="No thumbnails (private data).", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--no-images", help="No thumbnails (private data).", rich_help_panel=OUTPUT)
     ] = False
     no_progress: NoProgress = False
     debug: Debug = False

@@ -16,10 +16,10 @@ from xaicli.diagnosis.label_sets import doubt_in_words, doubted, swapped
 from xaicli.diagnosis.questions import refuse_other_kinds
 from xaicli.diagnosis.slices import by_quintile, coded
 from xaicli.diagnosis.thresholds import Thresholds
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
 from xaicli.heads.head import Task
 from xaicli.queries.facts import facts_by_sample
+from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Rows, Tally
@@ -199,7 +199,7 @@ class _Asked:
     def __post_init__(self) -> None:
         self.tally = Tally()
         self.warnings: list[str] = []
-        self.names = LabelNames.of(self.reader, self.selection)
+        self.names = LabelNames.of_classes(self.reader, self.selection)
 
     def places(self, columns: list[str]) -> Iterator[tuple[Pair, Rows, bool]]:
         """The rows of each place with the columns that there are, and whether it is the last of its (mode, ds_id)."""
@@ -242,7 +242,7 @@ class _Asked:
         """What the values of a column of labels are called, spelled as text."""
         if column not in (LABEL, PREDICTION, self.selection.label_key):
             return {}
-        return {str(number): name for number, name in enumerate(self.names.by_number)}
+        return {str(number): name for number, name in self.names.by_value.items()}
 
 
 def _place(pair: Pair, rows: Rows) -> dict[str, Any]:
@@ -323,7 +323,7 @@ def _positive(asked: _Asked) -> Any:
                 values |= set(rows.frame[name].drop_nulls().unique().to_list())
     known = sorted(values)
     if asked.positive is None:
-        if len(asked.names.by_number) == 2 and all(isinstance(value, int) for value in known):
+        if len(asked.reader.label_names) == 2 and all(isinstance(value, int) for value in known):
             return 1
         return known[-1] if len(known) > 1 or not known or known[0] not in (0, False) else type(known[0])(1)
     spelled = {**{str(value): value for value in known}, **{asked.names[value]: value for value in known}}
@@ -383,8 +383,10 @@ def _sets(asked: _Asked) -> Found:
             details["swapped"] += _at_place(
                 pair, ({**row, "name": names[row[LABEL]], "prediction_name": names[row[PREDICTION]]} for row in swaps)
             )
-            history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, LABEL, PREDICTION])
-            doubts = doubted((one.frame for one in history), min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
+            key = asked.selection.label_key
+            history = walk(asked.reader, asked.selection, pair, [SAMPLE_ID, key, PREDICTION])
+            labelled = (one.frame.select(SAMPLE_ID, pl.col(key).alias(LABEL), PREDICTION) for one in history)
+            doubts = doubted(labelled, min(_DOUBTED, 5 * asked.top)).iter_rows(named=True)
             details["doubted"] += _at_place(
                 pair, ({**row, "name": names[row["class"]], "reason": doubt_in_words(row)} for row in doubts)
             )

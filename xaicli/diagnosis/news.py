@@ -16,9 +16,9 @@ from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import counted, labelled, refuse_other_kinds
 from xaicli.diagnosis.steps import FEW, MOST_OF_IT
 from xaicli.diagnosis.training import steps
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError
 from xaicli.queries.labels import NORMAL_975
+from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
@@ -270,7 +270,7 @@ def news(reader: Reader, selection: Selection) -> list[dict[str, Any]]:
         finding (falling_label, confused_pair, over_confident), mode, ds_id, label, score, epoch, reason,
         suggested_label (what a label is taken for).
     """
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_classes(reader, selection)
     return [row for found in judgements(reader, selection) for row in _of_judgements(found, names)]
 
 

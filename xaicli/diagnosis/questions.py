@@ -23,8 +23,8 @@ from xaicli.diagnosis.confusion import (
     set_counts,
 )
 from xaicli.diagnosis.slices import by_quintile
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
+from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.samples import samples
 from xaicli.queries.selection import Pair, Selection
@@ -84,7 +84,7 @@ def confusion(reader: Reader, selection: Selection, *, by: str | None = None) ->
     """
     refuse_other_tasks(reader, selection.label_key, by)
     columns = [name for name in (SAMPLE_ID, PREDICTION, TOP_PROB, CORRECT, by) if name and name in reader.dtypes]
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_classes(reader, selection)
     tally = Tally()
     labels: list[pl.DataFrame] = []
     keys = ("overall", "pairs", "calibration", "probabilities", "by")
@@ -263,7 +263,7 @@ def _in_cell(reader: Reader, selection: Selection, pair: Pair, ends: list[str], 
     kept = (SAMPLE_ID, "worst")
     are_sets = isinstance(frame.schema[LABEL], pl.List)
     pairs = by_class(frame, kept) if are_sets else frame.select(LABEL, PREDICTION, *kept)
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_classes(reader, selection)
     known: dict[str, Any] = {NO_CLASS: None} if are_sets else {}
     values = pl.concat([pairs[LABEL], pairs[PREDICTION]]).drop_nulls().unique().sort().to_list()
     # A name may be the number of another label ("1" of label 0): what pages show is what is asked for.
@@ -330,12 +330,16 @@ def refuse_other_kinds(reader: Reader, key: str) -> None:
     Raises:
         UsageError: It is the predictions themselves, or of another type than these.
     """
+    if said := no_truth(reader, key):
+        raise UsageError(said, hint="it takes a column of true classes of the predictions' kind, such as label")
+
+
+def no_truth(reader: Reader, key: str) -> str:
+    """What there is to say where a label key is no truth of the predictions; "" where it may be one."""
     kinds = [reader.dtypes[name] for name in (key, PREDICTION) if name in reader.dtypes]
-    if len(kinds) == 2 and (key == PREDICTION or not _are_alike(*kinds)):
-        raise UsageError(
-            f"--label-key {key} cannot be held against the predictions of {reader.layout.root}",
-            hint="it takes a column of true classes of the predictions' kind, such as label",
-        )
+    if len(kinds) < 2 or (key != PREDICTION and _are_alike(*kinds)):
+        return ""
+    return f"--label-key {key} cannot be held against the predictions of {reader.layout.root}"
 
 
 def _are_alike(label: pl.DataType, prediction: pl.DataType) -> bool:

@@ -163,6 +163,10 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
             break
         why = {row: other for row, other in why.items() if row not in again}
         left = [row for row in compared if row in again or row in sure]
+    else:
+        # What explains one another in circles is told: nothing that is told explains it.
+        q = _levels([row for row in tested if row not in why])
+        sure = [row for row in left if q[row] <= _LEVEL]
     points = student_975(np.array([row.freedom for row in sure]))
     slices = tuple(
         _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)

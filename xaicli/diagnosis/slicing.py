@@ -10,8 +10,8 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.kept_inputs import BRIGHTNESS, LENGTH, kept_inputs
 from xaicli.diagnosis.slices import MIN_N, MOST_VALUES, Slice, find_slices
 from xaicli.diagnosis.tokens import N_TOKENS
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError, unknown, whole_number
+from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.reader import Reader, Tally

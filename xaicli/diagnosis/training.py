@@ -24,8 +24,8 @@ from xaicli.diagnosis.steps import (
     mix,
     with_spikes,
 )
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import XaiError, whole_number
+from xaicli.queries.names import LabelNames
 from xaicli.queries.recorded import KEY, VALUE, per_step
 from xaicli.queries.rows import within_labels
 from xaicli.queries.samples import samples

@@ -15,18 +15,18 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.label_sets import doubt_in_words, doubted
 from xaicli.diagnosis.tokens import N_TOKENS
 from xaicli.dynamics.computed import Statistics
-from xaicli.dynamics.names import LabelNames, ordinal
 from xaicli.dynamics.ranks import ODD, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import XaiError, whole_number
 from xaicli.extensions import FINDINGS, extensions
 from xaicli.queries.labels import labels
+from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import walk
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import distinct
+from xaicli.words import distinct, ordinal
 
 
 class Finding(StrEnum):
@@ -275,7 +275,7 @@ def _doubted(reader: Reader, selection: Selection, pair: Pair, frame: pl.DataFra
         .filter(pl.col("score") >= _LIKELY)
         .join(frame.select(SAMPLE_ID, LABEL), on=SAMPLE_ID, how="left", maintain_order="left")
     )
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_classes(reader, selection)
     reasons, suggested = [], []
     for row in doubts.iter_rows(named=True):
         reasons.append(f"{names[row['class']]} is {doubt_in_words(row)}")

@@ -1,4 +1,4 @@
-"""Samples whose label the kept class probabilities of one epoch contradict.
+"""Labels that probabilities contradict: the samples that have one, and how many there are of each label.
 
 Confident learning (Northcutt, Jiang and Chuang, JAIR 2021), pruning by noise rate.
 
@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.answer import Answer, Counts
+from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import MEMORISED, accuracy
-from xaicli.dynamics.names import LabelNames
+from xaicli.queries.names import LabelNames
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Place, Reader
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
+from xaicli.vocabulary import DS_ID, EL2N, EPOCH, LABEL, MODE, PROBS, SAMPLE_ID, Mode
 from xaicli.words import percent
 
 Labels = NDArray[np.int64]
@@ -32,6 +34,8 @@ _CLOSE = 1e-6
 """Probabilities nearer than this to a threshold reach it, and to the label's own do not exceed it."""
 _CHUNK_VALUES = 1 << 22
 """Probabilities widened to float64 at a time: 32 MB."""
+_FAR = 1.0
+"""An error norm beyond which most of the probability went to one other label."""
 
 
 def thresholds(probs: Probs, label: Labels) -> NDArray[np.float64]:
@@ -262,7 +266,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, held: Probabiliti
     chosen = np.argsort(-scores, kind="stable")[:top]
     found, scores = found[chosen], scores[chosen]
     suggested = held.probs[found].argmax(axis=1)
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_predictions(reader, selection)
     spelt = _spelt(suggested, held.label.dtype, reader)
     reasons = [
         f"predicted {names[other]} with probability {float(held.probs[row, number]):.2f}, against {1 - score:.2f} for "
@@ -286,3 +290,36 @@ def _spelt(numbers: NDArray[np.intp], dtype: pl.DataType, reader: Reader) -> pl.
         return pl.Series(numbers).cast(dtype)
     names = reader.manifest.label_names or ()
     return pl.Series([names[number] for number in numbers], dtype=pl.String)
+
+
+def label_noise(frame: pl.DataFrame, pair: Pair, names: LabelNames) -> list[dict[str, Any]]:
+    """The share of each label's samples whose probability went to one other label while the net was learning.
+
+    The error norm, mean of the first `--early-epochs`, is above 1: the probabilities lie nearer to another label's
+    corner than halfway. These epochs are hardly memorised. On digits with labels made wrong at random, and on pictures
+    with labels by people, this is within 1 to 6 points of the true rate of a label once the net has learned something;
+    it is too low for labels that were mistaken for the one the sample looks like most, and where many labels are wrong
+    by one and the same rule (`benchmarks/findings.py`).
+
+    Args:
+        frame: One row a sample with label and `el2n`.
+        pair: Their (mode, ds_id).
+        names: Of the labels.
+
+    Returns:
+        Rows mode, ds_id, label, name, n, contradicted, rate, low, high (Wilson's 95 % interval: of drawing these
+        samples, not of the method), the highest rate first. Empty without error norms, and where labels are no classes.
+    """
+    kind = frame.schema[LABEL]
+    if EL2N not in frame.columns or kind.is_float() or kind.is_nested():
+        return []
+    known = frame.drop_nulls([LABEL, EL2N])
+    far = (pl.col(EL2N) > _FAR).sum().cast(pl.Int64).alias("contradicted")
+    counted = known.group_by(LABEL).agg(pl.len().cast(pl.Int64).alias("n"), far)
+    ordered = counted.sort(pl.col("contradicted") / pl.col("n"), LABEL, descending=[True, False])
+    rows = []
+    for label, n, contradicted in ordered.iter_rows():
+        low, high = wilson(contradicted, n)
+        place = {MODE: pair[0], DS_ID: pair[1], LABEL: label, "name": names[label]}
+        rows.append({**place, "n": n, "contradicted": contradicted, "rate": contradicted / n, "low": low, "high": high})
+    return rows

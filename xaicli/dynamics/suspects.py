@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import Statistics
-from xaicli.dynamics.label_noise import label_noise
-from xaicli.dynamics.names import LabelNames, ordinal
+from xaicli.dynamics.label_issues import label_noise
 from xaicli.dynamics.ranks import ODD, mid_ranks, robust_scale
 from xaicli.dynamics.regions import highest
 from xaicli.errors import whole_number
+from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import DS_ID, LABEL, MODE, PREDICTION, SAMPLE_ID
-from xaicli.words import distinct
+from xaicli.words import distinct, ordinal
 
 EVIDENCE: Mapping[str, int] = {"el2n_recent": 1, "loss_recent": 1, "aum_recent": -1}
 """The statistics that count, and which end is suspicious.
@@ -135,6 +135,7 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
     top = whole_number("--top", top, least=0, hint="--top 0 lists none")
     parts = [_of_pair(reader, selection, pair, found, top) for pair in selection.pairs]
     names = LabelNames.of(reader, selection)
+    predicted = LabelNames.of_predictions(reader, selection)
     noise = [row for pair in selection.pairs for row in label_noise(found.frames[pair], pair, names)]
     data = pl.concat(parts, how="vertical_relaxed")
     return Answer(
@@ -144,11 +145,14 @@ def suspects(reader: Reader, selection: Selection, found: Statistics, *, top: in
         data=data,
         counts=found.counts(reader),
         warnings=found.warnings,
-        extra={"label_noise": noise, "suspected_pairs": _pairs(data, names)},
+        extra={
+            "label_noise": noise,
+            "suspected_pairs": _pairs(data, names, predicted),
+        },
     )
 
 
-def _pairs(suspected: pl.DataFrame, names: LabelNames) -> list[dict[str, Any]]:
+def _pairs(suspected: pl.DataFrame, names: LabelNames, predicted: LabelNames) -> list[dict[str, Any]]:
     """How many suspects have a label and should have another: mode, ds_id, label, suggested_label, their names, n."""
     kind = suspected.schema[LABEL]
     if kind.is_float() or kind.is_nested():
@@ -157,7 +161,7 @@ def _pairs(suspected: pl.DataFrame, names: LabelNames) -> list[dict[str, Any]]:
     counts = suspected.drop_nulls(ends).group_by(MODE, DS_ID, *ends).agg(pl.len().cast(pl.Int64).alias("n"))
     ordered = counts.sort(MODE, DS_ID, "n", *ends, descending=[False, False, True, False, False])
     first = ordered.group_by(MODE, DS_ID, maintain_order=True).head(_PAIRS).to_dicts()
-    return [{**row, "name": names[row[LABEL]], "suggested_name": names[row["suggested_label"]]} for row in first]
+    return [{**row, "name": names[row[LABEL]], "suggested_name": predicted[row["suggested_label"]]} for row in first]
 
 
 def most_suspicious(scored: pl.DataFrame, top: int) -> pl.DataFrame:
@@ -185,7 +189,7 @@ def _of_pair(reader: Reader, selection: Selection, pair: Pair, found: Statistics
         name: _place(frame[name], sign, chosen[name]) for name, (sign, _) in _WORDS.items() if name in frame.columns
     }
     known = {name: frame[name].count() for name in places}
-    names = LabelNames.of(reader, selection)
+    names = LabelNames.of_predictions(reader, selection)
     rows = chosen.join(votes, on=SAMPLE_ID, how="left", maintain_order="left")
     reasons = [
         reason(row, {name: (int(place[number]), known[name]) for name, place in places.items()}, names)
@@ -305,7 +309,7 @@ def reason(row: Mapping[str, Any], places: Mapping[str, tuple[int, int]], names:
     Args:
         row: The sample.
         places: {statistic: (its place, 1 for the most suspicious, of how many samples that have one)}.
-        names: Of the labels.
+        names: Of the predictions.
     """
     said = []
     if (right := row.get("correctness")) is not None:

@@ -21,6 +21,7 @@ from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import LABEL, SAMPLE_ID
+from xaicli.words import unguarded
 
 MISLABELLED = "mislabelled"
 _TRUTH_VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -94,7 +95,7 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
     """
     file = Path(path)
     try:
-        frame = pl.read_parquet(file) if file.suffix in (".parquet", ".pq") else pl.read_csv(file, infer_schema=False)
+        frame = pl.read_parquet(file) if file.suffix in (".parquet", ".pq") else _of_csv(file)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise XaiError(f"{file} cannot be read: {error}", hint="CSV or Parquet with sample_id and label") from error
     if SAMPLE_ID not in frame.columns:
@@ -121,6 +122,13 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         if n := whole.height - single.height:
             warnings.append(f"{_rows(n)} of {file} about a sample that it names again: the last counts")
     return single
+
+
+def _of_csv(file: Path) -> pl.DataFrame:
+    """Every column as text, without what keeps a spreadsheet from running it."""
+    frame = pl.read_csv(file, infer_schema=False)
+    told = (pl.Series(name, [text and unguarded(text) for text in frame[name]], pl.String) for name in frame.columns)
+    return frame.with_columns(told)
 
 
 def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 from xaicli.errors import XaiError
 from xaicli.importers.recorded import Recorded, Values
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
+from xaicli.words import unguarded
 
 _LOG = "metrics.csv"
 _SETTINGS = "hparams.yaml"
@@ -42,7 +43,7 @@ class CsvRuns:
         for file in _files(path):
             try:
                 with file.open(encoding="utf-8-sig", newline="") as lines:
-                    names = next(csv.reader(lines), [])
+                    names = [unguarded(name) for name in next(csv.reader(lines), [])]
             except (OSError, UnicodeDecodeError, csv.Error) as error:
                 raise XaiError(f"{file} cannot be read: {error}") from error
             if len(set(names)) < len(names) or not names:
@@ -63,7 +64,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
             for number, row in enumerate(csv.DictReader(lines, strict=True), start=2):
                 if None in row or None in row.values():
                     raise XaiError(f"{file}, row {number}: another number of cells than in the header")
-                yield row
+                yield {unguarded(name): unguarded(cell) for name, cell in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise XaiError(f"{file} cannot be read: {error}") from error
 

@@ -19,13 +19,13 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError
 from xaicli.files import appearing
-from xaicli.queries.labels import named, names_of_labels
+from xaicli.queries.names import named, names_of_labels
 from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
+from xaicli.words import FORMULA, NUMBER
 
-_FORMULA = "^[=+\\-@\t\r]"
 _LABEL_NAME = "label_name"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
 
@@ -209,10 +209,7 @@ def _guarded(frame: pl.DataFrame) -> pl.DataFrame:
     """Text cells that start like a formula, and are no number, with an apostrophe in front; lists as JSON."""
     frame = frame.with_columns(_listed(frame[name]) for name, dtype in frame.schema.items() if dtype.is_nested())
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    formula = {
-        name: pl.col(name).str.contains(_FORMULA) & pl.col(name).cast(pl.Float64, strict=False).is_null()
-        for name in texts
-    }
+    formula = {name: pl.col(name).str.contains(FORMULA) & ~pl.col(name).str.contains(NUMBER) for name in texts}
     return frame.with_columns(
         pl.when(formula[name]).then(pl.lit("'") + pl.col(name)).otherwise(pl.col(name)).alias(name) for name in texts
     )

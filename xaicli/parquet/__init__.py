@@ -1,10 +1,8 @@
 """The only writer and verifier of Parquet files: encodings and checksums."""
 
-from xaicli.parquet.contents import Contents
-from xaicli.parquet.encoding import encode
-from xaicli.parquet.reading import checked_footer, decoded, opened, read, verify
+from xaicli.parquet.encoding import encode, write
+from xaicli.parquet.reading import Contents, checked_footer, decoded, opened, read, verify
 from xaicli.parquet.records import FileRecord, append_record, read_records
-from xaicli.parquet.writing import write
 
 __all__ = [
     "Contents",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaicli.errors import DamagedFileError
-from xaicli.parquet.contents import Contents
 from xaicli.parquet.records import FileRecord
 
 TAIL_BYTES = 8
 """The last bytes of a Parquet file: the footer's length (4) and the magic (4)."""
 _BATCH_ROWS = 131_072
 """Rows decoded at a time, across row groups."""
+_SMALL = 1 << 20
+"""Bytes of a file that is read whole: reading its footer alone would take about as long."""
+_MOST = 32 << 20
+"""Bytes kept of all files together."""
+
+
+class Contents:
+    """The bytes of small files, each read when it is first asked for; as unverified as on the disk."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, bytes] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def of(self, path: Path) -> bytes | None:
+        """The bytes of a file; None where it is too large to keep, or enough are kept already.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: It cannot be read.
+        """
+        with self._lock:
+            if (known := self._kept.get(path)) is not None:
+                return known
+            if path.stat().st_size > min(_SMALL, _MOST - self._bytes):
+                return None
+            content = path.read_bytes()
+            self._kept[path] = content
+            self._bytes += len(content)
+            return content
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import polars as pl
 
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
-from xaicli.queries.labels import labels, named, names_of_labels
+from xaicli.queries.labels import labels
+from xaicli.queries.names import named, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, assert_never
@@ -13,11 +13,12 @@ import polars as pl
 from xaicli.answer import Answer
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.cache import cached
+from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import rows, walk
 from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, NO_CLASS, PASS, PREDICTION, QUANTILES, STEP, Bounds, Engine
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, QUANTILES, STEP, Bounds, Engine
 from xaicli.words import distinct
 
 if TYPE_CHECKING:
@@ -75,15 +76,16 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     parts: list[pl.DataFrame] = []
     warnings = [*selection.warnings]
     for pair in selection.pairs:
-        unlabelled = Tally()
-        parts += _of_pair(reader, selection, pair, bounds, tally, unlabelled)
+        counted = Tally()
+        parts += _of_pair(reader, selection, pair, bounds, counted)
+        tally.add(counted)
         # What is said of facts is said of every question.
-        if unlabelled.rows and selection.label_key not in reader.facts.dtypes:
+        if counted.unlabelled and selection.label_key not in reader.facts.dtypes:
             where = " ".join(part for part in pair if part)
-            lack = "is in no group: it has" if unlabelled.rows == 1 else "are in no group: they have"
+            lack = "is in no group: it has" if counted.unlabelled == 1 else "are in no group: they have"
             kind = "class" if isinstance(reader.dtypes[selection.label_key], pl.List) else selection.label_key
-            noun = "row" if unlabelled.rows == 1 else "rows"
-            warnings.append(f"{unlabelled.rows:,} {noun} of {where} {lack} no {kind}")
+            noun = "row" if counted.unlabelled == 1 else "rows"
+            warnings.append(f"{counted.unlabelled:,} {noun} of {where} {lack} no {kind}")
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
     if tally.non_finite:
@@ -153,7 +155,7 @@ def parse_bounds(given: Sequence[str] | str | None) -> tuple[Bounds, ...]:
 
 
 def _of_pair(
-    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally, unlabelled: Tally
+    reader: Reader, selection: Selection, pair: Pair, bounds: tuple[Bounds, ...], tally: Tally
 ) -> list[pl.DataFrame]:
     """The statistics of one (mode, ds_id), one frame for each metric that has values."""
     by_metric = _by_place if selection.engine is Engine.POLARS else _of_engine
@@ -171,7 +173,7 @@ def _of_pair(
             *named,
             *(LABEL, EPOCH, PASS, STEP, "n", "mean", "std", "min", "max", "bounds"),
         )
-        for metric, frame in by_metric(reader, selection, pair, kinds, bounds, tally, unlabelled)
+        for metric, frame in by_metric(reader, selection, pair, kinds, bounds, tally)
     ]
 
 
@@ -182,14 +184,13 @@ def _of_engine(
     kinds: Kinds,
     bounds: tuple[Bounds, ...],
     tally: Tally,
-    unlabelled: Tally,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics as another engine computes them."""
     from xaicli.queries.relations import of_engine
 
     with of_engine(reader, selection, pair) as source:
         source.count(tally)
-        unlabelled.rows += source.n_unlabelled(kinds)
+        tally.unlabelled += source.n_unlabelled(kinds)
         for metric in selection.metrics:
             yield metric, source.label_statistics(metric, bounds, kinds)
 
@@ -201,13 +202,12 @@ def _by_place(
     kinds: Kinds,
     bounds: tuple[Bounds, ...],
     tally: Tally,
-    unlabelled: Tally,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each metric's statistics by polars, place by place."""
     by_metric = {metric: Spreads(quantiles=Bounds.QUANTILE in bounds) for metric in selection.metrics}
     groups: Groups | None = None
     for place in walk(reader, selection, pair, [selection.label_key, *selection.metrics], tally=tally):
-        unlabelled.rows += kinds.n_unlabelled(place.frame[selection.label_key])
+        tally.unlabelled += kinds.n_unlabelled(place.frame[selection.label_key])
         labelled = place._replace(frame=kinds.labelled(place.frame, selection.label_map))
         if groups is None or not groups.fit(labelled.frame[LABEL]):
             groups = Groups.of(labelled.frame[LABEL])
@@ -307,20 +307,6 @@ def _listed(*ends: pl.Series | NDArray[np.float64]) -> pl.Series:
     return pl.Series(np.stack([np.asarray(end, np.float64) for end in ends], axis=1)).arr.to_list()
 
 
-def names_of_labels(reader: Reader, selection: Selection) -> dict[Any, str]:
-    """{label: its name}, of the label map, else of the run; labels without one are left out."""
-    key = selection.label_key
-    dtype = reader.dtypes.get(key)
-    inner = dtype.inner if isinstance(dtype, pl.List) else dtype
-    codes = key in (LABEL, PREDICTION) and isinstance(inner, pl.DataType) and inner.is_integer()
-    return {**dict(enumerate(reader.label_names if codes else ())), **selection.label_map}
-
-
-def label_text(label: Any) -> str:
-    """A label without a name as text: true and false as in JSON and SQL."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
-
-
 def _named(reader: Reader, selection: Selection, data: pl.DataFrame) -> pl.DataFrame:
     """The rows with each label's name: of the label map, else of the run, else the label itself."""
     if "name" in data.columns:
@@ -359,21 +345,3 @@ def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFr
                 # It is there, without a finite value.
                 continue
             raise unknown("label", label, known.to_list(), where=str(reader.layout.root))
-
-
-def named(labels: pl.Series, names: Mapping[Any, str]) -> pl.Expr:
-    """A column of labels as their names; of a set of classes, the names of all."""
-    are_sets = isinstance(labels.dtype, pl.List)
-    found = (labels.explode() if are_sets else labels).unique().drop_nulls().to_list()
-    if not found and not are_sets:
-        return pl.lit(None, pl.String)
-    texts = pl.DataFrame({"label": found, "name": [names.get(label, label_text(label)) for label in found]})
-
-    def replaced(one: pl.Expr) -> pl.Expr:
-        return one.replace_strict(texts["label"], texts["name"], default=None, return_dtype=pl.String)
-
-    column = pl.col(labels.name)
-    if not are_sets:
-        return replaced(column)
-    together = column.list.eval(replaced(pl.element())).list.join(", ") if found else pl.lit("")
-    return pl.when(column.list.len() == 0).then(pl.lit(NO_CLASS)).when(column.is_not_null()).then(together)

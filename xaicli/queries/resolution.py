@@ -234,7 +234,12 @@ def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], b
 
 
 def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
-    return {_label_value(source, label_key, value): str(name) for name, value in named_values(given)}
+    named: dict[Any, str] = {}
+    for name, value in named_values(given):
+        label = _label_value(source, label_key, value)
+        if named.setdefault(label, str(name)) != str(name):
+            raise UsageError(f"--label-map calls {value} both {named[label]!r} and {name!r}", hint="one name a label")
+    return named
 
 
 def named_values(given: Words | Mapping[str, Any]) -> Sequence[tuple[Any, Any]]:
@@ -246,7 +251,12 @@ def named_values(given: Words | Mapping[str, Any]) -> Sequence[tuple[Any, Any]]:
     if given is None:
         return []
     if isinstance(given, Mapping):
-        items: Sequence[tuple[Any, Any]] = list(given.items())
+        # Labels that share a name are given in a list, as an answer tells them.
+        items: Sequence[tuple[Any, Any]] = [
+            (name, value)
+            for name, values in given.items()
+            for value in (values if isinstance(values, (list, tuple)) else [values])
+        ]
     else:
         typed = split_raw(given) if isinstance(given, str) else words(given, "label_map") or ()
         items = [_name_and_value(word) for word in typed]

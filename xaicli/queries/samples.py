@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown, whole_number
 from xaicli.queries.aligned import Aligned, NotAlignedError
+from xaicli.queries.rows import within_labels
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
 from xaicli.queries.selection import Catalogue, Pair, Selection
 from xaicli.reader import Place, Reader, Tally
@@ -117,6 +118,9 @@ def samples(
     A sample's score is its last finite value; of equal scores the smaller sample_id comes first. A sample without a
     finite value in the last epoch competes with the last it has and is marked stale.
 
+    A label map limits rows, as it does for every question: where a sample's label changes, its score and history are of
+    the places at which it has one of these labels, and a warning counts the rows of shown samples that are left out.
+
     Args:
         reader: The run.
         selection: Which rows.
@@ -139,10 +143,20 @@ def samples(
     asked = Asked(max, min, wanted, complete_only, scores)
     tally = Tally()
     found = [_of_pair(reader, selection, pair, asked, tally) for pair in selection.pairs]
-    refuse_unknown(reader, selection, wanted, {item for part in found for item in part.known})
+    known = {item for part in found for item in part.known}
+    elsewhere = [item for item in wanted if item not in known and any(item in part.others for part in found)]
+    if elsewhere:
+        raise XaiError(
+            f"sample_id {elsewhere[0]!r} has none of the labels of --label-map", hint="leave --label-map out to see it"
+        )
+    refuse_unknown(reader, selection, wanted, known)
     data = pl.concat([part.rows for part in found])
     n_stale = sum(part.n_stale for part in found)
     counts = reader.counts(tally, stale=n_stale)
+    if others := sum(part.n_others for part in found):
+        rows = "row of a sample shown has" if others == 1 else "rows of samples shown have"
+        said = f"{others:,} {rows} another {selection.label_key} than --label-map names, at other places: left out"
+        selection = replace(selection, warnings=(*selection.warnings, said))
     return answer(reader, selection, asked, data, counts, {"stat": stat})
 
 
@@ -178,11 +192,21 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """The rows of one (mode, ds_id), the listed ids it has, and how many of its samples are stale."""
+    """The rows of one (mode, ds_id).
+
+    Attributes:
+        rows: The shown samples.
+        known: Their ids.
+        n_stale: How many of all samples are stale.
+        others: Listed ids that have other labels only than the question is limited to.
+        n_others: How many rows of the shown samples have other labels.
+    """
 
     rows: pl.DataFrame
     known: frozenset[Any]
     n_stale: int
+    others: frozenset[Any] = frozenset()
+    n_others: int = 0
 
 
 def _of_pair(reader: Reader, selection: Selection, pair: Pair, asked: Asked, tally: Tally) -> Found:
@@ -225,8 +249,12 @@ def of_source(source: Source, selection: Selection, pair: Pair, asked: Asked, ta
         chosen[metric] = _chosen(scores, asked)
     past = source.histories(pl.concat([frame[SAMPLE_ID] for frame in chosen.values()]).unique())
     source.count(tally)
-    rows = pl.concat([_rows(frame, past, pair, metric) for metric, frame in chosen.items()])
-    return Found(rows, frozenset(past[SAMPLE_ID]), n_stale)
+    within = within_labels(past, replace(selection, label_key=LABEL))
+    known = frozenset(within[SAMPLE_ID])
+    others = frozenset(past[SAMPLE_ID]) - known
+    n_others = past.filter(pl.col(SAMPLE_ID).is_in(known)).height - within.height
+    rows = pl.concat([_rows(frame, within, pair, metric) for metric, frame in chosen.items()])
+    return Found(rows, known, n_stale, others, n_others)
 
 
 def _chosen(scores: pl.DataFrame, asked: Asked) -> pl.DataFrame:

@@ -75,6 +75,10 @@ class Catalogue(Protocol):
         """The names of labels 0, 1, 2, ..."""
         ...
 
+    def names_of_classes(self, column: str) -> Sequence[str]:
+        """What the numbers 0, 1, 2, ... in a column are called; nothing where these are no classes."""
+        ...
+
     @property
     def drops(self) -> Mapping[str, int]:
         """Rows the recorder could not store, by reason."""
@@ -148,6 +152,13 @@ class Selection:
         """The dataset ids, each once."""
         return tuple(dict.fromkeys(ds_id for _, ds_id in self.pairs))
 
+    def _labels_by_name(self) -> dict[str, Any]:
+        """{name: label} as the option was given, with a list of the labels that share a name."""
+        by_name: dict[str, list[Any]] = {}
+        for label, name in self.label_map.items():
+            by_name.setdefault(name, []).append(label)
+        return {name: labels[0] if len(labels) == 1 else labels for name, labels in by_name.items()}
+
     def as_dict(self) -> dict[str, Any]:
         """The selection as plain JSON types, under the names of the options."""
         return {
@@ -158,7 +169,7 @@ class Selection:
             "epoch": sorted({epoch for epochs in self.epochs.values() for epoch in epochs}),
             "epoch_frequency": self.epoch_frequency,
             "label_key": self.label_key,
-            "label_map": {name: value for value, name in self.label_map.items()},
+            "label_map": self._labels_by_name(),
             "duplicates": self.duplicates.value,
             "engine": self.engine.value,
             **({"spark_remote": self.spark_remote} if self.spark_remote else {}),

@@ -14,6 +14,7 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.facts import with_facts
+from xaicli.queries.names import with_names
 from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
 from xaicli.queries.scores import SCORE, STALE
@@ -22,7 +23,7 @@ from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where, finite
 from xaicli.tables.schema import class_names
-from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, STEP, Duplicates
+from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
 
 _IDS = (SAMPLE_ID, "example_id")
 _MODES = (MODE, "split")
@@ -129,6 +130,7 @@ def table_samples(
     more = {"table": table, "reduce": reduce, "stat": stat}
     found_rows = pl.concat([part.rows for part in found])
     told = answer(reader, replace(selection, warnings=(*selection.warnings, *said)), asked, found_rows, counts, more)
+    told = with_names(told, held, selection)
     return with_facts(told, reader) if held.by_sample else told
 
 
@@ -144,8 +146,9 @@ class _Table:
         self.described = f"table {table} of {reader.layout.root}"
         self.warnings, self.which_attempts = reader.warnings, reader.which_attempts
         self.drops: Mapping[str, int] = {}
-        own_names = class_names(reader.layout, table, label_key)
-        self.label_names = own_names or (reader.label_names if label_key == LABEL else ())
+        self._named = {name: class_names(reader.layout, table, name) for name in {label_key, LABEL, PREDICTION}}
+        self._named_by_run = reader.label_names
+        self.label_names = self.names_of_classes(label_key)
         lazy = _scanned(reader, table, self.described)
         present = lazy.collect_schema()
         self.metrics = tuple(name for name, dtype in present.items() if _is_metric(name, dtype))
@@ -181,6 +184,9 @@ class _Table:
         if label_key in present:
             self.dtypes[LABEL] = present[label_key]
         self._places = self._rows.select(MODE, DS_ID, EPOCH).unique().sort(MODE, DS_ID, EPOCH)
+
+    def names_of_classes(self, column: str) -> tuple[str, ...]:
+        return self._named.get(column) or (self._named_by_run if column in (LABEL, PREDICTION) else ())
 
     def modes(self) -> list[str]:
         return self._places[MODE].unique(maintain_order=True).to_list()

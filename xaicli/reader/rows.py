@@ -25,12 +25,15 @@ class Tally:
     """NaN and infinite values among the metrics read."""
     duplicates: int = 0
     """Rows beyond the first of one (mode, ds_id, epoch, sample_id)."""
+    unlabelled: int = 0
+    """Rows without a label, counted where a question is about labels."""
 
     def add(self, other: Tally) -> None:
         """Count what another tally has counted, too."""
         self.rows += other.rows
         self.non_finite += other.non_finite
         self.duplicates += other.duplicates
+        self.unlabelled += other.unlabelled
 
 
 _DTYPES: dict[str, pl.DataType] = {

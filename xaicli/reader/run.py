@@ -21,7 +21,20 @@ from xaicli.reader.holdings import Holdings
 from xaicli.reader.lazy import scan
 from xaicli.reader.pieces import Piece, Place, relative
 from xaicli.reader.rows import STARTS, Tally, Where, conform, count_duplicates, finite, last_rows, refuse_duplicates
-from xaicli.vocabulary import ATTEMPT, DS_ID, EPOCH, MODE, PASS, RANK, SAMPLE_ID, STEP, Attempts, Duplicates
+from xaicli.vocabulary import (
+    ATTEMPT,
+    DS_ID,
+    EPOCH,
+    LABEL,
+    MODE,
+    PASS,
+    PREDICTION,
+    RANK,
+    SAMPLE_ID,
+    STEP,
+    Attempts,
+    Duplicates,
+)
 
 _TRIES = 5
 
@@ -128,6 +141,13 @@ class Reader(Holdings):
     def label_names(self) -> tuple[str, ...]:
         """The names of labels 0, 1, 2, ..."""
         return self.manifest.label_names or ()
+
+    def names_of_classes(self, column: str) -> tuple[str, ...]:
+        """What the numbers 0, 1, 2, ... in a column are called; nothing where these are no classes."""
+        dtype = self.dtypes.get(column)
+        inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+        codes = column in (LABEL, PREDICTION) and isinstance(inner, pl.DataType) and inner.is_integer()
+        return self.label_names if codes else ()
 
     def place_frames(
         self,

@@ -18,6 +18,7 @@ from xaicli.queries.selection import Pair
 from xaicli.relabel.marks import Mark, Marks, State
 from xaicli.relabel.tasks import of_carried
 from xaicli.vocabulary import SAMPLE_ID
+from xaicli.words import unguarded
 
 NO_SAMPLE = "no sample of the run"
 SKIPPED = "skipped"
@@ -224,8 +225,8 @@ class Samples:
         if text in self.recorded and of_carried(text) != text and of_carried(text) in self.recorded:
             return None
         whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
-        guarded = text.removeprefix("'"), clean.removeprefix("'")  # and was kept from running =1
-        spellings = text, of_carried(clean), clean, whole, *guarded
+        # A tool that takes our CSV as it is gives back what keeps a spreadsheet from running =1.
+        spellings = text, of_carried(clean), clean, whole, unguarded(text), unguarded(clean)
         return next((one for one in spellings if one in self.recorded), None)
 
     def _of_path(self, path: str) -> str | frozenset[str]:

@@ -14,9 +14,9 @@ from xaicli.answer import Answer, Counts
 from xaicli.choices.candidates import with_columns
 from xaicli.diagnosis.confusion import wilson
 from xaicli.dynamics.computed import Statistics, compute
-from xaicli.dynamics.names import LabelNames
 from xaicli.dynamics.suspects import suspects
 from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.queries.names import LabelNames
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.reader.facts import Facts

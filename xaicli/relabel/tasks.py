@@ -14,13 +14,13 @@ from typing import Any, assert_never
 from xml.etree import ElementTree
 
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
+from xaicli.words import guarded
 
 FIFTYONE_PICTURES = 'FiftyOne finds the pictures by their list: Dataset.from_dir(..., data_path="data.json")'
 CONTROL = "label"
 """What the choice is called in a labelling tool; what comes back is looked for under this name."""
 CHECKED = "checked"
 """The attribute by which people say that they looked at a sample whose label they leave as it is."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Tool(StrEnum):
@@ -365,10 +365,4 @@ def cell(value: Any) -> Any:
     """A value as a cell; text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if value is None:
         return ""
-    if not isinstance(value, str):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}" if value.startswith(_FORMULA) else value
-    return value
+    return guarded(value) if isinstance(value, str) else value

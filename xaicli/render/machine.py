@@ -16,12 +16,11 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.vocabulary import SCHEMA_VERSION
+from xaicli.words import FORMULA, NUMBER, guarded
 
 _PART_ROWS = 1 << 12
 _FACTS = "facts"
 """The column of what samples are."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_json(answer: Answer, outputs: Sequence[str] = (), *, rows: bool = True) -> str:
@@ -141,7 +140,7 @@ def _rows_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, head
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     if header:
-        writer.writerow([_safe(column) for column in columns])
+        writer.writerow([guarded(column) for column in columns])
     writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()
 
@@ -157,13 +156,12 @@ def _plain_column(name: str, dtype: pl.DataType) -> pl.Expr:
     """A column as its cells are written."""
     column = pl.col(name)
     if dtype == pl.String:
-        # A number with a sign is no formula.
-        formula = column.str.contains(r"^[=+\-@\t\r]") & column.cast(pl.Float64, strict=False).is_null()
+        formula = column.str.contains(FORMULA) & ~column.str.contains(NUMBER)
         column = pl.when(formula).then(pl.concat_str(pl.lit("'"), column)).otherwise(column)
     elif dtype.is_float():
         wide = column.cast(pl.Float64)
         column = pl.when(wide.is_finite()).then(wide)
-    return column.alias(_safe(name))
+    return column.alias(guarded(name))
 
 
 def cell(value: Any) -> Any:
@@ -172,19 +170,7 @@ def cell(value: Any) -> Any:
         return ""
     if isinstance(value, (Mapping, list, tuple, bool)):
         return dump(value)
-    return _safe(value) if isinstance(value, str) else value
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text == text.strip()
+    return guarded(value) if isinstance(value, str) else value
 
 
 def _wide(dtype: Any) -> Any:

@@ -193,7 +193,8 @@
   };
   const quoted = (text) => {
     // A spreadsheet would run such text as a formula.
-    const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
+    const number = /^'*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+    const safe = /^'*[=+\-@\t\r]/.test(text) && !number.test(text) ? "'" + text : text;
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const copied = async (text) => {

@@ -118,7 +118,7 @@ def _bins(found: Mapping[str, Any], words: str, page: Page) -> Table:
 def one_against_rest(scores: Mapping[str, Any], words: str, page: Page) -> Table:
     """AUROC and average precision of each label, with the scores of all probabilities."""
     rows = tuple(
-        (page.label_cell(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
+        (page.class_name(row["label"]), row["auroc"], row["average_precision"]) for row in scores["one_against_rest"]
     )
     note = f"Brier score {short(scores['brier'])}, log loss {short(scores['log_loss'])}, of {scores['n']:,} samples"
     if scores["left_out"]:

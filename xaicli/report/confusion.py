@@ -81,11 +81,11 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
     if found.over_confidence is not None:
         said += f". {confidence({'over_confidence': found.over_confidence, 'ece': found.ece})}"
     if found.fell:
-        fell = [f"{page.label_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
+        fell = [f"{page.class_name(c.label)} ({c.before:.2f} to {c.after:.2f})" for c in found.fell]
         said += f". F1 fell since an earlier epoch: {listed(fell)}"
     if found.rose:
         rose = [
-            f"{page.label_name(c.label)} for {page.label_name(c.taken)} (to {percent(c.after)})" for c in found.rose
+            f"{page.class_name(c.label)} for {page.class_name(c.taken)} (to {percent(c.after)})" for c in found.rose
         ]
         said += f". More often taken than before: {listed(rose)}"
     yield Text(f"{said}.")
@@ -108,7 +108,7 @@ def judgement_blocks(found: Judgements, page: Page) -> Iterator[Block]:
 
 
 def _spelled(label: Any, page: Page) -> str:
-    return NO_CLASS if label is None else page.label_name(label)
+    return NO_CLASS if label is None else page.class_name(label)
 
 
 def cell_report(answer: Answer, page: Page | None = None, *, population: pl.DataFrame | None = None) -> Report:

@@ -230,7 +230,7 @@ def _card(row: Mapping[str, Any], page: Page) -> Card:
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
         title=sample_name(row["sample_id"]),
-        verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
+        verdict=f"{label} → {page.prediction_name(suggested)}?" if suggested is not None else "",
         lines=(row["reason"],) if suggested is not None or row["label"] is None else (label, row["reason"]),
         tone=Tone.MAX,
         image=_image(row, page),

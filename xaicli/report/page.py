@@ -12,7 +12,7 @@ from xaicli.layout import RunLayout
 from xaicli.report.charts import Image, Tone
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, in_words, short
-from xaicli.vocabulary import NO_CLASS, Duplicates
+from xaicli.vocabulary import LABEL, NO_CLASS, PREDICTION, Duplicates
 
 if TYPE_CHECKING:
     from xaicli.manifest import Attempt
@@ -29,6 +29,8 @@ class RunFacts:
         path: The run directory as the user named it.
         name: What the user called the run; else the folder's name.
         label_names: The names of labels 0, 1, 2, ...
+        label_key: The column that a question took for the label; the names are those of classes, not of a fact.
+        label_map: {label: name} that a question gave them.
         config: What the user passed to `Run(config=...)`.
         environment: What the recorder found: packages, git, machine, model.
         attempts: The starts of the training process.
@@ -40,6 +42,8 @@ class RunFacts:
     name: str = ""
     created_at: str = ""
     label_names: tuple[str, ...] = ()
+    label_key: str = LABEL
+    label_map: Mapping[Any, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
@@ -47,8 +51,12 @@ class RunFacts:
     checkpoints: tuple[Checkpoint, ...] = ()
 
     @classmethod
-    def of(cls, layout: RunLayout) -> RunFacts:
+    def of(cls, layout: RunLayout, selection: Mapping[str, Any] | None = None) -> RunFacts:
         """What the manifest says of a run.
+
+        Args:
+            layout: The run.
+            selection: Of the answer that is shown: what it took for the label, and calls them.
 
         Raises:
             XaiError: The folder holds no run.
@@ -59,12 +67,14 @@ class RunFacts:
             name=manifest.name or layout.root.resolve().name,
             created_at=manifest.created_at,
             label_names=manifest.label_names or (),
+            label_key=str((selection or {}).get("label_key") or LABEL),
+            label_map=_by_label((selection or {}).get("label_map") or {}),
             config=manifest.config,
             environment=manifest.environment,
         )
 
     @classmethod
-    def complete(cls, layout: RunLayout) -> RunFacts:
+    def complete(cls, layout: RunLayout, selection: Mapping[str, Any] | None = None) -> RunFacts:
         """Everything in a run directory that says how the run came to be.
 
         Raises:
@@ -74,7 +84,7 @@ class RunFacts:
         from xaicli.state.folder import saved_states
         from xaicli.state.published import read_descriptions
 
-        known = cls.of(layout)
+        known = cls.of(layout, selection)
         return replace(
             known,
             environment={**known.environment, **read_descriptions(layout.state)},
@@ -92,11 +102,40 @@ class RunFacts:
         """
         if isinstance(label, list):
             return ", ".join(self.label_name(one) for one in label) or NO_CLASS
-        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.label_names):
-            return self.label_names[label]
-        if isinstance(label, float):
-            return short(label, apart=apart)
-        return "–" if label is None else str(label)
+        if label in self.label_map:
+            return self.label_map[label]
+        if self.label_key in (LABEL, PREDICTION) and isinstance(label, int) and not isinstance(label, bool):
+            return self.label_names[label] if 0 <= label < len(self.label_names) else str(label)
+        return _unnamed(label, apart)
+
+    def prediction_name(self, prediction: Any, *, apart: float = 0.0) -> str:
+        """What a prediction is called: as a label is, but where a fact or another column stands for the label."""
+        if self.label_key in (LABEL, PREDICTION):
+            return self.label_name(prediction, apart=apart)
+        return replace(self, label_key=LABEL, label_map={}).label_name(prediction, apart=apart)
+
+    def class_name(self, label: Any) -> str:
+        """What a label or prediction is called where one is held against the other, whatever stands for the label."""
+        return replace(self, label_key=LABEL).label_name(label)
+
+    def may_be_true(self, label: Any, prediction: Any) -> bool:
+        """Whether a label may be what should have been predicted: not the prediction itself, and of its kind."""
+        return self.label_key != PREDICTION and (
+            type(label) is type(prediction) or (isinstance(prediction, float) and isinstance(label, int))
+        )
+
+
+def _unnamed(label: Any, apart: float) -> str:
+    if isinstance(label, float):
+        return short(label, apart=apart)
+    if isinstance(label, bool):
+        return str(label).lower()
+    return "–" if label is None else str(label)
+
+
+def _by_label(given: Mapping[str, Any]) -> dict[Any, str]:
+    """{label: name} of the names of a selection, each with its label, or with several."""
+    return {label: name for name, labels in given.items() for label in as_list(labels)}
 
 
 def run_line(answer: Answer, facts: RunFacts | None) -> str:
@@ -184,6 +223,14 @@ class Page:
     def label_name(self, label: Any, *, apart: float = 0.0) -> str:
         """What a label is called; a number so that it is told from those that lie `apart`."""
         return self.facts.label_name(label, apart=apart)
+
+    def prediction_name(self, prediction: Any, *, apart: float = 0.0) -> str:
+        """What a prediction is called."""
+        return self.facts.prediction_name(prediction, apart=apart)
+
+    def class_name(self, label: Any) -> str:
+        """What a label or prediction is called where one is held against the other."""
+        return self.facts.class_name(label)
 
     def label_cell(self, label: Any) -> Any:
         """A label in a table: its name, or the number, whose digits are a matter of the whole column."""

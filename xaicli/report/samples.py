@@ -16,7 +16,7 @@ from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, sample_name, shorts, spread
 from xaicli.report.page import Page, Part, as_list, report_of, words_of
-from xaicli.vocabulary import Group
+from xaicli.vocabulary import LABEL, PREDICTION, Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
 _HEADINGS = {Group.MAX: "Highest", Group.MIN: "Lowest", Group.LISTED: "Listed"}
@@ -141,12 +141,15 @@ def _wrong(subject: Subject, rows: Sequence[Mapping[str, Any]], page: Page) -> s
         and row["label"] is not None
         # A predicted number is near or far, never right or wrong.
         and not isinstance(row["label"], float)
+        and page.facts.may_be_true(row["label"], page.predictions[key])
     ]
     wrong = sum(label != prediction for label, prediction in known)
     if not known or len(known) < len(rows):
         return ""
     which = "none is" if not wrong else "all are" if wrong == len(rows) else f"{wrong} {'is' if wrong == 1 else 'are'}"
-    return f"; {which} predicted wrongly" if len(rows) > 1 else "; predicted wrongly" if wrong else ""
+    truth = page.facts.label_key
+    how = "predicted wrongly" if truth == LABEL else f"predicted as something else than {truth} says"
+    return f"; {which} {how}" if len(rows) > 1 else f"; {how}" if wrong else ""
 
 
 def _chart(subject: Subject, page: Page, finite: Sequence[float]) -> LineChart:
@@ -237,10 +240,14 @@ def answer_in_words(label: Any, prediction: Any, page: Page, *, apart: float = 0
     if prediction is None:
         return f"label {page.label_name(label, apart=apart)}", True
     if label is None:
-        return f"→ {page.label_name(prediction, apart=apart)}", True
+        return f"→ {page.prediction_name(prediction, apart=apart)}", True
+    if not page.facts.may_be_true(label, prediction):
+        called = page.label_name(label, apart=apart)
+        said = called if page.facts.label_key == PREDICTION else f"{page.facts.label_key} {called}"
+        return f"{said}, predicted {page.prediction_name(prediction, apart=apart)}", True
     if label == prediction and not isinstance(label, float):
         return f"{page.label_name(label)} ✓", True
-    said = f"{page.label_name(label, apart=apart)} → {page.label_name(prediction, apart=apart)}"
+    said = f"{page.label_name(label, apart=apart)} → {page.prediction_name(prediction, apart=apart)}"
     return said, isinstance(label, float)
 
 

@@ -129,7 +129,7 @@ def _card(row: Mapping[str, Any], scores: Mapping[float | None, str], page: Page
     return Card(
         key=page.keys(row["mode"], row["ds_id"], row["sample_id"]),
         title=sample_name(row["sample_id"]),
-        verdict=f"{label} → {page.label_name(suggested)}?" if suggested is not None else "",
+        verdict=f"{label} → {page.prediction_name(suggested)}?" if suggested is not None else "",
         lines=tuple(lines),
         tone=Tone.LISTED,
         image=_image(row, page),

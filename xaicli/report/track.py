@@ -92,32 +92,19 @@ def track_report(
         sections=tuple(sections),
         made=made(answer, *rules),
         warnings=(*answer.warnings, *warnings),
-        tables=_tables(answer, gathered, metrics, page.facts.label_names if page.facts else ()),
+        tables=_tables(answer, gathered, metrics),
         json_name="report",
     )
 
 
-def _tables(
-    answer: Answer, gathered: Gathered, metrics: Sequence[str], label_names: Sequence[str]
-) -> dict[str, Callable[[], Rows]]:
+def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[str, Callable[[], Rows]]:
     tables: dict[str, Callable[[], Rows]] = {"samples": lambda: long_rows(answer.data, metrics)}
     labels, suspects = gathered.labels, gathered.suspects
     if labels is not None:
         tables["labels"] = lambda: flat_rows(labels.data)
     if suspects is not None:
-        tables["suspects"] = lambda: _with_names(suspects.data, label_names)
+        tables["suspects"] = lambda: suspects.data
     return tables
-
-
-def _with_names(rows: pl.DataFrame, label_names: Sequence[str]) -> pl.DataFrame:
-    """The rows with the name of each label beside its number, where labels have names."""
-    if not label_names or not rows["label"].dtype.is_integer():
-        return rows
-    named = rows.clone()
-    for column, name in (("label", "label_name"), ("suggested_label", "suggested_name")):
-        spelt = rows[column].replace_strict(range(len(label_names)), label_names, default=None, return_dtype=pl.String)
-        named.insert_column(named.columns.index(column) + 1, spelt.alias(name))
-    return named
 
 
 def _sentence(parts: Sequence[Subject], gathered: Gathered, page: Page) -> str:

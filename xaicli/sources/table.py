@@ -22,6 +22,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
+from xaicli.tables.rows import unguarded_table
 
 if TYPE_CHECKING:
     from xaicli.parquet import Contents
@@ -197,7 +198,8 @@ class CsvRows:
         from pyarrow import csv
 
         try:
-            self._table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=_SEPARATORS[path.suffix.lower()]))
+            options = csv.ParseOptions(delimiter=_SEPARATORS[path.suffix.lower()])
+            self._table = unguarded_table(csv.read_csv(path, parse_options=options))
         except (OSError, pa.ArrowException) as error:
             raise XaiError(f"{path} is no readable table: {error}", hint="lines of as many values as names") from error
         self.schema = self._table.schema

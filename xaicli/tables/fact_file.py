@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
+from xaicli.tables.rows import without_guards
 from xaicli.vocabulary import SAMPLE_ID
+from xaicli.words import unguarded
 
 KINDS = "CSV (.csv, .tsv), Parquet (.parquet, .pq) or JSON lines (.jsonl, .ndjson)"
 _MISSING = ("NA", "N/A", "#N/A", "<NA>", "null", "NULL", "None", "none")
@@ -126,8 +128,10 @@ def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
             ),
         )
     except pa.ArrowInvalid:
-        return names, _of_ragged(content, separator, len(names), path, found)
-    return names, [_one(column) for column in table.columns]
+        columns = _of_ragged(content, separator, len(names), path, found)
+    else:
+        columns = [_one(column) for column in table.columns]
+    return [unguarded(name) for name in names], [without_guards(column) for column in columns]
 
 
 def _of_ragged(content: str, separator: str, width: int, path: Path, found: FactFile) -> list[pa.Array]:

@@ -23,7 +23,7 @@ from xaicli.errors import UsageError, XaiError
 from xaicli.tables.rows import Rows, Unreadable
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import split, unquoted
+from xaicli.words import split, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from xaicli.tables.table import Table
 
 WEIGHT = "weight"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KINDS = "one id a line (.txt), CSV (.csv), Parquet (.parquet), JSON (.json) or JSON lines (.jsonl) with sample_id"
 _SHOWN = 5
 
@@ -70,10 +69,8 @@ class SampleList:
         strange = []
         for place, sample_id in enumerate(self.ids):
             text = str(sample_id)
-            rows = places.get(text)
-            if rows is None and text.startswith("'") and text[1:].startswith(_FORMULA):
-                rows = places.get(text[1:])  # the apostrophe that keeps a spreadsheet from running it
-            rows = rows or places.get(text.strip()) or places.get(_without_decimals(text))
+            spellings = text, unguarded(text), text.strip(), _without_decimals(text)
+            rows = next((places[one] for one in spellings if one in places), None)
             if rows is None:
                 strange.append(text)
             found |= dict.fromkeys(rows or (), place)
@@ -268,7 +265,11 @@ def _of_csv(text: str, separator: str | None) -> dict[str, list[Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
     rows = list(reader)
     names = [name for name in reader.fieldnames or () if name]
-    return {name.strip(): [row.get(name) for row in rows] for name in names}
+    return {unguarded(name.strip()): [_cell(row.get(name)) for row in rows] for name in names}
+
+
+def _cell(text: Any) -> Any:
+    return unguarded(text) if isinstance(text, str) else text
 
 
 def _of_json(found: Any) -> dict[str, list[Any]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from xaicli.errors import XaiError
 from xaicli.tables.column import ColumnError, schema_of
 from xaicli.tables.schema import CategoricalLabel, Image, Schema
+from xaicli.words import unguarded
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
@@ -164,9 +165,25 @@ def read_file(path: Path) -> ArrowRows:
                 from pyarrow import csv
 
                 delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                return ArrowRows(csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter)))
+                table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+                return ArrowRows(unguarded_table(table))
     except FileNotFoundError:
         raise XaiError(f"{path} does not exist") from None
     except (OSError, pa.ArrowException) as error:
         raise XaiError(f"{path} cannot be read: {error}") from error
     raise XaiError(f"{path} is no table", hint="tables are .parquet or .csv files, or folders of images")
+
+
+def unguarded_table(table: pa.Table) -> pa.Table:
+    """A table read from CSV without the apostrophes that keep a spreadsheet from running its texts."""
+    columns = [without_guards(column) for column in table.columns]
+    return pa.table(columns, names=[unguarded(name) for name in table.column_names])
+
+
+def without_guards(column: Any) -> Any:
+    """An array of texts of a CSV file as they were before they were written to it; another as it is."""
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(column.type) or not pc.any(pc.starts_with(column, "'")).as_py():
+        return column
+    return pa.array([text and unguarded(text) for text in column.to_pylist()], pa.string())

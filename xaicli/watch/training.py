@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from xaicli.diagnosis.steps import batch_losses, with_spikes
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, unknown
 from xaicli.layout import RunLayout
+from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.runs import state_of
 from xaicli.queries.selection import Pair, Selection

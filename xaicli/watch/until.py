@@ -8,8 +8,8 @@ import polars as pl
 
 from xaicli.checks.rules import At, Rule, parse_rule
 from xaicli.checks.verdicts import Outcome, Verdict, judged
-from xaicli.dynamics.names import LabelNames
 from xaicli.errors import UsageError, unknown
+from xaicli.queries.names import LabelNames
 from xaicli.queries.resolution import resolve
 from xaicli.queries.selection import Pair
 from xaicli.reader import Place, Reader
