@@ -426,7 +426,7 @@ def test_label_names() -> None:
         "-1",
         "–",
         "owl",
-        "True",
+        "true",
     ]
 
 

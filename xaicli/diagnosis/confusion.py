@@ -218,10 +218,13 @@ def confused_pairs(counts: pl.DataFrame, top: int | None = None) -> pl.DataFrame
         null stands for the one that lacks the class.
     """
     of_label = counts.group_by(LABEL).agg(pl.col("n").sum().alias("of_label"))
-    joined = counts.join(of_label, on=LABEL, how="left", nulls_equal=True, maintain_order="left")
+    wrong = counts.filter(pl.col(LABEL).ne_missing(pl.col(PREDICTION)))
+    if top is not None and wrong.height > top:
+        # The least frequent of those wanted bounds the candidates, so that only these are sorted.
+        wrong = wrong.filter(pl.col("n") >= (wrong["n"].top_k(top).min() if top else math.inf))
+    joined = wrong.join(of_label, on=LABEL, how="left", nulls_equal=True, maintain_order="left")
     share = (pl.col("n") / pl.col("of_label")).alias("share")
-    wrong = joined.filter(pl.col(LABEL).ne_missing(pl.col(PREDICTION))).select(LABEL, PREDICTION, "n", share)
-    ordered = wrong.sort("n", LABEL, PREDICTION, descending=[True, False, False])
+    ordered = joined.select(LABEL, PREDICTION, "n", share).sort("n", LABEL, PREDICTION, descending=[True, False, False])
     return ordered if top is None else ordered.head(top)
 
 

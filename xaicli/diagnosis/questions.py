@@ -161,7 +161,7 @@ class _PairsOverTime:
 
     def add(self, rows: Rows, counts: pl.DataFrame) -> None:
         """Take the counts of a place; of very many pairs the most frequent."""
-        wrong = confused_pairs(counts)
+        wrong = confused_pairs(counts, _KEPT_PAIRS + 1)
         self._places.append((_place(self._pair, rows), wrong.head(_KEPT_PAIRS), wrong.height <= _KEPT_PAIRS))
 
     def most_confused(self) -> list[dict[str, Any]]:
