@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.recorder.recorded import rows
-from xaicli import locks
+from xaicli import locks, open_run
 from xaicli.layout import RunLayout
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -241,3 +241,82 @@ def test_large_batches_get_large_segments(tmp_path: Path) -> None:
             run.log_samples(sample_id=np.arange(256) + 256 * step, logits=logits, step=step)
     assert len(list((tmp_path / "run" / "data").rglob("*.parquet"))) < 8
     assert run.stats()["rows_stored"] == 2048
+
+
+def counted(run_dir: Path) -> tuple[list[tuple[str, int, int, float]], int, tuple[str, ...]]:
+    """The rows that count, (mode, epoch, id, loss), how many were taken back, and what the reader says of them."""
+    reader = open_run(run_dir)
+    frame = reader.scan(mode="all").select("mode", "epoch", "sample_id", "loss").collect()
+    info = reader.info().answer
+    return sorted(frame.iter_rows()), info.counts.taken_back or 0, tuple(info.warnings)
+
+
+def test_a_restart_that_names_epochs_and_no_step_takes_back_the_epoch_it_restarts(tmp_path: Path) -> None:
+    """The crashed attempt saw 4 samples of epoch 3 and the restart others: of epoch 3 only the restart's count."""
+    run_dir = tmp_path / "run"
+    with Run(run_dir, strict=True) as run:
+        for epoch, ids in ((1, range(8)), (2, range(8)), (3, range(4))):
+            for i in ids:
+                run.log_samples(sample_id=[i], loss=[float(epoch)], epoch=epoch)
+            run.log_samples(sample_id=[0], loss=[0.25 * epoch], mode="eval", epoch=epoch)
+    with pytest.warns(RecorderWarning, match="goes on with epoch 3.*attempt 0 recorded.*is taken back") as said:
+        with Run(run_dir) as run:
+            for epoch in (3, 4):
+                for i in range(2, 8):
+                    run.log_samples(sample_id=[i], loss=[10.0 * epoch], epoch=epoch)
+                run.log_samples(sample_id=[0], loss=[5.0 * epoch], mode="eval", epoch=epoch)
+    assert len(said) == 1
+    kept, taken_back, warned = counted(run_dir)
+    before = [("train", epoch, i, float(epoch)) for epoch in (1, 2) for i in range(8)]
+    before += [("eval", epoch, 0, 0.25 * epoch) for epoch in (1, 2)]
+    after = [("train", epoch, i, 10.0 * epoch) for epoch in (3, 4) for i in range(2, 8)]
+    after += [("eval", epoch, 0, 5.0 * epoch) for epoch in (3, 4)]
+    assert (kept, taken_back) == (sorted(before + after), 5)
+    assert any("attempt 1 took back 5 rows of attempt 0 from epoch 3, step 0 on" in line for line in warned)
+
+
+def test_epochs_of_the_run_without_steps_take_back_as_named_ones_do(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    for value in (1.0, 2.0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RecorderWarning)
+            with Run(run_dir) as run:
+                for _ in run.epochs(2):
+                    run.log_samples(sample_id=[int(value)], loss=[value])
+    assert counted(run_dir)[:2] == ([("train", 1, 2, 2.0), ("train", 2, 2, 2.0)], 2)
+
+
+def test_a_late_script_without_steps_takes_nothing_back(tmp_path: Path) -> None:
+    """One more epoch, an evaluation of the last one, another pass over it, and rows that name nothing."""
+    run_dir = tmp_path / "run"
+    with Run(run_dir, strict=True) as run:
+        for epoch in (1, 2):
+            for step in (1, 2):
+                run.log_samples(sample_id=[step], loss=[1.0], epoch=epoch, step=10 * epoch + step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Run(run_dir, strict=True) as run:
+            run.log_samples(sample_id=[1], loss=[2.0], mode="eval", epoch=2)
+            run.log_samples(sample_id=[1], loss=[3.0], epoch=3)
+        with Run(run_dir, strict=True) as run:
+            run.log_samples(sample_id=[1, 2], loss=[4.0, 4.0], epoch=3, eval_pass=1)
+        with Run(run_dir, strict=True) as run:
+            run.log_samples(sample_id=[7], loss=[5.0])
+    kept, taken_back, warned = counted(run_dir)
+    logged = [("train", epoch, i, 1.0) for epoch in (1, 2) for i in (1, 2)]
+    late = [("eval", 2, 1, 2.0), ("train", 3, 1, 3.0), ("train", 3, 1, 4.0), ("train", 3, 2, 4.0), ("train", 3, 7, 5.0)]
+    assert (kept, taken_back) == (sorted(logged + late), 0)
+    assert not any("took back" in line for line in warned)
+
+
+def test_where_the_caller_said_what_is_taken_back_rows_without_a_step_begin_there(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with Run(run_dir, strict=True) as run:
+        for step in (1, 2, 3):
+            run.log_samples(sample_id=[step], loss=[1.0], epoch=1, step=step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Run(run_dir, strict=True, resume_from=(1, 3)) as run:
+            run.log_samples(sample_id=[9], loss=[2.0], epoch=1)
+    assert counted(run_dir)[:2] == ([("train", 1, 1, 1.0), ("train", 1, 2, 1.0), ("train", 1, 9, 2.0)], 1)
+    assert set(open_run(run_dir).scan(mode="train").filter(loss=2.0).collect()["step"]) == {3}

@@ -293,3 +293,29 @@ def test_probabilities_that_a_task_does_not_keep_are_told_once(tmp_path):
     told = said_by(lambda: record(keep_probs=True))
     assert sum("those of a multilabel task are not kept" in one for one in told) == 1
     assert not any("keep_probs" in one for one in said_by(record))
+
+
+def test_what_is_kept_otherwise_than_given_is_not_told_as_lost(tmp_path: Path) -> None:
+    """A rounded scalar and metric, a picture with a hole, beside values that were lost indeed."""
+    run_dir = tmp_path / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Run(run_dir) as run:
+            run.log({"seen": 2**53 + 1, "step": 1})
+            run.log({"seen": "many", "step": 2})
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], tokens=[2**53 + 1, 3], epoch=1)
+            run.log_samples(sample_id=[3, 4], loss=["low", 2.0], epoch=1)
+            run.log_images([1, 2], [np.array([[0.0, np.nan]]), np.full((1, 2), np.nan)])
+    stored = dict(zip(column(run_dir, "sample_id"), column(run_dir, "tokens"), strict=True))
+    assert stored == {1: 2.0**53, 2: 3.0, 3: None, 4: None}
+    assert sorted(open_reader(RunLayout(run_dir)).losses) == [
+        "1 picture was not recorded: images has a picture without a finite value",
+        "1 picture was recorded otherwise than given: pictures have values that are NaN or infinite, which are shown "
+        "as black",
+        "1 value of loss was not recorded: loss is not numeric: it holds text",
+        "1 value of seen was not recorded: seen is not numeric: it holds text",
+        "1 value of seen was recorded otherwise than given: seen 9007199254740993 is beyond 2^53: it is rounded to "
+        "double precision",
+        "1 value of tokens was recorded otherwise than given: tokens has whole numbers beyond 2^53: they are rounded to "
+        "double precision",
+    ]

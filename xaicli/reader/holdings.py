@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -154,20 +155,27 @@ class Holdings:
 
     @cached_property
     def losses(self) -> tuple[str, ...]:
-        """What the recorder could not store, a line each: rows, values of single columns, scalars and pictures."""
-        refused: dict[tuple[str, str], int] = {}
-        for facts in self._stats:
-            try:
-                for column, reasons in (facts.get("refused") or {}).items():
-                    for reason, n in reasons.items():
-                        refused[column, str(reason)] = refused.get((column, str(reason)), 0) + int(n)
-            except (ValueError, TypeError, AttributeError):
-                continue
+        """What the recorder could not store as given, a line each: rows, values of single columns, other records."""
+        altered = self._counted("altered")
         lines = [f"{_several(n, 'row')} not recorded: {reason}" for reason, n in self.drops.items()]
-        for (column, reason), n in refused.items():
-            what = _several(n, "record") if column == "records" else _several(n, "value", f" of {column}")
-            lines.append(f"{what} not recorded: {reason}")
+        for (column, reason), n in self._counted("refused").items():
+            noun, of = _RECORDS.get(column, "value"), "" if column in _RECORDS else f" of {column}"
+            kept = min(n, altered.get((column, reason), 0))
+            if kept:
+                lines.append(f"{_several(kept, noun, of)} recorded otherwise than given: {reason}")
+            if n > kept:
+                lines.append(f"{_several(n - kept, noun, of)} not recorded: {reason}")
         return tuple(lines)
+
+    def _counted(self, what: str) -> dict[tuple[str, str], int]:
+        """{(column, reason): how many} of a counter of all processes."""
+        found: dict[tuple[str, str], int] = {}
+        for facts in self._stats:
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                for column, reasons in (facts.get(what) or {}).items():
+                    for reason, n in reasons.items():
+                        found[column, str(reason)] = found.get((column, str(reason)), 0) + int(n)
+        return found
 
     @cached_property
     def ignored(self) -> int | None:
@@ -269,6 +277,10 @@ class Holdings:
             for piece in pieces
             if piece.file
         ]
+
+
+_RECORDS = {"records": "record", "media": "picture", "inputs": "input", "facts": "fact", "scalars": "scalar"}
+"""What is counted under names that are no columns."""
 
 
 def _several(n: int, noun: str, more: str = "") -> str:

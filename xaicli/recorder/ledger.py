@@ -78,6 +78,10 @@ def _rows_kept(rows: int) -> str:
     return "1 row, which is kept" if rows == 1 else f"{rows:,} rows, which are kept"
 
 
+def _plain(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {column: dict(reasons) for column, reasons in counts.items()}
+
+
 class Ledger:
     """The counters of one process.
 
@@ -96,6 +100,7 @@ class Ledger:
         self.labels_ignored = 0
         self.reasons: Counter[str] = Counter()
         self.refused: dict[str, Counter[str]] = {}
+        self.altered: dict[str, Counter[str]] = {}
         self._kinds: dict[str, str] = {}
         self.stalls = 0
         self.bytes = 0
@@ -122,7 +127,8 @@ class Ledger:
             "records_dropped": self.records_dropped,
             "labels_ignored": self.labels_ignored,
             "reasons": dict(self.reasons),
-            "refused": {column: dict(reasons) for column, reasons in self.refused.items()},
+            "refused": _plain(self.refused),
+            "altered": _plain(self.altered),
             "stalls": self.stalls,
             "files": self.files,
             "bytes": self.bytes,
@@ -140,9 +146,7 @@ class Ledger:
     def refuse(self, column: str, reason: str, rows: int) -> None:
         """Count values of a column that are left out while their rows are kept, and say so the first time."""
         with self._lock:
-            if column not in self.refused and len(self.refused) >= _COLUMNS_KEPT:
-                column = "other"
-            self._count(self.refused.setdefault(column, Counter()), reason, rows)
+            self._count_of(self.refused, column, reason, rows)
         self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is left out of {_rows_kept(rows)}")
         self.write()
 
@@ -156,16 +160,22 @@ class Ledger:
         """Count scalars, pictures, inputs or facts that will not be stored, and say so the first time."""
         with self._lock:
             self.records_dropped += records
-            self._count(self.refused.setdefault(column, Counter()), reason, records)
+            self._count_of(self.refused, column, reason, records)
         self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; it is not recorded, training goes on")
         self.write()
 
     def alter(self, column: str, reason: str, records: int) -> None:
-        """Count values that cannot be kept as they are, in records that are kept, and say so the first time."""
+        """Count values that are kept otherwise than given, among those refused too, and say so the first time."""
         with self._lock:
-            self._count(self.refused.setdefault(column, Counter()), reason, records)
+            self._count_of(self.refused, column, reason, records)
+            self._count_of(self.altered, column, reason, records)
         self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; the rest is kept")
         self.write()
+
+    def _count_of(self, counts: dict[str, Counter[str]], column: str, reason: str, n: int) -> None:
+        if column not in counts and len(counts) >= _COLUMNS_KEPT:
+            column = "other"
+        self._count(counts.setdefault(column, Counter()), reason, n)
 
     def _count(self, counter: Counter[str], reason: str, n: int) -> None:
         """Count under the first wording of a kind of reason."""

@@ -238,6 +238,7 @@ class Run(Loops, Records):
         self._environment = fresh.environment
         self._passes = self.state.passes
         self._after_all: tuple[int, int] | None = None
+        self._stepless: int | None = None
         batches = Batches(
             self._process.catalogue,
             label_names=self.manifest.label_names,
@@ -302,8 +303,9 @@ class Run(Loops, Records):
             mode: train, eval, test or infer; `state.mode` when None.
             ds_id: The dataset; `state.ds_id` when None.
             epoch: `state.epoch_idx` when None.
-            step: `state.global_step` when None; where that is None too, 0, or in a run that is opened again the step
-                after its last, so that nothing recorded before is taken back.
+            step: `state.global_step` when None. Where that is None too: 0 for a training, so that one which is opened
+                again takes back the epoch it names and those after it; for all else, and for a training that names no
+                epoch, the step after the last of earlier attempts, so that nothing is taken back.
             eval_pass: Which walk over the dataset within the epoch this is, from 0; when None that which `steps` or
                 `begin_pass` has begun, or 0. Those begin the pass after the last one that was named.
             keep_tokens: Keep the loss of every token of a sequence; what the run was opened with when None.
@@ -329,8 +331,9 @@ class Run(Loops, Records):
             at_mode = MODES.get(mode or state.mode or "train") or unknown_mode(mode or state.mode)
             at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
             at_step = state.global_step if step is None else self._named_step(step, sample_id)
-            if at_step is None:
-                at_epoch, at_step = self._place_without_any(at_mode, at_epoch, epoch is None)
+            is_named = epoch is not None or bool(at_epoch)
+            if at_step is None and not is_named and at_mode == Mode.TRAIN:
+                at_epoch, _ = self._behind_all()
             if at_epoch % self._epoch_frequency:
                 return
             if self._unusable is not None:
@@ -340,6 +343,8 @@ class Run(Loops, Records):
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
             turn = self._passes.get(folder, 0) if told is None else self.state.note_pass(folder, told)
+            if at_step is None:
+                at_step = self._step_without_any(at_epoch, is_named and at_mode == Mode.TRAIN and not turn)
             if epoch is None and not at_epoch and not self._unnamed.is_said:
                 self._look_for_repeats(folder, turn, sample_id)
             place = self._places.get((folder, turn))
@@ -481,14 +486,43 @@ class Run(Loops, Records):
         with contextlib.suppress(OSError):
             self._process.take_back(TakesBack(epoch, step, "load_state"))
 
-    def _place_without_any(self, mode: str, epoch: int, is_guessed: bool) -> tuple[int, int]:
-        """The epoch and step of rows that come with no step, before the training's first: behind earlier attempts'."""
+    def _behind_all(self) -> tuple[int, int]:
+        """The last epoch of earlier attempts, and the step after its last."""
         if self._after_all is None:
             attempt = self.attempt
             last_epoch, last_step = last_place(self.layout, attempt) if attempt else (0, -1)
             self._after_all = last_epoch, last_step + 1
-        last_epoch, step = self._after_all
-        return last_epoch if mode == Mode.TRAIN and is_guessed and not epoch else epoch, step
+        return self._after_all
+
+    def _step_without_any(self, epoch: int, begins_epoch: bool) -> int:
+        """The step of rows that come with none, before the training's first.
+
+        A training that is opened again and names the epoch trains all of it again: its rows are at the first step, so
+        that the epoch is taken back whole. All else comes behind what earlier attempts recorded.
+
+        Args:
+            epoch: Theirs.
+            begins_epoch: Whether they are `train` rows of an epoch's first pass that is known by name.
+        """
+        if begins_epoch and self._stepless is None:
+            said = self._process.takes_back
+            self._stepless = said.step if said else 0
+            if not said and self.attempt:
+                self._tell_of_restart(epoch)
+        return self._behind_all()[1] if self._stepless is None else self._stepless
+
+    def _tell_of_restart(self, epoch: int) -> None:
+        """Say what a restart that names an epoch and no step takes back."""
+        claim = self._process.settle()
+        gone = {file.part.attempt for file in self.layout.data_files() if file.epoch >= epoch}
+        earlier = sorted(number for number in gone if number < claim.attempt)
+        if earlier and not claim.beside:
+            named = f"attempt{'s'[: len(earlier) != 1]} {', '.join(map(str, earlier))}"
+            self._note(
+                f"{self.layout.root} goes on with epoch {epoch}, and no step is named: what {named} recorded of that "
+                "epoch and later ones is taken back (--attempts all counts it). If it goes on within the epoch: "
+                "Run(resume_from=(epoch, step)), or log_samples(..., step=step)"
+            )
 
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""
