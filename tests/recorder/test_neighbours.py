@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,32 @@ def test_a_label_of_another_kind_is_missing_alone(tmp_path: Path, labels: Any, k
     run.close()
     assert column(tmp_path / "run", "label")[1:] == kept
     assert column(tmp_path / "run", "loss") == [0.5, 0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept", "refused"),
+    [
+        ([np.int8(0), torch.tensor(1), None, 2.0], [0, 1, None, 2], 0),
+        ([None, np.int8(1), torch.tensor(1), 2], [None, 1, 1, 2], 0),
+        ([float("nan"), "a", np.str_("b"), None], [None, "a", "b", None], 0),
+        ([None, 1, object(), "x"], [None, 1, None, None], 2),
+        ([None, "a", object(), 1], [None, "a", None, None], 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["label", "prediction"])
+def test_a_missing_label_is_of_either_kind_and_no_refusal(
+    tmp_path: Path, name: str, labels: list[Any], kept: list[Any], refused: int
+) -> None:
+    given: dict[str, Any] = {name: labels}
+    run = Run(tmp_path / "run", task="classification", strict=not refused)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if refused else "error")
+        run.log_samples(sample_id=[0, 1, 2, 3], loss=[0.0, 1.0, 2.0, 3.0], step=1, **given, **HERE)
+    run.close()
+    stats = run.stats()
+    assert column(tmp_path / "run", name) == kept
+    assert column(tmp_path / "run", "loss") == [0.0, 1.0, 2.0, 3.0]
+    assert sum(stats["refused"].get(name, {}).values()) == refused
 
 
 def test_a_text_among_numbers_is_missing_alone(tmp_path: Path) -> None:

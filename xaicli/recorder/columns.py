@@ -56,7 +56,7 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
     try:
         if is_tensor(value):
             return tensor_to_array(value)
-        if isinstance(value, list | tuple) and value and is_tensor(value[0]):
+        if isinstance(value, list | tuple) and has_tensors(value):
             value = [tensor_to_array(item).item() if is_tensor(item) and item.numel() == 1 else item for item in value]
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
@@ -227,10 +227,13 @@ def each_alone(
         try:
             column = check([item])
             text = isinstance(column, list)
-            kind = kind or ("string" if text else "number")
-            if text != (kind == "string"):
-                raise ValueError(f"{name} mixes whole numbers and texts")
-            found.append(column[0] if text else column[0].item())  # type: ignore[union-attr]
+            is_missing = item is None or (isinstance(item, float | np.floating) and np.isnan(item))
+            if not is_missing:  # which is of either kind
+                kind = kind or ("string" if text else "number")
+                if text != (kind == "string"):
+                    raise ValueError(f"{name} mixes whole numbers and texts")
+            one = column[0] if isinstance(column, list) else column[0].item()
+            found.append(None if is_missing and not isinstance(one, float) else one)
         except ValueError as error:
             reasons[str(error)] += 1
             found.append(None)
