@@ -259,13 +259,17 @@ def test_a_restart_that_names_epochs_and_no_step_takes_back_the_epoch_it_restart
             for i in ids:
                 run.log_samples(sample_id=[i], loss=[float(epoch)], epoch=epoch)
             run.log_samples(sample_id=[0], loss=[0.25 * epoch], mode="eval", epoch=epoch)
+    run = Run(run_dir)
     with pytest.warns(RecorderWarning, match="goes on with epoch 3.*attempt 0 recorded.*is taken back") as said:
-        with Run(run_dir) as run:
-            for epoch in (3, 4):
-                for i in range(2, 8):
-                    run.log_samples(sample_id=[i], loss=[10.0 * epoch], epoch=epoch)
-                run.log_samples(sample_id=[0], loss=[5.0 * epoch], mode="eval", epoch=epoch)
+        run.log_samples(sample_id=[2], loss=[30.0], epoch=3)
     assert len(said) == 1
+    with warnings.catch_warnings(), run:
+        warnings.simplefilter("error")
+        for epoch in (3, 4):
+            for i in range(2, 8):
+                if (epoch, i) != (3, 2):
+                    run.log_samples(sample_id=[i], loss=[10.0 * epoch], epoch=epoch)
+            run.log_samples(sample_id=[0], loss=[5.0 * epoch], mode="eval", epoch=epoch)
     kept, taken_back, warned = counted(run_dir)
     before = [("train", epoch, i, float(epoch)) for epoch in (1, 2) for i in range(8)]
     before += [("eval", epoch, 0, 0.25 * epoch) for epoch in (1, 2)]

@@ -310,12 +310,53 @@ def test_what_is_kept_otherwise_than_given_is_not_told_as_lost(tmp_path: Path) -
     assert stored == {1: 2.0**53, 2: 3.0, 3: None, 4: None}
     assert sorted(open_reader(RunLayout(run_dir)).losses) == [
         "1 picture was not recorded: images has a picture without a finite value",
-        "1 picture was recorded otherwise than given: pictures have values that are NaN or infinite, which are shown "
-        "as black",
+        "1 picture was recorded, but pictures have values that are NaN or infinite, which are shown as black",
         "1 value of loss was not recorded: loss is not numeric: it holds text",
         "1 value of seen was not recorded: seen is not numeric: it holds text",
-        "1 value of seen was recorded otherwise than given: seen 9007199254740993 is beyond 2^53: it is rounded to "
-        "double precision",
-        "1 value of tokens was recorded otherwise than given: tokens has whole numbers beyond 2^53: they are rounded to "
-        "double precision",
+        "1 value of seen was recorded, but seen 9007199254740993 is beyond 2^53: it is rounded to double precision",
+        "1 value of tokens was recorded, but tokens has whole numbers beyond 2^53: they are rounded to double "
+        "precision",
     ]
+
+
+_OUTSIDE = """
+import os, signal, sys, warnings
+import numpy as np
+from xaicli.recorder.run import Run
+warnings.simplefilter("ignore")
+run = Run(sys.argv[1], label_names=["a", "b", "c"], ignore_label=255)
+for step in range(4):
+    labels = np.array([-1, 0, 2, 7, 255], np.int64)
+    run.log_samples(sample_id=np.arange(5), label=labels, loss=np.ones(5), epoch=1, step=step)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+_NAMELESS = "label -1 is none of the 3 label_names: it is kept, as a class without a name"
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "n"),
+    [
+        ("classification", [-1, 0, 7, None], 2),
+        ("classification", ["a", "x", None, "c"], 1),
+        ("multilabel", [[0, 9], [1], [], [5]], 2),
+    ],
+)
+def test_labels_without_a_name_are_kept_told_of_and_counted(
+    tmp_path: Path, kind: str, labels: list[Any], n: int
+) -> None:
+    run = Run(tmp_path / "run", label_names=["a", "b", "c"], task=kind)
+    run.log_samples(sample_id=[0, 1, 2, 3], label=labels, epoch=1)
+    with pytest.warns(UserWarning, match="is none of the 3 label_names: it is kept"):
+        run.close()
+    assert column(tmp_path / "run", "label") == labels
+    (line,) = open_reader(RunLayout(tmp_path / "run")).losses
+    assert line.startswith(f"{n} values of label were recorded, but" if n > 1 else "1 value of label was recorded, but")
+
+
+def test_labels_without_a_name_are_counted_after_a_kill_too(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", _OUTSIDE, run_dir], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    Run(run_dir).close()
+    assert open_reader(RunLayout(run_dir)).losses == (f"8 values of label were recorded, but {_NAMELESS}",)
+    assert [*map(str, rows(run_dir)["label"].to_pylist())] == ["-1", "0", "2", "7", "None"] * 4

@@ -162,7 +162,7 @@ class Holdings:
             noun, of = _RECORDS.get(column, "value"), "" if column in _RECORDS else f" of {column}"
             kept = min(n, altered.get((column, reason), 0))
             if kept:
-                lines.append(f"{_several(kept, noun, of)} recorded otherwise than given: {reason}")
+                lines.append(f"{_several(kept, noun, of)} recorded, but {reason}")
             if n > kept:
                 lines.append(f"{_several(n - kept, noun, of)} not recorded: {reason}")
         return tuple(lines)

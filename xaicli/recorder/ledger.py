@@ -165,11 +165,11 @@ class Ledger:
         self.write()
 
     def alter(self, column: str, reason: str, records: int) -> None:
-        """Count values that are kept otherwise than given, among those refused too, and say so the first time."""
+        """Count values that are kept but not as they may be meant, among those refused too; say so the first time."""
         with self._lock:
             self._count_of(self.refused, column, reason, records)
             self._count_of(self.altered, column, reason, records)
-        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; the rest is kept")
+        self.warn(f"{column}: {kind_of(reason)}", f"xai: {reason}; such are counted")
         self.write()
 
     def _count_of(self, counts: dict[str, Counter[str]], column: str, reason: str, n: int) -> None:
@@ -230,21 +230,28 @@ class Ledger:
                 os.close(descriptor)
 
 
-def add_to_counters(path: Path, counted: Mapping[str, Mapping[str, int]], labels_ignored: int) -> None:
+def add_to_counters(
+    path: Path,
+    counted: Mapping[str, Mapping[str, int]],
+    labels_ignored: int,
+    altered: Mapping[str, Mapping[str, int]],
+) -> None:
     """Add to the counters of a process that is gone; a disk that refuses is left as it is.
 
     Args:
         path: Its file.
         counted: {column: {why: values left out}}.
         labels_ignored: Labels that stood for none.
+        altered: Those of `counted` that were not left out but kept.
     """
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
         facts = json.loads(text) if text else {}
         facts["labels_ignored"] = int(facts.get("labels_ignored") or 0) + labels_ignored
-        refused = facts.setdefault("refused", {})
-        for column, reasons in counted.items():
-            of_column = refused.setdefault(column, {})
-            for reason, n in reasons.items():
-                of_column[reason] = int(of_column.get(reason) or 0) + n
+        for what, counts in (("refused", counted), ("altered", altered)):
+            known = facts.setdefault(what, {})
+            for column, reasons in counts.items():
+                of_column = known.setdefault(column, {})
+                for reason, n in reasons.items():
+                    of_column[reason] = int(of_column.get(reason) or 0) + n
         write_whole(path, json.dumps(facts).encode(), durable=True)

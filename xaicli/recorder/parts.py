@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xaicli import parquet
 from xaicli.errors import DamagedFileError
@@ -42,6 +43,8 @@ def store_rows(
     on_left_out: Callable[[str, str, int], None] | None = None,
     on_ignored: Callable[[int], None] | None = None,
     on_stored: Callable[[int, int], None] | None = None,
+    names: Sequence[str] = (),
+    on_kept: Callable[[str, str, int], None] | None = None,
 ) -> None:
     """Write a segment's rows, as far as they fit: a part in each folder; they are durable when this returns.
 
@@ -57,6 +60,8 @@ def store_rows(
         on_left_out: Told of labels and predictions that none can hold: the column, why, and the rows.
         on_ignored: Told of labels that stand for none.
         on_stored: Told of each part when it is there: its rows and bytes.
+        names: The run's label names.
+        on_kept: Told of labels that are none of them, and are kept: the column, why, and how many.
 
     Raises:
         OSError: One cannot be written; others are in `done`.
@@ -81,6 +86,23 @@ def store_rows(
             on_ignored(ignored)
         for (name, reason), rows in left_out.items() if on_left_out else ():
             on_left_out(name, f"{name} {reason}", rows)  # type: ignore[misc]
+        odd = _without_a_name(table, names) if names and on_kept else None
+        if odd is not None and len(odd):
+            on_kept(LABEL, _NO_NAME.format(label=odd[0].as_py(), n=len(names)), len(odd))  # type: ignore[misc]
+
+
+_NO_NAME = "label {label!r} is none of the {n} label_names: it is kept, as a class without a name"
+
+
+def _without_a_name(table: pa.Table, names: Sequence[str]) -> pa.ChunkedArray | None:
+    """The labels of a part that are none of the run's names; None where they are no classes."""
+    label = table[LABEL] if LABEL in table.column_names else None
+    if label is not None and pa.types.is_list(label.type):
+        label = pc.list_flatten(label)
+    if label is None or not (pa.types.is_string(label.type) or pa.types.is_int32(label.type)):
+        return None
+    known = pa.array(names if pa.types.is_string(label.type) else range(len(names)), label.type)
+    return label.filter(pc.and_(pc.is_valid(label), pc.invert(pc.is_in(label, known))))
 
 
 def segment_part(segment: Segment) -> PartName:
@@ -218,6 +240,12 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
         rows = left.rows
         manifest = add_columns(layout, left.frames, left.content)
         found: dict[str, Counter[str]] = {}
+        kept: dict[str, Counter[str]] = {}
+
+        def keep(name: str, why: str, n: int) -> None:
+            for counts in (found, kept):
+                counts.setdefault(name, Counter())[why] += n
+
         if rows:
             store_rows(
                 layout,
@@ -228,6 +256,8 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
                 manifest.columns,
                 on_left_out=lambda name, why, n: found.setdefault(name, Counter()).update({why: n}),
                 on_ignored=ignored.append,
+                names=manifest.label_names or (),
+                on_kept=keep,
             )
         part = PartName(*left.facts.writer, left.sequence, left.sequence)
         for folder, table, odd in record_tables(left.content, left.frames, manifest.id_type):
@@ -235,7 +265,7 @@ def _recover_one(layout: RunLayout, path: Path, on_lost: Callable[[int], None] |
             if odd:
                 found.setdefault(folder, Counter())[odd_ids(folder)] += odd
         if found or ignored:
-            add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored))
+            add_to_counters(stats_file(layout, *left.facts.writer), found, sum(ignored), kept)
         if lost and on_lost:
             on_lost(lost)
     with contextlib.suppress(FileNotFoundError):

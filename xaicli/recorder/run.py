@@ -343,8 +343,8 @@ class Run(Loops, Records):
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
             turn = self._passes.get(folder, 0) if told is None else self.state.note_pass(folder, told)
-            if at_step is None:
-                at_step = self._step_without_any(at_epoch, is_named and at_mode == Mode.TRAIN and not turn)
+            begins = is_named and at_mode == Mode.TRAIN and not turn
+            at_step = self._step_without_any(at_epoch, begins) if at_step is None else at_step
             if epoch is None and not at_epoch and not self._unnamed.is_said:
                 self._look_for_repeats(folder, turn, sample_id)
             place = self._places.get((folder, turn))

@@ -167,6 +167,8 @@ class SampleStream:
             self._ledger.refuse,
             self._ledger.ignore,
             self._ledger.stored,
+            self._catalogue.manifest.label_names or (),
+            self._ledger.alter,
         )
         id_type = self._catalogue.dtype(SAMPLE_ID)
         for folder, table, lost in record_tables(segment.content(), frames, id_type):
