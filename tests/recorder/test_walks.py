@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.recorder.recorded import rows
@@ -160,3 +161,125 @@ def test_a_pass_that_is_named_in_an_epoch_that_is_named_and_the_one_begun_after_
         (4, 4.0),
         (5, 5.0),
     ]
+
+
+def stored(run_dir: Path, *names: str) -> list[tuple[object, ...]]:
+    table = rows(run_dir)
+    return sorted(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+@pytest.mark.parametrize("named", [None, 7], ids=["the run's epoch", "a named one"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_walk_within_one_over_the_same_set_is_a_pass_of_its_own(tmp_path: Path, mode: str, named: int | None) -> None:
+    """Rows of the outer walk stay in its pass, before, between and after those of two walks inside it."""
+    with Run(tmp_path, strict=True) as run:
+        for _ in run.epochs(1):
+            for outer in run.steps([0, 1, 2, 3], mode=mode):
+                run.log_samples(sample_id=[outer], loss=[0.0], epoch=named)
+                if outer in (1, 2):
+                    for inner in run.steps([0, 1], mode=mode):
+                        run.log_samples(sample_id=[inner], loss=[float(outer)], epoch=named)
+                    run.log_samples(sample_id=[10 + outer], loss=[0.0], epoch=named)
+            for sample in run.steps([5], mode=mode):
+                run.log_samples(sample_id=[sample], loss=[3.0], epoch=named)
+            run.log_samples(sample_id=[6], loss=[3.0], epoch=named)  # late, of the last walk
+    assert stored(tmp_path, "pass", "loss", "sample_id") == [
+        *((0, 0.0, sample) for sample in (0, 1, 2, 3, 11, 12)),
+        *((turn, float(turn), sample) for turn in (1, 2) for sample in (0, 1)),
+        *((3, 3.0, sample) for sample in (5, 6)),
+    ]
+
+
+def test_arrays_that_come_late_are_of_the_walk_that_goes_on(tmp_path: Path) -> None:
+    """Of batches like the one before, which are kept in a shorter way."""
+    log = lambda run, value, n: run.log_samples(sample_id=np.arange(n, n + 2), loss=np.full(2, value))  # noqa: E731
+    with Run(tmp_path, strict=True) as run:
+        for _ in run.epochs(2):
+            for turn in range(2):
+                for n in run.steps([0, 2], mode="eval"):
+                    log(run, float(turn), n)
+                    if (turn, n) == (1, 0):
+                        for m in run.steps([0, 2], mode="eval"):
+                            log(run, 2.0, m)
+                        log(run, 1.0, 4)
+                log(run, float(turn), 6)
+    found = [(e, turn, float(turn), n) for e in (1, 2) for turn in (0, 1, 2) for n in range(4)]
+    found += [(e, turn, float(turn), n) for e in (1, 2) for turn in (0, 1) for n in (6, 7)]
+    found += [(e, 1, 1.0, n) for e in (1, 2) for n in (4, 5)]
+    assert stored(tmp_path, "epoch", "pass", "loss", "sample_id") == sorted(found)
+
+
+def test_an_iterator_that_is_kept_goes_on_in_its_own_pass(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        for _ in run.epochs(1):
+            kept = run.steps([0, 1, 2, 3], mode="eval")
+            for sample in islice(kept, 2):
+                run.log_samples(sample_id=[sample], loss=[0.0])
+            for sample in run.steps([0, 1], mode="eval"):
+                run.log_samples(sample_id=[sample], loss=[1.0])
+            for sample in kept:
+                run.log_samples(sample_id=[sample], loss=[0.0])
+    assert stored(tmp_path, "pass", "loss", "sample_id") == [
+        *((0, 0.0, sample) for sample in (0, 1, 2, 3)),
+        *((1, 1.0, sample) for sample in (0, 1)),
+    ]
+
+
+def test_an_iterator_left_in_an_earlier_epoch_takes_no_rows_of_a_later_one(tmp_path: Path) -> None:
+    with Run(tmp_path, strict=True) as run:
+        left = []
+        for epoch in run.epochs(2):
+            if epoch == 1:
+                left.append(run.steps([0, 1, 2], mode="train"))
+                assert next(left[0]) == 0
+            else:
+                for sample in run.steps([0, 1], mode="train"):
+                    run.log_samples(sample_id=[sample], loss=[2.0])
+            run.log_samples(sample_id=[9], loss=[float(epoch)], mode="train")
+            run.state.save_state()
+            assert run.state._loop.position is None or epoch == 1
+    assert stored(tmp_path, "epoch", "pass", "sample_id") == [(1, 0, 9), (2, 0, 0), (2, 0, 1), (2, 0, 9)]
+
+
+def test_a_training_walk_within_one_leaves_the_outer_its_position(tmp_path: Path) -> None:
+    """Saved after batch 2 of 4, which a walk over support samples came before: batches 3 and 4 are left."""
+    with Run(tmp_path, strict=True) as run:
+        for _ in run.epochs(1):
+            for batch in run.steps([1, 2, 3, 4]):
+                assert list(run.steps([7, 8, 9], ds_id="support")) == [7, 8, 9]
+                run.log_samples(sample_id=[batch], loss=[0.0])
+                if batch == 2:
+                    run.state.save_state()
+                    break
+    with Run(tmp_path, strict=True) as run:
+        run.state.load_state()
+        for epoch in run.epochs(1):
+            for batch in run.steps([1, 2, 3, 4]):
+                run.log_samples(sample_id=[batch], loss=[0.0])
+                assert epoch == 1
+    assert stored(tmp_path, "epoch", "pass", "sample_id") == [(1, 0, sample) for sample in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("at", ["within", "after"])
+def test_a_resume_of_a_loop_that_counts_epochs_from_0(tmp_path: Path, at: str) -> None:
+    """Two evaluations an epoch; stopped between those of epoch 1, or at its end, and gone on with."""
+    sets = [0.0, 1.0]
+
+    def evaluate(run: Run, epoch: int, turn: float) -> None:
+        for sample in run.steps([1, 2], mode="eval"):
+            run.log_samples(sample_id=[sample], loss=[turn], epoch=epoch - 1)
+
+    with Run(tmp_path, strict=True) as run:
+        for epoch in run.epochs(2):
+            for turn in sets if at == "after" or epoch == 1 else sets[:1]:
+                evaluate(run, epoch, turn)
+            run.state.save_state()
+    with Run(tmp_path, strict=True) as run:
+        run.state.load_state()
+        if at == "within":
+            evaluate(run, 2, 1.0)
+        for epoch in run.epochs(3):
+            for turn in sets:
+                evaluate(run, epoch, turn)
+    found = [(epoch, turn, float(turn), n) for epoch in (0, 1, 2) for turn in (0, 1) for n in (1, 2)]
+    assert stored(tmp_path, "epoch", "pass", "loss", "sample_id") == found

@@ -258,7 +258,7 @@ class Run(Loops, Records):
             self._process.keep_arrived = _if_alive(self._intake)
         self._closed = False
         self._ended = False
-        self._places: dict[tuple[Folder, int], Place] = {}
+        self._places: dict[tuple[Folder, int | None], Place] = {}
         self._kinds: dict[str, str] = {}
         self._fact_kinds: dict[str, Any] = {}
         self._facts_before = False
@@ -320,7 +320,7 @@ class Run(Loops, Records):
                 # It may be like the one before, in a place where there were some.
                 at_epoch = state.epoch_idx if epoch is None else epoch
                 folder = (mode or state.mode or "train", state.ds_id if ds_id is None else ds_id, at_epoch)
-                place = self._places.get((folder, self._passes.get(folder, 0)))
+                place = self._places.get((folder, self._passes.get(folder)))
                 # An epoch of 0 that no caller names is looked at for samples that come again.
                 if place is not None and type(at_epoch) is int and (at_epoch or epoch is not None):
                     at_step = state.global_step if step is None else step
@@ -342,7 +342,7 @@ class Run(Loops, Records):
             tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
             told = None if eval_pass is None else self._named_pass(eval_pass, sample_id)
-            turn = self._passes.get(folder, 0) if told is None else self.state.note_pass(folder, told)
+            turn = state.pass_of(folder) if told is None else state.note_pass(folder, told)
             begins = is_named and at_mode == Mode.TRAIN and not turn
             at_step = self._step_without_any(at_epoch, begins) if at_step is None else at_step
             if epoch is None and not at_epoch and not self._unnamed.is_said:
@@ -350,8 +350,6 @@ class Run(Loops, Records):
             place = self._places.get((folder, turn))
             if place is None:
                 place = self._places[folder, turn] = checked_place(*folder, turn)
-            if at_epoch != state.epoch_idx:
-                state.note_epoch(folder)
             self._intake.add(place, at_step, sample_id, label, prediction, logits, probs, metrics, keep, tokens)
             if process.is_pending():
                 process.finish_pending()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -39,10 +39,15 @@ class EpochLoop:
     """
 
     def __init__(self) -> None:
-        self.position: Position | None = None
-        """Where the loop in progress is; None outside of one."""
+        self._open: dict[object, tuple[int, Position]] = {}
+        """The epoch and the position of each loop in progress, that which went on last at the end."""
         self.resumed: Position | None = None
         """Where the next loop begins; None for the start."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where the loop in progress is; None outside of one."""
+        return next((position for _, position in reversed(self._open.values())), None)
 
     def capture(self) -> dict[str, Any] | None:
         """The position as plain data."""
@@ -68,13 +73,15 @@ class EpochLoop:
             randomness.check(random)
         return Position(done, random if with_random else None)
 
-    def batches(self, loader: Iterable[T], steps: int | None = None) -> Iterator[tuple[int, T]]:
+    def batches(self, loader: Iterable[T], steps: int | None = None, epoch: int = 0) -> Iterator[tuple[int, T]]:
         """The batches with their numbers in the epoch, from 1, or from the first not done.
 
         Args:
             loader: What gives the batches.
             steps: How many make an epoch; all there are where None.
+            epoch: The epoch; loops of others that were left and not closed are no longer in progress.
         """
+        self._open = {loop: at for loop, at in self._open.items() if at[0] == epoch}
         resumed, self.resumed = self.resumed, None
         if resumed is None:
             position = Position(0, randomness.capture())
@@ -85,14 +92,15 @@ class EpochLoop:
         else:
             position = resumed
             iterator = _passed(cut(loader, steps), resumed)
+        this = object()
         try:
-            self.position = position
+            self._open[this] = epoch, position
             for number, batch in enumerate(iterator, start=position.done + 1):
-                # A loop inside this one has a position of its own.
-                self.position = replace(position, done=number)
+                self._open.pop(this, None)  # a loop inside this one has a position of its own
+                self._open[this] = epoch, replace(position, done=number)
                 yield number, batch
         finally:
-            self.position = None
+            self._open.pop(this, None)
 
 
 def _passed(loader: Iterable[T], resumed: Position) -> Iterator[T]:
@@ -121,6 +129,8 @@ class Walk:
         mode: Its mode.
         ds_id: Its dataset.
         outer: The loop it was begun in; None where there was none.
+        epoch: The epoch when it last went on.
+        turns: {(mode, ds_id, epoch): the pass that it is there}.
         batch_idx: Its current batch; None before the first.
         is_open: Whether it goes on.
     """
@@ -128,6 +138,8 @@ class Walk:
     mode: str | None
     ds_id: str
     outer: Walk | None
+    epoch: int
+    turns: dict[tuple[str, str, int], int]
     batch_idx: int | None = None
     is_open: bool = True
 
@@ -170,8 +182,9 @@ class Progress:
         experiment_time: When the training began, `YYYYmmdd-HHMMSS`; "" before.
         summary: What the experiment wrote with `write_summary`.
         custom_graphs: {name: summaries} drawn apart from the summary.
-        passes: {(mode, ds_id, epoch): the pass in progress or last begun}, from 0.
-        named: Those of them whose epoch the rows named, another than the current one.
+        begun: {(mode, ds_id, epoch): the last pass with rows}, from 0; the epoch is the one that the rows are of.
+        walks: {(mode, ds_id): the epoch in which a pass was begun last, and its number there}, rows or none.
+        passes: {(mode, ds_id, epoch): the pass of rows that come now}, of those that were asked for since it changed.
         log_count: How often `run.log` was called: the time of scalars logged without a step or an epoch.
     """
 
@@ -190,8 +203,9 @@ class Progress:
     experiment_time: str
     summary: Summary
     custom_graphs: dict[str, list[Summary]]
+    begun: dict[tuple[str, str, int], int]
+    walks: dict[tuple[str, str], tuple[int, int]]
     passes: dict[tuple[str, str, int], int]
-    named: set[tuple[str, str, int]]
     log_count: int
 
     def __init__(
@@ -226,13 +240,12 @@ class Progress:
         self.summary = Summary(name)
         self.custom_graphs = {}
         self.passes = {}
-        self.named = set()
+        self._turns: dict[tuple[str, str], dict[tuple[str, str, int], int]] = {}  # those of the current walks
         self._walk: Walk | None = None  # whose batch is the current one
         self._restart()
 
     def _restart(self) -> None:
-        self.passes.clear()
-        self.named.clear()
+        self.set_passes({}, {})
         self.global_step = None
         self.epoch_idx = 0
         self.log_count = 0
@@ -252,6 +265,12 @@ class Progress:
         self._walk = walk
         self.mode, self.ds_id, self.batch_idx = walk.mode, walk.ds_id, walk.batch_idx
 
+    def _go_on(self, walk: Walk) -> None:
+        """A walk comes to its next batch: what is current is its own, whatever a walk inside it has left behind."""
+        self._enter(walk)
+        walk.epoch = self.epoch_idx
+        self._take_turns((walk.mode or Mode.TRAIN.value, walk.ds_id), walk.turns)
+
     def _leave(self, walk: Walk) -> None:
         """End a walk; the one around it, if any goes on, is the current one again."""
         walk.is_open = False
@@ -263,6 +282,8 @@ class Progress:
         self._walk = outer
         if outer is not None:
             self._enter(outer)
+            if outer.epoch == self.epoch_idx:  # else it was left in an earlier epoch, and not closed
+                self._take_turns((outer.mode or Mode.TRAIN.value, outer.ds_id), outer.turns)
 
     def update_global_step(self) -> None:
         """Count one training step."""
@@ -283,31 +304,48 @@ class Progress:
             Its number in the epoch, from 0.
         """
         at, name = mode or self.mode or Mode.TRAIN.value, self.ds_id if ds_id is None else ds_id
-        begun = self.passes.get((at, name, self.epoch_idx), -1) + 1
-        self._forget_others((at, name, self.epoch_idx))
-        for place in self.named:
-            if place[:2] == (at, name) and place[2] != self.epoch_idx:
-                self.passes[place] += 1
-        self.passes[at, name, self.epoch_idx] = begun
-        return begun
+        place = (at, name, self.epoch_idx)
+        epoch, last = self.walks.get((at, name), (self.epoch_idx, -1))
+        number = max(self.begun.get(place, -1), last if epoch == self.epoch_idx else -1) + 1
+        self.walks[at, name] = self.epoch_idx, number
+        self._take_turns((at, name), {place: number})
+        return number
 
-    def note_epoch(self, place: tuple[str, str, int]) -> None:
-        """Count the passes of an epoch that rows name, another than the current one: the next begun is one there."""
-        self.named.add(place)
-        self.passes.setdefault(place, 0)
-
-    def _forget_others(self, place: tuple[str, str, int]) -> None:
-        """Drop what was counted of a dataset's earlier epochs, but those that rows name themselves."""
-        for other in [known for known in self.passes if known[:2] == place[:2] and known not in self.named]:
-            del self.passes[other]
+    def pass_of(self, place: tuple[str, str, int]) -> int:
+        """The pass of rows that come now, in the epoch that they are of: the first of each walk there is one more."""
+        turns = self._current_turns(place[:2])
+        turn = turns.get(place)
+        if turn is None:
+            turn = turns[place] = self.begun.get(place, -1) + 1
+        self.begun[place] = max(turn, self.begun.get(place, -1))
+        self.passes[place] = turn
+        return turn
 
     def note_pass(self, place: tuple[str, str, int], told: int) -> int:
         """The pass a caller named, which is begun by that: those `begin_pass` begins later come after it."""
-        begun = self.passes.get(place, -1)
-        if told > begun:
-            self._forget_others(place)
-            self.passes[place] = told
+        if told > self.begun.get(place, -1):
+            self.begun[place] = self.passes[place] = self._current_turns(place[:2])[place] = told
         return told
+
+    def set_passes(
+        self, begun: Mapping[tuple[str, str, int], int], walks: Mapping[tuple[str, str], tuple[int, int]]
+    ) -> None:
+        """Take over passes: the walk that comes next, unless it is begun, goes on with the last of each place."""
+        self.begun, self.walks = dict(begun), dict(walks)
+        self._turns.clear()
+        self.passes.clear()  # in place: the recorder looks at this very object
+
+    def _current_turns(self, key: tuple[str, str]) -> dict[tuple[str, str, int], int]:
+        if key not in self._turns:
+            self._turns[key] = {place: turn for place, turn in self.begun.items() if place[:2] == key}
+        return self._turns[key]
+
+    def _take_turns(self, key: tuple[str, str], turns: dict[tuple[str, str, int], int]) -> None:
+        """Rows of a mode and dataset are of another walk from now on."""
+        if self._turns.get(key) is not turns:
+            self._turns[key] = turns
+            for place in [known for known in self.passes if known[:2] == key]:
+                del self.passes[place]
 
     def reset(self, name: str | int | None = None) -> None:
         """Begin a new training: counters, stop flag, summary and graphs anew, a new `exp_id`, mode train.

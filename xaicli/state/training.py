@@ -60,7 +60,8 @@ class AttributesKeeper(Keeper):
             "summary": self.thing.summary.to_json(),
             "custom_graphs": {name: [graph.to_json() for graph in several] for name, several in graphs.items()},
             "loop": self.loop.capture(),
-            "passes": [[*place, begun] for place, begun in self.thing.passes.items()],
+            "passes": [[*place, begun] for place, begun in self.thing.begun.items()],
+            "walks": [[*key, *last] for key, last in self.thing.walks.items()],
         }
 
     def check(self, state: Any) -> None:
@@ -72,6 +73,7 @@ class AttributesKeeper(Keeper):
             _graphs(state)
             EpochLoop.parse(state["loop"], with_random=self.with_random)
             _passes(state)
+            _walks(state)
         except (KeyError, TypeError, AttributeError) as error:
             raise self.fail(f"the saved state is none of a training ({error!r})") from error
 
@@ -84,39 +86,39 @@ class AttributesKeeper(Keeper):
         self.thing.summary.name, self.thing.summary.history = summary.name, summary.history
         self.thing.custom_graphs = _graphs(state)
         self.loop.resumed = EpochLoop.parse(state["loop"], with_random=self.with_random)
-        self._refill(_passes(state))
+        self.thing.set_passes(_passes(state), _walks(state))
 
     def snapshot(self) -> Any:
         summary = self.thing.summary
         values = {name: getattr(self.thing, name) for name in [*SAVED, "custom_graphs"]}
-        return values, summary.name, summary.history, self.loop.resumed, dict(self.thing.passes)
+        return values, summary.name, summary.history, self.loop.resumed, (self.thing.begun, self.thing.walks)
 
     def undo(self, before: Any) -> None:
         values, name, history, self.loop.resumed, passes = before
         vars(self.thing).update(values)
-        self._refill(passes)
+        self.thing.set_passes(*passes)
         self.thing.summary.name, self.thing.summary.history = name, history
-
-    def _refill(self, found: Mapping[tuple[str, str, int], int]) -> None:
-        """Change the passes in place: the recorder looks at this very object. Those of other epochs were named."""
-        thing = self.thing
-        thing.passes.clear()
-        thing.passes.update(found)
-        thing.named = {place for place in found if place[2] != thing.epoch_idx}
 
 
 def _passes(state: Mapping[str, Any]) -> dict[tuple[str, str, int], int]:
-    """The passes of the epoch; none in a state of an older version.
+    """The last pass of each place; none in a state of an older version.
 
     Raises:
         TypeError: They are none.
     """
-    passes = {}
-    for mode, ds_id, epoch, begun in state.get("passes", ()):
-        if (type(mode), type(ds_id), type(epoch), type(begun)) != (str, str, int, int):
-            raise TypeError("the saved passes are none")
-        passes[mode, ds_id, epoch] = begun
-    return passes
+    return {(mode, ds_id, epoch): begun for mode, ds_id, epoch, begun in _numbered(state, "passes")}
+
+
+def _walks(state: Mapping[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    """The last walk begun over each dataset; likewise."""
+    return {(mode, ds_id): (epoch, begun) for mode, ds_id, epoch, begun in _numbered(state, "walks")}
+
+
+def _numbered(state: Mapping[str, Any], name: str) -> list[tuple[str, str, int, int]]:
+    found = [(mode, ds_id, epoch, begun) for mode, ds_id, epoch, begun in state.get(name, ())]
+    if any(tuple(map(type, one)) != (str, str, int, int) for one in found):
+        raise TypeError(f"the saved {name} are none")
+    return found
 
 
 def _graphs(state: Mapping[str, Any]) -> dict[str, list[Summary]]:
@@ -182,15 +184,15 @@ class TrainingState(Progress):
         A loop inside this one, an evaluation every n steps say, gives this one's mode, dataset and batch back when it
         ends, however it does.
         """
-        walk = self._walk = Walk(self.mode, self.ds_id, self._walk)
+        turns = self._current_turns((self.mode or Mode.TRAIN.value, self.ds_id))
+        walk = self._walk = Walk(self.mode, self.ds_id, self._walk, self.epoch_idx, turns)
         steps = self.steps_per_epoch
         is_training = walk.mode == Mode.TRAIN
         try:
-            numbered = self._loop.batches(loader, steps) if is_training else enumerate(cut(loader, steps), start=1)
-            for number, batch in numbered:
-                # A loop inside this one that is only suspended has left its own mode behind.
+            own = self._loop.batches(loader, steps, walk.epoch) if is_training else None
+            for number, batch in own or enumerate(cut(loader, steps), start=1):
                 walk.batch_idx = number
-                self._enter(walk)
+                self._go_on(walk)
                 if is_training:
                     self.update_global_step()
                 yield batch
