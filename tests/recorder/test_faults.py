@@ -329,8 +329,10 @@ def test_another_run_in_the_place_of_a_deleted_one_is_left_alone(tmp_path: Path)
     assert old.stats()["rows_dropped"] == old.stats()["rows_logged"] == 5
     assert new.stats() | {"bytes": 0} == {
         **dict.fromkeys(new.stats(), 0),
-        **dict.fromkeys(("reasons", "refused", "altered"), {}),
-        **{"rows_logged": 3, "rows_stored": 3, "files": 4},
+        **{counter: {} for counter in ("reasons", "refused", "altered")},
+        "rows_logged": 3,
+        "rows_stored": 3,
+        "files": 4,
     }
     kept = json.loads((tmp_path / "run" / "attempts" / "000000-r0000.stats").read_text())
     assert (kept["rows_logged"], kept["rows_dropped"]) == (3, 0)
