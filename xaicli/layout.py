@@ -311,8 +311,9 @@ class FollowedLayout(RunLayout):
 
     def follow(self) -> None:
         """Know the directory from now on by what it is, not by its name; best effort where it cannot be opened."""
-        with contextlib.suppress(OSError):
-            self._set(_descriptor=os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if self._descriptor is None:
+            with contextlib.suppress(OSError):
+                self._set(_descriptor=os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     @property
     def last(self) -> Path:

@@ -20,6 +20,8 @@ import pytest
 from tests.recorder.recorded import column, rows
 from xaicli import files, parquet
 from xaicli.errors import XaiError
+from xaicli.layout import RunLayout
+from xaicli.reader import open_reader
 from xaicli.recorder import process, segments, writer
 from xaicli.recorder.ledger import RecorderWarning
 from xaicli.recorder.run import Run
@@ -182,6 +184,58 @@ def test_a_read_only_folder_records_nothing_and_says_so(disk: Disk) -> None:
     assert (run.stats()["rows_logged"], run.stats()["rows_dropped"]) == (2, 2)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "gone on with"])
+def test_a_run_whose_disk_refuses_its_beginning_is_recorded_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, before: bool
+) -> None:
+    """3 rows, a scalar and a picture come too early; what is logged later is there, and the rest is told."""
+    run_dir = tmp_path / "run"
+    if before:
+        with Run(run_dir) as run:
+            run.log_samples(sample_id=[0], label=["a"], loss=[0.5], epoch=1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xaicli.recorder.schema.write_whole", refuse)
+        with pytest.warns(RecorderWarning, match="nothing is recorded until it can be, which is tried again"):
+            run = Run(run_dir, config={"lr": 1})
+        with pytest.warns(RecorderWarning, match="rows are dropped"):
+            run.log_samples(sample_id=[1, 2, 3], label=["b"] * 3, loss=[1.0, 2.0, 3.0], epoch=2)
+        run.log({"lr": 0.1, "step": 1})
+        run.log_images([1], np.zeros((1, 2, 2), np.uint8))
+        run.flush()
+    with pytest.warns(RecorderWarning, match="can be written now.*lost before: 3 rows and 2 other records"):
+        run.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.log_samples(sample_id=[4, 5], label=["c", "b"], loss=[4.0, 5.0], epoch=3)
+        run.log({"lr": 0.2, "step": 2})
+        run.close()
+    assert column(run_dir, "sample_id") == ([0, 4, 5] if before else [4, 5])
+    assert column(run_dir, "label") == (["a", "c", "b"] if before else ["c", "b"])
+    reader = open_reader(RunLayout(run_dir))
+    assert (reader.dropped, reader.manifest.config) == (3, {"lr": 1})
+    assert sum("was not recorded" in line or "were not recorded" in line for line in reader.losses) == 3
+    assert (run.stats()["rows_logged"], run.stats()["rows_stored"], run.stats()["records_dropped"]) == (5, 2, 2)
+
+
+def test_a_run_whose_disk_is_back_only_when_it_is_closed_tells_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("xaicli.recorder.schema.make_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.warns(RecorderWarning, match="nothing is recorded"):
+            run = Run(tmp_path / "run")
+        with pytest.warns(RecorderWarning, match="rows are dropped"):
+            run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0])
+    with pytest.warns(RecorderWarning, match="lost before: 2 rows"):
+        run.close()
+    assert open_reader(RunLayout(tmp_path / "run")).dropped == 2
+
+
 @pytest.mark.filterwarnings("ignore::xaicli.recorder.ledger.RecorderWarning")
 def test_a_disk_that_turns_read_only_keeps_what_it_has(disk: Disk) -> None:
     disk.mount("size=40m")
@@ -238,6 +292,7 @@ _LIMITED = """
 import json, resource, sys
 import numpy as np
 from xaicli import files
+from xaicli.reader import open_reader
 from xaicli.recorder import process, segments, writer
 from xaicli.recorder.run import Run
 writer._FIRST_PAUSE = writer._LONGEST_PAUSE = 0.02

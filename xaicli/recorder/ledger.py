@@ -217,6 +217,10 @@ class Ledger:
         say(message)
         return True
 
+    def forget(self, kind: str) -> None:
+        """Warn again when this kind comes the next time."""
+        self._warned.discard(kind)
+
     def write(self) -> None:
         """Keep the counters in the run; a disk that refuses even that leaves them in `stats()`."""
         if self._find_path is None:

@@ -50,7 +50,7 @@ class Process:
 
     Attributes:
         is_uploaded: Whether the files go to an object store, where none is put in the place of another.
-        fault: Why nothing can be recorded, or "".
+        fault: Why nothing can be recorded for now, or "".
         takes_back: What the attempt takes back, where restored state or the caller says so.
         keep_arrived: Keeps what has come from a device since.
     """
@@ -99,6 +99,8 @@ class Process:
             self.fault = f"{layout.root} cannot be written: {error.strerror or error}"
             if strict:
                 raise XaiError(self.fault, hint="name a folder on a disk with room that you may write to") from error
+            with contextlib.suppress(OSError):
+                manifest = layout.read_manifest() if layout.is_run() else fresh
         self.ledger = Ledger()
         self.layout.follow()
         for message in said:
@@ -110,9 +112,33 @@ class Process:
         )
         self.samples = SampleStream(layout, self._origin, self.catalogue, self.ledger, self.writer)
         if self.fault:
-            self.ledger.warn("fault", f"xai: {self.fault}; nothing is recorded, training goes on")
+            message = "nothing is recorded until it can be, which is tried again and again; training goes on"
+            self.ledger.warn("write", f"xai: {self.fault}; {message}")
+            self.writer.submit(OpenJob(self, fresh))
         else:
             self._recover()
+
+    def open_again(self, fresh: Manifest) -> None:
+        """Begin to record, now that the disk takes what it refused at first.
+
+        Args:
+            fresh: The manifest of a new run.
+
+        Raises:
+            OSError: It does not.
+        """
+        self.catalogue.adopt(open_manifest(self.layout, fresh))
+        self.layout.follow()
+        self._recover()
+        self.fault = ""
+        self.ledger.forget("write")
+        rows, records = self.ledger.rows_dropped, self.ledger.records_dropped
+        lost = [f"{n:,} {noun}{'s'[: n != 1]}" for n, noun in ((rows, "row"), (records, "other record")) if n]
+        self.ledger.warn(
+            "back",
+            f"xai: {self.layout.root} can be written now and is recorded from here on; lost before: "
+            + (" and ".join(lost) or "nothing"),
+        )
 
     def _note_moved(self, old: Path, new: Path) -> None:
         self.ledger.warn("moved", f"xai: {old} was moved to {new} while it is recorded: recording goes on there")
@@ -254,10 +280,9 @@ class Process:
 
     def close(self) -> None:
         """Flush for a bounded time and end; what the disk does not take is counted."""
-        if not self.fault:
-            with contextlib.suppress(OSError):
-                self.settle()
+        self._settle_where_possible()
         self.flush(_FLUSH_AT_CLOSE)
+        self._settle_where_possible()  # a disk may be back that refused at first
         self._make_uniform()
         left = self.writer.stop(CLOSE_SECONDS)
         self._note_gone()
@@ -270,6 +295,28 @@ class Process:
                 self.layout.wal.rmdir()
         self.ledger.write()
         self.layout.let_go()
+
+    def _settle_where_possible(self) -> None:
+        if not self.fault:
+            with contextlib.suppress(OSError):
+                self.settle()
+
+
+class OpenJob:
+    """A run on its way to its folder, which the disk refused at first."""
+
+    def __init__(self, process: Process, fresh: Manifest) -> None:
+        self._process = process
+        self._fresh = fresh
+
+    def store(self) -> None:
+        """Make it; what the disk refuses is tried again."""
+        self._process.open_again(self._fresh)
+
+    def give_up(self, reason: str, *, for_good: bool = False) -> None:
+        """What was logged meanwhile was counted when it was."""
+        del for_good
+        self._process.fault = self._process.fault or reason
 
 
 class ForeignCounts:

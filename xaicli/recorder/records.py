@@ -44,7 +44,6 @@ class Records:
     state: TrainingState
     _process: Process
     _intake: Intake
-    _unusable: ValueError | None
     _kinds: dict[str, str]
     _fact_kinds: dict[str, pa.DataType]
     _facts_before: bool
@@ -60,6 +59,10 @@ class Records:
     def manifest(self) -> Manifest:
         """What `xai.json` holds, as far as this process knows."""
         return self._process.catalogue.manifest
+
+    def _need_usable(self) -> None:
+        """Raise where nothing can be recorded."""
+        raise NotImplementedError
 
     def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
         """Count a batch of rows, or (None) records of a folder, that cannot be stored; with `strict` raise."""
@@ -105,8 +108,7 @@ class Records:
             ValueError: With `strict`: a value is no number; it is named. Else it alone is left out, and counted.
         """
         try:
-            if self._unusable is not None:
-                raise self._unusable
+            self._need_usable()
             if not isinstance(values, Mapping):
                 raise ValueError(f"log takes a mapping of names to numbers, not {type(values).__name__}")
             state = self.state
@@ -144,8 +146,7 @@ class Records:
                 ids.
         """
         try:
-            if self._unusable is not None:
-                raise self._unusable
+            self._need_usable()
             kind = self._process.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
@@ -175,8 +176,7 @@ class Records:
             ValueError: With `strict`: they are not as many as the ids.
         """
         try:
-            if self._unusable is not None:
-                raise self._unusable
+            self._need_usable()
             kind = self._process.catalogue.dtype("sample_id")
             where = {"mode": self.state.mode or "", "ds_id": self.state.ds_id}
 
@@ -274,8 +274,7 @@ class Records:
             ValueError: With `strict`: a fact cannot be kept; it is named. Else it alone is left out, and counted.
         """
         try:
-            if self._unusable is not None:
-                raise self._unusable
+            self._need_usable()
             if facts is not None:
                 self._store_fact_file(_fact_file(facts))
             if sample_id is None and (named or facts is None):
@@ -379,7 +378,8 @@ class Records:
 
     def _refuse_record(self, folder: str, error: Exception, what: Any) -> None:
         """Count what was refused as a whole; raise with `strict`."""
-        self._refuse(error, None, folder, len(what) if isinstance(what, Mapping) else media.count(what))
+        several = len([key for key in what if key not in scalars.AXES]) if isinstance(what, Mapping) else None
+        self._refuse(error, None, folder, media.count(what) if several is None else several)
 
     def add_metrics_data(
         self,

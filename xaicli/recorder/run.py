@@ -265,7 +265,9 @@ class Run(Loops, Records):
         self._unnamed = Repeats()
         self._walks_again = set()
         self._counted = False
-        self._unusable: ValueError | None = ValueError(self._process.fault) if self._process.fault else None
+        self._unusable: ValueError | None = None
+        if self._process.fault:
+            self._unusable = _FaultError(self._process.fault)
         process.watch(self)
         leave_to_python(*_CALLED_IN_STEPS)
         if facts is not None:
@@ -332,12 +334,11 @@ class Run(Loops, Records):
             at_epoch = state.epoch_idx if epoch is None else whole_number("epoch", epoch)
             at_step = state.global_step if step is None else self._named_step(step, sample_id)
             is_named = epoch is not None or bool(at_epoch)
-            if at_step is None and not is_named and at_mode == Mode.TRAIN:
+            if at_step is None and not is_named and at_mode == Mode.TRAIN and not self._process.fault:
                 at_epoch, _ = self._behind_all()
             if at_epoch % self._epoch_frequency:
                 return
-            if self._unusable is not None:
-                raise self._unusable
+            self._need_usable()
             keep = self._keep_probs if isinstance(self._keep_probs, bool) else at_epoch in self._keep_probs
             tokens = self._keep_tokens if keep_tokens is None else keep_tokens
             folder = (at_mode, state.ds_id if ds_id is None else ds_id, at_epoch)
@@ -522,6 +523,16 @@ class Run(Loops, Records):
                 "Run(resume_from=(epoch, step)), or log_samples(..., step=step)"
             )
 
+    def _need_usable(self) -> None:
+        """
+        Raises:
+            ValueError: Nothing can be recorded: the run is closed, another process's, or its disk refuses it still.
+        """
+        if isinstance(self._unusable, _FaultError) and not self._process.fault:
+            self._unusable = None
+        if self._unusable is not None:
+            raise self._unusable
+
     def become_foreign(self) -> None:
         """Called in a fork: the run belongs to the process that opened it."""
         self._closed = self._ended = True
@@ -590,6 +601,10 @@ class Run(Loops, Records):
             "a run cannot be sent to another process",
             hint="return the values from the worker and log them in the training loop",
         )
+
+
+class _FaultError(ValueError):
+    """The run directory cannot be written, which is tried again."""
 
 
 _CALLED_IN_STEPS = (Run.log_samples, Run.log, Run.log_images, Run.log_inputs, Run.log_facts, Run.flush)

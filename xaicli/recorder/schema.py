@@ -144,6 +144,11 @@ class Catalogue:
         self.facts: tuple[ColumnFacts, ...] = manifest.columns
         self._dtypes = {column.name: column.dtype for column in manifest.columns}
 
+    def adopt(self, manifest: Manifest) -> None:
+        """Take over what is known of the run."""
+        with self._lock:
+            self._adopt(manifest)
+
     def learn(self, dtypes: Mapping[str, str]) -> None:
         """Add the columns of a batch.
 
