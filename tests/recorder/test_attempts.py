@@ -324,3 +324,23 @@ def test_where_the_caller_said_what_is_taken_back_rows_without_a_step_begin_ther
             run.log_samples(sample_id=[9], loss=[2.0], epoch=1)
     assert counted(run_dir)[:2] == ([("train", 1, 1, 1.0), ("train", 1, 2, 1.0), ("train", 1, 9, 2.0)], 1)
     assert set(open_run(run_dir).scan(mode="train").filter(loss=2.0).collect()["step"]) == {3}
+
+
+def test_a_state_without_a_step_is_gone_on_with_after_its_epoch(tmp_path: Path) -> None:
+    """A loop without steps, saved at the end of each epoch, crashed in the middle of the next one, twice."""
+    run_dir = tmp_path / "run"
+    for attempt in range(3):
+        with Run(run_dir, strict=True) as run:
+            if attempt:
+                run.state.load_state()
+            for epoch in run.epochs(min(attempt + 2, 3)):
+                run.log_samples(sample_id=[1], loss=[10.0 * attempt + epoch])
+                if attempt < 2 and epoch == attempt + 2:
+                    break
+                run.log_samples(sample_id=[2], loss=[10.0 * attempt + epoch])
+                run.state.save_state()
+    kept, taken_back, _ = counted(run_dir)
+    assert kept == [("train", e, i, 10.0 * (e - 1) + e) for e in (1, 2) for i in (1, 2)] + [
+        ("train", 3, i, 23.0) for i in (1, 2)
+    ]
+    assert taken_back == 2

@@ -505,7 +505,8 @@ class Run(Loops, Records):
         """
         if begins_epoch and self._stepless is None:
             said = self._process.takes_back
-            self._stepless = said.step if said else 0
+            # A state without a step is of the end of an epoch, whose rows are at step 0.
+            self._stepless = said.step if said and said.by == "resume_from" else 0
             if not said and self.attempt:
                 self._tell_of_restart(epoch)
         return self._behind_all()[1] if self._stepless is None else self._stepless
