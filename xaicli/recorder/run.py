@@ -549,25 +549,20 @@ class Run(Loops, Records):
 
     def _refuse_column(self, column: str, reason: str, rows: int) -> None:
         """Count a column that is left out of rows that are kept; raise with `strict`."""
-        if self.strict:
-            raise ValueError(reason)
-        with contextlib.suppress(OSError):
-            self._process.settle()
-        self._process.ledger.refuse(column, reason, rows)
+        self._count_unless_strict(self._process.ledger.refuse, column, reason, rows)
 
     def _alter_record(self, column: str, reason: str, records: int = 1) -> None:
-        if self.strict:
-            raise ValueError(reason)
-        with contextlib.suppress(OSError):
-            self._process.settle()
-        self._process.ledger.alter(column, reason, records)
+        self._count_unless_strict(self._process.ledger.alter, column, reason, records)
 
     def _drop_record(self, column: str, reason: str, records: int = 1) -> None:
+        self._count_unless_strict(self._process.ledger.drop_record, column, reason, records)
+
+    def _count_unless_strict(self, count_in: Callable[[str, str, int], None], column: str, reason: str, n: int) -> None:
         if self.strict:
             raise ValueError(reason)
         with contextlib.suppress(OSError):
             self._process.settle()
-        self._process.ledger.drop_record(column, reason, records)
+        count_in(column, reason, n)
 
     def _refuse(self, error: Exception, rows: int | None, folder: str = "", records: int = 1) -> None:
         """Count a batch of rows, or (None) records of a folder, that cannot be stored; raise with `strict`."""
