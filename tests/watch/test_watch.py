@@ -212,6 +212,55 @@ def test_a_rule_is_asked_of_whole_places_alone(tmp_path: Path) -> None:
     assert not Until("loss mean < 0.1").is_met(training.look(), training.reader)
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_place_that_a_later_start_redid_is_asked_again(tmp_path: Path, mode: str) -> None:
+    training, rule = Training(RunLayout(tmp_path / "run")), Until("loss mean < 1", mode=mode)
+    for loss, is_met in ((3.0, False), (0.5, True)):
+        with xaicli.Run(tmp_path / "run") as run:
+            for epoch in (1, 2) if loss == 3.0 else (2,):
+                run.log_samples(sample_id=range(5), loss=[loss] * 5, mode=mode, epoch=epoch, step=epoch)
+            assert rule.is_met(training.look(), training.reader) is is_met
+            assert not rule.is_met(training.look(), training.reader)  # each once
+    (now,) = training.look().places
+    assert (now.epoch, now.n, now.mean, now.before) == (2, 5, 0.5, 3.0)
+
+
+def test_a_killed_and_restarted_training_is_told_row_by_row(tmp_path: Path) -> None:
+    """What was looked at all the while is what a first look tells, and both are what was logged."""
+    training = Training(RunLayout(tmp_path / "run"))
+    with started(tmp_path / "run", 50, 0.02) as process:
+        until((tmp_path / "run" / "xai.json").is_file)
+        seen: list[int] = []
+
+        def is_far() -> bool:
+            seen.append(training.look().rows)
+            return seen[-1] > 2 * things.N
+
+        until(is_far)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert seen == sorted(seen)  # nothing that was there is missing a moment later
+    until(lambda: training.look().state == "crashed")
+    told = training.look()
+    stored = xaicli.open_run(tmp_path / "run").scan(mode="all").select("mode", "epoch", "sample_id", "loss").collect()
+    assert told.rows == stored.height == stored.select("mode", "epoch", "sample_id").n_unique()
+    assert told.rows % things.BATCH == 0  # whole batches, none twice
+    assert told.rows >= seen[-1]
+    for mode, epoch, i, loss in stored.iter_rows():
+        assert loss == pytest.approx(things.loss_of(i, epoch)), (mode, epoch, i)
+    with started(tmp_path / "run", 2, 0.0) as process:  # begins anew, and takes back what there was of train
+        assert process.wait(_PATIENCE) == 0
+    for one in (training, Training(RunLayout(tmp_path / "run"))):
+        again = one.look()
+        assert again.state == "finished"
+        for now in again.places:
+            if now.mode == "train":
+                losses = [things.loss_of(i, now.epoch) for i in range(things.N)]
+                assert (now.epoch, now.n, now.duplicates) == (2, things.N, 0)
+                assert now.mean == pytest.approx(sum(losses) / things.N, rel=1e-6)
+        assert {now.mode for now in again.places} == {"train", "eval"}
+
+
 def test_a_script_waits_for_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
     words = [
         sys.executable,

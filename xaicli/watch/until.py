@@ -37,11 +37,11 @@ class Until:
         if self.rule.largest_drop is not None or self.rule.at is not At.LAST:
             raise UsageError(f"--until {text!r} looks back", hint="--until 'loss mean < 0.1' looks at the newest place")
         self.mode = mode
-        self._asked: set[tuple[Pair, int, int]] = set()
+        self._asked: set[tuple[Pair, int, int, int]] = set()
         self.last: tuple[Now, tuple[Verdict, ...]] | None = None
 
     def is_met(self, watched: Watched, reader: Reader) -> bool:
-        """Whether some place that is whole keeps the rule; each is asked once.
+        """Whether some place that is whole keeps the rule; each is asked once, and again where a later start redid it.
 
         A place is whole where the next one has begun, where it has as many samples as the one before, or where the
         training is over.
@@ -55,7 +55,9 @@ class Until:
             if now.mode != mode:
                 continue
             for place, whole in self._places(now, watched):
-                key = (now.mode, now.ds_id), place.epoch, place.turn or 0
+                pieces = reader.pieces(Place(now.mode, now.ds_id, place.epoch))
+                attempt = max((piece.attempt for piece in pieces), default=0)
+                key = (now.mode, now.ds_id), place.epoch, place.turn or 0, attempt
                 if not whole or key in self._asked:
                     continue
                 self._asked.add(key)
