@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import warnings
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.checkpoint.conftest import Digits, gradient
+from xaicli.checkpoint.archive import RefusedError
 from xaicli.checkpoint.facts import Kind
 from xaicli.checkpoint.inspection import Verdict, inspect_checkpoint
-from xaicli.checkpoint.load import load_checkpoint
+from xaicli.checkpoint.load import load_checkpoint, read_checkpoint
 from xaicli.checkpoint.save import convert_checkpoint
 from xaicli.cli import main
 from xaicli.errors import UsageError, XaiError
@@ -279,3 +284,99 @@ def test_notes_of_a_conversion_are_warnings_of_its_json(
     assert any("--weights" in note for note in notes)
     assert any("--input-shape was not used" in note for note in notes)
     assert all(note in shown.err for note in notes)
+
+
+def test_broken_weights_are_counted_by_name_before_anything_is_loaded(tmp_path: Path, model: Digits) -> None:
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    weights["head.2.weight"][1, :5] = torch.nan
+    weights["head.2.bias"][0] = torch.inf
+    weights["mask"] = torch.full((2, 2), -torch.inf).triu(1)  # what a mask holds is meant so
+    said = "2 of the weights hold NaN or infinite values: "
+    parts = ["head.2.bias (1 of 4)", "head.2.weight (5 of 192)"]
+    torch.save(weights, tmp_path / "plain.pt")
+    torch.save({"model": weights, "optimizer": {"exp_avg": torch.tensor([torch.nan])}}, tmp_path / "training.pt")
+    save_file(weights, tmp_path / "weights.safetensors")
+    for name in ("plain.pt", "training.pt", "weights.safetensors"):
+        notes = inspect_checkpoint(tmp_path / name).facts.notes
+        (note,) = [note.replace("model.", "") for note in notes if "NaN" in note]
+        assert note.startswith(said)
+        assert sorted(note.removeprefix(said).split(", ")) == parts
+        with pytest.warns(UserWarning, match=re.escape(said)):
+            convert_checkpoint(tmp_path / name, tmp_path / "written.safetensors")
+        assert torch.equal(load_file(tmp_path / "written.safetensors")["head.2.bias"], weights["head.2.bias"])
+    assert not [note for note in inspect_checkpoint(_saved(tmp_path, model)).facts.notes if "NaN" in note]
+
+
+def _saved(folder: Path, model: nn.Module) -> Path:
+    torch.save(model.state_dict(), folder / "whole.pt")
+    return folder / "whole.pt"
+
+
+def test_broken_weights_of_a_graph_are_counted(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    with torch.no_grad():
+        net.weight[0, 1] = torch.nan
+    torch.export.save(torch.export.export(net, (torch.zeros(2, 3),)), tmp_path / "net.pt2")
+    said = "1 of the weights hold NaN or infinite values: weight (1 of 6)"
+    assert said in inspect_checkpoint(tmp_path / "net.pt2").facts.notes
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        convert_checkpoint(tmp_path / "net.pt2", tmp_path / "written.pt2")
+
+
+SHARDED = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from xaicli.checkpoint.save import save_checkpoint
+from xaicli.errors import XaiError
+import xaicli
+
+folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting{world}", rank=rank, world_size=world)
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+if rank == 0:
+    torch.save(net.state_dict(), f"{folder}/whole{world}.pt")
+fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+torch.save({"model": net.state_dict(), "epoch": 3}, f"{folder}/sharded{world}-{rank}.pt")
+for ask in (lambda: save_checkpoint(net, f"{folder}/own{world}-{rank}.pt", arch="a:b"),
+            lambda: xaicli.saliency(net, torch.ones(3, 4), methods="gradient")):
+    try:
+        ask()
+        print("done")
+    except XaiError as error:
+        print(error.message, "|", error.hint)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+@pytest.mark.parametrize("world", [1, 2])
+def test_what_fsdp_sharded_is_read_where_it_is_whole_and_refused_where_it_is_a_part(tmp_path: Path, world: int) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", SHARDED, str(tmp_path)]
+    children = [
+        subprocess.Popen([*command, str(rank), str(world)], stdout=subprocess.PIPE, text=True) for rank in range(world)
+    ]
+    said = [child.communicate(timeout=100)[0].splitlines() for child in children]
+    assert [child.returncode for child in children] == [0] * world
+    assert all("sharded" in lines[1] and "full_state_dict=True" in lines[1] for lines in said)
+    whole = torch.load(tmp_path / f"whole{world}.pt", weights_only=True)
+    path = tmp_path / f"sharded{world}-0.pt"
+    if world == 1:
+        read = read_checkpoint(path).weights
+        assert read is not None
+        assert read.weights.keys() == whole.keys()
+        assert all(torch.equal(read.weights[name], value) for name, value in whole.items())
+        assert said[0][0] == "done"
+        own = torch.load(tmp_path / "own1-0.pt", weights_only=True)["state_dict"]
+        assert all(torch.equal(own[name], value) for name, value in whole.items())
+    else:
+        with pytest.raises(RefusedError, match="one rank's shard") as error:
+            read_checkpoint(path)
+        assert "full_state_dict=True" in error.value.hint
+        assert inspect_checkpoint(path).verdict is Verdict.NOT
+        assert all("sharded" in lines[0] for lines in said)

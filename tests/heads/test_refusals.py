@@ -127,3 +127,48 @@ def test_bags_with_offsets_are_refused_by_name_and_rows_of_ids_are_not(n: int) -
     found = xaicli.saliency(model, rows, **FAST)
     assert found.predictions.tolist() == model(rows).argmax(1).tolist()
     assert found.attributions["gradient"].shape == (3, 5, 4)
+
+
+class Spans(nn.Module):
+    """Where an answer starts and where it ends, as models of extractive question answering say it."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.words, self.last, self.form = nn.Embedding(20, 6), nn.Linear(6, 2), form
+
+    def forward(self, ids: Tensor) -> Any:
+        start, end = self.last(self.words(ids).tanh()).unbind(-1)
+        names = {"dict": ("start_logits", "end_logits"), "inside": ("qa.start_logits", "qa.end_logits")}
+        return dict(zip(names[self.form], (start, end), strict=True))
+
+
+@pytest.mark.parametrize("form", ["dict", "inside"])
+def test_places_of_an_answer_are_no_classes(form: str) -> None:
+    model, ids = Spans(form), torch.arange(12).reshape(2, 6)
+    start = "start_logits" if form == "dict" else "qa.start_logits"
+    for output in (None, start):
+        with pytest.raises(XaiError, match="where in the text an answer starts") as error:
+            xaicli.saliency(model, ids, output=output, **FAST)
+    assert f"target=lambda out: out['{start}'].max(1).values" in error.value.hint
+    words = model.words(ids).detach().requires_grad_()
+    scores = model.last(words.tanh())[..., 0]
+    # Both ways that the hint names, against autograd.
+    best = xaicli.saliency(model, ids, target=lambda out: out[start].max(1).values, **FAST)
+    (by_hand,) = torch.autograd.grad(scores.max(1).values.sum(), words, retain_graph=True)
+    np.testing.assert_allclose(best.attributions["gradient"], by_hand, atol=1e-6)
+    place = xaicli.saliency(model, ids, output=start, task="regression", target=4, **FAST)
+    (by_hand,) = torch.autograd.grad(scores[:, 4].sum(), words)
+    np.testing.assert_allclose(place.attributions["gradient"], by_hand, atol=1e-6)
+
+
+def test_question_answering_of_transformers_without_names_is_known_by_its_class() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    model = transformers.BertForQuestionAnswering(config)
+    for names in (True, False):
+        model.config.return_dict = names
+        with pytest.raises(XaiError, match="where in the text an answer starts"):
+            xaicli.saliency(model, {"input_ids": torch.arange(12).reshape(2, 6)}, **FAST)

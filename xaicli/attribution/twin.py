@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from xaicli.checkpoint.weights import GATHER, is_sharded
 from xaicli.errors import XaiError
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -115,6 +116,8 @@ def copy_of(model: _Module, *, sharing: bool = False) -> _Module:
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode with all hooks of forward passes, without gradients, wrappers and hooks of backward."""
+    if name := next((n for n, p in model.named_parameters() if is_sharded(p)), ""):
+        raise XaiError(f"the model is sharded over processes (FSDP, DTensor): {name}", hint=GATHER)
     twin = copy_of(unwrapped(model))
     _take_out_of_inference(twin)
     for module in twin.modules():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
@@ -17,10 +17,10 @@ from xaicli.checkpoint.facts import CheckpointFacts, Kind, is_own, read_own
 from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sniff
 from xaicli.checkpoint.load import inert_objects_note, training_facts, with_graph_facts
 from xaicli.checkpoint.package import TensorFacts, open_package
-from xaicli.checkpoint.tensor_file import describe_tensors
+from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.tensors import OddTensor, StoredTensor
 from xaicli.checkpoint.torch_file import read_torch
-from xaicli.checkpoint.weights import Found, found_weights, tensors_in
+from xaicli.checkpoint.weights import Found, broken, found_weights, tensors_in
 
 
 class Verdict(StrEnum):
@@ -77,7 +77,8 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
         case Container.SAFETENSORS | Container.SHARDS:
             blank = _blank(path, Kind.SAFETENSORS)
             tensors, facts = describe_tensors(path, blank.facts)
-            return replace(blank, facts=facts, tensors=tensors, weight_sets=("",), verdict=Verdict.WITH_ARCH)
+            blank = replace(blank, facts=facts, tensors=tensors, weight_sets=("",), verdict=Verdict.WITH_ARCH)
+            return _with_broken(blank, read_tensors(path).items())
         case Container.PACKAGE:
             return _package(_blank(path, Kind.EXPORTED))
         case Container.TORCHSCRIPT:
@@ -85,6 +86,13 @@ def inspect_checkpoint(path: str | PathLike[str]) -> Inspection:
         case Container.TORCH | Container.LEGACY:
             return _torch_file(_blank(path, Kind.PICKLED_MODULE))
     assert_never(container)
+
+
+def _with_broken(found: Inspection, named: Iterable[tuple[str, Any]]) -> Inspection:
+    """The same, with a note of what of its weights is NaN or infinite."""
+    said = broken(named)
+    facts = replace(found.facts, notes=(*found.facts.notes, said))
+    return replace(found, facts=facts) if said else found
 
 
 def _blank(path: Path, kind: Kind) -> Inspection:
@@ -104,7 +112,8 @@ def _folder(found: Inspection) -> Inspection:
         tensors, facts = describe_folder(found.facts.path, found.facts)
     except RefusedError as error:
         return _refused(found, error, ())
-    return replace(found, facts=facts, tensors=tensors)
+    found = replace(found, facts=facts, tensors=tensors)
+    return _with_broken(found, read_tensors(found.facts.path).items())
 
 
 def _package(found: Inspection) -> Inspection:
@@ -114,7 +123,8 @@ def _package(found: Inspection) -> Inspection:
         except RefusedError as error:
             return _refused(found, error, (error.thing,))
     facts = with_graph_facts(found.facts, package)
-    return replace(found, facts=facts, tensors=package.tensors, operators=package.program.operators)
+    found = replace(found, facts=facts, tensors=package.tensors, operators=package.program.operators)
+    return _with_broken(found, package.values())
 
 
 def _torchscript(found: Inspection) -> Inspection:
@@ -122,7 +132,7 @@ def _torchscript(found: Inspection) -> Inspection:
     with Archive.open(path) as archive:
         code = tuple(sorted(name for name in archive.members if name.startswith("code/") and name.endswith(".py")))
     content = read_torch(path)
-    return replace(
+    found = replace(
         found,
         verdict=Verdict.WITH_TRUST,
         tensors=_tensors(content.value),
@@ -130,6 +140,7 @@ def _torchscript(found: Inspection) -> Inspection:
         runs=code,
         refusal="TorchScript, a program of its own",
     )
+    return _with_broken(found, _weights_in(content.value))
 
 
 def _torch_file(found: Inspection) -> Inspection:
@@ -145,7 +156,7 @@ def _torch_file(found: Inspection) -> Inspection:
     if any(each.module for each in sets):
         facts = replace(facts, kind=Kind.PICKLED_MODULE)
     reasons = [_unread(each) for each in sets] or ["no weights: no state dict, and no part that is one"]
-    return replace(
+    found = replace(
         found,
         facts=replace(facts, notes=inert_objects_note(content.unknown)),
         verdict=Verdict.NOT if all(reasons) else Verdict.WITH_ARCH,
@@ -154,6 +165,14 @@ def _torch_file(found: Inspection) -> Inspection:
         weight_sets=tuple(each.key for each in sets),
         runs=tuple(f"{name}, if it were unpickled" for name, _ in content.unknown.most_common()),
     )
+    return _with_broken(found, _weights_in(content.value))
+
+
+def _weights_in(content: object) -> Iterator[tuple[str, Any]]:
+    """The tensors of each set of weights, named as `_tensors` names them: an optimizer's own may be infinite."""
+    for each in found_weights(content):
+        for name, tensor in each.tensors.items():
+            yield (f"{each.key}.{name}" if each.key else name), tensor
 
 
 def _unread(weights: Found) -> str:
@@ -166,14 +185,16 @@ def _own(found: Inspection, content: Mapping[str, Any]) -> Inspection:
     own = read_own(content, found.facts)
     found = replace(found, facts=own.facts, tensors=_tensors(own.weights), verdict=Verdict.WITH_ARCH)
     if own.graph is None:
-        return replace(found, facts=replace(own.facts, notes=(f"no graph: {own.graph_error}",)))
+        found = replace(found, facts=replace(own.facts, notes=(f"no graph: {own.graph_error}",)))
+        return _with_broken(found, own.weights.items())
     with Archive(io.BytesIO(own.graph), own.facts.path) as archive:
         try:
             package = open_package(archive)
         except RefusedError as error:
             return _refused(found, error, (error.thing,))
     facts = with_graph_facts(own.facts, package)
-    return replace(found, facts=facts, verdict=Verdict.AS_IT_IS, operators=package.program.operators)
+    found = replace(found, facts=facts, verdict=Verdict.AS_IT_IS, operators=package.program.operators)
+    return _with_broken(found, own.weights.items() if own.weights else package.values())
 
 
 def _tensors(content: object) -> tuple[TensorFacts, ...]:

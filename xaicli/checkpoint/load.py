@@ -23,7 +23,16 @@ from xaicli.checkpoint.files import Container, only_file, pickled_in, sha256, sn
 from xaicli.checkpoint.package import Package, dtype_name, open_package
 from xaicli.checkpoint.tensor_file import describe_tensors, read_tensors
 from xaicli.checkpoint.torch_file import read_torch, run_torch
-from xaicli.checkpoint.weights import Chosen, StateDict, choose_weights, find_module, found_weights, listed, stripped
+from xaicli.checkpoint.weights import (
+    Chosen,
+    StateDict,
+    broken,
+    choose_weights,
+    find_module,
+    found_weights,
+    listed,
+    stripped,
+)
 from xaicli.errors import XaiError
 
 
@@ -80,7 +89,8 @@ def build_model(
         XaiError: There are only weights and no `arch`, or the weights do not fit.
     """
     made = _made(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath, device=device)
-    said = _broken_weights(made.model)
+    held: Any = made.model.program[0] if isinstance(made.model, Scripted) else made.model
+    said = broken(held.named_parameters(), held.named_buffers())
     return replace(made, facts=replace(made.facts, notes=(*made.facts.notes, said))) if said else made
 
 
@@ -105,24 +115,6 @@ def _made(
         check_in_child(contents.graph.rebuilt, facts.path)
         return LoadedModel(load_graph(contents.graph, facts.path, device=device), facts)
     raise _needs_arch(contents)
-
-
-def _broken_weights(model: nn.Module) -> str:
-    """Which weights of a model are NaN or infinite, as those of a training that diverged; "" where none are.
-
-    Buffers may be infinite, as masks of attention are.
-    """
-    held: Any = model.program[0] if isinstance(model, Scripted) else model
-    named = [(name, value, True) for name, value in held.named_parameters()]
-    named += [(name, value, False) for name, value in held.named_buffers()]
-    broken = []
-    for name, value, finite in named:
-        if nn.parameter.is_lazy(value) or value.is_meta or not value.is_floating_point():
-            continue
-        bad = ~value.detach().isfinite() if finite else value.detach().isnan()
-        if n := int(bad.sum()):
-            broken.append(f"{name} ({n} of {value.numel()})")
-    return f"{len(broken)} of the weights hold NaN or infinite values: {listed(broken)}" if broken else ""
 
 
 def _needs_arch(contents: Contents) -> XaiError:

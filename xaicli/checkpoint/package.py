@@ -11,12 +11,15 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xaicli.checkpoint.archive import Archive, damaged, refused
 from xaicli.checkpoint.program import Program, ProgramError, admit, shown
+
+if TYPE_CHECKING:
+    import torch
 
 _MODEL = re.compile(r"models/(\w+)\.json", re.ASCII)
 _WEIGHT = re.compile(r"data/weights/weight_\d+", re.ASCII)
@@ -74,6 +77,21 @@ class Package:
     tensors: tuple[TensorFacts, ...]
     rebuilt: bytes
     dropped: tuple[str, ...]
+
+    def values(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Its weights and constants by name, with their values."""
+        import torch
+
+        with zipfile.ZipFile(io.BytesIO(self.rebuilt)) as file:
+            for folder in ("weights", "constants"):
+                config = next(n for n in file.namelist() if n.endswith(f"_{folder}_config.json"))
+                for name, entry in json.loads(file.read(config))["config"].items():
+                    data, meta = bytearray(file.read(f"graph/data/{folder}/{entry['path_name']}")), entry["tensor_meta"]
+                    if not data:
+                        continue
+                    flat = torch.frombuffer(data, dtype=getattr(torch, dtype_name(meta["dtype"])))
+                    sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
+                    yield name, flat.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
 
 
 def is_package(archive: Archive) -> bool:

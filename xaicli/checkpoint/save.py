@@ -68,6 +68,9 @@ def save_checkpoint(
 
     Returns:
         The path.
+
+    Raises:
+        XaiError: The model's weights lie with several processes.
     """
     import torch
 
@@ -80,7 +83,7 @@ def save_checkpoint(
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "torch_version": str(torch.__version__),
-        "state_dict": {k: v.detach().cpu() for k, v in bare.state_dict().items() if isinstance(v, torch.Tensor)},
+        "state_dict": {k: _whole(k, v) for k, v in bare.state_dict().items() if isinstance(v, torch.Tensor)},
         "graph": graph,
         "graph_error": graph_error,
         "fixed_batch": fixed_batch,
@@ -103,6 +106,22 @@ def save_checkpoint(
     with appearing(Path(path), durable=True) as file:
         torch.save(content, file)
     return Path(path)
+
+
+def _whole(name: str, tensor: Any) -> torch.Tensor:
+    """A tensor on the CPU.
+
+    Raises:
+        XaiError: This process has a part of it only.
+    """
+    from xaicli.checkpoint.weights import GATHER, is_sharded
+
+    if is_sharded(tensor):
+        if tensor.device_mesh.size() > 1:
+            raise XaiError(f"the model is sharded over processes (FSDP, DTensor): {name}", hint=GATHER)
+        tensor = tensor.to_local()
+    plain: torch.Tensor = tensor.detach().cpu()
+    return plain
 
 
 def _admitted(task: str | None) -> str | None:
@@ -348,6 +367,7 @@ def convert_checkpoint(
     """
     from xaicli.checkpoint.load import build_model, read_checkpoint
     from xaicli.checkpoint.tensor_file import write_tensors
+    from xaicli.checkpoint.weights import broken
 
     path = Path(path)
     target = _target(output, to)
@@ -366,9 +386,12 @@ def convert_checkpoint(
         contents = replace(contents, facts=replace(contents.facts, label_names=tuple(label_names)))
     match target:
         case Target.SAFETENSORS:
-            return write_tensors(written, _weights(contents), contents.facts)
+            tensors = _weights(contents)
+            _warn_of(broken(tensors.items()))
+            return write_tensors(written, tensors, contents.facts)
         case Target.PT2 | Target.PT:
             if target is Target.PT2 and arch is None and (graph := contents.graph) is not None:
+                _warn_of(broken(graph.values()))
                 return write_whole(written, graph.rebuilt, durable=True)
             loaded = build_model(contents, arch=arch, arch_args=arch_args, pythonpath=pythonpath)
             for note in loaded.facts.notes:
@@ -379,6 +402,11 @@ def convert_checkpoint(
                 _check_names(loaded, examples, len(label_names))
             return _export(loaded, examples, target, written)
     assert_never(target)
+
+
+def _warn_of(said: str) -> None:
+    if said:
+        warnings.warn(said, stacklevel=3)
 
 
 def _unused(target: Target, asked: Mapping[str, object]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xaicli.checkpoint.pickles import Builder, Name, PickleReader
+from xaicli.checkpoint.pickles import Builder, Inert, Name, PickleReader
 
 _STORAGES = {
     "Double": torch.float64,
@@ -34,6 +34,8 @@ _STORAGES = {
     "Typed": torch.uint8,
 }
 _NUMPY_CODE = re.compile(r"[<>|=]?(?:[biuf][1248]|b1|c8|c16|[SU]\d{1,9}|[mM]8(?:\[\w+\])?)")
+_SHARDED = ("torch.distributed.tensor.DTensor", "torch.distributed._tensor.api.DTensor")
+"""Tensors whose parts lie with several processes."""
 _LARGEST_ITEM = 2**20
 
 
@@ -245,11 +247,24 @@ class TensorBuilders:
     def _from_numpy(self, data: Any, dtype: Any, *_: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(plain_array(data))).to(_dtype(dtype))
 
-    def _subclass(self, function: Any, kind: Any, arguments: Any, _: Any) -> Any:
+    def _subclass(self, function: Any, kind: Any, arguments: Any, state: Any) -> Any:
         assert self.reader is not None
+        if str(kind) in _SHARDED:
+            return _of_shards(arguments[2], state)
         if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
             self.reader.inert(kind)
         return self.reader.made(function, arguments)
+
+
+def _of_shards(size: Any, state: Any) -> AnyTensor:
+    """A tensor that FSDP shared out, where the file holds all of it, as that of a single process or a replica does."""
+    held = state if isinstance(state, dict) else next((part for part in state if isinstance(part, dict)), {})
+    local, spec = held.get("_local_tensor"), held.get("_spec")
+    placements = spec.attributes.get("placements", ()) if isinstance(spec, Inert) else ()
+    summed = any("Partial" in str(placement) for placement in placements)
+    if isinstance(local, StoredTensor | torch.Tensor) and tuple(local.shape) == _sizes(size) and not summed:
+        return local
+    return OddTensor("of which the file holds one rank's shard (DTensor, FSDP)", _sizes(size))
 
 
 def storage_dtype(kind: object) -> torch.dtype:

@@ -26,6 +26,11 @@ _OTHER_STATE = re.compile(r"optim|sched|scaler|(^|_)rng|random|sampler", re.IGNO
 """Names of what is no network's."""
 _QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\..*\.(linear|conv|rnn|embedding_ops)\w*$")
 """Where the classes of layers are that keep their weights packed."""
+_AGAIN = "save it again as an ordinary tensor"
+GATHER = (
+    "gather it where it was trained, on all ranks: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+    "options=StateDictOptions(full_state_dict=True, cpu_offload=True))"
+)
 _EXTRA = "_extra_state"
 _DEEPEST = 3
 _SHOWN = 6
@@ -150,10 +155,41 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
+def is_sharded(tensor: object) -> bool:
+    """Whether a tensor's parts lie with several processes (`DTensor`, what `fully_shard` makes of parameters)."""
+    return type(tensor).__name__ == "DTensor" and type(tensor).__module__.startswith("torch.distributed")
+
+
+def broken(weights: Iterable[tuple[str, Any]], buffers: Iterable[tuple[str, Any]] = ()) -> str:
+    """Which weights are NaN or infinite, as those of a training that diverged, with counts; "" where none are.
+
+    Buffers may be infinite, as masks of attention are; so may what holds zeros besides and is not known to be a
+    parameter.
+
+    Args:
+        weights: Names and tensors, read or not; those without floating-point values are passed over.
+        buffers: Those that are known to be no parameters.
+    """
+    found = []
+    for name, tensor, may in (*((n, x, False) for n, x in weights), *((n, x, True) for n, x in buffers)):
+        if not isinstance(tensor, torch.Tensor | StoredTensor) or not tensor.dtype.is_floating_point:
+            continue
+        if isinstance(tensor, torch.Tensor) and (nn.parameter.is_lazy(tensor) or tensor.is_meta):
+            continue
+        values = values_of(tensor).detach()
+        values = values.float() if values.dtype.itemsize == 1 else values  # nothing is asked of eight bits
+        bad = ~values.isfinite()
+        if may or (not isinstance(tensor, nn.Parameter) and bool(bad.any()) and not values[~bad].any()):
+            bad = values.isnan()
+        if n := int(bad.sum()):
+            found.append(f"{name} ({n} of {values.numel()})")
+    return f"{len(found)} of the weights hold NaN or infinite values: {listed(found)}" if found else ""
+
+
 def _read(found: Found, path: Path, notes: tuple[str, ...] = ()) -> Chosen:
     for name, value in found.tensors.items():
         if isinstance(value, OddTensor):
-            raise refused(path, f"a tensor {value.what} ({name!r})", hint="save it again as an ordinary tensor")
+            raise refused(path, f"a tensor {value.what} ({name!r})", hint=GATHER if "DTensor" in value.what else _AGAIN)
         if isinstance(value, Inert):
             raise _distributed(path, name, value)
     left = [name for name in found.tensors if name.endswith(_EXTRA)]

@@ -15,7 +15,7 @@ from xaicli.errors import XaiError
 from xaicli.heads.head import Head, Task, Text, Values, named_task
 from xaicli.heads.labels import Kind, Labels, kind_of
 from xaicli.heads.operations import Origin, Range, watching
-from xaicli.heads.outputs import tensor_at, where_of
+from xaicli.heads.outputs import refuse_spans, tensor_at, where_of
 
 OriginOf = Callable[[Tensor], Origin | None]
 
@@ -75,6 +75,7 @@ class Known:
         are_logits: Whether its numbers are logits for certain, as those of every transformers model are.
         text: How a model of texts answers at its places.
         pad: The token that fills short texts up.
+        spans: Whether it may answer with the places where an answer starts and ends.
     """
 
     task: Task | None = None
@@ -83,6 +84,7 @@ class Known:
     are_logits: bool = False
     text: Text | None = None
     pad: int | None = None
+    spans: bool = False
 
 
 NOTHING = Known()
@@ -139,6 +141,8 @@ def decide(
     """
     given, values = named_task(task) if task is not None else (None, None)
     known = replace(known, task=given, said="task=") if given is not None else known
+    if given is None:
+        refuse_spans(result, known=known.spans)
     where, found = (
         (str(output), f"its output {output!r}") if output not in (None, "") else where_of(result, known.classes)
     )
@@ -193,7 +197,7 @@ def _configured(model: Any) -> Known | None:
     name = type(model).__name__
     task = _by_name(name)
     if task is None:
-        return None
+        return Known(said=f"the configuration of {name}", spans=True) if name.endswith("ForQuestionAnswering") else None
     size = getattr(config, "num_labels", None)
     if task is Task.CLASSIFICATION:
         problem = getattr(config, "problem_type", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -115,6 +116,39 @@ def where_of(result: Any, classes: int | None = None) -> tuple[str, str]:
     # (loss of each sample, logits): what has an axis of classes, where anything has; then (logits, whatever else).
     wide = [n for n, v in answers.items() if v.ndim > 1] or list(answers)
     return wide[0], f"item {wide[0]} of its output of {len(parts)}"
+
+
+_STARTS, _ENDS = (
+    re.compile(r"(^|\.)start_(positions_)?(logits|scores)$"),
+    re.compile(r"(^|\.)end_(positions_)?(logits|scores)$"),
+)
+
+
+def refuse_spans(result: Any, *, known: bool = False) -> None:
+    """Where an answer starts and ends in a text (extractive question answering) is a place, and no class.
+
+    Args:
+        result: What the model returned.
+        known: Whether the model's class was made for such answers, so that a pair without names is one.
+
+    Raises:
+        XaiError: The model gives the logits of both.
+    """
+    parts = [(name, part) for name, part in items_of(result) if _answers(part)]
+    start = next((name for name, _ in parts if _STARTS.search(name)), None)
+    end = next((name for name, _ in parts if _ENDS.search(name)), None)
+    if known and start is None and not isinstance(result, Mapping):
+        flat = [(name, part) for name, part in parts if part.ndim == 2]
+        if len(flat) > 1 and flat[0][1].shape == flat[1][1].shape:
+            (start, _), (end, _) = flat[:2]
+    if start is None or end is None:
+        return
+    of = f"out[{start}]" if start.isdigit() else f"out[{start!r}]" if isinstance(result, dict) else f"out.{start}"
+    raise XaiError(
+        f"the model answers where in the text an answer starts ({start}) and ends ({end}): a number a place, no class",
+        hint=f"explain one of them, in Python by a function: target=lambda out: {of}.max(1).values; or at one place: "
+        f"--task regression --output-key {start} --target 7 for the place 7",
+    )
 
 
 def _answers(value: Any) -> bool:
