@@ -139,3 +139,138 @@ def test_what_no_look_up_makes_explainable_is_refused_with_the_way_out() -> None
     codes = functional.one_hot(IDS, 12).float()
     found = xaicli.saliency(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), codes, methods="gradient", device="cpu")
     assert found.attributions["gradient"].shape == (3, 4, 12)
+
+
+ROWS = torch.stack([torch.tensor([1, 4, 0, 2, 3]), torch.tensor([6, 0, 5, 2, 2]), torch.tensor([3, 3, 1, 0, 2])], 1)
+
+
+class Columns(nn.Module):
+    """A table of three categories, each with an embedding of its own width."""
+
+    def __init__(self, take: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.tables = nn.ModuleList(nn.Embedding(n, width) for n, width in ((5, 3), (8, 4), (4, 2)))
+        self.hidden, self.head, self.take = nn.Linear(9, 6), nn.Linear(6, 3), take
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found = [table(ids) for table, ids in zip(self.tables, self.take(rows), strict=True)]
+        return self.head(torch.tanh(self.hidden(torch.cat(found, -1).flatten(1))))
+
+
+def at_embeddings(model: nn.Module, ids: Tensor, *more: Tensor) -> list[Tensor]:
+    """d (score of the prediction) / d (what each embedding answered), by autograd alone, in the order of the calls."""
+    seen: list[Tensor] = []
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+
+    def keep(_: nn.Module, __: Any, result: Tensor) -> Tensor:
+        seen.append(result.detach().requires_grad_())
+        return seen[-1]
+
+    hooks = [table.register_forward_hook(keep) for table in tables]
+    scores = model(ids, *more)
+    for hook in hooks:
+        hook.remove()
+    return list(torch.autograd.grad(scores.max(1).values.sum(), seen))
+
+
+TAKES: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
+    "columns": lambda x: (x[:, 0], x[:, 1], x[:, 2]),
+    "converted columns": lambda x: tuple(x[:, i].long() for i in range(3)),
+    "columns kept as axes": lambda x: (x[:, :1], x[:, 1:2], x[:, 2:]),
+    "unbind": lambda x: x.unbind(1),
+    "split": lambda x: x.split(1, dim=1),
+    "chunk of a transposed table": lambda x: tuple(part.squeeze(0) for part in x.t().chunk(3)),
+    "select": lambda x: tuple(x.select(1, i) for i in range(3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+@pytest.mark.parametrize("name", TAKES)
+def test_categories_of_a_table_are_explained_by_column(name: str, dtype: torch.dtype) -> None:
+    model = Columns(lambda x: tuple(ids.long() for ids in TAKES[name](x))).eval()
+    found = xaicli.saliency(
+        model, ROWS.to(dtype), methods=("gradient", "integrated"), integrating=(64, 0), device="cpu", precision="fp32"
+    )
+    assert found.predictions.tolist() == model(ROWS).argmax(1).tolist()
+    gradient = found.attributions["gradient"]
+    assert gradient.shape == (5, 3, 4)
+    for column, expected in enumerate(at_embeddings(model, ROWS)):
+        width = expected.shape[-1]
+        np.testing.assert_allclose(gradient[:, column, :width], expected.reshape(5, width), atol=1e-6)
+        assert not gradient[:, column, width:].any()
+    assert np.nanmax(found.delta["integrated"]) < 0.05
+
+
+def test_two_embeddings_of_one_column_stand_side_by_side() -> None:
+    class WideAndDeep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(6)
+            self.wide, self.one, self.other = nn.Embedding(5, 3), nn.Embedding(5, 2), nn.Embedding(8, 2)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            first, second = rows[:, 0], rows[:, 1]
+            return self.wide(first) + self.head(torch.cat([self.one(first), self.other(second)], -1).tanh())
+
+    model = WideAndDeep().eval()
+    found = xaicli.saliency(model, ROWS[:, :2], methods="gradient", device="cpu").attributions["gradient"]
+    wide, one, other = at_embeddings(model, ROWS[:, :2])
+    assert found.shape == (5, 2, 5)
+    np.testing.assert_allclose(found[:, 0], torch.cat([wide, one], -1), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1, :2], other, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_texts_that_go_in_transposed_and_as_any_whole_numbers(dtype: torch.dtype) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(7)
+            self.words, self.cell, self.head = nn.Embedding(12, 5), nn.RNN(5, 6), nn.Linear(6, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.cell(self.words(ids.long().t()))[0][-1])
+
+    model = Recurrent().eval()
+    found = xaicli.saliency(model, IDS.to(dtype), methods="gradient", device="cpu")
+    (expected,) = at_embeddings(model, IDS)
+    assert found.attributions["gradient"].shape == (3, 4, 5)
+    np.testing.assert_allclose(found.attributions["gradient"], expected.transpose(0, 1), atol=1e-6)
+
+
+def test_a_graph_of_columns_is_explained_as_its_model() -> None:
+    model = Columns(TAKES["columns"]).eval()
+    graph = torch.export.export(model, (ROWS,), dynamic_shapes={"rows": {0: torch.export.Dim("n")}}).module()
+    own = xaicli.saliency(model, ROWS, methods="gradient", device="cpu")
+    found = xaicli.saliency(graph, ROWS, methods="gradient", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], own.attributions["gradient"], atol=1e-6)
+
+
+def test_numbers_among_ids_and_ids_among_numbers_are_refused_by_column() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(8, 4), nn.Linear(6, 3)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return self.head(torch.cat([self.table(rows[:, 1].long()), rows[:, ::2].float()], -1))
+
+    with pytest.raises(xaicli.XaiError, match=r"columns 0, 2 of rows go in as numbers") as said:
+        xaicli.saliency(Mixed(), ROWS, methods="gradient", device="cpu")
+    assert "forward(ids, numbers)" in said.value.hint
+    with pytest.raises(xaicli.XaiError, match=r"column 1 of rows are ids among numbers") as said:
+        xaicli.saliency(Mixed(), ROWS.float(), methods="gradient", device="cpu")
+    assert "forward(ids, numbers)" in said.value.hint
+    with pytest.raises(xaicli.XaiError, match="holds ids as floats"):
+        xaicli.saliency(Columns(lambda x: x.long().unbind(1)), ROWS.float(), methods="gradient", device="cpu")
+
+
+def test_a_column_that_nothing_reads_is_told() -> None:
+    model = Columns(lambda x: (x[:, 0], x[:, 1], x[:, 3])).eval()
+    rows = torch.cat([ROWS[:, :2], torch.full((5, 1), 99), ROWS[:, 2:]], 1)
+    found = xaicli.saliency(model, rows, methods="gradient", device="cpu")
+    assert not found.attributions["gradient"][:, 2].any()
+    np.testing.assert_allclose(found.attributions["gradient"][:, 3, :2], at_embeddings(model, rows)[2], atol=1e-6)
+    assert any("column 2 of rows" in note and "nothing of them" in note for note in found.answer.warnings)

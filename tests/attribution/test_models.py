@@ -993,3 +993,63 @@ def test_hooks_that_the_first_call_installs_are_installed_once() -> None:
     xaicli.saliency(model, x, methods=("gradient",))
     assert not model.body._forward_hooks
     assert torch.equal(model(x), model.head(model.body(x)))
+
+
+class OneTensor(nn.Module):
+    """Takes one batch, and does not say what its argument is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    def forward(self, x: Any) -> Tensor:
+        return self.net(x)
+
+
+class ListOfTensors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, xs: Any) -> Tensor:
+        return self.last(xs[0] + 2 * xs[1])
+
+
+class OneOrTwo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.last(x if y is None else x + 2 * y)
+
+
+@pytest.mark.parametrize("model", [OneTensor(), OneTensor().net], ids=["any argument", "a tensor"])
+def test_a_list_of_single_samples_is_their_batch_where_forward_takes_one_tensor(model: nn.Module) -> None:
+    samples = list(torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    found = xaicli.saliency(model, samples, methods="gradient", precision="fp32", device="cpu")
+    whole = torch.stack(samples).requires_grad_()
+    scores = model(whole)
+    (expected,) = torch.autograd.grad(scores.max(1).values.sum(), whole)
+    assert found.predictions.tolist() == scores.argmax(1).tolist()
+    np.testing.assert_allclose(found.attributions["gradient"], expected, atol=1e-6)
+
+
+def test_a_list_stays_several_inputs_where_forward_takes_a_list_or_two_tensors() -> None:
+    pair = [torch.ones(5, 4), torch.zeros(5, 4)]
+    for model in (ListOfTensors().eval(), OneOrTwo().eval()):
+        found = xaicli.saliency(model, pair, methods="gradient", device="cpu")
+        row = model.last.weight[found.predictions[0]].detach()
+        np.testing.assert_allclose(found.attributions["gradient"]["input0"][0], row, atol=1e-6)
+        np.testing.assert_allclose(found.attributions["gradient"]["input1"][0], 2 * row, atol=1e-6)
+
+
+def test_samples_without_a_batch_are_asked_for_with_the_line_to_type() -> None:
+    with pytest.raises(XaiError) as said:
+        xaicli.saliency(OneOrTwo(), [torch.ones(4), torch.zeros(4)], methods="gradient", device="cpu")
+    assert "torch.stack(inputs) in place of inputs" in said.value.hint
+    for one in (torch.ones(3, 8, 8), [torch.ones(3, 8, 8)]):
+        with pytest.raises(XaiError) as said:
+            xaicli.saliency(OneTensor(), one, methods="gradient", device="cpu")
+        assert "x[None] for x" in said.value.hint

@@ -57,7 +57,8 @@ def saliency(
     Args:
         model: Any module, in any mode, or a `torch.export.ExportedProgram`.
         inputs: An array or tensor (sample, ...); several as a list, a tuple, or a dict by name, in call order.
-            A forward that takes one dict of its inputs gets them so.
+            A forward that takes one dict of its inputs gets them so. A list of single samples is one batch where
+            forward takes one tensor alone.
         target: "predicted", "label", a class name or number, "topK", one number per sample, or a function of the
             model's outputs that returns one number per row. Of a model of texts also "loss", or one of these at a
             token: "predicted@0" the first, "predicted@-1" the last, where a language model is explained by default.
@@ -88,6 +89,7 @@ def saliency(
     Raises:
         XaiError: The model cannot be explained on these inputs; says why in one line.
     """
+    from xaicli.attribution.given import of_samples
     from xaicli.attribution.inputs import as_arrays
     from xaicli.attribution.session import Column, Request, explain
     from xaicli.attribution.settings import settle
@@ -113,7 +115,7 @@ def saliency(
             f"the model is a {type(model).__name__}, not a torch.nn.Module",
             hint="put it into forward of a module: its layers are needed, not only what it returns",
         )
-    arrays = as_arrays(inputs)
+    arrays = as_arrays(of_samples(model, inputs))
     n = len(next(iter(arrays.values())))
     for name, values in (("sample_ids", sample_ids), ("labels", labels)):
         if values is not None and len(values) != n:

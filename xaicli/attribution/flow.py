@@ -5,14 +5,16 @@ Told from the functions a forward pass calls, so that modules, functions and exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from xaicli.attribution.lookups import Lookup, lookup_of, name_of, tensors_in
 
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
 _CHANNELS_SECOND = _CONVOLUTIONS | {"batch_norm", "instance_norm", "group_norm"}
@@ -22,28 +24,13 @@ _FEATURE_MAPS = _CHANNELS_SECOND | _ACTIVATIONS | {"layer_norm", "rms_norm"}
 _RESHAPES = frozenset(("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem", "unsafe_view"))
 _KEEP_VALUES = _RESHAPES | {"to", "clone", "contiguous", "long", "int", "type", "expand", "alias", "detach", "clamp"}
 _KEEP_VALUES |= {"clamp_min", "clamp_max", "to_copy", "slice", "cuda", "cpu"}
+_MOVES = _RESHAPES | {"transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "T", "mT", "numpy_T"}
+_MOVES |= {"contiguous", "clone", "alias", "detach", "slice", "select", "narrow", "unbind", "chunk", "tensor_split"}
+_MOVES |= {"split", "split_with_sizes", "index", "index_select", "flip", "cat", "concat", "stack", "hstack", "expand"}
+_CONVERT = frozenset(("to", "to_copy", "long", "int", "type", "clamp", "clamp_min", "clamp_max", "cuda", "cpu"))
 _NO_VALUES = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros"))
 _NO_VALUES |= {"new_ones", "new_full", "new_empty", "new_tensor"}
 _MIXING = frozenset(("matmul", "mm", "bmm", "einsum", "scaled_dot_product_attention", "multi_head_attention_forward"))
-
-
-_OF_FUNCTION: tuple[str, ...] = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq")
-_OF_FUNCTION += ("mode", "sparse", "per_sample_weights", "include_last_offset", "padding_idx")
-"""The arguments of `torch.nn.functional.embedding_bag`."""
-_OF_OPERATOR: tuple[str, ...] = ("weight", "input", "offsets", "scale_grad_by_freq", "mode", "sparse")
-_OF_OPERATOR += ("per_sample_weights", "include_last_offset", "padding_idx")
-"""Those of the operator behind it."""
-
-
-def name_of(func: Callable[..., Any]) -> str:
-    """The plain name of a torch function, method or operator: "add" of `add`, `__iadd__`, `add_` and `add.Tensor`."""
-    name = str(getattr(func, "__name__", func)).partition(".")[0]
-    if name == "__get__":
-        name = str(getattr(getattr(func, "__self__", None), "__name__", name))
-    if name.startswith("__") and name.endswith("__"):
-        name = name.strip("_")
-        name = name[1:] if name in ("iadd", "radd", "isub", "rsub", "imul", "rmul") else name
-    return name.strip("_")
 
 
 @dataclass(frozen=True)
@@ -89,14 +76,16 @@ class Flow:
     """What one pass of a model showed.
 
     Attributes:
-        embedded: {input: the calls of an embedding that look up its values}.
+        embedded: {input: the look-ups of its values}.
         maybe_embedded: The same for what was computed from an input.
+        otherwise: {input: the places of a sample that something else than a look-up reads}.
         read: {input: the axis of it that the first layer reads as channels}.
         maps: The activations, in order.
     """
 
-    embedded: dict[int, list[int]] = field(default_factory=dict)
-    maybe_embedded: dict[int, list[int]] = field(default_factory=dict)
+    embedded: dict[int, list[Lookup]] = field(default_factory=dict)
+    maybe_embedded: dict[int, list[Lookup]] = field(default_factory=dict)
+    otherwise: dict[int, set[int]] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
     maps: list[FeatureMap] = field(default_factory=list)
 
@@ -111,7 +100,7 @@ def flow_of(run: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[Flow, Any
     watcher = _Watcher(inputs)
     with watcher:
         result = run()
-    returned = {id(t) for t in _tensors(result)} | {id(t) for t in _tensors(getattr(result, "__dict__", {}))}
+    returned = {id(t) for t in tensors_in(result)} | {id(t) for t in tensors_in(getattr(result, "__dict__", {}))}
     watcher.flow.maps = [
         replace(found, result=True) if id(tensor) in returned else found
         for found, tensor in zip(watcher.flow.maps, watcher.map_tensors, strict=True)
@@ -131,6 +120,9 @@ class _Watcher(TorchFunctionMode):
         }
         self._storages = {x.untyped_storage().data_ptr(): i for i, x in enumerate(inputs) if not x.is_floating_point()}
         self._shapes = [x.shape for x in inputs]
+        self._whole_numbers = frozenset(i for i, x in enumerate(inputs) if not x.is_floating_point())
+        # Where each value of a tensor was in the input it is of, carried along by whatever only moves values.
+        self._positions = {id(x): torch.arange(x.numel()).view(x.shape) for x in inputs}
         self._embeddings = self._maps = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -139,9 +131,10 @@ class _Watcher(TorchFunctionMode):
         name = name_of(func)
         if name == "embedding":
             self._embedding(args, kwargs)
-        before = [t for t in _tensors((args, kwargs)) if id(t) in self._known]
+        before = [t for t in tensors_in((args, kwargs)) if id(t) in self._known]
         if before and name not in _NO_VALUES:
-            for made in _tensors(result):
+            self._move(name, func, args, kwargs, result)
+            for made in tensors_in(result):
                 self._note(name, args, kwargs, before, made, several=not isinstance(result, Tensor))
         if name in _FEATURE_MAPS:
             self._feature_map(result)
@@ -149,15 +142,57 @@ class _Watcher(TorchFunctionMode):
         return result
 
     def _embedding(self, args: Any, kwargs: Any) -> None:
-        given = [t for t in _tensors((args, kwargs)) if not t.is_floating_point()]
+        given = [t for t in tensors_in((args, kwargs)) if not t.is_floating_point()]
         for ids in given[:1]:
             known = self._known.get(id(ids), _Trace())
             source = known.same if known.same is not None else self._storages.get(ids.untyped_storage().data_ptr())
-            if source is not None and ids.numel() == self._shapes[source].numel():
-                self.flow.embedded.setdefault(source, []).append(self._embeddings)
-            elif len(known.sources) == 1 and ids.numel() == self._shapes[min(known.sources)].numel():
-                self.flow.maybe_embedded.setdefault(min(known.sources), []).append(self._embeddings)
+            computed = source is None
+            if source is None and len(known.sources) == 1:
+                source = min(known.sources)
+            if source is not None and (lookup := self._lookup(ids, source)) is not None:
+                found = self.flow.maybe_embedded if computed else self.flow.embedded
+                found.setdefault(source, []).append(lookup)
         self._embeddings += 1
+
+    def _lookup(self, ids: Tensor, source: int) -> Lookup | None:
+        """Which places of each sample are looked up; None where samples are mixed."""
+        shape = self._shapes[source]
+        positions = self._positions.get(id(ids))
+        if positions is None and ids.numel() == math.prod(shape):
+            positions = torch.arange(ids.numel()).view(ids.shape)
+        return None if positions is None else lookup_of(self._embeddings, positions, shape[0], math.prod(shape[1:]))
+
+    def _move(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Carry positions along."""
+        first = next(tensors_in(args[:1]), None)
+        positions = None if first is None else self._positions.get(id(first))
+        made = list(tensors_in(result))
+        if first is None or positions is None:
+            return
+        if name in _MOVES:
+            if name in ("cat", "concat", "stack", "hstack"):
+                parts = [self._positions.get(id(t)) for t in tensors_in(args[0])]
+                if any(part is None for part in parts):
+                    return
+                moved = func(parts, *args[1:], **kwargs)
+            else:
+                moved = func(positions, *args[1:], **kwargs)
+            found = list(tensors_in(moved))
+            if len(found) == len(made) and all(a.shape == b.shape for a, b in zip(found, made, strict=True)):
+                self._positions.update((id(b), a) for a, b in zip(found, made, strict=True))
+        elif len(made) == 1 and made[0].shape == positions.shape:
+            # Converted or computed one by one: which it was, `_Trace.same` says.
+            if name in _CONVERT or not made[0].is_floating_point():
+                self._positions[id(made[0])] = positions
+            if name not in _CONVERT:
+                self._read_otherwise(first, positions)
+        elif name != "embedding":
+            self._read_otherwise(first, positions)
+
+    def _read_otherwise(self, tensor: Tensor, positions: Tensor) -> None:
+        for source in self._known[id(tensor)].sources & self._whole_numbers:
+            per = math.prod(self._shapes[source][1:])
+            self.flow.otherwise.setdefault(source, set()).update((positions % per).flatten().tolist())
 
     def _note(self, name: str, args: Any, kwargs: Any, before: list[Tensor], made: Tensor, *, several: bool) -> None:
         first = before[0]
@@ -165,7 +200,8 @@ class _Watcher(TorchFunctionMode):
         known = traces[0]
         sources = frozenset().union(*(t.sources for t in traces))
         convolved = name in _CONVOLUTIONS or any(t.convolved for t in traces)
-        same = known.same if name in _KEEP_VALUES and made.numel() == first.numel() else None
+        kept = name in _KEEP_VALUES and made.numel() == first.numel()
+        same = known.same if kept or (name in _MOVES and id(made) in self._positions) else None
         if name in _CHANNELS_SECOND | _CHANNELS_LAST:
             self._reads(name, known)
         self._held.append(made)
@@ -272,138 +308,6 @@ def _kept(channel: int, before: Tensor, made: Tensor) -> int | None:
     if channel == 1 - before.ndim and made.ndim > 2 and made.shape[1] == size:
         return 1 - made.ndim
     return channel if made.shape == before.shape else None
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-
-
-class Embeddings(TorchFunctionMode):
-    """Some calls of an embedding answer with what is given in their place.
-
-    Args:
-        given: {call: what it answers, (row, ..., width)}.
-    """
-
-    def __init__(self, given: Mapping[int, Tensor]) -> None:
-        super().__init__()
-        self._given, self._calls = given, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if name_of(func) == "embedding":
-            self._calls += 1
-            given = self._given.get(self._calls - 1)
-            if given is not None:
-                tensors = list(_tensors((args, kwargs or {})))
-                weight = next(t for t in tensors if t.is_floating_point())
-                ids = next(t for t in tensors if not t.is_floating_point())
-                return given.to(weight.dtype).reshape(*ids.shape, given.shape[-1])
-        return func(*args, **(kwargs or {}))
-
-
-class LookingUp(nn.Module):
-    """A model whose other ways to look up ids are embeddings, too: bags of them (`nn.EmbeddingBag`), and `table[ids]`.
-
-    Args:
-        model: The model.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """What the model returns."""
-        with _AsEmbeddings(self.model):
-            return self.model(*inputs, **named)
-
-
-class _AsEmbeddings(TorchFunctionMode):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        weights = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 2 and t.is_floating_point()]
-        self._tables = {t.untyped_storage().data_ptr() for t in weights}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = name_of(func)
-        if name == "embedding_bag":
-            found = _bags(args, kwargs)
-            if found is not None:
-                # The operator below the function returns what its own gradient needs besides.
-                return (found, None, None, None) if args[0].is_floating_point() else found
-        elif name in ("getitem", "index", "index_select") and self._is_table(args):
-            ids = args[1] if name != "index_select" else args[2] if len(args) > 2 and args[1] == 0 else None
-            ids = ids[0] if isinstance(ids, list | tuple) and len(ids) == 1 else ids
-            if isinstance(ids, Tensor) and ids.dtype in (torch.int64, torch.int32):
-                ids = ids if not bool((ids < 0).any()) else ids % len(args[0])
-                return functional.embedding(ids, args[0])
-        return func(*args, **kwargs)
-
-    def _is_table(self, args: Any) -> bool:
-        given = args[0] if args else None
-        return (
-            isinstance(given, Tensor)
-            and given.ndim == 2
-            and given.is_floating_point()
-            and given.untyped_storage().data_ptr() in self._tables
-        )
-
-
-def _bags(args: Any, kwargs: Any) -> Tensor | None:
-    """What `embedding_bag` gives for rows of ids of one length, by an embedding; None for bags of other lengths."""
-    names = _OF_OPERATOR if args[0].is_floating_point() else _OF_FUNCTION
-    given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
-    ids, weight, offsets, padding = given["input"], given["weight"], given.get("offsets"), given.get("padding_idx")
-    if given.get("max_norm") is not None or given.get("include_last_offset"):
-        return None
-    if ids.ndim == 1:
-        starts: list[int] = offsets.tolist() if offsets is not None else []
-        length = len(ids) // len(starts) if starts else 0
-        if not length or starts != list(range(0, len(ids), length)):
-            return None
-        ids = ids.view(-1, length)
-    rows = functional.embedding(ids, weight)
-    if (scales := given.get("per_sample_weights")) is not None:
-        rows = rows * scales.view(ids.shape).unsqueeze(-1)
-    counts = torch.ones_like(ids, dtype=torch.bool) if padding in (None, -1) else ids != padding % len(weight)
-    kept = counts.unsqueeze(-1)
-    match {0: "sum", 1: "mean", 2: "max"}.get(given.get("mode", "mean"), given.get("mode", "mean")):
-        case "max":
-            found = rows.masked_fill(~kept, -torch.inf).amax(1)
-            return found.masked_fill(~kept.any(1), 0.0)
-        case "sum":
-            return (rows * kept).sum(1)
-        case _:
-            return (rows * kept).sum(1) / kept.sum(1).clamp(min=1)
-
-
-class LookedUp(TorchFunctionMode):
-    """Keeps what the calls of embeddings answer.
-
-    Args:
-        calls: Which ones.
-    """
-
-    def __init__(self, calls: Sequence[int]) -> None:
-        super().__init__()
-        self.found: dict[int, Tensor] = {}
-        self._wanted, self._calls = frozenset(calls), 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if name_of(func) == "embedding":
-            if self._calls in self._wanted:
-                self.found[self._calls] = result.detach().clone()
-            self._calls += 1
-        return result
 
 
 class FeatureMaps(TorchFunctionMode):

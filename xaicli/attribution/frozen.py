@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from xaicli.attribution.flow import Embeddings, name_of
 from xaicli.attribution.given import first_line
+from xaicli.attribution.lookups import Embeddings, name_of
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 from xaicli.heads.calling import Call

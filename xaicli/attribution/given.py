@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from xaicli.attribution.inputs import as_input, of_bags
 from xaicli.attribution.twin import evaluating, left_as_it_was, private_copy, unwrapped
 from xaicli.errors import UsageError, XaiError
-from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names
+from xaicli.heads.calling import Call, Form, calls_of, is_own_name, parameter_names, takes_one
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 _HALF = 0.05
@@ -62,6 +62,39 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     plain = isinstance(error, RuntimeError | TypeError | ValueError | AssertionError) and lines
     return lines[0] if plain else f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def of_samples(model: nn.Module, inputs: Any) -> Any:
+    """The inputs of a caller; a list of single samples as one batch, where the model's signature has one input.
+
+    Args:
+        model: Any module.
+        inputs: As the caller gave them. A list is several inputs of the model wherever it can be.
+    """
+    shapes = {tuple(x.shape) for x in inputs if hasattr(x, "shape")} if isinstance(inputs, list | tuple) else set()
+    if len(shapes) != 1 or len(inputs) < 2 or shapes == {()} or not all(hasattr(x, "shape") for x in inputs):
+        return inputs
+    model = unwrapped(model)
+    one = takes_one(model)
+    if one is False:
+        return inputs
+    tensors = [x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in inputs]
+    if one is None and _answers(model, tensors, Form.LIST):
+        return inputs
+    batch = torch.stack(tensors)
+    return batch if _answers(model, [batch], Form.EACH) else inputs
+
+
+def _answers(model: nn.Module, inputs: Sequence[Tensor], form: Form) -> bool:
+    """Whether a model takes inputs in a form."""
+    try:
+        place = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+        batch = [as_input(x.detach(), dtype_of(model)).to(place) for x in inputs]
+        with torch.no_grad(), left_as_it_was(model), evaluating(model), random_numbers_kept(place):
+            Call(tuple(range(len(batch))), form=form)(model, batch)
+    except Exception:  # whatever another's forward raises
+        return False
+    return True
 
 
 class GivenModel:
@@ -199,9 +232,24 @@ class GivenModel:
             )
             raise XaiError(
                 f"the model fails on inputs of shape {shapes}: {first_line(error)}",
-                hint="do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; "
+                hint=self._without_batch()
+                or "do the inputs fit the model? check the order, shapes and dtypes of --data, and --resize; "
                 "a forward of a fixed batch size needs that many samples",
             ) from error
+
+    def _without_batch(self) -> str:
+        """What to type where the inputs are samples without a batch's axis; "" where the model takes them no better."""
+        unnamed = all(is_own_name(name) for name in self.names)
+        alike = len({(x.shape, x.dtype) for x in self.inputs}) == 1
+        if len(self.inputs) > 1 and unnamed and alike and _answers(self.model, [torch.stack(self.inputs)], Form.EACH):
+            return (
+                f"a list is read as {len(self.inputs)} inputs of the model; it answers them as samples of its first: "
+                "torch.stack(inputs) in place of inputs"
+            )
+        if _answers(self.model, [x[None] for x in self.inputs], self.call.form):
+            each = "each x" if len(self.inputs) > 1 else "x"
+            return f"the model answers them as one sample: the first axis is that of the samples, so x[None] for {each}"
+        return ""
 
     def learn_batch(self) -> bool:
         """After a failure: find out, with one sample, whether the model takes one batch size only."""
@@ -217,7 +265,7 @@ class GivenModel:
 
     def _whole_batch(self) -> int | None:
         """The number of the samples, where the model takes them all together: a forward of a fixed batch size."""
-        if not 2 < self.n <= _ROWS:
+        if not 2 < self.n <= _ROWS or (all(x.ndim == 1 for x in self.inputs) and self._without_batch()):
             return None
         try:
             self.run(range(self.n))

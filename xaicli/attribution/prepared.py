@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from xaicli.attribution.flow import Flow, LookedUp, LookingUp, flow_of
+from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
+from xaicli.attribution.lookups import LookedUp, LookingUp, Lookup, side_by_side
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
@@ -27,6 +30,7 @@ from xaicli.heads.operations import watching
 _ROWS = 32
 _FEW = 2
 _PROBE = 8
+_NAMED = 8
 _MASKS = ("mask", "padding", "valid")
 
 
@@ -37,23 +41,22 @@ class Entry:
     Attributes:
         name: The input's name.
         position: Which input.
-        calls: The calls of embeddings that look its ids up; none for an input of floats.
-        widths: How many numbers each of them gives a token; the entry holds them side by side.
+        lookups: The calls of embeddings that look its ids up, whose answers the entry holds side by side; none for an
+            input of floats.
         read: Which axis the model's first layer reads as channels, where that is known.
         mask: Which input says which of its tokens count, where one is called an attention mask.
     """
 
     name: str
     position: int
-    calls: tuple[int, ...] = ()
-    widths: tuple[int, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
     read: int | None = None
     mask: int | None = None
 
     @property
     def tokens(self) -> bool:
         """Whether it is a sequence of embedded tokens."""
-        return bool(self.calls)
+        return bool(self.lookups)
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,8 @@ class Prepared:
                 continue
             rows.append(model.arranged(x[self.units[units]]))
             if entry is not None and point is not None:
-                parts = torch.split(model.padded(point), list(entry.widths), dim=-1)
-                embedded |= dict(zip(entry.calls, parts, strict=True))
+                padded = model.padded(point)
+                embedded |= {lookup.call: lookup.of(padded) for lookup in entry.lookups}
         return rows, embedded
 
     def scalars(self, points: Sequence[Tensor], units: Tensor, *, of_probability: bool = False) -> Tensor:
@@ -201,6 +204,7 @@ def prepare(
     few = list(range(min(given.n, given.batch or _FEW)))
     few += [few[-1]] * ((given.batch or _FEW) - len(few))
     twin = private_copy(given.model)
+    tensors = _bytes_as_ids(given, twin, tensors)
     head = None
     on_cpu = instead_of(device)
     with torch.no_grad(), watching() as origin:
@@ -305,6 +309,21 @@ def _of_bytes(names: Sequence[str], tensors: Sequence[Tensor]) -> list[str]:
         for name, x in zip(names, tensors, strict=True)
         if x.dtype == torch.uint8
     ]
+
+
+def _bytes_as_ids(given: GivenModel, twin: nn.Module, tensors: list[Tensor]) -> list[Tensor]:
+    """Bytes that embeddings look up are ids as other whole numbers are; the others are the numbers of pictures."""
+    if not any(x.dtype == torch.uint8 for x in tensors):
+        return tensors
+    few = [x[: given.batch or _FEW].clone() for x in given.inputs]
+    try:
+        with torch.no_grad():
+            flow, _ = flow_of(lambda: given.call(LookingUp(twin), few), few)
+    except Exception:  # whatever another's forward raises: the model itself says it below
+        return tensors
+    found = [x.long() if x.dtype == torch.uint8 and i in flow.embedded else x for i, x in enumerate(tensors)]
+    given.inputs = [as_input(x, given.dtype).to(given.place) for x in found]
+    return found
 
 
 def _notes(
@@ -471,17 +490,21 @@ def _entries(
             flow, tokens = others, found
         else:
             frozen.model = plain
+    for position, x in enumerate(batches):
+        if x.is_floating_point() and (read := flow.embedded.get(position)):
+            raise _categories(given.names[position] or known[position], read, x.shape)
     left = _masks(batches, tokens, known)
+    notes: list[str] = []
     entries: list[Entry] = []
     points: list[Tensor] = []
     for position, x in enumerate(batches):
         name = given.names[position]
         if position in tokens:
-            looked_up = _looked_up(frozen, batches, tokens[position], x.shape)
-            widths = tuple(t.shape[-1] for t in looked_up)
+            lookups, point = _looked_up(frozen, batches, tokens[position], x.shape)
+            notes += _left_out(flow, position, name or known[position], lookups, x.shape)
             mask = _attention_mask(position, known, batches)
-            entries.append(Entry(name, position, tokens[position], widths, mask=mask))
-            points.append(torch.cat(looked_up, dim=-1))
+            entries.append(Entry(name, position, lookups, mask=mask))
+            points.append(point)
         elif x.is_floating_point() and position not in left:
             entries.append(Entry(name, position, read=flow.read.get(position)))
             points.append(x)
@@ -492,7 +515,7 @@ def _entries(
             "rows of one length: of a table, give each column that is looked up as an input of its own; numbers need a "
             "float dtype; one-hot codes can be the input themselves",
         )
-    notes = [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
+    notes += [f"{given.names[i] or known[i]} is a mask: it is passed on with its sample, not explained" for i in left]
     notes += [
         f"{given.names[i] or known[i]} holds whole numbers that no embedding looks up as they are: not explained"
         for i, x in enumerate(batches)
@@ -501,14 +524,60 @@ def _entries(
     return tuple(entries), points, flow, notes
 
 
-def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[int, tuple[int, ...]]]:
+def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[int, tuple[Lookup, ...]]]:
     """What way the inputs take, and the embeddings' calls that look up those of whole numbers."""
     few = [frozen.padded(x[: frozen.batch or _FEW].clone()) for x in batches]
     with torch.enable_grad():
         entered = [x.requires_grad_().clone() if x.is_floating_point() else x for x in few]
         flow, _ = flow_of(lambda: frozen.forward(entered), entered)
-    calls = flow.embedded or {i: c for i, c in flow.maybe_embedded.items() if len(c) == 1}
-    return flow, {i: tuple(c) for i, c in calls.items() if not batches[i].is_floating_point()}
+    found = {i: _lookups(flow, i) for i, x in enumerate(batches) if not x.is_floating_point()}
+    return flow, {i: lookups for i, lookups in found.items() if lookups}
+
+
+def _lookups(flow: Flow, position: int) -> tuple[Lookup, ...]:
+    """The look-ups of an input's own values; of what was computed from it where one alone looks up these places."""
+    own, computed = flow.embedded.get(position, []), flow.maybe_embedded.get(position, [])
+    read = {place for lookup in own for place in lookup.places}
+    counts = Counter(place for lookup in computed for place in lookup.places)
+    alone = [c for c in computed if not read & set(c.places) and all(counts[place] == 1 for place in c.places)]
+    return tuple(sorted((*own, *alone), key=lambda lookup: lookup.call))
+
+
+def _columns(places: Iterable[int], shape: Sequence[int]) -> str:
+    """Places of a sample for a sentence."""
+    found = sorted(places)
+    said = ", ".join(str(place) for place in found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+    return f"{'column' if len(shape) == 2 else 'place'}{'s' if len(found) > 1 else ''} {said}"
+
+
+def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> list[str]:
+    """What is said of places that no embedding looks up.
+
+    Raises:
+        UsageError: The model reads them as numbers: whole numbers have no gradient.
+    """
+    left = set(range(math.prod(shape[1:]))) - {place for lookup in lookups for place in lookup.places}
+    if not left:
+        return []
+    if numbers := left & flow.otherwise.get(position, set()):
+        raise UsageError(
+            f"{_columns(numbers, shape)} of {name} go in as numbers, and others of it are ids that embeddings look up",
+            hint="give the numbers as an input of their own of floats, forward(ids, numbers): whole numbers have no "
+            "gradient",
+        )
+    return [f"{_columns(left, shape)} of {name} are looked up by no embedding: nothing of them is explained"]
+
+
+def _categories(name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> UsageError:
+    """The refusal of ids that lie among floats: noise would make others of them, and they have no gradient."""
+    places = {place for lookup in lookups for place in lookup.places}
+    if len(places) == math.prod(shape[1:]):
+        return UsageError(f"{name} holds ids as floats, which embeddings look up", hint=f"give {name} as int64")
+    return UsageError(
+        f"{_columns(places, shape)} of {name} are ids among numbers, which embeddings look up after .long()",
+        hint="give the ids as an input of their own of whole numbers, forward(ids, numbers): each is explained at its "
+        "embedding",
+    )
 
 
 def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence[str]) -> list[int]:
@@ -540,18 +609,27 @@ def _is_mask(name: str) -> bool:
 
 
 def _looked_up(
-    frozen: FrozenModel, batches: Sequence[Tensor], calls: tuple[int, ...], shape: Sequence[int]
-) -> list[Tensor]:
-    """What each of the embeddings gives for all samples, (sample, tokens, width)."""
-    n, step = len(batches[0]), frozen.batch or _ROWS
-    found: dict[int, list[Tensor]] = {call: [] for call in calls}
+    frozen: FrozenModel, batches: Sequence[Tensor], lookups: Sequence[Lookup], shape: Sequence[int]
+) -> tuple[tuple[Lookup, ...], Tensor]:
+    """The embeddings' calls with the widths they give, and what they give for all samples, (sample, ..., width).
+
+    Where some places of a sample get fewer numbers than others, zeros fill them up.
+    """
+    n, step, per = len(batches[0]), frozen.batch or _ROWS, math.prod(shape[1:])
+    found: dict[int, list[Tensor]] = {lookup.call: [] for lookup in lookups}
     for first in range(0, n, step):
-        with torch.no_grad(), LookedUp(calls) as seen:
-            frozen.forward([frozen.padded(x[first : first + step].clone()) for x in batches])
-        for call in calls:
-            rows = seen.found[call]
-            found[call].append(rows.reshape(-1, *shape[1:], rows.shape[-1])[: min(step, n - first)])
-    return [torch.cat(parts) for parts in found.values()]
+        given = [frozen.padded(x[first : first + step].clone()) for x in batches]
+        with torch.no_grad(), LookedUp(tuple(found)) as seen:
+            frozen.forward(given)
+        for lookup in lookups:
+            rows = lookup.by_sample(seen.found[lookup.call], len(given[0]))
+            found[lookup.call].append(rows[: min(step, n - first)])
+    values = [torch.cat(parts) for parts in found.values()]
+    lookups, width = side_by_side(lookups, [x.shape[-1] for x in values], per)
+    point = values[0].new_zeros(n, per, width)
+    for lookup, x in zip(lookups, values, strict=True):
+        point[:, list(lookup.places), lookup.start : lookup.start + lookup.width] = x
+    return lookups, point.reshape(n, *shape[1:], width)
 
 
 def _valid(head: Head | None, given: GivenModel, batches: Sequence[Tensor], answers: Tensor) -> Tensor | None:

@@ -116,6 +116,29 @@ def _one_argument(model: nn.Module, n: int) -> tuple[bool, bool | None]:
     return full, full or _is_dict(room[0].annotation)
 
 
+def takes_one(model: nn.Module) -> bool | None:
+    """Whether forward takes one tensor and nothing else; None where its one argument may be a list of tensors."""
+    spec = getattr(model, "_in_spec", None)
+    if isinstance(model, fx.GraphModule) and spec is not None:
+        placeholders = sum(node.op == "placeholder" for node in model.graph.nodes)
+        return placeholders == 1 and _call_of_graph(model, spec, [""], Call((0,))).form is Form.EACH
+    if isinstance(model, torch.jit.ScriptModule):
+        return len(parameters_of(model)[0]) == 1
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if len(parameters) != 1 or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.POSITIONAL_ONLY,
+    ):
+        return False
+    if _is_tensor(parameters[0].annotation):
+        # Layers say that they take a tensor; what holds them says nothing.
+        return True
+    return None if parameters[0].annotation in (inspect.Parameter.empty, Any, "Any", "typing.Any") else False
+
+
 def _is_dict(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return bool(re.match(r"(typing\.)?(dict|Dict|Mapping|MutableMapping|BatchEncoding)\b", annotation))

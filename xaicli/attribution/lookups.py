@@ -1,0 +1,228 @@
+"""Where ids are looked up: which places of an input an embedding reads, and answering in its stead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_OF_FUNCTION: tuple[str, ...] = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq")
+_OF_FUNCTION += ("mode", "sparse", "per_sample_weights", "include_last_offset", "padding_idx")
+"""The arguments of `torch.nn.functional.embedding_bag`."""
+_OF_OPERATOR: tuple[str, ...] = ("weight", "input", "offsets", "scale_grad_by_freq", "mode", "sparse")
+_OF_OPERATOR += ("per_sample_weights", "include_last_offset", "padding_idx")
+"""Those of the operator behind it."""
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """The plain name of a torch function, method or operator: "add" of `add`, `__iadd__`, `add_` and `add.Tensor`."""
+    name = str(getattr(func, "__name__", func)).partition(".")[0]
+    if name == "__get__":
+        name = str(getattr(getattr(func, "__self__", None), "__name__", name))
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        name = name[1:] if name in ("iadd", "radd", "isub", "rsub", "imul", "rmul") else name
+    return name.strip("_")
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in arguments or results, however deep they lie in lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One call of an embedding that looks up places of an input.
+
+    Attributes:
+        call: Which of the calls of embeddings.
+        places: Which places of a sample, flat, in the order of the call.
+        lead: How many places come before the axis of samples: 1 where samples are the first axis of the ids, their
+            length where they are transposed.
+        width: How many numbers each place gets; 0 where that is not known yet.
+        start: Where they begin among those that other calls give the same places.
+    """
+
+    call: int
+    places: tuple[int, ...]
+    lead: int = 1
+    width: int = 0
+    start: int = 0
+
+    def by_sample(self, rows: Tensor, n: int) -> Tensor:
+        """(sample, place, width) of what the call answers for `n` samples."""
+        width = rows.shape[-1]
+        return rows.reshape(self.lead, n, -1, width).movedim(1, 0).reshape(n, len(self.places), width)
+
+    def of(self, point: Tensor) -> Tensor:
+        """What the call is to answer at a point (sample, ..., width): its values in the order of its ids."""
+        n = len(point)
+        part = point.reshape(n, -1, point.shape[-1])[..., self.start : self.start + self.width]
+        if self.places != tuple(range(part.shape[1])):
+            part = part[:, list(self.places)]
+        return part.reshape(n, self.lead, -1, self.width).movedim(0, 1) if self.lead > 1 else part
+
+
+def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
+    """Which places of each sample a call looks up; None where it does not look up the same of every sample.
+
+    Args:
+        call: Which call.
+        positions: For each of its ids where it was in the input, flat.
+        n: How many samples the input has.
+        per: How many places each.
+    """
+    for axis in range(positions.ndim if positions.numel() else 0):
+        lead = math.prod(positions.shape[:axis])
+        if positions.numel() % (lead * n):
+            continue
+        rows = positions.reshape(lead, n, -1).movedim(1, 0).reshape(n, -1)
+        if torch.equal(rows, rows[0] % per + per * torch.arange(n)[:, None]):
+            return Lookup(call, tuple(rows[0].tolist()), lead)
+    return None
+
+
+def side_by_side(lookups: Sequence[Lookup], widths: Sequence[int], per: int) -> tuple[tuple[Lookup, ...], int]:
+    """The look-ups with their widths, those of the same places one behind the other; and the width of all together."""
+    filled = [0] * per
+    found = []
+    for lookup, width in zip(lookups, widths, strict=True):
+        start = max(filled[place] for place in lookup.places)
+        for place in lookup.places:
+            filled[place] = start + width
+        found.append(replace(lookup, width=width, start=start))
+    return tuple(found), max(filled)
+
+
+class Embeddings(TorchFunctionMode):
+    """Some calls of an embedding answer with what is given in their place.
+
+    Args:
+        given: {call: what it answers, (row, ..., width)}.
+    """
+
+    def __init__(self, given: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._given, self._calls = given, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if name_of(func) == "embedding":
+            self._calls += 1
+            given = self._given.get(self._calls - 1)
+            if given is not None:
+                tensors = list(tensors_in((args, kwargs or {})))
+                weight = next(t for t in tensors if t.is_floating_point())
+                ids = next(t for t in tensors if not t.is_floating_point())
+                return given.to(weight.dtype).reshape(*ids.shape, given.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+class LookingUp(nn.Module):
+    """A model whose other ways to look up ids are embeddings, too: bags of them (`nn.EmbeddingBag`), and `table[ids]`.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the model returns."""
+        with _AsEmbeddings(self.model):
+            return self.model(*inputs, **named)
+
+
+class _AsEmbeddings(TorchFunctionMode):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        weights = [t for t in (*model.parameters(), *model.buffers()) if t.ndim == 2 and t.is_floating_point()]
+        self._tables = {t.untyped_storage().data_ptr() for t in weights}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = name_of(func)
+        if name == "embedding_bag":
+            found = _bags(args, kwargs)
+            if found is not None:
+                # The operator below the function returns what its own gradient needs besides.
+                return (found, None, None, None) if args[0].is_floating_point() else found
+        elif name in ("getitem", "index", "index_select") and self._is_table(args):
+            ids = args[1] if name != "index_select" else args[2] if len(args) > 2 and args[1] == 0 else None
+            ids = ids[0] if isinstance(ids, list | tuple) and len(ids) == 1 else ids
+            if isinstance(ids, Tensor) and ids.dtype in (torch.int64, torch.int32):
+                ids = ids if not bool((ids < 0).any()) else ids % len(args[0])
+                return functional.embedding(ids, args[0])
+        return func(*args, **kwargs)
+
+    def _is_table(self, args: Any) -> bool:
+        given = args[0] if args else None
+        return (
+            isinstance(given, Tensor)
+            and given.ndim == 2
+            and given.is_floating_point()
+            and given.untyped_storage().data_ptr() in self._tables
+        )
+
+
+def _bags(args: Any, kwargs: Any) -> Tensor | None:
+    """What `embedding_bag` gives for rows of ids of one length, by an embedding; None for bags of other lengths."""
+    names = _OF_OPERATOR if args[0].is_floating_point() else _OF_FUNCTION
+    given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+    ids, weight, offsets, padding = given["input"], given["weight"], given.get("offsets"), given.get("padding_idx")
+    if given.get("max_norm") is not None or given.get("include_last_offset"):
+        return None
+    if ids.ndim == 1:
+        starts: list[int] = offsets.tolist() if offsets is not None else []
+        length = len(ids) // len(starts) if starts else 0
+        if not length or starts != list(range(0, len(ids), length)):
+            return None
+        ids = ids.view(-1, length)
+    rows = functional.embedding(ids, weight)
+    if (scales := given.get("per_sample_weights")) is not None:
+        rows = rows * scales.view(ids.shape).unsqueeze(-1)
+    counts = torch.ones_like(ids, dtype=torch.bool) if padding in (None, -1) else ids != padding % len(weight)
+    kept = counts.unsqueeze(-1)
+    match {0: "sum", 1: "mean", 2: "max"}.get(given.get("mode", "mean"), given.get("mode", "mean")):
+        case "max":
+            found = rows.masked_fill(~kept, -torch.inf).amax(1)
+            return found.masked_fill(~kept.any(1), 0.0)
+        case "sum":
+            return (rows * kept).sum(1)
+        case _:
+            return (rows * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+class LookedUp(TorchFunctionMode):
+    """Keeps what the calls of embeddings answer.
+
+    Args:
+        calls: Which ones.
+    """
+
+    def __init__(self, calls: Sequence[int]) -> None:
+        super().__init__()
+        self.found: dict[int, Tensor] = {}
+        self._wanted, self._calls = frozenset(calls), 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if name_of(func) == "embedding":
+            if self._calls in self._wanted:
+                self.found[self._calls] = result.detach().clone()
+            self._calls += 1
+        return result
