@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,12 +258,16 @@ def test_numbers_among_ids_and_ids_among_numbers_are_refused_by_column() -> None
         def forward(self, rows: Tensor) -> Tensor:
             return self.head(torch.cat([self.table(rows[:, 1].long()), rows[:, ::2].float()], -1))
 
-    with pytest.raises(xaicli.XaiError, match=r"columns 0, 2 of rows go in as numbers") as said:
+    with pytest.raises(xaicli.XaiError, match=r"columns 0, 2 of rows: read as numbers") as said:
         xaicli.saliency(Mixed(), ROWS, methods="gradient", device="cpu")
     assert "forward(ids, numbers)" in said.value.hint
-    with pytest.raises(xaicli.XaiError, match=r"column 1 of rows are ids among numbers") as said:
-        xaicli.saliency(Mixed(), ROWS.float(), methods="gradient", device="cpu")
+    with pytest.raises(xaicli.XaiError, match=r"column 1 of rows: ids among numbers") as said:
+        xaicli.saliency(Mixed(), ROWS.float(), device="cpu")
     assert "forward(ids, numbers)" in said.value.hint
+    # What the gradient says of the numbers is true whatever the ids are.
+    model, rows = Mixed(), ROWS.float().requires_grad_()
+    alone = xaicli.saliency(model, ROWS.float(), methods="gradient", device="cpu").attributions["gradient"]
+    np.testing.assert_allclose(alone, torch.autograd.grad(model(rows).max(1).values.sum(), rows)[0], atol=1e-6)
     with pytest.raises(xaicli.XaiError, match="holds ids as floats"):
         xaicli.saliency(Columns(lambda x: x.long().unbind(1)), ROWS.float(), methods="gradient", device="cpu")
 
@@ -273,4 +278,4 @@ def test_a_column_that_nothing_reads_is_told() -> None:
     found = xaicli.saliency(model, rows, methods="gradient", device="cpu")
     assert not found.attributions["gradient"][:, 2].any()
     np.testing.assert_allclose(found.attributions["gradient"][:, 3, :2], at_embeddings(model, rows)[2], atol=1e-6)
-    assert any("column 2 of rows" in note and "nothing of them" in note for note in found.answer.warnings)
+    assert any("column 2 of rows: looked up by no embedding" in note for note in found.answer.warnings)

@@ -97,7 +97,7 @@ class OfCategory(nn.Module):
         self.table, self.head = nn.Embedding(10, 3), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.cat([self.table(x[:, 0].long()), x[:, 1:]], 1))
+        return self.head(torch.cat([self.table(x[:, 0].round().long()), x[:, 1:]], 1))
 
 
 def test_a_model_that_fails_between_the_samples_is_not_said_to_misfit_them() -> None:

@@ -20,7 +20,7 @@ from xaicli.attribution.gradients import Attributions, Gradients, Problem
 from xaicli.attribution.inputs import UNKNOWN_RANGE, Arrays, InputRange, Layout, baseline_of, layout_of, per_sample
 from xaicli.attribution.maps import scaled, strength
 from xaicli.attribution.prepared import Prepared
-from xaicli.attribution.settings import GRADCAM, Convention, Settings
+from xaicli.attribution.settings import GRADCAM, GRADIENT, Convention, Settings
 from xaicli.heads.head import Head
 
 
@@ -88,6 +88,8 @@ class Explainer:
     ) -> None:
         self.prepared, self.settings, self.input_range, self.pictures = prepared, settings, input_range, pictures
         self.captum = captum
+        if prepared.no_numbers is not None and (captum or set(settings.methods) - {GRADIENT}):
+            raise prepared.no_numbers
         fast = fast_model(prepared, settings)
         self.fast, self.precision, self.parted = fast.whole, fast.precision, fast.parted
         # Of all units: what is asked of some of them shares one captured graph.

@@ -80,6 +80,7 @@ class Prepared:
         probability: The same -> (row,) the targets' probabilities.
         notes: What a reader should know.
         function: What is explained where it is no target.
+        no_numbers: Why noise and paths make nothing of an input; gradients at the samples themselves are what they are.
     """
 
     model: FrozenModel
@@ -98,6 +99,7 @@ class Prepared:
     probability: Callable[[Any, Tensor], Tensor]
     notes: tuple[str, ...] = ()
     function: str = "function"
+    no_numbers: UsageError | None = None
 
     def only(self, units: Tensor) -> Prepared:
         """The same for some of the units; predictions and probabilities stay those of all samples."""
@@ -224,6 +226,7 @@ def prepare(
     frozen, hooked = _held_against(given, twin, outputs, answers, on)
     batches = [as_input(x, frozen.dtype).to(on) for x in tensors]
     entries, points, flow, notes = _entries(frozen, given, batches)
+    among = _categories(given, flow, batches)
     valid = _valid(head, given, batches, answers)
     values = answers.to(on)
     if head is not None:
@@ -265,9 +268,11 @@ def prepare(
                     *notes,
                     *_notes(head, target, labels, label_names),
                     at.note if at else "",
+                    among.message if among else "",
                 )
                 if n
             ),
+            no_numbers=among,
             function=LOSS if at is not None and at.truth is not None else "function",
         ),
         outputs,
@@ -490,9 +495,6 @@ def _entries(
             flow, tokens = others, found
         else:
             frozen.model = plain
-    for position, x in enumerate(batches):
-        if x.is_floating_point() and (read := flow.embedded.get(position)):
-            raise _categories(given.names[position] or known[position], read, x.shape)
     left = _masks(batches, tokens, known)
     notes: list[str] = []
     entries: list[Entry] = []
@@ -561,23 +563,33 @@ def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], s
         return []
     if numbers := left & flow.otherwise.get(position, set()):
         raise UsageError(
-            f"{_columns(numbers, shape)} of {name} go in as numbers, and others of it are ids that embeddings look up",
+            f"{_columns(numbers, shape)} of {name}: read as numbers, where others are ids that embeddings look up",
             hint="give the numbers as an input of their own of floats, forward(ids, numbers): whole numbers have no "
             "gradient",
         )
-    return [f"{_columns(left, shape)} of {name} are looked up by no embedding: nothing of them is explained"]
+    return [f"{_columns(left, shape)} of {name}: looked up by no embedding, and so not explained"]
 
 
-def _categories(name: str, lookups: Sequence[Lookup], shape: Sequence[int]) -> UsageError:
-    """The refusal of ids that lie among floats: noise would make others of them, and they have no gradient."""
-    places = {place for lookup in lookups for place in lookup.places}
-    if len(places) == math.prod(shape[1:]):
-        return UsageError(f"{name} holds ids as floats, which embeddings look up", hint=f"give {name} as int64")
-    return UsageError(
-        f"{_columns(places, shape)} of {name} are ids among numbers, which embeddings look up after .long()",
-        hint="give the ids as an input of their own of whole numbers, forward(ids, numbers): each is explained at its "
-        "embedding",
-    )
+def _categories(given: GivenModel, flow: Flow, batches: Sequence[Tensor]) -> UsageError | None:
+    """The refusal of ids that lie among floats: noise and paths would make others of them.
+
+    Raises:
+        UsageError: All of an input are ids, so that it has no gradient at all.
+    """
+    known = parameter_names(given.model, given.names)
+    for position, x in enumerate(batches):
+        if not x.is_floating_point() or not (lookups := flow.embedded.get(position)):
+            continue
+        name, places = given.names[position] or known[position], {place for each in lookups for place in each.places}
+        if len(places) == math.prod(x.shape[1:]):
+            raise UsageError(f"{name} holds ids as floats, which embeddings look up", hint=f"give {name} as int64")
+        return UsageError(
+            f"{_columns(places, x.shape)} of {name}: ids among numbers, which embeddings look up after .long(); noise "
+            "and paths would make other categories of them",
+            hint="give the ids as an input of their own of whole numbers, forward(ids, numbers), and each is explained "
+            "at its embedding; --methods gradient explains the numbers alone",
+        )
+    return None
 
 
 def _masks(batches: Sequence[Tensor], tokens: Mapping[int, Any], names: Sequence[str]) -> list[int]:
