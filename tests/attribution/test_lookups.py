@@ -279,3 +279,11 @@ def test_a_column_that_nothing_reads_is_told() -> None:
     assert not found.attributions["gradient"][:, 2].any()
     np.testing.assert_allclose(found.attributions["gradient"][:, 3, :2], at_embeddings(model, rows)[2], atol=1e-6)
     assert any("column 2 of rows: looked up by no embedding" in note for note in found.answer.warnings)
+
+
+def test_a_graph_takes_bytes_that_are_ids_as_the_whole_numbers_it_was_exported_with() -> None:
+    model = Table(LOOKS["table[ids]"]).eval()
+    graph = torch.export.export(model, (IDS,), dynamic_shapes={"ids": {0: torch.export.Dim("n")}}).module()
+    own = xaicli.saliency(model, IDS, methods="gradient", device="cpu")
+    found = xaicli.saliency(graph, IDS.to(torch.uint8), methods="gradient", device="cpu")
+    np.testing.assert_allclose(found.attributions["gradient"], own.attributions["gradient"], atol=1e-6)

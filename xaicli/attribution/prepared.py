@@ -320,15 +320,18 @@ def _bytes_as_ids(given: GivenModel, twin: nn.Module, tensors: list[Tensor]) -> 
     """Bytes that embeddings look up are ids as other whole numbers are; the others are the numbers of pictures."""
     if not any(x.dtype == torch.uint8 for x in tensors):
         return tensors
-    few = [x[: given.batch or _FEW].clone() for x in given.inputs]
-    try:
-        with torch.no_grad():
-            flow, _ = flow_of(lambda: given.call(LookingUp(twin), few), few)
-    except Exception:  # whatever another's forward raises: the model itself says it below
-        return tensors
-    found = [x.long() if x.dtype == torch.uint8 and i in flow.embedded else x for i, x in enumerate(tensors)]
-    given.inputs = [as_input(x, given.dtype).to(given.place) for x in found]
-    return found
+    ids = [x.long() if x.dtype == torch.uint8 else x for x in tensors]
+    for trial in (tensors, ids):  # an exported graph takes whole numbers as nothing else
+        few = [as_input(x[: given.batch or _FEW], given.dtype).to(given.place) for x in trial]
+        try:
+            with torch.no_grad():
+                flow, _ = flow_of(lambda few=few: given.call(LookingUp(twin), few), few)  # type: ignore[misc]
+        except Exception:  # whatever another's forward raises: the model itself says it below
+            continue
+        found = [y if i in flow.embedded else x for i, (x, y) in enumerate(zip(tensors, ids, strict=True))]
+        given.inputs = [as_input(x, given.dtype).to(given.place) for x in found]
+        return found
+    return tensors
 
 
 def _notes(
