@@ -422,4 +422,13 @@ def standing(data: pl.DataFrame) -> pl.DataFrame:
     empty = [pl.lit(None, data.schema[name]).alias(name) for name in ("name", *CORNERS, "crowd")]
     order = data.select(place).unique(maintain_order=True).with_row_index("picture")
     rows = pl.concat([data.filter(stands), bare.with_columns(empty)])
-    return rows.join(order, on=place, maintain_order="left").sort("picture", maintain_order=True).select(columns)
+    return (
+        rows.join(order, on=place, maintain_order="left")
+        .sort("picture", maintain_order=True)
+        .select(columns)
+        .with_columns(
+            # What nobody said is missing: an empty text would be written as "".
+            pl.when(pl.col(name) != "").then(pl.col(name)).alias(name)
+            for name in ("by", "when")
+        )
+    )

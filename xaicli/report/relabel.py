@@ -155,7 +155,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
     """The same of objects in pictures."""
     changes: Mapping[str, int] = answer.extra["changes"]
     changed = answer.data.filter(answer.data["change"] != "confirmed")
-    said = ", ".join(f"{n:,} {word}" for word, n in changes.items()) or "no object in any"
+    said = ", ".join(f"{n:,} {word}" for word, n in changes.items()) or "none"
     left = sum(row["n"] for row in answer.extra["left_out"] if not row["reason"].startswith("said again"))
     ending = f"; {count(left, 'mark')} {'was' if left == 1 else 'were'} not taken." if left else "."
     blocks: list[Block] = []
@@ -197,7 +197,7 @@ def _objects_applied(answer: Answer, page: Page) -> Report:
         name="relabel-apply",
         title="What people said of the objects",
         run_line=run_line(answer, page.facts),
-        sentence=f"{count(answer.extra['pictures'], 'picture')} looked at: {said}{ending}",
+        sentence=f"{count(answer.extra['pictures'], 'picture')} looked at; of their objects {said}{ending}",
         sections=(
             Section("Objects", "labels", tuple(blocks)),
             Section("Were the doubts right?", "suspects", tuple(judged)),
