@@ -167,7 +167,7 @@ def cut_apart(
             their numbers tell names apart. None for as long as it takes.
     """
     wanted = list(dict.fromkeys(names))
-    crowd = _Crowd((*wanted, *among))
+    crowd = _Crowd((*wanted, *among), limit)
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in wanted:
@@ -190,15 +190,20 @@ def cut_among(name: str, names: Iterable[str], limit: int = 40) -> str:
 class _Crowd:
     """Names among which one that is cut has to be recognised."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], limit: int) -> None:
         self._names = list(dict.fromkeys(names))
         self._ends: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
+        long = [name for name in self._names if len(name) > limit]
+        self._same_end = _same_start([name[::-1] for name in long]) if long else 0
+        """How many characters all of those end with that are too long."""
 
     def short_form(self, name: str, limit: int, longest: int) -> str | None:
         """The shortest form of a name that is no other's, and of those the one that reads best; None for none."""
-        for room in range(limit, max(limit, min(longest, len(name))) + 1, _FURTHER):
-            if len(name) <= room:
-                return name
+        if len(name) <= limit:
+            return name
+        # A name that takes more than that is told whole where it may be.
+        rooms = [limit] if len(name) <= longest else range(limit, longest + 1, _FURTHER)
+        for room in rooms:
             if told := next(self._forms(name, room - 1), ""):
                 return told
         return name if len(name) <= longest else None
@@ -216,17 +221,19 @@ class _Crowd:
         last = len(name) - max(name.rfind(mark) for mark in "/\\")
         ends = [(room - last if room - last >= _HEAD else 0, last)] if end < last <= room else []
         ends.append((room - end, end))
-        if start < stop <= room:
+        # The end tells names apart that are not here: it is left out where all have the same.
+        is_end_known = len(name) - stop <= self._same_end
+        if is_end_known and start < stop <= room:
             ends.append((stop, 0))
         ends += [(0, room)] if len(name) - room <= start else []
-        ends += [(room, 0)] if stop <= room else []
         yield from (self._without_middle(name, *pair) for pair in ends if self._is_only(name, *pair))
-        if 0 < stop - start < room:
+        if is_end_known and 0 < stop - start < room:
             # As much of what stands before it as there is room for.
             part = name[max(0, stop - room + 1) : stop]
             if sum(part in other for other in self._names) == 1:
                 yield f"…{part}…"
-        yield from (self._without_middle(name, *pair) for pair in ((0, room), (room, 0)) if self._is_only(name, *pair))
+        if self._is_only(name, 0, room):
+            yield self._without_middle(name, 0, room)
 
     @staticmethod
     def _without_middle(name: str, head: int, tail: int) -> str:
