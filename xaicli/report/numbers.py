@@ -167,7 +167,7 @@ def cut_apart(
             their numbers tell names apart. None for as long as it takes.
     """
     wanted = list(dict.fromkeys(names))
-    crowd = _Crowd((*wanted, *among), limit)
+    crowd = _Crowd((*wanted, *among), limit if longest is None else None)
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in wanted:
@@ -190,12 +190,12 @@ def cut_among(name: str, names: Iterable[str], limit: int = 40) -> str:
 class _Crowd:
     """Names among which one that is cut has to be recognised."""
 
-    def __init__(self, names: Iterable[str], limit: int) -> None:
+    def __init__(self, names: Iterable[str], limit: int | None) -> None:
         self._names = list(dict.fromkeys(names))
         self._ends: dict[tuple[int, int], Counter[tuple[str, str]]] = {}
-        long = [name for name in self._names if len(name) > limit]
-        self._same_end = _same_start([name[::-1] for name in long]) if long else 0
-        """How many characters all of those end with that are too long."""
+        long = [name for name in self._names if limit is not None and len(name) > limit]
+        self._same_end = _same_start([name[::-1] for name in long]) if long else None
+        """How many characters all of those end with that are too long; None where there is no room to heed it."""
 
     def short_form(self, name: str, limit: int, longest: int) -> str | None:
         """The shortest form of a name that is no other's, and of those the one that reads best; None for none."""
@@ -222,7 +222,7 @@ class _Crowd:
         ends = [(room - last if room - last >= _HEAD else 0, last)] if end < last <= room else []
         ends.append((room - end, end))
         # The end tells names apart that are not here: it is left out where all have the same.
-        is_end_known = len(name) - stop <= self._same_end
+        is_end_known = self._same_end is None or len(name) - stop <= self._same_end
         if is_end_known and start < stop <= room:
             ends.append((stop, 0))
         ends += [(0, room)] if len(name) - room <= start else []
@@ -232,8 +232,8 @@ class _Crowd:
             part = name[max(0, stop - room + 1) : stop]
             if sum(part in other for other in self._names) == 1:
                 yield f"…{part}…"
-        if self._is_only(name, 0, room):
-            yield self._without_middle(name, 0, room)
+        ends = [(0, room), (room, 0)] if self._same_end is None else [(0, room)]
+        yield from (self._without_middle(name, *pair) for pair in ends if self._is_only(name, *pair))
 
     @staticmethod
     def _without_middle(name: str, head: int, tail: int) -> str:
