@@ -170,13 +170,10 @@ class _Watcher(TorchFunctionMode):
         if first is None or positions is None:
             return
         if name in _MOVES:
-            if name in ("cat", "concat", "stack", "hstack"):
-                parts = [self._positions.get(id(t)) for t in tensors_in(args[0])]
-                if any(part is None for part in parts):
-                    return
-                moved = func(parts, *args[1:], **kwargs)
-            else:
-                moved = func(positions, *args[1:], **kwargs)
+            try:
+                moved = self._moved(name, func, positions, args, kwargs)
+            except Exception:  # an index on another device, say: what is not followed is not explained
+                return
             found = list(tensors_in(moved))
             if len(found) == len(made) and all(a.shape == b.shape for a, b in zip(found, made, strict=True)):
                 self._positions.update((id(b), a) for a, b in zip(found, made, strict=True))
@@ -188,6 +185,13 @@ class _Watcher(TorchFunctionMode):
                 self._read_otherwise(first, positions)
         elif name != "embedding":
             self._read_otherwise(first, positions)
+
+    def _moved(self, name: str, func: Any, positions: Tensor, args: Any, kwargs: Any) -> Any:
+        """The positions moved as the values were; None where other values come among them."""
+        if name not in ("cat", "concat", "stack", "hstack"):
+            return func(positions, *args[1:], **kwargs)
+        parts = [self._positions.get(id(t)) for t in tensors_in(args[0])]
+        return None if any(part is None for part in parts) else func(parts, *args[1:], **kwargs)
 
     def _read_otherwise(self, tensor: Tensor, positions: Tensor) -> None:
         for source in self._known[id(tensor)].sources & self._whole_numbers:

@@ -71,8 +71,11 @@ class Lookup:
         """What the call is to answer at a point (sample, ..., width): its values in the order of its ids."""
         n = len(point)
         part = point.reshape(n, -1, point.shape[-1])[..., self.start : self.start + self.width]
-        if self.places != tuple(range(part.shape[1])):
-            part = part[:, list(self.places)]
+        first, last = self.places[0], self.places[-1]
+        if self.places == tuple(range(first, last + 1)):
+            part = part[:, first : last + 1]
+        else:  # no list as an index, which a captured CUDA graph would have to copy from the host
+            part = torch.stack([part[:, place] for place in self.places], 1)
         return part.reshape(n, self.lead, -1, self.width).movedim(0, 1) if self.lead > 1 else part
 
 
