@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -233,3 +234,21 @@ def test_slices_that_explain_one_another_in_circles_are_told(monkeypatch):
     found = slices.find_slices(frame, "loss", ["night"])
     assert [one.facts for one in found.slices] == [one.facts for one in alone.slices]
     assert (found.explained, found.looked_at) == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64])
+def test_fifths_of_whole_numbers_are_called_by_the_first_and_last_of_each(dtype: Any) -> None:
+    column = pl.Series("age", [*range(18, 68), None], dtype=dtype)  # 50 ages: ten of each fifth
+    names, codes = slices.by_quintile(column)
+    assert names[:5] == ["<= 27", "28 to 37", "38 to 47", "48 to 57", "> 57"]
+    assert [names[code] for code in codes] == [
+        *(name for name in names[:5] for _ in range(10)),
+        slices.MISSING,
+    ]
+    # Most are 3: a fifth of one value is called by it.
+    few = pl.Series("n", [*[0] * 10, *[1] * 10, *[2] * 5, *[3] * 40, *range(4, 16)], dtype=dtype)
+    names, codes = slices.by_quintile(few)
+    found: dict[str, set[int]] = {}
+    for value, code in zip(few.to_list(), codes, strict=True):
+        found.setdefault(names[code], set()).add(int(value))
+    assert found == {"<= 1": {0, 1}, "2 to 3": {2, 3}, "> 3": set(range(4, 16))}

@@ -234,18 +234,26 @@ def _most_frequent(values: pl.Series) -> tuple[pl.Series, list[int]]:
 def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     """What the fifths of a column of numbers or dates are called, and the one of each row; missing values are one more.
 
-    The bounds of dates are among them; those of numbers lie between two.
+    The bounds of dates are among them; those of numbers lie between two. Whole numbers are called by the first and last
+    of each fifth.
     """
     dated = _is_date(column.dtype)
     numbers = (column.to_physical() if dated else column).cast(pl.Float64).to_numpy().astype(np.float64)
     known = np.isfinite(numbers)
-    edges = np.unique(_fifths(numbers[known], between=not dated))
+    are_whole = not dated and bool((numbers[known] == np.floor(numbers[known])).all())
+    edges = _fifths(numbers[known], between=not dated)
+    edges = np.unique(np.floor(edges) if are_whole else edges)
     codes = np.zeros(len(numbers), np.uint8)
     for edge in edges:
         codes += numbers > edge
     dates = pl.Series(edges.astype(np.int64)).cast(column.dtype) if dated else ()
     bounds = [str(date) for date in dates] if dated else distinct(edges.tolist(), 6)
-    names = [f"<= {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
+    between = [f"{a} to {b}" for a, b in pairwise(bounds)]
+    if are_whole:
+        bounds = [str(int(edge)) for edge in edges]
+        whole = ((int(low) + 1, int(high)) for low, high in pairwise(edges))
+        between = [str(low) if low == high else f"{low} to {high}" for low, high in whole]
+    names = [f"<= {bounds[0]}", *between, f"> {bounds[-1]}"]
     codes[~known] = len(names)
     return [*names, MISSING], codes
 
