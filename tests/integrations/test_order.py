@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, default_collate
 
 import xaicli
+from xaicli.integrations.identity import kinds_of
 from xaicli.integrations.order import WatchedCollator
 
 lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
@@ -286,6 +287,12 @@ def test_what_cannot_be_compared_costs_the_training_nothing() -> None:
     assert watched([Odd(), Odd()]) is batch
     assert watched.disorder is None
     assert not watched.is_known
+
+
+def test_rows_of_any_kind_are_told_apart() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int64, torch.complex64):
+        assert kinds_of(torch.tensor([[0, 1], [1, 1], [0, 1]]).to(dtype)) in ([0, 1, 0], [1, 0, 1])
+    assert kinds_of(torch.zeros(2, 0)) == [0, 0]
 
 
 @pytest.mark.parametrize("kind", ["numbers", "texts", "floats", "tensor"])

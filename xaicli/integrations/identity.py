@@ -127,6 +127,9 @@ _BATCHING = ("torch", "lightning", "pytorch_lightning")
 _KEEPING = ("transformers", "torch")
 """Packages whose own collators give the samples in the order they are given them."""
 
+_COMPARED = 1024
+"""So many values of a row, at least, tell whether it is another."""
+
 _ONE_NAME = {"labels": ("labels", "label", "label_ids")}
 """What a collator renames."""
 
@@ -332,7 +335,10 @@ class IdsBesideCollator:
         given = [{name: value for name, value in sample.items() if name not in self.keys} for sample in samples]
         batch = self._together(samples, key)
         if isinstance(batch, Mapping) and key not in batch:
-            order = self._order(given, batch)
+            try:
+                order = self._order(given, batch)
+            except Exception as error:  # comparing what it does not know is no fault of the training
+                order = f"whose row is whose could not be told, as comparing a batch with its samples failed: {error}"
             ids = order if isinstance(order, str) else [ids[place] for place in order]
             batch[key] = torch.tensor(ids) if all(type(i) is int for i in ids) else ids  # type: ignore[index]
         return batch
@@ -446,13 +452,22 @@ def order_of(
     return order
 
 
+def kinds_of(rows: torch.Tensor) -> list[int]:
+    """A number for each row, the same for those that are alike; of very many values some tell it."""
+    if rows.numel() == 0:
+        return [0] * len(rows)
+    flat = (torch.view_as_real(rows) if rows.is_complex() else rows).reshape(len(rows), -1)
+    some = flat[:, :: max(1, flat.shape[1] // _COMPARED)]
+    return [int(kind) for kind in torch.unique(some, dim=0, return_inverse=True)[1]]
+
+
 def is_shown(samples: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> bool:
     """Whether what stands in the samples and in the batch alike shows that these are in order, and in no other one."""
     n = len(samples)
     alike: dict[tuple[int, ...], list[int]] = {}
     columns = [c for name, rows in batch.items() if (c := _column(name, rows, samples, n)) is not None]
     kept = [column.rows for column in columns if all(column.fits(place, place) for place in range(n))]
-    kinds = [torch.unique(rows, dim=0, return_inverse=True)[1].tolist() for rows in kept]
+    kinds = [kinds_of(rows) for rows in kept]
     for place in range(n):
         alike.setdefault(tuple(kind[place] for kind in kinds), []).append(place)
     return all(len(places) == 1 or _are_alike(samples, places) for places in alike.values())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate, default_convert
 
-from xaicli.integrations.identity import SeenOrders, size_of
+from xaicli.integrations.identity import SeenOrders, kinds_of, size_of
 
 _KEEP = (default_collate, default_convert)
 """Collators that are known to keep it."""
@@ -114,7 +114,7 @@ def _order(samples: Sequence[Any], batch: Any) -> int:
 
 def _are_apart(rows: Any) -> bool:
     """Whether no two rows are alike: labels that several samples share fit in other orders, too."""
-    return len(torch.unique(rows, dim=0) if isinstance(rows, torch.Tensor) else set(rows)) == len(rows)
+    return len(set(kinds_of(rows) if isinstance(rows, torch.Tensor) else rows)) == len(rows)
 
 
 def _is_column(part: Any, n: int) -> bool:
