@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Teller = Callable[[str, float | None, int | None], None]
-_told: list[Teller] = []
+_tellers: list[Teller] = []
 
 
 def doing(what: str, done: float | None = None, total: int | None = None) -> None:
@@ -17,15 +17,15 @@ def doing(what: str, done: float | None = None, total: int | None = None) -> Non
         done: How much of it is done.
         total: Of how much.
     """
-    for teller in _told[-1:]:
+    for teller in _tellers[-1:]:
         teller(what, done, total)
 
 
 @contextmanager
 def shown_by(teller: Teller) -> Iterator[None]:
     """Tell this one while it lasts."""
-    _told.append(teller)
+    _tellers.append(teller)
     try:
         yield
     finally:
-        _told.remove(teller)
+        _tellers.remove(teller)

@@ -70,8 +70,8 @@ def rows(draw: st.DrawFn, *, metrics: Sequence[str] = ("loss", "margin"), most: 
                 for sample_id in draw(st.permutations(known))[: draw(st.integers(1, most))]:
                     values = {name: draw(st.none() | numbers) for name in metrics}
                     place = {"mode": mode, "ds_id": ds_id, "epoch": epoch, "eval_pass": eval_pass, "step": step}
-                    said = {"label": draw(labels), "prediction": draw(labels)}
-                    found.append({**place, "sample_id": sample_id, **said, **values})
+                    labelled = {"label": draw(labels), "prediction": draw(labels)}
+                    found.append({**place, "sample_id": sample_id, **labelled, **values})
                 step += 1
     return found
 

@@ -153,11 +153,11 @@ def _batches(file: Path, readings: Mapping[str, Callable[[str], Any]]) -> Iterat
         return tuple(row.get(key, "").strip() for key in _PLACE)
 
     for (mode, ds_id, *numbers), rows in groupby(_rows(file), key=place):
-        told: dict[str, Any] = {MODE: mode or None, DS_ID: ds_id or None}
+        origin: dict[str, Any] = {MODE: mode or None, DS_ID: ds_id or None}
         for key, text in zip((EPOCH, "eval_pass", STEP), numbers, strict=True):
-            told[key] = _number(text) if text else None
+            origin[key] = _number(text) if text else None
         for some in _in_parts(rows):
-            yield told | {column: [read(row[column]) for row in some] for column, read in readings.items()}
+            yield origin | {column: [read(row[column]) for row in some] for column, read in readings.items()}
 
 
 def _in_parts(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:

@@ -180,8 +180,8 @@ def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, 
         raise
     layout = RunLayout(folder)
     # Packages, git and machine are those of the import, not of the training.
-    told = {"imported": {"from": str(source.absolute()), "run": one.name, "kind": kind}}
-    manifest = replace(layout.read_manifest(), environment=told)
+    environment = {"imported": {"from": str(source.absolute()), "run": one.name, "kind": kind}}
+    manifest = replace(layout.read_manifest(), environment=environment)
     write_whole(layout.manifest, manifest.to_json().encode(), durable=True)
     return {
         "run": str(folder),
