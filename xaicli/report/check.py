@@ -62,7 +62,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             row["rule"] + (f": {row['group']}" if row["group"] else ""),
             *((row["bound"],) if has_names else ()),
             row["value"],
-            row["n"],
+            row["n"] or None,  # a rule on a count looks at no samples
             _place(row),
             _why(row, has_bound=has_names),
         )
