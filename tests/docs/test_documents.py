@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import xaicli
@@ -181,7 +182,7 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     common, *sections = re.split(r"^## xai ", page, flags=re.MULTILINE)
     by_name = {section.partition("\n")[0]: section.partition("\n### ")[0] for section in sections}
-    assert set(by_name) == set(ASKED)
+    assert set(by_name) == {*ASKED, "errors"}
     seen: set[str] = set()
     top: set[str] = set()
     said = tmp_path / "said.csv"
@@ -198,6 +199,32 @@ def test_every_key_of_the_json_is_documented_and_every_key_documented_is_there(
     assert seen - documented(common) - documented(every) == set()
     first = {key for row in re.findall(r"^\| (`.*?) \|", by_name[name], re.MULTILINE) for key in documented(row)}
     assert first - top == set()
+
+
+ERRORS = {
+    "regression": {"label": [0.5, 1.5, 2.5], "prediction": [0.25, 2.0, 0.5]},
+    "binary": {"label": [0, 1, 1], "logits": [0.5, -0.5, 1.5]},
+    "multilabel": {"label": [[0], [0, 1], []], "probs": [[0.1, 0.9, 0.2], [0.9, 0.8, 0.1], [0.9, 0.9, 0.9]]},
+    "sequence": {"label": [[1, 0], [0, 1], [1, 1]], "logits": [[[0.5, 1.5], [1.0, 0.0]]] * 3},
+}
+"""What is logged of six samples at each of three epochs, twice the three given."""
+
+
+@pytest.mark.parametrize("task", ERRORS)
+def test_every_key_of_the_errors_of_a_task_is_documented(task: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    (section,) = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if part.startswith("xai errors\n")]
+    ids = list(range(6))
+    with xaicli.Run(tmp_path, task=task, keep_tokens=task == "sequence") as run:
+        run.log_facts(ids, camera=["a", "b"] * 3, **({"tokens": ["so it"] * 6} if task == "sequence" else {}))
+        for epoch in (1, 2, 3):
+            given = {name: np.array(values * 2) for name, values in ERRORS[task].items() if name != "label"}
+            run.log_samples(sample_id=ids, mode="eval", epoch=epoch, label=ERRORS[task]["label"] * 2, **given)
+    answer = json.loads(xaicli.open_run(tmp_path).errors().to_json())
+    answer["selection"] = {}
+    assert answer["task"] == task
+    common = page.partition("## xai")[0]
+    assert set(keys_of(answer)) - documented(common) - documented(section) == set()
 
 
 def test_every_kind_of_finding_is_documented() -> None:
