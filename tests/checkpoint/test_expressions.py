@@ -36,7 +36,10 @@ def test_a_symbol_the_graph_does_not_have_is_not(expression: sympy.Expr) -> None
     assert is_arithmetic(sympy.srepr(expression), frozenset()) == (not known)
 
 
-@pytest.mark.parametrize("text", ["s0", "2*s0 + 1", "(s0 - 1)//2", "-s31 % 4", "s0**2", "Symbol('s0', positive=True)"])
+INFIX = ["s0", "2*s0 + 1", "(s0 - 1)//2", "-s31 % 4", "s0**2", "s0**8", "s0**-8", str(2**63 - 1)]
+
+
+@pytest.mark.parametrize("text", [*INFIX, "Symbol('s0', positive=True)"])
 def test_infix_arithmetic_is_admitted(text: str) -> None:
     assert is_arithmetic(text, SYMBOLS)
 
@@ -61,7 +64,9 @@ def test_infix_arithmetic_is_admitted(text: str) -> None:
         "S('1')",
         "'text'",
         "1.5",
-        "9" * 30,
+        str(2**63),
+        "s0**9",
+        "s0**-9",
         "9**99999",
         "Pow(Integer(9), Integer(99999))",
         "Pow(Integer(9), Symbol('s0'))",
