@@ -320,6 +320,22 @@ def test_a_text_model_takes_ids_and_mask_of_any_length(kind: str, tmp_path: Path
         torch.testing.assert_close(loaded.model(ids[:, :length], mask[:, :length])["logits"], own)
 
 
+class MeanOfWords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(ids).mean(1))
+
+
+def test_three_tokens_are_enough_for_any_length(tmp_path: Path) -> None:
+    model, ids = MeanOfWords().eval(), torch.arange(12).reshape(2, 6) % 9
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "ckpt.pt", example_inputs=ids[:, :3]))
+    for length in (3, 2, 6):
+        torch.testing.assert_close(loaded.model(ids[:, :length]), model(ids[:, :length]))
+
+
 def test_a_failed_write_leaves_the_old_file(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ckpt.pt"
     path.write_bytes(ckpt.read_bytes())
