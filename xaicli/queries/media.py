@@ -42,7 +42,7 @@ class Thumbnail:
 
 
 def thumbnails(reader: Reader, wanted: Collection[Any]) -> tuple[dict[tuple[str, str, Any], Thumbnail], list[str]]:
-    """The pictures of some samples; of several pictures of one sample in one mode and data set the latest.
+    """The pictures of some samples: the latest of each sample in one mode and data set.
 
     Args:
         reader: The run.
