@@ -37,7 +37,7 @@ def of_sample(history: list[Row], last_epoch: int, early_epochs: int) -> dict[st
     return {
         "label": labels[-1] if labels else None,
         "n_obs": len(history),
-        "stale": history[-1]["epoch"] != last_epoch,
+        "stale": not any(row["epoch"] == last_epoch and is_finite(row["loss"]) for row in history),
         **{f"loss_{name}": value for name, value in summary(losses).items()},
         "confidence": mean(probs),
         "variability": statistics.pstdev(probs) if probs else None,

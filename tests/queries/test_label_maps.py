@@ -90,7 +90,7 @@ def test_names_everywhere(recorded, question, tmp_path):
     result.save(tmp_path, formats=["csv"])
     for file in tmp_path.glob("*.csv"):
         columns = pl.read_csv(file).columns if file.stat().st_size > 4 else []
-        assert "label" not in columns or "name" in columns, file
+        assert "label" not in columns or {"name", "label_name"} & set(columns), file
 
 
 def test_names_of_the_run_without_a_map(recorded):

@@ -248,3 +248,16 @@ def test_rows_and_cards_stay_low_and_no_text_lies_over_another(browser: Chromium
         assert page.run(_OVERLAPS) == [], name
         assert page.run("document.documentElement.scrollWidth <= innerWidth"), name
         page.close()
+
+
+def test_names_of_small_charts_are_whole_on_a_phone(browser: Chromium, tmp_path: Path) -> None:
+    """They keep what tells them apart: no name is cut again where it was cut already."""
+    names = [f"Lens-mounted electro-optical device, revision {n}" for n in range(4)]
+    (tmp_path / "labels.html").write_text(labels_result(labels=4, epochs=5, names=names).html())
+    for width in (400, 1280):
+        page = browser.open((tmp_path / "labels.html").as_uri(), width=width)
+        cells = "[...document.querySelectorAll('.cell b')]"
+        shown = page.run(f"{cells}.map(e => [e.innerText, e.scrollWidth <= e.clientWidth + 1])")
+        assert {text[-1] for text, _ in shown} == set("0123")
+        assert all(fits for _, fits in shown)
+        page.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -249,6 +250,29 @@ def test_no_word_of_a_table_is_broken() -> None:
     )
     found = words_of(as_text(report_of(table), 72))
     assert {"runs/lightning", "2026-11-26", "19:00", "train,", "21,564", "finished", "13"} <= set(found)
+
+
+def test_a_sentence_without_room_beside_its_row_stands_under_it_whole() -> None:
+    """Long labels, and a reason that repeats one: no name is broken within more lines than it needs."""
+    names = [f"Lens-mounted electro-optical device of family {n}, revision {n}" for n in range(4)]
+    said = [f"never learned; 23 times predicted {name}; the highest mean loss of 400 samples" for name in names]
+    columns = (Column("sample"), Column("label"), Column("suggested"), Column("score", Cell.NUMBER), Column("reason"))
+    rows = tuple((str(i), names[i - 1], names[i], 0.5 + i / 8, said[i]) for i in range(4))
+    lines = as_text(report_of(Table("t", "T", columns, rows)), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    first = [number for number, line in enumerate(lines) if re.match(r"[0-3]  ", line)]
+    assert len(first) == 4
+    assert {after - before for before, after in itertools.pairwise(first)} == {3}
+    for number, reason in zip(first, said, strict=True):
+        assert " ".join(" ".join(lines[number + 1 : number + 3]).split()) == reason
+    assert "column" not in "\n".join(lines)
+
+
+def test_a_short_sentence_stays_beside_its_row() -> None:
+    columns = (Column("sample"), Column("reason"))
+    text = as_text(report_of(Table("t", "T", columns, (("7", "never learned " * 6),))), 60)
+    (row,) = [line for line in text.splitlines() if line.startswith("7")]
+    assert "never learned" in row
 
 
 def test_long_ids_are_cut_once_and_leave_room_for_verdicts() -> None:

@@ -15,12 +15,12 @@ from xaicli.answer import Answer, Counts
 from xaicli.queries.compare import Comparison
 from xaicli.queries.scalars import SCHEMA
 from xaicli.render.figure import draw
-from xaicli.report.charts import LineChart, MatrixChart, Multiples, ScatterChart, Tone
+from xaicli.report.charts import Image, LineChart, MatrixChart, Multiples, ScatterChart, Tone
 from xaicli.report.compare import compare_report, label_charts, mean_chart, sample_chart
 from xaicli.report.datamap import dynamics_report
-from xaicli.report.findings import findings_report
+from xaicli.report.findings import SUSPECT_SCORE, findings_report
 from xaicli.report.labels import few_enough, labels_report
-from xaicli.report.model import Figures, Table, Views
+from xaicli.report.model import Figures, Gallery, Table, Views
 from xaicli.report.numbers import count, cut, listed, short, shortened
 from xaicli.report.page import Keys, Names, Page, RunFacts, made, plain_report
 from xaicli.report.samples import samples_report
@@ -268,6 +268,20 @@ def test_suspects_are_a_ranking_whose_number_is_estimated() -> None:
     report = findings_report(Answer("findings", "r", {}, frame, extra={"label_noise": noise, "found": {"suspect": 20}}))
     assert "suspected labels 2 (about 3 of 40 samples may be wrong)" in report.sentence
     assert "of 20" not in report.sentence
+
+
+def test_spikes_are_counted_as_spikes_and_the_scores_meaning_stays_beside_cards() -> None:
+    row = {"mode": "eval", "ds_id": "", "score": 0.9, "epoch": None, "suggested_label": None, "label": 1}
+    spikes = [{**row, "finding": "spike", "sample_id": 7, "reason": f"loss 9 at step {n}"} for n in range(3)]
+    suspected = [{**row, "finding": "suspect", "sample_id": n, "reason": "never learned"} for n in range(20)]
+    picture = Image(1, 1, 1, b"\0", "")
+    page = Page(FACTS, images={("eval", "", n): picture for n in range(20)})
+    report = findings_report(Answer("findings", "r", {}, pl.DataFrame([*suspected, *spikes])), page)
+    tables = [block for section in report.sections for block in section.blocks if isinstance(block, Table)]
+    assert [table.title for table in tables if table.title.startswith("3 ")] == ["3 spikes, each with its reason"]
+    assert tables[0].note == SUSPECT_SCORE
+    gallery = next(block for section in report.sections for block in section.blocks if isinstance(block, Gallery))
+    assert gallery.note == "the first 12 of 20; the table has all"
 
 
 def test_no_findings_is_no_promise() -> None:

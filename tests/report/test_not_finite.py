@@ -36,7 +36,7 @@ def test_labels_without_a_finite_value_are_told_and_counted(tmp_path: Path, engi
     assert len(told) == 3
     assert sorted({(row["label"], row["epoch"]) for row in answer.data.to_dicts()})[-2:] == [(2, 1), (2, 2)]
     said = answer.report.sentence
-    assert "Without a finite value in the last epoch: c." in said
+    assert "In the last epoch without a finite value: c." in said
     assert "bsent" not in said
 
 
@@ -64,3 +64,52 @@ def test_stale_samples_are_absent_or_there_without_a_finite_value(tmp_path: Path
         "last value there is" in shown
     )
     assert "('samples without a finite value in the last epoch', '3')" in str(answer.report.made)
+
+
+def test_labels_that_are_gone_and_labels_without_a_finite_value_are_told_apart(tmp_path: Path) -> None:
+    """`b` leaves after the first epoch, `c` stays and has no finite value in the last."""
+    with Run(tmp_path / "run", label_names=["a", "b", "c"]) as run:
+        for epoch in (1, 2):
+            ids = np.array([i for i in range(12) if epoch == 1 or i % 3 != 1])
+            loss = np.where((ids % 3 == 2) & (epoch == 2), np.nan, 1.0 + ids)
+            run.log_samples(sample_id=ids, label=ids % 3, loss=loss, mode="eval", epoch=epoch)
+    opened = open_run(tmp_path / "run")
+    said = "Absent from the last epoch: b. In the last epoch without a finite value: c."
+    assert said in opened.labels().report.sentence
+    assert said in opened.report().html(no_images=True)
+    told = opened.labels().answer.extra["without_finite"]
+    assert told == [{"metric": "loss", "mode": "eval", "ds_id": "", "label": 2}]
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_stale_is_one_rule_for_every_question(tmp_path: Path, engine: str) -> None:
+    """Of eight samples 6 and 7 leave, 0 has no finite loss at the end, 1 no finite margin."""
+    with Run(tmp_path / "run") as run:
+        for epoch in (1, 2):
+            ids = np.arange(8 if epoch == 1 else 6)
+            loss = np.where((ids == 0) & (epoch == 2), np.nan, 1.0 + ids)
+            margin = np.where((ids == 1) & (epoch == 2), np.inf, 2.0 - ids)
+            run.log_samples(sample_id=ids, label=ids % 2, loss=loss, margin=margin, mode="eval", epoch=epoch)
+    opened = open_run(tmp_path / "run")
+
+    def stale(result: object) -> set[int]:
+        return {row["sample_id"] for row in result.data.to_dicts() if row["stale"]}  # type: ignore[attr-defined]
+
+    loss = {0, 6, 7}
+    for stat in ("last", "mean"):
+        found = opened.samples(metric="loss", stat=stat, max=8, min=0, engine=engine)
+        assert (stale(found), found.answer.counts.stale) == (loss, 3)
+    found = opened.dynamics(metric="loss", engine=engine)
+    assert (stale(found), found.answer.counts.stale) == (loss, 3)
+    assert "3 samples without a finite value in the last epoch" in " ".join(
+        f"{value} {name}" for name, value in found.report.made
+    )
+    both = opened.dynamics(metric=["loss", "margin"], engine=engine)
+    assert stale(both) == {0, 1, 6, 7}
+    assert not [name for name in both.data.columns if name.startswith("_")]
+    of_each = opened.samples(metric=["loss", "margin"], stat="mean", max=8, min=0, engine=engine).data.to_dicts()
+    assert {row["sample_id"] for row in of_each if row["stale"] and row["metric"] == "margin"} == {1, 6, 7}
+    assert {row["sample_id"] for row in of_each if row["stale"] and row["metric"] == "loss"} == loss
+    chosen = opened.select(rule="hardest", n=8, complete_only=True)
+    assert set(chosen.data["sample_id"]) == {1, 2, 3, 4, 5}
+    assert "3 samples of eval without a finite value in the last epoch are left out" in chosen.answer.warnings

@@ -96,7 +96,7 @@ def test_what_is_said_of_the_last_epoch_names_only_labels_it_has(tmp_path: Path)
             run.log_samples(sample_id=ids, label=label, loss=loss, mode="eval", epoch=epoch, step=epoch)
     report = open_run(tmp_path / "run").labels().report
     assert report.sentence.startswith("Highest mean at the last epoch: bee (3.01 ± 0.013)")
-    assert report.sentence.endswith("Without a finite value in the last epoch: ghost.")
+    assert report.sentence.endswith("Absent from the last epoch: ghost.")
     table = next(b for b in blocks(report) if isinstance(b, Table))
     assert [(row[0], row[-1]) for row in table.rows] == [("bee", 2), ("ant", 2), ("ghost", 1)]
 

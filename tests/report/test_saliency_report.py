@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -28,10 +29,11 @@ from xaicli.attribution.explanation import (
     Trust,
 )
 from xaicli.render.terminal import as_text
-from xaicli.report.charts import BarChart, LineChart, Tone
+from xaicli.report.charts import BarChart, LineChart
 from xaicli.report.model import MapGrid, Report, Table, Views
 from xaicli.report.page import RunFacts
-from xaicli.report.saliency import MAGNITUDE, SIGNED
+from xaicli.report.saliency import MAGNITUDE, SIGNED, saliency_report
+from xaicli.results import Result
 
 METHODS = ("gradient", "smint")
 
@@ -89,8 +91,23 @@ def test_a_row_a_sample_with_each_map_and_the_overlay() -> None:
     ]
     assert grid.rows[0].lines == ("label cat (0.25)", "predicted cat ✓")
     assert grid.rows[1].lines == ("label cat (0.25)", "predicted owl")
-    assert (grid.rows[0].tone, grid.rows[1].tone) == (Tone.PLAIN, Tone.BAD)
+    assert (grid.rows[0].wrong, grid.rows[1].wrong[:10]) == ("", "predicted ")
+    assert grid.rows[1].wrong in grid.rows[1].lines
     assert grid.rows[0].panels[1].lines == ("delta 0.01", "agreement 0.9")
+
+
+def test_what_a_sample_is_stands_beside_its_map_and_is_not_marked_as_wrong() -> None:
+    path = "s3://bucket/train/a-long-folder-of-pictures/ILSVRC2012_val_00000983.JPEG"
+    found = result(explanation(8, wrong=True))
+    known = pl.DataFrame([{"sample_id": 8, "facts": {"path": path, "bright": 0.5}}])
+    answer = replace(found.answer, data=known)
+    report = saliency_report(answer, found.saliency)
+    (shown,) = grid_of(report).rows
+    assert (shown.lines, shown.wrong) == (("label cat (0.25)", "predicted owl"), "predicted owl")
+    assert [(name, value.text) for name, value in shown.facts] == [("path", path), ("bright", "0.5")]
+    html = Result(answer, lambda: report).html()
+    assert re.findall(r'class="flat">([^<]*)<', html) == ["predicted owl"]
+    assert f">{path}<" in html
 
 
 def test_the_sentence_counts_what_is_wrong_and_flat() -> None:

@@ -307,7 +307,7 @@ def test_suspects_have_their_labels_names_beside_the_numbers(xai, run: Path, tmp
     rows = list(csv.DictReader((tmp_path / "suspects.csv").open()))
     assert rows
     for row in rows:
-        assert row["name"] == names[int(row["label"])]
+        assert row["label_name"] == names[int(row["label"])]
         assert row["suggested_name"] == (names[int(row["suggested_label"])] if row["suggested_label"] else "")
 
 

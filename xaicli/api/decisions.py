@@ -51,7 +51,7 @@ class RunDecisions(RunRows):
                 weight, each label having the same sum.
             seed: Of every draw.
             stat: The score of `hardest` and `easy`: `last`, `mean`, or another statistic of `dynamics`.
-            complete_only: Leave out samples absent from the last epoch.
+            complete_only: Leave out samples without a finite value in the last epoch.
             table: The metrics table with the embeddings of `diverse`.
             column: Its columns of vectors; those not reduced at collection when None.
         """

@@ -67,7 +67,7 @@ class RunReader(RunDecisions):
             min: How many of the lowest.
             ids: Samples to list: one, a list, array, series or tensor of them, or a text with commas.
             stat: The score: `last`, `first`, `mean`, `min`, `max`, `std`, `slope`, or a statistic of `dynamics`.
-            complete_only: Leave out samples absent from the last epoch.
+            complete_only: Leave out samples without a finite value in the last epoch.
             table: A metrics table to ask instead of the samples.
             reduce: Of several rows of a sample in a table: `max`, `min`, `mean` (when None), `count` or `first`.
         """

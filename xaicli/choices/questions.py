@@ -49,7 +49,7 @@ class Wanted:
     Attributes:
         choice: The rule and the number.
         stat: The score of a sample.
-        complete_only: Leave out samples that are absent from the last epoch.
+        complete_only: Leave out samples without a finite value in the last epoch.
         table: The metrics table that holds the embeddings of `diverse`.
         column: Its columns of vectors.
         ids: The samples to choose from; all when None.
@@ -296,8 +296,8 @@ class _Pair:
             self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
         if self.stale_left_out:
             self.warnings.append(
-                f"{_samples(self.stale_left_out, self.where)} {_are(self.stale_left_out)} absent from the last epoch, "
-                f"and {_are(self.stale_left_out)} left out"
+                f"{_samples(self.stale_left_out, self.where)} without a finite value in the last epoch "
+                f"{_are(self.stale_left_out)} left out"
             )
         if rule in (Rule.HARDEST, Rule.EASY) and not is_end_known(self.selection.metrics[0], self.wanted.stat):
             self.warnings.append(

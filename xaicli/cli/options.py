@@ -282,7 +282,11 @@ class SampleChoice(OptionGroup):
     ] = "last"
     complete_only: Annotated[
         bool,
-        typer.Option("--complete-only", help="Leave out samples absent from the last epoch.", rich_help_panel=SAMPLES),
+        typer.Option(
+            "--complete-only",
+            help="Leave out samples without a finite value in the last epoch.",
+            rich_help_panel=SAMPLES,
+        ),
     ] = False
 
 

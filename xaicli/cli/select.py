@@ -57,7 +57,7 @@ def select(
         str, typer.Option(help="The score of a sample: last, mean, max, or another statistic of dynamics.")
     ] = "last",
     complete_only: Annotated[
-        bool, typer.Option("--complete-only", help="Leave out samples absent from the last epoch.")
+        bool, typer.Option("--complete-only", help="Leave out samples without a finite value in the last epoch.")
     ] = False,
     table: Annotated[str, typer.Option(help="The table with the embeddings of --rule diverse.")] = "metrics",
     column: Annotated[

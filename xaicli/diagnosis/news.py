@@ -45,6 +45,8 @@ _LEAST = 0.05
 """The smallest fall of an F1, or rise of a pair's share of its label, that is worth a word."""
 _SURE = 0.02
 _SPIKES = 3
+_ADDS = 0.005
+"""What a sample adds at least to the loss of a batch that few make, to be named among them."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,9 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     held = [row for row in spike["samples"] if row["share"] is not None][:FEW]
     share = sum(row["share"] for row in held)
     sign = "#" if all(str(row[SAMPLE_ID]).isdecimal() for row in held) else ""
+    if share >= MOST_OF_IT:
+        # What adds less than half a percent to it did not make it.
+        held = held[:1] + [row for row in held[1:] if row["share"] >= _ADDS]
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""

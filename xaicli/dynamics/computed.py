@@ -235,7 +235,7 @@ class Statistics:
 
     @property
     def stale(self) -> int:
-        """How many samples are absent from the last epoch."""
+        """How many samples have no finite value in the last epoch: absent from it, or there without one."""
         return sum(int(frame["stale"].sum()) for frame in self.frames.values())
 
     def counts(self, reader: Reader) -> Counts:

@@ -51,6 +51,8 @@ COLUMNS = ("finding", MODE, DS_ID, SAMPLE_ID, LABEL, "score", EPOCH, "reason", "
 
 SUDDEN = 6.0
 """The smallest rank jump worth a look: among thousands of samples hundreds pass 4."""
+_MOVED = 0.1
+"""The smallest change of the normalised rank worth a look, where nearly no sample moves at all."""
 
 _DOUBTED = 1_000
 _LIKELY = 0.5
@@ -289,6 +291,8 @@ def _how_many(frame: pl.DataFrame, kind: Finding) -> int:
     """How many samples are of a kind, where that is known without listing them."""
     of_all = {Finding.FORGOTTEN: ("forgetting", 1), Finding.RANK_JUMP: ("rank_jump", SUDDEN)}
     name, least = of_all.get(kind, ("", 0))
+    if kind is Finding.RANK_JUMP and name in frame.columns:
+        frame = frame.filter(_moved_far())
     return frame.filter(pl.col(name) >= least).height if name in frame.columns else 0
 
 
@@ -381,7 +385,8 @@ def rank_jumps(reader: Reader, selection: Selection, found: Statistics, *, top: 
 
 
 def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) -> pl.DataFrame:
-    """The largest jumps of one (mode, ds_id); a sample that moved like all others has none."""
+    """The largest jumps of one (mode, ds_id); a sample that moved like all others, or hardly at all, has none."""
+    frame = frame.filter(_moved_far())
     sizes = frame["rank_jump"].fill_null(0.0).to_numpy()
     best = frame[highest(sizes, min(top, int((sizes > 0).sum())))]
     best = best.sort("rank_jump", SAMPLE_ID, descending=[True, False])
@@ -398,6 +403,10 @@ def jumps_of(frame: pl.DataFrame, selection: Selection, pair: Pair, top: int) ->
         "rank_to",
         pl.Series("reason", reasons, pl.String),
     )
+
+
+def _moved_far() -> pl.Expr:
+    return (pl.col("rank_to") - pl.col("rank_from")).abs() >= _MOVED
 
 
 def _reason(row: dict[str, Any], metric: str) -> str:

@@ -72,6 +72,11 @@ longer count in `recent`: a net that is right on nearly all has learned wrong la
 _EVERYTHING = Parts(spread=True, trend=True, extremes=True)
 
 
+def stale_of(metric: str) -> str:
+    """The column of which samples have no finite value of a metric in the last epoch; not among what is shown."""
+    return f"_stale_{metric}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to find out, from the columns there are.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from operator import or_
 
 import narwhals.stable.v2 as nw
 import polars as pl
 
 from xaicli import engines
-from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan
+from xaicli.dynamics.metrics import EMA_WEIGHT, GROWING, MEMORISED, Plan, stale_of
 from xaicli.dynamics.ranks import NORMAL_MAD, NORMAL_MEAN_DEVIATION, ROUNDING
 from xaicli.engines import column
 from xaicli.queries.relations import LOGGED, Rows, asked_rows, finite, within_labels, without_duplicates
@@ -38,7 +39,7 @@ def statistics(rows: Rows, plan: Plan, epochs: Sequence[int], memorised: int | N
         memorised: The first epoch with nearly all labels right; None without one.
     """
     numbered = rows.with_columns(nw.col(EPOCH).cum_count().over(SAMPLE_ID, order_by=list(HISTORY)).alias(_NUMBER))
-    found = [observations(rows, epochs[-1])]
+    found = [observations(rows, epochs[-1], plan.metrics)]
     if plan.has_label:
         found.append(last_label(rows, plan.label))
     for metric in plan.parts():
@@ -56,12 +57,18 @@ def judged(plan: Plan) -> nw.Expr:
     return columns[0] if len(columns) == 1 else columns[0] == columns[1]
 
 
-def observations(rows: Rows, last_epoch: int) -> Rows:
-    """sample_id, n_obs, stale."""
-    counted = rows.group_by(SAMPLE_ID).agg(
-        nw.col(EPOCH).count().cast(nw.Int32()).alias("n_obs"), nw.col(EPOCH).max().alias("_last")
+def observations(rows: Rows, last_epoch: int, metrics: Sequence[str]) -> Rows:
+    """sample_id, n_obs, stale; with several metrics also `stale_of` each. Of none: which are absent."""
+    is_last = nw.col(EPOCH) == last_epoch
+    told = {stale_of(name): is_last & ~nw.col(column(name)).is_null() for name in metrics} or {"stale": is_last}
+    counted = (
+        rows.with_columns(known.cast(nw.Int8()).alias(name) for name, known in told.items())
+        .group_by(SAMPLE_ID)
+        .agg(nw.col(EPOCH).count().cast(nw.Int32()).alias("n_obs"), *(nw.col(name).max() for name in told))
     )
-    return counted.select(SAMPLE_ID, "n_obs", (nw.col("_last") != last_epoch).alias("stale"))
+    each = {name: nw.col(name) == 0 for name in told}
+    apart = [stale.alias(name) for name, stale in each.items()] if len(each) > 1 else []
+    return counted.select(SAMPLE_ID, "n_obs", reduce(or_, each.values()).alias("stale"), *apart)
 
 
 def last_label(rows: Rows, label: str) -> Rows:

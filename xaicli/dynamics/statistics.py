@@ -9,6 +9,7 @@ import polars as pl
 
 from xaicli.answer import Answer
 from xaicli.dynamics.computed import NEEDS, Statistics, compute
+from xaicli.dynamics.metrics import stale_of
 from xaicli.dynamics.truth import score_rankings
 from xaicli.errors import UsageError, XaiError, unknown
 from xaicli.queries.samples import LAST
@@ -130,8 +131,10 @@ def scores_by(
             raise unknown("statistic", stat, [name for name in short if name not in _NO_SCORES])
         score = pl.col(column).cast(pl.Float64).alias(SCORE)
         for mode, ds_id in selection.pairs:
-            of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)
-            scores[(mode, ds_id), metric] = of_pair.select(SAMPLE_ID, score, STALE).drop_nulls(SCORE)
+            of_pair = data.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id).select(SAMPLE_ID, score, STALE)
+            if stale_of(metric) in (frame := found.frames[mode, ds_id]).columns:
+                of_pair = of_pair.with_columns(frame[stale_of(metric)].alias(STALE))
+            scores[(mode, ds_id), metric] = of_pair.drop_nulls(SCORE)
     return scores
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xaicli.dynamics.arrays import NO_EPOCH, Array, Rows, Where, as_series, blocks, distinct_rows, joined, part
 from xaicli.dynamics.ids import IdIndex
 from xaicli.dynamics.learning import LastLabel, Learning, Times
-from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std
+from xaicli.dynamics.metrics import MEMORISED, MetricSums, Plan, sample_std, stale_of
 from xaicli.dynamics.ranks import RankJumps
 from xaicli.dynamics.regions import named, on_map
 from xaicli.vocabulary import CORRECT, EL2N, LABEL_PROB, LOSS, MARGIN, SAMPLE_ID
@@ -186,7 +186,8 @@ class Tracker:
         """One row a sample, by id; the tracker is used up.
 
         Returns:
-            `sample_id`, `label`, `n_obs`, `stale`, the summaries of each metric wanted, and of `confidence`,
+            `sample_id`, `label`, `n_obs`, `stale` (a metric asked for has no finite value in the last epoch; with
+            several also `stale_of` each), the summaries of each metric wanted, and of `confidence`,
             `variability`, `correctness`, `forgetting`, `never_learned`, `first_learned`, `learned_for_good`, `aum`,
             `el2n`, `ema`, `rank_jump`, `rank_jump_epoch`, `rank_jump_direction`, `rank_from`, `rank_to`, `region`
             those that the columns allow; `loss_mean`, and `loss_recent`, `el2n_recent` and `aum_recent`, the means in
@@ -202,7 +203,7 @@ class Tracker:
         table.add_series(SAMPLE_ID, ids)
         table.add_series("label", self._label.series(n))
         table.add("n_obs", self._times.n.astype(np.int32))
-        table.add("stale", self._times.last != self._last_epoch)
+        self._add_stale(table)
         for name in list(self._sums):
             self._add_results(table, name)
         # Before the results that need more room than what they come from.
@@ -221,6 +222,15 @@ class Tracker:
                 table.add(name, values)
             table.add_series("rank_jump_direction", named(direction, ("down", "up")))
         return pl.DataFrame({**table.columns, **regions})
+
+    def _add_stale(self, table: _Assembly) -> None:
+        """Which samples have no finite value in the last epoch, of each metric asked for and of any of them."""
+        each = {name: self._own_times.get(name, self._times).last != self._last_epoch for name in self._plan.metrics}
+        # Of a run without metrics: which are absent.
+        table.add("stale", np.logical_or.reduce(list(each.values()) or [self._times.last != self._last_epoch]))
+        if len(each) > 1:
+            for name, stale in each.items():
+                table.add(stale_of(name), stale)
 
     def _add_results(self, table: _Assembly, name: str) -> None:
         times = self._own_times.pop(name, self._times)

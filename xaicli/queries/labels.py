@@ -88,8 +88,9 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
             warnings.append(f"{counted.unlabelled:,} {noun} of {where} {lack} no {kind}")
     data = _joined(parts) if parts else _empty(reader, selection, bounds)
     del parts
+    ended: list[dict[str, Any]] = []
     if tally.non_finite:
-        warnings += _without_finite(reader, selection, data)
+        warnings += _without_finite(reader, selection, data, ended)
     _refuse_unknown_labels(reader, selection, data)
     return Answer(
         command="labels",
@@ -98,11 +99,19 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
         data=_named(reader, selection, data),
         counts=reader.counts(tally),
         warnings=tuple(warnings),
+        extra={"without_finite": ended} if ended else {},
     )
 
 
-def _without_finite(reader: Reader, selection: Selection, data: pl.DataFrame) -> Iterator[str]:
-    """What is said of labels that have values, but none that is finite: nowhere, or not in the last epoch."""
+def _without_finite(
+    reader: Reader, selection: Selection, data: pl.DataFrame, at_the_end: list[dict[str, Any]]
+) -> Iterator[str]:
+    """What is said of labels that have values, but none that is finite: nowhere, or not in the last epoch.
+
+    Args:
+        reader, selection, data: The question and its rows.
+        at_the_end: Takes metric, mode, ds_id and label of those that have none in the last epoch alone.
+    """
     names = names_of_labels(reader, selection)
     for (mode, ds_id), epochs in selection.epochs.items():
         one = replace(selection, pairs=((mode, ds_id),))
@@ -125,6 +134,7 @@ def _without_finite(reader: Reader, selection: Selection, data: pl.DataFrame) ->
                 values = "value was" if n == 1 else "values were"
                 yield f"{where}: {lack} finite value: {n:,} {values} recorded, NaN or infinite"
             ended = lacking.filter(pl.col("known") < epochs[-1], pl.col(EPOCH) == epochs[-1])
+            at_the_end += [{"metric": metric, MODE: mode, DS_ID: ds_id, LABEL: label} for label in ended[LABEL]]
             if ended.height:
                 told = _told([called.get(label, label_text(label)) for label in ended[LABEL]])
                 yield f"{where}: {told} {'is' if ended.height == 1 else 'are'} in the last epoch with no finite value"

@@ -108,7 +108,7 @@ class Holdings:
 
         Args:
             tally: What was counted while its rows were read.
-            stale: Samples absent from the last epoch, where the question is about samples.
+            stale: Samples without a finite value in the last epoch, where the question is about samples.
         """
         return Counts(
             rows=tally.rows if tally else None,

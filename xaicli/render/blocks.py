@@ -240,20 +240,33 @@ class Blocks:
         )
         note = element("p", grid.note, class_="note") if grid.note else ""
         named = told_apart([row.title for row in rows], _TITLE)
+        texts = told_apart([value.text for row in rows for _, value in row.facts], _ON_CARD)
+        classes = told_apart([name for row in rows for name, *_ in row.probabilities], _CELL_NAME)
         shown = [
-            self._map_row(row, named[row.title], list(titles), name) for row, name in zip(rows, inputs, strict=True)
+            self._map_row(row, named[row.title], (texts, classes), list(titles), name)
+            for row, name in zip(rows, inputs, strict=True)
         ]
         return element("div", store, element("div", *controls, class_="controls"), note, *shown, class_="maps")
 
-    def _map_row(self, row: MapRow, title: str, methods: Sequence[str], input_id: str) -> Markup:
-        last = len(row.lines) - 1
+    def _map_row(
+        self,
+        row: MapRow,
+        title: str,
+        short: tuple[Mapping[str, str], Mapping[str, str]],
+        methods: Sequence[str],
+        input_id: str,
+    ) -> Markup:
+        texts, classes = short
         words: list[object] = [element("h3", title, title=row.title if title != row.title else "")]
         words += [
-            element("span", printable(line, limit=_SHOWN), class_="flat" if i == last and row.tone is Tone.BAD else "")
-            for i, line in enumerate(row.lines)
+            element("span", printable(line, limit=_SHOWN), class_="flat" if line == row.wrong else "")
+            for line in row.lines
         ]
-        bars = [part for name, value, tone in row.probabilities for part in _probability(name, value, tone)]
-        words += [element("div", *bars, class_="bars3"), _links(row.links)]
+        bars = [
+            part for name, value, tone in row.probabilities for part in _probability(name, classes[name], value, tone)
+        ]
+        known = _facts(row.facts, texts) if row.facts else ""
+        words += [element("div", *bars, class_="bars3"), known, _links(row.links)]
         panels = [self._panel(row, panel, methods.index(panel.method), input_id) for panel in row.panels]
         if input_id:
             under = _under(row, input_id, role="img", aria_label=row.input.alt if row.input else "")
@@ -374,13 +387,14 @@ def _under(row: MapRow, input_id: str, *, dim: bool = False, **said: str) -> Mar
     return element("svg", use, class_="under dim" if dim else "under", viewBox=box, **said)
 
 
-def _probability(name: str, value: float, tone: Tone) -> tuple[Markup, Markup, Markup]:
+def _probability(name: str, shown: str, value: float, tone: Tone) -> tuple[Markup, Markup, Markup]:
     width = f"{100 * max(0.0, min(1.0, value)):.1f}"
     bar = Markup(
         f'<svg class="c-{tone}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{width}" height="8" rx="1"/></svg>'
     )
-    return element("span", printable(name, limit=_SHOWN), title=name), bar, element("span", f"{value:.2f}")
+    whole = printable(name, limit=_SHOWN)
+    return element("span", shown, title=whole if whole != shown else ""), bar, element("span", f"{value:.2f}")
 
 
 def _tenths(strength: float) -> int:

@@ -70,7 +70,7 @@ def _block(block: Block) -> Iterator[str]:
             rows = [
                 [
                     escaped(row.title),
-                    escaped(" · ".join(row.lines)),
+                    escaped(" · ".join((*row.lines, *(f"{name} {value}" for name, value in row.facts)))),
                     escaped(panel.title),
                     escaped(" · ".join(panel.lines)),
                 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xaicli.render.canvas import BOLD, LIGHT, REGULAR, font, name, wrapped
-from xaicli.report.charts import BarChart, Image, LineChart, Tone
+from xaicli.report.charts import BarChart, Image, LineChart
 from xaicli.report.model import FIXED, MapGrid, MapPanel, MapRow
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class _Brush:
 def _words(brush: _Brush, row: MapRow, top: float) -> None:
     brush.write(14, top + 8, name(row.title, 20), 10, bold=True)
     for number, text in enumerate(row.lines, 1):
-        last_is_wrong = row.tone is Tone.BAD and number == len(row.lines)
-        brush.write(14, top + 10 + 12 * number, name(text), _TEXT, "max" if last_is_wrong else "ink")
+        brush.write(14, top + 10 + 12 * number, name(text), _TEXT, "max" if text == row.wrong else "ink")
     for number, (text, value, _) in enumerate(row.probabilities):
         y = top + 10 + 12 * (len(row.lines) + 1.6 + number)
         brush.write(14, y, name(text, 16), _TEXT - 0.5, "muted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
@@ -36,7 +37,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, cut_apart, listed
-from xaicli.report.page import stale_in_words
+from xaicli.report.page import STALE_IN_WORDS
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -46,6 +47,8 @@ _LAST = 200
 _BAR = 24
 _PICTURES = 10
 _GAP = 3
+_LINES = 3
+"""More lines than so many a sentence takes under its row, not in a column."""
 _TIGHT = ((_SHORT, 3), (_SHORT, 2), (20, 2), (16, 2), (12, 2))
 """How a table of more than the width is laid out, the first that fits: longest text and blanks between columns."""
 
@@ -117,7 +120,7 @@ def _left_out(counts: Counts | None, *, of: str) -> str:
         for number, noun, plural in (
             (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
             (counts.duplicates, "duplicate row", ""),
-            (counts.stale, *stale_in_words(of)),
+            (counts.stale, *STALE_IN_WORDS),
             (counts.dropped, "row not recorded", "rows not recorded"),
         )
         if number
@@ -199,29 +202,65 @@ def _table(table: Table, out: Console, of: str) -> None:
     whole_cells = _rows(
         [_cells([row[i] for row in shown], c, b) for i, (c, b) in enumerate(zip(table.columns, bounds, strict=True))]
     )
-    kept, gap = list(range(len(table.columns))), _GAP
-    cells = _shortened(table, whole_cells, _LONGEST)
-    everything = len(kept)
-    if _whole_width(headings, cells) > out.width or _n_columns_that_fit(headings, cells, out.width, gap) < everything:
-        cells = _shortened(table, whole_cells, _SHORT)
-        aside = [index for index, column in enumerate(table.columns) if column.aside]
-        while aside and _whole_width(*_of(kept, headings, cells)) > out.width:
-            kept.remove(aside.pop())
-        for limit, blanks in _TIGHT:
-            closer = _shortened(table, whole_cells, limit)
-            if _n_columns_that_fit(*_of(kept, headings, closer), out.width, blanks) == len(kept):
-                cells, gap = closer, blanks
-                break
-    kept = kept[: _n_columns_that_fit(*_of(kept, headings, cells), out.width, gap)]
+    last = len(headings) - 1
+    kept, cells, gap = _layout(table, headings, whole_cells, range(len(headings)), out.width)
+    beneath: Sequence[str] = ()
+    if len(kept) > 1 and table.columns[last].cell is Cell.TEXT and _is_squeezed(kept, headings, cells, out.width, gap):
+        # A sentence that would be a narrow column stands under its row, over the whole width.
+        beneath = [row[last] for row in _shortened(table, whole_cells, _LONGEST)]
+        kept, cells, gap = _layout(table, headings, whole_cells, range(last), out.width)
     headings, cells = _of(kept, headings, cells)
     widths = _widths(headings, cells, out.width, gap)
-    _plain_table(headings, cells, out, widths, gap)
-    left_out = ((len(table.rows) - len(shown), "row"), (len(table.columns) - len(kept), "column"))
+    _plain_table(headings, cells, out, widths, gap, beneath)
+    n_columns = len(kept) + bool(beneath)
+    left_out = ((len(table.rows) - len(shown), "row"), (len(table.columns) - n_columns, "column"))
     more = [count(n, f"more {noun}") for n, noun in left_out if n]
     if more:
         out.print(_text(f"and {' and '.join(more)}: --format csv or --json has all", "dim"))
     if table.note:
         out.print(_text(table.note, "dim"))
+
+
+def _layout(
+    table: Table, headings: Sequence[_Heading], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
+) -> tuple[list[int], list[list[str]], int]:
+    """Which of some columns are shown, the cells of all, as short as it takes, and the blanks between columns."""
+    kept, gap, cells = list(columns), _GAP, _shortened(table, rows, _LONGEST)
+    wide = _of(kept, headings, cells)
+    # Without a sentence at its end a row stands on one line, where that can be.
+    has_sentence = len(headings) - 1 in kept
+    needed = _whole_width(*wide) if has_sentence else _one_line_width(kept, cells, gap)
+    if needed > width or _n_columns_that_fit(*wide, width, gap) < len(kept):
+        cells = _shortened(table, rows, _SHORT)
+        aside = [index for index in kept if table.columns[index].aside]
+        while aside and _whole_width(*_of(kept, headings, cells)) > width:
+            kept.remove(aside.pop())
+        closer = [(_shortened(table, rows, limit), blanks) for limit, blanks in _TIGHT]
+        fit = [
+            (tight, blanks)
+            for tight, blanks in closer
+            if _n_columns_that_fit(*_of(kept, headings, tight), width, blanks) == len(kept)
+        ]
+        on_one = [] if has_sentence else [found for found in fit if _one_line_width(kept, *found) <= width]
+        cells, gap = next(iter((*on_one, *fit)), (cells, gap))
+    return kept[: _n_columns_that_fit(*_of(kept, headings, cells), width, gap)], cells, gap
+
+
+def _one_line_width(kept: Sequence[int], rows: Sequence[Sequence[str]], gap: int) -> int:
+    """How wide the cells of some columns are where no cell is broken."""
+    return sum(max((cell_len(row[index]) for row in rows), default=0) + gap for index in kept) - gap
+
+
+def _is_squeezed(
+    kept: Sequence[int], headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: int, gap: int
+) -> bool:
+    """Whether the last column holds sentences that would take many lines, or has no room at all."""
+    last = len(headings) - 1
+    longest = max((cell_len(row[last]) for row in rows), default=0)
+    if last not in kept:
+        return longest > width // 2
+    room = _widths(*_of(kept, headings, rows), width, gap)
+    return bool(room) and longest > _LINES * room[-1]
 
 
 def _shortened(table: Table, rows: Sequence[Sequence[str]], limit: int) -> list[list[str]]:
@@ -341,10 +380,31 @@ def _plain_table(
     out: Console,
     widths: Sequence[int] = (),
     gap: int = _GAP,
+    beneath: Sequence[str] = (),
 ) -> None:
+    """Print a table; what stands beneath each row is as wide as the terminal."""
+    head = _grid(headings, widths, gap)
+    if not beneath:
+        for row in rows:
+            head.add_row(*(_text(value) for value in row))
+    out.print(head)
+    for row, text in zip(rows, beneath, strict=bool(beneath)):
+        one = _grid(headings, widths, gap, header=False)
+        one.add_row(*(_text(value) for value in row))
+        out.print(one)
+        out.print(Padding(_text(text), (0, 0, 0, 2)))
+
+
+def _grid(headings: Sequence[_Heading], widths: Sequence[int], gap: int, *, header: bool = True) -> RichTable:
     # Beside the padding the box has a blank of its own between columns.
-    padding = (0, 1, 0, gap - 2)
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, header_style="bold")
+    grid = RichTable(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, gap - 2),
+        show_edge=False,
+        show_header=header,
+        header_style="bold",
+    )
     for index, heading in enumerate(headings):
         looks: dict[str, Any] = {"justify": "left", "overflow": "fold"}
         if not heading.is_left:
@@ -352,9 +412,7 @@ def _plain_table(
         if index < len(widths):
             looks["width"] = widths[index]
         grid.add_column(_text(heading.title), **looks)
-    for row in rows:
-        grid.add_row(*(_text(value) for value in row))
-    out.print(grid)
+    return grid
 
 
 def _cells(values: Sequence[Any], column: Column, bounds: tuple[float | None, float | None]) -> list[str]:
@@ -386,7 +444,7 @@ def _gallery(gallery: Gallery, out: Console) -> None:
     rows = [
         [
             card.title,
-            " · ".join((*card.lines, card.verdict, *(f"{name} {value}" for name, value in card.facts))),
+            " · ".join((*card.lines, card.verdict, *_known(card.facts))),
             sparkline(card.sparkline),
         ]
         for card in gallery.cards
@@ -394,9 +452,13 @@ def _gallery(gallery: Gallery, out: Console) -> None:
     _plain_table([_Heading("sample"), _Heading(""), _Heading("history", Cell.SPARKLINE)], rows, out)
 
 
+def _known(facts: Sequence[tuple[str, Link]]) -> Iterator[str]:
+    return (f"{name} {value}" for name, value in facts)
+
+
 def _maps(grid: MapGrid, out: Console) -> None:
     rows = [
-        [row.title, " · ".join(row.lines), panel.title, " · ".join(panel.lines)]
+        [row.title, " · ".join((*row.lines, *_known(row.facts))), panel.title, " · ".join(panel.lines)]
         for row in grid.rows
         for panel in row.panels
     ]

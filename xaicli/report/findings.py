@@ -135,8 +135,8 @@ def finding_blocks(
     rows = frame.to_dicts()
     pictured = [row for row in rows if row.get("sample_id") is not None and _image(row, page)]
     if cards and pictured:
-        note = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
-        yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), note)
+        more = f"the first {_CARDS} of {len(pictured):,}; the table has all" if len(pictured) > _CARDS else ""
+        yield Gallery(heading, tuple(_card(row, page) for row in pictured[:_CARDS]), more)
     table = _table(rows, title, heading, page, total)
     yield replace(table, terminal_rows=terminal_rows, note="; ".join(filter(None, (note, table.note))))
 
@@ -212,8 +212,10 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, heading: str, page: Pa
     known = tuple(
         page.keys.known(row["mode"], row["ds_id"], row["sample_id"]) if has["sample_id"] else "" for row in rows
     )
-    said = count(len(rows), "sample") if total <= len(rows) else f"the first {len(rows):,} of {of_all(total)} samples"
-    said = f"{said if has['sample_id'] else count(len(rows), 'label')}, each with its reason"
+    # A sample may lead several spikes.
+    noun = "spike" if rows and rows[0].get("finding") == "spike" else "sample" if has["sample_id"] else "label"
+    said = count(len(rows), noun) if total <= len(rows) else f"the first {len(rows):,} of {of_all(total)} {noun}s"
+    said = f"{said}, each with its reason"
     return Table(
         page.names("table", title),
         f"{heading}: {said}" if heading else said[0].upper() + said[1:],

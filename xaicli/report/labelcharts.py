@@ -53,6 +53,8 @@ class LabelHistory:
     """The last epoch that any label has; the label's own without it."""
     times: Times = field(default_factory=Times)
     """The time axis that it shares with the other labels."""
+    is_in_last: bool = False
+    """Whether one that has no finite value in the last epoch has samples there."""
 
     @classmethod
     def all_of(
@@ -102,11 +104,19 @@ class LabelHistory:
         return (bool(means) and not self.lasts, -means[-1] if means else math.inf, self.name)
 
 
+def _missing_at_the_end(gone: Sequence[LabelHistory]) -> str:
+    """Which labels have no value at the end: those that are not in the last epoch, and those without a finite one."""
+    away = [label.name for label in gone if not label.is_in_last]
+    there = [label.name for label in gone if label.is_in_last]
+    said = f" Absent from the last epoch: {listed(away, 4)}." if away else ""
+    return said + (f" In the last epoch without a finite value: {listed(there, 4)}." if there else "")
+
+
 def label_sentence(labels: Sequence[LabelHistory]) -> str:
     """Which labels stand out at the end, with figures."""
     known = [label for label in labels if label.lasts]
     gone = [label for label in labels if finite(label.last["mean"]) and not label.lasts]
-    absent = f" Without a finite value in the last epoch: {listed([label.name for label in gone], 4)}." if gone else ""
+    absent = _missing_at_the_end(gone)
     if not known:
         return f"{count(len(labels), 'label')}; no finite value{' at the last epoch' if gone else ''}.{absent}"
     top, low = known[0], known[-1]

@@ -43,7 +43,7 @@ def labels_report(answer: Answer, facts: RunFacts | None = None) -> Report:
     page = Page(facts) if facts else Page()
     bounds = [Bounds(item) for item in as_list(answer.selection.get("bounds"))] or [Bounds.STD]
     data, left_out = few_enough(answer.data)
-    parts = list(by_subject(data, answer.selection.get("axis")))
+    parts = list(by_subject(data, answer.selection.get("axis"), answer.extra.get("without_finite", ())))
     shown = [
         Part(words, label_blocks(words, labels, bounds, page.names, key=f"l{index}"))
         for index, (words, labels) in enumerate(parts)
@@ -90,9 +90,18 @@ def few_enough(data: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return data.join(kept, on=[*subject, "label"], how="semi", maintain_order="left"), (said,)
 
 
-def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[str, list[LabelHistory]]]:
-    """Each (mode, ds_id, metric) in words, with its labels from the highest last mean to the lowest."""
+def by_subject(
+    data: pl.DataFrame, over: str | None = None, without_finite: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[tuple[str, list[LabelHistory]]]:
+    """Each (mode, ds_id, metric) in words, with its labels from the highest last mean to the lowest.
+
+    Args:
+        data: The rows of `labels`.
+        over: The time axis.
+        without_finite: metric, mode, ds_id and label of those that are in the last epoch without a finite value.
+    """
     subject = ["metric", "mode", "ds_id"]
+    present = {(*(one[name] for name in subject), one["label"]) for one in without_finite}
     begun = data.group_by(subject, maintain_order=True).agg(pl.min("epoch")).sort("epoch", maintain_order=True)
     of_each = data.partition_by(subject, as_dict=True) if begun.height > 1 else {}
     for key in begun.select(subject).iter_rows():
@@ -102,6 +111,8 @@ def by_subject(data: pl.DataFrame, over: str | None = None) -> Iterator[tuple[st
         mine = mine if order.is_sorted() else mine[order]
         times = Times.of(over, _places(mine))
         found = LabelHistory.all_of(mine, times, name_of)
+        if present:
+            found = [replace(one, is_in_last=(*key, one.last["label"]) in present) for one in found]
         yield words_of(*key), sorted(found, key=lambda label: label.rank)
 
 

@@ -60,12 +60,15 @@ class MapRow:
     key: str
     title: str
     lines: tuple[str, ...]
-    tone: Tone
+    wrong: str
+    """The one of the lines that is wrong; none where empty."""
     probabilities: tuple[tuple[str, float, Tone], ...]
     input: Image | None
     panels: tuple[MapPanel, ...]
     links: tuple[tuple[str, str], ...] = ()
     deep_link: str = ""
+    facts: tuple[tuple[str, Link], ...] = ()
+    """What the sample is, as (name, what is known)."""
 
 
 @dataclass(frozen=True)

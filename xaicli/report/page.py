@@ -240,6 +240,8 @@ class Page:
 _SHOWN = 12
 _GIVEN = frozenset({"query", "ls", "scalars", "checkpoint inspect", "compact"})
 """Questions that count what they give, since there is no one number of rows behind it."""
+STALE_IN_WORDS = ("sample without a finite value in the last epoch", "samples without a finite value in the last epoch")
+"""What a stale sample is called, and several: absent from that epoch, or in it without a finite value."""
 _DUPLICATES: dict[str, str] = {
     Duplicates.ALL: "each of them counts, too",
     Duplicates.ERROR: "any would have been refused",
@@ -270,7 +272,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.dropped is not None:
         said.append(("rows dropped while recording", f"{counts.dropped:,}"))
     if counts.stale is not None:
-        said.append((stale_in_words(answer.command)[1], f"{counts.stale:,}"))
+        said.append((STALE_IN_WORDS[1], f"{counts.stale:,}"))
     if counts.taken_back is not None:
         said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
     if counts.ignored:
@@ -278,14 +280,6 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.damaged is not None:
         said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
     return tuple(said)
-
-
-def stale_in_words(command: str) -> tuple[str, str]:
-    """What the stale samples of a command's answer are called, one and several."""
-    if command in ("dynamics", "select"):
-        return "sample absent from the last epoch", "samples absent from the last epoch"
-    lack = "without a finite value in the last epoch"
-    return f"sample {lack}", f"samples {lack}"
 
 
 def _selection(answer: Answer) -> list[tuple[str, str]]:

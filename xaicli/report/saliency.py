@@ -10,12 +10,13 @@ from urllib.parse import quote
 from xaicli.answer import Answer
 from xaicli.attribution.explanation import Explanation, InputKind, InputView, Saliency, SaliencyMap, Trust
 from xaicli.report.charts import BarChart, Image, LineChart, Series, Tone
-from xaicli.report.facts import FACTS, in_hover
+from xaicli.report.facts import FACTS, on_card
 from xaicli.report.model import (
     FIXED,
     Block,
     Cell,
     Column,
+    Link,
     MapGrid,
     MapPanel,
     MapRow,
@@ -183,6 +184,10 @@ _NOTE = (
 )
 
 
+Known = Mapping[str, tuple[tuple[str, Link], ...]]
+"""What the samples are, by sample id as text: (name, what is known) each."""
+
+
 def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None = None) -> Report:
     """The page of `xai saliency`.
 
@@ -192,7 +197,8 @@ def saliency_report(answer: Answer, saliency: Saliency, facts: RunFacts | None =
         facts: The run, where there is one; its track report is linked.
     """
     several = len(saliency.checkpoints) > 1
-    known = {str(row["sample_id"]): in_hover(row) for row in answer.data.iter_rows(named=True) if FACTS in row}
+    path = facts.path if facts is not None else ""
+    known = {str(row["sample_id"]): on_card(row, path) for row in answer.data.iter_rows(named=True) if FACTS in row}
     grids = _by_checkpoint(saliency, facts, known) if several else (_grid(saliency, facts, known),)
     sections = [Section("Maps", "maps", grids if saliency.explanations else (Text("No samples.", Tone.FAINT),), True)]
     if saliency.explanations:
@@ -249,7 +255,7 @@ def _sentence(saliency: Saliency) -> str:
     return " ".join(said)
 
 
-def _grid(saliency: Saliency, facts: RunFacts | None, known: Mapping[str, str]) -> MapGrid:
+def _grid(saliency: Saliency, facts: RunFacts | None, known: Known) -> MapGrid:
     rows = []
     for number, e in enumerate(saliency.explanations):
         panels = [
@@ -267,7 +273,7 @@ def _overlay(e: Explanation, saliency: Saliency) -> Iterator[MapPanel]:
     yield from panels_of(e, saliency.overlay, title, (), overlay=True)
 
 
-def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Mapping[str, str]) -> tuple[Block, ...]:
+def _by_checkpoint(saliency: Saliency, facts: RunFacts | None, known: Known) -> tuple[Block, ...]:
     """A view a method, a row a sample, a column a checkpoint: so one sees the attention move."""
     views: dict[str, tuple[Block, ...]] = {}
     for method in (saliency.overlay, *(m for m in saliency.methods if m != saliency.overlay)):
@@ -299,10 +305,8 @@ def _column(saliency: Saliency, index: int) -> str:
     return checkpoint.name + (f" · epoch {checkpoint.epoch}" if checkpoint.epoch is not None else "")
 
 
-def _row(
-    e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Mapping[str, str]
-) -> MapRow:
-    wrong = _is_wrong(e)
+def _row(e: Explanation, number: int, panels: tuple[MapPanel, ...], facts: RunFacts | None, known: Known) -> MapRow:
+    predicted = ""
     sure = f" ({e.label_prob:.2f})" if e.label_prob is not None else ""
     lines = [f"label {e.label_name}{sure}"] if e.label is not None else []
     if e.target_name and e.target != e.prediction:
@@ -311,8 +315,7 @@ def _row(
         lines.append(f"output {e.output}")
     if e.prediction is not None:
         mark = " ✓" if e.correct else ""
-        lines.append(f"predicted {e.prediction_name}{mark}")
-    lines += [said] if (said := known.get(str(e.sample_id))) else []
+        lines.append(predicted := f"predicted {e.prediction_name}{mark}")
     if padding := sum(len(view.padding) for view in e.inputs):
         lines.append(f"{count(padding, 'place')} of padding left out")
     history = f"track-report.html#s={quote(str(e.sample_id), safe='')}"
@@ -320,12 +323,13 @@ def _row(
         key=f"e-{number}",
         title=sample_name(e.sample_id),
         lines=tuple(lines),
-        tone=Tone.BAD if wrong else Tone.PLAIN,
+        wrong=predicted if _is_wrong(e) else "",
         probabilities=tuple((name, p, _tone(e, name)) for name, p in e.top),
         input=input_image(e),
         panels=panels,
         links=(("history", history),) if facts is not None else (),
         deep_link=str(e.sample_id),
+        facts=known.get(str(e.sample_id), ()),
     )
 
 

@@ -17,7 +17,7 @@ from xaicli.report.info import system_blocks
 from xaicli.report.labelcharts import BAND_WORDS, label_sentence
 from xaicli.report.labels import by_subject, few_enough, flat_rows, label_blocks
 from xaicli.report.model import Block, Figure, Figures, Report, Section, Text
-from xaicli.report.numbers import count, cut_among, first_parts, sample_name, shortened, shorts
+from xaicli.report.numbers import count, cut_among, first_parts, listed, sample_name, shortened, shorts
 from xaicli.report.page import Names, Page, as_list, made, run_line, words_of
 from xaicli.report.samples import Subject, blocks, long_rows, score_rule, sentence, subjects
 from xaicli.report.scalars import scalar_blocks
@@ -103,7 +103,8 @@ def _tables(answer: Answer, gathered: Gathered, metrics: Sequence[str]) -> dict[
     if labels is not None:
         tables["labels"] = lambda: flat_rows(labels.data)
     if suspects is not None:
-        tables["suspects"] = lambda: suspects.data
+        # Tables of others have the name under this header.
+        tables["suspects"] = lambda: suspects.data.rename({"name": "label_name"}, strict=False)
     return tables
 
 
@@ -175,7 +176,8 @@ def _labels(gathered: Gathered, names: Names) -> Section:
         bounds = [Bounds(bound) for bound in as_list(gathered.labels.selection.get("bounds"))] or [Bounds.STD]
         data, left_out = few_enough(gathered.labels.data)
         found += [Text(said) for said in left_out]
-        for index, (words, histories) in enumerate(by_subject(data, gathered.labels.selection.get("axis"))):
+        over, lacking = gathered.labels.selection.get("axis"), gathered.labels.extra.get("without_finite", ())
+        for index, (words, histories) in enumerate(by_subject(data, over, lacking)):
             found.append(Text(f"{words}: {label_sentence(histories)}"))
             found += label_blocks(words, histories, bounds, names, key=f"l{index}")
     return Section(
@@ -215,12 +217,7 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         if gathered.errors is not None and gathered.errors.extra.get("task") == "sequence" and answer is not None:
             why = "A sequence has no one label that could be wrong; the worst sequences and tokens stand above."
         return Section(title, "suspects", (_missing(gathered, "suspects", why),))
-    found: list[Block] = [
-        Text(
-            "Ranked by the whole history, not by the final loss: a network that has memorised its labels "
-            "no longer shows which are wrong."
-        )
-    ]
+    found: list[Block] = [Text(_ranked_by(gathered))]
     for (mode, ds_id), frame in answer.data.group_by("mode", "ds_id", maintain_order=True):
         where = " ".join(str(part) for part in (mode, ds_id) if part)
         words = f"{title}, {where}"
@@ -237,6 +234,17 @@ def _suspects(gathered: Gathered, page: Page) -> Section:
         share = f"{percent(told['accuracy'])} (95 % interval {percent(told['low'])} to {percent(told['high'])})"
         found.append(Text(f"{said}{told['right']:,}: {share}."))
     return Section(title, "suspects", tuple(found))
+
+
+def _ranked_by(gathered: Gathered) -> str:
+    """What suspects are ranked by and why, and how many of its labels the network predicts at the end, where known."""
+    said = (
+        "Ranked by the whole history, not by the final loss alone: that says the less about wrong labels the more of "
+        "them a network has memorised."
+    )
+    accuracy = gathered.computed.accuracy.items() if gathered.computed is not None else ()
+    last = [percent(of_set[max(of_set)]) for (mode, _), of_set in accuracy if mode == Mode.TRAIN and of_set]
+    return f"{said} At the last epoch this one predicts {listed(last)} of the labels it trains on." if last else said
 
 
 def _confusions(gathered: Gathered, page: Page) -> Iterator[Section]:
