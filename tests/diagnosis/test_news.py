@@ -140,6 +140,17 @@ def test_a_spike_that_no_few_samples_hold_is_not_said_to_be_held(tmp_path, capsy
     assert "at step 50, spread over its 20 samples, first #" in spike["reason"]
 
 
+def test_a_spike_is_told_by_the_samples_that_make_it(tmp_path, capsys):
+    """Sample 7 is nearly all of it: those beside it, which add next to nothing, are not named."""
+    with xaicli.Run(tmp_path / "run") as run:
+        for step in range(1, 81):
+            loss = np.linspace(0.9, 1.1, 20)
+            loss[7] = 40_000.0 if step == 50 else 1.0
+            run.log_samples(sample_id=np.arange(20), label=[0, 1] * 10, loss=loss, mode="train", epoch=1, step=step)
+    (spike,) = of_kind(asked(capsys, "findings", tmp_path / "run"), "spike")
+    assert spike["reason"].endswith("at step 50, most of it of #7 100 %")
+
+
 def test_a_training_too_large_to_search_unasked_is_told(tmp_path, capsys, monkeypatch):
     planted(tmp_path / "run")
     last = max(asked(capsys, "findings", tmp_path / "run")["selection"]["epoch"])

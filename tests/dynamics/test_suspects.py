@@ -245,6 +245,29 @@ def test_jumps_are_the_largest(run: Planted) -> None:
     assert set(data["direction"]) <= {"up", "down"}
 
 
+def test_ranks_that_hardly_move_are_no_news(tmp_path: Path) -> None:
+    """Where nearly no rank changes, one percentile is many times the usual move; half of all ranks is one, too."""
+    run = WrittenRun(tmp_path / "run")
+    level = {epoch: {key: float(key) for key in range(100)} for epoch in range(1, 8)}
+    level[4] |= {3: 4.5}
+    level[6] |= {90: 40.5}
+    run.write(
+        {"epoch": epoch, "sample_id": key, "label": 0, "loss": loss}
+        for epoch, losses in level.items()
+        for key, loss in losses.items()
+    )
+    reader = open_reader(run.layout)
+    selection = resolve(reader)
+    found = compute(reader, selection)
+    every = found.frames["eval", ""].filter(pl.col("rank_jump") > 6)["sample_id"].to_list()
+    assert {3, 90} <= set(every)
+    jumps = rank_jumps(reader, selection, found, top=7).data
+    assert jumps["sample_id"].to_list() == [90]
+    answer = findings(reader, selection, found)
+    assert answer.data.filter(finding="rank_jump")["sample_id"].to_list() == [90]
+    assert answer.extra["found"]["rank_jump"] == 1
+
+
 def test_a_run_with_losses_only(tmp_path: Path) -> None:
     run = WrittenRun(tmp_path / "run")
     run.write(

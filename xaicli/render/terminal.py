@@ -354,15 +354,17 @@ def _widths(headings: Sequence[_Heading], rows: Sequence[Sequence[str]], width: 
     rest = width - sum(found) - gap * (len(found) - 1)
     if rest < 0:
         return []
-    wish = []
-    for index, heading in enumerate(headings):
-        title = [heading.title] if heading.is_left else heading.words
-        wish.append(max(map(cell_len, (*(row[index] for row in rows), *title)), default=0) - found[index])
     last = max((index for index, heading in enumerate(headings) if heading.is_left), default=0)
-    for index in sorted(range(len(found)), key=lambda index: (index == last, wish[index])):
-        more = min(wish[index], rest)
-        found[index] += more
-        rest -= more
+    others = [index for index in range(len(headings)) if index != last]
+    cells = [[row[index] for row in rows] for index in range(len(headings))]
+    titles = [[heading.title] if heading.is_left else heading.words for heading in headings]
+    # A heading may take two lines rather than the cells of another column.
+    for texts, columns in ((cells, others), (titles, others), (cells, [last]), (titles, [last])):
+        wish = {index: max(map(cell_len, texts[index]), default=0) - found[index] for index in columns}
+        for index in sorted(columns, key=wish.__getitem__):
+            more = min(max(wish[index], 0), rest)
+            found[index] += more
+            rest -= more
     return found
 
 
