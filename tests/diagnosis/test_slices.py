@@ -186,6 +186,26 @@ def test_values_missing_and_many():
     assert slices.find_slices(frame.head(20), "loss", ["source"]) == slices.Found((), 0, 0, 0)
 
 
+def test_a_path_of_every_sample_makes_no_slice():
+    """What differs is the camera: "the other paths" is no group, alone or with the camera."""
+    rng, n = np.random.default_rng(3), 400
+    camera = np.arange(n) % 4
+    frame = pl.DataFrame(
+        {
+            "path": [f"pictures/{i:05d}.png" for i in range(n)],
+            "camera": [f"c{one}" for one in camera],
+            "loss": rng.normal(size=n) + 2.0 * (camera == 1),
+        }
+    )
+    found = slices.find_slices(frame, "loss", ["path", "camera"])
+    assert found.names == ("path",)
+    assert found.others == {}
+    assert {tuple(part.facts) for part in found.slices} == {("camera",)}
+    assert found.slices[0].facts == {"camera": "c1"}
+    twice = frame.with_columns(path=pl.col("path").gather(np.maximum(np.arange(n), 1)))
+    assert slices.find_slices(twice, "loss", ["path", "camera"]).names == ()
+
+
 def by_rare(frame: pl.DataFrame) -> pl.Series:
     return (frame["source"].str.starts_with("rare") & frame["loss"].is_finite()).fill_null(False)
 

@@ -86,6 +86,8 @@ class Found:
     left_out: int
     others: Mapping[str, int] = field(default_factory=dict)
     """Of columns of very many values, how many samples have one of the rarer, which are together."""
+    names: tuple[str, ...] = ()
+    """The columns that have a value of its own for every sample, as names and paths are: they group nothing."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ class Coded:
     def _by_code(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         order = np.argsort(self.codes, kind="stable").astype(np.int32)
         return order, np.append(0, np.cumsum(np.bincount(self.codes, minlength=len(self.names))))
+
+    @cached_property
+    def is_name(self) -> bool:
+        """Whether there are very many values, and each but those that are missing is of one row."""
+        counts = np.bincount(self.codes, minlength=len(self.names))
+        return OTHER in self.names and all(
+            n <= 1 for name, n in zip(self.names, counts, strict=True) if name not in (OTHER, MISSING)
+        )
 
     def rows(self, code: int) -> NDArray[np.int32]:
         """The rows that have a value, in order."""
@@ -140,10 +150,12 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     rows = frame if len(kept) == frame.height else frame[kept]
     draws = Draws(x)
     columns = [coded(rows[name]) for name in by]
+    names = tuple(one.name for one in columns if one.is_name)
+    columns = [one for one in columns if not one.is_name]
     others = {one.name: int((one.codes == one.names.index(OTHER)).sum()) for one in columns if OTHER in one.names}
     tested = _tested(list(_summed(columns, x)), x, min_n, draws)
     if not tested:
-        return Found((), 0, 0, 0, others)
+        return Found((), 0, 0, 0, others, names)
     q = _levels(tested)
     differing = sorted((row for row in tested if q[row] <= _LEVEL), key=_by_weight)
     compared = differing[:_CANDIDATES]
@@ -171,7 +183,7 @@ def find_slices(frame: pl.DataFrame, value: str, by: Sequence[str], *, min_n: in
     slices = tuple(
         _slice(row, q[row], len(x), kept, float(point) * row.error) for row, point in zip(sure, points, strict=True)
     )
-    return Found(slices, len(tested), len(why), len(differing) - len(compared), others)
+    return Found(slices, len(tested), len(why), len(differing) - len(compared), others, names)
 
 
 def _levels(tested: Sequence[_Tested]) -> dict[_Tested, float]:

@@ -72,6 +72,7 @@ def slices(
                 f"{n:,} {'sample' if n == 1 else 'samples'} one together"
                 for name, n in found.others.items()
             ]
+            warnings += [f"{name} is another for every sample, as a name is: it makes no slice" for name in found.names]
             left = {"explained": found.explained, "not_compared": found.left_out}
             searched.append({**told, "looked_at": found.looked_at, "found": len(found.slices), **left})
             part = [{**told, **_row(one, frame, metric)} for one in found.slices]
