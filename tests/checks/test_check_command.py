@@ -471,3 +471,57 @@ def test_remarks_stand_behind_numbers(runs, capsys, tmp_path):
     _, found = asked(capsys, path, "--rule", f"no sample of {tmp_path / 'golden.txt'} is wrong")
     (row,) = found["rows"]
     assert (row["outcome"], row["n"]) == ("passed", 2)
+
+
+@pytest.mark.parametrize(("largest", "smallest"), [("max", "min"), ("p100", "p0"), ("p100.0", "p0.0")])
+def test_the_samples_beyond_a_limit_are_named_by_every_word_for_it(tmp_path, capsys, largest, smallest):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=["a", "", "c"], loss=[1.0, 5.0, 4.0], mode="eval", epoch=1)
+    code, found = asked(capsys, tmp_path / "run", "--rule", f"loss {largest} < 4", "--rule", f"loss {smallest} >= 4.5")
+    assert (code, [row["failing"] for row in found["rows"]]) == (1, [["", "c"], ["a", "c"]])
+    assert found["rows"][0]["reason"] == 'samples "", c'
+
+
+@pytest.mark.parametrize(
+    ("logged", "rule", "code"),
+    [
+        (0.1, "loss max <= 0.1", 0),
+        (0.1, "loss mean <= 0.1", 0),
+        (0.1, "loss p50 >= 0.1", 0),
+        (0.1, "loss max < 0.1", 1),
+        (0.7, "loss min >= 0.7", 0),  # the nearest number of 32 bits is smaller
+        (0.7, "loss max < 0.7", 1),
+        (0.7, "loss p100 < 0.7", 1),
+        (0.1001, "loss max <= 0.1", 1),
+        (0.0999, "loss min >= 0.1", 1),
+    ],
+)
+def test_a_limit_is_what_the_column_would_hold_for_it(tmp_path, capsys, logged, rule, code):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], loss=np.array([logged, logged], np.float32), mode="eval", epoch=1)
+    found = asked(capsys, tmp_path / "run", "--rule", rule)
+    assert found[0] == code
+    (row,) = found[1]["rows"]
+    assert row["failing"] == (["1", "2"] if code else [])
+
+
+def test_numbers_of_64_bits_are_compared_as_they_are(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run", float64="weight") as run:
+        run.log_samples(sample_id=[1], mode="eval", epoch=1, weight=np.array([0.1 + 1e-12]))
+    assert asked(capsys, tmp_path / "run", "--rule", "weight max <= 0.1")[0] == 1
+    assert asked(capsys, tmp_path / "run", "--rule", "weight n <= 1")[0] == 0
+
+
+def test_remarks_are_lines_of_text_and_no_ids_of_a_list(tmp_path, capsys):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=["# r", "b"], label=[0, 0], prediction=[1, 0], mode="eval", epoch=1)
+    rule = "sample_id = '# r'"
+    for kind in ("csv", "txt", "json"):
+        file = tmp_path / f"wrong.{kind}"
+        assert main(["select", str(tmp_path / "run"), "--rule", rule, "-o", str(file), "-q"]) == 0
+        capsys.readouterr()
+        code, found = asked(capsys, tmp_path / "run", "--rule", f"no sample of {file} is wrong")
+        assert (code, found["rows"][0]["failing"]) == (1, ["# r"])
+    (tmp_path / "own.txt").write_text("# r is a remark\nb\n")
+    code, found = asked(capsys, tmp_path / "run", "--rule", f"no sample of {tmp_path / 'own.txt'} is wrong")
+    assert (code, found["rows"][0]["n"]) == (0, 1)

@@ -831,3 +831,27 @@ def test_what_nobody_said_is_missing_in_the_table(run: xaicli.RunReader, tmp_pat
     file.write_text("sample_id,label\n7,1\n")
     found = corrections_of(run.relabel_apply(file))
     assert write_list(found, tmp_path / "out.csv").read_text() == "sample_id,label,by,when\n7,1,,\n"
+
+
+@pytest.mark.parametrize("to", ["coco", "fiftyone", "cvat"])
+@pytest.mark.parametrize(("said", "is_taken"), [("false", False), (" False ", False), ("0", False), ("true", True)])
+def test_what_is_written_as_no_says_no(
+    run: xaicli.RunReader, tmp_path: Path, to: str, said: str, is_taken: bool
+) -> None:
+    """Tools write a mark of `checked` as text as well: "false" is a text that is not empty."""
+    target = tmp_path / {"coco": "t.json", "fiftyone": "t", "cvat": "t.xml"}[to]
+    run.relabel_export(target, to=to, ids=["7"], mode="train")
+    if to == "cvat":
+        tree = ElementTree.parse(target)
+        for one in tree.iter("attribute"):
+            if one.get("name") == "checked":
+                one.text = said
+        tree.write(target, encoding="utf-8")
+    else:
+        file = target / "labels.json" if to == "fiftyone" else target
+        found = json.loads(file.read_text())
+        for one in found["annotations"] if to == "coco" else found["labels"].values():
+            one["attributes"]["checked"] = said
+        file.write_text(json.dumps(found))
+    assert applied(run, target) == ({"7": 0} if is_taken else {})
+    assert left_out(run, target) == ({} if is_taken else {"not looked at: as recorded, and not checked": 1})

@@ -23,7 +23,7 @@ from xaicli.queries.rows import walk
 from xaicli.queries.samples import parse_ids
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader, open_reader
-from xaicli.tables.lists import read_columns, read_text
+from xaicli.tables.lists import columns_of_text, id_lines, read_columns, read_text
 from xaicli.vocabulary import (
     CORRECT,
     DS_ID,
@@ -39,7 +39,6 @@ from xaicli.vocabulary import (
     Duplicates,
     Mode,
 )
-from xaicli.words import unquoted
 
 
 def check(
@@ -202,7 +201,8 @@ def _of_pair(question: _Question, selection: Selection, pair: Pair, metric: str)
     frame, place, not_finite = _samples(question, reader, selection, pair, metric)
     told = {MODE: pair[0], DS_ID: pair[1], **place}
     if rule.samples:
-        return [{**_row(none_wrong(rule, frame, _ids(question, rule.samples))), **told}]
+        ids, note = _ids(question, rule.samples)
+        return [{**_row(none_wrong(rule, frame, ids, note=note)), **told}]
     names = LabelNames.of(reader, selection)
     base, note = None, ""
     if isinstance(question.baseline, Reader) and rule.largest_drop is not None:
@@ -282,31 +282,34 @@ def _values(labels: pl.Series) -> pl.Series:
     return (known.explode() if isinstance(known.dtype, pl.List) else known).drop_nulls().unique()
 
 
-def _ids(question: _Question, file: str) -> list[Any]:
-    """The ids of a file: one a line, or a list that `select` wrote.
+def _ids(question: _Question, file: str) -> tuple[list[Any], str]:
+    """The ids of a file, and what is to be said of rows without one: one a line, or a list that `select` wrote.
 
-    A line that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
+    A line of text that begins with `# ` is a remark, and where ids are numbers what follows `#` on any line is one.
     """
     path = question.folder / file
+    are_texts = question.reader.dtypes.get(SAMPLE_ID) == pl.String()
     if path.suffix.lower() in _LISTS:
-        found = read_columns(path)
-        if SAMPLE_ID not in found:
-            raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(found)}")
-        given = [str(one) for one in found[SAMPLE_ID] if one not in (None, "")]
+        columns = read_columns(path)
     else:
         try:
-            lines = read_text(path).split("\n")
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise XaiError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        given = [unquoted(line.strip()) for line in lines if line.strip()]
-    are_texts = question.reader.dtypes.get(SAMPLE_ID) == pl.String()
-    if are_texts:
-        ids = [one for one in given if not one.startswith("# ")]
-    else:
-        ids = [number for one in given if (number := one.partition("#")[0].strip())]
+        columns = columns_of_text(text)
+        if len(columns) == 1:
+            lines = [line if are_texts else line.partition("#")[0].strip() for line in id_lines(text)]
+            kept = [line for line in lines if line and not line.startswith("# ")]
+            columns = columns_of_text("\n".join(kept))
+    if SAMPLE_ID not in columns:
+        raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
+    given = columns[SAMPLE_ID]
+    ids = [str(one) for one in given if one is not None and (are_texts or str(one).strip())]
     if not ids:
         raise XaiError(f"{path} names no sample", hint="one sample id a line")
-    return parse_ids(question.reader, ids)
+    n = len(given) - len(ids)
+    note = "" if not n else f"{n:,} {'row' if n == 1 else 'rows'} of {file} without an id: not judged"
+    return parse_ids(question.reader, ids), note
 
 
 _LISTS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson"})

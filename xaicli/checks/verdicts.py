@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -18,6 +18,7 @@ from xaicli.checks.rules import Allowance, Better, Rule, quantile_of
 from xaicli.choices.groups import grouped
 from xaicli.diagnosis.chance import student_975
 from xaicli.vocabulary import CORRECT, LABEL, NO_CLASS, PREDICTION, SAMPLE_ID
+from xaicli.words import quoted
 
 _SHOWN = 10
 
@@ -153,28 +154,32 @@ def not_asked(rule: Rule, reason: str) -> Verdict:
     return Verdict(rule.name, "", Outcome.NOT_ASKED, None, "", 0, reason=reason)
 
 
-def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any]) -> Verdict:
+def none_wrong(rule: Rule, frame: pl.DataFrame, ids: Sequence[Any], *, note: str = "") -> Verdict:
     """What a rule on listed samples finds: the wrong ones by id, and those that are not there, which cannot be right.
 
     Args:
         rule: The rule.
         frame: A row a sample with sample_id and correct.
         ids: The samples, of the kind the run has.
+        note: What is to be said of the list besides.
     """
     wanted = list(dict.fromkeys(ids))
     right = dict(frame.filter(pl.col(SAMPLE_ID).is_in(wanted)).select(SAMPLE_ID, CORRECT).iter_rows())
     wrong = [i for i in wanted if i in right and right[i] is False]
     unknown = [i for i in wanted if right.get(i) is None]
     said = [
-        f"{word}: {', '.join(map(str, some[:_SHOWN]))}"
-        + (f" and {len(some) - _SHOWN:,} more" if len(some) > _SHOWN else "")
-        for word, some in (("wrong", wrong), ("not judged in this run", unknown))
-        if some
+        f"{word}: {_listed(some)}" for word, some in (("wrong", wrong), ("not judged in this run", unknown)) if some
     ]
     failed, most = len(wrong) + len(unknown), rule.most or 0.0
     outcome = Outcome.FAILED if failed > most else Outcome.PASSED
-    bound, why = f"{'at most ' if most else ''}{most:g} wrong", "; ".join(said)
+    bound, why = f"{'at most ' if most else ''}{most:g} wrong", "; ".join(filter(None, (*said, note)))
     return Verdict(rule.name, "", outcome, float(failed), bound, len(wanted), None, why, tuple(wrong + unknown))
+
+
+def _listed(ids: Sequence[Any]) -> str:
+    """The first of some ids, in quotes where one could not be seen, and how many there are more."""
+    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+    return ", ".join(quoted(str(one), special="") for one in ids[:_SHOWN]) + more
 
 
 def counted(rule: Rule, value: float | None) -> Verdict:
@@ -228,33 +233,44 @@ def _gone(rule: Rule, frame: pl.DataFrame, baseline: pl.DataFrame, names: Mappin
 def _limited(rule: Rule, group: str, rows: pl.DataFrame, allowance: Allowance | None) -> Verdict:
     value = _statistic(rule.stat, rows["value"])
     own = (rule.least, rule.most)
-    failed = not _within(value, *own, strict=rule.is_strict)
+    # A metric of 32 bits holds 0.1 as the nearest number it can, and so is 0.1 of the rule.
+    rounded = _as_stored(rows.schema[rule.metric] if rule.stat != "n" else pl.Float64())
+    failed = not _within(rounded(value), *map(rounded, own), strict=rule.is_strict)
     outcome, bound, reason = (Outcome.FAILED if failed else Outcome.PASSED), _bound(*own, strict=rule.is_strict), ""
     if failed and allowance and (allowance.least, allowance.most) != (None, None):
-        if _within(value, allowance.least, allowance.most, strict=False):
+        if _within(rounded(value), rounded(allowance.least), rounded(allowance.most), strict=False):
             outcome = Outcome.ALLOWED
         bound, reason = _bound(allowance.least, allowance.most, strict=False), allowance.reason
     failing = _beyond(rule, rows) if outcome is Outcome.FAILED else ()
     if failing:
-        more = f" and {len(failing) - _SHOWN:,} more" if len(failing) > _SHOWN else ""
-        reason = "; ".join(filter(None, (reason, f"samples {', '.join(map(str, failing[:_SHOWN]))}{more}")))
+        reason = "; ".join(filter(None, (reason, f"samples {_listed(failing)}")))
     return Verdict(rule.name, group, outcome, value, bound, rows.height, reason=reason, failing=failing)
 
 
 def _beyond(rule: Rule, rows: pl.DataFrame) -> tuple[Any, ...]:
     """The samples that break a limit of the largest or smallest value, the furthest first."""
     value = pl.col("value")
-    if rule.stat == "max" and rule.most is not None:
-        beyond = rows.filter(value >= rule.most if rule.is_strict else value > rule.most)
+    rounded = _as_stored(rows.schema[rule.metric])
+    least, most = rounded(rule.least), rounded(rule.most)
+    share = quantile_of(rule.stat)
+    if (rule.stat == "max" or share == 1) and most is not None:
+        beyond = rows.filter(value >= most if rule.is_strict else value > most)
         return tuple(beyond.sort("value", SAMPLE_ID, descending=[True, False])[SAMPLE_ID])
-    if rule.stat == "min" and rule.least is not None:
-        beyond = rows.filter(value <= rule.least if rule.is_strict else value < rule.least)
+    if (rule.stat == "min" or share == 0) and least is not None:
+        beyond = rows.filter(value <= least if rule.is_strict else value < least)
         return tuple(beyond.sort("value", SAMPLE_ID)[SAMPLE_ID])
     return ()
 
 
-def _within(value: float, least: float | None, most: float | None, *, strict: bool) -> bool:
-    if math.isnan(value):
+def _as_stored(dtype: pl.DataType) -> Callable[[float | None], float | None]:
+    """What makes of a number the one that a column of some kind holds in its place."""
+    if dtype != pl.Float32():
+        return lambda number: number
+    return lambda number: None if number is None else float(np.float32(number))
+
+
+def _within(value: float | None, least: float | None, most: float | None, *, strict: bool) -> bool:
+    if value is None or math.isnan(value):
         return False
     above = least is None or (value > least if strict else value >= least)
     below = most is None or (value < most if strict else value <= most)
