@@ -100,6 +100,11 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _needs_guard(cell) else cell
 
 
+def is_bare(cell: str) -> bool:
+    """Whether a cell stands as `guarded` never leaves it, so that its file is from elsewhere."""
+    return not cell.startswith("'") and _needs_guard(cell)
+
+
 def _needs_guard(text: str) -> bool:
     return _FORMULA.match(text) is not None and _NUMBER.match(text) is None
 

@@ -9,9 +9,9 @@ import polars as pl
 from xaicli.errors import UnwrittenError, UsageError
 from xaicli.files import appearing, write_whole
 from xaicli.render.machine import csv_parts, rows_json
-from xaicli.tables.lists import WEIGHT
+from xaicli.tables.lists import WEIGHT, columns_of_text, id_lines
 from xaicli.vocabulary import DS_ID, MODE, SAMPLE_ID
-from xaicli.words import quoted, split, unquoted
+from xaicli.words import quoted, unquoted
 
 KINDS = ("txt", "csv", "parquet", "json", "jsonl")
 """The formats of a list, which are their suffixes."""
@@ -73,9 +73,9 @@ def ids_text(rows: pl.DataFrame) -> str:
         )
     lines: list[str] = []
     for sample_id in rows[SAMPLE_ID].cast(pl.String):
-        line = quoted(sample_id, special="")
-        taken_for_heading = not lines and SAMPLE_ID in split(line)
-        if line.splitlines() != [line] or unquoted(line.strip()) != sample_id or taken_for_heading:
+        line = quoted(sample_id, special="#" if sample_id.startswith("#") else "")  # a remark in a list to check
+        taken_for_heading = not lines and columns_of_text(line) != {SAMPLE_ID: [sample_id]}
+        if id_lines(line) != [line] or unquoted(line) != sample_id or taken_for_heading:
             raise UsageError(f"sample_id {sample_id!r} cannot stand on a line of its own", hint="write csv or parquet")
         lines.append(line)
     return "".join(f"{line}\n" for line in lines)

@@ -6,8 +6,6 @@ arguments share their names.
 
 from __future__ import annotations
 
-import codecs
-import csv
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -86,7 +84,7 @@ def read_ids(values: list[str] | None) -> list[str] | None:
             ids += ids_of_text(sys.stdin.read() if stream is None else stream.read(), "-")
         elif value.startswith("@"):
             try:
-                ids += ids_of_text(Path(value[1:]).read_bytes(), value)
+                ids += _ids_of_file(Path(value[1:]), value)
             except OSError as error:
                 raise UsageError(f"--ids {value}: {error.strerror}", hint="one id a line") from error
         else:
@@ -106,20 +104,34 @@ def ids_of_text(content: bytes | str, source: str) -> list[str]:
     Raises:
         UsageError: It is no such text.
     """
+    from xaicli.tables.lists import columns_of_text, decoded
+
     if isinstance(content, bytes):
-        wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         try:
-            content = content.decode("utf-16" if wide else "utf-8-sig")
+            content = decoded(content)
         except UnicodeDecodeError as error:
             raise UsageError(f"--ids {source} is no UTF-8 text: {error.reason}", hint="one id a line") from error
         if "\0" in content:
             raise UsageError(f"--ids {source} is no text: it holds zero bytes", hint="one id a line, in UTF-8")
-    lines = [line.strip() for line in content.splitlines() if line.strip()]
-    heading = words.split(lines[0]) if lines else []
-    if SAMPLE_ID in heading:
-        rows = list(csv.DictReader(lines, skipinitialspace=True))
-        return [words.unguarded(found) for row in rows if (found := row.get(SAMPLE_ID))]
-    return [words.unquoted(line) for line in lines]
+    return [one for one in columns_of_text(content)[SAMPLE_ID] if one is not None]
+
+
+def _ids_of_file(path: Path, source: str) -> list[str]:
+    """The ids of a file: text or CSV whatever it is called, and the other lists that are written by their suffix.
+
+    Raises:
+        OSError: It cannot be read.
+        UsageError: It is no list.
+    """
+    if path.suffix.lower() not in (".parquet", ".pq", ".json", ".jsonl", ".ndjson"):
+        return ids_of_text(path.read_bytes(), source)
+    from xaicli.tables.lists import read_columns
+
+    path.stat()
+    columns = read_columns(path)
+    if SAMPLE_ID not in columns:
+        raise UsageError(f"--ids {source} has no column sample_id", hint=f"its columns: {', '.join(columns)}")
+    return [str(one) for one in columns[SAMPLE_ID] if one is not None]
 
 
 def choices(enum: type[StrEnum]) -> str:
@@ -316,7 +328,7 @@ Truth = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="CSV or Parquet with sample_id and the true label, or mislabelled (0/1): scores every ranking.",
+        help="CSV, Parquet or JSON with sample_id and the true label, or mislabelled (0/1): scores every ranking.",
     ),
 ]
 EarlyEpochs = Annotated[

@@ -42,8 +42,8 @@ def dynamics(
         selection: Which rows.
         early_epochs: `el2n` is the mean over so many first observations of a sample.
         burn_in: Changes of rank that end in one of so many first epochs do not count.
-        truth: A CSV or Parquet file with `sample_id` and `label` (the true one) or `mislabelled` (0/1); scores every
-            ranking of suspects against it.
+        truth: A CSV, Parquet, JSON or JSON-lines file with `sample_id` and `label` (the true one) or `mislabelled`
+            (0/1); scores every ranking of suspects against it.
         computed: The pass over the epochs, when it has been made already; the two options above are then its.
 
     Returns:

@@ -20,10 +20,11 @@ from xaicli.dynamics.suspects import suspicion
 from xaicli.errors import XaiError, unknown
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
+from xaicli.tables.lists import read_columns
 from xaicli.vocabulary import LABEL, SAMPLE_ID
-from xaicli.words import unguarded
 
 MISLABELLED = "mislabelled"
+_KINDS = "CSV, Parquet, JSON or JSON lines with sample_id and label"
 _TRUTH_VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 RANKINGS: Mapping[str, int] = {
@@ -52,7 +53,7 @@ def score_rankings(
         reader: The run.
         selection: Which rows.
         computed: The statistics of every sample.
-        path: The truth: CSV or Parquet with sample_id and the true label, or mislabelled (0/1).
+        path: The truth: CSV, Parquet, JSON or JSON lines with sample_id and the true label, or mislabelled (0/1).
 
     Returns:
         {ranking: {auroc, ap, p_at_100}} (null without both right and wrong labels), and warnings. With more than one
@@ -95,9 +96,10 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
     """
     file = Path(path)
     try:
-        frame = pl.read_parquet(file) if file.suffix in (".parquet", ".pq") else _of_csv(file)
+        is_parquet = file.suffix.lower() in (".parquet", ".pq")
+        frame = pl.read_parquet(file) if is_parquet else pl.DataFrame(read_columns(file), strict=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise XaiError(f"{file} cannot be read: {error}", hint="CSV or Parquet with sample_id and label") from error
+        raise XaiError(f"{file} cannot be read: {error}", hint=_KINDS) from error
     if SAMPLE_ID not in frame.columns:
         raise XaiError(f"{file} has no column sample_id", hint=f"its columns: {', '.join(frame.columns)}")
     if not {LABEL, MISLABELLED} & set(frame.columns):
@@ -122,13 +124,6 @@ def read_truth(path: str | os.PathLike[str], reader: Reader, warnings: list[str]
         if n := whole.height - single.height:
             warnings.append(f"{_rows(n)} of {file} about a sample that it names again: the last counts")
     return single
-
-
-def _of_csv(file: Path) -> pl.DataFrame:
-    """Every column as text, without what keeps a spreadsheet from running it."""
-    frame = pl.read_csv(file, infer_schema=False)
-    told = (pl.Series(name, [text and unguarded(text) for text in frame[name]], pl.String) for name in frame.columns)
-    return frame.with_columns(told)
 
 
 def suggestions(reader: Reader, suspects: Answer, truth: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -190,7 +190,9 @@ class Samples:
 
     def of(self, mark: Mark) -> Sample | str:
         """(mode, ds_id), id and recorded label of the sample that a mark is about, or why that is not known."""
-        text = None if mark.sample_id is None else self._known(mark.sample_id)
+        # Nothing written for an id is none where there is a picture, which says more.
+        is_named = mark.sample_id is not None and (mark.sample_id != "" or mark.path is None)
+        text = self._known(mark.sample_id) if is_named and mark.sample_id is not None else None
         exact = self._paths.get(mark.path or "", [])
         if mark.is_key:
             pictured = self._of_path(mark.path if mark.path is not None else str(mark.sample_id))
@@ -221,13 +223,15 @@ class Samples:
 
     def _known(self, text: str) -> str | None:
         """The id of a sample as the run spells it; None where it may be either of two."""
+        if not text:
+            return text if text in self.recorded else None
         clean = text.strip()
         if text in self.recorded and of_carried(text) != text and of_carried(text) in self.recorded:
             return None
         whole = clean.removesuffix(".0")  # a spreadsheet makes 7.0 of 7
         # A tool that takes our CSV as it is gives back what keeps a spreadsheet from running =1.
         spellings = text, of_carried(clean), clean, whole, unguarded(text), unguarded(clean)
-        return next((one for one in spellings if one in self.recorded), None)
+        return next((one for one in spellings if one in self.recorded and (one or clean)), None)
 
     def _of_path(self, path: str) -> str | frozenset[str]:
         """The sample of a picture: that of its very path, else the only one whose path ends like it.
@@ -310,7 +314,7 @@ def corrections(
     recorded: dict[tuple[Pair, str], tuple[Any, Any]] = {}
     for number, marks in enumerate(files):
         for mark in marks.marks:
-            named = mark.sample_id if mark.sample_id is not None else mark.path or "?"
+            named = mark.sample_id or mark.path or ("?" if mark.sample_id is None else '""')
             if mark.state is State.UNREADABLE:
                 left.add("not what the tool writes", named)
                 continue

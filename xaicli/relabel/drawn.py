@@ -335,7 +335,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     pictures: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(str(row.get(name) or "") for name in (SAMPLE_ID, "path", MODE, DS_ID, "by"))
-        pictures.setdefault(key, []).append(row)
+        pictures.setdefault((row.get(SAMPLE_ID) is None, *key), []).append(row)
 
     def of_picture(own: list[dict[str, Any]]) -> Iterator[Mark]:
         where = place_of(own[0])

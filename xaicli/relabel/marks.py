@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from xaicli.errors import UsageError, XaiError
 from xaicli.relabel.tasks import CHECKED, CONTROL, Box
-from xaicli.tables.lists import read_columns, read_text
+from xaicli.tables.lists import read_columns, read_text, without_our_guards
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
 
 FORMATS = (
@@ -141,7 +141,9 @@ def opened(path: Path) -> tuple[Path, ElementTree.Element | Columns | Any]:
             case ".json":
                 return path, json.loads(read_text(path))
             case _:
-                return path, Columns(read_columns(path))
+                columns = read_columns(path, is_raw=True)
+                is_table = path.suffix.lower() in (".csv", ".tsv") and not is_of_studio(columns)
+                return path, Columns(without_our_guards(columns) if is_table else columns)
     except (OSError, ValueError, ElementTree.ParseError, zipfile.BadZipFile) as error:
         said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
         raise XaiError(f"{path} cannot be read: {said}", hint=FORMATS) from error
@@ -260,15 +262,20 @@ def place_of(data: Mapping[str, Any]) -> tuple[str | None, str | None, str, str 
     """Which sample is meant: its id and picture, and where it was recorded."""
     sample_id, ds_id = data.get(SAMPLE_ID), data.get(DS_ID)
     picture = next((data[key] for key in _PICTURES if data.get(key)), None)
-    if picture is None and sample_id in (None, ""):  # a task's picture may be called anything
+    if picture is None and not sample_id and sample_id != 0:  # a task's picture may be called anything
         texts = [value for value in data.values() if isinstance(value, str)]
         picture = next((text for text in texts if text.partition("?")[0].lower().endswith(_SUFFIXES)), None)
     return (
-        None if sample_id in (None, "") else str(sample_id),
+        None if sample_id is None else str(sample_id),
         None if picture is None else str(picture),
         str(data.get(MODE) or ""),
         None if ds_id is None else str(ds_id),
     )
+
+
+def is_of_studio(columns: Mapping[str, list[Any]]) -> bool:
+    """Whether a table is what Label Studio writes, which guards no text against spreadsheets."""
+    return "annotation_id" in columns
 
 
 def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -> Marks:
@@ -276,7 +283,7 @@ def _of_table(columns: Mapping[str, list[Any]], path: Path, field: str | None) -
     names = list(columns)
     if not {SAMPLE_ID, *_PICTURES} & set(names):
         raise XaiError(f"{path} has no column sample_id", hint=f"its columns: {', '.join(names)}; {FORMATS}")
-    is_studio = "annotation_id" in names
+    is_studio = is_of_studio(columns)
     column = field or (LABEL if LABEL in names else "choice" if is_studio and "choice" in names else None)
     if column is None or column not in names:
         raise XaiError(f"{path} has no column {column or LABEL}", hint=f"--field NAME; its columns: {', '.join(names)}")

@@ -94,7 +94,7 @@ class IndexedSource:
     """A source whose samples are read one by one, by position.
 
     Attributes:
-        sample_ids: The ids in order.
+        sample_ids: The ids in order; None of a row that has none, which is never read.
         read: Reads the sample at a position; raises BadSampleError.
         name: What to call the source in errors.
         strict: Whether a bad sample is an error; else it is skipped and counted.
@@ -172,11 +172,12 @@ class IndexedSource:
     def _first(self, n: int) -> Iterator[tuple[int, Any]]:
         if n < 1:
             raise XaiError(f"{n} samples asked of {self.name}", hint="ask for one or more")
-        yield from enumerate(self.sample_ids)
+        yield from ((place, sample_id) for place, sample_id in enumerate(self.sample_ids) if sample_id is not None)
 
     def _known(self, ids: Sequence[Any]) -> tuple[dict[Any, int], list[Any]]:
         """Those of the ids that are here with their positions, each once, and those that are not."""
-        positions = {sample_id: position for position, sample_id in reversed(list(enumerate(self.sample_ids)))}
+        named = [(place, sample_id) for place, sample_id in enumerate(self.sample_ids) if sample_id is not None]
+        positions = {sample_id: position for position, sample_id in reversed(named)}
         sort = type(next(iter(positions), None))
         found: dict[Any, int] = {}
         missing: list[Any] = []

@@ -22,7 +22,7 @@ from xaicli.layout import PartName, RunLayout
 from xaicli.sources.arrays import ID_NAMES, INPUT_NAMES, LABEL_NAMES
 from xaicli.sources.inputs import BadSampleError, IndexedSource, Sample, Words
 from xaicli.sources.pictures import Preparation
-from xaicli.tables.rows import unguarded_table
+from xaicli.tables.rows import read_csv_ids, read_typed_csv
 
 if TYPE_CHECKING:
     from xaicli.parquet import Contents
@@ -87,6 +87,8 @@ def open_table(path: Path, preparation: Preparation, *, mode: str | None = None,
     likely = [name for name in names if name not in columns and re.search("label|target|class", name.lower())]
     said = f"{path} has no column of labels by its name; rename one of {', '.join(likely)} to label"
     notes = [said] if label_name is None and likely else []
+    if id_name and (unnamed := sum(one is None for one in ids)):
+        notes.append(f"{unnamed:,} {'row' if unnamed == 1 else 'rows'} of {path} without {id_name}: left out")
     if no_numbers:
         notes.append(f"columns of {path} that hold no numbers are no features: {', '.join(no_numbers)}")
     return IndexedSource(ids, read, str(path), strict, _class_names(table.schema, label_name), tuple(notes))
@@ -195,11 +197,9 @@ class CsvRows:
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
-        from pyarrow import csv
 
         try:
-            options = csv.ParseOptions(delimiter=_SEPARATORS[path.suffix.lower()])
-            self._table = unguarded_table(csv.read_csv(path, parse_options=options))
+            self._table = read_typed_csv(path, _SEPARATORS[path.suffix.lower()])
         except (OSError, pa.ArrowException) as error:
             raise XaiError(f"{path} is no readable table: {error}", hint="lines of as many values as names") from error
         self.schema = self._table.schema
@@ -211,6 +211,9 @@ class CsvRows:
             )
         if twice := [name for name in names if names.count(name) > 1]:
             raise XaiError(f"{path} has two columns {twice[0]}", hint="give each column a name of its own")
+        for name in (name for name in ID_NAMES if name in names):
+            self._table = _with_ids_as_written(self._table, name, path)
+        self.schema = self._table.schema
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -224,6 +227,20 @@ class CsvRows:
         """Some columns of one row."""
         row: dict[str, Any] = self._table.select(list(columns)).slice(position, 1).to_pylist()[0]
         return row
+
+
+def _with_ids_as_written(table: Any, name: str, path: Path) -> Any:
+    """The table with its ids as texts where one of them is none of a number: 007 is not 7."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    at, kind = table.schema.names.index(name), table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+        return table
+    ids = read_csv_ids(path, _SEPARATORS[path.suffix.lower()], name)
+    if pa.types.is_integer(kind) and not pc.any(pc.match_substring_regex(ids, r"^\s*[+-]?0\d")).as_py():
+        return table
+    return table.set_column(at, name, ids)
 
 
 class ParquetRows:

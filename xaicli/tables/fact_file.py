@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xaicli.errors import XaiError
-from xaicli.tables.rows import without_guards
+from xaicli.tables.rows import header, read_cells, without_guards
 from xaicli.vocabulary import SAMPLE_ID
 from xaicli.words import unguarded
 
@@ -106,48 +105,21 @@ def _of_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
 
 def _of_csv(path: Path, found: FactFile) -> tuple[list[str], list[pa.Array]]:
     """Every column as text; the separator is the one by which the first line has a column `sample_id`."""
-    from pyarrow import csv as reader
-
     content = _decoded(path, found)
-    first = content[: content.find("\n") + 1 or None]
-    if not first.strip():
+    if not content.strip():
         raise ValueError("it is empty")
-    separator = _separator(first, "\t" if path.suffix.lower() == ".tsv" else ",")
-    names = next(csv.reader([first.rstrip("\r\n")], delimiter=separator))
-    numbers = [str(at) for at in range(len(names))]
-    try:
-        table = reader.read_csv(
-            io.BytesIO(content.encode()),
-            read_options=reader.ReadOptions(column_names=numbers, skip_rows=1),
-            parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=reader.ConvertOptions(
-                column_types=dict.fromkeys(numbers, pa.string()),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                null_values=[""],
-            ),
-        )
-    except pa.ArrowInvalid:
-        columns = _of_ragged(content, separator, len(names), path, found)
-    else:
-        columns = [_one(column) for column in table.columns]
-    return [unguarded(name) for name in names], [without_guards(column) for column in columns]
-
-
-def _of_ragged(content: str, separator: str, width: int, path: Path, found: FactFile) -> list[pa.Array]:
-    """Every column of rows that have not all as many: what is missing is null, what is over is left out and told."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    rows = [row for row in csv.reader(io.StringIO(content, newline=""), delimiter=separator) if row][1:]
-    short, long = sum(len(row) < width for row in rows), sum(len(row) > width for row in rows)
-    if short:
+    separator = _separator(content, "\t" if path.suffix.lower() == ".tsv" else ",")
+    cells = read_cells(content, separator)
+    width = len(cells.names)
+    if n := cells.short:
         found.said.append(
-            f"{_rows(short)} of {path.name} {_have(short)} fewer than its {width} columns: the others are missing"
+            f"{_rows(n)} of {path.name} {_have(n)} fewer than its {width} columns: the others are missing"
         )
-    if long:
+    if n := cells.long:
         found.said.append(
-            f"{_rows(long)} of {path.name} {_have(long)} more than its {width} columns: what is over is left out"
+            f"{_rows(n)} of {path.name} {_have(n)} more than its {width} columns: what is over is left out"
         )
-    return [pa.array([row[at] or None if at < len(row) else None for row in rows], pa.string()) for at in range(width)]
+    return [unguarded(name) for name in cells.names], [without_guards(column) for column in cells.columns]
 
 
 def _decoded(path: Path, found: FactFile) -> str:
@@ -162,9 +134,9 @@ def _decoded(path: Path, found: FactFile) -> str:
         return content.decode("utf-8-sig", errors="replace")
 
 
-def _separator(first: str, usual: str) -> str:
+def _separator(content: str, usual: str) -> str:
     for separator in (usual, ",", ";", "\t", "|"):
-        if SAMPLE_ID in [name.strip() for name in next(csv.reader([first.rstrip("\r\n")], delimiter=separator))]:
+        if SAMPLE_ID in [name.strip() for name in header(content, separator)]:
             return separator
     return usual
 

@@ -5,11 +5,10 @@ What `xai select` and `xai relabel apply` write, and what people write by hand. 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from xaicli.errors import UsageError, XaiError
-from xaicli.tables.rows import Rows, Unreadable
+from xaicli.tables.rows import Rows, Unreadable, header, read_cells, without_guards
 from xaicli.tables.schema import CategoricalLabel, Schema
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID
-from xaicli.words import split, unguarded, unquoted
+from xaicli.words import quoted, unguarded, unquoted
 
 if TYPE_CHECKING:
     from torch.utils.data import Sampler
@@ -69,7 +69,7 @@ class SampleList:
         strange = []
         for place, sample_id in enumerate(self.ids):
             text = str(sample_id)
-            spellings = text, unguarded(text), text.strip(), _without_decimals(text)
+            spellings = text, *filter(None, (unguarded(text), text.strip(), _without_decimals(text)))
             rows = next((places[one] for one in spellings if one in places), None)
             if rows is None:
                 strange.append(text)
@@ -111,11 +111,10 @@ def read_list(source: Any) -> SampleList:
     kept: dict[str, int] = {}
     missing = 0
     for place, sample_id in enumerate(ids):
-        text = "" if sample_id is None else str(_plain(sample_id))
-        if not text:
+        if sample_id is None:
             missing += 1
         else:
-            kept[text] = place
+            kept[str(_plain(sample_id))] = place
     if not kept:
         raise XaiError(f"{name} names no sample", hint=_KINDS)
     repeated = len(ids) - missing - len(kept)
@@ -213,8 +212,14 @@ def _listed(values: Any) -> list[Any]:
     return list(values)
 
 
-def read_columns(path: Path) -> dict[str, list[Any]]:
-    """The columns of a file of samples; of CSV and text as text, just as they stand there.
+def read_columns(path: Path, *, is_raw: bool = False) -> dict[str, list[Any]]:
+    """The columns of a file of samples; of CSV and text as text.
+
+    An empty text is one wherever the file tells it from nothing at all: in Parquet, JSON and as `""` in CSV.
+
+    Args:
+        path: Text with one id a line, CSV, Parquet, JSON or JSON lines.
+        is_raw: Leave in CSV what keeps a spreadsheet from running a text, as in a file that others wrote.
 
     Raises:
         XaiError: It cannot be read, or is no such file.
@@ -228,16 +233,13 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
                 found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
                 return found
             case ".csv" | ".tsv":
-                return _of_csv(read_text(path), "\t" if suffix == ".tsv" else None)
+                return _of_csv(read_text(path), "\t" if suffix == ".tsv" else None, is_raw=is_raw)
             case ".json":
                 return _of_json(json.loads(read_text(path)))
             case ".jsonl" | ".ndjson":
                 return _of_json([json.loads(line) for line in read_text(path).split("\n") if line.strip()])
             case ".txt" | ".ids" | "":
-                lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
-                if lines and SAMPLE_ID in split(lines[0]):
-                    return _of_csv(read_text(path), None)
-                return {SAMPLE_ID: [unquoted(line) for line in lines]}
+                return columns_of_text(read_text(path))
             case _:
                 raise XaiError(f"{path}: {suffix} is no kind of list", hint=_KINDS)
     except (OSError, ValueError) as error:
@@ -252,24 +254,50 @@ def read_text(path: Path) -> str:
         OSError: It cannot be read.
         UnicodeDecodeError: It is no such text.
     """
-    content = path.read_bytes()
+    return decoded(path.read_bytes())
+
+
+def decoded(content: bytes) -> str:
+    """Bytes as `read_text` reads them."""
     return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
-def _of_csv(text: str, separator: str | None) -> dict[str, list[Any]]:
-    first = text.partition("\n")[0]
-    # A spreadsheet in much of Europe has semicolons between its values.
-    comma = separator or (
-        ";" if first.count(";") > first.count(",") else "," if "," in first or "\t" not in first else "\t"
-    )
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
-    rows = list(reader)
-    names = [name for name in reader.fieldnames or () if name]
-    return {unguarded(name.strip()): [_cell(row.get(name)) for row in rows] for name in names}
+def columns_of_text(text: str) -> dict[str, list[Any]]:
+    """The columns of a text: CSV where its first line names a column `sample_id`, else one id a line."""
+    if any(SAMPLE_ID in _names(text, separator) for separator in _SEPARATORS):
+        return _of_csv(text, None)
+    return {SAMPLE_ID: [unquoted(line) for line in id_lines(text)]}
 
 
-def _cell(text: Any) -> Any:
-    return unguarded(text) if isinstance(text, str) else text
+def id_lines(text: str) -> list[str]:
+    """The lines of a list with one id a line as they are typed, without the blanks about them and those of nothing."""
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+
+
+_SEPARATORS = ",;\t|"
+"""A spreadsheet in much of Europe has semicolons between its values."""
+
+
+def _names(text: str, separator: str) -> list[str]:
+    return [unguarded(name.strip()) for name in header(text, separator)]
+
+
+def _of_csv(text: str, separator: str | None, *, is_raw: bool = False) -> dict[str, list[Any]]:
+    if separator is None:
+        named = [one for one in _SEPARATORS if SAMPLE_ID in (names := _names(text, one)) and len(names) > 1]
+        separator = named[0] if named else max(",;\t", key=lambda one: len(header(text, one)))
+    cells = read_cells(text, separator)
+    columns = {
+        unguarded(name.strip()): column.to_pylist()
+        for name, column in zip(cells.names, cells.columns, strict=True)
+        if name
+    }
+    return columns if is_raw else without_our_guards(columns)
+
+
+def without_our_guards(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Columns of texts that were read raw from CSV, as they were before they were written to it."""
+    return {name: without_guards(pa.array(values, pa.string())).to_pylist() for name, values in columns.items()}
 
 
 def _of_json(found: Any) -> dict[str, list[Any]]:
@@ -291,7 +319,9 @@ def _plain(value: Any) -> Any:
 
 
 def _some(ids: Sequence[Any]) -> str:
-    return ", ".join(str(i) for i in ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")
+    return ", ".join(quoted(str(i), special="") for i in ids[:_SHOWN]) + (
+        f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+    )
 
 
 def chosen_rows(source: Any, ids: Sequence[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
