@@ -163,9 +163,11 @@ class Result:
             paths: Files written, listed at the end.
         """
         from xaicli.render.terminal import show
+        from xaicli.report.page import conditions
 
         built = "report" in self.__dict__
-        show(self._brief() if self._brief and not built else self.report, paths, counts=self.answer.counts)
+        report = self._brief() if self._brief and not built else self.report
+        show(report, paths, counts=self.answer.counts, conditions=conditions(self.answer.selection))
 
     def show(self) -> Any:
         """The live page for a notebook: an IPython display object; outside of one, the report is printed."""

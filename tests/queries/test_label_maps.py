@@ -126,3 +126,115 @@ def test_two_labels_of_one_name(recorded):
 def test_the_map_of_a_selection_is_what_it_was_given():
     selection = Selection((), {}, (), label_map={1: "x", 2: "y"})
     assert selection.as_dict()["label_map"] == {"x": 1, "y": 2}
+
+
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Label 2 is in epoch 1 alone, sample 9 in train alone."""
+    root = tmp_path_factory.mktemp("ending") / "run"
+    with xaicli.Run(root, label_names=["cat", "dog", "bird"], task="classification") as run:
+        for epoch, labels in ((1, [0, 1, 2]), (2, [0, 1, 0])):
+            run.log_samples(
+                sample_id=[1, 2, 3], label=labels, prediction=[0, 1, 2], loss=[1.0, 2.0, 3.0], mode="eval", epoch=epoch
+            )
+            run.log_samples(sample_id=[9], label=[1], prediction=[1], loss=[1.0], mode="train", epoch=epoch)
+    return root
+
+
+LIMITED = [*QUESTIONS, "export"]
+
+
+@pytest.mark.parametrize("question", LIMITED)
+def test_every_question_refuses_a_value_that_is_no_label(ending, question, tmp_path):
+    own: dict[str, Any] = {"target": tmp_path / "x.csv"} if question == "export" else {}
+    for where in (None, "epoch < 2"):
+        with pytest.raises(XaiError, match="no label '5' in ") as caught:
+            asked(ending, question, label_map="W=5,cat=0", where=where, **own)
+        assert caught.value.hint == "known labels: 0, 1, 2"
+
+
+def test_compare_refuses_it_too(ending, changing):
+    with pytest.raises(XaiError, match="no label '2' in "):
+        xaicli.compare(ending, changing, label_map="W=2")
+
+
+@pytest.mark.parametrize("question", LIMITED)
+def test_a_label_that_the_selection_leaves_out_is_said_to_be_left_out(ending, question, tmp_path):
+    own: dict[str, Any] = {"target": tmp_path / "x.csv"} if question == "export" else {}
+    with pytest.raises(XaiError, match=r"label 2 of --label-map stands in .*, but in no row selected") as caught:
+        asked(ending, question, label_map="X=2", mode="all", epoch="last", **own)
+    assert caught.value.hint == "left out by --epoch 2"
+    with pytest.raises(XaiError, match="label 2 of --label-map stands in") as caught:
+        asked(ending, question, label_map="X=2", mode="all", where="label < 2", **own)
+    assert caught.value.hint == "left out by --where 'label < 2'"
+
+
+def test_the_other_labels_wanted_are_answered(ending):
+    found = xaicli.open_run(ending).labels(label_map="Katze=0,X=2", where="epoch > 1")
+    assert [(row["name"], row["epoch"], row["n"]) for row in found.data.to_dicts()] == [("Katze", 2, 2)]
+    said = [warning for warning in found.answer.warnings if "label 2" in warning]
+    assert said == [
+        f"label 2 of --label-map stands in {ending}, but in no row selected: left out by --where 'epoch > 1', "
+        "--mode eval"
+    ]
+
+
+def test_a_sample_that_the_selection_leaves_out_is_said_to_be_left_out(ending):
+    opened = xaicli.open_run(ending)
+    with pytest.raises(XaiError, match=r"sample_id 9 is in .*, but in no row selected") as caught:
+        opened.samples(ids=[9])
+    assert caught.value.hint == "left out by --mode eval"
+    with pytest.raises(XaiError, match=r"sample_id 3 is in .*, but in no row selected") as caught:
+        opened.samples(ids=[3], mode="all", where="sample_id <> 3")
+    assert caught.value.hint == "left out by --where 'sample_id <> 3'"
+    with pytest.raises(XaiError, match="no sample_id '4' in ") as caught:
+        opened.samples(ids=[4], mode="all", where="sample_id = 1")
+    assert "known sample_ids: 1, 2, 3, 9" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("limits", "option"), [({"label_map": "Vogel=2"}, "--label-map"), ({"where": "epoch < 2"}, "--where")]
+)
+def test_stale_samples_are_not_said_to_be_absent_where_a_condition_leaves_them_out(ending, limits, option, capsys):
+    opened = xaicli.open_run(ending)
+    n = 1 if "label_map" in limits else 3
+    opened.samples(**limits).show_terminal()
+    told = " ".join(capsys.readouterr().out.split())
+    have = "has" if n == 1 else "have"
+    assert f"stale: {n} {have} no finite value in the last epoch among the rows of {option}, shown" in told
+    noun = "sample" if n == 1 else "samples"
+    assert told.endswith(f"{n} {noun} without a finite value in the last epoch among the rows of {option}")
+    assert "absent" not in told
+    opened.dynamics(**limits).show_terminal()
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.endswith(f"{n} {noun} without a finite value in the last epoch among the rows of {option}")
+
+
+def test_a_name_that_the_run_has_for_another_label_is_told(ending):
+    def said(label_map: str) -> list[str]:
+        warnings = xaicli.open_run(ending).labels(label_map=label_map).answer.warnings
+        return [warning for warning in warnings if "one name" in warning]
+
+    assert said("dog=0") == ["--label-map calls label 0 'dog', as the run calls label 1: one name for both"]
+    assert not said("dog=0,cat=1")
+    assert not said("dog=1")
+
+
+def test_numbers_have_no_names(tmp_path):
+    with xaicli.Run(tmp_path / "run", task="regression") as run:
+        run.log_samples(sample_id=[1, 2], label=[5.0, 6.5], prediction=[5.0, 6.0], loss=[0.0, 0.25], epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for question in ("samples", "labels", "dynamics", "findings", "errors"):
+        with pytest.raises(UsageError, match="--label-map names labels, and label holds numbers"):
+            asked(tmp_path / "run", question, label_map="five=5")
+    assert [row["name"] for row in opened.labels().data.to_dicts()] != []
+
+
+def test_a_label_that_begins_with_an_equals_sign(tmp_path):
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=["=a", "b"], loss=[1.0, 2.0], mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    assert opened.labels(label_map='A="=a"').data["name"].to_list() == ["A"]
+    with pytest.raises(XaiError, match="no label 'a'") as caught:
+        opened.labels(label_map="A==a")
+    assert 'a value that begins with = stands in quotes: NAME="=a"' in caught.value.hint

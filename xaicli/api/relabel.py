@@ -260,10 +260,10 @@ def apply(
     select: Mapping[str, Any],
 ) -> Result:
     """Corrections; the arguments are those of `RunReader.relabel_apply`."""
+    from xaicli.queries.resolution import named_labels, named_values
     from xaicli.relabel import questions
 
     if found := _objects_asked(run, table, {name: value for name, value in select.items() if value is not None}):
-        from xaicli.queries.resolution import named_values
         from xaicli.relabel.objects import apply_to_objects
 
         reader, table, mode, epoch = found
@@ -273,8 +273,8 @@ def apply(
         )
         return shown(Asked(answer, run.layout, reader))
     given: Any = {"mode": "all", **{key: value for key, value in select.items() if value is not None}}
-    reader, selection = run.selected(**given, label_map=label_map)
-    more, selection = selection.label_map, replace(selection, label_map={})
+    reader, selection = run.selected(**given)
+    more = named_labels(reader, selection.label_key, label_map)
     answer = questions.apply(reader, selection, files, path=path, field=field, by=by, label_map=more)
     return shown(Asked(answer, run.layout, reader, replace(selection, label_map=more)))
 

@@ -295,10 +295,10 @@ class _Pair:
         if not n and asked is None:
             self.warnings.append(f"{self.where}: {self.choice.named} finds no sample")
         if self.stale_left_out:
-            self.warnings.append(
-                f"{_samples(self.stale_left_out, self.where)} without a finite value in the last epoch "
-                f"{_are(self.stale_left_out)} left out"
-            )
+            n, given = self.stale_left_out, {"--where": self.selection.where, "--label-map": self.selection.label_map}
+            limits = " and ".join(option for option, value in given.items() if value)
+            lack = "without a finite value in the last epoch" + (f" among the rows of {limits}" if limits else "")
+            self.warnings.append(f"{_samples(n, self.where)} {lack} {_are(n)} left out")
         if rule in (Rule.HARDEST, Rule.EASY) and not is_end_known(self.selection.metrics[0], self.wanted.stat):
             self.warnings.append(
                 f"which end of {self.selection.metrics[0]} is good is not known: the highest counts as the hardest; "

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.errors import UsageError, XaiError, unknown
+from xaicli.errors import UsageError, XaiError
 from xaicli.queries.cache import cached
 from xaicli.queries.names import label_text, names_of_labels
 from xaicli.queries.rows import rows, walk
@@ -48,8 +48,8 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
         warning counts them.
 
     Raises:
-        UsageError: A bound that does not exist, or a label map of numbers, which are grouped by fifths.
-        XaiError: The run has no labels, or a label of the label map does not occur.
+        UsageError: A bound that does not exist.
+        XaiError: The run has no labels.
     """
     wanted = parse_bounds(bounds)
     if selection.label_key not in reader.dtypes:
@@ -61,11 +61,6 @@ def labels(reader: Reader, selection: Selection, *, bounds: Sequence[str] | str 
         raise XaiError(
             f"{reader.layout.root} has no column {selection.label_key!r} to group by",
             hint="log labels with run.log_samples(..., label=...), or choose a column with --label-key",
-        )
-    if selection.label_map and reader.dtypes[selection.label_key].is_float():
-        raise UsageError(
-            f"--label-map names labels, and {selection.label_key} holds numbers: they are grouped by fifths",
-            hint=f"--where '{selection.label_key} < 1.5' limits them",
         )
     question = {"question": "labels", "bounds": [bound.value for bound in wanted]}
     return cached(reader, selection, question, lambda: _computed(reader, selection, wanted))
@@ -91,7 +86,6 @@ def _computed(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) 
     ended: list[dict[str, Any]] = []
     if tally.non_finite:
         warnings += _without_finite(reader, selection, data, ended)
-    _refuse_unknown_labels(reader, selection, data)
     return Answer(
         command="labels",
         run=str(reader.layout.root),
@@ -339,19 +333,3 @@ def _empty(reader: Reader, selection: Selection, bounds: tuple[Bounds, ...]) -> 
     times = {EPOCH: pl.Int32(), PASS: pl.Int16(), STEP: pl.Int64(), "n": pl.Int64()}
     label = {LABEL: reader.dtypes[selection.label_key]}
     return pl.DataFrame(schema={**texts, **label, **times, **numbers, "bounds": lists})
-
-
-def _refuse_unknown_labels(reader: Reader, selection: Selection, data: pl.DataFrame) -> None:
-    found = set(data["label"].unique().to_list())
-    for label in selection.label_map:
-        if label not in found:
-            frames = [
-                reader.frame(Place(*pair, selection.epochs[pair][-1]), [selection.label_key])[0]
-                for pair in selection.pairs
-            ]
-            labels = pl.concat(frames)[selection.label_key].drop_nulls()
-            known = (labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique().sort()
-            if label in known:
-                # It is there, without a finite value.
-                continue
-            raise unknown("label", label, known.to_list(), where=str(reader.layout.root))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import polars as pl
 
 from xaicli.errors import UsageError, XaiError, unknown, whole_number
-from xaicli.queries.selection import Catalogue, Pair, Selection, Words, ds_id_words, words
+from xaicli.queries.selection import Catalogue, Pair, Selection, Words, ds_id_words, left_out_by, words
 from xaicli.vocabulary import (
     ATTEMPT,
     DS_ID,
@@ -89,12 +90,12 @@ def resolve(
         )
     if label_key not in source.dtypes and label_key != LABEL:
         raise unknown("column", label_key, source.dtypes, where=source.described, note=source.facts.left_out)
-    return Selection(
+    selection = Selection(
         pairs=tuple(pair for pair in pairs if epochs[pair]),
         epochs={pair: found for pair, found in epochs.items() if found},
         metrics=source.metrics if every_metric and metrics is None else _metrics(source, metrics),
         label_key=label_key,
-        label_map=_label_map(source, label_key, label_map),
+        label_map=named_labels(source, label_key, label_map),
         ds_ids_left_out=tuple(dict.fromkeys(pair[1] for pair in every if pair not in pairs)),
         duplicates=_one_of(Duplicates, "--duplicates", duplicates),
         epoch_frequency=epoch_frequency,
@@ -108,6 +109,47 @@ def resolve(
         warnings=tuple(warnings),
         modes_left_out=() if named else tuple(name for name in source.modes() if name not in modes),
     )
+    return _with_known_labels(source, selection) if selection.label_map else selection
+
+
+def _with_known_labels(source: Catalogue, selection: Selection) -> Selection:
+    """The selection, and what is to be said of the labels that it is limited to.
+
+    Raises:
+        UsageError: The label key holds numbers, which have no names.
+        XaiError: No row has one of the labels, or no selected row has any of them.
+    """
+    key, wanted = selection.label_key, list(selection.label_map)
+    if source.dtypes[key].is_float():
+        raise UsageError(
+            f"--label-map names labels, and {key} holds numbers", hint=f"--where '{key} < 1.5' limits them"
+        )
+    selected = source.values(key, selection.epochs, wanted=wanted)
+    absent = [label for label in wanted if label not in selected]
+    if not absent:
+        return replace(selection, warnings=(*selection.warnings, *_shared_names(source, selection)))
+    held = source.values(key, wanted=wanted)
+    for label in absent:
+        if label not in held:
+            known = sorted(source.values(key))
+            note = f'a value that begins with = stands in quotes: NAME="={label}"' if f"={label}" in known else ""
+            raise unknown("label", label, known, where=source.described, note=note)
+    limits = left_out_by(source, selection)
+    told = f"label{'s' if len(absent) > 1 else ''} {', '.join(str(label) for label in absent)} of --label-map"
+    stand = f"{told} stand{'' if len(absent) > 1 else 's'} in {source.described}, but in no row selected"
+    if len(absent) == len(wanted):
+        raise XaiError(stand, hint=f"left out by {limits}" if limits else "")
+    said = f"{stand}: left out by {limits}" if limits else stand
+    return replace(selection, warnings=(*selection.warnings, said, *_shared_names(source, selection)))
+
+
+def _shared_names(source: Catalogue, selection: Selection) -> Iterator[str]:
+    """That a label map gives a label the name that the run has for another."""
+    names = source.names_of_classes(selection.label_key)
+    for label, name in selection.label_map.items():
+        others = [n for n, known in enumerate(names) if known == name and n != label and n not in selection.label_map]
+        if others:
+            yield f"--label-map calls label {label} {name!r}, as the run calls label {others[0]}: one name for both"
 
 
 def _one_of(enum: type[Any], option: str, given: str) -> Any:
@@ -233,7 +275,13 @@ def _epoch_test(word: str, known: list[int]) -> Callable[[int, Sequence[int]], b
     return lambda epoch, _: low <= epoch <= high
 
 
-def _label_map(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
+def named_labels(source: Catalogue, label_key: str, given: Words | Mapping[str, Any]) -> dict[Any, str]:
+    """The {label: name} of a label map as people give it, each label as the run spells it; none of None.
+
+    Raises:
+        UsageError: It names nothing, an item is no pair, or a label has two names.
+        XaiError: There are no labels, or none can be that.
+    """
     named: dict[Any, str] = {}
     for name, value in named_values(given):
         label = _label_value(source, label_key, value)

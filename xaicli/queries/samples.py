@@ -15,7 +15,7 @@ from xaicli.errors import DamagedFileError, UsageError, XaiError, unknown, whole
 from xaicli.queries.aligned import Aligned, NotAlignedError
 from xaicli.queries.rows import within_labels
 from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
-from xaicli.queries.selection import Catalogue, Pair, Selection
+from xaicli.queries.selection import Catalogue, Pair, Selection, left_out_by
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, LABEL, MODE, SAMPLE_ID, Engine, Group
 from xaicli.words import split
@@ -85,9 +85,13 @@ def refuse_unknown(reader: Reader, selection: Selection, wanted: Iterable[Any], 
     if not missing:
         return
     pair = selection.pairs[0]
-    frame, _ = reader.frame(Place(*pair, selection.epochs[pair][-1]), [SAMPLE_ID])
-    where = f"{reader.layout.root}, {' '.join(filter(None, pair))}"
-    raise unknown("sample_id", missing[0], _near(frame[SAMPLE_ID], missing[0]), where=where)
+    last, limits = Place(*pair, selection.epochs[pair][-1]), left_out_by(reader, selection)
+    ids = reader.sample_ids() if limits else reader.frame(last, [SAMPLE_ID])[0][SAMPLE_ID]
+    if limits and missing[0] in set(ids):
+        stands = f"sample_id {missing[0]!r} is in {reader.described}, but in no row selected"
+        raise XaiError(stands, hint=f"left out by {limits}")
+    where = reader.described if limits else f"{reader.layout.root}, {' '.join(filter(None, pair))}"
+    raise unknown("sample_id", missing[0], _near(ids, missing[0]), where=where)
 
 
 def _near(ids: pl.Series, missing: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,7 +17,7 @@ from xaicli.vocabulary import (
     Duplicates,
     Engine,
 )
-from xaicli.words import split
+from xaicli.words import quoted, ranges, split
 
 if TYPE_CHECKING:
     from xaicli.reader.facts import Facts
@@ -94,6 +94,18 @@ class Catalogue(Protocol):
 
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         """The epochs with rows, ascending."""
+        ...
+
+    def values(
+        self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
+    ) -> set[Any]:
+        """What a column holds, of sets their items: in the rows selected, or in all rows, whatever `where` leaves out.
+
+        Args:
+            column: The column.
+            epochs: The epochs of each pair that are selected; None for all rows.
+            wanted: What is looked for; reading ends where all of it is found. Empty for all values.
+        """
         ...
 
 
@@ -179,6 +191,20 @@ class Selection:
             **({"no_facts": True} if self.no_facts else {}),
             **({"axis": self.axis.value} if self.axis is not Axis.EPOCH else {}),
         }
+
+
+def left_out_by(source: Catalogue, selection: Selection) -> str:
+    """The options that leave rows of a run out, as they are typed: `--where 'epoch < 4', --epoch 1-3`; "" for none."""
+    epochs = {pair: source.epochs(*pair) for pair in selection.pairs}
+    said = [f"--where {selection.where!r}"] if selection.where else []
+    if len(selection.modes) < len(source.modes()):
+        said.append(f"--mode {','.join(selection.modes)}")
+    if selection.ds_ids_left_out:
+        said.append(f"--ds-id {','.join(map(quoted, selection.ds_ids))}")
+    if any(len(selection.epochs[pair]) < len(every) for pair, every in epochs.items()):
+        chosen = sorted({epoch for of_pair in selection.epochs.values() for epoch in of_pair})
+        said.append(f"--epoch {','.join(ranges(chosen))}")
+    return ", ".join(said)
 
 
 def with_note_of_modes(selection: Selection) -> Selection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -18,7 +18,7 @@ from xaicli.queries.names import with_names
 from xaicli.queries.resolution import resolve
 from xaicli.queries.samples import LAST, Asked, Ids, answer, of_source, parse_ids
 from xaicli.queries.scores import SCORE, STALE
-from xaicli.queries.selection import Pair, Selection, Words, polars_only
+from xaicli.queries.selection import Pair, Selection, Words, left_out_by, polars_only
 from xaicli.reader import Reader, Tally
 from xaicli.reader.lazy import scan_folder
 from xaicli.reader.rows import Where, finite
@@ -116,6 +116,10 @@ def table_samples(
     ]
     known = {item for part in found for item in part.known}
     if missing := [item for item in asked.ids if item not in known]:
+        if missing[0] in held.every_id():
+            limits = [left_out_by(held, selection), *(["--label-map"] if selection.label_map else [])]
+            stands = f"sample_id {missing[0]!r} is in {held.described}, but in no row selected"
+            raise XaiError(stands, hint=f"left out by {', '.join(filter(None, limits))}")
         raise unknown(
             "sample_id", missing[0], one[SAMPLE_ID].unique().sort().head(1000).to_list(), where=held.described
         )
@@ -173,12 +177,13 @@ class _Table:
         self.where = (
             Where.of(where, named, self.label_names if label_key == LABEL else ()) if where is not None else None
         )
+        self._label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
+        self._every_row, self._id = lazy, placed[SAMPLE_ID].alias(SAMPLE_ID)
         if self.where:
             lazy = self.where.among(lazy.with_columns(value.alias(name) for name, value in beside.items()))
-        label = (pl.col(label_key) if label_key in present else pl.lit(None)).alias(LABEL)
         told = (value.alias(name) for name, value in placed.items())
         with self.where.answering() if self.where else contextlib.nullcontext():
-            self._rows = lazy.select(*told, label, *self.metrics).collect(engine="streaming")
+            self._rows = lazy.select(*told, self._label, *self.metrics).collect(engine="streaming")
         identity = self._rows.schema[SAMPLE_ID]
         self.dtypes = {**present, SAMPLE_ID: identity if identity.is_integer() else pl.String()}
         if label_key in present:
@@ -197,11 +202,28 @@ class _Table:
     def epochs(self, mode: str, ds_id: str) -> list[int]:
         return self._places.filter(pl.col(MODE) == mode, pl.col(DS_ID) == ds_id)[EPOCH].to_list()
 
+    def values(
+        self, column: str, epochs: Mapping[Pair, Sequence[int]] | None = None, *, wanted: Collection[Any] = ()
+    ) -> set[Any]:
+        """What the label key holds: in the rows selected, or in all rows, whatever `where` leaves out."""
+        del column, wanted  # one column groups a table, and all of it is in memory
+        rows = self._every_row.select(self._label).collect(engine="streaming") if epochs is None else self._at(epochs)
+        labels = rows[LABEL]
+        return set((labels.explode() if isinstance(labels.dtype, pl.List) else labels).drop_nulls().unique())
+
+    def every_id(self) -> set[Any]:
+        """The samples of all rows, whatever `where` leaves out, as ids are given."""
+        ids = self._every_row.select(self._id).collect(engine="streaming")[SAMPLE_ID].drop_nulls().unique()
+        return set(ids if ids.dtype.is_integer() else ids.cast(pl.String))
+
+    def _at(self, epochs: Mapping[Pair, Sequence[int]]) -> pl.DataFrame:
+        places = [(*pair, epoch) for pair, chosen in epochs.items() for epoch in chosen]
+        keys = pl.DataFrame(places, schema=self._places.schema, orient="row")
+        return self._rows.join(keys, on=[MODE, DS_ID, EPOCH], how="semi", maintain_order="left")
+
     def selected(self, selection: Selection) -> pl.DataFrame:
         """The rows of a selection: sample_id, mode, ds_id, epoch, step, label, and each metric as float64."""
-        places = [(*pair, epoch) for pair, epochs in selection.epochs.items() for epoch in epochs]
-        keys = pl.DataFrame(places, schema=self._places.schema, orient="row")
-        rows = self._rows.join(keys, on=[MODE, DS_ID, EPOCH], how="semi", maintain_order="left")
+        rows = self._at(selection.epochs)
         if selection.label_map:
             rows = rows.filter(pl.col(LABEL).is_in(list(selection.label_map)))
         return rows.with_columns(pl.col(list(selection.metrics)).cast(pl.Float64))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -264,6 +264,50 @@ class Reader(Holdings):
             except FileNotFoundError:
                 self.refresh()
         raise DamagedFileError("files keep vanishing while the ids are read", hint="try again")
+
+    def values(
+        self,
+        column: str,
+        epochs: Mapping[tuple[str, str], Sequence[int]] | None = None,
+        *,
+        wanted: Collection[Any] = (),
+    ) -> set[Any]:
+        """What a column holds, of sets their items: in the rows selected, or in all rows, whatever `where` leaves out.
+
+        Args:
+            column: The column.
+            epochs: The epochs of each (mode, ds_id) that are selected; None for all rows.
+            wanted: What is looked for; reading ends where all of it is found. Empty for all values.
+
+        Raises:
+            DamagedFileError: A file is damaged and the reader is strict, or files keep vanishing.
+        """
+        if epochs is None:
+            places = list(self.folders())
+        else:
+            places = [Place(*pair, epoch) for pair, chosen in epochs.items() for epoch in chosen]
+        found: set[Any] = set()
+        # What is wanted is mostly found in the last epoch.
+        for place in sorted(places, key=lambda place: -place.epoch):
+            for frame in self._of_column(place, column, where=epochs is not None):
+                of_place = frame[column]
+                while isinstance(of_place.dtype, pl.List):
+                    of_place = of_place.explode()
+                found |= set(of_place.drop_nulls().unique())
+            if wanted and found.issuperset(wanted):
+                break
+        return found
+
+    def _of_column(self, place: Place, column: str, *, where: bool) -> list[pl.DataFrame]:
+        """A column of an epoch's rows: of those that meet the condition, or of all."""
+        if where and self.where:
+            return [rows.frame for rows in self.of_epoch(place, [column], Duplicates.ALL)]
+        for _ in range(_TRIES):
+            try:
+                return [self._concatenated(self.pieces(place), [column])]
+            except FileNotFoundError:
+                self.refresh()
+        raise DamagedFileError(f"files of {place} keep vanishing while they are read", hint="try again")
 
     def _one_pass(
         self, place: Place, columns: Sequence[str], duplicates: Duplicates, keep_non_finite: bool

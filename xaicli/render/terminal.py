@@ -37,7 +37,7 @@ from xaicli.report.model import (
     Views,
 )
 from xaicli.report.numbers import count, cut_apart, listed
-from xaicli.report.page import STALE_IN_WORDS
+from xaicli.report.page import stale_in_words
 
 _STYLES = {Tone.MAX: "red", Tone.MIN: "blue", Tone.LISTED: "green", Tone.BAD: "red", Tone.GOOD: "green"}
 _LONGEST = 36
@@ -58,6 +58,7 @@ def show(
     paths: Sequence[Path] = (),
     *,
     counts: Counts | None = None,
+    conditions: str = "",
     out: Console | None = None,
     err: Console | None = None,
 ) -> None:
@@ -67,6 +68,7 @@ def show(
         report: What to show.
         paths: Files written, listed at the end.
         counts: What was left out, told where there is something to tell.
+        conditions: The options that left rows out one by one, as named in a sentence.
         out, err: Where to print instead.
     """
     out = out or _console()
@@ -80,7 +82,7 @@ def show(
     for section in report.sections:
         if not section.page_only:
             _section(section, out, of=report.title)
-    if left_out := _left_out(counts, of=report.name):
+    if left_out := _left_out(counts, of=report.name, conditions=conditions):
         out.print()
         out.print(_text(left_out, "dim"))
     if paths:
@@ -109,7 +111,7 @@ def as_text(report: Report, width: int = 80) -> str:
     return stream.getvalue()
 
 
-def _left_out(counts: Counts | None, *, of: str) -> str:
+def _left_out(counts: Counts | None, *, of: str, conditions: str) -> str:
     """The counts of a report that are not zero, in a sentence."""
     if counts is None:
         return ""
@@ -120,7 +122,7 @@ def _left_out(counts: Counts | None, *, of: str) -> str:
         for number, noun, plural in (
             (counts.non_finite, f"non-finite value{fate}", f"non-finite values{fate}"),
             (counts.duplicates, "duplicate row", ""),
-            (counts.stale, *STALE_IN_WORDS),
+            (counts.stale, *stale_in_words(conditions)),
             (counts.dropped, "row not recorded", "rows not recorded"),
         )
         if number

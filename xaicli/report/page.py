@@ -240,8 +240,6 @@ class Page:
 _SHOWN = 12
 _GIVEN = frozenset({"query", "ls", "scalars", "checkpoint inspect", "compact"})
 """Questions that count what they give, since there is no one number of rows behind it."""
-STALE_IN_WORDS = ("sample without a finite value in the last epoch", "samples without a finite value in the last epoch")
-"""What a stale sample is called, and several: absent from that epoch, or in it without a finite value."""
 _DUPLICATES: dict[str, str] = {
     Duplicates.ALL: "each of them counts, too",
     Duplicates.ERROR: "any would have been refused",
@@ -272,7 +270,7 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.dropped is not None:
         said.append(("rows dropped while recording", f"{counts.dropped:,}"))
     if counts.stale is not None:
-        said.append((STALE_IN_WORDS[1], f"{counts.stale:,}"))
+        said.append((stale_in_words(conditions(answer.selection))[1], f"{counts.stale:,}"))
     if counts.taken_back is not None:
         said.append(("rows taken back by a later attempt", f"{counts.taken_back:,}; --attempts all counts them"))
     if counts.ignored:
@@ -280,6 +278,22 @@ def made(answer: Answer, *rules: tuple[str, str]) -> tuple[tuple[str, str], ...]
     if counts.damaged is not None:
         said.append(("damaged files left out", ", ".join(counts.damaged) or "none"))
     return tuple(said)
+
+
+def conditions(selection: Mapping[str, Any]) -> str:
+    """The options that leave rows out one by one, as named in a sentence: `--where and --label-map`; "" for none."""
+    given = {"--where": selection.get("where"), "--label-map": selection.get("label_map")}
+    return " and ".join(option for option, value in given.items() if value)
+
+
+def stale_in_words(conditions: str = "") -> tuple[str, str]:
+    """What stale samples are called, one and several.
+
+    Args:
+        conditions: The options that leave rows out: then a sample may be in the last epoch, in a row that is left out.
+    """
+    lack = "without a finite value in the last epoch" + (f" among the rows of {conditions}" if conditions else "")
+    return f"sample {lack}", f"samples {lack}"
 
 
 def _selection(answer: Answer) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from xaicli.report.charts import Band, LineChart, Series, Times, Tone
 from xaicli.report.facts import FactColumns, in_hover, on_card
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Table, Text
 from xaicli.report.numbers import count, sample_name, shorts, spread
-from xaicli.report.page import Page, Part, as_list, report_of, words_of
+from xaicli.report.page import Page, Part, as_list, conditions, report_of, words_of
 from xaicli.vocabulary import LABEL, PREDICTION, Group
 
 TONES = {Group.MAX: Tone.MAX, Group.MIN: Tone.MIN, Group.LISTED: Tone.LISTED}
@@ -41,6 +41,8 @@ class Subject:
     population: tuple[Mapping[str, Any], ...] = ()
     over: str | None = None
     """What its picture is drawn over: `epoch`, `step` or `pass`."""
+    conditions: str = ""
+    """The options that left rows out one by one, as named in a sentence."""
 
     @property
     def numbers(self) -> list[float]:
@@ -54,10 +56,9 @@ class Subject:
         return words_of(self.metric, self.mode, self.ds_id)
 
 
-def subjects(
-    data: pl.DataFrame, metrics: Sequence[str], population: pl.DataFrame | None, over: str | None = None
-) -> Iterator[Subject]:
+def subjects(answer: Answer, metrics: Sequence[str], population: pl.DataFrame | None) -> Iterator[Subject]:
     """The parts of an answer of histories, in its own order."""
+    data, over, limits = answer.data, answer.selection.get("axis"), conditions(answer.selection)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in data.iter_rows(named=True):
         metric = row.get("metric") or (metrics[0] if metrics else "")
@@ -68,7 +69,7 @@ def subjects(
             bands.setdefault((row["mode"], row["ds_id"], row["metric"]), []).append(row)
     # A part whose samples are all gone still shows the population it has.
     for key in [*groups, *(key for key in bands if key not in groups)]:
-        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over)
+        yield Subject(*key, tuple(groups.get(key, ())), tuple(bands.get(key, ())), over, limits)
 
 
 def blocks(subject: Subject, page: Page) -> list[Block]:
@@ -284,6 +285,10 @@ def _table(subject: Subject, page: Page) -> Table:
 
 def _of_stale(subject: Subject) -> str:
     """What is missing of the stale samples in the last epoch: their rows, or a value in them that is finite."""
+    if subject.conditions:
+        n = len({row["sample_id"] for row in subject.rows if row["stale"]})
+        lack = f"{n:,} {'has' if n == 1 else 'have'} no finite value in the last epoch"
+        return f"stale: {lack} among the rows of {subject.conditions}, shown with the last there is"
     points = [point for row in subject.rows for point in row["history"] or ()]
     last = max((point["epoch"] for point in (*subject.population, *points)), default=None)
     stale = {row["sample_id"]: row["history"] or () for row in subject.rows if row["stale"]}
@@ -326,7 +331,7 @@ def samples_report(answer: Answer, page: Page | None = None, *, population: pl.D
     """
     page = page or Page()
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
-    parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
+    parts = list(subjects(answer, metrics, population))
     return report_of(
         answer,
         page,

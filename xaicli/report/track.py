@@ -57,7 +57,7 @@ def track_report(
         warnings: Of pictures that could not be read.
     """
     metrics = [str(metric) for metric in as_list(answer.selection.get("metric"))]
-    parts = list(subjects(answer.data, metrics, population, answer.selection.get("axis")))
+    parts = list(subjects(answer, metrics, population))
     if gathered.of_objects:
         sections = [
             *_errors(gathered, page),
