@@ -75,6 +75,7 @@ def test_cells_and_probabilities_are_of_the_last_place_selected(recorded, capsys
         probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         (scores,) = found["probabilities"]
         assert scores["log_loss"] == pytest.approx(metrics.log_loss(label, probs), abs=1e-3)
+        assert [row["name"] for row in scores["one_against_rest"]] == NAMES
         for row in scores["one_against_rest"]:
             one = label == row["label"]
             assert row["auroc"] == pytest.approx(metrics.roc_auc_score(one, probs[:, row["label"]]), abs=2e-3)

@@ -148,6 +148,9 @@ def test_where_nothing_could_be_compared_nothing_is_called_good(tmp_path):
     report = xaicli.open_run(tmp_path / "run").slices().report
     assert "nothing was compared" in report.sentence
     assert "No slice is worse" not in xaicli.open_run(tmp_path / "run").slices().html()
+    (table,) = xaicli.open_run(tmp_path / "run").slices().save(tmp_path / "out", formats=["csv"])
+    (header,) = table.read_text().splitlines()
+    assert header.split(",")[:8] == ["slice", "mode", "ds_id", "epoch", "pass", "metric", "n", "share"]
 
 
 def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):

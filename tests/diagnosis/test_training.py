@@ -363,3 +363,22 @@ def test_rows_that_no_step_tells_apart_are_told(tmp_path):
     found = xaicli.open_run(tmp_path / "run").steps()
     said = "all rows of train of an epoch were logged at one step: each epoch is told as one batch"
     assert said in found.answer.warnings
+
+
+@pytest.mark.parametrize(("metric", "called"), [("q", "q"), ("usual", "mean")])
+def test_the_mean_of_a_batch_has_the_name_of_the_metric(tmp_path, metric, called):
+    losses = {step: 1.0 + 0.01 * (step % 3) for step in range(1, 41)} | {30: 50.0}
+    with xaicli.Run(tmp_path / "run") as run:
+        for step, value in losses.items():
+            run.log_samples(sample_id=[1, 2], mode="train", epoch=1, step=step, **{metric: [value, value + 1]})
+        run.log_samples(sample_id=[1, 2], mode="train", epoch=1, step=41, **{metric: [math.nan, math.nan]})
+    result = xaicli.open_run(tmp_path / "run").steps(metric=metric)
+    told = json.loads(result.to_json())
+    assert [row[called] for row in told["rows"]] == pytest.approx([value + 0.5 for value in losses.values()] + [None])
+    assert [(row["step"], row[called]) for row in told["spikes"]] == [(30, 50.5)]
+    (first,) = told["first_non_finite"]
+    assert (first[called], first["before"][called]) == (None, pytest.approx(losses[40] + 0.5))
+    assert not {"loss", None} & {key for row in told["rows"] for key in row}
+    assert "jumped to 50.5 (usual 1.5" in result.html(no_images=True)
+    one = json.loads(xaicli.open_run(tmp_path / "run").steps(metric=metric, step=30).to_json())
+    assert [batch[called] for batch in one["batches"]] == [50.5]

@@ -29,3 +29,20 @@ def test_no_row_is_an_answer(tmp_path: Path, shape: str, columns: list[str]) -> 
     assert pl.read_parquet(tmp_path / "x.parquet").columns == columns
     reader.export(tmp_path / "all.parquet", shape=shape)
     assert pl.read_parquet_schema(tmp_path / "all.parquet") == pl.read_parquet_schema(tmp_path / "x.parquet")
+
+
+def test_names_of_columns_are_guarded_and_come_back(tmp_path):
+    values = {"=m": [1.5, 2.5], "-x": [3.0, 4.0], "plain": [5.0, 6.0]}
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_samples(sample_id=[1, 2], label=[0, 1], mode="eval", epoch=1, **values)
+    opened = xaicli.open_run(tmp_path / "run")
+    for shape, ending in (("long", ""), ("wide", "_1")):
+        opened.export(tmp_path / "x.csv", shape=shape)
+        header = (tmp_path / "x.csv").read_text().splitlines()[0].split(",")
+        assert [name for name in header if name.removesuffix(ending) in ("'=m", "'-x", "plain")] == [
+            f"'=m{ending}",
+            f"'-x{ending}",
+            f"plain{ending}",
+        ]
+    opened.export(tmp_path / "x.parquet")
+    assert {"=m", "-x"} <= set(pl.read_parquet(tmp_path / "x.parquet").columns)

@@ -303,9 +303,11 @@ def test_runs_side_by_side() -> None:
         "ds_id": "",
         "metric": "loss",
         "label": None,
+        "name": None,
         "sample_id": None,
         "group": None,
         "rank": None,
+        "stale": None,
     }
     rows = [
         {"kind": "metric", **base, "values": [1.0, 0.5], "change": -0.5, "correct": None},
@@ -318,6 +320,7 @@ def test_runs_side_by_side() -> None:
             "values": [2.0, None],
             "change": None,
             "correct": [True, False],
+            "stale": [False, None],
         },
     ]
     answer = Answer("compare", "a b", {"runs": ["runs/a", "runs/b"]}, pl.DataFrame(rows, infer_schema_length=None))

@@ -14,7 +14,7 @@ from xaicli.answer import Answer
 from xaicli.diagnosis.calibration import FEWEST, calibration
 from xaicli.diagnosis.confusion import Overall, confused_pairs
 from xaicli.diagnosis.questions import counted, labelled, refuse_other_kinds
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.diagnosis.training import steps
 from xaicli.errors import XaiError
 from xaicli.queries.labels import NORMAL_975
@@ -321,7 +321,7 @@ def _of_spike(spike: dict[str, Any], metric: str) -> dict[str, Any]:
     said = ", ".join(f"{sign}{row[SAMPLE_ID]} {percent(row['share'])}" for row in held)
     others = sorted({step for row in held for step in row["also_in"]})
     again = f"; some of them also in the spikes at {', '.join(f'{step:,}' for step in others[:4])}" if others else ""
-    loss, *usual = distinct([spike[name] for name in ("loss", "usual") if spike[name] is not None], 3)
+    loss, *usual = distinct([spike[name] for name in (mean_column(metric), "usual") if spike[name] is not None], 3)
     beside = f"(usual {usual[0]})" if usual else ""
     most = f"most of it of {said}" if share >= MOST_OF_IT else f"spread over its {spike['n']:,} samples, first {said}"
     return {

@@ -15,7 +15,7 @@ from xaicli.diagnosis.chance import binomial_tail, student_975, student_two_side
 from xaicli.errors import UsageError
 from xaicli.queries.compare import joined_at_end, shared
 from xaicli.queries.labels import NORMAL_975
-from xaicli.queries.rows import walk
+from xaicli.queries.scores import SCORE, STALE, Epochwise
 from xaicli.queries.selection import Pair, Selection
 from xaicli.reader import Reader
 from xaicli.vocabulary import CORRECT, DS_ID, HIGH_IS_GOOD, LOW_IS_GOOD, MODE, SAMPLE_ID
@@ -45,6 +45,7 @@ class Difference:
         high: The upper end.
         p: Two-sided, of no difference.
         method: How interval and p were found.
+        stale: Of how many of the samples a value is of an earlier epoch than the run's last.
     """
 
     n: int
@@ -55,6 +56,7 @@ class Difference:
     high: float
     p: float
     method: str
+    stale: int = 0
 
 
 def mean_difference(first: Floats, last: Floats, *, seed: int = 0) -> Difference | None:
@@ -150,7 +152,8 @@ def paired(
 
     Returns:
         Rows mode, ds_id, metric (`correct` is the accuracy, wherever it is recorded), first, last (runs, or groups), n
-        (samples; of groups runs), values (the two means), difference, low, high, p, method, better (first, last; null
+        (samples; of groups runs), stale (how many of the samples are absent from a run's last epoch, and stand with the
+        last value there is), values (the two means), difference, low, high, p, method, better (first, last; null
         where the interval holds 0 or which end is better is unknown).
 
     Raises:
@@ -191,29 +194,37 @@ def _differences(
     """{metric: the difference} of two runs, the accuracy among them where both have it."""
     selections = [replace(one, pairs=(pair,)) for one in shared(readers, **select).selections]
     right = _right(readers, selections, pair)
-    found = {CORRECT: accuracy_difference(right["0"].to_numpy(), right["1"].to_numpy())}
+    of_right = accuracy_difference(right["run0"].to_numpy(), right["run1"].to_numpy())
+    found = {CORRECT: of_right and replace(of_right, stale=int(right[STALE].sum()))}
     for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
-        table = joined_at_end(readers, alone, pair, metric)
+        table = joined_at_end(readers, alone, pair, metric).drop_nulls(["value0", "value1"])
         values = (table[f"value{number}"].cast(pl.Float64).to_numpy() for number in (0, 1))
-        found[metric] = mean_difference(*values)
+        difference = mean_difference(*values)
+        n_stale = table.filter(pl.col("value_stale0") | pl.col("value_stale1")).height
+        found[metric] = difference and replace(difference, stale=n_stale)
     return {metric: difference for metric, difference in found.items() if difference is not None}
 
 
 def _right(readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair) -> pl.DataFrame:
-    """Whether each run has a sample right at its last place, of the samples that all judge: columns "0", "1", ..."""
+    """Whether each run has a sample right where it last judged it, of the samples that all judge.
+
+    Returns:
+        run0, run1, ... (bool, one a run), and stale (bool): whether one of these is of an earlier epoch than the
+        last.
+    """
+    numbers = range(len(readers))
+    if not all(CORRECT in reader.dtypes for reader in readers):
+        return pl.DataFrame(schema={**{f"run{at}": pl.Boolean() for at in numbers}, STALE: pl.Boolean()})
     joined: pl.DataFrame | None = None
     for number, (reader, selection) in enumerate(zip(readers, selections, strict=True)):
-        if CORRECT not in reader.dtypes:
-            return pl.DataFrame(schema={str(at): pl.Boolean() for at in range(len(readers))})
-        last = walk(reader, selection, pair, [SAMPLE_ID, CORRECT], epochs=selection.epochs[pair][-1:], backwards=True)
-        rows = next(last, None)
-        frame = rows.frame if rows is not None else pl.DataFrame(schema={SAMPLE_ID: pl.Int64(), CORRECT: pl.Boolean()})
-        frame = frame.unique(SAMPLE_ID, keep="last", maintain_order=True)
-        found = frame.select(SAMPLE_ID, pl.col(CORRECT).cast(pl.Boolean).alias(str(number))).drop_nulls()
+        scores = Epochwise(reader, replace(selection, metrics=(CORRECT,)), pair).last_scores(CORRECT)
+        right = pl.col(SCORE).cast(pl.Boolean).alias(f"run{number}")
+        found = scores.select(SAMPLE_ID, right, pl.col(STALE).alias(f"_stale{number}"))
         joined = found if joined is None else joined.join(found, on=SAMPLE_ID, how="inner", maintain_order="left")
     assert joined is not None
-    return joined.drop(SAMPLE_ID)
+    stale = pl.any_horizontal(f"_stale{number}" for number in numbers).alias(STALE)
+    return joined.select(*(f"run{number}" for number in numbers), stale)
 
 
 def _of_groups(
@@ -252,9 +263,9 @@ def _means(
     for metric in (metric for metric in metrics if metric != CORRECT):
         alone = [replace(one, metrics=(metric,)) for one in selections]
         table = joined_at_end(readers, alone, pair, metric)
-        tables[metric] = table.select(pl.col(f"value{at}").alias(str(at)) for at in range(len(readers))).drop_nulls()
+        tables[metric] = table.select(pl.col(f"value{at}").alias(f"run{at}") for at in range(len(readers))).drop_nulls()
     return {
-        metric: [float(table[str(at)].cast(pl.Float64).mean()) for at in range(len(readers))]  # type: ignore[arg-type]
+        metric: [float(table[f"run{at}"].cast(pl.Float64).mean()) for at in range(len(readers))]  # type: ignore[arg-type]
         for metric, table in tables.items()
         if table.height
     }
@@ -272,6 +283,7 @@ def _row(pair: Pair, metric: str, names: tuple[str, str], found: Difference) -> 
         "first": names[0],
         "last": names[1],
         "n": found.n,
+        STALE: found.stale,
         "values": [found.first, found.last],
         "difference": found.difference,
         "low": found.low,

@@ -378,7 +378,7 @@ def _of_last(
         unsure = rows.frame.drop_nulls(ends).height - found.n
         told = {"left_out": unsure, **_calibration_facts(found), "by_prediction": spelled}
         extra["calibration"].append({**place, **told})
-    scores = _probabilities(reader, selection, pair, rows)
+    scores = _probabilities(reader, selection, pair, rows, names)
     if scores is not None:
         extra["probabilities"].append({**place, **scores})
     if by is not None:
@@ -482,7 +482,9 @@ def _calibration_facts(found: Calibration) -> dict[str, Any]:
     }
 
 
-def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows) -> dict[str, Any] | None:
+def _probabilities(
+    reader: Reader, selection: Selection, pair: Pair, rows: Rows, names: LabelNames
+) -> dict[str, Any] | None:
     """Figures of the whole probabilities, where the run keeps them."""
     if PROBS not in reader.dtypes or not reader.dtypes[selection.label_key].is_integer():
         return None
@@ -504,7 +506,7 @@ def _probabilities(reader: Reader, selection: Selection, pair: Pair, rows: Rows)
     if scores is None:
         return None
     per_class = [
-        {"label": number, "auroc": _finite(a), "average_precision": _finite(p)}
+        {"label": number, "name": names[number], "auroc": _finite(a), "average_precision": _finite(p)}
         for number, (a, p) in enumerate(zip(scores.auroc, scores.average_precision, strict=True))
     ]
     labelled_n = kept.frame.height - kept.frame[LABEL].null_count()

@@ -30,6 +30,14 @@ _REGULAR = 0.8
 _CHUNK = 8192
 
 
+_OF_BATCH = frozenset({"n", "non_finite", "usual", "height", "is_spike", "samples", "mix", "scalars", "before"})
+
+
+def mean_column(metric: str) -> str:
+    """What the mean of a batch is called in an answer: as the metric, `mean` where a batch has something called so."""
+    return "mean" if metric in _OF_BATCH else metric
+
+
 def batch_losses(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
     """The loss of each batch.
 

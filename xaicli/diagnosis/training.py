@@ -21,6 +21,7 @@ from xaicli.diagnosis.steps import (
     first_non_finite,
     gaps,
     loss_shares,
+    mean_column,
     mix,
     with_spikes,
 )
@@ -67,8 +68,9 @@ def steps(
         histories: Whether the samples of spikes come with their histories, which takes a pass over all epochs.
 
     Returns:
-        A row a batch: mode, ds_id, epoch, step, rank, attempt, loss (mean of the finite values, null without any), n,
-        non_finite, usual (the median about the step), height (robust deviations above it), is_spike. Further keys:
+        A row a batch: mode, ds_id, epoch, step, rank, attempt, the mean of the metric under its name (of the finite
+        values, null without any; see `mean_column`), n, non_finite, usual (the median about the step), height (robust
+        deviations above it), is_spike. Further keys:
 
         - `spikes` and `first_non_finite` (at most one a (mode, ds_id)), each with `samples` by share of the loss (their
           `also_in` are other spikes' steps), the `mix` of its labels and facts against the expected (p binomial, q
@@ -86,7 +88,7 @@ def steps(
     spikes = whole_number("--spikes", spikes, least=0)
     around = None if around is None else whole_number("--around", around)
     names = LabelNames.of(reader, selection)
-    tally = Tally()
+    tally, metric = Tally(), selection.metrics[0]
     warnings = [*selection.warnings, *_without_known_end(selection)]
     parts: list[pl.DataFrame] = []
     extra: dict[str, list[dict[str, Any]]] = {
@@ -131,10 +133,10 @@ def steps(
         command="steps",
         run=str(reader.layout.root),
         selection={**selection.as_dict(), "spikes": spikes, "around": around},
-        data=pl.concat(parts),
+        data=pl.concat(parts).rename({"loss": mean_column(metric)}),
         counts=reader.counts(tally),
         warnings=tuple(warnings),
-        extra=extra,
+        extra={**extra, **{key: _called(extra[key], metric) for key in ("spikes", "first_non_finite")}},
     )
 
 
@@ -180,8 +182,19 @@ def samples_of_step(reader: Reader, selection: Selection, step: int) -> Answer:
         data=pl.concat(parts, how="vertical_relaxed"),
         counts=reader.counts(tally),
         warnings=(*selection.warnings, *_without_known_end(selection)),
-        extra=extra,
+        extra={**extra, "batches": _called(extra["batches"], selection.metrics[0])},
     )
+
+
+def _called(batches: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Batches with their mean under the name of the metric."""
+    found = []
+    for batch in batches:
+        told = {mean_column(metric) if key == "loss" else key: value for key, value in batch.items()}
+        if told.get("before"):
+            told["before"] = _called([told["before"]], metric)[0]
+        found.append(told)
+    return found
 
 
 def _refuse_high_is_good(selection: Selection) -> None:

@@ -24,7 +24,7 @@ from xaicli.queries.rows import within_labels
 from xaicli.queries.selection import Pair, Selection, polars_only
 from xaicli.reader import Place, Reader, Rows, Tally
 from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP, Duplicates
-from xaicli.words import FORMULA, NUMBER
+from xaicli.words import FORMULA, NUMBER, guarded
 
 _LABEL_NAME = "label_name"
 _BESIDE = (LABEL, PREDICTION, CORRECT)
@@ -206,13 +206,14 @@ def _write_parquet(frames: Iterator[pl.DataFrame], stream: IO[bytes]) -> None:
 
 
 def _guarded(frame: pl.DataFrame) -> pl.DataFrame:
-    """Text cells that start like a formula, and are no number, with an apostrophe in front; lists as JSON."""
+    """Text cells and names that start like a formula, and are no number, with an apostrophe in front; lists as JSON."""
     frame = frame.with_columns(_listed(frame[name]) for name, dtype in frame.schema.items() if dtype.is_nested())
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
     formula = {name: pl.col(name).str.contains(FORMULA) & ~pl.col(name).str.contains(NUMBER) for name in texts}
-    return frame.with_columns(
+    cells = frame.with_columns(
         pl.when(formula[name]).then(pl.lit("'") + pl.col(name)).otherwise(pl.col(name)).alias(name) for name in texts
     )
+    return cells.rename({name: guarded(name) for name in cells.columns})
 
 
 def _listed(column: pl.Series) -> pl.Series:

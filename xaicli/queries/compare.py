@@ -11,14 +11,14 @@ import polars as pl
 from xaicli.answer import Answer, Counts
 from xaicli.errors import UsageError, XaiError, whole_number
 from xaicli.queries.labels import labels
-from xaicli.queries.names import named, names_of_labels
+from xaicli.queries.names import label_text, named, names_of_labels
 from xaicli.queries.resolution import resolve
 from xaicli.queries.rows import walk, within_labels
 from xaicli.queries.samples import Ids, parse_ids
-from xaicli.queries.scores import SCORE, Epochwise, extremes
-from xaicli.queries.selection import Pair, Selection, polars_only
+from xaicli.queries.scores import SCORE, STALE, Epochwise, extremes
+from xaicli.queries.selection import Pair, Selection, left_out_by, polars_only
 from xaicli.reader import Place, Reader, Tally
-from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, MODE, PASS, SAMPLE_ID, Group
+from xaicli.vocabulary import CORRECT, DS_ID, EPOCH, LABEL, MODE, PASS, SAMPLE_ID, Group
 
 FLIPPED = "flipped"
 
@@ -27,13 +27,15 @@ _SCHEMA = {
     MODE: pl.String(),
     DS_ID: pl.String(),
     "metric": pl.String(),
-    "label": pl.String(),
+    LABEL: pl.Null(),  # of the runs' kind
+    "name": pl.String(),
     SAMPLE_ID: pl.Null(),  # of the runs' kind
     "group": pl.String(),
     "rank": pl.Int64(),
     "values": pl.List(pl.Float64),
     "change": pl.Float64(),
     "correct": pl.List(pl.Boolean),
+    STALE: pl.List(pl.Boolean),
 }
 
 
@@ -94,9 +96,10 @@ def compare(
 
     Returns:
         Rows by `kind`: `metric` (the mean over the samples), `label` (the mean of each label), `sample`; with mode,
-        ds_id, metric, label (its name), sample_id, group (max: grew most, min: fell most, listed, flipped: right in
-        one of first and last run and wrong in the other), rank, values and correct (one a run, null where a run has
-        none), change.
+        ds_id, metric, label (as the last run has it) and its name, sample_id, group (max: grew most, min: fell most,
+        listed, flipped: right in one of first and last run and wrong in the other), rank, values, correct and stale
+        (one a run, null where a run has none), change. A mean is over the last epoch; a sample absent from it competes
+        with its last value, which is marked stale.
 
     Raises:
         UsageError: Fewer than two runs, or a negative count.
@@ -108,23 +111,36 @@ def compare(
         polars_only(selection, "compare")
     wanted = parse_ids(readers[0], ids)
     rows: list[dict[str, Any]] = []
-    tally, known, others = Tally(), set[Any](), list[str]()
+    tally, known, others, n_stale = Tally(), set[Any](), list[str](), 0
+    names = _names(readers, found.selections)
     for pair in found.pairs:
         ones = [replace(selection, pairs=(pair,), metrics=found.metrics) for selection in found.selections]
-        sources = [Epochwise(reader, one, pair) for reader, one in zip(readers, ones, strict=True)]
+        sources = [_source(reader, one, pair) for reader, one in zip(readers, ones, strict=True)]
         for metric in found.metrics:
             alone = [replace(one, metrics=(metric,)) for one in ones]
-            rows += _metric_and_labels(readers, alone, pair, metric)
-            table = _at_ends(readers, alone, pair, metric, sources)
+            rows += _metric_and_labels(readers, alone, pair, metric, names)
+            table = _at_ends(readers, alone, pair, metric, sources, names)
             known |= set(table.filter(pl.col(SAMPLE_ID).is_in(wanted))[SAMPLE_ID])
             rows += _samples(table, len(readers), pair, metric, max, min, wanted)
-            others += _other_labels(table, readers, pair)
+            n_stale += table.filter(pl.any_horizontal(f"{STALE}{n}" for n in range(len(readers)))).height
+            if found.selections[0].label_key == LABEL:
+                others += _other_labels(table, readers, pair)
         for source in sources:
             source.count(tally)
     if missing := [item for item in wanted if item not in known]:
         where = ", ".join(reader.described for reader in readers)
+        for reader, selection in zip(readers, found.selections, strict=True):
+            limits = ", ".join(
+                filter(None, (left_out_by(reader, selection), "--label-map" if selection.label_map else ""))
+            )
+            if limits and missing[0] in set(reader.sample_ids()):
+                stands = f"sample_id {missing[0]!r} is in {reader.described}, but in no row selected"
+                raise XaiError(stands, hint=f"left out by {limits}")
         raise XaiError(f"no sample_id {missing[0]!r} in {where}", hint="--ids lists samples that one of the runs has")
-    data = pl.DataFrame(rows, schema=_SCHEMA | {SAMPLE_ID: readers[0].dtypes[SAMPLE_ID]}, orient="row")
+    kinds = {LABEL: _label_type(readers, found.selections), SAMPLE_ID: readers[0].dtypes[SAMPLE_ID]}
+    if kinds[LABEL] == pl.String():
+        rows = [{**row, LABEL: None if row[LABEL] is None else label_text(row[LABEL])} for row in rows]
+    data = pl.DataFrame(rows, schema=_SCHEMA | kinds, orient="row")
     return Answer(
         command="compare",
         run=" ".join(str(reader.layout.root) for reader in readers),
@@ -141,6 +157,7 @@ def compare(
             rows=tally.rows,
             non_finite=tally.non_finite,
             duplicates=tally.duplicates,
+            stale=n_stale,
             dropped=sum(reader.dropped for reader in readers),
             taken_back=sum(taken.rows for reader in readers for taken in reader.taken_back),
             damaged=tuple(f"{reader.layout.root}/{path}" for reader in readers for path in reader.damaged),
@@ -162,8 +179,8 @@ def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) ->
     """What to say of samples whose label in a later run is another than in the first."""
     first = readers[0].layout.root
     for number, reader in enumerate(readers[1:], 1):
-        known = table.select("label0", f"label{number}").drop_nulls()
-        n = int((known["label0"] != known[f"label{number}"]).sum())
+        known = table.select("name0", f"name{number}").drop_nulls()
+        n = int((known["name0"] != known[f"name{number}"]).sum())
         if n:
             place = " ".join(filter(None, pair))
             yield (
@@ -172,13 +189,44 @@ def _other_labels(table: pl.DataFrame, readers: Sequence[Reader], pair: Pair) ->
             )
 
 
+def _names(readers: Sequence[Reader], selections: Sequence[Selection]) -> list[dict[Any, str]]:
+    """What labels are called in each run; one without names has those of the first that has some.
+
+    So labels are joined by name where both have names, else by value.
+    """
+    both = list(zip(readers, selections, strict=True))
+    has_names = [bool(reader.names_of_classes(selection.label_key)) for reader, selection in both]
+    own = [names_of_labels(reader, selection) for reader, selection in both]
+    lent = next((names for names, has in zip(own, has_names, strict=True) if has), {})
+    return [names if has else {**lent, **names} for names, has in zip(own, has_names, strict=True)]
+
+
+def _label_type(readers: Sequence[Reader], selections: Sequence[Selection]) -> pl.DataType:
+    """The type that holds every run's labels: their own, of several kinds text, of sets a list."""
+    kinds = [
+        reader.dtypes[one.label_key]
+        for reader, one in zip(readers, selections, strict=True)
+        if one.label_key in reader.dtypes
+    ]
+    if not kinds:
+        return pl.Null()
+    if all(kind.is_integer() for kind in kinds):
+        return pl.Int64()
+    return kinds[0] if all(kind == kinds[0] for kind in kinds) else pl.String()
+
+
 def _metric_and_labels(
-    readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str
+    readers: Sequence[Reader],
+    selections: Sequence[Selection],
+    pair: Pair,
+    metric: str,
+    names: Sequence[Mapping[Any, str]],
 ) -> list[dict[str, Any]]:
     """The mean of the metric, and of each label, in each run's last selected epoch."""
     means: list[float | None] = []
-    by_label: list[Mapping[str, float]] = []
-    for reader, selection in zip(readers, selections, strict=True):
+    by_label: list[Mapping[Any, float]] = []
+    values: dict[Any, Any] = {}
+    for reader, selection, called in zip(readers, selections, names, strict=True):
         last = selection.epochs[pair][-1]
         at_end = replace(selection, epochs={pair: (last,)})
         columns = [metric, *([selection.label_key] if selection.label_map else [])]
@@ -186,12 +234,26 @@ def _metric_and_labels(
         value = within_labels(frame, selection)[metric].cast(pl.Float64).mean()
         means.append(value if isinstance(value, float) else None)
         known = selection.label_key in reader.dtypes
-        found = labels(reader, at_end, bounds="none").data if known else pl.DataFrame({"name": [], "mean": []})
-        by_label.append(dict(zip(found["name"], found["mean"], strict=True)))
+        found = labels(reader, at_end, bounds="none").data.to_dicts() if known else []
+        keys = _keys(found, called)
+        by_label.append(dict(zip(keys, (row["mean"] for row in found), strict=True)))
+        is_set = known and isinstance(reader.dtypes[selection.label_key], pl.List)
+        values |= {key: [row[LABEL]] if is_set else row[LABEL] for key, row in zip(keys, found, strict=True)}
     rows = [_row("metric", pair, metric, means)]
-    for name in dict.fromkeys(name for found in by_label for name in found):
-        rows.append(_row("label", pair, metric, [found.get(name) for found in by_label], label=name))
+    for key in dict.fromkeys(key for found_keys in by_label for key in found_keys):
+        told = {LABEL: values[key], "name": key[0]}
+        rows.append(_row("label", pair, metric, [found_means.get(key) for found_means in by_label], **told))
     return rows
+
+
+def _keys(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> list[tuple[str, Any]]:
+    """What joins the labels of runs: their name, and their value where several have that name."""
+    told = [names.get(row[LABEL], row["name"]) for row in rows]
+    labels_of: dict[str, set[Any]] = {}
+    for name, row in zip(told, rows, strict=True):
+        labels_of.setdefault(name, set()).add(row[LABEL])
+    several = {name for name, found in labels_of.items() if len(found) > 1}
+    return [(name, row[LABEL] if name in several else None) for name, row in zip(told, rows, strict=True)]
 
 
 def _samples(
@@ -216,11 +278,19 @@ def _samples(
             pair,
             metric,
             [row[f"value{number}"] for number in range(n_runs)],
-            label=next((row[f"label{n}"] for n in range(last, -1, -1) if row[f"label{n}"] is not None), None),
+            **next(
+                (
+                    {LABEL: row[f"label{n}"], "name": row[f"name{n}"]}
+                    for n in range(last, -1, -1)
+                    if row[f"label{n}"] is not None
+                ),
+                {},
+            ),
             sample_id=row[SAMPLE_ID],
             group=group,
             rank=rank,
             correct=[row[f"correct{number}"] for number in range(n_runs)],
+            stale=[row[f"{STALE}{number}"] for number in range(n_runs)],
         )
         for group, frame in groups.items()
         for rank, row in enumerate(frame.iter_rows(named=True), 1)
@@ -231,18 +301,30 @@ def joined_at_end(readers: Sequence[Reader], selections: Sequence[Selection], pa
     """Each sample's last value of a metric in every run.
 
     Returns:
-        sample_id, and for the run of number k value<k> (float64), correct<k> (bool) and label<k> (its name), null where
-        the run has none.
+        sample_id, and for the run of number k value<k> (float64), value_stale<k> (whether it is of an earlier epoch
+        than the last), correct<k> (bool), label<k>, name<k> and stale<k> (whether value or correct is of an earlier
+        epoch), null where the run has none.
 
     Raises:
         XaiError: The runs' sample ids are of different kinds.
     """
-    sources = [Epochwise(reader, one, pair) for reader, one in zip(readers, selections, strict=True)]
-    return _at_ends(readers, selections, pair, metric, sources)
+    sources = [_source(reader, one, pair) for reader, one in zip(readers, selections, strict=True)]
+    return _at_ends(readers, selections, pair, metric, sources, _names(readers, selections))
+
+
+def _source(reader: Reader, selection: Selection, pair: Pair) -> Epochwise:
+    """The rows of a run, with whether they are right where that is known."""
+    judged = (CORRECT,) if CORRECT in reader.dtypes else ()
+    return Epochwise(reader, replace(selection, metrics=tuple(dict.fromkeys([*selection.metrics, *judged]))), pair)
 
 
 def _at_ends(
-    readers: Sequence[Reader], selections: Sequence[Selection], pair: Pair, metric: str, sources: Sequence[Epochwise]
+    readers: Sequence[Reader],
+    selections: Sequence[Selection],
+    pair: Pair,
+    metric: str,
+    sources: Sequence[Epochwise],
+    names: Sequence[Mapping[Any, str]],
 ) -> pl.DataFrame:
     """What `joined_at_end` gives, of runs that are opened.
 
@@ -251,8 +333,8 @@ def _at_ends(
     """
     joined: pl.DataFrame | None = None
     for number, (reader, selection, source) in enumerate(zip(readers, selections, sources, strict=True)):
-        found = source.last_scores(metric).select(SAMPLE_ID, pl.col(SCORE).alias(f"value{number}"))
-        found = found.join(_at_end(reader, selection, pair, number), on=SAMPLE_ID, how="full", coalesce=True)
+        found = _at_end(reader, selection, pair, metric, source, names[number])
+        found = found.rename({name: f"{name}{number}" for name in found.columns if name != SAMPLE_ID})
         if joined is not None and joined.schema[SAMPLE_ID] != found.schema[SAMPLE_ID]:
             kinds = {reader.layout.root: reader.manifest.id_type for reader in (readers[0], reader)}
             said = " and ".join(f"{kind} in {root}" for root, kind in kinds.items())
@@ -265,15 +347,33 @@ def _at_ends(
     return joined
 
 
-def _at_end(reader: Reader, selection: Selection, pair: Pair, number: int) -> pl.DataFrame:
-    """Label and correctness of each sample in the last selected epoch, in columns named after the run's number."""
+def _at_end(
+    reader: Reader, selection: Selection, pair: Pair, metric: str, source: Epochwise, names: Mapping[Any, str]
+) -> pl.DataFrame:
+    """The last value of each sample, whether it is right, its label and the label's name, and whether they are stale.
+
+    Samples of the last epoch that have no value are among them.
+    """
+    key = selection.label_key
     place = Place(*pair, selection.epochs[pair][-1])
-    frame, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, CORRECT, selection.label_key])), selection.duplicates)
-    return frame.unique(SAMPLE_ID, keep="last", maintain_order=True).select(
-        SAMPLE_ID,
-        pl.col(CORRECT).cast(pl.Boolean).alias(f"correct{number}"),
-        named(frame[selection.label_key], names_of_labels(reader, selection)).alias(f"label{number}"),
-    )
+    at_end, _ = reader.frame(place, list(dict.fromkeys([SAMPLE_ID, key])), selection.duplicates)
+    at_end = within_labels(at_end, selection).unique(SAMPLE_ID, keep="last", maintain_order=True)
+    known = key in reader.dtypes
+    joined = at_end.select(SAMPLE_ID, (pl.col(key) if known else pl.lit(None)).alias(LABEL))
+    told = {"value": source.last_scores(metric, beside=[key])}
+    if CORRECT in reader.dtypes:
+        told[CORRECT] = source.last_scores(CORRECT, beside=[key])
+    for name, scores in told.items():
+        found = scores.select(
+            SAMPLE_ID, pl.col(SCORE).alias(name), pl.col(STALE).alias(f"_stale_{name}"), pl.col(key).alias(f"_{name}")
+        )
+        joined = joined.join(found, on=SAMPLE_ID, how="full", coalesce=True)
+    stale = pl.any_horizontal(pl.col(f"_stale_{name}").fill_null(value=False) for name in told)
+    label = pl.coalesce(LABEL, *(f"_{name}" for name in told)) if known else pl.lit(None)
+    correct = pl.col(CORRECT).cast(pl.Boolean) if CORRECT in told else pl.lit(None, pl.Boolean).alias(CORRECT)
+    of_value = pl.col("_stale_value").alias("value_stale")
+    joined = joined.select(SAMPLE_ID, "value", of_value, correct, label.alias(LABEL), stale.alias(STALE))
+    return joined.with_columns(named(joined[LABEL], names).alias("name"))
 
 
 def _row(kind: str, pair: Pair, metric: str, values: Sequence[float | None], **more: Any) -> dict[str, Any]:
@@ -341,7 +441,10 @@ def _comparison(readers: Sequence[Reader], selections: Sequence[Selection], pair
         pair,
         metric,
         tuple(_means(reader, selection, pair, metric) for reader, selection in both),
-        tuple(_labels(reader, selection) for reader, selection in both),
+        tuple(
+            _labels(reader, selection, names)
+            for (reader, selection), names in zip(both, _names(readers, selections), strict=True)
+        ),
         samples.sort(SAMPLE_ID).gather_every(stride),
     )
 
@@ -352,8 +455,10 @@ def _means(reader: Reader, selection: Selection, pair: Pair, metric: str) -> pl.
     return pl.DataFrame(rows, schema={EPOCH: pl.Int32(), PASS: pl.Int16(), "mean": pl.Float64()}, orient="row")
 
 
-def _labels(reader: Reader, selection: Selection) -> pl.DataFrame:
+def _labels(reader: Reader, selection: Selection, names: Mapping[Any, str]) -> pl.DataFrame:
     wanted = ["name", EPOCH, PASS, "mean", "n"]
     if selection.label_key not in reader.dtypes:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.Null()))
-    return labels(reader, selection, bounds="none").data.select(wanted)
+    found = labels(reader, selection, bounds="none").data
+    told = [names.get(label, name) for label, name in found.select(LABEL, "name").iter_rows()]
+    return found.with_columns(pl.Series("name", told, pl.String)).select(wanted)

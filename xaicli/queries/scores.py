@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -54,12 +54,16 @@ class Epochwise:
         self._tallies: dict[int, Tally] = {}
         self._kept: dict[int, list[Rows]] = {}
 
-    def last_scores(self, metric: str) -> pl.DataFrame:
+    def last_scores(self, metric: str, *, beside: Sequence[str] = ()) -> pl.DataFrame:
         """Each sample's last finite value of a metric.
 
+        Args:
+            metric: The metric.
+            beside: Columns of the same rows that are told beside.
+
         Returns:
-            sample_id, score (float64), stale (whether the value is of an earlier epoch than the last); one row a sample
-            that has a finite value, in no particular order.
+            sample_id, score (float64), stale (whether the value is of an earlier epoch than the last), and what is told
+            beside; one row a sample that has a finite value, in no particular order.
         """
         found = []
         seen = SeenIds()
@@ -74,11 +78,12 @@ class Epochwise:
                     rows = rows.unique(SAMPLE_ID, keep="last", maintain_order=True)
                 seen.add(rows[SAMPLE_ID])
                 stale = pl.lit(place.epoch != self._epochs[-1]).alias(STALE)
-                found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale))
+                found.append(rows.select(SAMPLE_ID, pl.col(metric).cast(pl.Float64).alias(SCORE), stale, *beside))
         if not found:
             ids = self._reader.dtypes.get(SAMPLE_ID, pl.Int64())
-            return pl.DataFrame(schema={SAMPLE_ID: ids, SCORE: pl.Float64(), STALE: pl.Boolean()})
-        return pl.concat(found)
+            told = {name: self._reader.dtypes.get(name, pl.Null()) for name in beside}
+            return pl.DataFrame(schema={SAMPLE_ID: ids, SCORE: pl.Float64(), STALE: pl.Boolean(), **told})
+        return pl.concat(found, how="vertical_relaxed" if beside else "vertical")
 
     def histories(self, ids: pl.Series) -> pl.DataFrame:
         """Every row of some samples, place by place.

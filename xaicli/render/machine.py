@@ -109,7 +109,7 @@ def csv_parts(rows: pl.DataFrame | Iterable[Mapping[str, Any]]) -> Iterator[str]
         if flat and rows.width:
             yield _frame_csv(part, header=not at)
         else:
-            yield _rows_csv(rows.columns if rows.height else [], part.iter_rows(named=True), header=not at)
+            yield _rows_csv(rows.columns, part.iter_rows(named=True), header=not at)
 
 
 def _side_by_side(rows: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from xaicli.report.charts import LineChart, Multiples, ScatterChart, Series, Ton
 from xaicli.report.facts import FactColumns
 from xaicli.report.model import Block, Cell, Column, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut_apart, listed, sample_name, short, shorts
-from xaicli.report.page import Names, as_list, made, run_line, words_of
+from xaicli.report.page import Names, as_list, conditions, made, run_line, words_of
 from xaicli.vocabulary import CORRECT
 
 _CELLS = 24
@@ -111,7 +111,7 @@ def sample_chart(comparison: Comparison, runs: Sequence[str], names: Names) -> I
         colour=found if known else (),
         colours=tuple(groups.values()) if known else (),
         names=tuple(sample_name(sample_id) for sample_id in frame["sample_id"]),
-        legend=f"Each dot is a sample at its last epoch; above the dashed line it is higher in {last}.",
+        legend=f"Each dot is a sample with its last value in each; above the dashed line it is higher in {last}.",
         alt=f"{comparison.metric} of {count(frame.height, 'sample')} in {first} against {last}.",
         diagonal=True,
     )
@@ -160,7 +160,7 @@ def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Re
     """The page of `xai compare`.
 
     Args:
-        answer: Rows kind, mode, ds_id, metric, label, sample_id, group, rank, values, change, correct.
+        answer: Rows kind, mode, ds_id, metric, label, name, sample_id, group, rank, values, change, correct, stale.
         comparisons: The same over time; without it there are no pictures.
     """
     names = Names()
@@ -174,7 +174,8 @@ def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Re
         chosen = [row for row in rows if row["kind"] == kind and not _is_one_of_many(row)]
         charts = [chart for comparison in comparisons for chart in _CHARTS[kind](comparison, runs, names)]
         if chosen:
-            table = _table(kind, chosen, runs, str(as_list(answer.selection.get("runs"))[-1]))
+            last = str(as_list(answer.selection.get("runs"))[-1])
+            table = _table(kind, chosen, runs, last, conditions(answer.selection))
             if kind == "sample" and any(map(_is_one_of_many, rows)):
                 said = f"{_FLIPS} of those that flipped, the most changed; compare.csv has all"
                 table = replace(table, note="; ".join(filter(None, (said, table.note))))
@@ -193,7 +194,7 @@ def compare_report(answer: Answer, comparisons: Sequence[Comparison] = ()) -> Re
         ),
         warnings=answer.warnings,
         tables={
-            "compare": lambda: iter(rows),
+            "compare": lambda: answer.data,
             "compare-differences": lambda: [_flat(row) for row in differences],
         },
     )
@@ -222,6 +223,7 @@ def _better(row: Mapping[str, Any], first: str, last: str) -> str:
     what, factor = ("points of accuracy", 100) if right else (f"of mean {row['metric']}", 1)
     by = f"{short(factor * size, 2)} {what}"
     many = count(row["n"], "run") if row["method"] == WELCH else f"n {row['n']:,}"
+    many += f", {row['stale']:,} of them stale" if row["stale"] else ""
     interval = f"95 % {' to '.join(shorts((factor * low, factor * high), 2))}, {many}"
     if not size:
         return f"no difference in {what.removeprefix('of ')} at all ({interval})"
@@ -248,13 +250,18 @@ def _differences(rows: Sequence[Mapping[str, Any]], answer: Answer) -> Table:
         where, which = words_of(row["mode"], row["ds_id"]), "accuracy" if row["metric"] == CORRECT else row["metric"]
         better = {"first": first, "last": last}.get(row["better"], "–")
         cells = (f"{first} {values[0]}", f"{last} {values[1]}", row["difference"], interval, better, row["p"])
-        table.append((where, which, *cells, row["n"], row["method"]))
+        end = [row["stale"]] if any(one["stale"] for one in rows) else []
+        table.append((where, which, *cells, row["n"], row["method"], *end))
+    stale = any(row["stale"] for row in rows)
     columns = (
         *(Column("where"), Column("mean of"), Column("first"), Column("last"), Column("difference", Cell.NUMBER)),
         *(Column("95 % interval"), Column("better"), Column("p", Cell.NUMBER), Column("n", Cell.INTEGER)),
         Column("method"),
+        *([Column("stale", Cell.INTEGER)] if stale else []),
     )
-    return Table("differences", "Differences on the samples both have", columns, tuple(table))
+    note = _of_stale(conditions(answer.selection))
+    title = "Differences on the samples both have"
+    return Table("differences", title, columns, tuple(table), note if stale else "")
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,10 +306,18 @@ def _sentence(rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> str:
     return " ".join(said) or "Nothing in common."
 
 
-def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], run: str) -> Table:
+def _of_stale(limits: str) -> str:
+    """What stale samples lack in a run, where rows are left out by conditions or not."""
+    lack = f"no finite value in the run's last epoch{f' among the rows of {limits}' if limits else ''}"
+    return f"stale: {lack}; the last there is counts"
+
+
+def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], run: str, limits: str) -> Table:
     heads = {"metric": ["mode", "metric"], "label": ["mode", "metric", "label"]}.get(kind, ["mode", "why", "sample"])
     columns = [*map(Column, heads), *(Column(run, Cell.NUMBER) for run in runs), Column("change", Cell.NUMBER)]
+    stale = kind == "sample" and any(any(row["stale"] or ()) for row in rows)
     columns += [Column("right")] if kind == "sample" else []
+    columns += [Column("")] if stale else []
     facts = FactColumns(rows if kind == "sample" else (), run)
     columns += facts.columns
     shown = []
@@ -310,13 +325,17 @@ def _table(kind: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], ru
         mode = " ".join(part for part in (row["mode"], row["ds_id"]) if part)
         first = {
             "metric": [mode, row["metric"]],
-            "label": [mode, row["metric"], row["label"]],
+            "label": [mode, row["metric"], row["name"]],
             "sample": [mode, _why(row), row["sample_id"]],
         }[kind]
         values = list(row["values"] or ())
         cells = [*first, *values, *[None] * (len(runs) - len(values)), row["change"]]
         if kind == "sample":
             cells.append(" ".join({True: "✓", False: "✗"}.get(right, "–") for right in row["correct"] or ()))
+        if stale:
+            of_runs = [name for name, one in zip(runs, row["stale"] or (), strict=False) if one]
+            cells.append(f"stale in {listed(of_runs, 3)}" if of_runs else "")
         shown.append((*cells, *facts.cells(row)))
     title = f"{_MEASURED[kind]} each run at its last epoch"
-    return Table(f"compare-{kind}", title, tuple(columns), tuple(shown), facts.note)
+    note = "; ".join(filter(None, (_of_stale(limits) if stale else "", facts.note)))
+    return Table(f"compare-{kind}", title, tuple(columns), tuple(shown), note)

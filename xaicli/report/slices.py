@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from xaicli.answer import Answer
 from xaicli.report.charts import Tone
 from xaicli.report.model import Block, Cell, Column, Report, Table, Text
@@ -41,7 +43,7 @@ def slices_report(answer: Answer, page: Page | None = None) -> Report:
             ("reported", "q at most 5 %, after Benjamini and Hochberg; slices that others explain are left out"),
             ("order", "difference times share of the samples, the worst first"),
         ),
-        tables={"slices": lambda: [_flat(row) for row in rows]},
+        tables={"slices": lambda: [_flat(row) for row in rows] or answer.data.select(*_columns(answer.data))},
     )
 
 
@@ -102,6 +104,12 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str, name: str, note: str) 
     if len(rows) > _ROWS:
         note = "; ".join(filter(None, (f"{len(rows) - _ROWS:,} more in the CSV and JSON", note)))
     return Table(name, title, tuple(columns), tuple(table), note)
+
+
+def _columns(data: pl.DataFrame) -> list[pl.Expr]:
+    """The columns of `_flat`, of no rows."""
+    plain = [name for name in data.columns if name not in ("facts", "sample_ids")]
+    return [pl.lit("").alias("slice"), *map(pl.col, plain), pl.lit("").alias("sample_ids")]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

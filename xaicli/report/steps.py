@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from xaicli.answer import Answer
-from xaicli.diagnosis.steps import FEW, MOST_OF_IT
+from xaicli.diagnosis.steps import FEW, MOST_OF_IT, mean_column
 from xaicli.report.charts import LineChart, Multiples, Series, Tone
 from xaicli.report.model import Block, Card, Cell, Column, Gallery, Report, Section, Table, Text
 from xaicli.report.numbers import count, cut, listed, sample_name, shorts
@@ -146,10 +146,11 @@ def _sentence(answer: Answer) -> str:
 def _batch_words(batch: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], metric: str) -> str:
     """What a batch was, and how much of it few samples hold."""
     said = f"Step {batch['step']:,} of epoch {batch['epoch']}"
-    if batch["loss"] is None:
+    mean = mean_column(metric)
+    if batch[mean] is None:
         return f"{said}: no finite {metric} in {count(batch['n'], 'sample')}."
     verb = "jumped to" if batch["is_spike"] else "had"
-    loss, usual = shorts((batch["loss"], batch["usual"]), 3)
+    loss, usual = shorts((batch[mean], batch["usual"]), 3)
     return f"{said} {verb} {loss} (usual {usual}): {_held(batch, samples)}."
 
 
@@ -181,7 +182,7 @@ def _non_finite_words(answer: Answer, first: Mapping[str, Any], metric: str) -> 
     said += f", in {'its one sample' if first['n'] == 1 else 'all ' + count(first['n'], 'sample')}"
     if not before:
         return f"{said}, and no batch stands before it."
-    loss, usual = shorts((before["loss"], before["usual"]), 3)
+    loss, usual = shorts((before[mean_column(metric)], before["usual"]), 3)
     said += (
         f": the weights were broken by then, so look at the batch before it, step {before['step']:,}, "
         f"with {loss} (usual {usual}): {_held(before, before['samples'])}"
@@ -307,7 +308,7 @@ def _here(rows: Sequence[Mapping[str, Any]], place: tuple[Any, Any]) -> list[Map
 
 def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page) -> LineChart:
     """Batch losses over the steps; of many the highest of each stretch, so that no spike is lost."""
-    lines = []
+    lines, mean = [], mean_column(metric)
     ranks = batches["rank"].unique().sort()
     for order, rank in enumerate(ranks):
         rows = batches.filter(pl.col("rank") == rank)
@@ -315,11 +316,11 @@ def _chart(batches: pl.DataFrame, metric: str, words: str, page: Page) -> LineCh
         thin = (
             rows.with_columns((pl.int_range(pl.len()) // every).alias("stretch"))
             .group_by("stretch")
-            .agg(pl.col("step").sort_by("loss", nulls_last=False).last(), pl.col("loss").max())
+            .agg(pl.col("step").sort_by(mean, nulls_last=False).last(), pl.col(mean).max())
             .sort("stretch")
         )
         name = metric if len(ranks) == 1 else f"rank {rank}"
-        lines.append(Series(name, tuple(map(float, thin["step"])), tuple(thin["loss"]), colour=order))
+        lines.append(Series(name, tuple(map(float, thin["step"])), tuple(thin[mean]), colour=order))
         usual = rows.gather_every(every)
         tone = Tone.MEDIAN if len(ranks) == 1 else Tone.FAINT
         lines.append(Series("usual", tuple(map(float, usual["step"])), tuple(usual["usual"]), tone))
@@ -343,7 +344,7 @@ def _spikes_table(spikes: Sequence[Mapping[str, Any]], metric: str, words: str, 
             str(s["step"]),
             str(s["epoch"]),
             str(s["rank"]),
-            s["loss"],
+            s[mean_column(metric)],
             s["usual"],
             s["height"],
             s["n"],

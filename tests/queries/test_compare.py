@@ -1,0 +1,134 @@
+"""What `compare` joins and what it marks: stale values, labels by name or value, names and values apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import xaicli
+
+LABELS = [0, 1, 0, 1]
+
+
+def record(root: Path, epochs: Sequence[dict[str, Sequence[Any]]], names: Sequence[str] | None = None) -> Path:
+    with xaicli.Run(root, label_names=names, task="classification") as run:
+        for epoch, columns in enumerate(epochs, 1):
+            run.log_samples(**columns, mode="eval", epoch=epoch, step=epoch)
+    return root
+
+
+def whole(ids: Sequence[int], predictions: Sequence[int], losses: Sequence[float]) -> dict[str, Sequence[Any]]:
+    return {
+        "sample_id": ids,
+        "label": [LABELS[i] for i in ids],
+        "prediction": predictions,
+        "loss": losses,
+    }
+
+
+@pytest.fixture
+def shrinking(tmp_path: Path) -> tuple[Path, Path]:
+    """Sample 2 is absent from the last epoch of the first run, where it was wrong with 0.25 in the one before."""
+    first = record(
+        tmp_path / "first", [whole([0, 1, 2], [0, 1, 1], [0.5, 0.5, 0.25]), whole([0, 1], [1, 1], [1.0, 2.0])]
+    )
+    last = record(
+        tmp_path / "last", [whole([0, 1, 2], [0, 1, 1], [0.5] * 3), whole([0, 1, 2], [0, 0, 0], [1.5, 2.0, 9.0])]
+    )
+    return first, last
+
+
+def test_a_value_of_an_earlier_epoch_is_marked_and_counted(shrinking):
+    result = xaicli.compare(*shrinking, max=9, min=9)
+    told = json.loads(result.to_json())
+    assert told["counts"]["stale"] == 1
+    found = {(row["sample_id"], row["group"]): row for row in told["rows"] if row["kind"] == "sample"}
+    assert {key: row["stale"] for key, row in found.items()} == {
+        (2, "max"): [True, False],
+        (0, "max"): [False, False],
+        (2, "flipped"): [True, False],
+        (0, "flipped"): [False, False],
+        (1, "flipped"): [False, False],
+    }
+    assert (found[2, "max"]["values"], found[2, "max"]["correct"]) == ([0.25, 9.0], [False, True])
+    assert (found[2, "max"]["label"], found[2, "max"]["name"]) == (0, "0")
+    assert "stale in first" in result.html(no_images=True)
+
+
+def test_paired_loss_and_accuracy_rest_on_the_same_samples(shrinking):
+    paired = {row["metric"]: row for row in json.loads(xaicli.compare(*shrinking).to_json())["paired"]}
+    loss, right = paired["loss"], paired["correct"]
+    assert (loss["n"], loss["stale"], right["n"], right["stale"]) == (3, 1, 3, 1)
+    assert loss["values"] == [(1.0 + 2.0 + 0.25) / 3, (1.5 + 2.0 + 9.0) / 3]
+    # Right are sample 1 alone in the first run, 0 and 2 in the last.
+    assert right["values"] == [1 / 3, 2 / 3]
+
+
+def test_nothing_is_stale_where_all_samples_are_in_both_ends(tmp_path):
+    runs = [record(tmp_path / name, [whole([0, 1], [0, 1], [0.5, 1.0])]) for name in ("a", "b")]
+    told = json.loads(xaicli.compare(*runs).to_json())
+    assert told["counts"]["stale"] == 0
+    assert [row["stale"] for row in told["paired"]] == [0, 0]
+
+
+def of_labels(*runs: Path, **select: Any) -> tuple[list[tuple[Any, str, list[float | None]]], list[str]]:
+    told = json.loads(xaicli.compare(*runs, **select).to_json())
+    rows = [(row["label"], row["name"], row["values"]) for row in told["rows"] if row["kind"] == "label"]
+    return rows, [warning for warning in told["warnings"] if "label" in warning]
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> dict[str, Path]:
+    """The same samples; `swapped` counts its classes the other way round."""
+    losses = [1.0, 2.0, 3.0, 6.0]
+    one = whole([0, 1, 2, 3], [0, 1, 1, 1], losses)
+    other = {**one, "label": [1, 0, 1, 0], "prediction": [1, 0, 0, 0]}
+    return {
+        "named": record(tmp_path / "named", [one], ["cat", "dog"]),
+        "bare": record(tmp_path / "bare", [one]),
+        "swapped": record(tmp_path / "swapped", [other], ["dog", "cat"]),
+    }
+
+
+def test_labels_are_joined_by_value_where_one_run_has_no_names(named):
+    expected = [(0, "cat", [2.0, 2.0]), (1, "dog", [4.0, 4.0])]
+    assert of_labels(named["named"], named["bare"]) == (expected, [])
+    assert of_labels(named["bare"], named["named"]) == (expected, [])
+
+
+def test_labels_are_joined_by_name_where_both_have_names(named):
+    rows, warnings = of_labels(named["named"], named["swapped"])
+    # The value is that of the last run.
+    assert (sorted(rows), warnings) == ([(0, "dog", [4.0, 4.0]), (1, "cat", [2.0, 2.0])], [])
+
+
+def test_two_labels_of_one_name_stay_apart(named):
+    rows, _ = of_labels(named["named"], named["bare"], label_map="pet=0,pet=1")
+    assert rows == [(0, "pet", [2.0, 2.0]), (1, "pet", [4.0, 4.0])]
+
+
+def test_other_labels_are_told_of_labels_alone(tmp_path):
+    one = whole([0, 1, 2, 3], [0, 1, 1, 1], [1.0, 2.0, 3.0, 6.0])
+    a = record(tmp_path / "a", [one])
+    b = record(tmp_path / "b", [{**one, "prediction": [1, 1, 1, 0]}])
+    c = record(tmp_path / "c", [{**one, "label": [0, 1, 0, 0]}])
+    assert of_labels(a, b, label_key="prediction")[1] == []
+    assert [said.partition(" of ")[0] for said in of_labels(a, c)[1]] == ["1"]
+
+
+def test_a_table_of_a_comparison_has_label_and_name(named, tmp_path):
+    (table,) = [
+        path
+        for path in xaicli.compare(named["named"], named["bare"]).save(tmp_path / "out", formats=["csv"])
+        if path.name == "compare.csv"
+    ]
+    lines = table.read_text().splitlines()
+    assert lines[0].split(",")[:6] == ["kind", "mode", "ds_id", "metric", "label", "name"]
+    assert [line.split(",")[:6] for line in lines[2:4]] == [
+        ["label", "eval", "", "loss", "0", "cat"],
+        ["label", "eval", "", "loss", "1", "dog"],
+    ]
