@@ -283,7 +283,8 @@ def test_compare(xai: Xai, tmp_path: Path) -> None:
     rows = answer["rows"]
     assert next(row for row in rows if row["kind"] == "metric")["values"] == pytest.approx([2.0, 5 / 3])
     labels = {row["label"]: row["values"] for row in rows if row["kind"] == "label"}
-    assert labels == {"0": pytest.approx([2.0, 2.25]), "1": pytest.approx([2.0, 0.5])}
+    assert labels == {0: pytest.approx([2.0, 2.25]), 1: pytest.approx([2.0, 0.5])}
+    assert [row["name"] for row in rows if row["kind"] == "label"] == ["0", "1"]
     samples = [(row["group"], row["sample_id"], row["change"]) for row in rows if row["kind"] == "sample"]
     assert samples == [
         ("max", 0, 0.5),
@@ -342,9 +343,13 @@ def test_a_run_held_against_itself_has_changed_nowhere(xai: Xai, tmp_path: Path)
     root = tmp_path / "runs" / "sets"
     rows = asked(xai, "compare", root, root, "--ids", "1,2")["rows"]
     assert {row["change"] for row in rows} == {0.0}
-    assert [row["label"] for row in rows if row["kind"] == "label"] == ["a", "b", "c"]
-    listed = [(row["sample_id"], row["label"], row["correct"]) for row in rows if row["group"] == "listed"]
-    assert listed == [(1, "a, b", [True, True]), (2, "(none)", [True, True])]
+    assert [(row["label"], row["name"]) for row in rows if row["kind"] == "label"] == [
+        ([0], "a"),
+        ([1], "b"),
+        ([2], "c"),
+    ]
+    listed = [(row["sample_id"], row["label"], row["name"], row["correct"]) for row in rows if row["group"] == "listed"]
+    assert listed == [(1, [0, 1], "a, b", [True, True]), (2, [], "(none)", [True, True])]
     # A folder stands for the runs in it that are not named beside it.
     assert xai("compare", tmp_path / "runs", root)[0] == 2
 

@@ -139,7 +139,7 @@ def test_an_empty_list_is_not_everything(
         ("samples", {"max": True}, "--max must be a whole number, not True"),
         ("samples", {"where": ["loss > 1"]}, "--where is SQL, not list"),
         ("samples", {"where": " "}, "--where names nothing"),
-        ("labels", {"label_map": {"A": [0, 1]}}, "no label '.0, 1.'"),
+        ("labels", {"label_map": {"A": {0: 1}}}, "no label '.0: 1.'"),
         ("check", {"rules": ["loss mean < 9"]}, "rules is a file of rules"),
     ],
 )
