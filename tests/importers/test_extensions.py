@@ -48,6 +48,8 @@ class Notes:
 
     def runs(self, path):
         yield Recorded("noted", scalars=[{"step": 2, "loss": 0.5}], left_out={"poems": 3})
+        if path.stem == "torn":
+            raise KeyError("page 2")
 """
 POINTS = """
 [xaicli.collectors]
@@ -128,6 +130,11 @@ def test_an_importer_of_a_package(xai: Xai, tmp_path: Path) -> None:
             for text in json.loads(out)["warnings"]
         )
     assert scalars(tmp_path / "run").data.select("key", "step", "value").rows() == [("loss", 2, 0.5)]
+    (tmp_path / "torn.notes").write_text("")
+    status, _, err = xai("import", tmp_path / "torn.notes", "-o", tmp_path / "torn")
+    assert status == 1
+    assert "the importer notes broke off behind 1 run: KeyError: 'page 2'" in " ".join(err.split())
+    assert scalars(tmp_path / "torn" / "noted").data.select("key", "step", "value").rows() == [("loss", 2, 0.5)]
     status, _, err = xai("import", tmp_path / "a.notes", "-o", tmp_path / "b", "--from", "nothing")
     assert (status, "of the package house-parts cannot be loaded" in err) == (1, True)
 

@@ -251,6 +251,64 @@ def test_each_run_of_a_project_becomes_a_run(xai: Xai, tmp_path: Path) -> None:
     assert (status, err.splitlines()[0]) == (1, f"error: no run 'd' in {path}")
 
 
+def a_folder_of_csv(folder: Path) -> Path:
+    for name, text in {
+        "a": "step,loss\n1,0.5\n",
+        "b": "loss,loss\n1,2\n",  # two columns of one name
+        "c": "sample_id,epoch,label,loss\n1,0,0,0.5\n2,0,1\n",  # breaks off with samples already read
+        "d": 'sample_id,epoch,label,loss\n1,0,"[0, 1",0.5\n',  # a set that is none
+        "e": "step,loss\n7,0.25\n",
+    }.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "metrics.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def a_project_of_trackio(folder: Path) -> Path:
+    ids = "abcde"
+    path = project(folder / "p.db", [(id_, id_, number, {"loss": 0.5}) for number, id_ in enumerate(ids)])
+    with closing(sqlite3.connect(path)) as base, base:
+        for id_, text in (("b", "{"), ("c", "[1]"), ("d", "7")):
+            base.execute("UPDATE metrics SET metrics = ? WHERE run_id = ?", (text, id_))
+    return path
+
+
+def logs_of_wandb(folder: Path) -> Path:
+    bad = {
+        "b": b"hello",
+        "c": framed([history({"loss": 1.0}), varint(17 << 3 | 3)]),  # a wire type that nobody writes
+        "d": framed([field(2, field(1, field(2, b"\xff") + field(16, b"1")))]),  # a key that is no text
+    }
+    for name in "abcde":
+        (folder / f"offline-run-{name}").mkdir(parents=True)
+        content = bad.get(name) or framed([history({"_step": 0, "loss": 0.5})])
+        (folder / f"offline-run-{name}" / f"run-{name}.wandb").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("source", [a_folder_of_csv, a_project_of_trackio, logs_of_wandb])
+def test_a_run_that_cannot_be_imported_costs_the_others_nothing(
+    xai: Xai, tmp_path: Path, source: Callable[[Path], Path]
+) -> None:
+    (tmp_path / "source").mkdir()
+    path = source(tmp_path / "source")
+    status, out, err = xai("import", path, "-o", tmp_path / "runs", "--json")
+    assert status == 1
+    assert "error: 3 of 5 runs could not be imported: b, c, d" in err
+    found = json.loads(out)
+    assert [row["name"] for row in found["rows"]] == [*"abcde"]
+    assert [row["problem"] is None for row in found["rows"]] == [True, False, False, False, True]
+    assert found["outputs"] == found["selection"]["runs"] == [str(tmp_path / "runs" / name) for name in "ae"]
+    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["a", "e"]
+    assert sum(text.split(" ")[0] in "bcd" and "is not imported: " in text for text in found["warnings"]) == 3
+    assert [list(values(tmp_path / "runs" / name).values()) for name in "ae"] in ([[0.5], [0.25]], [[0.5], [0.5]])
+    # Alone, each is as it is in the folder: there, or an error and nothing.
+    assert xai("import", path, "-o", tmp_path / "one", "--run", "e", "-q")[0] == 0
+    for name in "bcd":
+        assert xai("import", path, "-o", tmp_path / "two", "--run", name, "-q")[0] == 1
+    assert not (tmp_path / "two").exists()
+
+
 def test_what_a_later_start_took_back_in_tensorboard(tmp_path: Path) -> None:
     tensorboard = pytest.importorskip("torch.utils.tensorboard", exc_type=ImportError)
     with tensorboard.SummaryWriter(str(tmp_path / "a")) as writer:

@@ -28,7 +28,7 @@ from xaicli.cli.options import (
 )
 from xaicli.cli.output import json_output, named_as_file, write
 from xaicli.cli.status import end_status
-from xaicli.errors import UsageError
+from xaicli.errors import UsageError, XaiError
 from xaicli.store.objects import is_url
 from xaicli.vocabulary import Attempts, Engine
 
@@ -233,5 +233,11 @@ def import_(
     from xaicli.importers.importing import import_run
 
     result = import_run(source, output, kind=kind, run=run)
-    made = [Path(one) for one in result.data["run"]]
+    made = [Path(one) for one in result.data["run"].drop_nulls()]
     write(result, Output(json=json, quiet=quiet, no_progress=no_progress, debug=debug), beside=lambda: made)
+    if missing := result.data.filter(result.data["run"].is_null())["name"].to_list():
+        n = len(made) + len(missing)
+        raise XaiError(
+            f"{len(missing)} of {n} runs could not be imported: {', '.join(missing)}",
+            hint="the others are there; --run NAME imports one alone",
+        )

@@ -6,12 +6,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError
-from xaicli.importers.recorded import Recorded, Values
+from xaicli.importers.recorded import Recorded, Values, attempted
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, PREDICTION, SAMPLE_ID, STEP
 from xaicli.words import unguarded
 
@@ -37,19 +38,22 @@ class CsvRuns:
         With a column `sample_id` a row is a sample's, with mode, ds_id, epoch, pass, step, label, prediction as far as
         there are such columns, and metrics; without it each is what was logged at one time.
 
-        Raises:
-            XaiError: A file cannot be read.
+        A file that cannot be read is a run with a problem.
         """
         for file in _files(path):
-            try:
-                with file.open(encoding="utf-8-sig", newline="") as lines:
-                    names = [unguarded(name) for name in next(csv.reader(lines), [])]
-            except (OSError, UnicodeDecodeError, csv.Error) as error:
-                raise XaiError(f"{file} cannot be read: {error}") from error
-            if len(set(names)) < len(names) or not names:
-                raise XaiError(f"{file} has no header with a name of its own for each column")
             name = file.parent.name if file.name == _LOG else file.stem
-            yield _samples(file, name, names) if SAMPLE_ID in names else _log(file, name, names)
+            yield attempted(name, file, partial(_run, file, name))
+
+
+def _run(file: Path, name: str) -> Recorded:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            names = [unguarded(name) for name in next(csv.reader(lines), [])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise XaiError(f"{file} cannot be read: {error}") from error
+    if len(set(names)) < len(names) or not names:
+        raise XaiError(f"{file} has no header with a name of its own for each column")
+    return _samples(file, name, names) if SAMPLE_ID in names else _log(file, name, names)
 
 
 def _files(path: Path) -> list[Path]:

@@ -52,17 +52,17 @@ def import_run(
 
     Returns:
         A row for each run: run (the directory), name, kind, scalars (values), keys (of scalars), samples (rows),
-        dropped, left_out (what of the source is not in the run, in words).
+        dropped, left_out (what of the source is not in the run, in words), problem (why there is no run; else null).
 
     Raises:
-        XaiError: Nothing reads the source, it cannot be read, or the run directory exists already.
+        XaiError: Nothing reads the source, no run of it can be read, or a run directory exists already.
         UsageError: There is no such importer, or several that read the source.
     """
     path = Path(source)
     if not path.exists():
         raise XaiError(f"{path} does not exist", hint="name a file or folder that another tracker wrote")
     chosen = _chosen(path, kind)
-    found = list(chosen.importer.runs(path))
+    found = _found(path, chosen)
     names = [one.name for one in found]
     if not found:
         raise XaiError(f"{path} holds no run of {chosen.name}")
@@ -75,24 +75,35 @@ def import_run(
     folders = [parent] if alone else list(_folders(parent, found))
     if taken := [str(folder) for folder in folders if RunLayout(folder).is_run()]:
         raise XaiError(f"{', '.join(taken)} holds a run already", hint="-o names another folder")
-    rows, warnings = [], list(chosen.warnings)
+    rows: list[dict[str, Any]] = []
+    warnings, problems = list(chosen.warnings), []
     for one, folder in zip(found, folders, strict=True):
-        row = _written(one, folder, chosen.name, path)
+        try:
+            row = _written(one, folder, chosen.name, path)
+        except Exception as error:
+            problems.append(error)
+            reason = str(error) if isinstance(error, XaiError) else f"{type(error).__name__}: {error}"
+            rows.append(dict.fromkeys(_SCHEMA) | {"name": one.name, "kind": chosen.name, "problem": reason})
+            warnings.append(f"{one.name} is not imported: {reason}")
+            continue
         warnings += [f"{one.name}: {text}" for text in one.notes]
         if row["left_out"]:
             warnings.append(f"{one.name}: not imported: {row['left_out']}")
         if row["dropped"]:
             warnings.append(f"{one.name}: {row['dropped']:,} values or rows could not be kept: see xai info {folder}")
         rows.append(row)
+    if len(problems) == len(rows):
+        raise problems[0]
+    made = [row for row in rows if row["run"] is not None]
     answer = Answer(
         command="import",
         run=str(parent if alone else rows[0]["run"] if len(rows) == 1 else parent),
-        selection={"source": str(path), "kind": chosen.name, "run": run, "runs": [row["run"] for row in rows]},
+        selection={"source": str(path), "kind": chosen.name, "run": run, "runs": [row["run"] for row in made]},
         data=pl.DataFrame(rows, schema=_SCHEMA),
-        counts=Counts(rows=sum(row["samples"] for row in rows), dropped=sum(row["dropped"] for row in rows)),
+        counts=Counts(rows=sum(row["samples"] for row in made), dropped=sum(row["dropped"] for row in made)),
         warnings=tuple(warnings),
     )
-    return Result(answer, lambda: plain_report(answer, title="Imported runs", sentence=_sentence(rows)))
+    return Result(answer, lambda: plain_report(answer, title="Imported runs", sentence=_sentence(made, len(problems))))
 
 
 _SCHEMA = {
@@ -104,13 +115,30 @@ _SCHEMA = {
     "samples": pl.Int64,
     "dropped": pl.Int64,
     "left_out": pl.String,
+    "problem": pl.String,
 }
 
 
-def _sentence(rows: list[dict[str, Any]]) -> str:
+def _sentence(rows: list[dict[str, Any]], failed: int) -> str:
     scalars, samples = sum(row["scalars"] for row in rows), sum(row["samples"] for row in rows)
     kept = f"{count(scalars, 'value')} over time and {count(samples, 'row')} of samples"
-    return f"{kept}, in {rows[0]['run'] if len(rows) == 1 else f'{len(rows):,} runs'}."
+    missing = f"; {count(failed, 'run')} could not be imported" if failed else ""
+    return f"{kept}, in {rows[0]['run'] if len(rows) == 1 else f'{len(rows):,} runs'}{missing}."
+
+
+def _found(path: Path, chosen: _Chosen) -> list[Recorded]:
+    """The runs of the source; those before the place where an importer breaks off are taken, and that is one more."""
+    found: list[Recorded] = []
+    try:
+        for one in chosen.importer.runs(path):
+            found += [one]
+    except Exception as error:
+        if not found:
+            raise
+        reason = str(error) if isinstance(error, XaiError) else f"{type(error).__name__}: {error}"
+        problem = XaiError(f"the importer {chosen.name} broke off behind {count(len(found), 'run')}: {reason}")
+        found.append(Recorded(f"behind {found[-1].name}", problem=problem))
+    return found
 
 
 def _chosen(path: Path, kind: str | None) -> _Chosen:
@@ -162,6 +190,8 @@ def _folders(parent: Path, found: list[Recorded]) -> Iterator[Path]:
 
 def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, Any]:
     """Record a run into a new directory, which is removed again where the source breaks off with an error."""
+    if one.problem is not None:
+        raise one.problem
     begun = not folder.exists()
     try:
         with Run(folder, name=one.name, config=one.config, resume="never", rank=0, float64=one.float64) as run:
@@ -192,4 +222,5 @@ def _written(one: Recorded, folder: Path, kind: str, source: Path) -> dict[str, 
         "samples": stats["rows_stored"],
         "dropped": stats["rows_dropped"] + stats["records_dropped"],
         "left_out": ", ".join(f"{n:,} {what}" for what, n in one.left_out.items()),
+        "problem": None,
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from xaicli.errors import XaiError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Recorded:
         config: What it was configured with.
         left_out: How many things of the source are not in the above, by what they are: {"images": 12}.
         notes: What of the source was read in a way that is worth a word.
+        problem: Why it cannot be read; the other runs of the source are.
     """
 
     name: str
@@ -29,6 +32,24 @@ class Recorded:
     config: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    problem: XaiError | None = None
+
+
+def attempted(name: str, path: Path, read: Callable[[], Recorded]) -> Recorded:
+    """What reading gives, or a run with a problem: what other programs leave behind fails in ways that nobody can list.
+
+    Args:
+        name: What the run is called where it cannot be read.
+        path: Where it is.
+        read: What reads it.
+    """
+    try:
+        return read()
+    except XaiError as error:
+        return Recorded(name, problem=error)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Recorded(name, problem=XaiError(f"{path} cannot be read: {reason}"))
 
 
 class Importer(Protocol):

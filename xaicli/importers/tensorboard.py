@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError, missing_extra
-from xaicli.importers.recorded import Recorded
+from xaicli.importers.recorded import Recorded, attempted
 
 _EVENTS = "*.tfevents.*"
 
@@ -20,15 +21,11 @@ class TensorBoardRuns:
         return ".tfevents." in path.name if path.is_file() else any(path.rglob(_EVENTS))
 
     def runs(self, path: Path) -> Iterator[Recorded]:
-        """The run of each folder with event files.
-
-        Raises:
-            XaiError: TensorBoard is not installed, or its reader fails.
-        """
+        """The run of each folder with event files; where TensorBoard's reader fails, one with a problem."""
         folders = [path] if path.is_file() else sorted({file.parent for file in path.rglob(_EVENTS)})
         for folder in folders:
             name = str(folder.relative_to(path)) if folder != path else path.stem if path.is_file() else path.name
-            yield _run(folder, name)
+            yield attempted(name, folder, partial(_run, folder, name))
 
 
 def _run(path: Path, name: str) -> Recorded:

@@ -6,11 +6,12 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError
-from xaicli.importers.recorded import Recorded, Values
+from xaicli.importers.recorded import Recorded, Values, attempted
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -23,14 +24,14 @@ class TrackioRuns:
         return any(_has_metrics(file) for file in _files(path))
 
     def runs(self, path: Path) -> Iterator[Recorded]:
-        """The runs of each project.
-
-        Raises:
-            XaiError: A file cannot be read.
-        """
+        """The runs of each project; one that cannot be read has a problem, and so has a project, under its own name."""
         for file in _files(path):
             if _has_metrics(file):
-                yield from _runs(file)
+                try:
+                    yield from _runs(file)
+                except sqlite3.Error as error:
+                    problem = XaiError(f"{file} cannot be read as a project of trackio: {error}")
+                    yield Recorded(file.stem, problem=problem)
 
 
 def _files(path: Path) -> list[Path]:
@@ -57,22 +58,22 @@ def _has_metrics(file: Path) -> bool:
 
 
 def _runs(file: Path) -> Iterator[Recorded]:
-    try:
-        with closing(_open(file)) as base:
-            columns = {row[1] for row in base.execute("pragma table_info(metrics)")}
-            # Files of older versions have no run_id; names are unique there.
-            key = "run_id" if "run_id" in columns else "run_name"
-            runs = base.execute(f"select {key}, min(run_name) from metrics group by {key} order by min(id)").fetchall()
-            tables = {row[0] for row in base.execute("select name from sqlite_master where type = 'table'")}
-            for run, name in runs:
-                values = Values()
-                logged = base.execute(f"select step, metrics from metrics where {key} = ? order by step, id", (run,))
-                rows = tuple({**values.numbers(json.loads(text)), "step": step} for step, text in logged)
-                config: dict[str, Any] = {}
-                if "configs" in tables:
-                    for (text,) in base.execute(f"select config from configs where {key} = ?", (run,)):
-                        config |= json.loads(text)
-                config = {key: value for key, value in config.items() if not key.startswith("_")}
-                yield Recorded(name, rows, config=config, left_out=values.left_out, notes=values.notes())
-    except (sqlite3.Error, ValueError) as error:
-        raise XaiError(f"{file} cannot be read as a project of trackio: {error}") from error
+    with closing(_open(file)) as base:
+        columns = {row[1] for row in base.execute("pragma table_info(metrics)")}
+        # Files of older versions have no run_id; names are unique there.
+        key = "run_id" if "run_id" in columns else "run_name"
+        runs = base.execute(f"select {key}, min(run_name) from metrics group by {key} order by min(id)").fetchall()
+        for run, name in runs:
+            yield attempted(name, file, partial(_run, base, key, run, name))
+
+
+def _run(base: sqlite3.Connection, key: str, run: Any, name: str) -> Recorded:
+    values = Values()
+    logged = base.execute(f"select step, metrics from metrics where {key} = ? order by step, id", (run,))
+    rows = tuple({**values.numbers(json.loads(text)), "step": step} for step, text in logged)
+    config: dict[str, Any] = {}
+    if base.execute("select 1 from sqlite_master where type = 'table' and name = 'configs'").fetchone():
+        for (text,) in base.execute(f"select config from configs where {key} = ?", (run,)):
+            config |= json.loads(text)
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    return Recorded(name, rows, config=config, left_out=values.left_out, notes=values.notes())

@@ -10,11 +10,12 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xaicli.errors import XaiError
-from xaicli.importers.recorded import Recorded, Values
+from xaicli.importers.recorded import Recorded, Values, attempted
 
 _MAGIC = b":W&B"
 _HEADER = 7
@@ -36,13 +37,10 @@ class OfflineRuns:
         return bool(_files(path))
 
     def runs(self, path: Path) -> Iterator[Recorded]:
-        """The run of each file.
-
-        Raises:
-            XaiError: A file is none of W&B's.
-        """
+        """The run of each file; one that is none of W&B's is a run with a problem."""
         for file in _files(path):
-            yield _run(file)
+            name = file.stem.removeprefix("run-")
+            yield attempted(name, file, partial(_run, file, name))
 
 
 def _files(path: Path) -> list[Path]:
@@ -54,11 +52,10 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _run(file: Path) -> Recorded:
+def _run(file: Path, name: str) -> Recorded:
     data = file.read_bytes()
     if not data.startswith(_MAGIC):
         raise XaiError(f"{file} is no log of W&B", hint="such a file lies in wandb/offline-run-.../run-<id>.wandb")
-    name = file.stem.removeprefix("run-")
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     values = Values()
