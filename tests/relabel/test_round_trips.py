@@ -592,6 +592,38 @@ def test_the_command_says_what_it_cannot(xai: Any, run: xaicli.RunReader, tmp_pa
     assert "xai relabel export" in page
 
 
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (("--to", "csv"), {"relabel-csv.csv"}),
+        ((), {"relabel-label-studio.json", "relabel-label-studio.xml"}),
+        (("--to", "fiftyone"), {"data.json", "labels.json"}),
+    ],
+)
+def test_a_folder_that_is_not_there_yet_takes_all_files(
+    xai: Any, run: xaicli.RunReader, tmp_path: Path, words: tuple[str, ...], files: set[str]
+) -> None:
+    for number, name in enumerate(("folder", "of v1.5")):
+        asked = ("export", run.layout.root, "--mode", "train", "--ids", "7", *words, "--format", "html,json")
+        assert xai("relabel", *asked, "-o", tmp_path / name, "-q")[0] == 0
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            *files,
+            "relabel-export.html",
+            "relabel-export.json",
+        }
+        assert len(list(tmp_path.iterdir())) == number + 1
+
+
+def test_corrections_go_into_a_folder_that_is_not_there_yet(xai: Any, run: xaicli.RunReader, tmp_path: Path) -> None:
+    said = tmp_path / "said.csv"
+    said.write_text("sample_id,label\n7,1\n", encoding="utf-8")
+    folder = tmp_path / "folder"
+    status, out, _ = xai("relabel", "apply", run.layout.root, said, "--format", "md", "-o", folder, "-q")
+    assert status == 0
+    assert {path.name for path in folder.iterdir()} == {"corrections.csv", "relabel-apply.md"}
+    assert set(out.splitlines()) == {str(path) for path in folder.iterdir()}
+
+
 def test_label_studio_controls_of_every_kind(run: xaicli.RunReader, tmp_path: Path) -> None:
     """labelstud.io/tags: a region, a taxonomy and a typed text give labels, too; a remark beside one does not."""
     kinds: list[tuple[str, dict[str, Any]]] = [

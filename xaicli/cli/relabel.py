@@ -23,7 +23,7 @@ from xaicli.cli.options import (
     split_ds_ids,
     split_pairs,
 )
-from xaicli.cli.output import write
+from xaicli.cli.output import named_as_file, write
 from xaicli.errors import UsageError
 from xaicli.store.objects import is_url
 
@@ -84,8 +84,8 @@ def export(
 ) -> None:
     """Write samples for people who correct labels, with what each might be instead.
 
-    Without --n or --share all that the rule finds. -o FILE is the file to import (of FiftyOne a folder); --format
-    html,csv,json,md writes the page, too.
+    Without --n or --share all that the rule finds. -o FILE is the file to import, -o DIR the folder it is written to,
+    of FiftyOne the one to import. --format html,csv,json,md writes the page, too, into the same folder.
 
     Example: xai relabel export runs/demo --mode train --to csv -o to-look-at.csv
     """
@@ -96,11 +96,11 @@ def export(
     where = output.output
     if str(where) == "-":
         raise UsageError("-o - is no file to import", hint="-o FILE")
-    tool = tool_of(to, where)
+    file = where if where is not None and named_as_file(where) else None
+    tool = tool_of(to, file)
     run = open_run(run_dir)
-    target = where or default_target(run.layout.reports, tool)
-    if where is not None and where.is_dir() and tool.value != "fiftyone":
-        target = default_target(where, tool)
+    target = (where if tool.value == "fiftyone" else file) or default_target(where or run.layout.reports, tool)
+    folder = target.parent if file or where is None else where
     found = made(
         run,
         tool=tool,
@@ -113,7 +113,7 @@ def export(
         choice=amount.arguments(),
         select=select.arguments(),
     )
-    write(found.result, _page(output, target), beside=lambda: found.write(target))
+    write(found.result, _page(output, folder), beside=lambda: found.write(target))
 
 
 @app.command()
@@ -168,8 +168,8 @@ def apply(
     """Bring corrections back: a table of sample_id, label, by, when, and how many suspects were right.
 
     Reads what Label Studio (JSON, JSON_MIN, CSV), CVAT (XML, zip), FiftyOne and COCO write, and tables. -o FILE is the
-    table, csv, parquet, json or jsonl [default: RUN_DIR/reports/corrections.csv]. Of boxes a row is a box of a picture
-    that was looked at, or a picture in which none is left.
+    table, csv, parquet, json or jsonl; -o DIR the folder of corrections.csv [default: RUN_DIR/reports]. Of boxes a row
+    is a box of a picture that was looked at, or a picture in which none is left.
 
     Example: xai relabel apply runs/demo looked-at.csv -o corrections.csv
     """
@@ -182,7 +182,8 @@ def apply(
     if len(runs) > 1:
         raise UsageError(f"apply takes one run, not {len(runs)}", hint="xai relabel apply RUN_DIR FILE...")
     where = output.output
-    if where is not None and not where.is_dir() and where.suffix.lower() not in _TABLES:
+    file = where if where is not None and named_as_file(where) else None
+    if file is not None and file.suffix.lower() not in _TABLES:
         raise UsageError(f"{where} is no table", hint="its suffix says which: " + ", ".join(_TABLES))
     run = open_run(runs[0] if runs else None)
     result = run.relabel_apply(
@@ -198,13 +199,12 @@ def apply(
         table=table,
         strict=strict,
     )
-    target = where or run.layout.reports / "corrections.csv"
-    target = target / "corrections.csv" if target.is_dir() else target
+    target = file or (where or run.layout.reports) / "corrections.csv"
     beside: Callable[[], list[Path]] = lambda: [write_list(corrections_of(result), target)]  # noqa: E731
-    write(result, _page(output, target), beside=beside)
+    write(result, _page(output, target.parent), beside=beside)
 
 
-def _page(output: Output, target: Path) -> Output:
-    """The options of the page, which lies beside the file."""
+def _page(output: Output, folder: Path) -> Output:
+    """The options of the page, which is written only where it is asked for."""
     wanted = output.format is not None or output.open
-    return dataclasses.replace(output, output=target.parent if wanted else None)
+    return dataclasses.replace(output, output=folder if wanted else None)
