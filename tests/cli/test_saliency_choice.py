@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -49,6 +50,29 @@ def test_a_bare_name_lies_in_the_run_and_is_found_there(tmp_path: Path, monkeypa
         assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["other.pt"]
     found = find_place(tmp_path / "run", ["ckpt-*.pt"]).checkpoints
     assert [path.name for path in found] == ["ckpt-02.pt", "ckpt-10.pt"]
+
+
+@pytest.mark.parametrize("command", [("saliency", "--model"), ("collect", "--model")])
+def test_a_checkpoint_that_the_newest_run_lacks_is_told_where_it_is(
+    xai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XAI_RUN", raising=False)
+    for number, name in enumerate(("has-it", "newest")):
+        Run(Path("runs") / name).close()
+        os.utime(Path("runs") / name / "xai.json", (number + 1e9,) * 2)
+    folder = Path("runs/has-it/checkpoints")
+    folder.mkdir(exist_ok=True)
+    (folder / "best.pt").touch()
+    status, _, err = xai(*command, "best.pt")
+    assert status == 1
+    assert err.splitlines()[0] == "error: no checkpoint 'best.pt' in runs/newest/checkpoints"
+    assert "looked in the default run, runs/newest; best.pt is in runs/has-it: name the run" in err
+    status, _, err = xai(*command, "other.pt")
+    assert "looked in the default run, runs/newest: name another run, or a path; there are no checkpoints" in err
+    # A run that is named is looked into, and nothing is said of others.
+    status, _, err = xai(command[0], "runs/newest", command[1], "best.pt")
+    assert (status, "default run" in err, "best.pt'" in err) == (1, False, True)
 
 
 def test_a_value_is_told_as_a_value_whatever_it_is_called(xai, tmp_path: Path) -> None:

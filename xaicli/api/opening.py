@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaicli.errors import XaiError, unknown
-from xaicli.layout import RunLayout
+from xaicli.layout import RunLayout, find_runs
 from xaicli.location import find_run
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = "ckpt.pt"
 _WILD = re.compile(r"[*?\[]")
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def find_place(run_dir: str | os.PathLike[str] | None, model: Sequence[str]) -> 
             here = _matches(layout.checkpoints, name)
             if not here:
                 kept = sorted(path.name for path in layout.checkpoints.glob("*") if not path.name.startswith("."))
-                raise unknown("checkpoint", name, kept, where=str(layout.checkpoints))
+                note = "" if run_dir is not None else _other_runs(layout, name)
+                raise unknown("checkpoint", name, kept, where=str(layout.checkpoints), note=note)
         found += here
     return Place(tuple(dict.fromkeys(found)), layout or _run_of(found[0]))
 
@@ -128,6 +130,15 @@ def _matches(folder: Path, name: str) -> list[Path]:
     pattern = Path(name)
     base, parts = (Path(pattern.anchor), pattern.parts[1:]) if pattern.is_absolute() else (folder, pattern.parts)
     return sorted(base.glob(str(Path(*parts))))
+
+
+def _other_runs(taken: RunLayout, name: str) -> str:
+    """Which run was looked into, as none was named, and which others have such a checkpoint."""
+    others = [run for run in find_runs(Path("runs")) if run.root.resolve() != taken.root.resolve()]
+    having = [str(run.root) for run in others if _matches(run.checkpoints, name)]
+    told = f"looked in the default run, {taken.root}"
+    shown = ", ".join(having[:_SHOWN]) + (f" and {len(having) - _SHOWN} more" if len(having) > _SHOWN else "")
+    return f"{told}; {name} is in {shown}: name the run" if having else f"{told}: name another run, or a path"
 
 
 def _default_run(name: str) -> RunLayout:
