@@ -133,6 +133,17 @@ def distinct(numbers: Sequence[float], digits: int) -> list[str]:
     return [f"{number:.{digits}g}" for number in numbers]
 
 
+def parts_between(bounds: Sequence[str], between: Sequence[str] = ()) -> list[str]:
+    """What the parts are called that ascending bounds divide values into; each bound belongs to the part that it ends.
+
+    Args:
+        bounds: The bounds in words, at least one.
+        between: What the parts between two bounds are called, where that is something other than the two.
+    """
+    inner = between or [f"{low} to {high}" for low, high in pairwise(bounds)]
+    return [f"up to {bounds[0]}", *inner, f"above {bounds[-1]}"]
+
+
 def percent(share: float, decimals: int = 0) -> str:
     """A share in words: "5 %" of 0.05."""
     return f"{100 * share:.{decimals}f} %"

@@ -217,7 +217,7 @@ def test_dates_go_by_fifths_that_end_at_dates_there_are(kind):
     )
     found = slices.coded(pl.concat([days, pl.Series("day", [None], dtype=kind)]))
     ordered = sorted(days)
-    assert found.names[0] == f"<= {ordered[19]}"
+    assert found.names[0] == f"up to {ordered[19]}"
     assert found.names[1] == f"{ordered[19]} to {ordered[39]}"
     assert np.bincount(found.codes).tolist() == [20, 20, 20, 20, 20, 1]
     assert [found.codes[i] for i in range(100)] == [ordered.index(day) // 20 for day in days]
@@ -260,7 +260,7 @@ def test_slices_that_explain_one_another_in_circles_are_told(monkeypatch):
 def test_fifths_of_whole_numbers_are_called_by_the_first_and_last_of_each(dtype: Any) -> None:
     column = pl.Series("age", [*range(18, 68), None], dtype=dtype)  # 50 ages: ten of each fifth
     names, codes = slices.by_quintile(column)
-    assert names[:5] == ["<= 27", "28 to 37", "38 to 47", "48 to 57", "> 57"]
+    assert names[:5] == ["up to 27", "28 to 37", "38 to 47", "48 to 57", "above 57"]
     assert [names[code] for code in codes] == [
         *(name for name in names[:5] for _ in range(10)),
         slices.MISSING,
@@ -271,4 +271,4 @@ def test_fifths_of_whole_numbers_are_called_by_the_first_and_last_of_each(dtype:
     found: dict[str, set[int]] = {}
     for value, code in zip(few.to_list(), codes, strict=True):
         found.setdefault(names[code], set()).add(int(value))
-    assert found == {"<= 1": {0, 1}, "2 to 3": {2, 3}, "> 3": set(range(4, 16))}
+    assert found == {"up to 1": {0, 1}, "2 to 3": {2, 3}, "above 3": set(range(4, 16))}

@@ -138,7 +138,7 @@ def test_labels_that_are_numbers_go_by_fifths(tmp_path, capsys):
     found = asked(capsys, tmp_path / "run", "--metric", "abs_error", "--by", "label")
     worse = [row for row in found["rows"] if row["worse"]]
     assert [row["n"] for row in worse] == [200]
-    assert worse[0]["facts"][0]["value"].startswith("> ")
+    assert worse[0]["facts"][0]["value"].startswith("above ")
     assert worse[0]["mean"] == pytest.approx(abs(miss[label > np.quantile(label, 0.8)]).mean(), rel=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
     found = asked(capsys, tmp_path / "run")
     worse = [row for row in found["rows"] if row["worse"]]
     assert list(facts_of(worse[0])) == ["brightness"]
-    assert facts_of(worse[0])["brightness"].startswith("<= ")
+    assert facts_of(worse[0])["brightness"].startswith("up to ")
     assert worse[0]["n"] == pytest.approx(n / 5, abs=6)
     lengths = rng.integers(5, 60, n)
     with xaicli.Run(tmp_path / "texts") as run:
@@ -173,7 +173,7 @@ def test_without_facts_kept_inputs_tell_brightness_and_length(tmp_path, capsys):
             run.log_inputs([i], np.arange(lengths[i])[None])
         run.log_samples(sample_id=np.arange(n), loss=rng.exponential(size=n) + 3 * (lengths > 48), mode="eval", epoch=1)
     found = asked(capsys, tmp_path / "texts", "--by", "length")
-    assert facts_of(next(row for row in found["rows"] if row["worse"]))["length"].startswith("> ")
+    assert facts_of(next(row for row in found["rows"] if row["worse"]))["length"].startswith("above ")
 
 
 def test_each_class_of_a_set_is_a_slice(tmp_path, capsys):

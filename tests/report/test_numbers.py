@@ -364,8 +364,22 @@ def test_fifths_of_labels_far_from_zero_have_names_of_their_own() -> None:
         numbers = [float(number) for number in re.findall(r"-\d[\d.]*", name)]
         mine = [value for value, own in zip(values, codes, strict=True) if own == code]
         assert len(mine) == 40
-        assert min(mine) >= (numbers[0] - 0.006 if not name.startswith("<=") else -math.inf)
-        assert max(mine) <= (numbers[-1] + 0.006 if not name.startswith(">") else math.inf)
+        assert min(mine) >= (numbers[0] - 0.006 if not name.startswith("up to") else -math.inf)
+        assert max(mine) <= (numbers[-1] + 0.006 if not name.startswith("above") else math.inf)
+
+
+def test_a_fifth_is_called_the_same_by_every_question(tmp_path: Path) -> None:
+    labels = np.arange(100) * 0.0123457
+    with Run(tmp_path, task="regression") as run:
+        run.log_samples(sample_id=np.arange(100), mode="eval", epoch=0, step=0, label=labels, prediction=labels + 0.5)
+    asked = open_run(tmp_path)
+    called = [row["name"] for row in asked.labels(mode="eval", metric="residual").data.to_dicts()]
+    # The bounds lie a fifth of the way from one label to the next: 19.8, 39.6, 59.4 and 79.2 steps of 0.0123457.
+    assert called == [
+        "up to 0.2444", "0.2444 to 0.4889", "0.4889 to 0.7333", "0.7333 to 0.9778", "above 0.9778"
+    ]  # fmt: skip
+    groups = asked.errors(mode="eval").answer.extra["groups"]
+    assert [row["value"] for row in groups if row["column"] == "label"] == called
 
 
 def test_scores_on_cards_are_those_of_the_table_and_told_apart(tmp_path: Path) -> None:

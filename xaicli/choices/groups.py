@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from xaicli.vocabulary import NO_CLASS
-from xaicli.words import distinct
+from xaicli.words import distinct, parts_between
 
 Places = NDArray[np.intp]
 
@@ -122,8 +121,7 @@ def _fifths(values: pl.Series) -> Groups:
     known = np.isfinite(numbers)
     edges = np.unique(np.quantile(numbers[known], _FIFTHS))
     codes = np.searchsorted(edges, numbers, side="left")
-    shown = distinct(edges.tolist(), 4)
-    names = (f"up to {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"above {shown[-1]}")
+    names = parts_between(distinct(edges.tolist(), 4))
     rows = [np.flatnonzero(known & (codes == code)) for code in range(len(names))]
     there = [number for number, part in enumerate(rows) if len(part)]
     return Groups(tuple(names[i] for i in there), tuple(rows[i] for i in there), np.flatnonzero(~known))

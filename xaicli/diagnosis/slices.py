@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from xaicli.diagnosis.chance import Draws, benjamini_hochberg, student_975, welch
-from xaicli.words import distinct
+from xaicli.words import distinct, parts_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -259,13 +259,13 @@ def by_quintile(column: pl.Series) -> tuple[list[str], Codes]:
     for edge in edges:
         codes += numbers > edge
     dates = pl.Series(edges.astype(np.int64)).cast(column.dtype) if dated else ()
-    bounds = [str(date) for date in dates] if dated else distinct(edges.tolist(), 6)
-    between = [f"{a} to {b}" for a, b in pairwise(bounds)]
+    bounds = [str(date) for date in dates] if dated else distinct(edges.tolist(), 4)
+    between: list[str] = []
     if are_whole:
         bounds = [str(int(edge)) for edge in edges]
         whole = ((int(low) + 1, int(high)) for low, high in pairwise(edges))
         between = [str(low) if low == high else f"{low} to {high}" for low, high in whole]
-    names = [f"<= {bounds[0]}", *between, f"> {bounds[-1]}"]
+    names = parts_between(bounds, between)
     codes[~known] = len(names)
     return [*names, MISSING], codes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -19,7 +18,7 @@ from xaicli.queries.selection import Pair, Selection, words
 from xaicli.queries.spread import Groups, Spreads
 from xaicli.reader import Place, Reader, Tally
 from xaicli.vocabulary import DS_ID, EPOCH, LABEL, MODE, PASS, QUANTILES, STEP, Bounds, Engine
-from xaicli.words import distinct
+from xaicli.words import distinct, parts_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -279,9 +278,7 @@ class Kinds:
         """What the fifths are called: by their limits."""
         if not self.edges:
             return {}
-        low, *between, high = distinct(self.edges, 4)
-        inner = [f"{a} to {b}" for a, b in pairwise([low, *between, high])]
-        return dict(enumerate([f"up to {low}", *inner, f"above {high}"], 1))
+        return dict(enumerate(parts_between(distinct(self.edges, 4)), 1))
 
 
 def bands(frame: pl.DataFrame, bounds: tuple[Bounds, ...]) -> pl.Series:
