@@ -272,3 +272,34 @@ def test_fifths_of_whole_numbers_are_called_by_the_first_and_last_of_each(dtype:
     for value, code in zip(few.to_list(), codes, strict=True):
         found.setdefault(names[code], set()).add(int(value))
     assert found == {"up to 1": {0, 1}, "2 to 3": {2, 3}, "above 3": set(range(4, 16))}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.9])
+def test_chances_of_hits_and_misses_are_exact(share: float) -> None:
+    draw = np.random.default_rng(0)
+    values = np.where(draw.uniform(size=2000) < share, 3.0, 1.0)
+    hits = int((values == 3).sum())
+    n = draw.integers(2, 1990, 300)
+    least, most = np.maximum(0, n - (2000 - hits)), np.minimum(n, hits)
+    own = np.clip(stats.hypergeom(2000, hits, n).mean().round() + draw.integers(-12, 13, 300), least, most)
+    found = chance.Draws(values).two_sided(n.astype(float), 1 + 2 * own / n)
+    above, below = stats.hypergeom.sf(own - 1, 2000, hits, n), stats.hypergeom.cdf(own, 2000, hits, n)
+    expected = np.minimum(1, 2 * np.where(own >= n * hits / 2000, above, below))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-280)
+    assert (expected < 0.01).any()
+
+
+def test_a_slice_of_wrong_predictions_is_no_likelier_than_its_chance() -> None:
+    wrong = np.zeros(2000)
+    wrong[:60] = 1.0
+    camera = np.array(["rest"] * 2000, dtype=object)
+    camera[40:140] = "new"  # 20 of 100 where 3 are expected
+    found = slices.find_slices(pl.DataFrame({"wrong": wrong, "camera": camera}), "wrong", ["camera"]).slices
+    for one in found:
+        n, hits = one.n, round(one.n * one.mean)
+        table = [[hits, n - hits], [60 - hits, 1940 - n + hits]]
+        assert one.p >= stats.fisher_exact(table).pvalue
+        assert (
+            one.p >= 2 * min(stats.hypergeom.sf(hits - 1, 2000, 60, n), stats.hypergeom.cdf(hits, 2000, 60, n)) / 1.001
+        )
+    assert {tuple(one.facts.values()): one.n for one in found} == {("new",): 100, ("rest",): 1900}

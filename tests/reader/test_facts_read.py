@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import xaicli
 from xaicli.layout import RunLayout
@@ -40,3 +43,80 @@ def test_the_last_value_of_each_fact_counts(tmp_path: Path) -> None:
         run.log_facts([1], size=[5])
         run.log_samples(sample_id=[1, 2], loss=[1.0, 2.0], mode="eval", epoch=1)
     assert facts_of(tmp_path / "run") == {1: {"source": "a", "size": 5}, 2: {"source": "z", "size": 2}}
+
+
+def test_what_is_missing_in_a_table_of_pandas_is_no_value(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    columns = {
+        "source": pd.Series(["web", np.nan, None, "lab"], dtype=object),
+        "camera": pd.Series(["old", None, "new", "old"], dtype="category"),
+        "name": pd.Series(["a", pd.NA, "b", "c"], dtype="string"),
+        "size": pd.Series([1, None, 2, 3], dtype="Int64"),
+        "night": pd.Series([True, None, False, True], dtype="boolean"),
+        "dark": [True, float("nan"), False, True],
+        "taken": pd.to_datetime(pd.Series(["2026-01-02", None, "2026-01-03", "2026-01-03"])),
+        "zoned": pd.to_datetime(pd.Series(["2026-01-02T00:00+01:00", None] * 2), utc=True),
+        "bright": pd.Series([0.5, np.nan, 1.0, 2.0]),
+    }
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        run.log_facts(pd.Series([1, 2, 3, 4]), **columns)
+        run.log_samples(sample_id=[1, 2, 3, 4], loss=[1.0] * 4, mode="eval", epoch=1)
+    found = facts_of(tmp_path / "run")
+    assert {name for name, value in found[2].items() if value is None or value != value} == set(columns)
+    assert found[1]["source"] == "web"
+    assert (found[3]["source"], found[3]["camera"], found[3]["size"], found[3]["dark"]) == (None, "new", 2, False)
+    assert found[4]["taken"] == datetime(2026, 1, 3)
+    assert found[3]["zoned"] == datetime(2026, 1, 1, 23, tzinfo=UTC)
+
+
+def test_no_hour_and_no_zone_is_lost_among_others(tmp_path: Path) -> None:
+    noon, east = datetime(2026, 1, 2, 12), datetime(2026, 1, 2, 12, tzinfo=timezone(timedelta(hours=2)))
+    day = date(2026, 1, 2)
+    with xaicli.Run(tmp_path / "run", strict=True) as run:
+        run.log_facts(
+            [1, 2], days=[day, noon], zones=[noon, east], east=[east, east.astimezone(UTC)], words=["2026-01-02", day]
+        )
+        run.log_samples(sample_id=[1, 2], loss=[1.0] * 2, mode="eval", epoch=1)
+    found = facts_of(tmp_path / "run")
+    assert [found[i]["days"] for i in (1, 2)] == [datetime(2026, 1, 2), noon]
+    assert [found[i]["zones"] for i in (1, 2)] == ["2026-01-02 12:00:00", "2026-01-02 12:00:00+02:00"]
+    assert [found[i]["east"] for i in (1, 2)] == [east, east]
+    assert [found[i]["words"] for i in (1, 2)] == ["2026-01-02", "2026-01-02"]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one file", "a file each"])
+def test_batches_of_other_kinds_of_time_and_number_are_one_fact(tmp_path: Path, apart: bool) -> None:
+    east = timezone(timedelta(hours=2))
+    batches = [
+        {"at": [date(2026, 1, 2)], "zoned": [datetime(2026, 1, 2, 12, tzinfo=east)], "n": [2**60 + 1]},
+        {"at": [datetime(2026, 1, 2, 12)], "zoned": [datetime(2026, 1, 2, 12, tzinfo=UTC)], "n": [0.5]},
+        {"at": np.array(["2026-01-03"], "datetime64[ns]"), "zoned": [None], "n": [7]},
+    ]
+    run = xaicli.Run(tmp_path / "run")
+    for sample_id, facts in enumerate(batches, start=1):
+        run.log_facts([sample_id], **facts)
+        run.log_samples(sample_id=[sample_id], loss=[1.0], mode="eval", epoch=1)
+        if apart:
+            run.close()
+            run = xaicli.Run(tmp_path / "run")
+    run.close()
+    found = facts_of(tmp_path / "run")
+    assert [found[i]["at"] for i in (1, 2, 3)] == [datetime(2026, 1, 2), datetime(2026, 1, 2, 12), datetime(2026, 1, 3)]
+    assert [found[i]["zoned"] for i in (1, 2, 3)] == [
+        datetime(2026, 1, 2, 10, tzinfo=UTC),
+        datetime(2026, 1, 2, 12, tzinfo=UTC),
+        None,
+    ]
+    # The first is no double, which costs its last digits and no other fact.
+    assert [found[i]["n"] for i in (1, 2, 3)] == [2.0**60, 0.5, 7.0]
+
+
+def test_facts_of_no_sample_at_all_are_told(tmp_path: Path) -> None:
+    with xaicli.Run(tmp_path / "run") as run:
+        run.log_facts([f"{i}.png" for i in range(40)], camera=["old", "new"] * 20)
+        run.log_samples(sample_id=[str(i) for i in range(40)], label=[0] * 40, loss=[1.0] * 40, mode="eval", epoch=1)
+    opened = xaicli.open_run(tmp_path / "run")
+    for answer in (opened.samples(), opened.slices()):
+        told = json.loads(answer.to_json())["warnings"]
+        assert [words for words in told if "none of the 40 ids with facts is a sample of the run" in words]
+        assert [words for words in told if "'0.png' against '0'" in words]

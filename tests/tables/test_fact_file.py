@@ -182,3 +182,21 @@ def test_lists_that_are_facts_are_their_json_and_what_names_nothing_is_told(tmp_
     kept = pq.read_table(tmp_path / "run" / "facts").to_pydict()
     assert [value and json.loads(value) for value in kept["tokens"]] == [["a", "b"], ["c"], None]
     assert [value and json.loads(value) for value in kept["box"]] == [{"x": 1}, [2], None]
+
+
+def test_times_with_a_zone_are_moments(tmp_path: Path) -> None:
+    rows = "sample_id,at\n1,2026-01-31T12:05:00+02:00\n2,2026-01-31 10:05Z\n3,2026-01-31T05:05:00-0500\n4,\n"
+    found = read_fact_file(written(tmp_path / "facts.csv", rows), "int64").table.to_pydict()["at"]
+    assert found == [datetime.datetime(2026, 1, 31, 10, 5, tzinfo=datetime.UTC)] * 3 + [None]
+    mixed = written(tmp_path / "mixed.csv", "sample_id,at\n1,2026-01-31T12:05:00+02:00\n2,2026-01-31T12:05:00\n")
+    assert read_fact_file(mixed, "int64").table.to_pydict()["at"] == [
+        "2026-01-31T12:05:00+02:00",
+        "2026-01-31T12:05:00",
+    ]
+
+
+def test_bytes_of_parquet_are_their_text(tmp_path: Path) -> None:
+    columns = {"sample_id": [1, 2], "source": [b"web", "é".encode()], "took": [datetime.timedelta(days=1), None]}
+    pq.write_table(pa.table(columns), tmp_path / "facts.parquet")
+    found = read_fact_file(tmp_path / "facts.parquet").table.to_pydict()
+    assert (found["source"], found["took"]) == (["web", "é"], ["1 day, 0:00:00", None])

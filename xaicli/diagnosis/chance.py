@@ -96,12 +96,39 @@ def _log_factorial(n: Floats) -> Floats:
     return found
 
 
+def hypergeometric_tail(k: Floats, n: Floats, hits: Floats, total: int) -> Floats:
+    """(S,) the chance of at least k hits, of which as many are expected at most, among n drawn without putting back.
+
+    Args:
+        k: (S,) how many hits are among the drawn.
+        n: (S,) how many are drawn.
+        hits: (S,) how many there are among all.
+        total: How many there are to draw from.
+    """
+    k, n, hits = (np.array(part, np.float64) for part in (k, n, hits))
+    ways = [
+        _log_factorial(a) - _log_factorial(b) - _log_factorial(a - b) for a, b in ((hits, k), (total - hits, n - k))
+    ]
+    every = math.lgamma(total + 1) - _log_factorial(n) - _log_factorial(total - n)
+    term = np.exp(np.minimum(ways[0] + ways[1] - every, 0.0))
+    found = np.zeros(len(k))
+    left = np.arange(len(k))
+    while len(left):
+        found[left] += term
+        term = term * (hits - k) * (n - k) / ((k + 1) * (total - hits - n + k + 1))
+        k = k + 1
+        more = term > found[left] * _NEGLIGIBLE
+        left, term, k, n, hits = left[more], term[more], k[more], n[more], hits[more]
+    return np.minimum(found, 1.0)
+
+
 class Draws:
     """Means of samples drawn at random, without putting any back, from given values.
 
-    Their tails by the saddlepoint approximation of a sum under the condition of how many are drawn, each value being in
-    or out by itself (Skovgaard 1987, J. Appl. Prob. 24, 875-887; Booth and Butler 1990, Biometrika 77, 787-796). So
-    those drawn and those left tell of one chance.
+    Of two values, hits and misses, their tails are those of the hypergeometric distribution. Of more they are by the
+    saddlepoint approximation of a sum under the condition of how many are drawn, each value being in or out by itself
+    (Skovgaard 1987, J. Appl. Prob. 24, 875-887; Booth and Butler 1990, Biometrika 77, 787-796). So those drawn and
+    those left tell of one chance.
     """
 
     def __init__(self, values: Floats) -> None:
@@ -111,6 +138,9 @@ class Draws:
         """
         ordered = np.sort(values)
         self._n = len(ordered)
+        self._ends = (float(ordered[0]), float(ordered[-1])) if self._n else (0.0, 0.0)
+        self._hits = int((ordered == self._ends[1]).sum())
+        self._are_hits = self._hits + int((ordered == self._ends[0]).sum()) == self._n
         if self._n > 2 * _ENDS + _NODES:
             middle = ordered[_ENDS:-_ENDS]
             edges = np.linspace(0, len(middle), _NODES + 1)[:-1].astype(np.intp)
@@ -134,11 +164,23 @@ class Draws:
         """
         if not self._scale:
             return np.ones(len(n))
+        if self._are_hits:
+            return self._of_hits(np.asarray(n, np.float64), mean)
         z = (mean - self._mean) / self._scale
         found = np.empty(len(z))
         for start in range(0, len(z), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             found[part] = self._outer(np.asarray(n[part], np.float64), z[part])
+        return np.minimum(2 * found, 1.0)
+
+    def _of_hits(self, n: Floats, mean: Floats) -> Floats:
+        """(S,) twice the chance of as many hits among n drawn or more, of fewer than expected: as many or fewer."""
+        low, high = self._ends
+        hits = np.round((mean - low) / (high - low) * n)
+        more = hits * self._n >= n * self._hits
+        found = hypergeometric_tail(
+            np.where(more, hits, n - hits), n, np.where(more, self._hits, self._n - self._hits), self._n
+        )
         return np.minimum(2 * found, 1.0)
 
     def _outer(self, n: Floats, z: Floats) -> Floats:

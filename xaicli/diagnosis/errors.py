@@ -63,9 +63,8 @@ def errors(
     for name in by or ():
         if name not in reader.dtypes or name == SAMPLE_ID:
             where, note = str(reader.layout.root), reader.facts.left_out
-            raise unknown(
-                "fact or column", name, list(reader.dtypes), plural="facts and columns", where=where, note=note
-            )
+            known = [one for one in reader.dtypes if one != SAMPLE_ID]
+            raise unknown("fact or column", name, known, plural="facts and columns", where=where, note=note)
     task = task_of(reader, selection)
     if positive is not None and task is not Task.BINARY:
         raise UsageError(f"--positive is about two classes, and this task is {task}", hint="leave it out")

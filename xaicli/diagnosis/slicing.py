@@ -138,6 +138,7 @@ def _last(
         warnings.append(
             f"{unmatched:,} of {joined.height:,} samples of {where} have no facts: they are a value of their own"
         )
+        warnings += facts.of_no_sample() if unmatched == joined.height else ()
     spelled = []
     for name in columns:
         if name in (selection.label_key, PREDICTION) and joined.schema[name].is_integer():

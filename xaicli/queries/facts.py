@@ -35,6 +35,13 @@ def with_facts(answer: Answer, reader: Reader, selection: Selection | None = Non
     data = _beside(answer.data, reader)
     warnings = [*answer.warnings, *(facts.warnings if facts.are_read else ()), *facts.mismatches()]
     warnings += _without(reader, selection) if selection is not None else ()
+    shown = [
+        frame[FACTS]
+        for frame in (data, *told.values())
+        if isinstance(frame, pl.DataFrame) and frame.schema.get(FACTS) == pl.Struct
+    ]
+    if shown and not any(_any_known(part) for part in shown):
+        warnings += facts.of_no_sample()
     return replace(answer, data=data, extra=told, warnings=tuple(dict.fromkeys(warnings)))
 
 
@@ -49,6 +56,11 @@ def _beside(frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
     found = reader.facts.of(ids.cast(known, strict=False))
     facts = pl.struct(reader.facts.names)
     return frame.with_columns(found.select(pl.when(pl.col(SAMPLE_ID).is_not_null()).then(facts).alias(FACTS)))
+
+
+def _any_known(facts: pl.Series) -> bool:
+    """Whether any sample of a column of facts has one."""
+    return any(fact.null_count() < fact.len() for fact in facts.struct.unnest().get_columns())
 
 
 def _without(reader: Reader, selection: Selection) -> list[str]:

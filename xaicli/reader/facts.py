@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -173,6 +173,15 @@ class Facts:
         """How many ids have recorded facts and are no samples of the run, of whatever epoch; 0 of a run without any."""
         samples, others = self._samples
         return _apart(_apart(self.frame.select(SAMPLE_ID), samples), others).height if samples.height else 0
+
+    def of_no_sample(self) -> tuple[str, ...]:
+        """What is to be said where not one of the ids that facts were recorded of is a sample of the run."""
+        n = self.frame.height
+        if self.file is not None or not n or self.n_unknown_ids() < n:
+            return ()
+        own, other = self.frame[SAMPLE_ID].min(), self._samples[0][SAMPLE_ID].min()
+        words = "the 1 id" if n == 1 else f"none of the {n:,} ids"
+        return (f"{words} with facts is {'no' if n == 1 else 'a'} sample of the run: {own!r} against {other!r}",)
 
     @cached_property
     def _samples(self) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -362,15 +371,21 @@ def _plain_dtype(kind: pa.DataType) -> pl.DataType:
         return pl.Date()
     if pa.types.is_timestamp(kind):
         return pl.Datetime(kind.unit if kind.unit != "s" else "ms", kind.tz)
-    return pl.String() if pa.types.is_null(kind) else dtype_of(str(kind))
+    return pl.Null() if pa.types.is_null(kind) else dtype_of(str(kind))
 
 
 def _common(kinds: set[pl.DataType]) -> pl.DataType:
-    """The one type of a fact: numbers of several widths as the widest, other mixtures as text."""
+    """The one type of a fact: numbers of several widths as the widest, days beside times as times, else text."""
     if len(kinds) == 1:
         return next(iter(kinds))
     if kinds and all(kind.is_numeric() for kind in kinds):
         return pl.Float64() if any(kind.is_float() for kind in kinds) else pl.Int64()
+    times = [kind for kind in kinds if isinstance(kind, pl.Datetime)]
+    unit: Literal["ns", "us"] = "ns" if any(kind.time_unit == "ns" for kind in times) else "us"
+    if times and len(times) == len(kinds) and all(kind.time_zone for kind in times):
+        return pl.Datetime(unit, "UTC")
+    if times and all(kind == pl.Date or (isinstance(kind, pl.Datetime) and not kind.time_zone) for kind in kinds):
+        return pl.Datetime(unit)
     return pl.String()
 
 

@@ -170,6 +170,7 @@ STARTS = {ATTEMPT: pl.Int16(), RANK: pl.Int16()}
 _SHOWN = 30
 _DATES, _OF_DATES = "date/datetime/time", "a date is written DATE '2026-01-31'"
 """What polars says where a date is compared with a text, and what to write instead."""
+_OF_ZONES = "a time with a zone is written TIMESTAMPTZ '2026-01-31 12:00:00+00:00'"
 _OF_TIMES = f"{_OF_DATES}, a time between two dates INTERVAL '2 days'"
 _UNCAST = re.compile(r"(?:conversion|casting) from .*")
 _QUOTED = re.compile(r'"[^"]*"')
@@ -241,7 +242,7 @@ class Where:
             pl.DataFrame(schema=schema).select(expr)
         except pl.exceptions.PolarsError as error:
             said = str(error).strip().splitlines()[0]
-            hint = _OF_DATES if _DATES in said else columns
+            hint = _OF_DATES if _DATES in said else _OF_ZONES if said.count("Datetime(") > 1 else columns
             raise UsageError(f"--where {text!r} cannot be asked: {said}", hint=hint) from None
         if kind != [pl.Boolean()]:
             raise UsageError(f"--where {text!r} is no condition", hint=f"--where 'loss > 2 AND label = 3'; {columns}")

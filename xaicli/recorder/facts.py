@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,8 @@ from xaicli.tables.fact_file import as_text, plain
 from xaicli.vocabulary import SAMPLE_ID
 
 _KINDS = (str, bool, int, float, date, datetime, np.datetime64)
+_NUMBERS = (float, np.floating, Decimal, int, np.integer)
+_ABSENT = ("NAType", "NaTType")
 
 
 def fact_table(
@@ -55,30 +59,62 @@ def _column(name: str, values: Any, n: int, refuse: Callable[[str, str, int], No
     given = columns.plain(values)
     if isinstance(given, _KINDS) or given is None:
         given = [given] * n
+    if isinstance(given, np.ndarray) and given.dtype == object and given.ndim == 1:
+        given = given.tolist()
     if isinstance(given, np.ndarray):
         given = given.reshape(-1) if given.ndim == 0 else given
         if given.ndim != 1:
             raise ValueError(f"{name} has shape {given.shape}; one value a sample is needed")
     else:
-        given = [columns.plain(item) for item in given]
-        given = [item.item() if isinstance(item, np.ndarray) and item.size == 1 else item for item in given]
-        given = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in given]
+        given = _of_one_kind([_single(item) for item in given])
     if len(given) != n:
         raise ValueError(f"{name} has {len(given)} values for {n} sample ids")
     try:
         return _plain(name, pa.array(given))
     except (ValueError, TypeError, OverflowError, pa.ArrowException):
-        fitting = _fitting(name, list(given))
-        if fitting is None:
-            raise
-    column, reasons = fitting
+        column, reasons = _fitting(name, list(given))
     for reason, rows in reasons.items():
         refuse(name, reason, rows)
     return column
 
 
-def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]] | None:
-    """Values of several kinds as text, those that are no fact missing, and {why: how many}; None where none is one."""
+def _single(item: Any) -> Any:
+    """A value of a list as Python has it; what stands for a missing one in pandas is None."""
+    item = columns.plain(item)
+    if isinstance(item, np.ndarray) and item.size == 1:
+        item = item.item()
+    if type(item).__name__ in _ABSENT and type(item).__module__.startswith("pandas."):
+        return None
+    if isinstance(item, (UUID, Enum)):
+        return str(item) if isinstance(item, UUID) else _single(item.value)
+    return os.fspath(item) if isinstance(item, os.PathLike) else item
+
+
+def _of_one_kind(values: list[Any]) -> list[Any]:
+    """Values in which nothing is lost where Arrow would make one kind of two: NaN beside what is no number is a missing
+    value, days beside times are times, and times with a zone beside others are texts.
+    """
+    if not all(value is None or (isinstance(value, _NUMBERS) and not isinstance(value, bool)) for value in values):
+        values = [None if isinstance(value, _NUMBERS) and value != value else value for value in values]
+    days = any(type(value) is date for value in values)
+    zones = {value.tzinfo is not None for value in values if isinstance(value, datetime)}
+    if len(zones) == 2 or (days and True in zones):
+        return [value.isoformat(" ") if isinstance(value, datetime) else _day_text(value) for value in values]
+    if days and zones:
+        return [datetime(value.year, value.month, value.day) if type(value) is date else value for value in values]
+    return values
+
+
+def _day_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]:
+    """Values of several kinds as text, those that are no fact missing, and {why: how many}.
+
+    Raises:
+        ValueError: None is one.
+    """
     found, reasons = [], Counter[str]()
     for value in values:
         try:
@@ -88,7 +124,7 @@ def _fitting(name: str, values: list[Any]) -> tuple[pa.Array, Mapping[str, int]]
             found.append(None)
     known = [value for value in found if value is not None]
     if not known:
-        return None
+        raise ValueError(next(iter(reasons), f"{name} has no value"))
     kinds = {float if type(value) is int else type(value) for value in known}
     if len(kinds) > 1:
         found = [None if value is None else as_text(value) for value in found]

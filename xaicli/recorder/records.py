@@ -24,7 +24,7 @@ from xaicli.recorder.tokens import words_of_inputs
 from xaicli.recorder.transfer import Intake
 from xaicli.tables.fact_file import read_fact_file
 from xaicli.vocabulary import SAMPLE_ID
-from xaicli.wal.records import encode_scalars, encode_table, with_ids
+from xaicli.wal.records import common, encode_scalars, encode_table, with_ids
 
 if TYPE_CHECKING:
     from xaicli.state import TrainingState
@@ -299,12 +299,11 @@ class Records:
             if field.name == SAMPLE_ID or pa.types.is_null(field.type):
                 continue
             before = self._fact_kinds.setdefault(field.name, field.type)
-            if before != field.type:
-                numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (before, field.type))
+            if _kind(before) != _kind(field.type):
                 self._process.ledger.warn(
                     f"fact {field.name}",
                     f"xai: fact {field.name} was {_kind(before)} and is now {_kind(field.type)}: all its values are "
-                    f"read as {'numbers' if numbers else 'text'}",
+                    f"read as {_kind(common({before, field.type}))}",
                 )
 
     def _store_fact_file(self, path: Path) -> None:
@@ -559,8 +558,10 @@ def _kind(kind: pa.DataType) -> str:
         return "text"
     if pa.types.is_boolean(kind):
         return "true or false"
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return "dates"
+    if pa.types.is_date(kind):
+        return "days"
+    if pa.types.is_timestamp(kind):
+        return "times with a zone" if kind.tz else "times"
     return "whole numbers" if pa.types.is_integer(kind) else "numbers"
 
 

@@ -14,7 +14,7 @@ from xaicli.report.numbers import count, cut_among, shorts
 from xaicli.report.page import Page, Part, report_of, words_of
 
 _ROWS = 200
-_NOTHING = "no slice has enough samples with a finite value: nothing was compared."
+_NOTHING = "no slice has enough samples with a finite value, and others beside it: nothing was compared."
 
 
 def slices_report(answer: Answer, page: Page | None = None) -> Report:

@@ -28,7 +28,8 @@ class FactFile:
     """The rows of a file that name a sample, and what became of the others.
 
     Attributes:
-        table: `sample_id` (int64 or string) and a column a fact: text, int64, float64, truth value, date or time.
+        table: `sample_id` (int64 or string) and a column a fact: text, int64, float64, truth value, date or time; null
+            where it has no value.
         left_out: What is not kept: (the column, in words why, how many values).
         said: What is kept otherwise than it stands there, in words.
     """
@@ -73,6 +74,9 @@ def read_fact_file(path: Path, id_kind: str | None = None) -> FactFile:
     for name, column in zip(names, columns, strict=True):
         if name != SAMPLE_ID:
             kept[name] = _of_text(name, column, path, found) if is_text else _plain(name, column, path, found)
+    # A column without any value is of no kind, so that it makes no text of numbers that are known from elsewhere.
+    for name in set(kept) - {SAMPLE_ID}:
+        kept[name] = pa.nulls(len(ids)) if kept[name].null_count == len(ids) else kept[name]
     found.table = pa.table(kept).filter(ids.is_valid()).combine_chunks()
     if not found.table.num_rows:
         kind = {"int64": "whole numbers", "string": "texts"}.get(id_kind or "")
@@ -197,8 +201,12 @@ def _of_values(values: list[Any]) -> pa.Array:
 
 
 def as_text(value: Any) -> str:
-    """A value that is no text as one: its JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A value that is no text as one: bytes as what they spell, of what JSON has its JSON, else as Python writes it."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, (bool, int, float, list, tuple, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _ids(given: pa.Array, id_kind: str | None, path: Path, found: FactFile, *, is_text: bool) -> pa.Array:
@@ -263,6 +271,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?")
+_ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)")
 _TRUTH = re.compile("true|false", re.IGNORECASE)
 
 
@@ -285,6 +294,7 @@ def _of_text(name: str, column: pa.Array, path: Path, found: FactFile) -> pa.Arr
         (_COMMA, pa.float64()),
         (_DAY, pa.date32()),
         (_TIME, pa.timestamp("us")),
+        (_ZONED, pa.timestamp("us", "UTC")),
     ):
         if not all(pattern.fullmatch(value) for value in some) or not _all_match(bare, pattern):
             continue
@@ -333,7 +343,9 @@ def plain(array: pa.Array) -> pa.Array | None:
     kind = array.type
     if pa.types.is_dictionary(kind):
         return plain(array.dictionary_decode())
-    if _is_string(kind) or pa.types.is_null(kind):
+    if pa.types.is_null(kind):
+        return array
+    if _is_string(kind):
         return array.cast(pa.string())
     if pa.types.is_integer(kind):
         try:
@@ -342,6 +354,11 @@ def plain(array: pa.Array) -> pa.Array | None:
             return array.cast(pa.string())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return array.cast(pa.float64())
+    if pa.types.is_timestamp(kind) and kind.unit != "us":
+        try:  # else a fact of one unit and one of another would be of two kinds
+            return array.cast(pa.timestamp("us", kind.tz))
+        except pa.ArrowException:
+            return array
     if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return array
     return None

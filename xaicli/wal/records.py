@@ -102,7 +102,7 @@ def unified(tables: Sequence[pa.Table]) -> pa.Table:
     for table in tables:
         for field in table.schema:
             types.setdefault(field.name, set()).add(field.type)
-    chosen = {name: _common(kinds - {pa.null()} or kinds) for name, kinds in types.items()}
+    chosen = {name: common(kinds - {pa.null()} or kinds) for name, kinds in types.items()}
     cast = [
         pa.table({name: _cast(table.column(name), chosen[name]) for name in table.column_names}) for table in tables
     ]
@@ -114,16 +114,25 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         # A class among sets of classes is a set of one.
         single = [None if value is None else [value] for value in column.to_pylist()]
         return pa.chunked_array([pa.array(single, kind)])
-    return column.cast(kind)
+    # Whole numbers beyond 2^53 are rounded beside others, or all of the run's facts would be lost for one.
+    return column.cast(kind, safe=not (pa.types.is_floating(kind) and pa.types.is_integer(column.type)))
 
 
-def _common(kinds: set[pa.DataType]) -> pa.DataType:
+def common(kinds: set[pa.DataType]) -> pa.DataType:
+    """The type of a column of several: numbers, times of one zone, days beside times as times, sets; else text."""
     if len(kinds) == 1:
         return next(iter(kinds))
     if lists := [kind for kind in kinds if pa.types.is_list(kind)]:
         return lists[0]
-    numeric = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
-    return pa.float64() if numeric else pa.string()
+    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
+        return pa.float64()
+    times = [kind for kind in kinds if pa.types.is_timestamp(kind)]
+    unit = "ns" if any(kind.unit == "ns" for kind in times) else "us"
+    if len(times) == len(kinds) and all(kind.tz for kind in times):
+        return pa.timestamp(unit, "UTC")
+    if all(pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and not kind.tz) for kind in kinds):
+        return pa.timestamp(unit)
+    return pa.string()
 
 
 def live_records(layout: RunLayout, folder: str) -> tuple[list[pa.Table], list[Path]]:
