@@ -18,6 +18,7 @@ from xaicli.attribution.fast_model import fast_model
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.gradients import Attributions, Gradients, Problem
 from xaicli.attribution.inputs import UNKNOWN_RANGE, Arrays, InputRange, Layout, baseline_of, layout_of, per_sample
+from xaicli.attribution.lookups import Embedded
 from xaicli.attribution.maps import scaled, strength
 from xaicli.attribution.prepared import Prepared
 from xaicli.attribution.settings import GRADCAM, GRADIENT, Convention, Settings
@@ -229,7 +230,7 @@ def draw(
     return maps, flat
 
 
-def _alone(model: FrozenModel, points: Sequence[Tensor], units: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
+def _alone(model: FrozenModel, points: Sequence[Tensor], units: Tensor) -> tuple[list[Tensor], Embedded]:
     """Points behind the stem are all the rest of a model takes."""
     del units
     return [model.arranged(points[0])], {}

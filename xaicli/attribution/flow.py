@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from xaicli.attribution.lookups import Lookup, lookup_of, name_of, tensors_in
@@ -26,8 +27,21 @@ _KEEP_VALUES = _RESHAPES | {"to", "clone", "contiguous", "long", "int", "type", 
 _KEEP_VALUES |= {"clamp_min", "clamp_max", "to_copy", "slice", "cuda", "cpu"}
 _MOVES = _RESHAPES | {"transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "T", "mT", "numpy_T"}
 _MOVES |= {"contiguous", "clone", "alias", "detach", "slice", "select", "narrow", "unbind", "chunk", "tensor_split"}
-_MOVES |= {"split", "split_with_sizes", "index", "index_select", "flip", "cat", "concat", "stack", "hstack", "expand"}
+_MOVES |= {"split", "split_with_sizes", "index", "index_select", "flip", "fliplr", "roll", "rot90", "expand", "unfold"}
+_MOVES |= {"repeat", "repeat_interleave", "tile", "take_along_dim", "gather", "broadcast_to", "ravel", "data"}
+_MOVES |= {"view_as", "reshape_as", "expand_as"}
+_JOINS = frozenset(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack"))
+_PADS = frozenset(("pad", "constant_pad_nd"))
+_TABLES = frozenset(("getitem", "index", "index_select", "take"))
+_ONE_BY_ONE = frozenset(("add", "sub", "subtract", "rsub", "mul", "multiply", "floor_divide", "floordiv", "remainder"))
+_ONE_BY_ONE |= {"mod", "fmod", "neg", "abs", "absolute", "minimum", "maximum", "clip", "where", "masked_fill"}
+_ONE_BY_ONE |= {"type_as", "bitwise_and", "bitwise_or", "bitwise_xor", "and", "or", "xor", "bucketize", "searchsorted"}
+_ONE_BY_ONE |= {"short", "lshift", "rshift", "bitwise_left_shift", "bitwise_right_shift"}
+_ONE_BY_ONE |= {"eq", "ne", "lt", "le", "gt", "ge"}
+"""What computes each value from the one at its place."""
 _CONVERT = frozenset(("to", "to_copy", "long", "int", "type", "clamp", "clamp_min", "clamp_max", "cuda", "cpu"))
+_READ = frozenset(("item", "tolist", "numpy", "array", "bool", "int", "float", "index", "equal"))
+"""What takes values out of tensors; whatever else gives no tensor asks for shapes, dtypes or devices."""
 _NO_VALUES = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros"))
 _NO_VALUES |= {"new_ones", "new_full", "new_empty", "new_tensor"}
 _MIXING = frozenset(("matmul", "mm", "bmm", "einsum", "scaled_dot_product_attention", "multi_head_attention_forward"))
@@ -121,8 +135,14 @@ class _Watcher(TorchFunctionMode):
         self._storages = {x.untyped_storage().data_ptr(): i for i, x in enumerate(inputs) if not x.is_floating_point()}
         self._shapes = [x.shape for x in inputs]
         self._whole_numbers = frozenset(i for i, x in enumerate(inputs) if not x.is_floating_point())
-        # Where each value of a tensor was in the input it is of, carried along by whatever only moves values.
-        self._positions = {id(x): torch.arange(x.numel()).view(x.shape) for x in inputs}
+        # Where each value of a tensor was, all inputs counted through and -1 for what is of none; carried along by
+        # whatever only moves values or changes them one by one.
+        sizes = [x.numel() for x in inputs]
+        self._starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        self._positions = {
+            id(x): torch.arange(start, start + x.numel()).view(x.shape)
+            for start, x in zip(self._starts, inputs, strict=True)
+        }
         self._embeddings = self._maps = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -133,7 +153,7 @@ class _Watcher(TorchFunctionMode):
             self._embedding(args, kwargs)
         before = [t for t in tensors_in((args, kwargs)) if id(t) in self._known]
         if before and name not in _NO_VALUES:
-            self._move(name, func, args, kwargs, result)
+            self._move(name, func, args, kwargs, list(tensors_in(result)))
             for made in tensors_in(result):
                 self._note(name, args, kwargs, before, made, several=not isinstance(result, Tensor))
         if name in _FEATURE_MAPS:
@@ -144,59 +164,127 @@ class _Watcher(TorchFunctionMode):
     def _embedding(self, args: Any, kwargs: Any) -> None:
         given = [t for t in tensors_in((args, kwargs)) if not t.is_floating_point()]
         for ids in given[:1]:
-            known = self._known.get(id(ids), _Trace())
-            source = known.same if known.same is not None else self._storages.get(ids.untyped_storage().data_ptr())
-            computed = source is None
-            if source is None and len(known.sources) == 1:
-                source = min(known.sources)
-            if source is not None and (lookup := self._lookup(ids, source)) is not None:
-                found = self.flow.maybe_embedded if computed else self.flow.embedded
-                found.setdefault(source, []).append(lookup)
+            positions = self._where(ids)
+            if positions is None:
+                continue
+            own = id(ids) not in self._known or self._known[id(ids)].same is not None
+            for source, shape in enumerate(self._shapes):
+                there = self._local(positions, source)
+                lookup = lookup_of(self._embeddings, there, shape[0], math.prod(shape[1:])) if shape else None
+                if lookup is not None:
+                    found = self.flow.embedded if own else self.flow.maybe_embedded
+                    found.setdefault(source, []).append(lookup)
         self._embeddings += 1
 
-    def _lookup(self, ids: Tensor, source: int) -> Lookup | None:
-        """Which places of each sample are looked up; None where samples are mixed."""
-        shape = self._shapes[source]
-        positions = self._positions.get(id(ids))
-        if positions is None and ids.numel() == math.prod(shape):
-            positions = torch.arange(ids.numel()).view(ids.shape)
-        return None if positions is None else lookup_of(self._embeddings, positions, shape[0], math.prod(shape[1:]))
+    def _where(self, tensor: Tensor) -> Tensor | None:
+        """Where each value was; -1 for what comes from no input; None where that was lost on the way."""
+        if id(tensor) in self._known:
+            return self._positions.get(id(tensor))
+        source = self._storages.get(tensor.untyped_storage().data_ptr())
+        if source is None:
+            return torch.full(tensor.shape, -1)
+        # Another view of an input's memory, by `.data` or numpy.
+        whole = torch.arange(self._starts[source], self._starts[source] + math.prod(self._shapes[source]))
+        steps, first = tensor.stride(), tensor.storage_offset()
+        last = first + sum((n - 1) * step for n, step in zip(tensor.shape, steps, strict=True))
+        return whole.as_strided(tensor.shape, steps, first) if tensor.numel() and last < len(whole) else None
 
-    def _move(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _local(self, positions: Tensor, source: int) -> Tensor:
+        """Positions within one input; -1 for what is of another, or of none."""
+        there = positions - self._starts[source]
+        return torch.where((there >= 0) & (there < math.prod(self._shapes[source])), there, -1)
+
+    def _move(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
         """Carry positions along."""
-        first = next(tensors_in(args[:1]), None)
-        positions = None if first is None else self._positions.get(id(first))
-        made = list(tensors_in(result))
-        if first is None or positions is None:
+        before = [t for t in tensors_in((args, kwargs)) if id(t) in self._positions]
+        if name == "setitem":
+            self._set(func, *args)
             return
-        if name in _MOVES:
+        try:
+            found = self._moved(name, func, args, kwargs, made)
+        except Exception:  # an index on another device, say: what is not followed is not explained
+            found = None
+        # One by one, values may become those of a mask or of features, which is not for a look-up alone to read.
+        if name not in _MOVES | _JOINS | _PADS | _CONVERT | {"embedding"} and (made or name in _READ):
+            for tensor in before[:1]:
+                self._read_otherwise(self._positions[id(tensor)])
+        for tensor in made:
+            self._positions.pop(id(tensor), None)
+            if args and tensor is args[0] and str(getattr(func, "__name__", func)).partition(".")[0].endswith("_"):
+                self._forget_views(
+                    tensor
+                )  # Changed in place: `add_`, `__iadd__`, not `long`, which may change nothing.
+        if found is not None and [p.shape for p in found] == [t.shape for t in made]:
+            self._positions.update((id(t), p) for t, p in zip(made, found, strict=True))
+
+    def _set(self, func: Any, target: Tensor, index: Any, value: Any) -> None:
+        """Carry positions along where values are put into a tensor."""
+        if target.is_floating_point():
+            return
+        place = self._where(target)
+        put = self._where(value) if isinstance(value, Tensor) else None
+        traces = [self._known[id(t)] for t in (target, value) if isinstance(t, Tensor) and id(t) in self._known]
+        same = traces[0].same if all(t.same is not None for t in traces) else None
+        self._forget_views(target)
+        self._positions.pop(id(target), None)
+        if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == target.shape and put is None:
+            same = None  # Some of the values became others, each by itself.
+        elif place is not None and (put is not None or not isinstance(value, Tensor)):
+            place = place.clone()
             try:
-                moved = self._moved(name, func, positions, args, kwargs)
-            except Exception:  # an index on another device, say: what is not followed is not explained
-                return
-            found = list(tensors_in(moved))
-            if len(found) == len(made) and all(a.shape == b.shape for a, b in zip(found, made, strict=True)):
-                self._positions.update((id(b), a) for a, b in zip(found, made, strict=True))
-        elif len(made) == 1 and made[0].shape == positions.shape:
-            # Converted or computed one by one: which it was, `_Trace.same` says.
-            if name in _CONVERT or not made[0].is_floating_point():
-                self._positions[id(made[0])] = positions
-            if name not in _CONVERT:
-                self._read_otherwise(first, positions)
-        elif name != "embedding":
-            self._read_otherwise(first, positions)
+                func(place, index, -1 if put is None else put)
+            except Exception:  # an index on another device, say
+                place = None
+        else:
+            place = None
+        if place is not None:
+            self._positions[id(target)] = place
+        self._held.append(target)
+        self._known[id(target)] = _Trace(frozenset().union(*(t.sources for t in traces)), same)
 
-    def _moved(self, name: str, func: Any, positions: Tensor, args: Any, kwargs: Any) -> Any:
-        """The positions moved as the values were; None where other values come among them."""
-        if name not in ("cat", "concat", "stack", "hstack"):
-            return func(positions, *args[1:], **kwargs)
-        parts = [self._positions.get(id(t)) for t in tensors_in(args[0])]
-        return None if any(part is None for part in parts) else func(parts, *args[1:], **kwargs)
+    def _forget_views(self, changed: Tensor) -> None:
+        """What shares the memory of a tensor that was changed in place is not followed any further."""
+        if changed.is_floating_point():
+            return
+        memory = changed.untyped_storage().data_ptr()
+        self._storages.pop(memory, None)
+        for tensor in self._held:
+            shares = tensor is not changed and not tensor.is_floating_point() and tensor.layout == torch.strided
+            if shares and tensor.untyped_storage().data_ptr() == memory:
+                self._positions.pop(id(tensor), None)
 
-    def _read_otherwise(self, tensor: Tensor, positions: Tensor) -> None:
-        for source in self._known[id(tensor)].sources & self._whole_numbers:
-            per = math.prod(self._shapes[source][1:])
-            self.flow.otherwise.setdefault(source, set()).update((positions % per).flatten().tolist())
+    def _moved(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> list[Tensor] | None:
+        """The positions moved as the values were; None where the function is none of those that are followed."""
+        first = next(tensors_in(args[:1]), None)
+        own = None if first is None else self._positions.get(id(first))
+        if name in _JOINS:
+            parts = [self._where(t) for t in tensors_in(args[0])]
+            return None if any(part is None for part in parts) else [func(parts, *args[1:], **kwargs)]
+        if name in _TABLES and own is None:
+            # What a table says of each value; the table itself is none of an input.
+            indices = [t for t in tensors_in((args[1:], kwargs)) if id(t) in self._positions]
+            return [self._positions[id(t)] for t in indices] if len(indices) == 1 and first is not None else None
+        if name in _PADS and own is not None:
+            mode = kwargs.get("mode", args[2] if name == "pad" and len(args) > 2 else "constant")
+            widths = kwargs.get("pad", args[1] if len(args) > 1 else None)
+            return [functional.pad(own, list(widths), value=-1)] if mode == "constant" else None
+        if name in _MOVES:
+            return None if own is None else list(tensors_in(func(own, *args[1:], **kwargs)))
+        if len(made) != 1 or name not in _ONE_BY_ONE | _CONVERT:
+            return None
+        # What a condition depends on does not move what it chooses.
+        read = (args[1:] if name == "where" else args[:1] if name == "masked_fill" else args, kwargs)
+        values = [t for t in tensors_in(read) if id(t) in self._known]
+        places = [p for t in values if (p := self._positions.get(id(t))) is not None and p.shape == made[0].shape]
+        alike = len(places) == len(values) and all(torch.equal(places[0], other) for other in places[1:])
+        keeps = name in _CONVERT or not made[0].is_floating_point()
+        return places[:1] if places and alike and keeps else None
+
+    def _read_otherwise(self, positions: Tensor) -> None:
+        for source in self._whole_numbers:
+            there = self._local(positions, source)
+            if places := set((there[there >= 0] % math.prod(self._shapes[source][1:])).tolist()):
+                self.flow.otherwise.setdefault(source, set()).update(places)
 
     def _note(self, name: str, args: Any, kwargs: Any, before: list[Tensor], made: Tensor, *, several: bool) -> None:
         first = before[0]
@@ -205,7 +293,8 @@ class _Watcher(TorchFunctionMode):
         sources = frozenset().union(*(t.sources for t in traces))
         convolved = name in _CONVOLUTIONS or any(t.convolved for t in traces)
         kept = name in _KEEP_VALUES and made.numel() == first.numel()
-        same = known.same if kept or (name in _MOVES and id(made) in self._positions) else None
+        moved = name in _MOVES | _JOINS | _PADS and id(made) in self._positions
+        same = known.same if kept or (moved and all(t.same is not None for t in traces)) else None
         if name in _CHANNELS_SECOND | _CHANNELS_LAST:
             self._reads(name, known)
         self._held.append(made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from xaicli.attribution.given import first_line
-from xaicli.attribution.lookups import Embeddings, name_of
+from xaicli.attribution.lookups import Embedded, Embeddings, name_of
 from xaicli.attribution.settings import Precision
 from xaicli.errors import XaiError
 from xaicli.heads.calling import Call
 
+_NONE: Embedded = MappingProxyType({})
 _LEAST = 2
 """No batch of one: some models squeeze it away."""
 _LEAST_WORK = 1e9
@@ -49,12 +51,12 @@ class FrozenModel:
         if dtypes & {torch.float16, torch.bfloat16}:
             self.model.to(self.dtype)
 
-    def __call__(self, inputs: Sequence[Tensor], embedded: Mapping[int, Tensor] = {}) -> Any:
+    def __call__(self, inputs: Sequence[Tensor], embedded: Embedded = _NONE) -> Any:
         """Whatever the model returns for a batch.
 
         Args:
             inputs: All inputs, in the caller's order.
-            embedded: {call of an embedding: what it answers instead of looking up}.
+            embedded: {call of an embedding: its look-ups, each with the point it answers at}.
         """
         with RecurrentWithoutCudnn() if self._recurrent else nullcontext():
             if not embedded:
@@ -62,7 +64,7 @@ class FrozenModel:
             with Embeddings(embedded):
                 return self.call(self.model, inputs)
 
-    def forward(self, inputs: Sequence[Tensor], embedded: Mapping[int, Tensor] = {}, *, made: bool = False) -> Any:
+    def forward(self, inputs: Sequence[Tensor], embedded: Embedded = _NONE, *, made: bool = False) -> Any:
         """As a call; what the model cannot take becomes an error in one line.
 
         Args:

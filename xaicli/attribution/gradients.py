@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from xaicli.attribution.frozen import FrozenModel, Reduce, is_memory_error
+from xaicli.attribution.lookups import Embedded
 from xaicli.errors import XaiError
 
-Arrange = Callable[[FrozenModel, Sequence[Tensor], Tensor], tuple[list[Tensor], Mapping[int, Tensor]]]
+Arrange = Callable[[FrozenModel, Sequence[Tensor], Tensor], tuple[list[Tensor], Embedded]]
 """(model, points, units) -> the model's inputs, and what its embeddings answer."""
 
 _CPU_TARGET = 24 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Lookup:
 
     Attributes:
         call: Which of the calls of embeddings.
-        places: Which places of a sample, flat, in the order of the call.
+        places: Which places of a sample, flat, in the order of the call; -1 for ids that are none of the input's.
         lead: How many places come before the axis of samples: 1 where samples are the first axis of the ids, their
             length where they are transposed.
         width: How many numbers each place gets; 0 where that is not known yet.
@@ -67,16 +68,41 @@ class Lookup:
         width = rows.shape[-1]
         return rows.reshape(self.lead, n, -1, width).movedim(1, 0).reshape(n, len(self.places), width)
 
-    def of(self, point: Tensor) -> Tensor:
-        """What the call is to answer at a point (sample, ..., width): its values in the order of its ids."""
+    @property
+    def read(self) -> frozenset[int]:
+        """The places of a sample that it looks up."""
+        return frozenset(self.places) - {-1}
+
+    def of(self, point: Tensor, others: Callable[[], Tensor]) -> Tensor:
+        """What the call is to answer at a point (sample, ..., width): its values in the order of its ids.
+
+        Args:
+            point: The values.
+            others: What the call answers by itself, for ids that are none of the input's.
+        """
         n = len(point)
         part = point.reshape(n, -1, point.shape[-1])[..., self.start : self.start + self.width]
-        first, last = self.places[0], self.places[-1]
-        if self.places == tuple(range(first, last + 1)):
-            part = part[:, first : last + 1]
-        else:  # no list as an index, which a captured CUDA graph would have to copy from the host
-            part = torch.stack([part[:, place] for place in self.places], 1)
+        rest = self.by_sample(others(), n) if -1 in self.places else part
+        # By slices: no list as an index, which a captured CUDA graph would have to copy from the host.
+        runs = [part[:, at : at + length] if at >= 0 else rest[:, to : to + length] for to, at, length in self._runs()]
+        part = torch.cat(runs, 1) if len(runs) > 1 else runs[0]
         return part.reshape(n, self.lead, -1, self.width).movedim(0, 1) if self.lead > 1 else part
+
+    def _runs(self) -> list[tuple[int, int, int]]:
+        """(where in the call, where in the sample or -1, how many) of neighbours that stay neighbours."""
+        runs: list[tuple[int, int, int]] = []
+        for to, at in enumerate(self.places):
+            if runs:
+                first, start, length = runs[-1]
+                if at == (-1 if start < 0 else start + length):
+                    runs[-1] = (first, start, length + 1)
+                    continue
+            runs.append((to, at, 1))
+        return runs
+
+
+Embedded = Mapping[int, Sequence[tuple[Lookup, Tensor]]]
+"""{call of an embedding: its look-ups, each with the point (row, ..., width) it answers at}."""
 
 
 def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
@@ -84,7 +110,7 @@ def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
 
     Args:
         call: Which call.
-        positions: For each of its ids where it was in the input, flat.
+        positions: For each of its ids where it was in the input, flat; -1 for what is none of the input's.
         n: How many samples the input has.
         per: How many places each.
     """
@@ -93,7 +119,9 @@ def lookup_of(call: int, positions: Tensor, n: int, per: int) -> Lookup | None:
         if positions.numel() % (lead * n):
             continue
         rows = positions.reshape(lead, n, -1).movedim(1, 0).reshape(n, -1)
-        if torch.equal(rows, rows[0] % per + per * torch.arange(n)[:, None]):
+        own = rows[0] >= 0
+        expected = torch.where(own, rows[0] % per + per * torch.arange(n)[:, None], -1)
+        if bool(own.any()) and torch.equal(rows, expected):
             return Lookup(call, tuple(rows[0].tolist()), lead)
     return None
 
@@ -103,8 +131,8 @@ def side_by_side(lookups: Sequence[Lookup], widths: Sequence[int], per: int) -> 
     filled = [0] * per
     found = []
     for lookup, width in zip(lookups, widths, strict=True):
-        start = max(filled[place] for place in lookup.places)
-        for place in lookup.places:
+        start = max(filled[place] for place in lookup.read)
+        for place in lookup.read:
             filled[place] = start + width
         found.append(replace(lookup, width=width, start=start))
     return tuple(found), max(filled)
@@ -114,10 +142,10 @@ class Embeddings(TorchFunctionMode):
     """Some calls of an embedding answer with what is given in their place.
 
     Args:
-        given: {call: what it answers, (row, ..., width)}.
+        given: {call: the look-ups of that call, each with the point it answers at}.
     """
 
-    def __init__(self, given: Mapping[int, Tensor]) -> None:
+    def __init__(self, given: Embedded) -> None:
         super().__init__()
         self._given, self._calls = given, 0
 
@@ -129,7 +157,11 @@ class Embeddings(TorchFunctionMode):
                 tensors = list(tensors_in((args, kwargs or {})))
                 weight = next(t for t in tensors if t.is_floating_point())
                 ids = next(t for t in tensors if not t.is_floating_point())
-                return given.to(weight.dtype).reshape(*ids.shape, given.shape[-1])
+                rows: Callable[[], Tensor] = partial(func, *args, **(kwargs or {}))
+                for lookup, point in given:
+                    found = lookup.of(point.to(weight.dtype), rows)
+                    rows = partial(found.reshape, *ids.shape, found.shape[-1])
+                return rows()
         return func(*args, **(kwargs or {}))
 
 

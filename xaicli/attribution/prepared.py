@@ -17,7 +17,7 @@ from xaicli.attribution.flow import Flow, flow_of
 from xaicli.attribution.frozen import FrozenModel
 from xaicli.attribution.given import GivenModel
 from xaicli.attribution.inputs import Arrays, Given, as_input, device_of, instead_of, tensors_of
-from xaicli.attribution.lookups import LookedUp, LookingUp, Lookup, side_by_side
+from xaicli.attribution.lookups import Embedded, LookedUp, LookingUp, Lookup, side_by_side
 from xaicli.attribution.settings import Target
 from xaicli.attribution.targets import LOSS, Said, choose, class_of, place_explained
 from xaicli.attribution.twin import Hooks, private_copy
@@ -129,9 +129,7 @@ class Prepared:
         """The clean values of one entry, a row per unit."""
         return self.points[entry][self.units]
 
-    def arrange(
-        self, model: FrozenModel, points: Sequence[Tensor], units: Tensor
-    ) -> tuple[list[Tensor], dict[int, Tensor]]:
+    def arrange(self, model: FrozenModel, points: Sequence[Tensor], units: Tensor) -> tuple[list[Tensor], Embedded]:
         """What a model is called with for rows of points: each row with its own sample's other inputs.
 
         Args:
@@ -141,7 +139,7 @@ class Prepared:
         """
         at = {entry.position: (entry, point) for entry, point in zip(self.entries, points, strict=True)}
         rows: list[Tensor] = []
-        embedded: dict[int, Tensor] = {}
+        embedded: dict[int, list[tuple[Lookup, Tensor]]] = {}
         for position, x in enumerate(self.inputs):
             entry, point = at.get(position, (None, None))
             if entry is not None and point is not None and not entry.tokens:
@@ -150,7 +148,8 @@ class Prepared:
             rows.append(model.arranged(x[self.units[units]]))
             if entry is not None and point is not None:
                 padded = model.padded(point)
-                embedded |= {lookup.call: lookup.of(padded) for lookup in entry.lookups}
+                for lookup in entry.lookups:
+                    embedded.setdefault(lookup.call, []).append((lookup, padded))
         return rows, embedded
 
     def scalars(self, points: Sequence[Tensor], units: Tensor, *, of_probability: bool = False) -> Tensor:
@@ -542,9 +541,9 @@ def _ways(frozen: FrozenModel, batches: Sequence[Tensor]) -> tuple[Flow, dict[in
 def _lookups(flow: Flow, position: int) -> tuple[Lookup, ...]:
     """The look-ups of an input's own values; of what was computed from it where one alone looks up these places."""
     own, computed = flow.embedded.get(position, []), flow.maybe_embedded.get(position, [])
-    read = {place for lookup in own for place in lookup.places}
-    counts = Counter(place for lookup in computed for place in lookup.places)
-    alone = [c for c in computed if not read & set(c.places) and all(counts[place] == 1 for place in c.places)]
+    read = {place for lookup in own for place in lookup.read}
+    counts = Counter(place for lookup in computed for place in lookup.read)
+    alone = [c for c in computed if not read & c.read and all(counts[place] == 1 for place in c.read)]
     return tuple(sorted((*own, *alone), key=lambda lookup: lookup.call))
 
 
@@ -561,7 +560,7 @@ def _left_out(flow: Flow, position: int, name: str, lookups: Sequence[Lookup], s
     Raises:
         UsageError: The model reads them as numbers: whole numbers have no gradient.
     """
-    left = set(range(math.prod(shape[1:]))) - {place for lookup in lookups for place in lookup.places}
+    left = set(range(math.prod(shape[1:]))) - {place for lookup in lookups for place in lookup.read}
     if not left:
         return []
     if numbers := left & flow.otherwise.get(position, set()):
@@ -583,7 +582,7 @@ def _categories(given: GivenModel, flow: Flow, batches: Sequence[Tensor]) -> Usa
     for position, x in enumerate(batches):
         if not x.is_floating_point() or not (lookups := flow.embedded.get(position)):
             continue
-        name, places = given.names[position] or known[position], {place for each in lookups for place in each.places}
+        name, places = given.names[position] or known[position], {place for each in lookups for place in each.read}
         if len(places) == math.prod(x.shape[1:]):
             raise UsageError(f"{name} holds ids as floats, which embeddings look up", hint=f"give {name} as int64")
         return UsageError(
@@ -643,7 +642,9 @@ def _looked_up(
     lookups, width = side_by_side(lookups, [x.shape[-1] for x in values], per)
     point = values[0].new_zeros(n, per, width)
     for lookup, x in zip(lookups, values, strict=True):
-        point[:, list(lookup.places), lookup.start : lookup.start + lookup.width] = x
+        own = [to for to, place in enumerate(lookup.places) if place >= 0]
+        at = [lookup.places[to] for to in own]
+        point[:, at, lookup.start : lookup.start + lookup.width] = x[:, own]
     return lookups, point.reshape(n, *shape[1:], width)
 
 
